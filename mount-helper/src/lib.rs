@@ -1,0 +1,1 @@
+//! The only part of vcgroupfs that enters a container's namespaces.

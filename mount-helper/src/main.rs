@@ -1,0 +1,2 @@
+//! Entry point of the stand-alone helper.
+fn main() {}

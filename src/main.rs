@@ -1,0 +1,2 @@
+//! vcgroupfs.
+fn main() {}

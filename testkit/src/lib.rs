@@ -1,0 +1,1 @@
+//! Programs and fixtures for the tests of vcgroupfs.
