@@ -1,1 +1,2 @@
 //! vcgroupfs.
+pub mod cgroup;
