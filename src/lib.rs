@@ -1,2 +1,3 @@
 //! vcgroupfs.
 pub mod cgroup;
+pub mod policy;
