@@ -1,1 +1,3 @@
 //! vcgroupfs.
+pub mod helper;
+pub mod sys;

@@ -3,7 +3,7 @@
 //! The agent executes write(2) and pread(2) on descriptors that the server opened, from inside a
 //! container's pid namespace, so that the kernel translates pid numbers as it does for the
 //! container's own processes. Processes of the container see the agent, may signal it, and, with
-//! CAP_SYS_PTRACE and the host's uid 0, may take it over. Hence the order of [`start`]: everything
+//! CAP_SYS_PTRACE and the host's uid 0, may take it over. Hence the order of `start`: everything
 //! that can be given up is given up *before* the agent exists in the container's pid namespace.
 //! There's no moment in which the container can reach a process that still has something.
 //!

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio::{pread, pwrite};
+use nix::unistd::write;
 
 use crate::clock::monotonic_ns;
 use crate::privileges::CAP_SYS_NICE;
@@ -92,7 +93,12 @@ impl Agent<'_> {
             }
             Request::Write { nice, data } => {
                 self.set_nice(nice)?;
-                self.reply(retry(|| pwrite(file, data, 0)))
+                // Linux 3.10 opens cgroup files in a way that forbids pwrite; write(2) is as good
+                // there, for these files have no use for the offset.
+                self.reply(match retry(|| pwrite(file, data, 0)) {
+                    Err(Errno::ESPIPE) => retry(|| write(file, data)),
+                    other => other,
+                })
             }
             Request::Name { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
         }
