@@ -83,9 +83,7 @@ impl Namespaces {
     pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut kinds = Vec::new();
         for word in words {
-            let kind = Namespace::ALL
-                .into_iter()
-                .find(|kind| kind.word() == word)?;
+            let kind = Namespace::ALL.into_iter().find(|kind| kind.word() == word)?;
             if kinds.contains(&kind) {
                 return None;
             }
@@ -115,9 +113,7 @@ pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
         return ExitCode::from(2);
     };
 
-    let prepared = closed
-        .map_err(at(Step::Close))
-        .and_then(|()| prepare(&socket, namespaces));
+    let prepared = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket, namespaces));
     let cloned = prepared.and_then(|(leash, permitted)| {
         // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
         // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
@@ -131,13 +127,7 @@ pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
     // server be gone, there's nobody to tell.
     let (hello, status) = match cloned {
         Ok(()) => (Hello::Ready, 0),
-        Err((step, errno)) => (
-            Hello::Failed {
-                step,
-                errno: errno as i32,
-            },
-            1,
-        ),
+        Err((step, errno)) => (Hello::Failed { step, errno: errno as i32 }, 1),
     };
     let told = sys::send(socket.as_fd(), &hello.encode(), &[]);
     drop(socket);
@@ -184,11 +174,7 @@ fn enter(namespaces: &Namespaces) -> Result<(), Failure> {
         files.push((*kind, file));
     }
     for (kind, file) in &files {
-        let step = if *kind == Namespace::Pid {
-            Step::EnterPid
-        } else {
-            Step::EnterEmpty
-        };
+        let step = if *kind == Namespace::Pid { Step::EnterPid } else { Step::EnterEmpty };
         // For pid, this is where children are born; for mnt, root and working directory become
         // the namespace's, so that nothing of the host's tree stays in reach.
         setns(file, kind.flag()).map_err(at(step))?;
@@ -199,11 +185,7 @@ fn enter(namespaces: &Namespaces) -> Result<(), Failure> {
 fn stand_in_for_stdio() -> Result<(), Errno> {
     use nix::fcntl::{OFlag, open};
     use nix::sys::stat::Mode;
-    let root = open(
-        "/",
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     dup2_stdin(&root)?;
     dup2_stdout(&root)?;
     dup2_stderr(&root)
@@ -229,15 +211,7 @@ mod tests {
         let both = Some(Namespaces(vec![Namespace::Pid, Namespace::Mnt]));
         assert_eq!(parse("pid mnt"), both);
         assert!(parse("pid mnt net ipc uts").is_some());
-        for line in [
-            "",
-            "pid",
-            "mnt",
-            "pid mnt pid",
-            "pid mnt user",
-            "pid mnt --help",
-            "PID mnt",
-        ] {
+        for line in ["", "pid", "mnt", "pid mnt pid", "pid mnt user", "pid mnt --help", "PID mnt"] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

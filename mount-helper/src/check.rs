@@ -21,11 +21,7 @@ pub(crate) fn seqpacket(file: BorrowedFd<'_>) -> Result<(), Errno> {
 /// EINVAL unless `file` is a pipe.
 pub(crate) fn pipe(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode & SFlag::S_IFMT.bits());
-    if kind == SFlag::S_IFIFO {
-        Ok(())
-    } else {
-        Err(Errno::EINVAL)
-    }
+    if kind == SFlag::S_IFIFO { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// EINVAL unless `file` is on the filesystem of namespaces. Which kind of namespace it is, setns
@@ -34,9 +30,5 @@ pub(crate) fn namespace(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let kind = fstatfs(file)?.filesystem_type();
     #[allow(clippy::useless_conversion, clippy::cast_lossless)] // the type's width varies
     let nsfs = kind.0 as i64 == NSFS_MAGIC;
-    if nsfs || kind == FsType(PROC_SUPER_MAGIC.0) {
-        Ok(())
-    } else {
-        Err(Errno::EINVAL)
-    }
+    if nsfs || kind == FsType(PROC_SUPER_MAGIC.0) { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -64,12 +64,7 @@ mod tests {
         for name in ["vcgroupfs-mount-helper", "/x/vcgroupfs-mount-helper"] {
             assert!(is_helper_name(Some(OsStr::new(name))), "{name}");
         }
-        for name in [
-            "",
-            "vcgroupfs",
-            "vcgroupfs-mount-helper/x",
-            "avcgroupfs-mount-helper",
-        ] {
+        for name in ["", "vcgroupfs", "vcgroupfs-mount-helper/x", "avcgroupfs-mount-helper"] {
             assert!(!is_helper_name(Some(OsStr::new(name))), "{name}");
         }
         assert!(!is_helper_name(None));

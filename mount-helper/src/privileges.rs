@@ -33,10 +33,7 @@ pub(crate) fn drop_all() -> Result<u64, Errno> {
         | libc::SECBIT_NO_SETUID_FIXUP
         | libc::SECBIT_NO_SETUID_FIXUP_LOCKED
         | libc::SECBIT_KEEP_CAPS_LOCKED;
-    tolerate_eperm(sys::prctl(
-        libc::PR_SET_SECUREBITS,
-        bits.cast_unsigned().into(),
-    ))?;
+    tolerate_eperm(sys::prctl(libc::PR_SET_SECUREBITS, bits.cast_unsigned().into()))?;
     // Since Linux 4.3; EINVAL before. Empty already, as the permitted set was never inheritable.
     let clear = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).unwrap_or(4);
     let _ = sys::prctl(libc::PR_CAP_AMBIENT, clear);

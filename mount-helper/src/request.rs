@@ -105,10 +105,7 @@ pub fn decode(message: &[u8]) -> Result<(Request<'_>, u64), Malformed> {
             if !fits || !payload.is_empty() {
                 return Err(Malformed);
             }
-            Request::Read {
-                offset: value,
-                len: argument,
-            }
+            Request::Read { offset: value, len: argument }
         }
         WRITE => {
             let nice = match argument {
@@ -119,10 +116,7 @@ pub fn decode(message: &[u8]) -> Result<(Request<'_>, u64), Malformed> {
             if payload.len() > MAX_WRITE || payload.len() as u64 != value {
                 return Err(Malformed);
             }
-            Request::Write {
-                nice,
-                data: payload,
-            }
+            Request::Write { nice, data: payload }
         }
         NAME => {
             let number = i32::try_from(value).map_err(|_| Malformed)?;
@@ -147,10 +141,7 @@ pub fn reply_header(result: i32, data_len: u32) -> [u8; REPLY_HEADER] {
 #[must_use]
 pub fn decode_reply(header: [u8; REPLY_HEADER]) -> (i32, u32) {
     let [a, b, c, d, e, f, g, h] = header;
-    (
-        i32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-    )
+    (i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
 }
 
 /// Where the start of an agent can fail.
@@ -174,15 +165,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
-        Self::Close,
-        Self::Check,
-        Self::Leash,
-        Self::EnterEmpty,
-        Self::EnterPid,
-        Self::Privileges,
-        Self::Clone,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Close, Self::Check, Self::Leash, Self::EnterEmpty, Self::EnterPid, Self::Privileges, Self::Clone];
 }
 
 /// The first message of a connection.
@@ -222,14 +206,8 @@ impl Hello {
         if number == 0 {
             return Ok(Self::Ready);
         }
-        let step = Step::ALL
-            .into_iter()
-            .find(|step| *step as u32 == number)
-            .ok_or(Malformed)?;
-        Ok(Self::Failed {
-            step,
-            errno: errno.cast_signed(),
-        })
+        let step = Step::ALL.into_iter().find(|step| *step as u32 == number).ok_or(Malformed)?;
+        Ok(Self::Failed { step, errno: errno.cast_signed() })
     }
 }
 

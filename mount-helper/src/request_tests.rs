@@ -23,22 +23,10 @@ fn requests_survive_the_wire() {
     let longest = vec![b'x'; MAX_WRITE];
     for request in [
         Request::Read { offset: 0, len: 0 },
-        Request::Read {
-            offset: i64::MAX as u64,
-            len: MAX_READ as u32,
-        },
-        Request::Write {
-            nice: false,
-            data: b"",
-        },
-        Request::Write {
-            nice: true,
-            data: b"7\n",
-        },
-        Request::Write {
-            nice: true,
-            data: &longest,
-        },
+        Request::Read { offset: i64::MAX as u64, len: MAX_READ as u32 },
+        Request::Write { nice: false, data: b"" },
+        Request::Write { nice: true, data: b"7\n" },
+        Request::Write { nice: true, data: &longest },
         Request::Name { number: 1 },
         Request::Name { number: i32::MAX },
     ] {
@@ -59,10 +47,7 @@ fn malformed_requests_are_refused() {
         ("read: payload", raw(READ, 1, 0, b"x")),
         ("write: flag", raw(WRITE, 2, 1, b"x")),
         ("write: length lies", raw(WRITE, 0, 2, b"x")),
-        (
-            "write: too long",
-            raw(WRITE, 0, MAX_WRITE as u64 + 1, &too_long),
-        ),
+        ("write: too long", raw(WRITE, 0, MAX_WRITE as u64 + 1, &too_long)),
         ("name: 0", raw(NAME, 0, 0, b"")),
         ("name: too big", raw(NAME, 0, 1 << 31, b"")),
         ("name: argument", raw(NAME, 1, 1, b"")),
@@ -74,20 +59,10 @@ fn malformed_requests_are_refused() {
 
 #[test]
 fn every_shortened_request_is_refused() {
-    for request in [
-        Request::Name { number: 7 },
-        Request::Write {
-            nice: true,
-            data: b"12",
-        },
-    ] {
+    for request in [Request::Name { number: 7 }, Request::Write { nice: true, data: b"12" }] {
         let bytes = whole(&request, 7);
         for len in 0..bytes.len() {
-            assert_eq!(
-                decode(&bytes[..len]),
-                Err(Malformed),
-                "{request:?} cut to {len}"
-            );
+            assert_eq!(decode(&bytes[..len]), Err(Malformed), "{request:?} cut to {len}");
         }
     }
 }

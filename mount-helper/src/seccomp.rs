@@ -76,12 +76,7 @@ fn program(arch: u32, allowed: &[libc::c_long]) -> Vec<libc::sock_filter> {
     // Offsets in `struct seccomp_data`.
     const NUMBER: u32 = 0;
     const ARCHITECTURE: u32 = 4;
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    };
+    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
     let skip_unless = |value| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, 1);
     let give = |verdict| op(libc::BPF_RET | libc::BPF_K, verdict, 0, 0);
@@ -123,14 +118,7 @@ mod tests {
         let results = std::thread::spawn(move || {
             set_no_new_privs()?;
             confine()?;
-            let socket = || {
-                socket(
-                    AddressFamily::Unix,
-                    SockType::Stream,
-                    SockFlag::empty(),
-                    None,
-                )
-            };
+            let socket = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None);
             let first = (socket().err(), unshare(CloneFlags::CLONE_NEWUSER).err());
             confine_agent()?;
             let again = sys::prctl(libc::PR_CAP_AMBIENT, 4).err();
@@ -141,9 +129,6 @@ mod tests {
         .join()
         .unwrap();
         let denied = Some(Errno::EPERM);
-        assert_eq!(
-            results,
-            Ok(((denied, denied), denied, denied, Ok(4), *b"\x7fELF"))
-        );
+        assert_eq!(results, Ok(((denied, denied), denied, denied, Ok(4), *b"\x7fELF")));
     }
 }

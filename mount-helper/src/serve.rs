@@ -18,12 +18,7 @@ const IDLE_MS: u16 = 1000;
 /// Serves until the server closes the connection, or nothing comes for a second. Returns the exit
 /// status: 1 after anything that an honest server doesn't send.
 pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
-    let mut agent = Agent {
-        socket,
-        permitted,
-        nice: false,
-        buffer: vec![0; MAX_READ],
-    };
+    let mut agent = Agent { socket, permitted, nice: false, buffer: vec![0; MAX_READ] };
     let mut message = [0; REQUEST_HEADER + MAX_WRITE];
     loop {
         match wait(socket) {
@@ -142,7 +137,5 @@ fn count(bytes: usize) -> Result<i32, Errno> {
 
 /// The calling thread's errno as a number.
 fn raw_errno() -> i32 {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

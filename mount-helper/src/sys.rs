@@ -104,10 +104,7 @@ pub(crate) fn exit_now(status: i32) -> ! {
 
 /// Sets the calling thread's capability sets, inheritable to none. Bits as in `CAP_*`.
 pub(crate) fn set_capabilities(permitted: u64, effective: u64) -> Result<(), Errno> {
-    let header = CapHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
+    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let word = |set: u64, shift: u32| ((set >> shift) & 0xffff_ffff) as u32;
     let data = [0, 32].map(|shift| CapData {
         effective: word(effective, shift),
@@ -121,10 +118,7 @@ pub(crate) fn set_capabilities(permitted: u64, effective: u64) -> Result<(), Err
 
 /// The calling thread's permitted capabilities. Bits as in `CAP_*`.
 pub(crate) fn permitted_capabilities() -> Result<u64, Errno> {
-    let mut header = CapHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
+    let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let mut data = [CapData::default(); 2];
     // SAFETY: both structures have the layout of version 3 and live through the call.
     let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
@@ -154,13 +148,7 @@ pub(crate) fn new_session_keyring() -> Result<(), Errno> {
 /// From now on `file`'s I/O events send `signal` to the caller's process group.
 pub(crate) fn signal_group_on_event(file: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let group = nix::unistd::getpgrp().as_raw();
-    set_owner(
-        file,
-        &FOwnerEx {
-            kind: F_OWNER_PGRP,
-            pid: group,
-        },
-    )?;
+    set_owner(file, &FOwnerEx { kind: F_OWNER_PGRP, pid: group })?;
     let fd = file.as_raw_fd();
     // SAFETY: a number in, a number out.
     Errno::result(unsafe { libc::fcntl(fd, F_SETSIG, signal) })?;
@@ -172,13 +160,7 @@ pub(crate) fn signal_group_on_event(file: BorrowedFd<'_>, signal: i32) -> Result
 /// Makes the thread with this number in the caller's pid namespace the owner of `file`. ESRCH if
 /// there's none.
 pub(crate) fn set_owner_thread(file: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
-    set_owner(
-        file,
-        &FOwnerEx {
-            kind: F_OWNER_TID,
-            pid: number,
-        },
-    )
+    set_owner(file, &FOwnerEx { kind: F_OWNER_TID, pid: number })
 }
 
 fn set_owner(file: BorrowedFd<'_>, owner: &FOwnerEx) -> Result<(), Errno> {
@@ -190,10 +172,7 @@ fn set_owner(file: BorrowedFd<'_>, owner: &FOwnerEx) -> Result<(), Errno> {
 /// Installs a seccomp filter; needs PR_SET_NO_NEW_PRIVS. EINVAL if the kernel has no filters.
 pub(crate) fn install_filter(program: &mut [libc::sock_filter]) -> Result<(), Errno> {
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
-    let program = libc::sock_fprog {
-        len,
-        filter: program.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
     // SAFETY: `program` points to `len` instructions that live through the call; the kernel
     // checks them and takes a copy.
@@ -223,21 +202,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Receive
         if let ControlMessageOwned::ScmRights(numbers) = control {
             // SAFETY: the kernel has just made these descriptors for this process, and nothing
             // else knows of them.
-            files.extend(
-                numbers
-                    .into_iter()
-                    .map(|number| unsafe { OwnedFd::from_raw_fd(number) }),
-            );
+            files.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         }
     }
-    let truncated = message
-        .flags
-        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    Ok(Received {
-        len: message.bytes,
-        files,
-        truncated,
-    })
+    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received { len: message.bytes, files, truncated })
 }
 
 /// Sends one message without waiting.

@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod file;
 pub mod hierarchy;
+pub mod idmap;
 pub mod membership;
 pub mod mountinfo;
 pub mod path;
@@ -10,6 +11,7 @@ pub mod path;
 pub use controller::ControllerSet;
 pub use file::FileClass;
 pub use hierarchy::{HierarchyClass, HierarchyKind, Setup};
+pub use idmap::IdMap;
 pub use membership::{Membership, parse_memberships};
 pub use mountinfo::{MountEntry, parse_mountinfo};
 pub use path::{CgroupPath, PathError};

@@ -55,6 +55,11 @@ impl CgroupPath {
         Ok(Self { components })
     }
 
+    /// The path of these components, which are names of existing directories.
+    pub fn from_components(components: Vec<OsString>) -> Self {
+        Self { components }
+    }
+
     /// The components from the root down.
     pub fn components(&self) -> &[OsString] {
         &self.components

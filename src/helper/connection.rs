@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mount_helper::clock::monotonic_ns;
-use mount_helper::request::{
-    HELLO_LEN, Hello, MAX_READ, REPLY_HEADER, Request, Step, decode_reply,
-};
+use mount_helper::request::{HELLO_LEN, Hello, MAX_READ, REPLY_HEADER, Request, Step, decode_reply};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -54,11 +52,7 @@ impl Connection {
     /// # Errors
     /// EACCES if the namespace isn't the server's or below it (or the server lacks CAP_SYS_ADMIN),
     /// EIO for everything else, with a warning in the log.
-    pub(super) fn start(
-        image: &HelperImage,
-        namespace: &PidNamespace,
-        deadline: u64,
-    ) -> Result<Self, Errno> {
+    pub(super) fn start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, Errno> {
         Self::try_start(image, namespace, deadline).map_err(|error| {
             tracing::warn!(namespace = ?namespace.id(), %error, "can't start a pid-namespace agent");
             match error {
@@ -68,11 +62,7 @@ impl Connection {
         })
     }
 
-    fn try_start(
-        image: &HelperImage,
-        namespace: &PidNamespace,
-        deadline: u64,
-    ) -> Result<Self, StartError> {
+    fn try_start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, StartError> {
         let (socket, theirs) = fdpass::seqpacket_pair()?;
         let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let mut words = vec![c"agent".to_owned(), c"pid".to_owned()];
@@ -81,9 +71,8 @@ impl Connection {
             words.push(CString::new(kind.word()).map_err(|_| Errno::EINVAL)?);
             files.push(file);
         }
-        let arguments: Vec<&CStr> = std::iter::once(mount_helper::PROGRAM_NAME)
-            .chain(words.iter().map(CString::as_c_str))
-            .collect();
+        let arguments: Vec<&CStr> =
+            std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
         spawn::spawn_image(image.program(), &arguments, &files)?;
         // Now only the helper has these: its end is noticed.
         drop((theirs, leash));
@@ -91,14 +80,9 @@ impl Connection {
         let mut hello = [0; HELLO_LEN];
         wait(socket.as_fd(), deadline)?;
         let received = fdpass::receive(socket.as_fd(), &mut hello, &mut [])?;
-        let bytes = received
-            .and_then(|len| hello.get(..len))
-            .unwrap_or_default();
+        let bytes = received.and_then(|len| hello.get(..len)).unwrap_or_default();
         match Hello::decode(bytes).map_err(|_| StartError::System(Errno::EPROTO))? {
-            Hello::Ready => Ok(Self {
-                socket,
-                _leash: server_leash,
-            }),
+            Hello::Ready => Ok(Self { socket, _leash: server_leash }),
             Hello::Failed { step, errno } => Err(StartError::Refused(step, Errno::from_raw(errno))),
         }
     }
@@ -139,11 +123,7 @@ impl Connection {
 }
 
 /// What the reply says, if an honest agent could say it.
-fn check_reply(
-    request: &Request<'_>,
-    header: [u8; REPLY_HEADER],
-    data_len: usize,
-) -> Option<Result<usize, Errno>> {
+fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usize) -> Option<Result<usize, Errno>> {
     let (result, announced) = decode_reply(header);
     if announced as usize != data_len {
         return None;

@@ -13,10 +13,7 @@ use super::*;
 #[test]
 fn implausible_replies_are_refused() {
     let read = Request::Read { offset: 0, len: 10 };
-    let write = Request::Write {
-        nice: false,
-        data: b"123",
-    };
+    let write = Request::Write { nice: false, data: b"123" };
     let name = Request::Name { number: 7 };
     for (request, result, announced, data, expected) in [
         (&read, 10, 10, 10, Some(Ok(10))),
@@ -45,10 +42,7 @@ fn implausible_replies_are_refused() {
 fn asked(agent: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Result<usize, Errno>, Failure> {
     let (socket, theirs) = fdpass::seqpacket_pair().unwrap();
     let (leash, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let connection = Connection {
-        socket,
-        _leash: leash,
-    };
+    let connection = Connection { socket, _leash: leash };
     let peer = thread::spawn(move || agent(theirs));
     let file = std::fs::File::open("/dev/null").unwrap();
     let mut data = [0; 10];

@@ -66,9 +66,7 @@ impl HelperImage {
 
     /// The empty namespaces; `mnt` is always among them.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (Namespace, BorrowedFd<'_>)> {
-        self.namespaces
-            .iter()
-            .map(|(kind, file)| (*kind, file.as_fd()))
+        self.namespaces.iter().map(|(kind, file)| (*kind, file.as_fd()))
     }
 }
 
@@ -96,19 +94,10 @@ fn build(source: File) -> io::Result<HelperImage> {
         .map(|kind| Ok((kind, File::open(format!("{own}/{}", kind.word()))?.into())))
         .collect::<io::Result<Vec<_>>>()?;
     // Nothing of what follows may propagate to the host.
-    mount(
-        none(),
-        "/",
-        none(),
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        none(),
-    )?;
+    mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
     let program = copy_program(source)?;
     enter_empty_root(|| pivot_root(".", "."))?;
-    Ok(HelperImage {
-        program,
-        namespaces,
-    })
+    Ok(HelperImage { program, namespaces })
 }
 
 /// Copies `source` to a tmpfs of its own, and returns the copy once that's read-only.
@@ -117,19 +106,9 @@ fn copy_program(mut source: File) -> io::Result<OwnedFd> {
     let size = source.metadata()?.len().saturating_add(256 * 1024);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("size={size},mode=0755");
-    mount(
-        Some("tmpfs"),
-        SCRATCH,
-        Some("tmpfs"),
-        flags,
-        Some(options.as_str()),
-    )?;
+    mount(Some("tmpfs"), SCRATCH, Some("tmpfs"), flags, Some(options.as_str()))?;
     let path = format!("{SCRATCH}/{}", mount_helper::PROGRAM_NAME.to_string_lossy());
-    let mut copy = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o700)
-        .open(&path)?;
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
     io::copy(&mut source, &mut copy)?;
     copy.set_permissions(Permissions::from_mode(0o555))?;
     drop(copy);
@@ -178,35 +157,17 @@ mod tests {
     #[test]
     fn empty_root_also_where_pivoting_is_impossible() {
         if !nix::unistd::geteuid().is_root() {
-            assert_ne!(
-                std::env::var("VCGROUPFS_REQUIRE").as_deref(),
-                Ok("all"),
-                "needs root"
-            );
+            assert_ne!(std::env::var("VCGROUPFS_REQUIRE").as_deref(), Ok("all"), "needs root");
             eprintln!("SKIPPED: needs root");
             return;
         }
         for pivoting in [true, false] {
             let listing = std::thread::spawn(move || {
                 unshare(CloneFlags::CLONE_NEWNS)?;
-                mount(
-                    none(),
-                    "/",
-                    none(),
-                    MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                    none(),
-                )?;
-                enter_empty_root(|| {
-                    if pivoting {
-                        pivot_root(".", ".")
-                    } else {
-                        Err(Errno::EINVAL)
-                    }
-                })?;
+                mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
+                enter_empty_root(|| if pivoting { pivot_root(".", ".") } else { Err(Errno::EINVAL) })?;
                 assert_eq!(std::env::current_dir()?, Path::new("/"));
-                let written = File::create("/x")
-                    .map(drop)
-                    .map_err(|error| error.raw_os_error());
+                let written = File::create("/x").map(drop).map_err(|error| error.raw_os_error());
                 assert_eq!(written, Err(Some(Errno::EROFS as i32)));
                 Ok::<_, Error>(std::fs::read_dir("/..")?.count())
             })

@@ -38,10 +38,7 @@ impl PidNamespace {
     fn from_path(path: &str) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        Ok(Self {
-            id: (metadata.st_dev(), metadata.st_ino()),
-            file: file.into(),
-        })
+        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into() })
     }
 }
 

@@ -67,10 +67,7 @@ impl AgentPool {
     /// A pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self {
-            image,
-            slots: Slots::default(),
-        }
+        Self { image, slots: Slots::default() }
     }
 
     /// pread(2) by a process in `ns`: pid lists show its numbers. As with pread, fewer bytes than
@@ -82,13 +79,7 @@ impl AgentPool {
     /// # Errors
     /// The system call's; EACCES if `ns` can't be entered, EIO if there's no answer, EAGAIN if there
     /// are too many namespaces or requests at once.
-    pub fn read(
-        &self,
-        ns: &PidNamespace,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, Errno> {
+    pub fn read(&self, ns: &PidNamespace, file: BorrowedFd<'_>, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         if i64::try_from(offset).is_err() {
             return Err(Errno::EINVAL);
         }
@@ -106,23 +97,11 @@ impl AgentPool {
     /// # Errors
     /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
     /// After EIO the write may or may not have been done; it's never done twice.
-    pub fn write(
-        &self,
-        ns: &PidNamespace,
-        file: BorrowedFd<'_>,
-        data: &[u8],
-        nice: bool,
-    ) -> Result<usize, Errno> {
+    pub fn write(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], nice: bool) -> Result<usize, Errno> {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG);
         }
-        self.request(
-            ns,
-            &Request::Write { nice, data },
-            file,
-            &mut [],
-            Repeat::Never,
-        )
+        self.request(ns, &Request::Write { nice, data }, file, &mut [], Repeat::Never)
     }
 
     /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
@@ -179,10 +158,7 @@ impl AgentPool {
         repeat: Repeat,
     ) -> Result<usize, Errno> {
         let slot = self.slots.get(ns.id(), monotonic_ns())?;
-        let mut guard = slot
-            .connection
-            .try_lock_for(DEADLINE)
-            .ok_or(Errno::EAGAIN)?;
+        let mut guard = slot.connection.try_lock_for(DEADLINE).ok_or(Errno::EAGAIN)?;
         let deadline = deadline_in(DEADLINE);
         for attempt in 0..2 {
             let connection = match guard.take() {
@@ -231,10 +207,7 @@ impl Slots {
                 .ok_or(Errno::EAGAIN)?;
             gone.extend(slots.remove_entry(&oldest));
         }
-        let slot = Arc::new(Slot {
-            used: AtomicU64::new(now),
-            ..Slot::default()
-        });
+        let slot = Arc::new(Slot { used: AtomicU64::new(now), ..Slot::default() });
         slots.insert(id, Arc::clone(&slot));
         drop(slots);
         drop(gone);
@@ -269,10 +242,7 @@ mod tests {
         let slots = Slots::default();
         let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), id).unwrap()).collect();
         assert_eq!(slots.get((0, 64), 100).err(), Some(Errno::EAGAIN));
-        assert!(
-            slots.get((0, 63), 100).is_ok(),
-            "one that exists is always to be had"
-        );
+        assert!(slots.get((0, 63), 100).is_ok(), "one that exists is always to be had");
         // 5 and 7 become idle; 5 has been used again since.
         drop(busy.remove(7));
         drop(busy.remove(5));

@@ -45,6 +45,8 @@ pub enum Rule {
     SourceOutside,
     /// The opener may not write `cgroup.procs` of the common ancestor.
     CommonAncestor,
+    /// On v1, the opener is neither root nor the user of the process to migrate.
+    AnothersProcess,
     /// The calling process can't be seen from the server's pid namespace.
     CallerInvisible,
 }
@@ -160,6 +162,11 @@ impl Rule {
                 EACCES,
                 "common-ancestor",
                 "whoever opened the file may not write cgroup.procs of the nearest common ancestor of source and destination",
+            ),
+            Self::AnothersProcess => (
+                EACCES,
+                "anothers-process",
+                "on cgroup v1 whoever isn't root can migrate only processes of the same user",
             ),
             Self::CallerInvisible => {
                 (EACCES, "caller-invisible", "the calling process lives in a pid namespace that the server can't see")

@@ -27,16 +27,6 @@ pub fn decide_migration(ends: &MigrationEnds<'_>) -> Verdict {
     }
 }
 
-/// The cgroup whose `cgroup.procs` the opener must be able to write on v2 (`cgroup_procs_write_permission`), relative to the delegated
-/// subtree; `None` if it lies outside.
-pub fn common_ancestor_needed(
-    delegated: &CgroupPath,
-    source: &CgroupPath,
-    destination: &CgroupPath,
-) -> Option<CgroupPath> {
-    source.common_ancestor(destination).relative_to(delegated)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,15 +51,5 @@ mod tests {
             let ends = MigrationEnds { delegated: &delegated, source: source.as_ref(), destination };
             assert_eq!(decide_migration(&ends).is_allowed(), allowed, "{ends:?}");
         }
-    }
-
-    #[test]
-    fn ancestors() {
-        let delegated = path("/a");
-        let needed =
-            |from: &str, to: &str| common_ancestor_needed(&delegated, &path(from), &path(to)).map(|p| p.to_string());
-        assert_eq!(needed("/a/x/1", "/a/x/2").as_deref(), Some("/x"));
-        assert_eq!(needed("/a/x", "/a/y").as_deref(), Some("/"));
-        assert_eq!(needed("/b", "/a/y"), None);
     }
 }

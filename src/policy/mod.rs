@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
 pub use denial::{Denial, Rule};
-pub use migration::{MigrationEnds, common_ancestor_needed, decide_migration};
+pub use migration::{MigrationEnds, decide_migration};
 
 use crate::cgroup::{ControllerSet, FileClass, HierarchyClass, HierarchyKind, file::MembershipFile};
 

@@ -4,9 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 
 /// Two connected sockets that keep message boundaries and report the other end's end
 /// (socketpair(2), unix(7)). Both are close-on-exec.
@@ -14,12 +12,7 @@ use nix::sys::socket::{
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
 pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
 /// Sends one message, `header` and `payload` as one, and a copy of `file` with it (sendmsg(2),
@@ -49,11 +42,7 @@ pub fn send_with_file(
 /// # Errors
 /// EAGAIN if there's none. ECONNRESET, once, if the other end was closed before it had received
 /// all that was sent to it.
-pub fn receive(
-    socket: BorrowedFd<'_>,
-    header: &mut [u8],
-    payload: &mut [u8],
-) -> Result<Option<usize>, Errno> {
+pub fn receive(socket: BorrowedFd<'_>, header: &mut [u8], payload: &mut [u8]) -> Result<Option<usize>, Errno> {
     let mut parts = [IoSliceMut::new(header), IoSliceMut::new(payload)];
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?;
     let fits = !message.flags.contains(MsgFlags::MSG_TRUNC);

@@ -19,39 +19,24 @@ use nix::unistd::Pid;
 ///
 /// # Errors
 /// Those of fork and of execve.
-pub fn spawn_image(
-    image: BorrowedFd<'_>,
-    arguments: &[&CStr],
-    files: &[BorrowedFd<'_>],
-) -> Result<Pid, Errno> {
+pub fn spawn_image(image: BorrowedFd<'_>, arguments: &[&CStr], files: &[BorrowedFd<'_>]) -> Result<Pid, Errno> {
     // Each file goes through a number above all the targets, lest one overwrite another's source.
     let first: RawFd = 3;
     let end = first + RawFd::try_from(files.len()).map_err(|_| Errno::E2BIG)?;
     let image = duplicate_above(image, end)?;
-    let sources = files
-        .iter()
-        .map(|file| duplicate_above(*file, end))
-        .collect::<Result<Vec<_>, _>>()?;
+    let sources = files.iter().map(|file| duplicate_above(*file, end)).collect::<Result<Vec<_>, _>>()?;
 
     let mut actions = PosixSpawnFileActions::init()?;
     for (source, target) in sources.iter().zip(first..) {
         actions.add_dup2(source.as_raw_fd(), target)?;
     }
     let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
-    )?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_sigdefault(&SigSet::all())?;
     let path = format!("/proc/self/fd/{}", image.as_raw_fd());
     let environment: [&CStr; 0] = [];
-    posix_spawn(
-        path.as_str(),
-        &actions,
-        &attributes,
-        arguments,
-        &environment,
-    )
+    posix_spawn(path.as_str(), &actions, &attributes, arguments, &environment)
 }
 
 /// A close-on-exec copy of `file` with a number of at least `lowest`.

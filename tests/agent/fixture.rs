@@ -23,10 +23,7 @@ static SERIAL: Mutex<()> = Mutex::new(());
 pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
     let missing = if !nix::unistd::geteuid().is_root() {
         Some("root")
-    } else if [V1, V2]
-        .iter()
-        .any(|dir| !Path::new(dir).join("cgroup.procs").exists())
-    {
+    } else if [V1, V2].iter().any(|dir| !Path::new(dir).join("cgroup.procs").exists()) {
         Some("cgroup v1 pids and v2 in /sys/fs/cgroup")
     } else {
         None
@@ -62,13 +59,7 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn start() -> Self {
         let mut child = Command::new("env")
-            .args([
-                "--default-signal=CHLD",
-                "unshare",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-            ])
+            .args(["--default-signal=CHLD", "unshare", "--pid", "--fork", "--mount-proc"])
             .args(["--kill-child", "sh"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -77,12 +68,7 @@ impl Container {
             .unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut container = Self {
-            child,
-            input,
-            output,
-            init: 0,
-        };
+        let mut container = Self { child, input, output, init: 0 };
         assert_eq!(container.run("echo $$").0, "1");
         let pid = container.child.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -96,10 +82,7 @@ impl Container {
         let mut text = String::new();
         loop {
             let mut line = String::new();
-            assert!(
-                self.output.read_line(&mut line).unwrap() > 0,
-                "the container ended: {text}"
-            );
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the container ended: {text}");
             if let Some(status) = line.strip_prefix("END ") {
                 return (text.trim_end().to_owned(), status.trim().parse().unwrap());
             }
@@ -109,14 +92,8 @@ impl Container {
 
     /// Starts a process inside: its number there, and on the host.
     pub(crate) fn sleeper(&mut self) -> (i32, i32) {
-        let number: i32 = self
-            .run("sleep 300 >/dev/null & echo $!")
-            .0
-            .parse()
-            .unwrap();
-        let host = processes()
-            .into_iter()
-            .find(|pid| self.is_inside(*pid) && inner_number(*pid) == Some(number));
+        let number: i32 = self.run("sleep 300 >/dev/null & echo $!").0.parse().unwrap();
+        let host = processes().into_iter().find(|pid| self.is_inside(*pid) && inner_number(*pid) == Some(number));
         (number, host.unwrap())
     }
 
@@ -141,10 +118,8 @@ impl Container {
 
     /// Its agents: (host number, number inside).
     pub(crate) fn agents(&self) -> Vec<(i32, i32)> {
-        let is_agent = |pid: &i32| {
-            fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|name| name == "vcgroupfs-agent\n")
-        };
+        let is_agent =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "vcgroupfs-agent\n");
         processes()
             .into_iter()
             .filter(|pid| is_agent(pid) && self.is_inside(*pid))
@@ -180,11 +155,7 @@ impl Cgroup {
     }
 
     pub(crate) fn procs(&self) -> fs::File {
-        fs::File::options()
-            .read(true)
-            .write(true)
-            .open(self.0.join("cgroup.procs"))
-            .unwrap()
+        fs::File::options().read(true).write(true).open(self.0.join("cgroup.procs")).unwrap()
     }
 
     pub(crate) fn add(&self, host: i32) {
@@ -210,19 +181,13 @@ impl Drop for Cgroup {
 
 /// The last number of NSpid: what a process is called in its own pid namespace.
 fn inner_number(pid: i32) -> Option<i32> {
-    status(pid, "NSpid")?
-        .split_whitespace()
-        .last()?
-        .parse()
-        .ok()
+    status(pid, "NSpid")?.split_whitespace().last()?.parse().ok()
 }
 
 /// One field of /proc/PID/status.
 pub(crate) fn status(pid: i32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
@@ -232,19 +197,14 @@ pub(crate) fn exists(pid: i32) -> bool {
 
 fn processes() -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Waits up to five seconds for something that takes its time.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{what}: not in time"
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "{what}: not in time");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

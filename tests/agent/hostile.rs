@@ -21,10 +21,7 @@ fn killed_agents_are_replaced() {
     let procs = cgroup.procs();
     let text = number.to_string();
     for _ in 0..10 {
-        assert_eq!(
-            pool.write(&ns, procs.as_fd(), text.as_bytes(), false),
-            Ok(text.len())
-        );
+        assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
         assert_eq!(list(&pool, &ns, &procs), [number]);
         let (agent, inside) = container.agent();
         container.run(&format!("kill -9 {inside}"));
@@ -44,9 +41,7 @@ fn a_request_that_never_reached_its_agent_gets_another() {
     list(&pool, &ns, &procs);
     let (agent, inside) = container.agent();
     container.run(&format!("kill -STOP {inside}"));
-    eventually("it's stopped", || {
-        status(agent, "State").is_some_and(|s| s.starts_with('T'))
-    });
+    eventually("it's stopped", || status(agent, "State").is_some_and(|s| s.starts_with('T')));
     thread::scope(|scope| {
         let text = number.to_string();
         let (pool, ns, procs) = (&pool, &ns, &procs);
@@ -110,25 +105,12 @@ fn stopped_agents_cost_the_deadline_and_are_gone() {
     container.run(&format!("kill -STOP {inside}"));
     let start = Instant::now();
     let text = number.to_string();
-    assert_eq!(
-        pool.write(&ns, procs.as_fd(), text.as_bytes(), false),
-        Err(Errno::EIO)
-    );
+    assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Err(Errno::EIO));
     let took = start.elapsed();
-    assert!(
-        took > Duration::from_millis(1900) && took < Duration::from_millis(2500),
-        "{took:?}"
-    );
+    assert!(took > Duration::from_millis(1900) && took < Duration::from_millis(2500), "{took:?}");
     eventually("the stopped agent is gone", || !exists(agent));
-    assert_eq!(
-        list(&pool, &ns, &procs),
-        [],
-        "and hasn't written afterwards"
-    );
-    assert_eq!(
-        pool.write(&ns, procs.as_fd(), text.as_bytes(), false),
-        Ok(text.len())
-    );
+    assert_eq!(list(&pool, &ns, &procs), [], "and hasn't written afterwards");
+    assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
 }
 
 #[test]
@@ -170,22 +152,13 @@ fn an_agent_has_nothing_to_take() {
         assert_eq!(status(agent, field).as_deref(), Some(expected), "{field}");
     }
     let limits = fs::read_to_string(format!("/proc/{agent}/limits")).unwrap();
-    let core = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"))
-        .unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
 
     let (text, _) = container.run("grep Cap /proc/self/status; cat $A/comm");
-    assert!(
-        text.contains("CapEff:\t000001ff") && text.ends_with("vcgroupfs-agent"),
-        "{text}"
-    );
+    assert!(text.contains("CapEff:\t000001ff") && text.ends_with("vcgroupfs-agent"), "{text}");
     for (line, expected) in [
-        (
-            "ls -A $A/root/ $A/cwd/",
-            format!("/proc/{inside}/cwd/:\n\n/proc/{inside}/root/:"),
-        ),
+        ("ls -A $A/root/ $A/cwd/", format!("/proc/{inside}/cwd/:\n\n/proc/{inside}/root/:")),
         ("ls -A $A/root/..", String::new()),
         ("ls -A $A/fd/0/ $A/fd/1/.. | grep -v :", String::new()),
         ("cat $A/environ | wc -c", "0".to_owned()),
@@ -230,18 +203,12 @@ fn an_agents_program_can_not_be_changed() {
         "truncate -s 0 /proc/self/fd/9",
     ] {
         let (text, status) = container.run(&format!("( {line} )"));
-        assert!(
-            status != 0 && text.contains("Read-only file system"),
-            "{line}: {text}"
-        );
+        assert!(status != 0 && text.contains("Read-only file system"), "{line}: {text}");
     }
     list(&pool, &ns, &cgroup.procs());
     let (_, inside) = container.agent();
     let (text, status) = container.run(&format!("( true >> /proc/{inside}/exe )"));
-    assert!(
-        status != 0 && text.contains("Read-only file system"),
-        "{text}"
-    );
+    assert!(status != 0 && text.contains("Read-only file system"), "{text}");
 }
 
 #[test]

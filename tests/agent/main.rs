@@ -20,9 +20,7 @@ fn list(pool: &AgentPool, ns: &PidNamespace, file: &File) -> Vec<i32> {
     let mut text = Vec::new();
     loop {
         let mut buf = [0; 4096];
-        let read = pool
-            .read(ns, file.as_fd(), text.len() as u64, &mut buf)
-            .unwrap();
+        let read = pool.read(ns, file.as_fd(), text.len() as u64, &mut buf).unwrap();
         if read == 0 {
             break;
         }
@@ -44,10 +42,7 @@ fn reads_show_the_numbers_of_the_container() {
         let cgroup = Cgroup::new(hierarchy);
         cgroup.add(host);
         cgroup.add(foreign);
-        assert_eq!(
-            list(&pool, &container.namespace(), &cgroup.procs()),
-            expected
-        );
+        assert_eq!(list(&pool, &container.namespace(), &cgroup.procs()), expected);
         let own = PidNamespace::own().unwrap();
         let mut hosts = vec![host, foreign];
         hosts.sort_unstable();
@@ -71,10 +66,7 @@ fn long_lists_are_read_in_pieces() {
     let mut text = Vec::new();
     loop {
         let mut buf = [0; 7];
-        match pool
-            .read(&ns, file.as_fd(), text.len() as u64, &mut buf)
-            .unwrap()
-        {
+        match pool.read(&ns, file.as_fd(), text.len() as u64, &mut buf).unwrap() {
             0 => break,
             read => text.extend_from_slice(&buf[..read]),
         }
@@ -95,10 +87,7 @@ fn writes_migrate_by_the_number_inside() {
         let cgroup = Cgroup::new(hierarchy);
         let procs = cgroup.procs();
         let text = format!("{number}\n");
-        assert_eq!(
-            pool.write(&ns, procs.as_fd(), text.as_bytes(), false),
-            Ok(text.len())
-        );
+        assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
         assert_eq!(cgroup.members(), [host], "{hierarchy}");
         // The host has this number, the container hasn't.
         for (bytes, errno) in [
@@ -128,23 +117,14 @@ fn cpuset_asks_for_sys_nice_in_the_writer() {
     let procs = cgroup.procs();
     let text = number.to_string();
     for _ in 0..2 {
-        assert_eq!(
-            pool.write(&ns, procs.as_fd(), text.as_bytes(), true),
-            Ok(text.len())
-        );
+        assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), true), Ok(text.len()));
         assert_eq!(cgroup.members(), [host]);
         // The sleeper has capabilities that the agent hasn't: an opener with CAP_SYS_NICE isn't
         // enough.
-        let back = File::options()
-            .write(true)
-            .open("/sys/fs/cgroup/cpuset/cgroup.procs")
-            .unwrap();
+        let back = File::options().write(true).open("/sys/fs/cgroup/cpuset/cgroup.procs").unwrap();
         let result = pool.write(&ns, back.as_fd(), text.as_bytes(), false);
         assert_eq!(result, Err(Errno::EPERM));
-        assert_eq!(
-            pool.write(&ns, back.as_fd(), text.as_bytes(), true),
-            Ok(text.len())
-        );
+        assert_eq!(pool.write(&ns, back.as_fd(), text.as_bytes(), true), Ok(text.len()));
         assert_eq!(cgroup.members(), []);
     }
 }
@@ -156,19 +136,10 @@ fn errors_of_the_system_call_come_back_as_they_are() {
     let (pool, ns) = (pool(), container.namespace());
     let cgroup = Cgroup::new(V2);
     let read_only = File::open(cgroup.0.join("cgroup.procs")).unwrap();
-    assert_eq!(
-        pool.write(&ns, read_only.as_fd(), b"1", false),
-        Err(Errno::EBADF)
-    );
+    assert_eq!(pool.write(&ns, read_only.as_fd(), b"1", false), Err(Errno::EBADF));
     let directory = File::open(&cgroup.0).unwrap();
-    assert_eq!(
-        pool.read(&ns, directory.as_fd(), 0, &mut [0; 9]),
-        Err(Errno::EISDIR)
-    );
-    assert_eq!(
-        pool.read(&ns, read_only.as_fd(), u64::MAX, &mut [0; 9]),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(pool.read(&ns, directory.as_fd(), 0, &mut [0; 9]), Err(Errno::EISDIR));
+    assert_eq!(pool.read(&ns, read_only.as_fd(), u64::MAX, &mut [0; 9]), Err(Errno::EINVAL));
     assert_eq!(pool.read(&ns, read_only.as_fd(), 0, &mut []), Ok(0));
 }
 
@@ -195,12 +166,7 @@ fn processes_are_found_by_the_number_inside() {
     let (number, host) = container.sleeper();
     let directory = pool.open_proc(&ns, number).unwrap();
     let read = || {
-        let file = openat(
-            &directory,
-            "stat",
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
+        let file = openat(&directory, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let mut buf = [0; 64];
         let read = nix::unistd::read(file, &mut buf)?;
         Ok::<_, Errno>(String::from_utf8_lossy(&buf[..read]).into_owned())
@@ -208,11 +174,7 @@ fn processes_are_found_by_the_number_inside() {
     let text = read().unwrap();
     assert!(text.starts_with(&format!("{host} (sleep)")), "{text}");
     for none in [host, 0, -1, i32::MIN, i32::MAX] {
-        assert_eq!(
-            pool.open_proc(&ns, none).err(),
-            Some(Errno::ENOENT),
-            "{none}"
-        );
+        assert_eq!(pool.open_proc(&ns, none).err(), Some(Errno::ENOENT), "{none}");
     }
     // A thread that isn't its process's first: of this very process, by its own namespace.
     let own = PidNamespace::own().unwrap();
@@ -221,9 +183,7 @@ fn processes_are_found_by_the_number_inside() {
     pool.open_proc(&own, tid).unwrap();
 
     container.run(&format!("kill -9 {number}; wait {number}"));
-    eventually("the directory is dead", || {
-        matches!(read(), Err(Errno::ENOENT | Errno::ESRCH))
-    });
+    eventually("the directory is dead", || matches!(read(), Err(Errno::ENOENT | Errno::ESRCH)));
     assert_eq!(pool.open_proc(&ns, number).err(), Some(Errno::ENOENT));
 }
 
@@ -237,27 +197,14 @@ fn namespaces_that_are_not_below_are_refused() {
         let file = File::open("/dev/null").unwrap();
         let result = pool().read(&ns, file.as_fd(), 0, &mut [0; 9]);
         assert_eq!(result, Err(Errno::EACCES));
-        assert_eq!(
-            pool().read(&PidNamespace::own().unwrap(), file.as_fd(), 0, &mut [0; 9]),
-            Ok(0)
-        );
+        assert_eq!(pool().read(&PidNamespace::own().unwrap(), file.as_fd(), 0, &mut [0; 9]), Ok(0));
         println!("inner part done");
         return;
     }
     let mut inner = Command::new("env")
-        .args([
-            "--default-signal=CHLD",
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-        ])
+        .args(["--default-signal=CHLD", "unshare", "--pid", "--fork", "--kill-child"])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "namespaces_that_are_not_below_are_refused",
-            "--nocapture",
-        ])
+        .args(["--exact", "namespaces_that_are_not_below_are_refused", "--nocapture"])
         .env(INNER, std::process::id().to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -299,16 +246,9 @@ fn agents_do_not_keep_a_container_from_ending() {
     container.agent();
     let start = Instant::now();
     container.end();
-    assert!(
-        start.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     // The namespace is held open, but nothing can be started in it any more.
-    assert_eq!(
-        pool.read(&ns, cgroup.procs().as_fd(), 0, &mut [0; 9]),
-        Err(Errno::EIO)
-    );
+    assert_eq!(pool.read(&ns, cgroup.procs().as_fd(), 0, &mut [0; 9]), Err(Errno::EIO));
 }
 
 #[test]
@@ -342,10 +282,7 @@ fn many_threads_and_namespaces() {
                 for _ in 0..200 {
                     assert_eq!(list(pool, &ns, &procs), [0, number]);
                     let text = number.to_string();
-                    assert_eq!(
-                        pool.write(&ns, procs.as_fd(), text.as_bytes(), false),
-                        Ok(text.len())
-                    );
+                    assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
                     pool.open_proc(&ns, number).unwrap();
                 }
             });
@@ -362,9 +299,7 @@ fn nothing_leaks() {
     let files = || fs::read_dir("/proc/self/fd").unwrap().count();
     let children = || {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
-        tasks
-            .map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap())
-            .collect::<String>()
+        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap()).collect::<String>()
     };
     let cgroup = Cgroup::new(V2);
     let procs = cgroup.procs();
@@ -387,11 +322,7 @@ fn nothing_leaks() {
     let own = PidNamespace::own().unwrap();
     list(&pool, &own, &procs); // drops what has been unused for long
     drop(own);
-    assert_eq!(
-        files(),
-        with_pool + 2,
-        "only the socket and the leash of one agent are left"
-    );
+    assert_eq!(files(), with_pool + 2, "only the socket and the leash of one agent are left");
     drop(pool);
     assert_eq!(files(), files_before);
     eventually("no child is left", || children() == children_before);

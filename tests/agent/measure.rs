@@ -33,9 +33,7 @@ fn measure() {
         cgroup.add(host);
         let procs = cgroup.procs();
         let direct = median(5000, || assert!(procs.read_at(&mut buf, 0).is_ok()));
-        let agent = median(5000, || {
-            assert!(pool.read(&ns, procs.as_fd(), 0, &mut buf).is_ok())
-        });
+        let agent = median(5000, || assert!(pool.read(&ns, procs.as_fd(), 0, &mut buf).is_ok()));
         let ratio = agent.as_secs_f64() / direct.as_secs_f64();
         println!("{hierarchy} read: direct {direct:?}, agent {agent:?}, ratio {ratio:.1}");
 
@@ -48,19 +46,14 @@ fn measure() {
         });
         let text = number.to_string();
         let agent = median(1000, || {
-            pool.write(&ns, back.as_fd(), text.as_bytes(), false)
-                .unwrap();
-            pool.write(&ns, procs.as_fd(), text.as_bytes(), false)
-                .unwrap();
+            pool.write(&ns, back.as_fd(), text.as_bytes(), false).unwrap();
+            pool.write(&ns, procs.as_fd(), text.as_bytes(), false).unwrap();
         });
         let (direct, agent) = (direct / 2, agent / 2);
         let ratio = agent.as_secs_f64() / direct.as_secs_f64();
         println!("{hierarchy} migration: direct {direct:?}, agent {agent:?}, ratio {ratio:.1}");
     }
-    println!(
-        "open_proc: {:?}",
-        median(2000, || drop(pool.open_proc(&ns, number).unwrap()))
-    );
+    println!("open_proc: {:?}", median(2000, || drop(pool.open_proc(&ns, number).unwrap())));
     let cgroup = Cgroup::new(V2);
     let procs = cgroup.procs();
     let mut times = Vec::new();
@@ -74,8 +67,5 @@ fn measure() {
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    println!(
-        "first read, with the start of the agent: {:?}",
-        times[times.len() / 2]
-    );
+    println!("first read, with the start of the agent: {:?}", times[times.len() / 2]);
 }
