@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -100,6 +101,15 @@ fn force(status: i32) -> ! {
     for cgroup in &registry.cgroups {
         if let Err(error) = remove_tree(cgroup) {
             eprintln!("compare: {error:#}");
+        }
+    }
+    // Reaped where possible, but without waiting for one that can't end.
+    for pid in &registry.processes {
+        for _ in 0..100 {
+            match waitpid(*pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(5)),
+                _ => break,
+            }
         }
     }
     std::process::exit(status)

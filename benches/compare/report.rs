@@ -200,6 +200,9 @@ impl Report {
             )?;
         }
         footnotes(out, &notes)?;
+        if !self.long_enough {
+            return Ok(());
+        }
         let mut notes = Footnotes::default();
         heading(
             out,
