@@ -18,7 +18,7 @@ impl<H: Host> CgroupFs<H> {
         let position = view.root();
         // The host finds the top of a hierarchy by the position alone, so a node with no inode number yet is enough to ask.
         let Some(_) = position.hierarchy else {
-            return Ok(Node::root(ROOT_ID, position, Object::Synthetic, 1));
+            return Ok(Node::root(ROOT_ID, position, Object::Synthetic, NodeId::view_root_inode()));
         };
         let asking = Node::root(ROOT_ID, position, Object::Directory, 0);
         let inode = host.attributes(&asking)?.inode;
