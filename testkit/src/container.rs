@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{Programs, Session, TIMEOUT};
+use crate::{Programs, Session, TIMEOUT, run_to_end};
 
 /// The unprivileged user to whom tests give the delegated subtree.
 pub const OWNER: u32 = 12345;
@@ -72,7 +72,16 @@ impl Container {
             .expect("chmod of a temporary directory");
         // A copy that everybody can execute, wherever the build's directory is.
         let probe = folder.path().join("vcgroupfs-probe");
-        fs::copy(&Programs::find().probe, &probe).expect("a copy of the probe");
+        // By another process: a file that this one has open for writing, while another thread forks, can't be executed.
+        let copied = run_to_end(
+            Command::new("cp").arg(&Programs::find().probe).arg(&probe),
+            TIMEOUT,
+        );
+        assert!(
+            copied.status.success(),
+            "a copy of the probe: {}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
         fs::set_permissions(&probe, Permissions::from_mode(0o755)).expect("chmod of the probe");
 
         let mut command = joining(&probe, &options.cgroups);

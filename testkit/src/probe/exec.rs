@@ -72,18 +72,19 @@ impl State {
         lock(&self.fds).insert(name.into(), Arc::new(fd));
     }
 
+    /// A handle whose open failed is a bad descriptor.
     pub(super) fn fd(&self, name: &str) -> Result<Arc<OwnedFd>, Failure> {
         lock(&self.fds)
             .get(name)
             .cloned()
-            .ok_or_else(|| Failure::Script(format!("no handle {name}")))
+            .ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
     pub(super) fn forget(&self, name: &str) -> Answer {
         lock(&self.fds)
             .remove(name)
             .map(|_| Value::Null)
-            .ok_or_else(|| Failure::Script(format!("no handle {name}")))
+            .ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
     pub(super) fn children(&self) -> MutexGuard<'_, HashMap<String, Child>> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,10 +21,13 @@ const AWAIT: Duration = Duration::from_secs(10);
 /// Does an operation on files; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
-        Op::Open { path, flags, fd } => state
-            .expand(path)
-            .and_then(|path| open(&path, flags, 0))
-            .map(|opened| keep(state, fd, opened)),
+        Op::Open { path, flags, fd } => {
+            state.define(&format!("FD{}", fd.to_uppercase()), "none");
+            state
+                .expand(path)
+                .and_then(|path| open(&path, flags, 0))
+                .map(|opened| keep(state, fd, opened))
+        }
         Op::Creat { path, mode } => state
             .expand(path)
             .and_then(|path| {
@@ -45,7 +48,9 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     })
 }
 
+/// Keeps a handle; its number becomes `$FD` and the handle's name, for paths below /proc/self/fd.
 fn keep(state: &State, name: &str, fd: OwnedFd) -> Value {
+    state.define(&format!("FD{}", name.to_uppercase()), fd.as_raw_fd());
     state.keep(name, fd);
     Value::Null
 }
@@ -157,6 +162,31 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
                 *len,
             )?),
             Op::Poll { fd } => poll_now(&*state.fd(fd)?)?,
+            Op::AwaitPoll { fd, event } => {
+                let fd = state.fd(fd)?;
+                let mut found = Ok(Value::Null);
+                let seen = patiently(|| {
+                    found = poll_now(&fd);
+                    found.as_ref().is_ok_and(|set| {
+                        set.as_array()
+                            .is_some_and(|set| set.iter().any(|name| name == event))
+                    })
+                });
+                found.map(|_| json!(seen))?
+            }
+            Op::Splice { fd } => splice(&*state.fd(fd)?)?,
+            Op::Ioctl { fd } => null(rustix::termios::tcgetwinsize(&*state.fd(fd)?).map(drop)?),
+            Op::SliceMatches { fd, path, len, off } => {
+                let whole =
+                    read_up_to_end(&open(&state.expand(path)?, &["O_RDONLY".into()], 0)?, 65536)?;
+                let mut buffer = vec![0; *len];
+                let count = rustix::io::pread(&*state.fd(fd)?, &mut buffer, *off)?;
+                let rest = usize::try_from(*off)
+                    .ok()
+                    .and_then(|off| whole.get(off..))
+                    .unwrap_or_default();
+                json!(count > 0 && rest.starts_with(&buffer[..count]))
+            }
             _ => return Err(Failure::Script(String::new())),
         })
     };
@@ -175,12 +205,35 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
             | Op::Fsync { .. }
             | Op::Fallocate { .. }
             | Op::Poll { .. }
+            | Op::AwaitPoll { .. }
+            | Op::Splice { .. }
+            | Op::Ioctl { .. }
+            | Op::SliceMatches { .. }
     );
     mine.then(work)
 }
 
 fn null((): ()) -> Value {
     Value::Null
+}
+
+fn splice(fd: &OwnedFd) -> Answer {
+    let (output, input) = rustix::pipe::pipe()?;
+    let count = rustix::pipe::splice(
+        fd,
+        None,
+        &input,
+        None,
+        4096,
+        rustix::pipe::SpliceFlags::empty(),
+    )?;
+    let mut buffer = vec![0; count];
+    let count = if count == 0 {
+        0
+    } else {
+        rustix::io::read(&output, &mut buffer)?
+    };
+    Ok(text(&buffer[..count]))
 }
 
 fn poll_now(fd: &OwnedFd) -> Answer {
@@ -384,16 +437,21 @@ fn access(path: &str, mode: &str) -> Answer {
 }
 
 fn await_text(path: &str, wanted: &str) -> Value {
+    json!(patiently(
+        || fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted))
+    ))
+}
+
+/// Whether it happens before patience ends.
+fn patiently(mut happened: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + AWAIT;
-    loop {
-        if fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted)) {
-            return json!(true);
-        }
+    while !happened() {
         if Instant::now() > end {
-            return json!(false);
+            return false;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 fn on_names(state: &State, op: &Op) -> Option<Answer> {

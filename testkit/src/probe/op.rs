@@ -233,10 +233,30 @@ pub enum Op {
         path: String,
         text: String,
     },
+    /// poll(2) without waiting, again and again, until `event` is set; value: whether it came to that.
+    AwaitPoll {
+        fd: String,
+        event: String,
+    },
     /// st_ino of two paths: are they equal?
     SameInode {
         a: String,
         b: String,
+    },
+    /// Whether pread(2) of `len` bytes at `off` gives that part of what a fresh open of `path` reads.
+    SliceMatches {
+        fd: String,
+        path: String,
+        len: usize,
+        off: u64,
+    },
+    /// splice(2) of the file into a pipe, once; value: the text.
+    Splice {
+        fd: String,
+    },
+    /// ioctl(2) TIOCGWINSZ, which no regular file knows.
+    Ioctl {
+        fd: String,
     },
     /// Whether a name is seen in a directory.
     Sees {

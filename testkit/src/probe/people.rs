@@ -59,6 +59,7 @@ fn spawn(state: &State, name: &str, uid: Option<u32>) -> Answer {
     if let Some(id) = uid {
         command.uid(id).gid(id);
     }
+    state.define(name, "nobody");
     let child = command.spawn()?;
     let pid = child.id();
     state.define(name, pid);
@@ -77,7 +78,7 @@ fn wait(state: &State, name: &str) -> Answer {
     let mut children = state.children();
     let child = children
         .get_mut(name)
-        .ok_or_else(|| Failure::Script(format!("no child {name}")))?;
+        .ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
     let end = Instant::now() + END;
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
