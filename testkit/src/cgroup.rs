@@ -102,6 +102,10 @@ impl TestCgroup {
     ///
     /// When the hierarchy refuses.
     pub fn child(&self, selector: &str, below: &str) -> PathBuf {
+        assert!(
+            !below.starts_with('/') && !below.contains(".."),
+            "{below} isn't below a test cgroup"
+        );
         let dir = self.dir(selector).join(below);
         fs::create_dir(&dir).unwrap_or_else(|error| panic!("mkdir {}: {error}", dir.display()));
         self.prepare(selector, below);

@@ -81,12 +81,15 @@ pub struct View {
 }
 
 impl View {
-    /// Mounts a view with `program`, and waits until it's live.
+    /// Mounts a view with `program`, and waits until it's live. The environment variable `VCGROUPFS_PROGRAM` names another
+    /// program, for example a release build.
     ///
     /// # Panics
     ///
     /// When it doesn't come to life; with what the server said.
     pub fn mount(program: &Path, options: &ViewOptions) -> Self {
+        let other = std::env::var_os("VCGROUPFS_PROGRAM").map(PathBuf::from);
+        let program = other.as_deref().unwrap_or(program);
         let folder = tempfile::Builder::new()
             .prefix("vcgroupfs-view-")
             .tempdir()

@@ -25,6 +25,9 @@ pub(crate) const ALL: &[Where] = &[
 /// Those of cgroup v1.
 pub(crate) const V1: &[Where] = &[Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
 
+/// Where a view lets cgroups be renamed.
+pub(crate) const NAMED: &[Where] = &[Where::Systemd];
+
 /// Those with a file that nobody may write.
 pub(crate) const WITH_READ_ONLY: &[Where] =
     &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset];

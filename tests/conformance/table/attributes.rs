@@ -4,7 +4,7 @@ use serde_json::json;
 use testkit::probe::Op;
 use testkit::probe::names::*;
 
-use crate::case::{ALL, Case, IntoStep, Step, V1, WITH_READ_ONLY, case};
+use crate::case::{ALL, Case, IntoStep, NAMED, Step, WITH_READ_ONLY, case};
 
 pub(super) fn cases() -> Vec<Case> {
     let owner_modes =

@@ -4,7 +4,7 @@ use serde_json::json;
 use testkit::probe::Op;
 use testkit::probe::names::*;
 
-use crate::case::{ALL, Case, IntoStep, V1, Where, case};
+use crate::case::{ALL, Case, IntoStep, NAMED, Where, case};
 
 pub(super) fn cases() -> Vec<Case> {
     let long = |length: usize| format!("$CG/{}", "n".repeat(length));
