@@ -102,11 +102,12 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         let view = view.expect("the view was mounted before the container started");
         // Another container's cgroup, directly below the root.
         let uncle = Scene::new(who);
+        let mut session = scene.session();
         for selector in HIERARCHIES {
             let hierarchy = testkit::hierarchy(selector).expect("a hierarchy of the scene");
             let root = view.hierarchy(&hierarchy).display().to_string();
             let paths = mode.paths(&view, &scene.cgroup, selector);
-            let mut session = scene.session(&paths);
+            paths.tell(&mut session);
             session.set("ROOT", &root);
             let ours = scene.cgroup.name();
             let mut check = |what: String, right: bool| {

@@ -382,10 +382,10 @@ impl Action {
             Write(name, data) => write_file(&file(name), data),
             OpenForWrite(name) => open("w", &file(name), &["O_WRONLY"]),
             Migrate(name) => write_file(&file(name), "$P"),
-            Mkdir => mkdir(&file("made")),
+            Mkdir => mkdir(&file("vcgroupfs-made")),
             Rmdir => rmdir(&file("to-remove")),
             Rename => rename(&file("to-rename"), &file("renamed")),
-            RenameSelf => rename(dir, "$PARENT/renamed"),
+            RenameSelf => rename(dir, "$PARENT/renamed-itself"),
             Chmod => chmod(dir, 0o755),
             Chown => chown(dir, owner),
             Utimens => Op::Utimens {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use testkit::probe::names::spawn;
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions,
 };
@@ -145,23 +146,15 @@ impl Scene {
         }
     }
 
-    /// A probe of the scene's caller, with the paths of one hierarchy as it reaches them.
-    pub(crate) fn session(&self, paths: &Paths) -> Session {
-        self.session_of(self.who.caller(), paths)
+    /// A probe of the scene's caller.
+    pub(crate) fn session(&self) -> Session {
+        self.container.session(self.who.caller())
     }
 
-    /// A probe of another caller.
-    pub(crate) fn session_of(&self, caller: Caller, paths: &Paths) -> Session {
+    /// A probe of the scene's caller with a process, `$P`.
+    pub(crate) fn session_with_process(&self, caller: Caller) -> Session {
         let mut session = self.container.session(caller);
-        session.set("ANCESTOR", paths.ancestor.display());
-        session.set("SIBLING", paths.sibling.display());
-        session.set("BOUNDARY", paths.boundary.display());
-        session.set("BELOW", paths.boundary.join("below").display());
-        session.set("HOME", paths.boundary.join("home").display());
-        session.set(
-            "PARENT",
-            paths.boundary.parent().unwrap_or(Path::new("/")).display(),
-        );
+        session.expect(&spawn("P"));
         session
     }
 
@@ -182,6 +175,21 @@ pub(crate) struct Paths {
     pub(crate) ancestor: PathBuf,
     pub(crate) sibling: PathBuf,
     pub(crate) boundary: PathBuf,
+}
+
+impl Paths {
+    /// Tells a probe the paths.
+    pub(crate) fn tell(&self, session: &mut Session) {
+        session.set("ANCESTOR", self.ancestor.display());
+        session.set("SIBLING", self.sibling.display());
+        session.set("BOUNDARY", self.boundary.display());
+        session.set("BELOW", self.boundary.join("below").display());
+        session.set("HOME", self.boundary.join("home").display());
+        session.set(
+            "PARENT",
+            self.boundary.parent().unwrap_or(Path::new("/")).display(),
+        );
+    }
 }
 
 /// How a view is shown and ruled.

@@ -26,6 +26,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             view = Some(mount_with_everything_delegated(mode, cgroup))
         });
         let view = view.expect("the view was mounted before the container started");
+        let mut session = scene.session();
         let mut check = |what: String, right: bool| {
             if !right {
                 found.push(format!("{mode:?} {who:?}: {what}"));
@@ -35,7 +36,6 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             let Some(hierarchy) = testkit::hierarchy(selector) else {
                 continue;
             };
-            let mut session = scene.container.session(who.caller());
             session.set("ROOT", view.hierarchy(&hierarchy).display());
             session.set("BARE", hierarchy.mountpoint.display());
             check(
@@ -45,13 +45,18 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             for op in [
                 open("f", "$ROOT/cgroup.procs", &["O_WRONLY"]),
                 write_file("$ROOT/tasks", "0"),
-                mkdir("$ROOT/made"),
+                mkdir("$ROOT/vcgroupfs-made"),
             ] {
                 let outcome = session.run(&op);
                 check(
                     format!("{selector} {op:?}: {outcome:?}"),
                     outcome.errno() == Some("EACCES"),
                 );
+            }
+            // The breach isn't left behind.
+            if hierarchy.mountpoint.join("vcgroupfs-made").exists() {
+                std::fs::remove_dir(hierarchy.mountpoint.join("vcgroupfs-made"))
+                    .expect("rmdir of a test cgroup");
             }
             if mode.shape != "full" {
                 let seen = session.expect(&readdir("$ROOT")).to_string();
@@ -63,7 +68,6 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         }
         for (selector, file) in NEVER {
             for below in ["", "below/"] {
-                let mut session = scene.container.session(who.caller());
                 let boundary = mode.paths(&view, &scene.cgroup, selector).boundary;
                 session.set("X", boundary.join(below).join(file).display());
                 session.set(

@@ -74,7 +74,7 @@ pub(super) fn cases() -> Vec<Case> {
         .by_owner_too(),
         case("xattr", ALL, xattrs("$CG")).by_owner_too(),
         case("xattr-of-a-file", ALL, xattrs("$CG/cgroup.procs")).by_owner_too(),
-        case("xattr-survives-rename", V1, [
+        case("xattr-survives-rename", NAMED, [
             mkdir("$CG/a").ok(),
             Op::Setxattr { path: "$CG/a".into(), name: "user.a".into(), value: "1".into() }.ok(),
             rename("$CG/a", "$CG/b").ok(),

@@ -81,7 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
             rmdir("$CG/a").ok(),
         ])
         .by_owner_too(),
-        case("rename-v1", V1, [
+        case("rename-v1", NAMED, [
             mkdir("$CG/a").ok(),
             mkdir("$CG/a/below").ok(),
             rename("$CG/a", "$CG/b").ok(),
@@ -107,7 +107,7 @@ pub(super) fn cases() -> Vec<Case> {
             readdir("$CG").ok(),
         ])
         .by_owner_too(),
-        case("rename-keeps-members", V1, [
+        case("rename-keeps-members", NAMED, [
             mkdir("$CG/a").ok(),
             spawn("C").ok(),
             write_file("$CG/a/cgroup.procs", "$C").ok(),
