@@ -1,1 +1,72 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
+//!
+//! One request kind so far: `agent`, which becomes a [pid-namespace agent](agent). The program is
+//! started by the server alone, never by a user, and is told everything by inherited descriptors
+//! and a closed set of words on its command line. README.md says what it is trusted with.
+//!
+//! The library half exists for two callers: the `vcgroupfs` binary, which is this program too when
+//! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`].
+
+pub mod agent;
+mod check;
+pub mod clock;
+mod privileges;
+pub mod request;
+mod seccomp;
+mod serve;
+mod sys;
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// `argv[0]` under which the `vcgroupfs` binary acts as this program.
+pub const PROGRAM_NAME: &CStr = c"vcgroupfs-mount-helper";
+
+/// Whether a program started with this `argv[0]` is to act as the mount-helper.
+#[must_use]
+pub fn is_helper_name(argv0: Option<&OsStr>) -> bool {
+    argv0
+        .and_then(|name| Path::new(name).file_name())
+        .is_some_and(|base| base.as_encoded_bytes() == PROGRAM_NAME.to_bytes())
+}
+
+/// Runs the mount-helper; `args` includes `argv[0]`. Must be called before the process opened a
+/// descriptor or started a thread of its own.
+///
+/// Exit status: 0 when the request was carried out, 1 when it failed (the reason was sent to the
+/// server), 2 when the command line isn't one that the server writes.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let words: Option<Vec<String>> = args.skip(1).map(|word| word.into_string().ok()).collect();
+    let words = words.unwrap_or_default();
+    let mut words = words.iter().map(String::as_str);
+    match words.next() {
+        Some("agent") => match agent::Namespaces::from_words(words) {
+            Some(namespaces) => agent::start(&namespaces),
+            None => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("vcgroupfs-mount-helper: started by the vcgroupfs server; not a command for users");
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_helper_name;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn helper_is_known_by_its_name_alone() {
+        for name in ["vcgroupfs-mount-helper", "/x/vcgroupfs-mount-helper"] {
+            assert!(is_helper_name(Some(OsStr::new(name))), "{name}");
+        }
+        for name in ["", "vcgroupfs", "vcgroupfs-mount-helper/x", "avcgroupfs-mount-helper"] {
+            assert!(!is_helper_name(Some(OsStr::new(name))), "{name}");
+        }
+        assert!(!is_helper_name(None));
+    }
+}

@@ -1,2 +1,6 @@
 //! Entry point of the stand-alone helper.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mount_helper::main(std::env::args_os())
+}

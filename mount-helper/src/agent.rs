@@ -1,0 +1,218 @@
+//! How a pid-namespace agent comes into being.
+//!
+//! The agent executes write(2) and pread(2) on descriptors that the server opened, from inside a
+//! container's pid namespace, so that the kernel translates pid numbers as it does for the
+//! container's own processes. Processes of the container see the agent, may signal it, and, with
+//! CAP_SYS_PTRACE and the host's uid 0, may take it over. Hence the order of `start`: everything
+//! that can be given up is given up *before* the agent exists in the container's pid namespace.
+//! There's no moment in which the container can reach a process that still has something.
+//!
+//! The same reason forbids a procfs of the agent's own: procfs shows the pid namespace of the
+//! process that mounts it, so a process with CAP_SYS_ADMIN would have to be inside first.
+//! [`Request::Name`](crate::request::Request::Name) does without.
+
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+use crate::request::{Hello, Step};
+use crate::sys::{self, Side};
+use crate::{check, privileges, seccomp, serve};
+
+/// Descriptor of the SOCK_SEQPACKET socket to the server.
+pub const SOCKET_FD: RawFd = 3;
+/// Descriptor of the leash: the reading end of a pipe whose writing end only the server has.
+pub const LEASH_FD: RawFd = 4;
+/// Descriptor of the first namespace; the others follow in the order of the command line.
+pub const FIRST_NAMESPACE_FD: RawFd = 5;
+
+/// A kind of namespace that the agent is told to join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// The container's.
+    Pid,
+    /// One with nothing in it but an empty read-only tmpfs.
+    Mnt,
+    /// One without interfaces.
+    Net,
+    /// One without objects.
+    Ipc,
+    /// One with no say in the host's name.
+    Uts,
+}
+
+impl Namespace {
+    const ALL: [Self; 5] = [Self::Pid, Self::Mnt, Self::Net, Self::Ipc, Self::Uts];
+
+    /// The word for it on the helper's command line, which is its name in /proc/PID/ns.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Mnt => "mnt",
+            Self::Net => "net",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+        }
+    }
+
+    /// The flag by which setns checks that a descriptor is of this kind.
+    #[must_use]
+    pub fn flag(self) -> CloneFlags {
+        match self {
+            Self::Pid => CloneFlags::CLONE_NEWPID,
+            Self::Mnt => CloneFlags::CLONE_NEWNS,
+            Self::Net => CloneFlags::CLONE_NEWNET,
+            Self::Ipc => CloneFlags::CLONE_NEWIPC,
+            Self::Uts => CloneFlags::CLONE_NEWUTS,
+        }
+    }
+}
+
+/// The namespaces of one agent, in the order of their descriptors.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Namespaces(Vec<Namespace>);
+
+impl Namespaces {
+    /// Reads the rest of the command line. `None` unless every word is known and given once, and
+    /// `pid` and `mnt` are among them; the others may be missing in a kernel.
+    pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let mut kinds = Vec::new();
+        for word in words {
+            let kind = Namespace::ALL.into_iter().find(|kind| kind.word() == word)?;
+            if kinds.contains(&kind) {
+                return None;
+            }
+            kinds.push(kind);
+        }
+        let complete = kinds.contains(&Namespace::Pid) && kinds.contains(&Namespace::Mnt);
+        complete.then_some(Self(kinds))
+    }
+}
+
+/// What failed, for [`Hello::Failed`].
+type Failure = (Step, Errno);
+
+/// Marks an error with the step it belongs to.
+fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    move |errno| (step, errno)
+}
+
+/// Makes an agent from the descriptors that the server left, tells the server how it went, and
+/// ends: in the caller with the exit status, in the agent never.
+pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
+    // Whatever else is open belongs to the server by accident, and an agent must have nothing
+    // that a container could take from it. First of all, while nobody owns a descriptor.
+    let end = FIRST_NAMESPACE_FD + namespaces.0.len() as RawFd;
+    let closed = sys::close_from(end.cast_unsigned());
+    let Some(socket) = sys::inherited(SOCKET_FD) else {
+        return ExitCode::from(2);
+    };
+
+    let prepared = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket, namespaces));
+    let cloned = prepared.and_then(|(leash, permitted)| {
+        // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
+        // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
+        // the container's init from ending.
+        match sys::clone_sibling().map_err(at(Step::Clone))? {
+            Side::Original => Ok(()),
+            Side::Sibling => run(&socket, leash, permitted),
+        }
+    });
+    // The agent has nothing left that could fail, so this process speaks for it. Should the
+    // server be gone, there's nobody to tell.
+    let (hello, status) = match cloned {
+        Ok(()) => (Hello::Ready, 0),
+        Err((step, errno)) => (Hello::Failed { step, errno: errno as i32 }, 1),
+    };
+    let told = sys::send(socket.as_fd(), &hello.encode(), &[]);
+    drop(socket);
+    sys::exit_now(if told.is_ok() { status } else { 1 })
+}
+
+/// Everything up to the clone, which gives its child exactly what is left of this process.
+/// Returns the leash and the permitted capabilities.
+fn prepare(socket: &OwnedFd, namespaces: &Namespaces) -> Result<(OwnedFd, u64), Failure> {
+    // Not to be ptraced, nor its /proc files to be opened, by anybody without CAP_SYS_PTRACE in
+    // the *initial* user namespace. Inherited by the clone.
+    prctl::set_dumpable(false).map_err(at(Step::Privileges))?;
+    // What the container's ps shows.
+    prctl::set_name(c"vcgroupfs-agent").map_err(at(Step::Privileges))?;
+
+    check::seqpacket(socket.as_fd()).map_err(at(Step::Check))?;
+    let leash = sys::inherited(LEASH_FD).ok_or((Step::Check, Errno::EBADF))?;
+    check::pipe(leash.as_fd()).map_err(at(Step::Check))?;
+
+    // No controlling terminal, and a process group of just this process and the agent.
+    setsid().map_err(at(Step::Leash))?;
+    // The leash: once the server closes its end of the pipe, or ends in whatever way, the kernel
+    // sends SIGKILL to that group. It names the processes by themselves and not by a number that
+    // might have been given to another, it works on a stopped agent and on every kernel.
+    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(at(Step::Leash))?;
+
+    enter(namespaces)?;
+
+    // No descriptor but the socket and the leash. 0 to 2 must not be free: a descriptor that
+    // arrives later would get the number, and a panic's message be written to it. An O_PATH
+    // descriptor of the empty root can't be written to.
+    stand_in_for_stdio().map_err(at(Step::Privileges))?;
+    let permitted = privileges::drop_all().map_err(at(Step::Privileges))?;
+    seccomp::confine().map_err(at(Step::Privileges))?;
+    Ok((leash, permitted))
+}
+
+/// Joins the namespaces. Their descriptors are closed on return.
+fn enter(namespaces: &Namespaces) -> Result<(), Failure> {
+    let mut files = Vec::new();
+    for (kind, number) in namespaces.0.iter().zip(FIRST_NAMESPACE_FD..) {
+        let file = sys::inherited(number).ok_or((Step::Check, Errno::EBADF))?;
+        check::namespace(file.as_fd()).map_err(at(Step::Check))?;
+        files.push((*kind, file));
+    }
+    for (kind, file) in &files {
+        let step = if *kind == Namespace::Pid { Step::EnterPid } else { Step::EnterEmpty };
+        // For pid, this is where children are born; for mnt, root and working directory become
+        // the namespace's, so that nothing of the host's tree stays in reach.
+        setns(file, kind.flag()).map_err(at(step))?;
+    }
+    Ok(())
+}
+
+fn stand_in_for_stdio() -> Result<(), Errno> {
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&root)?;
+    dup2_stdout(&root)?;
+    dup2_stderr(&root)
+}
+
+/// The agent.
+fn run(socket: &OwnedFd, leash: OwnedFd, permitted: u64) -> ! {
+    let status = match seccomp::confine_agent() {
+        Ok(()) => serve::serve(socket.as_fd(), permitted),
+        Err(_) => 1,
+    };
+    drop(leash);
+    sys::exit_now(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Namespace, Namespaces};
+
+    #[test]
+    fn command_line_is_a_closed_set() {
+        let parse = |line: &str| Namespaces::from_words(line.split_whitespace());
+        let both = Some(Namespaces(vec![Namespace::Pid, Namespace::Mnt]));
+        assert_eq!(parse("pid mnt"), both);
+        assert!(parse("pid mnt net ipc uts").is_some());
+        for line in ["", "pid", "mnt", "pid mnt pid", "pid mnt user", "pid mnt --help", "PID mnt"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

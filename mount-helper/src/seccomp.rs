@@ -1,0 +1,134 @@
+//! Which system calls are left to an agent.
+//!
+//! A container that may ptrace the agent can make it do any system call. Namespaces and missing
+//! capabilities bound what comes of that; the filter takes away the calls themselves, which
+//! matters because the container's own filter doesn't apply to the agent. Before Linux 4.8 a
+//! tracer can get around a filter: there the namespaces stand alone, hence both.
+
+use nix::errno::Errno;
+
+use crate::sys;
+
+/// `AUDIT_ARCH_*` of the machines that the filter is written for.
+const ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
+    Some(0xc000_003e)
+} else if cfg!(target_arch = "aarch64") {
+    Some(0xc000_00b7)
+} else if cfg!(target_arch = "riscv64") {
+    Some(0xc000_00f3)
+} else {
+    None
+};
+
+/// What the request loop does, and what libc's allocator, a Rust panic and the kernel itself
+/// (restart_syscall after a stop) do around it.
+const NEEDED: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_write,
+    libc::SYS_fcntl,
+    libc::SYS_close,
+    libc::SYS_capset,
+    libc::SYS_clock_gettime,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// For the process that is about to make an agent: what an agent needs, making it, and the prctl
+/// that installs [`confine_agent`]. The agent is born under this filter, so that there's no moment
+/// in which it has none.
+pub(crate) fn confine() -> Result<(), Errno> {
+    let more = [libc::SYS_clone, libc::SYS_prctl];
+    let allowed: Vec<libc::c_long> = NEEDED.iter().copied().chain(more).collect();
+    install(&allowed)
+}
+
+/// For the agent: no further processes. The first filter goes on to apply as well.
+pub(crate) fn confine_agent() -> Result<(), Errno> {
+    install(NEEDED)
+}
+
+fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
+    let Some(arch) = ARCH else { return Ok(()) };
+    match sys::install_filter(&mut program(arch, allowed)) {
+        // A kernel without filters: capabilities and namespaces have to do.
+        Err(Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Everything that isn't in `allowed` fails with EPERM.
+fn program(arch: u32, allowed: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    // Offsets in `struct seccomp_data`.
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    let skip_unless = |value| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, 1);
+    let give = |verdict| op(libc::BPF_RET | libc::BPF_K, verdict, 0, 0);
+    let refuse = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
+
+    // Numbers mean something else in another architecture's table (x86_64's 32-bit entry).
+    let mut program = vec![
+        load(ARCHITECTURE),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, arch, 1, 0),
+        give(refuse),
+        load(NUMBER),
+    ];
+    for number in allowed {
+        let Ok(number) = u32::try_from(*number) else {
+            continue;
+        };
+        program.extend([skip_unless(number), give(libc::SECCOMP_RET_ALLOW)]);
+    }
+    program.push(give(refuse));
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::prctl::set_no_new_privs;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::sys::uio::pread;
+
+    #[test]
+    fn only_what_the_loop_needs_is_left() {
+        if ARCH.is_none() {
+            return;
+        }
+        // A filter is the thread's that installs it. What the test itself needs, such as panics,
+        // is done outside.
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let results = std::thread::spawn(move || {
+            set_no_new_privs()?;
+            confine()?;
+            let socket = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None);
+            let first = (socket().err(), unshare(CloneFlags::CLONE_NEWUSER).err());
+            confine_agent()?;
+            let again = sys::prctl(libc::PR_CAP_AMBIENT, 4).err();
+            let mut magic = [0; 4];
+            let read = pread(&file, &mut magic, 0);
+            Ok::<_, Errno>((first, sys::clone_sibling().err(), again, read, magic))
+        })
+        .join()
+        .unwrap();
+        let denied = Some(Errno::EPERM);
+        assert_eq!(results, Ok(((denied, denied), denied, denied, Ok(4), *b"\x7fELF")));
+    }
+}

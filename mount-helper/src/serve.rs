@@ -1,0 +1,141 @@
+//! The agent's loop: one request, one reply.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::write;
+
+use crate::clock::monotonic_ns;
+use crate::privileges::CAP_SYS_NICE;
+use crate::request::{MAX_READ, MAX_WRITE, REQUEST_HEADER, Request, decode, reply_header};
+use crate::sys;
+
+/// How long an agent waits for the next request before it ends, in ms.
+const IDLE_MS: u16 = 1000;
+
+/// Serves until the server closes the connection, or nothing comes for a second. Returns the exit
+/// status: 1 after anything that an honest server doesn't send.
+pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
+    let mut agent = Agent { socket, permitted, nice: false, buffer: vec![0; MAX_READ] };
+    let mut message = [0; REQUEST_HEADER + MAX_WRITE];
+    loop {
+        match wait(socket) {
+            Ok(true) => (),
+            Ok(false) => return 0,
+            Err(_) => return 1,
+        }
+        let received = match sys::receive(socket, &mut message) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            Err(_) => return 1,
+        };
+        if received.len == 0 && received.files.is_empty() {
+            return 0;
+        }
+        let Some(bytes) = message.get(..received.len).filter(|_| !received.truncated) else {
+            return 1;
+        };
+        let Ok((request, deadline)) = decode(bytes) else {
+            return 1;
+        };
+        let [file] = received.files.as_slice() else {
+            return 1;
+        };
+        // The server has given up on it, and has told its caller so: doing it now would be a
+        // surprise. This agent was stopped for long; another one has taken over.
+        if monotonic_ns() >= deadline || agent.answer(&request, file.as_fd()).is_err() {
+            return 1;
+        }
+    }
+}
+
+/// Waits for a message or the end of the connection. `false`: nothing came.
+fn wait(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
+    match poll(&mut waited, PollTimeout::from(IDLE_MS)) {
+        Ok(ready) => Ok(ready > 0),
+        // A signal starts the second anew.
+        Err(Errno::EINTR) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+struct Agent<'a> {
+    socket: BorrowedFd<'a>,
+    permitted: u64,
+    /// Whether CAP_SYS_NICE is effective now.
+    nice: bool,
+    buffer: Vec<u8>,
+}
+
+impl Agent<'_> {
+    /// Executes the request and sends the reply. An error ends the agent.
+    fn answer(&mut self, request: &Request<'_>, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        match *request {
+            Request::Read { offset, len } => {
+                let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+                let into = self.buffer.get_mut(..len as usize).ok_or(Errno::EINVAL)?;
+                match retry(|| pread(file, into, offset)) {
+                    Ok(read) => {
+                        let data = self.buffer.get(..read).ok_or(Errno::EIO)?;
+                        let (result, len) = (count(read)?, count(read)?.cast_unsigned());
+                        sys::send(self.socket, &reply_header(result, len), data)
+                    }
+                    Err(errno) => self.reply(Err(errno)),
+                }
+            }
+            Request::Write { nice, data } => {
+                self.set_nice(nice)?;
+                // Linux 3.10 opens cgroup files in a way that forbids pwrite; write(2) is as good
+                // there, for these files have no use for the offset.
+                self.reply(match retry(|| pwrite(file, data, 0)) {
+                    Err(Errno::ESPIPE) => retry(|| write(file, data)),
+                    other => other,
+                })
+            }
+            Request::Name { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
+        }
+    }
+
+    fn reply(&self, result: Result<usize, Errno>) -> Result<(), Errno> {
+        let result = match result {
+            Ok(done) => count(done)?,
+            // The number as the kernel gave it, for cgroup files also return some that nix has no
+            // name for.
+            Err(Errno::UnknownErrno) => -raw_errno(),
+            Err(errno) => -(errno as i32),
+        };
+        sys::send(self.socket, &reply_header(result, 0), &[])
+    }
+
+    /// Makes CAP_SYS_NICE effective, as far as it's permitted, or takes it back.
+    fn set_nice(&mut self, nice: bool) -> Result<(), Errno> {
+        if nice != self.nice && self.permitted & CAP_SYS_NICE != 0 {
+            sys::set_capabilities(self.permitted, if nice { CAP_SYS_NICE } else { 0 })?;
+        }
+        self.nice = nice;
+        Ok(())
+    }
+}
+
+/// A signal that the agent survives doesn't concern the request. A write to a cgroup file is a
+/// single transaction: EINTR means that nothing was done.
+fn retry(mut operation: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match operation() {
+            Err(Errno::EINTR) => (),
+            other => return other,
+        }
+    }
+}
+
+fn count(bytes: usize) -> Result<i32, Errno> {
+    i32::try_from(bytes).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// The calling thread's errno as a number.
+fn raw_errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

@@ -1,0 +1,148 @@
+//! The interface-file table: what a file of a cgroup directory is, by its name and its hierarchy's kind.
+//!
+//! The names are the kernel's (`cgroup_base_files`, `cgroup1_base_files`, and each controller's `cftype` arrays). A name that isn't
+//! known to belong to a controller of the hierarchy is [`FileClass::Unknown`] and never writable.
+
+use std::ffi::OsStr;
+
+use super::{HierarchyClass, HierarchyKind};
+
+/// What an interface file is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FileClass {
+    /// A list of processes or threads; a write migrates.
+    Membership(MembershipFile),
+    /// A core file that only concerns its own cgroup: `cgroup.*`.
+    Core,
+    /// v1 `notify_on_release`: set, it makes the kernel run the *host's* release agent.
+    NotifyOnRelease,
+    /// v1 `cgroup.clone_children`: only the cpuset controller acts on it.
+    CloneChildren,
+    /// `cpu.pressure`, `memory.pressure`, `io.pressure`, `irq.pressure`: a write makes a trigger of the open file, no state of the cgroup.
+    Pressure,
+    /// A file of this controller.
+    Controller(String),
+    /// v1 `release_agent`: a program that the host runs as root (CVE-2022-0492).
+    ReleaseAgent,
+    /// v1 `devices.allow` and `devices.deny`.
+    DeviceList,
+    /// v1 `cgroup.event_control`: takes descriptor numbers of the writer.
+    EventControl,
+    /// Nothing that this hierarchy is known to have.
+    Unknown,
+}
+
+/// The files that hold a cgroup's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MembershipFile {
+    /// `cgroup.procs`: processes.
+    Procs,
+    /// v2 `cgroup.threads`: threads.
+    Threads,
+    /// v1 `tasks`: threads.
+    Tasks,
+}
+
+impl MembershipFile {
+    /// Whether its numbers name single threads.
+    pub fn is_threads(self) -> bool {
+        !matches!(self, Self::Procs)
+    }
+}
+
+impl FileClass {
+    /// What the file `name` of a cgroup in a hierarchy of this kind is.
+    pub fn of(kind: &HierarchyKind, name: &OsStr) -> Self {
+        let Some(name) = name.to_str() else {
+            return Self::Unknown;
+        };
+        match kind.class() {
+            HierarchyClass::Unified => Self::of_unified(name),
+            HierarchyClass::V1Controllers | HierarchyClass::V1Named => Self::of_v1(kind, name),
+        }
+    }
+
+    fn of_unified(name: &str) -> Self {
+        match name {
+            "cgroup.procs" => Self::Membership(MembershipFile::Procs),
+            "cgroup.threads" => Self::Membership(MembershipFile::Threads),
+            _ => match name.split_once('.') {
+                Some(("cgroup", _)) => Self::Core,
+                Some((_, "pressure")) => Self::Pressure,
+                Some((controller, rest)) if !controller.is_empty() && !rest.is_empty() => {
+                    Self::Controller(controller.to_owned())
+                }
+                _ => Self::Unknown,
+            },
+        }
+    }
+
+    fn of_v1(kind: &HierarchyKind, name: &str) -> Self {
+        match name {
+            "cgroup.procs" => Self::Membership(MembershipFile::Procs),
+            "tasks" => Self::Membership(MembershipFile::Tasks),
+            "notify_on_release" => Self::NotifyOnRelease,
+            "release_agent" => Self::ReleaseAgent,
+            "cgroup.clone_children" => Self::CloneChildren,
+            "cgroup.event_control" => Self::EventControl,
+            "devices.allow" | "devices.deny" => Self::DeviceList,
+            _ => match name.split_once('.') {
+                Some(("cgroup", _)) => Self::Core,
+                Some((controller, _)) if kind.controllers().is_some_and(|set| set.contains(controller)) => {
+                    Self::Controller(controller.to_owned())
+                }
+                _ => Self::Unknown,
+            },
+        }
+    }
+
+    /// Whether a write to it can wait for memory reclaim, for seconds or longer (`memory_max_write`, `memory_high_write`,
+    /// `memory_reclaim`, `mem_cgroup_resize_max`, `mem_cgroup_force_empty_write`).
+    pub fn write_may_block(&self) -> bool {
+        matches!(self, Self::Controller(controller) if controller == "memory")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(list: &str, name: &str) -> FileClass {
+        let kind = if list == "unified" { HierarchyKind::Unified } else { HierarchyKind::v1(list) };
+        FileClass::of(&kind, OsStr::new(name))
+    }
+
+    #[test]
+    fn table() {
+        use FileClass::*;
+        let controller = |name: &str| Controller(name.to_owned());
+        for (list, name, expected) in [
+            ("unified", "cgroup.procs", Membership(MembershipFile::Procs)),
+            ("unified", "cgroup.threads", Membership(MembershipFile::Threads)),
+            ("unified", "tasks", Unknown),
+            ("unified", "cgroup.subtree_control", Core),
+            ("unified", "cgroup.kill", Core),
+            ("unified", "cgroup.pressure", Core),
+            ("unified", "memory.pressure", Pressure),
+            ("unified", "memory.max", controller("memory")),
+            ("unified", "hugetlb.2MB.rsvd.max", controller("hugetlb")),
+            ("unified", ".pressure", Pressure),
+            ("unified", "release_agent", Unknown),
+            ("cpu,cpuacct", "cpu.shares", controller("cpu")),
+            ("cpu,cpuacct", "cpuset.cpus", Unknown),
+            ("memory", "memory.pressure_level", controller("memory")),
+            ("memory", "cgroup.event_control", EventControl),
+            ("memory", "tasks", Membership(MembershipFile::Tasks)),
+            ("memory", "cgroup.threads", Core),
+            ("devices", "devices.allow", DeviceList),
+            ("devices", "devices.list", controller("devices")),
+            ("name=systemd", "notify_on_release", NotifyOnRelease),
+            ("name=systemd", "release_agent", ReleaseAgent),
+            ("name=systemd", "cgroup.clone_children", CloneChildren),
+            ("name=systemd", "cgroup.sane_behavior", Core),
+            ("cpuset", "cpus", Unknown),
+        ] {
+            assert_eq!(class(list, name), expected, "{list} {name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The kinds of cgroup hierarchies and of setups.
+
+use std::fmt;
+
+use super::ControllerSet;
+
+/// What tells one hierarchy of a host from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HierarchyKind {
+    /// The cgroup2 tree.
+    Unified,
+    /// A v1 tree: its controllers, its name (`name=systemd`), or both.
+    V1 {
+        /// The controllers bound to it; none for a purely named hierarchy.
+        controllers: ControllerSet,
+        /// What follows `name=` in its mount options.
+        name: Option<String>,
+    },
+}
+
+/// What the policy has to know of a hierarchy's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HierarchyClass {
+    /// cgroup2.
+    Unified,
+    /// v1 with at least one controller: not safe to delegate.
+    V1Controllers,
+    /// v1 without a controller, such as `name=systemd`.
+    V1Named,
+}
+
+/// Which hierarchies a host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Setup {
+    /// v1 only.
+    Legacy,
+    /// v1 and v2.
+    Hybrid,
+    /// v2 only.
+    Unified,
+}
+
+impl HierarchyKind {
+    /// A v1 hierarchy from its list of controllers and names as the kernel writes it, `cpu,cpuacct` or `name=systemd`.
+    pub fn v1(list: &str) -> Self {
+        let (names, controllers): (Vec<&str>, Vec<&str>) =
+            list.split(',').filter(|word| !word.is_empty()).partition(|word| word.starts_with("name="));
+        let name = names.first().and_then(|word| word.strip_prefix("name=")).map(str::to_owned);
+        Self::V1 { controllers: controllers.into_iter().collect(), name }
+    }
+
+    /// What the policy has to know.
+    pub fn class(&self) -> HierarchyClass {
+        match self {
+            Self::Unified => HierarchyClass::Unified,
+            Self::V1 { controllers, .. } if controllers.is_empty() => HierarchyClass::V1Named,
+            Self::V1 { .. } => HierarchyClass::V1Controllers,
+        }
+    }
+
+    /// The controllers of a v1 hierarchy; `None` for cgroup2, whose controllers differ from cgroup to cgroup.
+    pub fn controllers(&self) -> Option<&ControllerSet> {
+        match self {
+            Self::Unified => None,
+            Self::V1 { controllers, .. } => Some(controllers),
+        }
+    }
+
+    /// Whether a user who writes `word` means this hierarchy: `unified`, a controller (`cpu`), the whole list in any order, or
+    /// `name=systemd`.
+    pub fn matches(&self, word: &str) -> bool {
+        match self {
+            Self::Unified => matches!(word, "unified" | "cgroup2" | "v2"),
+            Self::V1 { controllers, name } => {
+                let asked = ControllerSet::parse(word);
+                name.as_deref().is_some_and(|name| word.strip_prefix("name=") == Some(name))
+                    || (!asked.is_empty() && asked.iter().all(|controller| controllers.contains(controller)))
+            }
+        }
+    }
+}
+
+impl Setup {
+    /// The setup that these hierarchies make; `None` if there is none at all.
+    pub fn of<'a>(kinds: impl IntoIterator<Item = &'a HierarchyKind>) -> Option<Self> {
+        let (mut v1, mut v2) = (false, false);
+        for kind in kinds {
+            match kind {
+                HierarchyKind::Unified => v2 = true,
+                HierarchyKind::V1 { .. } => v1 = true,
+            }
+        }
+        match (v1, v2) {
+            (true, true) => Some(Self::Hybrid),
+            (true, false) => Some(Self::Legacy),
+            (false, true) => Some(Self::Unified),
+            (false, false) => None,
+        }
+    }
+}
+
+impl fmt::Display for HierarchyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unified => f.write_str("unified"),
+            Self::V1 { controllers, name: None } => write!(f, "{controllers}"),
+            Self::V1 { controllers, name: Some(name) } if controllers.is_empty() => write!(f, "name={name}"),
+            Self::V1 { controllers, name: Some(name) } => write!(f, "{controllers},name={name}"),
+        }
+    }
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Hybrid => "hybrid",
+            Self::Unified => "unified",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        for (list, class, printed) in [
+            ("cpuacct,cpu", HierarchyClass::V1Controllers, "cpu,cpuacct"),
+            ("name=systemd", HierarchyClass::V1Named, "name=systemd"),
+            ("pids,name=x", HierarchyClass::V1Controllers, "pids,name=x"),
+        ] {
+            let kind = HierarchyKind::v1(list);
+            assert_eq!((kind.class(), kind.to_string().as_str()), (class, printed), "{list}");
+        }
+    }
+
+    #[test]
+    fn what_users_write() {
+        let cpu = HierarchyKind::v1("cpu,cpuacct");
+        for (word, matches) in [
+            ("cpu", true),
+            ("cpuacct,cpu", true),
+            ("cpuset", false),
+            ("cpu,memory", false),
+            ("", false),
+            ("unified", false),
+        ] {
+            assert_eq!(cpu.matches(word), matches, "{word}");
+        }
+        assert!(HierarchyKind::v1("name=systemd").matches("name=systemd"));
+        assert!(!HierarchyKind::v1("name=systemd").matches("name="));
+        assert!(HierarchyKind::Unified.matches("unified"));
+    }
+
+    #[test]
+    fn setups() {
+        let (v1, v2) = (HierarchyKind::v1("cpu"), HierarchyKind::Unified);
+        assert_eq!(Setup::of([&v1, &v2]), Some(Setup::Hybrid));
+        assert_eq!(Setup::of([&v1]), Some(Setup::Legacy));
+        assert_eq!(Setup::of([&v2]), Some(Setup::Unified));
+        assert_eq!(Setup::of([]), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)).
+
+/// The ids of a user namespace, as ranges of the reader's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdMap(Vec<(u32, u32)>);
+
+impl IdMap {
+    /// Reads the text of `uid_map` or `gid_map`: lines of "inside outside length".
+    pub fn parse(text: &str) -> Self {
+        let range = |line: &str| {
+            let mut words = line.split_ascii_whitespace().skip(1).map(str::parse);
+            Some((words.next()?.ok()?, words.next()?.ok()?))
+        };
+        Self(text.lines().filter_map(range).collect())
+    }
+
+    /// Whether this id of the reader's namespace has one inside.
+    pub fn contains(&self, id: u32) -> bool {
+        self.0.iter().any(|(outside, length)| id.checked_sub(*outside).is_some_and(|offset| offset < *length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps() {
+        let map = IdMap::parse("         0     100000      65536\n     70000       1000          1\n");
+        for (id, mapped) in
+            [(100_000, true), (165_535, true), (165_536, false), (1000, true), (0, false), (99_999, false)]
+        {
+            assert_eq!(map.contains(id), mapped, "{id}");
+        }
+        assert!(IdMap::parse("0 0 4294967295").contains(u32::MAX - 1));
+        assert!(!IdMap::parse("").contains(0) && !IdMap::parse("a b c\n1").contains(0));
+    }
+}

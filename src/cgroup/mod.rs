@@ -1,0 +1,17 @@
+//! Vocabulary: what a cgroup path, a hierarchy, an interface file and a membership are. Pure: no I/O.
+
+pub mod controller;
+pub mod file;
+pub mod hierarchy;
+pub mod idmap;
+pub mod membership;
+pub mod mountinfo;
+pub mod path;
+
+pub use controller::ControllerSet;
+pub use file::FileClass;
+pub use hierarchy::{HierarchyClass, HierarchyKind, Setup};
+pub use idmap::IdMap;
+pub use membership::{Membership, parse_memberships};
+pub use mountinfo::{MountEntry, parse_mountinfo};
+pub use path::{CgroupPath, PathError};

@@ -1,0 +1,104 @@
+//! Failures as users see them: one line that says what failed, on what, why, and what to do; and the exit code.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use crate::fuse::MountError;
+use crate::host::PlanError;
+use crate::host::discover::DiscoverError;
+
+pub(super) const FAILED: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+pub(super) const UNSUPPORTED: u8 = 3;
+pub(super) const NOT_PERMITTED: u8 = 4;
+
+/// A failure with its exit code.
+#[derive(Debug)]
+pub(super) struct Failed {
+    code: u8,
+    message: String,
+}
+
+impl Failed {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// From a system call that failed while doing `what`.
+    pub(super) fn system(what: impl fmt::Display, error: io::Error) -> Self {
+        let code = match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => NOT_PERMITTED,
+            _ => FAILED,
+        };
+        Self::new(code, format!("{what}: {error}"))
+    }
+
+    pub(super) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Prints it, and turns it into the exit status.
+    pub(super) fn report(self) -> ExitCode {
+        eprintln!("vcgroupfs: {}", self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<DiscoverError> for Failed {
+    fn from(error: DiscoverError) -> Self {
+        let code = if matches!(error, DiscoverError::NoHierarchy) { UNSUPPORTED } else { FAILED };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PlanError> for Failed {
+    fn from(error: PlanError) -> Self {
+        let code = match &error {
+            _ if error.is_usage() => USAGE,
+            PlanError::Open { errno: nix::errno::Errno::EACCES | nix::errno::Errno::EPERM, .. } => NOT_PERMITTED,
+            _ => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<MountError> for Failed {
+    fn from(error: MountError) -> Self {
+        let source = match &error {
+            MountError::Device(source) | MountError::Mount { source, .. } => source.raw_os_error(),
+        };
+        let (code, advice) = match (&error, source) {
+            (MountError::Device(_), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) => (
+                UNSUPPORTED,
+                "this kernel has no FUSE, or the device isn't there: try 'modprobe fuse', and in a container pass /dev/fuse in",
+            ),
+            (MountError::Device(_), Some(libc::EPERM | libc::EACCES)) => {
+                (NOT_PERMITTED, "run it as root, and in a container allow the device /dev/fuse (char 10:229)")
+            }
+            (MountError::Mount { .. }, Some(libc::EPERM)) => {
+                (NOT_PERMITTED, "mounting takes CAP_SYS_ADMIN: run it as root of the host")
+            }
+            (MountError::Mount { .. }, Some(libc::ENODEV)) => {
+                (UNSUPPORTED, "this kernel has no FUSE: try 'modprobe fuse'")
+            }
+            _ => (FAILED, ""),
+        };
+        let message = if advice.is_empty() { error.to_string() } else { format!("{error} ({advice})") };
+        Self::new(code, message)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        // Whoever reads the output has gone: that's no failure.
+        let code = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { FAILED };
+        Self::new(code, error.to_string())
+    }
+}

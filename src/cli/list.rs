@@ -1,0 +1,47 @@
+//! `list`: the live views.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::error::Failed;
+use super::{Outcome, registry};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Print JSON, an object a view
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let views = registry::live().map_err(|error| Failed::system("can't read the list of live views", error))?;
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        let views: Vec<_> = views
+            .iter()
+            .map(|view| {
+                let delegated: serde_json::Map<_, _> =
+                    view.delegated.iter().map(|(kind, path)| (kind.clone(), path.clone().into())).collect();
+                serde_json::json!({
+                    "pid": view.pid, "directory": view.directory, "target": view.target, "shape": view.shape,
+                    "policy": view.policy, "delegated": delegated, "since": view.since,
+                })
+            })
+            .collect();
+        writeln!(out, "{}", serde_json::Value::from(views))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if views.is_empty() {
+        eprintln!("no live views");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let width = views.iter().map(|view| view.directory.as_os_str().len()).chain([9]).max().unwrap_or(9);
+    writeln!(out, "{:<7} {:<width$} {:<9} {:<8} FOR", "SERVER", "DIRECTORY", "SHAPE", "POLICY")?;
+    for view in views {
+        let directory = view.directory.display();
+        writeln!(out, "{:<7} {directory:<width$} {:<9} {:<8} {}", view.pid, view.shape, view.policy, view.target)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,88 @@
+//! `map`: host path <-> view path.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Outcome;
+use super::error::{Failed, USAGE};
+use super::options::ViewOptions;
+use crate::cgroup::CgroupPath;
+use crate::host::HostCgroups;
+use crate::view::{View, view_path_of};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    view: ViewOptions,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// A cgroup's path as /proc/PID/cgroup has it, a path below one of the host's mount points, or a path in the view
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+/// Where clients expect the tree; a view's paths are shown and taken with it in front or not.
+const USUAL: [&str; 3] = ["sys", "fs", "cgroup"];
+
+/// The path in the view that a user means, who may have copied it from inside the container.
+pub(super) fn in_view(path: &CgroupPath) -> CgroupPath {
+    let usual = CgroupPath::from_components(USUAL.map(Into::into).to_vec());
+    path.relative_to(&usual).unwrap_or_else(|| path.clone())
+}
+
+pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Failed> {
+    CgroupPath::parse(path).map_err(|error| {
+        Failed::new(USAGE, format!("'{}' isn't a path that can be asked about: {error}", path.display()))
+    })
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let (host, view) = options.view.plan()?;
+    let path = parse(&options.path)?;
+    let to_view = host_to_view(&host, &view, &path);
+    let to_host = view.resolve_directory(&in_view(&path)).and_then(|resolved| resolved.backing);
+    let kind = |index: usize| view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        let to_view: Vec<_> = to_view
+            .iter()
+            .map(|(index, cgroup, shown)| {
+                json!({"hierarchy": kind(*index), "host": cgroup.to_string(), "view": shown.as_ref().map(ToString::to_string)})
+            })
+            .collect();
+        let to_host = to_host.map(|(index, cgroup)| json!({"hierarchy": kind(index), "host": cgroup.to_string()}));
+        writeln!(out, "{}", json!({"path": path.to_string(), "host_to_view": to_view, "view_to_host": to_host}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "as a path of the host:")?;
+    for (index, cgroup, shown) in &to_view {
+        let shown = shown.as_ref().map_or("hidden".to_owned(), ToString::to_string);
+        writeln!(out, "  {:<16} {cgroup} -> {shown}", kind(*index))?;
+    }
+    writeln!(out, "as a path of the view:")?;
+    match to_host {
+        Some((index, cgroup)) => writeln!(out, "  {:<16} {} -> {cgroup}", kind(index), in_view(&path))?,
+        None => writeln!(out, "  {} leads to no cgroup of the host", in_view(&path))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The hierarchies in which `path` means a cgroup, that cgroup, and where the view shows it.
+fn host_to_view(host: &HostCgroups, view: &View, path: &CgroupPath) -> Vec<(usize, CgroupPath, Option<CgroupPath>)> {
+    let below_a_mount = host.hierarchies.iter().enumerate().filter_map(|(index, hierarchy)| {
+        let mount_point = CgroupPath::parse(OsStr::new(&hierarchy.mount_point)).ok()?;
+        Some((mount_point.depth(), index, path.relative_to(&mount_point)?))
+    });
+    if let Some((_, index, cgroup)) = below_a_mount.max_by_key(|(depth, ..)| *depth) {
+        let shown = view_path_of(view, index, &cgroup);
+        return vec![(index, cgroup, shown)];
+    }
+    let all = 0..view.hierarchies.len();
+    all.map(|index| (index, path.clone(), view_path_of(view, index, path))).collect()
+}

@@ -1,0 +1,95 @@
+//! The command line: one file per verb, each printing a table or JSON.
+
+mod error;
+mod explain;
+mod list;
+mod logging;
+mod map;
+mod mount;
+mod options;
+mod registry;
+mod run;
+mod server;
+mod tree;
+mod umount;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Failed;
+
+const EXIT_STATUS: &str =
+    "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted; run exits as its command did.";
+
+/// A virtual cgroupfs for containers: a namespaced view of the host's cgroup tree that lets through exactly the writes that are safe.
+#[derive(Debug, Parser)]
+#[command(name = "vcgroupfs", version, after_help = EXIT_STATUS, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    logging: logging::Options,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve a view on DIR; returns when it's live
+    Mount(mount::Options),
+    /// Take a view away again
+    Umount(umount::Options),
+    /// Run a command in new pid and mount namespaces, in a cgroup of its own, with the view on /sys/fs/cgroup
+    Run(run::Options),
+    /// List the live views
+    List(list::Options),
+    /// Tell what an operation on a path would get, by which rule, and why
+    Explain(explain::Options),
+    /// Show a view as a tree
+    Tree(tree::Options),
+    /// Translate between paths of the host and of a view, both ways
+    Map(map::Options),
+}
+
+/// Runs the command that the program's arguments name.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { error::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match arguments.verb {
+        Verb::Mount(options) => mount::run(options, &arguments.logging),
+        Verb::Run(options) => run::run(options, &arguments.logging),
+        verb => arguments.logging.start(None).and_then(|()| match verb {
+            Verb::Umount(options) => umount::run(&options),
+            Verb::List(options) => list::run(&options),
+            Verb::Explain(options) => explain::run(&options),
+            Verb::Tree(options) => tree::run(&options),
+            Verb::Map(options) => map::run(&options),
+            Verb::Mount(_) | Verb::Run(_) => Ok(ExitCode::SUCCESS),
+        }),
+    };
+    outcome.unwrap_or_else(|failed| failed.report())
+}
+
+/// What a verb ends with.
+type Outcome = Result<ExitCode, Failed>;
+
+/// The filesystem of a view that isn't mounted, to ask questions of.
+fn offline(host: crate::host::HostCgroups, view: crate::view::View) -> Result<OfflineFs, Failed> {
+    let view = std::sync::Arc::new(view);
+    let host = crate::host::RealHost::new(std::sync::Arc::clone(&view), host, None);
+    let host = host.map_err(|error| Failed::system("can't read own namespaces", error))?;
+    crate::fs::CgroupFs::new(view, host)
+        .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))
+}
+
+type OfflineFs = crate::fs::CgroupFs<crate::host::RealHost>;
+
+/// The word by which the command line knows a value.
+fn word_of(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}

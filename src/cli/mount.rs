@@ -1,0 +1,102 @@
+//! `mount`: serve a view on a directory.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::error::{FAILED, Failed};
+use super::options::ViewOptions;
+use super::registry::Registration;
+use super::server::{Server, in_background};
+use super::{Outcome, logging};
+use crate::cgroup::{mountinfo, parse_mountinfo};
+use crate::fuse::{Connection, FSTYPE};
+use crate::host::refuge::take_refuge;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    view: ViewOptions,
+    /// Stay in the foreground, logging to stderr
+    #[arg(short, long)]
+    foreground: bool,
+    /// Where: an empty directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
+    if options.foreground {
+        log.start(None)?;
+    }
+    let (host, view) = options.view.plan()?;
+    let (pinned, directory) = open_empty(&options.directory)?;
+    let connection = Connection::open()?;
+    let view = Arc::new(view);
+    let server = Server {
+        registration: Registration::new(&view, &directory, options.view.target()),
+        image: Server::image()?,
+        mount_point: Some(directory),
+        host,
+        view,
+        connection,
+    };
+    if options.foreground {
+        mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    in_background(log, |live| mount_and_serve(server, &pinned, live))
+}
+
+fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>) -> Result<(), Failed> {
+    take_refuge(&server.host, &server.view)?;
+    server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
+    server.serve(live)
+}
+
+/// Opens the directory to mount on, and says what it's called.
+fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
+    let refuse = |why: &str| Err(Failed::new(FAILED, format!("{} {why}", directory.display())));
+    let cant = |what: &str| format!("can't {what} {}", directory.display());
+    if is_view(directory) {
+        return refuse("is already a view: unmount it first (vcgroupfs umount), or mount elsewhere");
+    }
+    let name = match std::fs::canonicalize(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse("doesn't exist: make the directory first");
+        }
+        name => name.map_err(|error| Failed::system(cant("find"), error))?,
+    };
+    let mut entries = match std::fs::read_dir(&name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return refuse("isn't a directory"),
+        entries => entries.map_err(|error| Failed::system(cant("read"), error))?,
+    };
+    if entries.next().is_some() {
+        return refuse("isn't empty: mount on an empty directory, so that nothing gets hidden");
+    }
+    let pinned = std::fs::File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&name);
+    Ok((pinned.map_err(|error| Failed::system(cant("open"), error))?.into(), name))
+}
+
+/// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
+pub(super) fn is_view(directory: &Path) -> bool {
+    let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
+    let name = absolute(directory);
+    let topmost = mounts.iter().rev().find(|mount| Path::new(&mount.mount_point) == name);
+    topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
+}
+
+/// The name of a directory, whose last component needn't answer.
+pub(super) fn absolute(directory: &Path) -> PathBuf {
+    std::fs::canonicalize(directory).unwrap_or_else(|_| {
+        let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        match (full.parent().map(std::fs::canonicalize), full.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => full,
+        }
+    })
+}

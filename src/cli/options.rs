@@ -1,0 +1,92 @@
+//! The options that describe a view.
+
+use std::ffi::OsStr;
+
+use clap::Args;
+
+use super::error::Failed;
+use crate::cgroup::{CgroupPath, ControllerSet};
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::policy::Policy;
+use crate::view::{Shape, View};
+
+/// Whose view, how it looks, and who may write what.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "View options")]
+pub(super) struct ViewOptions {
+    /// The view of this process' container: its cgroups are the delegated subtrees
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(super) pid: Option<i32>,
+    /// This cgroup is the delegated subtree of a hierarchy (unified, memory, name=systemd ...), or of all that have it
+    #[arg(long = "cgroup", value_name = "[HIERARCHY=]PATH", value_parser = parse_cgroup)]
+    pub(super) cgroups: Vec<(Option<String>, CgroupPath)>,
+    /// How much is shown [default: rooted if the process has a cgroup namespace of its own, else host-path]
+    #[arg(long, value_enum)]
+    pub(super) shape: Option<Shape>,
+    /// Who may write what inside the delegated subtree
+    #[arg(long, value_enum, default_value = "strict")]
+    pub(super) policy: Policy,
+    /// v1 controllers whose files are writable below the boundary, with --policy delegate
+    #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
+    pub(super) delegate_controllers: ControllerSet,
+}
+
+/// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).
+fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
+    let (hierarchy, path) = match text.find("=/") {
+        Some(end) if !text.starts_with('/') => (text.get(..end), text.get(end + 1..).unwrap_or_default()),
+        _ => (None, text),
+    };
+    let path = CgroupPath::parse(OsStr::new(path)).map_err(|error| error.to_string())?;
+    Ok((hierarchy.map(str::to_owned), path))
+}
+
+fn parse_controllers(list: &str) -> Result<ControllerSet, std::convert::Infallible> {
+    Ok(ControllerSet::parse(list))
+}
+
+impl ViewOptions {
+    /// Finds the host's hierarchies and makes the view.
+    pub(super) fn plan(&self) -> Result<(HostCgroups, View), Failed> {
+        let host = discover()?;
+        let view = plan(&host, &self.spec())?;
+        Ok((host, view))
+    }
+
+    pub(super) fn spec(&self) -> ViewSpec {
+        ViewSpec {
+            pid: self.pid,
+            cgroups: self.cgroups.clone(),
+            shape: self.shape,
+            policy: self.policy,
+            delegate_controllers: self.delegate_controllers.clone(),
+        }
+    }
+
+    /// For whom, in a word or two.
+    pub(super) fn target(&self) -> String {
+        let pid = self.pid.map(|pid| format!("pid {pid}"));
+        let cgroups = self.cgroups.iter().map(|(hierarchy, path)| match hierarchy {
+            Some(hierarchy) => format!("{hierarchy}={path}"),
+            None => path.to_string(),
+        });
+        pid.into_iter().chain(cgroups).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups() {
+        let parsed = |text: &str| parse_cgroup(text).map(|(hierarchy, path)| (hierarchy, path.to_string()));
+        assert_eq!(parsed("/a/b"), Ok((None, "/a/b".to_owned())));
+        assert_eq!(parsed("memory=/a"), Ok((Some("memory".to_owned()), "/a".to_owned())));
+        assert_eq!(parsed("name=systemd=/a=/b"), Ok((Some("name=systemd".to_owned()), "/a=/b".to_owned())));
+        assert_eq!(parsed("/x=/b"), Ok((None, "/x=/b".to_owned())));
+        for wrong in ["a", "memory=a", "", "/a/../b", "memory=/.."] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

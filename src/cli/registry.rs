@@ -1,0 +1,136 @@
+//! The live views of this host: a file per server in a runtime directory, locked for as long as the server lives.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::view::View;
+
+/// Where the files are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
+const DIRECTORY: &str = "/run/vcgroupfs";
+
+/// What is known of a live view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The server's process id.
+    pub(super) pid: u32,
+    /// Where the view is mounted, in its mount namespace.
+    pub(super) directory: PathBuf,
+    /// For whom.
+    pub(super) target: String,
+    pub(super) shape: String,
+    pub(super) policy: String,
+    /// Hierarchy and delegated subtree.
+    pub(super) delegated: Vec<(String, String)>,
+    /// Seconds since 1970.
+    pub(super) since: u64,
+}
+
+/// A record that isn't published yet.
+#[derive(Debug)]
+pub(super) struct Registration(Record);
+
+/// A published record; taken back when dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Registration {
+    pub(super) fn new(view: &View, directory: &Path, target: String) -> Self {
+        let delegated = view
+            .hierarchies
+            .iter()
+            .filter_map(|hierarchy| Some((hierarchy.kind.to_string(), hierarchy.delegated.as_ref()?.to_string())));
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(Record {
+            pid: 0,
+            directory: directory.to_owned(),
+            target,
+            shape: super::word_of(&view.shape),
+            policy: super::word_of(&view.rules.policy),
+            delegated: delegated.collect(),
+            since: since.as_secs(),
+        })
+    }
+
+    /// Publishes it for the calling process. A view works without: then `list` doesn't know it.
+    pub(super) fn enter(mut self) -> Option<Registered> {
+        self.0.pid = std::process::id();
+        match self.write() {
+            Ok(registered) => Some(registered),
+            Err(error) => {
+                tracing::warn!(%error, directory = DIRECTORY, "'list' won't show this view");
+                None
+            }
+        }
+    }
+
+    fn write(&self) -> io::Result<Registered> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
+        let path = Path::new(DIRECTORY).join(format!("{}.json", self.0.pid));
+        // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's.
+        let draft = path.with_extension("new");
+        let file = File::create(&draft)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+        (&*lock).write_all(&serde_json::to_vec(&self.0)?)?;
+        fs::rename(&draft, &path)?;
+        Ok(Registered { path, _lock: lock })
+    }
+}
+
+/// All live views, the oldest first.
+pub(super) fn live() -> io::Result<Vec<Record>> {
+    let entries = match fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json")
+            && let Some(record) = read(&path)
+        {
+            records.push(record);
+        }
+    }
+    records.sort_by_key(|record| (record.since, record.pid));
+    Ok(records)
+}
+
+/// A record, if its server lives. What a dead one left is removed where that's permitted.
+fn read(path: &Path) -> Option<Record> {
+    let file = File::open(path).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => {
+            let _ = fs::remove_file(path);
+            None
+        }
+        Err((file, _)) => serde_json::from_reader(file).ok(),
+    }
+}
+
+/// Waits until the server with this process id has gone, or time is up.
+pub(super) fn wait_for_end(pid: u32, limit: Duration) -> bool {
+    let path = Path::new(DIRECTORY).join(format!("{pid}.json"));
+    let start = Instant::now();
+    while path.exists() && read(&path).is_some() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}

@@ -1,0 +1,206 @@
+//! The cgroups that `run` makes, one in each hierarchy, and removes again.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
+use crate::cli::error::{FAILED, Failed};
+use crate::host::HostCgroups;
+use crate::host::refuge::{read_file, write_file};
+
+/// How long the last processes of a cgroup may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The cgroups of one `run`.
+#[derive(Debug)]
+pub(super) struct OwnCgroups(Vec<OwnCgroup>);
+
+#[derive(Debug)]
+struct OwnCgroup {
+    kind: HierarchyKind,
+    path: CgroupPath,
+    parent: OwnedFd,
+    name: String,
+}
+
+impl OwnCgroups {
+    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is asked for there, else below the caller's own.
+    pub(super) fn make(host: &HostCgroups, asked: &[(Option<String>, CgroupPath)], name: &str) -> Result<Self, Failed> {
+        let text =
+            fs::read("/proc/self/cgroup").map_err(|error| Failed::system("can't read /proc/self/cgroup", error))?;
+        let memberships = parse_memberships(&text);
+        if let Some((Some(unknown), _)) = asked.iter().find(|(hierarchy, _)| {
+            hierarchy.as_deref().is_some_and(|word| !host.hierarchies.iter().any(|known| known.kind.matches(word)))
+        }) {
+            return Err(crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: known(host) }.into());
+        }
+        let mut made = Self(Vec::new());
+        for (index, hierarchy) in host.hierarchies.iter().enumerate() {
+            let own = memberships.iter().find(|membership| membership.kind == hierarchy.kind);
+            let named = asked.iter().find(|(word, _)| word.as_deref().is_some_and(|word| hierarchy.kind.matches(word)));
+            let anywhere = asked.iter().find(|(word, path)| word.is_none() && host.open_cgroup(index, path).is_ok());
+            let parent = match (named.or(anywhere), own.and_then(|own| own.place.path())) {
+                (Some((_, path)), _) => path.clone(),
+                (None, Some(own)) => own.clone(),
+                // A hierarchy that the caller's cgroup namespace doesn't reach.
+                (None, None) => continue,
+            };
+            match OwnCgroup::make(host, index, &hierarchy.kind, &parent, name) {
+                Ok(cgroup) => made.0.push(cgroup),
+                Err(failed) => {
+                    made.remove();
+                    return Err(failed);
+                }
+            }
+        }
+        if asked.iter().any(|(word, path)| word.is_none() && !made.0.iter().any(|own| own.path.is_within(path))) {
+            made.remove();
+            return Err(Failed::new(FAILED, "--cgroup: no hierarchy has a cgroup of that path"));
+        }
+        Ok(made)
+    }
+
+    /// Hierarchy and path of each, as view options.
+    pub(super) fn paths(&self) -> Vec<(Option<String>, CgroupPath)> {
+        self.0.iter().map(|own| (Some(own.kind.to_string()), own.path.clone())).collect()
+    }
+
+    /// Migrates a process into all of them.
+    pub(super) fn enter(&self, process: i32) -> Result<(), Failed> {
+        for own in &self.0 {
+            own.open()
+                .and_then(|directory| write_file(&directory, "cgroup.procs", process.to_string().as_bytes()))
+                .map_err(|errno| {
+                    let what = format!("can't migrate the command into {} in hierarchy {}", own.path, own.kind);
+                    Failed::system(what, errno.into())
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Removes them with all that was made below, once their processes have ended. Those that are gone don't matter.
+    pub(super) fn remove(&self) {
+        let start = Instant::now();
+        for own in &self.0 {
+            let mut outcome = own.remove_once();
+            while outcome == Err(Errno::EBUSY) && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(10));
+                outcome = own.remove_once();
+            }
+            if let Err(errno) = outcome {
+                tracing::warn!(%errno, path = %own.path, hierarchy = %own.kind, "can't remove the cgroup");
+            }
+        }
+    }
+}
+
+fn known(host: &HostCgroups) -> String {
+    host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+impl OwnCgroup {
+    fn make(
+        host: &HostCgroups,
+        index: usize,
+        kind: &HierarchyKind,
+        parent: &CgroupPath,
+        name: &str,
+    ) -> Result<Self, Failed> {
+        let failed = |errno: Errno| {
+            let advice = if errno == Errno::EEXIST { " (choose another --name)" } else { "" };
+            Failed::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}{advice}"), errno.into())
+        };
+        let above = host.open_cgroup(index, parent).map_err(failed)?;
+        mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+        let path = parent.join(name).map_err(|error| Failed::new(FAILED, error.to_string()))?;
+        let own = Self { kind: kind.clone(), path, parent: above, name: name.to_owned() };
+        let prepared = own.prepare();
+        if let Err(errno) = prepared {
+            let _ = own.remove_once();
+            return Err(failed(errno));
+        }
+        Ok(own)
+    }
+
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        open_directory(&self.parent, OsStr::new(&self.name))
+    }
+
+    /// A new v1 cpuset is empty and takes no process (`cpuset_can_attach_check`): it gets what the one above has.
+    fn prepare(&self) -> Result<(), Errno> {
+        let is_cpuset = self.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));
+        if !is_cpuset {
+            return Ok(());
+        }
+        let directory = self.open()?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let inherited = read_file(&self.parent, file)
+                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+            write_file(&directory, file, inherited.trim().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn remove_once(&self) -> Result<(), Errno> {
+        match self.open() {
+            Ok(directory) => remove_below(&directory)?,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+        match unlinkat(&self.parent, self.name.as_str(), UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOENT) | Ok(()) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+fn open_directory(parent: &impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// Removes the cgroups below, the deepest first, without recursion: how deep they are is up to the container.
+fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
+    let mut found: Vec<Vec<std::ffi::OsString>> = Vec::new();
+    let mut waiting: VecDeque<Vec<std::ffi::OsString>> = VecDeque::from([Vec::new()]);
+    while let Some(names) = waiting.pop_front() {
+        let directory = match open_path(top, &names) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        for entry in nix::dir::Dir::from_fd(directory)?.iter() {
+            let entry = entry?;
+            let name = std::os::unix::ffi::OsStrExt::from_bytes(entry.file_name().to_bytes());
+            let name: &OsStr = name;
+            if entry.file_type() == Some(nix::dir::Type::Directory) && name != "." && name != ".." {
+                waiting.push_back(names.iter().cloned().chain([name.to_os_string()]).collect());
+            }
+        }
+        found.push(names);
+    }
+    for names in found.iter().rev() {
+        let Some((last, above)) = names.split_last() else { continue };
+        match open_path(top, above).and_then(|above| unlinkat(&above, last.as_os_str(), UnlinkatFlags::RemoveDir)) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn open_path(top: &OwnedFd, names: &[std::ffi::OsString]) -> Result<OwnedFd, Errno> {
+    let mut at = open_directory(top, OsStr::new("."))?;
+    for name in names {
+        at = open_directory(&at, name)?;
+    }
+    Ok(at)
+}

@@ -1,0 +1,67 @@
+//! PID 1 of the new pid namespace: mounts `/proc`, starts the command, reaps what nobody else does.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::ForkResult;
+
+use super::signals;
+use crate::sys;
+
+/// Exit statuses of what isn't the command's own end, as env(1) and chroot(1) have them.
+pub(super) const OWN_FAILURE: u8 = 125;
+const CANNOT_EXECUTE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Never returns: the process is init, or becomes the command.
+pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
+    let status = match start(go, as_pid1, command) {
+        Ok(status) => status,
+        Err(message) => {
+            eprintln!("vcgroupfs: {message}");
+            OWN_FAILURE
+        }
+    };
+    std::process::exit(i32::from(status))
+}
+
+fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String> {
+    // With the supervisor the whole pid namespace ends. If that was killed before this call, the pipe is at its end, too.
+    set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("can't tie init to its supervisor: {errno}"))?;
+    let mut told = [0];
+    let count = File::from(go).read(&mut told).map_err(|error| format!("can't wait for the supervisor: {error}"))?;
+    if count == 0 {
+        return Ok(OWN_FAILURE);
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+        .map_err(|errno| format!("can't mount /proc: {errno}"))?;
+    if as_pid1 {
+        return Ok(execute(command));
+    }
+    match sys::process::fork().map_err(|error| format!("can't start the command: {error}"))? {
+        ForkResult::Child => Ok(execute(command)),
+        ForkResult::Parent { child } => {
+            let forwarder = signals::Forwarder::new().map_err(|failed| failed.to_string())?;
+            Ok(forwarder.wait_for(child))
+        }
+    }
+}
+
+/// Becomes the command; returns the exit status if it can't.
+fn execute(command: &[OsString]) -> u8 {
+    let Some((program, arguments)) = command.split_first() else {
+        return OWN_FAILURE;
+    };
+    signals::unblock();
+    let error = Command::new(program).args(arguments).exec();
+    eprintln!("vcgroupfs: can't run {}: {error}", program.display());
+    if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
+}

@@ -1,0 +1,192 @@
+//! `run`: a command in new pid and mount namespaces, in a cgroup of its own in every hierarchy, with the view on `/sys/fs/cgroup`.
+//!
+//! Three processes. The *supervisor* is the one that was started: it makes cgroups and namespaces, passes on signals, and ends as the
+//! command does. The *server* is its child, outside the namespaces and the cgroups; it outlives the supervisor, so that the cgroups are
+//! removed even if that is killed. *init* is PID 1 inside, started by the supervisor, and starts the command.
+
+mod cgroups;
+mod init;
+mod signals;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid};
+
+use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
+use super::options::ViewOptions;
+use super::registry::Registration;
+use super::server::{Server, Status};
+use super::{Outcome, logging};
+use crate::cgroup::path::check_name;
+use crate::fuse::Connection;
+use crate::host::{ViewSpec, discover, plan};
+use crate::sys;
+use cgroups::OwnCgroups;
+
+/// Where the view is mounted.
+const DIRECTORY: &str = "/sys/fs/cgroup";
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    view: ViewOptions,
+    /// The name of the new cgroups, below the caller's own or below --cgroup [default: vcgroupfs-run-PID]
+    #[arg(long)]
+    name: Option<String>,
+    /// Make the command PID 1 itself, as an init system wants it; it then ignores signals that it has no handler for
+    #[arg(long)]
+    as_pid1: bool,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
+    if options.view.pid.is_some() {
+        return Err(Failed::new(USAGE, "run makes cgroups of its own: use --cgroup to say below which one, not --pid"));
+    }
+    let name = options.name.clone().unwrap_or_else(|| format!("vcgroupfs-run-{}", std::process::id()));
+    check_name(name.as_bytes())
+        .map_err(|error| Failed::new(USAGE, format!("--name '{name}' can't be a cgroup's name: {error}")))?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
+    }
+    let host = discover()?;
+    let connection = Connection::open()?;
+    let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
+    let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
+    let view = Arc::new(plan(&host, &spec)?);
+    let server = Server {
+        registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
+        image: Server::image()?,
+        mount_point: None,
+        host,
+        view,
+        connection,
+    };
+    Supervisor::start(server, own, log)?.run(&options)
+}
+
+/// The process that was started, once its server runs.
+struct Supervisor {
+    connection: Connection,
+    own: Arc<OwnCgroups>,
+    server: Pid,
+    /// Told when the connection is mounted.
+    mounted: Status,
+    /// Tells when the view is live.
+    live: Status,
+}
+
+impl Supervisor {
+    fn start(server: Server, own: Arc<OwnCgroups>, log: &logging::Options) -> Result<Self, Failed> {
+        let log_file = log.open()?;
+        let (waits_for_mount, mounted) = Status::pair()?;
+        let (live, tells) = Status::pair()?;
+        let connection = server.connection.share()?;
+        match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
+            ForkResult::Parent { child } => Ok(Self { connection, own, server: child, mounted, live }),
+            ForkResult::Child => {
+                drop((mounted, live, connection));
+                // A process group of its own: what the terminal sends to the command's isn't for the server.
+                let _ = nix::unistd::setsid();
+                let served = log
+                    .start(log_file)
+                    .and_then(|()| waits_for_mount.wait())
+                    .and_then(|()| crate::host::refuge::take_refuge(&server.host, &server.view).map_err(Failed::from))
+                    .and_then(|()| server.serve(move || tells.ok()));
+                if let Err(failed) = &served {
+                    tracing::error!("{failed}");
+                }
+                own.remove();
+                std::process::exit(i32::from(served.is_err()));
+            }
+        }
+    }
+
+    fn run(self, options: &Options) -> Outcome {
+        let Self { connection, own, server, mounted, live } = self;
+        let ended = Self::run_inside(connection, &own, mounted, live, options);
+        // The last user of the view has gone: the server ends, and removes the cgroups. It was killed if some are left.
+        let _ = umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        let _ = waitpid(server, None);
+        own.remove();
+        ended
+    }
+
+    fn run_inside(
+        connection: Connection,
+        own: &OwnCgroups,
+        mounted: Status,
+        live: Status,
+        options: &Options,
+    ) -> Outcome {
+        let signals = signals::Forwarder::new()?;
+        enter_mount_namespace()?;
+        connection.mount(Path::new(DIRECTORY))?;
+        // From now on the server alone holds the connection, so that it ends with the server.
+        drop(connection);
+        mounted.ok();
+        live.wait()?;
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(|errno| Failed::system("can't make a pid namespace", errno.into()))?;
+        let (go, waits) = go_signal()?;
+        match sys::process::fork().map_err(|error| Failed::system("can't start the command", error))? {
+            ForkResult::Child => {
+                drop(go);
+                init::run(waits, options.as_pid1, &options.command)
+            }
+            ForkResult::Parent { child } => {
+                drop(waits);
+                let entered = own.enter(child.as_raw());
+                if entered.is_ok() {
+                    let _ = nix::unistd::write(&go, &[0]);
+                }
+                // Without a byte before the end of file, init gives up.
+                drop(go);
+                let status = signals.wait_for(child);
+                entered?;
+                Ok(ExitCode::from(status))
+            }
+        }
+    }
+}
+
+/// A pipe by which init is told to go on.
+fn go_signal() -> Result<(OwnedFd, OwnedFd), Failed> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+        .map_err(|errno| Failed::system("can't make a pipe", errno.into()))?;
+    Ok((write, read))
+}
+
+/// A mount namespace of its own, in which nothing is left mounted on or below `/sys/fs/cgroup`: if the view is ever unmounted there, an
+/// empty directory shows.
+fn enter_mount_namespace() -> Result<(), Failed> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |errno: Errno| Failed::system(what, io::Error::from(errno))
+    };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(failed("can't make the mounts private"))?;
+    loop {
+        match umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Ok(()),
+            Err(Errno::ENOENT) => {
+                return Err(Failed::new(FAILED, format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
+            }
+            Err(errno) => return Err(failed("can't unmount the host's cgroups in the new namespace")(errno)),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `umount`: take a view away.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use super::error::{FAILED, Failed, NOT_PERMITTED};
+use super::{Outcome, mount, registry};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Where the view is mounted
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// How long the server may take to end after its mount has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let directory = mount::absolute(&options.directory);
+    let name = directory.display();
+    if !mount::is_view(&options.directory) {
+        return Err(Failed::new(FAILED, format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
+    }
+    let servers = registry::live().unwrap_or_default().into_iter().filter(|record| record.directory == directory);
+    let server = servers.last();
+    match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => {}
+        Err(Errno::EBUSY) => {
+            let advice = format!("find who uses it with 'fuser -vm {name}', or detach it with 'umount -l {name}'");
+            return Err(Failed::new(FAILED, format!("{name} is in use: {advice}")));
+        }
+        Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+            return Err(Failed::new(NOT_PERMITTED, format!("can't unmount {name}: {errno} (run it as root)")));
+        }
+        Err(errno) => return Err(Failed::new(FAILED, format!("can't unmount {name}: {errno}"))),
+    }
+    match server {
+        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => Err(Failed::new(
+            FAILED,
+            format!(
+                "{name} is unmounted, but its server (process {}) hasn't ended: is it mounted elsewhere too?",
+                record.pid
+            ),
+        )),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

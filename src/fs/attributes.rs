@@ -1,0 +1,159 @@
+//! Lookup, getattr, readlink, forget, statfs.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::{Answer, Attributes, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
+use crate::cgroup::FileClass;
+use crate::policy;
+use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Spot, View};
+
+/// Permission bits of what the view makes itself.
+const SYNTHETIC_MODE: u32 = 0o555;
+
+impl<H: Host> CgroupFs<H> {
+    pub(super) fn make_root(view: &View, host: &H) -> Answer<Node> {
+        let position = view.root();
+        // The host finds the top of a hierarchy by the position alone, so a node with no inode number yet is enough to ask.
+        let Some(_) = position.hierarchy else {
+            return Ok(Node::root(ROOT_ID, position, Object::Synthetic, 1));
+        };
+        let asking = Node::root(ROOT_ID, position, Object::Directory, 0);
+        let inode = host.attributes(&asking)?.inode;
+        Ok(Node::root(ROOT_ID, position, Object::Directory, inode))
+    }
+
+    /// Finds `name` in a directory, and counts the lookup.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+        let parent = self.node(parent)?;
+        let (node, attributes) = self.find(&parent, name)?;
+        let node = self.nodes.remember(node);
+        Ok(Entry { id: node.id(), attributes: self.as_shown(&node, attributes) })
+    }
+
+    /// What the view has in `parent` under `name`, and its real attributes.
+    pub(super) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> Outcome<(Node, Attributes)> {
+        match self.view.child(parent.position(), name) {
+            Child::Hidden => Err(Errno::ENOENT.into()),
+            Child::Hierarchy(index) => self.top(parent, name, index),
+            Child::Link { hierarchy, link } => self.link(parent, name, hierarchy, link),
+            Child::Alias(position) => self.alias(parent, name, position),
+            Child::Backing { directory, file, otherwise } => match self.host.child(parent, name) {
+                Ok(attributes) => {
+                    let object = match (attributes.is_directory(), directory, file) {
+                        (true, Some(position), _) => (position, Object::Directory),
+                        (false, _, true) => (parent.position(), Object::File(self.classify(parent, name))),
+                        _ => return Err(Errno::ENOENT.into()),
+                    };
+                    self.backing(parent, name, object, attributes)
+                }
+                Err(Errno::ENOENT) => match otherwise {
+                    Some(position) => self.alias(parent, name, position),
+                    None => Err(Errno::ENOENT.into()),
+                },
+                Err(errno) => Err(errno.into()),
+            },
+        }
+    }
+
+    fn classify(&self, parent: &Node, name: &OsStr) -> FileClass {
+        let hierarchy = parent.position().hierarchy.and_then(|index| self.view.hierarchy(index));
+        hierarchy.map_or(FileClass::Unknown, |hierarchy| FileClass::of(&hierarchy.kind, name))
+    }
+
+    fn backing(
+        &self,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        (position, object): (Position, Object),
+        attributes: Attributes,
+    ) -> Outcome<(Node, Attributes)> {
+        let hierarchy = position.hierarchy.ok_or(Errno::ENOENT)?;
+        let id = NodeId::backing(hierarchy, position.door, attributes.inode).ok_or(Errno::EOVERFLOW)?;
+        Ok((Node::child(parent, name, id, position, object, attributes.inode), attributes))
+    }
+
+    fn top(&self, parent: &Arc<Node>, name: &OsStr, index: usize) -> Outcome<(Node, Attributes)> {
+        let position = self.view.top_of(index);
+        let id = NodeId::top(index).ok_or(Errno::EOVERFLOW)?;
+        let attributes = self.host.attributes(&Node::child(parent, name, id, position, Object::Directory, 0))?;
+        Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes))
+    }
+
+    fn link(&self, parent: &Arc<Node>, name: &OsStr, index: usize, link: usize) -> Outcome<(Node, Attributes)> {
+        let target = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.directory.clone();
+        let id = NodeId::link(index, link).ok_or(Errno::EOVERFLOW)?;
+        let node = Node::child(parent, name, id, parent.position(), Object::Link(target), id.as_u64());
+        let attributes = self.synthetic_attributes(&node);
+        Ok((node, attributes))
+    }
+
+    fn alias(&self, parent: &Arc<Node>, name: &OsStr, position: Position) -> Outcome<(Node, Attributes)> {
+        let index = position.hierarchy.ok_or(Errno::ENOENT)?;
+        if position.spot == Spot::Boundary {
+            let asking = Node::child(parent, name, ROOT_ID, position, Object::Directory, 0);
+            let attributes = self.host.attributes(&asking)?;
+            let id = NodeId::backing(index, Door::Alias, attributes.inode).ok_or(Errno::EOVERFLOW)?;
+            return Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes));
+        }
+        let Spot::AliasStep { depth } = position.spot else {
+            return Err(Errno::ENOENT.into());
+        };
+        let id = NodeId::alias_step(index, depth).ok_or(Errno::EOVERFLOW)?;
+        let node = Node::child(parent, name, id, position, Object::Synthetic, id.as_u64());
+        let attributes = self.synthetic_attributes(&node);
+        Ok((node, attributes))
+    }
+
+    fn synthetic_attributes(&self, node: &Node) -> Attributes {
+        let (mode, size) = match node.object() {
+            Object::Link(target) => (libc::S_IFLNK | 0o777, target.len() as u64),
+            _ => (libc::S_IFDIR | SYNTHETIC_MODE, 0),
+        };
+        let links = if mode & libc::S_IFMT == libc::S_IFDIR { 2 } else { 1 };
+        Attributes { inode: node.inode(), mode, uid: 0, gid: 0, links, size, block_size: 4096, times: [self.born; 3] }
+    }
+
+    /// Attributes with the mode that tells the truth.
+    pub(super) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
+        if !matches!(node.object(), Object::Link(_)) {
+            let name = node.name();
+            attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
+        }
+        attributes
+    }
+
+    /// The attributes of a node. An open file has them even when its cgroup is gone.
+    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<Attributes> {
+        let node = self.node(id)?;
+        if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
+            return Ok(self.as_shown(&node, self.host.file_attributes(&open.backing)?));
+        }
+        let attributes = match node.object() {
+            Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
+            Object::Directory | Object::File(_) => self.host.attributes(&node)?,
+        };
+        Ok(self.as_shown(&node, attributes))
+    }
+
+    /// Where a symlink leads.
+    pub fn link_target(&self, id: NodeId) -> Outcome<OsString> {
+        match self.node(id)?.object() {
+            Object::Link(target) => Ok(target.clone()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    /// The kernel drops references to a node.
+    pub fn forget(&self, id: NodeId, lookups: u64) {
+        self.nodes.forget(id, lookups);
+    }
+
+    /// statfs.
+    pub fn statistics(&self, id: NodeId) -> Outcome<Statistics> {
+        let hierarchy = self.node(id)?.position().hierarchy.unwrap_or(0);
+        Ok(self.host.statistics(hierarchy)?)
+    }
+}

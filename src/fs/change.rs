@@ -1,0 +1,121 @@
+//! What changes the tree or an object's attributes.
+
+use std::ffi::{OsStr, OsString};
+
+use nix::errno::Errno;
+
+use super::{Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner};
+use crate::policy::{Operation, Rule};
+use crate::view::{Node, NodeId, Object};
+
+impl<H: Host> CgroupFs<H> {
+    /// Makes a cgroup, owned by the caller's fsuid and fsgid.
+    pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> Outcome<Entry> {
+        let parent = self.node(parent)?;
+        self.decide(&parent, Operation::MakeDirectory)?;
+        let owner = Owner { uid: caller.uid, gid: caller.gid };
+        self.host.make_directory(&parent, name, mode, owner)?;
+        let (node, attributes) = self.find(&parent, name)?;
+        let node = self.nodes.remember(node);
+        Ok(Entry { id: node.id(), attributes: self.as_shown(&node, attributes) })
+    }
+
+    /// Removes a cgroup.
+    pub fn remove_directory(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
+        let parent = self.node(parent)?;
+        let (node, _) = self.find(&parent, name)?;
+        if !node.is_directory() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        self.decide(&node, Operation::RemoveDirectory)?;
+        Ok(self.host.remove_directory(&parent, name)?)
+    }
+
+    /// Renames a cgroup. `flags` are renameat2's, of which a cgroupfs knows none.
+    pub fn rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr, flags: u32) -> Outcome<()> {
+        let (from, to) = (self.node(from)?, self.node(to)?);
+        let (node, _) = self.find(&from, name)?;
+        if node.is_directory() {
+            self.decide(&node, Operation::Rename)?;
+            self.decide(&to, Operation::MakeDirectory)?;
+        } else {
+            // kernfs would say ENOTDIR or EPERM inside the subtree; outside, nothing may be tried.
+            self.decide(&from, Operation::MakeDirectory)?;
+        }
+        if from.position().hierarchy != to.position().hierarchy {
+            return Err(Errno::EXDEV.into());
+        }
+        if flags != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        self.host.rename(&from, name, &to, new_name)?;
+        if let Some(known) = self.nodes.get(node.id()) {
+            known.rename(new_name);
+        }
+        Ok(())
+    }
+
+    /// link, symlink, mknod, unlink: a cgroupfs has none. create: neither.
+    pub fn make_node(&self, parent: NodeId, operation: Operation) -> Failure {
+        match self.node(parent).and_then(|parent| self.decide(&parent, operation)) {
+            Err(failure) => failure,
+            Ok(_) => Rule::NoSuchOperation.into(),
+        }
+    }
+
+    /// chmod, chown, truncate, utimens.
+    pub fn change(&self, id: NodeId, changes: &Changes, truncates: bool) -> Outcome<Attributes> {
+        let node = self.node(id)?;
+        if truncates {
+            // Succeeds and does nothing, as in kernfs_iop_setattr.
+            self.decide(&node, Operation::Write)?;
+        }
+        if *changes != Changes::default() {
+            self.decide(&node, Operation::ChangeAttributes)?;
+            self.host.change(&node, changes)?;
+        }
+        self.attributes(id, None)
+    }
+
+    /// An xattr's value.
+    pub fn xattr(&self, id: NodeId, name: &OsStr) -> Outcome<Vec<u8>> {
+        let node = self.node(id)?;
+        if !has_xattrs(&node) {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        Ok(self.host.xattr(&node, name)?)
+    }
+
+    /// The names of the xattrs that the caller may see.
+    pub fn xattrs(&self, caller: &Caller, id: NodeId) -> Outcome<Vec<u8>> {
+        let node = self.node(id)?;
+        if !has_xattrs(&node) {
+            return Ok(Vec::new());
+        }
+        let reader = self.credentials(caller)?;
+        Ok(self.host.xattrs(&node, &reader)?)
+    }
+
+    /// Sets an xattr.
+    pub fn set_xattr(&self, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> Outcome<()> {
+        let node = self.node(id)?;
+        self.decide(&node, Operation::ChangeAttributes)?;
+        Ok(self.host.set_xattr(&node, name, value, flags)?)
+    }
+
+    /// Removes an xattr.
+    pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Outcome<()> {
+        let node = self.node(id)?;
+        self.decide(&node, Operation::ChangeAttributes)?;
+        Ok(self.host.remove_xattr(&node, name)?)
+    }
+
+    /// The name of a node, for messages.
+    pub fn name_of(&self, id: NodeId) -> OsString {
+        self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default()
+    }
+}
+
+fn has_xattrs(node: &Node) -> bool {
+    matches!(node.object(), Object::Directory | Object::File(_))
+}

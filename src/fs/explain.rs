@@ -1,0 +1,242 @@
+//! Questions about a view that change nothing: what an operation would get, and what there is.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::{Caller, CgroupFs, Failure, Host, Outcome};
+use crate::cgroup::CgroupPath;
+use crate::policy::{self, Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
+use crate::view::{Child, Node, Object};
+
+/// What is asked about a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// An operation on what the path names.
+    Of(Operation),
+    /// An operation in the directory above, which would make or remove what the path names.
+    In(Operation),
+    /// A migration into the cgroup that the path names, or whose membership file it names.
+    Migrate,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Whether the policy lets it through; the kernel may still refuse.
+    pub allowed: bool,
+    /// What the caller gets if not.
+    pub errno: Option<Errno>,
+    /// The rule's name; `kernel` where no rule of the view has a say.
+    pub rule: &'static str,
+    /// Why.
+    pub reason: String,
+    /// The hierarchy and path of the backing object, if the path names one.
+    pub backing: Option<(String, CgroupPath)>,
+}
+
+impl Explanation {
+    /// In a word.
+    pub fn verdict(&self) -> &'static str {
+        if self.allowed { "allowed" } else { "rejected" }
+    }
+
+    fn denied(denial: &Denial) -> Self {
+        Self {
+            allowed: false,
+            errno: Some(denial.errno()),
+            rule: denial.rule().name(),
+            reason: denial.reason().to_owned(),
+            backing: None,
+        }
+    }
+
+    fn kernel(errno: Errno, reason: &str) -> Self {
+        Self { allowed: false, errno: Some(errno), rule: "kernel", reason: reason.to_owned(), backing: None }
+    }
+
+    fn allowed(reason: &str) -> Self {
+        Self { allowed: true, errno: None, rule: "allowed", reason: reason.to_owned(), backing: None }
+    }
+}
+
+/// A node with what is below it.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Its name.
+    pub name: OsString,
+    /// Whether it's an interface file.
+    pub is_file: bool,
+    /// Where a symlink leads; nothing is below it.
+    pub link: Option<OsString>,
+    /// Whether a file can be written, or cgroups made in a directory.
+    pub writable: bool,
+    /// How many entries the host has in it that the view doesn't show.
+    pub hidden: usize,
+    /// What is in it, by name.
+    pub children: Vec<Branch>,
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// Explains what `question` about the path with these names would be answered.
+    pub fn explain(&self, names: &[OsString], question: Question, process: Option<i32>) -> Explanation {
+        let (names, last) = match (question, names.split_last()) {
+            (Question::In(_), Some((last, above))) => (above, Some(last)),
+            (Question::In(_), None) => return Explanation::kernel(Errno::EEXIST, "the root of the view exists"),
+            _ => (names, None),
+        };
+        let node = match self.walk(names) {
+            Ok(node) => node,
+            Err(explanation) => return explanation,
+        };
+        let mut explanation = match (question, last) {
+            (Question::In(operation @ Operation::MakeDirectory), Some(name)) => match self.find(&node, name) {
+                Ok(_) => Explanation::kernel(Errno::EEXIST, "it exists already"),
+                Err(_) => self.judge(&node, operation),
+            },
+            (Question::In(operation) | Question::Of(operation), _) => self.judge(&node, operation),
+            (Question::Migrate, _) => self.judge_migration(&node, process),
+        };
+        explanation.backing = self.view.backing_path(&node).map(|(index, mut names)| {
+            names.extend(last.cloned());
+            let kind = self.view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
+            (kind, CgroupPath::from_components(names))
+        });
+        explanation
+    }
+
+    /// What is at the path with these names, and all below.
+    pub fn branch(&self, names: &[OsString]) -> Outcome<Branch> {
+        let mut node = Arc::clone(self.nodes.root());
+        for name in names {
+            node = Arc::new(self.find(&self.follow(node)?, name)?.0);
+        }
+        self.grow(&node)
+    }
+
+    fn grow(&self, node: &Arc<Node>) -> Outcome<Branch> {
+        let name = node.name();
+        let (link, is_file) = match node.object() {
+            Object::Link(target) => (Some(target.clone()), false),
+            Object::File(_) => (None, true),
+            Object::Directory | Object::Synthetic => (None, false),
+        };
+        let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
+        let decision = policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation);
+        let writable = matches!(decision, Verdict::Allow(Grant::Plain | Grant::Migrate(_)));
+        let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
+        if !node.is_directory() {
+            return Ok(branch);
+        }
+        let mut names: Vec<OsString> = self.entries(node)?.into_iter().skip(2).map(|entry| entry.name).collect();
+        names.sort();
+        if *node.object() == Object::Directory {
+            branch.hidden = self.host.list(node)?.len().saturating_sub(names.len());
+        }
+        for name in names {
+            match self.find(node, &name) {
+                Ok((child, _)) => branch.children.push(self.grow(&Arc::new(child))?),
+                // It has gone since it was listed.
+                Err(Failure::Kernel(Errno::ENOENT)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(branch)
+    }
+
+    /// Follows a symlink of the view's root.
+    fn follow(&self, node: Arc<Node>) -> Outcome<Arc<Node>> {
+        match node.object() {
+            Object::Link(target) => Ok(Arc::new(self.find(self.nodes.root(), target)?.0)),
+            _ => Ok(node),
+        }
+    }
+
+    fn walk(&self, names: &[OsString]) -> Result<Arc<Node>, Explanation> {
+        let gone = |failure: Failure| Explanation::kernel(failure.errno(), "the host doesn't have it (any more)");
+        let mut node = Arc::clone(self.nodes.root());
+        for name in names {
+            node = self.follow(node).map_err(gone)?;
+            if !node.is_directory() {
+                return Err(Explanation::kernel(Errno::ENOTDIR, "a component of the path is a file"));
+            }
+            let found = self.find(&node, name);
+            node = match found {
+                Ok((node, _)) => Arc::new(node),
+                Err(Failure::Kernel(Errno::ENOENT)) if self.hides(&node, name) => {
+                    return Err(Explanation::denied(&Denial::new(Rule::Hidden)));
+                }
+                Err(failure) => return Err(gone(failure)),
+            };
+        }
+        self.follow(node).map_err(gone)
+    }
+
+    /// Whether the view, and not the host, is why there's nothing of that name.
+    fn hides(&self, directory: &Node, name: &std::ffi::OsStr) -> bool {
+        match self.view.child(directory.position(), name) {
+            Child::Hidden => true,
+            Child::Backing { .. } => self.host.child(directory, name).is_ok(),
+            Child::Hierarchy(_) | Child::Link { .. } | Child::Alias(_) => false,
+        }
+    }
+
+    fn judge(&self, node: &Node, operation: Operation) -> Explanation {
+        match (operation, node.is_directory()) {
+            (Operation::Write, true) => return Explanation::kernel(Errno::EISDIR, "it's a directory"),
+            (Operation::RemoveDirectory, false) => return Explanation::kernel(Errno::ENOTDIR, "it's a file"),
+            _ => {}
+        }
+        let name = node.name();
+        match policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation) {
+            Verdict::Allow(Grant::Plain) => {
+                Explanation::allowed("the policy lets it through; permissions and limits are the kernel's to judge")
+            }
+            Verdict::Allow(Grant::Migrate(_)) => Explanation::allowed(
+                "a process that is inside the delegated subtree can be migrated here, by its number in the writer's pid namespace",
+            ),
+            Verdict::Allow(Grant::FailsAtWrite(denial)) => {
+                let mut explanation = Explanation::denied(&denial);
+                explanation.reason.push_str("; the open succeeds, the write fails");
+                explanation
+            }
+            Verdict::Deny(denial) => Explanation::denied(&denial),
+        }
+    }
+
+    fn judge_migration(&self, node: &Arc<Node>, process: Option<i32>) -> Explanation {
+        let list = match node.is_directory() {
+            false => Ok(Arc::clone(node)),
+            true => self.find(node, std::ffi::OsStr::new("cgroup.procs")).map(|(list, _)| Arc::new(list)),
+        };
+        let list = match list {
+            Ok(list) => list,
+            Err(_) => return Explanation::denied(&Denial::new(Rule::OutsideSubtree)),
+        };
+        if !super::file::is_membership(&list) {
+            return Explanation::kernel(Errno::EINVAL, "it's neither a cgroup nor a membership file");
+        }
+        let explanation = self.judge(&list, Operation::Write);
+        let (true, Some(process), Some(hierarchy)) = (explanation.allowed, process, list.position().hierarchy) else {
+            return explanation;
+        };
+        let caller = Caller { tid: process, uid: 0, gid: 0 };
+        let places = self.host.pin_caller(&caller).and_then(|pinned| self.host.places(&pinned, hierarchy, true));
+        let delegated = self.view.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
+        let (Ok(places), Some(delegated)) = (places, delegated) else {
+            return Explanation::kernel(Errno::ESRCH, "there's no such process");
+        };
+        let destination = self.view.zone(list.position());
+        let verdicts = places
+            .iter()
+            .map(|place| decide_migration(&MigrationEnds { delegated, source: place.path(), destination }));
+        match verdicts.into_iter().find_map(|verdict| match verdict {
+            Verdict::Deny(denial) => Some(denial),
+            Verdict::Allow(_) => None,
+        }) {
+            Some(denial) => Explanation::denied(&denial),
+            None => explanation,
+        }
+    }
+}

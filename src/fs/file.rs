@@ -1,0 +1,106 @@
+//! Open files: open, read, write, fsync, release.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::handles::{Open, OpenFile};
+use super::{Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
+use crate::cgroup::FileClass;
+use crate::policy::{Grant, Operation};
+use crate::view::{Node, NodeId, Object};
+
+/// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
+/// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
+pub(super) const MAX_WRITE: usize = 4096;
+
+impl<H: Host> CgroupFs<H> {
+    /// Opens a file.
+    pub fn open(&self, caller: &Caller, id: NodeId, mode: OpenMode, direct: bool) -> Outcome<HandleId> {
+        let node = self.node(id)?;
+        if node.is_directory() {
+            return Err(Errno::EISDIR.into());
+        }
+        let (writes, opener) = if mode.write || mode.truncate {
+            let grant = self.decide(&node, Operation::Write)?;
+            (Some(grant), Some(self.credentials(caller)?))
+        } else {
+            (None, None)
+        };
+        // kernfs has no direct I/O (do_dentry_open).
+        if direct {
+            return Err(Errno::EINVAL.into());
+        }
+        // A file whose writes all fail is never opened for writing on the host.
+        let backing_mode = match writes {
+            Some(Grant::FailsAtWrite(_)) => OpenMode { read: mode.read, write: false, truncate: false },
+            _ => mode,
+        };
+        let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
+        let file = OpenFile { node, backing, writes, opener };
+        Ok(self.handles.insert(Open::File(Arc::new(file))))
+    }
+
+    pub(super) fn credentials(&self, caller: &Caller) -> Outcome<super::host::Credentials> {
+        if caller.tid <= 0 {
+            return Err(crate::policy::Rule::CallerInvisible.into());
+        }
+        Ok(self.host.credentials(caller)?)
+    }
+
+    fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
+        self.handles.file(handle).ok_or(Failure::Kernel(Errno::EBADF))
+    }
+
+    /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
+    pub fn read(&self, caller: &Caller, handle: HandleId, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+        let file = self.open_file(handle)?;
+        if is_membership(&file.node) {
+            return Ok(self.host.read_members(caller, &file.backing, offset, buffer)?);
+        }
+        Ok(self.host.read(&file.backing, offset, buffer)?)
+    }
+
+    /// Writes once. The offset doesn't count, as in kernfs.
+    pub fn write(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> Outcome<usize> {
+        let file = self.open_file(handle)?;
+        match &file.writes {
+            None => Err(Errno::EBADF.into()),
+            Some(Grant::Plain) => {
+                let writer = Owner { uid: caller.uid, gid: caller.gid };
+                Ok(self.host.write(&file.backing, data, writer)?)
+            }
+            Some(Grant::Migrate(list)) => self.migrate(caller, &file, *list, data),
+            // The kernel's order: length, removed cgroup, nothing to write, nsdelegate.
+            Some(Grant::FailsAtWrite(_)) if data.len() > MAX_WRITE => Err(Errno::E2BIG.into()),
+            Some(Grant::FailsAtWrite(denial)) => match self.host.attributes(&file.node) {
+                Err(_) => Err(Errno::ENODEV.into()),
+                Ok(_) if data.is_empty() => Ok(0),
+                Ok(_) => Err(Failure::Denied(denial.clone())),
+            },
+        }
+    }
+
+    /// Whether a write to this handle can take seconds in the kernel, so that no worker must wait for it.
+    pub fn write_may_block(&self, handle: HandleId) -> bool {
+        let Some(file) = self.handles.file(handle) else {
+            return false;
+        };
+        matches!(file.writes, Some(Grant::Plain))
+            && matches!(file.node.object(), Object::File(class) if class.write_may_block())
+    }
+
+    /// fsync.
+    pub fn sync(&self, handle: HandleId) -> Outcome<()> {
+        Ok(self.host.sync(&self.open_file(handle)?.backing)?)
+    }
+
+    /// Closes a file or a directory.
+    pub fn release(&self, handle: HandleId) {
+        drop(self.handles.remove(handle));
+    }
+}
+
+pub(super) fn is_membership(node: &Node) -> bool {
+    matches!(node.object(), Object::File(FileClass::Membership(_)))
+}

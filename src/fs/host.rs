@@ -1,0 +1,223 @@
+//! What the filesystem needs of the host: the backing cgroupfs and the processes that call.
+//!
+//! The real one is `host::RealHost`; tests have a fake tree.
+
+use std::ffi::{OsStr, OsString};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+
+use crate::cgroup::membership::Place;
+use crate::cgroup::{CgroupPath, IdMap};
+use crate::view::Node;
+
+/// What the kernel answers: a value, or its errno, verbatim.
+pub type Answer<T> = Result<T, Errno>;
+
+/// The attributes of an object, as stat(2) has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number; on kernfs the "cgroup id".
+    pub inode: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of links.
+    pub links: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Preferred block size.
+    pub block_size: u32,
+    /// Access, modification and change time.
+    pub times: [SystemTime; 3],
+}
+
+impl Attributes {
+    /// Whether it's a directory.
+    pub fn is_directory(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// An entry of a backing directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackingEntry {
+    /// Its name.
+    pub name: OsString,
+    /// Its inode number.
+    pub inode: u64,
+    /// Whether it's a directory.
+    pub is_directory: bool,
+}
+
+/// Whoever makes a request, as FUSE's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its *thread* id in the server's pid namespace; 0 if it can't be seen from there.
+    pub tid: i32,
+    /// Its fsuid.
+    pub uid: u32,
+    /// Its fsgid.
+    pub gid: u32,
+}
+
+/// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// fsuid and fsgid.
+    pub owner: Owner,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// The effective capabilities, a bit each, in the process' own user namespace.
+    pub capabilities: u64,
+    /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that the capabilities
+    /// count towards all of the host's objects.
+    pub id_maps: Option<(IdMap, IdMap)>,
+}
+
+/// `CAP_DAC_OVERRIDE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+
+impl Credentials {
+    /// Whether they suffice to write an object (`generic_permission`).
+    pub fn may_write(&self, object: &Attributes) -> bool {
+        let bit = if self.owner.uid == object.uid {
+            0o200
+        } else if self.owner.gid == object.gid || self.groups.contains(&object.gid) {
+            0o020
+        } else {
+            0o002
+        };
+        let owner = Owner { uid: object.uid, gid: object.gid };
+        object.mode & bit != 0 || self.capabilities_over(owner) & CAP_DAC_OVERRIDE != 0
+    }
+
+    /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).
+    pub fn capabilities_over(&self, object: Owner) -> u64 {
+        match &self.id_maps {
+            Some((users, groups)) if !(users.contains(object.uid) && groups.contains(object.gid)) => 0,
+            _ => self.capabilities,
+        }
+    }
+}
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// With `O_TRUNC`, which changes nothing but is seen by who watches the file.
+    pub truncate: bool,
+}
+
+/// What setattr changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Access time.
+    pub access: Option<Time>,
+    /// Modification time.
+    pub modification: Option<Time>,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// The present.
+    Now,
+    /// This one.
+    At(SystemTime),
+}
+
+/// What statfs(2) says, as far as FUSE passes it on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Block size.
+    pub block_size: u32,
+    /// Longest name.
+    pub name_length: u32,
+}
+
+/// The host. Every method that takes a [`Node`] means its backing object; on a node without one it fails with `ENOENT`.
+pub trait Host: std::fmt::Debug + Send + Sync + 'static {
+    /// An open backing file.
+    type File: std::fmt::Debug + Send + Sync + 'static;
+    /// A process or thread, held so that its number can't come to mean another one.
+    type Process;
+
+    /// Attributes of a node.
+    fn attributes(&self, node: &Node) -> Answer<Attributes>;
+    /// Attributes of an open file; they outlive its removal.
+    fn file_attributes(&self, file: &Self::File) -> Answer<Attributes>;
+    /// Attributes of what a directory has under this name. `ENOENT` also for what isn't on the same filesystem.
+    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes>;
+    /// The entries of a directory, without `.` and `..`.
+    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>>;
+    /// Opens a file, with the opener's rights if they are given, else with the server's.
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    /// Reads at an offset.
+    fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
+    /// Writes once; files that appear by it belong to `writer`.
+    fn write(&self, file: &Self::File, data: &[u8], writer: Owner) -> Answer<usize>;
+    /// fsync(2).
+    fn sync(&self, file: &Self::File) -> Answer<()>;
+    /// Makes a cgroup that belongs to `owner`.
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()>;
+    /// Removes a cgroup.
+    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()>;
+    /// Renames a cgroup; both directories are of one hierarchy.
+    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()>;
+    /// chmod, chown, utimens.
+    fn change(&self, node: &Node, changes: &Changes) -> Answer<()>;
+    /// An xattr's value.
+    fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>>;
+    /// The names of all xattrs, each ended by a NUL, as `reader` may see them.
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>>;
+    /// Sets an xattr.
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Answer<()>;
+    /// Removes an xattr.
+    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()>;
+    /// statfs of a hierarchy.
+    fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
+
+    /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
+    fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
+    /// The caller's process id, for messages.
+    fn process_id(&self, caller: &Caller) -> i32;
+    /// Reads a pid list as the caller's pid namespace shows it.
+    fn read_members(&self, caller: &Caller, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
+    /// Takes hold of the caller itself.
+    fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
+    /// Takes hold of what `number` names in the caller's pid namespace; `ESRCH` if nothing.
+    fn pin(&self, caller: &Caller, number: i32) -> Answer<Self::Process>;
+    /// The real and the saved user of a process.
+    fn users(&self, process: &Self::Process) -> Answer<[u32; 2]>;
+    /// Where each thread of the process is in this hierarchy, or only the thread itself.
+    fn places(&self, process: &Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
+    /// Owner and mode of `cgroup.procs` of a cgroup.
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
+    /// Writes the caller's own number to a membership file.
+    fn migrate_caller(&self, caller: &Caller, file: &Self::File) -> Answer<()>;
+    /// Writes `number` to a membership file in the caller's pid namespace. `nice`: whether the writer has `CAP_SYS_NICE`, which
+    /// `cpuset_can_attach` asks for.
+    fn migrate(&self, caller: &Caller, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
+}

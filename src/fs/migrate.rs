@@ -1,0 +1,132 @@
+//! Migrations: a write to `cgroup.procs`, `cgroup.threads` or `tasks`.
+//!
+//! The number is translated by the kernel in the caller's pid namespace, so it can only name a process that the container sees. That both
+//! ends lie in the delegated subtree is checked here. So are the kernel's rules about users, by the opener's credentials: a kernel before
+//! Linux 5.16 would judge by the writer's, which is the agent (CVE-2021-4197). A newer one judges once more under its own locks, since the
+//! backing file was opened with the opener's credentials.
+
+use nix::errno::Errno;
+
+use super::file::MAX_WRITE;
+use super::handles::OpenFile;
+use super::number::{self, Written};
+use super::{Caller, CgroupFs, Failure, Host, Outcome};
+use crate::cgroup::file::MembershipFile;
+use crate::cgroup::membership::Place;
+use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
+
+/// `CAP_SYS_NICE`, linux/capability.h.
+const CAP_SYS_NICE: u32 = 23;
+
+/// A number that the kernel never takes: what comes back is `ENODEV` if the cgroup is gone, else `EINVAL`.
+const NO_NUMBER: &[u8] = b"-1";
+
+impl<H: Host> CgroupFs<H> {
+    pub(super) fn migrate(
+        &self,
+        caller: &Caller,
+        file: &OpenFile<H::File>,
+        list: MembershipFile,
+        data: &[u8],
+    ) -> Outcome<usize> {
+        if data.len() > MAX_WRITE {
+            return Err(Errno::E2BIG.into());
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        if caller.tid <= 0 {
+            return Err(Rule::CallerInvisible.into());
+        }
+        let written = number::parse(data);
+        let process = match written {
+            Written::Malformed => return Err(self.ask_the_kernel(caller, file, Errno::EINVAL)),
+            Written::Writer => self.host.pin_caller(caller),
+            Written::Number(number) => self.host.pin(caller, number),
+        };
+        let process = match process {
+            Ok(process) => process,
+            // A removed cgroup comes before a process that doesn't exist. The number itself isn't written: it could come to life.
+            Err(Errno::ESRCH) => return Err(self.ask_the_kernel(caller, file, Errno::ESRCH)),
+            Err(errno) => return Err(errno.into()),
+        };
+        match self.check_source(file, list, &process) {
+            Ok(()) => {}
+            Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(caller, file, Errno::ESRCH)),
+            Err(failure) => return Err(failure),
+        }
+        match written {
+            Written::Number(number) => {
+                let nice = self.may_nice(caller);
+                self.host.migrate(caller, &file.backing, number, nice)?;
+                self.verify(file, list, &process, number);
+            }
+            _ => self.host.migrate_caller(caller, &file.backing)?,
+        }
+        Ok(data.len())
+    }
+
+    /// Where every thread that would be migrated is now.
+    fn check_source(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &H::Process) -> Outcome<()> {
+        let position = file.node.position();
+        let hierarchy = position.hierarchy.ok_or(Errno::ENODEV)?;
+        let nowhere = CgroupPath::root();
+        let delegated = self.view.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
+        // Without a delegated subtree nothing is writable; were it asked all the same, the zone says no.
+        let delegated = delegated.unwrap_or(&nowhere);
+        for place in self.host.places(process, hierarchy, !list.is_threads())? {
+            let ends = MigrationEnds { delegated, source: place.path(), destination: self.view.zone(position) };
+            match decide_migration(&ends) {
+                Verdict::Allow(_) => {}
+                Verdict::Deny(denial) => return Err(Failure::Denied(denial)),
+            }
+            self.check_users(file, hierarchy, &place, process)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's rules about users. v2: the opener must be able to write `cgroup.procs` of the nearest common ancestor of source and
+    /// destination (`cgroup_procs_write_permission`). v1: it's root, or the process is its own (`__cgroup1_procs_write`).
+    fn check_users(
+        &self,
+        file: &OpenFile<H::File>,
+        hierarchy: usize,
+        source: &Place,
+        process: &H::Process,
+    ) -> Outcome<()> {
+        let (Some(opener), Some(source)) = (&file.opener, source.path()) else {
+            return Err(Rule::CommonAncestor.into());
+        };
+        if self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind != HierarchyKind::Unified) {
+            let uid = opener.owner.uid;
+            let own = uid == 0 || self.host.users(process)?.contains(&uid);
+            return if own { Ok(()) } else { Err(Rule::AnothersProcess.into()) };
+        }
+        let directory = file.node.parent().and_then(|directory| self.view.backing_path(directory));
+        let destination = CgroupPath::from_components(directory.ok_or(Errno::ENODEV)?.1);
+        let procs = self.host.procs_attributes(hierarchy, &source.common_ancestor(&destination))?;
+        if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
+    }
+
+    fn may_nice(&self, caller: &Caller) -> bool {
+        self.host.credentials(caller).is_ok_and(|writer| writer.capabilities & (1 << CAP_SYS_NICE) != 0)
+    }
+
+    /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
+    fn ask_the_kernel(&self, caller: &Caller, file: &OpenFile<H::File>, expected: Errno) -> Failure {
+        let writer = super::Owner { uid: caller.uid, gid: caller.gid };
+        match self.host.write(&file.backing, NO_NUMBER, writer) {
+            Err(Errno::EINVAL) | Ok(_) => Failure::Kernel(expected),
+            Err(errno) => Failure::Kernel(errno),
+        }
+    }
+
+    /// Between check and write the process may have ended and its number come to mean another one that the container sees. That can't be
+    /// undone, but it must not stay unseen.
+    fn verify(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &H::Process, number: i32) {
+        if self.check_source(file, list, process).is_err() {
+            tracing::debug!(number, path = ?file.node.view_path(), "a process ended, or was moved away, while it was migrated");
+        }
+    }
+}

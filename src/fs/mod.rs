@@ -1,0 +1,161 @@
+//! The filesystem's operations over a view, its policy and a host. Knows no FUSE.
+//!
+//! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and hands what is allowed to the [`Host`]. A rejection
+//! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
+
+mod attributes;
+mod change;
+mod directory;
+pub mod explain;
+mod file;
+mod handles;
+pub mod host;
+mod log;
+mod migrate;
+pub mod number;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+
+pub use directory::ListedEntry;
+pub use handles::HandleId;
+pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time};
+pub use log::RejectionLog;
+
+use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
+use crate::view::{Node, NodeId, NodeTable, Object, View};
+use handles::Handles;
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The kernel says so.
+    Kernel(Errno),
+    /// The policy says so.
+    Denied(Denial),
+}
+
+impl Failure {
+    /// What the caller gets.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Kernel(errno) => *errno,
+            Self::Denied(denial) => denial.errno(),
+        }
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Kernel(errno)
+    }
+}
+
+impl From<Rule> for Failure {
+    fn from(rule: Rule) -> Self {
+        Self::Denied(Denial::new(rule))
+    }
+}
+
+/// The result of an operation.
+pub type Outcome<T> = Result<T, Failure>;
+
+/// What a lookup found.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Under which number.
+    pub id: NodeId,
+    /// Its attributes, with the mode to show.
+    pub attributes: Attributes,
+}
+
+/// One container's filesystem.
+#[derive(Debug)]
+pub struct CgroupFs<H: Host> {
+    view: Arc<View>,
+    host: H,
+    nodes: NodeTable,
+    handles: Handles<H::File>,
+    log: RejectionLog,
+    born: SystemTime,
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// A filesystem for this view.
+    ///
+    /// # Errors
+    /// When the host can't find the top of a hierarchy.
+    pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
+        let root = Self::make_root(&view, &host)?;
+        Ok(Self {
+            view,
+            host,
+            nodes: NodeTable::new(root),
+            handles: Handles::default(),
+            log: RejectionLog::default(),
+            born: SystemTime::now(),
+        })
+    }
+
+    /// The view that it serves.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// How many nodes the kernel holds, besides the root.
+    pub fn known_nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many files and directories are open.
+    pub fn open_handles(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Takes note of a rejection, with who wanted what where.
+    pub fn log_rejection(&self, caller: &Caller, operation: &str, id: NodeId, name: Option<&OsStr>, denial: &Denial) {
+        self.log.record(denial, || {
+            let mut path = self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default();
+            if let Some(name) = name {
+                if path != "/" {
+                    path.push("/");
+                }
+                path.push(name);
+            }
+            log::Subject { pid: self.host.process_id(caller), uid: caller.uid, operation: operation.to_owned(), path }
+        });
+    }
+
+    /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.
+    fn node(&self, id: NodeId) -> Outcome<Arc<Node>> {
+        self.nodes.get(id).ok_or(Failure::Kernel(Errno::ESTALE))
+    }
+
+    fn decide(&self, node: &Node, operation: Operation) -> Outcome<Grant> {
+        let name = node.name();
+        let decision = policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation);
+        match decision {
+            Verdict::Allow(grant) => Ok(grant),
+            Verdict::Deny(denial) => Err(Failure::Denied(denial)),
+        }
+    }
+
+    fn as_policy_sees<'a>(&'a self, node: &'a Node, name: &'a OsStr) -> policy::Node<'a> {
+        let position = node.position();
+        let hierarchy = position.hierarchy.and_then(|index| self.view.hierarchy(index));
+        policy::Node {
+            kind: hierarchy.map(|hierarchy| &hierarchy.kind),
+            zone: self.view.zone(position),
+            subject: match node.object() {
+                Object::Synthetic | Object::Link(_) => policy::Subject::Synthetic,
+                Object::Directory => policy::Subject::Directory,
+                Object::File(class) => policy::Subject::File { name, class },
+            },
+        }
+    }
+}

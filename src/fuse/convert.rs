@@ -1,0 +1,72 @@
+//! FUSE's types from and to the filesystem's.
+
+use std::time::Duration;
+
+use fuser::{FileAttr, FileType, INodeNo, OpenFlags, Request, TimeOrNow};
+use nix::errno::Errno;
+
+use crate::fs::{Attributes, Caller, OpenMode, Time};
+use crate::view::NodeId;
+
+/// How long the kernel may keep what it was told, without asking again.
+pub(super) const TTL: Duration = Duration::ZERO;
+
+pub(super) fn caller(request: &Request) -> Caller {
+    // A number that doesn't fit can't be a thread's.
+    Caller { tid: i32::try_from(request.pid()).unwrap_or(0), uid: request.uid(), gid: request.gid() }
+}
+
+pub(super) fn node(number: INodeNo) -> NodeId {
+    NodeId::from_u64(number.0)
+}
+
+pub(super) fn errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno as i32)
+}
+
+pub(super) fn file_type(mode: u32) -> FileType {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        _ => FileType::RegularFile,
+    }
+}
+
+/// Attributes with this inode number.
+pub(super) fn attributes(from: &Attributes, inode: u64) -> FileAttr {
+    let [atime, mtime, ctime] = from.times;
+    FileAttr {
+        ino: INodeNo(inode),
+        size: from.size,
+        blocks: 0,
+        atime,
+        mtime,
+        ctime,
+        crtime: ctime,
+        kind: file_type(from.mode),
+        perm: (from.mode & 0o7777) as u16,
+        nlink: from.links,
+        uid: from.uid,
+        gid: from.gid,
+        rdev: 0,
+        blksize: from.block_size,
+        flags: 0,
+    }
+}
+
+pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
+    let access = flags.0 & libc::O_ACCMODE;
+    OpenMode {
+        // 3, which is neither, asks for the right to both.
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+    }
+}
+
+pub(super) fn time(from: TimeOrNow) -> Time {
+    match from {
+        TimeOrNow::SpecificTime(time) => Time::At(time),
+        TimeOrNow::Now => Time::Now,
+    }
+}

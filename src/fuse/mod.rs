@@ -1,0 +1,8 @@
+//! The adapter between FUSE and [`CgroupFs`](crate::fs::CgroupFs): the only place that knows `fuser`.
+
+mod adapter;
+mod convert;
+mod offload;
+mod session;
+
+pub use session::{Connection, FSTYPE, MountError, serve};

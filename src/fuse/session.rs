@@ -1,0 +1,98 @@
+//! Mounting, and the session that serves a mount.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use fuser::{Config, Session, SessionACL};
+use nix::mount::{MsFlags, mount};
+
+use super::adapter::Adapter;
+use crate::fs::{CgroupFs, Host};
+
+/// The filesystem type, as mountinfo shows it.
+pub const FSTYPE: &str = "fuse.vcgroupfs";
+
+/// How many requests are served at once.
+const WORKERS: usize = 4;
+
+/// A connection to the kernel's FUSE: mounted once, then served.
+#[derive(Debug)]
+pub struct Connection {
+    device: OwnedFd,
+}
+
+/// Why a view couldn't be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// No FUSE.
+    #[error("can't open /dev/fuse: {0}")]
+    Device(#[source] io::Error),
+    /// mount(2) failed.
+    #[error("can't mount on {directory}: {source}")]
+    Mount {
+        /// Where.
+        directory: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Connection {
+    /// Opens `/dev/fuse`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENODEV` or `ENXIO` where there's no FUSE, `EACCES` or `EPERM` without the right.
+    pub fn open() -> Result<Self, MountError> {
+        let device = File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse");
+        Ok(Self { device: device.map_err(MountError::Device)?.into() })
+    }
+
+    /// The same connection once more, for the process that mounts it where another one serves it.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn share(&self) -> Result<Self, MountError> {
+        Ok(Self { device: self.device.try_clone().map_err(MountError::Device)? })
+    }
+
+    /// Mounts it on a directory of the calling process' mount namespace.
+    ///
+    /// It has to be done in the initial user namespace, so that callers of all user namespaces may come in (`allow_other`), and in the
+    /// server's pid namespace, in which the kernel then numbers the callers.
+    ///
+    /// # Errors
+    /// What mount(2) says; `EPERM` without CAP_SYS_ADMIN.
+    pub fn mount(&self, directory: &Path) -> Result<(), MountError> {
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+            self.device.as_raw_fd()
+        );
+        // As a cgroupfs: SB_I_NOEXEC and SB_I_NODEV.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("vcgroupfs"), directory, Some(FSTYPE), flags, Some(options.as_str()))
+            .map_err(|errno| MountError::Mount { directory: directory.display().to_string(), source: errno.into() })
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+/// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered.
+///
+/// # Errors
+/// When the kernel's protocol is too old, or reading requests fails.
+pub fn serve<H: Host>(connection: Connection, fs: Arc<CgroupFs<H>>, live: impl FnOnce()) -> io::Result<()> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(WORKERS);
+    let session = Session::from_fd(Adapter::new(fs), connection.device, SessionACL::All, config)?;
+    live();
+    session.run()
+}

@@ -1,0 +1,205 @@
+//! One agent, from its start to its end.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mount_helper::clock::monotonic_ns;
+use mount_helper::request::{HELLO_LEN, Hello, MAX_READ, REPLY_HEADER, Request, Step, decode_reply};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+
+use super::{HelperImage, PidNamespace};
+use crate::sys::{fdpass, spawn};
+
+/// How long a request, or the start of an agent, may take.
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long to look out for a reply before going to sleep: somewhat longer than an agent takes for
+/// a short one. Waking an idle CPU takes longer than the request itself; without this a round trip
+/// takes two and a half times as long on two CPUs, and the same on one.
+const LOOK_OUT: Duration = Duration::from_micros(40);
+
+/// Largest errno of the kernel.
+const MAX_ERRNO: i32 = 4095;
+
+/// A living agent, or one that was alive when it was last used. Dropping it ends the agent.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: OwnedFd,
+    /// Closing this makes the kernel send SIGKILL to the agent, by the pipe's other end (see
+    /// `mount_helper::agent`): no pid is involved, so that it can hit nobody else, and a stopped
+    /// agent dies as well. Never copied into another process.
+    _leash: OwnedFd,
+}
+
+/// Why there's no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The agent was gone before it received the request.
+    NeverReached,
+    /// It ended after it had received the request, and may have carried it out.
+    Died,
+    /// It didn't answer in time, or not as an agent answers.
+    Broken,
+}
+
+impl Connection {
+    /// Starts an agent in `namespace`, until `deadline` (monotonic ns).
+    ///
+    /// # Errors
+    /// EACCES if the namespace isn't the server's or below it (or the server lacks CAP_SYS_ADMIN),
+    /// EIO for everything else, with a warning in the log.
+    pub(super) fn start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, Errno> {
+        Self::try_start(image, namespace, deadline).map_err(|error| {
+            tracing::warn!(namespace = ?namespace.id(), %error, "can't start a pid-namespace agent");
+            match error {
+                StartError::Refused(Step::EnterPid, Errno::EINVAL | Errno::EPERM) => Errno::EACCES,
+                _ => Errno::EIO,
+            }
+        })
+    }
+
+    fn try_start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, StartError> {
+        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut words = vec![c"agent".to_owned(), c"pid".to_owned()];
+        let mut files = vec![theirs.as_fd(), leash.as_fd(), namespace.as_fd()];
+        for (kind, file) in image.namespaces() {
+            words.push(CString::new(kind.word()).map_err(|_| Errno::EINVAL)?);
+            files.push(file);
+        }
+        let arguments: Vec<&CStr> =
+            std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
+        spawn::spawn_image(image.program(), &arguments, &files)?;
+        // Now only the helper has these: its end is noticed.
+        drop((theirs, leash));
+
+        let mut hello = [0; HELLO_LEN];
+        wait(socket.as_fd(), deadline)?;
+        let received = fdpass::receive(socket.as_fd(), &mut hello, &mut [])?;
+        let bytes = received.and_then(|len| hello.get(..len)).unwrap_or_default();
+        match Hello::decode(bytes).map_err(|_| StartError::System(Errno::EPROTO))? {
+            Hello::Ready => Ok(Self { socket, _leash: server_leash }),
+            Hello::Failed { step, errno } => Err(StartError::Refused(step, Errno::from_raw(errno))),
+        }
+    }
+
+    /// Has the agent carry out `request` on `file`. Data that it replies goes to `data`, whose
+    /// length is the most that it may reply, and the most that the result may be if there's any.
+    ///
+    /// The inner error is the system call's own errno. `deadline` in monotonic ns.
+    pub(super) fn request(
+        &self,
+        request: &Request<'_>,
+        file: BorrowedFd<'_>,
+        data: &mut [u8],
+        deadline: u64,
+    ) -> Result<Result<usize, Errno>, Failure> {
+        let socket = self.socket.as_fd();
+        match fdpass::send_with_file(socket, &request.header(deadline), request.payload(), file) {
+            Ok(()) => (),
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ENOTCONN) => {
+                return Err(Failure::NeverReached);
+            }
+            Err(_) => return Err(Failure::Broken),
+        }
+        look_out(socket);
+        wait(socket, deadline).map_err(|_| Failure::Broken)?;
+        let mut header = [0; REPLY_HEADER];
+        let len = match fdpass::receive(socket, &mut header, data) {
+            Ok(Some(0)) => return Err(Failure::Died),
+            Ok(Some(len)) => len,
+            // The kernel reports that the socket was closed with something unread in it: the
+            // request, which is all that was under way.
+            Err(Errno::ECONNRESET) => return Err(Failure::NeverReached),
+            Ok(None) | Err(_) => return Err(Failure::Broken),
+        };
+        let data_len = len.checked_sub(REPLY_HEADER).ok_or(Failure::Broken)?;
+        check_reply(request, header, data_len).ok_or(Failure::Broken)
+    }
+}
+
+/// What the reply says, if an honest agent could say it.
+fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usize) -> Option<Result<usize, Errno>> {
+    let (result, announced) = decode_reply(header);
+    if announced as usize != data_len {
+        return None;
+    }
+    let Ok(done) = usize::try_from(result) else {
+        let legal = data_len == 0 && result >= -MAX_ERRNO;
+        return legal.then(|| Err(errno(-result)));
+    };
+    let legal = match *request {
+        Request::Read { len, .. } => done == data_len && done <= len as usize,
+        Request::Write { data, .. } => data_len == 0 && done <= data.len(),
+        Request::Name { .. } => data_len == 0 && done == 0,
+    };
+    legal.then_some(Ok(done))
+}
+
+/// The errno with this number; EIO if it has no name (the kernel's internal ones).
+fn errno(number: i32) -> Errno {
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => Errno::EIO,
+        known => known,
+    }
+}
+
+/// As much as one request may ask for of a buffer of this length.
+pub(super) fn read_len(buffer: usize) -> usize {
+    buffer.min(MAX_READ)
+}
+
+/// The end of a span of time that starts now, in monotonic ns.
+pub(super) fn deadline_in(time: Duration) -> u64 {
+    monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Watches for a reply, up to [`LOOK_OUT`], without going to sleep. To the caller it makes no
+/// difference whether one came.
+fn look_out(socket: BorrowedFd<'_>) {
+    let end = deadline_in(LOOK_OUT);
+    while monotonic_ns() < end {
+        let mut watched = [PollFd::new(socket, PollFlags::POLLIN)];
+        if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
+            return;
+        }
+        // If the agent waits for this CPU, it's its turn now.
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until there's something to receive, the end of the connection included.
+///
+/// # Errors
+/// ETIMEDOUT after the deadline.
+fn wait(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
+    loop {
+        let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
+        // Rounded up, so that the last part of a millisecond isn't spent in a busy loop.
+        let left = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
+        match poll(&mut waited, PollTimeout::from(left)) {
+            Ok(0) => return Err(Errno::ETIMEDOUT),
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Why an agent didn't start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("{0}")]
+    System(#[from] Errno),
+    #[error("mount-helper failed at {0:?}: {1}")]
+    Refused(Step, Errno),
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

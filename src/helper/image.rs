@@ -1,0 +1,179 @@
+//! What agents are made from: a program that they can't change, and namespaces with nothing in
+//! them.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Error};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use mount_helper::agent::Namespace;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, chroot, gettid, pivot_root};
+
+/// Where the tmpfs are mounted, in a mount namespace of their own: a directory that is there for
+/// sure, because nothing works without /proc.
+const SCRATCH: &str = "/proc";
+
+/// The program image that agents are executed from, and the namespaces that they share.
+///
+/// A container that may ptrace an agent can open /proc/AGENT/exe, and would change the program of
+/// every later agent if it could write to it (CVE-2019-5736). So the image is a copy, alone on a
+/// tmpfs whose superblock is read-only: opening it for writing is EROFS, as are chmod and the
+/// like. Nobody can make it writable again, for the tmpfs is mounted nowhere. (A sealed memfd, the
+/// usual way, is absent before Linux 3.17 and is the weaker one: it can be opened for writing,
+/// which keeps everybody from executing it, ETXTBSY, and its mode can be changed.)
+///
+/// The namespaces (mnt, net, ipc, uts) are made once and joined by every agent: making them costs
+/// a millisecond or more each time, a mount namespace more with each mount of the host; joining
+/// costs microseconds. What the agents share by them is an empty read-only tmpfs.
+#[derive(Debug)]
+pub struct HelperImage {
+    program: OwnedFd,
+    namespaces: Vec<(Namespace, OwnedFd)>,
+}
+
+impl HelperImage {
+    /// Makes the image from the program that runs now, which must be vcgroupfs.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN, ENOMEM; those of reading the program.
+    pub fn new() -> io::Result<Self> {
+        Self::from_program(Path::new("/proc/self/exe"))
+    }
+
+    /// Makes the image from another file, as tests need it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_program(program: &Path) -> io::Result<Self> {
+        let source = File::open(program)?;
+        // A thread may leave the mount namespace of its process for a new one, and takes nothing
+        // with it when it ends: what it made lives on by the descriptors it returns.
+        std::thread::Builder::new()
+            .name("image".to_owned())
+            .spawn(move || build(source))?
+            .join()
+            .map_err(|_| Error::other("the thread that makes the helper's image panicked"))?
+    }
+
+    /// The program, to be executed.
+    pub(super) fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    /// The empty namespaces; `mnt` is always among them.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (Namespace, BorrowedFd<'_>)> {
+        self.namespaces.iter().map(|(kind, file)| (*kind, file.as_fd()))
+    }
+}
+
+/// Runs in a thread of its own, which ends with it.
+fn build(source: File) -> io::Result<HelperImage> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let mut kinds = vec![Namespace::Mnt];
+    for kind in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
+        match unshare(kind.flag()) {
+            Ok(()) => kinds.push(kind),
+            // A kernel built without this kind: then there's nothing to keep apart. Or the
+            // administrator allows none (a limit since Linux 4.9, where the agents' seccomp filter,
+            // which has no sockets and no SysV IPC, can't be got around either).
+            Err(Errno::EINVAL | Errno::ENOSPC) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Before Linux 3.17 only the longer way, which is wrong if /proc is another pid namespace's.
+    let own = match Path::new("/proc/thread-self").try_exists()? {
+        true => "/proc/thread-self/ns".to_owned(),
+        false => format!("/proc/self/task/{}/ns", gettid()),
+    };
+    let namespaces = kinds
+        .into_iter()
+        .map(|kind| Ok((kind, File::open(format!("{own}/{}", kind.word()))?.into())))
+        .collect::<io::Result<Vec<_>>>()?;
+    // Nothing of what follows may propagate to the host.
+    mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
+    let program = copy_program(source)?;
+    enter_empty_root(|| pivot_root(".", "."))?;
+    Ok(HelperImage { program, namespaces })
+}
+
+/// Copies `source` to a tmpfs of its own, and returns the copy once that's read-only.
+fn copy_program(mut source: File) -> io::Result<OwnedFd> {
+    // Exactly as large as needed would do; the slack is for how tmpfs counts directories.
+    let size = source.metadata()?.len().saturating_add(256 * 1024);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = format!("size={size},mode=0755");
+    mount(Some("tmpfs"), SCRATCH, Some("tmpfs"), flags, Some(options.as_str()))?;
+    let path = format!("{SCRATCH}/{}", mount_helper::PROGRAM_NAME.to_string_lossy());
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.set_permissions(Permissions::from_mode(0o555))?;
+    drop(copy);
+    // Without MS_BIND this is the superblock, not only this mount of it.
+    let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none(), SCRATCH, none(), read_only, none())?;
+    let program = File::open(&path)?;
+    umount2(SCRATCH, MntFlags::MNT_DETACH)?;
+    Ok(program.into())
+}
+
+/// Makes an empty read-only tmpfs the root of the calling thread's mount namespace, and takes
+/// everything else out of it. `pivot` is pivot_root(".", "."), a parameter for the test's sake.
+fn enter_empty_root(pivot: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = Some("size=4k,nr_inodes=2,mode=0555");
+    mount(Some("vcgroupfs"), SCRATCH, Some("tmpfs"), flags, options)?;
+    let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none(), SCRATCH, none(), read_only, none())?;
+    chdir(SCRATCH)?;
+    match pivot() {
+        Ok(()) => {
+            // The old root lies on top of the new one now, and "." is the old one.
+            umount2(".", MntFlags::MNT_DETACH)?;
+        }
+        // The host runs from its initramfs, which can't be pivoted away: covered, then. Whoever
+        // joins the namespace starts at the topmost mount, and uncovering takes CAP_SYS_ADMIN.
+        Err(Errno::EINVAL) => {
+            mount(Some("."), "/", none(), MsFlags::MS_MOVE, none())?;
+            chroot(".")?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    chdir("/")?;
+    Ok(())
+}
+
+fn none() -> Option<&'static str> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_root_also_where_pivoting_is_impossible() {
+        if !nix::unistd::geteuid().is_root() {
+            assert_ne!(std::env::var("VCGROUPFS_REQUIRE").as_deref(), Ok("all"), "needs root");
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        for pivoting in [true, false] {
+            let listing = std::thread::spawn(move || {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
+                enter_empty_root(|| if pivoting { pivot_root(".", ".") } else { Err(Errno::EINVAL) })?;
+                assert_eq!(std::env::current_dir()?, Path::new("/"));
+                let written = File::create("/x").map(drop).map_err(|error| error.raw_os_error());
+                assert_eq!(written, Err(Some(Errno::EROFS as i32)));
+                Ok::<_, Error>(std::fs::read_dir("/..")?.count())
+            })
+            .join()
+            .unwrap();
+            assert_eq!(listing.unwrap(), 0, "pivoting: {pivoting}");
+        }
+    }
+}

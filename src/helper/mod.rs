@@ -1,0 +1,21 @@
+//! The server's side of mount-helper: what has to happen inside a container's pid namespace.
+//!
+//! The kernel translates pid numbers for the process that makes the system call. So the server
+//! passes a descriptor that *it* opened to an agent in the caller's [`PidNamespace`], which reads
+//! or writes it there ([`AgentPool`]). Agents run [`HelperImage`]'s program and are the
+//! container's to kill, to stop and perhaps to take over: whatever one answers is checked, and
+//! the worst that it can do is to fail its own container's requests, in bounded time.
+//!
+//! # SIGCHLD
+//! Agents are children of this process that nobody waits for. A program that uses this module must
+//! set SIGCHLD to be ignored (`SIG_IGN`), so that the kernel reaps them: as zombies they would pile
+//! up, and keep the init of their container from ending.
+
+mod connection;
+mod image;
+mod namespace;
+mod pool;
+
+pub use image::HelperImage;
+pub use namespace::PidNamespace;
+pub use pool::{AgentPool, MAX_AGENTS};

@@ -1,0 +1,49 @@
+//! Pid namespaces as things to hold.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+
+/// A pid namespace, held open: while this exists, its id can't become another's.
+#[derive(Debug)]
+pub struct PidNamespace {
+    file: OwnedFd,
+    id: (u64, u64),
+}
+
+impl PidNamespace {
+    /// The namespace that thread `tid` (a number in the server's pid namespace) is in.
+    ///
+    /// # Errors
+    /// NotFound or ESRCH if there's no such thread, EACCES if it may not be inspected.
+    pub fn open(tid: i32) -> io::Result<Self> {
+        Self::from_path(&format!("/proc/{tid}/ns/pid"))
+    }
+
+    /// The server's own.
+    ///
+    /// # Errors
+    /// Those of opening a file in /proc.
+    pub fn own() -> io::Result<Self> {
+        Self::from_path("/proc/self/ns/pid")
+    }
+
+    /// What tells it from all others that exist: device and inode number of its file.
+    #[must_use]
+    pub fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    fn from_path(path: &str) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into() })
+    }
+}
+
+impl AsFd for PidNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

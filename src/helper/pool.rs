@@ -1,0 +1,268 @@
+//! All the agents of a server.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mount_helper::clock::monotonic_ns;
+use mount_helper::request::{MAX_WRITE, Request};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::pipe2;
+use parking_lot::Mutex;
+
+use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
+use super::{HelperImage, PidNamespace};
+use crate::sys::fowner;
+
+/// Most agents at a time. Containers that come later replace the least recently used idle one.
+pub const MAX_AGENTS: usize = 64;
+
+/// After this time an agent has ended by itself, and what the server keeps of it is dropped.
+const STALE: Duration = Duration::from_secs(2);
+
+/// How often a number is looked up anew that changes its process meanwhile.
+const NAME_ATTEMPTS: usize = 3;
+
+/// One agent per pid namespace, started on demand.
+///
+/// Requests in one namespace are carried out one after the other, those in different ones don't
+/// wait for each other. A request takes at most about four seconds: two for its turn, two
+/// for the agent, a second one included. It may fail with EIO when the container stops or kills the agent in the
+/// middle of it; the next one gets a new agent. Everything else that a request returns is the
+/// system call's own result.
+#[derive(Debug)]
+pub struct AgentPool {
+    image: HelperImage,
+    slots: Slots,
+}
+
+/// The agents by their namespaces' ids.
+///
+/// Lock order: this one's, briefly and never with a slot's held or across I/O; then one slot's.
+#[derive(Debug, Default)]
+struct Slots(Mutex<HashMap<(u64, u64), Arc<Slot>>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held during a request: an agent does one thing at a time.
+    connection: Mutex<Option<Connection>>,
+    /// When it was last asked for, in monotonic ns.
+    used: AtomicU64,
+}
+
+/// What a request may do when the agent died in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It changes nothing: once more.
+    Safe,
+    /// It may have been carried out.
+    Never,
+}
+
+impl AgentPool {
+    /// A pool without agents.
+    #[must_use]
+    pub fn new(image: HelperImage) -> Self {
+        Self { image, slots: Slots::default() }
+    }
+
+    /// pread(2) by a process in `ns`: pid lists show its numbers. As with pread, fewer bytes than
+    /// `buf` holds don't mean the end of the file, only 0 does; never more than 64 KiB at once.
+    ///
+    /// A pid list that is continued at an offset is continued with the numbers of the namespace
+    /// that began it: a descriptor is for one namespace.
+    ///
+    /// # Errors
+    /// The system call's; EACCES if `ns` can't be entered, EIO if there's no answer, EAGAIN if there
+    /// are too many namespaces or requests at once.
+    pub fn read(&self, ns: &PidNamespace, file: BorrowedFd<'_>, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        if i64::try_from(offset).is_err() {
+            return Err(Errno::EINVAL);
+        }
+        let len = read_len(buf.len());
+        let buf = buf.get_mut(..len).ok_or(Errno::EINVAL)?;
+        let len = u32::try_from(len).map_err(|_| Errno::EINVAL)?;
+        self.request(ns, &Request::Read { offset, len }, file, buf, Repeat::Safe)
+    }
+
+    /// One write(2) at offset 0 by a process in `ns`, as uid 0 and without capabilities: a number
+    /// is a process of that namespace, `0` is the *agent* (so the caller's own number is to be
+    /// written instead). With `nice`, CAP_SYS_NICE is effective in the writer, which is what a
+    /// caller that has it gets past cpuset's check with.
+    ///
+    /// # Errors
+    /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
+    /// After EIO the write may or may not have been done; it's never done twice.
+    pub fn write(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], nice: bool) -> Result<usize, Errno> {
+        if data.len() > MAX_WRITE {
+            return Err(Errno::E2BIG);
+        }
+        self.request(ns, &Request::Write { nice, data }, file, &mut [], Repeat::Never)
+    }
+
+    /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
+    /// server's own /proc. Files opened relative to it are this process's or, once it has ended,
+    /// fail with ENOENT or ESRCH; they're never another's.
+    ///
+    /// That it *is* this process is proven by the first file that opens and reads relative to the
+    /// directory, and not before: the process may have ended, and its host number been given
+    /// away, between finding the number and opening the directory. But the number is found once
+    /// more afterwards, so a directory that still works then names the process that has it.
+    ///
+    /// # Errors
+    /// ENOENT if there's no such process there; otherwise those of [`Self::read`].
+    pub fn open_proc(&self, ns: &PidNamespace, number: i32) -> Result<OwnedFd, Errno> {
+        if number <= 0 {
+            return Err(Errno::ENOENT);
+        }
+        let mut host = self.host_number(ns, number)?;
+        for _ in 0..NAME_ATTEMPTS {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let directory = open(format!("/proc/{host}").as_str(), flags, Mode::empty());
+            let again = self.host_number(ns, number)?;
+            if again == host {
+                return directory;
+            }
+            host = again;
+        }
+        Err(Errno::ENOENT)
+    }
+
+    /// The number, in the server's pid namespace, of the thread that has `number` in `ns`.
+    fn host_number(&self, ns: &PidNamespace, number: i32) -> Result<i32, Errno> {
+        // Any file does, but it must be new: an owner left over from before would be an answer.
+        let (file, _) = pipe2(OFlag::O_CLOEXEC)?;
+        let request = Request::Name { number };
+        match self.request(ns, &request, file.as_fd(), &mut [], Repeat::Safe) {
+            Ok(_) => (),
+            Err(Errno::ESRCH) => return Err(Errno::ENOENT),
+            Err(error) => return Err(error),
+        }
+        match fowner::file_owner(file.as_fd())? {
+            host if host > 0 => Ok(host),
+            // It has ended already.
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
+    fn request(
+        &self,
+        ns: &PidNamespace,
+        request: &Request<'_>,
+        file: BorrowedFd<'_>,
+        data: &mut [u8],
+        repeat: Repeat,
+    ) -> Result<usize, Errno> {
+        let slot = self.slots.get(ns.id(), monotonic_ns())?;
+        let mut guard = slot.connection.try_lock_for(DEADLINE).ok_or(Errno::EAGAIN)?;
+        let deadline = deadline_in(DEADLINE);
+        for attempt in 0..2 {
+            let connection = match guard.take() {
+                Some(connection) => connection,
+                None => Connection::start(&self.image, ns, deadline)?,
+            };
+            match connection.request(request, file, data, deadline) {
+                Ok(result) => {
+                    *guard = Some(connection);
+                    return result;
+                }
+                // Mostly an agent that had just ended of idleness.
+                Err(Failure::NeverReached) if attempt == 0 => (),
+                Err(Failure::Died) if attempt == 0 && repeat == Repeat::Safe => (),
+                Err(failure) => {
+                    tracing::warn!(namespace = ?ns.id(), ?failure, "a pid-namespace agent failed");
+                    return Err(Errno::EIO);
+                }
+            }
+        }
+        Err(Errno::EIO)
+    }
+}
+
+impl Slots {
+    /// The namespace's slot, made when there's none. Others that nobody has used for long are
+    /// dropped on that occasion. `now` in monotonic ns.
+    ///
+    /// # Errors
+    /// EAGAIN if there are [`MAX_AGENTS`], all in use.
+    fn get(&self, id: (u64, u64), now: u64) -> Result<Arc<Slot>, Errno> {
+        // What goes is dropped when the lock is not held any more: closing takes its time.
+        let mut gone = Vec::new();
+        let mut slots = self.0.lock();
+        if let Some(slot) = slots.get(&id) {
+            slot.used.store(now, Ordering::Relaxed);
+            return Ok(Arc::clone(slot));
+        }
+        gone.extend(slots.extract_if(|_, slot| is_idle(slot) && age(slot, now) >= STALE));
+        if slots.len() >= MAX_AGENTS {
+            let oldest = slots
+                .iter()
+                .filter(|(_, slot)| is_idle(slot))
+                .max_by_key(|(_, slot)| age(slot, now))
+                .map(|(id, _)| *id)
+                .ok_or(Errno::EAGAIN)?;
+            gone.extend(slots.remove_entry(&oldest));
+        }
+        let slot = Arc::new(Slot { used: AtomicU64::new(now), ..Slot::default() });
+        slots.insert(id, Arc::clone(&slot));
+        drop(slots);
+        drop(gone);
+        Ok(slot)
+    }
+}
+
+/// Whether no request uses it. The map holds one reference, and gives out others only under the
+/// lock that the caller has.
+fn is_idle(slot: &Arc<Slot>) -> bool {
+    Arc::strong_count(slot) == 1
+}
+
+fn age(slot: &Slot, now: u64) -> Duration {
+    Duration::from_nanos(now.saturating_sub(slot.used.load(Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn ids(slots: &Slots) -> Vec<u64> {
+        let mut ids: Vec<u64> = slots.0.lock().keys().map(|(_, ino)| *ino).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn the_least_recently_used_idle_agent_goes_first() {
+        let slots = Slots::default();
+        let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), id).unwrap()).collect();
+        assert_eq!(slots.get((0, 64), 100).err(), Some(Errno::EAGAIN));
+        assert!(slots.get((0, 63), 100).is_ok(), "one that exists is always to be had");
+        // 5 and 7 become idle; 5 has been used again since.
+        drop(busy.remove(7));
+        drop(busy.remove(5));
+        slots.get((0, 5), 101).unwrap();
+        slots.get((0, 64), 102).unwrap();
+        let expected: Vec<u64> = (0..65).filter(|id| *id != 7).collect();
+        assert_eq!(ids(&slots), expected);
+    }
+
+    #[test]
+    fn what_is_long_unused_goes_when_something_new_comes() {
+        let slots = Slots::default();
+        let busy = slots.get((0, 1), 0).unwrap();
+        slots.get((0, 2), 0).unwrap();
+        slots.get((0, 3), 2 * SECOND).unwrap();
+        assert_eq!(ids(&slots), [1, 3], "2 was idle for two seconds");
+        drop(busy);
+        slots.get((0, 3), 9 * SECOND).unwrap();
+        assert_eq!(ids(&slots), [1, 3], "nothing new came");
+        slots.get((1, 3), 9 * SECOND).unwrap();
+        assert_eq!(ids(&slots), [3, 3]);
+    }
+}

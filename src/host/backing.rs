@@ -1,0 +1,400 @@
+//! The backing cgroupfs: every object is reached from a held directory descriptor, by its kernfs id or by single names that are never
+//! followed through a symlink or onto another filesystem.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::discover::{HostCgroups, HostHierarchy};
+use super::process::Processes;
+use crate::fs::host::{
+    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, Statistics, Time,
+};
+use crate::helper::AgentPool;
+use crate::sys::credentials::{Rights, assume};
+use crate::sys::{handle, xattr};
+use crate::view::{Node, View};
+
+/// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+const ALL_CAPABILITIES: u64 = u64::MAX;
+
+/// An open backing file.
+#[derive(Debug)]
+pub struct BackingFile {
+    fd: OwnedFd,
+}
+
+/// The host's cgroupfs and processes behind a view.
+#[derive(Debug)]
+pub struct RealHost {
+    view: Arc<View>,
+    cgroups: HostCgroups,
+    pub(super) processes: Processes,
+}
+
+impl RealHost {
+    /// The host behind `view`, whose hierarchies are those of `cgroups`, in that order. Without agents nothing can be asked about the
+    /// processes of another pid namespace.
+    ///
+    /// # Errors
+    /// When the server's own namespaces can't be read.
+    pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
+        let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
+        Ok(Self { view, cgroups, processes: Processes::new(kinds, agents)? })
+    }
+
+    fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
+        let index = node.position().hierarchy.ok_or(Errno::ENOENT)?;
+        self.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
+    }
+
+    /// A descriptor (`O_PATH`) of a node's backing object.
+    fn object(&self, node: &Node) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(node)?;
+        if hierarchy.has_handles() && node.inode() != 0 {
+            return by_id(hierarchy, node.inode(), libc::O_PATH);
+        }
+        let (_, path) = self.view.backing_path(node).ok_or(Errno::ENOENT)?;
+        let object = walk(hierarchy, &path)?;
+        // What the path leads to now may be another cgroup of the same name.
+        if node.inode() != 0 && fstat(&object)?.st_ino != node.inode() {
+            return Err(Errno::ENOENT);
+        }
+        Ok(object)
+    }
+}
+
+fn by_id(hierarchy: &HostHierarchy, inode: u64, flags: i32) -> Answer<OwnedFd> {
+    handle::open_kernfs_id(hierarchy.root(), inode, flags).map_err(|error| {
+        match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
+            // The VFS answers ENOENT for a name whose object is gone.
+            Errno::ESTALE => Errno::ENOENT,
+            errno => errno,
+        }
+    })
+}
+
+/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
+/// doesn't exist here: this is openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel.
+pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    for name in names {
+        at = openat(&at, single(name)?, flags, Mode::empty())?;
+        if fstat(&at)?.st_dev != hierarchy.device() {
+            return Err(Errno::ENOENT);
+        }
+    }
+    Ok(at)
+}
+
+/// A name, if it can only mean an entry of the directory that it's looked up in.
+fn single(name: &OsStr) -> Answer<&OsStr> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+        return Err(Errno::ENOENT);
+    }
+    Ok(name)
+}
+
+/// The path of a descriptor: it leads to the very object, whatever has become of its names.
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn c_path_of(fd: &OwnedFd) -> Answer<CString> {
+    CString::new(path_of(fd)).map_err(|_| Errno::EINVAL)
+}
+
+fn c_name(name: &OsStr) -> Answer<CString> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn attributes(stat: &FileStat) -> Attributes {
+    let time = |seconds: i64, nanoseconds: i64| {
+        let since = Duration::new(seconds.unsigned_abs(), u32::try_from(nanoseconds).unwrap_or(0));
+        let time = if seconds >= 0 { UNIX_EPOCH.checked_add(since) } else { UNIX_EPOCH.checked_sub(since) };
+        time.unwrap_or(UNIX_EPOCH)
+    };
+    Attributes {
+        inode: stat.st_ino,
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        block_size: u32::try_from(stat.st_blksize).unwrap_or(4096),
+        times: [
+            time(stat.st_atime, stat.st_atime_nsec),
+            time(stat.st_mtime, stat.st_mtime_nsec),
+            time(stat.st_ctime, stat.st_ctime_nsec),
+        ],
+    }
+}
+
+/// Runs `action` so that what it makes belongs to `owner`, with the server's capabilities: whether the caller may do it, the kernel has
+/// asked before the request came (`default_permissions`).
+fn owned_by<T>(owner: Owner, action: impl FnOnce() -> Answer<T>) -> Answer<T> {
+    if owner.uid == 0 && owner.gid == 0 {
+        return action();
+    }
+    let rights = Rights { uid: owner.uid, gid: owner.gid, groups: &[], capabilities: ALL_CAPABILITIES };
+    let _assumed = assume(&rights).map_err(errno)?;
+    action()
+}
+
+fn open_flags(mode: OpenMode) -> OFlag {
+    let access = match (mode.read, mode.write) {
+        (true, true) => OFlag::O_RDWR,
+        (false, true) => OFlag::O_WRONLY,
+        (_, false) => OFlag::O_RDONLY,
+    };
+    let truncate = if mode.truncate && mode.write { OFlag::O_TRUNC } else { OFlag::empty() };
+    access | truncate | OFlag::O_CLOEXEC | OFlag::O_NOCTTY
+}
+
+/// Opens a file with the opener's own rights, by which the kernel judges what is written to it (`of->file->f_cred`).
+fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<BackingFile> {
+    let path = path_of(object);
+    let open = |capabilities| {
+        let Owner { uid, gid } = opener.owner;
+        let _assumed = assume(&Rights { uid, gid, groups: &opener.groups, capabilities }).map_err(errno)?;
+        nix::fcntl::open(path.as_str(), flags, Mode::empty())
+    };
+    if opener.id_maps.is_none() {
+        return Ok(BackingFile { fd: open(opener.capabilities)? });
+    }
+    // Its capabilities don't count towards the host's objects, but for this one, which psi_write takes in any user namespace.
+    let own = opener.capabilities & CAP_SYS_RESOURCE;
+    match open(own) {
+        Ok(fd) => Ok(BackingFile { fd }),
+        // The kernel has let the request come, so it's a capability over a mapped owner that opens the file.
+        Err(Errno::EACCES) => Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? }),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl Host for RealHost {
+    type File = BackingFile;
+    type Process = OwnedFd;
+
+    fn attributes(&self, node: &Node) -> Answer<Attributes> {
+        Ok(attributes(&fstat(self.object(node)?)?))
+    }
+
+    fn file_attributes(&self, file: &BackingFile) -> Answer<Attributes> {
+        Ok(attributes(&fstat(&file.fd)?))
+    }
+
+    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+        let hierarchy = self.hierarchy(directory)?;
+        let stat = fstatat(self.object(directory)?, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);
+        if stat.st_dev != hierarchy.device() || !is_shown {
+            return Err(Errno::ENOENT);
+        }
+        Ok(attributes(&stat))
+    }
+
+    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+        let object = self.object(directory)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut listing = nix::dir::Dir::from_fd(openat(&object, ".", flags, Mode::empty())?)?;
+        let mut entries = Vec::new();
+        for entry in listing.iter() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let is_directory = match entry.file_type() {
+                Some(kind) => kind == nix::dir::Type::Directory,
+                None => match self.child(directory, name) {
+                    Ok(attributes) => attributes.is_directory(),
+                    Err(_) => continue,
+                },
+            };
+            entries.push(BackingEntry { name: name.to_os_string(), inode: entry.ino(), is_directory });
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
+        let flags = open_flags(mode);
+        let hierarchy = self.hierarchy(file)?;
+        match opener {
+            Some(opener) if mode.write => open_as(&self.object(file)?, flags, opener),
+            _ if hierarchy.has_handles() && file.inode() != 0 => {
+                let fd = by_id(hierarchy, file.inode(), flags.bits())?;
+                Ok(BackingFile { fd })
+            }
+            _ => {
+                let object = self.object(file)?;
+                let fd = nix::fcntl::open(path_of(&object).as_str(), flags, Mode::empty())?;
+                Ok(BackingFile { fd })
+            }
+        }
+    }
+
+    fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        nix::sys::uio::pread(&file.fd, buffer, i64::try_from(offset).map_err(|_| Errno::EINVAL)?)
+    }
+
+    fn write(&self, file: &BackingFile, data: &[u8], writer: Owner) -> Answer<usize> {
+        owned_by(writer, || nix::sys::uio::pwrite(&file.fd, data, 0))
+    }
+
+    fn sync(&self, file: &BackingFile) -> Answer<()> {
+        nix::unistd::fsync(&file.fd)
+    }
+
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()> {
+        let above = self.object(directory)?;
+        owned_by(owner, || mkdirat(&above, single(name)?, Mode::from_bits_truncate(mode)))
+    }
+
+    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
+        unlinkat(self.object(directory)?, single(name)?, UnlinkatFlags::RemoveDir)
+    }
+
+    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()> {
+        nix::fcntl::renameat(self.object(from)?, single(name)?, self.object(to)?, single(new_name)?)
+    }
+
+    fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
+        let object = self.object(node)?;
+        let path = path_of(&object);
+        if let Some(mode) = changes.mode {
+            let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
+            std::fs::set_permissions(&path, permissions).map_err(errno)?;
+        }
+        if changes.uid.is_some() || changes.gid.is_some() {
+            std::os::unix::fs::chown(&path, changes.uid, changes.gid).map_err(errno)?;
+        }
+        if changes.access.is_some() || changes.modification.is_some() {
+            let [access, modification] = [changes.access, changes.modification].map(time_spec);
+            utimensat(nix::fcntl::AT_FDCWD, path.as_str(), &access, &modification, UtimensatFlags::FollowSymlink)?;
+        }
+        Ok(())
+    }
+
+    fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
+        xattr::get(&c_path_of(&self.object(node)?)?, &c_name(name)?).map_err(errno)
+    }
+
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
+        let path = c_path_of(&self.object(node)?)?;
+        // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
+        let capabilities = if reader.id_maps.is_none() { reader.capabilities } else { 0 };
+        let Owner { uid, gid } = reader.owner;
+        let _assumed = assume(&Rights { uid, gid, groups: &reader.groups, capabilities }).map_err(errno)?;
+        xattr::list(&path).map_err(errno)
+    }
+
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Answer<()> {
+        xattr::set(&c_path_of(&self.object(node)?)?, &c_name(name)?, value, flags).map_err(errno)
+    }
+
+    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()> {
+        xattr::remove(&c_path_of(&self.object(node)?)?, &c_name(name)?).map_err(errno)
+    }
+
+    fn statistics(&self, hierarchy: usize) -> Answer<Statistics> {
+        let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+        let statistics = nix::sys::statfs::fstatfs(hierarchy.root())?;
+        Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })
+    }
+
+    fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+        self.processes.credentials(caller)
+    }
+
+    fn process_id(&self, caller: &Caller) -> i32 {
+        self.processes.process_id(caller)
+    }
+
+    fn read_members(&self, caller: &Caller, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        match self.processes.agent_namespace(caller)? {
+            None => self.read(file, offset, buffer),
+            Some(namespace) => self.processes.agents()?.read(&namespace, file.fd.as_fd(), offset, buffer),
+        }
+    }
+
+    fn pin_caller(&self, caller: &Caller) -> Answer<OwnedFd> {
+        self.processes.pin_own(caller.tid)
+    }
+
+    fn pin(&self, caller: &Caller, number: i32) -> Answer<OwnedFd> {
+        self.processes.pin(caller, number)
+    }
+
+    fn places(
+        &self,
+        process: &OwnedFd,
+        hierarchy: usize,
+        whole_process: bool,
+    ) -> Answer<Vec<crate::cgroup::membership::Place>> {
+        self.processes.places(process, hierarchy, whole_process)
+    }
+
+    fn users(&self, process: &OwnedFd) -> Answer<[u32; 2]> {
+        super::process::users(process)
+    }
+
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {
+        let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+        let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();
+        Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
+    }
+
+    fn migrate_caller(&self, caller: &Caller, file: &BackingFile) -> Answer<()> {
+        nix::sys::uio::pwrite(&file.fd, caller.tid.to_string().as_bytes(), 0).map(drop)
+    }
+
+    fn migrate(&self, caller: &Caller, file: &BackingFile, number: i32, nice: bool) -> Answer<()> {
+        let text = number.to_string();
+        match self.processes.agent_namespace(caller)? {
+            None => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
+            Some(namespace) => {
+                self.processes.agents()?.write(&namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
+            }
+        }
+    }
+}
+
+fn time_spec(time: Option<Time>) -> TimeSpec {
+    match time {
+        None => TimeSpec::UTIME_OMIT,
+        Some(Time::Now) => TimeSpec::UTIME_NOW,
+        Some(Time::At(time)) => time_since_epoch(time),
+    }
+}
+
+fn time_since_epoch(time: SystemTime) -> TimeSpec {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => TimeSpec::from_duration(since),
+        Err(before) => {
+            let before = before.duration();
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => TimeSpec::new(-seconds, 0),
+                nanoseconds => TimeSpec::new(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
+            }
+        }
+    }
+}

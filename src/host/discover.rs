@@ -1,0 +1,215 @@
+//! Which hierarchies the host has, and where: from mountinfo alone, never from fixed paths.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use nix::sys::statfs::{FsType, fstatfs};
+
+use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, mountinfo, parse_mountinfo};
+use crate::sys::handle;
+
+/// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, linux/magic.h.
+const CGROUP_MAGIC: u64 = 0x0027_e0eb;
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// A hierarchy of the host, held open.
+#[derive(Debug)]
+pub struct HostHierarchy {
+    /// Which one.
+    pub kind: HierarchyKind,
+    /// Where it's mounted.
+    pub mount_point: PathBuf,
+    /// The name of its directory in a view.
+    pub directory: OsString,
+    /// The symlinks to that directory, one per co-mounted controller.
+    pub links: Vec<OsString>,
+    root: OwnedFd,
+    device: u64,
+    has_handles: bool,
+}
+
+impl HostHierarchy {
+    /// Its root directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// `st_dev` of everything in it.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Whether its objects can be opened by their kernfs ids (Linux 5.5, with CAP_DAC_READ_SEARCH).
+    pub fn has_handles(&self) -> bool {
+        self.has_handles
+    }
+}
+
+/// The host's hierarchies.
+#[derive(Debug)]
+pub struct HostCgroups {
+    /// Which of legacy, hybrid, unified.
+    pub setup: Setup,
+    /// cgroup2 first, if there is one.
+    pub hierarchies: Vec<HostHierarchy>,
+}
+
+/// Why the host's hierarchies couldn't be found.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    /// mountinfo can't be read.
+    #[error("can't read /proc/self/mountinfo: {0} (is /proc mounted?)")]
+    MountInfo(#[source] io::Error),
+    /// There is none.
+    #[error(
+        "no cgroup hierarchy is mounted here with its root: mount one, for example: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    )]
+    NoHierarchy,
+}
+
+/// Finds the host's hierarchies. One that isn't mounted, or only in part, appears nowhere.
+///
+/// # Errors
+/// See [`DiscoverError`].
+pub fn discover() -> Result<HostCgroups, DiscoverError> {
+    let text = std::fs::read("/proc/self/mountinfo").map_err(DiscoverError::MountInfo)?;
+    let mut hierarchies: Vec<HostHierarchy> = Vec::new();
+    for (kind, mounts) in candidates(&parse_mountinfo(&text)) {
+        let opened = mounts.iter().find_map(|mount| open(&kind, mount));
+        match opened {
+            Some(hierarchy) => hierarchies.push(hierarchy),
+            None => tracing::debug!(%kind, "no mount of this hierarchy shows its root"),
+        }
+    }
+    name_apart(&mut hierarchies);
+    let setup = Setup::of(hierarchies.iter().map(|hierarchy| &hierarchy.kind)).ok_or(DiscoverError::NoHierarchy)?;
+    Ok(HostCgroups { setup, hierarchies })
+}
+
+/// The mounts of each hierarchy that show its root: cgroup2 first, then in the order of mountinfo; of each hierarchy those under
+/// `/sys/fs/cgroup` first, where clients expect them.
+fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
+    let mut found: Vec<(HierarchyKind, Vec<&MountEntry>)> = Vec::new();
+    for mount in mounts.iter().filter(|mount| mount.root == "/") {
+        let Some(kind) = mount.hierarchy() else { continue };
+        match found.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, mounts)) => mounts.push(mount),
+            None => found.push((kind, vec![mount])),
+        }
+    }
+    for (_, mounts) in &mut found {
+        mounts.sort_by_key(|mount| !std::path::Path::new(&mount.mount_point).starts_with("/sys/fs/cgroup"));
+    }
+    found.sort_by_key(|(kind, _)| *kind != HierarchyKind::Unified);
+    found
+}
+
+/// Opens a mount point, if what is there is the hierarchy: another filesystem may be mounted over it.
+fn open(kind: &HierarchyKind, mount: &MountEntry) -> Option<HostHierarchy> {
+    let directory = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(&mount.mount_point)
+        .ok()?;
+    let magic = if *kind == HierarchyKind::Unified { CGROUP2_MAGIC } else { CGROUP_MAGIC };
+    let stat = nix::sys::stat::fstat(&directory).ok()?;
+    let (major, minor) = mount.device;
+    if fstatfs(&directory).ok()?.filesystem_type() != FsType(magic as _) || stat.st_dev != libc::makedev(major, minor) {
+        return None;
+    }
+    let root = OwnedFd::from(directory);
+    let has_handles = handles_work(root.as_fd(), stat.st_ino);
+    let name = mountinfo::base_name(&mount.mount_point).map_or_else(|| kind.to_string().into(), OsStr::to_os_string);
+    let links = match kind.controllers() {
+        Some(controllers) if controllers.len() > 1 => {
+            controllers.iter().map(OsString::from).filter(|link| *link != name).collect()
+        }
+        _ => Vec::new(),
+    };
+    Some(HostHierarchy {
+        kind: kind.clone(),
+        mount_point: PathBuf::from(&mount.mount_point),
+        directory: name,
+        links,
+        root,
+        device: stat.st_dev,
+        has_handles,
+    })
+}
+
+/// Whether the root can be reopened by its kernfs id: asks the kernel, not its version.
+fn handles_work(root: BorrowedFd<'_>, inode: u64) -> bool {
+    handle::kernfs_id(root) == Some(inode)
+        && handle::open_kernfs_id(root, inode, libc::O_PATH)
+            .is_ok_and(|again| nix::sys::stat::fstat(&again).is_ok_and(|stat| stat.st_ino == inode))
+}
+
+/// Two hierarchies that are mounted in directories of the same name get their own names instead.
+fn name_apart(hierarchies: &mut [HostHierarchy]) {
+    let names: Vec<OsString> = hierarchies.iter().map(|hierarchy| hierarchy.directory.clone()).collect();
+    for (index, hierarchy) in hierarchies.iter_mut().enumerate() {
+        let shared = names.iter().enumerate().any(|(other, name)| other != index && *name == hierarchy.directory);
+        if shared {
+            hierarchy.directory = hierarchy.kind.to_string().into();
+        }
+    }
+}
+
+impl HostCgroups {
+    /// Opens a cgroup, component by component, without leaving the hierarchy's filesystem.
+    ///
+    /// # Errors
+    /// `ENOENT` for what isn't there or is on another filesystem, `ENOTDIR` for a file.
+    pub fn open_cgroup(&self, hierarchy: usize, path: &CgroupPath) -> nix::Result<OwnedFd> {
+        let hierarchy = self.hierarchies.get(hierarchy).ok_or(nix::Error::ENOENT)?;
+        let opened = super::backing::walk(hierarchy, path.components())?;
+        if nix::sys::stat::fstat(&opened)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            return Err(nix::Error::ENOTDIR);
+        }
+        Ok(opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(text: &str) -> Vec<(String, Vec<String>)> {
+        let mounts = parse_mountinfo(text.as_bytes());
+        let names = |mounts: Vec<&MountEntry>| {
+            mounts.iter().map(|mount| mount.mount_point.to_string_lossy().into_owned()).collect()
+        };
+        candidates(&mounts).into_iter().map(|(kind, mounts)| (kind.to_string(), names(mounts))).collect()
+    }
+
+    #[test]
+    fn setups() {
+        let legacy = "1 0 0:1 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpuacct,cpu\n\
+                      2 0 0:2 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n";
+        assert_eq!(
+            chosen(legacy),
+            [
+                ("cpu,cpuacct".to_owned(), vec!["/sys/fs/cgroup/cpu,cpuacct".to_owned()]),
+                ("name=systemd".to_owned(), vec!["/sys/fs/cgroup/systemd".to_owned()])
+            ]
+        );
+        let hybrid = format!("{legacy}3 0 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert_eq!(chosen(&hybrid)[0].0, "unified");
+        assert_eq!(chosen(&hybrid).len(), 3);
+    }
+
+    #[test]
+    fn elsewhere_twice_and_in_part() {
+        let text = "1 0 0:1 / /mnt/memory rw - cgroup cgroup rw,memory\n\
+                    2 0 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                    3 0 0:1 /docker/1 /var/x rw - cgroup cgroup rw,memory\n\
+                    4 0 0:2 /docker/1 /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                    5 0 0:3 /.. /y rw - cgroup2 none rw\n";
+        let expected = ["/sys/fs/cgroup/memory".to_owned(), "/mnt/memory".to_owned()];
+        assert_eq!(chosen(text), [("memory".to_owned(), expected.to_vec())]);
+    }
+}

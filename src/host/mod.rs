@@ -1,0 +1,13 @@
+//! The real host: its hierarchies, their files, its processes.
+
+mod backing;
+pub mod discover;
+pub mod plan;
+mod process;
+mod procfs;
+pub mod refuge;
+
+pub use backing::{BackingFile, RealHost};
+pub use discover::{HostCgroups, HostHierarchy, discover};
+pub use plan::{PlanError, ViewSpec, plan};
+pub use procfs::{own_namespace, same_namespace};

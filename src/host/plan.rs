@@ -1,0 +1,212 @@
+//! From what a user asks for to a [`View`].
+
+use std::io;
+
+use nix::errno::Errno;
+
+use super::discover::HostCgroups;
+use super::procfs;
+use crate::cgroup::{CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships};
+use crate::policy::{Policy, Rules};
+use crate::view::{Shape, View, ViewHierarchy};
+
+/// A view as a user asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct ViewSpec {
+    /// The delegated subtrees are this process' cgroups now.
+    pub pid: Option<i32>,
+    /// These cgroups are the delegated subtrees: in the named hierarchy, or in each where such a cgroup exists. They come before `pid`.
+    pub cgroups: Vec<(Option<String>, CgroupPath)>,
+    /// The shape; by default what fits the process' cgroup namespace.
+    pub shape: Option<Shape>,
+    /// The policy.
+    pub policy: Policy,
+    /// v1 controllers to delegate.
+    pub delegate_controllers: ControllerSet,
+}
+
+/// Why there can be no such view.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Neither a process nor a cgroup is named.
+    #[error("say whose view it is: --pid PID, or --cgroup [HIERARCHY=]PATH")]
+    NoTarget,
+    /// There's no such process.
+    #[error("there is no process {0}")]
+    NoProcess(i32),
+    /// The process' cgroups can't be read.
+    #[error("can't read the cgroups of process {0}: {1}")]
+    Memberships(i32, #[source] io::Error),
+    /// No hierarchy of that name.
+    #[error("no hierarchy '{name}' is mounted here; there are: {known}")]
+    NoHierarchy {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such cgroup.
+    #[error("there is no cgroup {path} in {place}")]
+    NoCgroup {
+        /// Which path.
+        path: CgroupPath,
+        /// The hierarchy, or "any hierarchy".
+        place: String,
+    },
+    /// The path names a file.
+    #[error("{path} in {hierarchy} is a file, not a cgroup: name the cgroup's directory")]
+    NotADirectory {
+        /// Which path.
+        path: CgroupPath,
+        /// In which hierarchy.
+        hierarchy: String,
+    },
+    /// The path can't be opened.
+    #[error("can't open cgroup {path} in {hierarchy}: {errno}")]
+    Open {
+        /// Which path.
+        path: CgroupPath,
+        /// In which hierarchy.
+        hierarchy: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The root of a hierarchy was asked for.
+    #[error("the root of a hierarchy can't be delegated: name a cgroup below it")]
+    Root,
+    /// A controller that no v1 hierarchy has.
+    #[error("--delegate-controllers: no v1 hierarchy here has the controller '{name}'; there are: {known}")]
+    NoController {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+}
+
+impl PlanError {
+    /// Whether the command line is at fault, and not the state of the host.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::NoController { .. })
+    }
+}
+
+/// Where systemd as a container's PID 1 puts itself, below the container's own cgroup.
+const INIT_SCOPE: &str = "init.scope";
+
+/// Makes the view.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
+    if spec.pid.is_none() && spec.cgroups.is_empty() {
+        return Err(PlanError::NoTarget);
+    }
+    check_controllers(host, &spec.delegate_controllers)?;
+    let mut delegated = match spec.pid {
+        Some(pid) => memberships_of(host, pid)?,
+        None => vec![None; host.hierarchies.len()],
+    };
+    for (hierarchy, path) in &spec.cgroups {
+        if path.is_root() {
+            return Err(PlanError::Root);
+        }
+        match hierarchy {
+            Some(name) => {
+                let index = find(host, name)?;
+                check_cgroup(host, index, path)?;
+                set(&mut delegated, index, path);
+            }
+            None => everywhere(host, path, &mut delegated)?,
+        }
+    }
+    let shape = match (spec.shape, spec.pid) {
+        (Some(shape), _) => shape,
+        (None, Some(pid)) if matches!(procfs::same_namespace(pid, "cgroup"), Ok(false)) => Shape::Rooted,
+        (None, _) => Shape::HostPath,
+    };
+    let rules = Rules {
+        policy: spec.policy,
+        delegate_controllers: spec.delegate_controllers.clone(),
+        delegatable: delegatable(),
+    };
+    let hierarchies = host.hierarchies.iter().zip(delegated).map(|(hierarchy, delegated)| ViewHierarchy {
+        kind: hierarchy.kind.clone(),
+        directory: hierarchy.directory.clone(),
+        links: hierarchy.links.clone(),
+        delegated: delegated.filter(|path| !path.is_root()),
+    });
+    Ok(View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect() })
+}
+
+/// What the kernel lets a delegatee write at the boundary.
+fn delegatable() -> std::collections::BTreeSet<String> {
+    match std::fs::read_to_string("/sys/kernel/cgroup/delegate") {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(_) => Rules::default_delegatable(),
+    }
+}
+
+fn memberships_of(host: &HostCgroups, pid: i32) -> Result<Vec<Option<CgroupPath>>, PlanError> {
+    let text = std::fs::read(format!("/proc/{pid}/cgroup")).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => PlanError::NoProcess(pid),
+        _ => PlanError::Memberships(pid, error),
+    })?;
+    let memberships = parse_memberships(&text);
+    let of = |kind: &HierarchyKind| memberships.iter().find(|membership| membership.kind == *kind);
+    Ok(host.hierarchies.iter().map(|hierarchy| of(&hierarchy.kind).and_then(container_of)).collect())
+}
+
+/// The container's cgroup, of which this is its PID 1's membership.
+fn container_of(membership: &Membership) -> Option<CgroupPath> {
+    let path = membership.place.path()?;
+    if path.name().is_some_and(|name| name == INIT_SCOPE) { path.parent() } else { Some(path.clone()) }
+}
+
+fn find(host: &HostCgroups, name: &str) -> Result<usize, PlanError> {
+    host.hierarchies.iter().position(|hierarchy| hierarchy.kind.matches(name)).ok_or_else(|| {
+        let known: Vec<String> = host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect();
+        PlanError::NoHierarchy { name: name.to_owned(), known: known.join(" ") }
+    })
+}
+
+fn everywhere(host: &HostCgroups, path: &CgroupPath, delegated: &mut [Option<CgroupPath>]) -> Result<(), PlanError> {
+    let mut found = false;
+    for index in 0..host.hierarchies.len() {
+        match check_cgroup(host, index, path) {
+            Ok(()) => {
+                set(delegated, index, path);
+                found = true;
+            }
+            Err(PlanError::NoCgroup { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if found { Ok(()) } else { Err(PlanError::NoCgroup { path: path.clone(), place: "any hierarchy".to_owned() }) }
+}
+
+fn set(delegated: &mut [Option<CgroupPath>], index: usize, path: &CgroupPath) {
+    if let Some(slot) = delegated.get_mut(index) {
+        *slot = Some(path.clone());
+    }
+}
+
+fn check_cgroup(host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(), PlanError> {
+    let name = || host.hierarchies.get(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
+    match host.open_cgroup(index, path) {
+        Ok(_) => Ok(()),
+        Err(Errno::ENOENT) => Err(PlanError::NoCgroup { path: path.clone(), place: format!("hierarchy {}", name()) }),
+        Err(Errno::ENOTDIR) => Err(PlanError::NotADirectory { path: path.clone(), hierarchy: name() }),
+        Err(errno) => Err(PlanError::Open { path: path.clone(), hierarchy: name(), errno }),
+    }
+}
+
+fn check_controllers(host: &HostCgroups, asked: &ControllerSet) -> Result<(), PlanError> {
+    let v1 = host.hierarchies.iter().filter(|hierarchy| hierarchy.kind.class() == HierarchyClass::V1Controllers);
+    let known: ControllerSet =
+        v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter).collect();
+    match asked.iter().find(|controller| !known.contains(controller)) {
+        None => Ok(()),
+        Some(name) => Err(PlanError::NoController { name: name.to_owned(), known: known.to_string() }),
+    }
+}

@@ -1,0 +1,166 @@
+//! Processes: who calls, what a number names, and where a process is.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::procfs;
+use crate::cgroup::membership::Place;
+use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
+use crate::fs::host::{Answer, Caller, Credentials, Owner};
+use crate::helper::{AgentPool, PidNamespace};
+
+/// The host's processes.
+#[derive(Debug)]
+pub(super) struct Processes {
+    kinds: Vec<HierarchyKind>,
+    agents: Option<AgentPool>,
+    own_pid_namespace: (u64, u64),
+}
+
+impl Processes {
+    pub(super) fn new(kinds: Vec<HierarchyKind>, agents: Option<AgentPool>) -> io::Result<Self> {
+        Ok(Self { kinds, agents, own_pid_namespace: PidNamespace::own()?.id() })
+    }
+
+    /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
+    pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+        let status = procfs::status(caller.tid).map_err(errno)?;
+        let id_maps = if procfs::same_namespace(caller.tid, "user").map_err(errno)? {
+            None
+        } else {
+            let map = |file| procfs::text(caller.tid, file).map(|text| IdMap::parse(&text)).map_err(errno);
+            Some((map("uid_map")?, map("gid_map")?))
+        };
+        Ok(Credentials {
+            owner: Owner { uid: caller.uid, gid: caller.gid },
+            groups: status.groups,
+            capabilities: status.effective,
+            id_maps,
+        })
+    }
+
+    pub(super) fn agents(&self) -> Answer<&AgentPool> {
+        self.agents.as_ref().ok_or(Errno::EACCES)
+    }
+
+    pub(super) fn process_id(&self, caller: &Caller) -> i32 {
+        procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
+    }
+
+    /// The caller's pid namespace, if it isn't the server's own.
+    pub(super) fn agent_namespace(&self, caller: &Caller) -> Answer<Option<PidNamespace>> {
+        if caller.tid <= 0 {
+            return Err(Errno::EACCES);
+        }
+        let namespace = PidNamespace::open(caller.tid).map_err(errno)?;
+        Ok((namespace.id() != self.own_pid_namespace).then_some(namespace))
+    }
+
+    /// A directory of procfs holds on to its process: once that has ended, nothing in it can be read, whoever gets the number next.
+    pub(super) fn pin_own(&self, number: i32) -> Answer<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty()).map_err(no_process)
+    }
+
+    pub(super) fn pin(&self, caller: &Caller, number: i32) -> Answer<OwnedFd> {
+        match self.agent_namespace(caller)? {
+            None => self.pin_own(number),
+            Some(namespace) => self.agents()?.open_proc(&namespace, number).map_err(no_process),
+        }
+    }
+
+    pub(super) fn places(&self, process: &OwnedFd, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
+        let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
+        let mut places = Vec::new();
+        if whole_process {
+            for thread in threads(process)? {
+                match place(process, &format!("task/{thread}/"), kind) {
+                    Ok(found) => places.extend(found),
+                    // A thread that has ended meanwhile isn't migrated.
+                    Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        } else {
+            places.extend(place(process, "", kind)?);
+        }
+        if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
+    }
+}
+
+fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut listing = nix::dir::Dir::from_fd(openat(process, "task", flags, Mode::empty()).map_err(no_process)?)?;
+    let mut threads = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry.map_err(no_process)?;
+        threads.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(threads)
+}
+
+/// Where a thread is; `None` for one that has exited and waits to be reaped: on v1 it shows the root, wherever it was, and the kernel
+/// doesn't migrate it (`PF_EXITING`).
+fn place(process: &OwnedFd, below: &str, kind: &HierarchyKind) -> Answer<Option<Place>> {
+    let text = read(process, &format!("{below}cgroup"))?;
+    let found = parse_memberships(&text).into_iter().find(|membership| membership.kind == *kind);
+    let place = found.ok_or(Errno::ENODEV)?.place;
+    let at_root = place.path().is_some_and(|path| path.is_root());
+    if at_root && is_dead(&read(process, &format!("{below}stat"))?) {
+        return Ok(None);
+    }
+    Ok(Some(place))
+}
+
+/// Whether `/proc/PID/stat` says zombie or dead; the state is the word behind the command's closing parenthesis.
+fn is_dead(stat: &[u8]) -> bool {
+    let behind = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2..));
+    matches!(behind.and_then(|rest| rest.first()), Some(b'Z' | b'X' | b'x'))
+}
+
+fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = std::fs::File::from(openat(process, name, flags, Mode::empty()).map_err(no_process)?);
+    let mut text = Vec::new();
+    io::Read::read_to_end(&mut &file, &mut text).map_err(errno).map_err(no_process)?;
+    Ok(text)
+}
+
+fn errno(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// procfs says ENOENT where a system call on processes says ESRCH.
+fn no_process(errno: Errno) -> Errno {
+    if errno == Errno::ENOENT { Errno::ESRCH } else { errno }
+}
+
+/// The real and the saved user of a process.
+pub(super) fn users(process: &OwnedFd) -> Answer<[u32; 2]> {
+    let text = read(process, "status")?;
+    let [real, _, saved, _] = procfs::parse_status(&String::from_utf8_lossy(&text)).users;
+    Ok([real, saved])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead() {
+        for (stat, dead) in [
+            ("7 (a) Z 1 2", true),
+            ("7 (a) S) S 1", false),
+            ("7 ((Z)) X 1", true),
+            ("7 (x) R 1", false),
+            ("", false),
+            ("7 (a)", false),
+        ] {
+            assert_eq!(is_dead(stat.as_bytes()), dead, "{stat}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The server's own place: outside every cgroup that a view can freeze, kill or limit. A server inside would be stopped together with
+//! those who wait for its answers.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use super::discover::HostCgroups;
+use crate::cgroup::{CgroupPath, HierarchyClass, parse_memberships};
+use crate::policy::Policy;
+use crate::view::View;
+
+/// The server can't get out of a delegated subtree.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server would run inside the delegated subtree {path} of hierarchy {hierarchy}, where the container could stop it ({errno}): \
+     start vcgroupfs from a process outside that cgroup"
+)]
+pub struct NoRefuge {
+    path: CgroupPath,
+    hierarchy: String,
+    errno: Errno,
+}
+
+/// Moves the calling process above every delegated subtree in which its view could stop it.
+///
+/// # Errors
+/// When no cgroup above takes it.
+pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
+    let own = parse_memberships(&std::fs::read("/proc/self/cgroup").unwrap_or_default());
+    for (index, hierarchy) in view.hierarchies.iter().enumerate() {
+        let can_stop = match hierarchy.kind.class() {
+            HierarchyClass::Unified => true,
+            HierarchyClass::V1Controllers => view.rules.policy == Policy::Delegate,
+            HierarchyClass::V1Named => false,
+        };
+        let place = own.iter().find(|membership| membership.kind == hierarchy.kind).and_then(|own| own.place.path());
+        let (true, Some(delegated), Some(place)) = (can_stop, &hierarchy.delegated, place) else { continue };
+        if place.is_within(delegated) {
+            leave(host, index, delegated).map_err(|errno| NoRefuge {
+                path: delegated.clone(),
+                hierarchy: hierarchy.kind.to_string(),
+                errno,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Migrates this process to the nearest cgroup above that takes it; on v2 one with enabled controllers doesn't, but the root does.
+fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result<(), Errno> {
+    let mut refused = Errno::ENOENT;
+    let mut above = delegated.parent();
+    while let Some(path) = above {
+        match enter(host, hierarchy, &path, std::process::id() as i32) {
+            Ok(()) => return Ok(()),
+            Err(errno) => refused = errno,
+        }
+        above = path.parent();
+    }
+    Err(refused)
+}
+
+/// Migrates a process into a cgroup.
+///
+/// # Errors
+/// What open and write on `cgroup.procs` say.
+pub fn enter(host: &HostCgroups, hierarchy: usize, path: &CgroupPath, process: i32) -> Result<(), Errno> {
+    let directory = host.open_cgroup(hierarchy, path)?;
+    write_file(&directory, "cgroup.procs", process.to_string().as_bytes())
+}
+
+/// Writes an interface file of an open cgroup.
+///
+/// # Errors
+/// What open(2) and write(2) say.
+pub fn write_file(directory: &impl std::os::fd::AsFd, name: &str, data: &[u8]) -> Result<(), Errno> {
+    use nix::fcntl::{OFlag, openat};
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = openat(directory, name, flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::write(&file, data).map(drop)
+}
+
+/// Reads an interface file of an open cgroup.
+///
+/// # Errors
+/// What open(2) and read(2) say.
+pub fn read_file(directory: &impl std::os::fd::AsFd, name: &str) -> Result<String, io::Error> {
+    use nix::fcntl::{OFlag, openat};
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = openat(directory, name, flags, nix::sys::stat::Mode::empty())?;
+    io::read_to_string(std::fs::File::from(file))
+}

@@ -1,0 +1,182 @@
+//! Why something was rejected: the rules, each with its errno and its reason, in one table.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// The rule that rejected an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// The node doesn't exist in this view.
+    Hidden,
+    /// The node isn't in the container's delegated subtree.
+    OutsideSubtree,
+    /// The delegation boundary itself can't be removed or renamed.
+    BoundaryItself,
+    /// v1 controller hierarchies are read-only under `strict`.
+    V1ControllersReadOnly,
+    /// A cgroup of a v1 controller hierarchy can't be renamed.
+    V1ControllersRename,
+    /// At the boundary of a v1 controller hierarchy only membership can be written.
+    V1BoundaryLimits,
+    /// The file's controller isn't among the delegated ones.
+    ControllerNotDelegated,
+    /// Controller files are read-only under `strict`.
+    ControllerFile,
+    /// At the v2 boundary, a file that isn't in `/sys/kernel/cgroup/delegate`, under `strict`.
+    NotDelegatable,
+    /// The same under `delegate`, where the open succeeds and the write fails.
+    NotDelegatableAtWrite,
+    /// v1 `notify_on_release` in a controller hierarchy.
+    NotifyOnRelease,
+    /// v1 `release_agent`.
+    ReleaseAgent,
+    /// v1 `devices.allow` and `devices.deny`.
+    DeviceList,
+    /// v1 `cgroup.event_control`.
+    EventControl,
+    /// A file that the interface-file table doesn't know.
+    UnknownFile,
+    /// No file can be created in a cgroupfs.
+    NoFileCreation,
+    /// A cgroupfs has no link, symlink, mknod or unlink.
+    NoSuchOperation,
+    /// The process to migrate isn't in the delegated subtree.
+    SourceOutside,
+    /// The opener may not write `cgroup.procs` of the common ancestor.
+    CommonAncestor,
+    /// On v1, the opener is neither root nor the user of the process to migrate.
+    AnothersProcess,
+    /// The calling process can't be seen from the server's pid namespace.
+    CallerInvisible,
+}
+
+/// A rejection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    rule: Rule,
+}
+
+impl Denial {
+    /// A rejection by this rule.
+    pub const fn new(rule: Rule) -> Self {
+        Self { rule }
+    }
+
+    /// Which rule.
+    pub const fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// What the caller gets.
+    pub const fn errno(&self) -> Errno {
+        self.rule.row().0
+    }
+
+    /// The reason, as a sentence without its full stop.
+    pub const fn reason(&self) -> &'static str {
+        self.rule.row().2
+    }
+}
+
+impl Rule {
+    /// Its stable name, for logs and scripts.
+    pub const fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    const fn row(self) -> (Errno, &'static str, &'static str) {
+        use Errno::{EACCES, ENOENT, EPERM};
+        match self {
+            Self::Hidden => (
+                ENOENT,
+                "hidden",
+                "this view doesn't show it: it's neither in the container's delegated subtree nor on the way to it",
+            ),
+            Self::OutsideSubtree => (
+                EACCES,
+                "outside-subtree",
+                "it's outside the container's delegated subtree, where everything is read-only",
+            ),
+            Self::BoundaryItself => (
+                EACCES,
+                "boundary-itself",
+                "the delegation boundary belongs to the host: only what is below it can be removed or renamed",
+            ),
+            Self::V1ControllersReadOnly => (
+                EACCES,
+                "v1-controllers-read-only",
+                "resource controllers aren't safe to delegate on cgroup v1, so the policy 'strict' keeps their hierarchies read-only",
+            ),
+            Self::V1ControllersRename => (
+                EACCES,
+                "v1-controllers-rename",
+                "cgroups of v1 controller hierarchies can't be renamed by the container",
+            ),
+            Self::V1BoundaryLimits => (
+                EACCES,
+                "v1-boundary-limits",
+                "at the delegation boundary of a v1 controller hierarchy only membership can be written: the limits there are the host's",
+            ),
+            Self::ControllerNotDelegated => (
+                EACCES,
+                "controller-not-delegated",
+                "the file's controller isn't delegated (see --delegate-controllers)",
+            ),
+            Self::ControllerFile => {
+                (EACCES, "controller-file", "controller files are read-only under the policy 'strict'")
+            }
+            Self::NotDelegatable => (
+                EACCES,
+                "not-delegatable",
+                "at the delegation boundary only core files that the kernel lists in /sys/kernel/cgroup/delegate can be written",
+            ),
+            Self::NotDelegatableAtWrite => (
+                EPERM,
+                "not-delegatable",
+                "at the delegation boundary only files that the kernel lists in /sys/kernel/cgroup/delegate can be written (nsdelegate)",
+            ),
+            Self::NotifyOnRelease => (
+                EACCES,
+                "notify-on-release",
+                "it would make the kernel run the host's release agent for the container's cgroups",
+            ),
+            Self::ReleaseAgent => {
+                (EACCES, "release-agent", "it names a program that the host runs as root (CVE-2022-0492)")
+            }
+            Self::DeviceList => (EACCES, "device-list", "access to devices is for the host to grant"),
+            Self::EventControl => (
+                EACCES,
+                "event-control",
+                "it takes descriptor numbers of the writing process, which mean something else in the server",
+            ),
+            Self::UnknownFile => (EACCES, "unknown-file", "it isn't a file that this policy knows to be safe"),
+            Self::NoFileCreation => (EACCES, "no-file-creation", "no file can be created in a cgroupfs"),
+            Self::NoSuchOperation => (EPERM, "no-such-operation", "a cgroupfs has no link, symlink, mknod and unlink"),
+            Self::SourceOutside => (
+                EACCES,
+                "source-outside-subtree",
+                "the process to migrate isn't in the container's delegated subtree of this hierarchy",
+            ),
+            Self::CommonAncestor => (
+                EACCES,
+                "common-ancestor",
+                "whoever opened the file may not write cgroup.procs of the nearest common ancestor of source and destination",
+            ),
+            Self::AnothersProcess => (
+                EACCES,
+                "anothers-process",
+                "on cgroup v1 whoever isn't root can migrate only processes of the same user",
+            ),
+            Self::CallerInvisible => {
+                (EACCES, "caller-invisible", "the calling process lives in a pid namespace that the server can't see")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule.name(), self.reason())
+    }
+}

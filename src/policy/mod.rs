@@ -1,0 +1,263 @@
+//! Decisions: may this operation be done on that node? Pure: facts in, a [`Verdict`] out.
+//!
+//! The filesystem and `explain` ask the same function, [`decide`]. Whatever isn't allowed by a line of it is denied.
+
+mod denial;
+mod migration;
+#[cfg(test)]
+mod properties;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+
+pub use denial::{Denial, Rule};
+pub use migration::{MigrationEnds, decide_migration};
+
+use crate::cgroup::{ControllerSet, FileClass, HierarchyClass, HierarchyKind, file::MembershipFile};
+
+/// Who may write what inside the delegated subtree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Structure and membership, no controller file; v1 controller hierarchies are read-only.
+    #[default]
+    Strict,
+    /// On v2 what the kernel's nsdelegate allows; on v1 the named controllers below the boundary.
+    Delegate,
+}
+
+/// A policy with its parameters; fixed when a view is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Which policy.
+    pub policy: Policy,
+    /// v1 controllers whose files are writable below the boundary under [`Policy::Delegate`].
+    pub delegate_controllers: ControllerSet,
+    /// The files that the kernel lets a delegatee write at the boundary, `/sys/kernel/cgroup/delegate`.
+    pub delegatable: BTreeSet<String>,
+}
+
+impl Rules {
+    /// What `/sys/kernel/cgroup/delegate` held when it appeared (Linux 4.15); for kernels without it.
+    pub fn default_delegatable() -> BTreeSet<String> {
+        ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"].map(str::to_owned).into()
+    }
+}
+
+/// Where a node stands in relation to the delegated subtree of its hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// Above it, beside it, or in a hierarchy that has none.
+    Outside,
+    /// The top directory of it, and that directory's files.
+    Boundary,
+    /// Strictly below the boundary.
+    Inside,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// Something that the view makes itself: its root, a symlink, a step of the alias.
+    Synthetic,
+    /// A cgroup directory.
+    Directory,
+    /// An interface file.
+    File {
+        /// Its name.
+        name: &'a OsStr,
+        /// What it's for.
+        class: &'a FileClass,
+    },
+}
+
+/// A node as the policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// Its hierarchy; `None` for what belongs to no hierarchy.
+    pub kind: Option<&'a HierarchyKind>,
+    /// Where it stands.
+    pub zone: Zone,
+    /// What it is.
+    pub subject: Subject<'a>,
+}
+
+/// What a process wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Look at it: lookup, stat, list, read, read an xattr.
+    Read,
+    /// Open it for writing, or truncate it.
+    Write,
+    /// Make a cgroup in this directory.
+    MakeDirectory,
+    /// Remove this cgroup.
+    RemoveDirectory,
+    /// Rename this cgroup.
+    Rename,
+    /// chmod, chown, utimens, set or remove an xattr.
+    ChangeAttributes,
+    /// Create a regular file in this directory.
+    CreateFile,
+    /// link, symlink, mknod, unlink.
+    MakeNode,
+}
+
+/// What to do after a yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Hand it to the kernel.
+    Plain,
+    /// What is written is the number of a process or thread to migrate.
+    Migrate(MembershipFile),
+    /// The open succeeds and every write fails, as with nsdelegate (`cgroup_file_write`).
+    FailsAtWrite(Denial),
+}
+
+/// The answer.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes, and how.
+    Allow(Grant),
+    /// No, and why.
+    Deny(Denial),
+}
+
+impl Verdict {
+    /// Whether it's a yes (also one whose writes will fail).
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+}
+
+/// Decides. An operation that the kernel's cgroupfs doesn't have gets the kernel's errno everywhere.
+pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+    match operation {
+        Operation::Read => Verdict::Allow(Grant::Plain),
+        Operation::CreateFile => deny(Rule::NoFileCreation),
+        Operation::MakeNode => deny(Rule::NoSuchOperation),
+        Operation::Write => decide_write(rules, node),
+        Operation::MakeDirectory | Operation::RemoveDirectory | Operation::Rename => structure(rules, node, operation),
+        // Whoever may change a file's content or a directory's children may change its attributes: nothing else is its own.
+        Operation::ChangeAttributes => match node.subject {
+            Subject::File { .. } => decide_write(rules, node),
+            Subject::Directory | Subject::Synthetic => structure(rules, node, Operation::MakeDirectory),
+        },
+    }
+    .without_migration_unless(operation == Operation::Write)
+}
+
+/// The permission bits to show for a node whose real ones are `mode`: without write bits wherever an open for write, or a mkdir, is
+/// rejected, so that `ls -l` tells the truth.
+pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
+    let operation = match node.subject {
+        Subject::File { .. } => Operation::Write,
+        Subject::Directory | Subject::Synthetic => Operation::MakeDirectory,
+    };
+    if decide(rules, node, operation).is_allowed() { mode } else { mode & !0o222 }
+}
+
+impl Verdict {
+    fn without_migration_unless(self, is_write: bool) -> Self {
+        match self {
+            Self::Allow(_) if !is_write => Self::Allow(Grant::Plain),
+            verdict => verdict,
+        }
+    }
+}
+
+fn deny(rule: Rule) -> Verdict {
+    Verdict::Deny(Denial::new(rule))
+}
+
+const PLAIN: Verdict = Verdict::Allow(Grant::Plain);
+
+/// mkdir in it, rmdir of it, rename of it.
+fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+    let (Some(kind), Subject::Directory) = (node.kind, node.subject) else {
+        return deny(Rule::OutsideSubtree);
+    };
+    match (node.zone, operation) {
+        (Zone::Outside, _) => return deny(Rule::OutsideSubtree),
+        // Removing or renaming the boundary changes the directory above it.
+        (Zone::Boundary, Operation::RemoveDirectory | Operation::Rename) => return deny(Rule::BoundaryItself),
+        (Zone::Boundary | Zone::Inside, _) => {}
+    }
+    match (kind.class(), rules.policy) {
+        (HierarchyClass::V1Controllers, Policy::Strict) => deny(Rule::V1ControllersReadOnly),
+        (HierarchyClass::V1Controllers, Policy::Delegate) if operation == Operation::Rename => {
+            deny(Rule::V1ControllersRename)
+        }
+        _ => PLAIN,
+    }
+}
+
+fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
+    let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
+        return deny(Rule::OutsideSubtree);
+    };
+    // These face the host or carry what only means something in the writer's process: never, wherever they stand.
+    match class {
+        FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
+        FileClass::DeviceList => return deny(Rule::DeviceList),
+        FileClass::EventControl => return deny(Rule::EventControl),
+        FileClass::Unknown => return deny(Rule::UnknownFile),
+        _ => {}
+    }
+    if node.zone == Zone::Outside {
+        return deny(Rule::OutsideSubtree);
+    }
+    match kind.class() {
+        HierarchyClass::Unified => write_unified(rules, node.zone, name, class),
+        HierarchyClass::V1Named => write_v1_named(class),
+        HierarchyClass::V1Controllers => match rules.policy {
+            Policy::Strict => deny(Rule::V1ControllersReadOnly),
+            Policy::Delegate => write_v1_delegated(rules, node.zone, class),
+        },
+    }
+}
+
+fn write_unified(rules: &Rules, zone: Zone, name: &OsStr, class: &FileClass) -> Verdict {
+    let delegatable = name.to_str().is_some_and(|name| rules.delegatable.contains(name));
+    match (class, zone, rules.policy) {
+        // A trigger belongs to the open file and changes no state of the cgroup.
+        (FileClass::Pressure, _, _) => PLAIN,
+        (FileClass::Membership(file), Zone::Inside, _) => Verdict::Allow(Grant::Migrate(*file)),
+        (FileClass::Membership(file), _, _) if delegatable => Verdict::Allow(Grant::Migrate(*file)),
+        (FileClass::Core, _, _) if delegatable || zone == Zone::Inside => PLAIN,
+        (FileClass::Controller(_), Zone::Boundary, Policy::Delegate) if delegatable => PLAIN,
+        (_, Zone::Boundary, Policy::Delegate) => {
+            Verdict::Allow(Grant::FailsAtWrite(Denial::new(Rule::NotDelegatableAtWrite)))
+        }
+        (FileClass::Controller(_), Zone::Inside, Policy::Delegate) => PLAIN,
+        (FileClass::Controller(_), _, Policy::Strict) => deny(Rule::ControllerFile),
+        _ => deny(Rule::NotDelegatable),
+    }
+}
+
+fn write_v1_named(class: &FileClass) -> Verdict {
+    match class {
+        FileClass::Membership(file) => Verdict::Allow(Grant::Migrate(*file)),
+        FileClass::NotifyOnRelease | FileClass::CloneChildren => PLAIN,
+        _ => deny(Rule::UnknownFile),
+    }
+}
+
+fn write_v1_delegated(rules: &Rules, zone: Zone, class: &FileClass) -> Verdict {
+    match (class, zone) {
+        (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
+        (_, Zone::Boundary) => deny(Rule::V1BoundaryLimits),
+        (FileClass::Controller(controller), _) if rules.delegate_controllers.contains(controller) => PLAIN,
+        (FileClass::Controller(_), _) => deny(Rule::ControllerNotDelegated),
+        // Only cpuset acts on it (`cpuset_css_online`), so it goes with cpuset.
+        (FileClass::CloneChildren, _) if rules.delegate_controllers.contains("cpuset") => PLAIN,
+        (FileClass::CloneChildren, _) => deny(Rule::ControllerNotDelegated),
+        (FileClass::NotifyOnRelease, _) => deny(Rule::NotifyOnRelease),
+        _ => deny(Rule::UnknownFile),
+    }
+}
+
+#[cfg(test)]
+mod tests;

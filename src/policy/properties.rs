@@ -1,0 +1,109 @@
+//! Properties that hold for every path, name, zone and policy.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cgroup::CgroupPath;
+
+fn operations() -> impl Strategy<Value = Operation> {
+    prop::sample::select(vec![
+        Operation::Write,
+        Operation::MakeDirectory,
+        Operation::RemoveDirectory,
+        Operation::Rename,
+        Operation::ChangeAttributes,
+        Operation::CreateFile,
+        Operation::MakeNode,
+    ])
+}
+
+fn kinds() -> impl Strategy<Value = HierarchyKind> {
+    prop::sample::select(vec!["v2", "memory", "cpu,cpuacct", "devices", "cpuset", "name=systemd", "pids,name=x"])
+        .prop_map(|list| if list == "v2" { HierarchyKind::Unified } else { HierarchyKind::v1(list) })
+}
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "cgroup.procs",
+            "tasks",
+            "cgroup.threads",
+            "cgroup.subtree_control",
+            "memory.max",
+            "memory.reclaim",
+            "release_agent",
+            "devices.allow",
+            "cgroup.event_control",
+            "notify_on_release",
+            "cgroup.clone_children",
+            "cpu.pressure",
+            "pids.max",
+            "cgroup.kill",
+        ])
+        .prop_map(str::to_owned),
+        "[a-z.]{0,20}",
+        "(cgroup|memory|pids|devices)[.][a-z._]{0,12}",
+    ]
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    (any::<bool>(), prop::collection::vec("[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4)).prop_map(
+        |(strict, controllers, mut delegatable)| {
+            delegatable.extend(Rules::default_delegatable());
+            Rules {
+                policy: if strict { Policy::Strict } else { Policy::Delegate },
+                delegate_controllers: controllers.iter().map(String::as_str).collect(),
+                delegatable,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn nothing_outside_the_subtree_changes(rules in any_rules(), kind in kinds(), name in names(), operation in operations()) {
+        let class = FileClass::of(&kind, OsStr::new(&name));
+        let file = Subject::File { name: OsStr::new(&name), class: &class };
+        for subject in [Subject::Synthetic, Subject::Directory, file] {
+            for kind in [Some(&kind), None] {
+                let node = Node { kind, zone: Zone::Outside, subject };
+                prop_assert!(!decide(&rules, &node, operation).is_allowed());
+                prop_assert_eq!(shown_mode(&rules, &node, 0o777) & 0o222, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_faces_the_host_is_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
+        let zone = if inside { Zone::Inside } else { Zone::Boundary };
+        for class in [FileClass::ReleaseAgent, FileClass::DeviceList, FileClass::EventControl, FileClass::Unknown] {
+            let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
+            prop_assert!(!decide(&rules, &node, Operation::Write).is_allowed());
+            prop_assert!(!decide(&rules, &node, Operation::ChangeAttributes).is_allowed());
+        }
+    }
+
+    #[test]
+    fn a_membership_file_is_never_granted_as_a_plain_write(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
+        let zone = if inside { Zone::Inside } else { Zone::Boundary };
+        for name in ["cgroup.procs", "cgroup.threads", "tasks"] {
+            let class = FileClass::of(&kind, OsStr::new(name));
+            if !matches!(class, FileClass::Membership(_)) {
+                continue;
+            }
+            let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
+            prop_assert_ne!(decide(&rules, &node, Operation::Write), Verdict::Allow(Grant::Plain));
+        }
+    }
+
+    #[test]
+    fn no_migration_from_outside(delegated in "(/[a-c]{1,2}){1,3}", source in "(/[a-c]{1,2}){0,5}", inside in any::<bool>()) {
+        let delegated = CgroupPath::parse(&delegated).unwrap();
+        let source = CgroupPath::parse(format!("/{source}")).unwrap();
+        let destination = if inside { Zone::Inside } else { Zone::Boundary };
+        let ends = MigrationEnds { delegated: &delegated, source: Some(&source), destination };
+        let below = source.components().iter().zip(delegated.components()).filter(|(a, b)| a == b).count() == delegated.depth()
+            && source.depth() >= delegated.depth();
+        prop_assert_eq!(decide_migration(&ends).is_allowed(), below);
+    }
+}

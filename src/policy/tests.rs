@@ -1,0 +1,119 @@
+//! The table of DESIGN: who may write what, row by row.
+
+use super::*;
+
+fn kind(list: &str) -> HierarchyKind {
+    if list == "v2" { HierarchyKind::Unified } else { HierarchyKind::v1(list) }
+}
+
+fn rules(policy: Policy) -> Rules {
+    let mut delegatable = Rules::default_delegatable();
+    delegatable.insert("memory.reclaim".to_owned());
+    Rules { policy, delegate_controllers: ControllerSet::parse("pids,cpuset"), delegatable }
+}
+
+fn write(policy: Policy, list: &str, zone: Zone, name: &str) -> &'static str {
+    let kind = kind(list);
+    let name = OsStr::new(name);
+    let class = FileClass::of(&kind, name);
+    let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+    match decide(&rules(policy), &node, Operation::Write) {
+        Verdict::Allow(Grant::Plain) => "yes",
+        Verdict::Allow(Grant::Migrate(_)) => "migrate",
+        Verdict::Allow(Grant::FailsAtWrite(_)) => "late",
+        Verdict::Deny(_) => "no",
+    }
+}
+
+fn directory(policy: Policy, list: &str, zone: Zone, operation: Operation) -> bool {
+    let kind = kind(list);
+    let node = Node { kind: Some(&kind), zone, subject: Subject::Directory };
+    decide(&rules(policy), &node, operation).is_allowed()
+}
+
+#[test]
+fn files() {
+    use Policy::{Delegate, Strict};
+    use Zone::{Boundary, Inside, Outside};
+    for (list, name, [so, sb, si], [d_o, db, di]) in [
+        ("v2", "cgroup.procs", ["no", "migrate", "migrate"], ["no", "migrate", "migrate"]),
+        ("v2", "cgroup.subtree_control", ["no", "yes", "yes"], ["no", "yes", "yes"]),
+        ("v2", "cgroup.freeze", ["no", "no", "yes"], ["no", "late", "yes"]),
+        ("v2", "cgroup.kill", ["no", "no", "yes"], ["no", "late", "yes"]),
+        ("v2", "cgroup.events", ["no", "no", "yes"], ["no", "late", "yes"]),
+        ("v2", "memory.max", ["no", "no", "no"], ["no", "late", "yes"]),
+        ("v2", "memory.reclaim", ["no", "no", "no"], ["no", "yes", "yes"]),
+        ("v2", "memory.pressure", ["no", "yes", "yes"], ["no", "yes", "yes"]),
+        ("v2", "nodots", ["no", "no", "no"], ["no", "no", "no"]),
+        ("pids", "cgroup.procs", ["no", "no", "no"], ["no", "migrate", "migrate"]),
+        ("pids", "tasks", ["no", "no", "no"], ["no", "migrate", "migrate"]),
+        ("pids", "pids.max", ["no", "no", "no"], ["no", "no", "yes"]),
+        ("pids", "notify_on_release", ["no", "no", "no"], ["no", "no", "no"]),
+        ("cpu,cpuset", "cpu.shares", ["no", "no", "no"], ["no", "no", "no"]),
+        ("cpu,cpuset", "cgroup.clone_children", ["no", "no", "no"], ["no", "no", "yes"]),
+        ("memory", "memory.limit_in_bytes", ["no", "no", "no"], ["no", "no", "no"]),
+        ("memory", "cgroup.event_control", ["no", "no", "no"], ["no", "no", "no"]),
+        ("devices", "devices.allow", ["no", "no", "no"], ["no", "no", "no"]),
+        ("name=systemd", "cgroup.procs", ["no", "migrate", "migrate"], ["no", "migrate", "migrate"]),
+        ("name=systemd", "notify_on_release", ["no", "yes", "yes"], ["no", "yes", "yes"]),
+        ("name=systemd", "cgroup.clone_children", ["no", "yes", "yes"], ["no", "yes", "yes"]),
+        ("name=systemd", "release_agent", ["no", "no", "no"], ["no", "no", "no"]),
+    ] {
+        let row = |policy| [Outside, Boundary, Inside].map(|zone| write(policy, list, zone, name));
+        assert_eq!(row(Strict), [so, sb, si], "strict {list} {name}");
+        assert_eq!(row(Delegate), [d_o, db, di], "delegate {list} {name}");
+    }
+}
+
+#[test]
+fn structure_table() {
+    use Operation::{MakeDirectory, RemoveDirectory, Rename};
+    use Policy::{Delegate, Strict};
+    use Zone::{Boundary, Inside, Outside};
+    for list in ["v2", "pids", "name=systemd"] {
+        for policy in [Strict, Delegate] {
+            for operation in [MakeDirectory, RemoveDirectory, Rename] {
+                assert!(!directory(policy, list, Outside, operation), "{list} {operation:?}");
+                let read_only = list == "pids" && (policy == Strict || operation == Rename);
+                assert_eq!(directory(policy, list, Inside, operation), !read_only, "{list} {policy:?} {operation:?}");
+                assert_eq!(
+                    directory(policy, list, Boundary, operation),
+                    !read_only && operation == MakeDirectory,
+                    "{list} {policy:?} {operation:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn modes_tell_the_truth() {
+    let unified = kind("v2");
+    let shown = |policy, zone, name: &str, mode| {
+        let class = FileClass::of(&unified, OsStr::new(name));
+        let node =
+            Node { kind: Some(&unified), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
+        shown_mode(&rules(policy), &node, mode)
+    };
+    assert_eq!(shown(Policy::Strict, Zone::Boundary, "memory.max", 0o644), 0o444);
+    assert_eq!(shown(Policy::Strict, Zone::Boundary, "cgroup.kill", 0o200), 0);
+    assert_eq!(shown(Policy::Strict, Zone::Boundary, "cgroup.procs", 0o644), 0o644);
+    // The exception, on purpose: as nsdelegate.
+    assert_eq!(shown(Policy::Delegate, Zone::Boundary, "memory.max", 0o644), 0o644);
+    assert_eq!(shown(Policy::Delegate, Zone::Outside, "cgroup.procs", 0o666), 0o444);
+    let directory = Node { kind: Some(&unified), zone: Zone::Outside, subject: Subject::Directory };
+    assert_eq!(shown_mode(&rules(Policy::Delegate), &directory, 0o755), 0o555);
+}
+
+#[test]
+fn what_a_cgroupfs_does_not_have() {
+    let node = Node { kind: None, zone: Zone::Outside, subject: Subject::Synthetic };
+    for (operation, errno) in
+        [(Operation::CreateFile, nix::errno::Errno::EACCES), (Operation::MakeNode, nix::errno::Errno::EPERM)]
+    {
+        match decide(&rules(Policy::Delegate), &node, operation) {
+            Verdict::Deny(denial) => assert_eq!(denial.errno(), errno),
+            verdict @ Verdict::Allow(_) => panic!("{verdict:?}"),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Messages over a SOCK_SEQPACKET socket, and one descriptor along with them.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
+
+/// Two connected sockets that keep message boundaries and report the other end's end
+/// (socketpair(2), unix(7)). Both are close-on-exec.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Sends one message, `header` and `payload` as one, and a copy of `file` with it (sendmsg(2),
+/// SCM_RIGHTS). Never waits, never raises SIGPIPE.
+///
+/// # Errors
+/// EPIPE, ECONNRESET, ECONNREFUSED or ENOTCONN if the other end is closed: nothing was delivered.
+/// EAGAIN if its queue is full.
+pub fn send_with_file(
+    socket: BorrowedFd<'_>,
+    header: &[u8],
+    payload: &[u8],
+    file: BorrowedFd<'_>,
+) -> Result<(), Errno> {
+    let parts = [IoSlice::new(header), IoSlice::new(payload)];
+    let numbers = [file.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&numbers)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &parts, &control, flags, None).map(drop)
+}
+
+/// Receives one message, its first bytes into `header`, the rest into `payload` (recvmsg(2)).
+/// Descriptors that came with it are never installed in this process. Never waits.
+///
+/// Returns its length (0: the other end is closed), or `None` if it was longer than the two.
+///
+/// # Errors
+/// EAGAIN if there's none. ECONNRESET, once, if the other end was closed before it had received
+/// all that was sent to it.
+pub fn receive(socket: BorrowedFd<'_>, header: &mut [u8], payload: &mut [u8]) -> Result<Option<usize>, Errno> {
+    let mut parts = [IoSliceMut::new(header), IoSliceMut::new(payload)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?;
+    let fits = !message.flags.contains(MsgFlags::MSG_TRUNC);
+    Ok(fits.then_some(message.bytes))
+}

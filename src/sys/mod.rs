@@ -1,0 +1,11 @@
+//! System calls: the only unsafe code, one safe function per call, each with its man page.
+// Everywhere else `unsafe_code` is denied; what is here explains each block.
+#![allow(unsafe_code)]
+
+pub mod credentials;
+pub mod fdpass;
+pub mod fowner;
+pub mod handle;
+pub mod process;
+pub mod spawn;
+pub mod xattr;

@@ -1,0 +1,39 @@
+//! Processes: fork, and what a child inherits.
+
+use std::io;
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::ForkResult;
+
+/// Forks ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)). Refuses in a process with several threads, where the child could
+/// inherit a lock that nobody will ever open.
+///
+/// # Errors
+/// `EBUSY` with several threads; what fork(2) says.
+pub fn fork() -> io::Result<ForkResult> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: this process has a single thread, so the child is a whole copy of it, locks and all.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Sets what becomes of a signal to the default or to nothing.
+///
+/// # Errors
+/// `EINVAL` for SIGKILL and SIGSTOP.
+pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
+    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    // SAFETY: no function is installed, only the default or nothing.
+    unsafe { nix::sys::signal::signal(signal, handler) }?;
+    Ok(())
+}
+
+/// Lets the kernel reap this process' children by itself: an agent's zombie would keep a container's init from ending.
+///
+/// # Errors
+/// None are known.
+pub fn ignore_children() -> io::Result<()> {
+    set_disposition(Signal::SIGCHLD, true)
+}

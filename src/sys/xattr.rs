@@ -1,0 +1,53 @@
+//! Extended attributes by path ([xattr(7)](https://man7.org/linux/man-pages/man7/xattr.7.html)).
+
+use std::ffi::CStr;
+use std::io;
+
+use nix::errno::Errno;
+
+/// The largest value and the largest list (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const LARGEST: usize = 65536;
+
+/// The value of an xattr of `path` (getxattr(2)).
+///
+/// # Errors
+/// `ENODATA` if there's none, `EOPNOTSUPP` if the filesystem has none of that kind.
+pub fn get(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; LARGEST];
+    // SAFETY: both strings end with a NUL; the buffer's pointer and length belong together and outlive the call.
+    let result = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(Errno::result(result)? as usize);
+    Ok(value)
+}
+
+/// The names of the xattrs of `path`, each ended by a NUL (listxattr(2)).
+///
+/// # Errors
+/// What listxattr(2) says.
+pub fn list(path: &CStr) -> io::Result<Vec<u8>> {
+    let mut names = vec![0u8; LARGEST];
+    // SAFETY: the path ends with a NUL; the buffer's pointer and length belong together and outlive the call.
+    let result = unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    names.truncate(Errno::result(result)? as usize);
+    Ok(names)
+}
+
+/// Sets an xattr of `path` (setxattr(2)).
+///
+/// # Errors
+/// What setxattr(2) says.
+pub fn set(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+    // SAFETY: both strings end with a NUL; the value's pointer and length belong together and outlive the call.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    Ok(Errno::result(result).map(drop)?)
+}
+
+/// Removes an xattr of `path` (removexattr(2)).
+///
+/// # Errors
+/// What removexattr(2) says.
+pub fn remove(path: &CStr, name: &CStr) -> io::Result<()> {
+    // SAFETY: both strings end with a NUL.
+    let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    Ok(Errno::result(result).map(drop)?)
+}

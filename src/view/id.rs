@@ -1,0 +1,104 @@
+//! Node ids.
+//!
+//! A node id is made from (hierarchy, door, kernfs id), so that a server that restarts could rebuild its table from the ids that the
+//! kernel asks for, with no saved state. Nodes without a backing object have ids of a reserved door.
+//!
+//! ```text
+//! 63        58 57   56 55                                   0
+//! hierarchy    door    kernfs id, or a number of our own
+//! ```
+
+use super::Door;
+
+/// What FUSE calls the root (`FUSE_ROOT_ID`).
+pub const ROOT_ID: NodeId = NodeId(1);
+
+const DOOR_SHIFT: u32 = 56;
+const HIERARCHY_SHIFT: u32 = 58;
+const NUMBER_MASK: u64 = (1 << DOOR_SHIFT) - 1;
+const RESERVED_DOOR: u64 = 3;
+
+/// How many hierarchies ids have room for.
+pub(crate) const MAX_HIERARCHIES: usize = 63;
+
+/// The number under which the kernel knows a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// The id of a backing object, by its inode number. `None` if the numbers don't fit: kernfs counts up to 2^31 with a generation
+    /// above that (`kernfs_new_node`), which would have to wrap 2^24 times.
+    pub fn backing(hierarchy: usize, door: Door, inode: u64) -> Option<Self> {
+        let door = match door {
+            Door::Main => 0,
+            Door::Alias => 1,
+        };
+        (hierarchy < MAX_HIERARCHIES && inode <= NUMBER_MASK).then(|| Self::compose(hierarchy, door, inode))
+    }
+
+    /// The id of the alias' step at this depth.
+    pub fn alias_step(hierarchy: usize, depth: usize) -> Option<Self> {
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, depth as u64))
+    }
+
+    /// The id of the top directory of a hierarchy in a legacy or hybrid view.
+    pub fn top(hierarchy: usize) -> Option<Self> {
+        const TOP: u64 = 1 << 33;
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, TOP))
+    }
+
+    /// The id of a symlink in the view's root.
+    pub fn link(hierarchy: usize, link: usize) -> Option<Self> {
+        const LINKS: u64 = 1 << 32;
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, LINKS + link as u64))
+    }
+
+    // In the hierarchy with number 0 (cgroup2, where there is one) the main door's ids are the kernfs ids. None of them is FUSE's
+    // root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or is the view's root.
+    fn compose(hierarchy: usize, door: u64, number: u64) -> Self {
+        Self((hierarchy as u64) << HIERARCHY_SHIFT | door << DOOR_SHIFT | number)
+    }
+
+    /// As FUSE's number.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// From FUSE's number; it may name nothing.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bounds() {
+        assert!(NodeId::backing(MAX_HIERARCHIES, Door::Main, 1).is_none());
+        assert!(NodeId::backing(0, Door::Main, 1 << 56).is_none());
+        assert_ne!(NodeId::top(0), Some(ROOT_ID));
+        assert_eq!(NodeId::backing(0, Door::Main, 4711).map(NodeId::as_u64), Some(4711));
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_things_have_distinct_ids(
+            a in (0..MAX_HIERARCHIES, any::<bool>(), 0u64..1 << 40),
+            b in (0..MAX_HIERARCHIES, any::<bool>(), 0u64..1 << 40),
+            depth in 0usize..1000,
+        ) {
+            let id = |(hierarchy, alias, inode)| {
+                NodeId::backing(hierarchy, if alias { Door::Alias } else { Door::Main }, inode)
+            };
+            prop_assert_eq!(a == b, id(a) == id(b));
+            prop_assert_ne!(id(a), NodeId::alias_step(b.0, depth));
+            prop_assert_ne!(id(a), NodeId::link(b.0, depth));
+            prop_assert_ne!(NodeId::link(a.0, depth), NodeId::alias_step(b.0, depth));
+            prop_assert_ne!(NodeId::top(a.0), NodeId::alias_step(b.0, depth));
+            prop_assert_ne!(NodeId::top(a.0), NodeId::link(b.0, depth));
+        }
+    }
+}

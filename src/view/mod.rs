@@ -1,0 +1,194 @@
+//! What the container sees: which node is shown where, under which number. Pure: no I/O.
+//!
+//! A [`View`] says where a directory stands ([`Position`]) and what a name in it can be ([`Child`]); [`NodeTable`] remembers the
+//! [`Node`]s that the kernel holds. A node is only ever reached by a chain of lookups from the root, each of which was allowed by
+//! [`View::child`]: that's what containment rests on, no path is compared on the way.
+
+mod id;
+mod node;
+mod place;
+mod resolve;
+mod table;
+
+pub use id::{NodeId, ROOT_ID};
+pub use node::{Node, Object};
+pub use place::{Child, Door, Position, Spot};
+pub use resolve::{Resolved, view_path_of};
+pub use table::NodeTable;
+
+use std::ffi::{OsStr, OsString};
+
+use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::policy::{Rules, Zone};
+
+/// How much of the host's tree is shown, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// Host paths; ancestors are a read-only skeleton, siblings don't exist.
+    HostPath,
+    /// The delegated subtree is the root of each hierarchy.
+    Rooted,
+    /// The whole host tree, read-only outside the delegated subtree.
+    Full,
+}
+
+/// One hierarchy in a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewHierarchy {
+    /// Which hierarchy.
+    pub kind: HierarchyKind,
+    /// The name of its directory in the view's root (the host's mount directory's).
+    pub directory: OsString,
+    /// Names of symlinks to that directory, one per co-mounted controller.
+    pub links: Vec<OsString>,
+    /// The container's subtree; `None` where the container sits in the host's root. Never the root.
+    pub delegated: Option<CgroupPath>,
+}
+
+/// One container's view; fixed when it's made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Whether the view's root is a directory of hierarchies or the cgroup2 tree itself.
+    pub setup: Setup,
+    /// How much is shown.
+    pub shape: Shape,
+    /// Who may write what.
+    pub rules: Rules,
+    /// The hierarchies, in the order of their numbers.
+    pub hierarchies: Vec<ViewHierarchy>,
+}
+
+impl View {
+    /// The hierarchy with this number.
+    pub fn hierarchy(&self, index: usize) -> Option<&ViewHierarchy> {
+        self.hierarchies.get(index)
+    }
+
+    /// Where the view's root stands.
+    pub fn root(&self) -> Position {
+        match self.setup {
+            Setup::Unified => self.top_of(0),
+            Setup::Legacy | Setup::Hybrid => Position::VIEW_ROOT,
+        }
+    }
+
+    /// Where the top directory of a hierarchy stands.
+    pub fn top_of(&self, hierarchy: usize) -> Position {
+        let delegated = self.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
+        let spot = match (delegated, self.shape) {
+            (None, Shape::Full) => Spot::Foreign,
+            (None, _) => Spot::HostRoot,
+            (Some(_), Shape::Rooted) => Spot::Boundary,
+            (Some(_), Shape::HostPath | Shape::Full) => Spot::Ancestor { depth: 0 },
+        };
+        Position { hierarchy: Some(hierarchy), door: Door::Main, spot }
+    }
+
+    /// The backing cgroup of a hierarchy's top directory.
+    pub fn top_path(&self, hierarchy: usize) -> CgroupPath {
+        match (self.shape, self.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.clone())) {
+            (Shape::Rooted, Some(delegated)) => delegated,
+            _ => CgroupPath::root(),
+        }
+    }
+
+    /// The zone of a position, for the policy.
+    pub fn zone(&self, position: Position) -> Zone {
+        match position.spot {
+            Spot::Boundary => Zone::Boundary,
+            Spot::Inside => Zone::Inside,
+            Spot::Top | Spot::Ancestor { .. } | Spot::AliasStep { .. } | Spot::HostRoot | Spot::Foreign => {
+                Zone::Outside
+            }
+        }
+    }
+
+    /// What `name` in the directory at `position` can be.
+    pub fn child(&self, position: Position, name: &OsStr) -> Child {
+        let Some(index) = position.hierarchy else {
+            return self.child_of_view_root(name);
+        };
+        let Some(hierarchy) = self.hierarchy(index) else {
+            return Child::Hidden;
+        };
+        let below = |spot| Position { spot, ..position };
+        let step = |depth: usize| hierarchy.delegated.as_ref()?.components().get(depth);
+        let leads_on = |depth: usize| step(depth).is_some_and(|step| step == name);
+        // Where the directory that is `depth` steps on the way to the boundary stands.
+        let way = |depth: usize, on_the_way: fn(usize) -> Spot| {
+            if step(depth).is_none() { Spot::Boundary } else { on_the_way(depth) }
+        };
+        let ancestor = |depth| Spot::Ancestor { depth };
+        let alias_step = |depth| Spot::AliasStep { depth };
+        match position.spot {
+            Spot::Top => Child::Hidden,
+            Spot::HostRoot => Child::Backing { directory: None, file: true, otherwise: None },
+            Spot::Foreign => Child::Backing { directory: Some(position), file: true, otherwise: None },
+            Spot::Inside => Child::Backing { directory: Some(position), file: true, otherwise: None },
+            Spot::Boundary => {
+                let has_alias = self.shape == Shape::Rooted && position.door == Door::Main && leads_on(0);
+                let alias = Position { door: Door::Alias, spot: way(1, alias_step), ..position };
+                Child::Backing {
+                    directory: Some(below(Spot::Inside)),
+                    file: true,
+                    otherwise: has_alias.then_some(alias),
+                }
+            }
+            Spot::AliasStep { depth } if leads_on(depth) => Child::Alias(below(way(depth + 1, alias_step))),
+            Spot::AliasStep { .. } => Child::Hidden,
+            Spot::Ancestor { depth } => {
+                let on_the_way = leads_on(depth).then(|| below(way(depth + 1, ancestor)));
+                match self.shape {
+                    Shape::Full => Child::Backing {
+                        directory: Some(on_the_way.unwrap_or(below(Spot::Foreign))),
+                        file: true,
+                        otherwise: None,
+                    },
+                    Shape::HostPath | Shape::Rooted => match on_the_way {
+                        Some(_) => Child::Backing { directory: on_the_way, file: false, otherwise: None },
+                        None if ancestor_shows(&hierarchy.kind, name) => {
+                            Child::Backing { directory: None, file: true, otherwise: None }
+                        }
+                        None => Child::Hidden,
+                    },
+                }
+            }
+        }
+    }
+
+    fn child_of_view_root(&self, name: &OsStr) -> Child {
+        for (index, hierarchy) in self.hierarchies.iter().enumerate() {
+            if hierarchy.directory == name {
+                return Child::Hierarchy(index);
+            }
+            if let Some(link) = hierarchy.links.iter().position(|link| link == name) {
+                return Child::Link { hierarchy: index, link };
+            }
+        }
+        Child::Hidden
+    }
+
+    /// Whether a listing of the directory at `position` shows the entry `name`, which exists on the host.
+    pub fn lists(&self, position: Position, name: &OsStr, is_directory: bool) -> bool {
+        match self.child(position, name) {
+            Child::Backing { directory, file, .. } => {
+                if is_directory {
+                    directory.is_some()
+                } else {
+                    file
+                }
+            }
+            Child::Hidden | Child::Hierarchy(_) | Child::Link { .. } | Child::Alias(_) => false,
+        }
+    }
+}
+
+/// The files of an ancestor that a skeleton shows: on v2 those without which a client can't find out which controllers it has.
+fn ancestor_shows(kind: &HierarchyKind, name: &OsStr) -> bool {
+    const SHOWN: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
+    *kind == HierarchyKind::Unified && SHOWN.iter().any(|shown| *shown == name)
+}
+
+#[cfg(test)]
+mod tests;

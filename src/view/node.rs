@@ -1,0 +1,108 @@
+//! A node that the kernel holds.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{NodeId, Position};
+use crate::cgroup::FileClass;
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A directory that the view makes itself: its root, or a step of the alias.
+    Synthetic,
+    /// A symlink in the view's root, and where it leads.
+    Link(OsString),
+    /// A cgroup.
+    Directory,
+    /// An interface file.
+    File(FileClass),
+}
+
+/// One object of the view. All but its name is fixed; a rename through the view changes that.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    position: Position,
+    object: Object,
+    inode: u64,
+    parent: Option<Arc<Node>>,
+    /// Leaf lock: nothing else is locked while it's held.
+    name: Mutex<OsString>,
+}
+
+impl Node {
+    /// The root of a view.
+    pub fn root(id: NodeId, position: Position, object: Object, inode: u64) -> Self {
+        Self { id, position, object, inode, parent: None, name: Mutex::default() }
+    }
+
+    /// What stands in `parent` under `name`.
+    pub fn child(parent: &Arc<Self>, name: &OsStr, id: NodeId, position: Position, object: Object, inode: u64) -> Self {
+        Self { id, position, object, inode, parent: Some(Arc::clone(parent)), name: Mutex::new(name.to_os_string()) }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it stands; a file stands where its directory does.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// What it is.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// The inode number of the backing object; a number of the view's own for what has none.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The directory that it was found in; `None` for the root.
+    pub fn parent(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
+    /// Its name now; empty for the root.
+    pub fn name(&self) -> OsString {
+        self.name.lock().clone()
+    }
+
+    /// Takes note that it was renamed.
+    pub fn rename(&self, name: &OsStr) {
+        *self.name.lock() = name.to_os_string();
+    }
+
+    /// Whether it's a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.object, Object::Directory | Object::Synthetic)
+    }
+
+    /// The names that lead to it from the view's root.
+    pub fn view_components(&self) -> Vec<OsString> {
+        let mut components = Vec::new();
+        let mut node = self;
+        while let Some(parent) = &node.parent {
+            components.push(node.name());
+            node = parent;
+        }
+        components.reverse();
+        components
+    }
+
+    /// Its path in the view, for messages.
+    pub fn view_path(&self) -> OsString {
+        let mut path = OsString::new();
+        for component in self.view_components() {
+            path.push("/");
+            path.push(component);
+        }
+        if path.is_empty() { "/".into() } else { path }
+    }
+}

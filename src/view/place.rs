@@ -1,0 +1,79 @@
+//! Where a node stands.
+
+/// Through which door a node was entered. Linux gives a directory inode one place in the tree, so what an alias reaches needs nodes of
+/// its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// From the top of its hierarchy.
+    Main,
+    /// Through the hidden absolute-path alias of a rooted view.
+    Alias,
+}
+
+/// What a directory is to its view; a file stands where its directory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spot {
+    /// The root of a legacy or hybrid view: the directory of hierarchies.
+    Top,
+    /// On the way to the boundary: the cgroup of the delegated path's first `depth` components.
+    Ancestor {
+        /// How many components of the delegated path lead to it.
+        depth: usize,
+    },
+    /// A step of the alias: `depth` components of the delegated path have been entered (at least one, never all).
+    AliasStep {
+        /// How many.
+        depth: usize,
+    },
+    /// The root of a hierarchy in which the container has no delegated subtree.
+    HostRoot,
+    /// The delegation boundary.
+    Boundary,
+    /// Below the boundary.
+    Inside,
+    /// Elsewhere in the host's tree (shape `full` only).
+    Foreign,
+}
+
+/// Where a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The number of its hierarchy; `None` for the root of a legacy or hybrid view.
+    pub hierarchy: Option<usize>,
+    /// The way in.
+    pub door: Door,
+    /// The spot.
+    pub spot: Spot,
+}
+
+impl Position {
+    /// The root of a legacy or hybrid view.
+    pub const VIEW_ROOT: Self = Self { hierarchy: None, door: Door::Main, spot: Spot::Top };
+}
+
+/// What a name in a directory can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// It doesn't exist in this view, whatever the host has.
+    Hidden,
+    /// The top directory of this hierarchy.
+    Hierarchy(usize),
+    /// A symlink to the top directory of `hierarchy`, the `link`-th of its names.
+    Link {
+        /// Where it leads.
+        hierarchy: usize,
+        /// Which of its links.
+        link: usize,
+    },
+    /// A step of the alias, or the boundary through it.
+    Alias(Position),
+    /// What the host has under that name, if it's of a kind that is shown here.
+    Backing {
+        /// Where a directory of that name stands; `None`: a directory isn't shown.
+        directory: Option<Position>,
+        /// Whether a file of that name is shown.
+        file: bool,
+        /// What it is where the host has nothing of that name: the alias.
+        otherwise: Option<Position>,
+    },
+}

@@ -1,0 +1,91 @@
+//! View path to host path and back, without asking the host.
+
+use std::ffi::OsString;
+
+use super::{Child, Node, Object, Position, Shape, Spot, View};
+use crate::cgroup::CgroupPath;
+
+/// Where a path of the view leads, as far as names alone can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where the directory stands that it names, or that holds the file it names.
+    pub position: Position,
+    /// The hierarchy and the backing path; `None` for what the view makes itself.
+    pub backing: Option<(usize, CgroupPath)>,
+}
+
+impl View {
+    /// Follows `path`, whose components are all directories, from the view's root. `None` if it's hidden.
+    ///
+    /// Names that the host decides (below the boundary) are taken to exist.
+    pub fn resolve_directory(&self, path: &CgroupPath) -> Option<Resolved> {
+        let root = self.root();
+        let mut at = Resolved { position: root, backing: root.hierarchy.map(|index| (index, self.top_path(index))) };
+        for name in path.components() {
+            at = match self.child(at.position, name) {
+                Child::Hidden => return None,
+                Child::Hierarchy(index) | Child::Link { hierarchy: index, .. } => {
+                    Resolved { position: self.top_of(index), backing: Some((index, self.top_path(index))) }
+                }
+                Child::Alias(position) => self.through_alias(position),
+                // A name that may be the alias is the alias here: what the host has under it, only the host can tell.
+                Child::Backing { otherwise: Some(position), .. } => self.through_alias(position),
+                Child::Backing { directory, .. } => {
+                    let (index, above) = at.backing?;
+                    Resolved { position: directory?, backing: Some((index, above.join(name).ok()?)) }
+                }
+            };
+        }
+        Some(at)
+    }
+
+    /// The hierarchy of a node's backing object, and the names that lead to it from that hierarchy's root. `None` if it has none.
+    pub fn backing_path(&self, node: &Node) -> Option<(usize, Vec<OsString>)> {
+        let hierarchy = node.position().hierarchy?;
+        let delegated = self.hierarchy(hierarchy)?.delegated.as_ref().map(CgroupPath::components).unwrap_or_default();
+        let mut below = Vec::new();
+        let mut at = node;
+        // Climb to the nearest directory whose backing cgroup the view itself names.
+        let anchor = loop {
+            if *at.object() == Object::Directory {
+                match at.position().spot {
+                    Spot::Boundary => break delegated,
+                    Spot::Ancestor { depth } => break delegated.get(..depth)?,
+                    Spot::HostRoot => break &[],
+                    Spot::Foreign if at.parent().is_none_or(|above| above.position().hierarchy.is_none()) => break &[],
+                    Spot::Foreign | Spot::Inside => {}
+                    Spot::Top | Spot::AliasStep { .. } => return None,
+                }
+            }
+            below.push(at.name());
+            at = at.parent()?;
+        };
+        Some((hierarchy, anchor.iter().cloned().chain(below.into_iter().rev()).collect()))
+    }
+
+    fn through_alias(&self, position: Position) -> Resolved {
+        let backing = match position.spot {
+            Spot::Boundary => position.hierarchy.map(|index| (index, self.top_path(index))),
+            _ => None,
+        };
+        Resolved { position, backing }
+    }
+}
+
+/// Where the view shows the host's cgroup `host` of this hierarchy; `None` if it's hidden.
+pub fn view_path_of(view: &View, hierarchy: usize, host: &CgroupPath) -> Option<CgroupPath> {
+    let entry = view.hierarchy(hierarchy)?;
+    let below = match (view.shape, &entry.delegated) {
+        (Shape::Full, _) => host.clone(),
+        (_, None) => host.is_root().then(CgroupPath::root)?,
+        (Shape::Rooted, Some(delegated)) => host.relative_to(delegated)?,
+        (Shape::HostPath, Some(delegated)) => {
+            (host.is_within(delegated) || delegated.is_within(host)).then(|| host.clone())?
+        }
+    };
+    let top = match view.root().hierarchy {
+        Some(_) => CgroupPath::root(),
+        None => CgroupPath::root().join(&entry.directory).ok()?,
+    };
+    Some(top.join_path(&below))
+}

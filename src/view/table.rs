@@ -1,0 +1,155 @@
+//! The nodes that the kernel holds, by number.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::{Node, NodeId, ROOT_ID};
+
+/// The inode table: it knows a node from the first lookup that the kernel was answered until the kernel forgets the last one.
+#[derive(Debug)]
+pub struct NodeTable {
+    root: Arc<Node>,
+    /// Leaf lock: nothing else is locked, and no system call made, while it's held.
+    nodes: RwLock<HashMap<NodeId, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    node: Arc<Node>,
+    lookups: u64,
+}
+
+impl NodeTable {
+    /// A table that holds the root.
+    pub fn new(root: Node) -> Self {
+        Self { root: Arc::new(root), nodes: RwLock::default() }
+    }
+
+    /// The root; never forgotten.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// The node with this number.
+    pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
+        if id == ROOT_ID {
+            return Some(Arc::clone(&self.root));
+        }
+        self.nodes.read().get(&id).map(|known| Arc::clone(&known.node))
+    }
+
+    /// Counts a lookup that the kernel is about to be told of, and returns the node to tell of: the known one if there is one.
+    ///
+    /// A known node whose name or directory isn't the found one's is replaced: the host has renamed the cgroup.
+    pub fn remember(&self, found: Node) -> Arc<Node> {
+        let mut nodes = self.nodes.write();
+        match nodes.entry(found.id()) {
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                known.lookups += 1;
+                if known.node.name() != found.name() {
+                    known.node.rename(&found.name());
+                }
+                Arc::clone(&known.node)
+            }
+            Entry::Vacant(entry) => {
+                let node = Arc::new(found);
+                entry.insert(Known { node: Arc::clone(&node), lookups: 1 });
+                node
+            }
+        }
+    }
+
+    /// The kernel drops `lookups` references. Returns the node if that were the last.
+    pub fn forget(&self, id: NodeId, lookups: u64) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes.write();
+        let Entry::Occupied(mut entry) = nodes.entry(id) else {
+            return None;
+        };
+        let known = entry.get_mut();
+        known.lookups = known.lookups.saturating_sub(lookups);
+        if known.lookups > 0 {
+            return None;
+        }
+        let node = entry.remove().node;
+        // A table that once held ten thousand cgroups needn't stay that large.
+        if nodes.capacity() > 1024 && nodes.len() < nodes.capacity() / 8 {
+            nodes.shrink_to(0);
+        }
+        Some(node)
+    }
+
+    /// How many nodes it holds besides the root.
+    pub fn len(&self) -> usize {
+        self.nodes.read().len()
+    }
+
+    /// Whether it holds none but the root.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::view::{Door, Object, Position, Spot};
+
+    fn table() -> NodeTable {
+        NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1))
+    }
+
+    fn child(table: &NodeTable, name: &str, inode: u64) -> Node {
+        let id = NodeId::backing(0, Door::Main, inode).unwrap();
+        let position = Position { hierarchy: Some(0), door: Door::Main, spot: Spot::Inside };
+        Node::child(table.root(), OsStr::new(name), id, position, Object::Directory, inode)
+    }
+
+    #[test]
+    fn forgets_with_the_last_lookup() {
+        let table = table();
+        let id = table.remember(child(&table, "a", 7)).id();
+        table.remember(child(&table, "a", 7));
+        assert!(table.forget(id, 1).is_none());
+        assert!(table.get(id).is_some());
+        assert!(table.forget(id, 1).is_some());
+        assert!(table.get(id).is_none() && table.is_empty());
+        assert!(table.forget(id, 1).is_none(), "a forget too many does nothing");
+        assert!(table.forget(ROOT_ID, 1).is_none() && table.get(ROOT_ID).is_some());
+    }
+
+    #[test]
+    fn paths_follow_renames() {
+        let table = table();
+        let a = table.remember(child(&table, "a", 7));
+        let below = Node::child(
+            &a,
+            OsStr::new("b"),
+            NodeId::backing(0, Door::Main, 8).unwrap(),
+            a.position(),
+            Object::Directory,
+            8,
+        );
+        let b = table.remember(below);
+        assert_eq!(b.view_path(), "/a/b");
+        table.remember(child(&table, "renamed", 7));
+        assert_eq!(b.view_path(), "/renamed/b");
+        assert_eq!(table.root().view_path(), "/");
+    }
+
+    #[test]
+    fn shrinks() {
+        let table = table();
+        let ids: Vec<_> =
+            (2..5000).map(|inode| table.remember(child(&table, &inode.to_string(), inode)).id()).collect();
+        for id in ids {
+            table.forget(id, 1);
+        }
+        assert!(table.nodes.read().capacity() < 1024);
+    }
+}

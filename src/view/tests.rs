@@ -1,0 +1,154 @@
+use std::ffi::OsStr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::Zone;
+
+fn path(text: &str) -> CgroupPath {
+    CgroupPath::parse(text).unwrap()
+}
+
+fn view(shape: Shape, setup: Setup, delegated: Option<&str>) -> View {
+    let hierarchy = |list: &str, directory: &str| ViewHierarchy {
+        kind: if list.is_empty() { HierarchyKind::Unified } else { HierarchyKind::v1(list) },
+        directory: directory.into(),
+        links: if list == "cpu,cpuacct" { vec!["cpu".into(), "cpuacct".into()] } else { Vec::new() },
+        delegated: delegated.map(path),
+    };
+    let hierarchies = match setup {
+        Setup::Unified => vec![hierarchy("", "cgroup")],
+        Setup::Legacy => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("name=systemd", "systemd")],
+        Setup::Hybrid => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("", "unified")],
+    };
+    View { setup, shape, rules: Rules::default(), hierarchies }
+}
+
+fn spot(view: &View, text: &str) -> Option<(Spot, Door, Option<String>)> {
+    let resolved = view.resolve_directory(&path(text))?;
+    let backing = resolved.backing.map(|(_, path)| path.to_string());
+    Some((resolved.position.spot, resolved.position.door, backing))
+}
+
+#[test]
+fn host_path_shows_the_way_and_nothing_beside_it() {
+    let view = view(Shape::HostPath, Setup::Hybrid, Some("/lxc/c1"));
+    let at = |text| spot(&view, text).map(|(spot, _, backing)| (spot, backing.unwrap_or_default()));
+    assert_eq!(at("/"), Some((Spot::Top, String::new())));
+    assert_eq!(at("/unified"), Some((Spot::Ancestor { depth: 0 }, "/".into())));
+    assert_eq!(at("/unified/lxc"), Some((Spot::Ancestor { depth: 1 }, "/lxc".into())));
+    assert_eq!(at("/unified/lxc/c1"), Some((Spot::Boundary, "/lxc/c1".into())));
+    assert_eq!(at("/unified/lxc/c1/a/b"), Some((Spot::Inside, "/lxc/c1/a/b".into())));
+    assert_eq!(at("/cpu/lxc/c1"), Some((Spot::Boundary, "/lxc/c1".into())));
+    for hidden in ["/unified/lxc/c10", "/unified/lxc/c", "/unified/other", "/memory", "/lxc"] {
+        assert_eq!(at(hidden), None, "{hidden}");
+    }
+    let ancestor = view.resolve_directory(&path("/unified/lxc")).unwrap().position;
+    assert!(view.lists(ancestor, OsStr::new("cgroup.controllers"), false));
+    assert!(!view.lists(ancestor, OsStr::new("cgroup.procs"), false));
+    assert!(!view.lists(ancestor, OsStr::new("c10"), true));
+    let v1 = view.resolve_directory(&path("/cpu/lxc")).unwrap().position;
+    assert!(
+        !view.lists(v1, OsStr::new("cpu.shares"), false) && !view.lists(v1, OsStr::new("cgroup.controllers"), false)
+    );
+}
+
+#[test]
+fn rooted_has_a_hidden_alias() {
+    let view = view(Shape::Rooted, Setup::Unified, Some("/lxc/c1"));
+    assert_eq!(spot(&view, "/"), Some((Spot::Boundary, Door::Main, Some("/lxc/c1".into()))));
+    assert_eq!(spot(&view, "/x"), Some((Spot::Inside, Door::Main, Some("/lxc/c1/x".into()))));
+    assert_eq!(spot(&view, "/lxc"), Some((Spot::AliasStep { depth: 1 }, Door::Alias, None)));
+    assert_eq!(spot(&view, "/lxc/c1"), Some((Spot::Boundary, Door::Alias, Some("/lxc/c1".into()))));
+    assert_eq!(spot(&view, "/lxc/c1/x"), Some((Spot::Inside, Door::Alias, Some("/lxc/c1/x".into()))));
+    assert_eq!(spot(&view, "/lxc/c2"), None);
+    // The alias isn't offered again behind itself: below it, the name is an ordinary one.
+    assert_eq!(spot(&view, "/lxc/c1/lxc"), Some((Spot::Inside, Door::Alias, Some("/lxc/c1/lxc".into()))));
+    assert!(!view.lists(
+        Position { hierarchy: Some(0), door: Door::Alias, spot: Spot::AliasStep { depth: 1 } },
+        OsStr::new("c1"),
+        true
+    ));
+}
+
+#[test]
+fn an_alias_of_one_step() {
+    let view = view(Shape::Rooted, Setup::Unified, Some("/c1"));
+    assert_eq!(spot(&view, "/c1"), Some((Spot::Boundary, Door::Alias, Some("/c1".into()))));
+}
+
+#[test]
+fn full_shows_everything() {
+    let view = view(Shape::Full, Setup::Legacy, Some("/lxc/c1"));
+    let zone = |text| view.zone(view.resolve_directory(&path(text)).unwrap().position);
+    assert_eq!(zone("/cpuacct/lxc/c10"), Zone::Outside);
+    assert_eq!(zone("/cpuacct/lxc/c1"), Zone::Boundary);
+    assert_eq!(zone("/cpuacct/lxc/c1/x/y"), Zone::Inside);
+    assert_eq!(zone("/cpuacct/lxc/c10/c1"), Zone::Outside);
+    assert_eq!(zone("/systemd/c1/lxc/c1"), Zone::Outside);
+}
+
+#[test]
+fn without_a_delegated_subtree_there_are_only_the_roots_files() {
+    for shape in [Shape::HostPath, Shape::Rooted] {
+        let view = view(shape, Setup::Hybrid, None);
+        let top = view.top_of(1);
+        assert_eq!(top.spot, Spot::HostRoot);
+        assert_eq!(view.zone(top), Zone::Outside);
+        assert!(view.lists(top, OsStr::new("cgroup.procs"), false));
+        assert!(!view.lists(top, OsStr::new("system.slice"), true));
+        assert_eq!(spot(&view, "/unified/system.slice"), None);
+    }
+    assert_eq!(spot(&view(Shape::Full, Setup::Unified, None), "/a").unwrap().0, Spot::Foreign);
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    prop::sample::select(vec![Shape::HostPath, Shape::Rooted, Shape::Full])
+}
+
+fn setups() -> impl Strategy<Value = Setup> {
+    prop::sample::select(vec![Setup::Legacy, Setup::Hybrid, Setup::Unified])
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_writable_lies_within_the_subtree(
+        shape in shapes(), setup in setups(), delegated in "(/[ab]{1,2}){1,3}", walk in "(/[ab]{1,2}|/cpu|/unified){0,6}",
+    ) {
+        let view = view(shape, setup, Some(&delegated));
+        if let Some(resolved) = view.resolve_directory(&path(&format!("/{walk}"))) {
+            let zone = view.zone(resolved.position);
+            match resolved.backing {
+                Some((_, backing)) => {
+                    prop_assert_eq!(backing.is_within(&path(&delegated)), zone != Zone::Outside);
+                    prop_assert_eq!(backing == path(&delegated), zone == Zone::Boundary);
+                    if shape != Shape::Full {
+                        prop_assert!(backing.is_within(&path(&delegated)) || path(&delegated).is_within(&backing));
+                    }
+                }
+                None => prop_assert_eq!(zone, Zone::Outside),
+            }
+        }
+    }
+
+    #[test]
+    fn view_to_host_to_view_is_the_identity(
+        shape in shapes(), setup in setups(), delegated in "(/[ab]{1,2}){1,3}", below in "(/[ab]{1,2}){0,4}",
+        inside in any::<bool>(),
+    ) {
+        let view = view(shape, setup, Some(&delegated));
+        let prefix = if inside { delegated.clone() } else { String::new() };
+        let host = path(&format!("/{prefix}{below}"));
+        for index in 0..view.hierarchies.len() {
+            if let Some(shown) = view_path_of(&view, index, &host) {
+                let resolved = view.resolve_directory(&shown);
+                // Names below the boundary of a rooted view that are the alias' own lead through the alias instead.
+                let through_alias = resolved.as_ref().is_none_or(|resolved| resolved.position.door == Door::Alias);
+                prop_assume!(!(shape == Shape::Rooted && through_alias));
+                prop_assert_eq!(resolved.unwrap().backing, Some((index, host.clone())));
+            } else {
+                prop_assert!(shape != Shape::Full && !host.is_within(&path(&delegated)));
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Pid-namespace agents in real containers, on real cgroups.
+
+mod fixture;
+mod hostile;
+mod measure;
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fixture::{Cgroup, Container, V1, V2, eventually, exists, pool, ready};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use vcgroupfs::helper::{AgentPool, MAX_AGENTS, PidNamespace};
+
+/// A whole pid list as seen from the namespace, sorted.
+fn list(pool: &AgentPool, ns: &PidNamespace, file: &File) -> Vec<i32> {
+    let mut text = Vec::new();
+    loop {
+        let mut buf = [0; 4096];
+        let read = pool.read(ns, file.as_fd(), text.len() as u64, &mut buf).unwrap();
+        if read == 0 {
+            break;
+        }
+        text.extend_from_slice(&buf[..read]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let mut numbers: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn reads_show_the_numbers_of_the_container() {
+    let Some(_guard) = ready() else { return };
+    let (mut container, mut other) = (Container::start(), Container::start());
+    let pool = pool();
+    let ((number, host), (_, foreign)) = (container.sleeper(), other.sleeper());
+    for (hierarchy, expected) in [(V2, vec![0, number]), (V1, vec![number])] {
+        let cgroup = Cgroup::new(hierarchy);
+        cgroup.add(host);
+        cgroup.add(foreign);
+        assert_eq!(list(&pool, &container.namespace(), &cgroup.procs()), expected);
+        let own = PidNamespace::own().unwrap();
+        let mut hosts = vec![host, foreign];
+        hosts.sort_unstable();
+        assert_eq!(list(&pool, &own, &cgroup.procs()), hosts);
+    }
+}
+
+#[test]
+fn long_lists_are_read_in_pieces() {
+    let Some(_guard) = ready() else { return };
+    let mut container = Container::start();
+    let pool = pool();
+    let cgroup = Cgroup::new(V2);
+    let mut numbers = Vec::new();
+    for _ in 0..40 {
+        let (number, host) = container.sleeper();
+        cgroup.add(host);
+        numbers.push(number);
+    }
+    let (ns, file) = (container.namespace(), cgroup.procs());
+    let mut text = Vec::new();
+    loop {
+        let mut buf = [0; 7];
+        match pool.read(&ns, file.as_fd(), text.len() as u64, &mut buf).unwrap() {
+            0 => break,
+            read => text.extend_from_slice(&buf[..read]),
+        }
+    }
+    let text = String::from_utf8(text).unwrap();
+    let mut got: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, numbers);
+}
+
+#[test]
+fn writes_migrate_by_the_number_inside() {
+    let Some(_guard) = ready() else { return };
+    let mut container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let (number, host) = container.sleeper();
+    for hierarchy in [V2, V1, "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/systemd"] {
+        let cgroup = Cgroup::new(hierarchy);
+        let procs = cgroup.procs();
+        let text = format!("{number}\n");
+        assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
+        assert_eq!(cgroup.members(), [host], "{hierarchy}");
+        // The host has this number, the container hasn't.
+        for (bytes, errno) in [
+            (host.to_string(), Errno::ESRCH),
+            ("-1".to_owned(), Errno::EINVAL),
+            ("x".to_owned(), Errno::EINVAL),
+            ("x".repeat(4097), Errno::E2BIG),
+        ] {
+            let result = pool.write(&ns, procs.as_fd(), bytes.as_bytes(), true);
+            assert_eq!(result, Err(errno), "{hierarchy} {bytes:.9}");
+        }
+        assert_eq!(cgroup.members(), [host], "{hierarchy}");
+    }
+}
+
+#[test]
+fn cpuset_asks_for_sys_nice_in_the_writer() {
+    let Some(_guard) = ready() else { return };
+    let mut container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let (number, host) = container.sleeper();
+    let cgroup = Cgroup::new("/sys/fs/cgroup/cpuset");
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = fs::read(cgroup.0.with_file_name(file)).unwrap();
+        fs::write(cgroup.0.join(file), value).unwrap();
+    }
+    let procs = cgroup.procs();
+    let text = number.to_string();
+    for _ in 0..2 {
+        assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), true), Ok(text.len()));
+        assert_eq!(cgroup.members(), [host]);
+        // The sleeper has capabilities that the agent hasn't: an opener with CAP_SYS_NICE isn't
+        // enough.
+        let back = File::options().write(true).open("/sys/fs/cgroup/cpuset/cgroup.procs").unwrap();
+        let result = pool.write(&ns, back.as_fd(), text.as_bytes(), false);
+        assert_eq!(result, Err(Errno::EPERM));
+        assert_eq!(pool.write(&ns, back.as_fd(), text.as_bytes(), true), Ok(text.len()));
+        assert_eq!(cgroup.members(), []);
+    }
+}
+
+#[test]
+fn errors_of_the_system_call_come_back_as_they_are() {
+    let Some(_guard) = ready() else { return };
+    let container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let cgroup = Cgroup::new(V2);
+    let read_only = File::open(cgroup.0.join("cgroup.procs")).unwrap();
+    assert_eq!(pool.write(&ns, read_only.as_fd(), b"1", false), Err(Errno::EBADF));
+    let directory = File::open(&cgroup.0).unwrap();
+    assert_eq!(pool.read(&ns, directory.as_fd(), 0, &mut [0; 9]), Err(Errno::EISDIR));
+    assert_eq!(pool.read(&ns, read_only.as_fd(), u64::MAX, &mut [0; 9]), Err(Errno::EINVAL));
+    assert_eq!(pool.read(&ns, read_only.as_fd(), 0, &mut []), Ok(0));
+}
+
+#[test]
+fn a_read_is_64_kib_at_most() {
+    let Some(_guard) = ready() else { return };
+    let container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let program = fs::read(env!("CARGO_BIN_EXE_vcgroupfs")).unwrap();
+    let file = File::open(env!("CARGO_BIN_EXE_vcgroupfs")).unwrap();
+    let mut buf = vec![0; 100_000];
+    assert_eq!(pool.read(&ns, file.as_fd(), 1, &mut buf), Ok(65536));
+    assert!(buf[..65536] == program[1..65537] && buf[65536..].iter().all(|byte| *byte == 0));
+    let end = program.len() as u64;
+    assert_eq!(pool.read(&ns, file.as_fd(), end - 3, &mut buf), Ok(3));
+    assert_eq!(pool.read(&ns, file.as_fd(), end, &mut buf), Ok(0));
+}
+
+#[test]
+fn processes_are_found_by_the_number_inside() {
+    let Some(_guard) = ready() else { return };
+    let mut container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let (number, host) = container.sleeper();
+    let directory = pool.open_proc(&ns, number).unwrap();
+    let read = || {
+        let file = openat(&directory, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut buf = [0; 64];
+        let read = nix::unistd::read(file, &mut buf)?;
+        Ok::<_, Errno>(String::from_utf8_lossy(&buf[..read]).into_owned())
+    };
+    let text = read().unwrap();
+    assert!(text.starts_with(&format!("{host} (sleep)")), "{text}");
+    for none in [host, 0, -1, i32::MIN, i32::MAX] {
+        assert_eq!(pool.open_proc(&ns, none).err(), Some(Errno::ENOENT), "{none}");
+    }
+    // A thread that isn't its process's first: of this very process, by its own namespace.
+    let own = PidNamespace::own().unwrap();
+    let tid = nix::unistd::gettid().as_raw();
+    assert_ne!(tid, std::process::id() as i32);
+    pool.open_proc(&own, tid).unwrap();
+
+    container.run(&format!("kill -9 {number}; wait {number}"));
+    eventually("the directory is dead", || matches!(read(), Err(Errno::ENOENT | Errno::ESRCH)));
+    assert_eq!(pool.open_proc(&ns, number).err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn namespaces_that_are_not_below_are_refused() {
+    let Some(_guard) = ready() else { return };
+    const INNER: &str = "VCGROUPFS_TEST_INNER";
+    if let Ok(outer) = std::env::var(INNER) {
+        // In a pid namespace of its own, with the /proc of the one above.
+        let ns = PidNamespace::open(outer.parse().unwrap()).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let result = pool().read(&ns, file.as_fd(), 0, &mut [0; 9]);
+        assert_eq!(result, Err(Errno::EACCES));
+        assert_eq!(pool().read(&PidNamespace::own().unwrap(), file.as_fd(), 0, &mut [0; 9]), Ok(0));
+        println!("inner part done");
+        return;
+    }
+    let mut inner = Command::new("env")
+        .args(["--default-signal=CHLD", "unshare", "--pid", "--fork", "--kill-child"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "namespaces_that_are_not_below_are_refused", "--nocapture"])
+        .env(INNER, std::process::id().to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What it prints is the result: its status can't be had with SIGCHLD ignored.
+    let text = std::io::read_to_string(inner.stdout.take().unwrap()).unwrap();
+    let _ = inner.wait();
+    assert!(text.contains("inner part done"), "{text}");
+}
+
+#[test]
+fn idle_agents_end() {
+    let Some(_guard) = ready() else { return };
+    let container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let cgroup = Cgroup::new(V2);
+    let procs = cgroup.procs();
+    for _ in 0..2 {
+        list(&pool, &ns, &procs);
+        let (host, _) = container.agent();
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(container.agent().0, host, "it ended too early");
+        list(&pool, &ns, &procs); // the second starts anew
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(container.agent().0, host, "it ended too early");
+        std::thread::sleep(Duration::from_millis(800));
+        assert_eq!(container.agents(), []);
+        assert!(!exists(host), "the agent is a zombie");
+    }
+}
+
+#[test]
+fn agents_do_not_keep_a_container_from_ending() {
+    let Some(_guard) = ready() else { return };
+    let mut container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let cgroup = Cgroup::new(V2);
+    list(&pool, &ns, &cgroup.procs());
+    container.agent();
+    let start = Instant::now();
+    container.end();
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    // The namespace is held open, but nothing can be started in it any more.
+    assert_eq!(pool.read(&ns, cgroup.procs().as_fd(), 0, &mut [0; 9]), Err(Errno::EIO));
+}
+
+#[test]
+fn agents_end_with_the_pool() {
+    let Some(_guard) = ready() else { return };
+    let container = Container::start();
+    let (pool, ns) = (pool(), container.namespace());
+    let cgroup = Cgroup::new(V2);
+    list(&pool, &ns, &cgroup.procs());
+    let (host, inside) = container.agent();
+    drop(pool);
+    eventually("the agent ends", || !exists(host));
+    assert!(inside > 1);
+}
+
+#[test]
+fn many_threads_and_namespaces() {
+    let Some(_guard) = ready() else { return };
+    let mut containers = [Container::start(), Container::start()];
+    let pool = pool();
+    let cgroup = Cgroup::new(V2);
+    let sleepers = containers.each_mut().map(Container::sleeper);
+    for (_, host) in sleepers {
+        cgroup.add(host);
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (container, (number, _)) = (&containers[thread % 2], sleepers[thread % 2]);
+            let (pool, ns, procs) = (&pool, container.namespace(), cgroup.procs());
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    assert_eq!(list(pool, &ns, &procs), [0, number]);
+                    let text = number.to_string();
+                    assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
+                    pool.open_proc(&ns, number).unwrap();
+                }
+            });
+        }
+    });
+    for container in &containers {
+        container.agent();
+    }
+}
+
+#[test]
+fn nothing_leaks() {
+    let Some(_guard) = ready() else { return };
+    let files = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let children = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap()).collect::<String>()
+    };
+    let cgroup = Cgroup::new(V2);
+    let procs = cgroup.procs();
+    // What earlier tests left may still be on its way out.
+    std::thread::sleep(Duration::from_millis(100));
+    let (files_before, children_before) = (files(), children());
+    let pool = pool();
+    let with_pool = files();
+    for _ in 0..5 {
+        let container = Container::start();
+        let ns = container.namespace();
+        for _ in 0..50 {
+            list(&pool, &ns, &procs);
+            let _ = pool.open_proc(&ns, 1).unwrap();
+            let _ = pool.open_proc(&ns, 77).unwrap_err();
+        }
+        assert!(files() <= with_pool + 2 * MAX_AGENTS + 4);
+    }
+    std::thread::sleep(Duration::from_millis(2100));
+    let own = PidNamespace::own().unwrap();
+    list(&pool, &own, &procs); // drops what has been unused for long
+    drop(own);
+    assert_eq!(files(), with_pool + 2, "only the socket and the leash of one agent are left");
+    drop(pool);
+    assert_eq!(files(), files_before);
+    eventually("no child is left", || children() == children_before);
+    assert!(procs.as_raw_fd() > 2);
+}
