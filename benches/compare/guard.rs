@@ -31,12 +31,8 @@ struct Registry {
     step: String,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    processes: Vec::new(),
-    mounts: Vec::new(),
-    cgroups: Vec::new(),
-    step: String::new(),
-});
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { processes: Vec::new(), mounts: Vec::new(), cgroups: Vec::new(), step: String::new() });
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BEATS: AtomicU64 = AtomicU64::new(0);
 
@@ -74,11 +70,7 @@ pub(crate) fn install() -> Result<()> {
                     force(128 + signal);
                 }
                 Err(RecvTimeoutError::Timeout) if BEATS.load(Ordering::SeqCst) == before => {
-                    eprintln!(
-                        "compare: no progress for {} s in: {}",
-                        HUNG.as_secs(),
-                        registry().step
-                    );
+                    eprintln!("compare: no progress for {} s in: {}", HUNG.as_secs(), registry().step);
                     force(1);
                 }
                 Err(RecvTimeoutError::Timeout) => {}

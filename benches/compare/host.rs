@@ -19,17 +19,9 @@ pub(crate) const WORK: &str = "/run/vcgroupfs-bench";
 pub(crate) fn enter_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .context("make the mounts private")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the mounts private")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        flags,
-        Some("mode=755"),
-    )
-    .context("mount a tmpfs on /run")?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=755")).context("mount a tmpfs on /run")?;
     fs::create_dir(WORK).with_context(|| format!("create {WORK}"))
 }
 
@@ -67,25 +59,13 @@ fn parse_mount(line: &str) -> Option<Mount> {
     let root = unescape(head.next()?);
     let mountpoint = PathBuf::from(unescape(head.next()?));
     let mut tail = tail.split(' ');
-    Some(Mount {
-        root,
-        mountpoint,
-        fstype: tail.next()?.to_owned(),
-        options: tail.nth(1)?.to_owned(),
-    })
+    Some(Mount { root, mountpoint, fstype: tail.next()?.to_owned(), options: tail.nth(1)?.to_owned() })
 }
 
 /// mountinfo writes space, tab, newline and backslash in octal.
 fn unescape(text: &str) -> String {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    escapes
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 pub(crate) fn is_mounted(path: &Path) -> bool {
@@ -98,11 +78,7 @@ impl Hierarchy {
         let mounts = mounts()?;
         let find = |version, wanted: &dyn Fn(&&Mount) -> bool| {
             let mount = mounts.iter().find(wanted)?;
-            Some(Self {
-                version,
-                mountpoint: mount.mountpoint.clone(),
-                root: mount.root.clone(),
-            })
+            Some(Self { version, mountpoint: mount.mountpoint.clone(), root: mount.root.clone() })
         };
         let v1 = find(Version::V1, &|mount| {
             mount.fstype == "cgroup" && mount.options.split(',').any(|option| option == "pids")
@@ -137,11 +113,7 @@ impl Hierarchy {
     /// A path below the mountpoint as a path in the hierarchy.
     pub(crate) fn path_of(&self, path: &Path) -> Result<String> {
         let below = path.strip_prefix(&self.mountpoint)?;
-        Ok(format!(
-            "{}/{}",
-            self.root.trim_end_matches('/'),
-            below.display()
-        ))
+        Ok(format!("{}/{}", self.root.trim_end_matches('/'), below.display()))
     }
 
     /// The directory in a view's root that belongs to the hierarchy: on a host with a v1 hierarchy they are named as
@@ -150,9 +122,7 @@ impl Hierarchy {
         if self.mountpoint == Path::new("/sys/fs/cgroup") {
             return Path::new(".");
         }
-        self.mountpoint
-            .file_name()
-            .map_or(Path::new("."), Path::new)
+        self.mountpoint.file_name().map_or(Path::new("."), Path::new)
     }
 
     /// The cgroup of a process, as a path in the hierarchy.
@@ -163,9 +133,7 @@ impl Hierarchy {
             let mut fields = line.splitn(3, ':');
             let (id, controllers, cgroup) = (fields.next()?, fields.next()?, fields.next()?);
             let here = match self.version {
-                Version::V1 => controllers
-                    .split(',')
-                    .any(|controller| controller == "pids"),
+                Version::V1 => controllers.split(',').any(|controller| controller == "pids"),
                 Version::V2 => id == "0" && controllers.is_empty(),
             };
             here.then(|| cgroup.to_owned())
@@ -191,40 +159,22 @@ pub(crate) struct Programs {
 impl Programs {
     pub(crate) fn find(vcgroupfs: Option<PathBuf>) -> Self {
         let vcgroupfs = vcgroupfs.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_vcgroupfs")));
-        Self {
-            vcgroupfs: Program::new(vcgroupfs),
-            lxcfs: Program::search("lxcfs"),
-            bindfs: Program::search("bindfs"),
-        }
+        Self { vcgroupfs: Program::new(vcgroupfs), lxcfs: Program::search("lxcfs"), bindfs: Program::search("bindfs") }
     }
 }
 
 impl Program {
     fn new(path: PathBuf) -> Self {
         let log = Path::new(WORK).join("version.log");
-        let output = process::run(
-            Command::new(&path).arg("--version"),
-            &log,
-            Duration::from_secs(10),
-        );
-        let line = output
-            .ok()
-            .and_then(|text| text.lines().next().map(str::to_owned))
-            .unwrap_or_default();
-        let version = line
-            .split_whitespace()
-            .last()
-            .unwrap_or("unknown")
-            .trim_matches('"')
-            .to_owned();
+        let output = process::run(Command::new(&path).arg("--version"), &log, Duration::from_secs(10));
+        let line = output.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default();
+        let version = line.split_whitespace().last().unwrap_or("unknown").trim_matches('"').to_owned();
         Self { path, version }
     }
 
     fn search(name: &str) -> Option<Self> {
         let path = std::env::var_os("PATH")?;
-        let found = std::env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .find(|file| file.is_file())?;
+        let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())?;
         Some(Self::new(found))
     }
 }

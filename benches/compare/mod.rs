@@ -33,11 +33,7 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("compare: SKIPPED: {reason}");
         // Where it comes along with all other targets, it is a test like others.
         let optional = !args.bench && !args.quick && !require_all;
-        return if optional {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(status)
-        };
+        return if optional { ExitCode::SUCCESS } else { ExitCode::from(status) };
     }
     match run(&args, require_all) {
         Ok(status) => status,
@@ -57,10 +53,7 @@ fn possible() -> Result<(), (u8, &'static str)> {
     }
     match Hierarchy::find() {
         Ok(found) if !found.is_empty() => Ok(()),
-        _ => Err((
-            NOT_SUPPORTED,
-            "neither the v1 pids hierarchy nor a v2 one is mounted",
-        )),
+        _ => Err((NOT_SUPPORTED, "neither the v1 pids hierarchy nor a v2 one is mounted")),
     }
 }
 
@@ -72,11 +65,7 @@ fn run(args: &Args, require_all: bool) -> Result<ExitCode> {
     let plan = args.plan();
     let programs = Programs::find(args.program.clone());
     let hierarchies = Hierarchy::find()?;
-    if require_all
-        && !hierarchies
-            .iter()
-            .any(|hierarchy| hierarchy.version == Version::V1)
-    {
+    if require_all && !hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V1) {
         bail!("the v1 pids hierarchy isn't mounted, and VCGROUPFS_REQUIRE=all is set");
     }
     let mut report = Report::new(&plan, &programs);
@@ -84,21 +73,12 @@ fn run(args: &Args, require_all: bool) -> Result<ExitCode> {
         let name = format!("vcgroupfs-bench-{}", std::process::id());
         let base = CgroupTree::create(hierarchy.mountpoint.join(name))?;
         if !args.json {
-            eprintln!(
-                "compare: measuring on {}, {} rounds",
-                hierarchy.title(),
-                plan.rounds
-            );
+            eprintln!("compare: measuring on {}, {} rounds", hierarchy.title(), plan.rounds);
         }
-        report
-            .tables
-            .push(rounds::measure(&plan, &programs, hierarchy, &base)?);
+        report.tables.push(rounds::measure(&plan, &programs, hierarchy, &base)?);
         if index == 0 {
             if !args.json {
-                eprintln!(
-                    "compare: measuring memory and growth on {}",
-                    hierarchy.title()
-                );
+                eprintln!("compare: measuring memory and growth on {}", hierarchy.title());
             }
             report.resources = Some(resources::measure(&plan, &programs, hierarchy, &base)?);
         }
@@ -113,11 +93,7 @@ fn run(args: &Args, require_all: bool) -> Result<ExitCode> {
     for error in &errors {
         eprintln!("compare: {error}");
     }
-    Ok(if errors.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(FAILED)
-    })
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// What a server leaves behind when it ends becomes the benchmark's child: a fault, and ended here.
@@ -132,8 +108,5 @@ fn end_leftovers() -> Vec<String> {
         process.terminate();
         Some(format!("a server left the process {} behind", name.trim()))
     };
-    process::children()
-        .into_iter()
-        .filter_map(describe)
-        .collect()
+    process::children().into_iter().filter_map(describe).collect()
 }

@@ -108,10 +108,7 @@ impl Drop for Process {
 pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration) -> Result<String> {
     let mut process = Process::start(command, log)?;
     let status = process.wait(limit);
-    let output = fs::read_to_string(log)
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let output = fs::read_to_string(log).unwrap_or_default().trim().to_owned();
     match status {
         Some(true) => Ok(output),
         Some(false) if output.is_empty() => bail!("failed without a message"),
@@ -131,11 +128,7 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
 pub(crate) fn with_descendants(roots: &[u32]) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         let Some(parent) = stat_fields(pid).and_then(|fields| fields.get(1)?.parse().ok()) else {
@@ -164,16 +157,7 @@ pub(crate) fn children() -> Vec<u32> {
 /// User and system time of the processes and of their children that ended, in ticks.
 pub(crate) fn cpu_ticks(pids: &[u32]) -> u64 {
     let fields = pids.iter().filter_map(|pid| stat_fields(*pid));
-    fields
-        .map(|fields| {
-            fields
-                .iter()
-                .skip(11)
-                .take(4)
-                .filter_map(|field| field.parse::<u64>().ok())
-                .sum::<u64>()
-        })
-        .sum()
+    fields.map(|fields| fields.iter().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()).sum()
 }
 
 /// Resident memory in KiB: `VmRSS`, and the proportional share (PSS).
@@ -188,22 +172,16 @@ pub(crate) fn memory(pids: &[u32]) -> Memory {
     let value = |pid: &u32, file: &str, key: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-            .unwrap_or(0)
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
     };
     Memory {
         rss_kib: pids.iter().map(|pid| value(pid, "status", "VmRSS:")).sum(),
-        pss_kib: pids
-            .iter()
-            .map(|pid| value(pid, "smaps_rollup", "Pss:"))
-            .sum(),
+        pss_kib: pids.iter().map(|pid| value(pid, "smaps_rollup", "Pss:")).sum(),
         processes: pids.len(),
     }
 }
 
 /// Open descriptors of the processes.
 pub(crate) fn descriptors(pids: &[u32]) -> usize {
-    pids.iter()
-        .filter_map(|pid| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()))
-        .sum()
+    pids.iter().filter_map(|pid| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())).sum()
 }

@@ -34,14 +34,10 @@ struct Footnotes(Vec<String>);
 
 impl Footnotes {
     fn mark(&mut self, text: &str) -> String {
-        let position = self
-            .0
-            .iter()
-            .position(|other| other == text)
-            .unwrap_or_else(|| {
-                self.0.push(text.to_owned());
-                self.0.len() - 1
-            });
+        let position = self.0.iter().position(|other| other == text).unwrap_or_else(|| {
+            self.0.push(text.to_owned());
+            self.0.len() - 1
+        });
         format!("[{}]", position + 1)
     }
 
@@ -82,10 +78,7 @@ fn ratio(cells: &[Cell], samples: &Samples) -> Option<f64> {
 impl Report {
     pub(crate) fn new(plan: &Plan, programs: &Programs) -> Self {
         let version = |program: &Option<super::host::Program>| {
-            program.as_ref().map_or_else(
-                || Missing::NotInstalled.to_string(),
-                |program| program.version.clone(),
-            )
+            program.as_ref().map_or_else(|| Missing::NotInstalled.to_string(), |program| program.version.clone())
         };
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
@@ -111,29 +104,12 @@ impl Report {
         let mut missing: Vec<&Missing> = Vec::new();
         let mut faults: Vec<&String> = self.faults.iter().collect();
         for table in &self.tables {
-            missing.extend(
-                table
-                    .rows
-                    .iter()
-                    .flat_map(|(_, cells)| cells)
-                    .filter_map(|cell| cell.as_ref().err()),
-            );
+            missing.extend(table.rows.iter().flat_map(|(_, cells)| cells).filter_map(|cell| cell.as_ref().err()));
             faults.extend(&table.faults);
         }
         if let Some(resources) = &self.resources {
-            missing.extend(
-                resources
-                    .memory
-                    .iter()
-                    .flat_map(|(_, cells)| cells)
-                    .filter_map(|cell| cell.as_ref().err()),
-            );
-            missing.extend(
-                resources
-                    .growth
-                    .iter()
-                    .filter_map(|cell| cell.as_ref().err()),
-            );
+            missing.extend(resources.memory.iter().flat_map(|(_, cells)| cells).filter_map(|cell| cell.as_ref().err()));
+            missing.extend(resources.growth.iter().filter_map(|cell| cell.as_ref().err()));
             faults.extend(&resources.faults);
         }
         let mut errors: Vec<String> = missing
@@ -153,11 +129,7 @@ impl Report {
 
     pub(crate) fn print_text(&self) -> Result<()> {
         let mut out = io::stdout().lock();
-        let system: Vec<_> = self
-            .system
-            .iter()
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
+        let system: Vec<_> = self.system.iter().map(|(name, value)| format!("{name} {value}")).collect();
         writeln!(out, "{}", system.join(", "))?;
         for table in &self.tables {
             self.print_table(&mut out, table)?;
@@ -175,9 +147,7 @@ impl Report {
         let rounds = self.rounds;
         heading(
             out,
-            &format!(
-                "{title}: microseconds per operation, median of {rounds} rounds; x: ratio to the kernel"
-            ),
+            &format!("{title}: microseconds per operation, median of {rounds} rounds; x: ratio to the kernel"),
         )?;
         for (row, cells) in &table.rows {
             line(
@@ -204,22 +174,15 @@ impl Report {
             return Ok(());
         }
         let mut notes = Footnotes::default();
-        heading(
-            out,
-            &format!(
-                "{title}: the server's processor time, microseconds per operation (user + system)"
-            ),
-        )?;
+        heading(out, &format!("{title}: the server's processor time, microseconds per operation (user + system)"))?;
         for (row, cells) in &table.rows {
             line(
                 out,
                 row.name,
                 cells.iter().enumerate().map(|(index, cell)| match cell {
                     Ok(_) if index == 0 => "-".to_owned(),
-                    Ok(samples) => server_micros(samples).map_or_else(
-                        || format!("< {}", number(micros(ENOUGH_TICKS, samples.operations))),
-                        number,
-                    ),
+                    Ok(samples) => server_micros(samples)
+                        .map_or_else(|| format!("< {}", number(micros(ENOUGH_TICKS, samples.operations))), number),
                     Err(missing) => notes.missing(missing),
                 }),
             )?;
@@ -229,11 +192,8 @@ impl Report {
 
     pub(crate) fn print_json(&self) -> Result<()> {
         let tables: Vec<_> = self.tables.iter().map(table_json).collect();
-        let system: serde_json::Map<_, _> = self
-            .system
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)))
-            .collect();
+        let system: serde_json::Map<_, _> =
+            self.system.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let report = json!({
             "version": 1,
             "system": system,
@@ -249,11 +209,7 @@ impl Report {
 
 fn heading(out: &mut impl Write, title: &str) -> Result<()> {
     writeln!(out, "\n{title}")?;
-    line(
-        out,
-        "",
-        Kind::ALL.into_iter().map(|kind| kind.name().to_owned()),
-    )
+    line(out, "", Kind::ALL.into_iter().map(|kind| kind.name().to_owned()))
 }
 
 fn line(out: &mut impl Write, label: &str, cells: impl Iterator<Item = String>) -> Result<()> {
@@ -281,19 +237,11 @@ fn print_memory(out: &mut impl Write, resources: &Resources) -> Result<()> {
         let cells = cells.iter().zip(Kind::ALL).map(|(cell, kind)| match cell {
             Ok(memory) => {
                 let mark = if kind == Kind::Lxcfs && *count > 1 {
-                    format!(
-                        " {}",
-                        notes.mark("lxcfs: one server, whatever the number of containers")
-                    )
+                    format!(" {}", notes.mark("lxcfs: one server, whatever the number of containers"))
                 } else {
                     String::new()
                 };
-                format!(
-                    "{} / {} ({}){mark}",
-                    mib(memory.rss_kib),
-                    mib(memory.pss_kib),
-                    memory.processes
-                )
+                format!("{} / {} ({}){mark}", mib(memory.rss_kib), mib(memory.pss_kib), memory.processes)
             }
             Err(missing) => notes.missing(missing),
         });
@@ -303,20 +251,17 @@ fn print_memory(out: &mut impl Write, resources: &Resources) -> Result<()> {
 }
 
 fn print_growth(out: &mut impl Write, resources: &Resources) -> Result<()> {
-    let Some(points) = resources
-        .growth
-        .iter()
-        .find_map(|cell| Some(&cell.as_ref().ok()?.points))
-    else {
+    let Some(points) = resources.growth.iter().find_map(|cell| Some(&cell.as_ref().ok()?.points)) else {
         return Ok(());
     };
     let mut notes = Footnotes::default();
     heading(out, "growth of a server: KiB resident, open descriptors")?;
     for (index, point) in points.iter().enumerate() {
         let cells = resources.growth.iter().map(|cell| match cell {
-            Ok(growth) => growth.points.get(index).map_or_else(String::new, |point| {
-                format!("{}, {}", point.rss_kib, point.descriptors)
-            }),
+            Ok(growth) => growth
+                .points
+                .get(index)
+                .map_or_else(String::new, |point| format!("{}, {}", point.rss_kib, point.descriptors)),
             Err(missing) => notes.missing(missing),
         });
         line(out, &format!("after {}", point.operations), cells)?;
@@ -335,13 +280,7 @@ fn missing_json(missing: &Missing) -> Value {
 }
 
 fn by_subject(cells: impl Iterator<Item = Value>) -> Value {
-    Value::Object(
-        Kind::ALL
-            .into_iter()
-            .map(|kind| kind.name().to_owned())
-            .zip(cells)
-            .collect(),
-    )
+    Value::Object(Kind::ALL.into_iter().map(|kind| kind.name().to_owned()).zip(cells).collect())
 }
 
 fn table_json(table: &Table) -> Value {
@@ -371,16 +310,10 @@ fn resources_json(resources: &Resources) -> Value {
         .memory
         .iter()
         .map(|(count, cells)| {
-            let cells = cells.iter().map(|cell| {
-                cell.as_ref()
-                    .map_or_else(missing_json, |memory| json!(memory))
-            });
+            let cells = cells.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |memory| json!(memory)));
             json!({ "views": count, "subjects": by_subject(cells) })
         })
         .collect();
-    let growth = resources.growth.iter().map(|cell| {
-        cell.as_ref()
-            .map_or_else(missing_json, |growth| json!(growth))
-    });
+    let growth = resources.growth.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |growth| json!(growth)));
     json!({ "memory": memory, "growth": by_subject(growth), "faults": resources.faults })
 }

@@ -48,44 +48,19 @@ pub(crate) struct Growth {
     pub(crate) micros_per_operation: f64,
 }
 
-pub(crate) fn measure(
-    plan: &Plan,
-    programs: &Programs,
-    hierarchy: &Hierarchy,
-    base: &CgroupTree,
-) -> Result<Resources> {
-    let mut resources = Resources {
-        memory: Vec::new(),
-        growth: Vec::new(),
-        faults: Vec::new(),
-    };
+pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Resources> {
+    let mut resources = Resources { memory: Vec::new(), growth: Vec::new(), faults: Vec::new() };
     let mut columns = Vec::new();
     for kind in Kind::ALL {
-        columns.push(views(
-            plan,
-            programs,
-            hierarchy,
-            base,
-            kind,
-            &mut resources.faults,
-        )?);
+        columns.push(views(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
     }
     for (index, count) in plan.views.iter().enumerate() {
-        let cells = columns
-            .iter()
-            .map(|column| column.get(index).cloned().unwrap_or(Err(NO_SERVER)));
+        let cells = columns.iter().map(|column| column.get(index).cloned().unwrap_or(Err(NO_SERVER)));
         resources.memory.push((*count, cells.collect()));
     }
     if plan.operations > 0 {
         for kind in Kind::ALL {
-            resources.growth.push(growth(
-                plan,
-                programs,
-                hierarchy,
-                base,
-                kind,
-                &mut resources.faults,
-            )?);
+            resources.growth.push(growth(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
         }
     }
     Ok(resources)
@@ -118,9 +93,7 @@ fn views(
                 // A server that was never used may not have allocated what it needs.
                 let listed = fs::read_dir(server.root()).map(Iterator::count);
                 servers.push(server);
-                listed.map(drop).map_err(|error| {
-                    Missing::Failed(format!("{}: list the view: {error}", kind.name()))
-                })
+                listed.map(drop).map_err(|error| Missing::Failed(format!("{}: list the view: {error}", kind.name())))
             });
         }
         if let Err(missing) = started {
@@ -168,34 +141,18 @@ fn growth(
     match result {
         Ok(growth) => Ok(Ok(growth)),
         Err(error) if guard::interrupted() => Err(error),
-        Err(error) => Ok(Err(Missing::Failed(format!(
-            "{}: growth run: {error:#}",
-            kind.name()
-        )))),
+        Err(error) => Ok(Err(Missing::Failed(format!("{}: growth run: {error:#}", kind.name())))),
     }
 }
 
-fn mix_with_points(
-    plan: &Plan,
-    hierarchy: &Hierarchy,
-    kind: Kind,
-    server: &Server,
-) -> Result<Growth> {
-    let root = open(
-        server.root(),
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .context("open the view")?;
+fn mix_with_points(plan: &Plan, hierarchy: &Hierarchy, kind: Kind, server: &Server) -> Result<Growth> {
+    let root = open(server.root(), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .context("open the view")?;
     let mut mix = Mix::new(root, hierarchy.version);
     let point = |operations| {
         let pids = server.pids();
         let memory = process::memory(&pids);
-        Point {
-            operations,
-            rss_kib: memory.rss_kib,
-            descriptors: process::descriptors(&pids),
-        }
+        Point { operations, rss_kib: memory.rss_kib, descriptors: process::descriptors(&pids) }
     };
     // Once over every cgroup: what is kept per cgroup in use isn't growth.
     for _ in 0..MANY {
@@ -207,24 +164,14 @@ fn mix_with_points(
     for done in 1..=cycles {
         mix.cycle()?;
         if done % 256 == 0 {
-            guard::step(|| {
-                format!(
-                    "growth run on {}, {} operations",
-                    kind.name(),
-                    done * Mix::OPERATIONS
-                )
-            })?;
+            guard::step(|| format!("growth run on {}, {} operations", kind.name(), done * Mix::OPERATIONS))?;
         }
         if done == cycles / 2 || done == cycles {
             points.push(point(done * Mix::OPERATIONS));
         }
     }
-    let micros_per_operation =
-        start.elapsed().as_secs_f64() * 1e6 / (cycles * Mix::OPERATIONS) as f64;
-    Ok(Growth {
-        points,
-        micros_per_operation,
-    })
+    let micros_per_operation = start.elapsed().as_secs_f64() * 1e6 / (cycles * Mix::OPERATIONS) as f64;
+    Ok(Growth { points, micros_per_operation })
 }
 
 /// Reads, stats and lists existing cgroups in turn; makes, uses and removes new ones, never with the same name.
@@ -238,31 +185,15 @@ impl Mix {
     const OPERATIONS: u64 = 10;
 
     fn new(root: OwnedFd, version: Version) -> Self {
-        let file = if version == Version::V1 {
-            "pids.current"
-        } else {
-            "cpu.stat"
-        };
-        Self {
-            root,
-            file,
-            done: 0,
-        }
+        let file = if version == Version::V1 { "pids.current" } else { "cpu.stat" };
+        Self { root, file, done: 0 }
     }
 
     fn read(&self, path: &str) -> Result<()> {
-        let file = openat(
-            &self.root,
-            path,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        );
+        let file = openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let mut buffer = [0; 4096];
         let count = read(&file.with_context(|| format!("open {path}"))?, &mut buffer);
-        anyhow::ensure!(
-            count.with_context(|| format!("read {path}"))? > 0,
-            "{path} is empty"
-        );
+        anyhow::ensure!(count.with_context(|| format!("read {path}"))? > 0, "{path} is empty");
         Ok(())
     }
 
@@ -270,24 +201,14 @@ impl Mix {
         let done = self.done;
         self.done += 1;
         for step in 0..4 {
-            self.read(&format!(
-                "many/c{:04}/{}",
-                (done + step * 250) % MANY as u64,
-                self.file
-            ))?;
+            self.read(&format!("many/c{:04}/{}", (done + step * 250) % MANY as u64, self.file))?;
         }
         for step in 0..2 {
-            let path = format!(
-                "many/c{:04}/cgroup.procs",
-                (done + step * 500) % MANY as u64
-            );
-            fstatat(&self.root, path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
-                .with_context(|| format!("stat {path}"))?;
+            let path = format!("many/c{:04}/cgroup.procs", (done + step * 500) % MANY as u64);
+            fstatat(&self.root, path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).with_context(|| format!("stat {path}"))?;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        for entry in
-            Dir::from_fd(openat(&self.root, c"few", flags, Mode::empty()).context("open few")?)?
-        {
+        for entry in Dir::from_fd(openat(&self.root, c"few", flags, Mode::empty()).context("open few")?)? {
             entry.context("readdir")?;
         }
         let new = CString::new(format!("new/n{done}"))?;

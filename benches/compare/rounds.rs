@@ -61,12 +61,7 @@ struct Ready {
     server: Server,
 }
 
-fn make_ready(
-    kind: Kind,
-    programs: &Programs,
-    hierarchy: &Hierarchy,
-    base: &CgroupTree,
-) -> Result<Ready, Missing> {
+fn make_ready(kind: Kind, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Ready, Missing> {
     let path = base.path().join(kind.name());
     let failed = |error: anyhow::Error| Missing::Failed(format!("{}: {error:#}", kind.name()));
     site::populate(&path).map_err(failed)?;
@@ -77,22 +72,13 @@ fn make_ready(
 }
 
 /// Measures every row on every subject.
-pub(crate) fn measure(
-    plan: &Plan,
-    programs: &Programs,
-    hierarchy: &Hierarchy,
-    base: &CgroupTree,
-) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Table> {
     let mut subjects: Vec<Result<Ready, Missing>> = Vec::new();
     for kind in Kind::ALL {
         guard::step(|| format!("mount {}", kind.name()))?;
         subjects.push(make_ready(kind, programs, hierarchy, base));
     }
-    let mut table = Table {
-        hierarchy: hierarchy.clone(),
-        rows: Vec::new(),
-        faults: Vec::new(),
-    };
+    let mut table = Table { hierarchy: hierarchy.clone(), rows: Vec::new(), faults: Vec::new() };
     let mut repetitions = Vec::new();
     for row in ROWS {
         let mut cells = Vec::new();
@@ -113,12 +99,9 @@ pub(crate) fn measure(
             // Another order in each round: nobody always comes after the one that leaves the caches cold.
             for offset in 0..cells.len() {
                 let index = (round + offset) % cells.len();
-                let (Some(cell), Some(Ok(ready)), Some(kind), Some(count)) = (
-                    cells.get_mut(index),
-                    subjects.get_mut(index),
-                    Kind::ALL.get(index),
-                    counts.get(index),
-                ) else {
+                let (Some(cell), Some(Ok(ready)), Some(kind), Some(count)) =
+                    (cells.get_mut(index), subjects.get_mut(index), Kind::ALL.get(index), counts.get(index))
+                else {
                     continue;
                 };
                 guard::step(|| format!("{} on {}, round {}", row.name, kind.name(), round + 1))?;
@@ -147,26 +130,15 @@ fn failure(row: &Row, kind: Kind, error: &anyhow::Error) -> Result<Missing> {
     if guard::interrupted() {
         return Err(anyhow!("interrupted"));
     }
-    Ok(Missing::Failed(format!(
-        "{}: {}: {error:#}",
-        kind.name(),
-        row.name
-    )))
+    Ok(Missing::Failed(format!("{}: {}: {error:#}", kind.name(), row.name)))
 }
 
 /// Checks a row on a subject, and finds out how many repetitions fill a slice.
 fn prepare(plan: &Plan, row: &Row, kind: Kind, ready: &mut Ready) -> Result<(Cell, u64)> {
     guard::step(|| format!("{} on {}, check", row.name, kind.name()))?;
-    let checked = (row.check)(&mut ready.site)
-        .and_then(|remark| Ok((remark, calibrate(plan, row, &mut ready.site)?)));
+    let checked = (row.check)(&mut ready.site).and_then(|remark| Ok((remark, calibrate(plan, row, &mut ready.site)?)));
     Ok(match checked {
-        Ok((remark, count)) => (
-            Ok(Samples {
-                remark,
-                ..Samples::default()
-            }),
-            count,
-        ),
+        Ok((remark, count)) => (Ok(Samples { remark, ..Samples::default() }), count),
         Err(error) => (Err(failure(row, kind, &error)?), 0),
     })
 }
@@ -196,9 +168,7 @@ fn slice(row: &Row, ready: &mut Ready, repetitions: u64, samples: &mut Samples) 
     let after = process::cpu_ticks(&ready.server.pids());
     (row.verify)(&mut ready.site)?;
     let operations = repetitions * row.per_repetition;
-    samples
-        .micros
-        .push(taken.as_secs_f64() * 1e6 / operations as f64);
+    samples.micros.push(taken.as_secs_f64() * 1e6 / operations as f64);
     samples.operations += operations;
     samples.server_ticks += after.saturating_sub(before);
     Ok(())

@@ -44,36 +44,21 @@ const fn row(
     check: fn(&mut Site) -> Result<Option<String>>,
     run: fn(&mut Site, u64) -> Result<Duration>,
 ) -> Row {
-    Row {
-        name,
-        per_repetition: 1,
-        check,
-        run,
-        verify: nothing,
-    }
+    Row { name, per_repetition: 1, check, run, verify: nothing }
 }
 
 pub(crate) const ROWS: &[Row] = &[
     row("open+read+close", check_file, run_open_read),
     row("same, cgroup.procs", check_members, run_members),
     row("pread, kept fd", check_kept, run_pread),
-    Row {
-        per_repetition: 2,
-        ..row("pread, 2 threads", check_kept, run_pread_threads)
-    },
+    Row { per_repetition: 2, ..row("pread, 2 threads", check_kept, run_pread_threads) },
     row("stat", check_stat, run_stat),
     row("readdir 50", check_few, run_few),
     row("readdir 1000", check_many, run_many),
     row("walk+lstat 1000", check_walk, run_walk),
     row("find -ls 1000", check_find, run_find),
-    Row {
-        verify: verify_migration,
-        ..row("migration", check_migration, run_migration)
-    },
-    Row {
-        verify: verify_mkdir,
-        ..row("mkdir+rmdir", check_mkdir, run_mkdir)
-    },
+    Row { verify: verify_migration, ..row("migration", check_migration, run_migration) },
+    Row { verify: verify_mkdir, ..row("mkdir+rmdir", check_mkdir, run_mkdir) },
 ];
 
 fn timed(repetitions: u64, mut operation: impl FnMut() -> Result<()>) -> Result<Duration> {
@@ -85,8 +70,7 @@ fn timed(repetitions: u64, mut operation: impl FnMut() -> Result<()>) -> Result<
 }
 
 fn open_file(dir: impl AsFd, path: &CStr, flags: OFlag) -> Result<OwnedFd> {
-    openat(dir, path, flags | OFlag::O_CLOEXEC, Mode::empty())
-        .with_context(|| format!("open {path:?}"))
+    openat(dir, path, flags | OFlag::O_CLOEXEC, Mode::empty()).with_context(|| format!("open {path:?}"))
 }
 
 fn open_read(dir: BorrowedFd<'_>, path: &CStr, buffer: &mut [u8]) -> Result<usize> {
@@ -96,11 +80,7 @@ fn open_read(dir: BorrowedFd<'_>, path: &CStr, buffer: &mut [u8]) -> Result<usiz
 
 /// The content of a file by both ways is the same. It is compared with the kernel's before and after, because it may
 /// change in between.
-fn same_content(
-    site: &Site,
-    path: &CStr,
-    read_it: impl Fn(&mut [u8]) -> Result<usize>,
-) -> Result<usize> {
+fn same_content(site: &Site, path: &CStr, read_it: impl Fn(&mut [u8]) -> Result<usize>) -> Result<usize> {
     let mut expected = [0; BUFFER];
     let mut found = [0; BUFFER];
     for _ in 0..5 {
@@ -118,63 +98,42 @@ fn same_content(
 }
 
 fn check_file(site: &mut Site) -> Result<Option<String>> {
-    site.length = same_content(site, site.file, |buffer| {
-        open_read(site.root.as_fd(), site.file, buffer)
-    })?;
+    site.length = same_content(site, site.file, |buffer| open_read(site.root.as_fd(), site.file, buffer))?;
     Ok(None)
 }
 
 fn check_members(site: &mut Site) -> Result<Option<String>> {
-    same_content(site, MEMBERS, |buffer| {
-        open_read(site.root.as_fd(), MEMBERS, buffer)
-    })?;
+    same_content(site, MEMBERS, |buffer| open_read(site.root.as_fd(), MEMBERS, buffer))?;
     Ok(None)
 }
 
 fn check_kept(site: &mut Site) -> Result<Option<String>> {
     for fd in &site.kept {
-        site.length = same_content(site, site.file, |buffer| {
-            pread(fd, buffer, 0).context("pread")
-        })?;
+        site.length = same_content(site, site.file, |buffer| pread(fd, buffer, 0).context("pread"))?;
     }
     Ok(None)
 }
 
 fn expect_length(found: usize, wanted: usize) -> Result<()> {
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(anyhow!("read {found} bytes, not {wanted}"))
-    }
+    if found == wanted { Ok(()) } else { Err(anyhow!("read {found} bytes, not {wanted}")) }
 }
 
 fn run_open_read(site: &mut Site, repetitions: u64) -> Result<Duration> {
     let mut buffer = [0; BUFFER];
-    timed(repetitions, || {
-        expect_length(
-            open_read(site.root.as_fd(), site.file, &mut buffer)?,
-            site.length,
-        )
-    })
+    timed(repetitions, || expect_length(open_read(site.root.as_fd(), site.file, &mut buffer)?, site.length))
 }
 
 fn run_members(site: &mut Site, repetitions: u64) -> Result<Duration> {
     let mut buffer = [0; BUFFER];
     timed(repetitions, || {
         let count = open_read(site.root.as_fd(), MEMBERS, &mut buffer)?;
-        if count > 0 {
-            Ok(())
-        } else {
-            Err(anyhow!("cgroup.procs is empty"))
-        }
+        if count > 0 { Ok(()) } else { Err(anyhow!("cgroup.procs is empty")) }
     })
 }
 
 fn pread_times(fd: &OwnedFd, length: usize, repetitions: u64) -> Result<Duration> {
     let mut buffer = [0; BUFFER];
-    timed(repetitions, || {
-        expect_length(pread(fd, &mut buffer, 0).context("pread")?, length)
-    })
+    timed(repetitions, || expect_length(pread(fd, &mut buffer, 0).context("pread")?, length))
 }
 
 fn run_pread(site: &mut Site, repetitions: u64) -> Result<Duration> {
@@ -203,27 +162,15 @@ fn run_pread_threads(site: &mut Site, repetitions: u64) -> Result<Duration> {
 fn check_stat(site: &mut Site) -> Result<Option<String>> {
     let stat = fstatat(&site.root, site.file, AtFlags::AT_SYMLINK_NOFOLLOW).context("stat")?;
     let truth = fstatat(&site.truth, site.file, AtFlags::AT_SYMLINK_NOFOLLOW).context("stat")?;
-    ensure!(
-        SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG,
-        "not a regular file"
-    );
+    ensure!(SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG, "not a regular file");
     let differs = |what: &str, found: u64, wanted: u64| {
-        (found != wanted)
-            .then(|| format!("stat: {what} is {found:o}, the kernel's {wanted:o} (octal)"))
+        (found != wanted).then(|| format!("stat: {what} is {found:o}, the kernel's {wanted:o} (octal)"))
     };
-    Ok(differs(
-        "st_mode",
-        stat.st_mode.into(),
-        truth.st_mode.into(),
-    ))
+    Ok(differs("st_mode", stat.st_mode.into(), truth.st_mode.into()))
 }
 
 fn run_stat(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    timed(repetitions, || {
-        fstatat(&site.root, site.file, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map(drop)
-            .context("stat")
-    })
+    timed(repetitions, || fstatat(&site.root, site.file, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop).context("stat"))
 }
 
 fn open_dir(dir: impl AsFd, path: &CStr) -> Result<OwnedFd> {
@@ -250,32 +197,16 @@ fn names(dir: OwnedFd) -> Result<Vec<CString>> {
 fn check_dir(site: &Site, path: &CStr, cgroups: usize) -> Result<(usize, Option<String>)> {
     let found = names(open_dir(&site.root, path)?)?;
     let truth = names(open_dir(&site.truth, path)?)?;
-    let count = found
-        .iter()
-        .filter(|name| name.to_bytes().starts_with(b"c0"))
-        .count();
-    ensure!(
-        count == cgroups,
-        "{path:?} lists {count} cgroups, not {cgroups}"
-    );
-    ensure!(
-        found.is_sorted_by(|a, b| a < b),
-        "{path:?} lists a name twice"
-    );
-    let hidden = truth
-        .iter()
-        .filter(|name| found.binary_search(name).is_err());
-    let more = found
-        .iter()
-        .filter(|name| truth.binary_search(name).is_err());
+    let count = found.iter().filter(|name| name.to_bytes().starts_with(b"c0")).count();
+    ensure!(count == cgroups, "{path:?} lists {count} cgroups, not {cgroups}");
+    ensure!(found.is_sorted_by(|a, b| a < b), "{path:?} lists a name twice");
+    let hidden = truth.iter().filter(|name| found.binary_search(name).is_err());
+    let more = found.iter().filter(|name| truth.binary_search(name).is_err());
     let list = |label: &str, names: Vec<&CString>| {
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         (!names.is_empty()).then(|| format!("a cgroup lists {label}: {}", names.join(", ")))
     };
-    Ok((
-        found.len(),
-        list("less than the kernel's", hidden.collect()).or(list("more", more.collect())),
-    ))
+    Ok((found.len(), list("less than the kernel's", hidden.collect()).or(list("more", more.collect()))))
 }
 
 fn check_few(site: &mut Site) -> Result<Option<String>> {
@@ -291,11 +222,7 @@ fn check_many(site: &mut Site) -> Result<Option<String>> {
 }
 
 fn expect_entries(found: usize, wanted: usize) -> Result<()> {
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(anyhow!("listed {found} entries, not {wanted}"))
-    }
+    if found == wanted { Ok(()) } else { Err(anyhow!("listed {found} entries, not {wanted}")) }
 }
 
 /// opendir to closedir.
@@ -308,15 +235,11 @@ fn list(dir: &OwnedFd, path: &CStr) -> Result<usize> {
 }
 
 fn run_few(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    timed(repetitions, || {
-        expect_entries(list(&site.root, c"few")?, site.entries[0])
-    })
+    timed(repetitions, || expect_entries(list(&site.root, c"few")?, site.entries[0]))
 }
 
 fn run_many(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    timed(repetitions, || {
-        expect_entries(list(&site.root, c"many")?, site.entries[1])
-    })
+    timed(repetitions, || expect_entries(list(&site.root, c"many")?, site.entries[1]))
 }
 
 /// Lists everything below a directory and lstats it, as find does. Returns the number of entries.
@@ -330,8 +253,7 @@ fn walk(dir: OwnedFd) -> Result<usize> {
             continue;
         }
         count += 1;
-        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .with_context(|| format!("lstat {name:?}"))?;
+        let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(|| format!("lstat {name:?}"))?;
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
             count += walk(open_dir(&dir, name)?)?;
         }
@@ -348,18 +270,12 @@ fn check_walk(site: &mut Site) -> Result<Option<String>> {
 }
 
 fn run_walk(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    timed(repetitions, || {
-        expect_entries(walk(open_dir(&site.root, c"many")?)?, site.entries[2])
-    })
+    timed(repetitions, || expect_entries(walk(open_dir(&site.root, c"many")?)?, site.entries[2]))
 }
 
 fn find(dir: &Path) -> Result<Command> {
     let mut command = Command::new("find");
-    command
-        .args([".", "-ls"])
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args([".", "-ls"]).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(fs::File::create(Path::new(WORK).join("find.log"))?);
     Ok(command)
 }
@@ -371,41 +287,20 @@ fn find_failed() -> anyhow::Error {
 
 fn check_find(site: &mut Site) -> Result<Option<String>> {
     let remark = check_walk(site)?;
-    let output = find(&site.root_path.join("many"))?
-        .stdout(Stdio::piped())
-        .output()
-        .context("start find")?;
+    let output = find(&site.root_path.join("many"))?.stdout(Stdio::piped()).output().context("start find")?;
     ensure!(output.status.success(), find_failed());
-    let lines = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .count();
-    ensure!(
-        lines == site.entries[2] + 1,
-        "find prints {lines} lines, not {}",
-        site.entries[2] + 1
-    );
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+    ensure!(lines == site.entries[2] + 1, "find prints {lines} lines, not {}", site.entries[2] + 1);
     Ok(remark)
 }
 
 fn run_find(site: &mut Site, repetitions: u64) -> Result<Duration> {
     let mut command = find(&site.root_path.join("many"))?;
-    timed(repetitions, || {
-        if command.status().context("start find")?.success() {
-            Ok(())
-        } else {
-            Err(find_failed())
-        }
-    })
+    timed(repetitions, || if command.status().context("start find")?.success() { Ok(()) } else { Err(find_failed()) })
 }
 
 fn migrate(site: &mut Site) -> Result<()> {
-    let path = if site.in_b {
-        c"a/cgroup.procs"
-    } else {
-        c"b/cgroup.procs"
-    };
+    let path = if site.in_b { c"a/cgroup.procs" } else { c"b/cgroup.procs" };
     let file = open_file(&site.root, path, OFlag::O_WRONLY)?;
     write(&file, site.pid_text.as_bytes()).with_context(|| format!("write {path:?}"))?;
     site.in_b = !site.in_b;
@@ -428,10 +323,7 @@ fn run_migration(site: &mut Site, repetitions: u64) -> Result<Duration> {
 fn verify_migration(site: &mut Site) -> Result<()> {
     let found = site.hierarchy.membership(site.migrant.pid())?;
     let wanted = if site.in_b { "/b" } else { "/a" };
-    ensure!(
-        found.ends_with(wanted),
-        "after the migration the process is in {found}, not in {wanted}"
-    );
+    ensure!(found.ends_with(wanted), "after the migration the process is in {found}, not in {wanted}");
     Ok(())
 }
 

@@ -57,8 +57,7 @@ pub(crate) struct Site {
 /// Makes the cgroups. Before the subject is mounted: a server shall find them, not see them being made.
 pub(crate) fn populate(path: &Path) -> Result<()> {
     guard::step(|| format!("create the cgroups in {}", path.display()))?;
-    let create =
-        |path: PathBuf| fs::create_dir(&path).with_context(|| format!("create {}", path.display()));
+    let create = |path: PathBuf| fs::create_dir(&path).with_context(|| format!("create {}", path.display()));
     create(path.to_owned())?;
     for name in ["one", "few", "many", "a", "b", "new"] {
         create(path.join(name))?;
@@ -82,16 +81,12 @@ impl Waiting {
     /// Starts it, and places it in a cgroup.
     fn start_in(cgroup: &Path) -> Result<Self> {
         let mut command = Command::new("cat");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let mut child = command.spawn().context("start cat")?;
         let process = Process::from_child(&child);
         let _stdin = child.stdin.take().context("cat has no stdin")?;
         let file = cgroup.join("cgroup.procs");
-        fs::write(&file, process.pid().to_string())
-            .with_context(|| format!("write {}", file.display()))?;
+        fs::write(&file, process.pid().to_string()).with_context(|| format!("write {}", file.display()))?;
         Ok(Self { process, _stdin })
     }
 
@@ -104,12 +99,8 @@ impl Site {
     /// `truth_path` was populated; `root_path` is where the subject shows it.
     pub(crate) fn open(hierarchy: &Hierarchy, truth_path: &Path, root_path: &Path) -> Result<Self> {
         let directory = |path: &Path| {
-            open(
-                path,
-                OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )
-            .with_context(|| format!("open {}", path.display()))
+            open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+                .with_context(|| format!("open {}", path.display()))
         };
         let resident = Waiting::start_in(&truth_path.join("one"))?;
         let migrant = Waiting::start_in(&truth_path.join("a"))?;
@@ -121,8 +112,7 @@ impl Site {
         let root = directory(root_path)?;
         let keep = || {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-            nix::fcntl::openat(&root, file, flags, Mode::empty())
-                .with_context(|| format!("open {name}"))
+            nix::fcntl::openat(&root, file, flags, Mode::empty()).with_context(|| format!("open {name}"))
         };
         let kept = [keep()?, keep()?];
         Ok(Self {

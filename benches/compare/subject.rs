@@ -118,38 +118,16 @@ impl Server {
         result.map_err(|error| Missing::NotAvailable(format!("{error:#}")))
     }
 
-    fn vcgroupfs(
-        programs: &Programs,
-        hierarchy: &Hierarchy,
-        cgroup: &Path,
-        label: &str,
-    ) -> Result<Self> {
+    fn vcgroupfs(programs: &Programs, hierarchy: &Hierarchy, cgroup: &Path, label: &str) -> Result<Self> {
         let (dir, log) = places(label)?;
         let program = &programs.vcgroupfs.path;
         let mut command = Command::new(program);
-        command.args([
-            "mount",
-            "--shape",
-            "rooted",
-            "--policy",
-            "delegate",
-            "--delegate-controllers",
-            "pids",
-        ]);
-        command
-            .arg("--cgroup")
-            .arg(format!(
-                "{}={}",
-                hierarchy.option(),
-                hierarchy.path_of(cgroup)?
-            ))
-            .arg(&dir);
+        command.args(["mount", "--shape", "rooted", "--policy", "delegate", "--delegate-controllers", "pids"]);
+        command.arg("--cgroup").arg(format!("{}={}", hierarchy.option(), hierarchy.path_of(cgroup)?)).arg(&dir);
         let before = process::children();
         let outcome = process::run(&mut command, &log, LIMIT);
         // The daemon became a child of the benchmark, which is its subreaper.
-        let new = process::children()
-            .into_iter()
-            .filter(|pid| !before.contains(pid));
+        let new = process::children().into_iter().filter(|pid| !before.contains(pid));
         let processes: Vec<_> = new.map(Process::adopt).collect();
         outcome?;
         if !is_mounted(&dir) {
@@ -160,32 +138,16 @@ impl Server {
         }
         let root = dir.join(hierarchy.directory_in_view());
         let mounted = Some(Mounted::new(&dir));
-        Ok(Self {
-            processes,
-            dir,
-            umount: Some(program.clone()),
-            root,
-            mounted,
-        })
+        Ok(Self { processes, dir, umount: Some(program.clone()), root, mounted })
     }
 
     fn lxcfs(program: &Path, hierarchy: &Hierarchy, cgroup: &Path, label: &str) -> Result<Self> {
         let (dir, log) = places(label)?;
         let mut command = Command::new(program);
-        command
-            .args(["-f", "-p"])
-            .arg(dir.with_extension("pid"))
-            .arg(&dir);
+        command.args(["-f", "-p"]).arg(dir.with_extension("pid")).arg(&dir);
         let server = Self::foreground(command, dir, &log)?;
-        let name = hierarchy
-            .mountpoint
-            .file_name()
-            .context("the hierarchy's mountpoint has no name")?;
-        let root = server
-            .dir
-            .join("cgroup")
-            .join(name)
-            .join(cgroup.strip_prefix(&hierarchy.mountpoint)?);
+        let name = hierarchy.mountpoint.file_name().context("the hierarchy's mountpoint has no name")?;
+        let root = server.dir.join("cgroup").join(name).join(cgroup.strip_prefix(&hierarchy.mountpoint)?);
         if !root.is_dir() {
             bail!("no cgroup tree: {} doesn't exist", root.display());
         }
@@ -196,10 +158,7 @@ impl Server {
         let (dir, log) = places(label)?;
         let mut command = Command::new(program);
         // direct_io: the files have size 0, so reads through the page cache would return nothing.
-        command
-            .args(["-f", "-o", "direct_io"])
-            .arg(cgroup)
-            .arg(&dir);
+        command.args(["-f", "-o", "direct_io"]).arg(cgroup).arg(&dir);
         Self::foreground(command, dir, &log)
     }
 
@@ -213,22 +172,13 @@ impl Server {
             if ended || start.elapsed() > LIMIT {
                 let output = fs::read_to_string(log).unwrap_or_default();
                 let what = if ended { "ended" } else { "has no mount" };
-                bail!(
-                    "the server {what}: {}",
-                    output.trim().lines().last().unwrap_or_default()
-                );
+                bail!("the server {what}: {}", output.trim().lines().last().unwrap_or_default());
             }
             sleep(Duration::from_millis(5));
         }
         // Answered only when the server is past its start: a signal before that would kill it without an umount.
         fs::metadata(&dir).with_context(|| format!("stat {}", dir.display()))?;
-        Ok(Self {
-            processes: vec![process],
-            root: dir.clone(),
-            dir,
-            umount: None,
-            mounted: Some(mounted),
-        })
+        Ok(Self { processes: vec![process], root: dir.clone(), dir, umount: None, mounted: Some(mounted) })
     }
 
     /// The directory where the test cgroup appears.
@@ -239,37 +189,24 @@ impl Server {
     /// All processes of the server, helpers included.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let roots: Vec<_> = self.processes.iter().map(Process::pid).collect();
-        if roots.is_empty() {
-            roots
-        } else {
-            process::with_descendants(&roots)
-        }
+        if roots.is_empty() { roots } else { process::with_descendants(&roots) }
     }
 
     /// Unmounts as a user does it, and says what went wrong: a mount or process that stays is a fault.
     pub(crate) fn stop(mut self) -> Result<()> {
         if let Some(program) = self.umount.take() {
             let log = self.dir.with_extension("umount.log");
-            process::run(
-                Command::new(program).arg("umount").arg(&self.dir),
-                &log,
-                LIMIT,
-            )
-            .with_context(|| format!("umount {}", self.dir.display()))?;
+            process::run(Command::new(program).arg("umount").arg(&self.dir), &log, LIMIT)
+                .with_context(|| format!("umount {}", self.dir.display()))?;
             for process in &mut self.processes {
-                process
-                    .wait(LIMIT)
-                    .context("the server runs on after its umount")?;
+                process.wait(LIMIT).context("the server runs on after its umount")?;
             }
         }
         for process in &mut self.processes {
             process.terminate();
         }
         if self.mounted.is_some() && is_mounted(&self.dir) {
-            bail!(
-                "{} is still mounted after the end of its server",
-                self.dir.display()
-            );
+            bail!("{} is still mounted after the end of its server", self.dir.display());
         }
         Ok(())
     }

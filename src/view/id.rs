@@ -41,6 +41,12 @@ impl NodeId {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, depth as u64))
     }
 
+    /// The inode number of the root of a legacy or hybrid view. It mustn't be 1, which is what the top directories have that are the host's
+    /// roots: a tool that walks the tree would take them for their own parent.
+    pub const fn view_root_inode() -> u64 {
+        RESERVED_DOOR << DOOR_SHIFT
+    }
+
     /// The id of the top directory of a hierarchy in a legacy or hybrid view.
     pub fn top(hierarchy: usize) -> Option<Self> {
         const TOP: u64 = 1 << 33;
