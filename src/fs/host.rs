@@ -7,7 +7,9 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 
+use super::HandleId;
 use super::cache::Change;
+use super::poll::Ready;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
 pub use crate::view::Attributes;
@@ -190,7 +192,13 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn unwatch(&self, directory: &Node);
     /// Waits for changes of watched directories; `None` once [`Host::stop_waiting`] was called.
     fn wait_for_changes(&self) -> Option<Vec<Change>>;
-    /// Lets [`Host::wait_for_changes`] return.
+    /// What poll(2) says of an open file, as its bits.
+    fn poll(&self, file: &Self::File) -> Answer<u16>;
+    /// Lets [`Host::wait_for_ready`] report, once, that this file has an event.
+    fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> Answer<()>;
+    /// Waits for files to become ready; `None` once [`Host::stop_waiting`] was called.
+    fn wait_for_ready(&self) -> Option<Vec<Ready>>;
+    /// Lets [`Host::wait_for_changes`] and [`Host::wait_for_ready`] return.
     fn stop_waiting(&self);
 
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.

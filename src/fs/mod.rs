@@ -14,6 +14,7 @@ pub mod host;
 mod log;
 mod migrate;
 pub mod number;
+pub mod poll;
 #[cfg(test)]
 mod tests;
 

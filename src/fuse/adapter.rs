@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::convert::{self, node};
 use super::offload::Offload;
+use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
@@ -124,6 +125,16 @@ fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
     match answer {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
         Err(errno) => reply.error(errno),
+    }
+}
+
+/// Those who wait for an open file, as FUSE knows them.
+struct Waiter(fuser::PollNotifier);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        // ENOENT: nobody waits any more.
+        let _ = self.0.notify();
     }
 }
 
@@ -460,16 +471,24 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn poll(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: fuser::PollNotifier,
-        _: fuser::PollEvents,
-        _: fuser::PollFlags,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        notifier: fuser::PollNotifier,
+        events: fuser::PollEvents,
+        flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        // Always readable and writable, as the kernel then answers by itself.
-        reply.error(fuser::Errno::ENOSYS);
+        let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
+        let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
+        match self.ask(request, on("poll", inode), |fs, _| fs.poll(HandleId(handle.0), waker)) {
+            Ok(ready) => {
+                let ready = fuser::PollEvents::from_bits_truncate(u32::from(ready));
+                reply.poll(ready & (events | unasked));
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
