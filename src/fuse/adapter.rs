@@ -386,16 +386,13 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match self.ask(request, on("readdir", inode), |fs, _| fs.list(node(inode), HandleId(handle.0), offset)) {
-            Ok(entries) => {
-                for entry in entries {
-                    let kind = convert::file_type(entry.kind);
-                    if reply.add(INodeNo(entry.inode), entry.cookie, kind, &entry.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.ask(request, on("readdir", inode), |fs, _| {
+            fs.list(node(inode), HandleId(handle.0), offset, |entry| {
+                !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
