@@ -58,6 +58,7 @@ impl<H: Host> CgroupFs<H> {
         if is_new {
             self.watch(&node);
         }
+        node.seen(attributes);
         Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
     }
 
@@ -171,7 +172,15 @@ impl<H: Host> CgroupFs<H> {
         }
         let attributes = match node.object() {
             Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
-            Object::Directory | Object::File(_) => self.host.attributes(&node)?,
+            Object::Directory | Object::File(_) => match (self.host.attributes(&node), node.last_seen()) {
+                (Ok(attributes), _) => {
+                    node.seen(attributes);
+                    attributes
+                }
+                // It's removed, but somebody holds it open: kernfs goes on to answer.
+                (Err(Errno::ENOENT), Some(last_seen)) => last_seen,
+                (Err(errno), _) => return Err(errno.into()),
+            },
         };
         Ok((self.as_shown(&node, attributes), keep))
     }

@@ -208,9 +208,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         }
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        let made =
-            self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        // mknod(2) of a regular file is a creat(2) (do_mknodat).
+        let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
+        let made = self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), operation)));
         self.reply_entry(reply, made);
     }
 

@@ -20,7 +20,8 @@ use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
 use crate::fs::cache::Change;
 use crate::fs::host::{
-    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, Statistics, Time,
+    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
+    Time,
 };
 use crate::helper::AgentPool;
 use crate::sys::credentials::{Rights, assume};
@@ -307,7 +308,8 @@ impl Host for RealHost {
     }
 
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
-        let path = c_path_of(&self.object(node)?)?;
+        let object = self.object(node)?;
+        let path = c_path_of(&object)?;
         // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
         let capabilities = if reader.id_maps.is_none() { reader.capabilities } else { 0 };
         let Owner { uid, gid } = reader.owner;
@@ -386,8 +388,8 @@ impl Host for RealHost {
         self.processes.places(process, hierarchy, whole_process)
     }
 
-    fn users(&self, process: &OwnedFd) -> Answer<[u32; 2]> {
-        super::process::users(process)
+    fn facts(&self, process: &OwnedFd) -> Answer<ProcessFacts> {
+        super::process::facts(process)
     }
 
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {
