@@ -59,7 +59,12 @@ impl<H: Host> CgroupFs<H> {
             self.watch(&node);
         }
         node.seen(attributes);
-        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
+        let mut keep = self.keep(&node);
+        if is_new {
+            // A change since it was looked at can't be told to a kernel that doesn't know the node yet: it has to look once more.
+            keep.attributes = Duration::ZERO;
+        }
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
