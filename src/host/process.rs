@@ -150,10 +150,7 @@ fn is_dead(stat: &[u8]) -> bool {
 
 fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = std::fs::File::from(openat(process, name, flags, Mode::empty()).map_err(no_process)?);
-    let mut text = Vec::new();
-    io::Read::read_to_end(&mut &file, &mut text).map_err(errno).map_err(no_process)?;
-    Ok(text)
+    procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
 }
 
 fn errno(error: io::Error) -> Errno {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 /// The lines of `/proc/TID/status` that matter here.
@@ -43,7 +44,22 @@ pub(super) fn status(tid: i32) -> io::Result<Status> {
 
 /// The text of a file of a thread; bytes that aren't UTF-8 (a command's name) are replaced.
 pub(super) fn text(tid: i32, file: &str) -> io::Result<String> {
-    Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{tid}/{file}"))?).into_owned())
+    let file = fs::File::open(format!("/proc/{tid}/{file}"))?;
+    Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
+}
+
+/// Reads a file of procfs, in as few calls as it takes: it has no size to go by, and makes its text anew for small ones.
+pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match nix::unistd::read(&file, &mut part) {
+            Ok(0) => return Ok(text),
+            Ok(count) => text.extend_from_slice(part.get(..count).unwrap_or_default()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// Which namespace a thread is in, as (device, inode) of its nsfs file.
