@@ -8,7 +8,7 @@
 //! listing in flight could be stored after its invalidation: so each change moves the directory's modification time on by a nanosecond,
 //! which makes the kernel throw the stored listing away when it's next read from its beginning (`fuse_readdir_cached`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub enum EntryChange {
 /// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
 /// at that door: it would wait for the directory's lock each time.
 #[derive(Debug, Default)]
-pub(super) struct OwnChanges(Mutex<HashMap<Own, NodeId>>);
+pub(super) struct OwnChanges(Mutex<HashMap<Own, VecDeque<NodeId>>>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Own {
@@ -79,14 +79,25 @@ impl OwnChanges {
         let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
             return false;
         };
-        self.0.lock().insert(own, directory.id()).is_none()
+        self.0.lock().entry(own).or_default().push_back(directory.id());
+        true
     }
 
     /// It wasn't made after all.
     pub(super) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) {
         if let Some(own) = Own::new(directory, name, kind) {
-            self.0.lock().remove(&own);
+            self.take_one(&own, VecDeque::pop_back);
         }
+    }
+
+    fn take_one(&self, own: &Own, take: fn(&mut VecDeque<NodeId>) -> Option<NodeId>) -> Option<NodeId> {
+        let mut expected = self.0.lock();
+        let doors = expected.get_mut(own)?;
+        let door = take(doors);
+        if doors.is_empty() {
+            expected.remove(own);
+        }
+        door
     }
 
     /// Its events won't come any more.
@@ -98,7 +109,7 @@ impl OwnChanges {
 
     /// The door through which the change was made, if it was the view's own. An event counts for one change.
     fn take(&self, hierarchy: usize, directory: u64, name: &OsStr, kind: EntryChange) -> Option<NodeId> {
-        self.0.lock().remove(&Own { hierarchy, directory, name: name.to_os_string(), kind })
+        self.take_one(&Own { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
     }
 
     fn clear(&self) {
