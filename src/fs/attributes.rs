@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -29,8 +30,16 @@ impl<H: Host> CgroupFs<H> {
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         let parent = self.node(parent)?;
         let (node, attributes) = self.find(&parent, name)?;
-        let node = self.nodes.remember(node);
-        Ok(Entry { id: node.id(), attributes: self.as_shown(&node, attributes) })
+        Ok(self.remember(node, attributes))
+    }
+
+    /// Counts a lookup, and makes the answer to it.
+    pub(super) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
+        let (node, is_new) = self.nodes.remember(found);
+        if is_new {
+            self.watch(&node);
+        }
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
@@ -122,20 +131,25 @@ impl<H: Host> CgroupFs<H> {
             let name = node.name();
             attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
         }
+        if *node.object() == Object::Directory {
+            let [_, modified, _] = &mut attributes.times;
+            *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);
+        }
         attributes
     }
 
-    /// The attributes of a node. An open file has them even when its cgroup is gone.
-    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<Attributes> {
+    /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
+    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
+        let keep = self.keep(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
-            return Ok(self.as_shown(&node, self.host.file_attributes(&open.backing)?));
+            return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));
         }
         let attributes = match node.object() {
             Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
             Object::Directory | Object::File(_) => self.host.attributes(&node)?,
         };
-        Ok(self.as_shown(&node, attributes))
+        Ok((self.as_shown(&node, attributes), keep))
     }
 
     /// Where a symlink leads.
@@ -148,7 +162,9 @@ impl<H: Host> CgroupFs<H> {
 
     /// The kernel drops references to a node.
     pub fn forget(&self, id: NodeId, lookups: u64) {
-        self.nodes.forget(id, lookups);
+        if let Some(node) = self.nodes.forget(id, lookups) {
+            self.unwatch(&node);
+        }
     }
 
     /// statfs.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 
+use super::cache::Change;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
 use crate::view::Node;
@@ -198,6 +199,15 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()>;
     /// statfs of a hierarchy.
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
+
+    /// Watches a directory from now on; false if that can't be.
+    fn watch(&self, directory: &Node) -> bool;
+    /// Ends one [`Host::watch`].
+    fn unwatch(&self, directory: &Node);
+    /// Waits for changes of watched directories; `None` once [`Host::stop_waiting`] was called.
+    fn wait_for_changes(&self) -> Option<Vec<Change>>;
+    /// Lets [`Host::wait_for_changes`] return.
+    fn stop_waiting(&self);
 
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;

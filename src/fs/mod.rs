@@ -4,6 +4,7 @@
 //! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
 
 mod attributes;
+pub mod cache;
 mod change;
 mod directory;
 pub mod explain;
@@ -72,6 +73,8 @@ pub struct Entry {
     pub id: NodeId,
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
+    /// For how long the kernel may keep them.
+    pub keep: cache::Keep,
 }
 
 /// One container's filesystem.
@@ -92,14 +95,16 @@ impl<H: Host> CgroupFs<H> {
     /// When the host can't find the top of a hierarchy.
     pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
         let root = Self::make_root(&view, &host)?;
-        Ok(Self {
+        let fs = Self {
             view,
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
             log: RejectionLog::default(),
             born: SystemTime::now(),
-        })
+        };
+        fs.watch(fs.nodes.root());
+        Ok(fs)
     }
 
     /// The view that it serves.

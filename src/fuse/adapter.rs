@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
@@ -14,7 +14,7 @@ use fuser::{
 };
 use nix::errno::Errno;
 
-use super::convert::{self, TTL, node};
+use super::convert::{self, node};
 use super::offload::Offload;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
 use crate::policy::Operation;
@@ -61,8 +61,11 @@ impl<H: Host> Adapter<H> {
             // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
             // for them by GETATTR, which has st_ino alone.
             Ok(entry) => {
-                let attributes = convert::attributes(&entry.attributes, entry.id.as_u64());
-                reply.entry_with_ttls(&TTL, &TTL, &attributes, Generation(0));
+                let number = entry.id.as_u64();
+                let same = number == entry.attributes.inode;
+                let keep = if same { entry.keep.attributes } else { Duration::ZERO };
+                let attributes = convert::attributes(&entry.attributes, number);
+                reply.entry_with_ttls(&keep, &entry.keep.entry, &attributes, Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -132,7 +135,13 @@ thread_local! {
 impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each by itself: asked for together, one that the kernel lacks would lose all.
-        for capability in [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_PARALLEL_DIROPS] {
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            // A stored listing is checked against the directory's modification time.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+        ];
+        for capability in wanted {
             if config.add_capabilities(capability).is_err() {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
@@ -153,7 +162,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let handle = handle.map(|handle| HandleId(handle.0));
         match self.ask(request, on("getattr", inode), |fs, _| fs.attributes(node(inode), handle)) {
-            Ok(found) => reply.attr(&TTL, &convert::attributes(&found, found.inode)),
+            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -186,7 +195,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         };
         let changed = self.ask(request, on(operation, inode), |fs, _| fs.change(node(inode), &changes, size.is_some()));
         match changed {
-            Ok(found) => reply.attr(&TTL, &convert::attributes(&found, found.inode)),
+            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -367,7 +376,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.ask(request, on("opendir", inode), |fs, _| fs.open_directory(node(inode))) {
-            Ok(HandleId(handle)) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(HandleId(handle)) => {
+                let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                let flags = if self.fs.keeps_listing(node(inode)) { cached } else { FopenFlags::empty() };
+                reply.opened(FileHandle(handle), flags);
+            }
             Err(errno) => reply.error(errno),
         }
     }

@@ -16,6 +16,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
 use super::process::Processes;
+use super::watch::Watches;
+use crate::cgroup::HierarchyKind;
+use crate::fs::cache::Change;
 use crate::fs::host::{
     Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, Statistics, Time,
 };
@@ -40,7 +43,9 @@ pub struct BackingFile {
 pub struct RealHost {
     view: Arc<View>,
     cgroups: HostCgroups,
-    pub(super) processes: Processes,
+    processes: Processes,
+    /// `None` where there's no inotify instance left: then nothing is cached.
+    watches: Option<Watches>,
 }
 
 impl RealHost {
@@ -51,7 +56,11 @@ impl RealHost {
     /// When the server's own namespaces can't be read.
     pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
         let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
-        Ok(Self { view, cgroups, processes: Processes::new(kinds, agents)? })
+        let watches = Watches::new();
+        if let Err(error) = &watches {
+            tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
+        }
+        Ok(Self { view, cgroups, processes: Processes::new(kinds, agents)?, watches: watches.ok() })
     }
 
     fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
@@ -318,6 +327,31 @@ impl Host for RealHost {
         let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let statistics = nix::sys::statfs::fstatfs(hierarchy.root())?;
         Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })
+    }
+
+    fn watch(&self, directory: &Node) -> bool {
+        let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) else {
+            return false;
+        };
+        let is_unified = self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind == HierarchyKind::Unified);
+        let watch = |object| watches.add(hierarchy, directory.inode(), &object, is_unified);
+        self.object(directory).is_ok_and(watch)
+    }
+
+    fn unwatch(&self, directory: &Node) {
+        if let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) {
+            watches.remove(hierarchy, directory.inode());
+        }
+    }
+
+    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+        self.watches.as_ref()?.wait()
+    }
+
+    fn stop_waiting(&self) {
+        if let Some(watches) = &self.watches {
+            watches.stop();
+        }
     }
 
     fn credentials(&self, caller: &Caller) -> Answer<Credentials> {

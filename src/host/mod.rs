@@ -6,6 +6,7 @@ pub mod plan;
 mod process;
 mod procfs;
 pub mod refuge;
+mod watch;
 
 pub use backing::{BackingFile, RealHost};
 pub use discover::{HostCgroups, HostHierarchy, discover};
