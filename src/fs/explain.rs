@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::{Caller, CgroupFs, Failure, Host, Outcome};
-use crate::cgroup::CgroupPath;
+use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::policy::{self, Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::{Child, Node, Object};
 
@@ -186,10 +186,14 @@ impl<H: Host> CgroupFs<H> {
         match (operation, node.is_directory()) {
             (Operation::Write, true) => return Explanation::kernel(Errno::EISDIR, "it's a directory"),
             (Operation::RemoveDirectory, false) => return Explanation::kernel(Errno::ENOTDIR, "it's a file"),
+            (Operation::Rename, false) => return self.judge_rename_of_file(node),
             _ => {}
         }
         let name = node.name();
         match policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation) {
+            Verdict::Allow(_) if operation == Operation::Rename && self.is_unified(node) => {
+                Explanation::kernel(Errno::EPERM, "cgroup v2 has no rename")
+            }
             Verdict::Allow(Grant::Plain) => {
                 Explanation::allowed("the policy lets it through; permissions and limits are the kernel's to judge")
             }
@@ -205,6 +209,23 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
+    /// Where the policy would let a cgroup be made, it's for the kernel to refuse (`kernfs_iop_rename`, `cgroup1_rename`).
+    fn judge_rename_of_file(&self, file: &Node) -> Explanation {
+        let Some(directory) = file.parent() else {
+            return Explanation::denied(&Denial::new(Rule::OutsideSubtree));
+        };
+        match self.judge(directory, Operation::MakeDirectory) {
+            rejected if !rejected.allowed => rejected,
+            _ if self.is_unified(file) => Explanation::kernel(Errno::EPERM, "cgroup v2 has no rename"),
+            _ => Explanation::kernel(Errno::ENOTDIR, "it's a file"),
+        }
+    }
+
+    fn is_unified(&self, node: &Node) -> bool {
+        let hierarchy = node.position().hierarchy.and_then(|index| self.view.hierarchy(index));
+        hierarchy.is_some_and(|hierarchy| hierarchy.kind == HierarchyKind::Unified)
+    }
+
     fn judge_migration(&self, node: &Arc<Node>, process: Option<i32>) -> Explanation {
         let list = match node.is_directory() {
             false => Ok(Arc::clone(node)),
@@ -212,7 +233,8 @@ impl<H: Host> CgroupFs<H> {
         };
         let list = match list {
             Ok(list) => list,
-            Err(_) => return Explanation::denied(&Denial::new(Rule::OutsideSubtree)),
+            // What migrates is a write to a file that isn't shown.
+            Err(_) => return Explanation::denied(&Denial::new(Rule::Hidden)),
         };
         if !super::file::is_membership(&list) {
             return Explanation::kernel(Errno::EINVAL, "it's neither a cgroup nor a membership file");
