@@ -160,7 +160,9 @@ pub(crate) fn word_positions<'a>(line: &'a str, word: &'a str) -> impl Iterator<
 
 /// Where a line indexes or slices something: a `[` that directly follows an expression.
 pub(crate) fn indexing(line: &str) -> Option<usize> {
-    line.match_indices('[').map(|(at, _)| at).find(|at| line[..*at].ends_with(|one| is_word(one) || ")]?".contains(one)))
+    line.match_indices('[')
+        .map(|(at, _)| at)
+        .find(|at| line[..*at].ends_with(|one| is_word(one) || ")]?".contains(one)))
 }
 
 impl Source {
