@@ -101,7 +101,7 @@ impl<H: Host> CgroupFs<H> {
         self.host.wait_for_changes()
     }
 
-    /// Lets [`CgroupFs::wait_for_changes`] return.
+    /// Lets [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.
     pub fn stop_waiting(&self) {
         self.host.stop_waiting();
     }

@@ -14,6 +14,7 @@ pub mod host;
 mod log;
 mod migrate;
 pub mod number;
+pub mod poll;
 #[cfg(test)]
 mod tests;
 
@@ -86,6 +87,9 @@ pub struct CgroupFs<H: Host> {
     handles: Handles<H::File>,
     log: RejectionLog,
     born: SystemTime,
+    /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
+    /// make another container's of the same name, that isn't shown.
+    boundaries: Vec<Option<u64>>,
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -95,7 +99,10 @@ impl<H: Host> CgroupFs<H> {
     /// When the host can't find the top of a hierarchy.
     pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
         let root = Self::make_root(&view, &host)?;
+        let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
+        let boundaries = boundaries.collect::<Answer<_>>()?;
         let fs = Self {
+            boundaries,
             view,
             host,
             nodes: NodeTable::new(root),

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::convert::{self, node};
 use super::offload::Offload;
+use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
@@ -127,6 +128,16 @@ fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
     }
 }
 
+/// Those who wait for an open file, as FUSE knows them.
+struct Waiter(fuser::PollNotifier);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        // ENOENT: nobody waits any more.
+        let _ = self.0.notify();
+    }
+}
+
 thread_local! {
     /// What a worker reads into.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -208,9 +219,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         }
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        let made =
-            self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        // mknod(2) of a regular file is a creat(2) (do_mknodat).
+        let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
+        let made = self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), operation)));
         self.reply_entry(reply, made);
     }
 
@@ -386,16 +399,13 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match self.ask(request, on("readdir", inode), |fs, _| fs.list(node(inode), HandleId(handle.0), offset)) {
-            Ok(entries) => {
-                for entry in entries {
-                    let kind = convert::file_type(entry.kind);
-                    if reply.add(INodeNo(entry.inode), entry.cookie, kind, &entry.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.ask(request, on("readdir", inode), |fs, _| {
+            fs.list(node(inode), HandleId(handle.0), offset, |entry| {
+                !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
@@ -461,16 +471,24 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn poll(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: fuser::PollNotifier,
-        _: fuser::PollEvents,
-        _: fuser::PollFlags,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        notifier: fuser::PollNotifier,
+        events: fuser::PollEvents,
+        flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        // Always readable and writable, as the kernel then answers by itself.
-        reply.error(fuser::Errno::ENOSYS);
+        let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
+        let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
+        match self.ask(request, on("poll", inode), |fs, _| fs.poll(HandleId(handle.0), waker)) {
+            Ok(ready) => {
+                let ready = fuser::PollEvents::from_bits_truncate(u32::from(ready));
+                reply.poll(ready & (events | unasked));
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {

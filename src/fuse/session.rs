@@ -107,10 +107,16 @@ pub fn serve<H: Host>(connection: Connection, fs: Arc<CgroupFs<H>>, live: impl F
                 }
             }
         })?;
+    let polled = Arc::clone(&fs);
+    let waker = thread::Builder::new()
+        .name("waker".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || while polled.wake_the_ready() {})?;
     live();
     let served = session.run();
     fs.stop_waiting();
     let _ = invalidator.join();
+    let _ = waker.join();
     served
 }
 

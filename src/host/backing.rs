@@ -16,12 +16,16 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
 use super::process::Processes;
+use super::ready::{self, ReadyFiles};
 use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
+use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::host::{
-    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, Statistics, Time,
+    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
+    Time,
 };
+use crate::fs::poll::Ready;
 use crate::helper::AgentPool;
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::{handle, xattr};
@@ -46,6 +50,7 @@ pub struct RealHost {
     processes: Processes,
     /// `None` where there's no inotify instance left: then nothing is cached.
     watches: Option<Watches>,
+    ready: ReadyFiles,
 }
 
 impl RealHost {
@@ -60,7 +65,13 @@ impl RealHost {
         if let Err(error) = &watches {
             tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
         }
-        Ok(Self { view, cgroups, processes: Processes::new(kinds, agents)?, watches: watches.ok() })
+        Ok(Self {
+            view,
+            cgroups,
+            processes: Processes::new(kinds, agents)?,
+            watches: watches.ok(),
+            ready: ReadyFiles::new()?,
+        })
     }
 
     fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
@@ -307,7 +318,8 @@ impl Host for RealHost {
     }
 
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
-        let path = c_path_of(&self.object(node)?)?;
+        let object = self.object(node)?;
+        let path = c_path_of(&object)?;
         // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
         let capabilities = if reader.id_maps.is_none() { reader.capabilities } else { 0 };
         let Owner { uid, gid } = reader.owner;
@@ -348,7 +360,20 @@ impl Host for RealHost {
         self.watches.as_ref()?.wait()
     }
 
+    fn poll(&self, file: &BackingFile) -> Answer<u16> {
+        ready::state(&file.fd)
+    }
+
+    fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> Answer<()> {
+        self.ready.arm(&file.fd, handle)
+    }
+
+    fn wait_for_ready(&self) -> Option<Vec<Ready>> {
+        self.ready.wait()
+    }
+
     fn stop_waiting(&self) {
+        self.ready.stop();
         if let Some(watches) = &self.watches {
             watches.stop();
         }
@@ -386,8 +411,8 @@ impl Host for RealHost {
         self.processes.places(process, hierarchy, whole_process)
     }
 
-    fn users(&self, process: &OwnedFd) -> Answer<[u32; 2]> {
-        super::process::users(process)
+    fn facts(&self, process: &OwnedFd) -> Answer<ProcessFacts> {
+        super::process::facts(process)
     }
 
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {

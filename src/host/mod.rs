@@ -5,6 +5,7 @@ pub mod discover;
 pub mod plan;
 mod process;
 mod procfs;
+mod ready;
 pub mod refuge;
 mod watch;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{NodeId, Position};
+use super::{Attributes, NodeId, Position};
 use crate::cgroup::FileClass;
 
 /// What a node is.
@@ -36,6 +36,8 @@ pub struct Node {
     changes: AtomicU64,
     /// Leaf lock: nothing else is locked while it's held.
     name: Mutex<OsString>,
+    /// What it was like when it was last looked at. Leaf lock, too.
+    last_seen: Mutex<Option<Attributes>>,
 }
 
 impl Node {
@@ -50,6 +52,7 @@ impl Node {
             watched: AtomicBool::default(),
             changes: AtomicU64::default(),
             name: Mutex::default(),
+            last_seen: Mutex::default(),
         }
     }
 
@@ -64,6 +67,7 @@ impl Node {
             watched: AtomicBool::default(),
             changes: AtomicU64::default(),
             name: Mutex::new(name.to_os_string()),
+            last_seen: Mutex::default(),
         }
     }
 
@@ -100,6 +104,16 @@ impl Node {
     /// Takes note that it was renamed.
     pub fn rename(&self, name: &OsStr) {
         *self.name.lock() = name.to_os_string();
+    }
+
+    /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.
+    pub fn last_seen(&self) -> Option<Attributes> {
+        *self.last_seen.lock()
+    }
+
+    /// Takes note of what it's like.
+    pub fn seen(&self, attributes: Attributes) {
+        *self.last_seen.lock() = Some(attributes);
     }
 
     /// Whether changes of this directory are seen.
