@@ -48,7 +48,7 @@ pub(super) fn expected(scene: &Scene, hierarchy: usize, cgroup: &str, file: &str
 /// A scene with a process in the delegated subtree of every hierarchy.
 pub(super) fn with_process(scene: Scene, number: i32) -> Scene {
     let places = (0..scene.view.hierarchies.len()).map(|hierarchy| (hierarchy, vec![Some("/lxc/c1/a")])).collect();
-    scene.host.state.lock().processes.insert(number, super::fake::FakeProcess { places, users: [0, 0] });
+    scene.host.state.lock().processes.insert(number, super::fake::FakeProcess { places, ..Default::default() });
     scene
 }
 
@@ -180,7 +180,7 @@ fn handles_are_what_they_were_opened_as() {
         assert!(!scene.fs.write_may_block(handle));
     }
     for handle in [reader, nobody] {
-        assert_eq!(errno(scene.fs.list(ROOT_ID, handle, 0)), Some(Errno::EBADF));
+        assert_eq!(errno(scene.list(ROOT_ID, handle, 0)), Some(Errno::EBADF));
     }
     assert_eq!((scene.fs.open_handles(), scene.host.state.lock().open), (2, 1));
     for handle in [reader, directory, nobody, reader] {

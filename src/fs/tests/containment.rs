@@ -129,7 +129,7 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
         }
         Step::List(at) => {
             if let Ok(handle) = fs.open_directory(node(at)) {
-                drop(fs.list(node(at), handle, 0));
+                drop(scene.list(node(at), handle, 0));
                 fs.release(handle);
             }
             None
@@ -182,7 +182,7 @@ proptest! {
     ) {
         let scene = with_process(with_process(Scene::new(setup, shape, policy), 42), 7);
         let places = (0..scene.view.hierarchies.len()).map(|hierarchy| (hierarchy, vec![Some("/lxc/c10")])).collect();
-        scene.host.state.lock().processes.insert(43, super::fake::FakeProcess { places, users: [0, 0] });
+        scene.host.state.lock().processes.insert(43, super::fake::FakeProcess { places, ..Default::default() });
         // Some nodes to begin with, those on the border among them.
         let mut nodes = vec![ROOT_ID];
         for hierarchy in 0..scene.view.hierarchies.len() {

@@ -28,7 +28,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
             let entry = scene.walk(path)?;
             if entry.attributes.is_directory() {
                 let handle = scene.fs.open_directory(entry.id)?;
-                return scene.fs.list(entry.id, handle, 0).map(drop);
+                return scene.list(entry.id, handle, 0).map(drop);
             }
             scene.fs.open(&CALLER, entry.id, READ, false).map(drop)
         }
@@ -130,7 +130,7 @@ fn explanations_name_the_host_path() {
 fn a_process_is_judged_by_where_it_is() {
     let scene = with_process(Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Delegate), 42);
     let places = (0..scene.view.hierarchies.len()).map(|hierarchy| (hierarchy, vec![Some("/lxc/c10")])).collect();
-    scene.host.state.lock().processes.insert(43, super::fake::FakeProcess { places, users: [0, 0] });
+    scene.host.state.lock().processes.insert(43, super::fake::FakeProcess { places, ..Default::default() });
     let ask = |path: &str, process| scene.fs.explain(&components(path), Question::Migrate, process);
     for path in ["/unified/a", "/unified/a/cgroup.threads", "/memory/a/tasks", "/systemd"] {
         assert!(ask(path, None).allowed && ask(path, Some(42)).allowed, "{path}");

@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::super::cache::Change;
-use super::super::host::{BackingEntry, Credentials};
-use super::super::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics};
-use crate::cgroup::{CgroupPath, HierarchyKind};
+use super::super::host::{BackingEntry, Credentials, ProcessFacts};
+use super::super::poll::Ready;
+use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics};
 use crate::cgroup::membership::Place;
+use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::view::{Node, View};
 
 /// What was done to the host.
@@ -45,6 +46,7 @@ pub(super) struct FakeProcess {
     /// Where its threads are, for each hierarchy; `None`: outside the server's cgroup namespace.
     pub(super) places: BTreeMap<usize, Vec<Option<&'static str>>>,
     pub(super) users: [u32; 2],
+    pub(super) permitted: u64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,8 @@ pub(super) struct State {
     pub(super) open: usize,
     /// How often each directory is watched, by hierarchy and number.
     pub(super) watches: BTreeMap<(usize, u64), i32>,
+    /// What the waiting for files will find; then it's over.
+    pub(super) ready: Vec<Vec<Ready>>,
 }
 
 /// The host; clones are the same one.
@@ -166,7 +170,13 @@ fn attributes(inode: u64, mode: u32) -> Attributes {
 
 /// All rights on the host.
 pub(super) fn root_credentials() -> Credentials {
-    Credentials { owner: Owner { uid: 0, gid: 0 }, groups: Vec::new(), capabilities: u64::MAX, id_maps: None }
+    Credentials {
+        owner: Owner { uid: 0, gid: 0 },
+        groups: Vec::new(),
+        capabilities: u64::MAX,
+        permitted: u64::MAX,
+        id_maps: None,
+    }
 }
 
 impl FakeHost {
@@ -420,6 +430,19 @@ impl Host for FakeHost {
         None
     }
 
+    fn poll(&self, file: &FakeFile) -> Answer<u16> {
+        self.record("poll", (file.hierarchy, file.inode), "", false)?;
+        Ok(0)
+    }
+
+    fn wake_when_ready(&self, file: &FakeFile, handle: HandleId) -> Answer<()> {
+        self.record("wake_when_ready", (file.hierarchy, file.inode), handle.0.to_string(), false)
+    }
+
+    fn wait_for_ready(&self) -> Option<Vec<Ready>> {
+        self.state.lock().ready.pop()
+    }
+
     fn stop_waiting(&self) {}
 
     fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
@@ -447,9 +470,11 @@ impl Host for FakeHost {
         self.state.lock().processes.contains_key(&number).then_some(number).ok_or(Errno::ESRCH)
     }
 
-    fn users(&self, process: &i32) -> Answer<[u32; 2]> {
-        self.record("users", (0, 1), process.to_string(), false)?;
-        self.state.lock().processes.get(process).map(|process| process.users).ok_or(Errno::ESRCH)
+    fn facts(&self, process: &i32) -> Answer<ProcessFacts> {
+        self.record("facts", (0, 1), process.to_string(), false)?;
+        let state = self.state.lock();
+        let known = state.processes.get(process).ok_or(Errno::ESRCH)?;
+        Ok(ProcessFacts { users: known.users, permitted: known.permitted })
     }
 
     fn places(&self, process: &i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {

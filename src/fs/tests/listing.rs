@@ -15,7 +15,7 @@ use crate::view::{NodeId, ROOT_ID, Shape};
 
 fn list(scene: &Scene, id: NodeId) -> Vec<ListedEntry> {
     let handle = scene.fs.open_directory(id).unwrap();
-    let entries = scene.fs.list(id, handle, 0).unwrap();
+    let entries = scene.list(id, handle, 0).unwrap();
     scene.fs.release(handle);
     entries
 }
@@ -80,7 +80,7 @@ fn the_root_of_a_hybrid_view_lists_the_hierarchies_and_their_links() {
         // Every prefix can be gone on from.
         let handle = scene.fs.open_directory(ROOT_ID).unwrap();
         for (index, entry) in entries.iter().enumerate() {
-            assert_eq!(scene.fs.list(ROOT_ID, handle, entry.cookie).unwrap(), entries[index + 1..]);
+            assert_eq!(scene.list(ROOT_ID, handle, entry.cookie).unwrap(), entries[index + 1..]);
         }
     }
 }
@@ -89,12 +89,12 @@ fn the_root_of_a_hybrid_view_lists_the_hierarchies_and_their_links() {
 fn a_listing_begins_anew_at_offset_0() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
     let handle = scene.fs.open_directory(ROOT_ID).unwrap();
-    let before = scene.fs.list(ROOT_ID, handle, 0).unwrap().len();
+    let before = scene.list(ROOT_ID, handle, 0).unwrap().len();
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("new"), 0o755).unwrap();
-    assert_eq!(scene.fs.list(ROOT_ID, handle, 0).unwrap().len(), before + 1);
+    assert_eq!(scene.list(ROOT_ID, handle, 0).unwrap().len(), before + 1);
     scene.host.fail("list", Errno::EIO);
-    assert_eq!(errno(scene.fs.list(ROOT_ID, handle, 0)), Some(Errno::EIO));
-    assert_eq!(scene.fs.list(ROOT_ID, handle, 0).unwrap().len(), before + 1, "an error isn't kept");
+    assert_eq!(errno(scene.list(ROOT_ID, handle, 0)), Some(Errno::EIO));
+    assert_eq!(scene.list(ROOT_ID, handle, 0).unwrap().len(), before + 1, "an error isn't kept");
 }
 
 #[test]
@@ -102,10 +102,10 @@ fn a_directory_that_is_removed_while_it_is_open() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     let id = scene.id("/lxc/c1/a");
     let handle = scene.fs.open_directory(id).unwrap();
-    let first = scene.fs.list(id, handle, 0).unwrap();
+    let first = scene.list(id, handle, 0).unwrap();
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
-    assert_eq!(scene.fs.list(id, handle, first[1].cookie).unwrap(), first[2..], "what was begun ends");
-    assert_eq!(errno(scene.fs.list(id, handle, 0)), Some(Errno::ENOENT));
+    assert_eq!(scene.list(id, handle, first[1].cookie).unwrap(), first[2..], "what was begun ends");
+    assert_eq!(errno(scene.list(id, handle, 0)), Some(Errno::ENOENT));
 }
 
 /// What comes and goes between two reads of a listing.
@@ -176,10 +176,22 @@ proptest! {
         let mut offset = 0;
         let mut rounds = rounds.iter();
         loop {
-            let entries = scene.fs.list(directory, handle, offset).unwrap();
-            let Some(last) = entries.iter().take(size).last() else { break };
-            offset = last.cookie;
-            listed.extend(entries.iter().take(size).map(|entry| (entry.name.clone(), entry.inode)));
+            let (mut room, from) = (size, offset);
+            let before = listed.len();
+            // As a buffer that has room for so many.
+            let take = |entry: &ListedEntry| {
+                let fits = room > 0;
+                if fits {
+                    room -= 1;
+                    offset = entry.cookie;
+                    listed.push((entry.name.clone(), entry.inode));
+                }
+                fits
+            };
+            scene.fs.list(directory, handle, from, take).unwrap();
+            if listed.len() == before {
+                break;
+            }
             for event in rounds.next().into_iter().flatten() {
                 happen(&scene, directory, event);
                 let now = names();

@@ -141,10 +141,10 @@ fn the_alias_leads_to_the_subtree_through_nodes_of_its_own() {
             assert_eq!(step.attributes.mode, libc::S_IFDIR | 0o555);
             let top = scene.id(&format!("/{directory}"));
             let listing = scene.fs.open_directory(top).unwrap();
-            let names: Vec<_> = scene.fs.list(top, listing, 0).unwrap().into_iter().map(|entry| entry.name).collect();
+            let names: Vec<_> = scene.list(top, listing, 0).unwrap().into_iter().map(|entry| entry.name).collect();
             assert!(names.iter().any(|name| name == "a") && !names.iter().any(|name| name == "lxc"), "{names:?}");
             let inside = scene.fs.open_directory(step.id).unwrap();
-            assert_eq!(scene.fs.list(step.id, inside, 0).unwrap().len(), 2, "a step shows nothing");
+            assert_eq!(scene.list(step.id, inside, 0).unwrap().len(), 2, "a step shows nothing");
             for beside in ["/lxc/c10", "/lxc/cgroup.procs", "/lxc/c1/lxc/c1", "/other", "/lxc/c1/lxc"] {
                 assert_eq!(errno(scene.walk(&format!("/{directory}{beside}"))), Some(Errno::ENOENT), "{beside}");
             }
@@ -191,8 +191,31 @@ fn the_hosts_errors_come_through() {
         assert_eq!(errno(scene.fs.attributes(boundary, None)), Some(fault));
         scene.host.fail("list", fault);
         let handle = scene.fs.open_directory(boundary).unwrap();
-        assert_eq!(errno(scene.fs.list(boundary, handle, 0)), Some(fault));
+        assert_eq!(errno(scene.list(boundary, handle, 0)), Some(fault));
         scene.fs.release(handle);
     }
     assert!(scene.walk("/unified/lxc/c1/a").is_ok(), "an error isn't kept");
+}
+
+/// A view is of the cgroups that it was made for.
+#[test]
+fn another_cgroup_in_the_boundarys_place_is_not_shown() {
+    for scene in scene::all() {
+        let path = scene.at(UNIFIED, DELEGATED);
+        let held = scene.id(&path);
+        {
+            let mut state = scene.host.state.lock();
+            state.remove(UNIFIED, DELEGATED);
+            let above = state.find(UNIFIED, "/lxc").unwrap();
+            let again = state.add(UNIFIED, above, OsStr::new("c1"), libc::S_IFDIR | 0o755);
+            state.add(UNIFIED, again, OsStr::new("cgroup.procs"), libc::S_IFREG | 0o644);
+        }
+        scene.host.calls();
+        let inside = [format!("{path}/cgroup.procs"), path.clone(), format!("{path}{DELEGATED}")];
+        for path in inside.iter().filter(|path| path.as_str() != "/") {
+            assert_eq!(errno(scene.walk(path)), Some(Errno::ENOENT), "{} {path}", scene.name());
+        }
+        assert_eq!(errno(scene.fs.make_directory(&CALLER, held, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
+        assert_eq!(scene.host.changes(), [], "{}", scene.name());
+    }
 }

@@ -13,7 +13,7 @@ use crate::view::Shape;
 const USER: Caller = Caller { tid: 8, uid: 1000, gid: 1000 };
 
 fn user() -> Credentials {
-    Credentials { owner: Owner { uid: 1000, gid: 1000 }, capabilities: 0, ..root_credentials() }
+    Credentials { owner: Owner { uid: 1000, gid: 1000 }, capabilities: 0, permitted: 0, ..root_credentials() }
 }
 
 /// Processes: 7 and 8 (callers) and 20 in the subtree, 21 outside, 22 with a thread outside, 23 nowhere that can be named, 24 another
@@ -23,6 +23,7 @@ fn scene(shape: Shape) -> Scene {
     let everywhere = |places: Vec<Option<&'static str>>, users| FakeProcess {
         places: [UNIFIED, MEMORY, SYSTEMD].into_iter().map(|hierarchy| (hierarchy, places.clone())).collect(),
         users,
+        permitted: 1,
     };
     let mut state = scene.host.state.lock();
     state.processes = [
@@ -293,8 +294,14 @@ fn a_capability_of_another_user_namespace_counts_only_over_mapped_owners() {
 fn nice_is_the_writers() {
     let scene = scene(Shape::Rooted);
     let handle = open(&scene, "/memory/z/tasks");
-    for (capabilities, expected) in [(0, "20 nice=false"), (1 << 23, "20 nice=true"), (!(1 << 23), "20 nice=false")] {
-        let writer = Credentials { capabilities, ..root_credentials() };
+    // By CAP_SYS_NICE, or because the process has no more rights than the writer.
+    for (capabilities, permitted, expected) in [
+        (0, 0, "20 nice=false"),
+        (1 << 23, 0, "20 nice=true"),
+        (!(1 << 23), 2, "20 nice=false"),
+        (0, 3, "20 nice=true"),
+    ] {
+        let writer = Credentials { capabilities, permitted, ..root_credentials() };
         scene.host.state.lock().credentials.insert(7, writer);
         scene.fs.write(&CALLER, handle, b"20").unwrap();
         assert_eq!(migrated(&scene), [expected]);

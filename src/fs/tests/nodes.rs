@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::super::cache::{Change, Invalidate};
+use super::super::poll::{Ready, Wake};
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
 use crate::policy::Policy;
@@ -61,7 +62,7 @@ fn nothing_leaks() {
         let mut waiting = vec![ROOT_ID];
         while let Some(directory) = waiting.pop() {
             let handle = scene.fs.open_directory(directory).unwrap();
-            for entry in scene.fs.list(directory, handle, 0).unwrap().into_iter().skip(2) {
+            for entry in scene.list(directory, handle, 0).unwrap().into_iter().skip(2) {
                 let id = scene.fs.lookup(directory, &entry.name).unwrap().id;
                 counted.push(id);
                 match entry.kind {
@@ -172,4 +173,37 @@ fn enabled_controllers_bring_files_to_the_children() {
     assert!(told.contains(&(child, None)) && told.contains(&(child, Some("memory.max".into()))), "{told:?}");
     assert!(!told.contains(&(child, Some("cgroup.procs".into()))), "every cgroup has it: {told:?}");
     assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
+}
+
+/// A waiter that says when it's woken.
+struct Waiter(std::sync::Arc<Mutex<usize>>);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        *self.0.lock() += 1;
+    }
+}
+
+#[test]
+fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let woken = std::sync::Arc::new(Mutex::new(0));
+    let handle = scene.open("/memory.pressure", READ).unwrap();
+    scene.host.calls();
+    assert_eq!(scene.fs.poll(handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
+    let names: Vec<_> = scene.host.calls().into_iter().map(|call| call.name).collect();
+    assert_eq!(names, ["wake_when_ready", "poll"], "armed before it's looked at");
+    let event = Ready { handle, events: 2 };
+    scene.host.state.lock().ready = vec![vec![event], vec![event]];
+    assert!(scene.fs.wake_the_ready() && scene.fs.wake_the_ready());
+    assert_eq!(*woken.lock(), 1);
+    assert_eq!(scene.fs.poll(handle, None), Ok(2), "an event that the host gave out once isn't lost");
+    assert_eq!(scene.fs.poll(handle, None), Ok(0));
+    scene.host.fail("wake_when_ready", Errno::ENOSPC);
+    assert_eq!(errno(scene.fs.poll(handle, Some(Box::new(Waiter(woken))))), Some(Errno::ENOSPC));
+    scene.fs.release(handle);
+    assert_eq!(errno(scene.fs.poll(handle, None)), Some(Errno::EBADF));
+    scene.host.state.lock().ready = vec![vec![event]];
+    assert!(scene.fs.wake_the_ready(), "the event of a closed file is nobody's");
+    assert!(!scene.fs.wake_the_ready());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::super::cache::Keep;
-use super::super::{Caller, CgroupFs, Entry, Failure, HandleId, OpenMode, Outcome};
+use super::super::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, OpenMode, Outcome};
 use super::fake::FakeHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Policy, Rules};
@@ -191,6 +191,16 @@ impl Scene {
 
     pub(super) fn open(&self, path: &str, mode: OpenMode) -> Outcome<HandleId> {
         self.fs.open(&CALLER, self.walk(path)?.id, mode, false)
+    }
+
+    /// All entries behind an offset.
+    pub(super) fn list(&self, id: NodeId, handle: HandleId, offset: u64) -> Outcome<Vec<ListedEntry>> {
+        let mut entries = Vec::new();
+        self.fs.list(id, handle, offset, |entry| {
+            entries.push(entry.clone());
+            true
+        })?;
+        Ok(entries)
     }
 
     pub(super) fn read(&self, path: &str) -> Outcome<Vec<u8>> {
