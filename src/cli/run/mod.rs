@@ -9,6 +9,7 @@ mod init;
 mod signals;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -29,7 +30,7 @@ use super::server::{Server, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::Connection;
-use crate::host::{ViewSpec, discover, plan};
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
 use cgroups::OwnCgroups;
 
@@ -61,20 +62,38 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
     }
+    let log_file = log.open()?;
     let host = discover()?;
     let connection = Connection::open()?;
     let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
+    let server = server(host, connection, &own, &options, &name);
+    // Until the server runs, nobody else removes them.
+    match server.and_then(|server| Supervisor::start(server, Arc::clone(&own), log, log_file)) {
+        Ok(supervisor) => supervisor.run(&options),
+        Err(failed) => {
+            own.remove();
+            Err(failed)
+        }
+    }
+}
+
+fn server(
+    host: HostCgroups,
+    connection: Connection,
+    own: &OwnCgroups,
+    options: &Options,
+    name: &str,
+) -> Result<Server, Failed> {
     let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
-    let server = Server {
+    Ok(Server {
         registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
         image: Server::image()?,
         mount_point: None,
         host,
         view,
         connection,
-    };
-    Supervisor::start(server, own, log)?.run(&options)
+    })
 }
 
 /// The process that was started, once its server runs.
@@ -89,8 +108,12 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(server: Server, own: Arc<OwnCgroups>, log: &logging::Options) -> Result<Self, Failed> {
-        let log_file = log.open()?;
+    fn start(
+        server: Server,
+        own: Arc<OwnCgroups>,
+        log: &logging::Options,
+        log_file: Option<File>,
+    ) -> Result<Self, Failed> {
         let (waits_for_mount, mounted) = Status::pair()?;
         let (live, tells) = Status::pair()?;
         let connection = server.connection.share()?;
@@ -117,8 +140,7 @@ impl Supervisor {
     fn run(self, options: &Options) -> Outcome {
         let Self { connection, own, server, mounted, live } = self;
         let ended = Self::run_inside(connection, &own, mounted, live, options);
-        // The last user of the view has gone: the server ends, and removes the cgroups. It was killed if some are left.
-        let _ = umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        // The server removes the cgroups when it ends. It was killed if some are left.
         let _ = waitpid(server, None);
         own.remove();
         ended
@@ -134,6 +156,21 @@ impl Supervisor {
         let signals = signals::Forwarder::new()?;
         enter_mount_namespace()?;
         connection.mount(Path::new(DIRECTORY))?;
+        let ended = Self::run_on_view(connection, own, mounted, live, &signals, options);
+        // The last user of the view has gone: the server ends. Not before it's mounted: in the host's namespace, or in one that still
+        // passes its changes on, these would be the host's own cgroups.
+        let _ = umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        ended
+    }
+
+    fn run_on_view(
+        connection: Connection,
+        own: &OwnCgroups,
+        mounted: Status,
+        live: Status,
+        signals: &signals::Forwarder,
+        options: &Options,
+    ) -> Outcome {
         // From now on the server alone holds the connection, so that it ends with the server.
         drop(connection);
         mounted.ok();
