@@ -15,8 +15,12 @@ use crate::view::{Child, Node, Object};
 pub enum Question {
     /// An operation on what the path names.
     Of(Operation),
-    /// An operation in the directory above, which would make or remove what the path names.
+    /// An operation in the directory above, which would make what the path names.
     In(Operation),
+    /// unlink of what the path names.
+    Unlink,
+    /// truncate of what the path names.
+    Truncate,
     /// A migration into the cgroup that the path names, or whose membership file it names.
     Migrate,
 }
@@ -91,10 +95,22 @@ impl<H: Host> CgroupFs<H> {
             Err(explanation) => return explanation,
         };
         let mut explanation = match (question, last) {
-            (Question::In(operation @ Operation::MakeDirectory), Some(name)) => match self.find(&node, name) {
+            (Question::In(_), _) if !node.is_directory() => {
+                Explanation::kernel(Errno::ENOTDIR, "a component of the path is a file")
+            }
+            (Question::In(operation), Some(name)) => match self.find(&node, name) {
                 Ok(_) => Explanation::kernel(Errno::EEXIST, "it exists already"),
                 Err(_) => self.judge(&node, operation),
             },
+            (Question::Truncate, _) => match self.judge(&node, Operation::Write) {
+                // Where the open succeeds and the write fails, there's no write.
+                at_write if at_write.errno == Some(Errno::EPERM) => {
+                    Explanation::allowed("it succeeds and does nothing")
+                }
+                explanation => explanation,
+            },
+            (Question::Unlink, _) if node.is_directory() => Explanation::kernel(Errno::EISDIR, "it's a directory"),
+            (Question::Unlink, _) => self.judge(&node, Operation::MakeNode),
             (Question::In(operation) | Question::Of(operation), _) => self.judge(&node, operation),
             (Question::Migrate, _) => self.judge_migration(&node, process),
         };

@@ -56,6 +56,15 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
                 Err(_) => scene.fs.make_directory(&CALLER, parent()?, name, 0o755).map(drop),
             }
         }
+        Question::Truncate if scene.walk(path)?.attributes.is_directory() => Err(Errno::EISDIR.into()),
+        Question::Truncate => scene.fs.change(itself()?, &Changes::default(), true).map(drop),
+        Question::Unlink => {
+            let entry = scene.walk(path)?;
+            if entry.attributes.is_directory() {
+                return Err(Errno::EISDIR.into());
+            }
+            Err(scene.fs.make_node(parent()?, Operation::MakeNode))
+        }
         Question::In(operation) => Err(scene.fs.make_node(parent()?, operation)),
         Question::Migrate => attempt(scene, &join(path, Some("cgroup.procs")), Question::Of(Operation::Write)),
     }
@@ -79,6 +88,7 @@ fn explanations_agree_with_what_happens() {
             let mut questions: Vec<(&str, Question)> = [Read, Write, ChangeAttributes, RemoveDirectory, Rename]
                 .into_iter()
                 .map(|operation| (path.as_str(), Question::Of(operation)))
+                .chain([Question::Unlink, Question::Truncate].map(|question| (path.as_str(), question)))
                 .collect();
             if file.is_none() {
                 questions.extend([(path.as_str(), Question::Migrate), (path.as_str(), Question::In(MakeDirectory))]);
@@ -94,8 +104,8 @@ fn explanations_agree_with_what_happens() {
                 scene.host.state.lock().faults.clear();
                 let about = format!("{} {path} {question:?}: {outcome:?}, explained as {explained:?}", scene.name());
                 if explained.allowed {
-                    let is_read = question == Question::Of(Read);
-                    assert!(if is_read { outcome.is_ok() } else { tried }, "{about}");
+                    let is_silent = matches!(question, Question::Of(Read) | Question::Truncate);
+                    assert!(if is_silent { outcome.is_ok() } else { tried }, "{about}");
                     allowed += 1;
                 } else {
                     assert_eq!(errno(outcome), explained.errno, "{about}");
