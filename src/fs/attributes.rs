@@ -48,6 +48,7 @@ impl<H: Host> CgroupFs<H> {
     /// Finds `name` in a directory, and counts the lookup.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         let parent = self.node(parent)?;
+        self.watch(&parent);
         let (node, attributes) = self.find(&parent, name)?;
         Ok(self.remember(node, attributes))
     }
@@ -55,11 +56,13 @@ impl<H: Host> CgroupFs<H> {
     /// Counts a lookup, and makes the answer to it.
     pub(super) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
-        if is_new {
-            self.watch(&node);
-        }
         node.seen(attributes);
-        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
+        let mut keep = self.keep(&node);
+        if is_new {
+            // A change since it was looked at can't be told to a kernel that doesn't know the node yet: it has to look once more.
+            keep.attributes = Duration::ZERO;
+        }
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
@@ -166,6 +169,7 @@ impl<H: Host> CgroupFs<H> {
     /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
     pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
+        self.watch(&node);
         let keep = self.keep(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
             return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));

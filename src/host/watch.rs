@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use parking_lot::Mutex;
 
-use crate::fs::cache::Change;
+use crate::fs::cache::{Change, EntryChange};
 
 /// All watches of a view.
 #[derive(Debug)]
@@ -123,5 +123,10 @@ fn change(event: &InotifyEvent, known: &Known) -> Option<Change> {
         return matters.then_some(Change::Files { hierarchy, directory, of_children });
     }
     let entry = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_ATTRIB;
-    event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone() })
+    let kind = match event.mask {
+        mask if mask.contains(AddWatchFlags::IN_CREATE) => EntryChange::Made,
+        mask if mask.contains(AddWatchFlags::IN_DELETE) => EntryChange::Removed,
+        _ => EntryChange::Other,
+    };
+    event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone(), kind })
 }
