@@ -477,6 +477,14 @@ impl Host for FakeHost {
         Ok(ProcessFacts { users: known.users, permitted: known.permitted })
     }
 
+    fn is_held(&self, process: &i32) -> bool {
+        self.state.lock().processes.contains_key(process)
+    }
+
+    fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
+        self.view.hierarchies[hierarchy].kind.controllers().is_some_and(|controllers| controllers.contains("memory"))
+    }
+
     fn places(&self, process: &i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();

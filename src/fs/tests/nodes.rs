@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::super::cache::{Change, Invalidate};
+use super::super::cache::{Change, EntryChange, Invalidate};
 use super::super::poll::{Ready, Wake};
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
@@ -92,15 +92,15 @@ fn nothing_leaks() {
 #[test]
 fn what_cannot_be_watched_is_not_kept() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let [unwatched, watched] = ["/a", "/z"].map(|path| scene.id(path));
     scene.host.fail("watch", Errno::ENOSPC);
-    let unwatched = scene.walk("/a").unwrap();
-    assert!(unwatched.keep.attributes.is_zero() && !unwatched.keep.entry.is_zero());
-    assert!(!scene.fs.keeps_listing(unwatched.id));
-    let below = scene.fs.lookup(unwatched.id, OsStr::new("memory.max")).unwrap();
-    assert!(below.keep.attributes.is_zero() && below.keep.entry.is_zero());
-    let watched = scene.walk("/z").unwrap();
-    assert!(!watched.keep.attributes.is_zero() && scene.fs.keeps_listing(watched.id));
-    scene.fs.forget(unwatched.id, 1);
+    let below = scene.fs.lookup(unwatched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(below.attributes.is_zero() && below.entry.is_zero() && !scene.fs.keeps_listing(unwatched));
+    let first = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(first.attributes.is_zero(), "a change since it was looked at can't have been told");
+    let below = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(!below.attributes.is_zero() && !below.entry.is_zero() && scene.fs.keeps_listing(watched));
+    scene.fs.forget(unwatched, 1);
     assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0), "what wasn't watched isn't unwatched");
 }
 
@@ -125,7 +125,12 @@ fn a_change_is_told_at_every_door() {
     let doors = [scene.id("/unified"), scene.id("/unified/lxc/c1")];
     let files = ["/unified/cgroup.type", "/unified/lxc/c1/cgroup.type"].map(|path| scene.id(path));
     let before = doors.map(|door| scene.fs.attributes(door, None).unwrap().0.times[1]);
-    let change = Change::Entry { hierarchy: UNIFIED, directory: inode, name: Some("cgroup.type".into()) };
+    let change = Change::Entry {
+        hierarchy: UNIFIED,
+        directory: inode,
+        name: Some("cgroup.type".into()),
+        kind: EntryChange::Other,
+    };
     let told = Told::default();
     scene.fs.invalidate(&change, &told);
     let told = told.0.into_inner();
@@ -137,9 +142,10 @@ fn a_change_is_told_at_every_door() {
     assert!(before[0] < after[0] && before[1] < after[1], "a stored listing is thrown away");
     // The same number in another hierarchy is another directory.
     let elsewhere = Told::default();
-    scene
-        .fs
-        .invalidate(&Change::Entry { hierarchy: 1, directory: inode, name: Some("cgroup.type".into()) }, &elsewhere);
+    scene.fs.invalidate(
+        &Change::Entry { hierarchy: 1, directory: inode, name: Some("cgroup.type".into()), kind: EntryChange::Other },
+        &elsewhere,
+    );
     assert_eq!(elsewhere.0.into_inner(), []);
 }
 
@@ -206,4 +212,40 @@ fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
     scene.host.state.lock().ready = vec![vec![event]];
     assert!(scene.fs.wake_the_ready(), "the event of a closed file is nobody's");
     assert!(!scene.fs.wake_the_ready());
+}
+
+/// What comes through the mount, the kernel knows at the door through which it came.
+#[test]
+fn own_changes_are_told_at_the_other_doors_only() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    let [main, alias] = ["/unified", "/unified/lxc/c1"].map(|path| scene.id(path));
+    for door in [main, alias] {
+        scene.fs.lookup(door, OsStr::new("a")).unwrap();
+    }
+    let told_of = |kind| {
+        let told = Told::default();
+        let change = Change::Entry { hierarchy: UNIFIED, directory: inode, name: Some("x".into()), kind };
+        scene.fs.invalidate(&change, &told);
+        let told = told.0.into_inner();
+        [main, alias].map(|door| told.contains(&(door, Some("x".into()))))
+    };
+    scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755).unwrap();
+    assert_eq!(told_of(EntryChange::Made), [false, true]);
+    assert_eq!(told_of(EntryChange::Made), [true, true], "one event for one change");
+    scene.fs.remove_directory(alias, OsStr::new("x")).unwrap();
+    assert_eq!(told_of(EntryChange::Made), [true, true], "another kind of change is another's");
+    assert_eq!(told_of(EntryChange::Removed), [true, false]);
+    for (method, kind) in [("make_directory", EntryChange::Made), ("remove_directory", EntryChange::Removed)] {
+        scene.host.fail(method, Errno::ENOSPC);
+        assert_eq!(
+            errno(scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755)),
+            (method == "make_directory").then_some(Errno::ENOSPC)
+        );
+        if method == "remove_directory" {
+            assert_eq!(told_of(EntryChange::Made), [false, true]);
+            assert_eq!(errno(scene.fs.remove_directory(main, OsStr::new("x"))), Some(Errno::ENOSPC));
+        }
+        assert_eq!(told_of(kind), [true, true], "{method}: what failed isn't expected any more");
+    }
 }
