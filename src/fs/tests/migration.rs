@@ -245,7 +245,8 @@ fn the_common_ancestor_of_v2() {
     }
     // A group, a mode for all, and a capability over the owner serve as well.
     let path = "/unified/z/cgroup.procs";
-    let rights: [(&str, fn(&mut Scene)); 3] = [
+    type Grant = fn(&mut Scene);
+    let rights: [(&str, Grant); 3] = [
         ("group", |scene| {
             let mut state = scene.host.state.lock();
             let procs = &mut state.thing(UNIFIED, "/lxc/c1/cgroup.procs").attributes;
