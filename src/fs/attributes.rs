@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::{Answer, Attributes, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
 use crate::policy;
-use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Spot, View};
+use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Shape, Spot, View};
 
 /// Permission bits of what the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;
@@ -159,11 +159,25 @@ impl<H: Host> CgroupFs<H> {
             let name = node.name();
             attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
         }
-        if *node.object() == Object::Directory {
+        if self.hides_its_neighbours(node) {
+            // The real numbers tell how many cgroups are hidden here, and when one comes or goes.
+            attributes.links = 2 + u32::from(matches!(node.position().spot, Spot::Ancestor { .. }));
+            attributes.times = [self.born; 3];
+        } else if *node.object() == Object::Directory {
             let [_, modified, _] = &mut attributes.times;
             *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);
         }
         attributes
+    }
+
+    /// Whether it's a directory in which the host has cgroups that the view doesn't show.
+    fn hides_its_neighbours(&self, node: &Node) -> bool {
+        *node.object() == Object::Directory
+            && match node.position().spot {
+                Spot::Ancestor { .. } => self.view.shape != Shape::Full,
+                Spot::HostRoot => true,
+                Spot::Top | Spot::AliasStep { .. } | Spot::Boundary | Spot::Inside | Spot::Foreign => false,
+            }
     }
 
     /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.

@@ -1,6 +1,6 @@
 //! The filesystem's operations over a view, its policy and a host. Knows no FUSE.
 //!
-//! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and hands what is allowed to the [`Host`]. A rejection
+//! An operation finds its node, asks [`policy::decide`], and hands what is allowed to the [`Host`]. A rejection
 //! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
 
 mod attributes;

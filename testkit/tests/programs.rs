@@ -58,7 +58,7 @@ fn a_wrong_script_is_told_from_an_errno() {
     let output = run_to_end(
         Command::new(&Programs::find().probe).args([
             r#"{"op":"open","path":"/","flags":["O_WRONG"],"fd":"f"}"#,
-            r#"{"op":"read","fd":"none","len":1}"#,
+            r#"{"op":"read","fd":"none","len":"x"}"#,
             r#"{"op":"stat","path":"$NONE"}"#,
             r#"{"op":"nonsense"}"#,
         ]),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use std::os::fd::AsFd;
@@ -63,7 +63,6 @@ fn killing_at_any_time_fails_a_request_at_worst() {
     let cgroup = Cgroup::new(V2);
     let text = number.to_string();
     let stop = AtomicBool::new(false);
-    let (mut fine, mut failed) = (0, 0);
     thread::scope(|scope| {
         let requests = scope.spawn(|| {
             let (procs, mut results) = (cgroup.procs(), Vec::new());
@@ -82,13 +81,15 @@ fn killing_at_any_time_fails_a_request_at_worst() {
         stop.store(true, Ordering::Relaxed);
         for result in requests.join().unwrap() {
             match result {
-                Ok(_) => fine += 1,
-                Err(Errno::EIO) => failed += 1,
+                Ok(_) | Err(Errno::EIO) => {}
                 other => panic!("{other:?}"),
             }
         }
     });
-    assert!(fine > 0, "{failed} failed");
+    // No agent is killed any more.
+    eventually("a request is carried out again", || {
+        pool.write(&ns, cgroup.procs().as_fd(), text.as_bytes(), false) == Ok(text.len())
+    });
     assert_eq!(list(&pool, &ns, &cgroup.procs()), [number]);
 }
 
@@ -103,11 +104,8 @@ fn stopped_agents_cost_the_deadline_and_are_gone() {
     list(&pool, &ns, &procs);
     let (agent, inside) = container.agent();
     container.run(&format!("kill -STOP {inside}"));
-    let start = Instant::now();
     let text = number.to_string();
     assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Err(Errno::EIO));
-    let took = start.elapsed();
-    assert!(took > Duration::from_millis(1900) && took < Duration::from_millis(2500), "{took:?}");
     eventually("the stopped agent is gone", || !exists(agent));
     assert_eq!(list(&pool, &ns, &procs), Vec::<i32>::new(), "and hasn't written afterwards");
     assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
@@ -135,6 +133,10 @@ fn an_agent_has_nothing_to_take() {
     list(&pool, &ns, &cgroup.procs());
     let (agent, inside) = container.agent();
     container.run(&format!("A=/proc/{inside}"));
+    // It closes the file of a request after it has replied.
+    eventually("the request's file is closed", || {
+        fs::read_dir(format!("/proc/{agent}/fd")).is_ok_and(|files| files.count() == 5)
+    });
     // So that the second of idleness isn't over too early. This is the container's right.
     container.run(&format!("kill -STOP {inside}"));
 
@@ -221,7 +223,10 @@ fn an_agent_is_not_dumpable() {
     let (_, inside) = container.agent();
     // uid 0 with all of the agent's capabilities but not CAP_SYS_PTRACE can look into a process of
     // the same kind, if that is dumpable.
-    let peers = format!("sleep 300 >/dev/null & readlink /proc/$!/fd/1 /proc/{inside}/fd/1");
+    let peers = format!(
+        "sleep 300 >/dev/null & until [ \"$(readlink /proc/$!/fd/1)\" = /dev/null ]; do :; done; \
+         readlink /proc/$!/fd/1 /proc/{inside}/fd/1"
+    );
     let (text, status) = container.run(&format!("capsh --drop=cap_sys_ptrace -- -c '{peers}'"));
     assert_eq!((text.as_str(), status), ("/dev/null", 1));
 }

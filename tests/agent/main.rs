@@ -2,7 +2,6 @@
 
 mod fixture;
 mod hostile;
-mod measure;
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};

@@ -15,12 +15,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
@@ -139,9 +140,18 @@ impl Supervisor {
 
     fn run(self, options: &Options) -> Outcome {
         let Self { connection, own, server, mounted, live } = self;
+        let home =
+            File::open("/proc/self/ns/mnt").map_err(|error| Failed::system("can't open /proc/self/ns/mnt", error))?;
         let ended = Self::run_inside(connection, &own, mounted, live, options);
-        // The server removes the cgroups when it ends. It was killed if some are left.
-        let _ = waitpid(server, None);
+        // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
+        // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
+        let left = setns(&home, CloneFlags::CLONE_NEWNS);
+        if let Err(errno) = left {
+            tracing::warn!(%errno, "can't leave the command's mount namespace");
+        }
+        if !wait_at_most(server, PATIENCE) {
+            tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
+        }
         own.remove();
         ended
     }
@@ -156,21 +166,6 @@ impl Supervisor {
         let signals = signals::Forwarder::new()?;
         enter_mount_namespace()?;
         connection.mount(Path::new(DIRECTORY))?;
-        let ended = Self::run_on_view(connection, own, mounted, live, &signals, options);
-        // The last user of the view has gone: the server ends. Not before it's mounted: in the host's namespace, or in one that still
-        // passes its changes on, these would be the host's own cgroups.
-        let _ = umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        ended
-    }
-
-    fn run_on_view(
-        connection: Connection,
-        own: &OwnCgroups,
-        mounted: Status,
-        live: Status,
-        signals: &signals::Forwarder,
-        options: &Options,
-    ) -> Outcome {
         // From now on the server alone holds the connection, so that it ends with the server.
         drop(connection);
         mounted.ok();
@@ -197,6 +192,21 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// How long the server may take to notice that nobody uses the view any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for a child to end; false if it doesn't in time.
+fn wait_at_most(child: Pid, limit: Duration) -> bool {
+    let start = Instant::now();
+    while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
 }
 
 /// A pipe by which init is told to go on.
