@@ -40,9 +40,38 @@ impl Failed {
 
     /// Prints it, and turns it into the exit status.
     pub(super) fn report(self) -> ExitCode {
-        eprintln!("vcgroupfs: {}", self.message);
+        eprintln!("vcgroupfs: {}", on_one_line(&self.message));
         ExitCode::from(self.code)
     }
+}
+
+/// Help, the version, or what is wrong with the command line.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingAsked;
+    if !error.use_stderr() || error.kind() == NothingAsked {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+    }
+    // What is wrong and which values there are; the usage that follows is in the help.
+    let text = error.render().to_string();
+    let lines =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    Failed::new(USAGE, format!("{said} (see --help)")).report()
+}
+
+/// A message without line breaks and whatever else a terminal obeys: it may quote what users wrote.
+fn on_one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 impl fmt::Display for Failed {

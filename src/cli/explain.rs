@@ -72,7 +72,8 @@ impl From<Operation> for Question {
         use crate::policy::Operation as Policy;
         match operation {
             Operation::Lookup | Operation::Read => Self::Of(Policy::Read),
-            Operation::Write | Operation::Truncate => Self::Of(Policy::Write),
+            Operation::Write => Self::Of(Policy::Write),
+            Operation::Truncate => Self::Truncate,
             Operation::Rmdir => Self::Of(Policy::RemoveDirectory),
             Operation::Rename => Self::Of(Policy::Rename),
             Operation::Chmod | Operation::Chown | Operation::Utimens | Operation::Setxattr => {
@@ -81,7 +82,8 @@ impl From<Operation> for Question {
             Operation::Migrate => Self::Migrate,
             Operation::Mkdir => Self::In(Policy::MakeDirectory),
             Operation::Create => Self::In(Policy::CreateFile),
-            Operation::Unlink | Operation::Link | Operation::Symlink | Operation::Mknod => Self::In(Policy::MakeNode),
+            Operation::Unlink => Self::Unlink,
+            Operation::Link | Operation::Symlink | Operation::Mknod => Self::In(Policy::MakeNode),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use super::error::{Failed, USAGE};
+use super::error::Failed;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
@@ -23,14 +23,18 @@ enum Format {
 #[command(next_help_heading = "Logging")]
 pub(super) struct Options {
     /// How much is logged: error, warn, info (every rejected operation), debug, trace
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
-    log_level: String,
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL", value_parser = parse_level)]
+    log_level: LevelFilter,
     /// How it is written
     #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: Format,
     /// Append it to this file instead of writing to stderr; a server in the background has no other log
     #[arg(long, global = true, value_name = "FILE")]
     log_file: Option<PathBuf>,
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
+    text.parse().map_err(|_| "use error, warn, info, debug, trace or off")
 }
 
 impl Options {
@@ -48,18 +52,15 @@ impl Options {
             Some(file) => Some(file),
             None => self.open()?,
         };
-        let filter = EnvFilter::builder().parse(&self.log_level).map_err(|error| {
-            Failed::new(
-                USAGE,
-                format!("--log-level {}: {error} (use error, warn, info, debug or trace)", self.log_level),
-            )
-        })?;
         let writer = match file {
             Some(file) => BoxMakeWriter::new(Mutex::new(file)),
             None => BoxMakeWriter::new(std::io::stderr),
         };
-        let log =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).with_target(false);
+        let log = tracing_subscriber::fmt()
+            .with_max_level(self.log_level)
+            .with_writer(writer)
+            .with_ansi(false)
+            .with_target(false);
         // Only a second start in one process could fail, and then the first one logs.
         let _ = match self.log_format {
             Format::Text => log.try_init(),

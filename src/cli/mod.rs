@@ -54,11 +54,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let code = if error.use_stderr() { error::USAGE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return error::usage(&error),
     };
     let outcome = match arguments.verb {
         Verb::Mount(options) => mount::run(options, &arguments.logging),

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::error::{FAILED, Failed};
-use super::registry::Registration;
+use super::registry::{Registered, Registration};
 use super::{Outcome, logging};
 use crate::fs::CgroupFs;
 use crate::fuse::{self, Connection};
@@ -58,12 +59,13 @@ impl Server {
             .map_err(failed("can't read own namespaces"))?;
         let fs = CgroupFs::new(self.view, host)
             .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))?;
-        let registered = self.registration.enter();
+        let registered = Arc::new(parking_lot::Mutex::new(self.registration.enter()));
         if let Some(mount_point) = self.mount_point {
-            unmount_on(signals, mount_point).map_err(failed("can't start the signal thread"))?;
+            unmount_on(signals, mount_point, Arc::clone(&registered))
+                .map_err(failed("can't start the signal thread"))?;
         }
         let served = fuse::serve(self.connection, Arc::new(fs), live);
-        drop(registered);
+        drop(registered.lock().take());
         served.map_err(failed("the session broke off"))
     }
 }
@@ -75,13 +77,26 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Unmounts when a signal asks to end; the session then ends by itself.
-fn unmount_on(signals: SigSet, mount_point: PathBuf) -> io::Result<()> {
+/// How long the session may take to end by itself once it's unmounted.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Unmounts when a signal asks to end; the session then ends by itself. Unless somebody still holds something open there: whoever asks a
+/// server to end doesn't wait for its users, who get ENOTCONN from then on.
+fn unmount_on(
+    signals: SigSet,
+    mount_point: PathBuf,
+    registered: Arc<parking_lot::Mutex<Option<Registered>>>,
+) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         while let Ok(signal) = signals.wait() {
             tracing::info!(?signal, "told to end: unmounting");
             match nix::mount::umount2(&mount_point, nix::mount::MntFlags::MNT_DETACH) {
-                Ok(()) => break,
+                Ok(()) => {
+                    std::thread::sleep(GRACE);
+                    drop(registered.lock().take());
+                    tracing::info!("the view is still in use: ending nevertheless");
+                    std::process::exit(0);
+                }
                 Err(errno) => tracing::warn!(%errno, directory = %mount_point.display(), "can't unmount"),
             }
         }

@@ -15,8 +15,12 @@ use crate::view::{Child, Node, Object};
 pub enum Question {
     /// An operation on what the path names.
     Of(Operation),
-    /// An operation in the directory above, which would make or remove what the path names.
+    /// An operation in the directory above, which would make what the path names.
     In(Operation),
+    /// unlink of what the path names.
+    Unlink,
+    /// truncate of what the path names.
+    Truncate,
     /// A migration into the cgroup that the path names, or whose membership file it names.
     Migrate,
 }
@@ -91,10 +95,22 @@ impl<H: Host> CgroupFs<H> {
             Err(explanation) => return explanation,
         };
         let mut explanation = match (question, last) {
-            (Question::In(operation @ Operation::MakeDirectory), Some(name)) => match self.find(&node, name) {
+            (Question::In(_), _) if !node.is_directory() => {
+                Explanation::kernel(Errno::ENOTDIR, "a component of the path is a file")
+            }
+            (Question::In(operation), Some(name)) => match self.find(&node, name) {
                 Ok(_) => Explanation::kernel(Errno::EEXIST, "it exists already"),
                 Err(_) => self.judge(&node, operation),
             },
+            (Question::Truncate, _) => match self.judge(&node, Operation::Write) {
+                // Where the open succeeds and the write fails, there's no write.
+                at_write if at_write.errno == Some(Errno::EPERM) => {
+                    Explanation::allowed("it succeeds and does nothing")
+                }
+                explanation => explanation,
+            },
+            (Question::Unlink, _) if node.is_directory() => Explanation::kernel(Errno::EISDIR, "it's a directory"),
+            (Question::Unlink, _) => self.judge(&node, Operation::MakeNode),
             (Question::In(operation) | Question::Of(operation), _) => self.judge(&node, operation),
             (Question::Migrate, _) => self.judge_migration(&node, process),
         };
@@ -192,6 +208,7 @@ impl<H: Host> CgroupFs<H> {
                 return Explanation::kernel(Errno::EPERM, "cgroup2 has no rename");
             }
             (Operation::RemoveDirectory, false) => return Explanation::kernel(Errno::ENOTDIR, "it's a file"),
+            (Operation::Rename, false) => return self.judge_rename_of_file(node),
             _ => {}
         }
         let name = node.name();
@@ -211,6 +228,18 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
+    /// Where the policy would let a cgroup be made, it's for the kernel to refuse (`kernfs_iop_rename`, `cgroup1_rename`).
+    fn judge_rename_of_file(&self, file: &Node) -> Explanation {
+        let Some(directory) = file.parent() else {
+            return Explanation::denied(&Denial::new(Rule::OutsideSubtree));
+        };
+        match self.judge(directory, Operation::MakeDirectory) {
+            rejected if !rejected.allowed => rejected,
+            _ if self.is_unified(file) => Explanation::kernel(Errno::EPERM, "cgroup2 has no rename"),
+            _ => Explanation::kernel(Errno::ENOTDIR, "it's a file"),
+        }
+    }
+
     fn is_unified(&self, node: &Node) -> bool {
         let hierarchy = node.position().hierarchy.and_then(|index| self.view.hierarchy(index));
         hierarchy.is_some_and(|hierarchy| hierarchy.kind == HierarchyKind::Unified)
@@ -223,7 +252,8 @@ impl<H: Host> CgroupFs<H> {
         };
         let list = match list {
             Ok(list) => list,
-            Err(_) => return Explanation::denied(&Denial::new(Rule::OutsideSubtree)),
+            // What migrates is a write to a file that isn't shown.
+            Err(_) => return Explanation::denied(&Denial::new(Rule::Hidden)),
         };
         if !super::file::is_membership(&list) {
             return Explanation::kernel(Errno::EINVAL, "it's neither a cgroup nor a membership file");

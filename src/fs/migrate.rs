@@ -54,7 +54,10 @@ impl<H: Host> CgroupFs<H> {
         match self.check_source(file, list, &process) {
             Ok(()) => {}
             Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(caller, file, Errno::ESRCH)),
-            Err(failure) => return Err(failure),
+            Err(denied) => match self.ask_the_kernel(caller, file, Errno::EACCES) {
+                gone @ Failure::Kernel(Errno::ENODEV) => return Err(gone),
+                _ => return Err(denied),
+            },
         }
         match written {
             Written::Number(number) => {

@@ -1,1 +1,12 @@
+//! The operations over a tree in memory: every shape and policy, without FUSE, root or a cgroupfs.
 
+mod access;
+mod changes;
+mod containment;
+mod explain;
+mod fake;
+mod listing;
+mod lookup;
+mod migration;
+mod nodes;
+mod scene;

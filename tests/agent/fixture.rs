@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vcgroupfs::helper::{AgentPool, HelperImage, PidNamespace};
 
@@ -36,9 +36,7 @@ pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
     }
     let guard = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     // As the server does, so that agents leave no zombies.
-    // SAFETY: no handler function is installed.
-    #[allow(unsafe_code)]
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
+    vcgroupfs::sys::process::ignore_children().unwrap();
     Some(guard)
 }
 

@@ -31,7 +31,7 @@ use super::server::{Server, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::Connection;
-use crate::host::{ViewSpec, discover, plan};
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
 use cgroups::OwnCgroups;
 
@@ -63,20 +63,38 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
     }
+    let log_file = log.open()?;
     let host = discover()?;
     let connection = Connection::open()?;
     let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
+    let server = server(host, connection, &own, &options, &name);
+    // Until the server runs, nobody else removes them.
+    match server.and_then(|server| Supervisor::start(server, Arc::clone(&own), log, log_file)) {
+        Ok(supervisor) => supervisor.run(&options),
+        Err(failed) => {
+            own.remove();
+            Err(failed)
+        }
+    }
+}
+
+fn server(
+    host: HostCgroups,
+    connection: Connection,
+    own: &OwnCgroups,
+    options: &Options,
+    name: &str,
+) -> Result<Server, Failed> {
     let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
-    let server = Server {
+    Ok(Server {
         registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
         image: Server::image()?,
         mount_point: None,
         host,
         view,
         connection,
-    };
-    Supervisor::start(server, own, log)?.run(&options)
+    })
 }
 
 /// The process that was started, once its server runs.
@@ -91,8 +109,12 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(server: Server, own: Arc<OwnCgroups>, log: &logging::Options) -> Result<Self, Failed> {
-        let log_file = log.open()?;
+    fn start(
+        server: Server,
+        own: Arc<OwnCgroups>,
+        log: &logging::Options,
+        log_file: Option<File>,
+    ) -> Result<Self, Failed> {
         let (waits_for_mount, mounted) = Status::pair()?;
         let (live, tells) = Status::pair()?;
         let connection = server.connection.share()?;

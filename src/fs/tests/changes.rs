@@ -1,0 +1,248 @@
+//! mkdir, rmdir, rename, attributes, and what a cgroupfs doesn't have.
+
+use std::ffi::OsStr;
+
+use nix::errno::Errno;
+
+use super::super::{Caller, Changes, Outcome, Time};
+use super::lookup::{is_shown, is_within, objects};
+use super::scene::{self, CALLER, DELEGATED, READ, Scene, UNIFIED, errno, rule};
+use crate::cgroup::{HierarchyClass, Setup};
+use crate::policy::{Operation, Policy};
+use crate::view::{ROOT_ID, Shape};
+
+/// Whether the kernel has no rename there.
+fn is_unified(scene: &Scene, hierarchy: usize) -> bool {
+    scene.view.hierarchies[hierarchy].kind.class() == HierarchyClass::Unified
+}
+
+/// Whether cgroups can be made and removed there.
+fn is_changeable(scene: &Scene, hierarchy: usize, cgroup: &str) -> bool {
+    let entry = &scene.view.hierarchies[hierarchy];
+    let read_only = entry.kind.class() == HierarchyClass::V1Controllers && scene.view.rules.policy == Policy::Strict;
+    entry.delegated.is_some() && is_within(cgroup, DELEGATED) && !read_only
+}
+
+#[test]
+fn cgroups_are_made_inside_only() {
+    for scene in scene::all() {
+        let mut made = 0;
+        for (hierarchy, cgroup, _) in objects(&scene).into_iter().filter(|(.., file)| file.is_none()) {
+            if !is_shown(&scene, hierarchy, cgroup, None) {
+                continue;
+            }
+            let parent = scene.id(&scene.at(hierarchy, cgroup));
+            let user = Caller { tid: 9, uid: 1000, gid: 1001 };
+            scene.host.calls();
+            let outcome = scene.fs.make_directory(&user, parent, OsStr::new("new"), 0o750);
+            let about = format!("{} {hierarchy}:{cgroup}: {outcome:?}", scene.name());
+            if is_changeable(&scene, hierarchy, cgroup) {
+                let attributes = outcome.expect(&about).attributes;
+                assert_eq!(
+                    (attributes.mode, attributes.uid, attributes.gid),
+                    (libc::S_IFDIR | 0o750, 1000, 1001),
+                    "{about}"
+                );
+                let changes = scene.host.changes();
+                assert_eq!((changes.len(), changes[0].path.as_str()), (1, cgroup), "{about}");
+                let again = scene.fs.make_directory(&user, parent, OsStr::new("new"), 0o750);
+                assert_eq!(errno(again), Some(Errno::EEXIST));
+                assert_eq!(scene.fs.remove_directory(parent, OsStr::new("new")), Ok(()), "{about}");
+                made += 1;
+            } else {
+                assert_eq!(errno(outcome), Some(Errno::EACCES), "{about}");
+                assert_eq!(scene.host.changes(), [], "{about}");
+            }
+        }
+        assert!(made > 3, "{}: {made}", scene.name());
+    }
+}
+
+#[test]
+fn cgroups_are_removed_and_renamed_below_the_boundary_only() {
+    for scene in scene::all() {
+        for (hierarchy, cgroup, _) in objects(&scene).into_iter().filter(|(.., file)| file.is_none()) {
+            let Some((above, name)) = cgroup.rsplit_once('/').filter(|(_, name)| !name.is_empty()) else { continue };
+            let above = if above.is_empty() { "/" } else { above };
+            if !is_shown(&scene, hierarchy, above, None) {
+                continue;
+            }
+            let parent = scene.id(&scene.at(hierarchy, above));
+            let name = OsStr::new(name);
+            scene.host.calls();
+            // EBUSY is what the host says of a cgroup with children.
+            scene.host.fail("remove_directory", Errno::EBUSY);
+            let removed = scene.fs.remove_directory(parent, name);
+            scene.host.fail("rename", Errno::ENOSPC);
+            let renamed = scene.fs.rename(parent, name, parent, OsStr::new("renamed"), 0);
+            scene.host.state.lock().faults.clear();
+            let about = format!("{} {hierarchy}:{cgroup}: {removed:?} {renamed:?}", scene.name());
+            let tried = scene.host.changes();
+            let controllers = scene.view.hierarchies[hierarchy].kind.class() == HierarchyClass::V1Controllers;
+            let kernels = |v1| if is_unified(&scene, hierarchy) { Errno::EPERM } else { v1 };
+            let expected = if !is_shown(&scene, hierarchy, cgroup, None) {
+                [Errno::ENOENT; 2]
+            } else if cgroup == DELEGATED || !is_changeable(&scene, hierarchy, cgroup) {
+                [Errno::EACCES; 2]
+            } else {
+                [Errno::EBUSY, if controllers { Errno::EACCES } else { kernels(Errno::ENOSPC) }]
+            };
+            assert_eq!([errno(removed), errno(renamed)], expected.map(Some), "{about}");
+            assert_eq!(tried.is_empty(), !expected.contains(&Errno::EBUSY), "{about}");
+        }
+    }
+}
+
+#[test]
+fn files_are_neither_removed_nor_renamed() {
+    for scene in scene::all() {
+        for (hierarchy, cgroup, file) in objects(&scene) {
+            let Some(file) = file.filter(|file| is_shown(&scene, hierarchy, cgroup, Some(file))) else { continue };
+            let parent = scene.id(&scene.at(hierarchy, cgroup));
+            let file = OsStr::new(&file);
+            scene.host.calls();
+            assert_eq!(errno(scene.fs.remove_directory(parent, file)), Some(Errno::ENOTDIR));
+            assert_eq!(scene.host.changes(), []);
+            let renamed = errno(scene.fs.rename(parent, file, parent, OsStr::new("x"), 0));
+            let inside = is_changeable(&scene, hierarchy, cgroup);
+            let kernels = if is_unified(&scene, hierarchy) { Errno::EPERM } else { Errno::ENOTDIR };
+            assert_eq!(
+                renamed,
+                Some(if inside { kernels } else { Errno::EACCES }),
+                "{} {cgroup} {file:?}",
+                scene.name()
+            );
+            assert_eq!(scene.host.changes().is_empty(), !inside);
+        }
+    }
+}
+
+#[test]
+fn renames() {
+    let scene = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Delegate);
+    let systemd = scene.id("/systemd/lxc/c1");
+    let below = scene.id("/systemd/lxc/c1/a");
+    let unified = scene.id("/unified/lxc/c1");
+    let outside = scene.id("/systemd/lxc");
+    let rename = |from, to, new: &str, flags| scene.fs.rename(from, OsStr::new("a"), to, OsStr::new(new), flags);
+    scene.host.calls();
+    assert_eq!(errno(rename(systemd, unified, "b", 0)), Some(Errno::EXDEV));
+    assert_eq!(errno(rename(systemd, systemd, "b", libc::RENAME_NOREPLACE)), Some(Errno::EINVAL));
+    assert_eq!(errno(rename(systemd, systemd, "z", libc::RENAME_EXCHANGE)), Some(Errno::EINVAL));
+    assert_eq!(rule(&rename(systemd, outside, "b", 0)), "outside-subtree");
+    assert_eq!(errno(rename(systemd, scene.id("/memory/lxc"), "b", 0)), Some(Errno::EACCES), "the policy comes first");
+    assert_eq!(errno(scene.fs.rename(systemd, OsStr::new("none"), systemd, OsStr::new("b"), 0)), Some(Errno::ENOENT));
+    assert_eq!(scene.host.changes(), []);
+    assert_eq!(errno(rename(systemd, systemd, "z", 0)), Some(Errno::EEXIST), "the host's answer");
+    assert_eq!(rename(systemd, systemd, "b", 0), Ok(()));
+    assert_eq!(errno(scene.fs.lookup(systemd, OsStr::new("a"))), Some(Errno::ENOENT));
+    assert_eq!(scene.fs.lookup(systemd, OsStr::new("b")).unwrap().id, below);
+    assert_eq!(scene.fs.name_of(below), "/systemd/lxc/c1/b", "the known node knows its new name");
+    assert_eq!(scene.id("/systemd/lxc/c1/b/b"), scene.fs.lookup(below, OsStr::new("b")).unwrap().id);
+    // To the alias' door it's another directory of the same hierarchy: the host decides.
+    let rooted = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let (main, alias) = (rooted.id("/systemd"), rooted.id("/systemd/lxc/c1"));
+    assert_eq!(rooted.fs.rename(main, OsStr::new("a"), alias, OsStr::new("b"), 0), Ok(()));
+    assert!(rooted.walk("/systemd/b").is_ok() && rooted.walk("/systemd/lxc/c1/b").is_ok());
+}
+
+#[test]
+fn a_cgroup_that_vanishes_while_it_is_made() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    scene.host.fail("child", Errno::ENOENT);
+    assert_eq!(errno(scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
+    for fault in [Errno::EAGAIN, Errno::ENOSPC, Errno::ENODEV] {
+        scene.host.fail("make_directory", fault);
+        assert_eq!(errno(scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("y"), 0o755)), Some(fault));
+    }
+    assert_eq!(scene.fs.known_nodes(), 0, "what failed isn't known");
+    let gone = scene.id("/a");
+    scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
+    assert_eq!(errno(scene.fs.make_directory(&CALLER, gone, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
+    assert_eq!(errno(scene.fs.remove_directory(ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
+    assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
+}
+
+#[test]
+fn what_a_cgroupfs_does_not_have() {
+    for scene in scene::all() {
+        for path in ["/", &scene.at(scene.view.hierarchies.len().min(UNIFIED + 1) - 1, "/lxc/c1/a")] {
+            let id = scene.id(path);
+            assert_eq!(scene.fs.make_node(id, Operation::MakeNode).errno(), Errno::EPERM, "{path}");
+            assert_eq!(scene.fs.make_node(id, Operation::CreateFile).errno(), Errno::EACCES, "{path}");
+        }
+        assert_eq!(scene.host.changes(), []);
+    }
+}
+
+#[test]
+fn attributes_change_where_content_may() {
+    for scene in scene::all() {
+        for (hierarchy, cgroup, file) in objects(&scene) {
+            if !is_shown(&scene, hierarchy, cgroup, file.as_deref()) {
+                continue;
+            }
+            let path = scene.at(hierarchy, &super::lookup::join(cgroup, file.as_deref()));
+            let entry = scene.walk(&path).unwrap();
+            let id = entry.id;
+            // Whatever shows no write bits can't be changed either.
+            let allowed = match &file {
+                None => is_changeable(&scene, hierarchy, cgroup),
+                Some(_) => entry.attributes.mode & 0o222 != 0,
+            };
+            scene.host.calls();
+            let outcomes: [Outcome<()>; 6] = [
+                scene.fs.change(id, &Changes { mode: Some(0o700), ..Changes::default() }, false).map(drop),
+                scene.fs.change(id, &Changes { uid: Some(5), ..Changes::default() }, false).map(drop),
+                scene.fs.change(id, &Changes { gid: Some(5), ..Changes::default() }, false).map(drop),
+                scene.fs.change(id, &Changes { modification: Some(Time::Now), ..Changes::default() }, false).map(drop),
+                scene.fs.set_xattr(id, OsStr::new("user.x"), b"1", 0),
+                scene.fs.remove_xattr(id, OsStr::new("user.x")),
+            ];
+            let changes = scene.host.changes();
+            let about = format!("{} {path}: {outcomes:?}", scene.name());
+            if allowed {
+                assert!(outcomes.iter().all(Result::is_ok), "{about}");
+                assert_eq!(changes.len(), 6, "{about}");
+                let (now, _) = scene.fs.attributes(id, None).unwrap();
+                assert_eq!((now.mode & 0o7777, now.uid, now.gid), (0o700, 5, 5), "{about}");
+            } else {
+                assert!(outcomes.into_iter().all(|outcome| errno(outcome) == Some(Errno::EACCES)), "{about}");
+                assert_eq!(changes, [], "{about}");
+            }
+        }
+    }
+}
+
+#[test]
+fn truncation_is_a_write_that_does_nothing() {
+    let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    scene.host.calls();
+    for (path, expected) in [
+        ("/lxc/c1/a/cgroup.type", "allowed"),
+        ("/lxc/c1/a/memory.max", "controller-file"),
+        ("/lxc/cgroup.type", "outside-subtree"),
+        ("/lxc/c1/cgroup.type", "not-delegatable"),
+    ] {
+        let outcome = scene.fs.change(scene.id(path), &Changes::default(), true);
+        assert_eq!(rule(&outcome), expected, "{path}");
+    }
+    assert_eq!(scene.host.changes(), []);
+}
+
+#[test]
+fn xattrs_and_their_reader() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let boundary = scene.id("/unified");
+    assert_eq!(scene.fs.xattrs(&CALLER, boundary).unwrap(), b"trusted.x\0");
+    assert_eq!(errno(scene.fs.xattr(boundary, OsStr::new("user.y"))), Some(Errno::ENODATA));
+    for synthetic in [ROOT_ID, scene.id("/cpu"), scene.id("/unified/lxc")] {
+        assert_eq!(scene.fs.xattrs(&CALLER, synthetic).unwrap(), b"");
+        assert_eq!(errno(scene.fs.xattr(synthetic, OsStr::new("user.y"))), Some(Errno::EOPNOTSUPP));
+        assert_eq!(errno(scene.fs.set_xattr(synthetic, OsStr::new("user.y"), b"", 0)), Some(Errno::EACCES));
+    }
+    let nobody = Caller { tid: 0, uid: 0, gid: 0 };
+    assert_eq!(rule(&scene.fs.xattrs(&nobody, boundary)), "caller-invisible");
+    assert_eq!(scene.fs.statistics(ROOT_ID).unwrap().name_length, 255);
+    assert!(scene.open("/unified/cgroup.type", READ).is_ok());
+}

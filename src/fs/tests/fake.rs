@@ -1,0 +1,519 @@
+//! A host in memory: trees of cgroups, processes, a record of all that was done, and failures on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::super::cache::Change;
+use super::super::host::{BackingEntry, Credentials, ProcessFacts};
+use super::super::poll::Ready;
+use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics};
+use crate::cgroup::membership::Place;
+use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::view::{Node, View};
+
+/// What was done to the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// The method's name.
+    pub(super) name: &'static str,
+    /// In which hierarchy.
+    pub(super) hierarchy: usize,
+    /// On which path, as the host has it.
+    pub(super) path: String,
+    /// What was written, which name, or which number.
+    pub(super) detail: String,
+    /// Whether it can change something.
+    pub(super) changes: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Thing {
+    parent: u64,
+    pub(super) name: OsString,
+    pub(super) attributes: Attributes,
+    pub(super) content: Vec<u8>,
+    pub(super) removed: bool,
+}
+
+/// A process, as every caller numbers it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeProcess {
+    /// Where its threads are, for each hierarchy; `None`: outside the server's cgroup namespace.
+    pub(super) places: BTreeMap<usize, Vec<Option<&'static str>>>,
+    pub(super) users: [u32; 2],
+    pub(super) permitted: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The trees; the root of each has the number 1.
+    pub(super) trees: Vec<BTreeMap<u64, Thing>>,
+    next: u64,
+    pub(super) calls: Vec<Call>,
+    /// Failures to come, each for the next call of a method.
+    pub(super) faults: VecDeque<(&'static str, Errno)>,
+    pub(super) processes: BTreeMap<i32, FakeProcess>,
+    /// The callers' rights; full ones by default.
+    pub(super) credentials: BTreeMap<i32, Credentials>,
+    /// How many files are open.
+    pub(super) open: usize,
+    /// How often each directory is watched, by hierarchy and number.
+    pub(super) watches: BTreeMap<(usize, u64), i32>,
+    /// What the waiting for files will find; then it's over.
+    pub(super) ready: Vec<Vec<Ready>>,
+}
+
+/// The host; clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct FakeHost {
+    view: Arc<View>,
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+/// An open file, counted as long as it's open.
+#[derive(Debug)]
+pub(super) struct FakeFile {
+    state: Arc<Mutex<State>>,
+    hierarchy: usize,
+    inode: u64,
+    pub(super) mode: OpenMode,
+}
+
+impl Drop for FakeFile {
+    fn drop(&mut self) {
+        self.state.lock().open -= 1;
+    }
+}
+
+impl State {
+    pub(super) fn path(&self, hierarchy: usize, inode: u64) -> String {
+        let mut names = Vec::new();
+        let mut at = inode;
+        while at != 1 {
+            let thing = &self.trees[hierarchy][&at];
+            names.push(thing.name.to_string_lossy().into_owned());
+            at = thing.parent;
+        }
+        names.reverse();
+        format!("/{}", names.join("/"))
+    }
+
+    pub(super) fn add(&mut self, hierarchy: usize, parent: u64, name: &OsStr, mode: u32) -> u64 {
+        self.next += 1;
+        let inode = self.next + 100;
+        let attributes = attributes(inode, mode);
+        let thing = Thing {
+            parent,
+            name: name.to_owned(),
+            attributes,
+            content: name.as_encoded_bytes().to_vec(),
+            removed: false,
+        };
+        self.trees[hierarchy].insert(inode, thing);
+        inode
+    }
+
+    fn root(&mut self) {
+        let attributes = attributes(1, libc::S_IFDIR | 0o755);
+        let root = Thing { parent: 1, name: OsString::new(), attributes, content: Vec::new(), removed: false };
+        self.trees.push(BTreeMap::from([(1, root)]));
+    }
+
+    fn in_directory(&self, hierarchy: usize, parent: u64, name: &OsStr) -> Option<u64> {
+        let tree = &self.trees[hierarchy];
+        tree.iter()
+            .find(|(inode, thing)| **inode != 1 && !thing.removed && thing.parent == parent && thing.name == name)
+            .map(|(inode, _)| *inode)
+    }
+
+    pub(super) fn find(&self, hierarchy: usize, path: &str) -> Option<u64> {
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(1, |at, name| self.in_directory(hierarchy, at, OsStr::new(name)))
+    }
+
+    pub(super) fn thing(&mut self, hierarchy: usize, path: &str) -> &mut Thing {
+        let inode = self.find(hierarchy, path).unwrap_or_else(|| panic!("no {path} in {hierarchy}"));
+        self.trees[hierarchy].get_mut(&inode).unwrap()
+    }
+
+    /// Removes a cgroup and all below, as the host does.
+    pub(super) fn remove(&mut self, hierarchy: usize, path: &str) {
+        let top = self.find(hierarchy, path).unwrap_or_else(|| panic!("no {path} in {hierarchy}"));
+        let below: Vec<u64> = self.trees[hierarchy]
+            .keys()
+            .copied()
+            .filter(|inode| {
+                let path_of = self.path(hierarchy, *inode);
+                *inode == top || path_of.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+            })
+            .collect();
+        for inode in below {
+            self.trees[hierarchy].get_mut(&inode).unwrap().removed = true;
+        }
+    }
+
+    fn living(&self, hierarchy: usize, inode: u64) -> Answer<&Thing> {
+        self.trees[hierarchy].get(&inode).filter(|thing| !thing.removed).ok_or(Errno::ENOENT)
+    }
+}
+
+fn attributes(inode: u64, mode: u32) -> Attributes {
+    let links = if mode & libc::S_IFMT == libc::S_IFDIR { 2 } else { 1 };
+    Attributes { inode, mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times: [UNIX_EPOCH; 3] }
+}
+
+/// All rights on the host.
+pub(super) fn root_credentials() -> Credentials {
+    Credentials {
+        owner: Owner { uid: 0, gid: 0 },
+        groups: Vec::new(),
+        capabilities: u64::MAX,
+        permitted: u64::MAX,
+        id_maps: None,
+    }
+}
+
+impl FakeHost {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        let mut state = State::default();
+        for _ in &view.hierarchies {
+            state.root();
+        }
+        Self { view, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The backing object of a node: by its number, or else by its path, as the real host finds it.
+    fn object(&self, node: &Node) -> Answer<(usize, u64)> {
+        let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;
+        let state = self.state.lock();
+        let inode = if node.inode() == 0 {
+            let (_, names) = self.view.backing_path(node).ok_or(Errno::ENOENT)?;
+            names.iter().try_fold(1, |at, name| state.in_directory(hierarchy, at, name)).ok_or(Errno::ENOENT)?
+        } else {
+            node.inode()
+        };
+        state.living(hierarchy, inode)?;
+        Ok((hierarchy, inode))
+    }
+
+    fn record(
+        &self,
+        name: &'static str,
+        (hierarchy, inode): (usize, u64),
+        detail: impl Into<String>,
+        changes: bool,
+    ) -> Answer<()> {
+        let mut state = self.state.lock();
+        let path = state.path(hierarchy, inode);
+        state.calls.push(Call { name, hierarchy, path, detail: detail.into(), changes });
+        match state.faults.iter().position(|(fault, _)| *fault == name) {
+            Some(at) => Err(state.faults.remove(at).unwrap().1),
+            None => Ok(()),
+        }
+    }
+
+    fn is_gone(&self, file: &FakeFile) -> bool {
+        self.state.lock().living(file.hierarchy, file.inode).is_err()
+    }
+
+    pub(super) fn fail(&self, name: &'static str, errno: Errno) {
+        self.state.lock().faults.push_back((name, errno));
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state.lock().calls)
+    }
+
+    /// What was done that can change something.
+    pub(super) fn changes(&self) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| call.changes).collect()
+    }
+}
+
+impl Host for FakeHost {
+    type File = FakeFile;
+    type Process = i32;
+
+    fn attributes(&self, node: &Node) -> Answer<Attributes> {
+        let at = self.object(node)?;
+        self.record("attributes", at, "", false)?;
+        self.state.lock().living(at.0, at.1).map(|thing| thing.attributes)
+    }
+
+    fn file_attributes(&self, file: &FakeFile) -> Answer<Attributes> {
+        Ok(self.state.lock().trees[file.hierarchy][&file.inode].attributes)
+    }
+
+    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+        let (hierarchy, inode) = self.object(directory)?;
+        self.record("child", (hierarchy, inode), name.to_string_lossy(), false)?;
+        let state = self.state.lock();
+        let child = state.in_directory(hierarchy, inode, name).ok_or(Errno::ENOENT)?;
+        Ok(state.trees[hierarchy][&child].attributes)
+    }
+
+    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+        let (hierarchy, parent) = self.object(directory)?;
+        self.record("list", (hierarchy, parent), "", false)?;
+        let state = self.state.lock();
+        let mut entries: Vec<BackingEntry> = state.trees[hierarchy]
+            .iter()
+            .filter(|(inode, thing)| **inode != 1 && !thing.removed && thing.parent == parent)
+            .map(|(inode, thing)| BackingEntry {
+                name: thing.name.clone(),
+                inode: *inode,
+                is_directory: thing.attributes.is_directory(),
+            })
+            .collect();
+        // kernfs lists in the order of its hashes.
+        entries.sort_by_key(|entry| entry.name.as_encoded_bytes().iter().rev().copied().collect::<Vec<_>>());
+        Ok(entries)
+    }
+
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<FakeFile> {
+        let (hierarchy, inode) = self.object(file)?;
+        let detail = format!("read={} write={} as={:?}", mode.read, mode.write, opener.map(|opener| opener.owner.uid));
+        self.record("open", (hierarchy, inode), detail, false)?;
+        self.state.lock().open += 1;
+        Ok(FakeFile { state: Arc::clone(&self.state), hierarchy, inode, mode })
+    }
+
+    fn read(&self, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        self.record("read", (file.hierarchy, file.inode), offset.to_string(), false)?;
+        if self.is_gone(file) {
+            return Err(Errno::ENODEV);
+        }
+        let state = self.state.lock();
+        let content = &state.trees[file.hierarchy][&file.inode].content;
+        let rest = &content[content.len().min(offset as usize)..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write(&self, file: &FakeFile, data: &[u8], writer: Owner) -> Answer<usize> {
+        let detail = format!("{} by {}", String::from_utf8_lossy(data), writer.uid);
+        self.record("write", (file.hierarchy, file.inode), detail, true)?;
+        assert!(file.mode.write, "a write to a file that was opened for reading");
+        if data.len() > 4096 {
+            return Err(Errno::E2BIG);
+        }
+        if self.is_gone(file) {
+            return Err(Errno::ENODEV);
+        }
+        let mut state = self.state.lock();
+        let thing = state.trees[file.hierarchy].get_mut(&file.inode).unwrap();
+        if matches!(thing.name.to_str(), Some("cgroup.procs" | "cgroup.threads" | "tasks")) {
+            assert_eq!(data, b"-1", "only what names no process may be written as a plain write");
+            return Err(Errno::EINVAL);
+        }
+        thing.content = data.to_vec();
+        Ok(data.len())
+    }
+
+    fn sync(&self, file: &FakeFile) -> Answer<()> {
+        self.record("sync", (file.hierarchy, file.inode), "", false)
+    }
+
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()> {
+        let (hierarchy, parent) = self.object(directory)?;
+        self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
+        // As the real host: nothing but a single name.
+        let bytes = name.as_encoded_bytes();
+        if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
+            return Err(Errno::ENOENT);
+        }
+        let mut state = self.state.lock();
+        if state.in_directory(hierarchy, parent, name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let inode = state.add(hierarchy, parent, name, libc::S_IFDIR | mode);
+        let made = &mut state.trees[hierarchy].get_mut(&inode).unwrap().attributes;
+        (made.uid, made.gid) = (owner.uid, owner.gid);
+        Ok(())
+    }
+
+    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
+        let (hierarchy, parent) = self.object(directory)?;
+        self.record("remove_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
+        let mut state = self.state.lock();
+        let inode = state.in_directory(hierarchy, parent, name).ok_or(Errno::ENOENT)?;
+        let has_children = state.trees[hierarchy]
+            .values()
+            .any(|thing| thing.parent == inode && !thing.removed && thing.attributes.is_directory());
+        if has_children {
+            return Err(Errno::EBUSY);
+        }
+        let path = state.path(hierarchy, inode);
+        state.remove(hierarchy, &path);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()> {
+        let ((hierarchy, parent), target) = (self.object(from)?, self.object(to)?);
+        let above = self.state.lock().path(target.0, target.1);
+        let detail = format!("{} to {above}/{}", name.display(), new_name.display());
+        let fault = self.record("rename", (hierarchy, parent), detail, true);
+        if self.view.hierarchies[hierarchy].kind == HierarchyKind::Unified {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.state.lock();
+        let inode = state.in_directory(hierarchy, parent, name).ok_or(Errno::ENOENT)?;
+        if !state.trees[hierarchy][&inode].attributes.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        if target != (hierarchy, parent) {
+            return Err(Errno::EIO);
+        }
+        if state.in_directory(hierarchy, parent, new_name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        fault?;
+        state.trees[hierarchy].get_mut(&inode).unwrap().name = new_name.to_owned();
+        Ok(())
+    }
+
+    fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
+        let at = self.object(node)?;
+        self.record("change", at, format!("{changes:?}"), true)?;
+        let mut state = self.state.lock();
+        let found = &mut state.trees[at.0].get_mut(&at.1).unwrap().attributes;
+        found.mode = changes.mode.map_or(found.mode, |mode| found.mode & libc::S_IFMT | mode & 0o7777);
+        found.uid = changes.uid.unwrap_or(found.uid);
+        found.gid = changes.gid.unwrap_or(found.gid);
+        Ok(())
+    }
+
+    fn xattr(&self, node: &Node, _name: &OsStr) -> Answer<Vec<u8>> {
+        self.object(node)?;
+        Err(Errno::ENODATA)
+    }
+
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
+        self.object(node)?;
+        Ok(if reader.id_maps.is_none() { b"trusted.x\0".to_vec() } else { Vec::new() })
+    }
+
+    fn set_xattr(&self, node: &Node, name: &OsStr, _value: &[u8], _flags: i32) -> Answer<()> {
+        self.record("set_xattr", self.object(node)?, name.to_string_lossy(), true)
+    }
+
+    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()> {
+        self.record("remove_xattr", self.object(node)?, name.to_string_lossy(), true)
+    }
+
+    fn statistics(&self, _hierarchy: usize) -> Answer<Statistics> {
+        Ok(Statistics { block_size: 4096, name_length: 255 })
+    }
+
+    fn watch(&self, directory: &Node) -> bool {
+        let Ok(at) = self.object(directory) else { return false };
+        if self.record("watch", at, "", false).is_err() {
+            return false;
+        }
+        *self.state.lock().watches.entry(at).or_default() += 1;
+        true
+    }
+
+    fn unwatch(&self, directory: &Node) {
+        let hierarchy = directory.position().hierarchy.expect("a watched directory is in a hierarchy");
+        *self.state.lock().watches.entry((hierarchy, directory.inode())).or_default() -= 1;
+    }
+
+    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+        None
+    }
+
+    fn poll(&self, file: &FakeFile) -> Answer<u16> {
+        self.record("poll", (file.hierarchy, file.inode), "", false)?;
+        Ok(0)
+    }
+
+    fn wake_when_ready(&self, file: &FakeFile, handle: HandleId) -> Answer<()> {
+        self.record("wake_when_ready", (file.hierarchy, file.inode), handle.0.to_string(), false)
+    }
+
+    fn wait_for_ready(&self) -> Option<Vec<Ready>> {
+        self.state.lock().ready.pop()
+    }
+
+    fn stop_waiting(&self) {}
+
+    fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+        let known = self.state.lock().credentials.get(&caller.tid).cloned();
+        let owner = Owner { uid: caller.uid, gid: caller.gid };
+        Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
+    }
+
+    fn process_id(&self, caller: &Caller) -> i32 {
+        caller.tid
+    }
+
+    fn read_members(&self, caller: &Caller, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        self.record("read_members", (file.hierarchy, file.inode), caller.tid.to_string(), false)?;
+        self.read(file, offset, buffer)
+    }
+
+    fn pin_caller(&self, caller: &Caller) -> Answer<i32> {
+        self.record("pin_caller", (0, 1), caller.tid.to_string(), false)?;
+        self.state.lock().processes.contains_key(&caller.tid).then_some(caller.tid).ok_or(Errno::ESRCH)
+    }
+
+    fn pin(&self, _caller: &Caller, number: i32) -> Answer<i32> {
+        self.record("pin", (0, 1), number.to_string(), false)?;
+        self.state.lock().processes.contains_key(&number).then_some(number).ok_or(Errno::ESRCH)
+    }
+
+    fn facts(&self, process: &i32) -> Answer<ProcessFacts> {
+        self.record("facts", (0, 1), process.to_string(), false)?;
+        let state = self.state.lock();
+        let known = state.processes.get(process).ok_or(Errno::ESRCH)?;
+        Ok(ProcessFacts { users: known.users, permitted: known.permitted })
+    }
+
+    fn is_held(&self, process: &i32) -> bool {
+        self.state.lock().processes.contains_key(process)
+    }
+
+    fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
+        self.view.hierarchies[hierarchy].kind.controllers().is_some_and(|controllers| controllers.contains("memory"))
+    }
+
+    fn places(&self, process: &i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
+        self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
+        let state = self.state.lock();
+        let found =
+            state.processes.get(process).and_then(|process| process.places.get(&hierarchy)).ok_or(Errno::ESRCH)?;
+        let shown = found.iter().take(if whole_process { usize::MAX } else { 1 });
+        let place = |path: &Option<&str>| match path {
+            Some(path) => Place::At(CgroupPath::parse(path).unwrap()),
+            None => Place::OutsideNamespace,
+        };
+        Ok(shown.map(place).collect())
+    }
+
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes> {
+        self.record("procs_attributes", (hierarchy, 1), cgroup.to_string(), false)?;
+        let state = self.state.lock();
+        let inode = state.find(hierarchy, &format!("{cgroup}/cgroup.procs")).ok_or(Errno::ENOENT)?;
+        Ok(state.trees[hierarchy][&inode].attributes)
+    }
+
+    fn migrate_caller(&self, caller: &Caller, file: &FakeFile) -> Answer<()> {
+        assert!(file.mode.write, "a migration by a file that was opened for reading");
+        self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
+        if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
+    }
+
+    fn migrate(&self, _caller: &Caller, file: &FakeFile, number: i32, nice: bool) -> Answer<()> {
+        assert!(file.mode.write, "a migration by a file that was opened for reading");
+        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice}"), true)?;
+        if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
+    }
+}

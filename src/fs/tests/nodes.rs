@@ -1,0 +1,251 @@
+//! Lookup counts, watches, and what the kernel is told to forget.
+
+use std::ffi::{OsStr, OsString};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::super::cache::{Change, EntryChange, Invalidate};
+use super::super::poll::{Ready, Wake};
+use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
+use crate::cgroup::Setup;
+use crate::policy::Policy;
+use crate::view::{NodeId, ROOT_ID, Shape};
+
+#[test]
+fn a_node_is_known_as_long_as_it_is_counted() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let boundary = scene.id("/unified");
+    let ids: Vec<NodeId> = (0..3).map(|_| scene.fs.lookup(boundary, OsStr::new("a")).unwrap().id).collect();
+    assert_eq!(ids, [ids[0]; 3], "one cgroup, one number");
+    scene.fs.forget(ids[0], 2);
+    assert!(scene.fs.attributes(ids[0], None).is_ok());
+    scene.fs.forget(ids[0], 1);
+    assert_eq!(errno(scene.fs.attributes(ids[0], None)), Some(Errno::ESTALE));
+    assert_eq!(errno(scene.fs.lookup(ids[0], OsStr::new("b"))), Some(Errno::ESTALE));
+    scene.fs.forget(ids[0], 1);
+    scene.fs.forget(ROOT_ID, 1000);
+    assert!(scene.fs.attributes(ROOT_ID, None).is_ok(), "the root is never forgotten");
+    assert_eq!(scene.fs.known_nodes(), 1);
+    for id in [0, 2, u64::MAX, NodeId::alias_step(0, 1).unwrap().as_u64()] {
+        assert_eq!(errno(scene.fs.attributes(NodeId::from_u64(id), None)), Some(Errno::ESTALE), "{id} was never told");
+    }
+}
+
+#[test]
+fn mkdir_counts_a_lookup() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let made = scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("x"), 0o755).unwrap().id;
+    assert_eq!(scene.fs.lookup(ROOT_ID, OsStr::new("x")).unwrap().id, made);
+    scene.fs.forget(made, 1);
+    assert!(scene.fs.attributes(made, None).is_ok());
+    scene.fs.forget(made, 1);
+    assert_eq!(scene.fs.known_nodes(), 0);
+}
+
+#[test]
+fn a_child_outlives_the_lookups_of_its_parent() {
+    let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    let a = scene.id("/lxc/c1/a");
+    let b = scene.fs.lookup(a, OsStr::new("b")).unwrap().id;
+    scene.fs.forget(a, 1);
+    assert!(scene.fs.attributes(b, None).is_ok());
+    assert_eq!(scene.fs.name_of(b), "/lxc/c1/a/b");
+    let handle = scene.fs.open(&CALLER, scene.fs.lookup(b, OsStr::new("memory.max")).unwrap().id, READ, false).unwrap();
+    assert!(scene.fs.read(&CALLER, handle, 0, &mut [0; 8]).is_ok());
+}
+
+#[test]
+fn nothing_leaks() {
+    for scene in scene::all() {
+        let mut counted = Vec::new();
+        let mut waiting = vec![ROOT_ID];
+        while let Some(directory) = waiting.pop() {
+            let handle = scene.fs.open_directory(directory).unwrap();
+            for entry in scene.list(directory, handle, 0).unwrap().into_iter().skip(2) {
+                let id = scene.fs.lookup(directory, &entry.name).unwrap().id;
+                counted.push(id);
+                match entry.kind {
+                    libc::S_IFDIR => waiting.push(id),
+                    libc::S_IFREG => {
+                        let handle = scene.fs.open(&CALLER, id, READ, false).unwrap();
+                        scene.fs.release(handle);
+                    }
+                    _ => {}
+                }
+            }
+            scene.fs.release(handle);
+        }
+        assert!(counted.len() > 30, "{}", scene.name());
+        let watched = |scene: &Scene| scene.host.state.lock().watches.values().sum::<i32>();
+        assert!(watched(&scene) > 3);
+        for id in counted {
+            scene.fs.forget(id, 1);
+        }
+        assert_eq!((scene.fs.known_nodes(), scene.fs.open_handles(), scene.host.state.lock().open), (0, 0, 0));
+        let root_is_watched = i32::from(scene.view.setup == Setup::Unified);
+        assert_eq!(watched(&scene), root_is_watched, "{}", scene.name());
+        assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0));
+    }
+}
+
+#[test]
+fn what_cannot_be_watched_is_not_kept() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let [unwatched, watched] = ["/a", "/z"].map(|path| scene.id(path));
+    scene.host.fail("watch", Errno::ENOSPC);
+    let below = scene.fs.lookup(unwatched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(below.attributes.is_zero() && below.entry.is_zero() && !scene.fs.keeps_listing(unwatched));
+    let first = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(first.attributes.is_zero(), "a change since it was looked at can't have been told");
+    let below = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    assert!(!below.attributes.is_zero() && !below.entry.is_zero() && scene.fs.keeps_listing(watched));
+    scene.fs.forget(unwatched, 1);
+    assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0), "what wasn't watched isn't unwatched");
+}
+
+/// The kernel, as it's told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(NodeId, Option<OsString>)>>);
+
+impl Invalidate for Told {
+    fn node(&self, node: NodeId, _listing: bool) {
+        self.0.lock().push((node, None));
+    }
+
+    fn entry(&self, directory: NodeId, name: &OsStr) {
+        self.0.lock().push((directory, Some(name.to_owned())));
+    }
+}
+
+#[test]
+fn a_change_is_told_at_every_door() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    let doors = [scene.id("/unified"), scene.id("/unified/lxc/c1")];
+    let files = ["/unified/cgroup.type", "/unified/lxc/c1/cgroup.type"].map(|path| scene.id(path));
+    let before = doors.map(|door| scene.fs.attributes(door, None).unwrap().0.times[1]);
+    let change = Change::Entry {
+        hierarchy: UNIFIED,
+        directory: inode,
+        name: Some("cgroup.type".into()),
+        kind: EntryChange::Other,
+    };
+    let told = Told::default();
+    scene.fs.invalidate(&change, &told);
+    let told = told.0.into_inner();
+    for (door, file) in doors.into_iter().zip(files) {
+        assert!(told.contains(&(door, Some("cgroup.type".into()))), "the name: {told:?}");
+        assert!(told.contains(&(door, None)) && told.contains(&(file, None)), "listing and attributes: {told:?}");
+    }
+    let after = doors.map(|door| scene.fs.attributes(door, None).unwrap().0.times[1]);
+    assert!(before[0] < after[0] && before[1] < after[1], "a stored listing is thrown away");
+    // The same number in another hierarchy is another directory.
+    let elsewhere = Told::default();
+    scene.fs.invalidate(
+        &Change::Entry { hierarchy: 1, directory: inode, name: Some("cgroup.type".into()), kind: EntryChange::Other },
+        &elsewhere,
+    );
+    assert_eq!(elsewhere.0.into_inner(), []);
+}
+
+#[test]
+fn after_lost_events_everything_known_is_told() {
+    let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    let ids = ["/lxc", "/lxc/c1", "/lxc/c1/a", "/lxc/c1/a/memory.max"].map(|path| scene.id(path));
+    let told = Told::default();
+    scene.fs.invalidate(&Change::Anything, &told);
+    let told = told.0.into_inner();
+    for (id, (parent, name)) in
+        ids.iter().zip([ROOT_ID, ids[0], ids[1], ids[2]].into_iter().zip(["lxc", "c1", "a", "memory.max"]))
+    {
+        assert!(told.contains(&(*id, None)) && told.contains(&(parent, Some(name.into()))), "{name}: {told:?}");
+    }
+    assert!(told.contains(&(ROOT_ID, None)));
+}
+
+#[test]
+fn enabled_controllers_bring_files_to_the_children() {
+    let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    let (boundary, child) = (scene.id("/lxc/c1"), scene.id("/lxc/c1/a"));
+    for name in ["memory.max", "cgroup.procs"] {
+        scene.fs.lookup(child, OsStr::new(name)).unwrap();
+    }
+    scene.id("/lxc/c1/memory.max");
+    let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    let told = Told::default();
+    scene.fs.invalidate(&Change::Files { hierarchy: UNIFIED, directory: inode, of_children: true }, &told);
+    let told = told.0.into_inner();
+    assert!(told.contains(&(child, None)) && told.contains(&(child, Some("memory.max".into()))), "{told:?}");
+    assert!(!told.contains(&(child, Some("cgroup.procs".into()))), "every cgroup has it: {told:?}");
+    assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
+}
+
+/// A waiter that says when it's woken.
+struct Waiter(std::sync::Arc<Mutex<usize>>);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        *self.0.lock() += 1;
+    }
+}
+
+#[test]
+fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let woken = std::sync::Arc::new(Mutex::new(0));
+    let handle = scene.open("/memory.pressure", READ).unwrap();
+    scene.host.calls();
+    assert_eq!(scene.fs.poll(handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
+    let names: Vec<_> = scene.host.calls().into_iter().map(|call| call.name).collect();
+    assert_eq!(names, ["wake_when_ready", "poll"], "armed before it's looked at");
+    let event = Ready { handle, events: 2 };
+    scene.host.state.lock().ready = vec![vec![event], vec![event]];
+    assert!(scene.fs.wake_the_ready() && scene.fs.wake_the_ready());
+    assert_eq!(*woken.lock(), 1);
+    assert_eq!(scene.fs.poll(handle, None), Ok(2), "an event that the host gave out once isn't lost");
+    assert_eq!(scene.fs.poll(handle, None), Ok(0));
+    scene.host.fail("wake_when_ready", Errno::ENOSPC);
+    assert_eq!(errno(scene.fs.poll(handle, Some(Box::new(Waiter(woken))))), Some(Errno::ENOSPC));
+    scene.fs.release(handle);
+    assert_eq!(errno(scene.fs.poll(handle, None)), Some(Errno::EBADF));
+    scene.host.state.lock().ready = vec![vec![event]];
+    assert!(scene.fs.wake_the_ready(), "the event of a closed file is nobody's");
+    assert!(!scene.fs.wake_the_ready());
+}
+
+/// What comes through the mount, the kernel knows at the door through which it came.
+#[test]
+fn own_changes_are_told_at_the_other_doors_only() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    let [main, alias] = ["/unified", "/unified/lxc/c1"].map(|path| scene.id(path));
+    for door in [main, alias] {
+        scene.fs.lookup(door, OsStr::new("a")).unwrap();
+    }
+    let told_of = |kind| {
+        let told = Told::default();
+        let change = Change::Entry { hierarchy: UNIFIED, directory: inode, name: Some("x".into()), kind };
+        scene.fs.invalidate(&change, &told);
+        let told = told.0.into_inner();
+        [main, alias].map(|door| told.contains(&(door, Some("x".into()))))
+    };
+    scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755).unwrap();
+    assert_eq!(told_of(EntryChange::Made), [false, true]);
+    assert_eq!(told_of(EntryChange::Made), [true, true], "one event for one change");
+    scene.fs.remove_directory(alias, OsStr::new("x")).unwrap();
+    assert_eq!(told_of(EntryChange::Made), [true, true], "another kind of change is another's");
+    assert_eq!(told_of(EntryChange::Removed), [true, false]);
+    for (method, kind) in [("make_directory", EntryChange::Made), ("remove_directory", EntryChange::Removed)] {
+        scene.host.fail(method, Errno::ENOSPC);
+        assert_eq!(
+            errno(scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755)),
+            (method == "make_directory").then_some(Errno::ENOSPC)
+        );
+        if method == "remove_directory" {
+            assert_eq!(told_of(EntryChange::Made), [false, true]);
+            assert_eq!(errno(scene.fs.remove_directory(main, OsStr::new("x"))), Some(Errno::ENOSPC));
+        }
+        assert_eq!(told_of(kind), [true, true], "{method}: what failed isn't expected any more");
+    }
+}

@@ -1,0 +1,166 @@
+//! The rules that the sources keep: imports run one way, one folder knows FUSE, one has the unsafe code, and nothing on the way of a
+//! request can panic.
+
+mod source;
+
+use source::{Source, sources};
+
+/// What a folder of `src` may import of the others: cli -> fuse, host -> helper, fs -> view -> policy -> cgroup, and sys at the bottom.
+const IMPORTS: [(&str, &[&str]); 9] = [
+    ("cgroup", &[]),
+    ("sys", &[]),
+    ("policy", &["cgroup"]),
+    ("view", &["cgroup", "policy"]),
+    ("fs", &["cgroup", "policy", "view"]),
+    ("helper", &["sys"]),
+    ("host", &["cgroup", "policy", "view", "fs", "helper", "sys"]),
+    ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
+    ("cli", &["cgroup", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
+];
+
+/// Where a request passes.
+const REQUEST_PATH: [&str; 7] =
+    ["src/cgroup/", "src/fs/", "src/fuse/", "src/view/", "src/policy/", "src/host/", "mount-helper/src/"];
+
+/// What a file may hold in lines, what none may, and how many may be in between: a few lines more are no reason to tear one apart.
+const LINES: usize = 500;
+const LINES_AT_MOST: usize = 600;
+const EXCEPTIONS: usize = 3;
+
+fn report(breaches: &[String]) {
+    assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
+}
+
+/// Sources of the programs, without their tests.
+fn shipped() -> Vec<Source> {
+    let all = sources();
+    let shipped: Vec<_> = all
+        .into_iter()
+        .filter(|source| source.path.starts_with("src/") || source.path.starts_with("mount-helper/src/"))
+        .filter(|source| !source.is_test)
+        .collect();
+    assert!(shipped.len() > 40, "only {} files were found", shipped.len());
+    shipped
+}
+
+#[test]
+fn imports_run_one_way() {
+    let mut breaches = Vec::new();
+    let mut seen = 0;
+    for source in shipped() {
+        let folder = source.path.strip_prefix("src/").and_then(|path| path.split_once('/')).map(|(folder, _)| folder);
+        let Some(folder) = folder else { continue };
+        let (_, allowed) = IMPORTS
+            .iter()
+            .find(|(name, _)| *name == folder)
+            .unwrap_or_else(|| panic!("{}: the folder {folder} isn't in the table", source.path));
+        for (line, imported) in source.imports() {
+            seen += 1;
+            if imported != folder && !allowed.contains(&imported.as_str()) {
+                breaches.push(format!("{}:{line}: {folder} imports {imported}", source.path));
+            }
+        }
+    }
+    assert!(seen > 60, "only {seen} imports were found");
+    report(&breaches);
+}
+
+#[test]
+fn one_folder_knows_fuse_and_one_the_helper() {
+    let mut breaches = Vec::new();
+    let mut seen = [0, 0];
+    for source in shipped() {
+        for (index, (word, home)) in [("fuser", "src/fuse/"), ("mount_helper", "src/helper/")].into_iter().enumerate() {
+            for line in source.lines_with_word(word) {
+                seen[index] += 1;
+                // The program is the helper as well, by the name that it's started with.
+                if !source.path.starts_with(home) && !source.path.ends_with("src/main.rs") {
+                    breaches.push(format!("{}:{line}: {word}", source.path));
+                }
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 1), "{seen:?}");
+    report(&breaches);
+}
+
+#[test]
+fn unsafe_code_has_one_place_in_each_program() {
+    let mut breaches = Vec::new();
+    let mut seen = 0;
+    for source in sources() {
+        for line in source.lines_with_word("unsafe") {
+            seen += 1;
+            if !source.path.starts_with("src/sys/") && source.path != "mount-helper/src/sys.rs" {
+                breaches.push(format!("{}:{line}", source.path));
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} found");
+    report(&breaches);
+}
+
+#[test]
+fn nothing_on_the_way_of_a_request_panics() {
+    const MACROS: [&str; 6] = ["panic", "unreachable", "todo", "unimplemented", "assert", "assert_eq"];
+    let mut breaches = Vec::new();
+    for source in shipped() {
+        if !REQUEST_PATH.iter().any(|folder| source.path.starts_with(folder)) {
+            continue;
+        }
+        for (line, text) in source.code() {
+            // A method of ours that is called the same and panics no more than others.
+            let text = &text.replace("self.own.expect(", "self.own.announce(");
+            for call in [".unwrap(", ".expect(", ".unwrap_err(", ".expect_err("] {
+                if text.contains(call) {
+                    breaches.push(format!("{}:{line}: {call}...)", source.path));
+                }
+            }
+            for name in MACROS {
+                if source::word_positions(text, name).any(|end| text[end..].starts_with('!')) {
+                    breaches.push(format!("{}:{line}: {name}!", source.path));
+                }
+            }
+            if let Some(column) = source::indexing(text) {
+                breaches.push(format!("{}:{line}: indexing: {}", source.path, &text[column..]));
+            }
+        }
+    }
+    report(&breaches);
+}
+
+#[test]
+fn the_pure_folders_do_no_input_or_output() {
+    const FORBIDDEN: [&str; 8] =
+        ["std::fs", "std::io", "std::net", "std::process", "std::env", "std::thread", "libc::open", "tracing::"];
+    let mut breaches = Vec::new();
+    for source in shipped() {
+        if !["src/cgroup/", "src/policy/", "src/view/"].iter().any(|folder| source.path.starts_with(folder)) {
+            continue;
+        }
+        for (line, text) in source.code() {
+            for word in FORBIDDEN {
+                if text.contains(word) {
+                    breaches.push(format!("{}:{line}: {word}", source.path));
+                }
+            }
+            let other_nix = source::word_positions(text, "nix").any(|end| {
+                let behind = &text[end..];
+                // `std::os::unix` is another word.
+                behind.starts_with("::") && !behind.starts_with("::errno")
+            });
+            if other_nix {
+                breaches.push(format!("{}:{line}: {}", source.path, text.trim()));
+            }
+        }
+    }
+    report(&breaches);
+}
+
+#[test]
+fn files_stay_small() {
+    let long: Vec<Source> = sources().into_iter().filter(|source| source.length > LINES).collect();
+    let lines: Vec<String> = long.iter().map(|source| format!("{}: {} lines", source.path, source.length)).collect();
+    let is_too_long = long.iter().any(|source| source.length > LINES_AT_MOST);
+    assert!(!is_too_long && long.len() <= EXCEPTIONS, "too long, or too many:\n{}", lines.join("\n"));
+}

@@ -1,0 +1,48 @@
+//! `--help`, `--version`.
+
+use crate::support::Place;
+
+const VERBS: [&str; 7] = ["mount", "umount", "run", "list", "explain", "tree", "map"];
+
+#[test]
+fn every_verb_explains_itself() {
+    let place = Place::new();
+    let overview = place.vcgroupfs(&["--help"]).ok();
+    for verb in VERBS {
+        assert!(overview.lines().any(|line| line.trim_start().starts_with(verb)), "{verb}: {overview}");
+        let help = place.vcgroupfs(&[verb, "--help"]).ok();
+        assert!(help.contains(&format!("Usage: vcgroupfs {verb}")), "{help}");
+        // Every option and argument has a description.
+        let short = place.vcgroupfs(&[verb, "-h"]).ok();
+        let undescribed: Vec<&str> = short
+            .lines()
+            .filter(|line| line.trim_start().starts_with("--") || line.trim_start().starts_with("-"))
+            .filter(|line| line.trim().split("  ").filter(|part| !part.is_empty()).count() < 2 && line.len() < 30)
+            .collect();
+        assert!(undescribed.is_empty(), "{verb}: {undescribed:?}");
+        assert_eq!(place.vcgroupfs(&["help", verb]).ok(), help, "{verb}");
+    }
+    place.is_clean();
+}
+
+#[test]
+fn the_exit_status_is_documented() {
+    let place = Place::new();
+    let help = place.vcgroupfs(&["--help"]).ok();
+    for word in ["0 ok", "1 failed", "2 usage", "3 not supported", "4 not permitted"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let version = place.vcgroupfs(&["--version"]).ok();
+    assert_eq!(version, format!("vcgroupfs {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new();
+    let said = crate::support::said(place.command_of("sh").args([
+        "-c",
+        "{ \"$0\" tree --pid 1; echo $? >&2; } 2>&1 >&- | tail -n 1; { \"$0\" list --json || echo $? >&2; } | true",
+        crate::support::program().to_str().expect("a path"),
+    ]));
+    assert!(!said.stderr.contains("panicked") && !said.stdout.contains("panicked"), "{said:?}");
+}

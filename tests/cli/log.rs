@@ -1,0 +1,173 @@
+//! The log: who was rejected, where and why; quiet unless asked, bounded, and not to be forged.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use testkit::{Need, View, ViewOptions, require};
+
+use crate::support::{Place, program, wait_until};
+
+/// Rejected operations on a rooted, strict view: what the log calls them, on which path, by which rule.
+fn rejected(view: &Path) -> Vec<(&'static str, PathBuf, &'static str, io::Result<()>)> {
+    let at = |path: &str| view.join(path);
+    let write = |path: &str| fs::File::options().write(true).open(at(path)).map(drop);
+    let mode = fs::Permissions::from_mode(0o777);
+    vec![
+        ("write", at("pids/pids.max"), "v1-controllers-read-only", write("pids/pids.max")),
+        ("write", at("unified/cgroup.max.depth"), "not-delegatable", write("unified/cgroup.max.depth")),
+        ("mkdir", at("pids/new"), "v1-controllers-read-only", fs::create_dir(at("pids/new"))),
+        ("mkdir", at("new"), "outside-subtree", fs::create_dir(at("new"))),
+        ("rmdir", at("unified"), "boundary-itself", fs::remove_dir(at("unified"))),
+        ("rename", at("unified"), "boundary-itself", fs::rename(at("unified"), at("renamed"))),
+        ("chmod", at("pids"), "v1-controllers-read-only", fs::set_permissions(at("pids"), mode)),
+        ("create", at("unified/new"), "no-file-creation", fs::File::create_new(at("unified/new")).map(drop)),
+        ("unlink", at("unified/cgroup.procs"), "no-such-operation", fs::remove_file(at("unified/cgroup.procs"))),
+        ("symlink", at("unified/new"), "no-such-operation", std::os::unix::fs::symlink("x", at("unified/new"))),
+        (
+            "truncate",
+            at("pids/pids.max"),
+            "v1-controllers-read-only",
+            nix::unistd::truncate(&at("pids/pids.max"), 0).map_err(Into::into),
+        ),
+        ("write", at("unified/cgroup.procs"), "source-outside-subtree", fs::write(at("unified/cgroup.procs"), "1")),
+    ]
+}
+
+fn mount(place: &Place, options: &[(&str, &str)]) -> View {
+    let mut all = ViewOptions::new().cgroup(place.cgroup()).shape("rooted");
+    for (name, value) in options {
+        all = all.option(name, value);
+    }
+    View::mount(program(), &all)
+}
+
+#[test]
+fn rejections_say_who_what_where_and_why() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    for format in ["text", "json"] {
+        let place = Place::with_cgroup(&["pids", "unified"]);
+        let view = mount(&place, &[("--log-level", "info"), ("--log-format", format)]);
+        for (operation, path, rule, outcome) in rejected(&view.dir()) {
+            let before = view.log();
+            let error = outcome.expect_err(&format!("{operation} {}", path.display()));
+            let shown = format!("/{}", path.strip_prefix(view.dir()).expect("a path in the view").display());
+            let pid = std::process::id();
+            let found = before.lines().any(|line| match format {
+                "text" => {
+                    line.contains("rejected: ")
+                        && [format!("pid={pid} "), format!("operation=\"{operation}\""), format!("path={shown} ")]
+                            .iter()
+                            .all(|field| line.contains(field))
+                        && line.contains(rule)
+                }
+                _ => {
+                    let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                    event["pid"] == pid
+                        && event["operation"] == operation
+                        && event["path"] == *shown
+                        && event["rule"] == rule
+                }
+            });
+            assert!(found, "{format}: {operation} {shown} {rule} ({error}) isn't in the log:\n{before}");
+        }
+    }
+}
+
+#[test]
+fn it_is_quiet_by_default() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["pids", "unified"]);
+    let view = mount(&place, &[]);
+    for (operation, path, _, outcome) in rejected(&view.dir()) {
+        assert!(outcome.is_err(), "{operation} {}", path.display());
+    }
+    assert_eq!(view.log(), "");
+}
+
+/// What the text log says of a field.
+fn field(line: &str, name: &str) -> Option<u64> {
+    line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+#[test]
+fn a_loop_cannot_fill_the_disk() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["pids", "unified"]);
+    let view = mount(&place, &[("--log-level", "info")]);
+    let file = view.dir().join("pids/pids.max");
+    let mut tried: u64 = 0;
+    let mut attempt = || {
+        assert!(fs::File::options().write(true).open(&file).is_err());
+        tried += 1;
+    };
+    for _ in 0..10_000 {
+        attempt();
+    }
+    assert!(view.log().len() < 64 * 1024, "{} bytes", view.log().len());
+    let suppressed = |line: &str| field(line, "suppressed").unwrap_or(0);
+    // The next record says how many went without one.
+    wait_until("a record of what was suppressed", || {
+        attempt();
+        view.log().lines().any(|line| suppressed(line) > 0)
+    });
+    let log = view.log();
+    let records = || log.lines().filter(|line| line.contains("rejected: "));
+    let last = records().position(|line| suppressed(line) > 0).expect("a record");
+    let accounted: u64 = records().take(last + 1).map(|line| 1 + suppressed(line)).sum();
+    assert!(accounted >= 10_000 && accounted <= tried, "{accounted} of {tried}:\n{log}");
+}
+
+#[test]
+fn lines_cannot_be_forged() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    for format in ["text", "json"] {
+        let place = Place::with_cgroup(&["pids", "unified"]);
+        let view = mount(&place, &[("--log-level", "info"), ("--log-format", format)]);
+        let before = view.log().lines().count();
+        let names = [
+            "x\n2026-01-01T00:00:00.000000Z  INFO rejected: forged pid=1",
+            "x\r\x1b[2K\x1b[1Aforged",
+            "x\" pid=1 operation=\"forged",
+            "x\u{202e}\u{2028}\u{85}y",
+            "\\n",
+        ];
+        for name in names {
+            let error = fs::create_dir(view.dir().join(name)).expect_err("a rejection");
+            assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EACCES as i32), "{name:?}");
+        }
+        use std::os::unix::ffi::OsStrExt;
+        assert!(fs::create_dir(view.dir().join(std::ffi::OsStr::from_bytes(b"\xff\xfe\n"))).is_err());
+        let log = view.log();
+        let lines: Vec<&str> = log.lines().skip(before).collect();
+        assert_eq!(lines.len(), names.len() + 1, "one line each:\n{log}");
+        let unsafe_characters = |one: char| one != '\n' && (one.is_control() || matches!(one, '\u{202e}' | '\u{2028}'));
+        assert!(!log.contains(unsafe_characters), "{log:?}");
+        for line in lines {
+            let pid = match format {
+                "text" => field(line, "pid"),
+                _ => serde_json::from_str::<Value>(line).expect("JSON")["pid"].as_u64(),
+            };
+            assert_eq!(pid, Some(std::process::id().into()), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_file_for_the_background() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let (directory, log) = (place.directory("view"), place.file("log"));
+    let [directory_name, log_name] = [&directory, &log].map(|path| path.to_str().expect("a path"));
+    fs::write(&log, "before\n").expect("a log");
+    place
+        .vcgroupfs(&["mount", "--log-level", "info", "--log-file", log_name, "--cgroup", &place.path(), directory_name])
+        .ok();
+    assert!(fs::create_dir(directory.join("new")).is_err());
+    wait_until("the record", || fs::read_to_string(&log).is_ok_and(|text| text.contains("rejected: ")));
+    assert!(fs::read_to_string(&log).expect("the log").starts_with("before\n"), "it's appended to");
+    place.vcgroupfs(&["umount", directory_name]).ok();
+    place.is_clean();
+}

@@ -1,0 +1,12 @@
+//! The command line as a user meets it: what it says, with which status it ends, and what it leaves behind, which is nothing.
+
+mod bad_input;
+mod explain;
+mod help;
+mod log;
+mod mount;
+mod output;
+mod privilege;
+mod run;
+mod run_ends;
+mod support;

@@ -1,0 +1,196 @@
+//! `mount` and `umount`: live when it returns, gone when it ends, whoever ends it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Need, require};
+
+use crate::support::{Place, Running, is_mounted, said, wait_until};
+
+/// What `list` says of the view on a directory.
+fn listed(place: &Place, directory: &Path) -> Option<serde_json::Value> {
+    let views = place.vcgroupfs(&["list", "--json"]).json();
+    let views = views.as_array().expect("a list").clone();
+    views.into_iter().find(|view| view["directory"].as_str() == directory.to_str())
+}
+
+fn server_of(place: &Place, directory: &Path) -> i32 {
+    let view = listed(place, directory).expect("a live view");
+    i32::try_from(view["pid"].as_i64().expect("a pid")).expect("a pid")
+}
+
+/// A view in the background.
+fn mounted(place: &Place) -> std::path::PathBuf {
+    let directory = place.directory("view");
+    let said = place.vcgroupfs(&["mount", "--cgroup", &place.path(), directory.to_str().expect("a path")]);
+    assert_eq!(said.ok(), "", "it says nothing");
+    directory
+}
+
+#[test]
+fn it_is_live_when_mount_returns() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    for _ in 0..5 {
+        let place = Place::with_cgroup(&["pids", "unified"]);
+        let directory = mounted(&place);
+        assert!(is_mounted(&directory));
+        assert!(directory.join("unified").join(&place.mark).join("cgroup.procs").is_file());
+        let server = server_of(&place, &directory);
+        assert!(place.processes().contains(&server));
+        place.vcgroupfs(&["umount", directory.to_str().expect("a path")]).ok();
+        assert!(!is_mounted(&directory) && listed(&place, &directory).is_none());
+        place.is_clean();
+    }
+}
+
+#[test]
+fn the_foreground_ends_by_a_signal_and_takes_the_mount_along() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let place = Place::with_cgroup(&["unified"]);
+        let directory = place.directory("view");
+        let name = directory.to_str().expect("a path");
+        let mut server = Running::start(&mut place.command(&["mount", "-f", "--cgroup", &place.path(), name]));
+        wait_until("the view", || listed(&place, &directory).is_some());
+        wait_until("an answer", || directory.join("unified").is_dir());
+        assert_eq!(server_of(&place, &directory), server.child.id().cast_signed(), "it doesn't fork");
+        // In use, it goes nevertheless.
+        let _held = fs::File::open(&directory).expect("the view's root");
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{signal}");
+        assert!(!is_mounted(&directory), "{signal}");
+        place.is_clean();
+    }
+}
+
+#[test]
+fn umount_ends_the_foreground() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = place.directory("view");
+    let name = directory.to_str().expect("a path");
+    let mut server = Running::start(&mut place.command(&["mount", "--foreground", "--cgroup", &place.path(), name]));
+    wait_until("the view", || listed(&place, &directory).is_some() && is_mounted(&directory));
+    place.vcgroupfs(&["umount", name]).ok();
+    assert_eq!(server.wait().code(), Some(0));
+    place.is_clean();
+}
+
+#[test]
+fn the_background_has_no_terminal() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = place.directory("view");
+    let name = directory.to_str().expect("a path");
+    // A terminal of its own, which hangs up when setsid's command has ended and the master is closed.
+    let pty = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = place.command_of("setsid");
+    command.args(["--ctty", "--wait"]).arg(crate::support::program());
+    command.args(["mount", "--cgroup", &place.path(), name]);
+    command.stdin(pty.slave.try_clone().expect("the slave")).stdout(pty.slave.try_clone().expect("the slave"));
+    let status = command.stderr(pty.slave).spawn().expect("setsid").wait().expect("its end");
+    drop(command);
+    assert!(status.success(), "{status}");
+    let server = server_of(&place, &directory);
+    let stat = fs::read_to_string(format!("/proc/{server}/stat")).expect("stat");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    // State, ppid, pgrp, session, tty_nr.
+    assert_eq!((fields[3], fields[4]), (server.to_string().as_str(), "0"), "a session without a terminal: {stat}");
+    drop(pty.master);
+    for fd in 0..3 {
+        let target = fs::read_link(format!("/proc/{server}/fd/{fd}")).expect("a descriptor");
+        assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
+    }
+    assert_eq!(fs::read_link(format!("/proc/{server}/cwd")).expect("cwd"), Path::new("/"));
+    assert!(directory.join("unified").join(&place.mark).is_dir(), "it still answers");
+    place.vcgroupfs(&["umount", name]).ok();
+    place.is_clean();
+}
+
+#[test]
+fn a_signal_ends_the_background() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = mounted(&place);
+    kill(Pid::from_raw(server_of(&place, &directory)), Signal::SIGTERM).expect("a signal");
+    place.is_clean();
+    assert!(!is_mounted(&directory));
+}
+
+#[test]
+fn a_killed_server_can_be_unmounted() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = mounted(&place);
+    let name = directory.to_str().expect("a path");
+    kill(Pid::from_raw(server_of(&place, &directory)), Signal::SIGKILL).expect("a signal");
+    wait_until("the server's end", || place.processes().is_empty());
+    assert!(is_mounted(&directory) && fs::metadata(&directory).is_err());
+    assert!(listed(&place, &directory).is_none(), "it doesn't live");
+    let line = place.vcgroupfs(&["mount", "--cgroup", &place.path(), name]).fails(1);
+    assert!(line.contains("umount"), "{line}");
+    place.vcgroupfs(&["umount", name]).ok();
+    place.is_clean();
+    place.vcgroupfs(&["mount", "--cgroup", &place.path(), name]).ok();
+    assert!(directory.join("unified").is_dir(), "and mounted again");
+    place.vcgroupfs(&["umount", name]).ok();
+    place.is_clean();
+}
+
+#[test]
+fn a_view_in_use_stays() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = mounted(&place);
+    let name = directory.to_str().expect("a path");
+    let held = fs::File::open(directory.join("unified").join(&place.mark).join("cgroup.procs")).expect("a file");
+    let line = place.vcgroupfs(&["umount", name]).fails(1);
+    assert!(line.contains("in use") && line.contains("fuser -vm"), "{line}");
+    assert!(directory.join("unified").is_dir() && listed(&place, &directory).is_some(), "it's still live");
+    drop(held);
+    place.vcgroupfs(&["umount", name]).ok();
+    place.is_clean();
+}
+
+#[test]
+fn a_view_is_not_mounted_over() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = mounted(&place);
+    let name = directory.to_str().expect("a path");
+    for path in [name.to_owned(), format!("{name}/"), format!("{name}/."), format!("{name}/../view")] {
+        for foreground in [&[][..], &["-f"]] {
+            let cgroup = place.path();
+            let arguments = [&["mount", "--cgroup", &cgroup], foreground, &[path.as_str()]].concat();
+            let line = place.vcgroupfs(&arguments).fails(1);
+            assert!(line.contains("already a view"), "{path}: {line}");
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert_eq!(mounts.lines().filter(|line| line.contains(name)).count(), 1);
+    place.vcgroupfs(&["umount", &format!("{name}/../view/")]).ok();
+    place.is_clean();
+}
+
+#[test]
+fn directories_by_any_name() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let path = place.path();
+    fs::create_dir(place.file("new\nline and space")).expect("a directory");
+    std::os::unix::fs::symlink("new\nline and space", place.file("link")).expect("a symlink");
+    let base = place.file("").display().to_string();
+    for name in ["new\nline and space", "./new\nline and space", "link"] {
+        let mut mount = Command::new(crate::support::program());
+        mount.current_dir(&base).env("VCGROUPFS_TEST_MARK", &place.mark).args(["mount", "--cgroup", &path, name]);
+        said(&mut mount).ok();
+        assert!(place.file("new\nline and space/unified").is_dir());
+        let mut umount = Command::new(crate::support::program());
+        said(umount.current_dir(&base).args(["umount", name])).ok();
+        assert!(!place.file("link/unified").exists());
+    }
+    place.is_clean();
+}

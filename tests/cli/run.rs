@@ -1,0 +1,217 @@
+//! `run`: the command's own status, signals and streams, and what it finds inside.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use testkit::{Need, require};
+
+use crate::support::{Place, Running, Said, said};
+
+/// `run` below the place's cgroup.
+pub(crate) fn command(place: &Place, name: &str, options: &[&str], inside: &[&str]) -> Command {
+    let path = place.path();
+    let mut command = place.command(&["run", "--cgroup", &path, "--name", name]);
+    command.args(options).arg("--").args(inside);
+    command
+}
+
+fn shell(place: &Place, script: &str) -> Said {
+    said(&mut command(place, "child", &[], &["sh", "-c", script]))
+}
+
+#[test]
+fn it_ends_as_its_command_does() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::everywhere();
+    std::fs::write(place.file("not-executable"), "#!/bin/sh\n").expect("a file");
+    let not_executable = place.file("not-executable").display().to_string();
+    for (inside, code) in [
+        (vec!["true"], 0),
+        (vec!["false"], 1),
+        (vec!["sh", "-c", "exit 77"], 77),
+        (vec!["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (vec!["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (vec!["sh", "-c", "kill -SEGV $$"], 128 + 11),
+        (vec!["nosuch-command-at-all"], 127),
+        (vec!["/nosuch/command"], 127),
+        (vec![&not_executable], 126),
+        (vec!["/"], 126),
+    ] {
+        for options in [&[][..], &["--as-pid1"]] {
+            // A process 1 is spared by its own signals.
+            if options.is_empty() || code < 126 {
+                let said = said(&mut command(&place, "child", options, &inside));
+                assert_eq!(said.code, code, "{options:?} {inside:?}: {said:?}");
+            }
+        }
+    }
+    place.is_clean();
+}
+
+#[test]
+fn the_streams_are_the_commands() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::everywhere();
+    let said = shell(&place, "echo out; echo err >&2");
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("out\n", "err\n"));
+    let mut child = command(&place, "child", &[], &["tr", "a-z", "A-Z"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    child.stdin.take().expect("stdin").write_all(b"hello\n").expect("a write");
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"HELLO\n"[..]));
+    place.is_clean();
+}
+
+#[test]
+fn signals_are_passed_on() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::everywhere();
+    for (signal, word, options) in [
+        (Signal::SIGTERM, "TERM", &[][..]),
+        (Signal::SIGINT, "INT", &[]),
+        (Signal::SIGHUP, "HUP", &[]),
+        (Signal::SIGUSR1, "USR1", &[]),
+        (Signal::SIGTERM, "TERM", &["--as-pid1"]),
+    ] {
+        let script = format!("trap 'exit 42' {word}; echo ready; while :; do sleep 0.05; done");
+        let mut child = Running::start(&mut command(&place, "child", options, &["sh", "-c", &script]));
+        assert_eq!(child.line(), "ready");
+        child.signal(signal);
+        assert_eq!(child.wait().code(), Some(42), "{word} {options:?}");
+        place.is_clean();
+    }
+    let mut child = Running::start(&mut command(&place, "child", &[], &["sh", "-c", "echo ready; exec sleep 1000"]));
+    assert_eq!(child.line(), "ready");
+    child.signal(Signal::SIGTERM);
+    assert_eq!(child.wait().code(), Some(128 + 15), "without a handler");
+    place.is_clean();
+}
+
+#[test]
+fn processes_are_numbered_anew() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::everywhere();
+    let outside = shell(&place, "echo $$; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done").ok();
+    let mut lines = outside.lines();
+    assert_ne!(lines.next(), Some("1"), "init is somebody else");
+    // init, the shell, and at most what it starts.
+    let seen = lines.filter(|line| !line.is_empty()).count();
+    assert!((2..=3).contains(&seen), "{outside}");
+    let as_init = said(&mut command(&place, "child", &["--as-pid1"], &["sh", "-c", "echo $$"])).ok();
+    assert_eq!(as_init, "1\n");
+    place.is_clean();
+}
+
+#[test]
+fn the_view_is_on_the_usual_place() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("unified"),
+        Need::Hierarchy("name=systemd")
+    );
+    let place = Place::everywhere();
+    place.cgroup().children("kept-sibling");
+    let script = r#"
+        grep -c ' /sys/fs/cgroup .* - fuse.vcgroupfs ' /proc/self/mountinfo
+        grep -c -e ' - cgroup ' -e ' - cgroup2 ' /proc/self/mountinfo
+        for line in $(cat /proc/self/cgroup); do
+            path=${line#*:}; list=${path%%:*}; path=${path#*:}
+            case "$list" in
+                "") dir=/sys/fs/cgroup/unified$path ;;
+                name=systemd) dir=/sys/fs/cgroup/systemd$path ;;
+                pids) dir=/sys/fs/cgroup/pids$path ;;
+                *) continue ;;
+            esac
+            grep -qx $$ $dir/cgroup.procs && echo "$list: at home"
+            ls -d $dir/../kept-sibling 2>/dev/null && echo "$list: a sibling"
+            echo "$list: beside: $(ls -d $dir/../*/ | wc -l)"
+            if [ "$list" = pids ]; then
+                echo 1 2>/dev/null > $dir/pids.max && echo "$list: a limit"
+                ls -l $dir/pids.max | grep -q "^-r--r--r--" || echo "$list: looks writable"
+                mkdir $dir/sub 2>/dev/null && echo "$list: made"
+            else
+                mkdir $dir/sub && echo $$ > $dir/sub/cgroup.procs && echo "$list: migrated"
+                grep -q "^[0-9]*:$list:$path/sub\$" /proc/self/cgroup && echo "$list: as /proc says"
+                # Other processes of the hierarchy's other cgroups don't exist here.
+                wc -l < $dir/sub/cgroup.procs
+            fi
+        done
+        :
+    "#;
+    let said = shell(&place, script).ok();
+    let mut lines: Vec<&str> = said.lines().map(str::trim).collect();
+    assert_eq!(lines.drain(..2).collect::<Vec<_>>(), ["1", "0"], "{said}");
+    lines.sort_unstable();
+    let mut expected = vec![
+        ": as /proc says",
+        ": at home",
+        ": beside: 1",
+        ": migrated",
+        "name=systemd: as /proc says",
+        "name=systemd: at home",
+        "name=systemd: beside: 1",
+        "name=systemd: migrated",
+        "pids: at home",
+        "pids: beside: 1",
+    ];
+    expected.sort_unstable();
+    let (numbers, words): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|line| line.parse::<u32>().is_ok());
+    assert_eq!(words, expected, "{said}");
+    assert_eq!(numbers.len(), 2, "{said}");
+    place.is_clean();
+}
+
+#[test]
+fn below_the_callers_own_cgroups_by_default() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let mut command = place.command_of("sh");
+    let joined: String = place
+        .cgroup()
+        .hierarchies()
+        .iter()
+        .map(|hierarchy| format!("echo $$ > '{}/{}/cgroup.procs' && ", hierarchy.mountpoint.display(), place.mark))
+        .collect();
+    command.args(["-c", &format!("{joined} exec \"$@\""), "sh"]).arg(crate::support::program());
+    command.args(["run", "--", "cat", "/proc/self/cgroup"]);
+    let memberships = said(&mut command).ok();
+    let below = format!(":/{}/vcgroupfs-run-", place.mark);
+    let lines = memberships.lines().filter(|line| line.contains(&below)).count();
+    assert_eq!(lines, place.cgroup().hierarchies().len(), "{memberships}");
+    place.is_clean();
+}
+
+#[test]
+fn one_hierarchy_elsewhere() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
+    let place = Place::everywhere();
+    place.cgroup().child("pids", "kept-deeper");
+    let (path, deeper) = (place.path(), format!("pids={}/kept-deeper", place.path()));
+    let said = place
+        .vcgroupfs(&[
+            "run",
+            "--cgroup",
+            &deeper,
+            "--cgroup",
+            &path,
+            "--name",
+            "child",
+            "--",
+            "cat",
+            "/proc/self/cgroup",
+        ])
+        .ok();
+    for line in said.lines() {
+        let (_, rest) = line.split_once(':').expect("a line of /proc/self/cgroup");
+        let below = if rest.starts_with("pids:") { "kept-deeper/child" } else { "child" };
+        assert!(rest.ends_with(&format!(":{path}/{below}")), "{line}");
+    }
+    assert!(!place.cgroup().dir("pids").join("kept-deeper/child").exists());
+    place.is_clean();
+}

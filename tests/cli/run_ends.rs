@@ -1,0 +1,165 @@
+//! However a `run` ends, no cgroup, mount and process of it is left.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Need, require};
+
+use crate::run::command;
+use crate::support::{Place, Running, said, wait_until};
+
+/// A run whose command says that it's there, and waits.
+fn waiting(place: &Place, name: &str) -> Running {
+    let child = Running::start(&mut command(place, name, &[], &["sh", "-c", "echo ready; exec sleep 1000"]));
+    assert_eq!(child.line(), "ready");
+    child
+}
+
+fn server_of(place: &Place, name: &str) -> i32 {
+    let views = place.vcgroupfs(&["list", "--json"]).json();
+    // The names of runs aren't unique on a host, the cgroups are.
+    let path = format!("{}/{name}", place.path());
+    let is_ours = |view: &&serde_json::Value| view["delegated"]["unified"].as_str() == Some(&path);
+    let found = views.as_array().expect("a list").iter().find(is_ours).unwrap_or_else(|| panic!("{views}"));
+    i32::try_from(found["pid"].as_i64().expect("a pid")).expect("a pid")
+}
+
+#[test]
+fn when_the_command_is_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let mut child = waiting(&place, "child");
+    let procs = fs::read_to_string(place.cgroup().dir("unified").join("child/cgroup.procs")).expect("processes");
+    for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("a signal");
+    }
+    assert_eq!(child.wait().code(), Some(128 + 9));
+    place.is_clean();
+}
+
+#[test]
+fn when_the_supervisor_is_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let mut child = waiting(&place, "child");
+    child.signal(Signal::SIGKILL);
+    child.wait();
+    place.is_clean();
+}
+
+#[test]
+fn when_the_server_is_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let script = "echo ready; read wait; ls /sys/fs/cgroup >/dev/null 2>&1 && echo served; exit 5";
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let mut child = start_reading(&place, &command(&place, "child", &[], &["sh", "-c", script]), &reader);
+    assert_eq!(child.line(), "ready");
+    kill(Pid::from_raw(server_of(&place, "child")), Signal::SIGKILL).expect("a signal");
+    nix::unistd::write(&writer, b"go on\n").expect("a write");
+    drop(writer);
+    assert_eq!(child.wait().code(), Some(5), "the command goes on, without cgroups");
+    assert_eq!(child.output(), "ready\n");
+    // Its record is a dead one's, which the next list takes away.
+    place.vcgroupfs(&["list", "--json"]).json();
+    place.is_clean();
+}
+
+/// Starts a child that reads this pipe.
+fn start_reading(place: &Place, command: &std::process::Command, reader: &std::os::fd::OwnedFd) -> Running {
+    let pipe = format!("/proc/{}/fd/{}", std::process::id(), reader.as_raw_fd());
+    let mut shell = place.command_of("sh");
+    shell.args(["-c", "exec \"$@\" < \"$0\"", &pipe]).arg(command.get_program()).args(command.get_args());
+    Running::start(&mut shell)
+}
+
+#[test]
+fn when_daemons_are_left_behind() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let script =
+        "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1000; done' & done; exit 3";
+    let mut inside = command(&place, "child", &[], &["sh", "-c", script]);
+    inside.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    assert_eq!(Running::start(&mut inside).wait().code(), Some(3));
+    place.is_clean();
+}
+
+#[test]
+fn when_cgroups_were_made_inside() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let script = r#"
+        own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+        for dir in /sys/fs/cgroup/unified$own /sys/fs/cgroup/systemd$own; do
+            mkdir -p $dir/a/b/c/d "$dir/a/with space" $dir/e || exit 9
+            sleep 1000 & echo $! > $dir/a/b/c/d/cgroup.procs || exit 8
+        done
+        deep=/sys/fs/cgroup/unified$own
+        for i in $(seq 100); do deep=$deep/d; done
+        mkdir -p $deep || exit 7
+    "#;
+    let said = said(&mut command(&place, "child", &[], &["sh", "-c", script]));
+    assert_eq!(said.code, 0, "{said:?}");
+    place.is_clean();
+}
+
+#[test]
+fn a_cgroup_that_exists_is_left_alone() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
+    let place = Place::everywhere();
+    // In the hierarchy that comes last, so that the others have to be removed again.
+    let last = place.cgroup().hierarchies().last().expect("a hierarchy").selector();
+    for selector in ["unified", last.as_str()] {
+        let kept = place.cgroup().child(selector, "kept");
+        fs::create_dir(kept.join("inner")).expect("a cgroup");
+        let line = said(&mut command(&place, "kept", &[], &["true"])).fails(1);
+        assert!(line.contains("--name"), "{line}");
+        assert!(kept.join("inner").is_dir(), "{selector}");
+        let made: Vec<_> = place
+            .cgroup()
+            .hierarchies()
+            .iter()
+            .filter(|one| one.mountpoint.join(&place.mark).join("kept").exists())
+            .collect();
+        assert_eq!(made.len(), 1, "{made:?}");
+        fs::remove_dir(kept.join("inner")).expect("rmdir");
+        fs::remove_dir(kept).expect("rmdir");
+    }
+    place.is_clean();
+}
+
+#[test]
+fn two_at_once() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let (mut one, mut two) = (waiting(&place, "one"), waiting(&place, "two"));
+    assert_ne!(server_of(&place, "one"), server_of(&place, "two"));
+    let line = said(&mut command(&place, "one", &[], &["true"])).fails(1);
+    assert!(line.contains("--name"), "{line}");
+    for name in ["one", "two"] {
+        let view = format!("/proc/{}/root/sys/fs/cgroup/unified", command_of(&place, name));
+        let shown: Vec<_> = fs::read_dir(format!("{view}{}", place.path()))
+            .expect("the view")
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(shown, [name], "each sees itself only");
+    }
+    one.signal(Signal::SIGTERM);
+    assert_eq!(one.wait().code(), Some(128 + 15));
+    wait_until("the first one's cgroup", || !place.cgroup().dir("unified").join("one").exists());
+    assert!(place.cgroup().dir("unified").join("two").is_dir(), "the other one lives");
+    two.signal(Signal::SIGTERM);
+    assert_eq!(two.wait().code(), Some(128 + 15));
+    place.is_clean();
+}
+
+/// A process of the command, as the host numbers it.
+fn command_of(place: &Place, name: &str) -> i32 {
+    let procs = fs::read_to_string(place.cgroup().dir("unified").join(name).join("cgroup.procs")).expect("processes");
+    procs.lines().next_back().and_then(|line| line.parse().ok()).expect("a process")
+}
