@@ -1,1 +1,24 @@
 //! Programs and fixtures for the tests of vcgroupfs.
+//!
+//! * [`probe`]: file operations as data, executed by the program `vcgroupfs-probe` as any caller;
+//! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
+//! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
+//! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs.
+
+pub mod probe;
+
+mod cgroup;
+mod container;
+mod hierarchy;
+mod programs;
+mod require;
+mod session;
+mod view;
+
+pub use cgroup::TestCgroup;
+pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
+pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
+pub use programs::{Programs, TIMEOUT, run_to_end};
+pub use require::{Need, missing};
+pub use session::Session;
+pub use view::{View, ViewOptions};

@@ -1,0 +1,85 @@
+//! Executes file operations, one JSON object a line on standard input or one an argument, and prints one answer a line.
+//!
+//! ```text
+//! vcgroupfs-probe [OPERATION...]                  the script
+//! vcgroupfs-probe --join DIR... -- COMMAND...     becomes a member of the cgroups, then COMMAND
+//! vcgroupfs-probe --init                          sleeps and reaps, until standard input ends
+//! vcgroupfs-probe --sleep                         sleeps, until its parent ends
+//! vcgroupfs-probe --storm                         starts processes that end at once, until its parent ends
+//! ```
+
+use std::io::{self, Cursor, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let result = match arguments.peek().map(String::as_str) {
+        Some("--join") => join(arguments.skip(1)),
+        Some("--init") => init(),
+        Some("--sleep") => sleep(),
+        Some("--storm") => storm(),
+        Some("--exit") => Ok(()),
+        Some(_) => {
+            let script: String = arguments.map(|op| op + "\n").collect();
+            vcgroupfs_testkit::probe::run(Cursor::new(script), io::stdout())
+        }
+        None => vcgroupfs_testkit::probe::run(io::stdin().lock(), io::stdout()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vcgroupfs-probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn join(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
+    for dir in arguments.by_ref().take_while(|argument| argument != "--") {
+        std::fs::write(format!("{dir}/cgroup.procs"), "0")
+            .map_err(|error| io::Error::new(error.kind(), format!("can't join {dir}: {error}")))?;
+    }
+    let program = arguments
+        .next()
+        .ok_or_else(|| io::Error::other("--join needs a command"))?;
+    Err(Command::new(program).args(arguments).exec())
+}
+
+fn init() -> io::Result<()> {
+    println!("ready");
+    io::stdout().flush()?;
+    thread::spawn(|| {
+        loop {
+            if waitpid(None, None).is_err() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn sleep() -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    loop {
+        thread::park();
+    }
+}
+
+fn storm() -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    let exe = std::env::current_exe()?;
+    loop {
+        Command::new(&exe)
+            .arg("--exit")
+            .stdin(Stdio::null())
+            .spawn()?
+            .wait()?;
+    }
+}

@@ -1,0 +1,205 @@
+//! Cgroups that don't outlive the test.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Hierarchy, hierarchy};
+
+/// How long the removal may take.
+const REMOVAL: Duration = Duration::from_secs(20);
+
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+/// One cgroup of the same name in some hierarchies, directly below their roots. Dropping it kills what is in there, and
+/// removes it with everything below.
+#[derive(Debug)]
+pub struct TestCgroup {
+    name: String,
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl TestCgroup {
+    /// Makes `vcgroupfs-test-PID-N` in the hierarchies with these selectors.
+    ///
+    /// # Panics
+    ///
+    /// When a hierarchy isn't there or refuses.
+    pub fn new(selectors: &[&str]) -> Self {
+        let name = format!(
+            "vcgroupfs-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        Self::named(&name, selectors)
+    }
+
+    /// Makes a cgroup of this name, which has to begin with `vcgroupfs-`.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestCgroup::new`].
+    pub fn named(name: &str, selectors: &[&str]) -> Self {
+        assert!(
+            name.starts_with("vcgroupfs-") && !name.contains('/'),
+            "{name} isn't a test cgroup"
+        );
+        let mut made = Self {
+            name: name.into(),
+            hierarchies: Vec::new(),
+        };
+        for selector in selectors {
+            let found = hierarchy(selector).unwrap_or_else(|| panic!("no hierarchy {selector}"));
+            fs::create_dir(found.mountpoint.join(name))
+                .unwrap_or_else(|error| panic!("mkdir {name} in {selector}: {error}"));
+            made.hierarchies.push(found);
+            made.prepare(selector, "");
+        }
+        made
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its path in a hierarchy, as `--cgroup` and /proc/PID/cgroup have it.
+    pub fn path(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// The hierarchies that it is in.
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        &self.hierarchies
+    }
+
+    /// Its directory in a hierarchy.
+    ///
+    /// # Panics
+    ///
+    /// When it isn't in that hierarchy.
+    pub fn dir(&self, selector: &str) -> PathBuf {
+        let wanted = hierarchy(selector);
+        let found = self
+            .hierarchies
+            .iter()
+            .find(|mine| Some(&mine.kind) == wanted.as_ref().map(|one| &one.kind));
+        found
+            .unwrap_or_else(|| panic!("{} isn't in {selector}", self.name))
+            .mountpoint
+            .join(&self.name)
+    }
+
+    /// Makes a cgroup below it in one hierarchy, able to hold processes (a cpuset gets its parent's CPUs and nodes).
+    ///
+    /// # Panics
+    ///
+    /// When the hierarchy refuses.
+    pub fn child(&self, selector: &str, below: &str) -> PathBuf {
+        assert!(
+            !below.starts_with('/') && !below.contains(".."),
+            "{below} isn't below a test cgroup"
+        );
+        let dir = self.dir(selector).join(below);
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("mkdir {}: {error}", dir.display()));
+        self.prepare(selector, below);
+        dir
+    }
+
+    /// Makes a cgroup of this name below it in all its hierarchies, and returns the directories.
+    pub fn children(&self, below: &str) -> Vec<PathBuf> {
+        self.hierarchies
+            .iter()
+            .map(|hierarchy| self.child(&hierarchy.selector(), below))
+            .collect()
+    }
+
+    fn prepare(&self, selector: &str, below: &str) {
+        let dir = self.dir(selector).join(below);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let parent = dir
+                .parent()
+                .map(|parent| parent.join(file))
+                .and_then(|path| fs::read_to_string(path).ok());
+            if let Some(value) =
+                parent.filter(|value| !value.trim().is_empty() && !self.is_unified(selector))
+            {
+                fs::write(dir.join(file), value.trim())
+                    .unwrap_or_else(|error| panic!("{file} of {}: {error}", dir.display()));
+            }
+        }
+    }
+
+    fn is_unified(&self, selector: &str) -> bool {
+        hierarchy(selector).is_some_and(|found| found.is_unified())
+    }
+}
+
+impl Drop for TestCgroup {
+    fn drop(&mut self) {
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.mountpoint.join(&self.name);
+            if let Err(error) = remove(&dir) {
+                let message = format!("can't remove {}: {error}", dir.display());
+                if thread::panicking() {
+                    eprintln!("{message}");
+                } else {
+                    panic!("{message}");
+                }
+            }
+        }
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    let end = Instant::now() + REMOVAL;
+    loop {
+        match remove_once(dir) {
+            Err(error)
+                if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32)
+                    && Instant::now() < end =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+}
+
+fn remove_once(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_once(&entry.path())?;
+        }
+    }
+    // What is frozen can't die; not every hierarchy has each file, and a threaded cgroup refuses to list processes.
+    for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .open(dir.join(file))
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    }
+    for list in ["cgroup.procs", "cgroup.threads"] {
+        let Ok(text) = fs::read_to_string(dir.join(list)) else {
+            continue;
+        };
+        for pid in text
+            .lines()
+            .filter_map(|line| line.parse::<i32>().ok())
+            .filter(|pid| *pid > 0)
+        {
+            if pid.cast_unsigned() != std::process::id() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+    fs::remove_dir(dir)
+}

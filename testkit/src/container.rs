@@ -1,0 +1,238 @@
+//! Process trees in namespaces of their own.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::{Programs, Session, TIMEOUT, run_to_end};
+
+/// The unprivileged user to whom tests give the delegated subtree.
+pub const OWNER: u32 = 12345;
+
+/// An unprivileged user who owns nothing.
+pub const STRANGER: u32 = 23456;
+
+/// What user 0 of a container's user namespace is outside.
+pub const MAPPED_ROOT: u32 = 100_000;
+
+/// What Docker leaves to root in a container.
+const DOCKER_CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+    +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
+
+/// With whose credentials a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// User 0 with every capability of the container's user namespace.
+    Root,
+    /// User 0 with Docker's default capabilities.
+    DockerRoot,
+    /// [`OWNER`], without capabilities.
+    Owner,
+    /// [`STRANGER`], without capabilities.
+    Stranger,
+}
+
+/// How to start a container.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerOptions {
+    /// The cgroups that its processes are in.
+    pub cgroups: Vec<PathBuf>,
+    /// Whether it has a user namespace of its own, where user 0 is [`MAPPED_ROOT`].
+    pub user_namespace: bool,
+}
+
+/// Processes in a pid and a mount namespace of their own. Dropping it ends them all.
+#[derive(Debug)]
+pub struct Container {
+    launcher: Child,
+    init: u32,
+    options: ContainerOptions,
+    probe: PathBuf,
+    _input: Option<ChildStdin>,
+    _folder: TempDir,
+}
+
+impl Container {
+    /// Starts one: a copy of the mounts as they are now, a /proc of its own, and a process 1 that sleeps.
+    ///
+    /// # Panics
+    ///
+    /// When it doesn't come to life.
+    pub fn start(options: ContainerOptions) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("vcgroupfs-container-")
+            .tempdir()
+            .expect("a temporary directory");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
+            .expect("chmod of a temporary directory");
+        // A copy that everybody can execute, wherever the build's directory is.
+        let probe = folder.path().join("vcgroupfs-probe");
+        // By another process: a file that this one has open for writing, while another thread forks, can't be executed.
+        let copied = run_to_end(
+            Command::new("cp").arg(&Programs::find().probe).arg(&probe),
+            TIMEOUT,
+        );
+        assert!(
+            copied.status.success(),
+            "a copy of the probe: {}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
+        fs::set_permissions(&probe, Permissions::from_mode(0o755)).expect("chmod of the probe");
+
+        let mut command = joining(&probe, &options.cgroups);
+        command.args([
+            "unshare",
+            "--pid",
+            "--mount",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
+        if options.user_namespace {
+            command.arg("--user");
+        }
+        command
+            .arg(&probe)
+            .arg("--init")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        let mut launcher = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        let input = launcher.stdin.take();
+        let init = wait_for_init(&mut launcher);
+        let container = Self {
+            launcher,
+            init,
+            options,
+            probe,
+            _input: input,
+            _folder: folder,
+        };
+        if container.options.user_namespace {
+            for map in ["uid_map", "gid_map"] {
+                fs::write(
+                    format!("/proc/{init}/{map}"),
+                    format!("0 {MAPPED_ROOT} 65536"),
+                )
+                .expect("the map of user ids");
+            }
+        }
+        container
+    }
+
+    /// Its process 1, in the pid namespace of the test.
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Starts a probe in it.
+    pub fn session(&self, caller: Caller) -> Session {
+        self.session_in(caller, &self.options.cgroups)
+    }
+
+    /// Starts a probe in it that is a member of other cgroups.
+    pub fn session_in(&self, caller: Caller, cgroups: &[PathBuf]) -> Session {
+        let mut command = joining(&self.probe, cgroups);
+        self.enter(&mut command, caller);
+        command.arg(&self.probe);
+        Session::start(&mut command)
+    }
+
+    /// A command in it, with the container's cgroups.
+    pub fn command(&self, caller: Caller) -> Command {
+        let mut command = joining(&self.probe, &self.options.cgroups);
+        self.enter(&mut command, caller);
+        command
+    }
+
+    /// The probe as a path that everybody in the container can execute.
+    pub fn probe(&self) -> &Path {
+        &self.probe
+    }
+
+    fn enter(&self, command: &mut Command, caller: Caller) {
+        command.args([
+            "nsenter",
+            "--target",
+            &self.init.to_string(),
+            "--pid",
+            "--mount",
+        ]);
+        if self.options.user_namespace {
+            command.args(["--user", "--setuid", "0", "--setgid", "0"]);
+        }
+        command.arg("--");
+        let unprivileged = |command: &mut Command, id: u32| {
+            command.arg("setpriv");
+            command.args([
+                format!("--reuid={id}"),
+                format!("--regid={id}"),
+                "--clear-groups".into(),
+            ]);
+        };
+        match caller {
+            Caller::Root => {}
+            Caller::DockerRoot => {
+                command.args(["setpriv", &format!("--bounding-set={DOCKER_CAPABILITIES}")]);
+            }
+            Caller::Owner => unprivileged(command, OWNER),
+            Caller::Stranger => unprivileged(command, STRANGER),
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // `unshare --kill-child` takes process 1 with it, and process 1 everything in its pid namespace.
+        let _ = self.launcher.kill();
+        let _ = self.launcher.wait();
+    }
+}
+
+fn joining(probe: &Path, cgroups: &[PathBuf]) -> Command {
+    let mut command = Command::new(probe);
+    command.arg("--join").args(cgroups).arg("--");
+    command
+}
+
+fn wait_for_init(launcher: &mut Child) -> u32 {
+    let parent = launcher.id();
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        if let Some(init) = child_of(parent) {
+            return init;
+        }
+        let status = launcher.try_wait().expect("the state of unshare");
+        assert!(status.is_none(), "the container ended with {status:?}");
+        assert!(Instant::now() < end, "the container didn't come to life");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The child of a process that has become a sleeping process 1.
+fn child_of(parent: u32) -> Option<u32> {
+    fs::read_dir("/proc")
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            let field = |name: &str| {
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(str::trim)
+            };
+            let is_child = field("PPid:")? == parent.to_string();
+            let is_init = fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| line.ends_with(b"\0--init\0"))
+                && field("Name:")? == "vcgroupfs-probe";
+            (is_child && is_init).then_some(pid)
+        })
+}

@@ -1,0 +1,460 @@
+//! The operations and their outcomes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One operation. Paths, data and process numbers may hold `$NAME`s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[allow(
+    missing_docs,
+    reason = "the fields are the arguments of the system call of the same name"
+)]
+pub enum Op {
+    /// Defines `$name`.
+    Set {
+        name: String,
+        value: String,
+    },
+    /// lstat(2): type, mode, uid, gid, size, nlink, ino.
+    Stat {
+        path: String,
+    },
+    /// fstat(2) of a kept handle.
+    Fstat {
+        fd: String,
+    },
+    /// statfs(2).
+    Statfs {
+        path: String,
+    },
+    /// faccessat(2) with AT_EACCESS; `mode` is made of the letters `r`, `w`, `x`, or is empty.
+    Access {
+        path: String,
+        mode: String,
+    },
+    /// Names and types, sorted by name.
+    Readdir {
+        path: String,
+    },
+    /// open(2), kept as `fd`. `flags` are names like `O_RDWR`.
+    Open {
+        path: String,
+        flags: Vec<String>,
+        fd: String,
+    },
+    /// read(2), once.
+    Read {
+        fd: String,
+        len: usize,
+    },
+    /// pread(2), once.
+    Pread {
+        fd: String,
+        len: usize,
+        off: u64,
+    },
+    /// read(2) with buffers of `len` bytes up to the end; value: the whole text.
+    ReadAll {
+        fd: String,
+        len: usize,
+    },
+    /// write(2), once.
+    Write {
+        fd: String,
+        data: String,
+    },
+    /// pwrite(2), once.
+    Pwrite {
+        fd: String,
+        data: String,
+        off: u64,
+    },
+    /// open for reading, read to the end, close. The stage of a failure is `open` or `read`.
+    ReadFile {
+        path: String,
+    },
+    /// open with O_WRONLY and `flags`, one write(2), close. The stage of a failure is `open` or `write`.
+    WriteFile {
+        path: String,
+        data: String,
+        flags: Vec<String>,
+    },
+    /// lseek(2); `whence` is `set`, `cur` or `end`.
+    Lseek {
+        fd: String,
+        off: i64,
+        whence: String,
+    },
+    Ftruncate {
+        fd: String,
+        len: u64,
+    },
+    /// truncate(2).
+    Truncate {
+        path: String,
+        len: u64,
+    },
+    Close {
+        fd: String,
+    },
+    /// dup(2), kept as `to`.
+    Dup {
+        fd: String,
+        to: String,
+    },
+    Fsync {
+        fd: String,
+    },
+    Fallocate {
+        fd: String,
+        len: u64,
+    },
+    /// poll(2) for everything, without waiting; value: the names of the events that are set.
+    Poll {
+        fd: String,
+    },
+    Mkdir {
+        path: String,
+        mode: u32,
+    },
+    Rmdir {
+        path: String,
+    },
+    Unlink {
+        path: String,
+    },
+    /// renameat2(2); flags `noreplace`, `exchange`, `whiteout`.
+    Rename {
+        from: String,
+        to: String,
+        flags: Vec<String>,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
+    Symlink {
+        target: String,
+        path: String,
+    },
+    /// mknod(2) of a `fifo` or a `file`.
+    Mknod {
+        path: String,
+        kind: String,
+    },
+    /// open(2) with O_CREAT|O_EXCL|O_WRONLY.
+    Creat {
+        path: String,
+        mode: u32,
+    },
+    Chmod {
+        path: String,
+        mode: u32,
+    },
+    /// lchown(2).
+    Chown {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    /// utimensat(2) with both times at `sec`, or now.
+    Utimens {
+        path: String,
+        sec: Option<i64>,
+    },
+    Getxattr {
+        path: String,
+        name: String,
+    },
+    Setxattr {
+        path: String,
+        name: String,
+        value: String,
+    },
+    Listxattr {
+        path: String,
+    },
+    Removexattr {
+        path: String,
+        name: String,
+    },
+    /// umask(2) of the probe.
+    Umask {
+        mask: u32,
+    },
+    /// seteuid(2), for all threads of the probe.
+    Seteuid {
+        uid: u32,
+    },
+    /// setegid(2), for all threads of the probe.
+    Setegid {
+        gid: u32,
+    },
+    /// Starts a process that sleeps; `$name` becomes its number. With `uid`, it runs as that user and group.
+    Spawn {
+        name: String,
+        uid: Option<u32>,
+    },
+    /// Starts `count` processes that sleep, without names.
+    SpawnMany {
+        count: usize,
+    },
+    /// Starts a thread that waits for `on`; `$name` becomes its number.
+    Thread {
+        name: String,
+    },
+    /// Starts `count` threads that sleep, without names.
+    ThreadMany {
+        count: usize,
+    },
+    /// Has a thread of `thread` do an operation.
+    On {
+        thread: String,
+        #[serde(rename = "do")]
+        then: Box<Op>,
+    },
+    /// Sends SIGKILL to a process that was spawned, and waits for its end.
+    Kill {
+        name: String,
+    },
+    /// Waits for the end of a process that was spawned (the kernel has killed it).
+    Wait {
+        name: String,
+    },
+    /// /proc/PID/cgroup, or /proc/PID/task/TID/cgroup when `who` is a thread of the probe.
+    Membership {
+        who: String,
+    },
+    /// /proc/thread-self/cgroup.
+    ThreadMembership,
+    /// Reads a file again and again until it contains `text`; value: whether it came to that.
+    Await {
+        path: String,
+        text: String,
+    },
+    /// poll(2) without waiting, again and again, until `event` is set; value: whether it came to that.
+    AwaitPoll {
+        fd: String,
+        event: String,
+    },
+    /// st_ino of two paths: are they equal?
+    SameInode {
+        a: String,
+        b: String,
+    },
+    /// Whether pread(2) of `len` bytes at `off` gives that part of what a fresh open of `path` reads.
+    SliceMatches {
+        fd: String,
+        path: String,
+        len: usize,
+        off: u64,
+    },
+    /// splice(2) of the file into a pipe, once; value: the text.
+    Splice {
+        fd: String,
+    },
+    /// ioctl(2) TIOCGWINSZ, which no regular file knows.
+    Ioctl {
+        fd: String,
+    },
+    /// Whether a name is seen in a directory.
+    Sees {
+        dir: String,
+        name: String,
+    },
+}
+
+/// What an operation came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It succeeded, with this value (`null` if there is nothing to say).
+    Ok(Value),
+    /// It failed.
+    Err {
+        /// The name of the error, for example `EACCES`.
+        errno: String,
+        /// Which system call failed, for operations that make several.
+        stage: String,
+    },
+    /// The script is wrong: an unknown name, flag or handle. Never an answer of the filesystem.
+    Bad(String),
+}
+
+impl Outcome {
+    /// The error's name, if it's one.
+    pub fn errno(&self) -> Option<&str> {
+        match self {
+            Self::Err { errno, .. } => Some(errno),
+            Self::Ok(_) | Self::Bad(_) => None,
+        }
+    }
+
+    /// Whether it succeeded.
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Self::Ok(_))
+    }
+
+    /// The value, if it's a text.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Ok(value) => value.as_str(),
+            _ => None,
+        }
+    }
+
+    /// `ok`, or the error's name with the stage: what tables compare.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Ok(_) => "ok".into(),
+            Self::Err { errno, .. } => errno.clone(),
+            Self::Bad(what) => format!("bad script: {what}"),
+        }
+    }
+}
+
+/// Short names for the operations that tables use most.
+pub mod names {
+    use super::Op;
+
+    /// [`Op::ReadFile`].
+    pub fn read_file(path: &str) -> Op {
+        Op::ReadFile { path: path.into() }
+    }
+
+    /// [`Op::WriteFile`] without flags.
+    pub fn write_file(path: &str, data: &str) -> Op {
+        Op::WriteFile {
+            path: path.into(),
+            data: data.into(),
+            flags: Vec::new(),
+        }
+    }
+
+    /// [`Op::Open`].
+    pub fn open(fd: &str, path: &str, flags: &[&str]) -> Op {
+        Op::Open {
+            path: path.into(),
+            flags: flags.iter().map(|f| (*f).to_string()).collect(),
+            fd: fd.into(),
+        }
+    }
+
+    /// [`Op::Write`].
+    pub fn write(fd: &str, data: &str) -> Op {
+        Op::Write {
+            fd: fd.into(),
+            data: data.into(),
+        }
+    }
+
+    /// [`Op::Read`].
+    pub fn read(fd: &str, len: usize) -> Op {
+        Op::Read { fd: fd.into(), len }
+    }
+
+    /// [`Op::Pread`].
+    pub fn pread(fd: &str, len: usize, off: u64) -> Op {
+        Op::Pread {
+            fd: fd.into(),
+            len,
+            off,
+        }
+    }
+
+    /// [`Op::ReadAll`].
+    pub fn read_all(fd: &str, len: usize) -> Op {
+        Op::ReadAll { fd: fd.into(), len }
+    }
+
+    /// [`Op::Close`].
+    pub fn close(fd: &str) -> Op {
+        Op::Close { fd: fd.into() }
+    }
+
+    /// [`Op::Mkdir`] with mode 0755.
+    pub fn mkdir(path: &str) -> Op {
+        Op::Mkdir {
+            path: path.into(),
+            mode: 0o755,
+        }
+    }
+
+    /// [`Op::Rmdir`].
+    pub fn rmdir(path: &str) -> Op {
+        Op::Rmdir { path: path.into() }
+    }
+
+    /// [`Op::Rename`] without flags.
+    pub fn rename(from: &str, to: &str) -> Op {
+        Op::Rename {
+            from: from.into(),
+            to: to.into(),
+            flags: Vec::new(),
+        }
+    }
+
+    /// [`Op::Stat`].
+    pub fn stat(path: &str) -> Op {
+        Op::Stat { path: path.into() }
+    }
+
+    /// [`Op::Readdir`].
+    pub fn readdir(path: &str) -> Op {
+        Op::Readdir { path: path.into() }
+    }
+
+    /// [`Op::Chmod`].
+    pub fn chmod(path: &str, mode: u32) -> Op {
+        Op::Chmod {
+            path: path.into(),
+            mode,
+        }
+    }
+
+    /// [`Op::Chown`] of user and group.
+    pub fn chown(path: &str, id: u32) -> Op {
+        Op::Chown {
+            path: path.into(),
+            uid: Some(id),
+            gid: Some(id),
+        }
+    }
+
+    /// [`Op::Spawn`] as the probe's own user.
+    pub fn spawn(name: &str) -> Op {
+        Op::Spawn {
+            name: name.into(),
+            uid: None,
+        }
+    }
+
+    /// [`Op::Kill`].
+    pub fn kill(name: &str) -> Op {
+        Op::Kill { name: name.into() }
+    }
+
+    /// [`Op::Thread`].
+    pub fn thread(name: &str) -> Op {
+        Op::Thread { name: name.into() }
+    }
+
+    /// [`Op::On`].
+    pub fn on(thread: &str, then: Op) -> Op {
+        Op::On {
+            thread: thread.into(),
+            then: Box::new(then),
+        }
+    }
+
+    /// [`Op::Membership`].
+    pub fn membership(who: &str) -> Op {
+        Op::Membership { who: who.into() }
+    }
+
+    /// [`Op::Seteuid`].
+    pub fn seteuid(uid: u32) -> Op {
+        Op::Seteuid { uid }
+    }
+}

@@ -1,0 +1,169 @@
+//! Operations on processes, threads and credentials.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, gettid, setegid, seteuid};
+use serde_json::{Value, json};
+
+use super::exec::{Answer, Failure, Job, State};
+use super::op::{Op, Outcome};
+
+/// How long a process that was killed may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// A thread of which only its existence matters.
+const SMALL_STACK: usize = 32 * 1024;
+
+/// Does an operation on processes, threads or credentials; `None` if it isn't one.
+pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
+    Some(match op {
+        Op::Umask { mask } => {
+            umask(Mode::from_bits_truncate(*mask));
+            Ok(Value::Null)
+        }
+        Op::Seteuid { uid } => seteuid(Uid::from_raw(*uid))
+            .map(|()| Value::Null)
+            .map_err(Failure::from),
+        Op::Setegid { gid } => setegid(Gid::from_raw(*gid))
+            .map(|()| Value::Null)
+            .map_err(Failure::from),
+        Op::Spawn { name, uid } => spawn(state, name, *uid),
+        Op::SpawnMany { count } => (0..*count)
+            .try_for_each(|n| spawn(state, &format!("MANY{n}"), None).map(drop))
+            .map(|()| json!(count)),
+        Op::Thread { name } => start_thread(state, name),
+        Op::ThreadMany { count } => many_threads(*count),
+        Op::Kill { name } => kill(state, name),
+        Op::Wait { name } => wait(state, name),
+        Op::Membership { who } => state.expand(who).and_then(|who| membership(&who)),
+        Op::ThreadMembership => parse_membership("/proc/thread-self/cgroup"),
+        _ => return None,
+    })
+}
+
+fn spawn(state: &State, name: &str, uid: Option<u32>) -> Answer {
+    let mut command = Command::new(&state.exe);
+    command
+        .arg("--sleep")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(id) = uid {
+        command.uid(id).gid(id);
+    }
+    state.define(name, "nobody");
+    let child = command.spawn()?;
+    let pid = child.id();
+    state.define(name, pid);
+    state.children().insert(name.into(), child);
+    Ok(json!(pid))
+}
+
+fn kill(state: &State, name: &str) -> Answer {
+    if let Some(child) = state.children().get_mut(name) {
+        child.kill()?;
+    }
+    wait(state, name)
+}
+
+fn wait(state: &State, name: &str) -> Answer {
+    let mut children = state.children();
+    let child = children
+        .get_mut(name)
+        .ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
+    let end = Instant::now() + END;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > end {
+            return Err(Failure::Sys("wait", nix::errno::Errno::ETIMEDOUT as i32));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    children.remove(name);
+    Ok(Value::Null)
+}
+
+fn start_thread(state: &Arc<State>, name: &str) -> Answer {
+    let (jobs, inbox) = channel::<Job>();
+    let (born, birth) = sync_channel(1);
+    let shared = Arc::clone(state);
+    thread::Builder::new()
+        .name(name.to_lowercase())
+        .spawn(move || {
+            // Nobody waits for an answer whose receiver is gone: the probe is ending.
+            let _ = born.send(gettid().as_raw());
+            for (op, answer) in inbox {
+                let _ = answer.send(shared.execute(&op));
+            }
+        })?;
+    let tid = birth
+        .recv()
+        .map_err(|error| Failure::Script(error.to_string()))?;
+    state.define(name, tid);
+    state.threads().insert(name.into(), jobs);
+    Ok(json!(tid))
+}
+
+fn many_threads(count: usize) -> Answer {
+    let (born, births) = channel();
+    for _ in 0..count {
+        let born = born.clone();
+        thread::Builder::new()
+            .stack_size(SMALL_STACK)
+            .spawn(move || {
+                let _ = born.send(());
+                drop(born);
+                loop {
+                    thread::park();
+                }
+            })?;
+    }
+    drop(born);
+    Ok(json!(births.iter().count()))
+}
+
+/// Has a thread of the probe do an operation.
+pub(super) fn on(state: &Arc<State>, thread: &str, op: &Op) -> Outcome {
+    let (answer, inbox) = channel();
+    let sent = state
+        .threads()
+        .get(thread)
+        .is_some_and(|jobs| jobs.send((op.clone(), answer)).is_ok());
+    match inbox.recv() {
+        Ok(outcome) if sent => outcome,
+        _ => Outcome::Bad(format!("no thread {thread}")),
+    }
+}
+
+fn membership(who: &str) -> Answer {
+    let own = format!("/proc/self/task/{who}/cgroup");
+    if fs::exists(&own)? {
+        parse_membership(&own)
+    } else {
+        parse_membership(&format!("/proc/{who}/cgroup"))
+    }
+}
+
+fn parse_membership(path: &str) -> Answer {
+    let text = fs::read_to_string(path)?;
+    let mut all = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
+            let name = if controllers.is_empty() {
+                "unified"
+            } else {
+                controllers
+            };
+            all.insert(name.to_string(), path.to_string());
+        }
+    }
+    Ok(json!(all))
+}

@@ -1,0 +1,129 @@
+//! Where the programs are, and children that can't run for ever.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a child process or an answer of a probe may take.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs a command to its end.
+///
+/// # Panics
+///
+/// When it can't be started, or takes longer than `timeout`; then it's killed.
+pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+    let collect = |mut pipe: Box<dyn Read + Send>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What could be read is what there is.
+            let _ = pipe.read_to_end(&mut bytes);
+            bytes
+        })
+    };
+    let stdout = child.stdout.take().map(|pipe| collect(Box::new(pipe)));
+    let stderr = child.stderr.take().map(|pipe| collect(Box::new(pipe)));
+    let end = Instant::now() + timeout;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(2)),
+            other => {
+                let _ = child.kill();
+                panic!("{command:?} didn't end within {timeout:?}: {other:?}");
+            }
+        }
+    };
+    let bytes = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
+        reader
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default()
+    };
+    Output {
+        status,
+        stdout: bytes(stdout),
+        stderr: bytes(stderr),
+    }
+}
+
+/// The test programs of this package.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `vcgroupfs-probe`.
+    pub probe: PathBuf,
+    /// `vcgroupfs-legacy-syscalls`.
+    pub legacy: PathBuf,
+}
+
+impl Programs {
+    /// Finds them beside the running test, after having had cargo build them: a test of another package doesn't.
+    ///
+    /// # Panics
+    ///
+    /// When they aren't there.
+    pub fn find() -> &'static Self {
+        static FOUND: OnceLock<Programs> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let exe = std::env::current_exe().expect("the path of the test program");
+            // target/[TRIPLE/]PROFILE/deps/TEST
+            let folder = exe
+                .ancestors()
+                .nth(2)
+                .expect("a test program in PROFILE/deps");
+            build(folder);
+            let program = |name: &str| {
+                let path = folder.join(name);
+                assert!(
+                    path.exists(),
+                    "{} is missing: cargo build -p vcgroupfs-testkit",
+                    path.display()
+                );
+                path
+            };
+            Self {
+                probe: program("vcgroupfs-probe"),
+                legacy: program("vcgroupfs-legacy-syscalls"),
+            }
+        })
+    }
+}
+
+fn build(folder: &Path) {
+    // Set by `cargo test`; without it the programs have to be there already.
+    let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), folder.parent()) else {
+        return;
+    };
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut command = Command::new(cargo);
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--bins",
+            "-p",
+            "vcgroupfs-testkit",
+            "--profile",
+            profile,
+            "--manifest-path",
+        ])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", target);
+    let output = run_to_end(&mut command, Duration::from_secs(600));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

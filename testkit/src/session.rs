@@ -1,0 +1,115 @@
+//! A probe that runs, and answers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use crate::TIMEOUT;
+use crate::probe::{Op, Outcome};
+
+/// A running probe. Dropping it ends it.
+#[derive(Debug)]
+pub struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+    answers: Receiver<String>,
+}
+
+impl Session {
+    /// Starts a probe by a command that ends in executing one.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be started.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        let input = child.stdin.take();
+        let output = child.stdout.take().expect("the probe's output is a pipe");
+        let (sender, answers) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            input,
+            answers,
+        }
+    }
+
+    /// The process that was started, in this pid namespace. It isn't always the probe itself.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has the probe do one operation.
+    ///
+    /// # Panics
+    ///
+    /// When no answer comes in time, or the script is wrong.
+    pub fn run(&mut self, op: &Op) -> Outcome {
+        let line = serde_json::to_string(op).expect("an operation has a JSON form");
+        let input = self
+            .input
+            .as_mut()
+            .expect("a session has an input until it's dropped");
+        if let Err(error) = writeln!(input, "{line}") {
+            panic!("the probe is gone ({error}) before {op:?}");
+        }
+        let answer = match self.answers.recv_timeout(TIMEOUT) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let _ = self.child.kill();
+                panic!("no answer to {op:?}: {error}");
+            }
+        };
+        let outcome =
+            serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"));
+        assert!(!matches!(outcome, Outcome::Bad(_)), "{op:?}: {outcome:?}");
+        outcome
+    }
+
+    /// [`Session::run`] of an operation that has to succeed.
+    ///
+    /// # Panics
+    ///
+    /// When it doesn't.
+    pub fn expect(&mut self, op: &Op) -> serde_json::Value {
+        match self.run(op) {
+            Outcome::Ok(value) => value,
+            other => panic!("{op:?}: {other:?}"),
+        }
+    }
+
+    /// Defines a variable.
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.expect(&Op::Set {
+            name: name.into(),
+            value: value.to_string(),
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The probe ends with its input, and its children with it.
+        drop(self.input.take());
+        let end = std::time::Instant::now() + TIMEOUT;
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            if std::time::Instant::now() > end {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}

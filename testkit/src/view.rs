@@ -1,0 +1,190 @@
+//! Views, mounted by the program under test.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, run_to_end};
+
+/// How to mount a view.
+#[derive(Clone, Debug, Default)]
+pub struct ViewOptions {
+    arguments: Vec<String>,
+    legacy: bool,
+}
+
+impl ViewOptions {
+    /// The defaults of the program.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `--cgroup HIERARCHY=PATH` for every hierarchy that a test cgroup is in.
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: &TestCgroup) -> Self {
+        for hierarchy in cgroup.hierarchies() {
+            self = self.option(
+                "--cgroup",
+                &format!("{}={}", hierarchy.selector(), cgroup.path()),
+            );
+        }
+        self
+    }
+
+    /// `--shape`.
+    #[must_use]
+    pub fn shape(self, shape: &str) -> Self {
+        self.option("--shape", shape)
+    }
+
+    /// `--policy`.
+    #[must_use]
+    pub fn policy(self, policy: &str) -> Self {
+        self.option("--policy", policy)
+    }
+
+    /// `--delegate-controllers`, if there are any.
+    #[must_use]
+    pub fn delegate_controllers(self, controllers: &[&str]) -> Self {
+        if controllers.is_empty() {
+            self
+        } else {
+            self.option("--delegate-controllers", &controllers.join(","))
+        }
+    }
+
+    /// Any option with its value.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.arguments.extend([name.into(), value.into()]);
+        self
+    }
+
+    /// Whether the server runs as on Linux 3.10.
+    #[must_use]
+    pub fn legacy(mut self, legacy: bool) -> Self {
+        self.legacy = legacy;
+        self
+    }
+}
+
+/// A live view, served by a process of its own. Dropping it unmounts it and ends the server.
+#[derive(Debug)]
+pub struct View {
+    server: Child,
+    folder: TempDir,
+}
+
+impl View {
+    /// Mounts a view with `program`, and waits until it's live. The environment variable `VCGROUPFS_PROGRAM` names another
+    /// program, for example a release build.
+    ///
+    /// # Panics
+    ///
+    /// When it doesn't come to life; with what the server said.
+    pub fn mount(program: &Path, options: &ViewOptions) -> Self {
+        let other = std::env::var_os("VCGROUPFS_PROGRAM").map(PathBuf::from);
+        let program = other.as_deref().unwrap_or(program);
+        let folder = tempfile::Builder::new()
+            .prefix("vcgroupfs-view-")
+            .tempdir()
+            .expect("a temporary directory");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
+            .expect("chmod of a temporary directory");
+        fs::create_dir(folder.path().join("view")).expect("a mount point");
+        let log = File::create(folder.path().join("log")).expect("the server's log");
+        let mut command = if options.legacy {
+            let mut command = Command::new(&Programs::find().legacy);
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command
+            .arg("mount")
+            .args(&options.arguments)
+            .arg("-f")
+            .arg(folder.path().join("view"));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log);
+        let server = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        let mut view = Self { server, folder };
+        view.wait_until_live();
+        view
+    }
+
+    fn wait_until_live(&mut self) {
+        let end = Instant::now() + TIMEOUT;
+        while !self.is_mounted() {
+            let status = self.server.try_wait().expect("the server's state");
+            assert!(
+                status.is_none(),
+                "the server ended with {status:?}:\n{}",
+                self.log()
+            );
+            assert!(
+                Instant::now() < end,
+                "the view didn't come to life:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mountpoint = self.dir().display().to_string();
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        text.lines()
+            .any(|line| line.split(' ').nth(4) == Some(&mountpoint))
+    }
+
+    /// Where it's mounted.
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("view")
+    }
+
+    /// Where a hierarchy is in it.
+    pub fn hierarchy(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.in_view(&self.dir())
+    }
+
+    /// What the server has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Whether the server still runs.
+    pub fn is_served(&mut self) -> bool {
+        self.server.try_wait().is_ok_and(|status| status.is_none())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("log of the server:\n{}", self.log());
+        }
+        let dir = self.dir();
+        for arguments in [&[][..], &["-l"]] {
+            if self.is_mounted() {
+                // If this one fails, the next one is tried.
+                let _ = run_to_end(Command::new("umount").args(arguments).arg(&dir), TIMEOUT);
+            }
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.is_served() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

@@ -1,0 +1,247 @@
+//! Runs a case on a subject, and makes what it came to comparable.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use testkit::probe::{Op, Outcome};
+use testkit::{Caller, Container, ContainerOptions, OWNER, TestCgroup};
+
+use crate::case::{Case, Expect, Where};
+
+/// A tree to run cases in: a cgroup of the kernel, and the path by which the cases reach it.
+pub(crate) struct Subject<'a> {
+    place: Where,
+    cgroup: &'a TestCgroup,
+    path: PathBuf,
+    container: Container,
+}
+
+/// The outcome of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) id: &'static str,
+    pub(crate) op: Op,
+    pub(crate) outcome: Outcome,
+}
+
+impl<'a> Subject<'a> {
+    /// `path` is where the processes of the subject find `cgroup`.
+    pub(crate) fn new(place: Where, cgroup: &'a TestCgroup, path: PathBuf) -> Self {
+        let backing = cgroup.dir(place.selector());
+        if place == Where::V2 {
+            let available =
+                fs::read_to_string(backing.join("cgroup.controllers")).expect("cgroup.controllers");
+            for controller in available.split_whitespace() {
+                fs::write(
+                    backing.join("cgroup.subtree_control"),
+                    format!("+{controller}"),
+                )
+                .expect("cgroup.subtree_control");
+            }
+        }
+        let home = cgroup.child(place.selector(), "home");
+        let container = Container::start(ContainerOptions {
+            cgroups: vec![home],
+            user_namespace: false,
+        });
+        Self {
+            place,
+            cgroup,
+            path,
+            container,
+        }
+    }
+
+    /// Runs a case in a fresh cgroup.
+    pub(crate) fn run(&self, case: &Case, caller: Caller) -> Vec<Record> {
+        let owner = if caller == Caller::Owner { OWNER } else { 0 };
+        let backing = self.cgroup.child(self.place.selector(), case.name);
+        for dir in [
+            &self.cgroup.dir(self.place.selector()),
+            &backing,
+            &backing.with_file_name("home"),
+        ] {
+            give(dir, owner);
+        }
+        if self.place == Where::Cpuset {
+            // What the case makes can hold processes: it inherits CPUs and nodes.
+            fs::write(backing.join("cgroup.clone_children"), "1").expect("cgroup.clone_children");
+        }
+        let mut session = self.container.session(caller);
+        session.set("UP", self.path.display());
+        session.set("HOME", self.path.join("home").display());
+        session.set("CG", self.path.join(case.name).display());
+        for (name, value) in self.place.variables() {
+            session.set(name, value);
+        }
+        let mut normal = Normal::new(self.place, self.cgroup.path());
+        let mut records = Vec::new();
+        for step in &case.steps {
+            let outcome = normal.normalise(&step.op, session.run(&step.op));
+            records.push(Record {
+                id: step.id,
+                op: step.op.clone(),
+                outcome,
+            });
+        }
+        records
+    }
+}
+
+fn give(dir: &Path, owner: u32) {
+    chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
+    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
+        }
+    }
+}
+
+/// The steps whose outcome isn't what the kernel is known to answer.
+pub(crate) fn surprises(case: &Case, place: Where, records: &[Record]) -> Vec<String> {
+    let variables = place.variables();
+    let replace = |text: &str| {
+        variables
+            .iter()
+            .fold(text.to_string(), |text, (name, value)| {
+                text.replace(&format!("${name}"), value)
+            })
+    };
+    let mut found = Vec::new();
+    for (number, (step, record)) in case.steps.iter().zip(records).enumerate() {
+        let fits = match &step.expect {
+            Expect::Success => record.outcome.is_ok(),
+            Expect::Value(value) => record.outcome == Outcome::Ok(value.clone()),
+            Expect::Text(text) => record.outcome.text() == Some(&replace(text)),
+            Expect::Errno(name) => record.outcome.errno() == Some(name),
+            Expect::Whatever => true,
+        };
+        if !fits {
+            found.push(format!(
+                "{} {number} {:?}: expected {:?}, got {:?}",
+                case.name, step.op, step.expect, record.outcome
+            ));
+        }
+    }
+    found
+}
+
+/// Takes out of outcomes what may differ between two subjects.
+struct Normal {
+    place: Where,
+    path: String,
+    names: HashMap<String, String>,
+    unknown: HashMap<String, usize>,
+}
+
+impl Normal {
+    fn new(place: Where, path: String) -> Self {
+        Self {
+            place,
+            path,
+            names: HashMap::new(),
+            unknown: HashMap::new(),
+        }
+    }
+
+    fn normalise(&mut self, op: &Op, outcome: Outcome) -> Outcome {
+        let Outcome::Ok(value) = outcome else {
+            return outcome;
+        };
+        Outcome::Ok(match op {
+            Op::On { then, .. } => return self.normalise(then, Outcome::Ok(value)),
+            Op::Spawn { name, .. } | Op::Thread { name } => {
+                self.names.insert(value.to_string(), name.clone());
+                json!(name)
+            }
+            Op::Stat { .. } | Op::Fstat { .. } => without(value, "ino"),
+            Op::Membership { .. } | Op::ThreadMembership => self.membership(&value),
+            // How many bytes a number has isn't of interest.
+            Op::Write { data, .. } | Op::Pwrite { data, .. } | Op::WriteFile { data, .. }
+                if data.contains('$') =>
+            {
+                json!("written")
+            }
+            Op::ReadFile { path } => self.content(path, value),
+            Op::Read { fd, .. }
+            | Op::ReadAll { fd, .. }
+            | Op::Pread { fd, .. }
+            | Op::Splice { fd } => self.content(fd, value),
+            _ => value,
+        })
+    }
+
+    /// `name` is the path, or the name of a handle: those on lists of processes are called `list`.
+    fn content(&mut self, name: &str, value: Value) -> Value {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let Some(text) = value.as_str() else {
+            return value;
+        };
+        if matches!(file, "cgroup.procs" | "cgroup.threads" | "tasks" | "$TASKS")
+            || file.starts_with("list")
+        {
+            self.list(text)
+        } else if file.ends_with(".stat")
+            || file.ends_with(".pressure")
+            || file.ends_with(".stat.local")
+        {
+            json!(text.lines().map(numberless).collect::<Vec<_>>())
+        } else {
+            value
+        }
+    }
+
+    /// Numbers become the names that the script gave them, or are counted by their first appearance.
+    fn list(&mut self, text: &str) -> Value {
+        let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| match self.names.get(line) {
+                Some(name) => name.clone(),
+                None if line == "0" || line.parse::<u64>().is_err() => line.to_string(),
+                None => {
+                    let next = self.unknown.len();
+                    format!("#{}", self.unknown.entry(line.to_string()).or_insert(next))
+                }
+            })
+            .collect();
+        json!({
+            "lines": lines,
+            // The kernel sorts in v1 only.
+            "sorted": self.place == Where::V2 || numbers.is_sorted(),
+            "ends with a newline": text.is_empty() || text.ends_with('\n'),
+        })
+    }
+
+    fn membership(&self, value: &Value) -> Value {
+        let path = value
+            .get(self.place.selector())
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        json!(path.strip_prefix(&self.path).unwrap_or("elsewhere"))
+    }
+}
+
+fn without(mut value: Value, key: &str) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.remove(key);
+    }
+    value
+}
+
+fn numberless(line: &str) -> String {
+    line.split(' ')
+        .map(|word| {
+            let (key, number) = word.split_once('=').unwrap_or(("", word));
+            if number.parse::<f64>().is_ok() {
+                format!("{key}=N")
+            } else {
+                word.to_string()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}

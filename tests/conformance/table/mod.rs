@@ -1,0 +1,25 @@
+//! The table.
+
+mod attributes;
+mod directories;
+mod files;
+mod migration;
+mod people;
+mod v1;
+mod v2;
+
+use crate::case::Case;
+
+/// All cases.
+pub(crate) fn table() -> Vec<Case> {
+    [
+        files::cases(),
+        attributes::cases(),
+        directories::cases(),
+        migration::cases(),
+        people::cases(),
+        v1::cases(),
+        v2::cases(),
+    ]
+    .concat()
+}

@@ -1,0 +1,258 @@
+//! The trees that the checks run in: one behind a view, and its twin, reached on the bare cgroupfs.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use testkit::probe::names::spawn;
+use testkit::{
+    Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions,
+};
+
+/// The hierarchies of every scene; a view has no delegated subtree in any other.
+pub(crate) const HIERARCHIES: [&str; 5] = ["pids", "memory", "devices", "name=systemd", "unified"];
+
+/// The delegation boundary, below the scene's cgroup.
+pub(crate) const BOUNDARY: &str = "vcgroupfs-x-1";
+
+/// A sibling whose name begins with the boundary's.
+pub(crate) const LONGER_SIBLING: &str = "vcgroupfs-x-10";
+
+/// Another one, with a child.
+pub(crate) const SIBLING: &str = "other";
+
+/// What every cgroup of a scene has as children for the checks to use up.
+pub(crate) const VICTIMS: [&str; 2] = ["to-remove", "to-rename"];
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// Root with every capability, in a pid namespace.
+    HostRoot,
+    /// Root with Docker's capabilities.
+    DockerRoot,
+    /// Root of a user namespace that owns the subtree.
+    MappedRoot,
+    /// An unprivileged user who owns the subtree.
+    Owner,
+    /// An unprivileged user who owns nothing.
+    Stranger,
+}
+
+/// All of them.
+pub(crate) const EVERYBODY: [Who; 5] = [
+    Who::HostRoot,
+    Who::DockerRoot,
+    Who::MappedRoot,
+    Who::Owner,
+    Who::Stranger,
+];
+
+impl Who {
+    pub(crate) fn caller(self) -> Caller {
+        match self {
+            Self::HostRoot | Self::MappedRoot => Caller::Root,
+            Self::DockerRoot => Caller::DockerRoot,
+            Self::Owner => Caller::Owner,
+            Self::Stranger => Caller::Stranger,
+        }
+    }
+
+    /// To whom the subtree belongs, outside any user namespace.
+    fn subtree_owner(self) -> u32 {
+        match self {
+            Self::HostRoot | Self::DockerRoot => 0,
+            Self::MappedRoot => MAPPED_ROOT,
+            Self::Owner | Self::Stranger => OWNER,
+        }
+    }
+
+    /// The same as this caller writes it.
+    pub(crate) fn subtree_owner_inside(self) -> u32 {
+        if self == Self::MappedRoot {
+            0
+        } else {
+            self.subtree_owner()
+        }
+    }
+
+    /// Whether he may do what an owner may, to what belongs to root.
+    pub(crate) fn overrides_outside(self) -> bool {
+        matches!(self, Self::HostRoot | Self::DockerRoot)
+    }
+
+    /// The same, to what belongs to the owner of the subtree.
+    pub(crate) fn overrides_inside(self) -> bool {
+        self != Self::Stranger
+    }
+}
+
+/// Cgroups around a delegation boundary in every hierarchy, and a container that lives in the boundary's `home`.
+pub(crate) struct Scene {
+    pub(crate) cgroup: TestCgroup,
+    pub(crate) container: Container,
+    pub(crate) who: Who,
+}
+
+impl Scene {
+    pub(crate) fn new(who: Who) -> Self {
+        Self::with(who, |_| ())
+    }
+
+    /// `before` runs when the cgroups are there and the container isn't: its mounts are the container's too.
+    pub(crate) fn with(who: Who, before: impl FnOnce(&TestCgroup)) -> Self {
+        let cgroup = TestCgroup::new(&HIERARCHIES);
+        for selector in HIERARCHIES {
+            for sibling in [LONGER_SIBLING, SIBLING, BOUNDARY] {
+                cgroup.child(selector, sibling);
+            }
+            for below in [
+                format!("{BOUNDARY}/home"),
+                format!("{BOUNDARY}/below"),
+                format!("{SIBLING}/nephew"),
+            ] {
+                cgroup.child(selector, &below);
+            }
+            let parents = [
+                "",
+                SIBLING,
+                LONGER_SIBLING,
+                BOUNDARY,
+                &format!("{BOUNDARY}/below"),
+            ]
+            .map(str::to_owned);
+            for parent in parents {
+                for victim in VICTIMS {
+                    cgroup.child(
+                        selector,
+                        format!("{parent}/{victim}").trim_start_matches('/'),
+                    );
+                }
+            }
+            give(&cgroup.dir(selector).join(BOUNDARY), who.subtree_owner());
+        }
+        before(&cgroup);
+        let cgroups = HIERARCHIES
+            .map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home"))
+            .to_vec();
+        let container = Container::start(ContainerOptions {
+            cgroups,
+            user_namespace: who == Who::MappedRoot,
+        });
+        Self {
+            cgroup,
+            container,
+            who,
+        }
+    }
+
+    /// A probe of the scene's caller.
+    pub(crate) fn session(&self) -> Session {
+        self.container.session(self.who.caller())
+    }
+
+    /// A probe of the scene's caller with a process, `$P`.
+    pub(crate) fn session_with_process(&self, caller: Caller) -> Session {
+        let mut session = self.container.session(caller);
+        session.expect(&spawn("P"));
+        session
+    }
+
+    /// The paths on the bare cgroupfs.
+    pub(crate) fn bare(&self, selector: &str) -> Paths {
+        let ancestor = self.cgroup.dir(selector);
+        Paths {
+            sibling: ancestor.join(SIBLING),
+            boundary: ancestor.join(BOUNDARY),
+            ancestor,
+        }
+    }
+}
+
+/// Where a caller finds the cgroups of one hierarchy.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    pub(crate) ancestor: PathBuf,
+    pub(crate) sibling: PathBuf,
+    pub(crate) boundary: PathBuf,
+}
+
+impl Paths {
+    /// Tells a probe the paths.
+    pub(crate) fn tell(&self, session: &mut Session) {
+        session.set("ANCESTOR", self.ancestor.display());
+        session.set("SIBLING", self.sibling.display());
+        session.set("BOUNDARY", self.boundary.display());
+        session.set("BELOW", self.boundary.join("below").display());
+        session.set("HOME", self.boundary.join("home").display());
+        session.set(
+            "PARENT",
+            self.boundary.parent().unwrap_or(Path::new("/")).display(),
+        );
+    }
+}
+
+/// How a view is shown and ruled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    pub(crate) shape: &'static str,
+    pub(crate) policy: &'static str,
+    pub(crate) legacy: bool,
+}
+
+impl Mode {
+    /// Whether host paths are kept.
+    pub(crate) fn keeps_host_paths(self) -> bool {
+        self.shape != "rooted"
+    }
+
+    pub(crate) fn is_delegate(self) -> bool {
+        self.policy == "delegate"
+    }
+
+    /// Mounts a view of a scene's boundary, with these controllers delegated.
+    pub(crate) fn mount(self, cgroup: &TestCgroup, controllers: &[&str]) -> View {
+        let mut options = ViewOptions::new()
+            .shape(self.shape)
+            .policy(self.policy)
+            .legacy(self.legacy);
+        if self.is_delegate() {
+            options = options.delegate_controllers(controllers);
+        }
+        for hierarchy in cgroup.hierarchies() {
+            options = options.option(
+                "--cgroup",
+                &format!("{}={}/{BOUNDARY}", hierarchy.selector(), cgroup.path()),
+            );
+        }
+        View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options)
+    }
+
+    /// The paths in a view. In a rooted one there is no way to ancestors and siblings; the paths are what one would try.
+    pub(crate) fn paths(self, view: &View, cgroup: &TestCgroup, selector: &str) -> Paths {
+        let hierarchy = testkit::hierarchy(selector).expect("a hierarchy of the scene");
+        let root = view.hierarchy(&hierarchy);
+        let ancestor = root.join(cgroup.name());
+        let boundary = if self.keeps_host_paths() {
+            ancestor.join(BOUNDARY)
+        } else {
+            root
+        };
+        Paths {
+            sibling: ancestor.join(SIBLING),
+            boundary,
+            ancestor,
+        }
+    }
+}
+
+fn give(dir: &Path, owner: u32) {
+    chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
+    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            give(&entry.path(), owner);
+        } else {
+            chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
+        }
+    }
+}
