@@ -1,0 +1,3 @@
+//! stub
+#[test]
+fn it_boots() {}
