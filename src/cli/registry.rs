@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -83,7 +83,8 @@ impl Registration {
         let path = Path::new(DIRECTORY).join(format!("{}.json", self.0.pid));
         // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's.
         let draft = path.with_extension("new");
-        let file = File::create(&draft)?;
+        // The server's umask is 0.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&draft)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
         (&*lock).write_all(&serde_json::to_vec(&self.0)?)?;
         fs::rename(&draft, &path)?;

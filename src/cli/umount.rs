@@ -27,8 +27,8 @@ pub(super) fn run(options: &Options) -> Outcome {
     if !mount::is_view(&options.directory) {
         return Err(Failed::new(FAILED, format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
     }
-    let servers = registry::live().unwrap_or_default().into_iter().filter(|record| record.directory == directory);
-    let server = servers.last();
+    let mut servers = registry::live().unwrap_or_default().into_iter().filter(|record| record.directory == directory);
+    let server = servers.next_back();
     match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => {}
         Err(Errno::EBUSY) => {

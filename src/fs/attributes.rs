@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -25,12 +26,40 @@ impl<H: Host> CgroupFs<H> {
         Ok(Node::root(ROOT_ID, position, Object::Directory, inode))
     }
 
+    /// The inode number of a hierarchy's boundary.
+    pub(super) fn find_boundary(view: &View, host: &H, hierarchy: usize) -> Answer<Option<u64>> {
+        if view.hierarchy(hierarchy).is_none_or(|entry| entry.delegated.is_none()) {
+            return Ok(None);
+        }
+        let position = Position { hierarchy: Some(hierarchy), door: Door::Main, spot: Spot::Boundary };
+        let asking = Node::root(ROOT_ID, position, Object::Directory, 0);
+        Ok(Some(host.attributes(&asking)?.inode))
+    }
+
+    /// Whether a cgroup that was found where the boundary is, is the boundary.
+    fn check_boundary(&self, position: Position, attributes: &Attributes) -> Outcome<()> {
+        let expected = position.hierarchy.and_then(|index| self.boundaries.get(index).copied().flatten());
+        if position.spot == Spot::Boundary && expected != Some(attributes.inode) {
+            return Err(Errno::ENOENT.into());
+        }
+        Ok(())
+    }
+
     /// Finds `name` in a directory, and counts the lookup.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         let parent = self.node(parent)?;
         let (node, attributes) = self.find(&parent, name)?;
-        let node = self.nodes.remember(node);
-        Ok(Entry { id: node.id(), attributes: self.as_shown(&node, attributes) })
+        Ok(self.remember(node, attributes))
+    }
+
+    /// Counts a lookup, and makes the answer to it.
+    pub(super) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
+        let (node, is_new) = self.nodes.remember(found);
+        if is_new {
+            self.watch(&node);
+        }
+        node.seen(attributes);
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
@@ -70,6 +99,9 @@ impl<H: Host> CgroupFs<H> {
         (position, object): (Position, Object),
         attributes: Attributes,
     ) -> Outcome<(Node, Attributes)> {
+        if object == Object::Directory {
+            self.check_boundary(position, &attributes)?;
+        }
         let hierarchy = position.hierarchy.ok_or(Errno::ENOENT)?;
         let id = NodeId::backing(hierarchy, position.door, attributes.inode).ok_or(Errno::EOVERFLOW)?;
         Ok((Node::child(parent, name, id, position, object, attributes.inode), attributes))
@@ -79,6 +111,7 @@ impl<H: Host> CgroupFs<H> {
         let position = self.view.top_of(index);
         let id = NodeId::top(index).ok_or(Errno::EOVERFLOW)?;
         let attributes = self.host.attributes(&Node::child(parent, name, id, position, Object::Directory, 0))?;
+        self.check_boundary(position, &attributes)?;
         Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes))
     }
 
@@ -95,6 +128,7 @@ impl<H: Host> CgroupFs<H> {
         if position.spot == Spot::Boundary {
             let asking = Node::child(parent, name, ROOT_ID, position, Object::Directory, 0);
             let attributes = self.host.attributes(&asking)?;
+            self.check_boundary(position, &attributes)?;
             let id = NodeId::backing(index, Door::Alias, attributes.inode).ok_or(Errno::EOVERFLOW)?;
             return Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes));
         }
@@ -122,20 +156,33 @@ impl<H: Host> CgroupFs<H> {
             let name = node.name();
             attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
         }
+        if *node.object() == Object::Directory {
+            let [_, modified, _] = &mut attributes.times;
+            *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);
+        }
         attributes
     }
 
-    /// The attributes of a node. An open file has them even when its cgroup is gone.
-    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<Attributes> {
+    /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
+    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
+        let keep = self.keep(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
-            return Ok(self.as_shown(&node, self.host.file_attributes(&open.backing)?));
+            return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));
         }
         let attributes = match node.object() {
             Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
-            Object::Directory | Object::File(_) => self.host.attributes(&node)?,
+            Object::Directory | Object::File(_) => match (self.host.attributes(&node), node.last_seen()) {
+                (Ok(attributes), _) => {
+                    node.seen(attributes);
+                    attributes
+                }
+                // It's removed, but somebody holds it open: kernfs goes on to answer.
+                (Err(Errno::ENOENT), Some(last_seen)) => last_seen,
+                (Err(errno), _) => return Err(errno.into()),
+            },
         };
-        Ok(self.as_shown(&node, attributes))
+        Ok((self.as_shown(&node, attributes), keep))
     }
 
     /// Where a symlink leads.
@@ -148,7 +195,9 @@ impl<H: Host> CgroupFs<H> {
 
     /// The kernel drops references to a node.
     pub fn forget(&self, id: NodeId, lookups: u64) {
-        self.nodes.forget(id, lookups);
+        if let Some(node) = self.nodes.forget(id, lookups) {
+            self.unwatch(&node);
+        }
     }
 
     /// statfs.

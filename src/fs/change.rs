@@ -1,6 +1,7 @@
 //! What changes the tree or an object's attributes.
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -16,8 +17,7 @@ impl<H: Host> CgroupFs<H> {
         let owner = Owner { uid: caller.uid, gid: caller.gid };
         self.host.make_directory(&parent, name, mode, owner)?;
         let (node, attributes) = self.find(&parent, name)?;
-        let node = self.nodes.remember(node);
-        Ok(Entry { id: node.id(), attributes: self.as_shown(&node, attributes) })
+        Ok(self.remember(node, attributes))
     }
 
     /// Removes a cgroup.
@@ -64,7 +64,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// chmod, chown, truncate, utimens.
-    pub fn change(&self, id: NodeId, changes: &Changes, truncates: bool) -> Outcome<Attributes> {
+    pub fn change(&self, id: NodeId, changes: &Changes, truncates: bool) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
         if truncates {
             // Succeeds and does nothing, as in kernfs_iop_setattr.

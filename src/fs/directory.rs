@@ -37,9 +37,15 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.handles.insert(Open::Directory(Arc::default())))
     }
 
-    /// The entries behind `offset`, all of them, in the order of their cookies. A listing is taken once per open directory, and again
-    /// whenever it's read from its beginning.
-    pub fn list(&self, id: NodeId, handle: HandleId, offset: u64) -> Outcome<Vec<ListedEntry>> {
+    /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. A listing is taken once per open
+    /// directory, and again whenever it's read from its beginning.
+    pub fn list(
+        &self,
+        id: NodeId,
+        handle: HandleId,
+        offset: u64,
+        mut take: impl FnMut(&ListedEntry) -> bool,
+    ) -> Outcome<()> {
         let node = self.node(id)?;
         let listing = self.handles.listing(handle).ok_or(Errno::EBADF)?;
         let known = if offset == 0 { None } else { listing.lock().clone() };
@@ -52,7 +58,12 @@ impl<H: Host> CgroupFs<H> {
             }
         };
         let behind = entries.partition_point(|entry| entry.cookie <= offset);
-        Ok(entries.get(behind..).unwrap_or_default().to_vec())
+        for entry in entries.get(behind..).unwrap_or_default() {
+            if !take(entry) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn entries(&self, node: &Node) -> Outcome<Vec<ListedEntry>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::handles::{Open, OpenFile};
+use super::poll::Waiting;
 use super::{Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
 use crate::cgroup::FileClass;
 use crate::policy::{Grant, Operation};
@@ -37,7 +38,7 @@ impl<H: Host> CgroupFs<H> {
             _ => mode,
         };
         let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
-        let file = OpenFile { node, backing, writes, opener };
+        let file = OpenFile { node, backing, writes, opener, waiting: Waiting::default() };
         Ok(self.handles.insert(Open::File(Arc::new(file))))
     }
 

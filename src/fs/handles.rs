@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::ListedEntry;
 use super::host::Credentials;
+use super::poll::Waiting;
 use crate::policy::Grant;
 use crate::view::Node;
 
@@ -27,6 +28,8 @@ pub(super) struct OpenFile<F> {
     pub(super) writes: Option<Grant>,
     /// Who opened it, if for writing.
     pub(super) opener: Option<Credentials>,
+    /// Who waits for it.
+    pub(super) waiting: Waiting,
 }
 
 pub(super) type Listing = Mutex<Option<Arc<Vec<ListedEntry>>>>;

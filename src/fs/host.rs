@@ -7,40 +7,16 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 
+use super::HandleId;
+use super::cache::Change;
+use super::poll::Ready;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
+pub use crate::view::Attributes;
 use crate::view::Node;
 
 /// What the kernel answers: a value, or its errno, verbatim.
 pub type Answer<T> = Result<T, Errno>;
-
-/// The attributes of an object, as stat(2) has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attributes {
-    /// Inode number; on kernfs the "cgroup id".
-    pub inode: u64,
-    /// Type and permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Number of links.
-    pub links: u32,
-    /// Size in bytes.
-    pub size: u64,
-    /// Preferred block size.
-    pub block_size: u32,
-    /// Access, modification and change time.
-    pub times: [SystemTime; 3],
-}
-
-impl Attributes {
-    /// Whether it's a directory.
-    pub fn is_directory(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFDIR
-    }
-}
 
 /// An entry of a backing directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +49,8 @@ pub struct Credentials {
     pub groups: Vec<u32>,
     /// The effective capabilities, a bit each, in the process' own user namespace.
     pub capabilities: u64,
+    /// The permitted ones.
+    pub permitted: u64,
     /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that the capabilities
     /// count towards all of the host's objects.
     pub id_maps: Option<(IdMap, IdMap)>,
@@ -102,6 +80,15 @@ impl Credentials {
             _ => self.capabilities,
         }
     }
+}
+
+/// What the kernel's rules on migration ask of the process that is migrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Its real and its saved user.
+    pub users: [u32; 2],
+    /// Its permitted capabilities.
+    pub permitted: u64,
 }
 
 /// A user and a group.
@@ -199,6 +186,21 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// statfs of a hierarchy.
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
 
+    /// Watches a directory from now on; false if that can't be.
+    fn watch(&self, directory: &Node) -> bool;
+    /// Ends one [`Host::watch`].
+    fn unwatch(&self, directory: &Node);
+    /// Waits for changes of watched directories; `None` once [`Host::stop_waiting`] was called.
+    fn wait_for_changes(&self) -> Option<Vec<Change>>;
+    /// What poll(2) says of an open file, as its bits.
+    fn poll(&self, file: &Self::File) -> Answer<u16>;
+    /// Lets [`Host::wait_for_ready`] report, once, that this file has an event.
+    fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> Answer<()>;
+    /// Waits for files to become ready; `None` once [`Host::stop_waiting`] was called.
+    fn wait_for_ready(&self) -> Option<Vec<Ready>>;
+    /// Lets [`Host::wait_for_changes`] and [`Host::wait_for_ready`] return.
+    fn stop_waiting(&self);
+
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
     /// The caller's process id, for messages.
@@ -209,15 +211,15 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
     /// Takes hold of what `number` names in the caller's pid namespace; `ESRCH` if nothing.
     fn pin(&self, caller: &Caller, number: i32) -> Answer<Self::Process>;
-    /// The real and the saved user of a process.
-    fn users(&self, process: &Self::Process) -> Answer<[u32; 2]>;
+    /// Whose a process is.
+    fn facts(&self, process: &Self::Process) -> Answer<ProcessFacts>;
     /// Where each thread of the process is in this hierarchy, or only the thread itself.
     fn places(&self, process: &Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
     /// Writes the caller's own number to a membership file.
     fn migrate_caller(&self, caller: &Caller, file: &Self::File) -> Answer<()>;
-    /// Writes `number` to a membership file in the caller's pid namespace. `nice`: whether the writer has `CAP_SYS_NICE`, which
-    /// `cpuset_can_attach` asks for.
+    /// Writes `number` to a membership file in the caller's pid namespace. `nice`: whether the writer may change the process' scheduling,
+    /// which `cpuset_can_attach` asks for.
     fn migrate(&self, caller: &Caller, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
 }

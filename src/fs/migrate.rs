@@ -58,7 +58,7 @@ impl<H: Host> CgroupFs<H> {
         }
         match written {
             Written::Number(number) => {
-                let nice = self.may_nice(caller);
+                let nice = self.may_nice(caller, &process);
                 self.host.migrate(caller, &file.backing, number, nice)?;
                 self.verify(file, list, &process, number);
             }
@@ -100,7 +100,7 @@ impl<H: Host> CgroupFs<H> {
         };
         if self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind != HierarchyKind::Unified) {
             let uid = opener.owner.uid;
-            let own = uid == 0 || self.host.users(process)?.contains(&uid);
+            let own = uid == 0 || self.host.facts(process)?.users.contains(&uid);
             return if own { Ok(()) } else { Err(Rule::AnothersProcess.into()) };
         }
         let directory = file.node.parent().and_then(|directory| self.view.backing_path(directory));
@@ -109,8 +109,12 @@ impl<H: Host> CgroupFs<H> {
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
     }
 
-    fn may_nice(&self, caller: &Caller) -> bool {
-        self.host.credentials(caller).is_ok_and(|writer| writer.capabilities & (1 << CAP_SYS_NICE) != 0)
+    /// Whether the writer may change the process' scheduling, which a v1 cpuset asks of it (`cap_safe_nice`).
+    fn may_nice(&self, writer: &Caller, process: &H::Process) -> bool {
+        let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
+            return false;
+        };
+        writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.

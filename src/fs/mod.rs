@@ -4,6 +4,7 @@
 //! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
 
 mod attributes;
+pub mod cache;
 mod change;
 mod directory;
 pub mod explain;
@@ -13,6 +14,7 @@ pub mod host;
 mod log;
 mod migrate;
 pub mod number;
+pub mod poll;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +74,8 @@ pub struct Entry {
     pub id: NodeId,
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
+    /// For how long the kernel may keep them.
+    pub keep: cache::Keep,
 }
 
 /// One container's filesystem.
@@ -83,6 +87,9 @@ pub struct CgroupFs<H: Host> {
     handles: Handles<H::File>,
     log: RejectionLog,
     born: SystemTime,
+    /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
+    /// make another container's of the same name, that isn't shown.
+    boundaries: Vec<Option<u64>>,
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -92,14 +99,19 @@ impl<H: Host> CgroupFs<H> {
     /// When the host can't find the top of a hierarchy.
     pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
         let root = Self::make_root(&view, &host)?;
-        Ok(Self {
+        let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
+        let boundaries = boundaries.collect::<Answer<_>>()?;
+        let fs = Self {
+            boundaries,
             view,
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
             log: RejectionLog::default(),
             born: SystemTime::now(),
-        })
+        };
+        fs.watch(fs.nodes.root());
+        Ok(fs)
     }
 
     /// The view that it serves.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
@@ -14,8 +14,9 @@ use fuser::{
 };
 use nix::errno::Errno;
 
-use super::convert::{self, TTL, node};
+use super::convert::{self, node};
 use super::offload::Offload;
+use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
@@ -61,8 +62,11 @@ impl<H: Host> Adapter<H> {
             // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
             // for them by GETATTR, which has st_ino alone.
             Ok(entry) => {
-                let attributes = convert::attributes(&entry.attributes, entry.id.as_u64());
-                reply.entry_with_ttls(&TTL, &TTL, &attributes, Generation(0));
+                let number = entry.id.as_u64();
+                let same = number == entry.attributes.inode;
+                let keep = if same { entry.keep.attributes } else { Duration::ZERO };
+                let attributes = convert::attributes(&entry.attributes, number);
+                reply.entry_with_ttls(&keep, &entry.keep.entry, &attributes, Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -124,6 +128,16 @@ fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
     }
 }
 
+/// Those who wait for an open file, as FUSE knows them.
+struct Waiter(fuser::PollNotifier);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        // ENOENT: nobody waits any more.
+        let _ = self.0.notify();
+    }
+}
+
 thread_local! {
     /// What a worker reads into.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -132,7 +146,13 @@ thread_local! {
 impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each by itself: asked for together, one that the kernel lacks would lose all.
-        for capability in [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_PARALLEL_DIROPS] {
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            // A stored listing is checked against the directory's modification time.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+        ];
+        for capability in wanted {
             if config.add_capabilities(capability).is_err() {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
@@ -153,7 +173,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let handle = handle.map(|handle| HandleId(handle.0));
         match self.ask(request, on("getattr", inode), |fs, _| fs.attributes(node(inode), handle)) {
-            Ok(found) => reply.attr(&TTL, &convert::attributes(&found, found.inode)),
+            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -186,7 +206,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         };
         let changed = self.ask(request, on(operation, inode), |fs, _| fs.change(node(inode), &changes, size.is_some()));
         match changed {
-            Ok(found) => reply.attr(&TTL, &convert::attributes(&found, found.inode)),
+            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -199,9 +219,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         }
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        let made =
-            self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        // mknod(2) of a regular file is a creat(2) (do_mknodat).
+        let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
+        let made = self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), operation)));
         self.reply_entry(reply, made);
     }
 
@@ -367,22 +389,23 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.ask(request, on("opendir", inode), |fs, _| fs.open_directory(node(inode))) {
-            Ok(HandleId(handle)) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(HandleId(handle)) => {
+                let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                let flags = if self.fs.keeps_listing(node(inode)) { cached } else { FopenFlags::empty() };
+                reply.opened(FileHandle(handle), flags);
+            }
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match self.ask(request, on("readdir", inode), |fs, _| fs.list(node(inode), HandleId(handle.0), offset)) {
-            Ok(entries) => {
-                for entry in entries {
-                    let kind = convert::file_type(entry.kind);
-                    if reply.add(INodeNo(entry.inode), entry.cookie, kind, &entry.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.ask(request, on("readdir", inode), |fs, _| {
+            fs.list(node(inode), HandleId(handle.0), offset, |entry| {
+                !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
@@ -448,16 +471,24 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn poll(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: fuser::PollNotifier,
-        _: fuser::PollEvents,
-        _: fuser::PollFlags,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        notifier: fuser::PollNotifier,
+        events: fuser::PollEvents,
+        flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
-        // Always readable and writable, as the kernel then answers by itself.
-        reply.error(fuser::Errno::ENOSYS);
+        let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
+        let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
+        match self.ask(request, on("poll", inode), |fs, _| fs.poll(HandleId(handle.0), waker)) {
+            Ok(ready) => {
+                let ready = fuser::PollEvents::from_bits_truncate(u32::from(ready));
+                reply.poll(ready & (events | unasked));
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {

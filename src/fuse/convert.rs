@@ -1,15 +1,10 @@
 //! FUSE's types from and to the filesystem's.
 
-use std::time::Duration;
-
 use fuser::{FileAttr, FileType, INodeNo, OpenFlags, Request, TimeOrNow};
 use nix::errno::Errno;
 
 use crate::fs::{Attributes, Caller, OpenMode, Time};
 use crate::view::NodeId;
-
-/// How long the kernel may keep what it was told, without asking again.
-pub(super) const TTL: Duration = Duration::ZERO;
 
 pub(super) fn caller(request: &Request) -> Caller {
     // A number that doesn't fit can't be a thread's.

@@ -59,7 +59,10 @@ mod tests {
         let held = Arc::new(parking_lot::Mutex::new(held));
         for _ in 0..LIMIT {
             let held = Arc::clone(&held);
-            assert!(offload.run(move || drop(held.lock().recv())).is_ok());
+            let waits = move || {
+                let _ = held.lock().recv();
+            };
+            assert!(offload.run(waits).is_ok());
         }
         assert!(offload.run(|| ()).is_err());
         drop(release);

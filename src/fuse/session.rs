@@ -1,17 +1,21 @@
 //! Mounting, and the session that serves a mount.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 use nix::mount::{MsFlags, mount};
 
 use super::adapter::Adapter;
+use crate::fs::cache::Invalidate;
 use crate::fs::{CgroupFs, Host};
+use crate::view::NodeId;
 
 /// The filesystem type, as mountinfo shows it.
 pub const FSTYPE: &str = "fuse.vcgroupfs";
@@ -92,7 +96,41 @@ pub fn serve<H: Host>(connection: Connection, fs: Arc<CgroupFs<H>>, live: impl F
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKERS);
-    let session = Session::from_fd(Adapter::new(fs), connection.device, SessionACL::All, config)?;
+    let session = Session::from_fd(Adapter::new(Arc::clone(&fs)), connection.device, SessionACL::All, config)?;
+    let notifier = Kernel(session.notifier());
+    let watched = Arc::clone(&fs);
+    let invalidator =
+        thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
+            while let Some(changes) = watched.wait_for_changes() {
+                for change in &changes {
+                    watched.invalidate(change, &notifier);
+                }
+            }
+        })?;
+    let polled = Arc::clone(&fs);
+    let waker = thread::Builder::new()
+        .name("waker".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || while polled.wake_the_ready() {})?;
     live();
-    session.run()
+    let served = session.run();
+    fs.stop_waiting();
+    let _ = invalidator.join();
+    let _ = waker.join();
+    served
+}
+
+/// The kernel's end of a connection.
+struct Kernel(Notifier);
+
+impl Invalidate for Kernel {
+    fn node(&self, node: NodeId, listing: bool) {
+        let pages = if listing { 0 } else { -1 };
+        // ENOENT: it doesn't know the node.
+        let _ = self.0.inval_inode(INodeNo(node.as_u64()), pages, 0);
+    }
+
+    fn entry(&self, directory: NodeId, name: &OsStr) {
+        let _ = self.0.inval_entry(INodeNo(directory.as_u64()), name);
+    }
 }

@@ -16,9 +16,16 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
 use super::process::Processes;
+use super::ready::{self, ReadyFiles};
+use super::watch::Watches;
+use crate::cgroup::HierarchyKind;
+use crate::fs::HandleId;
+use crate::fs::cache::Change;
 use crate::fs::host::{
-    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, Statistics, Time,
+    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
+    Time,
 };
+use crate::fs::poll::Ready;
 use crate::helper::AgentPool;
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::{handle, xattr};
@@ -40,7 +47,10 @@ pub struct BackingFile {
 pub struct RealHost {
     view: Arc<View>,
     cgroups: HostCgroups,
-    pub(super) processes: Processes,
+    processes: Processes,
+    /// `None` where there's no inotify instance left: then nothing is cached.
+    watches: Option<Watches>,
+    ready: ReadyFiles,
 }
 
 impl RealHost {
@@ -51,7 +61,17 @@ impl RealHost {
     /// When the server's own namespaces can't be read.
     pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
         let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
-        Ok(Self { view, cgroups, processes: Processes::new(kinds, agents)? })
+        let watches = Watches::new();
+        if let Err(error) = &watches {
+            tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
+        }
+        Ok(Self {
+            view,
+            cgroups,
+            processes: Processes::new(kinds, agents)?,
+            watches: watches.ok(),
+            ready: ReadyFiles::new()?,
+        })
     }
 
     fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
@@ -298,7 +318,8 @@ impl Host for RealHost {
     }
 
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
-        let path = c_path_of(&self.object(node)?)?;
+        let object = self.object(node)?;
+        let path = c_path_of(&object)?;
         // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
         let capabilities = if reader.id_maps.is_none() { reader.capabilities } else { 0 };
         let Owner { uid, gid } = reader.owner;
@@ -318,6 +339,44 @@ impl Host for RealHost {
         let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let statistics = nix::sys::statfs::fstatfs(hierarchy.root())?;
         Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })
+    }
+
+    fn watch(&self, directory: &Node) -> bool {
+        let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) else {
+            return false;
+        };
+        let is_unified = self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind == HierarchyKind::Unified);
+        let watch = |object| watches.add(hierarchy, directory.inode(), &object, is_unified);
+        self.object(directory).is_ok_and(watch)
+    }
+
+    fn unwatch(&self, directory: &Node) {
+        if let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) {
+            watches.remove(hierarchy, directory.inode());
+        }
+    }
+
+    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+        self.watches.as_ref()?.wait()
+    }
+
+    fn poll(&self, file: &BackingFile) -> Answer<u16> {
+        ready::state(&file.fd)
+    }
+
+    fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> Answer<()> {
+        self.ready.arm(&file.fd, handle)
+    }
+
+    fn wait_for_ready(&self) -> Option<Vec<Ready>> {
+        self.ready.wait()
+    }
+
+    fn stop_waiting(&self) {
+        self.ready.stop();
+        if let Some(watches) = &self.watches {
+            watches.stop();
+        }
     }
 
     fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
@@ -352,8 +411,8 @@ impl Host for RealHost {
         self.processes.places(process, hierarchy, whole_process)
     }
 
-    fn users(&self, process: &OwnedFd) -> Answer<[u32; 2]> {
-        super::process::users(process)
+    fn facts(&self, process: &OwnedFd) -> Answer<ProcessFacts> {
+        super::process::facts(process)
     }
 
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {

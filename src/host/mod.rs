@@ -5,7 +5,9 @@ pub mod discover;
 pub mod plan;
 mod process;
 mod procfs;
+mod ready;
 pub mod refuge;
+mod watch;
 
 pub use backing::{BackingFile, RealHost};
 pub use discover::{HostCgroups, HostHierarchy, discover};

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use super::procfs;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
-use crate::fs::host::{Answer, Caller, Credentials, Owner};
+use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts};
 use crate::helper::{AgentPool, PidNamespace};
 
 /// The host's processes.
@@ -39,6 +39,7 @@ impl Processes {
             owner: Owner { uid: caller.uid, gid: caller.gid },
             groups: status.groups,
             capabilities: status.effective,
+            permitted: status.permitted,
             id_maps,
         })
     }
@@ -139,11 +140,11 @@ fn no_process(errno: Errno) -> Errno {
     if errno == Errno::ENOENT { Errno::ESRCH } else { errno }
 }
 
-/// The real and the saved user of a process.
-pub(super) fn users(process: &OwnedFd) -> Answer<[u32; 2]> {
-    let text = read(process, "status")?;
-    let [real, _, saved, _] = procfs::parse_status(&String::from_utf8_lossy(&text)).users;
-    Ok([real, saved])
+/// Whose a process is.
+pub(super) fn facts(process: &OwnedFd) -> Answer<ProcessFacts> {
+    let status = procfs::parse_status(&String::from_utf8_lossy(&read(process, "status")?));
+    let [real, _, saved, _] = status.users;
+    Ok(ProcessFacts { users: [real, saved], permitted: status.permitted })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(super) struct Status {
     pub(super) users: [u32; 4],
     pub(super) groups: Vec<u32>,
     pub(super) effective: u64,
+    pub(super) permitted: u64,
 }
 
 /// Reads the text of `/proc/TID/status`.
@@ -28,6 +29,7 @@ pub(super) fn parse_status(text: &str) -> Status {
             }
             "Groups" => status.groups = value.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect(),
             "CapEff" => status.effective = u64::from_str_radix(value.trim(), 16).unwrap_or(0),
+            "CapPrm" => status.permitted = u64::from_str_radix(value.trim(), 16).unwrap_or(u64::MAX),
             _ => {}
         }
     }
@@ -75,9 +77,14 @@ mod tests {
 
     #[test]
     fn statuses() {
-        let text = "Name:\tx\nTgid:\t17\nPid:\t18\nUid:\t1\t2\t3\t4\nGroups:\t4 24 1000 \nCapEff:\t000001ffffffffff\nNSpid:\t17\t3\n";
-        let expected =
-            Status { process_id: 17, users: [1, 2, 3, 4], groups: vec![4, 24, 1000], effective: 0x1ff_ffff_ffff };
+        let text = "Name:\tx\nTgid:\t17\nPid:\t18\nUid:\t1\t2\t3\t4\nGroups:\t4 24 1000 \nCapPrm:\t8\nCapEff:\t000001ffffffffff\nNSpid:\t17\t3\n";
+        let expected = Status {
+            process_id: 17,
+            users: [1, 2, 3, 4],
+            groups: vec![4, 24, 1000],
+            effective: 0x1ff_ffff_ffff,
+            permitted: 8,
+        };
         assert_eq!(parse_status(text), expected);
         assert_eq!(parse_status("nonsense\nTgid: x\nCapEff: y\n"), Status::default());
     }

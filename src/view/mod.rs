@@ -4,12 +4,14 @@
 //! [`Node`]s that the kernel holds. A node is only ever reached by a chain of lookups from the root, each of which was allowed by
 //! [`View::child`]: that's what containment rests on, no path is compared on the way.
 
+mod attributes;
 mod id;
 mod node;
 mod place;
 mod resolve;
 mod table;
 
+pub use attributes::Attributes;
 pub use id::{NodeId, ROOT_ID};
 pub use node::{Node, Object};
 pub use place::{Child, Door, Position, Spot};

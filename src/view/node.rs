@@ -2,10 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{NodeId, Position};
+use super::{Attributes, NodeId, Position};
 use crate::cgroup::FileClass;
 
 /// What a node is.
@@ -29,19 +30,45 @@ pub struct Node {
     object: Object,
     inode: u64,
     parent: Option<Arc<Node>>,
+    /// Whether changes of this directory are seen.
+    watched: AtomicBool,
+    /// How many changes of this directory were seen.
+    changes: AtomicU64,
     /// Leaf lock: nothing else is locked while it's held.
     name: Mutex<OsString>,
+    /// What it was like when it was last looked at. Leaf lock, too.
+    last_seen: Mutex<Option<Attributes>>,
 }
 
 impl Node {
     /// The root of a view.
     pub fn root(id: NodeId, position: Position, object: Object, inode: u64) -> Self {
-        Self { id, position, object, inode, parent: None, name: Mutex::default() }
+        Self {
+            id,
+            position,
+            object,
+            inode,
+            parent: None,
+            watched: AtomicBool::default(),
+            changes: AtomicU64::default(),
+            name: Mutex::default(),
+            last_seen: Mutex::default(),
+        }
     }
 
     /// What stands in `parent` under `name`.
     pub fn child(parent: &Arc<Self>, name: &OsStr, id: NodeId, position: Position, object: Object, inode: u64) -> Self {
-        Self { id, position, object, inode, parent: Some(Arc::clone(parent)), name: Mutex::new(name.to_os_string()) }
+        Self {
+            id,
+            position,
+            object,
+            inode,
+            parent: Some(Arc::clone(parent)),
+            watched: AtomicBool::default(),
+            changes: AtomicU64::default(),
+            name: Mutex::new(name.to_os_string()),
+            last_seen: Mutex::default(),
+        }
     }
 
     /// Its number.
@@ -77,6 +104,36 @@ impl Node {
     /// Takes note that it was renamed.
     pub fn rename(&self, name: &OsStr) {
         *self.name.lock() = name.to_os_string();
+    }
+
+    /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.
+    pub fn last_seen(&self) -> Option<Attributes> {
+        *self.last_seen.lock()
+    }
+
+    /// Takes note of what it's like.
+    pub fn seen(&self, attributes: Attributes) {
+        *self.last_seen.lock() = Some(attributes);
+    }
+
+    /// Whether changes of this directory are seen.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire)
+    }
+
+    /// Takes note whether they are.
+    pub fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Release);
+    }
+
+    /// How many changes of this directory were seen.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a change.
+    pub fn move_on(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether it's a directory.

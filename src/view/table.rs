@@ -41,10 +41,11 @@ impl NodeTable {
         self.nodes.read().get(&id).map(|known| Arc::clone(&known.node))
     }
 
-    /// Counts a lookup that the kernel is about to be told of, and returns the node to tell of: the known one if there is one.
+    /// Counts a lookup that the kernel is about to be told of, and returns the node to tell of, the known one if there is one, and whether
+    /// it's new.
     ///
     /// A known node whose name or directory isn't the found one's is replaced: the host has renamed the cgroup.
-    pub fn remember(&self, found: Node) -> Arc<Node> {
+    pub fn remember(&self, found: Node) -> (Arc<Node>, bool) {
         let mut nodes = self.nodes.write();
         match nodes.entry(found.id()) {
             Entry::Occupied(mut entry) => {
@@ -53,12 +54,12 @@ impl NodeTable {
                 if known.node.name() != found.name() {
                     known.node.rename(&found.name());
                 }
-                Arc::clone(&known.node)
+                (Arc::clone(&known.node), false)
             }
             Entry::Vacant(entry) => {
                 let node = Arc::new(found);
                 entry.insert(Known { node: Arc::clone(&node), lookups: 1 });
-                node
+                (node, true)
             }
         }
     }
@@ -80,6 +81,17 @@ impl NodeTable {
             nodes.shrink_to(0);
         }
         Some(node)
+    }
+
+    /// All nodes but the root.
+    pub fn all(&self) -> Vec<Arc<Node>> {
+        self.nodes.read().values().map(|known| Arc::clone(&known.node)).collect()
+    }
+
+    /// The nodes that were found in this directory.
+    pub fn children(&self, directory: &Arc<Node>) -> Vec<Arc<Node>> {
+        let is_child = |node: &&Arc<Node>| node.parent().is_some_and(|parent| Arc::ptr_eq(parent, directory));
+        self.nodes.read().values().map(|known| &known.node).filter(is_child).map(Arc::clone).collect()
     }
 
     /// How many nodes it holds besides the root.
@@ -113,7 +125,7 @@ mod tests {
     #[test]
     fn forgets_with_the_last_lookup() {
         let table = table();
-        let id = table.remember(child(&table, "a", 7)).id();
+        let id = table.remember(child(&table, "a", 7)).0.id();
         table.remember(child(&table, "a", 7));
         assert!(table.forget(id, 1).is_none());
         assert!(table.get(id).is_some());
@@ -126,7 +138,7 @@ mod tests {
     #[test]
     fn paths_follow_renames() {
         let table = table();
-        let a = table.remember(child(&table, "a", 7));
+        let (a, _) = table.remember(child(&table, "a", 7));
         let below = Node::child(
             &a,
             OsStr::new("b"),
@@ -135,7 +147,7 @@ mod tests {
             Object::Directory,
             8,
         );
-        let b = table.remember(below);
+        let (b, _) = table.remember(below);
         assert_eq!(b.view_path(), "/a/b");
         table.remember(child(&table, "renamed", 7));
         assert_eq!(b.view_path(), "/renamed/b");
@@ -146,7 +158,7 @@ mod tests {
     fn shrinks() {
         let table = table();
         let ids: Vec<_> =
-            (2..5000).map(|inode| table.remember(child(&table, &inode.to_string(), inode)).id()).collect();
+            (2..5000).map(|inode| table.remember(child(&table, &inode.to_string(), inode)).0.id()).collect();
         for id in ids {
             table.forget(id, 1);
         }

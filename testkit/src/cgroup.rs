@@ -32,11 +32,7 @@ impl TestCgroup {
     ///
     /// When a hierarchy isn't there or refuses.
     pub fn new(selectors: &[&str]) -> Self {
-        let name = format!(
-            "vcgroupfs-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("vcgroupfs-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self::named(&name, selectors)
     }
 
@@ -46,14 +42,8 @@ impl TestCgroup {
     ///
     /// As [`TestCgroup::new`].
     pub fn named(name: &str, selectors: &[&str]) -> Self {
-        assert!(
-            name.starts_with("vcgroupfs-") && !name.contains('/'),
-            "{name} isn't a test cgroup"
-        );
-        let mut made = Self {
-            name: name.into(),
-            hierarchies: Vec::new(),
-        };
+        assert!(name.starts_with("vcgroupfs-") && !name.contains('/'), "{name} isn't a test cgroup");
+        let mut made = Self { name: name.into(), hierarchies: Vec::new() };
         for selector in selectors {
             let found = hierarchy(selector).unwrap_or_else(|| panic!("no hierarchy {selector}"));
             fs::create_dir(found.mountpoint.join(name))
@@ -86,14 +76,8 @@ impl TestCgroup {
     /// When it isn't in that hierarchy.
     pub fn dir(&self, selector: &str) -> PathBuf {
         let wanted = hierarchy(selector);
-        let found = self
-            .hierarchies
-            .iter()
-            .find(|mine| Some(&mine.kind) == wanted.as_ref().map(|one| &one.kind));
-        found
-            .unwrap_or_else(|| panic!("{} isn't in {selector}", self.name))
-            .mountpoint
-            .join(&self.name)
+        let found = self.hierarchies.iter().find(|mine| Some(&mine.kind) == wanted.as_ref().map(|one| &one.kind));
+        found.unwrap_or_else(|| panic!("{} isn't in {selector}", self.name)).mountpoint.join(&self.name)
     }
 
     /// Makes a cgroup below it in one hierarchy, able to hold processes (a cpuset gets its parent's CPUs and nodes).
@@ -102,10 +86,7 @@ impl TestCgroup {
     ///
     /// When the hierarchy refuses.
     pub fn child(&self, selector: &str, below: &str) -> PathBuf {
-        assert!(
-            !below.starts_with('/') && !below.contains(".."),
-            "{below} isn't below a test cgroup"
-        );
+        assert!(!below.starts_with('/') && !below.contains(".."), "{below} isn't below a test cgroup");
         let dir = self.dir(selector).join(below);
         fs::create_dir(&dir).unwrap_or_else(|error| panic!("mkdir {}: {error}", dir.display()));
         self.prepare(selector, below);
@@ -114,22 +95,14 @@ impl TestCgroup {
 
     /// Makes a cgroup of this name below it in all its hierarchies, and returns the directories.
     pub fn children(&self, below: &str) -> Vec<PathBuf> {
-        self.hierarchies
-            .iter()
-            .map(|hierarchy| self.child(&hierarchy.selector(), below))
-            .collect()
+        self.hierarchies.iter().map(|hierarchy| self.child(&hierarchy.selector(), below)).collect()
     }
 
     fn prepare(&self, selector: &str, below: &str) {
         let dir = self.dir(selector).join(below);
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            let parent = dir
-                .parent()
-                .map(|parent| parent.join(file))
-                .and_then(|path| fs::read_to_string(path).ok());
-            if let Some(value) =
-                parent.filter(|value| !value.trim().is_empty() && !self.is_unified(selector))
-            {
+            let parent = dir.parent().map(|parent| parent.join(file)).and_then(|path| fs::read_to_string(path).ok());
+            if let Some(value) = parent.filter(|value| !value.trim().is_empty() && !self.is_unified(selector)) {
                 fs::write(dir.join(file), value.trim())
                     .unwrap_or_else(|error| panic!("{file} of {}: {error}", dir.display()));
             }
@@ -161,10 +134,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     let end = Instant::now() + REMOVAL;
     loop {
         match remove_once(dir) {
-            Err(error)
-                if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32)
-                    && Instant::now() < end =>
-            {
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) && Instant::now() < end => {
                 thread::sleep(Duration::from_millis(5));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -191,11 +161,7 @@ fn remove_once(dir: &Path) -> io::Result<()> {
         let Ok(text) = fs::read_to_string(dir.join(list)) else {
             continue;
         };
-        for pid in text
-            .lines()
-            .filter_map(|line| line.parse::<i32>().ok())
-            .filter(|pid| *pid > 0)
-        {
+        for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0) {
             if pid.cast_unsigned() != std::process::id() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }

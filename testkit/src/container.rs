@@ -64,63 +64,29 @@ impl Container {
     ///
     /// When it doesn't come to life.
     pub fn start(options: ContainerOptions) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("vcgroupfs-container-")
-            .tempdir()
-            .expect("a temporary directory");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
-            .expect("chmod of a temporary directory");
+        let folder = tempfile::Builder::new().prefix("vcgroupfs-container-").tempdir().expect("a temporary directory");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod of a temporary directory");
         // A copy that everybody can execute, wherever the build's directory is.
         let probe = folder.path().join("vcgroupfs-probe");
         // By another process: a file that this one has open for writing, while another thread forks, can't be executed.
-        let copied = run_to_end(
-            Command::new("cp").arg(&Programs::find().probe).arg(&probe),
-            TIMEOUT,
-        );
-        assert!(
-            copied.status.success(),
-            "a copy of the probe: {}",
-            String::from_utf8_lossy(&copied.stderr)
-        );
+        let copied = run_to_end(Command::new("cp").arg(&Programs::find().probe).arg(&probe), TIMEOUT);
+        assert!(copied.status.success(), "a copy of the probe: {}", String::from_utf8_lossy(&copied.stderr));
         fs::set_permissions(&probe, Permissions::from_mode(0o755)).expect("chmod of the probe");
 
         let mut command = joining(&probe, &options.cgroups);
-        command.args([
-            "unshare",
-            "--pid",
-            "--mount",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ]);
+        command.args(["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]);
         if options.user_namespace {
             command.arg("--user");
         }
-        command
-            .arg(&probe)
-            .arg("--init")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        let mut launcher = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        command.arg(&probe).arg("--init").stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut launcher = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         let input = launcher.stdin.take();
         let init = wait_for_init(&mut launcher);
-        let container = Self {
-            launcher,
-            init,
-            options,
-            probe,
-            _input: input,
-            _folder: folder,
-        };
+        let container = Self { launcher, init, options, probe, _input: input, _folder: folder };
         if container.options.user_namespace {
             for map in ["uid_map", "gid_map"] {
-                fs::write(
-                    format!("/proc/{init}/{map}"),
-                    format!("0 {MAPPED_ROOT} 65536"),
-                )
-                .expect("the map of user ids");
+                fs::write(format!("/proc/{init}/{map}"), format!("0 {MAPPED_ROOT} 65536"))
+                    .expect("the map of user ids");
             }
         }
         container
@@ -157,24 +123,14 @@ impl Container {
     }
 
     fn enter(&self, command: &mut Command, caller: Caller) {
-        command.args([
-            "nsenter",
-            "--target",
-            &self.init.to_string(),
-            "--pid",
-            "--mount",
-        ]);
+        command.args(["nsenter", "--target", &self.init.to_string(), "--pid", "--mount"]);
         if self.options.user_namespace {
             command.args(["--user", "--setuid", "0", "--setgid", "0"]);
         }
         command.arg("--");
         let unprivileged = |command: &mut Command, id: u32| {
             command.arg("setpriv");
-            command.args([
-                format!("--reuid={id}"),
-                format!("--regid={id}"),
-                "--clear-groups".into(),
-            ]);
+            command.args([format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()]);
         };
         match caller {
             Caller::Root => {}
@@ -217,22 +173,13 @@ fn wait_for_init(launcher: &mut Child) -> u32 {
 
 /// The child of a process that has become a sleeping process 1.
 fn child_of(parent: u32) -> Option<u32> {
-    fs::read_dir("/proc")
-        .ok()?
-        .filter_map(Result::ok)
-        .find_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            let field = |name: &str| {
-                status
-                    .lines()
-                    .find_map(|line| line.strip_prefix(name))
-                    .map(str::trim)
-            };
-            let is_child = field("PPid:")? == parent.to_string();
-            let is_init = fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| line.ends_with(b"\0--init\0"))
-                && field("Name:")? == "vcgroupfs-probe";
-            (is_child && is_init).then_some(pid)
-        })
+    fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let is_child = field("PPid:")? == parent.to_string();
+        let is_init = fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.ends_with(b"\0--init\0"))
+            && field("Name:")? == "vcgroupfs-probe";
+        (is_child && is_init).then_some(pid)
+    })
 }

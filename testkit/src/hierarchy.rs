@@ -54,11 +54,7 @@ impl Hierarchy {
 }
 
 fn unescape(field: &str) -> String {
-    field
-        .replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 fn parse(mountinfo: &str) -> Vec<Hierarchy> {
@@ -69,8 +65,7 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
         };
         let mount: Vec<&str> = mount.split(' ').collect();
         let filesystem: Vec<&str> = filesystem.split(' ').collect();
-        let (&[_, _, _, root, mountpoint, ..], &[fstype, _, options]) =
-            (mount.as_slice(), filesystem.as_slice())
+        let (&[_, _, _, root, mountpoint, ..], &[fstype, _, options]) = (mount.as_slice(), filesystem.as_slice())
         else {
             continue;
         };
@@ -86,12 +81,7 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
                     Some(name) => Kind::Named(name.into()),
                     None => Kind::Controllers(
                         words()
-                            .filter(|word| {
-                                !matches!(
-                                    *word,
-                                    "rw" | "ro" | "xattr" | "noprefix" | "clone_children"
-                                )
-                            })
+                            .filter(|word| !matches!(*word, "rw" | "ro" | "xattr" | "noprefix" | "clone_children"))
                             .filter(|word| !word.contains('='))
                             .map(String::from)
                             .collect(),
@@ -101,16 +91,10 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
             _ => continue,
         };
         if !found.iter().any(|known| known.kind == kind) {
-            found.push(Hierarchy {
-                kind,
-                mountpoint: unescape(mountpoint).into(),
-                split: false,
-            });
+            found.push(Hierarchy { kind, mountpoint: unescape(mountpoint).into(), split: false });
         }
     }
-    let split = found
-        .iter()
-        .any(|hierarchy| hierarchy.kind != Kind::Unified);
+    let split = found.iter().any(|hierarchy| hierarchy.kind != Kind::Unified);
     for hierarchy in &mut found {
         hierarchy.split = split;
     }
@@ -119,17 +103,13 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
 
 /// All hierarchies of this machine.
 pub fn hierarchies() -> Vec<Hierarchy> {
-    std::fs::read_to_string("/proc/self/mountinfo")
-        .map(|text| parse(&text))
-        .unwrap_or_default()
+    std::fs::read_to_string("/proc/self/mountinfo").map(|text| parse(&text)).unwrap_or_default()
 }
 
 /// The hierarchy with this selector, or with this single controller.
 pub fn hierarchy(selector: &str) -> Option<Hierarchy> {
     hierarchies().into_iter().find(|found| match &found.kind {
-        Kind::Controllers(list) => {
-            found.selector() == selector || list.iter().any(|name| name == selector)
-        }
+        Kind::Controllers(list) => found.selector() == selector || list.iter().any(|name| name == selector),
         _ => found.selector() == selector,
     })
 }
@@ -149,10 +129,7 @@ mod tests {
         );
         let selectors: Vec<_> = found.iter().map(Hierarchy::selector).collect();
         assert_eq!(selectors, ["cpu,cpuacct", "name=systemd", "unified"]);
-        assert_eq!(
-            found[0].in_view(Path::new("/v")),
-            Path::new("/v/cpu,cpuacct")
-        );
+        assert_eq!(found[0].in_view(Path::new("/v")), Path::new("/v/cpu,cpuacct"));
         assert_eq!(found[2].mountpoint, Path::new("/sys/fs/cgroup/uni fied"));
     }
 

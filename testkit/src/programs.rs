@@ -43,16 +43,9 @@ pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
             }
         }
     };
-    let bytes = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
-        reader
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default()
-    };
-    Output {
-        status,
-        stdout: bytes(stdout),
-        stderr: bytes(stderr),
-    }
+    let bytes =
+        |reader: Option<thread::JoinHandle<Vec<u8>>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    Output { status, stdout: bytes(stdout), stderr: bytes(stderr) }
 }
 
 /// The test programs of this package.
@@ -75,24 +68,14 @@ impl Programs {
         FOUND.get_or_init(|| {
             let exe = std::env::current_exe().expect("the path of the test program");
             // target/[TRIPLE/]PROFILE/deps/TEST
-            let folder = exe
-                .ancestors()
-                .nth(2)
-                .expect("a test program in PROFILE/deps");
+            let folder = exe.ancestors().nth(2).expect("a test program in PROFILE/deps");
             build(folder);
             let program = |name: &str| {
                 let path = folder.join(name);
-                assert!(
-                    path.exists(),
-                    "{} is missing: cargo build -p vcgroupfs-testkit",
-                    path.display()
-                );
+                assert!(path.exists(), "{} is missing: cargo build -p vcgroupfs-testkit", path.display());
                 path
             };
-            Self {
-                probe: program("vcgroupfs-probe"),
-                legacy: program("vcgroupfs-legacy-syscalls"),
-            }
+            Self { probe: program("vcgroupfs-probe"), legacy: program("vcgroupfs-legacy-syscalls") }
         })
     }
 }
@@ -108,22 +91,9 @@ fn build(folder: &Path) {
     };
     let mut command = Command::new(cargo);
     command
-        .args([
-            "build",
-            "--quiet",
-            "--bins",
-            "-p",
-            "vcgroupfs-testkit",
-            "--profile",
-            profile,
-            "--manifest-path",
-        ])
+        .args(["build", "--quiet", "--bins", "-p", "vcgroupfs-testkit", "--profile", profile, "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .env("CARGO_TARGET_DIR", target);
     let output = run_to_end(&mut command, Duration::from_secs(600));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

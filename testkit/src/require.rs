@@ -36,11 +36,7 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Root => nix::unistd::geteuid().is_root(),
-            Self::Fuse => std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/fuse")
-                .is_ok(),
+            Self::Fuse => std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok(),
             Self::Hierarchy(selector) => hierarchy(selector).is_some(),
             Self::UserNamespaces => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
@@ -59,19 +55,13 @@ pub fn missing(needs: &[Need]) -> Option<String> {
     let demanded = std::env::var(VARIABLE).unwrap_or_default();
     let name = lack.name();
     assert!(
-        !demanded
-            .split(',')
-            .any(|word| word == "all" || word == name),
+        !demanded.split(',').any(|word| word == "all" || word == name),
         "{VARIABLE}={demanded}, but this machine has no {name}"
     );
     let message = format!("skipped: needs {name}");
     let thread = std::thread::current();
     // Not `eprintln!`, which the test harness hides when the test passes.
-    let _ = writeln!(
-        io::stderr(),
-        "{}: {message}",
-        thread.name().unwrap_or("test")
-    );
+    let _ = writeln!(io::stderr(), "{}: {message}", thread.name().unwrap_or("test"));
     Some(message)
 }
 

@@ -38,11 +38,7 @@ impl Session {
                 }
             }
         });
-        Self {
-            child,
-            input,
-            answers,
-        }
+        Self { child, input, answers }
     }
 
     /// The process that was started, in this pid namespace. It isn't always the probe itself.
@@ -57,10 +53,7 @@ impl Session {
     /// When no answer comes in time, or the script is wrong.
     pub fn run(&mut self, op: &Op) -> Outcome {
         let line = serde_json::to_string(op).expect("an operation has a JSON form");
-        let input = self
-            .input
-            .as_mut()
-            .expect("a session has an input until it's dropped");
+        let input = self.input.as_mut().expect("a session has an input until it's dropped");
         if let Err(error) = writeln!(input, "{line}") {
             panic!("the probe is gone ({error}) before {op:?}");
         }
@@ -71,8 +64,7 @@ impl Session {
                 panic!("no answer to {op:?}: {error}");
             }
         };
-        let outcome =
-            serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"));
+        let outcome = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"));
         assert!(!matches!(outcome, Outcome::Bad(_)), "{op:?}: {outcome:?}");
         outcome
     }
@@ -91,10 +83,7 @@ impl Session {
 
     /// Defines a variable.
     pub fn set(&mut self, name: &str, value: impl ToString) {
-        self.expect(&Op::Set {
-            name: name.into(),
-            value: value.to_string(),
-        });
+        self.expect(&Op::Set { name: name.into(), value: value.to_string() });
     }
 }
 

@@ -28,10 +28,7 @@ impl ViewOptions {
     #[must_use]
     pub fn cgroup(mut self, cgroup: &TestCgroup) -> Self {
         for hierarchy in cgroup.hierarchies() {
-            self = self.option(
-                "--cgroup",
-                &format!("{}={}", hierarchy.selector(), cgroup.path()),
-            );
+            self = self.option("--cgroup", &format!("{}={}", hierarchy.selector(), cgroup.path()));
         }
         self
     }
@@ -51,11 +48,7 @@ impl ViewOptions {
     /// `--delegate-controllers`, if there are any.
     #[must_use]
     pub fn delegate_controllers(self, controllers: &[&str]) -> Self {
-        if controllers.is_empty() {
-            self
-        } else {
-            self.option("--delegate-controllers", &controllers.join(","))
-        }
+        if controllers.is_empty() { self } else { self.option("--delegate-controllers", &controllers.join(",")) }
     }
 
     /// Any option with its value.
@@ -90,12 +83,8 @@ impl View {
     pub fn mount(program: &Path, options: &ViewOptions) -> Self {
         let other = std::env::var_os("VCGROUPFS_PROGRAM").map(PathBuf::from);
         let program = other.as_deref().unwrap_or(program);
-        let folder = tempfile::Builder::new()
-            .prefix("vcgroupfs-view-")
-            .tempdir()
-            .expect("a temporary directory");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
-            .expect("chmod of a temporary directory");
+        let folder = tempfile::Builder::new().prefix("vcgroupfs-view-").tempdir().expect("a temporary directory");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod of a temporary directory");
         fs::create_dir(folder.path().join("view")).expect("a mount point");
         let log = File::create(folder.path().join("log")).expect("the server's log");
         let mut command = if options.legacy {
@@ -105,18 +94,9 @@ impl View {
         } else {
             Command::new(program)
         };
-        command
-            .arg("mount")
-            .args(&options.arguments)
-            .arg("-f")
-            .arg(folder.path().join("view"));
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log);
-        let server = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        command.arg("mount").args(&options.arguments).arg("-f").arg(folder.path().join("view"));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
+        let server = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         let mut view = Self { server, folder };
         view.wait_until_live();
         view
@@ -126,16 +106,8 @@ impl View {
         let end = Instant::now() + TIMEOUT;
         while !self.is_mounted() {
             let status = self.server.try_wait().expect("the server's state");
-            assert!(
-                status.is_none(),
-                "the server ended with {status:?}:\n{}",
-                self.log()
-            );
-            assert!(
-                Instant::now() < end,
-                "the view didn't come to life:\n{}",
-                self.log()
-            );
+            assert!(status.is_none(), "the server ended with {status:?}:\n{}", self.log());
+            assert!(Instant::now() < end, "the view didn't come to life:\n{}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -143,8 +115,7 @@ impl View {
     fn is_mounted(&self) -> bool {
         let mountpoint = self.dir().display().to_string();
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        text.lines()
-            .any(|line| line.split(' ').nth(4) == Some(&mountpoint))
+        text.lines().any(|line| line.split(' ').nth(4) == Some(&mountpoint))
     }
 
     /// Where it's mounted.

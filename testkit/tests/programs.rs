@@ -14,32 +14,15 @@ fn files_are_written_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut probe = session();
     probe.set("D", folder.path().display());
-    assert_eq!(
-        probe
-            .run(&Op::Creat {
-                path: "$D/a".into(),
-                mode: 0o600
-            })
-            .brief(),
-        "ok"
-    );
+    assert_eq!(probe.run(&Op::Creat { path: "$D/a".into(), mode: 0o600 }).brief(), "ok");
     assert_eq!(probe.run(&write_file("$D/a", "x$PID")).brief(), "ok");
     let text = format!("x{}", probe.pid());
     assert_eq!(probe.run(&read_file("$D/a")).text(), Some(text.as_str()));
-    assert_eq!(
-        probe.run(&readdir("$D")),
-        Outcome::Ok(serde_json::json!(["a file"]))
-    );
+    assert_eq!(probe.run(&readdir("$D")), Outcome::Ok(serde_json::json!(["a file"])));
     assert_eq!(probe.run(&rmdir("$D/a")).errno(), Some("ENOTDIR"));
     assert_eq!(probe.run(&stat("$D/b")).errno(), Some("ENOENT"));
     let failed = probe.run(&read_file("$D"));
-    assert_eq!(
-        failed,
-        Outcome::Err {
-            errno: "EISDIR".into(),
-            stage: "read".into()
-        }
-    );
+    assert_eq!(failed, Outcome::Err { errno: "EISDIR".into(), stage: "read".into() });
 }
 
 #[test]
@@ -48,15 +31,9 @@ fn threads_have_numbers_of_their_own() {
     let tid = probe.expect(&thread("T"));
     let folder = tempfile::tempdir().unwrap();
     probe.set("F", folder.path().join("f").display());
-    probe.expect(&Op::Creat {
-        path: "$F".into(),
-        mode: 0o600,
-    });
+    probe.expect(&Op::Creat { path: "$F".into(), mode: 0o600 });
     probe.expect(&on("T", write_file("$F", "$TID")));
-    assert_eq!(
-        probe.run(&read_file("$F")).text(),
-        Some(tid.to_string().as_str())
-    );
+    assert_eq!(probe.run(&read_file("$F")).text(), Some(tid.to_string().as_str()));
     assert_ne!(tid, serde_json::json!(probe.pid()));
 }
 
@@ -68,15 +45,10 @@ fn children_end_with_the_probe() {
     drop(probe);
     let end = std::time::Instant::now() + TIMEOUT;
     let state = |pid: &serde_json::Value| {
-        std::fs::read_to_string(format!("/proc/{pid}/stat"))
-            .ok()
-            .filter(|text| !text.contains(") Z "))
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|text| !text.contains(") Z "))
     };
     while state(&pid).is_some() {
-        assert!(
-            std::time::Instant::now() < end,
-            "process {pid} outlives its probe"
-        );
+        assert!(std::time::Instant::now() < end, "process {pid} outlives its probe");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
@@ -117,8 +89,5 @@ fn newer_system_calls_are_missing() {
     let answer = String::from_utf8(denied.stdout).unwrap();
     assert!(answer.contains("ENOSYS"), "{answer}");
     let allowed = run_to_end(Command::new(probe).arg(script("b")), TIMEOUT);
-    assert_eq!(
-        String::from_utf8(allowed.stdout).unwrap().trim(),
-        r#"{"ok":null}"#
-    );
+    assert_eq!(String::from_utf8(allowed.stdout).unwrap().trim(), r#"{"ok":null}"#);
 }

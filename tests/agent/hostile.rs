@@ -47,7 +47,7 @@ fn a_request_that_never_reached_its_agent_gets_another() {
         let (pool, ns, procs) = (&pool, &ns, &procs);
         let writer = scope.spawn(move || pool.write(ns, procs.as_fd(), text.as_bytes(), false));
         thread::sleep(Duration::from_millis(200));
-        assert_eq!(cgroup.members(), []);
+        assert_eq!(cgroup.members(), Vec::<i32>::new());
         container.run(&format!("kill -9 {inside}"));
         assert_eq!(writer.join().unwrap(), Ok(number.to_string().len()));
     });
@@ -109,7 +109,7 @@ fn stopped_agents_cost_the_deadline_and_are_gone() {
     let took = start.elapsed();
     assert!(took > Duration::from_millis(1900) && took < Duration::from_millis(2500), "{took:?}");
     eventually("the stopped agent is gone", || !exists(agent));
-    assert_eq!(list(&pool, &ns, &procs), [], "and hasn't written afterwards");
+    assert_eq!(list(&pool, &ns, &procs), Vec::<i32>::new(), "and hasn't written afterwards");
     assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
 }
 

@@ -125,7 +125,7 @@ fn cpuset_asks_for_sys_nice_in_the_writer() {
         let result = pool.write(&ns, back.as_fd(), text.as_bytes(), false);
         assert_eq!(result, Err(Errno::EPERM));
         assert_eq!(pool.write(&ns, back.as_fd(), text.as_bytes(), true), Ok(text.len()));
-        assert_eq!(cgroup.members(), []);
+        assert_eq!(cgroup.members(), Vec::<i32>::new());
     }
 }
 

@@ -14,13 +14,7 @@ pub(crate) enum Where {
 }
 
 /// All of them.
-pub(crate) const ALL: &[Where] = &[
-    Where::V2,
-    Where::Pids,
-    Where::Freezer,
-    Where::Cpuset,
-    Where::Systemd,
-];
+pub(crate) const ALL: &[Where] = &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
 
 /// Those of cgroup v1.
 pub(crate) const V1: &[Where] = &[Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
@@ -29,8 +23,7 @@ pub(crate) const V1: &[Where] = &[Where::Pids, Where::Freezer, Where::Cpuset, Wh
 pub(crate) const NAMED: &[Where] = &[Where::Systemd];
 
 /// Those with a file that nobody may write.
-pub(crate) const WITH_READ_ONLY: &[Where] =
-    &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset];
+pub(crate) const WITH_READ_ONLY: &[Where] = &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset];
 
 impl Where {
     /// As on the command line.
@@ -58,31 +51,10 @@ impl Where {
     /// content, another value and the content that it makes.
     pub(crate) fn variables(self) -> [(&'static str, &'static str); 6] {
         let [tasks, read_only, file, initial, other, content] = match self {
-            Self::V2 => [
-                "cgroup.threads",
-                "cgroup.events",
-                "cgroup.max.depth",
-                "max\n",
-                "7",
-                "7\n",
-            ],
+            Self::V2 => ["cgroup.threads", "cgroup.events", "cgroup.max.depth", "max\n", "7", "7\n"],
             Self::Pids => ["tasks", "pids.current", "pids.max", "max\n", "77", "77\n"],
-            Self::Freezer => [
-                "tasks",
-                "freezer.self_freezing",
-                "freezer.state",
-                "THAWED\n",
-                "FROZEN",
-                "FROZEN\n",
-            ],
-            Self::Cpuset => [
-                "tasks",
-                "cpuset.effective_mems",
-                "cpuset.memory_migrate",
-                "0\n",
-                "1",
-                "1\n",
-            ],
+            Self::Freezer => ["tasks", "freezer.self_freezing", "freezer.state", "THAWED\n", "FROZEN", "FROZEN\n"],
+            Self::Cpuset => ["tasks", "cpuset.effective_mems", "cpuset.memory_migrate", "0\n", "1", "1\n"],
             Self::Systemd => ["tasks", "", "notify_on_release", "0\n", "1", "1\n"],
         };
         [
@@ -126,52 +98,33 @@ pub(crate) trait IntoStep: Sized {
 
     /// It succeeds.
     fn ok(self) -> Step {
-        Step {
-            expect: Expect::Success,
-            ..self.into_step()
-        }
+        Step { expect: Expect::Success, ..self.into_step() }
     }
 
     /// It succeeds with a value.
     fn gives(self, value: impl Into<Value>) -> Step {
-        Step {
-            expect: Expect::Value(value.into()),
-            ..self.into_step()
-        }
+        Step { expect: Expect::Value(value.into()), ..self.into_step() }
     }
 
     /// It succeeds with a text.
     fn text(self, text: &'static str) -> Step {
-        Step {
-            expect: Expect::Text(text),
-            ..self.into_step()
-        }
+        Step { expect: Expect::Text(text), ..self.into_step() }
     }
 
     /// It fails.
     fn errno(self, name: &'static str) -> Step {
-        Step {
-            expect: Expect::Errno(name),
-            ..self.into_step()
-        }
+        Step { expect: Expect::Errno(name), ..self.into_step() }
     }
 
     /// Its name in the table of differences.
     fn id(self, id: &'static str) -> Step {
-        Step {
-            id,
-            ..self.into_step()
-        }
+        Step { id, ..self.into_step() }
     }
 }
 
 impl IntoStep for Op {
     fn into_step(self) -> Step {
-        Step {
-            id: "",
-            op: self,
-            expect: Expect::Whatever,
-        }
+        Step { id: "", op: self, expect: Expect::Whatever }
     }
 }
 
@@ -197,12 +150,7 @@ pub(crate) fn case<S: IntoStep>(
     places: &'static [Where],
     steps: impl IntoIterator<Item = S>,
 ) -> Case {
-    Case {
-        name,
-        places,
-        steps: steps.into_iter().map(IntoStep::into_step).collect(),
-        also_owner: false,
-    }
+    Case { name, places, steps: steps.into_iter().map(IntoStep::into_step).collect(), also_owner: false }
 }
 
 impl Case {

@@ -26,11 +26,7 @@ fn compare(case: &Case, kernel: &[Record], view: &[Record]) -> Vec<String> {
     for (number, (a, b)) in kernel.iter().zip(view).enumerate() {
         let known = is_known(case.name, a.id);
         if (a.outcome != b.outcome) != known {
-            let what = if known {
-                "is a known difference, but doesn't differ"
-            } else {
-                "differs"
-            };
+            let what = if known { "is a known difference, but doesn't differ" } else { "differs" };
             found.push(format!(
                 "{} {number} {:?} {what}:\n    kernel {}\n    view   {}",
                 case.name,
@@ -45,11 +41,7 @@ fn compare(case: &Case, kernel: &[Record], view: &[Record]) -> Vec<String> {
 
 fn told(outcome: &Outcome) -> String {
     let text = format!("{outcome:?}");
-    if text.chars().count() > 400 {
-        text.chars().take(400).collect::<String>() + "..."
-    } else {
-        text
-    }
+    if text.chars().count() > 400 { text.chars().take(400).collect::<String>() + "..." } else { text }
 }
 
 /// Whether `VCGROUPFS_CASE`, a part of a name, is absent or fits.
@@ -69,15 +61,8 @@ fn run_table(
     let kernel = Subject::new(place, &a, a.dir(place.selector()));
     let view = Subject::new(place, &b, path);
     let mut found = Vec::new();
-    for case in table::table()
-        .iter()
-        .filter(|case| case.places.contains(&place) && is_wanted(case))
-    {
-        let callers: &[Caller] = if case.also_owner {
-            &[Caller::Root, Caller::Owner]
-        } else {
-            &[Caller::Root]
-        };
+    for case in table::table().iter().filter(|case| case.places.contains(&place) && is_wanted(case)) {
+        let callers: &[Caller] = if case.also_owner { &[Caller::Root, Caller::Owner] } else { &[Caller::Root] };
         for caller in callers {
             let mut case = case.clone();
             let owner_case = format!("{}-by-owner", case.name);
@@ -98,12 +83,7 @@ fn run_table(
 }
 
 fn report(found: &[String]) {
-    assert!(
-        found.is_empty(),
-        "{} differences:\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
 }
 
 fn strictly_equal(case: &Case, a: &[Record], b: &[Record]) -> Vec<String> {
@@ -111,24 +91,14 @@ fn strictly_equal(case: &Case, a: &[Record], b: &[Record]) -> Vec<String> {
         .zip(b)
         .filter(|(a, b)| a.outcome != b.outcome)
         .map(|(a, b)| {
-            format!(
-                "{} {:?} isn't reproducible: {} and {}",
-                case.name,
-                a.op,
-                told(&a.outcome),
-                told(&b.outcome)
-            )
+            format!("{} {:?} isn't reproducible: {} and {}", case.name, a.op, told(&a.outcome), told(&b.outcome))
         })
         .collect()
 }
 
 fn kernel_on_kernel(place: Where) {
     require!(Need::Root, Need::Hierarchy(place.selector()));
-    report(&run_table(
-        place,
-        |cgroup| (None, cgroup.dir(place.selector())),
-        strictly_equal,
-    ));
+    report(&run_table(place, |cgroup| (None, cgroup.dir(place.selector())), strictly_equal));
 }
 
 fn mount(place: Where, legacy: bool, cgroup: &TestCgroup) -> View {
@@ -184,25 +154,12 @@ places! {
 fn a_wrong_subject_fails() {
     require!(Need::Root, Need::Hierarchy(Where::Pids.selector()));
     let folder = tempfile::tempdir().unwrap();
-    for case in table::table()
-        .iter()
-        .filter(|case| case.places.contains(&Where::Pids))
-    {
+    for case in table::table().iter().filter(|case| case.places.contains(&Where::Pids)) {
         fs::create_dir_all(folder.path().join(case.name)).unwrap();
     }
-    let found = run_table(
-        Where::Pids,
-        |_| (None, folder.path().to_path_buf()),
-        strictly_equal,
-    );
-    let names: std::collections::BTreeSet<_> = found
-        .iter()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    let all = table::table()
-        .iter()
-        .filter(|case| case.places.contains(&Where::Pids))
-        .count();
+    let found = run_table(Where::Pids, |_| (None, folder.path().to_path_buf()), strictly_equal);
+    let names: std::collections::BTreeSet<_> = found.iter().filter_map(|line| line.split(' ').next()).collect();
+    let all = table::table().iter().filter(|case| case.places.contains(&Where::Pids)).count();
     assert!(
         names.len() * 10 >= all * 9,
         "only {} of {all} cases see that a directory isn't a cgroup: {names:?}",
@@ -217,16 +174,10 @@ fn one_wrong_errno_fails() {
     let cgroup = TestCgroup::new(&[Where::Pids.selector()]);
     let subject = Subject::new(Where::Pids, &cgroup, cgroup.dir(Where::Pids.selector()));
     let table = table::table();
-    let case = table
-        .iter()
-        .find(|case| case.name == "no-other-nodes")
-        .expect("the case");
+    let case = table.iter().find(|case| case.name == "no-other-nodes").expect("the case");
     let right = subject.run(case, Caller::Root);
     let mut wrong = right.clone();
-    wrong[0].outcome = Outcome::Err {
-        errno: "EPERM".into(),
-        stage: "open".into(),
-    };
+    wrong[0].outcome = Outcome::Err { errno: "EPERM".into(), stage: "open".into() };
     assert_eq!(compare(case, &right, &right), Vec::<String>::new());
     assert_eq!(compare(case, &right, &wrong).len(), 1);
     assert_eq!(surprises(case, Where::Pids, &wrong).len(), 1);
@@ -240,12 +191,7 @@ fn differences_are_of_the_table() {
         let steps: usize = table
             .iter()
             .filter(|case| case.name == known.case)
-            .map(|case| {
-                case.steps
-                    .iter()
-                    .filter(|step| step.id == known.step)
-                    .count()
-            })
+            .map(|case| case.steps.iter().filter(|step| step.id == known.step).count())
             .sum();
         assert_eq!(steps, 1, "{known:?}");
     }
@@ -257,28 +203,17 @@ fn differences_are_of_the_table() {
 
 /// The inode number of a node is the backing node's.
 fn inode_numbers(legacy: bool) {
-    require!(
-        Need::Root,
-        Need::Fuse,
-        Need::Hierarchy("pids"),
-        Need::Hierarchy("unified")
-    );
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let cgroup = TestCgroup::new(&["pids", "unified"]);
     let view = View::mount(
         Path::new(env!("CARGO_BIN_EXE_vcgroupfs")),
-        &ViewOptions::new()
-            .cgroup(&cgroup)
-            .shape("rooted")
-            .policy("delegate")
-            .legacy(legacy),
+        &ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").legacy(legacy),
     );
     for hierarchy in cgroup.hierarchies() {
         let child = cgroup.child(&hierarchy.selector(), "a");
         for below in ["a", "a/cgroup.procs"] {
             let real = fs::metadata(child.with_file_name(below)).unwrap().ino();
-            let seen = fs::metadata(view.hierarchy(hierarchy).join(below))
-                .unwrap()
-                .ino();
+            let seen = fs::metadata(view.hierarchy(hierarchy).join(below)).unwrap().ino();
             assert_eq!(seen, real, "{below} in {}", hierarchy.selector());
         }
     }

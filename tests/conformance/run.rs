@@ -32,38 +32,22 @@ impl<'a> Subject<'a> {
     pub(crate) fn new(place: Where, cgroup: &'a TestCgroup, path: PathBuf) -> Self {
         let backing = cgroup.dir(place.selector());
         if place == Where::V2 {
-            let available =
-                fs::read_to_string(backing.join("cgroup.controllers")).expect("cgroup.controllers");
+            let available = fs::read_to_string(backing.join("cgroup.controllers")).expect("cgroup.controllers");
             for controller in available.split_whitespace() {
-                fs::write(
-                    backing.join("cgroup.subtree_control"),
-                    format!("+{controller}"),
-                )
-                .expect("cgroup.subtree_control");
+                fs::write(backing.join("cgroup.subtree_control"), format!("+{controller}"))
+                    .expect("cgroup.subtree_control");
             }
         }
         let home = cgroup.child(place.selector(), "home");
-        let container = Container::start(ContainerOptions {
-            cgroups: vec![home],
-            user_namespace: false,
-        });
-        Self {
-            place,
-            cgroup,
-            path,
-            container,
-        }
+        let container = Container::start(ContainerOptions { cgroups: vec![home], user_namespace: false });
+        Self { place, cgroup, path, container }
     }
 
     /// Runs a case in a fresh cgroup.
     pub(crate) fn run(&self, case: &Case, caller: Caller) -> Vec<Record> {
         let owner = if caller == Caller::Owner { OWNER } else { 0 };
         let backing = self.cgroup.child(self.place.selector(), case.name);
-        for dir in [
-            &self.cgroup.dir(self.place.selector()),
-            &backing,
-            &backing.with_file_name("home"),
-        ] {
+        for dir in [&self.cgroup.dir(self.place.selector()), &backing, &backing.with_file_name("home")] {
             give(dir, owner);
         }
         if self.place == Where::Cpuset {
@@ -81,11 +65,7 @@ impl<'a> Subject<'a> {
         let mut records = Vec::new();
         for step in &case.steps {
             let outcome = normal.normalise(&step.op, session.run(&step.op));
-            records.push(Record {
-                id: step.id,
-                op: step.op.clone(),
-                outcome,
-            });
+            records.push(Record { id: step.id, op: step.op.clone(), outcome });
         }
         records
     }
@@ -104,11 +84,7 @@ fn give(dir: &Path, owner: u32) {
 pub(crate) fn surprises(case: &Case, place: Where, records: &[Record]) -> Vec<String> {
     let variables = place.variables();
     let replace = |text: &str| {
-        variables
-            .iter()
-            .fold(text.to_string(), |text, (name, value)| {
-                text.replace(&format!("${name}"), value)
-            })
+        variables.iter().fold(text.to_string(), |text, (name, value)| text.replace(&format!("${name}"), value))
     };
     let mut found = Vec::new();
     for (number, (step, record)) in case.steps.iter().zip(records).enumerate() {
@@ -139,12 +115,7 @@ struct Normal {
 
 impl Normal {
     fn new(place: Where, path: String) -> Self {
-        Self {
-            place,
-            path,
-            names: HashMap::new(),
-            unknown: HashMap::new(),
-        }
+        Self { place, path, names: HashMap::new(), unknown: HashMap::new() }
     }
 
     fn normalise(&mut self, op: &Op, outcome: Outcome) -> Outcome {
@@ -160,16 +131,13 @@ impl Normal {
             Op::Stat { .. } | Op::Fstat { .. } => without(value, "ino"),
             Op::Membership { .. } | Op::ThreadMembership => self.membership(&value),
             // How many bytes a number has isn't of interest.
-            Op::Write { data, .. } | Op::Pwrite { data, .. } | Op::WriteFile { data, .. }
-                if data.contains('$') =>
-            {
+            Op::Write { data, .. } | Op::Pwrite { data, .. } | Op::WriteFile { data, .. } if data.contains('$') => {
                 json!("written")
             }
             Op::ReadFile { path } => self.content(path, value),
-            Op::Read { fd, .. }
-            | Op::ReadAll { fd, .. }
-            | Op::Pread { fd, .. }
-            | Op::Splice { fd } => self.content(fd, value),
+            Op::Read { fd, .. } | Op::ReadAll { fd, .. } | Op::Pread { fd, .. } | Op::Splice { fd } => {
+                self.content(fd, value)
+            }
             _ => value,
         })
     }
@@ -180,14 +148,9 @@ impl Normal {
         let Some(text) = value.as_str() else {
             return value;
         };
-        if matches!(file, "cgroup.procs" | "cgroup.threads" | "tasks" | "$TASKS")
-            || file.starts_with("list")
-        {
+        if matches!(file, "cgroup.procs" | "cgroup.threads" | "tasks" | "$TASKS") || file.starts_with("list") {
             self.list(text)
-        } else if file.ends_with(".stat")
-            || file.ends_with(".pressure")
-            || file.ends_with(".stat.local")
-        {
+        } else if file.ends_with(".stat") || file.ends_with(".pressure") || file.ends_with(".stat.local") {
             json!(text.lines().map(numberless).collect::<Vec<_>>())
         } else {
             value
@@ -217,10 +180,7 @@ impl Normal {
     }
 
     fn membership(&self, value: &Value) -> Value {
-        let path = value
-            .get(self.place.selector())
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let path = value.get(self.place.selector()).and_then(Value::as_str).unwrap_or_default();
         json!(path.strip_prefix(&self.path).unwrap_or("elsewhere"))
     }
 }
@@ -236,11 +196,7 @@ fn numberless(line: &str) -> String {
     line.split(' ')
         .map(|word| {
             let (key, number) = word.split_once('=').unwrap_or(("", word));
-            if number.parse::<f64>().is_ok() {
-                format!("{key}=N")
-            } else {
-                word.to_string()
-            }
+            if number.parse::<f64>().is_ok() { format!("{key}=N") } else { word.to_string() }
         })
         .collect::<Vec<_>>()
         .join(" ")

@@ -16,14 +16,8 @@ fn everything() -> Vec<Op> {
         stat("$X/cgroup.procs"),
         stat("$X/."),
         Op::Statfs { path: path() },
-        Op::Access {
-            path: path(),
-            mode: String::new(),
-        },
-        Op::Access {
-            path: file(),
-            mode: "r".into(),
-        },
+        Op::Access { path: path(), mode: String::new() },
+        Op::Access { path: file(), mode: "r".into() },
         readdir("$X"),
         read_file("$X/cgroup.procs"),
         open("f", "$X", &["O_PATH"]),
@@ -34,79 +28,41 @@ fn everything() -> Vec<Op> {
         rmdir("$X"),
         Op::Unlink { path: file() },
         rename("$X", "$X-renamed"),
-        Op::Rename {
-            from: path(),
-            to: "$X-renamed".into(),
-            flags: vec!["noreplace".into()],
-        },
-        Op::Link {
-            from: file(),
-            to: "$X-link".into(),
-        },
+        Op::Rename { from: path(), to: "$X-renamed".into(), flags: vec!["noreplace".into()] },
+        Op::Link { from: file(), to: "$X-link".into() },
         chmod("$X", 0o777),
         chmod("$X/cgroup.procs", 0o666),
         chown("$X", 0),
-        Op::Utimens {
-            path: path(),
-            sec: None,
-        },
-        Op::Truncate {
-            path: file(),
-            len: 0,
-        },
-        Op::Getxattr {
-            path: path(),
-            name: "user.a".into(),
-        },
-        Op::Setxattr {
-            path: path(),
-            name: "user.a".into(),
-            value: "x".into(),
-        },
+        Op::Utimens { path: path(), sec: None },
+        Op::Truncate { path: file(), len: 0 },
+        Op::Getxattr { path: path(), name: "user.a".into() },
+        Op::Setxattr { path: path(), name: "user.a".into(), value: "x".into() },
         Op::Listxattr { path: path() },
-        Op::Removexattr {
-            path: path(),
-            name: "user.a".into(),
-        },
-        Op::Creat {
-            path: "$X/x".into(),
-            mode: 0o644,
-        },
-        Op::Mknod {
-            path: "$X/x".into(),
-            kind: "fifo".into(),
-        },
+        Op::Removexattr { path: path(), name: "user.a".into() },
+        Op::Creat { path: "$X/x".into(), mode: 0o644 },
+        Op::Mknod { path: "$X/x".into(), kind: "fifo".into() },
     ]
 }
 
 fn names(session: &mut Session, dir: &str, kind: &str) -> Vec<String> {
     let listed = session.expect(&readdir(dir));
     let all = listed.as_array().cloned().unwrap_or_default();
-    all.iter()
-        .filter_map(|entry| {
-            entry
-                .as_str()?
-                .strip_suffix(kind)?
-                .strip_suffix(' ')
-                .map(String::from)
-        })
-        .collect()
+    all.iter().filter_map(|entry| entry.as_str()?.strip_suffix(kind)?.strip_suffix(' ').map(String::from)).collect()
 }
 
 /// What is seen that ought to be hidden, or the other way round.
 pub(crate) fn breaches(mode: Mode) -> Vec<String> {
     let mut found = Vec::new();
     for who in EVERYBODY {
-        let mut view = None;
-        let scene = Scene::with(who, |cgroup| view = Some(mode.mount(cgroup, DELEGATED)));
-        let view = view.expect("the view was mounted before the container started");
+        let scene = Scene::with(who, |cgroup| Some(mode.mount(cgroup, DELEGATED)));
+        let view = scene.view();
         // Another container's cgroup, directly below the root.
         let uncle = Scene::new(who);
         let mut session = scene.session();
         for selector in HIERARCHIES {
             let hierarchy = testkit::hierarchy(selector).expect("a hierarchy of the scene");
             let root = view.hierarchy(&hierarchy).display().to_string();
-            let paths = mode.paths(&view, &scene.cgroup, selector);
+            let paths = mode.paths(view, &scene.cgroup, selector);
             paths.tell(&mut session);
             session.set("ROOT", &root);
             let ours = scene.cgroup.name();
@@ -128,69 +84,41 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             for path in strangers {
                 session.set("X", &path);
                 if mode.shape == "full" {
-                    check(
-                        format!("{path} isn't shown"),
-                        session.run(&stat("$X")).is_ok(),
-                    );
+                    check(format!("{path} isn't shown"), session.run(&stat("$X")).is_ok());
                     continue;
                 }
                 for op in everything() {
                     let outcome = session.run(&op);
-                    check(
-                        format!("{path} {op:?}: {outcome:?}"),
-                        outcome.errno() == Some("ENOENT"),
-                    );
+                    check(format!("{path} {op:?}: {outcome:?}"), outcome.errno() == Some("ENOENT"));
                 }
             }
             // They do exist, and this caller can see them elsewhere.
             for path in [LONGER_SIBLING, SIBLING] {
                 session.set("X", scene.cgroup.dir(selector).join(path).display());
-                check(
-                    format!("{path} isn't there at all"),
-                    session.run(&stat("$X")).is_ok(),
-                );
+                check(format!("{path} isn't there at all"), session.run(&stat("$X")).is_ok());
             }
 
             match mode.shape {
                 "host-path" => {
-                    check(
-                        "the root has other directories".into(),
-                        names(&mut session, "$ROOT", "directory") == [ours],
-                    );
+                    check("the root has other directories".into(), names(&mut session, "$ROOT", "directory") == [ours]);
                     check(
                         "an ancestor has other directories".into(),
                         names(&mut session, "$ANCESTOR", "directory") == [BOUNDARY],
                     );
-                    let files = [
-                        names(&mut session, "$ROOT", "file"),
-                        names(&mut session, "$ANCESTOR", "file"),
-                    ]
-                    .concat();
-                    let skeleton =
-                        |file: &String| selector == "unified" && SKELETON.contains(&file.as_str());
-                    check(
-                        format!("ancestors have the files {files:?}"),
-                        files.iter().all(skeleton),
-                    );
+                    let files =
+                        [names(&mut session, "$ROOT", "file"), names(&mut session, "$ANCESTOR", "file")].concat();
+                    let skeleton = |file: &String| selector == "unified" && SKELETON.contains(&file.as_str());
+                    check(format!("ancestors have the files {files:?}"), files.iter().all(skeleton));
                 }
                 "rooted" => {
                     let seen = session.run(&readdir("$ROOT"));
                     session.set("X", scene.bare(selector).boundary.display());
-                    check(
-                        "the root isn't the boundary".into(),
-                        seen == session.run(&readdir("$X")) && seen.is_ok(),
-                    );
-                    alias(
-                        &mut session,
-                        &format!("{root}/{ours}/{BOUNDARY}"),
-                        &mut check,
-                    );
+                    check("the root isn't the boundary".into(), seen == session.run(&readdir("$X")) && seen.is_ok());
+                    alias(&mut session, &format!("{root}/{ours}/{BOUNDARY}"), &mut check);
                 }
                 _ => {
                     let seen = names(&mut session, "$ANCESTOR", "directory");
-                    let all = [BOUNDARY, LONGER_SIBLING, SIBLING]
-                        .iter()
-                        .all(|name| seen.iter().any(|one| one == name));
+                    let all = [BOUNDARY, LONGER_SIBLING, SIBLING].iter().all(|name| seen.iter().any(|one| one == name));
                     check(format!("an ancestor shows only {seen:?}"), all);
                 }
             }
@@ -202,36 +130,15 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
 /// The host's path of the boundary leads to the root of a rooted view.
 fn alias(session: &mut Session, path: &str, check: &mut impl FnMut(String, bool)) {
     session.set("X", path);
-    for (a, b) in [
-        ("$X", "$ROOT"),
-        ("$X/below", "$ROOT/below"),
-        ("$X/cgroup.procs", "$ROOT/cgroup.procs"),
-    ] {
-        let same = session.run(&Op::SameInode {
-            a: a.into(),
-            b: b.into(),
-        });
-        check(
-            format!("{a} isn't {b}: {same:?}"),
-            same == Outcome::Ok(true.into()),
-        );
+    for (a, b) in [("$X", "$ROOT"), ("$X/below", "$ROOT/below"), ("$X/cgroup.procs", "$ROOT/cgroup.procs")] {
+        let same = session.run(&Op::SameInode { a: a.into(), b: b.into() });
+        check(format!("{a} isn't {b}: {same:?}"), same == Outcome::Ok(true.into()));
     }
     let read = session.run(&read_file("$X/below/cgroup.procs"));
     check(format!("the alias can't be read: {read:?}"), read.is_ok());
     let (seen, direct) = (session.run(&readdir("$X")), session.run(&readdir("$ROOT")));
-    check(
-        "the alias lists something else".into(),
-        seen == direct && seen.is_ok(),
-    );
-    for made in [
-        session.run(&mkdir("$X/below/by-alias")),
-        session.run(&mkdir("$ROOT/below/directly")),
-    ]
-    .windows(2)
-    {
-        check(
-            format!("the alias has other rules: {made:?}"),
-            made[0] == made[1],
-        );
+    check("the alias lists something else".into(), seen == direct && seen.is_ok());
+    for made in [session.run(&mkdir("$X/below/by-alias")), session.run(&mkdir("$ROOT/below/directly"))].windows(2) {
+        check(format!("the alias has other rules: {made:?}"), made[0] == made[1]);
     }
 }

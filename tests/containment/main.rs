@@ -24,17 +24,11 @@ fn is_possible(mode: Mode) -> bool {
         Need::Hierarchy("name=systemd"),
         Need::Hierarchy("unified"),
     ];
-    testkit::missing(&needs).is_none()
-        && (!mode.legacy || testkit::missing(&[Need::LegacySyscalls]).is_none())
+    testkit::missing(&needs).is_none() && (!mode.legacy || testkit::missing(&[Need::LegacySyscalls]).is_none())
 }
 
 fn report(found: &[String]) {
-    assert!(
-        found.is_empty(),
-        "{} breaches:\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{} breaches:\n{}", found.len(), found.join("\n"));
 }
 
 macro_rules! modes {
@@ -86,17 +80,9 @@ modes! {
 /// On the bare cgroupfs nothing is denied to root and nothing is hidden: the same checks have to fail there.
 #[test]
 fn the_bare_cgroupfs_breaches_everything() {
-    require!(
-        Need::Root,
-        Need::Hierarchy("pids"),
-        Need::Hierarchy("memory"),
-        Need::Hierarchy("devices")
-    );
+    require!(Need::Root, Need::Hierarchy("pids"), Need::Hierarchy("memory"), Need::Hierarchy("devices"));
     require!(Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
     let (denials, breaches) = table::on_the_bare_cgroupfs();
     assert!(denials > 50, "only {denials} denials in the table");
-    assert_eq!(
-        breaches, denials,
-        "some denials of the table aren't a view's doing"
-    );
+    assert_eq!(breaches, denials, "some denials of the table aren't a view's doing");
 }

@@ -59,8 +59,7 @@ pub(crate) enum Action {
 }
 
 use Action::{
-    Chmod, ChmodFile, Chown, Migrate, Mkdir, OpenForWrite, Read, Rename, RenameSelf, Rmdir,
-    Setxattr, Utimens, Write,
+    Chmod, ChmodFile, Chown, Migrate, Mkdir, OpenForWrite, Read, Rename, RenameSelf, Rmdir, Setxattr, Utimens, Write,
 };
 
 /// The policy's answer.
@@ -76,13 +75,7 @@ pub(crate) enum Want {
 use Want::{Late, No, Yes};
 
 /// A line: hierarchies, zones, actions, and the answers of `strict` and `delegate`.
-pub(crate) type Rule = (
-    &'static [&'static str],
-    &'static [Zone],
-    &'static [Action],
-    Want,
-    Want,
-);
+pub(crate) type Rule = (&'static [&'static str], &'static [Zone], &'static [Action], Want, Want);
 
 const V1: &[&str] = &["pids", "memory", "devices"];
 const NAMED: &[&str] = &["name=systemd"];
@@ -100,50 +93,14 @@ const TRIGGER: &str = "some 150000 2000000";
 /// Nothing but these lines allows anything; that everything else is denied outside is in the lines on `OUTSIDE`.
 pub(crate) const RULES: &[Rule] = &[
     // Everywhere: reading.
-    (
-        V1,
-        &[Sibling, Boundary, Below],
-        &[
-            Read("cgroup.procs"),
-            Read("tasks"),
-            Read("notify_on_release"),
-        ],
-        Yes,
-        Yes,
-    ),
-    (
-        &["memory"],
-        &[Sibling, Boundary, Below],
-        &[Read("memory.stat"), Read("memory.limit_in_bytes")],
-        Yes,
-        Yes,
-    ),
-    (
-        &["devices"],
-        &[Sibling, Boundary, Below],
-        &[Read("devices.list")],
-        Yes,
-        Yes,
-    ),
-    (
-        V2,
-        &[Sibling, Boundary, Below],
-        &[
-            Read("cgroup.events"),
-            Read("cpu.stat"),
-            Read("cgroup.freeze"),
-        ],
-        Yes,
-        Yes,
-    ),
+    (V1, &[Sibling, Boundary, Below], &[Read("cgroup.procs"), Read("tasks"), Read("notify_on_release")], Yes, Yes),
+    (&["memory"], &[Sibling, Boundary, Below], &[Read("memory.stat"), Read("memory.limit_in_bytes")], Yes, Yes),
+    (&["devices"], &[Sibling, Boundary, Below], &[Read("devices.list")], Yes, Yes),
+    (V2, &[Sibling, Boundary, Below], &[Read("cgroup.events"), Read("cpu.stat"), Read("cgroup.freeze")], Yes, Yes),
     (
         V2,
         &[Ancestor, Sibling, Boundary, Below],
-        &[
-            Read("cgroup.controllers"),
-            Read("cgroup.subtree_control"),
-            Read("cgroup.type"),
-        ],
+        &[Read("cgroup.controllers"), Read("cgroup.subtree_control"), Read("cgroup.type")],
         Yes,
         Yes,
     ),
@@ -168,24 +125,14 @@ pub(crate) const RULES: &[Rule] = &[
     (
         V1,
         OUTSIDE,
-        &[
-            OpenForWrite("tasks"),
-            Write("notify_on_release", "0"),
-            Write("cgroup.clone_children", "0"),
-            Rename,
-        ],
+        &[OpenForWrite("tasks"), Write("notify_on_release", "0"), Write("cgroup.clone_children", "0"), Rename],
         No,
         No,
     ),
     (
         NAMED,
         OUTSIDE,
-        &[
-            OpenForWrite("tasks"),
-            Write("notify_on_release", "0"),
-            Write("cgroup.clone_children", "0"),
-            Rename,
-        ],
+        &[OpenForWrite("tasks"), Write("notify_on_release", "0"), Write("cgroup.clone_children", "0"), Rename],
         No,
         No,
     ),
@@ -201,13 +148,7 @@ pub(crate) const RULES: &[Rule] = &[
         No,
         No,
     ),
-    (
-        &["devices"],
-        OUTSIDE,
-        &[OpenForWrite("devices.allow"), OpenForWrite("devices.deny")],
-        No,
-        No,
-    ),
+    (&["devices"], OUTSIDE, &[OpenForWrite("devices.allow"), OpenForWrite("devices.deny")], No, No),
     (
         V2,
         OUTSIDE,
@@ -223,34 +164,12 @@ pub(crate) const RULES: &[Rule] = &[
         No,
     ),
     // v1 controller hierarchies: read-only, or below the boundary what was delegated.
-    (
-        V1,
-        INSIDE,
-        &[Migrate("cgroup.procs"), Migrate("tasks"), Mkdir, Rmdir],
-        No,
-        Yes,
-    ),
-    (
-        V1,
-        INSIDE,
-        &[
-            Rename,
-            Write("notify_on_release", "0"),
-            Write("cgroup.clone_children", "0"),
-        ],
-        No,
-        No,
-    ),
+    (V1, INSIDE, &[Migrate("cgroup.procs"), Migrate("tasks"), Mkdir, Rmdir], No, Yes),
+    (V1, INSIDE, &[Rename, Write("notify_on_release", "0"), Write("cgroup.clone_children", "0")], No, No),
     (V1, &[Below], &[Chmod, Setxattr], No, Yes),
     (V1, &[Boundary], &[RenameSelf], No, No),
     (&["pids"], &[Boundary], &[Write("pids.max", "max")], No, No),
-    (
-        &["pids"],
-        &[Below],
-        &[Write("pids.max", "max"), ChmodFile("pids.max")],
-        No,
-        Yes,
-    ),
+    (&["pids"], &[Below], &[Write("pids.max", "max"), ChmodFile("pids.max")], No, Yes),
     (
         &["memory"],
         INSIDE,
@@ -264,13 +183,7 @@ pub(crate) const RULES: &[Rule] = &[
         No,
         No,
     ),
-    (
-        &["devices"],
-        INSIDE,
-        &[OpenForWrite("devices.allow"), OpenForWrite("devices.deny")],
-        No,
-        No,
-    ),
+    (&["devices"], INSIDE, &[OpenForWrite("devices.allow"), OpenForWrite("devices.deny")], No, No),
     // The named hierarchy.
     (
         NAMED,
@@ -288,13 +201,7 @@ pub(crate) const RULES: &[Rule] = &[
         Yes,
         Yes,
     ),
-    (
-        NAMED,
-        &[Below],
-        &[Chmod, Chown, Utimens, Setxattr, ChmodFile("tasks")],
-        Yes,
-        Yes,
-    ),
+    (NAMED, &[Below], &[Chmod, Chown, Utimens, Setxattr, ChmodFile("tasks")], Yes, Yes),
     (NAMED, &[Boundary], &[RenameSelf], No, No),
     // v2.
     (
@@ -314,11 +221,7 @@ pub(crate) const RULES: &[Rule] = &[
     (
         V2,
         &[Boundary],
-        &[
-            Write("cgroup.max.depth", "max"),
-            Write("cgroup.max.descendants", "max"),
-            Write("cgroup.freeze", "0"),
-        ],
+        &[Write("cgroup.max.depth", "max"), Write("cgroup.max.descendants", "max"), Write("cgroup.freeze", "0")],
         No,
         Late,
     ),
@@ -341,30 +244,18 @@ pub(crate) const RULES: &[Rule] = &[
         Yes,
         Yes,
     ),
-    (
-        V2,
-        &[Boundary],
-        &[Write("hugetlb.2MB.max", "max")],
-        No,
-        Late,
-    ),
+    (V2, &[Boundary], &[Write("hugetlb.2MB.max", "max")], No, Late),
     (V2, &[Below], &[Write("hugetlb.2MB.max", "max")], No, Yes),
 ];
 
 /// Files that an ancestor in `host-path` shows, on v2 only.
-pub(crate) const SKELETON: [&str; 3] = [
-    "cgroup.controllers",
-    "cgroup.subtree_control",
-    "cgroup.type",
-];
+pub(crate) const SKELETON: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
 
 impl Action {
     /// The file, if it's about one.
     pub(crate) fn file(self) -> Option<&'static str> {
         match self {
-            Read(file) | Write(file, _) | OpenForWrite(file) | Migrate(file) | ChmodFile(file) => {
-                Some(file)
-            }
+            Read(file) | Write(file, _) | OpenForWrite(file) | Migrate(file) | ChmodFile(file) => Some(file),
             _ => None,
         }
     }
@@ -388,15 +279,8 @@ impl Action {
             RenameSelf => rename(dir, "$PARENT/renamed-itself"),
             Chmod => chmod(dir, 0o755),
             Chown => chown(dir, owner),
-            Utimens => Op::Utimens {
-                path: dir.into(),
-                sec: Some(1_000_000_000),
-            },
-            Setxattr => Op::Setxattr {
-                path: dir.into(),
-                name: "user.vcgroupfs".into(),
-                value: "x".into(),
-            },
+            Utimens => Op::Utimens { path: dir.into(), sec: Some(1_000_000_000) },
+            Setxattr => Op::Setxattr { path: dir.into(), name: "user.vcgroupfs".into(), value: "x".into() },
             ChmodFile(name) => chmod(&file(name), 0o644),
         }
     }
@@ -424,35 +308,17 @@ pub(crate) fn is_visible(mode: Mode, unified: bool, zone: Zone, action: Action) 
 }
 
 /// The expected answer: the visibility, the kernel's own rules on owners and modes, the policy.
-pub(crate) fn answer(
-    mode: Mode,
-    who: Who,
-    unified: bool,
-    zone: Zone,
-    action: Action,
-    want: Want,
-) -> Answer {
+pub(crate) fn answer(mode: Mode, who: Who, unified: bool, zone: Zone, action: Action, want: Want) -> Answer {
     if !is_visible(mode, unified, zone, action) {
         return Answer::Error("ENOENT", None);
     }
     if matches!(action, Read(_)) {
         return Answer::Success;
     }
-    let may = if zone.is_outside() {
-        who.overrides_outside()
-    } else {
-        who.overrides_inside()
-    };
-    let stage = action
-        .file()
-        .filter(|_| !matches!(action, ChmodFile(_)))
-        .map(|_| "open");
+    let may = if zone.is_outside() { who.overrides_outside() } else { who.overrides_inside() };
+    let stage = action.file().filter(|_| !matches!(action, ChmodFile(_))).map(|_| "open");
     if !may {
-        return if action.needs_ownership() {
-            Answer::Error("EPERM", None)
-        } else {
-            Answer::Error("EACCES", stage)
-        };
+        return if action.needs_ownership() { Answer::Error("EPERM", None) } else { Answer::Error("EACCES", stage) };
     }
     match want {
         Yes => Answer::Success,

@@ -5,9 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use testkit::probe::names::spawn;
-use testkit::{
-    Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions,
-};
+use testkit::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions};
 
 /// The hierarchies of every scene; a view has no delegated subtree in any other.
 pub(crate) const HIERARCHIES: [&str; 5] = ["pids", "memory", "devices", "name=systemd", "unified"];
@@ -40,13 +38,7 @@ pub(crate) enum Who {
 }
 
 /// All of them.
-pub(crate) const EVERYBODY: [Who; 5] = [
-    Who::HostRoot,
-    Who::DockerRoot,
-    Who::MappedRoot,
-    Who::Owner,
-    Who::Stranger,
-];
+pub(crate) const EVERYBODY: [Who; 5] = [Who::HostRoot, Who::DockerRoot, Who::MappedRoot, Who::Owner, Who::Stranger];
 
 impl Who {
     pub(crate) fn caller(self) -> Caller {
@@ -69,11 +61,7 @@ impl Who {
 
     /// The same as this caller writes it.
     pub(crate) fn subtree_owner_inside(self) -> u32 {
-        if self == Self::MappedRoot {
-            0
-        } else {
-            self.subtree_owner()
-        }
+        if self == Self::MappedRoot { 0 } else { self.subtree_owner() }
     }
 
     /// Whether he may do what an owner may, to what belongs to root.
@@ -88,62 +76,47 @@ impl Who {
 }
 
 /// Cgroups around a delegation boundary in every hierarchy, and a container that lives in the boundary's `home`.
+///
+/// The fields are dropped in their order: as long as the container has the view among its mounts, its server lives.
 pub(crate) struct Scene {
-    pub(crate) cgroup: TestCgroup,
     pub(crate) container: Container,
+    view: Option<View>,
+    pub(crate) cgroup: TestCgroup,
     pub(crate) who: Who,
 }
 
 impl Scene {
     pub(crate) fn new(who: Who) -> Self {
-        Self::with(who, |_| ())
+        Self::with(who, |_| None)
     }
 
-    /// `before` runs when the cgroups are there and the container isn't: its mounts are the container's too.
-    pub(crate) fn with(who: Who, before: impl FnOnce(&TestCgroup)) -> Self {
+    /// The view.
+    pub(crate) fn view(&self) -> &View {
+        self.view.as_ref().expect("the scene was made with a view")
+    }
+
+    /// `mount` runs when the cgroups are there and the container isn't: the view is among the container's mounts.
+    pub(crate) fn with(who: Who, mount: impl FnOnce(&TestCgroup) -> Option<View>) -> Self {
         let cgroup = TestCgroup::new(&HIERARCHIES);
         for selector in HIERARCHIES {
             for sibling in [LONGER_SIBLING, SIBLING, BOUNDARY] {
                 cgroup.child(selector, sibling);
             }
-            for below in [
-                format!("{BOUNDARY}/home"),
-                format!("{BOUNDARY}/below"),
-                format!("{SIBLING}/nephew"),
-            ] {
+            for below in [format!("{BOUNDARY}/home"), format!("{BOUNDARY}/below"), format!("{SIBLING}/nephew")] {
                 cgroup.child(selector, &below);
             }
-            let parents = [
-                "",
-                SIBLING,
-                LONGER_SIBLING,
-                BOUNDARY,
-                &format!("{BOUNDARY}/below"),
-            ]
-            .map(str::to_owned);
+            let parents = ["", SIBLING, LONGER_SIBLING, BOUNDARY, &format!("{BOUNDARY}/below")].map(str::to_owned);
             for parent in parents {
                 for victim in VICTIMS {
-                    cgroup.child(
-                        selector,
-                        format!("{parent}/{victim}").trim_start_matches('/'),
-                    );
+                    cgroup.child(selector, format!("{parent}/{victim}").trim_start_matches('/'));
                 }
             }
             give(&cgroup.dir(selector).join(BOUNDARY), who.subtree_owner());
         }
-        before(&cgroup);
-        let cgroups = HIERARCHIES
-            .map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home"))
-            .to_vec();
-        let container = Container::start(ContainerOptions {
-            cgroups,
-            user_namespace: who == Who::MappedRoot,
-        });
-        Self {
-            cgroup,
-            container,
-            who,
-        }
+        let view = mount(&cgroup);
+        let cgroups = HIERARCHIES.map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home")).to_vec();
+        let container = Container::start(ContainerOptions { cgroups, user_namespace: who == Who::MappedRoot });
+        Self { container, view, cgroup, who }
     }
 
     /// A probe of the scene's caller.
@@ -161,11 +134,7 @@ impl Scene {
     /// The paths on the bare cgroupfs.
     pub(crate) fn bare(&self, selector: &str) -> Paths {
         let ancestor = self.cgroup.dir(selector);
-        Paths {
-            sibling: ancestor.join(SIBLING),
-            boundary: ancestor.join(BOUNDARY),
-            ancestor,
-        }
+        Paths { sibling: ancestor.join(SIBLING), boundary: ancestor.join(BOUNDARY), ancestor }
     }
 }
 
@@ -185,10 +154,7 @@ impl Paths {
         session.set("BOUNDARY", self.boundary.display());
         session.set("BELOW", self.boundary.join("below").display());
         session.set("HOME", self.boundary.join("home").display());
-        session.set(
-            "PARENT",
-            self.boundary.parent().unwrap_or(Path::new("/")).display(),
-        );
+        session.set("PARENT", self.boundary.parent().unwrap_or(Path::new("/")).display());
     }
 }
 
@@ -212,18 +178,12 @@ impl Mode {
 
     /// Mounts a view of a scene's boundary, with these controllers delegated.
     pub(crate) fn mount(self, cgroup: &TestCgroup, controllers: &[&str]) -> View {
-        let mut options = ViewOptions::new()
-            .shape(self.shape)
-            .policy(self.policy)
-            .legacy(self.legacy);
+        let mut options = ViewOptions::new().shape(self.shape).policy(self.policy).legacy(self.legacy);
         if self.is_delegate() {
             options = options.delegate_controllers(controllers);
         }
         for hierarchy in cgroup.hierarchies() {
-            options = options.option(
-                "--cgroup",
-                &format!("{}={}/{BOUNDARY}", hierarchy.selector(), cgroup.path()),
-            );
+            options = options.option("--cgroup", &format!("{}={}/{BOUNDARY}", hierarchy.selector(), cgroup.path()));
         }
         View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options)
     }
@@ -233,16 +193,8 @@ impl Mode {
         let hierarchy = testkit::hierarchy(selector).expect("a hierarchy of the scene");
         let root = view.hierarchy(&hierarchy);
         let ancestor = root.join(cgroup.name());
-        let boundary = if self.keeps_host_paths() {
-            ancestor.join(BOUNDARY)
-        } else {
-            root
-        };
-        Paths {
-            sibling: ancestor.join(SIBLING),
-            boundary,
-            ancestor,
-        }
+        let boundary = if self.keeps_host_paths() { ancestor.join(BOUNDARY) } else { root };
+        Paths { sibling: ancestor.join(SIBLING), boundary, ancestor }
     }
 }
 

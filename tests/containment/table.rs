@@ -9,16 +9,11 @@ use crate::scene::{EVERYBODY, HIERARCHIES, Mode, Paths, Scene, Who};
 
 /// All lines of the table for one hierarchy, zone by zone.
 fn lines(selector: &'static str) -> impl Iterator<Item = (Zone, Action, Want, Want)> {
-    RULES
-        .iter()
-        .filter(move |(hierarchies, ..)| hierarchies.contains(&selector))
-        .flat_map(|(_, zones, actions, strict, delegate)| {
-            zones.iter().flat_map(move |zone| {
-                actions
-                    .iter()
-                    .map(move |action| (*zone, *action, *strict, *delegate))
-            })
-        })
+    RULES.iter().filter(move |(hierarchies, ..)| hierarchies.contains(&selector)).flat_map(
+        |(_, zones, actions, strict, delegate)| {
+            zones.iter().flat_map(move |zone| actions.iter().map(move |action| (*zone, *action, *strict, *delegate)))
+        },
+    )
 }
 
 /// Does what an action means, for a caller.
@@ -51,9 +46,8 @@ fn is_native(bare: &Paths, zone: Zone, action: Action) -> bool {
 pub(crate) fn breaches(mode: Mode) -> Vec<String> {
     let mut found = Vec::new();
     for who in EVERYBODY {
-        let mut view = None;
-        let scene = Scene::with(who, |cgroup| view = Some(mode.mount(cgroup, DELEGATED)));
-        let view = view.expect("the view was mounted before the container started");
+        let scene = Scene::with(who, |cgroup| Some(mode.mount(cgroup, DELEGATED)));
+        let view = scene.view();
         let twin = Scene::new(who);
         let mut viewed = scene.session_with_process(who.caller());
         let mut native = twin.session_with_process(who.caller());
@@ -61,7 +55,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         let mut root = (who != Who::MappedRoot).then(|| twin.session_with_process(Caller::Root));
         for selector in HIERARCHIES {
             let unified = selector == "unified";
-            let paths = mode.paths(&view, &scene.cgroup, selector);
+            let paths = mode.paths(view, &scene.cgroup, selector);
             let bare = twin.bare(selector);
             paths.tell(&mut viewed);
             bare.tell(&mut native);
@@ -70,9 +64,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             }
             for (zone, action, strict, delegate) in lines(selector) {
                 // In a rooted view `$ANCESTOR` is a step of the alias, of which only lookups are specified.
-                if !is_native(&bare, zone, action)
-                    || (!mode.keeps_host_paths() && zone == Zone::Ancestor)
-                {
+                if !is_native(&bare, zone, action) || (!mode.keeps_host_paths() && zone == Zone::Ancestor) {
                     continue;
                 }
                 let want = if mode.is_delegate() { delegate } else { strict };
@@ -96,12 +88,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
                         found.push(format!("{name}: is denied natively too: {control:?}"));
                     }
                 }
-                modes(
-                    &mut viewed,
-                    &mut native,
-                    (mode, who, unified, zone, action, want),
-                    &mut found,
-                );
+                modes(&mut viewed, &mut native, (mode, who, unified, zone, action, want), &mut found);
             }
         }
     }
@@ -119,9 +106,7 @@ fn control(
 ) -> Outcome {
     let outcome = attempt(native, zone, action, who.subtree_owner_inside());
     match root {
-        Some(root) if by_dac && !outcome.is_ok() => {
-            attempt(root, zone, action, who.subtree_owner_inside())
-        }
+        Some(root) if by_dac && !outcome.is_ok() => attempt(root, zone, action, who.subtree_owner_inside()),
         None if by_dac && !outcome.is_ok() => match outcome.errno() {
             // The kernel denies it by owner and mode, and would not for other reasons.
             Some("EACCES" | "EPERM") => Outcome::Ok(serde_json::Value::Null),
@@ -149,8 +134,7 @@ fn modes(
     (mode, who, unified, zone, action, want): (Mode, Who, bool, Zone, Action, Want),
     found: &mut Vec<String>,
 ) {
-    let (Action::Write(file, _) | Action::OpenForWrite(file) | Action::Migrate(file)) = action
-    else {
+    let (Action::Write(file, _) | Action::OpenForWrite(file) | Action::Migrate(file)) = action else {
         return;
     };
     if !is_visible(mode, unified, zone, action) {
@@ -160,65 +144,37 @@ fn modes(
     let Op::ReadFile { path } = path else { return };
     let stat = Op::Stat { path: path.clone() };
     let bits = |outcome: &Outcome| match outcome {
-        Outcome::Ok(value) => value["mode"]
-            .as_str()
-            .and_then(|text| u32::from_str_radix(text, 8).ok()),
+        Outcome::Ok(value) => value["mode"].as_str().and_then(|text| u32::from_str_radix(text, 8).ok()),
         _ => None,
     };
     let (Some(shown), Some(real)) = (bits(&viewed.run(&stat)), bits(&native.run(&stat))) else {
         found.push(format!("{mode:?} {who:?} {zone:?} {file}: no mode"));
         return;
     };
-    let right = if want == Want::No {
-        real & !0o222
-    } else {
-        real
-    };
+    let right = if want == Want::No { real & !0o222 } else { real };
     if shown != right {
-        found.push(format!(
-            "{mode:?} {who:?} {zone:?} {file}: mode {shown:o} instead of {right:o}"
-        ));
+        found.push(format!("{mode:?} {who:?} {zone:?} {file}: mode {shown:o} instead of {right:o}"));
     }
     if matches!(who, Who::Owner | Who::Stranger) {
-        let writable = viewed
-            .run(&Op::Access {
-                path,
-                mode: "w".into(),
-            })
-            .is_ok();
+        let writable = viewed.run(&Op::Access { path, mode: "w".into() }).is_ok();
         let may = !zone.is_outside() && who == Who::Owner && want != Want::No;
         if writable != may {
-            found.push(format!(
-                "{mode:?} {who:?} {zone:?} {file}: access(2) says {writable}"
-            ));
+            found.push(format!("{mode:?} {who:?} {zone:?} {file}: access(2) says {writable}"));
         }
     }
 }
 
 /// How many denials the table has for root, and how many of them the bare cgroupfs doesn't have.
 pub(crate) fn on_the_bare_cgroupfs() -> (usize, usize) {
-    let mode = Mode {
-        shape: "full",
-        policy: "strict",
-        legacy: false,
-    };
+    let mode = Mode { shape: "full", policy: "strict", legacy: false };
     let scene = Scene::new(Who::HostRoot);
     let mut session = scene.session_with_process(Caller::Root);
     let (mut denials, mut breaches) = (0, 0);
     for selector in HIERARCHIES {
         let bare = scene.bare(selector);
         bare.tell(&mut session);
-        for (zone, action, strict, _) in
-            lines(selector).filter(|(zone, action, ..)| is_native(&bare, *zone, *action))
-        {
-            let expected = answer(
-                mode,
-                Who::HostRoot,
-                selector == "unified",
-                zone,
-                action,
-                strict,
-            );
+        for (zone, action, strict, _) in lines(selector).filter(|(zone, action, ..)| is_native(&bare, *zone, *action)) {
+            let expected = answer(mode, Who::HostRoot, selector == "unified", zone, action, strict);
             if expected != Answer::Success {
                 denials += 1;
                 breaches += usize::from(!fits(expected, &attempt(&mut session, zone, action, 0)));

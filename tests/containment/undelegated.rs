@@ -11,21 +11,15 @@ use crate::scene::{BOUNDARY, EVERYBODY, HIERARCHIES, Mode, Scene};
 const UNDELEGATED: [&str; 3] = ["freezer", "cpuset", "blkio"];
 
 /// Files that face the host, with the hierarchy that has them.
-const NEVER: [(&str, &str); 3] = [
-    ("devices", "devices.allow"),
-    ("devices", "devices.deny"),
-    ("memory", "cgroup.event_control"),
-];
+const NEVER: [(&str, &str); 3] =
+    [("devices", "devices.allow"), ("devices", "devices.deny"), ("memory", "cgroup.event_control")];
 
 /// What can be changed, or isn't shown, and ought to be otherwise.
 pub(crate) fn breaches(mode: Mode) -> Vec<String> {
     let mut found = Vec::new();
     for who in EVERYBODY {
-        let mut view = None;
-        let scene = Scene::with(who, |cgroup| {
-            view = Some(mount_with_everything_delegated(mode, cgroup))
-        });
-        let view = view.expect("the view was mounted before the container started");
+        let scene = Scene::with(who, |cgroup| Some(mount_with_everything_delegated(mode, cgroup)));
+        let view = scene.view();
         let mut session = scene.session();
         let mut check = |what: String, right: bool| {
             if !right {
@@ -38,25 +32,18 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             };
             session.set("ROOT", view.hierarchy(&hierarchy).display());
             session.set("BARE", hierarchy.mountpoint.display());
-            check(
-                format!("{selector} can't be read"),
-                session.run(&read_file("$ROOT/cgroup.procs")).is_ok(),
-            );
+            check(format!("{selector} can't be read"), session.run(&read_file("$ROOT/cgroup.procs")).is_ok());
             for op in [
                 open("f", "$ROOT/cgroup.procs", &["O_WRONLY"]),
                 write_file("$ROOT/tasks", "0"),
                 mkdir("$ROOT/vcgroupfs-made"),
             ] {
                 let outcome = session.run(&op);
-                check(
-                    format!("{selector} {op:?}: {outcome:?}"),
-                    outcome.errno() == Some("EACCES"),
-                );
+                check(format!("{selector} {op:?}: {outcome:?}"), outcome.errno() == Some("EACCES"));
             }
             // The breach isn't left behind.
             if hierarchy.mountpoint.join("vcgroupfs-made").exists() {
-                std::fs::remove_dir(hierarchy.mountpoint.join("vcgroupfs-made"))
-                    .expect("rmdir of a test cgroup");
+                std::fs::remove_dir(hierarchy.mountpoint.join("vcgroupfs-made")).expect("rmdir of a test cgroup");
             }
             if mode.shape != "full" {
                 let seen = session.expect(&readdir("$ROOT")).to_string();
@@ -68,28 +55,14 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         }
         for (selector, file) in NEVER {
             for below in ["", "below/"] {
-                let boundary = mode.paths(&view, &scene.cgroup, selector).boundary;
+                let boundary = mode.paths(view, &scene.cgroup, selector).boundary;
                 session.set("X", boundary.join(below).join(file).display());
-                session.set(
-                    "BARE",
-                    scene
-                        .bare(selector)
-                        .boundary
-                        .join(below)
-                        .join(file)
-                        .display(),
-                );
+                session.set("BARE", scene.bare(selector).boundary.join(below).join(file).display());
                 let outcome = session.run(&open("f", "$X", &["O_WRONLY"]));
-                check(
-                    format!("{selector} {below}{file}: {outcome:?}"),
-                    outcome.errno() == Some("EACCES"),
-                );
+                check(format!("{selector} {below}{file}: {outcome:?}"), outcome.errno() == Some("EACCES"));
                 if who.overrides_inside() {
                     let native = session.run(&open("f", "$BARE", &["O_WRONLY"]));
-                    check(
-                        format!("{selector} {below}{file} is denied natively: {native:?}"),
-                        native.is_ok(),
-                    );
+                    check(format!("{selector} {below}{file} is denied natively: {native:?}"), native.is_ok());
                 }
             }
         }
@@ -98,18 +71,12 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
 }
 
 fn mount_with_everything_delegated(mode: Mode, cgroup: &testkit::TestCgroup) -> View {
-    let mut options = ViewOptions::new()
-        .shape(mode.shape)
-        .policy(mode.policy)
-        .legacy(mode.legacy);
+    let mut options = ViewOptions::new().shape(mode.shape).policy(mode.policy).legacy(mode.legacy);
     if mode.is_delegate() {
         options = options.delegate_controllers(&["pids", "memory", "devices"]);
     }
     for selector in HIERARCHIES {
-        options = options.option(
-            "--cgroup",
-            &format!("{selector}={}/{BOUNDARY}", cgroup.path()),
-        );
+        options = options.option("--cgroup", &format!("{selector}={}/{BOUNDARY}", cgroup.path()));
     }
     View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options)
 }

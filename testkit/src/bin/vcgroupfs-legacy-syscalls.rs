@@ -16,10 +16,7 @@ const NEWER_THAN_3_10: std::ops::RangeInclusive<i64> = 314..=511;
 /// The x86_64 number.
 const NAME_TO_HANDLE_AT: i64 = 303;
 
-fn filter(
-    calls: impl Iterator<Item = i64>,
-    errno: Errno,
-) -> Result<BpfProgram, Box<dyn std::error::Error>> {
+fn filter(calls: impl Iterator<Item = i64>, errno: Errno) -> Result<BpfProgram, Box<dyn std::error::Error>> {
     let rules: BTreeMap<_, _> = calls.map(|call| (call, Vec::new())).collect();
     let action = SeccompAction::Errno(errno as i32 as u32);
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, action, TargetArch::x86_64)?.try_into()?)
@@ -30,22 +27,12 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         return Err("only x86_64 is supported".into());
     }
     let mut arguments = std::env::args_os().skip(1);
-    let program = arguments
-        .next()
-        .ok_or("usage: vcgroupfs-legacy-syscalls COMMAND...")?;
+    let program = arguments.next().ok_or("usage: vcgroupfs-legacy-syscalls COMMAND...")?;
     // `apply_filter` also sets no_new_privs. For a server that root starts that changes nothing: it executes no program that
     // would gain privileges.
-    apply_filter(&filter(
-        std::iter::once(NAME_TO_HANDLE_AT),
-        Errno::EOPNOTSUPP,
-    )?)?;
+    apply_filter(&filter(std::iter::once(NAME_TO_HANDLE_AT), Errno::EOPNOTSUPP)?)?;
     apply_filter(&filter(NEWER_THAN_3_10, Errno::ENOSYS)?)?;
-    Err(format!(
-        "{}: {}",
-        program.display(),
-        Command::new(&program).args(arguments).exec()
-    )
-    .into())
+    Err(format!("{}: {}", program.display(), Command::new(&program).args(arguments).exec()).into())
 }
 
 fn main() -> ExitCode {

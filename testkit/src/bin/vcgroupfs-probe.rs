@@ -46,9 +46,7 @@ fn join(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
         std::fs::write(format!("{dir}/cgroup.procs"), "0")
             .map_err(|error| io::Error::new(error.kind(), format!("can't join {dir}: {error}")))?;
     }
-    let program = arguments
-        .next()
-        .ok_or_else(|| io::Error::other("--join needs a command"))?;
+    let program = arguments.next().ok_or_else(|| io::Error::other("--join needs a command"))?;
     Err(Command::new(program).args(arguments).exec())
 }
 
@@ -76,10 +74,6 @@ fn storm() -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let exe = std::env::current_exe()?;
     loop {
-        Command::new(&exe)
-            .arg("--exit")
-            .stdin(Stdio::null())
-            .spawn()?
-            .wait()?;
+        Command::new(&exe).arg("--exit").stdin(Stdio::null()).spawn()?.wait()?;
     }
 }

@@ -37,9 +37,7 @@ impl From<Errno> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        error
-            .raw_os_error()
-            .map_or_else(|| Self::Script(error.to_string()), |raw| Self::Sys("", raw))
+        error.raw_os_error().map_or_else(|| Self::Script(error.to_string()), |raw| Self::Sys("", raw))
     }
 }
 
@@ -74,17 +72,11 @@ impl State {
 
     /// A handle whose open failed is a bad descriptor.
     pub(super) fn fd(&self, name: &str) -> Result<Arc<OwnedFd>, Failure> {
-        lock(&self.fds)
-            .get(name)
-            .cloned()
-            .ok_or(Failure::Sys("handle", Errno::EBADF as i32))
+        lock(&self.fds).get(name).cloned().ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
     pub(super) fn forget(&self, name: &str) -> Answer {
-        lock(&self.fds)
-            .remove(name)
-            .map(|_| Value::Null)
-            .ok_or(Failure::Sys("handle", Errno::EBADF as i32))
+        lock(&self.fds).remove(name).map(|_| Value::Null).ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
     pub(super) fn children(&self) -> MutexGuard<'_, HashMap<String, Child>> {
@@ -103,16 +95,13 @@ impl State {
         while let Some(at) = rest.find('$') {
             out.push_str(&rest[..at]);
             rest = &rest[at + 1..];
-            let end = rest
-                .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
-                .unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')).unwrap_or(rest.len());
             let name = &rest[..end];
             if name == "TID" {
                 out.push_str(&nix::unistd::gettid().to_string());
             } else {
-                let value = vars
-                    .get(name)
-                    .ok_or_else(|| Failure::Script(format!("no variable ${name}")))?;
+                let value = vars.get(name).ok_or_else(|| Failure::Script(format!("no variable ${name}")))?;
                 out.push_str(value);
             }
             rest = &rest[end..];
@@ -135,10 +124,9 @@ impl State {
         };
         match answer {
             Ok(value) => Outcome::Ok(value),
-            Err(Failure::Sys(stage, raw)) => Outcome::Err {
-                errno: format!("{:?}", Errno::from_raw(raw)),
-                stage: stage.into(),
-            },
+            Err(Failure::Sys(stage, raw)) => {
+                Outcome::Err { errno: format!("{:?}", Errno::from_raw(raw)), stage: stage.into() }
+            }
             Err(Failure::Script(what)) => Outcome::Bad(what),
         }
     }
@@ -167,8 +155,8 @@ pub fn run(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
             Ok(op) => state.execute(&op),
             Err(error) => Outcome::Bad(error.to_string()),
         };
-        let text = serde_json::to_string(&outcome)
-            .unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string());
+        let text =
+            serde_json::to_string(&outcome).unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string());
         writeln!(output, "{text}")?;
         output.flush()?;
     }

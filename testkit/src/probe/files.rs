@@ -23,27 +23,16 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::Open { path, flags, fd } => {
             state.define(&format!("FD{}", fd.to_uppercase()), "none");
-            state
-                .expand(path)
-                .and_then(|path| open(&path, flags, 0))
-                .map(|opened| keep(state, fd, opened))
+            state.expand(path).and_then(|path| open(&path, flags, 0)).map(|opened| keep(state, fd, opened))
         }
         Op::Creat { path, mode } => state
             .expand(path)
-            .and_then(|path| {
-                open(
-                    &path,
-                    &["O_CREAT".into(), "O_EXCL".into(), "O_WRONLY".into()],
-                    *mode,
-                )
-            })
+            .and_then(|path| open(&path, &["O_CREAT".into(), "O_EXCL".into(), "O_WRONLY".into()], *mode))
             .map(|_| Value::Null),
         Op::ReadFile { path } => state.expand(path).and_then(|path| read_file(&path)),
         Op::WriteFile { path, data, flags } => write_file(state, path, data, flags),
         _ => {
-            return on_handle(state, op)
-                .or_else(|| on_path(state, op))
-                .or_else(|| on_names(state, op));
+            return on_handle(state, op).or_else(|| on_path(state, op)).or_else(|| on_names(state, op));
         }
     })
 }
@@ -98,9 +87,7 @@ fn read_up_to_end(fd: &OwnedFd, len: usize) -> Result<Vec<u8>, rustix::io::Errno
 
 fn read_file(path: &str) -> Answer {
     let fd = open(path, &["O_RDONLY".into()], 0)?;
-    read_up_to_end(&fd, 65536)
-        .map(|bytes| text(&bytes))
-        .map_err(stage("read"))
+    read_up_to_end(&fd, 65536).map(|bytes| text(&bytes)).map_err(stage("read"))
 }
 
 fn write_file(state: &State, path: &str, data: &str, flags: &[String]) -> Answer {
@@ -108,9 +95,7 @@ fn write_file(state: &State, path: &str, data: &str, flags: &[String]) -> Answer
     all.extend(flags.iter().cloned());
     let fd = open(&state.expand(path)?, &all, 0)?;
     let data = state.expand(data)?;
-    rustix::io::write(&fd, data.as_bytes())
-        .map(|count| json!(count))
-        .map_err(stage("write"))
+    rustix::io::write(&fd, data.as_bytes()).map(|count| json!(count)).map_err(stage("write"))
 }
 
 fn on_handle(state: &State, op: &Op) -> Option<Answer> {
@@ -128,16 +113,9 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
                 text(&buffer[..count])
             }
             Op::ReadAll { fd, len } => text(&read_up_to_end(&*state.fd(fd)?, *len)?),
-            Op::Write { fd, data } => json!(rustix::io::write(
-                &*state.fd(fd)?,
-                state.expand(data)?.as_bytes()
-            )?),
+            Op::Write { fd, data } => json!(rustix::io::write(&*state.fd(fd)?, state.expand(data)?.as_bytes())?),
             Op::Pwrite { fd, data, off } => {
-                json!(rustix::io::pwrite(
-                    &*state.fd(fd)?,
-                    state.expand(data)?.as_bytes(),
-                    *off
-                )?)
+                json!(rustix::io::pwrite(&*state.fd(fd)?, state.expand(data)?.as_bytes(), *off)?)
             }
             Op::Lseek { fd, off, whence } => {
                 let to = match whence.as_str() {
@@ -155,36 +133,26 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
                 keep(state, to, copy)
             }
             Op::Fsync { fd } => null(rfs::fsync(&*state.fd(fd)?)?),
-            Op::Fallocate { fd, len } => null(rfs::fallocate(
-                &*state.fd(fd)?,
-                rfs::FallocateFlags::empty(),
-                0,
-                *len,
-            )?),
+            Op::Fallocate { fd, len } => null(rfs::fallocate(&*state.fd(fd)?, rfs::FallocateFlags::empty(), 0, *len)?),
             Op::Poll { fd } => poll_now(&*state.fd(fd)?)?,
             Op::AwaitPoll { fd, event } => {
                 let fd = state.fd(fd)?;
                 let mut found = Ok(Value::Null);
                 let seen = patiently(|| {
                     found = poll_now(&fd);
-                    found.as_ref().is_ok_and(|set| {
-                        set.as_array()
-                            .is_some_and(|set| set.iter().any(|name| name == event))
-                    })
+                    found
+                        .as_ref()
+                        .is_ok_and(|set| set.as_array().is_some_and(|set| set.iter().any(|name| name == event)))
                 });
                 found.map(|_| json!(seen))?
             }
             Op::Splice { fd } => splice(&*state.fd(fd)?)?,
             Op::Ioctl { fd } => null(rustix::termios::tcgetwinsize(&*state.fd(fd)?).map(drop)?),
             Op::SliceMatches { fd, path, len, off } => {
-                let whole =
-                    read_up_to_end(&open(&state.expand(path)?, &["O_RDONLY".into()], 0)?, 65536)?;
+                let whole = read_up_to_end(&open(&state.expand(path)?, &["O_RDONLY".into()], 0)?, 65536)?;
                 let mut buffer = vec![0; *len];
                 let count = rustix::io::pread(&*state.fd(fd)?, &mut buffer, *off)?;
-                let rest = usize::try_from(*off)
-                    .ok()
-                    .and_then(|off| whole.get(off..))
-                    .unwrap_or_default();
+                let rest = usize::try_from(*off).ok().and_then(|off| whole.get(off..)).unwrap_or_default();
                 json!(count > 0 && rest.starts_with(&buffer[..count]))
             }
             _ => return Err(Failure::Script(String::new())),
@@ -219,20 +187,9 @@ fn null((): ()) -> Value {
 
 fn splice(fd: &OwnedFd) -> Answer {
     let (output, input) = rustix::pipe::pipe()?;
-    let count = rustix::pipe::splice(
-        fd,
-        None,
-        &input,
-        None,
-        4096,
-        rustix::pipe::SpliceFlags::empty(),
-    )?;
+    let count = rustix::pipe::splice(fd, None, &input, None, 4096, rustix::pipe::SpliceFlags::empty())?;
     let mut buffer = vec![0; count];
-    let count = if count == 0 {
-        0
-    } else {
-        rustix::io::read(&output, &mut buffer)?
-    };
+    let count = if count == 0 { 0 } else { rustix::io::read(&output, &mut buffer)? };
     Ok(text(&buffer[..count]))
 }
 
@@ -246,27 +203,10 @@ fn poll_now(fd: &OwnedFd) -> Answer {
         ("RDNORM", PollFlags::RDNORM),
         ("WRNORM", PollFlags::WRNORM),
     ];
-    let mut fds = [PollFd::new(
-        fd,
-        wanted
-            .iter()
-            .fold(PollFlags::empty(), |all, (_, flag)| all | *flag),
-    )];
-    poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    )?;
+    let mut fds = [PollFd::new(fd, wanted.iter().fold(PollFlags::empty(), |all, (_, flag)| all | *flag))];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     let set = fds[0].revents();
-    Ok(json!(
-        wanted
-            .iter()
-            .filter(|(_, flag)| set.contains(*flag))
-            .map(|(name, _)| *name)
-            .collect::<Vec<_>>()
-    ))
+    Ok(json!(wanted.iter().filter(|(_, flag)| set.contains(*flag)).map(|(name, _)| *name).collect::<Vec<_>>()))
 }
 
 fn type_name(kind: FileType) -> &'static str {
@@ -292,12 +232,8 @@ fn stat_value(stat: &rfs::Stat) -> Value {
 }
 
 fn list(path: &str) -> Result<Vec<(String, &'static str)>, Failure> {
-    let fd = rfs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(stage("open"))?;
+    let fd =
+        rfs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(stage("open"))?;
     let mut names = Vec::new();
     for entry in rfs::Dir::new(fd)? {
         let entry = entry?;
@@ -321,77 +257,44 @@ fn on_path(state: &State, op: &Op) -> Option<Answer> {
                 json!({"type": format!("{:#x}", found.f_type), "namelen": found.f_namelen})
             }
             Op::Access { mode, .. } => access(path, mode)?,
-            Op::Readdir { .. } => json!(
-                list(path)?
-                    .iter()
-                    .map(|(name, kind)| format!("{name} {kind}"))
-                    .collect::<Vec<_>>()
-            ),
+            Op::Readdir { .. } => {
+                json!(list(path)?.iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>())
+            }
             Op::Sees { name, .. } => {
                 let name = state.expand(name)?;
                 json!(list(path)?.iter().any(|(seen, _)| *seen == name))
             }
-            Op::Truncate { len, .. } => null(nix::unistd::truncate(
-                path,
-                i64::try_from(*len).unwrap_or(i64::MAX),
-            )?),
+            Op::Truncate { len, .. } => null(nix::unistd::truncate(path, i64::try_from(*len).unwrap_or(i64::MAX))?),
             Op::Mkdir { mode, .. } => null(rfs::mkdir(path, Mode::from_raw_mode(*mode))?),
             Op::Rmdir { .. } => null(rfs::rmdir(path)?),
             Op::Unlink { .. } => null(rfs::unlink(path)?),
             Op::Mknod { kind, .. } => {
-                let kind = if kind == "fifo" {
-                    FileType::Fifo
-                } else {
-                    FileType::RegularFile
-                };
-                null(rfs::mknodat(
-                    CWD,
-                    path,
-                    kind,
-                    Mode::from_raw_mode(0o644),
-                    0,
-                )?)
+                let kind = if kind == "fifo" { FileType::Fifo } else { FileType::RegularFile };
+                null(rfs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o644), 0)?)
             }
             Op::Chmod { mode, .. } => null(rfs::chmod(path, Mode::from_raw_mode(*mode))?),
             Op::Chown { uid, gid, .. } => null(std::os::unix::fs::lchown(path, *uid, *gid)?),
             Op::Utimens { sec, .. } => {
-                let time = sec.map_or(
-                    rfs::Timespec {
-                        tv_sec: 0,
-                        tv_nsec: rfs::UTIME_NOW,
-                    },
-                    |tv_sec| rfs::Timespec { tv_sec, tv_nsec: 0 },
-                );
-                let times = Timestamps {
-                    last_access: time,
-                    last_modification: time,
-                };
-                null(rfs::utimensat(
-                    CWD,
-                    path,
-                    &times,
-                    AtFlags::SYMLINK_NOFOLLOW,
-                )?)
+                let time = sec.map_or(rfs::Timespec { tv_sec: 0, tv_nsec: rfs::UTIME_NOW }, |tv_sec| rfs::Timespec {
+                    tv_sec,
+                    tv_nsec: 0,
+                });
+                let times = Timestamps { last_access: time, last_modification: time };
+                null(rfs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
             }
             Op::Getxattr { name, .. } => {
                 let mut buffer = [0_u8; 65536];
                 let count = rfs::lgetxattr(path, name.as_str(), &mut buffer)?;
                 text(&buffer[..count])
             }
-            Op::Setxattr { name, value, .. } => null(rfs::lsetxattr(
-                path,
-                name.as_str(),
-                value.as_bytes(),
-                XattrFlags::empty(),
-            )?),
+            Op::Setxattr { name, value, .. } => {
+                null(rfs::lsetxattr(path, name.as_str(), value.as_bytes(), XattrFlags::empty())?)
+            }
             Op::Listxattr { .. } => {
                 let mut buffer = [MaybeUninit::<u8>::uninit(); 65536];
                 let (found, _) = rfs::llistxattr(path, &mut buffer)?;
-                let mut names: Vec<_> = found
-                    .split(|b| *b == 0)
-                    .filter(|n| !n.is_empty())
-                    .map(String::from_utf8_lossy)
-                    .collect();
+                let mut names: Vec<_> =
+                    found.split(|b| *b == 0).filter(|n| !n.is_empty()).map(String::from_utf8_lossy).collect();
                 names.sort();
                 json!(names)
             }
@@ -437,9 +340,7 @@ fn access(path: &str, mode: &str) -> Answer {
 }
 
 fn await_text(path: &str, wanted: &str) -> Value {
-    json!(patiently(
-        || fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted))
-    ))
+    json!(patiently(|| fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted))))
 }
 
 /// Whether it happens before patience ends.
@@ -475,18 +376,12 @@ fn on_names(state: &State, op: &Op) -> Option<Answer> {
                 }
             }
             Op::Link { from, to } => null(rfs::link(state.expand(from)?, state.expand(to)?)?),
-            Op::Symlink { target, path } => {
-                null(rfs::symlink(state.expand(target)?, state.expand(path)?)?)
-            }
+            Op::Symlink { target, path } => null(rfs::symlink(state.expand(target)?, state.expand(path)?)?),
             Op::SameInode { a, b } => {
                 json!(rfs::lstat(state.expand(a)?)?.st_ino == rfs::lstat(state.expand(b)?)?.st_ino)
             }
             _ => return Err(Failure::Script(String::new())),
         })
     };
-    matches!(
-        op,
-        Op::Rename { .. } | Op::Link { .. } | Op::Symlink { .. } | Op::SameInode { .. }
-    )
-    .then(work)
+    matches!(op, Op::Rename { .. } | Op::Link { .. } | Op::Symlink { .. } | Op::SameInode { .. }).then(work)
 }

@@ -6,10 +6,7 @@ use serde_json::Value;
 /// One operation. Paths, data and process numbers may hold `$NAME`s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-#[allow(
-    missing_docs,
-    reason = "the fields are the arguments of the system call of the same name"
-)]
+#[allow(missing_docs, reason = "the fields are the arguments of the system call of the same name")]
 pub enum Op {
     /// Defines `$name`.
     Set {
@@ -325,28 +322,17 @@ pub mod names {
 
     /// [`Op::WriteFile`] without flags.
     pub fn write_file(path: &str, data: &str) -> Op {
-        Op::WriteFile {
-            path: path.into(),
-            data: data.into(),
-            flags: Vec::new(),
-        }
+        Op::WriteFile { path: path.into(), data: data.into(), flags: Vec::new() }
     }
 
     /// [`Op::Open`].
     pub fn open(fd: &str, path: &str, flags: &[&str]) -> Op {
-        Op::Open {
-            path: path.into(),
-            flags: flags.iter().map(|f| (*f).to_string()).collect(),
-            fd: fd.into(),
-        }
+        Op::Open { path: path.into(), flags: flags.iter().map(|f| (*f).to_string()).collect(), fd: fd.into() }
     }
 
     /// [`Op::Write`].
     pub fn write(fd: &str, data: &str) -> Op {
-        Op::Write {
-            fd: fd.into(),
-            data: data.into(),
-        }
+        Op::Write { fd: fd.into(), data: data.into() }
     }
 
     /// [`Op::Read`].
@@ -356,11 +342,7 @@ pub mod names {
 
     /// [`Op::Pread`].
     pub fn pread(fd: &str, len: usize, off: u64) -> Op {
-        Op::Pread {
-            fd: fd.into(),
-            len,
-            off,
-        }
+        Op::Pread { fd: fd.into(), len, off }
     }
 
     /// [`Op::ReadAll`].
@@ -375,10 +357,7 @@ pub mod names {
 
     /// [`Op::Mkdir`] with mode 0755.
     pub fn mkdir(path: &str) -> Op {
-        Op::Mkdir {
-            path: path.into(),
-            mode: 0o755,
-        }
+        Op::Mkdir { path: path.into(), mode: 0o755 }
     }
 
     /// [`Op::Rmdir`].
@@ -388,11 +367,7 @@ pub mod names {
 
     /// [`Op::Rename`] without flags.
     pub fn rename(from: &str, to: &str) -> Op {
-        Op::Rename {
-            from: from.into(),
-            to: to.into(),
-            flags: Vec::new(),
-        }
+        Op::Rename { from: from.into(), to: to.into(), flags: Vec::new() }
     }
 
     /// [`Op::Stat`].
@@ -407,27 +382,17 @@ pub mod names {
 
     /// [`Op::Chmod`].
     pub fn chmod(path: &str, mode: u32) -> Op {
-        Op::Chmod {
-            path: path.into(),
-            mode,
-        }
+        Op::Chmod { path: path.into(), mode }
     }
 
     /// [`Op::Chown`] of user and group.
     pub fn chown(path: &str, id: u32) -> Op {
-        Op::Chown {
-            path: path.into(),
-            uid: Some(id),
-            gid: Some(id),
-        }
+        Op::Chown { path: path.into(), uid: Some(id), gid: Some(id) }
     }
 
     /// [`Op::Spawn`] as the probe's own user.
     pub fn spawn(name: &str) -> Op {
-        Op::Spawn {
-            name: name.into(),
-            uid: None,
-        }
+        Op::Spawn { name: name.into(), uid: None }
     }
 
     /// [`Op::Kill`].
@@ -442,10 +407,7 @@ pub mod names {
 
     /// [`Op::On`].
     pub fn on(thread: &str, then: Op) -> Op {
-        Op::On {
-            thread: thread.into(),
-            then: Box::new(then),
-        }
+        Op::On { thread: thread.into(), then: Box::new(then) }
     }
 
     /// [`Op::Membership`].

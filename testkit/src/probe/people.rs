@@ -29,16 +29,12 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
             umask(Mode::from_bits_truncate(*mask));
             Ok(Value::Null)
         }
-        Op::Seteuid { uid } => seteuid(Uid::from_raw(*uid))
-            .map(|()| Value::Null)
-            .map_err(Failure::from),
-        Op::Setegid { gid } => setegid(Gid::from_raw(*gid))
-            .map(|()| Value::Null)
-            .map_err(Failure::from),
+        Op::Seteuid { uid } => seteuid(Uid::from_raw(*uid)).map(|()| Value::Null).map_err(Failure::from),
+        Op::Setegid { gid } => setegid(Gid::from_raw(*gid)).map(|()| Value::Null).map_err(Failure::from),
         Op::Spawn { name, uid } => spawn(state, name, *uid),
-        Op::SpawnMany { count } => (0..*count)
-            .try_for_each(|n| spawn(state, &format!("MANY{n}"), None).map(drop))
-            .map(|()| json!(count)),
+        Op::SpawnMany { count } => {
+            (0..*count).try_for_each(|n| spawn(state, &format!("MANY{n}"), None).map(drop)).map(|()| json!(count))
+        }
         Op::Thread { name } => start_thread(state, name),
         Op::ThreadMany { count } => many_threads(*count),
         Op::Kill { name } => kill(state, name),
@@ -51,11 +47,7 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
 
 fn spawn(state: &State, name: &str, uid: Option<u32>) -> Answer {
     let mut command = Command::new(&state.exe);
-    command
-        .arg("--sleep")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.arg("--sleep").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(id) = uid {
         command.uid(id).gid(id);
     }
@@ -76,9 +68,7 @@ fn kill(state: &State, name: &str) -> Answer {
 
 fn wait(state: &State, name: &str) -> Answer {
     let mut children = state.children();
-    let child = children
-        .get_mut(name)
-        .ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
+    let child = children.get_mut(name).ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
     let end = Instant::now() + END;
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
@@ -94,18 +84,14 @@ fn start_thread(state: &Arc<State>, name: &str) -> Answer {
     let (jobs, inbox) = channel::<Job>();
     let (born, birth) = sync_channel(1);
     let shared = Arc::clone(state);
-    thread::Builder::new()
-        .name(name.to_lowercase())
-        .spawn(move || {
-            // Nobody waits for an answer whose receiver is gone: the probe is ending.
-            let _ = born.send(gettid().as_raw());
-            for (op, answer) in inbox {
-                let _ = answer.send(shared.execute(&op));
-            }
-        })?;
-    let tid = birth
-        .recv()
-        .map_err(|error| Failure::Script(error.to_string()))?;
+    thread::Builder::new().name(name.to_lowercase()).spawn(move || {
+        // Nobody waits for an answer whose receiver is gone: the probe is ending.
+        let _ = born.send(gettid().as_raw());
+        for (op, answer) in inbox {
+            let _ = answer.send(shared.execute(&op));
+        }
+    })?;
+    let tid = birth.recv().map_err(|error| Failure::Script(error.to_string()))?;
     state.define(name, tid);
     state.threads().insert(name.into(), jobs);
     Ok(json!(tid))
@@ -115,15 +101,13 @@ fn many_threads(count: usize) -> Answer {
     let (born, births) = channel();
     for _ in 0..count {
         let born = born.clone();
-        thread::Builder::new()
-            .stack_size(SMALL_STACK)
-            .spawn(move || {
-                let _ = born.send(());
-                drop(born);
-                loop {
-                    thread::park();
-                }
-            })?;
+        thread::Builder::new().stack_size(SMALL_STACK).spawn(move || {
+            let _ = born.send(());
+            drop(born);
+            loop {
+                thread::park();
+            }
+        })?;
     }
     drop(born);
     Ok(json!(births.iter().count()))
@@ -132,10 +116,7 @@ fn many_threads(count: usize) -> Answer {
 /// Has a thread of the probe do an operation.
 pub(super) fn on(state: &Arc<State>, thread: &str, op: &Op) -> Outcome {
     let (answer, inbox) = channel();
-    let sent = state
-        .threads()
-        .get(thread)
-        .is_some_and(|jobs| jobs.send((op.clone(), answer)).is_ok());
+    let sent = state.threads().get(thread).is_some_and(|jobs| jobs.send((op.clone(), answer)).is_ok());
     match inbox.recv() {
         Ok(outcome) if sent => outcome,
         _ => Outcome::Bad(format!("no thread {thread}")),
@@ -144,11 +125,7 @@ pub(super) fn on(state: &Arc<State>, thread: &str, op: &Op) -> Outcome {
 
 fn membership(who: &str) -> Answer {
     let own = format!("/proc/self/task/{who}/cgroup");
-    if fs::exists(&own)? {
-        parse_membership(&own)
-    } else {
-        parse_membership(&format!("/proc/{who}/cgroup"))
-    }
+    if fs::exists(&own)? { parse_membership(&own) } else { parse_membership(&format!("/proc/{who}/cgroup")) }
 }
 
 fn parse_membership(path: &str) -> Answer {
@@ -157,11 +134,7 @@ fn parse_membership(path: &str) -> Answer {
     for line in text.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
-            let name = if controllers.is_empty() {
-                "unified"
-            } else {
-                controllers
-            };
+            let name = if controllers.is_empty() { "unified" } else { controllers };
             all.insert(name.to_string(), path.to_string());
         }
     }

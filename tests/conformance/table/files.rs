@@ -81,12 +81,7 @@ fn writes() -> Vec<Case> {
             ALL,
             [
                 open("f", "$CG/$FILE", &["O_RDWR"]).ok(),
-                Op::Pwrite {
-                    fd: "f".into(),
-                    data: "$OTHER".into(),
-                    off: 3,
-                }
-                .ok(),
+                Op::Pwrite { fd: "f".into(), data: "$OTHER".into(), off: 3 }.ok(),
                 read_all("f", 100).text("$CONTENT"),
                 write("f", "$INITIAL").ok(),
                 pread("f", 100, 0).text("$INITIAL"),
@@ -106,41 +101,16 @@ fn writes() -> Vec<Case> {
             "truncate",
             ALL,
             [
-                Op::Truncate {
-                    path: "$CG/$FILE".into(),
-                    len: 0,
-                }
-                .ok(),
-                Op::Truncate {
-                    path: "$CG/$FILE".into(),
-                    len: 12345,
-                }
-                .ok(),
+                Op::Truncate { path: "$CG/$FILE".into(), len: 0 }.ok(),
+                Op::Truncate { path: "$CG/$FILE".into(), len: 12345 }.ok(),
                 open("f", "$CG/$FILE", &["O_RDWR", "O_TRUNC"]).ok(),
-                Op::Ftruncate {
-                    fd: "f".into(),
-                    len: 0,
-                }
-                .ok(),
-                Op::Ftruncate {
-                    fd: "f".into(),
-                    len: 7,
-                }
-                .ok(),
+                Op::Ftruncate { fd: "f".into(), len: 0 }.ok(),
+                Op::Ftruncate { fd: "f".into(), len: 7 }.ok(),
                 read_all("f", 100).text("$INITIAL"),
-                Op::WriteFile {
-                    path: "$CG/$FILE".into(),
-                    data: "$OTHER".into(),
-                    flags: vec!["O_TRUNC".into()],
-                }
-                .ok(),
+                Op::WriteFile { path: "$CG/$FILE".into(), data: "$OTHER".into(), flags: vec!["O_TRUNC".into()] }.ok(),
                 read_file("$CG/$FILE").text("$CONTENT"),
                 stat("$CG/$FILE").ok(),
-                Op::Truncate {
-                    path: "$CG".into(),
-                    len: 0,
-                }
-                .errno("EISDIR"),
+                Op::Truncate { path: "$CG".into(), len: 0 }.errno("EISDIR"),
             ],
         )
         .by_owner_too(),
@@ -157,7 +127,7 @@ fn writes() -> Vec<Case> {
                 read("f", 100).errno("ENODEV"),
                 pread("g", 100, 0).errno("ENODEV"),
                 write("f", "0").errno("ENODEV"),
-                write("f", "").errno("ENODEV"),
+                write("f", "").errno("ENODEV").id("write of nothing"),
                 write("f", &"0".repeat(4097)).errno("E2BIG"),
                 write("g", "$OTHER").errno("ENODEV"),
                 mkdir("/proc/self/fd/$FDD/b").errno("ENOENT"),
@@ -182,28 +152,13 @@ fn reads() -> Vec<Case> {
                 read("f", 1).into_step(),
                 read("f", 100).into_step(),
                 read("f", 100).text(""),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 1,
-                    whence: "set".into(),
-                }
-                .gives(1),
+                Op::Lseek { fd: "f".into(), off: 1, whence: "set".into() }.gives(1),
                 read("f", 1).into_step(),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 0,
-                    whence: "cur".into(),
-                }
-                .into_step(),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "cur".into() }.into_step(),
                 pread("f", 100, 1).ok(),
                 pread("f", 1, 0).ok(),
                 pread("f", 100, 5000).text(""),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 0,
-                    whence: "set".into(),
-                }
-                .gives(0),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "set".into() }.gives(0),
                 read_all("f", 1).text("$INITIAL"),
             ],
         )
@@ -217,20 +172,10 @@ fn reads() -> Vec<Case> {
                 write_file("$CG/$FILE", "$OTHER").ok(),
                 read("f", 100).text(""),
                 pread("f", 100, 0).text("$CONTENT"),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 0,
-                    whence: "set".into(),
-                }
-                .gives(0),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "set".into() }.gives(0),
                 read("f", 100).text("$CONTENT"),
                 write_file("$CG/$FILE", "$INITIAL").ok(),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 0,
-                    whence: "set".into(),
-                }
-                .gives(0),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "set".into() }.gives(0),
                 read("f", 1).ok(),
                 write_file("$CG/$FILE", "$OTHER").ok(),
                 read("f", 100).id("the rest, after a change").ok(),
@@ -241,30 +186,10 @@ fn reads() -> Vec<Case> {
             ALL,
             [
                 open("f", "$CG/cgroup.procs", &["O_RDONLY"]).ok(),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 0,
-                    whence: "end".into(),
-                }
-                .gives(0),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 5,
-                    whence: "end".into(),
-                }
-                .gives(5),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: 3,
-                    whence: "cur".into(),
-                }
-                .gives(8),
-                Op::Lseek {
-                    fd: "f".into(),
-                    off: -20,
-                    whence: "cur".into(),
-                }
-                .errno("EINVAL"),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "end".into() }.gives(0),
+                Op::Lseek { fd: "f".into(), off: 5, whence: "end".into() }.gives(5),
+                Op::Lseek { fd: "f".into(), off: 3, whence: "cur".into() }.gives(8),
+                Op::Lseek { fd: "f".into(), off: -20, whence: "cur".into() }.errno("EINVAL"),
             ],
         ),
         case(
@@ -273,21 +198,12 @@ fn reads() -> Vec<Case> {
             [
                 open("f", "$CG/$FILE", &["O_RDONLY"]).ok(),
                 open("g", "$CG/$FILE", &["O_RDONLY"]).ok(),
-                Op::Dup {
-                    fd: "f".into(),
-                    to: "h".into(),
-                }
-                .ok(),
+                Op::Dup { fd: "f".into(), to: "h".into() }.ok(),
                 read("f", 2).ok(),
                 read("h", 100).ok(),
                 read("g", 100).text("$INITIAL"),
                 close("f").ok(),
-                Op::Lseek {
-                    fd: "h".into(),
-                    off: 0,
-                    whence: "set".into(),
-                }
-                .gives(0),
+                Op::Lseek { fd: "h".into(), off: 0, whence: "set".into() }.gives(0),
                 read("h", 100).text("$INITIAL"),
             ],
         ),
@@ -298,14 +214,10 @@ fn other_calls() -> Vec<Case> {
     let ioctls: Vec<Step> = vec![
         open("f", "$CG/cgroup.procs", &["O_RDWR"]).ok(),
         Op::Ioctl { fd: "f".into() }.errno("ENOTTY"),
-        Op::Fallocate {
-            fd: "f".into(),
-            len: 4096,
-        }
-        .errno("EOPNOTSUPP"),
+        Op::Fallocate { fd: "f".into(), len: 4096 }.errno("EOPNOTSUPP"),
         Op::Fsync { fd: "f".into() }.into_step(),
         open("g", "$CG/$FILE", &["O_RDONLY"]).ok(),
-        Op::Splice { fd: "g".into() }.text("$INITIAL"),
+        Op::Splice { fd: "g".into() }.text("$INITIAL").id("splice"),
         open("d", "$CG", &["O_RDONLY", "O_DIRECTORY"]).ok(),
         Op::Fsync { fd: "d".into() }.id("fsync of a directory"),
         Op::Ioctl { fd: "d".into() }.errno("ENOTTY"),
@@ -316,18 +228,11 @@ fn other_calls() -> Vec<Case> {
             "open-flags",
             ALL,
             [
-                open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_DIRECT"])
-                    .errno("EINVAL")
-                    .id("O_DIRECT"),
+                open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_DIRECT"]).errno("EINVAL").id("O_DIRECT"),
                 open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_DIRECTORY"]).errno("ENOTDIR"),
                 open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_CREAT"]).ok(),
                 open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_CREAT", "O_EXCL"]).errno("EEXIST"),
-                open(
-                    "f",
-                    "$CG/cgroup.procs",
-                    &["O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK"],
-                )
-                .ok(),
+                open("f", "$CG/cgroup.procs", &["O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK"]).ok(),
                 open("f", "$CG/cgroup.procs", &["O_PATH"]).ok(),
                 open("f", "$CG", &["O_RDWR"]).errno("EISDIR"),
                 open("f", "$CG/none", &["O_RDONLY"]).errno("ENOENT"),
@@ -340,64 +245,26 @@ fn other_calls() -> Vec<Case> {
             "no-other-nodes",
             ALL,
             [
-                Op::Creat {
-                    path: "$CG/x".into(),
-                    mode: 0o644,
-                }
-                .errno("EACCES"),
+                Op::Creat { path: "$CG/x".into(), mode: 0o644 }.errno("EACCES"),
                 open("f", "$CG/x", &["O_WRONLY", "O_CREAT"]).errno("EACCES"),
-                Op::Creat {
-                    path: "$CG/cgroup.procs".into(),
-                    mode: 0o644,
-                }
-                .errno("EEXIST"),
-                Op::Mknod {
-                    path: "$CG/x".into(),
-                    kind: "fifo".into(),
-                }
-                .errno("EPERM"),
+                Op::Creat { path: "$CG/cgroup.procs".into(), mode: 0o644 }.errno("EEXIST"),
+                Op::Mknod { path: "$CG/x".into(), kind: "fifo".into() }.errno("EPERM"),
                 Op::Mknod {
                     path: "$CG/x".into(),
                     kind: "file".into(),
                 }
                 // The VFS makes regular files by `create`.
                 .errno("EACCES"),
-                Op::Mknod {
-                    path: "$CG/cgroup.procs".into(),
-                    kind: "fifo".into(),
-                }
-                .errno("EEXIST"),
-                Op::Link {
-                    from: "$CG/cgroup.procs".into(),
-                    to: "$CG/x".into(),
-                }
-                .errno("EPERM"),
-                Op::Symlink {
-                    target: "cgroup.procs".into(),
-                    path: "$CG/x".into(),
-                }
-                .errno("EPERM"),
-                Op::Symlink {
-                    target: "x".into(),
-                    path: "$CG/cgroup.procs".into(),
-                }
-                .errno("EEXIST"),
-                Op::Unlink {
-                    path: "$CG/cgroup.procs".into(),
-                }
-                .errno("EPERM"),
-                Op::Unlink {
-                    path: "$CG/none".into(),
-                }
-                .errno("ENOENT"),
+                Op::Mknod { path: "$CG/cgroup.procs".into(), kind: "fifo".into() }.errno("EEXIST"),
+                Op::Link { from: "$CG/cgroup.procs".into(), to: "$CG/x".into() }.errno("EPERM"),
+                Op::Symlink { target: "cgroup.procs".into(), path: "$CG/x".into() }.errno("EPERM"),
+                Op::Symlink { target: "x".into(), path: "$CG/cgroup.procs".into() }.errno("EEXIST"),
+                Op::Unlink { path: "$CG/cgroup.procs".into() }.errno("EPERM"),
+                Op::Unlink { path: "$CG/none".into() }.errno("ENOENT"),
                 Op::Unlink { path: "$CG".into() }.errno("EISDIR"),
                 rmdir("$CG/cgroup.procs").errno("ENOTDIR"),
                 mkdir("$CG/cgroup.procs/x").errno("ENOTDIR"),
-                Op::Sees {
-                    dir: "$CG".into(),
-                    name: "x".into(),
-                }
-                .gives(false),
+                Op::Sees { dir: "$CG".into(), name: "x".into() }.gives(false),
             ],
         )
         .by_owner_too(),
@@ -411,10 +278,6 @@ fn other_calls() -> Vec<Case> {
                 Op::Poll { fd: "f".into() }.id("read").ok(),
             ],
         ),
-        case(
-            "statfs",
-            ALL,
-            [Op::Statfs { path: "$CG".into() }.id("type").ok()],
-        ),
+        case("statfs", ALL, [Op::Statfs { path: "$CG".into() }.id("type").ok()]),
     ]
 }

@@ -10,12 +10,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut all = vec![
         case("numbers", ALL, numbers()).by_owner_too(),
         case("numbers-of-threads", V1, number_errors("$CG/$TASKS")).by_owner_too(),
-        case(
-            "numbers-of-processes",
-            ALL,
-            number_errors("$CG/cgroup.procs"),
-        )
-        .by_owner_too(),
+        case("numbers-of-processes", ALL, number_errors("$CG/cgroup.procs")).by_owner_too(),
     ];
     all.extend(processes());
     all.extend(threads());
@@ -96,15 +91,8 @@ fn number_errors(file: &str) -> Vec<Step> {
         "\0",
     ];
     let nobody = ["2147483647", "4194305", "0x7fffffff", "017777777777"];
-    let mut steps: Vec<Step> = wrong
-        .iter()
-        .map(|number| write_file(file, number).errno("EINVAL"))
-        .collect();
-    steps.extend(
-        nobody
-            .iter()
-            .map(|number| write_file(file, number).errno("ESRCH")),
-    );
+    let mut steps: Vec<Step> = wrong.iter().map(|number| write_file(file, number).errno("EINVAL")).collect();
+    steps.extend(nobody.iter().map(|number| write_file(file, number).errno("ESRCH")));
     steps.push(membership("$PID").gives("/home"));
     steps.push(read_file(file).text("").into_step());
     let last = steps.len() - 1;
@@ -298,13 +286,7 @@ fn threads() -> Vec<Case> {
 /// Lists that don't fit in a page.
 fn lists() -> Vec<Case> {
     let slice = |fd: &str, file: &str, len, off| {
-        Op::SliceMatches {
-            fd: fd.into(),
-            path: format!("$CG/{file}"),
-            len,
-            off,
-        }
-        .gives(true)
+        Op::SliceMatches { fd: fd.into(), path: format!("$CG/{file}"), len, off }.gives(true)
     };
     vec![
         case(
@@ -324,12 +306,7 @@ fn lists() -> Vec<Case> {
                 slice("list", "cgroup.procs", 65536, 3),
                 open("list2", "$CG/cgroup.procs", &["O_RDONLY"]).ok(),
                 read_all("list2", 4096).ok(),
-                Op::Lseek {
-                    fd: "list2".into(),
-                    off: 0,
-                    whence: "set".into(),
-                }
-                .gives(0),
+                Op::Lseek { fd: "list2".into(), off: 0, whence: "set".into() }.gives(0),
                 read_all("list2", 65536).ok(),
                 read_file("$CG/$TASKS").ok(),
             ],

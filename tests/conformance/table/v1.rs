@@ -65,11 +65,7 @@ fn freezer() -> Vec<Case> {
                 spawn("C").ok(),
                 write_file("$CG/cgroup.procs", "$C").ok(),
                 write_file("$CG/freezer.state", "FROZEN\n").ok(),
-                Op::Await {
-                    path: "$CG/freezer.state".into(),
-                    text: "FROZEN".into(),
-                }
-                .gives(true),
+                Op::Await { path: "$CG/freezer.state".into(), text: "FROZEN".into() }.gives(true),
                 read_file("$CG/freezer.state").text("FROZEN\n"),
                 read_file("$CG/freezer.self_freezing").text("1\n"),
                 read_file("$CG/freezer.parent_freezing").text("0\n"),
@@ -94,11 +90,7 @@ fn freezer() -> Vec<Case> {
                 write_file("$CG/freezer.state", "FROZEN").ok(),
                 spawn("C").ok(),
                 write_file("$CG/cgroup.procs", "$C").ok(),
-                Op::Await {
-                    path: "$CG/freezer.state".into(),
-                    text: "FROZEN".into(),
-                }
-                .gives(true),
+                Op::Await { path: "$CG/freezer.state".into(), text: "FROZEN".into() }.gives(true),
                 write_file("$HOME/cgroup.procs", "$C").into_step(),
                 membership("$C").into_step(),
                 write_file("$CG/freezer.state", "THAWED").ok(),

@@ -54,21 +54,13 @@ pub(super) fn cases() -> Vec<Case> {
                 write_file("$CG/cgroup.procs", "$C").ok(),
                 read_file("$CG/cgroup.events").text("populated 1\nfrozen 0\n"),
                 write_file("$CG/cgroup.freeze", "1").ok(),
-                Op::Await {
-                    path: "$CG/cgroup.events".into(),
-                    text: "frozen 1".into(),
-                }
-                .gives(true),
+                Op::Await { path: "$CG/cgroup.events".into(), text: "frozen 1".into() }.gives(true),
                 read_file("$CG/cgroup.freeze").text("1\n"),
                 write_file("$CG/cgroup.freeze", "2").errno("ERANGE"),
                 write_file("$CG/cgroup.freeze", "-1").errno("ERANGE"),
                 write_file("$CG/cgroup.freeze", "x").errno("EINVAL"),
                 write_file("$CG/cgroup.freeze", "0\n").ok(),
-                Op::Await {
-                    path: "$CG/cgroup.events".into(),
-                    text: "frozen 0".into(),
-                }
-                .gives(true),
+                Op::Await { path: "$CG/cgroup.events".into(), text: "frozen 0".into() }.gives(true),
             ],
         )
         .by_owner_too(),
@@ -85,11 +77,7 @@ pub(super) fn cases() -> Vec<Case> {
                 write_file("$CG/cgroup.kill", "1").ok(),
                 Op::Wait { name: "C".into() }.ok(),
                 membership("$D").gives("/home"),
-                Op::Await {
-                    path: "$CG/cgroup.events".into(),
-                    text: "populated 0".into(),
-                }
-                .gives(true),
+                Op::Await { path: "$CG/cgroup.events".into(), text: "populated 0".into() }.gives(true),
                 rmdir("$CG/a").ok(),
             ],
         )
@@ -154,11 +142,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Op::Poll { fd: "f".into() }.ok(),
                 spawn("C").ok(),
                 write_file("$CG/cgroup.procs", "$C").ok(),
-                Op::AwaitPoll {
-                    fd: "f".into(),
-                    event: "PRI".into(),
-                }
-                .gives(true),
+                Op::AwaitPoll { fd: "f".into(), event: "PRI".into() }.gives(true),
                 pread("f", 100, 0).text("populated 1\nfrozen 0\n"),
                 Op::Poll { fd: "f".into() }.ok(),
             ],
@@ -171,11 +155,7 @@ pub(super) fn cases() -> Vec<Case> {
                 open("f", "$CG/a/cgroup.events", &["O_RDONLY"]).ok(),
                 read("f", 100).ok(),
                 rmdir("$CG/a").ok(),
-                Op::AwaitPoll {
-                    fd: "f".into(),
-                    event: "ERR".into(),
-                }
-                .gives(true),
+                Op::AwaitPoll { fd: "f".into(), event: "ERR".into() }.gives(true),
             ],
         ),
     ]

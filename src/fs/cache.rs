@@ -1,0 +1,188 @@
+//! What the kernel may keep, and when it's told to forget.
+//!
+//! Each directory that the kernel knows is watched on the host. While it's watched, the kernel may keep its entries, attributes and
+//! listing; what changes there by another hand than through the view is invalidated as soon as the host's event arrives. A directory that
+//! can't be watched (inotify's limits) isn't cached.
+//!
+//! Two races are closed. A lookup in flight holds the directory's lock in the kernel, for which the invalidation of an entry waits. A
+//! listing in flight could be stored after its invalidation: so each change moves the directory's modification time on by a nanosecond,
+//! which makes the kernel throw the stored listing away when it's next read from its beginning (`fuse_readdir_cached`).
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CgroupFs, Host};
+use crate::cgroup::FileClass;
+use crate::view::{Door, Node, NodeId, Object, ROOT_ID};
+
+/// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
+const WATCHED: Duration = Duration::from_secs(60);
+
+/// A change on the host, by another hand than through the view or by the view itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An entry came, went, or changed its attributes.
+    Entry {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Its name; `None` if it's the directory itself.
+        name: Option<OsString>,
+    },
+    /// Files came or went in all children, or in the directory itself: `cgroup.subtree_control` or `cgroup.pressure` was written.
+    Files {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Whether it's the children's.
+        of_children: bool,
+    },
+    /// Events were lost: anything may have changed.
+    Anything,
+}
+
+/// The way to tell the kernel. Must not be used by a thread that serves requests: the kernel may wait for their answers first.
+pub trait Invalidate {
+    /// A directory's listing and attributes, or a file's attributes.
+    fn node(&self, node: NodeId, listing: bool);
+    /// What a directory has under this name.
+    fn entry(&self, directory: NodeId, name: &OsStr);
+}
+
+/// For how long the kernel may keep a found entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The name.
+    pub entry: Duration,
+    /// The attributes.
+    pub attributes: Duration,
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// For how long the kernel may keep this node and its name.
+    pub(super) fn keep(&self, node: &Node) -> Keep {
+        let by_parent =
+            if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED } else { Duration::ZERO };
+        let attributes = match node.object() {
+            Object::Directory if !self.is_watched(node) => Duration::ZERO,
+            _ => by_parent,
+        };
+        Keep { entry: by_parent, attributes }
+    }
+
+    /// Whether the kernel may keep the listing of this directory.
+    pub fn keeps_listing(&self, id: NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| self.is_watched(&node))
+    }
+
+    /// What the view makes itself never changes.
+    fn is_watched(&self, node: &Node) -> bool {
+        *node.object() != Object::Directory || node.is_watched()
+    }
+
+    /// Watches a directory that the kernel is told of for the first time.
+    pub(super) fn watch(&self, node: &Arc<Node>) {
+        if *node.object() == Object::Directory {
+            node.set_watched(self.host.watch(node));
+        }
+    }
+
+    pub(super) fn unwatch(&self, node: &Node) {
+        if *node.object() == Object::Directory && node.is_watched() {
+            self.host.unwatch(node);
+        }
+    }
+
+    /// Waits for changes on the host; `None` once [`CgroupFs::stop_waiting`] was called.
+    pub fn wait_for_changes(&self) -> Option<Vec<Change>> {
+        self.host.wait_for_changes()
+    }
+
+    /// Lets [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.
+    pub fn stop_waiting(&self) {
+        self.host.stop_waiting();
+    }
+
+    /// Tells the kernel what it must no longer keep.
+    pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) {
+        match change {
+            Change::Entry { hierarchy, directory, name } => {
+                for node in self.doors(*hierarchy, *directory) {
+                    match name {
+                        Some(name) => self.invalidate_entry(&node, name, kernel),
+                        None => kernel.node(node.id(), false),
+                    }
+                }
+            }
+            Change::Files { hierarchy, directory, of_children } => {
+                for node in self.doors(*hierarchy, *directory) {
+                    self.invalidate_files(&node, *of_children, kernel);
+                }
+            }
+            Change::Anything => {
+                let nodes = self.nodes.all();
+                self.drop_listing(self.nodes.root(), kernel);
+                for node in &nodes {
+                    self.drop_listing(node, kernel);
+                }
+                for node in &nodes {
+                    if let Some(parent) = node.parent() {
+                        kernel.entry(parent.id(), &node.name());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The nodes by which the kernel knows this directory.
+    fn doors(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
+        let by_door = |door| NodeId::backing(hierarchy, door, inode);
+        let ids = [by_door(Door::Main), by_door(Door::Alias), NodeId::top(hierarchy), Some(ROOT_ID)];
+        let is_it = |node: &Arc<Node>| {
+            node.position().hierarchy == Some(hierarchy) && node.inode() == inode && *node.object() == Object::Directory
+        };
+        ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect()
+    }
+
+    fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
+        self.drop_listing(directory, kernel);
+        kernel.entry(directory.id(), name);
+        // Whoever holds it open asks for its attributes by number, not by name.
+        for node in self.nodes.children(directory) {
+            if node.name() == name {
+                kernel.node(node.id(), false);
+            }
+        }
+    }
+
+    fn invalidate_files(&self, directory: &Arc<Node>, of_children: bool, kernel: &impl Invalidate) {
+        let changed = if of_children {
+            let is_directory = |node: &Arc<Node>| *node.object() == Object::Directory;
+            self.nodes.children(directory).into_iter().filter(is_directory).collect()
+        } else {
+            vec![Arc::clone(directory)]
+        };
+        for directory in changed {
+            self.drop_listing(&directory, kernel);
+            for file in self.nodes.children(&directory) {
+                // The files that every cgroup has don't come and go.
+                let comes_and_goes = matches!(file.object(), Object::File(class) if !matches!(class, FileClass::Core | FileClass::Membership(_)));
+                if comes_and_goes {
+                    kernel.entry(directory.id(), &file.name());
+                }
+            }
+        }
+    }
+
+    fn drop_listing(&self, node: &Node, kernel: &impl Invalidate) {
+        if *node.object() == Object::Directory {
+            node.move_on();
+            kernel.node(node.id(), true);
+        } else {
+            kernel.node(node.id(), false);
+        }
+    }
+}

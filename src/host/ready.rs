@@ -1,0 +1,80 @@
+//! Waiting for backing files to become ready (epoll(7)).
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::fs::HandleId;
+use crate::fs::poll::Ready;
+
+/// The number that [`ReadyFiles::stop`] is known by; handles count from 1.
+const STOP: u64 = 0;
+
+/// How many events are taken at once.
+const BATCH: usize = 64;
+
+/// The backing files that somebody waits for.
+#[derive(Debug)]
+pub(super) struct ReadyFiles {
+    epoll: Epoll,
+    stop: EventFd,
+}
+
+impl ReadyFiles {
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        Ok(Self { epoll, stop })
+    }
+
+    /// Reports once when `file` has an event. It's forgotten when it's closed.
+    pub(super) fn arm(&self, file: impl AsFd, handle: HandleId) -> Result<(), Errno> {
+        let flags = EpollFlags::EPOLLPRI | EpollFlags::EPOLLERR | EpollFlags::EPOLLONESHOT;
+        let mut event = EpollEvent::new(flags, handle.0);
+        match self.epoll.modify(&file, &mut event) {
+            Err(Errno::ENOENT) => self.epoll.add(&file, event),
+            armed => armed,
+        }
+    }
+
+    /// Waits; `None` after [`ReadyFiles::stop`].
+    pub(super) fn wait(&self) -> Option<Vec<Ready>> {
+        let mut events = [EpollEvent::empty(); BATCH];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(_) => return None,
+        };
+        let events = events.get(..count).unwrap_or_default();
+        if events.iter().any(|event| event.data() == STOP) {
+            return None;
+        }
+        // epoll's and poll's bits are the same.
+        let ready = |event: &EpollEvent| Ready { handle: HandleId(event.data()), events: event.events().bits() as u16 };
+        Some(events.iter().map(ready).collect())
+    }
+
+    pub(super) fn stop(&self) {
+        let _ = self.stop.write(1);
+    }
+}
+
+/// What poll(2) says of a file now, as its bits.
+pub(super) fn state(file: impl AsFd) -> Result<u16, Errno> {
+    let asked = PollFlags::POLLIN
+        | PollFlags::POLLPRI
+        | PollFlags::POLLOUT
+        | PollFlags::POLLRDNORM
+        | PollFlags::POLLRDBAND
+        | PollFlags::POLLWRNORM
+        | PollFlags::POLLWRBAND;
+    let mut files = [PollFd::new(file.as_fd(), asked)];
+    poll(&mut files, PollTimeout::ZERO)?;
+    let [file] = files;
+    Ok(file.revents().map_or(0, |events| events.bits() as u16))
+}

@@ -1,0 +1,31 @@
+//! What stat(2) says.
+
+use std::time::SystemTime;
+
+/// The attributes of an object, as stat(2) has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number; on kernfs the "cgroup id".
+    pub inode: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of links.
+    pub links: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Preferred block size.
+    pub block_size: u32,
+    /// Access, modification and change time.
+    pub times: [SystemTime; 3],
+}
+
+impl Attributes {
+    /// Whether it's a directory.
+    pub fn is_directory(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
