@@ -1,4 +1,42 @@
-//! vcgroupfs.
+//! vcgroupfs: a userspace filesystem that stands in for `/sys/fs/cgroup` inside a container.
+//!
+//! It shows a namespaced view of the host's cgroup tree, hands every operation that its policy allows to the real
+//! cgroupfs, and rejects everything else with an errno and a named rule. The library exists for the `vcgroupfs` program
+//! and its tests; it promises no stable interface.
+//!
+//! ```text
+//!  container                    host
+//!  ---------   FUSE    ------------------------------------------------------
+//!  systemd  <--------> server: fuse -> fs -> {view, policy} -> host -> real cgroupfs
+//!  docker                 |  passes descriptors                /proc
+//!  jvm                    v
+//!                      mount-helper: joins the container's pid namespace; agent
+//! ```
+//!
+//! A request comes in at [`fuse`], which knows the protocol and nothing else. It asks [`fs`], which holds the
+//! operations of a filesystem and knows no FUSE. That looks up where the node stands in [`view`], asks [`policy`]
+//! whether the operation may be done there, and hands what is allowed to [`fs::Host`], a trait whose real
+//! implementation is in [`host`]. Pid numbers are translated by the kernel, for a process that [`helper`] keeps in the
+//! caller's pid namespace.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cgroup`] | the vocabulary: paths, controllers, hierarchies, interface files, memberships, mountinfo. Pure |
+//! | [`policy`] | decisions: facts and an operation in, a verdict out; the one table of rules and errnos. Pure |
+//! | [`view`] | which node is shown where, under which number: shapes, alias, node ids, inode table. Pure |
+//! | [`fs`] | the filesystem's operations over a view, a policy and a host |
+//! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
+//! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers |
+//! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
+//! | [`cli`] | the command line, one file per verb |
+//! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
+//!
+//! Imports run one way. `cgroup` and `sys` use no other module; `policy` uses `cgroup`; `view` uses `policy`; `fs` uses
+//! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `cli` uses all
+//! of them. `cgroup`, `policy` and `view` do no input or output.
+//!
+//! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
+//! `docs/SECURITY.md` says what is defended against whom.
 pub mod cgroup;
 pub mod cli;
 pub mod fs;

@@ -230,6 +230,7 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
     );
     let end = Instant::now() + STORM;
     let (hits, misses) = thread::scope(|scope| {
+        let scene = &scene;
         let writer = |first: u32| {
             let mut session = scene.session(Caller::Root, selector);
             move || {
@@ -242,7 +243,7 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
                         Outcome::Err { errno, .. } if errno == "ESRCH" => misses += 1,
                         // A process that the container sees, but that isn't in the subtree: one that the view put there.
                         Outcome::Err { errno, .. } if errno == "EACCES" => {}
-                        other => panic!("{number}: {other:?}"),
+                        other => panic!("{number}: {other:?} {}", scene.view.log()),
                     }
                 }
                 (hits, misses)

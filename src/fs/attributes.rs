@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::{Answer, Attributes, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
 use crate::policy;
-use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Spot, View};
+use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Shape, Spot, View};
 
 /// Permission bits of what the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;
@@ -48,6 +48,7 @@ impl<H: Host> CgroupFs<H> {
     /// Finds `name` in a directory, and counts the lookup.
     pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         let parent = self.node(parent)?;
+        self.watch(&parent);
         let (node, attributes) = self.find(&parent, name)?;
         Ok(self.remember(node, attributes))
     }
@@ -55,11 +56,13 @@ impl<H: Host> CgroupFs<H> {
     /// Counts a lookup, and makes the answer to it.
     pub(super) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
-        if is_new {
-            self.watch(&node);
-        }
         node.seen(attributes);
-        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep: self.keep(&node) }
+        let mut keep = self.keep(&node);
+        if is_new {
+            // A change since it was looked at can't be told to a kernel that doesn't know the node yet: it has to look once more.
+            keep.attributes = Duration::ZERO;
+        }
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
@@ -156,16 +159,31 @@ impl<H: Host> CgroupFs<H> {
             let name = node.name();
             attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
         }
-        if *node.object() == Object::Directory {
+        if self.hides_its_neighbours(node) {
+            // The real numbers tell how many cgroups are hidden here, and when one comes or goes.
+            attributes.links = 2 + u32::from(matches!(node.position().spot, Spot::Ancestor { .. }));
+            attributes.times = [self.born; 3];
+        } else if *node.object() == Object::Directory {
             let [_, modified, _] = &mut attributes.times;
             *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);
         }
         attributes
     }
 
+    /// Whether it's a directory in which the host has cgroups that the view doesn't show.
+    fn hides_its_neighbours(&self, node: &Node) -> bool {
+        *node.object() == Object::Directory
+            && match node.position().spot {
+                Spot::Ancestor { .. } => self.view.shape != Shape::Full,
+                Spot::HostRoot => true,
+                Spot::Top | Spot::AliasStep { .. } | Spot::Boundary | Spot::Inside | Spot::Foreign => false,
+            }
+    }
+
     /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
     pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
+        self.watch(&node);
         let keep = self.keep(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
             return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));

@@ -1,6 +1,6 @@
 //! What the kernel may keep, and when it's told to forget.
 //!
-//! Each directory that the kernel knows is watched on the host. While it's watched, the kernel may keep its entries, attributes and
+//! Each directory that somebody looks into is watched on the host. While it's watched, the kernel may keep its entries, attributes and
 //! listing; what changes there by another hand than through the view is invalidated as soon as the host's event arrives. A directory that
 //! can't be watched (inotify's limits) isn't cached.
 //!
@@ -8,9 +8,12 @@
 //! listing in flight could be stored after its invalidation: so each change moves the directory's modification time on by a nanosecond,
 //! which makes the kernel throw the stored listing away when it's next read from its beginning (`fuse_readdir_cached`).
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{CgroupFs, Host};
 use crate::cgroup::FileClass;
@@ -30,6 +33,8 @@ pub enum Change {
         directory: u64,
         /// Its name; `None` if it's the directory itself.
         name: Option<OsString>,
+        /// What happened to it.
+        kind: EntryChange,
     },
     /// Files came or went in all children, or in the directory itself: `cgroup.subtree_control` or `cgroup.pressure` was written.
     Files {
@@ -42,6 +47,70 @@ pub enum Change {
     },
     /// Events were lost: anything may have changed.
     Anything,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryChange {
+    /// A cgroup was made.
+    Made,
+    /// A cgroup was removed.
+    Removed,
+    /// It was renamed, or its attributes changed.
+    Other,
+}
+
+/// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
+/// at that door: it would wait for the directory's lock each time.
+#[derive(Debug, Default)]
+pub(super) struct OwnChanges(Mutex<HashMap<Own, NodeId>>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Own {
+    hierarchy: usize,
+    directory: u64,
+    name: OsString,
+    kind: EntryChange,
+}
+
+impl OwnChanges {
+    /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
+    pub(super) fn expect(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+        let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
+            return false;
+        };
+        self.0.lock().insert(own, directory.id()).is_none()
+    }
+
+    /// It wasn't made after all.
+    pub(super) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) {
+        if let Some(own) = Own::new(directory, name, kind) {
+            self.0.lock().remove(&own);
+        }
+    }
+
+    /// Its events won't come any more.
+    fn forget_all(&self, directory: &Node) {
+        let is_its =
+            |own: &Own| Some(own.hierarchy) == directory.position().hierarchy && own.directory == directory.inode();
+        self.0.lock().retain(|own, _| !is_its(own));
+    }
+
+    /// The door through which the change was made, if it was the view's own. An event counts for one change.
+    fn take(&self, hierarchy: usize, directory: u64, name: &OsStr, kind: EntryChange) -> Option<NodeId> {
+        self.0.lock().remove(&Own { hierarchy, directory, name: name.to_os_string(), kind })
+    }
+
+    fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+impl Own {
+    fn new(directory: &Node, name: &OsStr, kind: EntryChange) -> Option<Self> {
+        let hierarchy = directory.position().hierarchy?;
+        Some(Self { hierarchy, directory: directory.inode(), name: name.to_os_string(), kind })
+    }
 }
 
 /// The way to tell the kernel. Must not be used by a thread that serves requests: the kernel may wait for their answers first.
@@ -83,16 +152,17 @@ impl<H: Host> CgroupFs<H> {
         *node.object() != Object::Directory || node.is_watched()
     }
 
-    /// Watches a directory that the kernel is told of for the first time.
-    pub(super) fn watch(&self, node: &Arc<Node>) {
+    /// Watches a directory before it's first looked into: what the kernel is then told, it may keep.
+    pub(super) fn watch(&self, node: &Node) {
         if *node.object() == Object::Directory {
-            node.set_watched(self.host.watch(node));
+            node.watch_once(|| self.host.watch(node));
         }
     }
 
     pub(super) fn unwatch(&self, node: &Node) {
         if *node.object() == Object::Directory && node.is_watched() {
             self.host.unwatch(node);
+            self.own.forget_all(node);
         }
     }
 
@@ -109,8 +179,12 @@ impl<H: Host> CgroupFs<H> {
     /// Tells the kernel what it must no longer keep.
     pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) {
         match change {
-            Change::Entry { hierarchy, directory, name } => {
+            Change::Entry { hierarchy, directory, name, kind } => {
+                let by = name.as_ref().and_then(|name| self.own.take(*hierarchy, *directory, name, *kind));
                 for node in self.doors(*hierarchy, *directory) {
+                    if by == Some(node.id()) {
+                        continue;
+                    }
                     match name {
                         Some(name) => self.invalidate_entry(&node, name, kernel),
                         None => kernel.node(node.id(), false),
@@ -123,6 +197,7 @@ impl<H: Host> CgroupFs<H> {
                 }
             }
             Change::Anything => {
+                self.own.clear();
                 let nodes = self.nodes.all();
                 self.drop_listing(self.nodes.root(), kernel);
                 for node in &nodes {

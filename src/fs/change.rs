@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner};
+use super::cache::EntryChange;
+use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner};
 use crate::policy::{Operation, Rule};
 use crate::view::{Node, NodeId, Object};
 
@@ -15,7 +16,7 @@ impl<H: Host> CgroupFs<H> {
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
         let owner = Owner { uid: caller.uid, gid: caller.gid };
-        self.host.make_directory(&parent, name, mode, owner)?;
+        self.as_own(&parent, name, EntryChange::Made, || self.host.make_directory(&parent, name, mode, owner))?;
         let (node, attributes) = self.find(&parent, name)?;
         Ok(self.remember(node, attributes))
     }
@@ -28,7 +29,24 @@ impl<H: Host> CgroupFs<H> {
             return Err(Errno::ENOTDIR.into());
         }
         self.decide(&node, Operation::RemoveDirectory)?;
-        Ok(self.host.remove_directory(&parent, name)?)
+        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))
+    }
+
+    /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
+    fn as_own(
+        &self,
+        parent: &Node,
+        name: &OsStr,
+        kind: EntryChange,
+        change: impl FnOnce() -> Answer<()>,
+    ) -> Outcome<()> {
+        let expected = self.own.expect(parent, name, kind);
+        change().map_err(|errno| {
+            if expected {
+                self.own.forget(parent, name, kind);
+            }
+            Failure::Kernel(errno)
+        })
     }
 
     /// Renames a cgroup. `flags` are renameat2's, of which a cgroupfs knows none.

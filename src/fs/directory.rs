@@ -34,6 +34,7 @@ impl<H: Host> CgroupFs<H> {
         if !node.is_directory() {
             return Err(Errno::ENOTDIR.into());
         }
+        self.watch(&node);
         Ok(self.handles.insert(Open::Directory(Arc::default())))
     }
 

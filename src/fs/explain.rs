@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::{Caller, CgroupFs, Failure, Host, Outcome};
-use crate::cgroup::CgroupPath;
+use super::{Attributes, Caller, CgroupFs, Failure, Host, Outcome};
+use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::policy::{self, Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::{Child, Node, Object};
 
@@ -108,14 +108,16 @@ impl<H: Host> CgroupFs<H> {
 
     /// What is at the path with these names, and all below.
     pub fn branch(&self, names: &[OsString]) -> Outcome<Branch> {
-        let mut node = Arc::clone(self.nodes.root());
+        let root = self.nodes.root();
+        let mut found = (Arc::clone(root), self.attributes(root.id(), None)?.0);
         for name in names {
-            node = Arc::new(self.find(&self.follow(node)?, name)?.0);
+            let (node, attributes) = self.find(&self.follow(found.0)?, name)?;
+            found = (Arc::new(node), attributes);
         }
-        self.grow(&node)
+        self.grow(&found.0, &found.1)
     }
 
-    fn grow(&self, node: &Arc<Node>) -> Outcome<Branch> {
+    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> Outcome<Branch> {
         let name = node.name();
         let (link, is_file) = match node.object() {
             Object::Link(target) => (Some(target.clone()), false),
@@ -124,7 +126,8 @@ impl<H: Host> CgroupFs<H> {
         };
         let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
         let decision = policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation);
-        let writable = matches!(decision, Verdict::Allow(Grant::Plain | Grant::Migrate(_)));
+        let writable =
+            matches!(decision, Verdict::Allow(Grant::Plain | Grant::Migrate(_))) && attributes.mode & 0o222 != 0;
         let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
         if !node.is_directory() {
             return Ok(branch);
@@ -136,7 +139,7 @@ impl<H: Host> CgroupFs<H> {
         }
         for name in names {
             match self.find(node, &name) {
-                Ok((child, _)) => branch.children.push(self.grow(&Arc::new(child))?),
+                Ok((child, attributes)) => branch.children.push(self.grow(&Arc::new(child), &attributes)?),
                 // It has gone since it was listed.
                 Err(Failure::Kernel(Errno::ENOENT)) => {}
                 Err(failure) => return Err(failure),
@@ -185,6 +188,9 @@ impl<H: Host> CgroupFs<H> {
     fn judge(&self, node: &Node, operation: Operation) -> Explanation {
         match (operation, node.is_directory()) {
             (Operation::Write, true) => return Explanation::kernel(Errno::EISDIR, "it's a directory"),
+            (Operation::Rename, true) if self.is_unified(node) && self.decide(node, operation).is_ok() => {
+                return Explanation::kernel(Errno::EPERM, "cgroup2 has no rename");
+            }
             (Operation::RemoveDirectory, false) => return Explanation::kernel(Errno::ENOTDIR, "it's a file"),
             _ => {}
         }
@@ -203,6 +209,11 @@ impl<H: Host> CgroupFs<H> {
             }
             Verdict::Deny(denial) => Explanation::denied(&denial),
         }
+    }
+
+    fn is_unified(&self, node: &Node) -> bool {
+        let hierarchy = node.position().hierarchy.and_then(|index| self.view.hierarchy(index));
+        hierarchy.is_some_and(|hierarchy| hierarchy.kind == HierarchyKind::Unified)
     }
 
     fn judge_migration(&self, node: &Arc<Node>, process: Option<i32>) -> Explanation {

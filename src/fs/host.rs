@@ -213,6 +213,10 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn pin(&self, caller: &Caller, number: i32) -> Answer<Self::Process>;
     /// Whose a process is.
     fn facts(&self, process: &Self::Process) -> Answer<ProcessFacts>;
+    /// Whether the process still has its number.
+    fn is_held(&self, process: &Self::Process) -> bool;
+    /// Whether a migration in this hierarchy asks the writer's right to change the process' scheduling, as a cpuset does.
+    fn asks_about_scheduling(&self, hierarchy: usize) -> bool;
     /// Where each thread of the process is in this hierarchy, or only the thread itself.
     fn places(&self, process: &Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.

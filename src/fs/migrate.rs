@@ -58,9 +58,9 @@ impl<H: Host> CgroupFs<H> {
         }
         match written {
             Written::Number(number) => {
-                let nice = self.may_nice(caller, &process);
+                let nice = self.may_nice(caller, file, &process);
                 self.host.migrate(caller, &file.backing, number, nice)?;
-                self.verify(file, list, &process, number);
+                self.verify(caller, file, &process, number);
             }
             _ => self.host.migrate_caller(caller, &file.backing)?,
         }
@@ -109,8 +109,11 @@ impl<H: Host> CgroupFs<H> {
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
     }
 
-    /// Whether the writer may change the process' scheduling, which a v1 cpuset asks of it (`cap_safe_nice`).
-    fn may_nice(&self, writer: &Caller, process: &H::Process) -> bool {
+    /// Whether the writer may change the process' scheduling, if that is asked (`cap_safe_nice`).
+    fn may_nice(&self, writer: &Caller, file: &OpenFile<H::File>, process: &H::Process) -> bool {
+        if !file.node.position().hierarchy.is_some_and(|hierarchy| self.host.asks_about_scheduling(hierarchy)) {
+            return false;
+        }
         let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
             return false;
         };
@@ -126,11 +129,12 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Between check and write the process may have ended and its number come to mean another one that the container sees. That can't be
-    /// undone, but it must not stay unseen.
-    fn verify(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &H::Process, number: i32) {
-        if self.check_source(file, list, process).is_err() {
-            tracing::debug!(number, path = ?file.node.view_path(), "a process ended, or was moved away, while it was migrated");
+    /// Between check and write the process may have ended and its number come to mean another one that the container sees. While the one
+    /// that was checked holds its number, it was that one; else there's nothing to undo it by, but it must not stay unseen.
+    fn verify(&self, caller: &Caller, file: &OpenFile<H::File>, process: &H::Process, number: i32) {
+        if !self.host.is_held(process) && self.host.pin(caller, number).is_ok() {
+            let path = file.node.view_path();
+            tracing::warn!(number, ?path, "a process ended while it was migrated, and another one has its number now");
         }
     }
 }

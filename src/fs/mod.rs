@@ -1,6 +1,6 @@
 //! The filesystem's operations over a view, its policy and a host. Knows no FUSE.
 //!
-//! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and hands what is allowed to the [`Host`]. A rejection
+//! An operation finds its node, asks [`policy::decide`], and hands what is allowed to the [`Host`]. A rejection
 //! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
 
 mod attributes;
@@ -85,6 +85,7 @@ pub struct CgroupFs<H: Host> {
     host: H,
     nodes: NodeTable,
     handles: Handles<H::File>,
+    own: cache::OwnChanges,
     log: RejectionLog,
     born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
@@ -101,17 +102,16 @@ impl<H: Host> CgroupFs<H> {
         let root = Self::make_root(&view, &host)?;
         let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
         let boundaries = boundaries.collect::<Answer<_>>()?;
-        let fs = Self {
+        Ok(Self {
             boundaries,
             view,
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
+            own: cache::OwnChanges::default(),
             log: RejectionLog::default(),
             born: SystemTime::now(),
-        };
-        fs.watch(fs.nodes.root());
-        Ok(fs)
+        })
     }
 
     /// The view that it serves.

@@ -14,8 +14,9 @@ use nix::unistd::pipe2;
 use super::{HelperImage, PidNamespace};
 use crate::sys::{fdpass, spawn};
 
-/// How long a request, or the start of an agent, may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three
+/// seconds for its turn.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long to look out for a reply before going to sleep: somewhat longer than an agent takes for
 /// a short one. Waking an idle CPU takes longer than the request itself; without this a round trip

@@ -30,7 +30,7 @@ const NAME_ATTEMPTS: usize = 3;
 /// One agent per pid namespace, started on demand.
 ///
 /// Requests in one namespace are carried out one after the other, those in different ones don't
-/// wait for each other. A request takes at most about four seconds: two for its turn, two
+/// wait for each other. A request takes at most about ten seconds: five for its turn, five
 /// for the agent, a second one included. It may fail with EIO when the container stops or kills the agent in the
 /// middle of it; the next one gets a new agent. Everything else that a request returns is the
 /// system call's own result.
@@ -174,7 +174,8 @@ impl AgentPool {
                 Err(Failure::NeverReached) if attempt == 0 => (),
                 Err(Failure::Died) if attempt == 0 && repeat == Repeat::Safe => (),
                 Err(failure) => {
-                    tracing::warn!(namespace = ?ns.id(), ?failure, "a pid-namespace agent failed");
+                    let late = monotonic_ns() >= deadline;
+                    tracing::warn!(namespace = ?ns.id(), ?failure, late, "a pid-namespace agent failed");
                     return Err(Errno::EIO);
                 }
             }

@@ -415,6 +415,14 @@ impl Host for RealHost {
         super::process::facts(process)
     }
 
+    fn is_held(&self, process: &OwnedFd) -> bool {
+        super::process::is_held(process)
+    }
+
+    fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
+        self.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_cpuset)
+    }
+
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {
         let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();

@@ -30,6 +30,7 @@ pub struct HostHierarchy {
     root: OwnedFd,
     device: u64,
     has_handles: bool,
+    has_cpuset: bool,
 }
 
 impl HostHierarchy {
@@ -41,6 +42,11 @@ impl HostHierarchy {
     /// `st_dev` of everything in it.
     pub fn device(&self) -> u64 {
         self.device
+    }
+
+    /// Whether the cpuset controller is bound to it.
+    pub fn has_cpuset(&self) -> bool {
+        self.has_cpuset
     }
 
     /// Whether its objects can be opened by their kernfs ids (Linux 5.5, with CAP_DAC_READ_SEARCH).
@@ -130,6 +136,11 @@ fn open(kind: &HierarchyKind, mount: &MountEntry) -> Option<HostHierarchy> {
         }
         _ => Vec::new(),
     };
+    let has_cpuset = match kind.controllers() {
+        Some(controllers) => controllers.contains("cpuset"),
+        None => super::refuge::read_file(&root, "cgroup.controllers")
+            .is_ok_and(|available| available.split_ascii_whitespace().any(|controller| controller == "cpuset")),
+    };
     Some(HostHierarchy {
         kind: kind.clone(),
         mount_point: PathBuf::from(&mount.mount_point),
@@ -138,6 +149,7 @@ fn open(kind: &HierarchyKind, mount: &MountEntry) -> Option<HostHierarchy> {
         root,
         device: stat.st_dev,
         has_handles,
+        has_cpuset,
     })
 }
 

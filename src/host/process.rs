@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 
 use super::procfs;
 use crate::cgroup::membership::Place;
@@ -19,17 +19,28 @@ pub(super) struct Processes {
     kinds: Vec<HierarchyKind>,
     agents: Option<AgentPool>,
     own_pid_namespace: (u64, u64),
+    own_user_namespace: Option<(u64, u64)>,
 }
 
 impl Processes {
     pub(super) fn new(kinds: Vec<HierarchyKind>, agents: Option<AgentPool>) -> io::Result<Self> {
-        Ok(Self { kinds, agents, own_pid_namespace: PidNamespace::own()?.id() })
+        Ok(Self {
+            kinds,
+            agents,
+            own_pid_namespace: PidNamespace::own()?.id(),
+            own_user_namespace: procfs::own_namespace("user").ok(),
+        })
     }
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
     pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
         let status = procfs::status(caller.tid).map_err(errno)?;
-        let id_maps = if procfs::same_namespace(caller.tid, "user").map_err(errno)? {
+        let is_own = match self.own_user_namespace {
+            Some(own) => procfs::namespace(caller.tid, "user").map_err(errno)? == own,
+            // A kernel without user namespaces.
+            None => true,
+        };
+        let id_maps = if is_own {
             None
         } else {
             let map = |file| procfs::text(caller.tid, file).map(|text| IdMap::parse(&text)).map_err(errno);
@@ -57,8 +68,10 @@ impl Processes {
         if caller.tid <= 0 {
             return Err(Errno::EACCES);
         }
-        let namespace = PidNamespace::open(caller.tid).map_err(errno)?;
-        Ok((namespace.id() != self.own_pid_namespace).then_some(namespace))
+        if procfs::namespace(caller.tid, "pid").map_err(errno)? == self.own_pid_namespace {
+            return Ok(None);
+        }
+        Ok(Some(PidNamespace::open(caller.tid).map_err(errno)?))
     }
 
     /// A directory of procfs holds on to its process: once that has ended, nothing in it can be read, whoever gets the number next.
@@ -77,7 +90,7 @@ impl Processes {
     pub(super) fn places(&self, process: &OwnedFd, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
         let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
         let mut places = Vec::new();
-        if whole_process {
+        if whole_process && !is_single(process)? {
             for thread in threads(process)? {
                 match place(process, &format!("task/{thread}/"), kind) {
                     Ok(found) => places.extend(found),
@@ -91,6 +104,18 @@ impl Processes {
         }
         if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
     }
+}
+
+/// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
+/// where this one is.
+fn is_single(process: &OwnedFd) -> Answer<bool> {
+    let tasks = fstatat(process, "task", AtFlags::empty()).map_err(no_process)?;
+    Ok(tasks.st_nlink == 3)
+}
+
+/// Whether the process still runs, or waits to be reaped: while it does, nothing else has its number.
+pub(super) fn is_held(process: &OwnedFd) -> bool {
+    fstatat(process, "cgroup", AtFlags::empty()).is_ok()
 }
 
 fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {

@@ -47,7 +47,7 @@ pub(super) fn text(tid: i32, file: &str) -> io::Result<String> {
 }
 
 /// Which namespace a thread is in, as (device, inode) of its nsfs file.
-fn namespace(tid: &str, kind: &str) -> io::Result<(u64, u64)> {
+pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(format!("/proc/{tid}/ns/{kind}"))?;
     Ok((metadata.dev(), metadata.ino()))
 }
@@ -57,7 +57,7 @@ fn namespace(tid: &str, kind: &str) -> io::Result<(u64, u64)> {
 /// # Errors
 /// `ENOENT` where the kernel doesn't know the kind.
 pub fn own_namespace(kind: &str) -> io::Result<(u64, u64)> {
-    namespace("self", kind)
+    namespace(std::process::id() as i32, kind)
 }
 
 /// Whether a thread is in the server's namespace of this kind; true where the kernel has no such namespaces.
@@ -66,7 +66,7 @@ pub fn own_namespace(kind: &str) -> io::Result<(u64, u64)> {
 /// `ENOENT` or `ESRCH` if there is no such thread.
 pub fn same_namespace(tid: i32, kind: &str) -> io::Result<bool> {
     match own_namespace(kind) {
-        Ok(own) => Ok(namespace(&tid.to_string(), kind)? == own),
+        Ok(own) => Ok(namespace(tid, kind)? == own),
         Err(_) => fs::metadata(format!("/proc/{tid}")).map(|_| true),
     }
 }

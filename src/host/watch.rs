@@ -11,13 +11,18 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use parking_lot::Mutex;
 
-use crate::fs::cache::Change;
+use crate::fs::cache::{Change, EntryChange};
+
+/// The most watches of a view, should the host allow so many.
+const LIMIT: usize = 32 * 1024;
 
 /// All watches of a view.
 #[derive(Debug)]
 pub(super) struct Watches {
     inotify: Inotify,
     stop: EventFd,
+    /// How many watches this view may have: they count as the host root's, whom a container mustn't leave without.
+    limit: usize,
     /// Held across the two system calls that add and remove a watch, neither of which waits for anything: one directory may be known by
     /// two doors, or be forgotten and found again at once, and has a single watch all the same.
     known: Mutex<Known>,
@@ -33,7 +38,9 @@ impl Watches {
     pub(super) fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { inotify, stop, known: Mutex::default() })
+        let allowed = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+        let allowed = allowed.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(8192);
+        Ok(Self { inotify, stop, limit: LIMIT.min(allowed / 8), known: Mutex::default() })
     }
 
     /// Watches a directory; false if the limits of inotify don't allow it.
@@ -51,6 +58,9 @@ impl Watches {
         if let Some((_, users)) = known.by_directory.get_mut(&(hierarchy, inode)) {
             *users += 1;
             return true;
+        }
+        if known.by_directory.len() >= self.limit {
+            return false;
         }
         let path = format!("/proc/self/fd/{}", object.as_raw_fd());
         match self.inotify.add_watch(path.as_str(), flags) {
@@ -123,5 +133,10 @@ fn change(event: &InotifyEvent, known: &Known) -> Option<Change> {
         return matters.then_some(Change::Files { hierarchy, directory, of_children });
     }
     let entry = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_ATTRIB;
-    event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone() })
+    let kind = match event.mask {
+        mask if mask.contains(AddWatchFlags::IN_CREATE) => EntryChange::Made,
+        mask if mask.contains(AddWatchFlags::IN_DELETE) => EntryChange::Removed,
+        _ => EntryChange::Other,
+    };
+    event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone(), kind })
 }

@@ -1,8 +1,8 @@
 //! A node that the kernel holds.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -31,7 +31,7 @@ pub struct Node {
     inode: u64,
     parent: Option<Arc<Node>>,
     /// Whether changes of this directory are seen.
-    watched: AtomicBool,
+    watched: OnceLock<bool>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
     /// Leaf lock: nothing else is locked while it's held.
@@ -49,7 +49,7 @@ impl Node {
             object,
             inode,
             parent: None,
-            watched: AtomicBool::default(),
+            watched: OnceLock::new(),
             changes: AtomicU64::default(),
             name: Mutex::default(),
             last_seen: Mutex::default(),
@@ -64,7 +64,7 @@ impl Node {
             object,
             inode,
             parent: Some(Arc::clone(parent)),
-            watched: AtomicBool::default(),
+            watched: OnceLock::new(),
             changes: AtomicU64::default(),
             name: Mutex::new(name.to_os_string()),
             last_seen: Mutex::default(),
@@ -118,12 +118,12 @@ impl Node {
 
     /// Whether changes of this directory are seen.
     pub fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::Acquire)
+        self.watched.get().copied().unwrap_or(false)
     }
 
-    /// Takes note whether they are.
-    pub fn set_watched(&self, watched: bool) {
-        self.watched.store(watched, Ordering::Release);
+    /// Lets `watch` begin to watch this directory, the first time that it's called.
+    pub fn watch_once(&self, watch: impl FnOnce() -> bool) {
+        self.watched.get_or_init(watch);
     }
 
     /// How many changes of this directory were seen.

@@ -12,7 +12,7 @@ use super::{Node, NodeId, ROOT_ID};
 #[derive(Debug)]
 pub struct NodeTable {
     root: Arc<Node>,
-    /// Leaf lock: nothing else is locked, and no system call made, while it's held.
+    /// No system call is made while it's held, and nothing locked but the names of nodes.
     nodes: RwLock<HashMap<NodeId, Known>>,
 }
 
@@ -44,7 +44,7 @@ impl NodeTable {
     /// Counts a lookup that the kernel is about to be told of, and returns the node to tell of, the known one if there is one, and whether
     /// it's new.
     ///
-    /// A known node whose name or directory isn't the found one's is replaced: the host has renamed the cgroup.
+    /// A known node whose name isn't the found one's takes it: the host has renamed the cgroup.
     pub fn remember(&self, found: Node) -> (Arc<Node>, bool) {
         let mut nodes = self.nodes.write();
         match nodes.entry(found.id()) {

@@ -204,7 +204,7 @@ fn processes() -> Vec<i32> {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}: not in time");
+        assert!(start.elapsed() < Duration::from_secs(15), "{what}: not in time");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::probe::{Op, Outcome};
@@ -54,6 +55,10 @@ impl<'a> Subject<'a> {
             // What the case makes can hold processes: it inherits CPUs and nodes.
             fs::write(backing.join("cgroup.clone_children"), "1").expect("cgroup.clone_children");
         }
+        // A view keeps what it has seen until the host's event arrives: what was just prepared has to have arrived.
+        for below in ["", case.name, "home"] {
+            await_same(&backing.parent().expect("the test cgroup").join(below), &self.path.join(below));
+        }
         let mut session = self.container.session(caller);
         session.set("UP", self.path.display());
         session.set("HOME", self.path.join("home").display());
@@ -68,6 +73,25 @@ impl<'a> Subject<'a> {
             records.push(Record { id: step.id, op: step.op.clone(), outcome });
         }
         records
+    }
+}
+
+/// Waits until a directory and its files are seen as they are.
+fn await_same(dir: &Path, seen: &Path) {
+    let facts = |path: &Path| {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        Some((metadata.uid(), metadata.gid(), metadata.nlink()))
+    };
+    let files = fs::read_dir(dir).expect("a test cgroup").flatten().map(|entry| entry.file_name());
+    let names: Vec<_> = files.chain([".".into()]).collect();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while names.iter().any(|name| facts(&dir.join(name)) != facts(&seen.join(name))) {
+        // A subject that is no cgroup at all never looks the same; the table then says so.
+        if !seen.join("cgroup.procs").exists() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} doesn't come to look like {}", seen.display(), dir.display());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

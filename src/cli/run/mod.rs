@@ -9,17 +9,19 @@ mod init;
 mod signals;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
@@ -116,10 +118,18 @@ impl Supervisor {
 
     fn run(self, options: &Options) -> Outcome {
         let Self { connection, own, server, mounted, live } = self;
+        let home =
+            File::open("/proc/self/ns/mnt").map_err(|error| Failed::system("can't open /proc/self/ns/mnt", error))?;
         let ended = Self::run_inside(connection, &own, mounted, live, options);
-        // The last user of the view has gone: the server ends, and removes the cgroups. It was killed if some are left.
-        let _ = umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        let _ = waitpid(server, None);
+        // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
+        // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
+        let left = setns(&home, CloneFlags::CLONE_NEWNS);
+        if let Err(errno) = left {
+            tracing::warn!(%errno, "can't leave the command's mount namespace");
+        }
+        if !wait_at_most(server, PATIENCE) {
+            tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
+        }
         own.remove();
         ended
     }
@@ -160,6 +170,21 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// How long the server may take to notice that nobody uses the view any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for a child to end; false if it doesn't in time.
+fn wait_at_most(child: Pid, limit: Duration) -> bool {
+    let start = Instant::now();
+    while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
 }
 
 /// A pipe by which init is told to go on.
