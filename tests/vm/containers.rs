@@ -144,7 +144,8 @@ fn run_gives_a_container_its_own_cgroups() {
 #[test]
 fn run_hides_the_real_tree() {
     in_a_machine!();
-    let (status, text) = run(&[], "tail -n 1 /proc/self/mountinfo; grep ' /sys/fs/cgroup ' /proc/self/mountinfo | tail -n 1");
+    let (status, text) =
+        run(&[], "tail -n 1 /proc/self/mountinfo; grep ' /sys/fs/cgroup ' /proc/self/mountinfo | tail -n 1");
     assert_eq!(status, Some(0), "{text}");
     let last = text.lines().last().unwrap_or_default();
     assert!(last.contains(" - fuse.vcgroupfs "), "{text}");

@@ -12,7 +12,9 @@ use crate::scene::{MODES, Scene, is_v1_controller, names, report, write};
 
 /// Files whose content is another one at every look: only the keys are compared.
 fn is_volatile(name: &str) -> bool {
-    ["stat", "pressure", "usage", "current", "peak", "numa", "slab", "events", "rstat"].iter().any(|part| name.contains(part))
+    ["stat", "pressure", "usage", "current", "peak", "numa", "slab", "events", "rstat"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 fn keys(text: &str) -> Vec<String> {
@@ -132,7 +134,9 @@ fn v2_files(dir: &Path) -> Vec<(&'static str, String)> {
     let enable = available.split_whitespace().next().map(|name| format!("+{name}")).unwrap_or_default();
     let present = V2_FILES.iter().filter(|(name, _)| dir.join(name).exists());
     present
-        .map(|(name, data)| (*name, if *name == "cgroup.subtree_control" { enable.clone() } else { (*data).to_owned() }))
+        .map(|(name, data)| {
+            (*name, if *name == "cgroup.subtree_control" { enable.clone() } else { (*data).to_owned() })
+        })
         .collect()
 }
 
@@ -161,15 +165,18 @@ fn compare_writes(scene: &Scene, shape: &str, policy: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut check = |hierarchy: &Hierarchy, name: &str, data: &str, rule: &dyn Fn(Zone) -> Told| {
         let boundary = scene.seen(&view, hierarchy, shape);
-        for (zone, dir) in
-            [(Zone::Outside, boundary.join("..")), (Zone::Boundary, boundary.clone()), (Zone::Below, boundary.join("below"))]
-        {
+        for (zone, dir) in [
+            (Zone::Outside, boundary.join("..")),
+            (Zone::Boundary, boundary.clone()),
+            (Zone::Below, boundary.join("below")),
+        ] {
             if zone == Zone::Outside && shape == "rooted" {
                 continue;
             }
             let is_shown = zone != Zone::Outside
                 || shape == "full"
-                || ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&name) && hierarchy.is_unified();
+                || ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&name)
+                    && hierarchy.is_unified();
             let path = dir.join(name);
             let expected = if is_shown { rule(zone) } else { HIDDEN };
             let told = write(&path, data);
@@ -217,7 +224,8 @@ fn the_kernel_itself_accepts_these_writes() {
         match write(&path, data) {
             Ok(()) => {}
             // Without numbers of descriptors it's malformed, which is after the permission.
-            Err(("write", errno)) if name == "cgroup.event_control" && errno == Errno::EBADF as i32 || errno == Errno::EINVAL as i32 => {}
+            Err(("write", errno))
+                if name == "cgroup.event_control" && errno == Errno::EBADF as i32 || errno == Errno::EINVAL as i32 => {}
             told => found.push(format!("{} gives {told:?}", path.display())),
         }
     };

@@ -14,9 +14,17 @@ use crate::scene::{Scene, names, report};
 /// What a view does differently at the boundary, on purpose or for want of knowledge: a part of the operation's name, what the kernel
 /// answers, and why.
 const DIFFERENT: &[(&str, &str, &str)] = &[
-    (".pressure", "EPERM write", "a trigger changes no state of the cgroup, so a view lets it be set at the boundary as well"),
+    (
+        ".pressure",
+        "EPERM write",
+        "a trigger changes no state of the cgroup, so a view lets it be set at the boundary as well",
+    ),
     ("rw.pressure", "EPERM ", "the same"),
-    ("cpuset.cpus\", data: \"xxx", "EPERM write", "how much this file takes depends on the kernel's number of CPUs: a view says E2BIG"),
+    (
+        "cpuset.cpus\", data: \"xxx",
+        "EPERM write",
+        "how much this file takes depends on the kernel's number of CPUs: a view says E2BIG",
+    ),
     ("cpuset.cpus.exclusive\", data: \"xxx", "EPERM write", "the same"),
     ("cpuset.mems\", data: \"xxx", "EPERM write", "the same"),
 ];

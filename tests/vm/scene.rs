@@ -62,8 +62,7 @@ impl Scene {
     pub(crate) fn options(&self, shape: &str, policy: &str) -> Vec<String> {
         let mut options: Vec<String> =
             ["--cgroup", &self.path(), "--shape", shape, "--policy", policy].map(String::from).into();
-        let delegated: Vec<&str> =
-            ["memory", "pids"].into_iter().filter(|name| is_v1_controller(name)).collect();
+        let delegated: Vec<&str> = ["memory", "pids"].into_iter().filter(|name| is_v1_controller(name)).collect();
         if policy == "delegate" && !delegated.is_empty() {
             options.extend(["--delegate-controllers".to_owned(), delegated.join(",")]);
         }
@@ -72,9 +71,7 @@ impl Scene {
 
     pub(crate) fn view(&self, shape: &str, policy: &str) -> View {
         let options = self.options(shape, policy);
-        let options = options
-            .chunks(2)
-            .fold(ViewOptions::new(), |all, pair| all.option(&pair[0], &pair[1]));
+        let options = options.chunks(2).fold(ViewOptions::new(), |all, pair| all.option(&pair[0], &pair[1]));
         View::mount(&program(), &options)
     }
 
