@@ -1,9 +1,14 @@
 //! Processes: fork, and what a child inherits.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::ForkResult;
+
+/// How long a thread that has been joined may still be seen: the kernel tells who joins it as soon as it has left its memory, and only
+/// then takes its namespaces apart and its number away (`do_exit`).
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// Forks ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)). Refuses in a process with several threads, where the child could
 /// inherit a lock that nobody will ever open.
@@ -11,9 +16,12 @@ use nix::unistd::ForkResult;
 /// # Errors
 /// `EBUSY` with several threads; what fork(2) says.
 pub fn fork() -> io::Result<ForkResult> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    let start = Instant::now();
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        if start.elapsed() > LAST_BREATH {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: this process has a single thread, so the child is a whole copy of it, locks and all.
     Ok(unsafe { nix::unistd::fork() }?)
