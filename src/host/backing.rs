@@ -257,18 +257,18 @@ impl Host for RealHost {
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
-        match opener {
+        let opened = match opener {
             Some(opener) if mode.write => open_as(&self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {
-                let fd = by_id(hierarchy, file.inode(), flags.bits())?;
-                Ok(BackingFile { fd })
+                by_id(hierarchy, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
             }
             _ => {
                 let object = self.object(file)?;
-                let fd = nix::fcntl::open(path_of(&object).as_str(), flags, Mode::empty())?;
-                Ok(BackingFile { fd })
+                nix::fcntl::open(path_of(&object).as_str(), flags, Mode::empty()).map(|fd| BackingFile { fd })
             }
-        }
+        };
+        // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
+        opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })
     }
 
     fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
