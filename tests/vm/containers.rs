@@ -3,7 +3,6 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
 use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{Caller, Container, ContainerOptions, Hierarchy, hierarchies, hierarchy};
