@@ -204,8 +204,16 @@ fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<Backi
     let own = opener.capabilities & CAP_SYS_RESOURCE;
     match open(own) {
         Ok(fd) => Ok(BackingFile { fd }),
-        // The kernel has let the request come, so it's a capability over a mapped owner that opens the file.
-        Err(Errno::EACCES) => Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? }),
+        // It's a capability over a mapped owner that opens the file. The kernel has let the request come for that, but by attributes that it
+        // may have kept for a moment too long.
+        Err(Errno::EACCES) => {
+            let stat = fstat(object)?;
+            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
+            if opener.capabilities_over(owner) & CAP_DAC_OVERRIDE == 0 {
+                return Err(Errno::EACCES);
+            }
+            Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? })
+        }
         Err(errno) => Err(errno),
     }
 }
