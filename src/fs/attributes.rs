@@ -161,6 +161,9 @@ impl<H: Host> CgroupFs<H> {
             let name = node.name();
             attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
         }
+        if let Some(links) = self.view.links(node) {
+            attributes.links = links;
+        }
         if *node.object() == Object::Directory {
             let [_, modified, _] = &mut attributes.times;
             *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);

@@ -171,6 +171,16 @@ impl View {
         Child::Hidden
     }
 
+    /// The number of links of a directory that doesn't show what the host has in it: the host's would tell how many are hidden. A directory
+    /// has one for each of its directories, and two for itself.
+    pub fn links(&self, node: &Node) -> Option<u32> {
+        match (node.object(), node.position().spot, self.shape) {
+            (Object::Directory, Spot::HostRoot, _) => Some(2),
+            (Object::Directory, Spot::Ancestor { .. }, Shape::HostPath | Shape::Rooted) => Some(3),
+            _ => None,
+        }
+    }
+
     /// Whether a listing of the directory at `position` shows the entry `name`, which exists on the host.
     pub fn lists(&self, position: Position, name: &OsStr, is_directory: bool) -> bool {
         match self.child(position, name) {
