@@ -84,8 +84,12 @@ fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
 
 /// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
 pub(super) fn is_view(directory: &Path) -> bool {
+    is_view_at(&absolute(directory))
+}
+
+/// The same for a name that is known to be absolute and to have no symlink in it.
+pub(super) fn is_view_at(name: &Path) -> bool {
     let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
-    let name = absolute(directory);
     let topmost = mounts.iter().rev().find(|mount| Path::new(&mount.mount_point) == name);
     topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
 }

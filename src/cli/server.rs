@@ -90,7 +90,13 @@ fn unmount_on(
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         while let Ok(signal) = signals.wait() {
             tracing::info!(?signal, "told to end: unmounting");
-            match nix::mount::umount2(&mount_point, nix::mount::MntFlags::MNT_DETACH) {
+            // Whoever may write to a directory above could have put another mount in the place.
+            if !super::mount::is_view_at(&mount_point) {
+                tracing::warn!(directory = %mount_point.display(), "not unmounted: another mount is there, or none");
+                continue;
+            }
+            let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+            match nix::mount::umount2(&mount_point, flags) {
                 Ok(()) => {
                     std::thread::sleep(GRACE);
                     drop(registered.lock().take());

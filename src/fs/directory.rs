@@ -39,7 +39,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. A listing is taken once per open
-    /// directory, and again whenever it's read from its beginning.
+    /// directory, and again whenever it's read from its beginning, or goes on after others have displaced it.
     pub fn list(
         &self,
         id: NodeId,
@@ -55,6 +55,9 @@ impl<H: Host> CgroupFs<H> {
             None => {
                 let entries = Arc::new(self.entries(&node)?);
                 *listing.lock() = Some(Arc::clone(&entries));
+                if let Some(displaced) = self.handles.keep_listing(handle) {
+                    *displaced.lock() = None;
+                }
                 entries
             }
         };

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::handles::{Open, OpenFile};
 use super::poll::Waiting;
-use super::{Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
+use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
 use crate::cgroup::FileClass;
 use crate::policy::{Grant, Operation};
 use crate::view::{Node, NodeId, Object};
@@ -24,7 +24,9 @@ impl<H: Host> CgroupFs<H> {
         }
         let (writes, opener) = if mode.write || mode.truncate {
             let grant = self.decide(&node, Operation::Write)?;
-            (Some(grant), Some(self.credentials(caller)?))
+            let mut opener = self.credentials(caller)?;
+            bound_groups(&mut opener.groups, || self.host.attributes(&node).map(|attributes| attributes.gid))?;
+            (Some(grant), Some(opener))
         } else {
             (None, None)
         };
@@ -102,6 +104,42 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
+/// How many supplementary groups an open file remembers. There can be 65536, which are 512 KiB for each open file, half of it the kernel's
+/// (`f_cred`): memory that natively is the container's, and shared by its files.
+const MAX_GROUPS: usize = 64;
+
+/// Drops the groups beyond that, but not the one that the file belongs to, by which its opening is judged.
+fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> Answer<u32>) -> Outcome<()> {
+    if groups.len() <= MAX_GROUPS {
+        return Ok(());
+    }
+    let decisive = decisive()?;
+    let is_member = groups.contains(&decisive);
+    groups.truncate(MAX_GROUPS);
+    if is_member && !groups.contains(&decisive) {
+        groups.push(decisive);
+    }
+    groups.shrink_to_fit();
+    Ok(())
+}
+
 pub(super) fn is_membership(node: &Node) -> bool {
     matches!(node.object(), Object::File(FileClass::Membership(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_groups_stay_and_of_many_the_decisive_one() {
+        let mut few = vec![1, 2, 3];
+        bound_groups(&mut few, || Err(Errno::EIO)).unwrap();
+        assert_eq!(few, [1, 2, 3]);
+        for (decisive, kept) in [(7, MAX_GROUPS), (60_000, MAX_GROUPS + 1), (70_000, MAX_GROUPS)] {
+            let mut many: Vec<u32> = (0..65_536).collect();
+            bound_groups(&mut many, || Ok(decisive)).unwrap();
+            assert_eq!((many.len(), many.contains(&decisive)), (kept, decisive < 65_536));
+        }
+    }
 }

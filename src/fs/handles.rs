@@ -1,6 +1,6 @@
 //! Open files and directories, by the number that the kernel hands back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +32,10 @@ pub(super) struct OpenFile<F> {
     pub(super) waiting: Waiting,
 }
 
+/// How many listings are kept, however many directories are open and half read: each is as long as its directory, and the memory is the
+/// server's. Cookies don't depend on the listing, so a displaced one is taken anew when somebody goes on with it.
+const LISTINGS: usize = 16;
+
 pub(super) type Listing = Mutex<Option<Arc<Vec<ListedEntry>>>>;
 
 /// What a handle stands for.
@@ -47,11 +51,13 @@ pub(super) struct Handles<F> {
     next: AtomicU64,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
     open: RwLock<HashMap<u64, Open<F>>>,
+    /// The open directories whose listings are kept, the oldest first. Leaf lock.
+    listed: Mutex<VecDeque<HandleId>>,
 }
 
 impl<F> Default for Handles<F> {
     fn default() -> Self {
-        Self { next: AtomicU64::new(1), open: RwLock::default() }
+        Self { next: AtomicU64::new(1), open: RwLock::default(), listed: Mutex::default() }
     }
 }
 
@@ -79,6 +85,20 @@ impl<F> Handles<F> {
             Open::Directory(listing) => Some(Arc::clone(listing)),
             Open::File(_) => None,
         }
+    }
+
+    /// Takes note that this directory's listing is kept. Returns the one to drop for it, if there are too many.
+    pub(super) fn keep_listing(&self, handle: HandleId) -> Option<Arc<Listing>> {
+        let displaced = {
+            let mut listed = self.listed.lock();
+            if listed.contains(&handle) {
+                return None;
+            }
+            listed.push_back(handle);
+            if listed.len() > LISTINGS { listed.pop_front() } else { None }
+        };
+        // It may have been closed long ago.
+        self.listing(displaced?)
     }
 
     pub(super) fn len(&self) -> usize {

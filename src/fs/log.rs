@@ -1,6 +1,7 @@
 //! Rejections in the log, at a bounded rate.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,8 +10,11 @@ use crate::policy::Denial;
 
 /// So many rejections can be logged at once.
 const BURST: u32 = 50;
-/// And then one per this time: a container that loops on a forbidden write can't fill the host's disk (about 6 MB a day at most).
+/// And then one per this time: a container that loops on a forbidden write can't fill the host's disk (6 MB a day with usual paths, at most 20 times that).
 const REFILL: Duration = Duration::from_secs(4);
+
+/// How much of a path is logged, in bytes.
+const LONGEST_PATH: usize = 1024;
 
 /// Who was rejected, and where.
 #[derive(Debug)]
@@ -22,8 +26,19 @@ pub(super) struct Subject {
 }
 
 /// The log of a view's rejections.
+#[derive(Debug, Default)]
+pub struct RejectionLog(Limiter);
+
+/// Bounds how much is logged of something that a container can bring about as often as it likes.
 #[derive(Debug)]
-pub struct RejectionLog(Mutex<Bucket>);
+pub(crate) struct Limiter(Mutex<Bucket>);
+
+impl Limiter {
+    /// Whether to log now, and then how many records were left out before.
+    pub(crate) fn admit(&self) -> Option<u64> {
+        self.0.lock().take(Instant::now())
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -32,7 +47,7 @@ struct Bucket {
     suppressed: u64,
 }
 
-impl Default for RejectionLog {
+impl Default for Limiter {
     fn default() -> Self {
         Self(Mutex::new(Bucket { tokens: BURST, refilled: Instant::now(), suppressed: 0 }))
     }
@@ -66,7 +81,7 @@ impl RejectionLog {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
-        let Some(suppressed) = self.0.lock().take(Instant::now()) else {
+        let Some(suppressed) = self.0.admit() else {
             return;
         };
         let Subject { pid, uid, operation, path } = subject();
@@ -74,13 +89,22 @@ impl RejectionLog {
             pid,
             uid,
             operation,
-            path = %path.to_string_lossy().escape_debug(),
+            path = ?shortened(&path),
             rule = denial.rule().name(),
             errno = ?denial.errno(),
             suppressed,
             "rejected: {}",
             denial.reason()
         );
+    }
+}
+
+/// The end of a path that is too long for the log: how deep its cgroups are, and how long their names, is up to the container.
+fn shortened(path: &OsStr) -> String {
+    let bytes = path.as_bytes();
+    match bytes.len().checked_sub(LONGEST_PATH) {
+        None | Some(0) => path.to_string_lossy().into_owned(),
+        Some(cut) => format!("...{}", String::from_utf8_lossy(bytes.get(cut..).unwrap_or_default())),
     }
 }
 
@@ -97,5 +121,13 @@ mod tests {
         assert_eq!(bucket.take(start + REFILL), Some(1000 - u64::from(BURST)));
         assert_eq!(bucket.take(start + REFILL), None);
         assert_eq!((0..1000).filter(|_| bucket.take(start + REFILL * 10_000).is_some()).count(), BURST as usize);
+    }
+
+    #[test]
+    fn long_paths_are_cut() {
+        assert_eq!(shortened(OsStr::new("/a/b")), "/a/b");
+        let long = format!("/{}end", "x".repeat(2 * LONGEST_PATH));
+        let cut = shortened(OsStr::new(&long));
+        assert!(cut.len() == LONGEST_PATH + 3 && cut.starts_with("...x") && cut.ends_with("xend"), "{cut}");
     }
 }

@@ -27,6 +27,7 @@ use nix::errno::Errno;
 pub use directory::ListedEntry;
 pub use handles::HandleId;
 pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time};
+pub(crate) use log::Limiter;
 pub use log::RejectionLog;
 
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};

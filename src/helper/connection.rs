@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
 use super::{HelperImage, PidNamespace};
+use crate::fs::Limiter;
 use crate::sys::{fdpass, spawn};
 
 /// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three
@@ -53,9 +54,16 @@ impl Connection {
     /// # Errors
     /// EACCES if the namespace isn't the server's or below it (or the server lacks CAP_SYS_ADMIN),
     /// EIO for everything else, with a warning in the log.
-    pub(super) fn start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, Errno> {
+    pub(super) fn start(
+        image: &HelperImage,
+        namespace: &PidNamespace,
+        deadline: u64,
+        log: &Limiter,
+    ) -> Result<Self, Errno> {
         Self::try_start(image, namespace, deadline).map_err(|error| {
-            tracing::warn!(namespace = ?namespace.id(), %error, "can't start a pid-namespace agent");
+            if let Some(suppressed) = log.admit() {
+                tracing::warn!(namespace = ?namespace.id(), %error, suppressed, "can't start a pid-namespace agent");
+            }
             match error {
                 StartError::Refused(Step::EnterPid, Errno::EINVAL | Errno::EPERM) => Errno::EACCES,
                 _ => Errno::EIO,

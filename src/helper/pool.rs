@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
+use crate::fs::Limiter;
 use crate::sys::fowner;
 
 /// Most agents at a time. Containers that come later replace the least recently used idle one.
@@ -38,6 +39,7 @@ const NAME_ATTEMPTS: usize = 3;
 pub struct AgentPool {
     image: HelperImage,
     slots: Slots,
+    log: Limiter,
 }
 
 /// The agents by their namespaces' ids.
@@ -67,7 +69,7 @@ impl AgentPool {
     /// A pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image, slots: Slots::default() }
+        Self { image, slots: Slots::default(), log: Limiter::default() }
     }
 
     /// pread(2) by a process in `ns`: pid lists show its numbers. As with pread, fewer bytes than
@@ -163,7 +165,7 @@ impl AgentPool {
         for attempt in 0..2 {
             let connection = match guard.take() {
                 Some(connection) => connection,
-                None => Connection::start(&self.image, ns, deadline)?,
+                None => Connection::start(&self.image, ns, deadline, &self.log)?,
             };
             match connection.request(request, file, data, deadline) {
                 Ok(result) => {
@@ -174,8 +176,10 @@ impl AgentPool {
                 Err(Failure::NeverReached) if attempt == 0 => (),
                 Err(Failure::Died) if attempt == 0 && repeat == Repeat::Safe => (),
                 Err(failure) => {
-                    let late = monotonic_ns() >= deadline;
-                    tracing::warn!(namespace = ?ns.id(), ?failure, late, "a pid-namespace agent failed");
+                    if let Some(suppressed) = self.log.admit() {
+                        let late = monotonic_ns() >= deadline;
+                        tracing::warn!(namespace = ?ns.id(), ?failure, late, suppressed, "a pid-namespace agent failed");
+                    }
                     return Err(Errno::EIO);
                 }
             }

@@ -2,7 +2,7 @@
 //! followed through a symlink or onto another filesystem.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl RealHost {
     fn object(&self, node: &Node) -> Answer<OwnedFd> {
         let hierarchy = self.hierarchy(node)?;
         if hierarchy.has_handles() && node.inode() != 0 {
-            return by_id(hierarchy, node.inode(), libc::O_PATH);
+            return by_id(hierarchy.root(), node.inode(), libc::O_PATH);
         }
         let (_, path) = self.view.backing_path(node).ok_or(Errno::ENOENT)?;
         let object = walk(hierarchy, &path)?;
@@ -95,8 +95,8 @@ impl RealHost {
     }
 }
 
-fn by_id(hierarchy: &HostHierarchy, inode: u64, flags: i32) -> Answer<OwnedFd> {
-    handle::open_kernfs_id(hierarchy.root(), inode, flags).map_err(|error| {
+fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
+    handle::open_kernfs_id(root, inode, flags).map_err(|error| {
         match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
             // The VFS answers ENOENT for a name whose object is gone.
             Errno::ESTALE => Errno::ENOENT,
@@ -106,7 +106,8 @@ fn by_id(hierarchy: &HostHierarchy, inode: u64, flags: i32) -> Answer<OwnedFd> {
 }
 
 /// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
-/// doesn't exist here: this is openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel.
+/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
+/// the same hierarchy would pass for a cgroup; the detached mount that `root` is since Linux 5.2 has none.
 pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -203,8 +204,16 @@ fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<Backi
     let own = opener.capabilities & CAP_SYS_RESOURCE;
     match open(own) {
         Ok(fd) => Ok(BackingFile { fd }),
-        // The kernel has let the request come, so it's a capability over a mapped owner that opens the file.
-        Err(Errno::EACCES) => Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? }),
+        // It's a capability over a mapped owner that opens the file. The kernel has let the request come for that, but by attributes that it
+        // may have kept for a moment too long.
+        Err(Errno::EACCES) => {
+            let stat = fstat(object)?;
+            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
+            if opener.capabilities_over(owner) & CAP_DAC_OVERRIDE == 0 {
+                return Err(Errno::EACCES);
+            }
+            Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? })
+        }
         Err(errno) => Err(errno),
     }
 }
@@ -260,7 +269,8 @@ impl Host for RealHost {
         let opened = match opener {
             Some(opener) if mode.write => open_as(&self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {
-                by_id(hierarchy, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
+                let root = if mode.write { hierarchy.root() } else { hierarchy.root_for_reading() };
+                by_id(root, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
             }
             _ => {
                 let object = self.object(file)?;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, mountinfo, parse_mountinfo};
-use crate::sys::handle;
+use crate::sys::{handle, mount};
 
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, linux/magic.h.
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
@@ -28,6 +28,7 @@ pub struct HostHierarchy {
     /// The symlinks to that directory, one per co-mounted controller.
     pub links: Vec<OsString>,
     root: OwnedFd,
+    root_for_reading: Option<OwnedFd>,
     device: u64,
     has_handles: bool,
     has_cpuset: bool,
@@ -37,6 +38,12 @@ impl HostHierarchy {
     /// Its root directory.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Its root directory for what is only read. Where the kernel can do it (Linux 5.12), what is opened by it can't be opened once more for
+    /// writing: agents, which a container with CAP_SYS_PTRACE can rob of their descriptors, get such files.
+    pub fn root_for_reading(&self) -> BorrowedFd<'_> {
+        self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
     }
 
     /// `st_dev` of everything in it.
@@ -115,21 +122,24 @@ fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
 }
 
 /// Opens a mount point, if what is there is the hierarchy: another filesystem may be mounted over it.
-fn open(kind: &HierarchyKind, mount: &MountEntry) -> Option<HostHierarchy> {
+fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     let directory = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(&mount.mount_point)
+        .open(&entry.mount_point)
         .ok()?;
     let magic = if *kind == HierarchyKind::Unified { CGROUP2_MAGIC } else { CGROUP_MAGIC };
     let stat = nix::sys::stat::fstat(&directory).ok()?;
-    let (major, minor) = mount.device;
+    let (major, minor) = entry.device;
     if fstatfs(&directory).ok()?.filesystem_type() != FsType(magic as _) || stat.st_dev != libc::makedev(major, minor) {
         return None;
     }
-    let root = OwnedFd::from(directory);
+    // A mount of its own, if it can be had: nothing that is mounted in the host's hierarchy, a bind of another cgroup above all, leads
+    // astray there.
+    let root_for_reading = mount::detached(directory.as_fd(), true).ok();
+    let root = mount::detached(directory.as_fd(), false).unwrap_or_else(|_| OwnedFd::from(directory));
     let has_handles = handles_work(root.as_fd(), stat.st_ino);
-    let name = mountinfo::base_name(&mount.mount_point).map_or_else(|| kind.to_string().into(), OsStr::to_os_string);
+    let name = mountinfo::base_name(&entry.mount_point).map_or_else(|| kind.to_string().into(), OsStr::to_os_string);
     let links = match kind.controllers() {
         Some(controllers) if controllers.len() > 1 => {
             controllers.iter().map(OsString::from).filter(|link| *link != name).collect()
@@ -143,10 +153,11 @@ fn open(kind: &HierarchyKind, mount: &MountEntry) -> Option<HostHierarchy> {
     };
     Some(HostHierarchy {
         kind: kind.clone(),
-        mount_point: PathBuf::from(&mount.mount_point),
+        mount_point: PathBuf::from(&entry.mount_point),
         directory: name,
         links,
         root,
+        root_for_reading,
         device: stat.st_dev,
         has_handles,
         has_cpuset,

@@ -38,12 +38,10 @@ impl Watches {
     pub(super) fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let allowed = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-        let allowed = allowed.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(8192);
-        Ok(Self { inotify, stop, limit: LIMIT.min(allowed / 8), known: Mutex::default() })
+        Ok(Self { inotify, stop, known: Mutex::default(), limit: limit() })
     }
 
-    /// Watches a directory; false if the limits of inotify don't allow it.
+    /// Watches a directory; false if the limits of inotify, or the view's share of them, don't allow it.
     pub(super) fn add(&self, hierarchy: usize, inode: u64, object: &OwnedFd, is_unified: bool) -> bool {
         let mut flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -119,6 +117,15 @@ impl Watches {
     pub(super) fn stop(&self) {
         let _ = self.stop.write(1);
     }
+}
+
+/// How many directories one view may watch. The kernel counts watches per user, and how many cgroups there are is up to the container: it
+/// mustn't take all that root's own programs may have.
+fn limit() -> usize {
+    const SHARE: usize = 8;
+    let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok();
+    // 8192 is what kernels before Linux 5.11 allow.
+    (most.and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(8192) / SHARE).min(LIMIT)
 }
 
 fn change(event: &InotifyEvent, known: &Known) -> Option<Change> {

@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod fdpass;
 pub mod fowner;
 pub mod handle;
+pub mod mount;
 pub mod process;
 pub mod spawn;
 pub mod xattr;

@@ -1,6 +1,7 @@
 //! Processes: fork, and what a child inherits.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigHandler, Signal};
@@ -35,6 +36,24 @@ pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
     let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no function is installed, only the default or nothing.
     unsafe { nix::sys::signal::signal(signal, handler) }?;
+    Ok(())
+}
+
+/// Closes every descriptor above the standard three but `kept`: for a process that goes on alone in a copy of another's memory, and must not
+/// keep what that one has open. Whoever owns one of them in this process can't use it any more.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`.
+pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    // The list is taken before anything is closed: the directory's own descriptor is in it.
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && *number != kept.as_raw_fd()) {
+        // SAFETY: a number in; the contract above covers descriptors that have an owner. The directory's, closed by now, is EBADF.
+        unsafe { libc::close(number) };
+    }
     Ok(())
 }
 

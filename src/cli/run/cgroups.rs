@@ -1,9 +1,9 @@
 //! The cgroups that `run` makes, one in each hierarchy, and removes again.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -167,40 +167,53 @@ fn open_directory(parent: &impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat(parent, name, flags, Mode::empty())
 }
 
-/// Removes the cgroups below, the deepest first, without recursion: how deep they are is up to the container.
+/// Removes the cgroups below, the deepest first. How deep they are, and how many, is up to the container: of each cgroup on the way down the
+/// names of its children are kept, and one directory is open at a time. Going up by `..` is safe, since no cgroup can change its parent.
+///
+/// One that can't be removed keeps none of the others.
 fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
-    let mut found: Vec<Vec<std::ffi::OsString>> = Vec::new();
-    let mut waiting: VecDeque<Vec<std::ffi::OsString>> = VecDeque::from([Vec::new()]);
-    while let Some(names) = waiting.pop_front() {
-        let directory = match open_path(top, &names) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(errno),
-        };
-        for entry in nix::dir::Dir::from_fd(directory)?.iter() {
-            let entry = entry?;
-            let name = std::os::unix::ffi::OsStrExt::from_bytes(entry.file_name().to_bytes());
-            let name: &OsStr = name;
-            if entry.file_type() == Some(nix::dir::Type::Directory) && name != "." && name != ".." {
-                waiting.push_back(names.iter().cloned().chain([name.to_os_string()]).collect());
+    let mut outcome = Ok(());
+    let mut at = open_directory(top, OsStr::new("."))?;
+    // What is left to remove on each level; the last name of all levels but the deepest is the directory that was entered.
+    let mut levels = vec![children(&at)?];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.last() {
+            match open_directory(&at, name).and_then(|below| Ok((children(&below)?, below))) {
+                Ok((names, below)) => {
+                    levels.push(names);
+                    at = below;
+                }
+                Err(errno) => {
+                    level.pop();
+                    outcome = outcome.and(unless_gone(errno));
+                }
+            }
+        } else {
+            levels.pop();
+            let Some(name) = levels.last_mut().and_then(Vec::pop) else { break };
+            at = open_directory(&at, OsStr::new(".."))?;
+            if let Err(errno) = unlinkat(&at, name.as_os_str(), UnlinkatFlags::RemoveDir) {
+                outcome = outcome.and(unless_gone(errno));
             }
         }
-        found.push(names);
     }
-    for names in found.iter().rev() {
-        let Some((last, above)) = names.split_last() else { continue };
-        match open_path(top, above).and_then(|above| unlinkat(&above, last.as_os_str(), UnlinkatFlags::RemoveDir)) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+    outcome
 }
 
-fn open_path(top: &OwnedFd, names: &[std::ffi::OsString]) -> Result<OwnedFd, Errno> {
-    let mut at = open_directory(top, OsStr::new("."))?;
-    for name in names {
-        at = open_directory(&at, name)?;
+fn unless_gone(errno: Errno) -> Result<(), Errno> {
+    // ENODEV: read from a directory that has been removed.
+    if matches!(errno, Errno::ENOENT | Errno::ENODEV) { Ok(()) } else { Err(errno) }
+}
+
+/// The names of the cgroups in an open directory.
+fn children(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+    let mut names = Vec::new();
+    for entry in nix::dir::Dir::from_fd(open_directory(directory, OsStr::new("."))?)?.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if entry.file_type() == Some(nix::dir::Type::Directory) && name != "." && name != ".." {
+            names.push(name.to_os_string());
+        }
     }
-    Ok(at)
+    Ok(names)
 }

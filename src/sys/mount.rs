@@ -1,0 +1,57 @@
+//! Mounts that are attached nowhere (open_tree(2), mount_setattr(2)).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+/// `struct mount_attr` of linux/mount.h, its first version.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// The root of a mount of an open directory that is attached nowhere: nobody can mount anything in it, and what is mounted on or below the
+/// directory isn't in it. Linux 5.2. With `read_only`, what is opened through it can't be opened once more for writing. Linux 5.12.
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN.
+pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: the path is an empty C string that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    let mount = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    if read_only {
+        make_read_only(mount.as_fd())?;
+    }
+    // open_by_handle_at(2) takes no O_PATH descriptor, which open_tree's is. The mount goes on with this one, as after a lazy unmount.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(openat(&mount, ".", flags, Mode::empty())?)
+}
+
+fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: the path is an empty C string; `attributes` has the layout and the size that are said, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
+}
