@@ -58,7 +58,11 @@ impl<H: Host> CgroupFs<H> {
         }
         match written {
             Written::Number(number) => {
-                let nice = self.may_nice(caller, &process);
+                // The last look at the process before the write: to check the threads of a large one takes a while, and one that has ended
+                // by now leaves its number to others.
+                let Some(nice) = self.may_nice(caller, &process)? else {
+                    return Err(self.ask_the_kernel(caller, file, Errno::ESRCH));
+                };
                 self.host.migrate(caller, &file.backing, number, nice)?;
                 self.verify(file, list, &process, number);
             }
@@ -109,12 +113,16 @@ impl<H: Host> CgroupFs<H> {
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
     }
 
-    /// Whether the writer may change the process' scheduling, which a v1 cpuset asks of it (`cap_safe_nice`).
-    fn may_nice(&self, writer: &Caller, process: &H::Process) -> bool {
-        let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
-            return false;
-        };
-        writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0
+    /// Whether the writer may change the process' scheduling, which a v1 cpuset asks of it (`cap_safe_nice`); `None` if it has ended.
+    fn may_nice(&self, writer: &Caller, process: &H::Process) -> Outcome<Option<bool>> {
+        let writer = self.host.credentials(writer)?;
+        match self.host.facts(process) {
+            Ok(process) => Ok(Some(
+                writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0,
+            )),
+            Err(Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
