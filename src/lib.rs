@@ -29,9 +29,10 @@
 //! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
 //! | [`cli`] | the command line, one file per verb |
+//! | [`limit`] | how much is logged of what a container can bring about. Pure |
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
-//! Imports run one way. `cgroup` and `sys` use no other module; `policy` uses `cgroup`; `view` uses `policy`; `fs` uses
+//! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` uses `cgroup`; `view` uses `policy`; `fs` uses
 //! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `cli` uses all
 //! of them. `cgroup`, `policy` and `view` do no input or output.
 //!
@@ -43,6 +44,7 @@ pub mod fs;
 pub mod fuse;
 pub mod helper;
 pub mod host;
+pub mod limit;
 pub mod policy;
 pub mod sys;
 pub mod view;

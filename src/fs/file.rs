@@ -39,8 +39,9 @@ impl<H: Host> CgroupFs<H> {
             Some(Grant::FailsAtWrite(_)) => OpenMode { read: mode.read, write: false, truncate: false },
             _ => mode,
         };
+        let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
         let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
-        let file = OpenFile { node, backing, writes, opener, waiting: Waiting::default() };
+        let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
         Ok(self.handles.insert(Open::File(Arc::new(file))))
     }
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::ListedEntry;
 use super::host::Credentials;
 use super::poll::Waiting;
+use super::share::Share;
 use crate::policy::Grant;
 use crate::view::Node;
 
@@ -28,6 +29,8 @@ pub(super) struct OpenFile<F> {
     pub(super) writes: Option<Grant>,
     /// Who opened it, if for writing.
     pub(super) opener: Option<Credentials>,
+    /// Whose it is, for as long as it's open.
+    pub(super) _share: Share,
     /// Who waits for it.
     pub(super) waiting: Waiting,
 }

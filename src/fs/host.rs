@@ -161,6 +161,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>>;
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    /// How many files can be open at once.
+    fn most_files(&self) -> usize;
     /// Reads at an offset.
     fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
     /// Writes once; files that appear by it belong to `writer`.

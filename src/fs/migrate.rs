@@ -62,6 +62,11 @@ impl<H: Host> CgroupFs<H> {
         match written {
             Written::Number(number) => {
                 let nice = self.may_nice(caller, file, &process);
+                // The last look at the process before the write: to check the threads of a large one takes a while, and one that has ended
+                // by now leaves its number to others.
+                if !self.host.is_held(&process) {
+                    return Err(self.ask_the_kernel(caller, file, Errno::ESRCH));
+                }
                 self.host.migrate(caller, &file.backing, number, nice)?;
                 self.verify(caller, file, &process, number);
             }

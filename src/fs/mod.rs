@@ -15,6 +15,7 @@ mod log;
 mod migrate;
 pub mod number;
 pub mod poll;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -27,12 +28,12 @@ use nix::errno::Errno;
 pub use directory::ListedEntry;
 pub use handles::HandleId;
 pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time};
-pub(crate) use log::Limiter;
 pub use log::RejectionLog;
 
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
 use crate::view::{Node, NodeId, NodeTable, Object, View};
 use handles::Handles;
+use share::Shares;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ pub struct CgroupFs<H: Host> {
     nodes: NodeTable,
     handles: Handles<H::File>,
     own: cache::OwnChanges,
+    shares: Shares,
     log: RejectionLog,
     born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
@@ -105,6 +107,7 @@ impl<H: Host> CgroupFs<H> {
         let boundaries = boundaries.collect::<Answer<_>>()?;
         Ok(Self {
             boundaries,
+            shares: Shares::new(host.most_files()),
             view,
             host,
             nodes: NodeTable::new(root),

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
 use super::{HelperImage, PidNamespace};
-use crate::fs::Limiter;
+use crate::limit::Limiter;
 use crate::sys::{fdpass, spawn};
 
 /// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
-use crate::fs::Limiter;
+use crate::limit::Limiter;
 use crate::sys::fowner;
 
 /// Most agents at a time. Containers that come later replace the least recently used idle one.

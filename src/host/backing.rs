@@ -281,6 +281,11 @@ impl Host for RealHost {
         opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })
     }
 
+    fn most_files(&self) -> usize {
+        let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+    }
+
     fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
         nix::sys::uio::pread(&file.fd, buffer, i64::try_from(offset).map_err(|_| Errno::EINVAL)?)
     }

@@ -6,13 +6,14 @@ mod source;
 use source::{Source, sources};
 
 /// What a folder of `src` may import of the others: cli -> fuse, host -> helper, fs -> view -> policy -> cgroup, and sys at the bottom.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("cgroup", &[]),
     ("sys", &[]),
+    ("limit", &[]),
     ("policy", &["cgroup"]),
     ("view", &["cgroup", "policy"]),
-    ("fs", &["cgroup", "policy", "view"]),
-    ("helper", &["sys"]),
+    ("fs", &["cgroup", "limit", "policy", "view"]),
+    ("helper", &["limit", "sys"]),
     ("host", &["cgroup", "policy", "view", "fs", "helper", "sys"]),
     ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
     ("cli", &["cgroup", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),

@@ -58,7 +58,7 @@ fn rejections_say_who_what_where_and_why() {
             let found = before.lines().any(|line| match format {
                 "text" => {
                     line.contains("rejected: ")
-                        && [format!("pid={pid} "), format!("operation=\"{operation}\""), format!("path={shown} ")]
+                        && [format!("pid={pid} "), format!("operation=\"{operation}\""), format!("path=\"{shown}\"")]
                             .iter()
                             .all(|field| line.contains(field))
                         && line.contains(rule)

@@ -477,6 +477,10 @@ impl Host for FakeHost {
         Ok(ProcessFacts { users: known.users, permitted: known.permitted })
     }
 
+    fn most_files(&self) -> usize {
+        1024
+    }
+
     fn is_held(&self, process: &i32) -> bool {
         self.state.lock().processes.contains_key(process)
     }
