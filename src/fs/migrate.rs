@@ -117,9 +117,9 @@ impl<H: Host> CgroupFs<H> {
     fn may_nice(&self, writer: &Caller, process: &H::Process) -> Outcome<Option<bool>> {
         let writer = self.host.credentials(writer)?;
         match self.host.facts(process) {
-            Ok(process) => Ok(Some(
-                writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0,
-            )),
+            Ok(process) => {
+                Ok(Some(writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0))
+            }
             Err(Errno::ESRCH) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
