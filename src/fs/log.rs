@@ -36,7 +36,8 @@ impl RejectionLog {
             pid,
             uid,
             operation,
-            path = shortened(&path).as_str(),
+            // JSON, too, would leave characters in it that change how a terminal shows the rest.
+            path = shortened(&path).escape_debug().to_string(),
             rule = denial.rule().name(),
             errno = ?denial.errno(),
             suppressed,

@@ -478,7 +478,7 @@ impl Host for FakeHost {
     }
 
     fn most_files(&self) -> usize {
-        1024
+        1 << 20
     }
 
     fn is_held(&self, process: &i32) -> bool {

@@ -1,0 +1,384 @@
+//! Attacks on a view and its server, each beside a control that shows what it would do without the defence.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Pid, Whence, lseek};
+use testkit::probe::names::*;
+use testkit::{
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, STRANGER, Session, TIMEOUT, TestCgroup, View, ViewOptions,
+    require, run_to_end,
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
+const NAMED: &str = "name=systemd";
+
+/// A view of a test cgroup, and a container that lives in the cgroup's `home`.
+///
+/// The fields are dropped in their order: as long as the container has the view among its mounts, its server lives.
+struct Scene {
+    container: Container,
+    view: View,
+    cgroup: TestCgroup,
+}
+
+impl Scene {
+    fn new(selectors: &[&str], shape: &str, user_namespace: bool) -> Self {
+        Self::with(selectors, user_namespace, Path::new(PROGRAM), |options| options.shape(shape))
+    }
+
+    fn with(
+        selectors: &[&str],
+        user_namespace: bool,
+        program: &Path,
+        options: impl FnOnce(ViewOptions) -> ViewOptions,
+    ) -> Self {
+        let cgroup = TestCgroup::new(selectors);
+        let homes = cgroup.children("home");
+        let view = View::mount(program, &options(ViewOptions::new().cgroup(&cgroup)));
+        let container = Container::start(ContainerOptions { cgroups: homes, user_namespace });
+        Self { container, view, cgroup }
+    }
+
+    /// Where the container sees a hierarchy.
+    fn seen(&self, selector: &str) -> PathBuf {
+        self.view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"))
+    }
+
+    fn session(&self, caller: Caller, selector: &str) -> Session {
+        let mut session = self.container.session(caller);
+        session.set("CG", self.seen(selector).display());
+        session
+    }
+
+    /// The process that serves the view.
+    fn server(&self) -> u32 {
+        let dir = self.view.dir().display().to_string();
+        let is_it = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == dir.as_bytes())
+        };
+        let pids = fs::read_dir("/proc").expect("/proc").flatten();
+        let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.find(is_it).expect("the view's server")
+    }
+
+    /// How much memory the server uses, in KiB.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server())).expect("the server's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.server())).expect("the server's descriptors").count()
+    }
+}
+
+fn reopen_for_write(pid: u32, descriptor: &str) -> Result<(), Option<i32>> {
+    let path = format!("/proc/{pid}/fd/{descriptor}");
+    File::options().write(true).open(path).map(drop).map_err(|error| error.raw_os_error())
+}
+
+/// An agent's descriptors are what a container with CAP_SYS_PTRACE can take: the same open files as the server's.
+#[test]
+fn what_was_opened_for_reading_cant_be_reopened_for_writing() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    let scene = Scene::new(&["pids"], "full", false);
+    let mut session = scene.session(Caller::Root, "pids");
+    for path in ["$CG/cgroup.procs".to_owned(), format!("$CG/{}/cgroup.procs", scene.cgroup.name())] {
+        assert_eq!(session.run(&open("W", &path, &["O_WRONLY"])).errno(), Some("EACCES"), "{path}");
+        session.expect(&open(&path, &path, &["O_RDONLY"]));
+    }
+    let server = scene.server();
+    let mut found = 0;
+    for entry in fs::read_dir(format!("/proc/{server}/fd")).expect("the server's descriptors").flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        if target.file_name().is_some_and(|name| name == "cgroup.procs") {
+            found += 1;
+            let outcome = reopen_for_write(server, &entry.file_name().to_string_lossy());
+            assert_eq!(outcome, Err(Some(Errno::EROFS as i32)), "{}", target.display());
+        }
+    }
+    assert_eq!(found, 2, "the backing files of the two that are open");
+
+    let bare = File::open(scene.cgroup.dir("pids").join("cgroup.procs")).expect("a file of the bare cgroupfs");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&bare).to_string();
+    assert_eq!(reopen_for_write(std::process::id(), &number), Ok(()), "the control");
+}
+
+/// Takes a mount away again.
+struct Bind(PathBuf);
+
+impl Bind {
+    fn new(from: &Path, onto: PathBuf) -> Self {
+        mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+        Self(onto)
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        // If it fails, the removal of the cgroup fails loudly.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_bind_mount_of_another_cgroup_leads_nowhere() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    let scene = Scene::new(&[NAMED], "rooted", false);
+    let victim = TestCgroup::new(&[NAMED]);
+    let sub = scene.cgroup.child(NAMED, "sub");
+    let bind = Bind::new(&victim.dir(NAMED), sub.clone());
+    let mut session = scene.session(Caller::Root, NAMED);
+    session.expect(&mkdir("$CG/sub/by-the-view"));
+    fs::create_dir(sub.join("control")).expect("mkdir through the bind mount");
+    drop(bind);
+    assert!(victim.dir(NAMED).join("control").exists(), "the control reaches the other cgroup");
+    assert!(!victim.dir(NAMED).join("by-the-view").exists());
+    assert!(sub.join("by-the-view").exists());
+}
+
+#[test]
+fn link_counts_dont_tell_of_hidden_cgroups() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let outer = TestCgroup::new(&["pids"]);
+    for name in ["ours", "hidden", "hidden-too"] {
+        outer.child("pids", name);
+    }
+    let ours = format!("pids={}/ours", outer.path());
+    let view = View::mount(Path::new(PROGRAM), &ViewOptions::new().option("--cgroup", &ours).shape("host-path"));
+    let top = |selector| view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"));
+    let links = |path: PathBuf| fs::metadata(path).expect("a directory").nlink();
+    assert_eq!(links(outer.dir("pids")), 5, "the control");
+    assert_eq!([top("pids"), top("pids").join(outer.name()), top("unified")].map(links), [3, 3, 2]);
+}
+
+#[test]
+fn half_read_listings_dont_fill_the_servers_memory() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    const DIRECTORIES: usize = 400;
+    let scene = Scene::new(&[NAMED], "rooted", false);
+    let large = scene.cgroup.child(NAMED, "large");
+    for number in 0..1000 {
+        fs::create_dir(large.join(format!("{number:04}{}", "x".repeat(240)))).expect("mkdir");
+    }
+    let before = scene.memory();
+    let seen = scene.seen(NAMED).join("large");
+    let read_some = || {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::open(&seen, flags, Mode::empty()).expect("the large directory");
+        // Away from where the kernel's own copy of the listing could serve it.
+        lseek(directory.as_fd(), 3, Whence::SeekSet).expect("lseek");
+        assert!(directory.iter().next().is_some_and(|entry| entry.is_ok()));
+        directory
+    };
+    let mut directories: Vec<Dir> = (0..DIRECTORIES).map(|_| read_some()).collect();
+    let grown = scene.memory().saturating_sub(before);
+    assert!(grown < 40 * 1024, "{DIRECTORIES} half-read directories cost {grown} KiB");
+    // Whoever's listing was displaced goes on where he stood.
+    for directory in [0, DIRECTORIES - 1] {
+        let rest = directories[directory].iter().map(|entry| entry.expect("an entry").file_name().to_owned());
+        let mut names: Vec<_> = rest.collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!(names.len() > 990, "{} of 1000", names.len());
+    }
+}
+
+#[test]
+fn groups_dont_fill_the_servers_memory() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    let scene = Scene::new(&[NAMED], "rooted", false);
+    let groups: Vec<String> = (1..=20_000).map(|group| group.to_string()).collect();
+    let mut command = scene.container.command(Caller::Root);
+    command.args(["setpriv", &format!("--groups={}", groups.join(","))]).arg(scene.container.probe());
+    let mut session = Session::start(&mut command);
+    session.set("CG", scene.seen(NAMED).display());
+    let open_many = |session: &mut Session, from: usize| {
+        for number in from..from + 500 {
+            session.expect(&open(&format!("F{number}"), "$CG/home/notify_on_release", &["O_WRONLY"]));
+        }
+    };
+    // The first ones make room for what doesn't grow.
+    open_many(&mut session, 0);
+    let before = scene.memory();
+    open_many(&mut session, 500);
+    let grown = scene.memory().saturating_sub(before);
+    assert!(grown < 10 * 1024, "500 open files cost {grown} KiB, but their lists of groups would be 40000");
+    session.expect(&write("F999", "0"));
+}
+
+#[test]
+fn a_stranger_cant_take_all_descriptors() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let program = folder.path().join("limited");
+    let script = "#!/bin/sh\nexec prlimit --nofile=1400 \"$PROGRAM\" \"$@\"\n".replace("$PROGRAM", PROGRAM);
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod of a script");
+    let scene = Scene::with(&[NAMED], false, &program, |options| options.shape("rooted"));
+    let mut stranger = scene.session(Caller::Stranger, NAMED);
+    let opened = (0..2000).take_while(|number| {
+        let outcome = stranger.run(&open(&format!("F{number}"), "$CG/cgroup.procs", &["O_RDONLY"]));
+        assert!(outcome.is_ok() || outcome.errno() == Some("EMFILE"), "{outcome:?}");
+        outcome.is_ok()
+    });
+    let opened = opened.count();
+    assert!((100..1000).contains(&opened), "user {STRANGER} opened {opened} files");
+    let mut root = scene.session(Caller::Root, NAMED);
+    root.expect(&mkdir("$CG/made"));
+    root.expect(&write_file("$CG/made/cgroup.procs", "0"));
+    root.expect(&read_file("$CG/made/cgroup.procs"));
+    root.expect(&write_file("$CG/home/cgroup.procs", "0"));
+}
+
+#[test]
+fn rejections_are_short_lines_that_nobody_can_forge() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    let scene = Scene::with(&["pids"], false, Path::new(PROGRAM), |options| {
+        options.shape("rooted").option("--log-level", "info")
+    });
+    let mut below = String::new();
+    for _ in 0..12 {
+        below = format!("{}{}", if below.is_empty() { below } else { below + "/" }, "\u{1b}x".repeat(120));
+        scene.cgroup.child("pids", &below);
+    }
+    let mut session = scene.session(Caller::Root, "pids");
+    let forged = "$CG/x\" rule=\"none\"\nFORGED";
+    for path in [format!("$CG/{below}/x"), forged.to_owned()] {
+        assert_eq!(session.run(&mkdir(&path)).errno(), Some("EACCES"));
+    }
+    let log = scene.view.log();
+    assert!(log.lines().any(|line| line.contains("FORGED")), "the attempt is logged:\n{log}");
+    for line in log.lines() {
+        assert!(!line.starts_with("FORGED") && !line.contains("rule=\"none\"") && line.len() < 10_000, "{line}");
+    }
+}
+
+/// The kernel lets the request come by what it knew; the server mustn't believe it.
+#[test]
+fn a_permission_that_is_revoked_under_way_is_revoked() {
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy(NAMED));
+    let scene = Scene::new(&[NAMED], "rooted", true);
+    let file = scene.cgroup.dir(NAMED).join("home/notify_on_release");
+    chown(&file, Some(MAPPED_ROOT), Some(MAPPED_ROOT)).expect("chown of an interface file");
+    let mut session = scene.session(Caller::Root, NAMED);
+    let opening = open("F", "$CG/home/notify_on_release", &["O_WRONLY"]);
+    let end = Instant::now() + TIMEOUT;
+    while !session.run(&opening).is_ok() {
+        assert!(Instant::now() < end, "the control: it can be opened as long as it's the caller's");
+    }
+    let server = Pid::from_raw(i32::try_from(scene.server()).expect("a process number"));
+    kill(server, Signal::SIGSTOP).expect("SIGSTOP");
+    let asking = thread::spawn(move || session.run(&opening));
+    // The request is under way by then, or the kernel itself refuses it later: both are right.
+    thread::sleep(Duration::from_millis(300));
+    let revoked = chown(&file, Some(0), Some(0));
+    kill(server, Signal::SIGCONT).expect("SIGCONT");
+    revoked.expect("chown of an interface file");
+    assert_eq!(asking.join().expect("the asking thread").errno(), Some("EACCES"));
+}
+
+#[test]
+fn callers_that_are_killed_leave_nothing_behind() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy(NAMED));
+    let scene = Scene::new(&["pids", NAMED], "rooted", false);
+    let all = "while :; do cat $0/home/cgroup.procs; echo 0 > $0/home/cgroup.procs; mkdir $0/$$; rmdir $0/$$; ls -lR $0; done";
+    let before = scene.descriptors();
+    for round in 0..30 {
+        let mut command = scene.container.command(Caller::Root);
+        command.args(["sh", "-c", all]).arg(scene.seen(NAMED));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell in the container");
+        thread::sleep(Duration::from_millis(40 + 3 * round));
+        child.kill().expect("SIGKILL");
+        child.wait().expect("its end");
+    }
+    // What was killed were the shells' launchers; the container takes the rest with it.
+    let Scene { container, view, cgroup } = scene;
+    drop(container);
+    let scene = Scene { container: Container::start(ContainerOptions::default()), view, cgroup };
+    let end = Instant::now() + TIMEOUT;
+    while scene.descriptors() > before + 2 {
+        assert!(Instant::now() < end, "{} descriptors, {before} before", scene.descriptors());
+        thread::sleep(Duration::from_millis(20));
+    }
+    scene.session(Caller::Root, NAMED).expect(&mkdir("$CG/made"));
+}
+
+#[test]
+fn a_boundary_that_is_made_again_is_another_containers() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    let outer = TestCgroup::new(&[NAMED]);
+    let ours = outer.child(NAMED, "ours");
+    let options = ViewOptions::new().shape("rooted").option("--cgroup", &format!("{NAMED}={}/ours", outer.path()));
+    let view = View::mount(Path::new(PROGRAM), &options);
+    let seen = view.hierarchy(&testkit::hierarchy(NAMED).expect("a required hierarchy"));
+    let held = File::open(&seen).expect("the boundary");
+    fs::create_dir(seen.join("control")).expect("mkdir in the boundary");
+    for dir in [ours.join("control"), ours.clone()] {
+        fs::remove_dir(dir).expect("rmdir by the host");
+    }
+    outer.child(NAMED, "ours");
+    assert_eq!(mkdirat(&held, "by-handle", Mode::S_IRWXU), Err(Errno::ENOENT));
+    assert!(fs::create_dir(seen.join("by-name")).is_err());
+    assert!(!ours.join("by-handle").exists() && !ours.join("by-name").exists());
+}
+
+/// `vcgroupfs run` with a cgroup of its own below a test cgroup.
+fn run_in(cgroup: &TestCgroup, limit: &[&str], script: &str) -> Command {
+    let mut words = limit.iter().copied().chain([PROGRAM]);
+    let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+    command.args(words).args(["run", "--cgroup", &format!("{NAMED}={}", cgroup.path())]);
+    command.args(["--name", &format!("{}-run", cgroup.name()), "--", "sh", "-c", script]);
+    command
+}
+
+#[test]
+fn process_1_of_a_run_has_no_directory_of_the_host() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    let cgroup = TestCgroup::new(&[NAMED]);
+    let script = "[ -e /proc/1/fd/1 ] && echo readable; exec 9< /sys; [ -e /proc/$$/fd/9/fs ] && echo control\n\
+                  for fd in /proc/1/fd/*; do [ -d $fd ] && echo $fd; done; true";
+    let output = run_to_end(&mut run_in(&cgroup, &[], script), TIMEOUT);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "readable\ncontrol\n");
+}
+
+/// The depth is the container's choice; what the removal costs mustn't be its square.
+#[test]
+fn a_deep_tree_is_removed_with_little_memory() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    const DEPTH: usize = 3000;
+    let cgroup = TestCgroup::new(&[NAMED]);
+    // 3000 paths of all their names would be 1.3 GB.
+    let mut command = run_in(&cgroup, &["prlimit", "--data=268435456"], "echo; read -r line");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("vcgroupfs run");
+    let mut one = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut one).expect("the command runs");
+    let own = cgroup.dir(NAMED).join(format!("{}-run", cgroup.name()));
+    let mut at = std::os::fd::OwnedFd::from(File::open(&own).expect("the cgroup of the run"));
+    let name = "x".repeat(250);
+    for _ in 0..DEPTH {
+        mkdirat(&at, name.as_str(), Mode::S_IRWXU).expect("mkdir");
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        at = openat(&at, name.as_str(), flags, Mode::empty()).expect("the new cgroup");
+    }
+    drop(at);
+    child.stdin.take().expect("a pipe").write_all(b"\n").expect("a line for the command");
+    assert!(child.wait().expect("the end of the run").success());
+    assert!(!own.exists(), "the cgroups of the run are removed");
+}
