@@ -103,8 +103,35 @@ impl FileClass {
     }
 }
 
+/// Whether the kernel keeps something for each open file of this name, besides its position: whether it was notified of a change since it
+/// was read (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, a reset of `memory.peak`. Reads, writes and polls of such a file
+/// have to meet the same one.
+pub fn has_state_per_open_file(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return true };
+    matches!(name, "memory.peak" | "memory.swap.peak" | "cpuset.cpus.partition" | "cgroup.event_control")
+        || [".events", ".events.local", ".pressure"].iter().any(|end| name.ends_with(end))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn state() {
+        for (name, has) in [
+            ("cgroup.events", true),
+            ("pids.events", true),
+            ("memory.events.local", true),
+            ("memory.swap.events", true),
+            ("cpu.pressure", true),
+            ("memory.peak", true),
+            ("cgroup.procs", false),
+            ("memory.max", false),
+            ("cgroup.pressure", true),
+            ("events", false),
+        ] {
+            assert_eq!(has_state_per_open_file(OsStr::new(name)), has, "{name}");
+        }
+    }
+
     use super::*;
 
     fn class(list: &str, name: &str) -> FileClass {

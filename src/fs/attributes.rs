@@ -211,11 +211,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The kernel drops references to a node.
-    pub fn forget(&self, id: NodeId, lookups: u64) {
-        if let Some(node) = self.nodes.forget(id, lookups) {
-            self.unwatch(&node);
+    /// The kernel drops references to a node. Whether these were the last.
+    pub fn forget(&self, id: NodeId, lookups: u64) -> bool {
+        let forgotten = self.nodes.forget(id, lookups);
+        if let Some(node) = &forgotten {
+            self.unwatch(node);
         }
+        forgotten.is_some()
     }
 
     /// statfs.

@@ -1,5 +1,6 @@
 //! Open files: open, read, write, fsync, release.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -8,6 +9,7 @@ use super::handles::{Open, OpenFile};
 use super::poll::Waiting;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
 use crate::cgroup::FileClass;
+use crate::cgroup::file::has_state_per_open_file;
 use crate::policy::{Grant, Operation};
 use crate::view::{Node, NodeId, Object};
 
@@ -92,6 +94,21 @@ impl<H: Host> CgroupFs<H> {
         };
         matches!(file.writes, Some(Grant::Plain))
             && matches!(file.node.object(), Object::File(class) if class.write_may_block())
+    }
+
+    /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
+    /// processes show his numbers, and for splice(2), which the server never sees.
+    pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {
+        let node = self.nodes.get(id)?;
+        let is_file = matches!(node.object(), Object::File(_));
+        (is_file && !has_state_per_open_file(&node.name())).then(|| self.host.passthrough(&node).ok())?
+    }
+
+    /// Takes note that what is read of this handle doesn't come here.
+    pub fn passes_through(&self, handle: HandleId) {
+        if let Some(file) = self.handles.file(handle) {
+            file.waiting.pass_through();
+        }
     }
 
     /// fsync.

@@ -3,6 +3,7 @@
 //! The real one is `host::RealHost`; tests have a fake tree.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
@@ -161,6 +162,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>>;
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    /// A descriptor by which the kernel can open the file by itself, for each who opens it in the view.
+    fn passthrough(&self, file: &Node) -> Answer<OwnedFd>;
     /// How many files can be open at once.
     fn most_files(&self) -> usize;
     /// Reads at an offset.

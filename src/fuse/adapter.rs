@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::convert::{self, node};
 use super::offload::Offload;
+use super::passthrough::Passthrough;
 use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
 use crate::policy::Operation;
@@ -33,6 +34,7 @@ const MAX_READ: usize = 128 * 1024;
 pub(super) struct Adapter<H: Host> {
     fs: Arc<CgroupFs<H>>,
     offload: Offload,
+    passthrough: Passthrough,
 }
 
 /// Whom a request is about, for the log.
@@ -45,7 +47,7 @@ struct About<'a> {
 
 impl<H: Host> Adapter<H> {
     pub(super) fn new(fs: Arc<CgroupFs<H>>) -> Self {
-        Self { fs, offload: Offload::default() }
+        Self { fs, offload: Offload::default(), passthrough: Passthrough::default() }
     }
 
     fn ask<T>(
@@ -158,6 +160,9 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             }
         }
         let _ = config.set_max_write(MAX_WRITE);
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
+            self.passthrough.enable();
+        }
         Ok(())
     }
 
@@ -167,7 +172,9 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        self.fs.forget(node(inode), lookups);
+        if self.fs.forget(node(inode), lookups) {
+            self.passthrough.forget(node(inode));
+        }
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -295,9 +302,17 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         let (mode, direct) = (convert::open_mode(flags), flags.0 & libc::O_DIRECT != 0);
         let operation = if mode.write { "write" } else { "read" };
         match self.ask(request, on(operation, inode), |fs, caller| fs.open(caller, node(inode), mode, direct)) {
-            // Files have size 0: cached reads would return nothing.
             Ok(HandleId(handle)) => {
-                reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+                // Files have size 0: cached reads would return nothing.
+                let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+                match self.passthrough.id(&self.fs, node(inode), &reply) {
+                    Some(id) if mode.write => reply.opened_passthrough(FileHandle(handle), direct, &id),
+                    Some(id) => {
+                        self.fs.passes_through(HandleId(handle));
+                        reply.opened_passthrough(FileHandle(handle), FopenFlags::FOPEN_NOFLUSH, &id);
+                    }
+                    None => reply.opened(FileHandle(handle), direct),
+                }
             }
             Err(errno) => reply.error(errno),
         }

@@ -3,6 +3,7 @@
 mod adapter;
 mod convert;
 mod offload;
+mod passthrough;
 mod session;
 
 pub use session::{Connection, FSTYPE, MountError, serve};

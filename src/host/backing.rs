@@ -281,6 +281,15 @@ impl Host for RealHost {
         opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })
     }
 
+    fn passthrough(&self, file: &Node) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(file)?;
+        if hierarchy.has_handles() && file.inode() != 0 {
+            return by_id(hierarchy.root(), file.inode(), libc::O_RDONLY);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path_of(&self.object(file)?).as_str(), flags, Mode::empty())
+    }
+
     fn most_files(&self) -> usize {
         let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))

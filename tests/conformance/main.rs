@@ -17,14 +17,14 @@ use testkit::probe::Outcome;
 use testkit::{Caller, Need, TestCgroup, View, ViewOptions, hierarchy, require};
 
 use case::{Case, Where};
-use differences::{KNOWN_DIFFERENCES, is_known};
+use differences::{KNOWN_DIFFERENCES, is_known, passes_through};
 use run::{Record, Subject, surprises};
 
 /// What differs between two runs of a case, told in one line each; and the listed differences that don't differ.
-fn compare(case: &Case, kernel: &[Record], view: &[Record]) -> Vec<String> {
+fn compare(case: &Case, kernel: &[Record], view: &[Record], passed_through: bool) -> Vec<String> {
     let mut found = Vec::new();
     for (number, (a, b)) in kernel.iter().zip(view).enumerate() {
-        let known = is_known(case.name, a.id);
+        let known = is_known(case.name, a.id, passed_through);
         // The list is of one kernel; in a virtual machine with another one (tests/vm) something listed may not differ.
         let may_be_equal = known && std::env::var_os("VCGROUPFS_VM").is_some();
         if (a.outcome != b.outcome) != known && !may_be_equal {
@@ -55,7 +55,7 @@ fn is_wanted(case: &Case) -> bool {
 fn run_table(
     place: Where,
     second: impl FnOnce(&TestCgroup) -> (Option<View>, std::path::PathBuf),
-    check: fn(&Case, &[Record], &[Record]) -> Vec<String>,
+    check: impl Fn(&Case, &[Record], &[Record]) -> Vec<String>,
 ) -> Vec<String> {
     let selectors = [place.selector()];
     let (a, b) = (TestCgroup::new(&selectors), TestCgroup::new(&selectors));
@@ -124,7 +124,8 @@ fn kernel_and_view(place: Where, legacy: bool) {
         let path = view.hierarchy(&hierarchy);
         (Some(view), path)
     };
-    report(&run_table(place, second, compare));
+    let passed_through = !legacy && passes_through();
+    report(&run_table(place, second, |case, kernel, view| compare(case, kernel, view, passed_through)));
 }
 
 macro_rules! places {
@@ -180,8 +181,8 @@ fn one_wrong_errno_fails() {
     let right = subject.run(case, Caller::Root);
     let mut wrong = right.clone();
     wrong[0].outcome = Outcome::Err { errno: "EPERM".into(), stage: "open".into() };
-    assert_eq!(compare(case, &right, &right), Vec::<String>::new());
-    assert_eq!(compare(case, &right, &wrong).len(), 1);
+    assert_eq!(compare(case, &right, &right, false), Vec::<String>::new());
+    assert_eq!(compare(case, &right, &wrong, false).len(), 1);
     assert_eq!(surprises(case, Where::Pids, &wrong).len(), 1);
 }
 

@@ -477,6 +477,10 @@ impl Host for FakeHost {
         Ok(ProcessFacts { users: known.users, permitted: known.permitted })
     }
 
+    fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
     fn most_files(&self) -> usize {
         1 << 20
     }
