@@ -96,6 +96,11 @@ impl<H: Host> CgroupFs<H> {
             && matches!(file.node.object(), Object::File(class) if class.write_may_block())
     }
 
+    /// Whether reading or writing this handle takes an agent, which the container can stop.
+    pub fn waits_for_an_agent(&self, caller: &Caller, handle: HandleId) -> bool {
+        self.handles.file(handle).is_some_and(|file| is_membership(&file.node)) && self.host.needs_agent(caller)
+    }
+
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
     /// processes show his numbers, and for splice(2), which the server never sees.
     pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {

@@ -212,6 +212,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn process_id(&self, caller: &Caller) -> i32;
     /// Reads a pid list as the caller's pid namespace shows it.
     fn read_members(&self, caller: &Caller, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
+    /// Whether the caller's pid numbers take an agent to translate.
+    fn needs_agent(&self, caller: &Caller) -> bool;
     /// Takes hold of the caller itself.
     fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
     /// Takes hold of what `number` names in the caller's pid namespace; `ESRCH` if nothing.

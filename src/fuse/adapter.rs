@@ -34,6 +34,7 @@ const MAX_READ: usize = 128 * 1024;
 pub(super) struct Adapter<H: Host> {
     fs: Arc<CgroupFs<H>>,
     offload: Offload,
+    agents: Offload,
     passthrough: Passthrough,
 }
 
@@ -47,7 +48,7 @@ struct About<'a> {
 
 impl<H: Host> Adapter<H> {
     pub(super) fn new(fs: Arc<CgroupFs<H>>) -> Self {
-        Self { fs, offload: Offload::default(), passthrough: Passthrough::default() }
+        Self { fs, offload: Offload::default(), agents: Offload::default(), passthrough: Passthrough::default() }
     }
 
     fn ask<T>(
@@ -126,6 +127,26 @@ fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errn
 fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
     match answer {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Reads into `space` and replies with it.
+fn reply_read<H: Host>(
+    fs: &CgroupFs<H>,
+    caller: &Caller,
+    inode: INodeNo,
+    handle: HandleId,
+    offset: u64,
+    space: &mut [u8],
+    reply: ReplyData,
+) {
+    let read = ask(fs, caller, on("read", inode), |fs, caller| {
+        let count = fs.read(caller, handle, offset, space)?;
+        space.get(..count).ok_or(Failure::Kernel(Errno::EIO))
+    });
+    match read {
+        Ok(data) => reply.data(data),
         Err(errno) => reply.error(errno),
     }
 }
@@ -329,20 +350,18 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let (handle, size) = (HandleId(handle.0), (size as usize).min(MAX_READ));
+        if self.fs.waits_for_an_agent(&convert::caller(request), handle) {
+            let Some(slot) = self.agents.slot() else { return reply.error(fuser::Errno::EAGAIN) };
+            let (fs, caller) = (Arc::clone(&self.fs), convert::caller(request));
+            return slot.run(move || reply_read(&fs, &caller, inode, handle, offset, &mut vec![0; size], reply));
+        }
         BUFFER.with_borrow_mut(|buffer| {
-            let size = (size as usize).min(MAX_READ);
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let space = buffer.get_mut(..size).unwrap_or_default();
-            let read = self.ask(request, on("read", inode), |fs, caller| {
-                let count = fs.read(caller, HandleId(handle.0), offset, space)?;
-                space.get(..count).ok_or(Failure::Kernel(Errno::EIO))
-            });
-            match read {
-                Ok(data) => reply.data(data),
-                Err(errno) => reply.error(errno),
-            }
+            reply_read(&self.fs, &convert::caller(request), inode, handle, offset, space, reply);
         });
     }
 
@@ -359,24 +378,19 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         reply: ReplyWrite,
     ) {
         let handle = HandleId(handle.0);
-        if !self.fs.write_may_block(handle) {
+        let beside = if self.fs.write_may_block(handle) {
+            &self.offload
+        } else if self.fs.waits_for_an_agent(&convert::caller(request), handle) {
+            &self.agents
+        } else {
             let written = self.ask(request, on("write", inode), |fs, caller| fs.write(caller, handle, data));
             return reply_written(reply, written);
-        }
+        };
+        let Some(slot) = beside.slot() else { return reply.error(fuser::Errno::EAGAIN) };
         let (fs, caller, data) = (Arc::clone(&self.fs), convert::caller(request), data.to_vec());
-        let reply = Arc::new(parking_lot::Mutex::new(Some(reply)));
-        let late = Arc::clone(&reply);
-        let started = self.offload.run(move || {
-            let written = ask(&fs, &caller, on("write", inode), |fs, caller| fs.write(caller, handle, &data));
-            if let Some(reply) = late.lock().take() {
-                reply_written(reply, written);
-            }
+        slot.run(move || {
+            reply_written(reply, ask(&fs, &caller, on("write", inode), |fs, caller| fs.write(caller, handle, &data)));
         });
-        if started.is_err()
-            && let Some(reply) = reply.lock().take()
-        {
-            reply.error(fuser::Errno::EAGAIN);
-        }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -1,19 +1,22 @@
-//! Writes that the kernel may take seconds for run beside the workers, so that reclaim in one cgroup never keeps the view waiting.
+//! What can take seconds runs beside the workers: a write that waits for memory reclaim, and what an agent does in a container's pid
+//! namespace, which the container can stop. So neither ever keeps the view waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// How many such writes run at once; a container that starts more is told to try again.
+/// How much of a kind runs at once; a container that asks for more is told to try again.
 const LIMIT: usize = 16;
 
+/// Work of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Offload {
     running: Arc<AtomicUsize>,
 }
 
 /// A place among the running; free again when dropped.
-struct Slot(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct Slot(Arc<AtomicUsize>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -22,53 +25,43 @@ impl Drop for Slot {
 }
 
 impl Offload {
-    /// Runs `work` in a thread of its own; gives it back if there are too many.
-    pub(super) fn run<W: FnOnce() + Send + 'static>(&self, work: W) -> Result<(), W> {
-        if self.running.fetch_add(1, Ordering::AcqRel) >= LIMIT {
-            self.running.fetch_sub(1, Ordering::AcqRel);
-            return Err(work);
-        }
+    /// A place, unless too much is running.
+    pub(super) fn slot(&self) -> Option<Slot> {
         let slot = Slot(Arc::clone(&self.running));
-        // The work waits in a place of its own, so that it isn't lost with a thread that can't be made.
-        let waiting = Arc::new(parking_lot::Mutex::new(Some(work)));
-        let handed = Arc::clone(&waiting);
-        let started = thread::Builder::new().name("slow write".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let _slot = slot;
-            let work = handed.lock().take();
-            if let Some(work) = work {
-                work();
-            }
+        (self.running.fetch_add(1, Ordering::AcqRel) < LIMIT).then_some(slot)
+    }
+}
+
+impl Slot {
+    /// Runs `work` in a thread of its own. If there can be none, the work is dropped; a reply that it holds then says EIO.
+    pub(super) fn run(self, work: impl FnOnce() + Send + 'static) {
+        let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
+            work();
+            drop(self);
         });
-        match started {
-            Ok(_) => Ok(()),
-            Err(_) => waiting.lock().take().map_or(Ok(()), Err),
+        if let Err(error) = started {
+            tracing::debug!(%error, "no thread for a slow request");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use super::*;
 
     #[test]
     fn no_more_than_the_limit_at_once() {
         let offload = Offload::default();
-        let (release, held) = channel::<()>();
-        let held = Arc::new(parking_lot::Mutex::new(held));
-        for _ in 0..LIMIT {
-            let held = Arc::clone(&held);
-            let waits = move || {
-                let _ = held.lock().recv();
-            };
-            assert!(offload.run(waits).is_ok());
-        }
-        assert!(offload.run(|| ()).is_err());
-        drop(release);
+        let slots: Vec<_> = (0..LIMIT).map_while(|_| offload.slot()).collect();
+        assert_eq!(slots.len(), LIMIT);
+        assert!(offload.slot().is_none() && offload.slot().is_none());
+        drop(slots);
+        let (done, told) = std::sync::mpsc::channel();
+        offload.slot().unwrap().run(move || done.send(()).unwrap());
+        told.recv().unwrap();
         while offload.running.load(Ordering::Acquire) > 0 {
             thread::yield_now();
         }
-        assert!(offload.run(|| ()).is_ok());
+        assert!(offload.slot().is_some());
     }
 }

@@ -418,6 +418,10 @@ impl Host for RealHost {
         }
     }
 
+    fn needs_agent(&self, caller: &Caller) -> bool {
+        matches!(self.processes.agent_namespace(caller), Ok(Some(_)))
+    }
+
     fn pin_caller(&self, caller: &Caller) -> Answer<OwnedFd> {
         self.processes.pin_own(caller.tid)
     }

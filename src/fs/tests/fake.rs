@@ -481,6 +481,10 @@ impl Host for FakeHost {
         Err(Errno::EOPNOTSUPP)
     }
 
+    fn needs_agent(&self, _: &Caller) -> bool {
+        false
+    }
+
     fn most_files(&self) -> usize {
         1 << 20
     }
