@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -291,6 +292,60 @@ fn a_permission_that_is_revoked_under_way_is_revoked() {
     kill(server, Signal::SIGCONT).expect("SIGCONT");
     revoked.expect("chown of an interface file");
     assert_eq!(asking.join().expect("the asking thread").errno(), Some("EACCES"));
+}
+
+/// Requests that wait for a stopped agent keep no other ones waiting: there are more of them than the server has workers.
+#[test]
+fn a_stopped_agent_stops_nothing_else() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
+    const WRITERS: usize = 6;
+    let scene = Scene::new(&[NAMED], "rooted", false);
+    let migrate = write_file("$CG/home/cgroup.procs", "1");
+    let mut session = scene.session(Caller::Root, NAMED);
+    for number in 0..WRITERS {
+        session.expect(&mkdir(&format!("$CG/w{number}")));
+    }
+    session.expect(&migrate);
+    let server = scene.server();
+    let named =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "vcgroupfs-agent\n");
+    let agent = children_of(server).into_iter().find(named).expect("the agent");
+    kill(Pid::from_raw(agent), Signal::SIGSTOP).expect("a signal");
+    let finished = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for number in 0..WRITERS {
+            let (scene, finished) = (&scene, &finished);
+            scope.spawn(move || {
+                // Writes to one file wait for each other in the caller's kernel. These fail, or succeed by another agent: that they end is
+                // enough.
+                let migrate = write_file(&format!("$CG/w{number}/cgroup.procs"), "1");
+                scene.session(Caller::Root, NAMED).run(&migrate);
+                finished.fetch_add(1, Ordering::AcqRel);
+            });
+        }
+        let mut others = scene.session(Caller::Root, NAMED);
+        let end = Instant::now() + TIMEOUT;
+        while threads_named(server, "slow request\n") < WRITERS {
+            assert!(Instant::now() < end, "only {} requests wait", threads_named(server, "slow request\n"));
+            thread::sleep(Duration::from_millis(1));
+        }
+        others.expect(&mkdir("$CG/made"));
+        assert_eq!(finished.load(Ordering::Acquire), 0, "the request had to wait for the agent");
+    });
+}
+
+fn children_of(pid: u32) -> Vec<i32> {
+    let is_child = |child: &i32| {
+        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|parent| parent.trim() == pid.to_string()))
+    };
+    let pids = fs::read_dir("/proc").expect("/proc").flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+}
+
+fn threads_named(pid: u32, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server's threads").flatten();
+    tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == name)).count()
 }
 
 #[test]

@@ -127,11 +127,6 @@ impl<H: Host> CgroupFs<H> {
         self.decide(&node, Operation::ChangeAttributes)?;
         Ok(self.host.remove_xattr(&node, name)?)
     }
-
-    /// The name of a node, for messages.
-    pub fn name_of(&self, id: NodeId) -> OsString {
-        self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default()
-    }
 }
 
 fn has_xattrs(node: &Node) -> bool {

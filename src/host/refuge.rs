@@ -1,5 +1,5 @@
-//! The server's own place: outside every cgroup that a view can freeze, kill or limit. A server inside would be stopped together with
-//! those who wait for its answers.
+//! The server's own place: outside every cgroup that its container can freeze or kill, or limit by a file that it may write. A server inside
+//! would be stopped together with those who wait for its answers.
 
 use std::io;
 
