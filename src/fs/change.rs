@@ -1,6 +1,6 @@
 //! What changes the tree or an object's attributes.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use nix::errno::Errno;

@@ -137,7 +137,7 @@ fn renames() {
     assert_eq!(rename(systemd, systemd, "b", 0), Ok(()));
     assert_eq!(errno(scene.fs.lookup(systemd, OsStr::new("a"))), Some(Errno::ENOENT));
     assert_eq!(scene.fs.lookup(systemd, OsStr::new("b")).unwrap().id, below);
-    assert_eq!(scene.fs.name_of(below), "/systemd/lxc/c1/b", "the known node knows its new name");
+    assert_eq!(scene.fs.node(below).unwrap().view_path(), "/systemd/lxc/c1/b", "the known node knows its new name");
     assert_eq!(scene.id("/systemd/lxc/c1/b/b"), scene.fs.lookup(below, OsStr::new("b")).unwrap().id);
     // To the alias' door it's another directory of the same hierarchy: the host decides.
     let rooted = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);

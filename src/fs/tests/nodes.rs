@@ -50,7 +50,7 @@ fn a_child_outlives_the_lookups_of_its_parent() {
     let b = scene.fs.lookup(a, OsStr::new("b")).unwrap().id;
     scene.fs.forget(a, 1);
     assert!(scene.fs.attributes(b, None).is_ok());
-    assert_eq!(scene.fs.name_of(b), "/lxc/c1/a/b");
+    assert_eq!(scene.fs.node(b).unwrap().view_path(), "/lxc/c1/a/b");
     let handle = scene.fs.open(&CALLER, scene.fs.lookup(b, OsStr::new("memory.max")).unwrap().id, READ, false).unwrap();
     assert!(scene.fs.read(&CALLER, handle, 0, &mut [0; 8]).is_ok());
 }
