@@ -75,7 +75,7 @@ struct Own {
 
 impl OwnChanges {
     /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
-    pub(super) fn expect(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+    pub(super) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
             return false;
         };

@@ -40,7 +40,7 @@ impl<H: Host> CgroupFs<H> {
         kind: EntryChange,
         change: impl FnOnce() -> Answer<()>,
     ) -> Outcome<()> {
-        let expected = self.own.expect(parent, name, kind);
+        let expected = self.own.announce(parent, name, kind);
         change().map_err(|errno| {
             if expected {
                 self.own.forget(parent, name, kind);

@@ -236,6 +236,11 @@ impl FakeHost {
     }
 }
 
+/// Tests name the fake's objects by text, so it takes no other names. The real host is given them as they are.
+fn can_be_found(name: &OsStr) -> Answer<()> {
+    name.to_str().map(drop).ok_or(Errno::EINVAL)
+}
+
 impl Host for FakeHost {
     type File = FakeFile;
     type Process = i32;
@@ -329,6 +334,7 @@ impl Host for FakeHost {
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
             return Err(Errno::ENOENT);
         }
+        can_be_found(name)?;
         let mut state = self.state.lock();
         if state.in_directory(hierarchy, parent, name).is_some() {
             return Err(Errno::EEXIST);
@@ -371,6 +377,7 @@ impl Host for FakeHost {
         if target != (hierarchy, parent) {
             return Err(Errno::EIO);
         }
+        can_be_found(new_name)?;
         if state.in_directory(hierarchy, parent, new_name).is_some() {
             return Err(Errno::EEXIST);
         }
