@@ -72,15 +72,8 @@ impl<H: Host> CgroupFs<H> {
             Child::Hierarchy(index) => self.top(parent, name, index),
             Child::Link { hierarchy, link } => self.link(parent, name, hierarchy, link),
             Child::Alias(position) => self.alias(parent, name, position),
-            Child::Backing { directory, file, otherwise } => match self.host.child(parent, name) {
-                Ok(attributes) => {
-                    let object = match (attributes.is_directory(), directory, file) {
-                        (true, Some(position), _) => (position, Object::Directory),
-                        (false, _, true) => (parent.position(), Object::File(self.classify(parent, name))),
-                        _ => return Err(Errno::ENOENT.into()),
-                    };
-                    self.backing(parent, name, object, attributes)
-                }
+            Child::Backing { otherwise, .. } => match self.host.child(parent, name) {
+                Ok(attributes) => self.found(parent, name, attributes),
                 Err(Errno::ENOENT) => match otherwise {
                     Some(position) => self.alias(parent, name, position),
                     None => Err(Errno::ENOENT.into()),
@@ -88,6 +81,24 @@ impl<H: Host> CgroupFs<H> {
                 Err(errno) => Err(errno.into()),
             },
         }
+    }
+
+    /// What the view has in `parent` under `name`, where the host has an object with these attributes.
+    pub(super) fn found(
+        &self,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        attributes: Attributes,
+    ) -> Outcome<(Node, Attributes)> {
+        let Child::Backing { directory, file, .. } = self.view.child(parent.position(), name) else {
+            return Err(Errno::ENOENT.into());
+        };
+        let object = match (attributes.is_directory(), directory, file) {
+            (true, Some(position), _) => (position, Object::Directory),
+            (false, _, true) => (parent.position(), Object::File(self.classify(parent, name))),
+            _ => return Err(Errno::ENOENT.into()),
+        };
+        self.backing(parent, name, object, attributes)
     }
 
     fn classify(&self, parent: &Node, name: &OsStr) -> FileClass {
@@ -157,7 +168,8 @@ impl<H: Host> CgroupFs<H> {
     pub(super) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
         if !matches!(node.object(), Object::Link(_)) {
             let name = node.name();
-            attributes.mode = policy::shown_mode(&self.view.rules, &self.as_policy_sees(node, &name), attributes.mode);
+            let node = self.as_policy_sees(node.position(), super::subject(node, &name));
+            attributes.mode = policy::shown_mode(&self.view.rules, &node, attributes.mode);
         }
         if self.hides_its_neighbours(node) {
             // The real numbers tell how many cgroups are hidden here, and when one comes or goes.

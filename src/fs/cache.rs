@@ -191,6 +191,9 @@ impl<H: Host> CgroupFs<H> {
     pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) {
         match change {
             Change::Entry { hierarchy, directory, name, kind } => {
+                if let (EntryChange::Removed, Some(name)) = (kind, name) {
+                    self.note_removal(*hierarchy, *directory, name);
+                }
                 let by = name.as_ref().and_then(|name| self.own.take(*hierarchy, *directory, name, *kind));
                 for node in self.doors(*hierarchy, *directory) {
                     if by == Some(node.id()) {
@@ -233,14 +236,21 @@ impl<H: Host> CgroupFs<H> {
         ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect()
     }
 
+    /// Takes note, at every door, that what a directory had under this name was removed.
+    pub(super) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) {
+        for node in self.doors(hierarchy, directory) {
+            if let Some(removed) = self.nodes.child(&node, name) {
+                removed.set_gone(true);
+            }
+        }
+    }
+
     fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
         kernel.entry(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
-        for node in self.nodes.children(directory) {
-            if node.name() == name {
-                kernel.node(node.id(), false);
-            }
+        if let Some(node) = self.nodes.child(directory, name) {
+            kernel.node(node.id(), false);
         }
     }
 

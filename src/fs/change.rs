@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use super::cache::EntryChange;
 use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner};
-use crate::policy::{Operation, Rule};
-use crate::view::{Node, NodeId, Object};
+use crate::policy::{self, Operation, Rule};
+use crate::view::{Child, Node, NodeId, Object};
 
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
@@ -16,30 +16,44 @@ impl<H: Host> CgroupFs<H> {
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
         let owner = Owner { uid: caller.uid, gid: caller.gid };
-        self.as_own(&parent, name, EntryChange::Made, || self.host.make_directory(&parent, name, mode, owner))?;
-        let (node, attributes) = self.find(&parent, name)?;
+        let make = || self.host.make_directory(&parent, name, mode, owner);
+        let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
+        let (node, attributes) = self.found(&parent, name, attributes)?;
         Ok(self.remember(node, attributes))
     }
 
     /// Removes a cgroup.
     pub fn remove_directory(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
         let parent = self.node(parent)?;
-        let (node, _) = self.find(&parent, name)?;
-        if !node.is_directory() {
-            return Err(Errno::ENOTDIR.into());
+        // The name alone says where a cgroup would stand there. Whether there is one, the host knows.
+        let allowed = match self.view.child(parent.position(), name) {
+            Child::Backing { directory: Some(position), otherwise: None, .. } => {
+                self.decide_at(position, policy::Subject::Directory, Operation::RemoveDirectory).is_ok()
+            }
+            _ => false,
+        };
+        if !allowed {
+            let (node, _) = self.find(&parent, name)?;
+            if !node.is_directory() {
+                return Err(Errno::ENOTDIR.into());
+            }
+            self.decide(&node, Operation::RemoveDirectory)?;
         }
-        self.decide(&node, Operation::RemoveDirectory)?;
-        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))
+        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))?;
+        if let Some(hierarchy) = parent.position().hierarchy {
+            self.note_removal(hierarchy, parent.inode(), name);
+        }
+        Ok(())
     }
 
     /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
-    fn as_own(
+    fn as_own<T>(
         &self,
         parent: &Node,
         name: &OsStr,
         kind: EntryChange,
-        change: impl FnOnce() -> Answer<()>,
-    ) -> Outcome<()> {
+        change: impl FnOnce() -> Answer<T>,
+    ) -> Outcome<T> {
         let expected = self.own.announce(parent, name, kind);
         change().map_err(|errno| {
             if expected {
@@ -67,15 +81,13 @@ impl<H: Host> CgroupFs<H> {
             return Err(Errno::EINVAL.into());
         }
         self.host.rename(&from, name, &to, new_name)?;
-        if let Some(known) = self.nodes.get(node.id()) {
-            known.rename(new_name);
-        }
+        self.nodes.rename(node.id(), new_name);
         Ok(())
     }
 
     /// link, symlink, mknod, unlink: a cgroupfs has none. create: neither.
     pub fn make_node(&self, parent: NodeId, operation: Operation) -> Failure {
-        match self.node(parent).and_then(|parent| self.decide(&parent, operation)) {
+        match self.node(parent).and_then(|parent| Ok(self.decide(&parent, operation)?)) {
             Err(failure) => failure,
             Ok(_) => Rule::NoSuchOperation.into(),
         }

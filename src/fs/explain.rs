@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{Attributes, Caller, CgroupFs, Failure, Host, Outcome};
 use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::policy::{self, Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
+use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::{Child, Node, Object};
 
 /// What is asked about a path.
@@ -134,16 +134,15 @@ impl<H: Host> CgroupFs<H> {
     }
 
     fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> Outcome<Branch> {
-        let name = node.name();
         let (link, is_file) = match node.object() {
             Object::Link(target) => (Some(target.clone()), false),
             Object::File(_) => (None, true),
             Object::Directory | Object::Synthetic => (None, false),
         };
         let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
-        let decision = policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation);
-        let writable =
-            matches!(decision, Verdict::Allow(Grant::Plain | Grant::Migrate(_))) && attributes.mode & 0o222 != 0;
+        let grant = self.decide(node, operation);
+        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_))) && attributes.mode & 0o222 != 0;
+        let name = node.name().to_os_string();
         let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
         if !node.is_directory() {
             return Ok(branch);
@@ -211,20 +210,19 @@ impl<H: Host> CgroupFs<H> {
             (Operation::Rename, false) => return self.judge_rename_of_file(node),
             _ => {}
         }
-        let name = node.name();
-        match policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation) {
-            Verdict::Allow(Grant::Plain) => {
+        match self.decide(node, operation) {
+            Ok(Grant::Plain) => {
                 Explanation::allowed("the policy lets it through; permissions and limits are the kernel's to judge")
             }
-            Verdict::Allow(Grant::Migrate(_)) => Explanation::allowed(
+            Ok(Grant::Migrate(_)) => Explanation::allowed(
                 "a process that is inside the delegated subtree can be migrated here, by its number in the writer's pid namespace",
             ),
-            Verdict::Allow(Grant::FailsAtWrite(denial)) => {
+            Ok(Grant::FailsAtWrite(denial)) => {
                 let mut explanation = Explanation::denied(&denial);
                 explanation.reason.push_str("; the open succeeds, the write fails");
                 explanation
             }
-            Verdict::Deny(denial) => Explanation::denied(&denial),
+            Err(denial) => Explanation::denied(&denial),
         }
     }
 

@@ -58,25 +58,39 @@ impl<H: Host> CgroupFs<H> {
         self.handles.file(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
 
-    /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
-    pub fn read(&self, caller: &Caller, handle: HandleId, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    /// An open file that `caller` is about to read or write.
+    pub fn transfer(&self, caller: &Caller, handle: HandleId) -> Outcome<Transfer<H>> {
         let file = self.open_file(handle)?;
-        if is_membership(&file.node) {
-            return Ok(self.host.read_members(caller, &file.backing, offset, buffer)?);
+        let numbers = is_membership(&file.node).then(|| self.numbers(caller));
+        Ok(Transfer { file, caller: *caller, numbers })
+    }
+
+    fn numbers(&self, caller: &Caller) -> Outcome<H::Numbers> {
+        if caller.tid <= 0 {
+            return Err(crate::policy::Rule::CallerInvisible.into());
         }
-        Ok(self.host.read(&file.backing, offset, buffer)?)
+        Ok(self.host.numbers(caller)?)
+    }
+
+    /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
+    pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+        match &from.numbers {
+            Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
+            Some(Err(failure)) => Err(failure.clone()),
+            None => Ok(self.host.read(&from.file.backing, offset, buffer)?),
+        }
     }
 
     /// Writes once. The offset doesn't count, as in kernfs.
-    pub fn write(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> Outcome<usize> {
-        let file = self.open_file(handle)?;
+    pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
+        let Transfer { file, caller, numbers } = to;
         match &file.writes {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
                 let writer = Owner { uid: caller.uid, gid: caller.gid };
                 Ok(self.host.write(&file.backing, data, writer)?)
             }
-            Some(Grant::Migrate(list)) => self.migrate(caller, &file, *list, data),
+            Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
             // The kernel's order: length, removed cgroup, nothing to write, nsdelegate.
             Some(Grant::FailsAtWrite(_)) if data.len() > MAX_WRITE => Err(Errno::E2BIG.into()),
             Some(Grant::FailsAtWrite(denial)) => match self.host.attributes(&file.node) {
@@ -85,20 +99,6 @@ impl<H: Host> CgroupFs<H> {
                 Ok(_) => Err(Failure::Denied(denial.clone())),
             },
         }
-    }
-
-    /// Whether a write to this handle can take seconds in the kernel, so that no worker must wait for it.
-    pub fn write_may_block(&self, handle: HandleId) -> bool {
-        let Some(file) = self.handles.file(handle) else {
-            return false;
-        };
-        matches!(file.writes, Some(Grant::Plain))
-            && matches!(file.node.object(), Object::File(class) if class.write_may_block())
-    }
-
-    /// Whether reading or writing this handle takes an agent, which the container can stop.
-    pub fn waits_for_an_agent(&self, caller: &Caller, handle: HandleId) -> bool {
-        self.handles.file(handle).is_some_and(|file| is_membership(&file.node)) && self.host.needs_agent(caller)
     }
 
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
@@ -124,6 +124,33 @@ impl<H: Host> CgroupFs<H> {
     /// Closes a file or a directory.
     pub fn release(&self, handle: HandleId) {
         drop(self.handles.remove(handle));
+    }
+}
+
+/// An open file, and who is about to read or write it.
+#[derive(Debug)]
+pub struct Transfer<H: Host> {
+    file: Arc<OpenFile<H::File>>,
+    caller: Caller,
+    /// For a list of processes.
+    numbers: Option<Outcome<H::Numbers>>,
+}
+
+impl<H: Host> Transfer<H> {
+    /// Who reads or writes.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether a write can take seconds in the kernel, so that no worker must wait for it.
+    pub fn waits_for_reclaim(&self) -> bool {
+        matches!(self.file.writes, Some(Grant::Plain))
+            && matches!(self.file.node.object(), Object::File(class) if class.write_may_block())
+    }
+
+    /// Whether it takes an agent, which the container can stop.
+    pub fn waits_for_an_agent(&self) -> bool {
+        matches!(&self.numbers, Some(Ok(numbers)) if H::takes_agent(numbers))
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Caller {
 pub struct Credentials {
     /// fsuid and fsgid.
     pub owner: Owner,
-    /// Supplementary groups.
+    /// Supplementary groups; none where they can't decide anything ([`Credentials::overrides_permissions`]).
     pub groups: Vec<u32>,
     /// The effective capabilities, a bit each, in the process' own user namespace.
     pub capabilities: u64,
@@ -61,6 +61,11 @@ pub struct Credentials {
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 
 impl Credentials {
+    /// Whether the permissions of the host's objects don't count for them, whosesoever these are.
+    pub fn overrides_permissions(&self) -> bool {
+        self.id_maps.is_none() && self.capabilities & CAP_DAC_OVERRIDE != 0
+    }
+
     /// Whether they suffice to write an object (`generic_permission`).
     pub fn may_write(&self, object: &Attributes) -> bool {
         let bit = if self.owner.uid == object.uid {
@@ -151,6 +156,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     type File: std::fmt::Debug + Send + Sync + 'static;
     /// A process or thread, held so that its number can't come to mean another one.
     type Process;
+    /// Whose pid numbers a caller uses: its pid namespace.
+    type Numbers: std::fmt::Debug + Send;
 
     /// Attributes of a node.
     fn attributes(&self, node: &Node) -> Answer<Attributes>;
@@ -172,8 +179,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn write(&self, file: &Self::File, data: &[u8], writer: Owner) -> Answer<usize>;
     /// fsync(2).
     fn sync(&self, file: &Self::File) -> Answer<()>;
-    /// Makes a cgroup that belongs to `owner`.
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()>;
+    /// Makes a cgroup that belongs to `owner`, and says what it's like.
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes>;
     /// Removes a cgroup.
     fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()>;
     /// Renames a cgroup; both directories are of one hierarchy.
@@ -210,14 +217,17 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
     /// The caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
-    /// Reads a pid list as the caller's pid namespace shows it.
-    fn read_members(&self, caller: &Caller, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
-    /// Whether the caller's pid numbers take an agent to translate.
-    fn needs_agent(&self, caller: &Caller) -> bool;
+    /// Whose pid numbers the caller uses. It waits for its answer meanwhile, so that doesn't change.
+    fn numbers(&self, caller: &Caller) -> Answer<Self::Numbers>;
+    /// Whether it takes an agent to translate them.
+    fn takes_agent(numbers: &Self::Numbers) -> bool;
+    /// Reads a pid list in these numbers.
+    fn read_members(&self, numbers: &Self::Numbers, file: &Self::File, offset: u64, buffer: &mut [u8])
+    -> Answer<usize>;
     /// Takes hold of the caller itself.
     fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
-    /// Takes hold of what `number` names in the caller's pid namespace; `ESRCH` if nothing.
-    fn pin(&self, caller: &Caller, number: i32) -> Answer<Self::Process>;
+    /// Takes hold of what `number` names; `ESRCH` if nothing.
+    fn pin(&self, numbers: &Self::Numbers, number: i32) -> Answer<Self::Process>;
     /// Whose a process is.
     fn facts(&self, process: &Self::Process) -> Answer<ProcessFacts>;
     /// Whether the process still has its number.
@@ -230,7 +240,7 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
     /// Writes the caller's own number to a membership file.
     fn migrate_caller(&self, caller: &Caller, file: &Self::File) -> Answer<()>;
-    /// Writes `number` to a membership file in the caller's pid namespace. `nice`: whether the writer may change the process' scheduling,
-    /// which `cpuset_can_attach` asks for.
-    fn migrate(&self, caller: &Caller, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
+    /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, which `cpuset_can_attach`
+    /// asks for.
+    fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
 }

@@ -26,6 +26,7 @@ impl<H: Host> CgroupFs<H> {
     pub(super) fn migrate(
         &self,
         caller: &Caller,
+        numbers: Option<&Outcome<H::Numbers>>,
         file: &OpenFile<H::File>,
         list: MembershipFile,
         data: &[u8],
@@ -36,14 +37,16 @@ impl<H: Host> CgroupFs<H> {
         if data.is_empty() {
             return Ok(0);
         }
-        if caller.tid <= 0 {
-            return Err(Rule::CallerInvisible.into());
-        }
+        let numbers = match numbers {
+            Some(Ok(numbers)) => numbers,
+            Some(Err(failure)) => return Err(failure.clone()),
+            None => return Err(Rule::CallerInvisible.into()),
+        };
         let written = number::parse(data);
         let process = match written {
             Written::Malformed => return Err(self.ask_the_kernel(caller, file, Errno::EINVAL)),
             Written::Writer => self.host.pin_caller(caller),
-            Written::Number(number) => self.host.pin(caller, number),
+            Written::Number(number) => self.host.pin(numbers, number),
         };
         let process = match process {
             Ok(process) => process,
@@ -67,8 +70,8 @@ impl<H: Host> CgroupFs<H> {
                 if !self.host.is_held(&process) {
                     return Err(self.ask_the_kernel(caller, file, Errno::ESRCH));
                 }
-                self.host.migrate(caller, &file.backing, number, nice)?;
-                self.verify(caller, file, &process, number);
+                self.host.migrate(numbers, &file.backing, number, nice)?;
+                self.verify(numbers, file, &process, number);
             }
             _ => self.host.migrate_caller(caller, &file.backing)?,
         }
@@ -111,6 +114,9 @@ impl<H: Host> CgroupFs<H> {
             let own = uid == 0 || self.host.facts(process)?.users.contains(&uid);
             return if own { Ok(()) } else { Err(Rule::AnothersProcess.into()) };
         }
+        if opener.overrides_permissions() {
+            return Ok(());
+        }
         let directory = file.node.parent().and_then(|directory| self.view.backing_path(directory));
         let destination = CgroupPath::from_components(directory.ok_or(Errno::ENODEV)?.1);
         let procs = self.host.procs_attributes(hierarchy, &source.common_ancestor(&destination))?;
@@ -139,8 +145,8 @@ impl<H: Host> CgroupFs<H> {
 
     /// Between check and write the process may have ended and its number come to mean another one that the container sees. While the one
     /// that was checked holds its number, it was that one; else there's nothing to undo it by, but it must not stay unseen.
-    fn verify(&self, caller: &Caller, file: &OpenFile<H::File>, process: &H::Process, number: i32) {
-        if !self.host.is_held(process) && self.host.pin(caller, number).is_ok() {
+    fn verify(&self, numbers: &H::Numbers, file: &OpenFile<H::File>, process: &H::Process, number: i32) {
+        if !self.host.is_held(process) && self.host.pin(numbers, number).is_ok() {
             let path = file.node.view_path();
             tracing::warn!(number, ?path, "a process ended while it was migrated, and another one has its number now");
         }

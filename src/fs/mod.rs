@@ -26,12 +26,13 @@ use std::time::SystemTime;
 use nix::errno::Errno;
 
 pub use directory::ListedEntry;
+pub use file::Transfer;
 pub use handles::HandleId;
 pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time};
 pub use log::RejectionLog;
 
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
-use crate::view::{Node, NodeId, NodeTable, Object, View};
+use crate::view::{Node, NodeId, NodeTable, Object, Position, View};
 use handles::Handles;
 use share::Shares;
 
@@ -60,9 +61,15 @@ impl From<Errno> for Failure {
     }
 }
 
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl From<Rule> for Failure {
     fn from(rule: Rule) -> Self {
-        Self::Denied(Denial::new(rule))
+        Denial::new(rule).into()
     }
 }
 
@@ -152,26 +159,34 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.get(id).ok_or(Failure::Kernel(Errno::ESTALE))
     }
 
-    fn decide(&self, node: &Node, operation: Operation) -> Outcome<Grant> {
+    fn decide(&self, node: &Node, operation: Operation) -> Result<Grant, Denial> {
         let name = node.name();
-        let decision = policy::decide(&self.view.rules, &self.as_policy_sees(node, &name), operation);
-        match decision {
+        self.decide_at(node.position(), subject(node, &name), operation)
+    }
+
+    fn decide_at(
+        &self,
+        position: Position,
+        subject: policy::Subject<'_>,
+        operation: Operation,
+    ) -> Result<Grant, Denial> {
+        match policy::decide(&self.view.rules, &self.as_policy_sees(position, subject), operation) {
             Verdict::Allow(grant) => Ok(grant),
-            Verdict::Deny(denial) => Err(Failure::Denied(denial)),
+            Verdict::Deny(denial) => Err(denial),
         }
     }
 
-    fn as_policy_sees<'a>(&'a self, node: &'a Node, name: &'a OsStr) -> policy::Node<'a> {
-        let position = node.position();
+    fn as_policy_sees<'a>(&'a self, position: Position, subject: policy::Subject<'a>) -> policy::Node<'a> {
         let hierarchy = position.hierarchy.and_then(|index| self.view.hierarchy(index));
-        policy::Node {
-            kind: hierarchy.map(|hierarchy| &hierarchy.kind),
-            zone: self.view.zone(position),
-            subject: match node.object() {
-                Object::Synthetic | Object::Link(_) => policy::Subject::Synthetic,
-                Object::Directory => policy::Subject::Directory,
-                Object::File(class) => policy::Subject::File { name, class },
-            },
-        }
+        policy::Node { kind: hierarchy.map(|hierarchy| &hierarchy.kind), zone: self.view.zone(position), subject }
+    }
+}
+
+/// What a node is to the policy.
+fn subject<'a>(node: &'a Node, name: &'a OsStr) -> policy::Subject<'a> {
+    match node.object() {
+        Object::Synthetic | Object::Link(_) => policy::Subject::Synthetic,
+        Object::Directory => policy::Subject::Directory,
+        Object::File(class) => policy::Subject::File { name, class },
     }
 }

@@ -18,7 +18,7 @@ use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
 use crate::fs::poll::Wake;
-use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome};
+use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome, Transfer};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
 
@@ -124,8 +124,9 @@ fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errn
     }
 }
 
-fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
-    match answer {
+/// Writes `data` and replies with how much was written.
+fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, inode: INodeNo, data: &[u8], reply: ReplyWrite) {
+    match ask(fs, to.caller(), on("write", inode), |fs, _| fs.write(to, data)) {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
         Err(errno) => reply.error(errno),
     }
@@ -134,15 +135,14 @@ fn reply_written(reply: ReplyWrite, answer: Result<usize, fuser::Errno>) {
 /// Reads into `space` and replies with it.
 fn reply_read<H: Host>(
     fs: &CgroupFs<H>,
-    caller: &Caller,
+    from: &Transfer<H>,
     inode: INodeNo,
-    handle: HandleId,
     offset: u64,
     space: &mut [u8],
     reply: ReplyData,
 ) {
-    let read = ask(fs, caller, on("read", inode), |fs, caller| {
-        let count = fs.read(caller, handle, offset, space)?;
+    let read = ask(fs, from.caller(), on("read", inode), |fs, _| {
+        let count = fs.read(from, offset, space)?;
         space.get(..count).ok_or(Failure::Kernel(Errno::EIO))
     });
     match read {
@@ -350,18 +350,21 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (handle, size) = (HandleId(handle.0), (size as usize).min(MAX_READ));
-        if self.fs.waits_for_an_agent(&convert::caller(request), handle) {
+        let size = (size as usize).min(MAX_READ);
+        let from = match self.ask(request, on("read", inode), |fs, caller| fs.transfer(caller, HandleId(handle.0))) {
+            Ok(from) => from,
+            Err(errno) => return reply.error(errno),
+        };
+        if from.waits_for_an_agent() {
             let Some(slot) = self.agents.slot() else { return reply.error(fuser::Errno::EAGAIN) };
-            let (fs, caller) = (Arc::clone(&self.fs), convert::caller(request));
-            return slot.run(move || reply_read(&fs, &caller, inode, handle, offset, &mut vec![0; size], reply));
+            let fs = Arc::clone(&self.fs);
+            return slot.run(move || reply_read(&fs, &from, inode, offset, &mut vec![0; size], reply));
         }
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
-            let space = buffer.get_mut(..size).unwrap_or_default();
-            reply_read(&self.fs, &convert::caller(request), inode, handle, offset, space, reply);
+            reply_read(&self.fs, &from, inode, offset, buffer.get_mut(..size).unwrap_or_default(), reply);
         });
     }
 
@@ -377,20 +380,20 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let handle = HandleId(handle.0);
-        let beside = if self.fs.write_may_block(handle) {
+        let to = match self.ask(request, on("write", inode), |fs, caller| fs.transfer(caller, HandleId(handle.0))) {
+            Ok(to) => to,
+            Err(errno) => return reply.error(errno),
+        };
+        let beside = if to.waits_for_reclaim() {
             &self.offload
-        } else if self.fs.waits_for_an_agent(&convert::caller(request), handle) {
+        } else if to.waits_for_an_agent() {
             &self.agents
         } else {
-            let written = self.ask(request, on("write", inode), |fs, caller| fs.write(caller, handle, data));
-            return reply_written(reply, written);
+            return reply_written(&self.fs, &to, inode, data, reply);
         };
         let Some(slot) = beside.slot() else { return reply.error(fuser::Errno::EAGAIN) };
-        let (fs, caller, data) = (Arc::clone(&self.fs), convert::caller(request), data.to_vec());
-        slot.run(move || {
-            reply_written(reply, ask(&fs, &caller, on("write", inode), |fs, caller| fs.write(caller, handle, &data)));
-        });
+        let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
+        slot.run(move || reply_written(&fs, &to, inode, &data, reply));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
-use super::process::Processes;
+use super::process::{Numbers, Processes};
 use super::ready::{self, ReadyFiles};
 use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
@@ -27,7 +27,7 @@ use crate::fs::host::{
 };
 use crate::fs::poll::Ready;
 use crate::helper::AgentPool;
-use crate::sys::credentials::{Rights, assume};
+use crate::sys::credentials::{Rights, assume, capabilities};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, View};
 
@@ -48,6 +48,8 @@ pub struct RealHost {
     view: Arc<View>,
     cgroups: HostCgroups,
     processes: Processes,
+    /// The server's own permitted capabilities, all of which are effective.
+    capabilities: u64,
     /// `None` where there's no inotify instance left: then nothing is cached.
     watches: Option<Watches>,
     ready: ReadyFiles,
@@ -69,6 +71,7 @@ impl RealHost {
             view,
             cgroups,
             processes: Processes::new(kinds, agents)?,
+            capabilities: capabilities()?.permitted,
             watches: watches.ok(),
             ready: ReadyFiles::new()?,
         })
@@ -92,6 +95,24 @@ impl RealHost {
             return Err(Errno::ENOENT);
         }
         Ok(object)
+    }
+
+    /// Attributes of what `directory`, whose backing object is `object`, has under this name.
+    fn child_of(&self, object: &OwnedFd, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+        let stat = fstatat(object, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);
+        if stat.st_dev != self.hierarchy(directory)?.device() || !is_shown {
+            return Err(Errno::ENOENT);
+        }
+        Ok(attributes(&stat))
+    }
+
+    /// Whether opening as this opener is opening as the server itself.
+    fn is_as_server(&self, opener: &Credentials) -> bool {
+        opener.id_maps.is_none()
+            && opener.owner == (Owner { uid: 0, gid: 0 })
+            && opener.groups.is_empty()
+            && opener.capabilities & self.capabilities == self.capabilities
     }
 }
 
@@ -221,6 +242,7 @@ fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<Backi
 impl Host for RealHost {
     type File = BackingFile;
     type Process = OwnedFd;
+    type Numbers = Numbers;
 
     fn attributes(&self, node: &Node) -> Answer<Attributes> {
         Ok(attributes(&fstat(self.object(node)?)?))
@@ -231,13 +253,7 @@ impl Host for RealHost {
     }
 
     fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
-        let hierarchy = self.hierarchy(directory)?;
-        let stat = fstatat(self.object(directory)?, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);
-        if stat.st_dev != hierarchy.device() || !is_shown {
-            return Err(Errno::ENOENT);
-        }
-        Ok(attributes(&stat))
+        self.child_of(&self.object(directory)?, directory, name)
     }
 
     fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
@@ -267,7 +283,7 @@ impl Host for RealHost {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
         let opened = match opener {
-            Some(opener) if mode.write => open_as(&self.object(file)?, flags, opener),
+            Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {
                 let root = if mode.write { hierarchy.root() } else { hierarchy.root_for_reading() };
                 by_id(root, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
@@ -307,9 +323,10 @@ impl Host for RealHost {
         nix::unistd::fsync(&file.fd)
     }
 
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()> {
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes> {
         let above = self.object(directory)?;
-        owned_by(owner, || mkdirat(&above, single(name)?, Mode::from_bits_truncate(mode)))
+        owned_by(owner, || mkdirat(&above, single(name)?, Mode::from_bits_truncate(mode)))?;
+        self.child_of(&above, directory, name)
     }
 
     fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
@@ -411,23 +428,27 @@ impl Host for RealHost {
         self.processes.process_id(caller)
     }
 
-    fn read_members(&self, caller: &Caller, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
-        match self.processes.agent_namespace(caller)? {
-            None => self.read(file, offset, buffer),
-            Some(namespace) => self.processes.agents()?.read(&namespace, file.fd.as_fd(), offset, buffer),
-        }
+    fn numbers(&self, caller: &Caller) -> Answer<Numbers> {
+        self.processes.numbers(caller)
     }
 
-    fn needs_agent(&self, caller: &Caller) -> bool {
-        matches!(self.processes.agent_namespace(caller), Ok(Some(_)))
+    fn takes_agent(numbers: &Numbers) -> bool {
+        matches!(numbers, Numbers::Of(_))
+    }
+
+    fn read_members(&self, numbers: &Numbers, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        match numbers {
+            Numbers::Own => self.read(file, offset, buffer),
+            Numbers::Of(namespace) => self.processes.agents()?.read(namespace, file.fd.as_fd(), offset, buffer),
+        }
     }
 
     fn pin_caller(&self, caller: &Caller) -> Answer<OwnedFd> {
         self.processes.pin_own(caller.tid)
     }
 
-    fn pin(&self, caller: &Caller, number: i32) -> Answer<OwnedFd> {
-        self.processes.pin(caller, number)
+    fn pin(&self, numbers: &Numbers, number: i32) -> Answer<OwnedFd> {
+        self.processes.pin(numbers, number)
     }
 
     fn places(
@@ -461,12 +482,12 @@ impl Host for RealHost {
         nix::sys::uio::pwrite(&file.fd, caller.tid.to_string().as_bytes(), 0).map(drop)
     }
 
-    fn migrate(&self, caller: &Caller, file: &BackingFile, number: i32, nice: bool) -> Answer<()> {
+    fn migrate(&self, numbers: &Numbers, file: &BackingFile, number: i32, nice: bool) -> Answer<()> {
         let text = number.to_string();
-        match self.processes.agent_namespace(caller)? {
-            None => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
-            Some(namespace) => {
-                self.processes.agents()?.write(&namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
+        match numbers {
+            Numbers::Own => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
+            Numbers::Of(namespace) => {
+                self.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
             }
         }
     }

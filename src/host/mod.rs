@@ -12,4 +12,5 @@ mod watch;
 pub use backing::{BackingFile, RealHost};
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
-pub use procfs::{own_namespace, same_namespace};
+pub use process::Numbers;
+pub use procfs::{Namespace, own_namespace, same_namespace};

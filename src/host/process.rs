@@ -7,19 +7,29 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::procfs;
+use super::procfs::{self, Namespace};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts};
 use crate::helper::{AgentPool, PidNamespace};
+use crate::sys::credentials::capabilities_of;
 
 /// The host's processes.
 #[derive(Debug)]
 pub(super) struct Processes {
     kinds: Vec<HierarchyKind>,
     agents: Option<AgentPool>,
-    own_pid_namespace: (u64, u64),
-    own_user_namespace: Option<(u64, u64)>,
+    own_pid_namespace: Namespace,
+    own_user_namespace: Option<Namespace>,
+}
+
+/// Whose pid numbers a caller uses.
+#[derive(Debug)]
+pub enum Numbers {
+    /// The server's own.
+    Own,
+    /// Those of this pid namespace.
+    Of(PidNamespace),
 }
 
 impl Processes {
@@ -27,14 +37,13 @@ impl Processes {
         Ok(Self {
             kinds,
             agents,
-            own_pid_namespace: PidNamespace::own()?.id(),
+            own_pid_namespace: procfs::own_namespace("pid")?,
             own_user_namespace: procfs::own_namespace("user").ok(),
         })
     }
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
     pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
-        let status = procfs::status(caller.tid).map_err(errno)?;
         let is_own = match self.own_user_namespace {
             Some(own) => procfs::namespace(caller.tid, "user").map_err(errno)? == own,
             // A kernel without user namespaces.
@@ -46,13 +55,18 @@ impl Processes {
             let map = |file| procfs::text(caller.tid, file).map(|text| IdMap::parse(&text)).map_err(errno);
             Some((map("uid_map")?, map("gid_map")?))
         };
-        Ok(Credentials {
+        let capabilities = capabilities_of(caller.tid).map_err(errno)?;
+        let mut credentials = Credentials {
             owner: Owner { uid: caller.uid, gid: caller.gid },
-            groups: status.groups,
-            capabilities: status.effective,
-            permitted: status.permitted,
+            groups: Vec::new(),
+            capabilities: capabilities.effective,
+            permitted: capabilities.permitted,
             id_maps,
-        })
+        };
+        if !credentials.overrides_permissions() {
+            credentials.groups = procfs::status(caller.tid).map_err(errno)?.groups;
+        }
+        Ok(credentials)
     }
 
     pub(super) fn agents(&self) -> Answer<&AgentPool> {
@@ -63,15 +77,11 @@ impl Processes {
         procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
     }
 
-    /// The caller's pid namespace, if it isn't the server's own.
-    pub(super) fn agent_namespace(&self, caller: &Caller) -> Answer<Option<PidNamespace>> {
-        if caller.tid <= 0 {
-            return Err(Errno::EACCES);
-        }
+    pub(super) fn numbers(&self, caller: &Caller) -> Answer<Numbers> {
         if procfs::namespace(caller.tid, "pid").map_err(errno)? == self.own_pid_namespace {
-            return Ok(None);
+            return Ok(Numbers::Own);
         }
-        Ok(Some(PidNamespace::open(caller.tid).map_err(errno)?))
+        Ok(Numbers::Of(PidNamespace::open(caller.tid).map_err(errno)?))
     }
 
     /// A directory of procfs holds on to its process: once that has ended, nothing in it can be read, whoever gets the number next.
@@ -80,10 +90,10 @@ impl Processes {
         nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty()).map_err(no_process)
     }
 
-    pub(super) fn pin(&self, caller: &Caller, number: i32) -> Answer<OwnedFd> {
-        match self.agent_namespace(caller)? {
-            None => self.pin_own(number),
-            Some(namespace) => self.agents()?.open_proc(&namespace, number).map_err(no_process),
+    pub(super) fn pin(&self, numbers: &Numbers, number: i32) -> Answer<OwnedFd> {
+        match numbers {
+            Numbers::Own => self.pin_own(number),
+            Numbers::Of(namespace) => self.agents()?.open_proc(namespace, number).map_err(no_process),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 /// The lines of `/proc/TID/status` that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,17 +61,23 @@ pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     }
 }
 
-/// Which namespace a thread is in, as (device, inode) of its nsfs file.
-pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<(u64, u64)> {
-    let metadata = fs::metadata(format!("/proc/{tid}/ns/{kind}"))?;
-    Ok((metadata.dev(), metadata.ino()))
+/// A namespace, by the number that tells it from all others of its kind that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namespace(u64);
+
+/// Which namespace of this kind a thread is in.
+pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
+    // `kind:[number]`. What stat(2) says is the same number, at twice the time.
+    let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;
+    let number = link.to_str().and_then(|link| link.split_once(":[")?.1.strip_suffix(']')?.parse().ok());
+    number.map(Namespace).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// The server's own namespace of this kind (`user`, `pid`, `cgroup`).
 ///
 /// # Errors
 /// `ENOENT` where the kernel doesn't know the kind.
-pub fn own_namespace(kind: &str) -> io::Result<(u64, u64)> {
+pub fn own_namespace(kind: &str) -> io::Result<Namespace> {
     namespace(std::process::id() as i32, kind)
 }
 

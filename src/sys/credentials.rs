@@ -24,36 +24,72 @@ pub struct Rights<'a> {
 #[must_use]
 pub struct Assumed {
     permitted: u64,
+    /// Which of them were changed.
+    user: bool,
+    group: bool,
+    groups: bool,
+    capabilities: bool,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Lets the calling thread act with `rights`. The real and the saved user stay root's, so no process of that user may signal or trace it.
+/// Lets the calling thread, which acts as root, act with `rights`. The real and the saved user stay root's, so no process of that user may
+/// signal or trace it.
 ///
 /// # Errors
 /// Whatever the system calls answer, `EPERM` above all; then nothing has changed.
 pub fn assume(rights: &Rights<'_>) -> io::Result<Assumed> {
     let permitted = capabilities()?.permitted;
-    let assumed = Assumed { permitted, not_send: std::marker::PhantomData };
-    // From here on, dropping `assumed` restores whatever has been changed.
-    set_groups(rights.groups)?;
-    set_effective_group(rights.gid)?;
-    set_effective_user(rights.uid)?;
-    set_effective_capabilities(permitted, rights.capabilities)?;
+    let (user, group, groups, capabilities) = (false, false, false, false);
+    let mut assumed = Assumed { permitted, user, group, groups, capabilities, not_send: std::marker::PhantomData };
+    // From here on, dropping `assumed` restores whatever has been changed. Each change makes the kernel copy the thread's credentials: what
+    // is as wanted already stays.
+    if !rights.groups.is_empty() || has_groups()? {
+        set_groups(rights.groups)?;
+        assumed.groups = !rights.groups.is_empty();
+    }
+    if rights.gid != 0 {
+        assumed.group = true;
+        set_effective_group(rights.gid)?;
+    }
+    if rights.uid != 0 {
+        assumed.user = true;
+        set_effective_user(rights.uid)?;
+    }
+    // Another user than root has lost all effective ones by that.
+    if assumed.user || rights.capabilities & permitted != permitted {
+        assumed.capabilities = true;
+        set_effective_capabilities(permitted, rights.capabilities)?;
+    }
     Ok(assumed)
 }
 
 impl Drop for Assumed {
     fn drop(&mut self) {
-        // The way back, in an order in which each step is allowed: user 0 first, since it's the real one.
-        let restored = set_effective_user(0)
-            .and_then(|()| set_effective_capabilities(self.permitted, self.permitted))
-            .and_then(|()| set_effective_group(0))
-            .and_then(|()| set_groups(&[]));
+        let restored = self.restore();
         if restored.is_err() {
             // A thread that goes on with another's rights would be wrong about every later request. This can't happen: the kernel lets
             // the real user become effective, and the permitted capabilities too.
             std::process::abort();
         }
+    }
+}
+
+impl Assumed {
+    /// The way back, in an order in which each step is allowed: user 0 first, since it's the real one.
+    fn restore(&self) -> io::Result<()> {
+        if self.user {
+            set_effective_user(0)?;
+        }
+        if self.capabilities {
+            set_effective_capabilities(self.permitted, self.permitted)?;
+        }
+        if self.group {
+            set_effective_group(0)?;
+        }
+        if self.groups {
+            set_groups(&[])?;
+        }
+        Ok(())
     }
 }
 
@@ -83,12 +119,21 @@ struct Data {
 /// `_LINUX_CAPABILITY_VERSION_3`.
 const VERSION: u32 = 0x2008_0522;
 
-/// The calling thread's capabilities ([capget(2)](https://man7.org/linux/man-pages/man2/capget.2.html)).
+/// The calling thread's capabilities.
 ///
 /// # Errors
 /// None are known.
 pub fn capabilities() -> io::Result<Capabilities> {
-    let mut header = Header { version: VERSION, pid: 0 };
+    capabilities_of(0)
+}
+
+/// The capabilities of a thread, 0 for the calling one, in its own user namespace
+/// ([capget(2)](https://man7.org/linux/man-pages/man2/capget.2.html)).
+///
+/// # Errors
+/// `ESRCH` if there's no such thread.
+pub fn capabilities_of(thread: i32) -> io::Result<Capabilities> {
+    let mut header = Header { version: VERSION, pid: thread };
     let mut data = [Data::default(); 2];
     // SAFETY: the header and the two data elements that version 3 demands outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
@@ -125,6 +170,13 @@ fn set_effective_group(gid: u32) -> io::Result<()> {
     // SAFETY: setresgid(2) takes three numbers and touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_setresgid, UNCHANGED, gid, UNCHANGED) };
     Ok(Errno::result(result).map(drop)?)
+}
+
+/// Whether the calling thread has supplementary groups.
+fn has_groups() -> io::Result<bool> {
+    // SAFETY: with a size of 0, getgroups(2) touches no memory.
+    let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
+    Ok(Errno::result(count)? > 0)
 }
 
 fn set_groups(groups: &[u32]) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! A node that the kernel holds.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -34,8 +35,12 @@ pub struct Node {
     watched: OnceLock<bool>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
-    /// Leaf lock: nothing else is locked while it's held.
-    name: Mutex<OsString>,
+    /// Whether it was seen to be removed, or lies in a cgroup that was.
+    gone: AtomicBool,
+    /// The nodes that the kernel holds of this directory's entries. Leaf lock: nothing else is locked while it's held.
+    children: Mutex<HashMap<Arc<OsStr>, NodeId>>,
+    /// Leaf lock, too.
+    name: Mutex<Arc<OsStr>>,
     /// What it was like when it was last looked at. Leaf lock, too.
     last_seen: Mutex<Option<Attributes>>,
 }
@@ -43,30 +48,33 @@ pub struct Node {
 impl Node {
     /// The root of a view.
     pub fn root(id: NodeId, position: Position, object: Object, inode: u64) -> Self {
-        Self {
-            id,
-            position,
-            object,
-            inode,
-            parent: None,
-            watched: OnceLock::new(),
-            changes: AtomicU64::default(),
-            name: Mutex::default(),
-            last_seen: Mutex::default(),
-        }
+        Self::new(None, OsStr::new(""), id, position, object, inode)
     }
 
     /// What stands in `parent` under `name`.
     pub fn child(parent: &Arc<Self>, name: &OsStr, id: NodeId, position: Position, object: Object, inode: u64) -> Self {
+        Self::new(Some(Arc::clone(parent)), name, id, position, object, inode)
+    }
+
+    fn new(
+        parent: Option<Arc<Self>>,
+        name: &OsStr,
+        id: NodeId,
+        position: Position,
+        object: Object,
+        inode: u64,
+    ) -> Self {
         Self {
             id,
             position,
             object,
             inode,
-            parent: Some(Arc::clone(parent)),
+            parent,
             watched: OnceLock::new(),
             changes: AtomicU64::default(),
-            name: Mutex::new(name.to_os_string()),
+            gone: AtomicBool::default(),
+            children: Mutex::default(),
+            name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
         }
     }
@@ -97,13 +105,60 @@ impl Node {
     }
 
     /// Its name now; empty for the root.
-    pub fn name(&self) -> OsString {
-        self.name.lock().clone()
+    pub fn name(&self) -> Arc<OsStr> {
+        Arc::clone(&self.name.lock())
     }
 
-    /// Takes note that it was renamed.
-    pub fn rename(&self, name: &OsStr) {
-        *self.name.lock() = name.to_os_string();
+    /// Takes note that it was renamed. Only for a node that the kernel holds.
+    pub(super) fn rename(&self, name: &Arc<OsStr>) {
+        let before = std::mem::replace(&mut *self.name.lock(), Arc::clone(name));
+        if let Some(parent) = &self.parent {
+            parent.remove_child(&before, self.id);
+            parent.children.lock().insert(Arc::clone(name), self.id);
+        }
+    }
+
+    /// Takes note that the kernel holds it, by the name that it has now.
+    pub(super) fn enter(&self) {
+        if let Some(parent) = &self.parent {
+            parent.children.lock().insert(self.name(), self.id);
+        }
+    }
+
+    /// Takes note that the kernel doesn't hold it any more.
+    pub(super) fn leave(&self) {
+        if let Some(parent) = &self.parent {
+            parent.remove_child(&self.name(), self.id);
+        }
+    }
+
+    /// Another node may have taken the name since.
+    fn remove_child(&self, name: &OsStr, id: NodeId) {
+        let mut children = self.children.lock();
+        if children.get(name) == Some(&id) {
+            children.remove(name);
+        }
+    }
+
+    /// What the kernel holds of this directory's entry of that name.
+    pub(super) fn child_id(&self, name: &OsStr) -> Option<NodeId> {
+        self.children.lock().get(name).copied()
+    }
+
+    /// What the kernel holds of this directory's entries.
+    pub(super) fn child_ids(&self) -> Vec<NodeId> {
+        self.children.lock().values().copied().collect()
+    }
+
+    /// Whether it, or the directory that it's in, was seen to be removed. It may be there again.
+    pub fn may_be_gone(&self) -> bool {
+        let is_gone = |node: &Self| node.gone.load(Ordering::Acquire);
+        is_gone(self) || self.parent.as_deref().is_some_and(is_gone)
+    }
+
+    /// Takes note that it was removed, or is there.
+    pub fn set_gone(&self, gone: bool) {
+        self.gone.store(gone, Ordering::Release);
     }
 
     /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.
@@ -146,7 +201,7 @@ impl Node {
         let mut components = Vec::new();
         let mut node = self;
         while let Some(parent) = &node.parent {
-            components.push(node.name());
+            components.push(node.name().to_os_string());
             node = parent;
         }
         components.reverse();

@@ -57,7 +57,7 @@ impl View {
                     Spot::Top | Spot::AliasStep { .. } => return None,
                 }
             }
-            below.push(at.name());
+            below.push(at.name().to_os_string());
             at = at.parent()?;
         };
         Some((hierarchy, anchor.iter().cloned().chain(below.into_iter().rev()).collect()))

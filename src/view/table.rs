@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -12,7 +13,7 @@ use super::{Node, NodeId, ROOT_ID};
 #[derive(Debug)]
 pub struct NodeTable {
     root: Arc<Node>,
-    /// No system call is made while it's held, and nothing locked but the names of nodes.
+    /// No system call is made while it's held, and nothing locked but names and children of nodes.
     nodes: RwLock<HashMap<NodeId, Known>>,
 }
 
@@ -51,13 +52,16 @@ impl NodeTable {
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
                 known.lookups += 1;
-                if known.node.name() != found.name() {
-                    known.node.rename(&found.name());
+                let name = found.name();
+                if known.node.name() != name {
+                    known.node.rename(&name);
                 }
+                known.node.set_gone(false);
                 (Arc::clone(&known.node), false)
             }
             Entry::Vacant(entry) => {
                 let node = Arc::new(found);
+                node.enter();
                 entry.insert(Known { node: Arc::clone(&node), lookups: 1 });
                 (node, true)
             }
@@ -76,6 +80,7 @@ impl NodeTable {
             return None;
         }
         let node = entry.remove().node;
+        node.leave();
         // A table that once held ten thousand cgroups needn't stay that large.
         if nodes.capacity() > 1024 && nodes.len() < nodes.capacity() / 8 {
             nodes.shrink_to(0);
@@ -89,9 +94,21 @@ impl NodeTable {
     }
 
     /// The nodes that were found in this directory.
-    pub fn children(&self, directory: &Arc<Node>) -> Vec<Arc<Node>> {
-        let is_child = |node: &&Arc<Node>| node.parent().is_some_and(|parent| Arc::ptr_eq(parent, directory));
-        self.nodes.read().values().map(|known| &known.node).filter(is_child).map(Arc::clone).collect()
+    pub fn children(&self, directory: &Node) -> Vec<Arc<Node>> {
+        directory.child_ids().into_iter().filter_map(|id| self.get(id)).collect()
+    }
+
+    /// The node that was found in this directory under that name.
+    pub fn child(&self, directory: &Node, name: &OsStr) -> Option<Arc<Node>> {
+        self.get(directory.child_id(name)?)
+    }
+
+    /// Takes note that the object of a node was renamed.
+    pub fn rename(&self, id: NodeId, name: &OsStr) {
+        // Under the lock, lest it be forgotten meanwhile and its directory told of it for ever.
+        if let Some(known) = self.nodes.write().get(&id) {
+            known.node.rename(&name.into());
+        }
     }
 
     /// How many nodes it holds besides the root.
@@ -107,8 +124,6 @@ impl NodeTable {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use super::*;
     use crate::view::{Door, Object, Position, Spot};
 

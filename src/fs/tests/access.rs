@@ -76,7 +76,7 @@ fn writes_follow_the_table() {
                 assert!(scene.host.calls().iter().all(|call| call.name != "open" && !call.changes), "{about}");
                 continue;
             };
-            let written = scene.fs.write(&CALLER, handle, b"42");
+            let written = scene.fs.write_by(&CALLER, handle, b"42");
             let changes = scene.host.changes();
             match expected {
                 Expected::Written => {
@@ -138,14 +138,14 @@ fn reads_go_on_at_any_offset() {
     let mut text = Vec::new();
     let mut buffer = [0; 5];
     loop {
-        let count = scene.fs.read(&CALLER, handle, text.len() as u64, &mut buffer).unwrap();
+        let count = scene.fs.read_by(&CALLER, handle, text.len() as u64, &mut buffer).unwrap();
         if count == 0 {
             break;
         }
         text.extend_from_slice(&buffer[..count]);
     }
     assert_eq!(text, b"cgroup.controllers");
-    assert_eq!(scene.fs.read(&CALLER, handle, 1 << 40, &mut buffer), Ok(0));
+    assert_eq!(scene.fs.read_by(&CALLER, handle, 1 << 40, &mut buffer), Ok(0));
 }
 
 #[test]
@@ -170,14 +170,14 @@ fn opens_that_the_kernel_refuses() {
 fn handles_are_what_they_were_opened_as() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
     let reader = scene.open("/a/cgroup.type", READ).unwrap();
-    assert_eq!(errno(scene.fs.write(&CALLER, reader, b"threaded")), Some(Errno::EBADF));
+    assert_eq!(errno(scene.fs.write_by(&CALLER, reader, b"threaded")), Some(Errno::EBADF));
     let directory = scene.fs.open_directory(ROOT_ID).unwrap();
     let nobody = HandleId(4711);
     for handle in [directory, nobody] {
-        assert_eq!(errno(scene.fs.read(&CALLER, handle, 0, &mut [0; 8])), Some(Errno::EBADF));
-        assert_eq!(errno(scene.fs.write(&CALLER, handle, b"1")), Some(Errno::EBADF));
+        assert_eq!(errno(scene.fs.read_by(&CALLER, handle, 0, &mut [0; 8])), Some(Errno::EBADF));
+        assert_eq!(errno(scene.fs.write_by(&CALLER, handle, b"1")), Some(Errno::EBADF));
         assert_eq!(errno(scene.fs.sync(handle)), Some(Errno::EBADF));
-        assert!(!scene.fs.write_may_block(handle));
+        assert_eq!(errno(scene.fs.transfer(&CALLER, handle)), Some(Errno::EBADF));
     }
     for handle in [reader, nobody] {
         assert_eq!(errno(scene.list(ROOT_ID, handle, 0)), Some(Errno::EBADF));
@@ -187,7 +187,7 @@ fn handles_are_what_they_were_opened_as() {
         scene.fs.release(handle);
     }
     assert_eq!((scene.fs.open_handles(), scene.host.state.lock().open), (0, 0));
-    assert_eq!(errno(scene.fs.read(&CALLER, reader, 0, &mut [0; 8])), Some(Errno::EBADF), "it's closed");
+    assert_eq!(errno(scene.fs.read_by(&CALLER, reader, 0, &mut [0; 8])), Some(Errno::EBADF), "it's closed");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn an_invisible_caller_writes_nothing() {
         assert_eq!(rule(&opened), "caller-invisible", "{path}");
     }
     let handle = scene.open("/a/cgroup.procs", WRITE).unwrap();
-    let written = scene.fs.write(&nobody, handle, b"42");
+    let written = scene.fs.write_by(&nobody, handle, b"42");
     assert_eq!(rule(&written), "caller-invisible");
     assert_eq!(scene.host.changes(), []);
     assert!(scene.fs.open(&nobody, scene.id("/memory.max"), READ, false).is_ok());
@@ -229,7 +229,7 @@ fn an_invisible_caller_writes_nothing() {
 fn the_ladder_of_a_file_that_fails_at_write() {
     let scene = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Delegate);
     let handle = scene.open("/unified/lxc/c1/memory.max", WRITE).unwrap();
-    let write = |data: &[u8]| scene.fs.write(&CALLER, handle, data);
+    let write = |data: &[u8]| scene.fs.write_by(&CALLER, handle, data);
     let long = vec![b'1'; 4097];
     assert_eq!(errno(write(&long)), Some(Errno::E2BIG));
     assert_eq!(write(b""), Ok(0));
@@ -246,22 +246,23 @@ fn the_ladder_of_a_file_that_fails_at_write() {
 fn the_kernel_judges_what_is_written() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Delegate);
     let handle = scene.open("/memory/a/memory.limit_in_bytes", WRITE).unwrap();
-    assert!(scene.fs.write_may_block(handle));
-    assert_eq!(errno(scene.fs.write(&CALLER, handle, &[b'1'; 5000])), Some(Errno::E2BIG));
+    assert!(scene.fs.transfer(&CALLER, handle).unwrap().waits_for_reclaim());
+    assert_eq!(errno(scene.fs.write_by(&CALLER, handle, &[b'1'; 5000])), Some(Errno::E2BIG));
     for fault in [Errno::EINVAL, Errno::EBUSY, Errno::EINTR, Errno::ENOMEM] {
         scene.host.fail("write", fault);
-        assert_eq!(errno(scene.fs.write(&CALLER, handle, b"1")), Some(fault));
+        assert_eq!(errno(scene.fs.write_by(&CALLER, handle, b"1")), Some(fault));
     }
     let user = Caller { tid: 8, uid: 1000, gid: 1000 };
     scene.host.calls();
-    assert_eq!(scene.fs.write(&user, handle, b"4096"), Ok(4));
+    assert_eq!(scene.fs.write_by(&user, handle, b"4096"), Ok(4));
     assert_eq!(scene.host.changes()[0].detail, "4096 by 1000");
     scene.host.state.lock().remove(MEMORY, "/lxc/c1/a");
-    assert_eq!(errno(scene.fs.write(&CALLER, handle, b"1")), Some(Errno::ENODEV));
-    assert_eq!(errno(scene.fs.read(&CALLER, handle, 0, &mut [0; 8])), Some(Errno::ENODEV));
+    assert_eq!(errno(scene.fs.write_by(&CALLER, handle, b"1")), Some(Errno::ENODEV));
+    assert_eq!(errno(scene.fs.read_by(&CALLER, handle, 0, &mut [0; 8])), Some(Errno::ENODEV));
     let id = scene.fs.attributes(ROOT_ID, None).unwrap().0.inode;
     assert_ne!(id, 0);
     let (attributes, _) = scene.fs.attributes(scene.id("/memory/memory.limit_in_bytes"), Some(handle)).unwrap();
     assert_eq!(attributes.mode & libc::S_IFMT, libc::S_IFREG, "an open file has attributes when its cgroup is gone");
-    assert!(!scene.fs.write_may_block(scene.open("/systemd/a/notify_on_release", WRITE).unwrap()));
+    let quick = scene.open("/systemd/a/notify_on_release", WRITE).unwrap();
+    assert!(!scene.fs.transfer(&CALLER, quick).unwrap().waits_for_reclaim());
 }

@@ -108,7 +108,7 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
         Step::Write(at, data) => {
             let mode = OpenMode { read: true, write: true, truncate: true };
             if let Ok(handle) = fs.open(&CALLER, node(at), mode, false) {
-                drop(fs.write(&CALLER, handle, data));
+                drop(fs.write_by(&CALLER, handle, data));
                 fs.release(handle);
             }
             None

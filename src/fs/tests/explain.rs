@@ -34,7 +34,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
         }
         Question::Of(Operation::Write) => {
             let handle = scene.fs.open(&CALLER, itself()?, WRITE, false)?;
-            scene.fs.write(&CALLER, handle, b"42").map(drop)
+            scene.fs.write_by(&CALLER, handle, b"42").map(drop)
         }
         Question::Of(Operation::RemoveDirectory) => {
             scene.host.fail("remove_directory", Errno::EBUSY);

@@ -244,6 +244,8 @@ fn can_be_found(name: &OsStr) -> Answer<()> {
 impl Host for FakeHost {
     type File = FakeFile;
     type Process = i32;
+    /// The caller that they belong to.
+    type Numbers = i32;
 
     fn attributes(&self, node: &Node) -> Answer<Attributes> {
         let at = self.object(node)?;
@@ -326,7 +328,7 @@ impl Host for FakeHost {
         self.record("sync", (file.hierarchy, file.inode), "", false)
     }
 
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<()> {
+    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
         // As the real host: nothing but a single name.
@@ -342,14 +344,18 @@ impl Host for FakeHost {
         let inode = state.add(hierarchy, parent, name, libc::S_IFDIR | mode);
         let made = &mut state.trees[hierarchy].get_mut(&inode).unwrap().attributes;
         (made.uid, made.gid) = (owner.uid, owner.gid);
-        Ok(())
+        Ok(*made)
     }
 
     fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
         let (hierarchy, parent) = self.object(directory)?;
-        self.record("remove_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
+        let fault = self.record("remove_directory", (hierarchy, parent), name.to_string_lossy(), true);
         let mut state = self.state.lock();
         let inode = state.in_directory(hierarchy, parent, name).ok_or(Errno::ENOENT)?;
+        if !state.trees[hierarchy][&inode].attributes.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        fault?;
         let has_children = state.trees[hierarchy]
             .values()
             .any(|thing| thing.parent == inode && !thing.removed && thing.attributes.is_directory());
@@ -462,8 +468,8 @@ impl Host for FakeHost {
         caller.tid
     }
 
-    fn read_members(&self, caller: &Caller, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
-        self.record("read_members", (file.hierarchy, file.inode), caller.tid.to_string(), false)?;
+    fn read_members(&self, numbers: &i32, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        self.record("read_members", (file.hierarchy, file.inode), numbers.to_string(), false)?;
         self.read(file, offset, buffer)
     }
 
@@ -472,7 +478,7 @@ impl Host for FakeHost {
         self.state.lock().processes.contains_key(&caller.tid).then_some(caller.tid).ok_or(Errno::ESRCH)
     }
 
-    fn pin(&self, _caller: &Caller, number: i32) -> Answer<i32> {
+    fn pin(&self, _: &i32, number: i32) -> Answer<i32> {
         self.record("pin", (0, 1), number.to_string(), false)?;
         self.state.lock().processes.contains_key(&number).then_some(number).ok_or(Errno::ESRCH)
     }
@@ -488,7 +494,11 @@ impl Host for FakeHost {
         Err(Errno::EOPNOTSUPP)
     }
 
-    fn needs_agent(&self, _: &Caller) -> bool {
+    fn numbers(&self, caller: &Caller) -> Answer<i32> {
+        Ok(caller.tid)
+    }
+
+    fn takes_agent(_: &i32) -> bool {
         false
     }
 
@@ -530,7 +540,7 @@ impl Host for FakeHost {
         if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
     }
 
-    fn migrate(&self, _caller: &Caller, file: &FakeFile, number: i32, nice: bool) -> Answer<()> {
+    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: bool) -> Answer<()> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice}"), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }

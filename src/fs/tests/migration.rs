@@ -59,7 +59,7 @@ fn open(scene: &Scene, path: &str) -> HandleId {
 
 fn migrate(scene: &Scene, path: &str, data: &str) -> Outcome<usize> {
     let handle = open(scene, path);
-    let written = scene.fs.write(&CALLER, handle, data.as_bytes());
+    let written = scene.fs.write_by(&CALLER, handle, data.as_bytes());
     scene.fs.release(handle);
     written
 }
@@ -131,7 +131,7 @@ fn a_caller_outside_cannot_migrate_itself() {
     for (hierarchy, file) in [(UNIFIED, "cgroup.procs"), (SYSTEMD, "tasks"), (MEMORY, "cgroup.procs")] {
         let path = scene.at(hierarchy, &format!("{DELEGATED}/z/{file}"));
         let handle = open(&scene, &path);
-        let outcome = scene.fs.write(&outside, handle, b"0");
+        let outcome = scene.fs.write_by(&outside, handle, b"0");
         assert_eq!(rule(&outcome), "source-outside-subtree", "{path}");
         assert_eq!(migrated(&scene), [""; 0]);
     }
@@ -165,10 +165,10 @@ fn a_removed_cgroup_comes_first() {
         let handle = open(&scene, path);
         scene.host.state.lock().remove(hierarchy, &format!("{DELEGATED}/z"));
         for data in ["no number", "4711", "20", "0", "21"] {
-            let outcome = scene.fs.write(&CALLER, handle, data.as_bytes());
+            let outcome = scene.fs.write_by(&CALLER, handle, data.as_bytes());
             assert_eq!(errno(outcome), Some(Errno::ENODEV), "{path}: {data}");
         }
-        assert_eq!(errno(scene.fs.write(&CALLER, handle, &[b'1'; 4097])), Some(Errno::E2BIG), "{path}");
+        assert_eq!(errno(scene.fs.write_by(&CALLER, handle, &[b'1'; 4097])), Some(Errno::E2BIG), "{path}");
     }
 }
 
@@ -202,17 +202,17 @@ fn the_user_rule_of_v1() {
         let id = scene.id(path);
         let by_user = scene.fs.open(&USER, id, WRITE, false).unwrap();
         for writer in [CALLER, USER] {
-            assert_eq!(rule(&scene.fs.write(&writer, by_user, b"24")), "anothers-process", "{path}: as {writer:?}");
-            assert_eq!(rule(&scene.fs.write(&writer, by_user, b"20")), "allowed", "{path}: as {writer:?}");
+            assert_eq!(rule(&scene.fs.write_by(&writer, by_user, b"24")), "anothers-process", "{path}: as {writer:?}");
+            assert_eq!(rule(&scene.fs.write_by(&writer, by_user, b"20")), "allowed", "{path}: as {writer:?}");
         }
-        assert_eq!(rule(&scene.fs.write(&USER, by_user, b"0")), "allowed", "{path}");
-        assert_eq!(rule(&scene.fs.write(&CALLER, by_user, b"0")), "anothers-process", "{path}: root's own");
+        assert_eq!(rule(&scene.fs.write_by(&USER, by_user, b"0")), "allowed", "{path}");
+        assert_eq!(rule(&scene.fs.write_by(&CALLER, by_user, b"0")), "anothers-process", "{path}: root's own");
         let by_root = scene.fs.open(&CALLER, id, WRITE, false).unwrap();
         for writer in [CALLER, USER] {
-            assert_eq!(rule(&scene.fs.write(&writer, by_root, b"24")), "allowed", "{path}: as {writer:?}");
+            assert_eq!(rule(&scene.fs.write_by(&writer, by_root, b"24")), "allowed", "{path}: as {writer:?}");
         }
         // Where a process is comes before whose it is.
-        assert_eq!(rule(&scene.fs.write(&USER, by_user, b"21")), "source-outside-subtree", "{path}");
+        assert_eq!(rule(&scene.fs.write_by(&USER, by_user, b"21")), "source-outside-subtree", "{path}");
     }
 }
 
@@ -235,7 +235,7 @@ fn the_common_ancestor_of_v2() {
         let handle = scene.fs.open(&USER, scene.id(path), WRITE, false).unwrap();
         for writer in [CALLER, USER] {
             scene.host.calls();
-            let outcome = scene.fs.write(&writer, handle, b"20");
+            let outcome = scene.fs.write_by(&writer, handle, b"20");
             assert_eq!(rule(&outcome), if allowed { "allowed" } else { "common-ancestor" }, "{path}: as {writer:?}");
             let calls = scene.host.calls();
             let asked = calls.iter().find(|call| call.name == "procs_attributes").map(|call| call.detail.as_str());
@@ -264,10 +264,10 @@ fn the_common_ancestor_of_v2() {
         let mut scene = self::scene(Shape::Rooted);
         let id = scene.id(path);
         let handle = scene.fs.open(&USER, id, WRITE, false).unwrap();
-        assert_eq!(rule(&scene.fs.write(&USER, handle, b"20")), "common-ancestor", "{about}");
+        assert_eq!(rule(&scene.fs.write_by(&USER, handle, b"20")), "common-ancestor", "{about}");
         grant(&mut scene);
         let handle = scene.fs.open(&USER, id, WRITE, false).unwrap();
-        assert_eq!(rule(&scene.fs.write(&USER, handle, b"20")), "allowed", "{about}");
+        assert_eq!(rule(&scene.fs.write_by(&USER, handle, b"20")), "allowed", "{about}");
     }
 }
 
@@ -280,14 +280,14 @@ fn a_capability_of_another_user_namespace_counts_only_over_mapped_owners() {
     rights.id_maps = Some((map(100_000), map(100_000)));
     scene.host.state.lock().credentials.insert(8, rights);
     let handle = scene.fs.open(&USER, scene.id("/unified/z/cgroup.procs"), WRITE, false).unwrap();
-    assert_eq!(rule(&scene.fs.write(&USER, handle, b"20")), "common-ancestor");
+    assert_eq!(rule(&scene.fs.write_by(&USER, handle, b"20")), "common-ancestor");
     for (uid, gid, allowed) in [(100_000, 0, false), (100_000, 100_999, true), (101_000, 100_000, false)] {
         {
             let mut state = scene.host.state.lock();
             let procs = &mut state.thing(UNIFIED, "/lxc/c1/cgroup.procs").attributes;
             (procs.uid, procs.gid) = (uid, gid);
         }
-        let outcome = scene.fs.write(&USER, handle, b"20");
+        let outcome = scene.fs.write_by(&USER, handle, b"20");
         assert_eq!(rule(&outcome), if allowed { "allowed" } else { "common-ancestor" }, "{uid}:{gid}");
     }
 }
@@ -305,7 +305,7 @@ fn nice_is_the_writers() {
     ] {
         let writer = Credentials { capabilities, permitted, ..root_credentials() };
         scene.host.state.lock().credentials.insert(7, writer);
-        scene.fs.write(&CALLER, handle, b"20").unwrap();
+        scene.fs.write_by(&CALLER, handle, b"20").unwrap();
         assert_eq!(migrated(&scene), [expected]);
     }
 }

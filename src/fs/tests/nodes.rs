@@ -52,7 +52,7 @@ fn a_child_outlives_the_lookups_of_its_parent() {
     assert!(scene.fs.attributes(b, None).is_ok());
     assert_eq!(scene.fs.node(b).unwrap().view_path(), "/lxc/c1/a/b");
     let handle = scene.fs.open(&CALLER, scene.fs.lookup(b, OsStr::new("memory.max")).unwrap().id, READ, false).unwrap();
-    assert!(scene.fs.read(&CALLER, handle, 0, &mut [0; 8]).is_ok());
+    assert!(scene.fs.read_by(&CALLER, handle, 0, &mut [0; 8]).is_ok());
 }
 
 #[test]

@@ -206,9 +206,19 @@ impl Scene {
     pub(super) fn read(&self, path: &str) -> Outcome<Vec<u8>> {
         let handle = self.open(path, READ)?;
         let mut buffer = [0; 4096];
-        let count = self.fs.read(&CALLER, handle, 0, &mut buffer);
+        let count = self.fs.read_by(&CALLER, handle, 0, &mut buffer);
         self.fs.release(handle);
         Ok(buffer[..count?].to_vec())
+    }
+}
+
+impl CgroupFs<FakeHost> {
+    pub(super) fn read_by(&self, caller: &Caller, handle: HandleId, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+        self.read(&self.transfer(caller, handle)?, offset, buffer)
+    }
+
+    pub(super) fn write_by(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> Outcome<usize> {
+        self.write(&self.transfer(caller, handle)?, data)
     }
 }
 
