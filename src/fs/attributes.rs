@@ -175,7 +175,11 @@ impl<H: Host> CgroupFs<H> {
             // The real numbers tell how many cgroups are hidden here, and when one comes or goes.
             attributes.links = 2 + u32::from(matches!(node.position().spot, Spot::Ancestor { .. }));
             attributes.times = [self.born; 3];
-        } else if *node.object() == Object::Directory {
+            if node.is_watched() {
+                return attributes;
+            }
+        }
+        if *node.object() == Object::Directory {
             let [_, modified, _] = &mut attributes.times;
             *modified = modified.checked_add(Duration::from_nanos(node.changes())).unwrap_or(*modified);
         }
@@ -196,8 +200,12 @@ impl<H: Host> CgroupFs<H> {
     pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
         let node = self.node(id)?;
         self.watch(&node);
+        if *node.object() == Object::Directory && !node.is_watched() {
+            // The kernel keeps the listing of every directory, for as long as its modification time stays the same.
+            node.move_on();
+        }
         let keep = self.keep(&node).attributes;
-        if let Some(open) = handle.and_then(|handle| self.handles.file(handle)) {
+        if let Some(open) = handle.and_then(|handle| self.handles.get(handle)) {
             return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));
         }
         let attributes = match node.object() {
@@ -228,6 +236,7 @@ impl<H: Host> CgroupFs<H> {
         let forgotten = self.nodes.forget(id, lookups);
         if let Some(node) = &forgotten {
             self.unwatch(node);
+            drop(self.listings.remove(id));
         }
         forgotten.is_some()
     }

@@ -153,11 +153,6 @@ impl<H: Host> CgroupFs<H> {
         Keep { entry: by_parent, attributes }
     }
 
-    /// Whether the kernel may keep the listing of this directory.
-    pub fn keeps_listing(&self, id: NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| self.is_watched(&node))
-    }
-
     /// What the view makes itself never changes.
     fn is_watched(&self, node: &Node) -> bool {
         *node.object() != Object::Directory || node.is_watched()
@@ -250,7 +245,7 @@ impl<H: Host> CgroupFs<H> {
         kernel.entry(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
         if let Some(node) = self.nodes.child(directory, name) {
-            kernel.node(node.id(), false);
+            kernel.node(node.id(), node.is_directory());
         }
     }
 

@@ -1,12 +1,13 @@
 //! Listing directories.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
-use super::handles::Open;
-use super::{CgroupFs, HandleId, Host, Outcome};
+use super::{CgroupFs, Host, Outcome};
 use crate::view::{Node, NodeId, Object, Spot};
 
 /// An entry as a listing shows it.
@@ -27,42 +28,74 @@ pub struct ListedEntry {
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 
+/// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
+const LISTINGS: usize = 16;
+
+/// The listings of directories that are being read, the oldest first.
+///
+/// A directory is open without a handle, so a listing is kept for its directory, until a reader has come to its end. Cookies don't depend on
+/// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew.
+#[derive(Debug, Default)]
+pub(super) struct Listings(Mutex<VecDeque<(NodeId, Listing)>>);
+
+type Listing = Arc<Vec<ListedEntry>>;
+
+impl Listings {
+    fn get(&self, id: NodeId) -> Option<Listing> {
+        self.0.lock().iter().find(|(of, _)| *of == id).map(|(_, listing)| Arc::clone(listing))
+    }
+
+    /// What goes is dropped when the lock isn't held any more.
+    fn keep(&self, id: NodeId, listing: &Listing) {
+        let replaced = self.remove(id);
+        let mut kept = self.0.lock();
+        kept.push_back((id, Arc::clone(listing)));
+        let displaced = if kept.len() > LISTINGS { kept.pop_front() } else { None };
+        drop(kept);
+        drop((replaced, displaced));
+    }
+
+    pub(super) fn remove(&self, id: NodeId) -> Option<Listing> {
+        let mut kept = self.0.lock();
+        let at = kept.iter().position(|(of, _)| *of == id)?;
+        kept.remove(at).map(|(_, listing)| listing)
+    }
+}
+
 impl<H: Host> CgroupFs<H> {
-    /// Opens a directory for listing.
-    pub fn open_directory(&self, id: NodeId) -> Outcome<HandleId> {
+    /// Opens a directory for listing. Nothing is kept for it.
+    pub fn open_directory(&self, id: NodeId) -> Outcome<()> {
         let node = self.node(id)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR.into());
         }
         self.watch(&node);
-        Ok(self.handles.insert(Open::Directory(Arc::default())))
+        Ok(())
     }
 
-    /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. A listing is taken once per open
-    /// directory, and again whenever it's read from its beginning, or goes on after others have displaced it.
-    pub fn list(
-        &self,
-        id: NodeId,
-        handle: HandleId,
-        offset: u64,
-        mut take: impl FnMut(&ListedEntry) -> bool,
-    ) -> Outcome<()> {
-        let node = self.node(id)?;
-        let listing = self.handles.listing(handle).ok_or(Errno::EBADF)?;
-        let known = if offset == 0 { None } else { listing.lock().clone() };
+    /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. What is read from its beginning is
+    /// taken anew.
+    pub fn list(&self, id: NodeId, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> Outcome<()> {
+        let known = if offset == 0 { None } else { self.listings.get(id) };
         let entries = match known {
             Some(entries) => entries,
             None => {
-                let entries = Arc::new(self.entries(&node)?);
-                *listing.lock() = Some(Arc::clone(&entries));
-                if let Some(displaced) = self.handles.keep_listing(handle) {
-                    *displaced.lock() = None;
+                let node = self.node(id)?;
+                if !node.is_directory() {
+                    return Err(Errno::ENOTDIR.into());
                 }
+                self.watch(&node);
+                let entries = Arc::new(self.entries(&node)?);
+                self.listings.keep(id, &entries);
                 entries
             }
         };
         let behind = entries.partition_point(|entry| entry.cookie <= offset);
-        for entry in entries.get(behind..).unwrap_or_default() {
+        let rest = entries.get(behind..).unwrap_or_default();
+        if rest.is_empty() {
+            drop(self.listings.remove(id));
+        }
+        for entry in rest {
             if !take(entry) {
                 break;
             }

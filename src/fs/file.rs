@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::handles::{Open, OpenFile};
+use super::handles::OpenFile;
 use super::poll::Waiting;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
 use crate::cgroup::FileClass;
@@ -44,7 +44,7 @@ impl<H: Host> CgroupFs<H> {
         let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
         let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
         let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
-        Ok(self.handles.insert(Open::File(Arc::new(file))))
+        Ok(self.handles.insert(file))
     }
 
     pub(super) fn credentials(&self, caller: &Caller) -> Outcome<super::host::Credentials> {
@@ -55,7 +55,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
-        self.handles.file(handle).ok_or(Failure::Kernel(Errno::EBADF))
+        self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
 
     /// An open file that `caller` is about to read or write.
@@ -101,6 +101,12 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
+    /// Whether nothing needs to be kept for an open file that the kernel reads by itself, and its opening needs no look at the host: it's there,
+    /// as far as is known.
+    pub fn opens_without_a_look(&self, id: NodeId, mode: OpenMode, direct: bool) -> bool {
+        !(mode.write || mode.truncate || direct) && self.nodes.get(id).is_some_and(|node| !node.may_be_gone())
+    }
+
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
     /// processes show his numbers, and for splice(2), which the server never sees.
     pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {
@@ -109,19 +115,16 @@ impl<H: Host> CgroupFs<H> {
         (is_file && !has_state_per_open_file(&node.name())).then(|| self.host.passthrough(&node).ok())?
     }
 
-    /// Takes note that what is read of this handle doesn't come here.
-    pub fn passes_through(&self, handle: HandleId) {
-        if let Some(file) = self.handles.file(handle) {
-            file.waiting.pass_through();
-        }
-    }
-
     /// fsync.
     pub fn sync(&self, handle: HandleId) -> Outcome<()> {
+        if handle == HandleId::NONE {
+            // As kernfs: noop_fsync.
+            return Ok(());
+        }
         Ok(self.host.sync(&self.open_file(handle)?.backing)?)
     }
 
-    /// Closes a file or a directory.
+    /// Closes a file.
     pub fn release(&self, handle: HandleId) {
         drop(self.handles.remove(handle));
     }

@@ -94,6 +94,7 @@ pub struct CgroupFs<H: Host> {
     host: H,
     nodes: NodeTable,
     handles: Handles<H::File>,
+    listings: directory::Listings,
     own: cache::OwnChanges,
     shares: Shares,
     log: RejectionLog,
@@ -119,6 +120,7 @@ impl<H: Host> CgroupFs<H> {
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
+            listings: directory::Listings::default(),
             own: cache::OwnChanges::default(),
             log: RejectionLog::default(),
             born: SystemTime::now(),
@@ -135,7 +137,7 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.len()
     }
 
-    /// How many files and directories are open.
+    /// How many files are open that something is kept for.
     pub fn open_handles(&self) -> usize {
         self.handles.len()
     }

@@ -3,7 +3,7 @@
 //! Each open file has a backing file of its own, so the kernel keeps for it what it keeps for a native one: a read re-arms it, a PSI trigger
 //! belongs to it. The host tells when a backing file becomes ready; whoever waits is then woken, and asks again.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use super::handles::OpenFile;
 use super::{CgroupFs, Failure, HandleId, Host, Outcome};
 use crate::cgroup::FileClass;
-use crate::view::{Node, Object};
+use crate::view::{Node, NodeId, Object};
+
+/// What every file says (`DEFAULT_POLLMASK`).
+const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;
 
 /// What a file says that was never read, or has changed since (`kernfs_generic_poll`).
 const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
@@ -29,14 +32,6 @@ pub(super) struct Waiting {
     waker: Mutex<Option<Box<dyn Wake>>>,
     /// Events that the host's poll has taken from a PSI trigger and nobody has been told of yet (`psi_trigger_poll` gives each out once).
     latch: AtomicU16,
-    /// The kernel serves the reads of this open file by itself.
-    passed_through: AtomicBool,
-}
-
-impl Waiting {
-    pub(super) fn pass_through(&self) {
-        self.passed_through.store(true, Ordering::Release);
-    }
 }
 
 impl std::fmt::Debug for Waiting {
@@ -56,13 +51,13 @@ pub struct Ready {
 
 impl<H: Host> CgroupFs<H> {
     /// What poll(2) says of an open file, as its bits. With a `waker`, whoever waits is woken when that changes.
-    pub fn poll(&self, handle: HandleId, waker: Option<Box<dyn Wake>>) -> Outcome<u16> {
-        let file = self.handles.file(handle).ok_or(Failure::Kernel(Errno::EBADF))?;
-        if file.waiting.passed_through.load(Ordering::Acquire) {
-            // Its reads don't meet the backing file that is held here, which would say for ever that there's something unread. Nothing is
-            // ever notified on such a file.
-            return Ok(self.host.poll(&file.backing)? & !UNREAD);
+    pub fn poll(&self, id: NodeId, handle: HandleId, waker: Option<Box<dyn Wake>>) -> Outcome<u16> {
+        if handle == HandleId::NONE {
+            // The kernel reads it by itself, so what is unread isn't known here. Nothing is ever notified on such a file.
+            let is_there = self.host.attributes(&*self.node(id)?).is_ok();
+            return Ok(if is_there { USABLE } else { USABLE | UNREAD });
         }
+        let file = self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))?;
         if let Some(waker) = waker {
             *file.waiting.waker.lock() = Some(waker);
             // Armed before it's looked at: an event in between wakes the waiter, who asks again.
@@ -77,7 +72,7 @@ impl<H: Host> CgroupFs<H> {
             return false;
         };
         for Ready { handle, events } in ready {
-            if let Some(file) = self.handles.file(handle) {
+            if let Some(file) = self.handles.get(handle) {
                 wake(&file, events);
             }
         }

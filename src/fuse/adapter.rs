@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -29,6 +30,9 @@ const MAX_WRITE: u32 = 64 * 1024;
 /// The largest read that is served at once.
 const MAX_READ: usize = 128 * 1024;
 
+/// What is opened without anything being kept for it.
+const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
+
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
 pub(super) struct Adapter<H: Host> {
@@ -36,6 +40,8 @@ pub(super) struct Adapter<H: Host> {
     offload: Offload,
     agents: Offload,
     passthrough: Passthrough,
+    /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
+    opens_directories_itself: AtomicBool,
 }
 
 /// Whom a request is about, for the log.
@@ -48,7 +54,13 @@ struct About<'a> {
 
 impl<H: Host> Adapter<H> {
     pub(super) fn new(fs: Arc<CgroupFs<H>>) -> Self {
-        Self { fs, offload: Offload::default(), agents: Offload::default(), passthrough: Passthrough::default() }
+        Self {
+            fs,
+            offload: Offload::default(),
+            agents: Offload::default(),
+            passthrough: Passthrough::default(),
+            opens_directories_itself: AtomicBool::default(),
+        }
     }
 
     fn ask<T>(
@@ -179,6 +191,9 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             if config.add_capabilities(capability).is_err() {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
+        }
+        if config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
+            self.opens_directories_itself.store(true, Ordering::Relaxed);
         }
         let _ = config.set_max_write(MAX_WRITE);
         if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
@@ -321,6 +336,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, direct) = (convert::open_mode(flags), flags.0 & libc::O_DIRECT != 0);
+        if self.fs.opens_without_a_look(node(inode), mode, direct)
+            && let Some(id) = self.passthrough.id(&self.fs, node(inode), &reply)
+        {
+            return reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id);
+        }
         let operation = if mode.write { "write" } else { "read" };
         match self.ask(request, on(operation, inode), |fs, caller| fs.open(caller, node(inode), mode, direct)) {
             Ok(HandleId(handle)) => {
@@ -329,8 +349,8 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
                 match self.passthrough.id(&self.fs, node(inode), &reply) {
                     Some(id) if mode.write => reply.opened_passthrough(FileHandle(handle), direct, &id),
                     Some(id) => {
-                        self.fs.passes_through(HandleId(handle));
-                        reply.opened_passthrough(FileHandle(handle), FopenFlags::FOPEN_NOFLUSH, &id);
+                        self.fs.release(HandleId(handle));
+                        reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id);
                     }
                     None => reply.opened(FileHandle(handle), direct),
                 }
@@ -420,19 +440,18 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens_directories_itself.load(Ordering::Relaxed) {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         match self.ask(request, on("opendir", inode), |fs, _| fs.open_directory(node(inode))) {
-            Ok(HandleId(handle)) => {
-                let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if self.fs.keeps_listing(node(inode)) { cached } else { FopenFlags::empty() };
-                reply.opened(FileHandle(handle), flags);
-            }
+            Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
             Err(errno) => reply.error(errno),
         }
     }
 
-    fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.ask(request, on("readdir", inode), |fs, _| {
-            fs.list(node(inode), HandleId(handle.0), offset, |entry| {
+            fs.list(node(inode), offset, |entry| {
                 !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
             })
         });
@@ -442,8 +461,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         }
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.fs.release(HandleId(handle.0));
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         reply.ok();
     }
 
@@ -514,7 +532,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
         let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
         let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
-        match self.ask(request, on("poll", inode), |fs, _| fs.poll(HandleId(handle.0), waker)) {
+        match self.ask(request, on("poll", inode), |fs, _| fs.poll(node(inode), HandleId(handle.0), waker)) {
             Ok(ready) => {
                 let ready = fuser::PollEvents::from_bits_truncate(u32::from(ready));
                 reply.poll(ready & (events | unasked));

@@ -1,5 +1,7 @@
 //! Open, read and write by the policy.
 
+use std::ffi::OsStr;
+
 use nix::errno::Errno;
 
 use super::super::{Caller, HandleId, OpenMode};
@@ -166,24 +168,34 @@ fn opens_that_the_kernel_refuses() {
     }
 }
 
+/// A file whose cgroup is known to be gone is asked for at the host, which has the errno.
+#[test]
+fn what_may_be_gone_is_looked_at() {
+    let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let [file, other] = ["/a/b/cgroup.procs", "/a/cgroup.procs"].map(|path| scene.id(path));
+    let unlooked = |mode: OpenMode, direct| scene.fs.opens_without_a_look(file, mode, direct);
+    assert!(unlooked(READ, false) && !unlooked(READ, true) && !unlooked(WRITE, false));
+    assert!(!unlooked(OpenMode { truncate: true, ..READ }, false));
+    scene.fs.remove_directory(scene.id("/a"), OsStr::new("b")).unwrap();
+    assert!(!unlooked(READ, false) && scene.fs.opens_without_a_look(other, READ, false));
+    assert_eq!(errno(scene.fs.open(&CALLER, file, READ, false)), Some(Errno::ENOENT));
+}
+
 #[test]
 fn handles_are_what_they_were_opened_as() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
     let reader = scene.open("/a/cgroup.type", READ).unwrap();
     assert_eq!(errno(scene.fs.write_by(&CALLER, reader, b"threaded")), Some(Errno::EBADF));
-    let directory = scene.fs.open_directory(ROOT_ID).unwrap();
     let nobody = HandleId(4711);
-    for handle in [directory, nobody] {
-        assert_eq!(errno(scene.fs.read_by(&CALLER, handle, 0, &mut [0; 8])), Some(Errno::EBADF));
-        assert_eq!(errno(scene.fs.write_by(&CALLER, handle, b"1")), Some(Errno::EBADF));
-        assert_eq!(errno(scene.fs.sync(handle)), Some(Errno::EBADF));
-        assert_eq!(errno(scene.fs.transfer(&CALLER, handle)), Some(Errno::EBADF));
+    for handle in [HandleId::NONE, nobody] {
+        assert_eq!(errno(scene.fs.transfer(&CALLER, handle).map(drop)), Some(Errno::EBADF));
     }
-    for handle in [reader, nobody] {
-        assert_eq!(errno(scene.list(ROOT_ID, handle, 0)), Some(Errno::EBADF));
-    }
-    assert_eq!((scene.fs.open_handles(), scene.host.state.lock().open), (2, 1));
-    for handle in [reader, directory, nobody, reader] {
+    assert_eq!(errno(scene.fs.sync(nobody)), Some(Errno::EBADF));
+    assert_eq!(scene.fs.sync(HandleId::NONE), Ok(()));
+    let file = scene.id("/a/cgroup.type");
+    assert_eq!(errno(scene.list(file, 0)), Some(Errno::ENOTDIR));
+    assert_eq!((scene.fs.open_handles(), scene.host.state.lock().open), (1, 1));
+    for handle in [reader, HandleId::NONE, nobody, reader] {
         scene.fs.release(handle);
     }
     assert_eq!((scene.fs.open_handles(), scene.host.state.lock().open), (0, 0));

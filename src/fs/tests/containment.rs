@@ -128,10 +128,8 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
             None
         }
         Step::List(at) => {
-            if let Ok(handle) = fs.open_directory(node(at)) {
-                drop(scene.list(node(at), handle, 0));
-                fs.release(handle);
-            }
+            drop(fs.open_directory(node(at)));
+            drop(scene.list(node(at), 0));
             None
         }
         Step::Forget(at) => {

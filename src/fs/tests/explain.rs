@@ -27,8 +27,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
         Question::Of(Operation::Read) => {
             let entry = scene.walk(path)?;
             if entry.attributes.is_directory() {
-                let handle = scene.fs.open_directory(entry.id)?;
-                return scene.list(entry.id, handle, 0).map(drop);
+                return scene.list(entry.id, 0).map(drop);
             }
             scene.fs.open(&CALLER, entry.id, READ, false).map(drop)
         }

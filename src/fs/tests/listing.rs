@@ -14,10 +14,7 @@ use crate::policy::Policy;
 use crate::view::{NodeId, ROOT_ID, Shape};
 
 fn list(scene: &Scene, id: NodeId) -> Vec<ListedEntry> {
-    let handle = scene.fs.open_directory(id).unwrap();
-    let entries = scene.list(id, handle, 0).unwrap();
-    scene.fs.release(handle);
-    entries
+    scene.list(id, 0).unwrap()
 }
 
 #[test]
@@ -78,9 +75,8 @@ fn the_root_of_a_hybrid_view_lists_the_hierarchies_and_their_links() {
         assert_eq!(named, directories.into_iter().chain(links).collect(), "{}", scene.name());
         assert_eq!(entries.len(), named.len());
         // Every prefix can be gone on from.
-        let handle = scene.fs.open_directory(ROOT_ID).unwrap();
         for (index, entry) in entries.iter().enumerate() {
-            assert_eq!(scene.list(ROOT_ID, handle, entry.cookie).unwrap(), entries[index + 1..]);
+            assert_eq!(scene.list(ROOT_ID, entry.cookie).unwrap(), entries[index + 1..]);
         }
     }
 }
@@ -88,24 +84,22 @@ fn the_root_of_a_hybrid_view_lists_the_hierarchies_and_their_links() {
 #[test]
 fn a_listing_begins_anew_at_offset_0() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
-    let handle = scene.fs.open_directory(ROOT_ID).unwrap();
-    let before = scene.list(ROOT_ID, handle, 0).unwrap().len();
+    let before = scene.list(ROOT_ID, 0).unwrap().len();
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("new"), 0o755).unwrap();
-    assert_eq!(scene.list(ROOT_ID, handle, 0).unwrap().len(), before + 1);
+    assert_eq!(scene.list(ROOT_ID, 0).unwrap().len(), before + 1);
     scene.host.fail("list", Errno::EIO);
-    assert_eq!(errno(scene.list(ROOT_ID, handle, 0)), Some(Errno::EIO));
-    assert_eq!(scene.list(ROOT_ID, handle, 0).unwrap().len(), before + 1, "an error isn't kept");
+    assert_eq!(errno(scene.list(ROOT_ID, 0)), Some(Errno::EIO));
+    assert_eq!(scene.list(ROOT_ID, 0).unwrap().len(), before + 1, "an error isn't kept");
 }
 
 #[test]
 fn a_directory_that_is_removed_while_it_is_open() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     let id = scene.id("/lxc/c1/a");
-    let handle = scene.fs.open_directory(id).unwrap();
-    let first = scene.list(id, handle, 0).unwrap();
+    let first = scene.list(id, 0).unwrap();
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
-    assert_eq!(scene.list(id, handle, first[1].cookie).unwrap(), first[2..], "what was begun ends");
-    assert_eq!(errno(scene.list(id, handle, 0)), Some(Errno::ENOENT));
+    assert_eq!(scene.list(id, first[1].cookie).unwrap(), first[2..], "what was begun ends");
+    assert_eq!(errno(scene.list(id, 0)), Some(Errno::ENOENT));
 }
 
 /// What comes and goes between two reads of a listing.
@@ -171,7 +165,6 @@ proptest! {
         let names = || -> BTreeSet<OsString> { list(&scene, directory).into_iter().map(|entry| entry.name).collect() };
         let mut throughout = names();
         let mut ever = throughout.clone();
-        let mut handle = scene.fs.open_directory(directory).unwrap();
         let mut listed: Vec<(OsString, u64)> = Vec::new();
         let mut offset = 0;
         let mut rounds = rounds.iter();
@@ -188,7 +181,7 @@ proptest! {
                 }
                 fits
             };
-            scene.fs.list(directory, handle, from, take).unwrap();
+            scene.fs.list(directory, from, take).unwrap();
             if listed.len() == before {
                 break;
             }
@@ -199,8 +192,8 @@ proptest! {
                 ever.extend(now);
             }
             if from_anew {
-                scene.fs.release(handle);
-                handle = scene.fs.open_directory(directory).unwrap();
+                // Another reader comes to the end of it.
+                scene.list(directory, u64::MAX).unwrap();
             }
             prop_assert!(listed.len() < 200, "the listing doesn't end");
         }
@@ -210,8 +203,6 @@ proptest! {
         let inodes: BTreeSet<u64> = listed.iter().skip(2).map(|(_, inode)| *inode).collect();
         prop_assert_eq!(inodes.len(), listed.len() - 2, "something is listed twice");
         prop_assert!(listed.iter().all(|(name, _)| ever.contains(name)));
-        scene.fs.release(handle);
-        prop_assert_eq!(scene.fs.open_handles(), 0);
     }
 }
 

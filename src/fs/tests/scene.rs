@@ -194,9 +194,9 @@ impl Scene {
     }
 
     /// All entries behind an offset.
-    pub(super) fn list(&self, id: NodeId, handle: HandleId, offset: u64) -> Outcome<Vec<ListedEntry>> {
+    pub(super) fn list(&self, id: NodeId, offset: u64) -> Outcome<Vec<ListedEntry>> {
         let mut entries = Vec::new();
-        self.fs.list(id, handle, offset, |entry| {
+        self.fs.list(id, offset, |entry| {
             entries.push(entry.clone());
             true
         })?;
