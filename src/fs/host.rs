@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
@@ -215,6 +215,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
 
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
+    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
+    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)>;
     /// The caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
     /// Whose pid numbers the caller uses. It waits for its answer meanwhile, so that doesn't change.

@@ -21,7 +21,7 @@ mod tests;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
@@ -154,6 +154,11 @@ impl<H: Host> CgroupFs<H> {
             }
             log::Subject { pid: self.host.process_id(caller), uid: caller.uid, operation: operation.to_owned(), path }
         });
+    }
+
+    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
+    pub fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
+        self.host.placement(caller)
     }
 
     /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
+use super::placement;
 use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome, Transfer};
 use crate::policy::Operation;
@@ -69,7 +70,12 @@ impl<H: Host> Adapter<H> {
         about: About<'_>,
         question: impl FnOnce(&CgroupFs<H>, &Caller) -> Outcome<T>,
     ) -> Result<T, fuser::Errno> {
+        self.request_came(request);
         ask(&self.fs, &convert::caller(request), about, question)
+    }
+
+    fn request_came(&self, request: &Request) {
+        placement::request_came(|| self.fs.placement(&convert::caller(request)));
     }
 
     fn reply_entry(&self, reply: ReplyEntry, found: Result<Entry, fuser::Errno>) {
@@ -339,6 +345,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         if self.fs.opens_without_a_look(node(inode), mode, direct)
             && let Some(id) = self.passthrough.id(&self.fs, node(inode), &reply)
         {
+            self.request_came(request);
             return reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id);
         }
         let operation = if mode.write { "write" } else { "read" };

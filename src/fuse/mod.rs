@@ -4,6 +4,7 @@ mod adapter;
 mod convert;
 mod offload;
 mod passthrough;
+mod placement;
 mod session;
 
 pub use session::{Connection, FSTYPE, MountError, serve};

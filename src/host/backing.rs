@@ -16,6 +16,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
 use super::process::{Numbers, Processes};
+use super::procfs;
 use super::ready::{self, ReadyFiles};
 use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
@@ -422,6 +423,10 @@ impl Host for RealHost {
 
     fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
         self.processes.credentials(caller)
+    }
+
+    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
+        Some((procfs::last_processor(caller.tid)?, procfs::waited()?))
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {

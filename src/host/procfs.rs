@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// The lines of `/proc/TID/status` that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,23 @@ pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     }
 }
 
+/// On which processor a thread last ran.
+pub(super) fn last_processor(tid: i32) -> Option<usize> {
+    parse_processor(&text(tid, "stat").ok()?)
+}
+
+/// `processor`, field 39 of `/proc/TID/stat` (proc_pid_stat(5)); the second one is the command, which may have spaces and parentheses in it.
+fn parse_processor(stat: &str) -> Option<usize> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    behind.split_ascii_whitespace().nth(39 - 3)?.parse().ok()
+}
+
+/// How long the calling thread has waited for a processor so far, by `run_delay` of its schedstat (Linux 3.17).
+pub(super) fn waited() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 /// A namespace, by the number that tells it from all others of its kind that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespace(u64);
@@ -108,6 +126,17 @@ mod tests {
         };
         assert_eq!(parse_status(text), expected);
         assert_eq!(parse_status("nonsense\nTgid: x\nCapEff: y\n"), Status::default());
+    }
+
+    #[test]
+    fn processors() {
+        let fields: Vec<String> = (3..53).map(|number| number.to_string()).collect();
+        let stat = format!("7 (a) 9 (b) {}", fields.join(" "));
+        assert_eq!(parse_processor(&stat), Some(39));
+        assert_eq!(parse_processor("7 (a) S 1"), None);
+        assert!(last_processor(std::process::id() as i32).is_some());
+        let before = waited().unwrap();
+        assert!(waited().unwrap() >= before);
     }
 
     #[test]

@@ -464,6 +464,10 @@ impl Host for FakeHost {
         Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
     }
 
+    fn placement(&self, _: &Caller) -> Option<(usize, std::time::Duration)> {
+        None
+    }
+
     fn process_id(&self, caller: &Caller) -> i32 {
         caller.tid
     }
