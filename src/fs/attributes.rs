@@ -236,6 +236,7 @@ impl<H: Host> CgroupFs<H> {
         let forgotten = self.nodes.forget(id, lookups);
         if let Some(node) = &forgotten {
             self.unwatch(node);
+            self.host.forget(node);
             drop(self.listings.remove(id));
         }
         forgotten.is_some()

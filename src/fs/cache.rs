@@ -236,6 +236,7 @@ impl<H: Host> CgroupFs<H> {
         for node in self.doors(hierarchy, directory) {
             if let Some(removed) = self.nodes.child(&node, name) {
                 removed.set_gone(true);
+                self.host.forget(&removed);
             }
         }
     }

@@ -202,6 +202,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn watch(&self, directory: &Node) -> bool;
     /// Ends one [`Host::watch`].
     fn unwatch(&self, directory: &Node);
+    /// A node was removed, or nobody knows it any more: what is kept for it can go.
+    fn forget(&self, node: &Node);
     /// Waits for changes of watched directories; `None` once [`Host::stop_waiting`] was called.
     fn wait_for_changes(&self) -> Option<Vec<Change>>;
     /// What poll(2) says of an open file, as its bits.

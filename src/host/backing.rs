@@ -15,6 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
+use super::objects::{Key, Objects};
 use super::process::{Numbers, Processes};
 use super::procfs;
 use super::ready::{self, ReadyFiles};
@@ -30,7 +31,7 @@ use crate::fs::poll::Ready;
 use crate::helper::AgentPool;
 use crate::sys::credentials::{Rights, assume, capabilities};
 use crate::sys::{handle, xattr};
-use crate::view::{Node, View};
+use crate::view::{Node, Object, View};
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
@@ -49,6 +50,7 @@ pub struct RealHost {
     view: Arc<View>,
     cgroups: HostCgroups,
     processes: Processes,
+    objects: Objects,
     /// The server's own permitted capabilities, all of which are effective.
     capabilities: u64,
     /// `None` where there's no inotify instance left: then nothing is cached.
@@ -72,6 +74,7 @@ impl RealHost {
             view,
             cgroups,
             processes: Processes::new(kinds, agents)?,
+            objects: Objects::default(),
             capabilities: capabilities()?.permitted,
             watches: watches.ok(),
             ready: ReadyFiles::new()?,
@@ -83,8 +86,25 @@ impl RealHost {
         self.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
     }
 
-    /// A descriptor (`O_PATH`) of a node's backing object.
-    fn object(&self, node: &Node) -> Answer<OwnedFd> {
+    /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
+    /// there are still the attributes.
+    fn object(&self, node: &Node) -> Answer<Arc<OwnedFd>> {
+        let Some(key) = held_as(node) else {
+            return self.open_object(node).map(Arc::new);
+        };
+        if let Some(object) = self.objects.get(key) {
+            return Ok(object);
+        }
+        let object = Arc::new(self.open_object(node)?);
+        self.objects.hold(key, &object);
+        if node.is_forgotten() || node.may_be_gone() {
+            // It may have been let go just before.
+            self.objects.release(key);
+        }
+        Ok(object)
+    }
+
+    fn open_object(&self, node: &Node) -> Answer<OwnedFd> {
         let hierarchy = self.hierarchy(node)?;
         if hierarchy.has_handles() && node.inode() != 0 {
             return by_id(hierarchy.root(), node.inode(), libc::O_PATH);
@@ -115,6 +135,12 @@ impl RealHost {
             && opener.groups.is_empty()
             && opener.capabilities & self.capabilities == self.capabilities
     }
+}
+
+/// As what the object of a node is held open, if it's a directory.
+fn held_as(node: &Node) -> Option<Key> {
+    let is_known = *node.object() == Object::Directory && node.inode() != 0;
+    is_known.then_some((node.position().hierarchy?, node.inode()))
 }
 
 fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
@@ -254,7 +280,7 @@ impl Host for RealHost {
     }
 
     fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
-        self.child_of(&self.object(directory)?, directory, name)
+        self.child_of(&*self.object(directory)?, directory, name)
     }
 
     fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
@@ -284,7 +310,7 @@ impl Host for RealHost {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
         let opened = match opener {
-            Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&self.object(file)?, flags, opener),
+            Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {
                 let root = if mode.write { hierarchy.root() } else { hierarchy.root_for_reading() };
                 by_id(root, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
@@ -304,7 +330,7 @@ impl Host for RealHost {
             return by_id(hierarchy.root(), file.inode(), libc::O_RDONLY);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        nix::fcntl::open(path_of(&self.object(file)?).as_str(), flags, Mode::empty())
+        nix::fcntl::open(path_of(&*self.object(file)?).as_str(), flags, Mode::empty())
     }
 
     fn most_files(&self) -> usize {
@@ -331,11 +357,11 @@ impl Host for RealHost {
     }
 
     fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
-        unlinkat(self.object(directory)?, single(name)?, UnlinkatFlags::RemoveDir)
+        unlinkat(&*self.object(directory)?, single(name)?, UnlinkatFlags::RemoveDir)
     }
 
     fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()> {
-        nix::fcntl::renameat(self.object(from)?, single(name)?, self.object(to)?, single(new_name)?)
+        nix::fcntl::renameat(&*self.object(from)?, single(name)?, &*self.object(to)?, single(new_name)?)
     }
 
     fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
@@ -356,7 +382,7 @@ impl Host for RealHost {
     }
 
     fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
-        xattr::get(&c_path_of(&self.object(node)?)?, &c_name(name)?).map_err(errno)
+        xattr::get(&c_path_of(&*self.object(node)?)?, &c_name(name)?).map_err(errno)
     }
 
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
@@ -370,11 +396,11 @@ impl Host for RealHost {
     }
 
     fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Answer<()> {
-        xattr::set(&c_path_of(&self.object(node)?)?, &c_name(name)?, value, flags).map_err(errno)
+        xattr::set(&c_path_of(&*self.object(node)?)?, &c_name(name)?, value, flags).map_err(errno)
     }
 
     fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()> {
-        xattr::remove(&c_path_of(&self.object(node)?)?, &c_name(name)?).map_err(errno)
+        xattr::remove(&c_path_of(&*self.object(node)?)?, &c_name(name)?).map_err(errno)
     }
 
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics> {
@@ -388,13 +414,19 @@ impl Host for RealHost {
             return false;
         };
         let is_unified = self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind == HierarchyKind::Unified);
-        let watch = |object| watches.add(hierarchy, directory.inode(), &object, is_unified);
+        let watch = |object: Arc<OwnedFd>| watches.add(hierarchy, directory.inode(), &object, is_unified);
         self.object(directory).is_ok_and(watch)
     }
 
     fn unwatch(&self, directory: &Node) {
         if let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) {
             watches.remove(hierarchy, directory.inode());
+        }
+    }
+
+    fn forget(&self, node: &Node) {
+        if let Some(key) = held_as(node) {
+            self.objects.release(key);
         }
     }
 

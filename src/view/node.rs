@@ -35,6 +35,8 @@ pub struct Node {
     watched: OnceLock<bool>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
+    /// Whether the kernel doesn't hold it any more.
+    forgotten: AtomicBool,
     /// Whether it was seen to be removed, or lies in a cgroup that was.
     gone: AtomicBool,
     /// The nodes that the kernel holds of this directory's entries. Leaf lock: nothing else is locked while it's held.
@@ -72,6 +74,7 @@ impl Node {
             parent,
             watched: OnceLock::new(),
             changes: AtomicU64::default(),
+            forgotten: AtomicBool::default(),
             gone: AtomicBool::default(),
             children: Mutex::default(),
             name: Mutex::new(name.into()),
@@ -127,9 +130,15 @@ impl Node {
 
     /// Takes note that the kernel doesn't hold it any more.
     pub(super) fn leave(&self) {
+        self.forgotten.store(true, Ordering::Release);
         if let Some(parent) = &self.parent {
             parent.remove_child(&self.name(), self.id);
         }
+    }
+
+    /// Whether the kernel held it once and doesn't any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Acquire)
     }
 
     /// Another node may have taken the name since.

@@ -439,6 +439,8 @@ impl Host for FakeHost {
         *self.state.lock().watches.entry((hierarchy, directory.inode())).or_default() -= 1;
     }
 
+    fn forget(&self, _: &Node) {}
+
     fn wait_for_changes(&self) -> Option<Vec<Change>> {
         None
     }

@@ -1,0 +1,81 @@
+//! Directories that are in use, held open: most requests come in runs for the same few.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// How many are held: descriptors of the server's.
+const LIMIT: usize = 64;
+
+/// A directory, by its hierarchy and its inode number. That number is never given to another one.
+pub(super) type Key = (usize, u64);
+
+/// The directories that were used last.
+#[derive(Debug, Default)]
+pub(super) struct Objects(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Counts the uses.
+    now: u64,
+    directories: Vec<(Key, u64, Arc<OwnedFd>)>,
+}
+
+impl Objects {
+    /// The directory, if it's held.
+    pub(super) fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
+        let mut held = self.0.lock();
+        held.now += 1;
+        let now = held.now;
+        let (_, used, object) = held.directories.iter_mut().find(|(held, ..)| *held == key)?;
+        *used = now;
+        Some(Arc::clone(object))
+    }
+
+    /// Holds it, instead of the one that wasn't used for longest.
+    pub(super) fn hold(&self, key: Key, object: &Arc<OwnedFd>) {
+        let mut held = self.0.lock();
+        held.now += 1;
+        let entry = (key, held.now, Arc::clone(object));
+        if held.directories.len() < LIMIT {
+            held.directories.push(entry);
+            return;
+        }
+        let oldest = held.directories.iter_mut().min_by_key(|(_, used, _)| *used);
+        // What goes is closed when the lock isn't held any more.
+        let replaced = oldest.map(|oldest| std::mem::replace(oldest, entry));
+        drop(held);
+        drop(replaced);
+    }
+
+    /// Lets it go: it was removed, or nobody knows it any more.
+    pub(super) fn release(&self, key: Key) {
+        let mut held = self.0.lock();
+        let at = held.directories.iter().position(|(held, ..)| *held == key);
+        let released = at.map(|at| held.directories.swap_remove(at));
+        drop(held);
+        drop(released);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_was_not_used_for_longest_goes() {
+        let objects = Objects::default();
+        let object = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        for inode in 0..LIMIT as u64 {
+            objects.hold((0, inode), &object);
+        }
+        assert!(objects.get((0, 0)).is_some() && objects.get((1, 0)).is_none());
+        objects.hold((0, 1000), &object);
+        assert!(objects.get((0, 1)).is_none() && objects.get((0, 0)).is_some() && objects.get((0, 1000)).is_some());
+        objects.release((0, 0));
+        assert!(objects.get((0, 0)).is_none());
+        drop(objects);
+        assert_eq!(Arc::strong_count(&object), 1);
+    }
+}
