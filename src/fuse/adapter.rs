@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
-use super::placement;
+use super::placement::Placement;
 use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome, Transfer};
 use crate::policy::Operation;
@@ -41,6 +41,7 @@ pub(super) struct Adapter<H: Host> {
     offload: Offload,
     agents: Offload,
     passthrough: Passthrough,
+    placement: Placement,
     /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
     opens_directories_itself: AtomicBool,
 }
@@ -60,6 +61,7 @@ impl<H: Host> Adapter<H> {
             offload: Offload::default(),
             agents: Offload::default(),
             passthrough: Passthrough::default(),
+            placement: Placement::default(),
             opens_directories_itself: AtomicBool::default(),
         }
     }
@@ -75,7 +77,7 @@ impl<H: Host> Adapter<H> {
     }
 
     fn request_came(&self, request: &Request) {
-        placement::request_came(|| self.fs.placement(&convert::caller(request)));
+        self.placement.request_came(|| self.fs.placement(&convert::caller(request)));
     }
 
     fn reply_entry(&self, reply: ReplyEntry, found: Result<Entry, fuser::Errno>) {

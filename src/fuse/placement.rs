@@ -2,100 +2,152 @@
 //!
 //! A caller sleeps while it's served, so its processor is free; but the scheduler wakes a worker on an idle one, and to wake that takes
 //! several times as long as everything that the worker has to do (on a virtual machine the hypervisor has to be asked). So now and then a
-//! worker looks where its caller last ran, and ties itself to that processor: what follows is mostly the same caller's. It unties itself
-//! where it has to wait for its turn.
+//! worker looks where its caller last ran, and the workers tie themselves to that processor: what follows is mostly the same caller's. They
+//! untie themselves where they have to wait for their turn.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 
-/// How many requests pass between two looks, each of which takes about as long as a short request.
-const INTERVAL: u32 = 32;
+/// How many requests pass between two looks, each of which takes about as long as a short request: few when a caller has moved, more and
+/// more while nothing new is seen.
+const INTERVALS: std::ops::RangeInclusive<u32> = 4..=64;
 
-/// How long a worker may have waited for its processor between two looks: half of what is gained by being tied to it.
-const PATIENCE: Duration = Duration::from_micros(20 * INTERVAL as u64);
+/// How long a worker may have waited for its processor per request: as long as it takes to wake another one.
+const PATIENCE: Duration = Duration::from_micros(20);
 
-/// After how many looks a worker that had to wait is tied again.
+/// For how many looks workers stay untied that had to wait.
 const REST: u32 = 64;
 
-thread_local! {
-    static PLACEMENT: RefCell<Placement> = RefCell::default();
+/// The number of no processor.
+const ANYWHERE: usize = usize::MAX;
+
+/// Where the workers of a session run.
+#[derive(Debug)]
+pub(super) struct Placement {
+    /// The processor that they tie themselves to, or [`ANYWHERE`].
+    place: AtomicUsize,
+    /// Requests until the next look.
+    countdown: AtomicU32,
+    plan: Mutex<Plan>,
 }
 
-/// A request has come to the calling worker. `look` says on which processor its caller last ran, and how long this thread has waited for a
-/// processor so far.
-pub(super) fn request_came(look: impl FnOnce() -> Option<(usize, Duration)>) {
-    PLACEMENT.with_borrow_mut(|placement| {
-        placement.requests = placement.requests.wrapping_add(1);
-        if !placement.requests.is_multiple_of(INTERVAL) {
-            return;
-        }
-        match look().map(|(caller, waited)| placement.next(caller, waited)) {
-            Some(Step::Tie(processor)) => placement.tie(processor),
-            Some(Step::Untie) => placement.untie(),
-            Some(Step::Stay) | None => {}
-        }
-    });
+/// What a look says: on which processor the caller last ran, and how long the calling thread has waited for a processor so far.
+pub(super) type Look = (usize, Duration);
+
+impl Default for Placement {
+    fn default() -> Self {
+        let countdown = AtomicU32::new(*INTERVALS.start());
+        Self { place: AtomicUsize::new(ANYWHERE), countdown, plan: Mutex::default() }
+    }
 }
 
-/// Where a worker is, and why.
-#[derive(Debug, Default)]
-struct Placement {
-    requests: u32,
-    tied_to: Option<usize>,
+impl Placement {
+    /// A request has come to the calling worker.
+    pub(super) fn request_came(&self, look: impl FnOnce() -> Option<Look>) {
+        WORKER.with_borrow_mut(|worker| {
+            worker.requests = worker.requests.saturating_add(1);
+            if self.countdown.fetch_sub(1, Ordering::Relaxed) == 1 {
+                let (place, interval) = match look() {
+                    Some((caller, waited)) => {
+                        let waits = worker.waits(waited);
+                        let mut plan = self.plan.lock();
+                        (plan.next(caller, waits), plan.interval)
+                    }
+                    // The caller can't be seen, or the kernel doesn't tell.
+                    None => (self.place.load(Ordering::Relaxed), *INTERVALS.end()),
+                };
+                self.place.store(place, Ordering::Relaxed);
+                self.countdown.store(interval, Ordering::Relaxed);
+            }
+            let place = self.place.load(Ordering::Relaxed);
+            if place != worker.tied_to {
+                worker.move_to(place);
+            }
+        });
+    }
+}
+
+/// Where the workers should run, and why.
+#[derive(Debug)]
+struct Plan {
+    interval: u32,
     /// Where the caller was at the last look.
     caller: Option<usize>,
-    waited: Duration,
-    /// Looks until it's tied again.
+    place: usize,
+    /// Looks until they are tied again.
     rest: u32,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { interval: *INTERVALS.start(), caller: None, place: ANYWHERE, rest: 0 }
+    }
+}
+
+impl Plan {
+    /// The place from now on, when the caller last ran on this processor and the worker `waits` too long for its turn.
+    fn next(&mut self, caller: usize, waits: bool) -> usize {
+        let before = self.caller.replace(caller);
+        let was_steady = self.interval == *INTERVALS.end();
+        let has_moved = before.is_some_and(|before| before != caller);
+        // Callers that take turns aren't a reason to look more often.
+        self.interval =
+            if has_moved && was_steady { *INTERVALS.start() } else { (self.interval * 2).min(*INTERVALS.end()) };
+        if waits && self.place != ANYWHERE {
+            self.rest = REST;
+            self.place = ANYWHERE;
+        } else if self.rest > 0 {
+            self.rest -= 1;
+        } else if before == Some(caller) {
+            self.place = caller;
+        }
+        self.place
+    }
+}
+
+thread_local! {
+    static WORKER: RefCell<Worker> = const { RefCell::new(Worker::new()) };
+}
+
+/// A worker.
+#[derive(Debug)]
+struct Worker {
+    /// Requests since the last look of its own.
+    requests: u32,
+    /// How long it had waited then.
+    waited: Duration,
+    tied_to: usize,
     /// Where it may run; what whoever started the server has determined.
     allowed: Option<CpuSet>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Stay,
-    Tie(usize),
-    Untie,
-}
+impl Worker {
+    const fn new() -> Self {
+        Self { requests: 0, waited: Duration::ZERO, tied_to: ANYWHERE, allowed: None }
+    }
 
-impl Placement {
-    /// What to do, when the caller last ran on this processor and this thread has waited so long in all.
-    fn next(&mut self, caller: usize, waited: Duration) -> Step {
-        let before = self.caller.replace(caller);
+    /// Whether it has waited too long for each request since its last look, if it has waited so long in all.
+    fn waits(&mut self, waited: Duration) -> bool {
         let since = waited.saturating_sub(std::mem::replace(&mut self.waited, waited));
-        if self.tied_to.is_some() && since > PATIENCE {
-            self.rest = REST;
-            return Step::Untie;
-        }
-        if self.rest > 0 {
-            self.rest -= 1;
-            return Step::Stay;
-        }
-        // Callers that take turns aren't followed.
-        if self.tied_to != Some(caller) && before == Some(caller) { Step::Tie(caller) } else { Step::Stay }
+        since > PATIENCE * std::mem::take(&mut self.requests)
     }
 
     /// Where that can't be (a processor that isn't this server's to use), the scheduler goes on to decide.
-    fn tie(&mut self, processor: usize) {
+    fn move_to(&mut self, place: usize) {
+        // It isn't tried again until the place changes.
+        self.tied_to = place;
         if self.allowed.is_none() {
             self.allowed = sched_getaffinity(THIS_THREAD).ok();
         }
+        let Some(allowed) = &self.allowed else { return };
         let mut only = CpuSet::new();
-        let allowed = self.allowed.is_some_and(|allowed| allowed.is_set(processor).unwrap_or(false));
-        let tied = allowed && only.set(processor).is_ok() && sched_setaffinity(THIS_THREAD, &only).is_ok();
-        if tied {
-            self.tied_to = Some(processor);
-        }
-    }
-
-    fn untie(&mut self) {
-        self.tied_to = None;
-        if let Some(allowed) = &self.allowed {
-            let _ = sched_setaffinity(THIS_THREAD, allowed);
-        }
+        let may_be_there = allowed.is_set(place).unwrap_or(false) && only.set(place).is_ok();
+        let _ = sched_setaffinity(THIS_THREAD, if may_be_there { &only } else { allowed });
     }
 }
 
@@ -105,65 +157,66 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 mod tests {
     use super::*;
 
-    fn follow(placement: &mut Placement, caller: usize, waited_us: u64) -> Step {
-        let step = placement.next(caller, Duration::from_micros(waited_us));
-        match step {
-            Step::Tie(processor) => placement.tied_to = Some(processor),
-            Step::Untie => placement.tied_to = None,
-            Step::Stay => {}
-        }
-        step
+    #[test]
+    fn a_caller_that_stays_is_followed() {
+        let mut plan = Plan::default();
+        let places: Vec<_> = [1, 1, 1, 0, 1, 0, 0, 0].map(|caller| plan.next(caller, false)).into();
+        assert_eq!(places, [ANYWHERE, 1, 1, 1, 1, 1, 0, 0]);
     }
 
     #[test]
-    fn a_caller_that_stays_is_followed() {
-        let mut placement = Placement::default();
-        let steps: Vec<_> = [1, 1, 1, 0, 1, 0, 0, 0].map(|caller| follow(&mut placement, caller, 0)).into();
-        use Step::{Stay, Tie};
-        assert_eq!(steps, [Stay, Tie(1), Stay, Stay, Stay, Stay, Tie(0), Stay]);
+    fn looks_become_rare_until_the_caller_moves() {
+        let mut plan = Plan::default();
+        let mut intervals = |callers: &[usize]| -> Vec<u32> {
+            let look = |caller: &usize| {
+                plan.next(*caller, false);
+                plan.interval
+            };
+            callers.iter().map(look).collect()
+        };
+        assert_eq!(intervals(&[1, 1, 1, 1, 1, 1]), [8, 16, 32, 64, 64, 64]);
+        assert_eq!(intervals(&[0, 1, 0, 1, 0]), [4, 8, 16, 32, 64], "taking turns");
+        assert_eq!(intervals(&[1]), [4]);
     }
 
     #[test]
     fn who_has_to_wait_is_let_go_for_a_while() {
-        let mut placement = Placement::default();
-        // Waiting before it was tied says nothing of the place.
-        follow(&mut placement, 1, 900_000);
-        assert_eq!(follow(&mut placement, 1, 1_000_000), Step::Tie(1));
-        assert_eq!(follow(&mut placement, 1, 1_000_100), Step::Stay);
-        assert_eq!(follow(&mut placement, 1, 1_010_000), Step::Untie);
+        let mut plan = Plan::default();
+        assert_eq!([plan.next(1, true), plan.next(1, true)], [ANYWHERE, 1], "untied, it says nothing of the place");
+        assert_eq!([plan.next(1, false), plan.next(1, true)], [1, ANYWHERE]);
         for _ in 0..REST {
-            assert_eq!(follow(&mut placement, 1, 1_010_000), Step::Stay);
+            assert_eq!(plan.next(1, false), ANYWHERE);
         }
-        assert_eq!(follow(&mut placement, 1, 1_010_000), Step::Tie(1));
+        assert_eq!(plan.next(1, false), 1);
+
+        let mut worker = Worker::new();
+        worker.requests = 10;
+        assert!(worker.waits(Duration::from_micros(201)));
+        worker.requests = 10;
+        assert!(!worker.waits(Duration::from_micros(401)));
     }
 
     #[test]
-    fn a_look_every_so_many_requests() {
-        let mut looks = 0;
-        for _ in 0..10 * INTERVAL {
-            request_came(|| {
-                looks += 1;
-                None
-            });
-        }
-        assert_eq!(looks, 10);
-    }
-
-    #[test]
-    fn a_thread_is_tied_and_untied() {
-        let before = sched_getaffinity(THIS_THREAD).unwrap();
-        let processor = nix::sched::sched_getcpu().unwrap();
-        let mut placement = Placement::default();
-        placement.tie(processor);
-        assert_eq!(placement.tied_to, Some(processor));
-        let tied = sched_getaffinity(THIS_THREAD).unwrap();
-        assert_eq!(
-            (0..CpuSet::count()).filter(|number| tied.is_set(*number).unwrap()).collect::<Vec<_>>(),
-            [processor]
-        );
-        placement.untie();
-        assert_eq!(sched_getaffinity(THIS_THREAD).unwrap(), before);
-        placement.tie(CpuSet::count() + 1);
-        assert_eq!(placement.tied_to, None, "there is no such processor");
+    fn a_worker_is_tied_and_untied() {
+        // In a thread of its own, which tests that come later don't run in.
+        let test = || {
+            let before = sched_getaffinity(THIS_THREAD).unwrap();
+            let processor = nix::sched::sched_getcpu().unwrap();
+            let placement = Placement::default();
+            let mut looks = 0;
+            for _ in 0..100 {
+                placement.request_came(|| {
+                    looks += 1;
+                    Some((processor, Duration::ZERO))
+                });
+            }
+            assert_eq!(looks, 4, "at 4, 12, 28 and 60");
+            let tied = sched_getaffinity(THIS_THREAD).unwrap();
+            let places: Vec<_> = (0..CpuSet::count()).filter(|number| tied.is_set(*number).unwrap()).collect();
+            assert_eq!(places, [processor]);
+            WORKER.with_borrow_mut(|worker| worker.move_to(CpuSet::count() + 1));
+            assert_eq!(sched_getaffinity(THIS_THREAD).unwrap(), before, "there is no such processor");
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 }
