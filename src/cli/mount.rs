@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::error::{FAILED, Failed};
-use super::options::ViewOptions;
+use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
 use super::server::{Server, in_background};
 use super::{Outcome, logging};
@@ -21,6 +21,8 @@ use crate::host::refuge::take_refuge;
 pub(super) struct Options {
     #[command(flatten)]
     view: ViewOptions,
+    #[command(flatten)]
+    serving: ServeOptions,
     /// Stay in the foreground, logging to stderr
     #[arg(short, long)]
     foreground: bool,
@@ -40,6 +42,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let server = Server {
         registration: Registration::new(&view, &directory, options.view.target()),
         image: Server::image()?,
+        options: options.serving,
         mount_point: Some(directory),
         host,
         view,

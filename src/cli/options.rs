@@ -31,6 +31,16 @@ pub(super) struct ViewOptions {
     pub(super) delegate_controllers: ControllerSet,
 }
 
+/// How a view is served.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Serving options")]
+pub(super) struct ServeOptions {
+    /// Let the kernel keep nothing of the view: what the host changes shows at once instead of after some milliseconds, and everything
+    /// takes several times as long
+    #[arg(long)]
+    pub(super) coherent: bool,
+}
+
 /// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).
 fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
     let (hierarchy, path) = match text.find("=/") {

@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::error::{FAILED, Failed};
+use super::options::ServeOptions;
 use super::registry::{Registered, Registration};
 use super::{Outcome, logging};
 use crate::fs::CgroupFs;
@@ -29,6 +30,7 @@ pub(super) struct Server {
     pub(super) view: Arc<View>,
     pub(super) connection: Connection,
     pub(super) image: HelperImage,
+    pub(super) options: ServeOptions,
     pub(super) registration: Registration,
     /// What to unmount when it's told to end; `None` where the mount ends with its namespace.
     pub(super) mount_point: Option<PathBuf>,
@@ -57,8 +59,11 @@ impl Server {
         let agents = AgentPool::new(self.image);
         let host = RealHost::new(Arc::clone(&self.view), self.host, Some(agents))
             .map_err(failed("can't read own namespaces"))?;
-        let fs = CgroupFs::new(self.view, host)
+        let mut fs = CgroupFs::new(self.view, host)
             .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))?;
+        if self.options.coherent {
+            fs.keep_nothing();
+        }
         let registered = Arc::new(parking_lot::Mutex::new(self.registration.enter()));
         if let Some(mount_point) = self.mount_point {
             unmount_on(signals, mount_point, Arc::clone(&registered))

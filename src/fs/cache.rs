@@ -142,6 +142,16 @@ pub struct Keep {
 }
 
 impl<H: Host> CgroupFs<H> {
+    /// From now on, the kernel may keep nothing that the host can change.
+    pub fn keep_nothing(&mut self) {
+        self.coherent = true;
+    }
+
+    /// Whether the kernel may keep listings. It decides for itself, by a directory's modification time, whether one is still good.
+    pub fn keeps_listings(&self) -> bool {
+        !self.coherent
+    }
+
     /// For how long the kernel may keep this node and its name.
     pub(super) fn keep(&self, node: &Node) -> Keep {
         let by_parent =
@@ -155,7 +165,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// What the view makes itself never changes.
     fn is_watched(&self, node: &Node) -> bool {
-        *node.object() != Object::Directory || node.is_watched()
+        *node.object() != Object::Directory || (node.is_watched() && !self.coherent)
     }
 
     /// Watches a directory before it's first looked into: what the kernel is then told, it may keep.

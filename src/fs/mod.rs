@@ -98,6 +98,8 @@ pub struct CgroupFs<H: Host> {
     own: cache::OwnChanges,
     shares: Shares,
     log: RejectionLog,
+    /// Whether the kernel may keep nothing.
+    coherent: bool,
     born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
     /// make another container's of the same name, that isn't shown.
@@ -123,6 +125,7 @@ impl<H: Host> CgroupFs<H> {
             listings: directory::Listings::default(),
             own: cache::OwnChanges::default(),
             log: RejectionLog::default(),
+            coherent: false,
             born: SystemTime::now(),
         })
     }

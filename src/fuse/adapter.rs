@@ -200,7 +200,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
         }
-        if config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
+        if self.fs.keeps_listings() && config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
             self.opens_directories_itself.store(true, Ordering::Relaxed);
         }
         let _ = config.set_max_write(MAX_WRITE);
@@ -453,7 +453,10 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             return reply.error(fuser::Errno::ENOSYS);
         }
         match self.ask(request, on("opendir", inode), |fs, _| fs.open_directory(node(inode))) {
-            Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(()) => {
+                let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                reply.opened(NO_HANDLE, if self.fs.keeps_listings() { cached } else { FopenFlags::empty() });
+            }
             Err(errno) => reply.error(errno),
         }
     }

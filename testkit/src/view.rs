@@ -58,6 +58,13 @@ impl ViewOptions {
         self
     }
 
+    /// Any option that takes no value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.arguments.push(name.into());
+        self
+    }
+
     /// Whether the server runs as on Linux 3.10.
     #[must_use]
     pub fn legacy(mut self, legacy: bool) -> Self {

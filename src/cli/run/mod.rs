@@ -25,7 +25,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
-use super::options::ViewOptions;
+use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
 use super::server::{Server, Status};
 use super::{Outcome, logging};
@@ -42,6 +42,8 @@ const DIRECTORY: &str = "/sys/fs/cgroup";
 pub(super) struct Options {
     #[command(flatten)]
     view: ViewOptions,
+    #[command(flatten)]
+    serving: ServeOptions,
     /// The name of the new cgroups, below the caller's own or below --cgroup [default: vcgroupfs-run-PID]
     #[arg(long)]
     name: Option<String>,
@@ -90,6 +92,7 @@ fn server(
     Ok(Server {
         registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
         image: Server::image()?,
+        options: options.serving,
         mount_point: None,
         host,
         view,

@@ -108,6 +108,26 @@ fn what_cannot_be_watched_is_not_kept() {
     assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0), "what wasn't watched isn't unwatched");
 }
 
+#[test]
+fn a_coherent_view_keeps_nothing_of_the_host() {
+    let mut scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
+    let top = scene.id("/unified");
+    for _ in 0..2 {
+        assert!(!scene.fs.lookup(top, OsStr::new("a")).unwrap().keep.entry.is_zero(), "the control");
+    }
+    scene.fs.keep_nothing();
+    assert!(!scene.fs.keeps_listings());
+    for name in ["a", "cgroup.procs"] {
+        for _ in 0..2 {
+            let keep = scene.fs.lookup(top, OsStr::new(name)).unwrap().keep;
+            assert!(keep.entry.is_zero() && keep.attributes.is_zero(), "{name}");
+        }
+        let id = scene.fs.lookup(top, OsStr::new(name)).unwrap().id;
+        assert!(scene.fs.attributes(id, None).unwrap().1.is_zero(), "{name}");
+    }
+    assert!(!scene.fs.lookup(ROOT_ID, OsStr::new("unified")).unwrap().keep.entry.is_zero(), "the view's own names");
+}
+
 /// The kernel, as it's told.
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<(NodeId, Option<OsString>)>>);
