@@ -135,6 +135,11 @@ impl View {
         hierarchy.in_view(&self.dir())
     }
 
+    /// The process id of its server.
+    pub fn server(&self) -> u32 {
+        self.server.id()
+    }
+
     /// What the server has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()

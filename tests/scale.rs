@@ -1,0 +1,93 @@
+//! What a server costs with many cgroups, and many servers without work.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use testkit::{Need, TestCgroup, View, ViewOptions, require};
+
+const PIDS: &str = "pids";
+
+fn mount(cgroup: &TestCgroup) -> (View, PathBuf) {
+    let view =
+        View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &ViewOptions::new().cgroup(cgroup).shape("rooted"));
+    let path = view.hierarchy(&testkit::hierarchy(PIDS).expect("a required hierarchy"));
+    (view, path)
+}
+
+/// A value of a line such as `VmRSS:   3168 kB`.
+fn status(view: &View, key: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", view.server())).expect("the server's status");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect(key);
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// User and system time so far, in ticks of the clock.
+fn ticks(view: &View) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", view.server())).expect("the server's stat");
+    let (_, fields) = stat.rsplit_once(')').expect("a command");
+    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+}
+
+/// How many cgroups and files a walk finds, each of which it stats.
+fn walk(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let count = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let is_directory =
+            fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).is_dir();
+        1 + if is_directory { walk(&path) } else { 0 }
+    };
+    entries.map(count).sum()
+}
+
+#[test]
+fn memory_grows_with_the_tree_and_not_with_use() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(PIDS));
+    let cgroup = TestCgroup::new(&[PIDS]);
+    let grow = |from: usize, to: usize| {
+        for number in from..to {
+            if number.is_multiple_of(100) {
+                cgroup.child(PIDS, &format!("{}", number / 100));
+            }
+            cgroup.child(PIDS, &format!("{}/{number}", number / 100));
+        }
+    };
+    let (view, path) = mount(&cgroup);
+    let memory = || status(&view, "VmRSS");
+    grow(0, 500);
+    walk(&path);
+    let few = memory();
+    grow(500, 3000);
+    let found = walk(&path);
+    let many = memory();
+    assert!(found > 3000 * 5, "only {found}");
+    let each = many.saturating_sub(few) / 2500;
+    assert!(each < 16, "{each} KiB for each cgroup: {few} KiB with 500, {many} KiB with 3000");
+    for _ in 0..3 {
+        assert_eq!(walk(&path), found);
+    }
+    let again = memory();
+    assert!(again < many + many / 8, "{many} KiB after one walk, {again} KiB after four");
+    let fds = fs::read_dir(format!("/proc/{}/fd", view.server())).expect("the server's descriptors").count();
+    assert!(fds < 200, "{fds} descriptors");
+}
+
+#[test]
+fn views_without_work_cost_nothing_but_a_little_memory() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(PIDS));
+    let cgroups: Vec<_> = (0..25).map(|_| TestCgroup::new(&[PIDS])).collect();
+    let views: Vec<_> = cgroups.iter().map(mount).collect();
+    for (view, path) in &views {
+        walk(path);
+        assert!(status(view, "VmRSS") < 8 * 1024, "{} KiB resident", status(view, "VmRSS"));
+        assert!(status(view, "Threads") <= 12, "{} threads", status(view, "Threads"));
+    }
+    // What follows the walk, such as the end of an agent's second, is over by then.
+    thread::sleep(Duration::from_secs(2));
+    let before: u64 = views.iter().map(|(view, _)| ticks(view)).sum();
+    thread::sleep(Duration::from_secs(3));
+    let after: u64 = views.iter().map(|(view, _)| ticks(view)).sum();
+    assert_eq!(after, before, "ticks of {} idle servers in three seconds", views.len());
+}
