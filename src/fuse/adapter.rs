@@ -385,9 +385,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             Err(errno) => return reply.error(errno),
         };
         if from.waits_for_an_agent() {
-            let Some(slot) = self.agents.slot() else { return reply.error(fuser::Errno::EAGAIN) };
+            if !self.agents.has_room() {
+                return reply.error(fuser::Errno::EAGAIN);
+            }
             let fs = Arc::clone(&self.fs);
-            return slot.run(move || reply_read(&fs, &from, inode, offset, &mut vec![0; size], reply));
+            return self.agents.run(move || reply_read(&fs, &from, inode, offset, &mut vec![0; size], reply));
         }
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
@@ -420,9 +422,11 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         } else {
             return reply_written(&self.fs, &to, inode, data, reply);
         };
-        let Some(slot) = beside.slot() else { return reply.error(fuser::Errno::EAGAIN) };
+        if !beside.has_room() {
+            return reply.error(fuser::Errno::EAGAIN);
+        }
         let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
-        slot.run(move || reply_written(&fs, &to, inode, &data, reply));
+        beside.run(move || reply_written(&fs, &to, inode, &data, reply));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -5,11 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 
+use mount_helper::clock::monotonic_ns;
+
 /// A pid namespace, held open: while this exists, its id can't become another's.
 #[derive(Debug)]
 pub struct PidNamespace {
     file: OwnedFd,
     id: (u64, u64),
+    /// When it was taken hold of, in monotonic ns.
+    since: u64,
 }
 
 impl PidNamespace {
@@ -35,10 +39,15 @@ impl PidNamespace {
         self.id
     }
 
+    /// When it was taken hold of, in monotonic ns: a request that concerns it came then.
+    pub(super) fn since(&self) -> u64 {
+        self.since
+    }
+
     fn from_path(path: &str) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into() })
+        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into(), since: monotonic_ns() })
     }
 }
 

@@ -32,7 +32,7 @@ const NAME_ATTEMPTS: usize = 3;
 ///
 /// Requests in one namespace are carried out one after the other, those in different ones don't
 /// wait for each other. A request takes at most about ten seconds: five for its turn, five
-/// for the agent, a second one included. It may fail with EIO when the container stops or kills the agent in the
+/// for the agent, a second one included. When an agent doesn't answer in time, all fail that came before. A request may fail with EIO when the container stops or kills the agent in the
 /// middle of it; the next one gets a new agent. Everything else that a request returns is the
 /// system call's own result.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ struct Slot {
     connection: Mutex<Option<Connection>>,
     /// When it was last asked for, in monotonic ns.
     used: AtomicU64,
+    /// When an agent last didn't answer in time.
+    late: AtomicU64,
 }
 
 /// What a request may do when the agent died in the middle of it.
@@ -161,6 +163,10 @@ impl AgentPool {
     ) -> Result<usize, Errno> {
         let slot = self.slots.get(ns.id(), monotonic_ns())?;
         let mut guard = slot.connection.try_lock_for(DEADLINE).ok_or(Errno::EAGAIN)?;
+        // Whoever has waited since then would now wait for the next agent's deadline, one after the other.
+        if slot.late.load(Ordering::Relaxed) > ns.since() {
+            return Err(Errno::EIO);
+        }
         let deadline = deadline_in(DEADLINE);
         for attempt in 0..2 {
             let connection = match guard.take() {
@@ -176,8 +182,12 @@ impl AgentPool {
                 Err(Failure::NeverReached) if attempt == 0 => (),
                 Err(Failure::Died) if attempt == 0 && repeat == Repeat::Safe => (),
                 Err(failure) => {
+                    let now = monotonic_ns();
+                    if now >= deadline {
+                        slot.late.store(now, Ordering::Relaxed);
+                    }
                     if let Some(suppressed) = self.log.admit() {
-                        let late = monotonic_ns() >= deadline;
+                        let late = now >= deadline;
                         tracing::warn!(namespace = ?ns.id(), ?failure, late, suppressed, "a pid-namespace agent failed");
                     }
                     return Err(Errno::EIO);

@@ -107,6 +107,9 @@ fn stopped_agents_cost_the_deadline_and_are_gone() {
     let text = number.to_string();
     assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Err(Errno::EIO));
     eventually("the stopped agent is gone", || !exists(agent));
+    // A request that came before that has waited long enough.
+    assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Err(Errno::EIO));
+    let ns = container.namespace();
     assert_eq!(list(&pool, &ns, &procs), Vec::<i32>::new(), "and hasn't written afterwards");
     assert_eq!(pool.write(&ns, procs.as_fd(), text.as_bytes(), false), Ok(text.len()));
 }
