@@ -6,6 +6,9 @@
 //! vcgroupfs-probe --init                          sleeps and reaps, until standard input ends
 //! vcgroupfs-probe --sleep                         sleeps, until its parent ends
 //! vcgroupfs-probe --storm                         starts processes that end at once, until its parent ends
+//! vcgroupfs-probe --hammer DIR COUNT SECONDS      COUNT processes that use the cgroups below DIR, and check what they find
+//! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
+//! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! ```
 
 use std::io::{self, Cursor, Read, Write};
@@ -17,9 +20,21 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
+use vcgroupfs_testkit::hammer;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, path, rest @ ..] = words.as_slice()
+        && let Some(numbers) = rest.iter().map(|word| word.parse().ok()).collect::<Option<Vec<u64>>>()
+    {
+        match (role.as_str(), numbers.as_slice()) {
+            ("--hammer", [count, seconds]) => return hammer::run_many(path, *count as usize, *seconds),
+            ("--hammer-one", [seed, seconds]) => return hammer::run_one(path, *seed, *seconds),
+            ("--open-many", [count]) => return hammer::open_many(path, *count),
+            _ => {}
+        }
+    }
     let result = match arguments.peek().map(String::as_str) {
         Some("--join") => join(arguments.skip(1)),
         Some("--init") => init(),
