@@ -160,7 +160,7 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces) -> Result<(OwnedFd, u64), 
     // arrives later would get the number, and a panic's message be written to it. An O_PATH
     // descriptor of the empty root can't be written to.
     stand_in_for_stdio().map_err(at(Step::Privileges))?;
-    let permitted = privileges::drop_all().map_err(at(Step::Privileges))?;
+    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE).map_err(at(Step::Privileges))?;
     seccomp::confine().map_err(at(Step::Privileges))?;
     Ok((leash, permitted))
 }
@@ -182,7 +182,8 @@ fn enter(namespaces: &Namespaces) -> Result<(), Failure> {
     Ok(())
 }
 
-fn stand_in_for_stdio() -> Result<(), Errno> {
+/// Puts something that nothing can be written to in the place of the standard descriptors.
+pub(crate) fn stand_in_for_stdio() -> Result<(), Errno> {
     use nix::fcntl::{OFlag, open};
     use nix::sys::stat::Mode;
     let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -1,6 +1,7 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
 //!
-//! One request kind so far: `agent`, which becomes a [pid-namespace agent](agent). The program is
+//! Two request kinds: `agent`, which becomes a [pid-namespace agent](agent), and `event`, which
+//! [registers an event](events) and enters no namespace. The program is
 //! started by the server alone, never by a user, and is told everything by inherited descriptors
 //! and a closed set of words on its command line. README.md says what it is trusted with.
 //!
@@ -10,6 +11,7 @@
 pub mod agent;
 mod check;
 pub mod clock;
+pub mod events;
 mod privileges;
 pub mod request;
 mod seccomp;
@@ -45,6 +47,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Some(namespaces) => agent::start(&namespaces),
             None => usage(),
         },
+        Some("event") if words.next().is_none() => events::start(),
         _ => usage(),
     }
 }

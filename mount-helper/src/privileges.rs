@@ -1,4 +1,4 @@
-//! What the agent gives up before it exists.
+//! What the helper gives up: an agent before it exists.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -11,11 +11,15 @@ use crate::sys;
 /// (cpuset's can_attach, by security_task_setscheduler); all others are the opener's.
 pub(crate) const CAP_SYS_NICE: u64 = 1 << 23;
 
-/// Drops everything but CAP_SYS_NICE in the permitted set. Returns the permitted set.
+/// `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH`, linux/capability.h.
+pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;
+pub(crate) const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+
+/// Drops everything but `kept` in the permitted set, nothing of which is effective then. Returns the permitted set.
 ///
 /// The process stays uid 0: before Linux 5.16 the v1 hierarchies ask for the writer's euid, and an
 /// unprivileged uid would be one that processes of the host or of the container may have.
-pub(crate) fn drop_all() -> Result<u64, Errno> {
+pub(crate) fn drop_all(kept: u64) -> Result<u64, Errno> {
     // A container may send the agent SIGSEGV; nothing of it goes to the host's core handler.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     // No file in reach, but groups are also looked at by LSMs and by SO_PEERCRED of others.
@@ -39,7 +43,7 @@ pub(crate) fn drop_all() -> Result<u64, Errno> {
     let _ = sys::prctl(libc::PR_CAP_AMBIENT, clear);
     prctl::set_no_new_privs()?;
 
-    let keep = sys::permitted_capabilities()? & CAP_SYS_NICE;
+    let keep = sys::permitted_capabilities()? & kept;
     sys::set_capabilities(keep, 0)?;
     Ok(keep)
 }

@@ -180,6 +180,54 @@ pub(crate) fn install_filter(program: &mut [libc::sock_filter]) -> Result<(), Er
     Errno::result(done).map(drop)
 }
 
+/// A process, or with `PIDFD_THREAD` (Linux 6.9) a thread, to hold (pidfd_open(2), Linux 5.3).
+pub(crate) fn pidfd_open(number: i32, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
+    // SAFETY: two numbers in.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, number, flags) })?;
+    // SAFETY: the kernel has just made this descriptor for this process; it's close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Another process' descriptor, here: the same open file (pidfd_getfd(2), Linux 5.6).
+pub(crate) fn pidfd_getfd(process: BorrowedFd<'_>, number: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: three numbers in.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A close-on-exec copy of `file`, with the lowest number that is free.
+pub(crate) fn duplicate(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let number = nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(0))?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Kind and content of the handle of an open file, if it has three words (name_to_handle_at(2)).
+pub(crate) fn file_handle(file: BorrowedFd<'_>) -> Result<(i32, [u32; 3]), Errno> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        words: [u32; 3],
+    }
+    let mut handle = Handle { bytes: 12, kind: 0, words: [0; 3] };
+    let mut mount = 0i32;
+    // SAFETY: the name is an empty C string, and `handle` has room for the 12 bytes that it says; both live through the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::result(done)?;
+    if handle.bytes == 12 { Ok((handle.kind, handle.words)) } else { Err(Errno::EOVERFLOW) }
+}
+
 /// One message and the descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Received {

@@ -141,7 +141,7 @@ impl<H: Host> CgroupFs<H> {
         };
         let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
         let grant = self.decide(node, operation);
-        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_))) && attributes.mode & 0o222 != 0;
+        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_) | Grant::RegisterEvent)) && attributes.mode & 0o222 != 0;
         let name = node.name().to_os_string();
         let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
         if !node.is_directory() {
@@ -216,6 +216,9 @@ impl<H: Host> CgroupFs<H> {
             }
             Ok(Grant::Migrate(_)) => Explanation::allowed(
                 "a process that is inside the delegated subtree can be migrated here, by its number in the writer's pid namespace",
+            ),
+            Ok(Grant::RegisterEvent) => Explanation::allowed(
+                "an event of this cgroup can be registered, with an eventfd and a control file that the writer has open",
             ),
             Ok(Grant::FailsAtWrite(denial)) => {
                 let mut explanation = Explanation::denied(&denial);

@@ -91,6 +91,7 @@ impl<H: Host> CgroupFs<H> {
                 Ok(self.host.write(&file.backing, data, writer)?)
             }
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
+            Some(Grant::RegisterEvent) => self.register_event(caller, file, data),
             // The kernel's order: length, removed cgroup, nothing to write, nsdelegate.
             Some(Grant::FailsAtWrite(_)) if data.len() > MAX_WRITE => Err(Errno::E2BIG.into()),
             Some(Grant::FailsAtWrite(denial)) => match self.host.attributes(&file.node) {
@@ -149,6 +150,11 @@ impl<H: Host> Transfer<H> {
     pub fn waits_for_reclaim(&self) -> bool {
         matches!(self.file.writes, Some(Grant::Plain))
             && matches!(self.file.node.object(), Object::File(class) if class.write_may_block())
+    }
+
+    /// Whether a write registers an event, for which it takes another process.
+    pub fn registers_an_event(&self) -> bool {
+        matches!(self.file.writes, Some(Grant::RegisterEvent))
     }
 
     /// Whether it takes an agent, which the container can stop.

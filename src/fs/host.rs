@@ -60,6 +60,9 @@ pub struct Credentials {
 /// `CAP_DAC_OVERRIDE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 
+/// `CAP_DAC_READ_SEARCH`, linux/capability.h.
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+
 impl Credentials {
     /// Whether the permissions of the host's objects don't count for them, whosesoever these are.
     pub fn overrides_permissions(&self) -> bool {
@@ -68,15 +71,24 @@ impl Credentials {
 
     /// Whether they suffice to write an object (`generic_permission`).
     pub fn may_write(&self, object: &Attributes) -> bool {
-        let bit = if self.owner.uid == object.uid {
-            0o200
+        self.may(0o222, CAP_DAC_OVERRIDE, object)
+    }
+
+    /// Whether they suffice to read an object.
+    pub fn may_read(&self, object: &Attributes) -> bool {
+        self.may(0o444, CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH, object)
+    }
+
+    fn may(&self, bits: u32, capabilities: u64, object: &Attributes) -> bool {
+        let class = if self.owner.uid == object.uid {
+            0o700
         } else if self.owner.gid == object.gid || self.groups.contains(&object.gid) {
-            0o020
+            0o070
         } else {
-            0o002
+            0o007
         };
         let owner = Owner { uid: object.uid, gid: object.gid };
-        object.mode & bit != 0 || self.capabilities_over(owner) & CAP_DAC_OVERRIDE != 0
+        object.mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
     }
 
     /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).
@@ -158,6 +170,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     type Process;
     /// Whose pid numbers a caller uses: its pid namespace.
     type Numbers: std::fmt::Debug + Send;
+    /// A caller's eventfd, held to be registered.
+    type EventClaim<'a>: super::events::Claim;
 
     /// Attributes of a node.
     fn attributes(&self, node: &Node) -> Answer<Attributes>;
@@ -247,4 +261,16 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, which `cpuset_can_attach`
     /// asks for.
     fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
+
+    /// Takes hold of the eventfd that the caller has as `eventfd`, to be registered by this file, and looks what it has as `control`. `EBADF`
+    /// and `EINVAL` as the kernel.
+    fn claim_event(
+        &self,
+        caller: &Caller,
+        event_control: &Self::File,
+        eventfd: u32,
+        control: u32,
+    ) -> Answer<Self::EventClaim<'_>>;
+    /// Registers it with a control file, and lets it go.
+    fn register_event(&self, claim: Self::EventClaim<'_>, control: &Self::File, arguments: &[u8]) -> Answer<()>;
 }

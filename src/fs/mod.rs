@@ -7,6 +7,7 @@ mod attributes;
 pub mod cache;
 mod change;
 mod directory;
+pub mod events;
 pub mod explain;
 mod file;
 mod handles;

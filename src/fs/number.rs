@@ -41,7 +41,7 @@ pub fn parse(data: &[u8]) -> Written {
 }
 
 /// `isspace` of the kernel's ctype table: tab to carriage return, space, and Latin-1's no-break space.
-fn trim(text: &[u8]) -> &[u8] {
+pub(super) fn trim(text: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0);
     let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);

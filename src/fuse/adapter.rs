@@ -40,6 +40,7 @@ pub(super) struct Adapter<H: Host> {
     fs: Arc<CgroupFs<H>>,
     offload: Offload,
     agents: Offload,
+    events: Offload,
     passthrough: Passthrough,
     placement: Placement,
     /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
@@ -60,6 +61,7 @@ impl<H: Host> Adapter<H> {
             fs,
             offload: Offload::default(),
             agents: Offload::default(),
+            events: Offload::default(),
             passthrough: Passthrough::default(),
             placement: Placement::default(),
             opens_directories_itself: AtomicBool::default(),
@@ -419,6 +421,8 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             &self.offload
         } else if to.waits_for_an_agent() {
             &self.agents
+        } else if to.registers_an_event() {
+            &self.events
         } else {
             return reply_written(&self.fs, &to, inode, data, reply);
         };

@@ -150,7 +150,7 @@ fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usiz
 }
 
 /// The errno with this number; EIO if it has no name (the kernel's internal ones).
-fn errno(number: i32) -> Errno {
+pub(super) fn errno(number: i32) -> Errno {
     match Errno::from_raw(number) {
         Errno::UnknownErrno => Errno::EIO,
         known => known,
@@ -185,7 +185,7 @@ fn look_out(socket: BorrowedFd<'_>) {
 ///
 /// # Errors
 /// ETIMEDOUT after the deadline.
-fn wait(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
+pub(super) fn wait(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
     loop {
         let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
         // Rounded up, so that the last part of a millisecond isn't spent in a busy loop.

@@ -12,10 +12,12 @@
 //! up, and keep the init of their container from ending.
 
 mod connection;
+mod events;
 mod image;
 mod namespace;
 mod pool;
 
+pub use events::{EventClaim, Registrar};
 pub use image::HelperImage;
 pub use namespace::PidNamespace;
 pub use pool::{AgentPool, MAX_AGENTS};

@@ -37,7 +37,7 @@ const NAME_ATTEMPTS: usize = 3;
 /// system call's own result.
 #[derive(Debug)]
 pub struct AgentPool {
-    image: HelperImage,
+    image: Arc<HelperImage>,
     slots: Slots,
     log: Limiter,
 }
@@ -71,7 +71,13 @@ impl AgentPool {
     /// A pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image, slots: Slots::default(), log: Limiter::default() }
+        Self { image: Arc::new(image), slots: Slots::default(), log: Limiter::default() }
+    }
+
+    /// What its agents are made from.
+    #[must_use]
+    pub fn image(&self) -> Arc<HelperImage> {
+        Arc::clone(&self.image)
     }
 
     /// pread(2) by a process in `ns`: pid lists show its numbers. As with pread, fewer bytes than

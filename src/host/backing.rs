@@ -28,7 +28,7 @@ use crate::fs::host::{
     Time,
 };
 use crate::fs::poll::Ready;
-use crate::helper::AgentPool;
+use crate::helper::{AgentPool, EventClaim, Registrar};
 use crate::sys::credentials::{Rights, assume, capabilities};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, Object, View};
@@ -56,6 +56,8 @@ pub struct RealHost {
     /// `None` where there's no inotify instance left: then nothing is cached.
     watches: Option<Watches>,
     ready: ReadyFiles,
+    /// `None` where there are no agents either.
+    registrar: Option<Registrar>,
 }
 
 impl RealHost {
@@ -65,6 +67,7 @@ impl RealHost {
     /// # Errors
     /// When the server's own namespaces can't be read.
     pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
+        let registrar = agents.as_ref().map(|agents| Registrar::new(agents.image())).transpose()?;
         let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
         let watches = Watches::new();
         if let Err(error) = &watches {
@@ -78,6 +81,7 @@ impl RealHost {
             capabilities: capabilities()?.permitted,
             watches: watches.ok(),
             ready: ReadyFiles::new()?,
+            registrar,
         })
     }
 
@@ -270,6 +274,7 @@ impl Host for RealHost {
     type File = BackingFile;
     type Process = OwnedFd;
     type Numbers = Numbers;
+    type EventClaim<'a> = EventClaim<'a>;
 
     fn attributes(&self, node: &Node) -> Answer<Attributes> {
         Ok(attributes(&fstat(self.object(node)?)?))
@@ -527,6 +532,27 @@ impl Host for RealHost {
                 self.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
             }
         }
+    }
+
+    fn claim_event(
+        &self,
+        caller: &Caller,
+        event_control: &BackingFile,
+        eventfd: u32,
+        control: u32,
+    ) -> Answer<EventClaim<'_>> {
+        let registrar = self.registrar.as_ref().ok_or(Errno::EACCES)?;
+        registrar.claim(caller.tid, eventfd, control, event_control.fd.as_fd())
+    }
+
+    fn register_event(&self, claim: EventClaim<'_>, control: &BackingFile, arguments: &[u8]) -> Answer<()> {
+        claim.register(control.fd.as_fd(), arguments)
+    }
+}
+
+impl crate::fs::events::Claim for EventClaim<'_> {
+    fn node(&self) -> Option<u64> {
+        self.node()
     }
 }
 

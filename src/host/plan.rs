@@ -129,6 +129,7 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         policy: spec.policy,
         delegate_controllers: spec.delegate_controllers.clone(),
         delegatable: delegatable(),
+        fetches_descriptors: crate::sys::pidfd::can_fetch_descriptors(),
     };
     let hierarchies = host.hierarchies.iter().zip(delegated).map(|(hierarchy, delegated)| ViewHierarchy {
         kind: hierarchy.kind.clone(),

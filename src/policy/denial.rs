@@ -33,7 +33,7 @@ pub enum Rule {
     ReleaseAgent,
     /// v1 `devices.allow` and `devices.deny`.
     DeviceList,
-    /// v1 `cgroup.event_control`.
+    /// v1 `cgroup.event_control` where descriptors can't be fetched.
     EventControl,
     /// A file that the interface-file table doesn't know.
     UnknownFile,
@@ -148,7 +148,7 @@ impl Rule {
             Self::EventControl => (
                 EACCES,
                 "event-control",
-                "it takes descriptor numbers of the writing process, which mean something else in the server",
+                "it takes descriptor numbers of the writing process, and this server can't fetch what they stand for (pidfd_getfd, Linux 5.6)",
             ),
             Self::UnknownFile => (EACCES, "unknown-file", "it isn't a file that this policy knows to be safe"),
             Self::NoFileCreation => (EACCES, "no-file-creation", "no file can be created in a cgroupfs"),

@@ -35,6 +35,8 @@ pub struct Rules {
     pub delegate_controllers: ControllerSet,
     /// The files that the kernel lets a delegatee write at the boundary, `/sys/kernel/cgroup/delegate`.
     pub delegatable: BTreeSet<String>,
+    /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that `cgroup.event_control` means what the writer means.
+    pub fetches_descriptors: bool,
 }
 
 impl Rules {
@@ -111,6 +113,8 @@ pub enum Grant {
     Plain,
     /// What is written is the number of a process or thread to migrate.
     Migrate(MembershipFile),
+    /// What is written registers an event, by numbers of the writer's descriptors.
+    RegisterEvent,
     /// The open succeeds and every write fails, as with nsdelegate (`cgroup_file_write`).
     FailsAtWrite(Denial),
 }
@@ -162,7 +166,7 @@ pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
 impl Verdict {
     fn without_migration_unless(self, is_write: bool) -> Self {
         match self {
-            Self::Allow(_) if !is_write => Self::Allow(Grant::Plain),
+            Self::Allow(_) if !is_write => PLAIN,
             verdict => verdict,
         }
     }
@@ -173,6 +177,9 @@ fn deny(rule: Rule) -> Verdict {
 }
 
 const PLAIN: Verdict = Verdict::Allow(Grant::Plain);
+
+/// The controller that has `cgroup.event_control`.
+const MEMORY: &str = "memory";
 
 /// mkdir in it, rmdir of it, rename of it.
 fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
@@ -198,11 +205,13 @@ fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
     let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };
-    // These face the host or carry what only means something in the writer's process: never, wherever they stand.
+    // These face the host or carry what only means something in the writer's process: never, wherever they stand. Only the memory controller
+    // has events.
+    let has_events = || kind.controllers().is_some_and(|controllers| controllers.contains(MEMORY));
     match class {
         FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
         FileClass::DeviceList => return deny(Rule::DeviceList),
-        FileClass::EventControl => return deny(Rule::EventControl),
+        FileClass::EventControl if !rules.fetches_descriptors || !has_events() => return deny(Rule::EventControl),
         FileClass::Unknown => return deny(Rule::UnknownFile),
         _ => {}
     }
@@ -248,6 +257,10 @@ fn write_v1_named(class: &FileClass) -> Verdict {
 fn write_v1_delegated(rules: &Rules, zone: Zone, class: &FileClass) -> Verdict {
     match (class, zone) {
         (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
+        // It changes nothing of the cgroup. But a listener for memory pressure keeps the news from those that listen further up, at the host's
+        // cgroups (`vmpressure_event`), so it's for the host to delegate.
+        (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => Verdict::Allow(Grant::RegisterEvent),
+        (FileClass::EventControl, _) => deny(Rule::ControllerNotDelegated),
         (_, Zone::Boundary) => deny(Rule::V1BoundaryLimits),
         (FileClass::Controller(controller), _) if rules.delegate_controllers.contains(controller) => PLAIN,
         (FileClass::Controller(_), _) => deny(Rule::ControllerNotDelegated),

@@ -47,13 +47,14 @@ fn names() -> impl Strategy<Value = String> {
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
-    (any::<bool>(), prop::collection::vec("[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4)).prop_map(
-        |(strict, controllers, mut delegatable)| {
+    (any::<[bool; 2]>(), prop::collection::vec("memory|[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4)).prop_map(
+        |([strict, fetches_descriptors], controllers, mut delegatable)| {
             delegatable.extend(Rules::default_delegatable());
             Rules {
                 policy: if strict { Policy::Strict } else { Policy::Delegate },
                 delegate_controllers: controllers.iter().map(String::as_str).collect(),
                 delegatable,
+                fetches_descriptors,
             }
         },
     )
@@ -76,10 +77,25 @@ proptest! {
     #[test]
     fn what_faces_the_host_is_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
-        for class in [FileClass::ReleaseAgent, FileClass::DeviceList, FileClass::EventControl, FileClass::Unknown] {
+        for class in [FileClass::ReleaseAgent, FileClass::DeviceList, FileClass::Unknown] {
             let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
             prop_assert!(!decide(&rules, &node, Operation::Write).is_allowed());
             prop_assert!(!decide(&rules, &node, Operation::ChangeAttributes).is_allowed());
+        }
+    }
+
+    #[test]
+    fn events_are_never_granted_as_a_plain_write(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
+        let zone = if inside { Zone::Inside } else { Zone::Boundary };
+        let (name, class) = (OsStr::new("cgroup.event_control"), FileClass::EventControl);
+        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        let delegated = rules.policy == Policy::Delegate && rules.delegate_controllers.contains("memory");
+        match decide(&rules, &node, Operation::Write) {
+            Verdict::Deny(_) => {}
+            verdict => {
+                prop_assert_eq!(verdict, Verdict::Allow(Grant::RegisterEvent));
+                prop_assert!(delegated && rules.fetches_descriptors);
+            }
         }
     }
 

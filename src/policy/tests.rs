@@ -9,7 +9,8 @@ fn kind(list: &str) -> HierarchyKind {
 fn rules(policy: Policy) -> Rules {
     let mut delegatable = Rules::default_delegatable();
     delegatable.insert("memory.reclaim".to_owned());
-    Rules { policy, delegate_controllers: ControllerSet::parse("pids,cpuset"), delegatable }
+    let delegate_controllers = ControllerSet::parse("pids,cpuset");
+    Rules { policy, delegate_controllers, delegatable, fetches_descriptors: true }
 }
 
 fn write(policy: Policy, list: &str, zone: Zone, name: &str) -> &'static str {
@@ -20,8 +21,40 @@ fn write(policy: Policy, list: &str, zone: Zone, name: &str) -> &'static str {
     match decide(&rules(policy), &node, Operation::Write) {
         Verdict::Allow(Grant::Plain) => "yes",
         Verdict::Allow(Grant::Migrate(_)) => "migrate",
+        Verdict::Allow(Grant::RegisterEvent) => "event",
         Verdict::Allow(Grant::FailsAtWrite(_)) => "late",
         Verdict::Deny(_) => "no",
+    }
+}
+
+#[test]
+fn events() {
+    use Zone::{Boundary, Inside, Outside};
+    let asked = |rules: &Rules, list: &str, zone| {
+        let (kind, class, name) = (kind(list), FileClass::EventControl, OsStr::new("cgroup.event_control"));
+        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        match decide(rules, &node, Operation::Write) {
+            Verdict::Allow(Grant::RegisterEvent) => None,
+            Verdict::Allow(grant) => panic!("{grant:?}"),
+            Verdict::Deny(denial) => Some(denial.rule()),
+        }
+    };
+    let delegated = Rules { delegate_controllers: ControllerSet::parse("memory"), ..rules(Policy::Delegate) };
+    for list in ["memory", "cpu,memory"] {
+        assert_eq!(
+            [Outside, Boundary, Inside].map(|zone| asked(&delegated, list, zone)),
+            [Some(Rule::OutsideSubtree), None, None]
+        );
+    }
+    let on_an_old_kernel = Rules { fetches_descriptors: false, ..delegated.clone() };
+    let strict = Rules { policy: Policy::Strict, ..delegated.clone() };
+    for zone in [Boundary, Inside] {
+        assert_eq!(asked(&on_an_old_kernel, "memory", zone), Some(Rule::EventControl));
+        assert_eq!(asked(&strict, "memory", zone), Some(Rule::V1ControllersReadOnly));
+        assert_eq!(asked(&rules(Policy::Delegate), "memory", zone), Some(Rule::ControllerNotDelegated));
+        for list in ["pids", "name=systemd", "v2"] {
+            assert_eq!(asked(&delegated, list, zone), Some(Rule::EventControl), "{list}");
+        }
     }
 }
 

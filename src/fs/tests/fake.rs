@@ -241,11 +241,21 @@ fn can_be_found(name: &OsStr) -> Answer<()> {
     name.to_str().map(drop).ok_or(Errno::EINVAL)
 }
 
+/// A fake process has no descriptors.
+pub(super) enum NoClaim {}
+
+impl crate::fs::events::Claim for NoClaim {
+    fn node(&self) -> Option<u64> {
+        match *self {}
+    }
+}
+
 impl Host for FakeHost {
     type File = FakeFile;
     type Process = i32;
     /// The caller that they belong to.
     type Numbers = i32;
+    type EventClaim<'a> = NoClaim;
 
     fn attributes(&self, node: &Node) -> Answer<Attributes> {
         let at = self.object(node)?;
@@ -401,6 +411,14 @@ impl Host for FakeHost {
         found.uid = changes.uid.unwrap_or(found.uid);
         found.gid = changes.gid.unwrap_or(found.gid);
         Ok(())
+    }
+
+    fn claim_event(&self, _caller: &Caller, _file: &FakeFile, _eventfd: u32, _control: u32) -> Answer<NoClaim> {
+        Err(Errno::EBADF)
+    }
+
+    fn register_event(&self, claim: NoClaim, _control: &FakeFile, _arguments: &[u8]) -> Answer<()> {
+        match claim {}
     }
 
     fn xattr(&self, node: &Node, _name: &OsStr) -> Answer<Vec<u8>> {

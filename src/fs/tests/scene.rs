@@ -123,6 +123,7 @@ impl Scene {
             policy,
             delegate_controllers: ["memory"].into_iter().collect(),
             delegatable: Rules::default_delegatable(),
+            fetches_descriptors: false,
         };
         let view = Arc::new(View { setup, shape, rules, hierarchies: hierarchies.collect() });
         let host = FakeHost::new(Arc::clone(&view));

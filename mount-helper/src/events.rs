@@ -1,0 +1,348 @@
+//! Registers an event of a cgroup for a process of a container (cgroup v1, `cgroup.event_control`).
+//!
+//! What that process writes to the file names descriptors of its own: an eventfd, and a control file
+//! that it has opened in a view. This process fetches the eventfd (pidfd_getfd(2), Linux 5.6), tells
+//! the server which file of the view the other one is, gets the backing file for it, and writes the
+//! numbers that the two have *here* to the backing `cgroup.event_control`.
+//!
+//! It's a process of its own, one for each registration, because of what closing a descriptor can
+//! do. Another thread of the container can put anything in the eventfd's place after it was looked
+//! at and before it's fetched. To close that may then wait for ever: a file of a FUSE that never
+//! answers (FLUSH), a socket that lingers. Here only this process waits, without anything of the
+//! server's, and the server goes on without it.
+//!
+//! The kernel's event holds the eventfd without its descriptor and ends with the last one. So nothing
+//! may stay open here when the server is told that it's done.
+
+use std::fmt::Display;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::sys::uio::pwrite;
+use nix::unistd::setsid;
+
+use crate::request::MAX_WRITE;
+use crate::{agent, check, privileges, sys};
+
+/// Descriptor of the SOCK_SEQPACKET socket to the server.
+pub const SOCKET_FD: RawFd = 3;
+/// Descriptor of the leash, as an agent's.
+pub const LEASH_FD: RawFd = 4;
+/// Descriptor of the server's epoll set, which knows the eventfds that have been registered for as
+/// long as they're open anywhere, and keeps none of them open.
+pub const LIVE_FD: RawFd = 5;
+
+/// How long to wait for the server, in ms.
+const PATIENCE_MS: u16 = 10_000;
+
+/// `FILEID_INO64_GEN` (linux/exportfs.h): the handle of a file of FUSE holds its node id.
+const FILEID_INO64_GEN: i32 = 0x81;
+
+/// What an eventfd's name in /proc is. No name that a container can give begins without a slash.
+const EVENTFD: &[u8] = b"anon_inode:[eventfd]";
+
+/// The first message: whose descriptors. The backing `cgroup.event_control` comes with it. The second one holds the arguments of the
+/// registration, and the backing control file comes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The thread that writes, in the server's pid namespace; it waits for its answer meanwhile.
+    pub tid: i32,
+    /// Its number of the eventfd.
+    pub eventfd: u32,
+    /// Its number of the control file.
+    pub control: u32,
+}
+
+/// Length of a [`Claim`].
+pub const CLAIM_LEN: usize = 12;
+
+impl Claim {
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> [u8; CLAIM_LEN] {
+        let mut out = [0; CLAIM_LEN];
+        let fields = self.tid.to_ne_bytes().into_iter().chain(self.eventfd.to_ne_bytes());
+        for (to, from) in out.iter_mut().zip(fields.chain(self.control.to_ne_bytes())) {
+            *to = from;
+        }
+        out
+    }
+
+    /// Reads the message.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (tid, rest) = bytes.split_first_chunk()?;
+        let (eventfd, rest) = rest.split_first_chunk()?;
+        let control = rest.try_into().ok()?;
+        Some(Self {
+            tid: i32::from_ne_bytes(*tid),
+            eventfd: u32::from_ne_bytes(*eventfd),
+            control: u32::from_ne_bytes(control),
+        })
+    }
+}
+
+/// The answer to either message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// The errno.
+    Failed(i32),
+    /// The eventfd is here; the control file is the file of a FUSE with this node id, or none.
+    Held(Option<u64>),
+    /// The event is registered.
+    Done,
+}
+
+/// Length of a [`Reply`].
+pub const REPLY_LEN: usize = 16;
+
+const FAILED: u32 = 0;
+const HELD: u32 = 1;
+const HELD_OTHER: u32 = 2;
+const DONE: u32 = 3;
+
+impl Reply {
+    /// The message.
+    #[must_use]
+    pub fn encode(self) -> [u8; REPLY_LEN] {
+        let (kind, errno, node): (u32, i32, u64) = match self {
+            Self::Failed(errno) => (FAILED, errno, 0),
+            Self::Held(Some(node)) => (HELD, 0, node),
+            Self::Held(None) => (HELD_OTHER, 0, 0),
+            Self::Done => (DONE, 0, 0),
+        };
+        let mut out = [0; REPLY_LEN];
+        let fields = kind.to_ne_bytes().into_iter().chain(errno.to_ne_bytes()).chain(node.to_ne_bytes());
+        for (to, from) in out.iter_mut().zip(fields) {
+            *to = from;
+        }
+        out
+    }
+
+    /// Reads the message.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first_chunk()?;
+        let (errno, rest) = rest.split_first_chunk()?;
+        let node = u64::from_ne_bytes(rest.try_into().ok()?);
+        match u32::from_ne_bytes(*kind) {
+            FAILED => Some(Self::Failed(i32::from_ne_bytes(*errno))),
+            HELD => Some(Self::Held(Some(node))),
+            HELD_OTHER => Some(Self::Held(None)),
+            DONE => Some(Self::Done),
+            _ => None,
+        }
+    }
+}
+
+/// Makes one registration, and ends.
+pub(crate) fn start() -> ExitCode {
+    let closed = sys::close_from((LIVE_FD + 1).cast_unsigned());
+    let [Some(socket), Some(leash), Some(live)] = [SOCKET_FD, LEASH_FD, LIVE_FD].map(sys::inherited) else {
+        return ExitCode::from(2);
+    };
+    let made = closed
+        .and_then(|()| prepare(socket.as_fd(), leash.as_fd()))
+        .and_then(|()| register(socket.as_fd(), &Epoll(live)));
+    let reply = match made {
+        Ok(()) => Reply::Done,
+        Err(errno) => Reply::Failed(errno as i32),
+    };
+    let told = sys::send(socket.as_fd(), &reply.encode(), &[]);
+    sys::exit_now(i32::from(told.is_err()))
+}
+
+fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
+    prctl::set_dumpable(false)?;
+    prctl::set_name(c"vcgroupfs-event")?;
+    check::seqpacket(socket)?;
+    check::pipe(leash)?;
+    setsid()?;
+    sys::signal_group_on_event(leash, libc::SIGKILL)?;
+    agent::stand_in_for_stdio()?;
+    // What it takes to look at another's descriptors and to fetch one, and to read the control file, as the kernel asks once more.
+    let permitted = privileges::drop_all(privileges::CAP_SYS_PTRACE | privileges::CAP_DAC_READ_SEARCH)?;
+    sys::set_capabilities(permitted, permitted)
+}
+
+/// Everything is closed on return.
+fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
+    let mut message = [0; MAX_WRITE];
+    let (bytes, event_control) = receive(socket, &mut message)?;
+    let claim = Claim::decode(bytes).ok_or(Errno::EPROTO)?;
+    let eventfd = fetch(claim.tid, claim.eventfd)?;
+    let node = node_of(claim.tid, claim.control)?;
+    sys::send(socket, &Reply::Held(node).encode(), &[])?;
+    let (arguments, control) = receive(socket, &mut message)?;
+
+    let (eventfd, _spare) = note(live, eventfd)?;
+    let text = text(eventfd.as_raw_fd(), control.as_raw_fd(), arguments);
+    let written = pwrite(&event_control, &text, 0);
+    if written.is_err() {
+        let _ = live.delete(&eventfd);
+    }
+    written.map(drop)
+}
+
+fn receive<'a>(socket: BorrowedFd<'_>, into: &'a mut [u8]) -> Result<(&'a [u8], OwnedFd), Errno> {
+    let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
+    if poll(&mut waited, PollTimeout::from(PATIENCE_MS))? == 0 {
+        return Err(Errno::ETIMEDOUT);
+    }
+    let mut received = sys::receive(socket, into)?;
+    match (received.files.pop(), received.truncated) {
+        (Some(file), false) => Ok((into.get(..received.len).unwrap_or_default(), file)),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+/// What is written: the numbers here, and the arguments as they are.
+fn text(eventfd: RawFd, control: RawFd, arguments: &[u8]) -> Vec<u8> {
+    let mut text = format!("{eventfd} {control}").into_bytes();
+    if arguments.is_empty() {
+        // Before Linux 6.11 the kernel looks for arguments behind the end of the text (CVE-2024-45021): there they're empty, then.
+        text.extend(b"\0\0");
+    } else {
+        text.push(b' ');
+        text.extend(arguments);
+    }
+    text
+}
+
+/// An open descriptor of a thread, as a path and as its name.
+///
+/// # Errors
+/// EBADF if there's none with this number, or if it's O_PATH.
+fn descriptor(thread: impl Display, number: u32) -> Result<(PathBuf, PathBuf), Errno> {
+    let path = PathBuf::from(format!("/proc/{thread}/fd/{number}"));
+    // An O_PATH descriptor can neither be read nor written, which this mode shows (proc_fd_instantiate).
+    if fs::symlink_metadata(&path).map_err(no_descriptor)?.mode() & 0o700 == 0 {
+        return Err(Errno::EBADF);
+    }
+    let name = fs::read_link(&path).map_err(no_descriptor)?;
+    Ok((path, name))
+}
+
+/// EBADF for one that isn't there; EACCES for a process that may not be looked at.
+fn no_descriptor(error: std::io::Error) -> Errno {
+    match error.kind() {
+        ErrorKind::NotFound => Errno::EBADF,
+        ErrorKind::PermissionDenied => Errno::EACCES,
+        _ => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+    }
+}
+
+/// A thread's eventfd, here.
+///
+/// # Errors
+/// EBADF for no descriptor, EINVAL for one that isn't an eventfd (`eventfd_ctx_fileget`). EACCES where it can't be had.
+fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
+    let (_, name) = descriptor(tid, number)?;
+    if name.as_os_str().as_bytes() != EVENTFD {
+        return Err(Errno::EINVAL);
+    }
+    let identity = identity(&format!("/proc/{tid}/fdinfo/{number}"))?;
+    let process = match sys::pidfd_open(tid, libc::PIDFD_THREAD) {
+        Ok(thread) => thread,
+        // Before Linux 6.9 there are only processes. What comes of it is looked at below.
+        Err(Errno::EINVAL) => sys::pidfd_open(process_of(tid)?, 0)?,
+        Err(errno) => return Err(errno),
+    };
+    let file = match sys::pidfd_getfd(process.as_fd(), number) {
+        Ok(file) => file,
+        Err(Errno::EPERM) => return Err(Errno::EACCES),
+        Err(errno) => return Err(errno),
+    };
+    // Another thread may have put something else in its place, or the thread may have descriptors of its own, which its process' other
+    // threads don't share.
+    let fetched = file.as_raw_fd();
+    let (_, own) = descriptor("self", fetched.cast_unsigned())?;
+    if own.as_os_str().as_bytes() != EVENTFD || self::identity(&format!("/proc/self/fdinfo/{fetched}"))? != identity {
+        return Err(Errno::EACCES);
+    }
+    Ok(file)
+}
+
+/// What tells an eventfd from all others that exist (Linux 5.2, before pidfd_getfd).
+fn identity(fdinfo: &str) -> Result<String, Errno> {
+    let text = fs::read_to_string(fdinfo).map_err(no_descriptor)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("eventfd-id:"));
+    line.map(|id| id.trim().to_owned()).ok_or(Errno::EACCES)
+}
+
+fn process_of(tid: i32) -> Result<i32, Errno> {
+    let status = fs::read(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ESRCH)
+}
+
+/// The node id of a thread's descriptor, if it's of a file of a FUSE. Nothing is asked of that FUSE: neither following the link nor
+/// making a handle sends it a request, and it isn't opened (O_PATH).
+///
+/// # Errors
+/// EBADF for no descriptor.
+fn node_of(tid: i32, number: u32) -> Result<Option<u64>, Errno> {
+    let (path, name) = descriptor(tid, number)?;
+    // A pipe, a socket and the like are no files.
+    if !name.as_os_str().as_bytes().starts_with(b"/") {
+        return Ok(None);
+    }
+    let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let file = file.map_err(|errno| if errno == Errno::ENOENT { Errno::EBADF } else { errno })?;
+    match sys::file_handle(file.as_fd()) {
+        Ok((FILEID_INO64_GEN, [high, low, _])) => Ok(Some(u64::from(high) << 32 | u64::from(low))),
+        _ => Ok(None),
+    }
+}
+
+/// Puts an eventfd into the set of those that have been registered: once more for each time. The set tells files by their numbers too, so
+/// that takes another number each time. Returns the one to register, and those that have to stay open until then.
+fn note(live: &Epoll, mut eventfd: OwnedFd) -> Result<(OwnedFd, Vec<OwnedFd>), Errno> {
+    let mut spare = Vec::new();
+    loop {
+        match live.add(&eventfd, EpollEvent::new(EpollFlags::empty(), 0)) {
+            Ok(()) => return Ok((eventfd, spare)),
+            Err(Errno::EEXIST) => {
+                let next = sys::duplicate(eventfd.as_fd()).map_err(|_| Errno::ENOMEM)?;
+                spare.push(std::mem::replace(&mut eventfd, next));
+            }
+            Err(_) => return Err(Errno::ENOMEM),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages() {
+        let claim = Claim { tid: 7, eventfd: u32::MAX, control: 3 };
+        assert_eq!(Claim::decode(&claim.encode()), Some(claim));
+        for reply in [Reply::Failed(9), Reply::Held(Some(u64::MAX - 1)), Reply::Held(None), Reply::Done] {
+            assert_eq!(Reply::decode(&reply.encode()), Some(reply));
+        }
+        for length in (0..40).filter(|length| ![CLAIM_LEN, REPLY_LEN].contains(length)) {
+            assert_eq!((Claim::decode(&vec![0xff; length]), Reply::decode(&vec![0xff; length])), (None, None));
+        }
+        assert_eq!(Reply::decode(&[0xff; REPLY_LEN]), None);
+    }
+
+    #[test]
+    fn what_is_written() {
+        assert_eq!(text(6, 7, b"4096"), b"6 7 4096");
+        assert_eq!(text(6, 7, b""), b"6 7\0\0");
+    }
+}

@@ -1,0 +1,152 @@
+//! Events of a v1 memory cgroup: a write to `cgroup.event_control` (`memcg_write_event_control`).
+//!
+//! What is written are numbers of the writer's descriptors: an eventfd, and a control file, here one of this view. The host fetches the first,
+//! and says which file the second is; what goes to the kernel are numbers that another process has for the same eventfd and for the backing
+//! control file. A number of the writer's never reaches the kernel as it is, where it would mean something else.
+//!
+//! A registration ends with the writer's eventfd or with the cgroup. Nothing of it is kept here.
+
+use nix::errno::Errno;
+
+use super::file::MAX_WRITE;
+use super::handles::OpenFile;
+use super::number::trim;
+use super::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
+use crate::policy::Rule;
+use crate::view::{Node, NodeId, Object};
+
+/// A caller's eventfd that is held.
+pub trait Claim {
+    /// The node id of the control file, if it's the file of a FUSE, which may be another one.
+    fn node(&self) -> Option<u64>;
+}
+
+/// No registration: what comes back is `ENODEV` if the cgroup is gone, and `EINVAL` where a kernel has events.
+const NOTHING: &[u8] = b"x";
+
+impl<H: Host> CgroupFs<H> {
+    pub(super) fn register_event(&self, caller: &Caller, file: &OpenFile<H::File>, data: &[u8]) -> Outcome<usize> {
+        if data.len() > MAX_WRITE {
+            return Err(Errno::E2BIG.into());
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        if caller.tid <= 0 {
+            return Err(Rule::CallerInvisible.into());
+        }
+        self.try_register(caller, file, data).map_err(|failure| match failure {
+            // A removed cgroup comes before everything that may be wrong with what is written.
+            Failure::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES)) => {
+                let writer = Owner { uid: caller.uid, gid: caller.gid };
+                match self.host.write(&file.backing, NOTHING, writer) {
+                    Err(Errno::EINVAL) | Ok(_) => errno.into(),
+                    Err(errno) => errno.into(),
+                }
+            }
+            failure => failure,
+        })?;
+        Ok(data.len())
+    }
+
+    fn try_register(&self, caller: &Caller, file: &OpenFile<H::File>, data: &[u8]) -> Outcome<()> {
+        let written = parse(data).ok_or(Errno::EINVAL)?;
+        let claim = self.host.claim_event(caller, &file.backing, written.eventfd, written.control)?;
+        // The kernel only has files of nodes that it was told of. One that another FUSE happens to number like a file of this very cgroup
+        // would be taken for it: whoever makes such a FUSE gets what he could have had without.
+        let node = claim.node().and_then(|id| self.nodes.get(NodeId::from_u64(id))).ok_or(Errno::EINVAL)?;
+        if !self.credentials(caller)?.may_read(&self.host.attributes(&node)?) {
+            return Err(Errno::EACCES.into());
+        }
+        if !are_siblings(&node, &file.node) {
+            return Err(Errno::EINVAL.into());
+        }
+        let control = self.host.open(&node, OpenMode { read: true, write: false, truncate: false }, None)?;
+        Ok(self.host.register_event(claim, &control, written.arguments)?)
+    }
+}
+
+/// Whether two files are of one cgroup, by whichever door of the view.
+fn are_siblings(a: &Node, b: &Node) -> bool {
+    let directory = |node: &Node| Some((node.position().hierarchy?, node.parent()?.inode()));
+    let is_file = |node: &Node| matches!(node.object(), Object::File(_));
+    is_file(a) && is_file(b) && directory(a).is_some_and(|of_a| directory(b) == Some(of_a))
+}
+
+/// What is written.
+#[derive(Debug, PartialEq, Eq)]
+struct Registration<'a> {
+    eventfd: u32,
+    control: u32,
+    arguments: &'a [u8],
+}
+
+/// Reads it as the kernel does: `strstrip`, `simple_strtoul`, a space, `simple_strtoul`, and a space or the end.
+fn parse(data: &[u8]) -> Option<Registration<'_>> {
+    let text = trim(data.split(|byte| *byte == 0).next().unwrap_or_default());
+    let (eventfd, rest) = number(text);
+    let (control, rest) = number(rest.strip_prefix(b" ")?);
+    let arguments = if rest.is_empty() { rest } else { rest.strip_prefix(b" ")? };
+    Some(Registration { eventfd, control, arguments })
+}
+
+/// A number, which is 0 if there are no digits and wraps around if there are too many (`_parse_integer_limit`), and what follows.
+fn number(text: &[u8]) -> (u32, &[u8]) {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at_checked(end).unwrap_or((text, &[]));
+    let next = |number: u64, digit: &u8| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+    (digits.iter().fold(0, next) as u32, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn as_the_kernel() {
+        for (text, expected) in [
+            ("5 6", Some((5, 6, ""))),
+            (" 5 6 4096\n", Some((5, 6, "4096"))),
+            ("5 6  a b ", Some((5, 6, " a b"))),
+            ("5 6\x009", Some((5, 6, ""))),
+            ("005 06 x", Some((5, 6, "x"))),
+            ("4294967301 18446744073709551622", Some((5, 6, ""))),
+            ("4294967295 0", Some((u32::MAX, 0, ""))),
+            // No digits are a 0.
+            ("5  6", Some((5, 0, "6"))),
+            ("5", None),
+            ("5 ", None),
+            ("5\t6", None),
+            ("5 6\n7", None),
+            ("5 6x", None),
+            ("-1 6", None),
+            ("+5 6", None),
+            ("0x5 6", None),
+            ("", None),
+            ("x", None),
+            ("5,6", None),
+        ] {
+            let expected = expected.map(|(eventfd, control, arguments): (_, _, &str)| Registration {
+                eventfd,
+                control,
+                arguments: arguments.as_bytes(),
+            });
+            assert_eq!(parse(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn every_number_comes_back(eventfd: u32, control: u32, arguments in "[a-z0-9,]{0,8}") {
+            let text = format!("{eventfd} {control} {arguments}\n");
+            let arguments = arguments.as_bytes();
+            prop_assert_eq!(parse(text.as_bytes()), Some(Registration { eventfd, control, arguments }));
+        }
+    }
+}

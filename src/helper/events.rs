@@ -1,0 +1,192 @@
+//! The server's side of registering an event: who does it, and how many there may be.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mount_helper::events::{Claim, REPLY_LEN, Reply};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::unistd::pipe2;
+use parking_lot::Mutex;
+
+use super::HelperImage;
+use super::connection::{deadline_in, errno, wait};
+use crate::limit::Limiter;
+use crate::sys::{fdpass, pidfd, spawn};
+
+/// How long a helper may take for a step.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many helpers that didn't answer in time, and haven't ended though they were killed, there may be.
+const MAX_STUCK: usize = 4;
+
+/// How many registrations there may be at a time. The kernel's memory for them, which natively is accounted to the container, is the server's
+/// here, and each makes the next one slower.
+const MAX_EVENTS: usize = 1024;
+
+/// Registers events of cgroups for processes of a container, each by a process of its own (`mount_helper::events` says why).
+#[derive(Debug)]
+pub struct Registrar {
+    image: Arc<HelperImage>,
+    /// The eventfds that have been registered: an entry for each registration, which the kernel removes once that eventfd is open nowhere
+    /// any more. Nobody waits for it.
+    live: Epoll,
+    /// How many entries there are, at most.
+    count: AtomicUsize,
+    /// The helpers that don't end. Leaf lock.
+    stuck: Mutex<Vec<OwnedFd>>,
+    log: Limiter,
+}
+
+/// An eventfd of a container's process that is held, to be registered. Dropping it lets it go.
+#[derive(Debug)]
+pub struct EventClaim<'a> {
+    registrar: &'a Registrar,
+    socket: OwnedFd,
+    /// Closing this kills the helper, as an agent's does.
+    _leash: OwnedFd,
+    helper: Option<OwnedFd>,
+    node: Option<u64>,
+}
+
+impl Registrar {
+    /// A registrar without registrations.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn new(image: Arc<HelperImage>) -> std::io::Result<Self> {
+        Ok(Self {
+            image,
+            live: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            count: AtomicUsize::new(0),
+            stuck: Mutex::default(),
+            log: Limiter::default(),
+        })
+    }
+
+    /// Takes hold of the eventfd that thread `tid` has as `eventfd`, for `event_control`, and looks what it has as `control`.
+    ///
+    /// # Errors
+    /// As the kernel (`memcg_write_event_control`): EBADF if either is no descriptor, EINVAL if the first is no eventfd. EACCES if its
+    /// process' descriptors can't be had. ENOMEM if there are too many registrations, EAGAIN if too many helpers don't end, EIO if there's no
+    /// answer.
+    pub fn claim(
+        &self,
+        tid: i32,
+        eventfd: u32,
+        control: u32,
+        event_control: BorrowedFd<'_>,
+    ) -> Result<EventClaim<'_>, Errno> {
+        if self.stuck() >= MAX_STUCK {
+            return Err(Errno::EAGAIN);
+        }
+        if self.live() >= MAX_EVENTS {
+            return Err(Errno::ENOMEM);
+        }
+        let mut claim = self.start().map_err(|errno| self.failed("start", errno))?;
+        let message = Claim { tid, eventfd, control }.encode();
+        fdpass::send_with_file(claim.socket.as_fd(), &message, &[], event_control)
+            .map_err(|errno| self.failed("claim", errno))?;
+        match claim.reply()? {
+            Reply::Held(node) => claim.node = node,
+            Reply::Failed(number) => return Err(errno(number)),
+            Reply::Done => return Err(Errno::EIO),
+        }
+        Ok(claim)
+    }
+
+    fn start(&self) -> Result<EventClaim<'_>, Errno> {
+        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let arguments = [mount_helper::PROGRAM_NAME, c"event"];
+        let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
+        let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
+        // It waits for its request, so it's still the one with this number; should something have ended it, there's none to wait for.
+        let helper = pidfd::open(process).ok();
+        Ok(EventClaim { registrar: self, socket, _leash: server_leash, helper, node: None })
+    }
+
+    /// How many helpers don't end.
+    fn stuck(&self) -> usize {
+        let mut ended = Vec::new();
+        let mut stuck = self.stuck.lock();
+        ended.extend(stuck.extract_if(.., |helper| has_ended(helper)));
+        stuck.len()
+    }
+
+    /// How many registrations there are, at most.
+    fn live(&self) -> usize {
+        let count = self.count.load(Ordering::Acquire);
+        if count < MAX_EVENTS {
+            return count;
+        }
+        // A registration in between is counted either way, or not at all: a few more than the limit do no harm.
+        let live = entries(&self.live).unwrap_or(count);
+        self.count.store(live, Ordering::Release);
+        live
+    }
+
+    fn failed(&self, step: &str, errno: Errno) -> Errno {
+        if let Some(suppressed) = self.log.admit() {
+            tracing::warn!(step, %errno, suppressed, "the helper that registers an event failed");
+        }
+        Errno::EIO
+    }
+}
+
+impl EventClaim<'_> {
+    /// The node id of the control file, if it's a file of a FUSE.
+    #[must_use]
+    pub fn node(&self) -> Option<u64> {
+        self.node
+    }
+
+    /// Registers it, with the backing control file and the rest of what was written. When this returns, nothing is held any more.
+    ///
+    /// # Errors
+    /// The kernel's; and those of [`Registrar::claim`].
+    pub fn register(mut self, control: BorrowedFd<'_>, arguments: &[u8]) -> Result<(), Errno> {
+        // Before it exists. What comes to nothing is left out when they're counted next.
+        self.registrar.count.fetch_add(1, Ordering::AcqRel);
+        fdpass::send_with_file(self.socket.as_fd(), &[], arguments, control)
+            .map_err(|errno| self.registrar.failed("register", errno))?;
+        match self.reply()? {
+            Reply::Done => Ok(()),
+            Reply::Failed(number) => Err(errno(number)),
+            Reply::Held(_) => Err(Errno::EIO),
+        }
+    }
+
+    fn reply(&mut self) -> Result<Reply, Errno> {
+        let failed = |errno| self.registrar.failed("reply", errno);
+        let mut reply = [0; REPLY_LEN];
+        if let Err(errno) = wait(self.socket.as_fd(), deadline_in(DEADLINE)) {
+            // It's killed when this is dropped, but may not be able to end.
+            self.registrar.stuck.lock().extend(self.helper.take());
+            return Err(failed(errno));
+        }
+        let received = fdpass::receive(self.socket.as_fd(), &mut reply, &mut []).map_err(failed)?;
+        let bytes = received.and_then(|length| reply.get(..length)).unwrap_or_default();
+        Reply::decode(bytes).ok_or_else(|| failed(Errno::EPROTO))
+    }
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut looked_at = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut looked_at, PollTimeout::ZERO) != Ok(0)
+}
+
+/// How many files are in an epoll set (proc_pid_fdinfo(5)).
+fn entries(set: &Epoll) -> std::io::Result<usize> {
+    let text = std::fs::File::open(format!("/proc/self/fdinfo/{}", set.0.as_raw_fd()))?;
+    let mut count = 0;
+    for line in BufReader::new(text).lines() {
+        count += usize::from(line?.starts_with("tfd:"));
+    }
+    Ok(count)
+}
