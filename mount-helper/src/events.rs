@@ -93,19 +93,32 @@ impl Claim {
     }
 }
 
+/// What the control file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Control {
+    /// The node id, if it's a file of a FUSE.
+    pub node: Option<u64>,
+    /// What is known here of its mode and owner, without asking a FUSE.
+    pub mode: u32,
+    /// See `mode`.
+    pub uid: u32,
+    /// See `mode`.
+    pub gid: u32,
+}
+
 /// The answer to either message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// The errno.
     Failed(i32),
-    /// The eventfd is here; the control file is the file of a FUSE with this node id, or none.
-    Held(Option<u64>),
+    /// The eventfd is here, and the control file is this.
+    Held(Control),
     /// The event is registered.
     Done,
 }
 
 /// Length of a [`Reply`].
-pub const REPLY_LEN: usize = 16;
+pub const REPLY_LEN: usize = 28;
 
 const FAILED: u32 = 0;
 const HELD: u32 = 1;
@@ -116,14 +129,17 @@ impl Reply {
     /// The message.
     #[must_use]
     pub fn encode(self) -> [u8; REPLY_LEN] {
-        let (kind, errno, node): (u32, i32, u64) = match self {
-            Self::Failed(errno) => (FAILED, errno, 0),
-            Self::Held(Some(node)) => (HELD, 0, node),
-            Self::Held(None) => (HELD_OTHER, 0, 0),
-            Self::Done => (DONE, 0, 0),
+        let nothing = Control { node: None, mode: 0, uid: 0, gid: 0 };
+        let (kind, errno, control): (u32, i32, _) = match self {
+            Self::Failed(errno) => (FAILED, errno, nothing),
+            Self::Held(control) if control.node.is_some() => (HELD, 0, control),
+            Self::Held(control) => (HELD_OTHER, 0, control),
+            Self::Done => (DONE, 0, nothing),
         };
         let mut out = [0; REPLY_LEN];
-        let fields = kind.to_ne_bytes().into_iter().chain(errno.to_ne_bytes()).chain(node.to_ne_bytes());
+        let start = kind.to_ne_bytes().into_iter().chain(errno.to_ne_bytes());
+        let fields = start.chain(control.node.unwrap_or(0).to_ne_bytes()).chain(control.mode.to_ne_bytes());
+        let fields = fields.chain(control.uid.to_ne_bytes()).chain(control.gid.to_ne_bytes());
         for (to, from) in out.iter_mut().zip(fields) {
             *to = from;
         }
@@ -135,11 +151,15 @@ impl Reply {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first_chunk()?;
         let (errno, rest) = rest.split_first_chunk()?;
-        let node = u64::from_ne_bytes(rest.try_into().ok()?);
+        let (node, rest) = rest.split_first_chunk()?;
+        let (mode, rest) = rest.split_first_chunk()?;
+        let (uid, rest) = rest.split_first_chunk()?;
+        let [mode, uid, gid] = [*mode, *uid, rest.try_into().ok()?].map(u32::from_ne_bytes);
+        let control = |node| Control { node, mode, uid, gid };
         match u32::from_ne_bytes(*kind) {
             FAILED => Some(Self::Failed(i32::from_ne_bytes(*errno))),
-            HELD => Some(Self::Held(Some(node))),
-            HELD_OTHER => Some(Self::Held(None)),
+            HELD => Some(Self::Held(control(Some(u64::from_ne_bytes(*node))))),
+            HELD_OTHER => Some(Self::Held(control(None))),
             DONE => Some(Self::Done),
             _ => None,
         }
@@ -182,8 +202,8 @@ fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
     let (bytes, event_control) = receive(socket, &mut message)?;
     let claim = Claim::decode(bytes).ok_or(Errno::EPROTO)?;
     let eventfd = fetch(claim.tid, claim.eventfd)?;
-    let node = node_of(claim.tid, claim.control)?;
-    sys::send(socket, &Reply::Held(node).encode(), &[])?;
+    let control = control(claim.tid, claim.control)?;
+    sys::send(socket, &Reply::Held(control).encode(), &[])?;
     let (arguments, control) = receive(socket, &mut message)?;
 
     let (eventfd, _spare) = note(live, eventfd)?;
@@ -288,23 +308,21 @@ fn process_of(tid: i32) -> Result<i32, Errno> {
     line.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ESRCH)
 }
 
-/// The node id of a thread's descriptor, if it's of a file of a FUSE. Nothing is asked of that FUSE: neither following the link nor
-/// making a handle sends it a request, and it isn't opened (O_PATH).
+/// What a thread's control file is. Nothing is asked of a FUSE: neither following the link, nor making a handle, nor looking at attributes in
+/// this way sends it a request, and it isn't opened (O_PATH).
 ///
 /// # Errors
 /// EBADF for no descriptor.
-fn node_of(tid: i32, number: u32) -> Result<Option<u64>, Errno> {
-    let (path, name) = descriptor(tid, number)?;
-    // A pipe, a socket and the like are no files.
-    if !name.as_os_str().as_bytes().starts_with(b"/") {
-        return Ok(None);
-    }
+fn control(tid: i32, number: u32) -> Result<Control, Errno> {
+    let (path, _) = descriptor(tid, number)?;
     let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let file = file.map_err(|errno| if errno == Errno::ENOENT { Errno::EBADF } else { errno })?;
-    match sys::file_handle(file.as_fd()) {
-        Ok((FILEID_INO64_GEN, [high, low, _])) => Ok(Some(u64::from(high) << 32 | u64::from(low))),
-        _ => Ok(None),
-    }
+    let (mode, uid, gid) = sys::known_attributes(file.as_fd())?;
+    let node = match sys::file_handle(file.as_fd()) {
+        Ok((FILEID_INO64_GEN, [high, low, _])) => Some(u64::from(high) << 32 | u64::from(low)),
+        _ => None,
+    };
+    Ok(Control { node, mode, uid, gid })
 }
 
 /// Puts an eventfd into the set of those that have been registered: once more for each time. The set tells files by their numbers too, so
@@ -331,7 +349,8 @@ mod tests {
     fn messages() {
         let claim = Claim { tid: 7, eventfd: u32::MAX, control: 3 };
         assert_eq!(Claim::decode(&claim.encode()), Some(claim));
-        for reply in [Reply::Failed(9), Reply::Held(Some(u64::MAX - 1)), Reply::Held(None), Reply::Done] {
+        let control = |node| Reply::Held(Control { node, mode: 0o100_644, uid: 7, gid: u32::MAX });
+        for reply in [Reply::Failed(9), control(Some(u64::MAX - 1)), control(None), Reply::Done] {
             assert_eq!(Reply::decode(&reply.encode()), Some(reply));
         }
         for length in (0..40).filter(|length| ![CLAIM_LEN, REPLY_LEN].contains(length)) {

@@ -17,8 +17,19 @@ use crate::view::{Node, NodeId, Object};
 
 /// A caller's eventfd that is held.
 pub trait Claim {
-    /// The node id of the control file, if it's the file of a FUSE, which may be another one.
-    fn node(&self) -> Option<u64>;
+    /// What the control file is.
+    fn control(&self) -> ControlFile;
+}
+
+/// What a descriptor of a caller is open on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlFile {
+    /// The node id, if it's a file of a FUSE, which may be another one.
+    pub node: Option<u64>,
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: Owner,
 }
 
 /// No registration: what comes back is `ENODEV` if the cgroup is gone, and `EINVAL` where a kernel has events.
@@ -37,7 +48,7 @@ impl<H: Host> CgroupFs<H> {
         }
         self.try_register(caller, file, data).map_err(|failure| match failure {
             // A removed cgroup comes before everything that may be wrong with what is written.
-            Failure::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES)) => {
+            Failure::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES | Errno::ENOENT)) => {
                 let writer = Owner { uid: caller.uid, gid: caller.gid };
                 match self.host.write(&file.backing, NOTHING, writer) {
                     Err(Errno::EINVAL) | Ok(_) => errno.into(),
@@ -54,13 +65,21 @@ impl<H: Host> CgroupFs<H> {
         let claim = self.host.claim_event(caller, &file.backing, written.eventfd, written.control)?;
         // The kernel only has files of nodes that it was told of. One that another FUSE happens to number like a file of this very cgroup
         // would be taken for it: whoever makes such a FUSE gets what he could have had without.
-        let node = claim.node().and_then(|id| self.nodes.get(NodeId::from_u64(id))).ok_or(Errno::EINVAL)?;
-        if !self.credentials(caller)?.may_read(&self.host.attributes(&node)?) {
+        let named = claim.control();
+        let node = named.node.and_then(|id| self.nodes.get(NodeId::from_u64(id)));
+        let node = node.filter(|node| are_siblings(node, &file.node));
+        // That one's mode may just have been changed.
+        let (mode, owner) = match &node {
+            Some(node) => {
+                let found = self.host.attributes(node)?;
+                (found.mode, Owner { uid: found.uid, gid: found.gid })
+            }
+            None => (named.mode, named.owner),
+        };
+        if !self.credentials(caller)?.may_read(mode, owner) {
             return Err(Errno::EACCES.into());
         }
-        if !are_siblings(&node, &file.node) {
-            return Err(Errno::EINVAL.into());
-        }
+        let node = node.ok_or(Errno::EINVAL)?;
         let control = self.host.open(&node, OpenMode { read: true, write: false, truncate: false }, None)?;
         Ok(self.host.register_event(claim, &control, written.arguments)?)
     }

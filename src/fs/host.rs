@@ -71,24 +71,23 @@ impl Credentials {
 
     /// Whether they suffice to write an object (`generic_permission`).
     pub fn may_write(&self, object: &Attributes) -> bool {
-        self.may(0o222, CAP_DAC_OVERRIDE, object)
+        self.may(0o222, CAP_DAC_OVERRIDE, object.mode, Owner { uid: object.uid, gid: object.gid })
     }
 
-    /// Whether they suffice to read an object.
-    pub fn may_read(&self, object: &Attributes) -> bool {
-        self.may(0o444, CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH, object)
+    /// Whether they suffice to read an object with this mode and owner.
+    pub fn may_read(&self, mode: u32, owner: Owner) -> bool {
+        self.may(0o444, CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH, mode, owner)
     }
 
-    fn may(&self, bits: u32, capabilities: u64, object: &Attributes) -> bool {
-        let class = if self.owner.uid == object.uid {
+    fn may(&self, bits: u32, capabilities: u64, mode: u32, owner: Owner) -> bool {
+        let class = if self.owner.uid == owner.uid {
             0o700
-        } else if self.owner.gid == object.gid || self.groups.contains(&object.gid) {
+        } else if self.owner.gid == owner.gid || self.groups.contains(&owner.gid) {
             0o070
         } else {
             0o007
         };
-        let owner = Owner { uid: object.uid, gid: object.gid };
-        object.mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
+        mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
     }
 
     /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).

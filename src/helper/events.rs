@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use mount_helper::events::Control;
 use mount_helper::events::{Claim, REPLY_LEN, Reply};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -46,12 +47,18 @@ pub struct Registrar {
 /// An eventfd of a container's process that is held, to be registered. Dropping it lets it go.
 #[derive(Debug)]
 pub struct EventClaim<'a> {
+    helper: Helper<'a>,
+    control: Control,
+}
+
+/// The process that makes one registration.
+#[derive(Debug)]
+struct Helper<'a> {
     registrar: &'a Registrar,
     socket: OwnedFd,
-    /// Closing this kills the helper, as an agent's does.
+    /// Closing this kills it, as an agent's does.
     _leash: OwnedFd,
-    helper: Option<OwnedFd>,
-    node: Option<u64>,
+    process: Option<OwnedFd>,
 }
 
 impl Registrar {
@@ -88,27 +95,22 @@ impl Registrar {
         if self.live() >= MAX_EVENTS {
             return Err(Errno::ENOMEM);
         }
-        let mut claim = self.start().map_err(|errno| self.failed("start", errno))?;
-        let message = Claim { tid, eventfd, control }.encode();
-        fdpass::send_with_file(claim.socket.as_fd(), &message, &[], event_control)
-            .map_err(|errno| self.failed("claim", errno))?;
-        match claim.reply()? {
-            Reply::Held(node) => claim.node = node,
-            Reply::Failed(number) => return Err(errno(number)),
-            Reply::Done => return Err(Errno::EIO),
+        let mut helper = self.start().map_err(|errno| self.failed("start", errno))?;
+        match helper.ask(&Claim { tid, eventfd, control }.encode(), event_control)? {
+            Reply::Held(control) => Ok(EventClaim { helper, control }),
+            Reply::Failed(number) => Err(errno(number)),
+            Reply::Done => Err(Errno::EIO),
         }
-        Ok(claim)
     }
 
-    fn start(&self) -> Result<EventClaim<'_>, Errno> {
+    fn start(&self) -> Result<Helper<'_>, Errno> {
         let (socket, theirs) = fdpass::seqpacket_pair()?;
-        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let arguments = [mount_helper::PROGRAM_NAME, c"event"];
         let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
         let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
         // It waits for its request, so it's still the one with this number; should something have ended it, there's none to wait for.
-        let helper = pidfd::open(process).ok();
-        Ok(EventClaim { registrar: self, socket, _leash: server_leash, helper, node: None })
+        Ok(Helper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process).ok() })
     }
 
     /// How many helpers don't end.
@@ -140,10 +142,10 @@ impl Registrar {
 }
 
 impl EventClaim<'_> {
-    /// The node id of the control file, if it's a file of a FUSE.
+    /// What the control file is.
     #[must_use]
-    pub fn node(&self) -> Option<u64> {
-        self.node
+    pub fn control(&self) -> Control {
+        self.control
     }
 
     /// Registers it, with the backing control file and the rest of what was written. When this returns, nothing is held any more.
@@ -152,27 +154,31 @@ impl EventClaim<'_> {
     /// The kernel's; and those of [`Registrar::claim`].
     pub fn register(mut self, control: BorrowedFd<'_>, arguments: &[u8]) -> Result<(), Errno> {
         // Before it exists. What comes to nothing is left out when they're counted next.
-        self.registrar.count.fetch_add(1, Ordering::AcqRel);
-        fdpass::send_with_file(self.socket.as_fd(), &[], arguments, control)
-            .map_err(|errno| self.registrar.failed("register", errno))?;
-        match self.reply()? {
+        self.helper.registrar.count.fetch_add(1, Ordering::AcqRel);
+        match self.helper.ask(arguments, control)? {
             Reply::Done => Ok(()),
             Reply::Failed(number) => Err(errno(number)),
             Reply::Held(_) => Err(Errno::EIO),
         }
     }
+}
 
-    fn reply(&mut self) -> Result<Reply, Errno> {
-        let failed = |errno| self.registrar.failed("reply", errno);
-        let mut reply = [0; REPLY_LEN];
+impl Helper<'_> {
+    fn ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
+        self.try_ask(message, file).map_err(|errno| self.registrar.failed("request", errno))
+    }
+
+    fn try_ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
+        fdpass::send_with_file(self.socket.as_fd(), message, &[], file)?;
         if let Err(errno) = wait(self.socket.as_fd(), deadline_in(DEADLINE)) {
             // It's killed when this is dropped, but may not be able to end.
-            self.registrar.stuck.lock().extend(self.helper.take());
-            return Err(failed(errno));
+            self.registrar.stuck.lock().extend(self.process.take());
+            return Err(errno);
         }
-        let received = fdpass::receive(self.socket.as_fd(), &mut reply, &mut []).map_err(failed)?;
+        let mut reply = [0; REPLY_LEN];
+        let received = fdpass::receive(self.socket.as_fd(), &mut reply, &mut [])?;
         let bytes = received.and_then(|length| reply.get(..length)).unwrap_or_default();
-        Reply::decode(bytes).ok_or_else(|| failed(Errno::EPROTO))
+        Reply::decode(bytes).ok_or(Errno::EPROTO)
     }
 }
 

@@ -17,7 +17,7 @@ mod image;
 mod namespace;
 mod pool;
 
-pub use events::{EventClaim, Registrar};
+pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;
 pub use namespace::PidNamespace;
 pub use pool::{AgentPool, MAX_AGENTS};

@@ -23,12 +23,13 @@ use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
 use crate::fs::HandleId;
 use crate::fs::cache::Change;
+use crate::fs::events::ControlFile;
 use crate::fs::host::{
     Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
     Time,
 };
 use crate::fs::poll::Ready;
-use crate::helper::{AgentPool, EventClaim, Registrar};
+use crate::helper::{AgentPool, Control, EventClaim, Registrar};
 use crate::sys::credentials::{Rights, assume, capabilities};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, Object, View};
@@ -551,8 +552,9 @@ impl Host for RealHost {
 }
 
 impl crate::fs::events::Claim for EventClaim<'_> {
-    fn node(&self) -> Option<u64> {
-        self.node()
+    fn control(&self) -> ControlFile {
+        let Control { node, mode, uid, gid } = self.control();
+        ControlFile { node, mode, owner: Owner { uid, gid } }
     }
 }
 

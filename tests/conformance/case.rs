@@ -11,9 +11,11 @@ pub(crate) enum Where {
     Freezer,
     Cpuset,
     Systemd,
+    /// Only in the cases about what this controller alone has.
+    Memory,
 }
 
-/// All of them.
+/// All of them but memory.
 pub(crate) const ALL: &[Where] = &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
 
 /// Those of cgroup v1.
@@ -34,6 +36,7 @@ impl Where {
             Self::Freezer => "freezer",
             Self::Cpuset => "cpuset",
             Self::Systemd => "name=systemd",
+            Self::Memory => "memory",
         }
     }
 
@@ -43,6 +46,7 @@ impl Where {
             Self::Pids => &["pids"],
             Self::Freezer => &["freezer"],
             Self::Cpuset => &["cpuset"],
+            Self::Memory => &["memory"],
             Self::V2 | Self::Systemd => &[],
         }
     }
@@ -56,6 +60,7 @@ impl Where {
             Self::Freezer => ["tasks", "freezer.self_freezing", "freezer.state", "THAWED\n", "FROZEN", "FROZEN\n"],
             Self::Cpuset => ["tasks", "cpuset.effective_mems", "cpuset.memory_migrate", "0\n", "1", "1\n"],
             Self::Systemd => ["tasks", "", "notify_on_release", "0\n", "1", "1\n"],
+            Self::Memory => ["tasks", "memory.usage_in_bytes", "memory.swappiness", "60\n", "7", "7\n"],
         };
         [
             ("TASKS", tasks),

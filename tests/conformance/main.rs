@@ -142,7 +142,7 @@ macro_rules! places {
     };
 }
 
-use Where::{Cpuset, Freezer, Pids, Systemd, V2};
+use Where::{Cpuset, Freezer, Memory, Pids, Systemd, V2};
 
 places! {
     v2: super::V2,
@@ -150,6 +150,17 @@ places! {
     freezer: super::Freezer,
     cpuset: super::Cpuset,
     systemd: super::Systemd,
+}
+
+/// Events of memory can't be had by an old kernel's system calls, so that isn't a place like the others.
+#[test]
+fn kernel_memory() {
+    kernel_on_kernel(Memory);
+}
+
+#[test]
+fn view_memory() {
+    kernel_and_view(Memory, false);
 }
 
 /// A subject that is a plain directory has to differ in nearly every case.

@@ -245,7 +245,7 @@ fn can_be_found(name: &OsStr) -> Answer<()> {
 pub(super) enum NoClaim {}
 
 impl crate::fs::events::Claim for NoClaim {
-    fn node(&self) -> Option<u64> {
+    fn control(&self) -> crate::fs::events::ControlFile {
         match *self {}
     }
 }

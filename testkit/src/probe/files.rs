@@ -38,7 +38,7 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
 }
 
 /// Keeps a handle; its number becomes `$FD` and the handle's name, for paths below /proc/self/fd.
-fn keep(state: &State, name: &str, fd: OwnedFd) -> Value {
+pub(super) fn keep(state: &State, name: &str, fd: OwnedFd) -> Value {
     state.define(&format!("FD{}", name.to_uppercase()), fd.as_raw_fd());
     state.keep(name, fd);
     Value::Null

@@ -10,6 +10,7 @@
 mod exec;
 mod files;
 mod op;
+mod passing;
 mod people;
 
 pub use exec::run;

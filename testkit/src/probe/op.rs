@@ -251,6 +251,31 @@ pub enum Op {
     Splice {
         fd: String,
     },
+    /// eventfd(2), kept as `fd`; it never waits.
+    Eventfd {
+        fd: String,
+    },
+    /// A socket at `path` that descriptors can be posted to, kept as `fd`.
+    Mailbox {
+        path: String,
+        fd: String,
+    },
+    /// Posts a kept handle to the mailbox at `path`, whoever's it is.
+    Post {
+        fd: String,
+        path: String,
+    },
+    /// Takes what was posted to a mailbox, kept as `fd`.
+    Fetch {
+        mailbox: String,
+        fd: String,
+    },
+    /// In a new thread that has its own descriptors (unshare(2) of CLONE_FILES), makes an eventfd whose number there, `$OWN`, means nothing in
+    /// the other threads, and writes `data` to `to`.
+    WriteWithOwnDescriptors {
+        to: String,
+        data: String,
+    },
     /// ioctl(2) TIOCGWINSZ, which no regular file knows.
     Ioctl {
         fd: String,
@@ -333,6 +358,21 @@ pub mod names {
     /// [`Op::Write`].
     pub fn write(fd: &str, data: &str) -> Op {
         Op::Write { fd: fd.into(), data: data.into() }
+    }
+
+    /// [`Op::Eventfd`].
+    pub fn eventfd(fd: &str) -> Op {
+        Op::Eventfd { fd: fd.into() }
+    }
+
+    /// [`Op::Poll`].
+    pub fn poll(fd: &str) -> Op {
+        Op::Poll { fd: fd.into() }
+    }
+
+    /// [`Op::AwaitPoll`].
+    pub fn await_poll(fd: &str, event: &str) -> Op {
+        Op::AwaitPoll { fd: fd.into(), event: event.into() }
     }
 
     /// [`Op::Read`].

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod directories;
+mod events;
 mod files;
 mod migration;
 mod people;
@@ -16,6 +17,7 @@ pub(crate) fn table() -> Vec<Case> {
         files::cases(),
         attributes::cases(),
         directories::cases(),
+        events::cases(),
         migration::cases(),
         people::cases(),
         v1::cases(),
