@@ -259,7 +259,9 @@ fn write_v1_delegated(rules: &Rules, zone: Zone, class: &FileClass) -> Verdict {
         (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
         // It changes nothing of the cgroup. But a listener for memory pressure keeps the news from those that listen further up, at the host's
         // cgroups (`vmpressure_event`), so it's for the host to delegate.
-        (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => Verdict::Allow(Grant::RegisterEvent),
+        (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => {
+            Verdict::Allow(Grant::RegisterEvent)
+        }
         (FileClass::EventControl, _) => deny(Rule::ControllerNotDelegated),
         (_, Zone::Boundary) => deny(Rule::V1BoundaryLimits),
         (FileClass::Controller(controller), _) if rules.delegate_controllers.contains(controller) => PLAIN,

@@ -47,8 +47,8 @@ fn names() -> impl Strategy<Value = String> {
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
-    (any::<[bool; 2]>(), prop::collection::vec("memory|[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4)).prop_map(
-        |([strict, fetches_descriptors], controllers, mut delegatable)| {
+    (any::<[bool; 2]>(), prop::collection::vec("memory|[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4))
+        .prop_map(|([strict, fetches_descriptors], controllers, mut delegatable)| {
             delegatable.extend(Rules::default_delegatable());
             Rules {
                 policy: if strict { Policy::Strict } else { Policy::Delegate },
@@ -56,8 +56,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
                 delegatable,
                 fetches_descriptors,
             }
-        },
-    )
+        })
 }
 
 proptest! {
