@@ -77,7 +77,7 @@ impl<H: Host> CgroupFs<H> {
         match &from.numbers {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
-            None => Ok(self.host.read(&from.file.backing, offset, buffer)?),
+            None => Ok(from.file.waiting.while_reading(|| self.host.read(&from.file.backing, offset, buffer))?),
         }
     }
 
@@ -88,7 +88,9 @@ impl<H: Host> CgroupFs<H> {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
                 let writer = Owner { uid: caller.uid, gid: caller.gid };
-                Ok(self.host.write(&file.backing, data, writer)?)
+                let written = self.host.write(&file.backing, data, writer)?;
+                self.note_trigger(file);
+                Ok(written)
             }
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
             Some(Grant::RegisterEvent) => self.register_event(caller, file, data),

@@ -221,8 +221,10 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn wait_for_changes(&self) -> Option<Vec<Change>>;
     /// What poll(2) says of an open file, as its bits.
     fn poll(&self, file: &Self::File) -> Answer<u16>;
-    /// Lets [`Host::wait_for_ready`] report, once, that this file has an event.
+    /// Lets [`Host::wait_for_ready`] report each event of this file from now on, and at first one that it has already.
     fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> Answer<()>;
+    /// Ends that.
+    fn stop_waking(&self, file: &Self::File);
     /// Waits for files to become ready; `None` once [`Host::stop_waiting`] was called.
     fn wait_for_ready(&self) -> Option<Vec<Ready>>;
     /// Lets [`Host::wait_for_changes`] and [`Host::wait_for_ready`] return.

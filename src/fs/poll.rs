@@ -3,7 +3,7 @@
 //! Each open file has a backing file of its own, so the kernel keeps for it what it keeps for a native one: a read re-arms it, a PSI trigger
 //! belongs to it. The host tells when a backing file becomes ready; whoever waits is then woken, and asks again.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POL
 /// What a file says that was never read, or has changed since (`kernfs_generic_poll`).
 const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
 
+const ERROR: u16 = libc::POLLERR as u16;
+
 /// Wakes those who wait for an open file.
 pub trait Wake: Send {
     /// Wakes them, once.
@@ -30,8 +32,38 @@ pub trait Wake: Send {
 pub(super) struct Waiting {
     /// Leaf lock; nobody is woken while it's held.
     waker: Mutex<Option<Box<dyn Wake>>>,
+    /// The host reports this file's events.
+    armed: AtomicBool,
+    /// The host's first report will be of what this file already had when it was armed.
+    told_already: AtomicBool,
+    /// Reads that have begun, those that were done, and those that were done when the file was armed.
+    reads_begun: AtomicU64,
+    reads_done: AtomicU64,
+    reads_before: AtomicU64,
     /// Events that the host's poll has taken from a PSI trigger and nobody has been told of yet (`psi_trigger_poll` gives each out once).
     latch: AtomicU16,
+}
+
+impl Waiting {
+    /// Reads it, which re-arms it.
+    pub(super) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.reads_begun.fetch_add(1, Ordering::AcqRel);
+        let result = read();
+        self.reads_done.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether it may have been read since it was armed.
+    fn was_read(&self) -> bool {
+        self.reads_begun.load(Ordering::Acquire) != self.reads_before.load(Ordering::Acquire)
+    }
 }
 
 impl std::fmt::Debug for Waiting {
@@ -61,7 +93,7 @@ impl<H: Host> CgroupFs<H> {
         if let Some(waker) = waker {
             *file.waiting.waker.lock() = Some(waker);
             // Armed before it's looked at: an event in between wakes the waiter, who asks again.
-            self.host.wake_when_ready(&file.backing, handle)?;
+            self.arm(&file, handle)?;
         }
         Ok(self.host.poll(&file.backing)? | file.waiting.latch.swap(0, Ordering::AcqRel))
     }
@@ -72,22 +104,58 @@ impl<H: Host> CgroupFs<H> {
             return false;
         };
         for Ready { handle, events } in ready {
-            if let Some(file) = self.handles.get(handle) {
-                wake(&file, events);
+            if let Some(file) = self.handles.get(handle)
+                && self.is_news(&file, events)
+            {
+                file.waiting.wake();
             }
         }
         true
     }
+
+    /// Has the host report events, each once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).
+    fn arm(&self, file: &OpenFile<H::File>, handle: HandleId) -> Outcome<()> {
+        let waiting = &file.waiting;
+        if waiting.armed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        waiting.reads_before.store(waiting.reads_done.load(Ordering::Acquire), Ordering::Release);
+        let armed = self.host.poll(&file.backing).and_then(|now| {
+            waiting.latch.fetch_or(trigger_event(file, now), Ordering::AcqRel);
+            waiting.told_already.store(now & ERROR != 0, Ordering::Release);
+            self.host.wake_when_ready(&file.backing, handle)
+        });
+        Ok(armed.inspect_err(|_| waiting.armed.store(false, Ordering::Release))?)
+    }
+
+    /// Whether what the host reports is something that the waiters weren't told when they began to wait.
+    fn is_news(&self, file: &OpenFile<H::File>, events: u16) -> bool {
+        let waiting = &file.waiting;
+        waiting.latch.fetch_or(trigger_event(file, events), Ordering::AcqRel);
+        if !waiting.told_already.swap(false, Ordering::AcqRel) {
+            return true;
+        }
+        // A change may have come between. It counts if the file was read before it; else the waiters still have to read what they were told of.
+        waiting.was_read()
+            && self.host.poll(&file.backing).map_or(true, |now| {
+                waiting.latch.fetch_or(trigger_event(file, now), Ordering::AcqRel);
+                now & UNREAD != 0
+            })
+    }
+
+    /// A trigger was written. Its queue of waiters is another than the file had before.
+    pub(super) fn note_trigger(&self, file: &OpenFile<H::File>) {
+        if is_pressure(&file.node) {
+            self.host.stop_waking(&file.backing);
+            file.waiting.latch.store(0, Ordering::Release);
+            file.waiting.armed.store(false, Ordering::Release);
+        }
+    }
 }
 
-fn wake<F>(file: &OpenFile<F>, events: u16) {
-    if is_pressure(&file.node) {
-        file.waiting.latch.fetch_or(events, Ordering::AcqRel);
-    }
-    let waker = file.waiting.waker.lock().take();
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+/// The event of a PSI trigger, which poll gives out once. Without a trigger there's an error too, for as long as one looks.
+fn trigger_event<F>(file: &OpenFile<F>, events: u16) -> u16 {
+    if is_pressure(&file.node) && events & ERROR == 0 { events & UNREAD } else { 0 }
 }
 
 fn is_pressure(node: &Node) -> bool {

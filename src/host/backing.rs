@@ -448,6 +448,10 @@ impl Host for RealHost {
         self.ready.arm(&file.fd, handle)
     }
 
+    fn stop_waking(&self, file: &BackingFile) {
+        self.ready.disarm(&file.fd);
+    }
+
     fn wait_for_ready(&self) -> Option<Vec<Ready>> {
         self.ready.wait()
     }

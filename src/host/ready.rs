@@ -32,14 +32,19 @@ impl ReadyFiles {
         Ok(Self { epoll, stop })
     }
 
-    /// Reports once when `file` has an event. It's forgotten when it's closed.
+    /// Reports each event of `file` from now on, and at first one that it has already. It's forgotten when it's closed.
     pub(super) fn arm(&self, file: impl AsFd, handle: HandleId) -> Result<(), Errno> {
-        let flags = EpollFlags::EPOLLPRI | EpollFlags::EPOLLERR | EpollFlags::EPOLLONESHOT;
-        let mut event = EpollEvent::new(flags, handle.0);
-        match self.epoll.modify(&file, &mut event) {
-            Err(Errno::ENOENT) => self.epoll.add(&file, event),
+        let flags = EpollFlags::EPOLLPRI | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
+        match self.epoll.add(&file, EpollEvent::new(flags, handle.0)) {
+            Err(Errno::EEXIST) => Ok(()),
             armed => armed,
         }
+    }
+
+    /// Reports no event of `file` any more.
+    pub(super) fn disarm(&self, file: impl AsFd) {
+        // ENOENT: it wasn't armed.
+        let _ = self.epoll.delete(file);
     }
 
     /// Waits; `None` after [`ReadyFiles::stop`].

@@ -148,7 +148,7 @@ impl Normal {
         };
         Outcome::Ok(match op {
             Op::On { then, .. } => return self.normalise(then, Outcome::Ok(value)),
-            Op::Spawn { name, .. } | Op::Thread { name } => {
+            Op::Spawn { name, .. } | Op::Thread { name } | Op::Busy { name } => {
                 self.names.insert(value.to_string(), name.clone());
                 json!(name)
             }

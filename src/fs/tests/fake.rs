@@ -472,6 +472,8 @@ impl Host for FakeHost {
         self.record("wake_when_ready", (file.hierarchy, file.inode), handle.0.to_string(), false)
     }
 
+    fn stop_waking(&self, _file: &FakeFile) {}
+
     fn wait_for_ready(&self) -> Option<Vec<Ready>> {
         self.state.lock().ready.pop()
     }

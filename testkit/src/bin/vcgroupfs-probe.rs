@@ -5,6 +5,7 @@
 //! vcgroupfs-probe --join DIR... -- COMMAND...     becomes a member of the cgroups, then COMMAND
 //! vcgroupfs-probe --init                          sleeps and reaps, until standard input ends
 //! vcgroupfs-probe --sleep                         sleeps, until its parent ends
+//! vcgroupfs-probe --busy                          uses a CPU, until its parent ends
 //! vcgroupfs-probe --storm                         starts processes that end at once, until its parent ends
 //! vcgroupfs-probe --hammer DIR COUNT SECONDS      COUNT processes that use the cgroups below DIR, and check what they find
 //! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some("--init") => init(),
         Some("--sleep") => sleep(),
         Some("--storm") => storm(),
+        Some("--busy") => busy(),
         Some("--exit") => Ok(()),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();
@@ -82,6 +84,13 @@ fn sleep() -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     loop {
         thread::park();
+    }
+}
+
+fn busy() -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    loop {
+        std::hint::spin_loop();
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 mod op;
 mod passing;
 mod people;
+mod waiting;
 
 pub use exec::run;
 pub use op::{Op, Outcome, names};

@@ -255,6 +255,30 @@ pub enum Op {
     Eventfd {
         fd: String,
     },
+    /// epoll_create(2), kept as `fd`.
+    Epoll {
+        fd: String,
+    },
+    /// epoll_ctl(2): waits for everything that poll tells, at each change (`edge`) or as long as it holds.
+    EpollAdd {
+        epoll: String,
+        fd: String,
+        edge: bool,
+    },
+    /// epoll_wait(2) for one file, at most `ms` long; value: the names of its events.
+    EpollWait {
+        epoll: String,
+        ms: u32,
+    },
+    /// poll(2) for PRI alone, at most `ms` long; value: the names of the events.
+    PollPri {
+        fd: String,
+        ms: u32,
+    },
+    /// Starts a process that does nothing, as fast as it can.
+    Busy {
+        name: String,
+    },
     /// A socket at `path` that descriptors can be posted to, kept as `fd`.
     Mailbox {
         path: String,
@@ -363,6 +387,16 @@ pub mod names {
     /// [`Op::Eventfd`].
     pub fn eventfd(fd: &str) -> Op {
         Op::Eventfd { fd: fd.into() }
+    }
+
+    /// [`Op::EpollWait`].
+    pub fn epoll_wait(epoll: &str, ms: u32) -> Op {
+        Op::EpollWait { epoll: epoll.into(), ms }
+    }
+
+    /// [`Op::PollPri`].
+    pub fn poll_pri(fd: &str, ms: u32) -> Op {
+        Op::PollPri { fd: fd.into(), ms }
     }
 
     /// [`Op::Poll`].

@@ -32,6 +32,7 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
         Op::Seteuid { uid } => seteuid(Uid::from_raw(*uid)).map(|()| Value::Null).map_err(Failure::from),
         Op::Setegid { gid } => setegid(Gid::from_raw(*gid)).map(|()| Value::Null).map_err(Failure::from),
         Op::Spawn { name, uid } => spawn(state, name, *uid),
+        Op::Busy { name } => spawn_as(state, name, "--busy", None),
         Op::SpawnMany { count } => {
             (0..*count).try_for_each(|n| spawn(state, &format!("MANY{n}"), None).map(drop)).map(|()| json!(count))
         }
@@ -46,8 +47,12 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
 }
 
 fn spawn(state: &State, name: &str, uid: Option<u32>) -> Answer {
+    spawn_as(state, name, "--sleep", uid)
+}
+
+fn spawn_as(state: &State, name: &str, what: &str, uid: Option<u32>) -> Answer {
     let mut command = Command::new(&state.exe);
-    command.arg("--sleep").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(what).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(id) = uid {
         command.uid(id).gid(id);
     }

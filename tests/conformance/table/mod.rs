@@ -8,6 +8,7 @@ mod migration;
 mod people;
 mod v1;
 mod v2;
+mod waiting;
 
 use crate::case::Case;
 
@@ -22,6 +23,7 @@ pub(crate) fn table() -> Vec<Case> {
         people::cases(),
         v1::cases(),
         v2::cases(),
+        waiting::cases(),
     ]
     .concat()
 }
