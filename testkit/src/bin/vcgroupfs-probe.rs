@@ -5,7 +5,7 @@
 //! vcgroupfs-probe --join DIR... -- COMMAND...     becomes a member of the cgroups, then COMMAND
 //! vcgroupfs-probe --init                          sleeps and reaps, until standard input ends
 //! vcgroupfs-probe --sleep                         sleeps, until its parent ends
-//! vcgroupfs-probe --busy                          uses a CPU, until its parent ends
+//! vcgroupfs-probe --busy                          uses the first CPU, until its parent ends
 //! vcgroupfs-probe --storm                         starts processes that end at once, until its parent ends
 //! vcgroupfs-probe --hammer DIR COUNT SECONDS      COUNT processes that use the cgroups below DIR, and check what they find
 //! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
@@ -89,6 +89,14 @@ fn sleep() -> io::Result<()> {
 
 fn busy() -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
+    // All on one CPU, so that two of them want more than there is.
+    let itself = nix::unistd::Pid::from_raw(0);
+    let allowed = nix::sched::sched_getaffinity(itself)?;
+    if let Some(first) = (0..nix::sched::CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false)) {
+        let mut one = nix::sched::CpuSet::new();
+        one.set(first)?;
+        nix::sched::sched_setaffinity(itself, &one)?;
+    }
     loop {
         std::hint::spin_loop();
     }

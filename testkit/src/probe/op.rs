@@ -275,7 +275,7 @@ pub enum Op {
         fd: String,
         ms: u32,
     },
-    /// Starts a process that does nothing, as fast as it can.
+    /// Starts a process that does nothing, as fast as it can, on the first CPU.
     Busy {
         name: String,
     },
