@@ -27,8 +27,7 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
             _ => Ok(Value::Null),
         }
     };
-    let mine =
-        matches!(op, Op::Epoll { .. } | Op::EpollAdd { .. } | Op::EpollWait { .. } | Op::PollPri { .. });
+    let mine = matches!(op, Op::Epoll { .. } | Op::EpollAdd { .. } | Op::EpollWait { .. } | Op::PollPri { .. });
     mine.then(work)
 }
 

@@ -15,10 +15,7 @@ const LONG: u32 = 10_000;
 const SHORT: u32 = 50;
 
 fn epoll(name: &str, file: &str, edge: bool) -> [Step; 2] {
-    [
-        Op::Epoll { fd: name.into() }.ok(),
-        Op::EpollAdd { epoll: name.into(), fd: file.into(), edge }.ok(),
-    ]
+    [Op::Epoll { fd: name.into() }.ok(), Op::EpollAdd { epoll: name.into(), fd: file.into(), edge }.ok()]
 }
 
 fn epoll_add(name: &str, file: &str, edge: bool) -> Op {
