@@ -44,6 +44,8 @@ pub struct Caller {
 /// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
+    /// The thread that they were read of, which has its number for as long as it waits for its answer.
+    pub thread: i32,
     /// fsuid and fsgid.
     pub owner: Owner,
     /// Supplementary groups; none where they can't decide anything ([`Credentials::overrides_permissions`]).

@@ -15,6 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
+use super::namespace::OwnNamespace;
 use super::objects::{Key, Objects};
 use super::process::{Numbers, Processes};
 use super::procfs;
@@ -57,6 +58,8 @@ pub struct RealHost {
     /// `None` where there's no inotify instance left: then nothing is cached.
     watches: Option<Watches>,
     ready: ReadyFiles,
+    /// `None` on a kernel that has none.
+    cgroup_namespace: Option<OwnNamespace>,
     /// `None` where there are no agents either.
     registrar: Option<Registrar>,
 }
@@ -83,6 +86,7 @@ impl RealHost {
             watches: watches.ok(),
             ready: ReadyFiles::new()?,
             registrar,
+            cgroup_namespace: OwnNamespace::new(),
         })
     }
 
@@ -315,6 +319,12 @@ impl Host for RealHost {
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
+        let _entered = match (opener, &self.cgroup_namespace) {
+            (Some(opener), Some(own)) if mode.write && hierarchy.kind == HierarchyKind::Unified => {
+                own.enter_that_of(opener.thread)?
+            }
+            _ => None,
+        };
         let opened = match opener {
             Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {

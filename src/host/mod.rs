@@ -2,6 +2,7 @@
 
 mod backing;
 pub mod discover;
+mod namespace;
 mod objects;
 pub mod plan;
 mod process;

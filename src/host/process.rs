@@ -57,6 +57,7 @@ impl Processes {
         };
         let capabilities = capabilities_of(caller.tid).map_err(errno)?;
         let mut credentials = Credentials {
+            thread: caller.tid,
             owner: Owner { uid: caller.uid, gid: caller.gid },
             groups: Vec::new(),
             capabilities: capabilities.effective,

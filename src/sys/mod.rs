@@ -7,6 +7,7 @@ pub mod fdpass;
 pub mod fowner;
 pub mod handle;
 pub mod mount;
+pub mod namespace;
 pub mod pidfd;
 pub mod process;
 pub mod spawn;

@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) watches: BTreeMap<(usize, u64), i32>,
     /// What the waiting for files will find; then it's over.
     pub(super) ready: Vec<Vec<Ready>>,
+    /// What poll says of every file.
+    pub(super) polled: u16,
 }
 
 /// The host; clones are the same one.
@@ -171,6 +173,7 @@ fn attributes(inode: u64, mode: u32) -> Attributes {
 /// All rights on the host.
 pub(super) fn root_credentials() -> Credentials {
     Credentials {
+        thread: 1,
         owner: Owner { uid: 0, gid: 0 },
         groups: Vec::new(),
         capabilities: u64::MAX,
@@ -465,7 +468,7 @@ impl Host for FakeHost {
 
     fn poll(&self, file: &FakeFile) -> Answer<u16> {
         self.record("poll", (file.hierarchy, file.inode), "", false)?;
-        Ok(0)
+        Ok(self.state.lock().polled)
     }
 
     fn wake_when_ready(&self, file: &FakeFile, handle: HandleId) -> Answer<()> {

@@ -223,20 +223,53 @@ fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
     scene.host.calls();
     assert_eq!(scene.fs.poll(file, handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
     let names: Vec<_> = scene.host.calls().into_iter().map(|call| call.name).collect();
-    assert_eq!(names, ["wake_when_ready", "poll"], "armed before it's looked at");
+    assert_eq!(names, ["poll", "wake_when_ready", "poll"], "armed before it's looked at");
     let event = Ready { handle, events: 2 };
     scene.host.state.lock().ready = vec![vec![event], vec![event]];
     assert!(scene.fs.wake_the_ready() && scene.fs.wake_the_ready());
     assert_eq!(*woken.lock(), 1);
     assert_eq!(scene.fs.poll(file, handle, None), Ok(2), "an event that the host gave out once isn't lost");
     assert_eq!(scene.fs.poll(file, handle, None), Ok(0));
+    scene.host.calls();
+    assert_eq!(scene.fs.poll(file, handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
+    let names: Vec<_> = scene.host.calls().into_iter().map(|call| call.name).collect();
+    assert_eq!(names, ["poll"], "armed once");
+    let another = scene.open("/memory.pressure", READ).unwrap();
     scene.host.fail("wake_when_ready", Errno::ENOSPC);
-    assert_eq!(errno(scene.fs.poll(file, handle, Some(Box::new(Waiter(woken))))), Some(Errno::ENOSPC));
+    assert_eq!(errno(scene.fs.poll(file, another, Some(Box::new(Waiter(woken.clone()))))), Some(Errno::ENOSPC));
+    assert_eq!(scene.fs.poll(file, another, Some(Box::new(Waiter(woken)))), Ok(0), "tried again");
+    scene.fs.release(another);
     scene.fs.release(handle);
     assert_eq!(errno(scene.fs.poll(file, handle, None)), Some(Errno::EBADF));
     scene.host.state.lock().ready = vec![vec![event]];
     assert!(scene.fs.wake_the_ready(), "the event of a closed file is nobody's");
     assert!(!scene.fs.wake_the_ready());
+}
+
+/// The host's first report is of what the waiter was told when it began to wait. It counts if there may have been a change since: the file
+/// was read, and is unread again.
+#[test]
+fn nobody_is_told_twice() {
+    const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
+    for (reads, unread_at_last, woken_by_the_first) in [(false, true, 0), (true, false, 0), (true, true, 1)] {
+        let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+        let woken = std::sync::Arc::new(Mutex::new(0));
+        let (file, handle) = (scene.id("/a/cgroup.type"), scene.open("/a/cgroup.type", READ).unwrap());
+        let poll = || scene.fs.poll(file, handle, Some(Box::new(Waiter(woken.clone()))));
+        scene.host.state.lock().polled = UNREAD;
+        assert_eq!(poll(), Ok(UNREAD));
+        if reads {
+            scene.fs.read(&scene.fs.transfer(&CALLER, handle).unwrap(), 0, &mut [0; 8]).unwrap();
+        }
+        scene.host.state.lock().polled = if unread_at_last { UNREAD } else { 0 };
+        let event = Ready { handle, events: UNREAD };
+        scene.host.state.lock().ready = vec![vec![event], vec![event]];
+        assert!(scene.fs.wake_the_ready());
+        assert_eq!(*woken.lock(), woken_by_the_first, "{reads} {unread_at_last}");
+        poll().unwrap();
+        assert!(scene.fs.wake_the_ready());
+        assert_eq!(*woken.lock(), woken_by_the_first + 1, "the next report is news");
+    }
 }
 
 /// What comes through the mount, the kernel knows at the door through which it came.

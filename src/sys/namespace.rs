@@ -1,0 +1,34 @@
+//! Being in another cgroup namespace for the length of a few system calls, in the calling thread alone
+//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)).
+
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+
+/// The thread is in another namespace until this is dropped. It can't be sent to another thread.
+#[derive(Debug)]
+#[must_use]
+pub struct Entered<'a> {
+    own: BorrowedFd<'a>,
+    not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// Enters the cgroup namespace `other`; `own` is the one to come back to. Linux 4.6.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN towards it; then nothing has changed.
+pub fn enter_cgroup_namespace<'a>(other: BorrowedFd<'_>, own: BorrowedFd<'a>) -> Result<Entered<'a>, Errno> {
+    setns(other, CloneFlags::CLONE_NEWCGROUP)?;
+    Ok(Entered { own, not_send: std::marker::PhantomData })
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if setns(self.own, CloneFlags::CLONE_NEWCGROUP).is_err() {
+            // A thread that goes on in a container's namespace would read wrong paths of cgroups. This can't happen: whoever could enter that
+            // one can enter its own.
+            std::process::abort();
+        }
+    }
+}
