@@ -273,15 +273,16 @@ fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
         return Err(Errno::EINVAL);
     }
     let identity = identity(&format!("/proc/{tid}/fdinfo/{number}"))?;
-    let process = match sys::pidfd_open(tid, libc::PIDFD_THREAD) {
-        Ok(thread) => thread,
+    let (holder, is_thread) = match sys::pidfd_open(tid, libc::PIDFD_THREAD) {
+        Ok(thread) => (thread, true),
         // Before Linux 6.9 there are only processes. What comes of it is looked at below.
-        Err(Errno::EINVAL) => sys::pidfd_open(process_of(tid)?, 0)?,
+        Err(Errno::EINVAL) => (sys::pidfd_open(process_of(tid)?, 0)?, false),
         Err(errno) => return Err(errno),
     };
-    let file = match sys::pidfd_getfd(process.as_fd(), number) {
+    let file = match sys::pidfd_getfd(holder.as_fd(), number) {
         Ok(file) => file,
         Err(Errno::EPERM) => return Err(Errno::EACCES),
+        Err(Errno::EBADF) if !is_thread => return Err(Errno::EACCES),
         Err(errno) => return Err(errno),
     };
     // Another thread may have put something else in its place, or the thread may have descriptors of its own, which its process' other

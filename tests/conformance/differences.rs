@@ -40,6 +40,13 @@ pub(crate) const KNOWN_DIFFERENCES: &[Difference] = &[
         passed_through: Some(true),
         reason: "FUSE passes reads through, but not polls: whether a file was read, the server can't know. No such file is ever notified",
     },
+    Difference {
+        case: "events-by-threads",
+        step: "own descriptors",
+        passed_through: Some(false),
+        reason: "before Linux 6.9, which is also when files began to be passed through, only a process' descriptors can be fetched, and not \
+                 those that one of its threads has for itself (PIDFD_THREAD)",
+    },
 ];
 
 /// Whether the kernel passes files of a view through (Linux 6.9), where nothing keeps the server from asking for it.

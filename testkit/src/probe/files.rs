@@ -146,6 +146,15 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
                 });
                 found.map(|_| json!(seen))?
             }
+            Op::CompareNumbers { a, b } => {
+                let number = |fd: &str| -> Result<u64, Failure> {
+                    let mut buffer = [0; 64];
+                    let count = rustix::io::pread(&*state.fd(fd)?, &mut buffer, 0)?;
+                    let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                    text.trim().parse().map_err(|_| Failure::Script(format!("{text:?} is no number")))
+                };
+                json!(format!("{:?}", number(a)?.cmp(&number(b)?)).to_lowercase())
+            }
             Op::Splice { fd } => splice(&*state.fd(fd)?)?,
             Op::Ioctl { fd } => null(rustix::termios::tcgetwinsize(&*state.fd(fd)?).map(drop)?),
             Op::SliceMatches { fd, path, len, off } => {
@@ -174,6 +183,7 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
             | Op::Fallocate { .. }
             | Op::Poll { .. }
             | Op::AwaitPoll { .. }
+            | Op::CompareNumbers { .. }
             | Op::Splice { .. }
             | Op::Ioctl { .. }
             | Op::SliceMatches { .. }

@@ -251,6 +251,11 @@ pub enum Op {
     Splice {
         fd: String,
     },
+    /// The numbers that two open files begin with: `less`, `equal` or `greater`.
+    CompareNumbers {
+        a: String,
+        b: String,
+    },
     /// eventfd(2), kept as `fd`; it never waits.
     Eventfd {
         fd: String,

@@ -106,7 +106,7 @@ pub(super) fn cases() -> Vec<Case> {
             opened("$CG").into_iter().chain([
                 thread("T").ok(),
                 on("T", write("ec", "$FDE $FDOOM")).ok(),
-                Op::WriteWithOwnDescriptors { to: "ec".into(), data: "$OWN $FDOOM".into() }.ok(),
+                Op::WriteWithOwnDescriptors { to: "ec".into(), data: "$OWN $FDOOM".into() }.id("own descriptors").ok(),
                 Op::WriteWithOwnDescriptors { to: "ec".into(), data: "$FDE $FDOOM".into() }.ok(),
                 // That thread has ended, and its descriptors with it.
                 write("ec", "$OWN $FDOOM").errno("EBADF"),

@@ -117,6 +117,7 @@ pub(super) fn cases() -> Vec<Case> {
             ],
         ),
         case("pressure", V2, pressure()),
+        case("peak-is-for-each-open-file", V2, peak()),
         case(
             "all-files",
             V2,
@@ -159,6 +160,40 @@ pub(super) fn cases() -> Vec<Case> {
             ],
         ),
     ]
+}
+
+/// A reset of `memory.peak` (Linux 6.12) is the open file's (`peak_write`). Where memory is a controller of v1, there's no such file.
+fn peak() -> Vec<Step> {
+    let compare = |a: &str, b: &str| Op::CompareNumbers { a: a.into(), b: b.into() }.into_step();
+    let mut steps = Vec::new();
+    for file in ["memory.peak", "memory.swap.peak"] {
+        let path = format!("$CG/{file}");
+        steps.extend([
+            // Memory comes and goes, so that the peak is above what is used.
+            write_file("$CG/cgroup.procs", "0").into_step(),
+            spawn("C").ok(),
+            kill("C").ok(),
+            write_file("$HOME/cgroup.procs", "0").ok(),
+            open("a", &path, &["O_RDWR"]).into_step(),
+            open("b", &path, &["O_RDWR"]).into_step(),
+            open("r", &path, &["O_RDONLY"]).into_step(),
+            compare("a", "b"),
+            write("a", "reset").into_step(),
+            compare("a", "b"),
+            compare("r", "b"),
+            open("c", &path, &["O_RDONLY"]).into_step(),
+            compare("c", "b"),
+            write("a", "").into_step(),
+            write("b", "anything").into_step(),
+            compare("a", "c"),
+            compare("r", "c"),
+            close("a").into_step(),
+            compare("b", "c"),
+            open("a", &path, &["O_RDONLY"]).into_step(),
+            compare("a", "r"),
+        ]);
+    }
+    steps
 }
 
 /// Whether there is pressure information at all depends on the kernel and how it was started.
