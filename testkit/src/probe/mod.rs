@@ -9,10 +9,11 @@
 
 mod exec;
 mod files;
+pub mod names;
 mod op;
 mod passing;
 mod people;
 mod waiting;
 
 pub use exec::run;
-pub use op::{Op, Outcome, names};
+pub use op::{Op, Outcome};
