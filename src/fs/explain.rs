@@ -141,7 +141,8 @@ impl<H: Host> CgroupFs<H> {
         };
         let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
         let grant = self.decide(node, operation);
-        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_) | Grant::RegisterEvent)) && attributes.mode & 0o222 != 0;
+        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_) | Grant::RegisterEvent))
+            && attributes.mode & 0o222 != 0;
         let name = node.name().to_os_string();
         let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
         if !node.is_directory() {

@@ -224,7 +224,7 @@ fn writers_that_die() {
     let scene = Scene::view();
     let dir = scene.child("a");
     Files::open(&dir).at_oom(&event()).expect("the control");
-    let before = scene.server_descriptors().len();
+    let before = scene.server_files();
     let mut ops = vec![
         eventfd("e"),
         open("ec", &format!("{}/cgroup.event_control", dir.display()), &["O_WRONLY"]),
@@ -244,6 +244,6 @@ fn writers_that_die() {
         writer.kill().and_then(|()| writer.wait()).expect("its end");
     }
     wait_until("the helpers' end", || scene.helpers() == 0);
-    wait_until("the descriptors' end", || scene.server_descriptors().len() == before);
+    wait_until("the descriptors' end", || scene.server_files() == before);
     fs::remove_dir(&dir).expect("rmdir of what nobody uses");
 }

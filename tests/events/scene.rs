@@ -72,6 +72,14 @@ impl Scene {
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
+    /// How many descriptors the server has, besides those of directories, of which it keeps some.
+    pub(crate) fn server_files(&self) -> usize {
+        let server = self.server();
+        let is_file =
+            |number: &i32| !fs::metadata(format!("/proc/{server}/fd/{number}")).is_ok_and(|found| found.is_dir());
+        self.server_descriptors().iter().filter(|number| is_file(number)).count()
+    }
+
     /// The processes that register events for the view.
     pub(crate) fn helpers(&self) -> usize {
         let server = self.server().to_string();
