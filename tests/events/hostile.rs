@@ -16,9 +16,10 @@ use fuser::{
     ReplyEntry, ReplyStatfs, Request, SessionACL,
 };
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use nix::unistd::dup2;
 use testkit::probe::names::*;
-use testkit::{Need, Programs, require};
+use testkit::{Need, Programs, Session, require};
 
 use crate::scene::{Files, MEMORY, Scene, event, number, wait_until};
 
@@ -109,7 +110,7 @@ impl Filesystem for Silent {
     }
 }
 
-/// A mount of it. Dropping it answers everybody and unmounts it.
+/// A mount of it. Dropping it ends it for everybody, whoever has something open there.
 struct SilentMount {
     fuse: Silent,
     folder: tempfile::TempDir,
@@ -133,9 +134,11 @@ impl SilentMount {
 
 impl Drop for SilentMount {
     fn drop(&mut self) {
+        // MNT_FORCE ends the connection (fuse_umount_begin): nobody waits for an answer any more.
+        let ended = umount2(self.folder.path(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
         self.fuse.let_go();
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
+        if let Some(session) = self.session.take().filter(|_| ended.is_ok()) {
+            let _ = session.join();
         }
     }
 }
@@ -144,17 +147,22 @@ impl Drop for SilentMount {
 fn numbers_never_mean_the_servers_descriptors() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
     let scene = Scene::view();
-    let files = Files::open(&scene.child("a"));
-    let event = event();
-    files.at_oom(&event).expect("the control");
-    let own = |number: i32| fs::exists(format!("/proc/self/fd/{number}")).expect("own descriptors");
-    let mut tried = 0;
-    for theirs in scene.server_descriptors().into_iter().filter(|number| !own(*number)) {
-        tried += 1;
-        assert_eq!(files.write(&format!("{theirs} {}", number(&files.oom))), Err(Errno::EBADF), "eventfd {theirs}");
-        assert_eq!(files.write(&format!("{} {theirs}", number(&event))), Err(Errno::EBADF), "control {theirs}");
+    // A process that has few descriptors.
+    let mut writer = Session::start(&mut Command::new(&Programs::find().probe));
+    writer.set("CG", scene.child("a").display());
+    writer.expect(&eventfd("e"));
+    writer.expect(&open("ec", "$CG/cgroup.event_control", &["O_WRONLY"]));
+    writer.expect(&open("oom", "$CG/memory.oom_control", &["O_RDONLY"]));
+    writer.expect(&write("ec", "$FDE $FDOOM"));
+    let own =
+        |number: &i32| fs::exists(format!("/proc/{}/fd/{number}", writer.pid())).expect("the writer's descriptors");
+    let theirs: Vec<_> = scene.server_descriptors().into_iter().filter(|number| !own(number)).collect();
+    assert!(!theirs.is_empty(), "the server has no descriptor that the writer doesn't have");
+    for number in theirs {
+        for text in [format!("{number} $FDOOM"), format!("$FDE {number}"), format!("{number} {number}")] {
+            assert_eq!(writer.run(&write("ec", &text)).errno(), Some("EBADF"), "{text}");
+        }
     }
-    assert!(tried > 0, "the server has no descriptor that this process doesn't have");
 }
 
 /// They aren't touched: neither fetched, which would mean to close them, nor asked.

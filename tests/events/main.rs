@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use testkit::probe::names::*;
 use testkit::{Caller, Container, ContainerOptions, MAPPED_ROOT, Need, require};
 
@@ -82,6 +83,8 @@ fn it_lasts_as_long_as_the_eventfd() {
 #[test]
 fn closed_eventfds_make_room() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher one");
     let scene = Scene::view();
     let files = Files::open(&scene.child("a"));
     files.at_oom(&event()).expect("the first");
