@@ -53,7 +53,9 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
                 );
             }
         }
-        for (selector, file) in NEVER {
+        // With memory delegated, events can be registered where the writer's descriptors can be fetched.
+        let has_events = mode.is_delegate() && !mode.legacy;
+        for (selector, file) in NEVER.into_iter().filter(|(_, file)| *file != "cgroup.event_control" || !has_events) {
             for below in ["", "below/"] {
                 let boundary = mode.paths(view, &scene.cgroup, selector).boundary;
                 session.set("X", boundary.join(below).join(file).display());

@@ -104,7 +104,11 @@ fn on_v2(policy: &str, zone: Zone, name: &str) -> Told {
 
 /// The same for v1 controllers; `memory` and `pids` are delegated with `delegate`.
 fn on_v1(policy: &str, zone: Zone, name: &str) -> Told {
-    let never = ["release_agent", "devices.allow", "devices.deny", "cgroup.event_control", "notify_on_release"];
+    let never = ["release_agent", "devices.allow", "devices.deny", "notify_on_release"];
+    if name == "cgroup.event_control" && policy == "delegate" && zone != Zone::Outside {
+        // What is written names no eventfd.
+        return Err(("write", Errno::EINVAL as i32));
+    }
     let is_delegated = name.starts_with("memory.") || name.starts_with("pids.");
     if policy == "delegate" && zone == Zone::Below && is_delegated && !never.contains(&name) { Ok(()) } else { OPEN }
 }
