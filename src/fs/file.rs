@@ -42,6 +42,7 @@ impl<H: Host> CgroupFs<H> {
             _ => mode,
         };
         let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
+        let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
         let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
         Ok(self.handles.insert(file))
@@ -88,6 +89,7 @@ impl<H: Host> CgroupFs<H> {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
                 let writer = Owner { uid: caller.uid, gid: caller.gid };
+                let _own = self.own_writes.begin(&file.node);
                 Ok(self.host.write(&file.backing, data, writer)?)
             }
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
