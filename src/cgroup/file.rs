@@ -108,8 +108,24 @@ impl FileClass {
 /// have to meet the same one.
 pub fn has_state_per_open_file(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return true };
-    matches!(name, "memory.peak" | "memory.swap.peak" | "cpuset.cpus.partition" | "cgroup.event_control")
-        || [".events", ".events.local", ".pressure"].iter().any(|end| name.ends_with(end))
+    is_notified(name) || matches!(name, "memory.peak" | "memory.swap.peak" | "cgroup.event_control" | "cgroup.pressure")
+}
+
+/// Whether the kernel itself ever says that this file has changed (`kernfs_notify`): to who polls it, and as IN_MODIFY.
+pub fn is_notified(name: &str) -> bool {
+    name == "cpuset.cpus.partition" || is_events(name) || name.ends_with(".pressure") && name != "cgroup.pressure"
+}
+
+/// Whether it's a file that counts events, of which the next may never come: `populated 0` in `cgroup.events` above all.
+pub fn is_events(name: &str) -> bool {
+    name.ends_with(".events") || name.ends_with(".events.local")
+}
+
+/// Whether cgroups of such a hierarchy have files that the kernel notifies. v1's are those that a controller shares with v2 (`pids.events`,
+/// `misc.events`, `rdma.events`); all others count their events elsewhere.
+pub fn has_notified_files(kind: &HierarchyKind) -> bool {
+    const V1: [&str; 3] = ["pids", "misc", "rdma"];
+    kind.controllers().is_none_or(|set| V1.iter().any(|name| set.contains(name)))
 }
 
 #[cfg(test)]
@@ -130,6 +146,26 @@ mod tests {
         ] {
             assert_eq!(has_state_per_open_file(OsStr::new(name)), has, "{name}");
         }
+    }
+
+    #[test]
+    fn notified() {
+        for (name, notified) in [
+            ("cgroup.events", true),
+            ("memory.swap.events", true),
+            ("hugetlb.2MB.events.local", true),
+            ("io.pressure", true),
+            ("cpuset.cpus.partition", true),
+            ("cgroup.pressure", false),
+            ("memory.peak", false),
+            ("cgroup.procs", false),
+        ] {
+            assert_eq!(is_notified(name), notified, "{name}");
+        }
+        assert!(is_events("pids.events") && !is_events("cpu.pressure"));
+        let v1 = |list| HierarchyKind::v1(list);
+        assert!(has_notified_files(&HierarchyKind::Unified) && has_notified_files(&v1("pids")));
+        assert!(!has_notified_files(&v1("name=systemd")) && !has_notified_files(&v1("cpu,cpuacct")));
     }
 
     use super::*;

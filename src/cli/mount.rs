@@ -14,7 +14,7 @@ use super::registry::Registration;
 use super::server::{Server, in_background};
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
-use crate::fuse::{Connection, FSTYPE};
+use crate::fuse::{Connection, FSTYPE, OwnMount};
 use crate::host::refuge::take_refuge;
 
 #[derive(Debug, Args)]
@@ -58,7 +58,12 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
 fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>) -> Result<(), Failed> {
     take_refuge(&server.host, &server.view)?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
-    server.serve(live)
+    // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
+    let own_mount = server.mount_point.as_deref().map(OwnMount::until_unmounted).transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no way to the own mount: inotify reports only what is done through the view");
+        None
+    });
+    server.serve(own_mount, live)
 }
 
 /// Opens the directory to mount on, and says what it's called.

@@ -17,7 +17,7 @@ use super::options::ServeOptions;
 use super::registry::{Registered, Registration};
 use super::{Outcome, logging};
 use crate::fs::CgroupFs;
-use crate::fuse::{self, Connection};
+use crate::fuse::{self, Connection, OwnMount};
 use crate::helper::{AgentPool, HelperImage};
 use crate::host::{HostCgroups, RealHost, refuge};
 use crate::sys;
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// Serves until the view is unmounted. The connection has to be mounted already; `live` is called once the view answers.
-    pub(super) fn serve(self, live: impl FnOnce()) -> Result<(), Failed> {
+    pub(super) fn serve(self, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Failed> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error| Failed::system(what, error)
@@ -69,7 +69,7 @@ impl Server {
             unmount_on(signals, mount_point, Arc::clone(&registered))
                 .map_err(failed("can't start the signal thread"))?;
         }
-        let served = fuse::serve(self.connection, Arc::new(fs), live);
+        let served = fuse::serve(self.connection, Arc::new(fs), own_mount, live);
         drop(registered.lock().take());
         served.map_err(failed("the session broke off"))
     }

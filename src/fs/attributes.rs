@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Answer, Attributes, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
+use super::{Answer, Attributes, Caller, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
 use crate::policy;
 use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Shape, Spot, View};
@@ -43,6 +43,18 @@ impl<H: Host> CgroupFs<H> {
             return Err(Errno::ENOENT.into());
         }
         Ok(())
+    }
+
+    /// Finds `name` in a directory for a caller, and counts the lookup.
+    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+        if self.replays.is_own(caller) {
+            return self.own_lookup(parent, name);
+        }
+        let mut entry = self.lookup(parent, name)?;
+        if self.replays.is_about_to_change(parent, name) {
+            entry.keep.entry = Duration::ZERO;
+        }
+        Ok(entry)
     }
 
     /// Finds `name` in a directory, and counts the lookup.
@@ -235,7 +247,6 @@ impl<H: Host> CgroupFs<H> {
     pub fn forget(&self, id: NodeId, lookups: u64) -> bool {
         let forgotten = self.nodes.forget(id, lookups);
         if let Some(node) = &forgotten {
-            self.unwatch(node);
             self.host.forget(node);
             drop(self.listings.remove(id));
         }

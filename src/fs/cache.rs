@@ -11,13 +11,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::replay::Apart;
 use super::{CgroupFs, Host};
 use crate::cgroup::FileClass;
-use crate::view::{Door, Node, NodeId, Object, ROOT_ID};
+use crate::view::{Door, Node, NodeId, Object, ROOT_ID, Watch};
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
 const WATCHED: Duration = Duration::from_secs(60);
@@ -35,6 +36,26 @@ pub enum Change {
         name: Option<OsString>,
         /// What happened to it.
         kind: EntryChange,
+    },
+    /// A cgroup was renamed; it stays in its directory.
+    Renamed {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Its name before.
+        from: OsString,
+        /// Its name now.
+        to: OsString,
+    },
+    /// A file that the kernel notifies was notified, or written.
+    Modified {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// The name of the file.
+        name: OsString,
     },
     /// Files came or went in all children, or in the directory itself: `cgroup.subtree_control` or `cgroup.pressure` was written.
     Files {
@@ -56,14 +77,19 @@ pub enum EntryChange {
     Made,
     /// A cgroup was removed.
     Removed,
-    /// It was renamed, or its attributes changed.
+    /// A cgroup was renamed; it's known by the name that it had.
+    Renamed,
+    /// Its attributes changed.
     Other,
 }
 
 /// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
 /// at that door: it would wait for the directory's lock each time.
 #[derive(Debug, Default)]
-pub(super) struct OwnChanges(Mutex<HashMap<Own, VecDeque<NodeId>>>);
+pub(super) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
+
+/// Through which door a change comes, and since when.
+pub(super) type Announced = (NodeId, Instant);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Own {
@@ -79,18 +105,33 @@ impl OwnChanges {
         let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
             return false;
         };
-        self.0.lock().entry(own).or_default().push_back(directory.id());
+        self.0.lock().entry(own).or_default().push_back((directory.id(), Instant::now()));
         true
     }
 
-    /// It wasn't made after all.
-    pub(super) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) {
-        if let Some(own) = Own::new(directory, name, kind) {
-            self.take_one(&own, VecDeque::pop_back);
+    /// It wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
+    pub(super) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+        let Some(own) = Own::new(directory, name, kind) else { return true };
+        let id = directory.id();
+        let mut expected = self.0.lock();
+        let Some(doors) = expected.get_mut(&own) else { return false };
+        let last_of_its = doors.iter().rposition(|(door, _)| *door == id);
+        match last_of_its {
+            Some(at) => drop(doors.remove(at)),
+            // If another door expects one of the same kind, it was that one's, which won't have a second.
+            None => drop(doors.pop_front()),
         }
+        if doors.is_empty() {
+            expected.remove(&own);
+        }
+        last_of_its.is_some()
     }
 
-    fn take_one(&self, own: &Own, take: fn(&mut VecDeque<NodeId>) -> Option<NodeId>) -> Option<NodeId> {
+    fn take_one(
+        &self,
+        own: &Own,
+        take: impl FnOnce(&mut VecDeque<Announced>) -> Option<Announced>,
+    ) -> Option<Announced> {
         let mut expected = self.0.lock();
         let doors = expected.get_mut(own)?;
         let door = take(doors);
@@ -100,20 +141,33 @@ impl OwnChanges {
         door
     }
 
-    /// Its events won't come any more.
-    fn forget_all(&self, directory: &Node) {
-        let is_its =
-            |own: &Own| Some(own.hierarchy) == directory.position().hierarchy && own.directory == directory.inode();
-        self.0.lock().retain(|own, _| !is_its(own));
+    /// The events of a directory won't come any more.
+    fn forget_all(&self, hierarchy: usize, directory: u64) {
+        self.0.lock().retain(|own, _| own.hierarchy != hierarchy || own.directory != directory);
     }
 
     /// The door through which the change was made, if it was the view's own. An event counts for one change.
-    fn take(&self, hierarchy: usize, directory: u64, name: &OsStr, kind: EntryChange) -> Option<NodeId> {
+    fn take(&self, hierarchy: usize, directory: u64, name: &OsStr, kind: EntryChange) -> Option<Announced> {
         self.take_one(&Own { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
     }
 
     fn clear(&self) {
         self.0.lock().clear();
+    }
+}
+
+/// What is dropped when a directory is no longer watched.
+#[derive(Debug)]
+struct Watched {
+    _watch: Box<dyn Watch>,
+    own: Arc<OwnChanges>,
+    hierarchy: usize,
+    directory: u64,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.own.forget_all(self.hierarchy, self.directory);
     }
 }
 
@@ -139,6 +193,15 @@ pub struct Keep {
     pub entry: Duration,
     /// The attributes.
     pub attributes: Duration,
+}
+
+/// Takes note of what watchers of a directory have been told.
+pub(super) fn tell(directory: &Node, name: &OsStr, kind: EntryChange) {
+    directory.tell_change(|cgroups| match kind {
+        EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
+        EntryChange::Removed => drop(cgroups.remove(name)),
+        EntryChange::Renamed | EntryChange::Other => {}
+    });
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -171,14 +234,10 @@ impl<H: Host> CgroupFs<H> {
     /// Watches a directory before it's first looked into: what the kernel is then told, it may keep.
     pub(super) fn watch(&self, node: &Node) {
         if *node.object() == Object::Directory {
-            node.watch_once(|| self.host.watch(node));
-        }
-    }
-
-    pub(super) fn unwatch(&self, node: &Node) {
-        if *node.object() == Object::Directory && node.is_watched() {
-            self.host.unwatch(node);
-            self.own.forget_all(node);
+            node.watch_once(|| {
+                let (own, hierarchy) = (Arc::clone(&self.own), node.position().hierarchy?);
+                Some(Box::new(Watched { _watch: self.host.watch(node)?, own, hierarchy, directory: node.inode() }) as _)
+            });
         }
     }
 
@@ -192,21 +251,50 @@ impl<H: Host> CgroupFs<H> {
         self.host.stop_waiting();
     }
 
-    /// Tells the kernel what it must no longer keep.
+    /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]).
     pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) {
+        let kernel = &Apart { replays: &self.replays, kernel };
         match change {
-            Change::Entry { hierarchy, directory, name, kind } => {
-                if let (EntryChange::Removed, Some(name)) = (kind, name) {
+            Change::Entry { hierarchy, directory, name: None, .. } => {
+                for node in self.doors(*hierarchy, *directory) {
+                    kernel.node(node.id(), false);
+                }
+            }
+            Change::Entry { hierarchy, directory, name: Some(name), kind } => {
+                if *kind == EntryChange::Removed {
                     self.note_removal(*hierarchy, *directory, name);
                 }
-                let by = name.as_ref().and_then(|name| self.own.take(*hierarchy, *directory, name, *kind));
+                let by = self.own.take(*hierarchy, *directory, name, *kind);
                 for node in self.doors(*hierarchy, *directory) {
-                    if by == Some(node.id()) {
-                        continue;
+                    match by {
+                        Some((door, since)) if door == node.id() => {
+                            tell(&node, name, *kind);
+                            self.replay_if_late(&node, name, *kind, since);
+                        }
+                        _ => {
+                            self.invalidate_entry(&node, name, kernel);
+                            self.replay_entry(&node, name, *kind);
+                        }
                     }
-                    match name {
-                        Some(name) => self.invalidate_entry(&node, name, kernel),
-                        None => kernel.node(node.id(), false),
+                }
+            }
+            Change::Renamed { hierarchy, directory, from, to } => {
+                let by = self.own.take(*hierarchy, *directory, from, EntryChange::Renamed);
+                for node in self.doors(*hierarchy, *directory) {
+                    if by.is_some_and(|(door, _)| door == node.id()) {
+                        tell(&node, from, EntryChange::Removed);
+                        tell(&node, to, EntryChange::Made);
+                    } else {
+                        self.invalidate_entry(&node, from, kernel);
+                        self.invalidate_entry(&node, to, kernel);
+                        self.replay_rename(&node, from, to);
+                    }
+                }
+            }
+            Change::Modified { hierarchy, directory, name } => {
+                if !self.own_writes.take(*hierarchy, *directory, name) {
+                    for node in self.doors(*hierarchy, *directory) {
+                        self.replay_modification(&node, name);
                     }
                 }
             }
@@ -217,16 +305,22 @@ impl<H: Host> CgroupFs<H> {
             }
             Change::Anything => {
                 self.own.clear();
-                let nodes = self.nodes.all();
-                self.drop_listing(self.nodes.root(), kernel);
-                for node in &nodes {
-                    self.drop_listing(node, kernel);
-                }
-                for node in &nodes {
-                    if let Some(parent) = node.parent() {
-                        kernel.entry(parent.id(), &node.name());
-                    }
-                }
+                self.own_writes.clear();
+                self.invalidate_everything(kernel);
+                self.replay_everything();
+            }
+        }
+    }
+
+    pub(super) fn invalidate_everything(&self, kernel: &impl Invalidate) {
+        let nodes = self.nodes.all();
+        self.drop_listing(self.nodes.root(), kernel);
+        for node in &nodes {
+            self.drop_listing(node, kernel);
+        }
+        for node in &nodes {
+            if let Some(parent) = node.parent() {
+                kernel.entry(parent.id(), &node.name());
             }
         }
     }
@@ -238,7 +332,8 @@ impl<H: Host> CgroupFs<H> {
         let is_it = |node: &Arc<Node>| {
             node.position().hierarchy == Some(hierarchy) && node.inode() == inode && *node.object() == Object::Directory
         };
-        ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect()
+        let doors: Vec<_> = ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect();
+        if doors.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { doors }
     }
 
     /// Takes note, at every door, that what a directory had under this name was removed.
@@ -251,7 +346,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
+    pub(super) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
         kernel.entry(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.

@@ -1,6 +1,7 @@
 //! What changes the tree or an object's attributes.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,6 +14,9 @@ use crate::view::{Child, Node, NodeId, Object};
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
     pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> Outcome<Entry> {
+        if self.replays.is_own(caller) {
+            return self.own_make(parent, name);
+        }
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
         let owner = Owner { uid: caller.uid, gid: caller.gid };
@@ -23,7 +27,10 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Removes a cgroup.
-    pub fn remove_directory(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
+    pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<()> {
+        if self.replays.is_own(caller) {
+            return self.own_remove(parent, name);
+        }
         let parent = self.node(parent)?;
         // The name alone says where a cgroup would stand there. Whether there is one, the host knows.
         let allowed = match self.view.child(parent.position(), name) {
@@ -49,22 +56,33 @@ impl<H: Host> CgroupFs<H> {
     /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
     fn as_own<T>(
         &self,
-        parent: &Node,
+        parent: &Arc<Node>,
         name: &OsStr,
         kind: EntryChange,
         change: impl FnOnce() -> Answer<T>,
     ) -> Outcome<T> {
         let expected = self.own.announce(parent, name, kind);
         change().map_err(|errno| {
-            if expected {
-                self.own.forget(parent, name, kind);
+            if expected && !self.own.forget(parent, name, kind) {
+                self.replays.again(parent, name, kind);
             }
             Failure::Kernel(errno)
         })
     }
 
     /// Renames a cgroup. `flags` are renameat2's, of which a cgroupfs knows none.
-    pub fn rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr, flags: u32) -> Outcome<()> {
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        from: NodeId,
+        name: &OsStr,
+        to: NodeId,
+        new_name: &OsStr,
+        flags: u32,
+    ) -> Outcome<()> {
+        if self.replays.is_own(caller) {
+            return self.own_rename(from, name, to, new_name);
+        }
         let (from, to) = (self.node(from)?, self.node(to)?);
         let (node, _) = self.find(&from, name)?;
         if node.is_directory() {
@@ -80,7 +98,12 @@ impl<H: Host> CgroupFs<H> {
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        self.host.rename(&from, name, &to, new_name)?;
+        let rename = || self.host.rename(&from, name, &to, new_name);
+        if from.id() == to.id() {
+            self.as_own(&from, name, EntryChange::Renamed, rename)?;
+        } else {
+            rename()?;
+        }
         self.nodes.rename(node.id(), new_name);
         Ok(())
     }
@@ -94,7 +117,16 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// chmod, chown, truncate, utimens.
-    pub fn change(&self, id: NodeId, changes: &Changes, truncates: bool) -> Outcome<(Attributes, Duration)> {
+    pub fn change(
+        &self,
+        caller: &Caller,
+        id: NodeId,
+        changes: &Changes,
+        truncates: bool,
+    ) -> Outcome<(Attributes, Duration)> {
+        if self.replays.is_own(caller) {
+            return self.own_change(id);
+        }
         let node = self.node(id)?;
         if truncates {
             // Succeeds and does nothing, as in kernfs_iop_setattr.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::{CgroupFs, Host, Outcome};
-use crate::view::{Node, NodeId, Object, Spot};
+use super::host::BackingEntry;
+use super::{Answer, CgroupFs, Host, Outcome};
+use crate::view::{Cgroups, Node, NodeId, Object, Spot};
 
 /// An entry as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,12 +113,9 @@ impl<H: Host> CgroupFs<H> {
             // A step of the alias lists nothing: it's hidden.
             Object::Synthetic if node.position().spot == Spot::Top => self.add_hierarchies(&mut entries),
             Object::Directory => {
-                let shown = self
-                    .host
-                    .list(node)?
-                    .into_iter()
-                    .filter(|entry| self.view.lists(node.position(), &entry.name, entry.is_directory));
-                entries.extend(shown.map(|entry| ListedEntry {
+                let shown = self.shown(node)?;
+                node.tell(|| cgroups(&shown));
+                entries.extend(shown.into_iter().map(|entry| ListedEntry {
                     kind: if entry.is_directory { libc::S_IFDIR } else { libc::S_IFREG },
                     cookie: entry.inode + DOT_DOT,
                     name: entry.name,
@@ -127,6 +125,22 @@ impl<H: Host> CgroupFs<H> {
             _ => {}
         }
         entries.sort_by_key(|entry| entry.cookie);
+        Ok(entries)
+    }
+
+    /// Takes note of what a directory has, before its first event is shown.
+    pub(super) fn look_once(&self, directory: &Node) {
+        if directory.told().is_none()
+            && let Ok(shown) = self.shown(directory)
+        {
+            directory.tell(|| cgroups(&shown));
+        }
+    }
+
+    /// What the host has in a directory, as far as it's shown.
+    pub(super) fn shown(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+        let mut entries = self.host.list(directory)?;
+        entries.retain(|entry| self.view.lists(directory.position(), &entry.name, entry.is_directory));
         Ok(entries)
     }
 
@@ -143,4 +157,9 @@ impl<H: Host> CgroupFs<H> {
             }
         }
     }
+}
+
+/// The cgroups among these entries.
+pub(super) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
+    entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
 }

@@ -42,6 +42,7 @@ impl<H: Host> CgroupFs<H> {
             _ => mode,
         };
         let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
+        let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
         let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
         Ok(self.handles.insert(file))
@@ -88,7 +89,9 @@ impl<H: Host> CgroupFs<H> {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
                 let writer = Owner { uid: caller.uid, gid: caller.gid };
+                let own = self.own_writes.begin(&file.node);
                 let written = self.host.write(&file.backing, data, writer)?;
+                drop(own);
                 self.note_trigger(file);
                 Ok(written)
             }

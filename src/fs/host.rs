@@ -15,6 +15,7 @@ use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
 pub use crate::view::Attributes;
 use crate::view::Node;
+use crate::view::Watch;
 
 /// What the kernel answers: a value, or its errno, verbatim.
 pub type Answer<T> = Result<T, Errno>;
@@ -213,10 +214,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// statfs of a hierarchy.
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
 
-    /// Watches a directory from now on; false if that can't be.
-    fn watch(&self, directory: &Node) -> bool;
-    /// Ends one [`Host::watch`].
-    fn unwatch(&self, directory: &Node);
+    /// Watches a directory until what is returned is dropped; `None` if that can't be.
+    fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>>;
     /// A node was removed, or nobody knows it any more: what is kept for it can go.
     fn forget(&self, node: &Node);
     /// Waits for changes of watched directories; `None` once [`Host::stop_waiting`] was called.

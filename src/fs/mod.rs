@@ -15,8 +15,11 @@ pub mod host;
 mod log;
 mod migrate;
 pub mod number;
+mod own_writes;
 pub mod poll;
+pub mod replay;
 mod share;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -96,7 +99,9 @@ pub struct CgroupFs<H: Host> {
     nodes: NodeTable,
     handles: Handles<H::File>,
     listings: directory::Listings,
-    own: cache::OwnChanges,
+    own: Arc<cache::OwnChanges>,
+    own_writes: own_writes::OwnWrites,
+    replays: replay::Replays,
     shares: Shares,
     log: RejectionLog,
     /// Whether the kernel may keep nothing.
@@ -124,7 +129,9 @@ impl<H: Host> CgroupFs<H> {
             nodes: NodeTable::new(root),
             handles: Handles::default(),
             listings: directory::Listings::default(),
-            own: cache::OwnChanges::default(),
+            own: Arc::default(),
+            own_writes: own_writes::OwnWrites::default(),
+            replays: replay::Replays::default(),
             log: RejectionLog::default(),
             coherent: false,
             born: SystemTime::now(),

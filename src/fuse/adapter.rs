@@ -213,7 +213,8 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.ask(request, at("lookup", parent, name), |fs, _| fs.lookup(node(parent), name));
+        let found =
+            self.ask(request, at("lookup", parent, name), |fs, caller| fs.lookup_for(caller, node(parent), name));
         self.reply_entry(reply, found);
     }
 
@@ -257,7 +258,8 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             (None, None, Some(_)) => "chown",
             (None, None, None) => "utimens",
         };
-        let changed = self.ask(request, on(operation, inode), |fs, _| fs.change(node(inode), &changes, size.is_some()));
+        let changed = self
+            .ask(request, on(operation, inode), |fs, caller| fs.change(caller, node(inode), &changes, size.is_some()));
         match changed {
             Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
@@ -296,7 +298,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         reply_empty(
             reply,
-            self.ask(request, at("rmdir", parent, name), |fs, _| fs.remove_directory(node(parent), name)),
+            self.ask(request, at("rmdir", parent, name), |fs, caller| fs.remove_directory(caller, node(parent), name)),
         );
     }
 
@@ -316,8 +318,8 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let answer = self.ask(request, at("rename", parent, name), |fs, _| {
-            fs.rename(node(parent), name, node(new_parent), new_name, flags.bits())
+        let answer = self.ask(request, at("rename", parent, name), |fs, caller| {
+            fs.rename(caller, node(parent), name, node(new_parent), new_name, flags.bits())
         });
         reply_empty(reply, answer);
     }

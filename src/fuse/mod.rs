@@ -3,8 +3,10 @@
 mod adapter;
 mod convert;
 mod offload;
+mod own_mount;
 mod passthrough;
 mod placement;
 mod session;
 
+pub use own_mount::{OwnMount, detached};
 pub use session::{Connection, FSTYPE, MountError, serve};

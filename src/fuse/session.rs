@@ -13,6 +13,7 @@ use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 use nix::mount::{MsFlags, mount};
 
 use super::adapter::Adapter;
+use super::own_mount::OwnMount;
 use crate::fs::cache::Invalidate;
 use crate::fs::{CgroupFs, Host};
 use crate::view::NodeId;
@@ -88,15 +89,35 @@ impl AsFd for Connection {
     }
 }
 
-/// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered.
+/// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered. By its own mount
+/// the server makes events for those who watch the view; without, they get those of what is done through the view.
 ///
 /// # Errors
 /// When the kernel's protocol is too old, or reading requests fails.
-pub fn serve<H: Host>(connection: Connection, fs: Arc<CgroupFs<H>>, live: impl FnOnce()) -> io::Result<()> {
+pub fn serve<H: Host>(
+    connection: Connection,
+    fs: Arc<CgroupFs<H>>,
+    own_mount: Option<OwnMount>,
+    live: impl FnOnce(),
+) -> io::Result<()> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKERS);
     let session = Session::from_fd(Adapter::new(Arc::clone(&fs)), connection.device, SessionACL::All, config)?;
+    let hands = own_mount.map(|own| own.start(fs.own_thread())).transpose();
+    let hands = hands.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no thread for the view's own mount: inotify reports only what is done through the view");
+        None
+    });
+    if hands.is_some() {
+        // Before anybody can look into the view.
+        fs.start_replaying();
+    }
+    let (shown, kernel) = (Arc::clone(&fs), Kernel(session.notifier()));
+    let replayer = thread::Builder::new()
+        .name("replayer".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || shown.replay(&kernel, hands.as_ref()))?;
     let notifier = Kernel(session.notifier());
     let watched = Arc::clone(&fs);
     let invalidator =
@@ -115,6 +136,8 @@ pub fn serve<H: Host>(connection: Connection, fs: Arc<CgroupFs<H>>, live: impl F
     live();
     let served = session.run();
     fs.stop_waiting();
+    fs.stop_replaying();
+    let _ = replayer.join();
     let _ = invalidator.join();
     let _ = waker.join();
     served

@@ -22,6 +22,7 @@ use super::procfs;
 use super::ready::{self, ReadyFiles};
 use super::watch::Watches;
 use crate::cgroup::HierarchyKind;
+use crate::cgroup::file::has_notified_files;
 use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::events::ControlFile;
@@ -33,7 +34,7 @@ use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim, Registrar};
 use crate::sys::credentials::{Rights, assume, capabilities};
 use crate::sys::{handle, xattr};
-use crate::view::{Node, Object, View};
+use crate::view::{Node, Object, View, Watch};
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
@@ -56,7 +57,7 @@ pub struct RealHost {
     /// The server's own permitted capabilities, all of which are effective.
     capabilities: u64,
     /// `None` where there's no inotify instance left: then nothing is cached.
-    watches: Option<Watches>,
+    watches: Option<Arc<Watches>>,
     ready: ReadyFiles,
     /// `None` on a kernel that has none.
     cgroup_namespace: Option<OwnNamespace>,
@@ -83,7 +84,7 @@ impl RealHost {
             processes: Processes::new(kinds, agents)?,
             objects: Objects::default(),
             capabilities: capabilities()?.permitted,
-            watches: watches.ok(),
+            watches: watches.ok().map(Arc::new),
             ready: ReadyFiles::new()?,
             registrar,
             cgroup_namespace: OwnNamespace::new(),
@@ -425,19 +426,10 @@ impl Host for RealHost {
         Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })
     }
 
-    fn watch(&self, directory: &Node) -> bool {
-        let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) else {
-            return false;
-        };
-        let is_unified = self.view.hierarchy(hierarchy).is_some_and(|entry| entry.kind == HierarchyKind::Unified);
-        let watch = |object: Arc<OwnedFd>| watches.add(hierarchy, directory.inode(), &object, is_unified);
-        self.object(directory).is_ok_and(watch)
-    }
-
-    fn unwatch(&self, directory: &Node) {
-        if let (Some(watches), Some(hierarchy)) = (&self.watches, directory.position().hierarchy) {
-            watches.remove(hierarchy, directory.inode());
-        }
+    fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
+        let hierarchy = directory.position().hierarchy?;
+        let files = has_notified_files(&self.view.hierarchy(hierarchy)?.kind);
+        self.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
     }
 
     fn forget(&self, node: &Node) {

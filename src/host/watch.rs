@@ -1,9 +1,10 @@
 //! Watches on backing directories (inotify(7)).
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,7 +12,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use parking_lot::Mutex;
 
+use crate::cgroup::file::is_notified;
 use crate::fs::cache::{Change, EntryChange};
+use crate::view::Watch;
 
 /// The most watches of a view, should the host allow so many.
 const LIMIT: usize = 32 * 1024;
@@ -23,6 +26,8 @@ pub(super) struct Watches {
     stop: EventFd,
     /// How many watches this view may have: they count as the host root's, whom a container mustn't leave without.
     limit: usize,
+    /// How many events the kernel keeps for us.
+    most_queued: usize,
     /// Held across the two system calls that add and remove a watch, neither of which waits for anything: one directory may be known by
     /// two doors, or be forgotten and found again at once, and has a single watch all the same.
     known: Mutex<Known>,
@@ -32,28 +37,60 @@ pub(super) struct Watches {
 struct Known {
     by_directory: HashMap<(usize, u64), (WatchDescriptor, usize)>,
     by_watch: HashMap<WatchDescriptor, (usize, u64)>,
+    /// The first half of a rename, whose second half is the next event, but may come with the next batch.
+    renamed_from: Option<(u32, Option<OsString>)>,
+}
+
+/// One user of a watch; the last one ends it.
+#[derive(Debug)]
+struct User {
+    watches: Arc<Watches>,
+    directory: (usize, u64),
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.watches.remove(self.directory);
+    }
 }
 
 impl Watches {
     pub(super) fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { inotify, stop, known: Mutex::default(), limit: limit() })
+        Ok(Self {
+            inotify,
+            stop,
+            known: Mutex::default(),
+            limit: limit(),
+            most_queued: setting("max_queued_events", 16_384),
+        })
     }
 
-    /// Watches a directory; false if the limits of inotify, or the view's share of them, don't allow it.
-    pub(super) fn add(&self, hierarchy: usize, inode: u64, object: &OwnedFd, is_unified: bool) -> bool {
+    /// Watches a directory, and what is written in it if `files` says so; `None` if the limits of inotify, or the view's share of them, don't
+    /// allow it.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        directory: (usize, u64),
+        object: BorrowedFd<'_>,
+        files: bool,
+    ) -> Option<Box<dyn Watch>> {
+        self.add_user(directory, object, files).then(|| Box::new(User { watches: Arc::clone(self), directory }) as _)
+    }
+
+    fn add_user(&self, directory: (usize, u64), object: BorrowedFd<'_>, files: bool) -> bool {
         let mut flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
-        if is_unified {
-            // Writes to cgroup.subtree_control and cgroup.pressure: files that come and go by them make no other event.
+        if files {
+            // What the kernel notifies, and writes to cgroup.subtree_control and cgroup.pressure: files that come and go by them make no
+            // other event.
             flags |= AddWatchFlags::IN_MODIFY;
         }
         let mut known = self.known.lock();
-        if let Some((_, users)) = known.by_directory.get_mut(&(hierarchy, inode)) {
+        if let Some((_, users)) = known.by_directory.get_mut(&directory) {
             *users += 1;
             return true;
         }
@@ -63,8 +100,8 @@ impl Watches {
         let path = format!("/proc/self/fd/{}", object.as_raw_fd());
         match self.inotify.add_watch(path.as_str(), flags) {
             Ok(watch) => {
-                known.by_directory.insert((hierarchy, inode), (watch, 1));
-                known.by_watch.insert(watch, (hierarchy, inode));
+                known.by_directory.insert(directory, (watch, 1));
+                known.by_watch.insert(watch, directory);
                 true
             }
             Err(errno) => {
@@ -75,15 +112,15 @@ impl Watches {
     }
 
     /// One user of a watch has gone.
-    pub(super) fn remove(&self, hierarchy: usize, inode: u64) {
+    fn remove(&self, directory: (usize, u64)) {
         let mut known = self.known.lock();
-        let Some((watch, users)) = known.by_directory.get_mut(&(hierarchy, inode)) else { return };
+        let Some((watch, users)) = known.by_directory.get_mut(&directory) else { return };
         *users -= 1;
         if *users > 0 {
             return;
         }
         let watch = *watch;
-        known.by_directory.remove(&(hierarchy, inode));
+        known.by_directory.remove(&directory);
         known.by_watch.remove(&watch);
         // It's gone already if the cgroup is.
         let _ = self.inotify.rm_watch(watch);
@@ -105,11 +142,32 @@ impl Watches {
             }
             match self.inotify.read_events() {
                 Ok(events) => {
-                    let known = self.known.lock();
-                    return Some(events.iter().filter_map(|event| change(event, &known)).collect());
+                    let mut known = self.known.lock();
+                    let mut changes: Vec<_> =
+                        events.iter().map_while(|event| change(event, &mut known)).flatten().collect();
+                    if events.iter().any(is_overflow) {
+                        known.renamed_from = None;
+                        drop(known);
+                        self.skip();
+                        changes.push(Change::Anything);
+                    }
+                    return Some(changes);
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => return None,
+            }
+        }
+    }
+
+    /// Reads over what was queued when it was read that events were lost: between those, and not only before the kernel's mark, others are
+    /// missing, since it marks the loss once and has gone on to lose whatever found no place.
+    fn skip(&self) {
+        let mut skipped = 0;
+        while skipped < self.most_queued {
+            match self.inotify.read_events() {
+                Ok(events) => skipped += events.len(),
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
             }
         }
     }
@@ -123,21 +181,45 @@ impl Watches {
 /// mustn't take all that root's own programs may have.
 fn limit() -> usize {
     const SHARE: usize = 8;
-    let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok();
     // 8192 is what kernels before Linux 5.11 allow.
-    (most.and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(8192) / SHARE).min(LIMIT)
+    (setting("max_user_watches", 8192) / SHARE).min(LIMIT)
 }
 
-fn change(event: &InotifyEvent, known: &Known) -> Option<Change> {
-    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-        return Some(Change::Anything);
-    }
+fn setting(name: &str, otherwise: usize) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok();
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
+}
+
+fn is_overflow(event: &InotifyEvent) -> bool {
+    event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
+}
+
+/// What an event says, if it's of interest; `None` if events were lost there.
+fn change(event: &InotifyEvent, known: &mut Known) -> Option<Option<Change>> {
+    (!is_overflow(event)).then(|| change_of(event, known))
+}
+
+fn change_of(event: &InotifyEvent, known: &mut Known) -> Option<Change> {
     let (hierarchy, directory) = *known.by_watch.get(&event.wd)?;
     if event.mask.contains(AddWatchFlags::IN_MODIFY) {
         let name = event.name.as_deref()?;
+        if name.to_str().is_some_and(is_notified) {
+            return Some(Change::Modified { hierarchy, directory, name: name.to_os_string() });
+        }
         let of_children = name == OsStr::new("cgroup.subtree_control");
         let matters = of_children || name == OsStr::new("cgroup.pressure");
         return matters.then_some(Change::Files { hierarchy, directory, of_children });
+    }
+    if event.mask.contains(AddWatchFlags::IN_MOVED_FROM) {
+        known.renamed_from = Some((event.cookie, event.name.clone()));
+        return None;
+    }
+    if event.mask.contains(AddWatchFlags::IN_MOVED_TO) {
+        // A cgroup stays in its directory (cgroup1_rename), so both halves are of one watch.
+        let from = known.renamed_from.take_if(|(cookie, _)| *cookie == event.cookie).and_then(|(_, name)| name);
+        if let (Some(from), Some(to)) = (from, event.name.clone()) {
+            return Some(Change::Renamed { hierarchy, directory, from, to });
+        }
     }
     let entry = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_ATTRIB;
     let kind = match event.mask {

@@ -1,10 +1,12 @@
 //! Messages over a SOCK_SEQPACKET socket, and one descriptor along with them.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
 
 /// Two connected sockets that keep message boundaries and report the other end's end
 /// (socketpair(2), unix(7)). Both are close-on-exec.
@@ -32,6 +34,27 @@ pub fn send_with_file(
     let control = [ControlMessage::ScmRights(&numbers)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(socket.as_raw_fd(), &parts, &control, flags, None).map(drop)
+}
+
+/// Receives one message, the descriptor that came with it, and nothing else of it. Never waits.
+///
+/// # Errors
+/// EAGAIN if there's none; EPROTO if there was no descriptor, or more than one.
+pub fn receive_file(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let numbers = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(numbers) => Some(numbers),
+        _ => None,
+    });
+    match numbers.as_deref() {
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Some([number]) => Ok(unsafe { OwnedFd::from_raw_fd(*number) }),
+        _ => Err(Errno::EPROTO),
+    }
 }
 
 /// Receives one message, its first bytes into `header`, the rest into `payload` (recvmsg(2)).

@@ -26,18 +26,26 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN.
 pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
-    // SAFETY: the path is an empty C string that outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), c"".as_ptr(), flags) };
-    let fd = Errno::result(result)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    let mount = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mount = copy(directory)?;
     if read_only {
         make_read_only(mount.as_fd())?;
     }
     // open_by_handle_at(2) takes no O_PATH descriptor, which open_tree's is. The mount goes on with this one, as after a lazy unmount.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(openat(&mount, ".", flags, Mode::empty())?)
+}
+
+/// The same as an O_PATH descriptor, whose closing needs nobody who serves the filesystem.
+///
+/// # Errors
+/// As [`detached`].
+pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: the path is an empty C string that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {

@@ -1,11 +1,12 @@
 //! Processes: fork, and what a child inherits.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, gettid};
 
 /// How long a thread that has been joined may still be seen: the kernel tells who joins it as soon as it has left its memory, and only
 /// then takes its namespaces apart and its number away (`do_exit`).
@@ -55,6 +56,26 @@ pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
         unsafe { libc::close(number) };
     }
     Ok(())
+}
+
+/// Gives the calling thread a table of descriptors of its own, with these and the standard three. They are closed when the thread drops them
+/// or ends; the process keeps its own. The thread must use no other descriptor that was opened before.
+///
+/// # Errors
+/// `ENOMEM`, `EMFILE`; those of reading `/proc/self/task`. The thread then must use none at all.
+pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[OwnedFd; N]> {
+    unshare(CloneFlags::CLONE_FILES)?;
+    let kept = kept.map(|file| file.as_raw_fd());
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/self/task/{}/fd", gettid()))? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && !kept.contains(number)) {
+        // SAFETY: a number in; this thread's table is its own by now, and the contract above says that nothing in it has an owner.
+        unsafe { libc::close(number) };
+    }
+    // SAFETY: they are open in this thread's table, and were opened by owners that close them in the process' own.
+    Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Lets the kernel reap this process' children by itself: an agent's zombie would keep a container's init from ending.

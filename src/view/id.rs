@@ -59,6 +59,12 @@ impl NodeId {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, LINKS + link as u64))
     }
 
+    /// The id of something that is shown for a moment, and to the server itself alone, because it's gone.
+    pub fn ghost(number: u64) -> Self {
+        const GHOSTS: u64 = 1 << 34;
+        Self::compose(0, RESERVED_DOOR, GHOSTS + number % GHOSTS)
+    }
+
     // In the hierarchy with number 0 (cgroup2, where there is one) the main door's ids are the kernfs ids. None of them is FUSE's
     // root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or is the view's root.
     fn compose(hierarchy: usize, door: u64, number: u64) -> Self {
@@ -105,6 +111,8 @@ mod tests {
             prop_assert_ne!(NodeId::link(a.0, depth), NodeId::alias_step(b.0, depth));
             prop_assert_ne!(NodeId::top(a.0), NodeId::alias_step(b.0, depth));
             prop_assert_ne!(NodeId::top(a.0), NodeId::link(b.0, depth));
+            let ghost = Some(NodeId::ghost(a.2));
+            prop_assert!(![id(b), NodeId::top(b.0), NodeId::link(b.0, depth), NodeId::alias_step(b.0, depth)].contains(&ghost));
         }
     }
 }

@@ -13,7 +13,7 @@ mod table;
 
 pub use attributes::Attributes;
 pub use id::{NodeId, ROOT_ID};
-pub use node::{Node, Object};
+pub use node::{Cgroups, Node, Object, Watch};
 pub use place::{Child, Door, Position, Spot};
 pub use resolve::{Resolved, view_path_of};
 pub use table::NodeTable;

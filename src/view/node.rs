@@ -1,7 +1,8 @@
 //! A node that the kernel holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,14 @@ pub enum Object {
     File(FileClass),
 }
 
+/// What keeps a directory watched, until it's dropped.
+pub trait Watch: Debug + Send + Sync {}
+
+impl<T: Debug + Send + Sync> Watch for T {}
+
+/// The cgroups of a directory, by name, with their inode numbers (0: not known).
+pub type Cgroups = BTreeMap<OsString, u64>;
+
 /// One object of the view. All but its name is fixed; a rename through the view changes that.
 #[derive(Debug)]
 pub struct Node {
@@ -31,8 +40,9 @@ pub struct Node {
     object: Object,
     inode: u64,
     parent: Option<Arc<Node>>,
-    /// Whether changes of this directory are seen.
-    watched: OnceLock<bool>,
+    /// What lets changes of this directory be seen. It's kept by what was found in it, too: the kernel may forget a directory and still know
+    /// a file of it, which somebody watches.
+    watched: OnceLock<Option<Box<dyn Watch>>>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
     /// Whether the kernel doesn't hold it any more.
@@ -45,6 +55,8 @@ pub struct Node {
     name: Mutex<Arc<OsStr>>,
     /// What it was like when it was last looked at. Leaf lock, too.
     last_seen: Mutex<Option<Attributes>>,
+    /// The cgroups of which watchers know, if anybody ever looked. Leaf lock, too.
+    told: Mutex<Option<Cgroups>>,
 }
 
 impl Node {
@@ -79,6 +91,7 @@ impl Node {
             children: Mutex::default(),
             name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -182,12 +195,29 @@ impl Node {
 
     /// Whether changes of this directory are seen.
     pub fn is_watched(&self) -> bool {
-        self.watched.get().copied().unwrap_or(false)
+        self.watched.get().is_some_and(Option::is_some)
     }
 
     /// Lets `watch` begin to watch this directory, the first time that it's called.
-    pub fn watch_once(&self, watch: impl FnOnce() -> bool) {
+    pub fn watch_once(&self, watch: impl FnOnce() -> Option<Box<dyn Watch>>) {
         self.watched.get_or_init(watch);
+    }
+
+    /// The cgroups of which watchers know, by a listing and the events since; `None` if nobody ever looked.
+    pub fn told(&self) -> Option<Cgroups> {
+        self.told.lock().clone()
+    }
+
+    /// Takes note of what a first listing shows.
+    pub fn tell(&self, cgroups: impl FnOnce() -> Cgroups) {
+        self.told.lock().get_or_insert_with(cgroups);
+    }
+
+    /// Takes note that watchers have been told of a change.
+    pub fn tell_change(&self, change: impl FnOnce(&mut Cgroups)) {
+        if let Some(cgroups) = &mut *self.told.lock() {
+            change(cgroups);
+        }
     }
 
     /// How many changes of this directory were seen.

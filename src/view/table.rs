@@ -68,6 +68,39 @@ impl NodeTable {
         }
     }
 
+    /// Counts a lookup of a node that is known already, without looking at the host.
+    pub fn count(&self, id: NodeId) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes.write();
+        let known = nodes.get_mut(&id)?;
+        known.lookups += 1;
+        Some(Arc::clone(&known.node))
+    }
+
+    /// All directories that the kernel knows, or knows something in.
+    pub fn directories(&self) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.read();
+        let known = nodes.values().map(|known| &known.node);
+        let parents = known.clone().filter_map(|node| node.parent());
+        let mut found: HashMap<NodeId, &Arc<Node>> = parents.map(|node| (node.id(), node)).collect();
+        // What it knows itself comes first.
+        found.extend(known.filter(|node| node.is_directory()).map(|node| (node.id(), node)));
+        found.insert(self.root.id(), &self.root);
+        found.into_values().map(Arc::clone).collect()
+    }
+
+    /// The directories with this hierarchy and inode number that the kernel has forgotten, while it still knows something in them.
+    pub fn forgotten_parents(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
+        let mut found: Vec<Arc<Node>> = Vec::new();
+        for known in self.nodes.read().values() {
+            let Some(parent) = known.node.parent() else { continue };
+            let is_it = parent.position().hierarchy == Some(hierarchy) && parent.inode() == inode;
+            if is_it && !found.iter().any(|other| other.id() == parent.id()) {
+                found.push(Arc::clone(parent));
+            }
+        }
+        found
+    }
+
     /// The kernel drops `lookups` references. Returns the node if that were the last.
     pub fn forget(&self, id: NodeId, lookups: u64) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write();

@@ -11,7 +11,7 @@ mod signals;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use super::registry::Registration;
 use super::server::{Server, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
-use crate::fuse::Connection;
+use crate::fuse::{Connection, OwnMount, detached};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
 use cgroups::OwnCgroups;
@@ -107,6 +107,8 @@ struct Supervisor {
     server: Pid,
     /// Told when the connection is mounted.
     mounted: Status,
+    /// By which the server gets a way to its own mount, and keeps it until this is closed.
+    leash: OwnedFd,
     /// Tells when the view is live.
     live: Status,
 }
@@ -121,17 +123,22 @@ impl Supervisor {
         let (waits_for_mount, mounted) = Status::pair()?;
         let (live, tells) = Status::pair()?;
         let connection = server.connection.share()?;
+        let (leash, held) =
+            sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()))?;
         match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
-            ForkResult::Parent { child } => Ok(Self { connection, own, server: child, mounted, live }),
+            ForkResult::Parent { child } => Ok(Self { connection, own, server: child, mounted, leash, live }),
             ForkResult::Child => {
-                drop((mounted, live, connection));
+                drop((mounted, live, leash, connection));
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
                 let served = log
                     .start(log_file)
                     .and_then(|()| waits_for_mount.wait())
                     .and_then(|()| crate::host::refuge::take_refuge(&server.host, &server.view).map_err(Failed::from))
-                    .and_then(|()| server.serve(move || tells.ok()));
+                    .and_then(|()| {
+                        let root = sys::fdpass::receive_file(held.as_fd());
+                        server.serve(root.ok().map(|root| OwnMount::until_closed(root, held)), move || tells.ok())
+                    });
                 if let Err(failed) = &served {
                     tracing::error!("{failed}");
                 }
@@ -142,10 +149,11 @@ impl Supervisor {
     }
 
     fn run(self, options: &Options) -> Outcome {
-        let Self { connection, own, server, mounted, live } = self;
+        let Self { connection, own, server, mounted, leash, live } = self;
         let home =
             File::open("/proc/self/ns/mnt").map_err(|error| Failed::system("can't open /proc/self/ns/mnt", error))?;
-        let ended = Self::run_inside(connection, &own, mounted, live, options);
+        let ended = Self::run_inside(connection, &own, mounted, &leash, live, options);
+        drop(leash);
         // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
         // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
         let left = setns(&home, CloneFlags::CLONE_NEWNS);
@@ -163,6 +171,7 @@ impl Supervisor {
         connection: Connection,
         own: &OwnCgroups,
         mounted: Status,
+        leash: &OwnedFd,
         live: Status,
         options: &Options,
     ) -> Outcome {
@@ -171,6 +180,13 @@ impl Supervisor {
         connection.mount(Path::new(DIRECTORY))?;
         // From now on the server alone holds the connection, so that it ends with the server.
         drop(connection);
+        match detached(Path::new(DIRECTORY)) {
+            // If it can't be sent, the server is gone, or does without.
+            Ok(root) => drop(sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root.as_fd())),
+            Err(error) => {
+                tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view")
+            }
+        }
         mounted.ok();
         live.wait()?;
         unshare(CloneFlags::CLONE_NEWPID)

@@ -176,7 +176,7 @@ fn what_may_be_gone_is_looked_at() {
     let unlooked = |mode: OpenMode, direct| scene.fs.opens_without_a_look(file, mode, direct);
     assert!(unlooked(READ, false) && !unlooked(READ, true) && !unlooked(WRITE, false));
     assert!(!unlooked(OpenMode { truncate: true, ..READ }, false));
-    scene.fs.remove_directory(scene.id("/a"), OsStr::new("b")).unwrap();
+    scene.fs.remove_directory(&CALLER, scene.id("/a"), OsStr::new("b")).unwrap();
     assert!(!unlooked(READ, false) && scene.fs.opens_without_a_look(other, READ, false));
     assert_eq!(errno(scene.fs.open(&CALLER, file, READ, false)), Some(Errno::ENOENT));
 }

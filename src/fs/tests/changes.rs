@@ -47,7 +47,7 @@ fn cgroups_are_made_inside_only() {
                 assert_eq!((changes.len(), changes[0].path.as_str()), (1, cgroup), "{about}");
                 let again = scene.fs.make_directory(&user, parent, OsStr::new("new"), 0o750);
                 assert_eq!(errno(again), Some(Errno::EEXIST));
-                assert_eq!(scene.fs.remove_directory(parent, OsStr::new("new")), Ok(()), "{about}");
+                assert_eq!(scene.fs.remove_directory(&CALLER, parent, OsStr::new("new")), Ok(()), "{about}");
                 made += 1;
             } else {
                 assert_eq!(errno(outcome), Some(Errno::EACCES), "{about}");
@@ -72,9 +72,9 @@ fn cgroups_are_removed_and_renamed_below_the_boundary_only() {
             scene.host.calls();
             // EBUSY is what the host says of a cgroup with children.
             scene.host.fail("remove_directory", Errno::EBUSY);
-            let removed = scene.fs.remove_directory(parent, name);
+            let removed = scene.fs.remove_directory(&CALLER, parent, name);
             scene.host.fail("rename", Errno::ENOSPC);
-            let renamed = scene.fs.rename(parent, name, parent, OsStr::new("renamed"), 0);
+            let renamed = scene.fs.rename(&CALLER, parent, name, parent, OsStr::new("renamed"), 0);
             scene.host.state.lock().faults.clear();
             let about = format!("{} {hierarchy}:{cgroup}: {removed:?} {renamed:?}", scene.name());
             let tried = scene.host.changes();
@@ -101,10 +101,10 @@ fn files_are_neither_removed_nor_renamed() {
             let parent = scene.id(&scene.at(hierarchy, cgroup));
             let file = OsStr::new(&file);
             scene.host.calls();
-            assert_eq!(errno(scene.fs.remove_directory(parent, file)), Some(Errno::ENOTDIR));
+            assert_eq!(errno(scene.fs.remove_directory(&CALLER, parent, file)), Some(Errno::ENOTDIR));
             let inside = is_changeable(&scene, hierarchy, cgroup);
             assert_eq!(scene.host.changes().is_empty(), !inside, "inside it's for the host to say");
-            let renamed = errno(scene.fs.rename(parent, file, parent, OsStr::new("x"), 0));
+            let renamed = errno(scene.fs.rename(&CALLER, parent, file, parent, OsStr::new("x"), 0));
             let kernels = if is_unified(&scene, hierarchy) { Errno::EPERM } else { Errno::ENOTDIR };
             assert_eq!(
                 renamed,
@@ -124,14 +124,18 @@ fn renames() {
     let below = scene.id("/systemd/lxc/c1/a");
     let unified = scene.id("/unified/lxc/c1");
     let outside = scene.id("/systemd/lxc");
-    let rename = |from, to, new: &str, flags| scene.fs.rename(from, OsStr::new("a"), to, OsStr::new(new), flags);
+    let rename =
+        |from, to, new: &str, flags| scene.fs.rename(&CALLER, from, OsStr::new("a"), to, OsStr::new(new), flags);
     scene.host.calls();
     assert_eq!(errno(rename(systemd, unified, "b", 0)), Some(Errno::EXDEV));
     assert_eq!(errno(rename(systemd, systemd, "b", libc::RENAME_NOREPLACE)), Some(Errno::EINVAL));
     assert_eq!(errno(rename(systemd, systemd, "z", libc::RENAME_EXCHANGE)), Some(Errno::EINVAL));
     assert_eq!(rule(&rename(systemd, outside, "b", 0)), "outside-subtree");
     assert_eq!(errno(rename(systemd, scene.id("/memory/lxc"), "b", 0)), Some(Errno::EACCES), "the policy comes first");
-    assert_eq!(errno(scene.fs.rename(systemd, OsStr::new("none"), systemd, OsStr::new("b"), 0)), Some(Errno::ENOENT));
+    assert_eq!(
+        errno(scene.fs.rename(&CALLER, systemd, OsStr::new("none"), systemd, OsStr::new("b"), 0)),
+        Some(Errno::ENOENT)
+    );
     assert_eq!(scene.host.changes(), []);
     assert_eq!(errno(rename(systemd, systemd, "z", 0)), Some(Errno::EEXIST), "the host's answer");
     assert_eq!(rename(systemd, systemd, "b", 0), Ok(()));
@@ -142,7 +146,7 @@ fn renames() {
     // To the alias' door it's another directory of the same hierarchy: the host decides.
     let rooted = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let (main, alias) = (rooted.id("/systemd"), rooted.id("/systemd/lxc/c1"));
-    assert_eq!(rooted.fs.rename(main, OsStr::new("a"), alias, OsStr::new("b"), 0), Ok(()));
+    assert_eq!(rooted.fs.rename(&CALLER, main, OsStr::new("a"), alias, OsStr::new("b"), 0), Ok(()));
     assert!(rooted.walk("/systemd/b").is_ok() && rooted.walk("/systemd/lxc/c1/b").is_ok());
 }
 
@@ -157,7 +161,7 @@ fn a_cgroup_that_vanishes_while_it_is_made() {
     let gone = scene.id("/a");
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
     assert_eq!(errno(scene.fs.make_directory(&CALLER, gone, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
-    assert_eq!(errno(scene.fs.remove_directory(ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
+    assert_eq!(errno(scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
     assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
 }
 
@@ -190,10 +194,13 @@ fn attributes_change_where_content_may() {
             };
             scene.host.calls();
             let outcomes: [Outcome<()>; 6] = [
-                scene.fs.change(id, &Changes { mode: Some(0o700), ..Changes::default() }, false).map(drop),
-                scene.fs.change(id, &Changes { uid: Some(5), ..Changes::default() }, false).map(drop),
-                scene.fs.change(id, &Changes { gid: Some(5), ..Changes::default() }, false).map(drop),
-                scene.fs.change(id, &Changes { modification: Some(Time::Now), ..Changes::default() }, false).map(drop),
+                scene.fs.change(&CALLER, id, &Changes { mode: Some(0o700), ..Changes::default() }, false).map(drop),
+                scene.fs.change(&CALLER, id, &Changes { uid: Some(5), ..Changes::default() }, false).map(drop),
+                scene.fs.change(&CALLER, id, &Changes { gid: Some(5), ..Changes::default() }, false).map(drop),
+                scene
+                    .fs
+                    .change(&CALLER, id, &Changes { modification: Some(Time::Now), ..Changes::default() }, false)
+                    .map(drop),
                 scene.fs.set_xattr(id, OsStr::new("user.x"), b"1", 0),
                 scene.fs.remove_xattr(id, OsStr::new("user.x")),
             ];
@@ -222,7 +229,7 @@ fn truncation_is_a_write_that_does_nothing() {
         ("/lxc/cgroup.type", "outside-subtree"),
         ("/lxc/c1/cgroup.type", "not-delegatable"),
     ] {
-        let outcome = scene.fs.change(scene.id(path), &Changes::default(), true);
+        let outcome = scene.fs.change(&CALLER, scene.id(path), &Changes::default(), true);
         assert_eq!(rule(&outcome), expected, "{path}");
     }
     assert_eq!(scene.host.changes(), []);

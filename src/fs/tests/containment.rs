@@ -103,8 +103,8 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
     let found = match step {
         Step::Lookup(at, name) => fs.lookup(node(at), name).ok(),
         Step::Mkdir(at, name) => fs.make_directory(&CALLER, node(at), name, 0o755).ok(),
-        Step::Rmdir(at, name) => fs.remove_directory(node(at), name).err().and(None),
-        Step::Rename(at, name, to, new) => fs.rename(node(at), name, node(to), new, 0).err().and(None),
+        Step::Rmdir(at, name) => fs.remove_directory(&CALLER, node(at), name).err().and(None),
+        Step::Rename(at, name, to, new) => fs.rename(&CALLER, node(at), name, node(to), new, 0).err().and(None),
         Step::Write(at, data) => {
             let mode = OpenMode { read: true, write: true, truncate: true };
             if let Ok(handle) = fs.open(&CALLER, node(at), mode, false) {
@@ -115,9 +115,9 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
         }
         Step::Change(at) => {
             let changes = Changes { mode: Some(0o777), uid: Some(1), ..Changes::default() };
-            fs.change(node(at), &changes, false).err().and(None)
+            fs.change(&CALLER, node(at), &changes, false).err().and(None)
         }
-        Step::Truncate(at) => fs.change(node(at), &Changes::default(), true).err().and(None),
+        Step::Truncate(at) => fs.change(&CALLER, node(at), &Changes::default(), true).err().and(None),
         Step::Xattr(at) => {
             drop(fs.set_xattr(node(at), "user.x".as_ref(), b"1", 0));
             fs.remove_xattr(node(at), "user.x".as_ref()).err().and(None)

@@ -37,15 +37,15 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
         }
         Question::Of(Operation::RemoveDirectory) => {
             scene.host.fail("remove_directory", Errno::EBUSY);
-            scene.fs.remove_directory(parent()?, name)
+            scene.fs.remove_directory(&CALLER, parent()?, name)
         }
         Question::Of(Operation::Rename) => {
             let parent = parent()?;
             scene.host.fail("rename", Errno::EBUSY);
-            scene.fs.rename(parent, name, parent, OsStr::new("renamed"), 0)
+            scene.fs.rename(&CALLER, parent, name, parent, OsStr::new("renamed"), 0)
         }
         Question::Of(_) => {
-            scene.fs.change(itself()?, &Changes { mode: Some(0o777), ..Changes::default() }, false).map(drop)
+            scene.fs.change(&CALLER, itself()?, &Changes { mode: Some(0o777), ..Changes::default() }, false).map(drop)
         }
         Question::In(Operation::MakeDirectory) => {
             scene.host.fail("make_directory", Errno::EBUSY);
@@ -56,7 +56,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
             }
         }
         Question::Truncate if scene.walk(path)?.attributes.is_directory() => Err(Errno::EISDIR.into()),
-        Question::Truncate => scene.fs.change(itself()?, &Changes::default(), true).map(drop),
+        Question::Truncate => scene.fs.change(&CALLER, itself()?, &Changes::default(), true).map(drop),
         Question::Unlink => {
             let entry = scene.walk(path)?;
             if entry.attributes.is_directory() {

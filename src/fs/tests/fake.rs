@@ -14,7 +14,7 @@ use super::super::poll::Ready;
 use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::view::{Node, View};
+use crate::view::{Node, View, Watch};
 
 /// What was done to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,19 @@ pub(super) struct FakeFile {
 impl Drop for FakeFile {
     fn drop(&mut self) {
         self.state.lock().open -= 1;
+    }
+}
+
+/// Counted as long as it isn't dropped.
+#[derive(Debug)]
+struct FakeWatch {
+    state: Arc<Mutex<State>>,
+    at: (usize, u64),
+}
+
+impl Drop for FakeWatch {
+    fn drop(&mut self) {
+        *self.state.lock().watches.entry(self.at).or_default() -= 1;
     }
 }
 
@@ -446,18 +459,11 @@ impl Host for FakeHost {
         Ok(Statistics { block_size: 4096, name_length: 255 })
     }
 
-    fn watch(&self, directory: &Node) -> bool {
-        let Ok(at) = self.object(directory) else { return false };
-        if self.record("watch", at, "", false).is_err() {
-            return false;
-        }
+    fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
+        let at = self.object(directory).ok()?;
+        self.record("watch", at, "", false).ok()?;
         *self.state.lock().watches.entry(at).or_default() += 1;
-        true
-    }
-
-    fn unwatch(&self, directory: &Node) {
-        let hierarchy = directory.position().hierarchy.expect("a watched directory is in a hierarchy");
-        *self.state.lock().watches.entry((hierarchy, directory.inode())).or_default() -= 1;
+        Some(Box::new(FakeWatch { state: Arc::clone(&self.state), at }))
     }
 
     fn forget(&self, _: &Node) {}

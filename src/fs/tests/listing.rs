@@ -143,7 +143,7 @@ fn happen(scene: &Scene, directory: NodeId, event: &Event) {
         }
         // Whether it's there already or not doesn't matter.
         Event::Make(number) => drop(scene.fs.make_directory(&CALLER, directory, OsStr::new(&name(number)), 0o755)),
-        Event::Unmake(number) => drop(scene.fs.remove_directory(directory, OsStr::new(&name(number)))),
+        Event::Unmake(number) => drop(scene.fs.remove_directory(&CALLER, directory, OsStr::new(&name(number)))),
     }
 }
 

@@ -160,7 +160,7 @@ fn a_real_cgroup_comes_before_the_alias() {
     assert_ne!(made.id, alias);
     assert_eq!(scene.id("/lxc"), made.id);
     assert_eq!(errno(scene.walk("/lxc/c1")), Some(Errno::ENOENT), "the real one is empty");
-    scene.fs.remove_directory(ROOT_ID, OsStr::new("lxc")).unwrap();
+    scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("lxc")).unwrap();
     assert_eq!(scene.id("/lxc"), alias);
 }
 
@@ -170,8 +170,8 @@ fn the_alias_cannot_be_removed_or_renamed() {
     let lxc = scene.id("/lxc");
     scene.host.calls();
     for (parent, name) in [(ROOT_ID, "lxc"), (lxc, "c1")] {
-        assert_eq!(errno(scene.fs.remove_directory(parent, OsStr::new(name))), Some(Errno::EACCES), "{name}");
-        let renamed = scene.fs.rename(parent, OsStr::new(name), ROOT_ID, OsStr::new("mine"), 0);
+        assert_eq!(errno(scene.fs.remove_directory(&CALLER, parent, OsStr::new(name))), Some(Errno::EACCES), "{name}");
+        let renamed = scene.fs.rename(&CALLER, parent, OsStr::new(name), ROOT_ID, OsStr::new("mine"), 0);
         assert_eq!(errno(renamed), Some(Errno::EACCES), "{name}");
     }
     assert_eq!(errno(scene.fs.make_directory(&CALLER, lxc, OsStr::new("c2"), 0o755)), Some(Errno::EACCES));

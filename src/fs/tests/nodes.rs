@@ -291,7 +291,7 @@ fn own_changes_are_told_at_the_other_doors_only() {
     scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755).unwrap();
     assert_eq!(told_of(EntryChange::Made), [false, true]);
     assert_eq!(told_of(EntryChange::Made), [true, true], "one event for one change");
-    scene.fs.remove_directory(alias, OsStr::new("x")).unwrap();
+    scene.fs.remove_directory(&CALLER, alias, OsStr::new("x")).unwrap();
     assert_eq!(told_of(EntryChange::Made), [true, true], "another kind of change is another's");
     assert_eq!(told_of(EntryChange::Removed), [true, false]);
     for (method, kind) in [("make_directory", EntryChange::Made), ("remove_directory", EntryChange::Removed)] {
@@ -302,7 +302,7 @@ fn own_changes_are_told_at_the_other_doors_only() {
         );
         if method == "remove_directory" {
             assert_eq!(told_of(EntryChange::Made), [false, true]);
-            assert_eq!(errno(scene.fs.remove_directory(main, OsStr::new("x"))), Some(Errno::ENOSPC));
+            assert_eq!(errno(scene.fs.remove_directory(&CALLER, main, OsStr::new("x"))), Some(Errno::ENOSPC));
         }
         assert_eq!(told_of(kind), [true, true], "{method}: what failed isn't expected any more");
     }

@@ -1,0 +1,209 @@
+//! The server's own requests, by which it makes events for the view's watchers ([`super::replay`]).
+//!
+//! None of them touches the host. The kernel makes an event for a directory that is made only if it wasn't there, and for one that is
+//! removed only if it was: so the own lookup, and nobody else's, finds the opposite of what there is. It happens under the directory's lock,
+//! and the operation itself is refused unless that lookup was made: the kernel never takes another object for the one that is meant.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::cache::Keep;
+use super::replay::{Deed, Event};
+use super::{Attributes, CgroupFs, Entry, Failure, Host, Outcome};
+use crate::view::{Node, NodeId, Object};
+
+/// One replay under way.
+#[derive(Debug)]
+pub(super) struct Stage {
+    event: Event,
+    /// Whether the name was looked up.
+    looked_up: bool,
+    /// Whether a rename's new name was looked up.
+    looked_up_new: bool,
+    /// The object that is shown in place of the one that is gone.
+    ghost: Option<NodeId>,
+}
+
+impl Stage {
+    pub(super) fn new(event: Event) -> Self {
+        Self { event, looked_up: false, looked_up_new: false, ghost: None }
+    }
+
+    /// Whether its first request came.
+    pub(super) fn was_entered(&self) -> bool {
+        self.looked_up
+    }
+
+    /// Whether it changes what this name is.
+    pub(super) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
+        let Event { directory: at, name: of, deed } = &self.event;
+        let is_new = matches!(deed, Deed::Rename(to) if to == name);
+        *deed != Deed::Touch && at.id() == directory && (of == name || is_new)
+    }
+
+    fn is(&self, directory: NodeId, name: &OsStr, deed: &Deed) -> bool {
+        self.event.directory.id() == directory && self.event.name == name && self.event.deed == *deed
+    }
+
+    /// The directory that this name has to lead to, on the way to where it happens.
+    fn step(&self, parent: NodeId, name: &OsStr) -> Option<Arc<Node>> {
+        let mut at = &self.event.directory;
+        while let Some(above) = at.parent() {
+            if above.id() == parent {
+                return (*at.name() == *name).then(|| Arc::clone(at));
+            }
+            at = above;
+        }
+        None
+    }
+}
+
+/// What an own lookup is to find.
+enum Part {
+    /// What everybody finds.
+    Plain,
+    /// A directory on the way, as long as the kernel knows it, even if it's gone.
+    Step(Arc<Node>),
+    /// Nothing.
+    Nothing,
+    /// A directory that is gone.
+    Ghost(NodeId),
+    /// What has this name now.
+    Renamed(Arc<Node>, OsString, NodeId),
+    /// A file, even if it's gone.
+    File(Arc<Node>, NodeId),
+}
+
+impl<H: Host> CgroupFs<H> {
+    fn part(&self, parent: NodeId, name: &OsStr) -> Part {
+        let mut stage = self.replays.stage.lock();
+        let Some(stage) = &mut *stage else { return Part::Plain };
+        if stage.event.directory.id() != parent {
+            return stage.step(parent, name).map_or(Part::Plain, Part::Step);
+        }
+        let ghost = *stage.ghost.get_or_insert_with(|| self.replays.ghost());
+        let is_it = stage.event.name == name;
+        match &stage.event.deed {
+            Deed::Rename(to) if to == name => {
+                stage.looked_up_new = true;
+                Part::Nothing
+            }
+            _ if !is_it => Part::Plain,
+            deed => {
+                stage.looked_up = true;
+                match deed {
+                    Deed::Look | Deed::Make => Part::Nothing,
+                    Deed::Remove => Part::Ghost(ghost),
+                    Deed::Rename(to) => Part::Renamed(Arc::clone(&stage.event.directory), to.clone(), ghost),
+                    Deed::Touch => Part::File(Arc::clone(&stage.event.directory), ghost),
+                }
+            }
+        }
+    }
+
+    pub(super) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+        match self.part(parent, name) {
+            Part::Plain => self.lookup(parent, name),
+            Part::Nothing => Err(Errno::ENOENT.into()),
+            Part::Ghost(id) => Ok(self.ghost(id, libc::S_IFDIR | 0o755)),
+            Part::Step(node) => self.step(&node, parent, name),
+            Part::Renamed(directory, to, ghost) => {
+                let Ok((node, attributes)) = self.find(&directory, &to) else {
+                    return Ok(self.ghost(ghost, libc::S_IFDIR | 0o755));
+                };
+                let mut entry = self.remember(node, attributes);
+                entry.keep.entry = Duration::ZERO;
+                Ok(entry)
+            }
+            Part::File(directory, ghost) => match self.lookup(parent, name) {
+                Err(Failure::Kernel(Errno::ENOENT)) => {
+                    let known = self.nodes.child(&directory, name);
+                    let entry = known.and_then(|node| self.known(&node));
+                    Ok(entry.unwrap_or_else(|| self.ghost(ghost, libc::S_IFREG | 0o444)))
+                }
+                found => found,
+            },
+        }
+    }
+
+    fn step(&self, node: &Arc<Node>, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+        let above = self.node(parent)?;
+        match self.find(&above, name) {
+            Ok((found, attributes)) if found.id() == node.id() => Ok(self.remember(found, attributes)),
+            // It's gone, or another one has its name. Somebody may watch it all the same.
+            Ok(_) | Err(Failure::Kernel(Errno::ENOENT)) => self.known(node).ok_or(Failure::Kernel(Errno::ENOENT)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A node that is gone, if the kernel still knows it. It's not to be kept under its name: nobody else is to find it.
+    fn known(&self, node: &Node) -> Option<Entry> {
+        let node = self.nodes.count(node.id())?;
+        let keep = Keep { entry: Duration::ZERO, attributes: Duration::ZERO };
+        match node.last_seen() {
+            Some(attributes) => Some(Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }),
+            None => {
+                self.nodes.forget(node.id(), 1);
+                None
+            }
+        }
+    }
+
+    fn ghost(&self, id: NodeId, mode: u32) -> Entry {
+        Entry {
+            id,
+            attributes: self.ghost_attributes(id, mode),
+            keep: Keep { entry: Duration::ZERO, attributes: Duration::ZERO },
+        }
+    }
+
+    fn ghost_attributes(&self, id: NodeId, mode: u32) -> Attributes {
+        let links = if mode & libc::S_IFMT == libc::S_IFDIR { 2 } else { 1 };
+        let times = [self.born; 3];
+        Attributes { inode: id.as_u64(), mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times }
+    }
+
+    pub(super) fn own_make(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+        let (directory, ghost) = match &*self.replays.stage.lock() {
+            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Make) => {
+                (Arc::clone(&stage.event.directory), stage.ghost)
+            }
+            _ => return Err(Errno::EAGAIN.into()),
+        };
+        let ghost = ghost.unwrap_or_else(|| self.replays.ghost());
+        match self.find(&directory, name) {
+            Ok((node, attributes)) if *node.object() == Object::Directory => Ok(self.remember(node, attributes)),
+            // It's gone again; what follows is that event.
+            _ => Ok(self.ghost(ghost, libc::S_IFDIR | 0o755)),
+        }
+    }
+
+    pub(super) fn own_remove(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
+        match &*self.replays.stage.lock() {
+            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Remove) => Ok(()),
+            _ => Err(Errno::EAGAIN.into()),
+        }
+    }
+
+    pub(super) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> Outcome<()> {
+        let deed = Deed::Rename(new_name.to_os_string());
+        match &*self.replays.stage.lock() {
+            Some(stage) if stage.looked_up && stage.looked_up_new && from == to && stage.is(from, name, &deed) => {
+                Ok(())
+            }
+            _ => Err(Errno::EAGAIN.into()),
+        }
+    }
+
+    /// The modification time isn't changed: the kernel makes the event when it's told that it was.
+    pub(super) fn own_change(&self, id: NodeId) -> Outcome<(Attributes, Duration)> {
+        let ghost = self.replays.stage.lock().as_ref().and_then(|stage| stage.ghost);
+        if ghost == Some(id) {
+            return Ok((self.ghost_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));
+        }
+        self.attributes(id, None)
+    }
+}

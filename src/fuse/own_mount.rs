@@ -1,0 +1,232 @@
+//! The server as a user of its own mount, by which it makes events for the view's watchers ([`crate::fs::replay`]).
+//!
+//! One thread does it, with a table of descriptors of its own. It alone holds the way to the mount, which is a mount of the same filesystem
+//! that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. And it doesn't hold `/dev/fuse`: should
+//! the server be killed while a request of this thread's is being served, the kernel closes the connection and the request ends. With a
+//! shared table the thread would wait for ever, for an answer that nobody can give, on a connection that it holds itself.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::{Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, gettid, unlinkat};
+use parking_lot::Mutex;
+
+use crate::fs::Answer;
+use crate::fs::replay::{self, Act, Deed};
+use crate::sys;
+
+/// A way to a view's own mount. It keeps the filesystem alive, so it says itself when it ends.
+#[derive(Debug)]
+pub struct OwnMount {
+    root: OwnedFd,
+    until: Until,
+}
+
+/// How long a way to the own mount is kept.
+#[derive(Debug)]
+enum Until {
+    /// Until the view isn't mounted any more in the mount namespace of this mountinfo.
+    Unmounted(File),
+    /// Until the other end of this socket is closed.
+    Closed(OwnedFd),
+}
+
+impl OwnMount {
+    /// A way to the view that is mounted on `directory`, for as long as it's mounted somewhere in the server's mount namespace.
+    ///
+    /// # Errors
+    /// Those of open(2), open_tree(2) and mount(2).
+    pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
+        Ok(Self { root: detached(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
+    }
+
+    /// A way by a mount that [`detached`] has made, until `leash`'s other end is closed.
+    pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
+        Self { root, until: Until::Closed(leash) }
+    }
+
+    /// Starts the thread that uses it. It leaves its id in `thread`.
+    pub(super) fn start(self, thread: Arc<AtomicI32>) -> io::Result<Hands> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new((self, bell));
+        let (acts, wanted) = channel();
+        let (done, answers) = channel();
+        let (ready, started) = channel();
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
+            let (own, bell) = &*theirs;
+            let (until, is_leash) = match &own.until {
+                Until::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
+                Until::Closed(leash) => (leash.as_fd(), true),
+            };
+            let taken = sys::process::take_files([own.root.as_fd(), until, bell.as_fd()]);
+            drop(theirs);
+            let files = match taken {
+                Ok(files) => files,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _recognised = Recognised::new(thread);
+            if ready.send(Ok(())).is_err() {
+                return;
+            }
+            drop(ready);
+            let [root, until, bell] = files;
+            serve(&root, &until, is_leash, &bell, &wanted, &done);
+        })?;
+        let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        let (_, bell) = &*shared;
+        let bell = bell.as_fd().try_clone_to_owned()?;
+        // This process' own descriptors of the mount; the thread has taken its own.
+        drop(shared);
+        started.map(|()| Hands { bell, acts, answers: Mutex::new(answers) })
+    }
+}
+
+/// The root of a mount of the same filesystem as the one on `directory`, attached nowhere. Nobody has to answer for that.
+///
+/// # Errors
+/// Those of open(2), open_tree(2) and mount(2).
+pub fn detached(directory: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let find = || open(directory, flags, Mode::empty());
+    let private = |at: &Path| mount(None::<&str>, at, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
+    match sys::mount::copy(find()?.as_fd()) {
+        Ok(root) => {
+            // Else what is mounted in the view could appear in it; its device would tell, but it would be held.
+            let _ = private(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())));
+            Ok(root)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            // Before Linux 5.2: a bind mount on top, which is taken away again at once, but for whoever has it open.
+            mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            let opened = private(directory).and_then(|()| find());
+            umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+            Ok(opened?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The thread that acts on the own mount, as the others know it.
+#[derive(Debug)]
+pub(super) struct Hands {
+    bell: OwnedFd,
+    acts: Sender<Act>,
+    answers: Mutex<Receiver<Answer<()>>>,
+}
+
+impl replay::OwnMount for Hands {
+    fn act(&self, act: &Act) -> Answer<()> {
+        let answers = self.answers.lock();
+        self.acts.send(act.clone()).map_err(|_| Errno::ENXIO)?;
+        nix::unistd::write(&self.bell, &1u64.to_ne_bytes())?;
+        answers.recv().unwrap_or(Err(Errno::ENXIO))
+    }
+}
+
+/// The server recognises this thread's requests as long as this lives: afterwards its number may be another's.
+struct Recognised(Arc<AtomicI32>);
+
+impl Recognised {
+    fn new(thread: Arc<AtomicI32>) -> Self {
+        thread.store(gettid().as_raw(), Ordering::Release);
+        Self(thread)
+    }
+}
+
+impl Drop for Recognised {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+/// Acts until the mount isn't to be used any more. Returning closes the thread's table of descriptors, and with it the way to the mount.
+fn serve(
+    root: &OwnedFd,
+    until: &OwnedFd,
+    is_leash: bool,
+    bell: &OwnedFd,
+    wanted: &Receiver<Act>,
+    done: &Sender<Answer<()>>,
+) {
+    let Ok(device) = fstat(root).map(|stat| stat.st_dev) else { return };
+    let ends = || is_leash || !is_mounted(until, device);
+    // It may have been unmounted before anybody looked.
+    if !is_leash && ends() {
+        return;
+    }
+    let wakes = if is_leash { PollFlags::POLLIN } else { PollFlags::POLLPRI };
+    loop {
+        let mut ready = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(until.as_fd(), wakes)];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        let [rung, changed] = ready.map(|file| file.any().unwrap_or(false));
+        if changed && ends() {
+            return;
+        }
+        if rung {
+            let _ = nix::unistd::read(bell, &mut [0; 8]);
+            while let Ok(act) = wanted.try_recv() {
+                if done.send(perform(root, device, &act)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a filesystem is mounted in the mount namespace of this mountinfo.
+fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
+    let number = format!("{}:{}", libc::major(device), libc::minor(device));
+    let (mut text, mut piece) = (Vec::new(), vec![0; 16 * 1024]);
+    loop {
+        let offset = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        match nix::sys::uio::pread(mountinfo, &mut piece, offset) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.any(|line| line.split(|byte| *byte == b' ').nth(2) == Some(number.as_bytes()))
+}
+
+/// Walks by names from the root, so that a watch of the directory gets its event too; never through a symlink or onto another filesystem.
+fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> Answer<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(root, ".", flags, Mode::empty())?;
+    for name in &act.directory {
+        at = openat(&at, name.as_os_str(), flags, Mode::empty())?;
+        if fstat(&at)?.st_dev != device {
+            return Err(Errno::EXDEV);
+        }
+    }
+    let name = act.name.as_os_str();
+    match &act.deed {
+        Deed::Look => fstatat(&at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
+        // With the access time as well it would be IN_ATTRIB (fsnotify_change).
+        Deed::Touch => {
+            utimensat(&at, name, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink)
+        }
+        Deed::Make => mkdirat(&at, name, Mode::from_bits_truncate(0o755)),
+        Deed::Remove => unlinkat(&at, name, UnlinkatFlags::RemoveDir),
+        Deed::Rename(to) => renameat(&at, name, &at, to.as_os_str()),
+    }
+}
