@@ -13,7 +13,7 @@ use crate::view::Node;
 /// For how long the event of an own write may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
-/// All of them.
+/// Whose events are still to come.
 ///
 /// inotify doesn't say whose a write was, and makes one event of two that nobody has read yet. So an event counts for one write, but none is
 /// waited for for long.
