@@ -89,5 +89,6 @@ fn views_without_work_cost_nothing_but_a_little_memory() {
     let before: u64 = views.iter().map(|(view, _)| ticks(view)).sum();
     thread::sleep(Duration::from_secs(3));
     let after: u64 = views.iter().map(|(view, _)| ticks(view)).sum();
-    assert_eq!(after, before, "ticks of {} idle servers in three seconds", views.len());
+    // Other tests mount and unmount meanwhile, at which each server looks whether its view is still there.
+    assert!(after - before < 10, "{} ticks of {} idle servers in three seconds", after - before, views.len());
 }
