@@ -9,8 +9,8 @@
 
 mod exec;
 mod files;
-pub mod names;
 mod map;
+pub mod names;
 mod op;
 mod passing;
 mod people;
