@@ -228,7 +228,7 @@ impl<H: Host> CgroupFs<H> {
                     attributes
                 }
                 // It's removed, but somebody holds it open: kernfs goes on to answer.
-                (Err(Errno::ENOENT), Some(last_seen)) => last_seen,
+                (Err(Errno::ENOENT), Some(last_seen)) => without_children(last_seen),
                 (Err(errno), _) => return Err(errno.into()),
             },
         };
@@ -258,4 +258,10 @@ impl<H: Host> CgroupFs<H> {
         let hierarchy = self.node(id)?.position().hierarchy.unwrap_or(0);
         Ok(self.host.statistics(hierarchy)?)
     }
+}
+
+/// What is removed had no cgroups below it any more.
+fn without_children(attributes: Attributes) -> Attributes {
+    let links = if attributes.is_directory() { 2 } else { attributes.links };
+    Attributes { links, ..attributes }
 }

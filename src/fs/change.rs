@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
 use super::cache::EntryChange;
-use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner};
+use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner, Time};
 use crate::policy::{self, Operation, Rule};
 use crate::view::{Child, Node, NodeId, Object};
 
@@ -134,7 +134,11 @@ impl<H: Host> CgroupFs<H> {
         }
         if *changes != Changes::default() {
             self.decide(&node, Operation::ChangeAttributes)?;
-            self.host.change(&node, changes)?;
+            match (self.host.change(&node, changes), node.last_seen()) {
+                // It's removed, but somebody holds it open: kernfs goes on to keep its attributes.
+                (Err(Errno::ENOENT), Some(last_seen)) => node.seen(changed(last_seen, changes)),
+                (result, _) => result?,
+            }
         }
         self.attributes(id, None)
     }
@@ -170,6 +174,22 @@ impl<H: Host> CgroupFs<H> {
         let node = self.node(id)?;
         self.decide(&node, Operation::ChangeAttributes)?;
         Ok(self.host.remove_xattr(&node, name)?)
+    }
+}
+
+fn changed(attributes: Attributes, changes: &Changes) -> Attributes {
+    let time = |change: Option<Time>, before| match change {
+        None => before,
+        Some(Time::Now) => SystemTime::now(),
+        Some(Time::At(time)) => time,
+    };
+    let [access, modification, _] = attributes.times;
+    Attributes {
+        mode: changes.mode.map_or(attributes.mode, |mode| attributes.mode & libc::S_IFMT | mode & 0o7777),
+        uid: changes.uid.unwrap_or(attributes.uid),
+        gid: changes.gid.unwrap_or(attributes.gid),
+        times: [time(changes.access, access), time(changes.modification, modification), SystemTime::now()],
+        ..attributes
     }
 }
 

@@ -32,18 +32,24 @@ impl<H: Host> CgroupFs<H> {
         } else {
             (None, None)
         };
-        // kernfs has no direct I/O (do_dentry_open).
-        if direct {
-            return Err(Errno::EINVAL.into());
-        }
         // A file whose writes all fail is never opened for writing on the host.
         let backing_mode = match writes {
             Some(Grant::FailsAtWrite(_)) => OpenMode { read: mode.read, write: false, truncate: false },
-            _ => mode,
+            _ => OpenMode { truncate: mode.truncate && !direct, ..mode },
         };
         let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
         let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
-        let backing = self.host.open(&node, backing_mode, opener.as_ref())?;
+        let backing = self.host.open(&node, backing_mode, opener.as_ref()).map_err(|errno| match errno {
+            // Whoever came by a name that the kernel has kept for too long comes again, with what the name means now (do_filp_open).
+            Errno::ENOENT if node.doubt() => Errno::ESTALE,
+            // No name leads here any more: somebody opens once more what is open (kernfs_fop_open).
+            Errno::ENOENT => Errno::ENODEV,
+            other => other,
+        })?;
+        // kernfs has no direct I/O, and the kernel looks for it last (do_dentry_open).
+        if direct {
+            return Err(Errno::EINVAL.into());
+        }
         let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
         Ok(self.handles.insert(file))
     }

@@ -15,4 +15,4 @@ pub use backing::{BackingFile, RealHost};
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::Numbers;
-pub use procfs::{Namespace, own_namespace, same_namespace};
+pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_status, same_namespace};

@@ -7,17 +7,21 @@ use std::time::Duration;
 
 /// The lines of `/proc/TID/status` that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status {
-    pub(super) process_id: i32,
+pub struct Status {
+    /// The process that the thread belongs to.
+    pub process_id: i32,
     /// Real, effective, saved, filesystem.
-    pub(super) users: [u32; 4],
-    pub(super) groups: Vec<u32>,
-    pub(super) effective: u64,
-    pub(super) permitted: u64,
+    pub users: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities.
+    pub effective: u64,
+    /// Permitted capabilities.
+    pub permitted: u64,
 }
 
 /// Reads the text of `/proc/TID/status`.
-pub(super) fn parse_status(text: &str) -> Status {
+pub fn parse_status(text: &str) -> Status {
     let mut status = Status::default();
     for line in text.lines() {
         let Some((key, value)) = line.split_once(':') else { continue };
@@ -68,7 +72,7 @@ pub(super) fn last_processor(tid: i32) -> Option<usize> {
 }
 
 /// `processor`, field 39 of `/proc/TID/stat` (proc_pid_stat(5)); the second one is the command, which may have spaces and parentheses in it.
-fn parse_processor(stat: &str) -> Option<usize> {
+pub fn parse_processor(stat: &str) -> Option<usize> {
     let (_, behind) = stat.rsplit_once(')')?;
     behind.split_ascii_whitespace().nth(39 - 3)?.parse().ok()
 }

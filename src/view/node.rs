@@ -49,6 +49,8 @@ pub struct Node {
     forgotten: AtomicBool,
     /// Whether it was seen to be removed, or lies in a cgroup that was.
     gone: AtomicBool,
+    /// Whether the kernel was sent to look its name up once more.
+    doubted: AtomicBool,
     /// The nodes that the kernel holds of this directory's entries. Leaf lock: nothing else is locked while it's held.
     children: Mutex<HashMap<Arc<OsStr>, NodeId>>,
     /// Leaf lock, too.
@@ -88,6 +90,7 @@ impl Node {
             changes: AtomicU64::default(),
             forgotten: AtomicBool::default(),
             gone: AtomicBool::default(),
+            doubted: AtomicBool::default(),
             children: Mutex::default(),
             name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
@@ -181,6 +184,14 @@ impl Node {
     /// Takes note that it was removed, or is there.
     pub fn set_gone(&self, gone: bool) {
         self.gone.store(gone, Ordering::Release);
+        if !gone {
+            self.doubted.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes note that the kernel is sent to look its name up once more. False if it was before.
+    pub fn doubt(&self) -> bool {
+        !self.doubted.swap(true, Ordering::AcqRel)
     }
 
     /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.

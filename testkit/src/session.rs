@@ -1,9 +1,13 @@
 //! A probe that runs, and answers.
 
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::TIMEOUT;
 use crate::probe::{Op, Outcome};
@@ -52,21 +56,50 @@ impl Session {
     ///
     /// When no answer comes in time, or the script is wrong.
     pub fn run(&mut self, op: &Op) -> Outcome {
-        let line = serde_json::to_string(op).expect("an operation has a JSON form");
+        self.send(op);
+        let outcome = self.receive(op);
+        assert!(!matches!(outcome, Outcome::Bad(_)), "{op:?}: {outcome:?}");
+        outcome
+    }
+
+    /// Has the probe begin with some operations; [`Session::finish`] has to come next.
+    ///
+    /// # Panics
+    ///
+    /// When the probe is gone.
+    pub fn begin(&mut self, ops: &[Op]) {
+        self.send(ops);
+    }
+
+    /// The outcomes of the operations that were begun.
+    ///
+    /// # Panics
+    ///
+    /// As [`Session::run`].
+    pub fn finish(&mut self, ops: &[Op]) -> Vec<Outcome> {
+        let outcomes: Vec<Outcome> = self.receive(ops);
+        let bad = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Bad(_)));
+        assert!(bad.is_none() && outcomes.len() == ops.len(), "{ops:?}: {bad:?} of {outcomes:?}");
+        outcomes
+    }
+
+    fn send<T: Serialize + Debug + ?Sized>(&mut self, what: &T) {
+        let line = serde_json::to_string(what).expect("an operation has a JSON form");
         let input = self.input.as_mut().expect("a session has an input until it's dropped");
         if let Err(error) = writeln!(input, "{line}") {
-            panic!("the probe is gone ({error}) before {op:?}");
+            panic!("the probe is gone ({error}) before {what:?}");
         }
+    }
+
+    fn receive<T: DeserializeOwned>(&mut self, to: &(impl Debug + ?Sized)) -> T {
         let answer = match self.answers.recv_timeout(TIMEOUT) {
             Ok(answer) => answer,
             Err(error) => {
                 let _ = self.child.kill();
-                panic!("no answer to {op:?}: {error}");
+                panic!("no answer to {to:?}: {error}");
             }
         };
-        let outcome = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"));
-        assert!(!matches!(outcome, Outcome::Bad(_)), "{op:?}: {outcome:?}");
-        outcome
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"))
     }
 
     /// [`Session::run`] of an operation that has to succeed.

@@ -92,7 +92,9 @@ fn unsafe_code_has_one_place_in_each_program() {
     for source in sources() {
         for line in source.lines_with_word("unsafe") {
             seen += 1;
-            if !source.path.starts_with("src/sys/") && source.path != "mount-helper/src/sys.rs" {
+            // The probe maps files, for the tests.
+            let places = ["mount-helper/src/sys.rs", "testkit/src/probe/map.rs"];
+            if !source.path.starts_with("src/sys/") && !places.contains(&source.path.as_str()) {
                 breaches.push(format!("{}:{line}", source.path));
             }
         }

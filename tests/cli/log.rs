@@ -41,7 +41,11 @@ fn mount(place: &Place, options: &[(&str, &str)]) -> View {
     for (name, value) in options {
         all = all.option(name, value);
     }
-    View::mount(program(), &all)
+    let view = View::mount(program(), &all);
+    if options.contains(&("--log-level", "info")) {
+        wait_until("the server says that it's live", || view.log().contains("the view is live"));
+    }
+    view
 }
 
 #[test]

@@ -1,5 +1,18 @@
 //! The ONE list of what FUSE makes impossible.
 
+use serde_json::Value;
+use testkit::probe::{Op, Outcome};
+
+/// An operation, and what came of it on the kernel and on a view.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) op: &'a Op,
+    /// The name of the file that it's about, if it's about one.
+    pub(crate) file: &'a str,
+    pub(crate) kernel: &'a Outcome,
+    pub(crate) view: &'a Outcome,
+}
+
 /// A step whose outcome on a view can't be the kernel's.
 #[derive(Debug)]
 pub(crate) struct Difference {
@@ -9,6 +22,8 @@ pub(crate) struct Difference {
     pub(crate) step: &'static str,
     /// Where: with files passed through (true), without (false), or both.
     pub(crate) passed_through: Option<bool>,
+    /// The same in any other sequence of operations.
+    pub(crate) explains: fn(&Seen) -> bool,
     /// Why.
     #[allow(dead_code, reason = "it's for the reader, and for Debug")]
     pub(crate) reason: &'static str,
@@ -20,34 +35,155 @@ pub(crate) const KNOWN_DIFFERENCES: &[Difference] = &[
         case: "statfs",
         step: "type",
         passed_through: None,
+        explains: |seen| matches!(seen.op, Op::Statfs { .. }) && same_but(seen, "type"),
         reason: "the kernel fills in f_type of a FUSE filesystem, and always with FUSE_SUPER_MAGIC",
     },
     Difference {
         case: "removed-cgroup",
         step: "write of nothing",
         passed_through: None,
+        explains: |seen| writes_nothing(seen.op) && seen.kernel.errno() == Some("ENODEV") && *seen.view == gives(0),
         reason: "FUSE answers a write of 0 bytes by itself, so that nobody notices that the cgroup is gone",
     },
     Difference {
         case: "odd-calls",
         step: "splice",
         passed_through: Some(false),
+        explains: splices_less,
         reason: "splice(2) and sendfile(2) of a FUSE file end at st_size, which is 0, unless the file is passed through",
+    },
+    Difference {
+        case: "splice-of-a-writable-handle",
+        step: "splice",
+        passed_through: None,
+        explains: splices_less,
+        reason: "a handle that may write is never passed through, because the server has to see what is written",
+    },
+    Difference {
+        case: "map-of-a-notified-file",
+        step: "private",
+        passed_through: None,
+        explains: |seen| maps_privately(seen.op) && is_notified(seen.file) && seen.view.is_ok(),
+        reason: "as below; what is notified is never passed through, because the server has to see the reads that poll depends on",
+    },
+    Difference {
+        case: "map",
+        step: "private",
+        passed_through: Some(false),
+        explains: |seen| maps_privately(seen.op) && seen.kernel.errno() == Some("ENODEV") && seen.view.is_ok(),
+        reason: "FUSE lets direct I/O files be mapped with MAP_PRIVATE, and asks the server only when a page is touched",
+    },
+    Difference {
+        case: "pwrite-to-a-read-only-handle",
+        step: "pwrite",
+        passed_through: None,
+        explains: |seen| {
+            matches!(seen.op, Op::Pwrite { .. })
+                && (seen.kernel.errno(), seen.view.errno()) == (Some("ESPIPE"), Some("EBADF"))
+        },
+        reason: "a seq_file that isn't open for writing has no FMODE_PWRITE; FUSE can take it away only together with lseek and pread",
+    },
+    Difference {
+        case: "set-user-bit-of-a-truncated-file",
+        step: "mode",
+        passed_through: None,
+        // What is random makes no such file.
+        explains: |_| false,
+        reason: "FUSE leaves the bit to the server when a file is truncated as it's opened, for reading here, which the host's mount doesn't let \
+                 truncate; nothing on a cgroupfs can be executed",
+    },
+    Difference {
+        case: "acl-of-another",
+        step: "set",
+        passed_through: None,
+        explains: |seen| {
+            names_an_acl(seen.op) && (seen.kernel.errno(), seen.view.errno()) == (Some("EOPNOTSUPP"), Some("EPERM"))
+        },
+        reason: "the kernel takes every FUSE filesystem for one with ACLs, and asks who owns the file before it asks FUSE",
+    },
+    Difference {
+        case: "seek-in-a-removed-cgroup",
+        step: "lseek",
+        passed_through: None,
+        explains: |seen| matches!(seen.op, Op::Lseek { .. }) && seen.kernel.errno() == Some("ENODEV"),
+        reason: "FUSE seeks by itself; for SEEK_END it asks for the attributes, which a removed file still has for fstat",
     },
     Difference {
         case: "poll",
         step: "fresh",
         passed_through: Some(true),
+        explains: |seen| matches!(seen.op, Op::Poll { .. }) && !is_notified(seen.file) && differ_in_priority(seen),
         reason: "FUSE passes reads through, but not polls: whether a file was read, the server can't know. No such file is ever notified",
     },
     Difference {
         case: "events-by-threads",
         step: "own descriptors",
         passed_through: Some(false),
+        // No random operation registers an event.
+        explains: |_| false,
         reason: "before Linux 6.9, which is also when files began to be passed through, only a process' descriptors can be fetched, and not \
                  those that one of its threads has for itself (PIDFD_THREAD)",
     },
 ];
+
+fn gives(value: impl Into<Value>) -> Outcome {
+    Outcome::Ok(value.into())
+}
+
+fn writes_nothing(op: &Op) -> bool {
+    match op {
+        Op::Write { data, .. } | Op::Pwrite { data, .. } | Op::WriteFile { data, .. } => data.is_empty(),
+        Op::Writev { data, .. } => data.iter().all(String::is_empty),
+        Op::On { then, .. } => writes_nothing(then),
+        _ => false,
+    }
+}
+
+/// st_size is 0, or where the last write through the view ended.
+fn splices_less(seen: &Seen) -> bool {
+    let is_less = |view: &str| view.is_empty() || seen.kernel.text().is_some_and(|kernel| kernel.starts_with(view));
+    matches!(seen.op, Op::Splice { .. }) && seen.view.text().is_some_and(is_less)
+}
+
+fn names_an_acl(op: &Op) -> bool {
+    matches!(op, Op::Setxattr { name, .. } | Op::Removexattr { name, .. } if name.starts_with("system.posix_acl_"))
+}
+
+fn maps_privately(op: &Op) -> bool {
+    matches!(op, Op::Mmap { shared: false, .. })
+}
+
+/// Whether both succeed, with values that differ in this field only.
+fn same_but(seen: &Seen, field: &str) -> bool {
+    let rest = |outcome: &Outcome| match outcome {
+        Outcome::Ok(Value::Object(fields)) => {
+            Some(fields.iter().filter(|(name, _)| *name != field).map(|(_, value)| value.clone()).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    rest(seen.kernel).is_some_and(|kernel| Some(kernel) == rest(seen.view))
+}
+
+/// Whether a file is one whose pollers are ever woken.
+pub(crate) fn is_notified(file: &str) -> bool {
+    file.ends_with(".events") || file.ends_with(".pressure")
+}
+
+fn differ_in_priority(seen: &Seen) -> bool {
+    let rest = |outcome: &Outcome| match outcome {
+        Outcome::Ok(Value::Array(events)) => Some(
+            events.iter().filter(|event| !matches!(event.as_str(), Some("PRI" | "ERR"))).cloned().collect::<Vec<_>>(),
+        ),
+        _ => None,
+    };
+    rest(seen.kernel).is_some_and(|kernel| Some(kernel) == rest(seen.view))
+}
+
+/// Whether a listed difference explains what was seen.
+pub(crate) fn is_explained(seen: &Seen, passed_through: bool) -> bool {
+    let holds = |known: &Difference| known.passed_through.is_none_or(|only| only == passed_through);
+    KNOWN_DIFFERENCES.iter().any(|known| holds(known) && (known.explains)(seen))
+}
 
 /// Whether the kernel passes files of a view through (Linux 6.9), where nothing keeps the server from asking for it.
 pub(crate) fn passes_through() -> bool {

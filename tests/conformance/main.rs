@@ -1,11 +1,14 @@
 //! One table of operations, two subjects: the kernel's cgroupfs, and a view of a cgroup like it. Everything that the view
 //! allows has to have the kernel's result, errno and content.
 //!
+//! [`fuzz`] does the same with operations that nobody thought of.
+//!
 //! The table is also run with the kernel as both subjects, which tests the table, and with a subject that is wrong on
 //! purpose, which tests that it can fail.
 
 mod case;
 mod differences;
+mod fuzz;
 mod run;
 mod table;
 
@@ -43,7 +46,7 @@ fn compare(case: &Case, kernel: &[Record], view: &[Record], passed_through: bool
 
 fn told(outcome: &Outcome) -> String {
     let text = format!("{outcome:?}");
-    if text.chars().count() > 400 { text.chars().take(400).collect::<String>() + "..." } else { text }
+    if text.chars().count() > 1500 { text.chars().take(1500).collect::<String>() + "..." } else { text }
 }
 
 /// Whether `VCGROUPFS_CASE`, a part of a name, is absent or fits.
@@ -103,7 +106,7 @@ fn kernel_on_kernel(place: Where) {
     report(&run_table(place, |cgroup| (None, cgroup.dir(place.selector())), strictly_equal));
 }
 
-fn mount(place: Where, legacy: bool, cgroup: &TestCgroup) -> View {
+pub(crate) fn mount(place: Where, legacy: bool, cgroup: &TestCgroup) -> View {
     let options = ViewOptions::new()
         .cgroup(cgroup)
         .shape("rooted")

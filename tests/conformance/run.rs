@@ -95,7 +95,7 @@ fn await_same(dir: &Path, seen: &Path) {
     }
 }
 
-fn give(dir: &Path, owner: u32) {
+pub(crate) fn give(dir: &Path, owner: u32) {
     chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
     for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -216,7 +216,7 @@ fn without(mut value: Value, key: &str) -> Value {
     value
 }
 
-fn numberless(line: &str) -> String {
+pub(crate) fn numberless(line: &str) -> String {
     line.split(' ')
         .map(|word| {
             let (key, number) = word.split_once('=').unwrap_or(("", word));

@@ -163,6 +163,10 @@ fn a_cgroup_that_vanishes_while_it_is_made() {
     assert_eq!(errno(scene.fs.make_directory(&CALLER, gone, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
     assert_eq!(errno(scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
     assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
+    let changes = Changes { mode: Some(0o700), uid: Some(7), ..Default::default() };
+    let (changed, _) = scene.fs.change(&CALLER, gone, &changes, false).unwrap();
+    assert_eq!((changed.mode, changed.uid, changed.links), (libc::S_IFDIR | 0o700, 7, 2), "and can change it");
+    assert_eq!(scene.fs.attributes(gone, None).unwrap().0.mode, changed.mode);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::op::{Op, Outcome};
-use super::{files, passing, people, waiting};
+use super::{files, passing, people, trees, waiting};
 
 /// Why an operation has no value.
 #[derive(Debug)]
@@ -79,6 +79,12 @@ impl State {
         lock(&self.fds).remove(name).map(|_| Value::Null).ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
+    /// Every handle and thread.
+    pub(super) fn forget_all(&self) {
+        lock(&self.fds).clear();
+        lock(&self.threads).clear();
+    }
+
     pub(super) fn children(&self) -> MutexGuard<'_, HashMap<String, Child>> {
         lock(&self.children)
     }
@@ -122,6 +128,7 @@ impl State {
                 .or_else(|| passing::execute(self, op))
                 .or_else(|| waiting::execute(self, op))
                 .or_else(|| files::execute(self, op))
+                .or_else(|| trees::execute(self, op))
                 .unwrap_or_else(|| Err(Failure::Script(format!("nobody executes {op:?}")))),
         };
         match answer {
@@ -153,12 +160,18 @@ pub fn run(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
         if line.trim().is_empty() {
             continue;
         }
-        let outcome = match serde_json::from_str::<Op>(&line) {
-            Ok(op) => state.execute(&op),
-            Err(error) => Outcome::Bad(error.to_string()),
+        let text = if line.starts_with('[') {
+            match serde_json::from_str::<Vec<Op>>(&line) {
+                Ok(ops) => serde_json::to_string(&ops.iter().map(|op| state.execute(op)).collect::<Vec<_>>()),
+                Err(error) => serde_json::to_string(&[Outcome::Bad(error.to_string())]),
+            }
+        } else {
+            serde_json::to_string(&match serde_json::from_str::<Op>(&line) {
+                Ok(op) => state.execute(&op),
+                Err(error) => Outcome::Bad(error.to_string()),
+            })
         };
-        let text =
-            serde_json::to_string(&outcome).unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string());
+        let text = text.unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string());
         writeln!(output, "{text}")?;
         output.flush()?;
     }

@@ -64,6 +64,9 @@ fn open(path: &str, flags: &[String], mode: u32) -> Result<OwnedFd, Failure> {
             "O_NOFOLLOW" => OFlags::NOFOLLOW,
             "O_PATH" => OFlags::PATH,
             "O_NONBLOCK" => OFlags::NONBLOCK,
+            "O_SYNC" => OFlags::SYNC,
+            "O_NOATIME" => OFlags::NOATIME,
+            "O_TMPFILE" => OFlags::TMPFILE,
             other => return Err(Failure::Script(format!("no open flag {other}"))),
         };
     }
@@ -85,7 +88,7 @@ fn read_up_to_end(fd: &OwnedFd, len: usize) -> Result<Vec<u8>, rustix::io::Errno
     }
 }
 
-fn read_file(path: &str) -> Answer {
+pub(super) fn read_file(path: &str) -> Answer {
     let fd = open(path, &["O_RDONLY".into()], 0)?;
     read_up_to_end(&fd, 65536).map(|bytes| text(&bytes)).map_err(stage("read"))
 }
@@ -155,6 +158,22 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
                 };
                 json!(format!("{:?}", number(a)?.cmp(&number(b)?)).to_lowercase())
             }
+            Op::Writev { fd, data } => {
+                let data = data.iter().map(|one| state.expand(one)).collect::<Result<Vec<_>, _>>()?;
+                let slices: Vec<_> = data.iter().map(|one| std::io::IoSlice::new(one.as_bytes())).collect();
+                json!(rustix::io::writev(&*state.fd(fd)?, &slices)?)
+            }
+            Op::Mmap { fd, shared } => null(super::map::map_a_page(&*state.fd(fd)?, *shared)?),
+            Op::Flock { fd, kind } => {
+                let kind = match kind.as_str() {
+                    "shared" => rfs::FlockOperation::NonBlockingLockShared,
+                    "exclusive" => rfs::FlockOperation::NonBlockingLockExclusive,
+                    "unlock" => rfs::FlockOperation::NonBlockingUnlock,
+                    other => return Err(Failure::Script(format!("no lock {other}"))),
+                };
+                null(rfs::flock(&*state.fd(fd)?, kind)?)
+            }
+            Op::Fchmod { fd, mode } => null(rfs::fchmod(&*state.fd(fd)?, Mode::from_raw_mode(*mode))?),
             Op::Splice { fd } => splice(&*state.fd(fd)?)?,
             Op::Ioctl { fd } => null(rustix::termios::tcgetwinsize(&*state.fd(fd)?).map(drop)?),
             Op::SliceMatches { fd, path, len, off } => {
@@ -184,6 +203,10 @@ fn on_handle(state: &State, op: &Op) -> Option<Answer> {
             | Op::Poll { .. }
             | Op::AwaitPoll { .. }
             | Op::CompareNumbers { .. }
+            | Op::Writev { .. }
+            | Op::Mmap { .. }
+            | Op::Flock { .. }
+            | Op::Fchmod { .. }
             | Op::Splice { .. }
             | Op::Ioctl { .. }
             | Op::SliceMatches { .. }
@@ -219,7 +242,7 @@ fn poll_now(fd: &OwnedFd) -> Answer {
     Ok(json!(wanted.iter().filter(|(_, flag)| set.contains(*flag)).map(|(name, _)| *name).collect::<Vec<_>>()))
 }
 
-fn type_name(kind: FileType) -> &'static str {
+pub(super) fn type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "directory",
         FileType::RegularFile => "file",
@@ -354,7 +377,7 @@ fn await_text(path: &str, wanted: &str) -> Value {
 }
 
 /// Whether it happens before patience ends.
-fn patiently(mut happened: impl FnMut() -> bool) -> bool {
+pub(super) fn patiently(mut happened: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + AWAIT;
     while !happened() {
         if Instant::now() > end {

@@ -1,7 +1,7 @@
 //! The probe: file operations as data, one answer per operation.
 //!
 //! A script is a sequence of [`Op`]s, one JSON object a line. The program `vcgroupfs-probe` executes each line as it arrives
-//! and answers with one [`Outcome`] a line, so that the same script can be run by any caller (another user, another
+//! and answers with one [`Outcome`] a line (or an array of them for an array on one line), so that the same script can be run by any caller (another user, another
 //! namespace) on any subject (the kernel's cgroupfs, a view of it), and the answers compared.
 //!
 //! In every string of an operation `$NAME` is replaced: by what `set`, `spawn` and `thread` defined, or by the built-in
@@ -9,10 +9,12 @@
 
 mod exec;
 mod files;
+mod map;
 pub mod names;
 mod op;
 mod passing;
 mod people;
+mod trees;
 mod waiting;
 
 pub use exec::run;

@@ -314,6 +314,51 @@ pub enum Op {
         dir: String,
         name: String,
     },
+    /// writev(2), once.
+    Writev {
+        fd: String,
+        data: Vec<String>,
+    },
+    /// mmap(2) of a page for reading, which isn't touched.
+    Mmap {
+        fd: String,
+        shared: bool,
+    },
+    /// flock(2) without waiting; `kind` is `shared`, `exclusive` or `unlock`.
+    Flock {
+        fd: String,
+        kind: String,
+    },
+    Fchmod {
+        fd: String,
+        mode: u32,
+    },
+    /// getdents64(2) with buffers of `buffer` bytes, where after `seek` entries the directory is read on from there once more. Value: the
+    /// names, and whether the second reading gave what came behind that place.
+    Getdents {
+        path: String,
+        buffer: usize,
+        seek: usize,
+    },
+    /// st_atime and st_mtime in seconds; `recent`, unless they were set to something long ago.
+    Times {
+        path: String,
+    },
+    /// Everything below a directory: by relative path the line of `stat`, and of a file the content or the error of reading it.
+    Tree {
+        path: String,
+    },
+    /// Waits until two directories have the same tree of names; value: whether it came to that.
+    Settle {
+        path: String,
+        real: String,
+    },
+    /// Waits for the end of each process that was spawned and to which the kernel has sent SIGKILL.
+    Reap,
+    /// Drops handles, processes, threads and credentials, and defines these variables.
+    Reset {
+        set: Vec<(String, String)>,
+    },
 }
 
 /// What an operation came to.

@@ -40,6 +40,8 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
         Op::ThreadMany { count } => many_threads(*count),
         Op::Kill { name } => kill(state, name),
         Op::Wait { name } => wait(state, name),
+        Op::Reap => reap(state),
+        Op::Reset { set } => reset(state, set),
         Op::Membership { who } => state.expand(who).and_then(|who| membership(&who)),
         Op::ThreadMembership => parse_membership("/proc/thread-self/cgroup"),
         _ => return None,
@@ -82,6 +84,59 @@ fn wait(state: &State, name: &str) -> Answer {
         thread::sleep(Duration::from_millis(5));
     }
     children.remove(name);
+    Ok(Value::Null)
+}
+
+/// Whether the kernel has sent SIGKILL to a process, or it's ending already.
+fn is_killed(pid: u32) -> bool {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let pending = |line: &str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 8 & 1 == 1)
+    };
+    // What is pending is forgotten when the process has ended, so it's looked at first.
+    if read("status").lines().any(pending) {
+        return true;
+    }
+    // PF_EXITING and PF_SIGNALED: include/linux/sched.h. State and flags are the 3rd and the 9th field.
+    let stat = read("stat");
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let flags: u64 = fields.get(6).and_then(|flags| flags.parse().ok()).unwrap_or_default();
+    stat.is_empty() || flags & 0x404 != 0
+}
+
+fn reap(state: &State) -> Answer {
+    let killed: Vec<String> = {
+        let children = state.children();
+        children.iter().filter(|(_, child)| is_killed(child.id())).map(|(name, _)| name.clone()).collect()
+    };
+    for name in &killed {
+        wait(state, name)?;
+    }
+    let mut names = killed;
+    names.sort();
+    Ok(json!(names))
+}
+
+fn reset(state: &State, set: &[(String, String)]) -> Answer {
+    // Who never was anybody else needn't be allowed to become so.
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    if nix::unistd::geteuid() != uid {
+        seteuid(uid)?;
+    }
+    if nix::unistd::getegid() != gid {
+        setegid(gid)?;
+    }
+    umask(Mode::from_bits_truncate(0o022));
+    state.forget_all();
+    let names: Vec<String> = state.children().keys().cloned().collect();
+    for name in names {
+        kill(state, &name)?;
+    }
+    for (name, value) in set {
+        let value = state.expand(value)?;
+        state.define(name, value);
+    }
     Ok(Value::Null)
 }
 

@@ -4,6 +4,8 @@ mod attributes;
 mod directories;
 mod events;
 mod files;
+mod found;
+mod limits;
 mod migration;
 mod people;
 mod v1;
@@ -16,6 +18,8 @@ use crate::case::Case;
 pub(crate) fn table() -> Vec<Case> {
     [
         files::cases(),
+        found::cases(),
+        limits::cases(),
         attributes::cases(),
         directories::cases(),
         events::cases(),
