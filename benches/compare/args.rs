@@ -33,6 +33,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Have vcgroupfs read files by itself, as it has to before Linux 6.9
+    #[arg(long)]
+    pub(crate) no_passthrough: bool,
+
     /// The vcgroupfs program, instead of the one that was built with the benchmark
     #[arg(long, value_name = "FILE")]
     pub(crate) program: Option<PathBuf>,

@@ -152,14 +152,21 @@ pub(crate) struct Program {
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     pub(crate) vcgroupfs: Program,
+    /// What else `vcgroupfs mount` is told.
+    pub(crate) options: Vec<&'static str>,
     pub(crate) lxcfs: Option<Program>,
     pub(crate) bindfs: Option<Program>,
 }
 
 impl Programs {
-    pub(crate) fn find(vcgroupfs: Option<PathBuf>) -> Self {
+    pub(crate) fn find(vcgroupfs: Option<PathBuf>, options: Vec<&'static str>) -> Self {
         let vcgroupfs = vcgroupfs.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_vcgroupfs")));
-        Self { vcgroupfs: Program::new(vcgroupfs), lxcfs: Program::search("lxcfs"), bindfs: Program::search("bindfs") }
+        Self {
+            vcgroupfs: Program::new(vcgroupfs),
+            options,
+            lxcfs: Program::search("lxcfs"),
+            bindfs: Program::search("bindfs"),
+        }
     }
 }
 

@@ -123,6 +123,7 @@ impl Server {
         let program = &programs.vcgroupfs.path;
         let mut command = Command::new(program);
         command.args(["mount", "--shape", "rooted", "--policy", "delegate", "--delegate-controllers", "pids"]);
+        command.args(&programs.options);
         command.arg("--cgroup").arg(format!("{}={}", hierarchy.option(), hierarchy.path_of(cgroup)?)).arg(&dir);
         let before = process::children();
         let outcome = process::run(&mut command, &log, LIMIT);

@@ -39,6 +39,9 @@ pub(super) struct ServeOptions {
     /// takes several times as long
     #[arg(long)]
     pub(super) coherent: bool,
+    /// Read files in the server, also where the kernel can read them by itself (Linux 6.9)
+    #[arg(long)]
+    pub(super) no_passthrough: bool,
 }
 
 /// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).

@@ -64,6 +64,9 @@ impl Server {
         if self.options.coherent {
             fs.keep_nothing();
         }
+        if self.options.no_passthrough {
+            fs.read_everything();
+        }
         let registered = Arc::new(parking_lot::Mutex::new(self.registration.enter()));
         if let Some(mount_point) = self.mount_point {
             unmount_on(signals, mount_point, Arc::clone(&registered))

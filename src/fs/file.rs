@@ -113,6 +113,11 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
+    /// From now on, the kernel reads nothing by itself.
+    pub fn read_everything(&mut self) {
+        self.passes_through = false;
+    }
+
     /// Whether nothing needs to be kept for an open file that the kernel reads by itself, and its opening needs no look at the host: it's there,
     /// as far as is known.
     pub fn opens_without_a_look(&self, id: NodeId, mode: OpenMode, direct: bool) -> bool {
@@ -122,7 +127,7 @@ impl<H: Host> CgroupFs<H> {
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
     /// processes show his numbers, and for splice(2), which the server never sees.
     pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {
-        let node = self.nodes.get(id)?;
+        let node = self.nodes.get(id).filter(|_| self.passes_through)?;
         let is_file = matches!(node.object(), Object::File(_));
         (is_file && !has_state_per_open_file(&node.name())).then(|| self.host.passthrough(&node).ok())?
     }

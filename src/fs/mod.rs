@@ -106,6 +106,8 @@ pub struct CgroupFs<H: Host> {
     log: RejectionLog,
     /// Whether the kernel may keep nothing.
     coherent: bool,
+    /// Whether the kernel may read files by itself.
+    passes_through: bool,
     born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
     /// make another container's of the same name, that isn't shown.
@@ -134,6 +136,7 @@ impl<H: Host> CgroupFs<H> {
             replays: replay::Replays::default(),
             log: RejectionLog::default(),
             coherent: false,
+            passes_through: true,
             born: SystemTime::now(),
         })
     }

@@ -168,6 +168,16 @@ fn opens_that_the_kernel_refuses() {
     }
 }
 
+#[test]
+fn the_kernel_reads_what_it_may() {
+    let mut scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
+    let [plain, notified, directory] = ["/a/cgroup.procs", "/memory.pressure", "/a"].map(|path| scene.id(path));
+    assert!(scene.fs.passthrough(plain).is_some());
+    assert!(scene.fs.passthrough(notified).is_none() && scene.fs.passthrough(directory).is_none());
+    scene.fs.read_everything();
+    assert!(scene.fs.passthrough(plain).is_none());
+}
+
 /// A file whose cgroup is known to be gone is asked for at the host, which has the errno.
 #[test]
 fn what_may_be_gone_is_looked_at() {

@@ -526,7 +526,7 @@ impl Host for FakeHost {
     }
 
     fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
-        Err(Errno::EOPNOTSUPP)
+        Ok(std::fs::File::open("/dev/null").map_err(|_| Errno::EIO)?.into())
     }
 
     fn numbers(&self, caller: &Caller) -> Answer<i32> {
