@@ -1,5 +1,6 @@
 //! The command line: one file per verb, each printing a table or JSON.
 
+mod doctor;
 mod error;
 mod explain;
 mod list;
@@ -48,6 +49,8 @@ enum Verb {
     Tree(tree::Options),
     /// Translate between paths of the host and of a view, both ways
     Map(map::Options),
+    /// Tell what each kind of client recognises in a process' namespaces, what is wrong, and what to change
+    Doctor(doctor::Options),
 }
 
 /// Runs the command that the program's arguments name.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
             Verb::Explain(options) => explain::run(&options),
             Verb::Tree(options) => tree::run(&options),
             Verb::Map(options) => map::run(&options),
+            Verb::Doctor(options) => doctor::run(&options),
             Verb::Mount(_) | Verb::Run(_) => Ok(ExitCode::SUCCESS),
         }),
     };

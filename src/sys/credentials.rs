@@ -143,6 +143,14 @@ pub fn capabilities_of(thread: i32) -> io::Result<Capabilities> {
     Ok(Capabilities { effective: join(low.effective, high.effective), permitted: join(low.permitted, high.permitted) })
 }
 
+/// Sets the calling thread's permitted and effective capabilities, a bit each, to the same; nothing becomes inheritable.
+///
+/// # Errors
+/// `EPERM` if one of them isn't permitted now.
+pub fn keep_capabilities(kept: u64) -> io::Result<()> {
+    set_effective_capabilities(kept, kept)
+}
+
 /// Sets the calling thread's effective capabilities; nothing becomes inheritable.
 fn set_effective_capabilities(permitted: u64, effective: u64) -> io::Result<()> {
     let effective = effective & permitted;

@@ -1,7 +1,8 @@
-//! Being in another cgroup namespace for the length of a few system calls, in the calling thread alone
-//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)).
+//! Namespaces: being in another cgroup namespace for the length of a few system calls, in the calling thread alone
+//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)), and whose a namespace is (ioctl_ns(2)).
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
@@ -31,4 +32,19 @@ impl Drop for Entered<'_> {
             std::process::abort();
         }
     }
+}
+
+/// `NS_GET_USERNS` of linux/nsfs.h: `_IO(0xb7, 0x1)`.
+const NS_GET_USERNS: libc::c_ulong = nix::request_code_none!(0xb7, 0x1) as libc::c_ulong;
+
+/// The user namespace that a namespace belongs to. Linux 4.9.
+///
+/// # Errors
+/// `EPERM` if it's neither the caller's own nor below that, `ENOTTY` before Linux 4.9.
+pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes no argument and touches no memory.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) };
+    let number = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

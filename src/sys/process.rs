@@ -45,13 +45,14 @@ pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of reading `/proc/self/fd`.
-pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let is_kept = |number: RawFd| kept.iter().any(|file| file.as_raw_fd() == number);
     // The list is taken before anything is closed: the directory's own descriptor is in it.
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && *number != kept.as_raw_fd()) {
+    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && !is_kept(*number)) {
         // SAFETY: a number in; the contract above covers descriptors that have an owner. The directory's, closed by now, is EBADF.
         unsafe { libc::close(number) };
     }

@@ -2,7 +2,7 @@
 
 use crate::support::Place;
 
-const VERBS: [&str; 7] = ["mount", "umount", "run", "list", "explain", "tree", "map"];
+const VERBS: [&str; 8] = ["mount", "umount", "run", "list", "explain", "tree", "map", "doctor"];
 
 #[test]
 fn every_verb_explains_itself() {

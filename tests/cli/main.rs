@@ -1,6 +1,7 @@
 //! The command line as a user meets it: what it says, with which status it ends, and what it leaves behind, which is nothing.
 
 mod bad_input;
+mod doctor;
 mod explain;
 mod help;
 mod log;

@@ -34,7 +34,8 @@ pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
 
 fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String> {
     // The supervisor holds directories of the host's cgroupfs, and the command may look into /proc/1/fd.
-    sys::process::close_all_but(go.as_fd()).map_err(|error| format!("can't close the supervisor's files: {error}"))?;
+    sys::process::close_all_but(&[go.as_fd()])
+        .map_err(|error| format!("can't close the supervisor's files: {error}"))?;
     // With the supervisor the whole pid namespace ends. If that was killed before this call, the pipe is at its end, too.
     set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("can't tie init to its supervisor: {errno}"))?;
     let mut told = [0];

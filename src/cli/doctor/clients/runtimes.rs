@@ -1,0 +1,250 @@
+//! Container runtimes.
+
+use super::{MOUNT, NAMESPACE, STACK, lacking, mending};
+use crate::cgroup::CgroupPath;
+use crate::cli::doctor::facts::{Answer, DOCKER, Facts, ROOT, Type, UNIFIED, join, join_below, point};
+use crate::cli::doctor::finding::{Finding, Recognised};
+
+const READ_ONLY: &str = "containers in it take controllers that are delegated (--policy delegate --delegate-controllers); \
+                         or start them without cgroups ('podman run --cgroups=disabled', 'runc --rootless=true')";
+
+/// Where v1 clients that go by mountinfo find a controller, and the target's own cgroup there.
+struct Found {
+    controller: String,
+    own: Option<String>,
+}
+
+/// What libcontainer finds of the v1 controllers: at the default path if that is of type cgroup, else by mountinfo.
+fn controllers(facts: &Facts) -> (Vec<Found>, Vec<String>) {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for controller in facts.v1_controllers() {
+        let path = facts.own_path(controller);
+        let usual = format!("{ROOT}/{controller}");
+        let own = if facts.type_of(&usual) == Type::Cgroup && facts.line(controller).is_none() {
+            path.map(|path| join(&usual, path))
+        } else if let Some(line) = facts.line(controller) {
+            path.and_then(|path| join_below(line, path))
+        } else {
+            missing.push(controller.to_owned());
+            continue;
+        };
+        found.push(Found { controller: controller.to_owned(), own });
+    }
+    (found, missing)
+}
+
+/// libcontainer, on v1: mountinfo, then the own cgroup by the path without the mount's root.
+fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
+    let (found, missing) = controllers(facts);
+    if found.is_empty() {
+        let why =
+            format!("{ROOT} {}, so v1; but mountinfo has no 'cgroup' line with a controller", facts.type_of(ROOT));
+        return Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT });
+    }
+    let why = format!("mountinfo has 'cgroup' lines for {} controllers", found.len());
+    let lost: Vec<&Found> = found.iter().filter(|one| one.own.as_ref().is_none_or(|own| !facts.exists(own))).collect();
+    if let Some(first) = lost.first() {
+        let place = first.own.as_ref().map_or_else(
+            || format!("the own cgroup isn't below the root that mountinfo has for {}", first.controller),
+            |own| lacking(facts, own),
+        );
+        let advice = first
+            .own
+            .as_ref()
+            .map_or("bind the root of the real hierarchy, not another cgroup", |own| mending(facts, own));
+        let why = format!("{why}, but for {} of them {place}", lost.len());
+        let finding = Finding::no(client, why, advice);
+        return if lost.len() == found.len() { finding } else { Finding { recognised: Recognised::Partly, ..finding } };
+    }
+    if !facts.process.openat2
+        && let Some(own) = found.iter().filter_map(|one| one.own.as_ref()).find(|own| facts.type_of(own) == Type::Fuse)
+    {
+        let why = format!(
+            "{why}; but without openat2 (Linux 5.6) it refuses files on FUSE, as in {own} ('not a cgroup file')"
+        );
+        return Finding::no(client, why, "it takes Linux 5.6");
+    }
+    if !missing.is_empty() {
+        let why = format!("{why}, none for {}", missing.join(", "));
+        return Finding::partly(client, why, "mount the missing hierarchies too");
+    }
+    let rejected = found.iter().find(|one| one.own.as_ref().is_some_and(|own| !facts.is_writable(own)));
+    match rejected {
+        Some(Found { controller, own: Some(own) }) => {
+            let why = format!("{why}; but it may not make cgroups in {own} ({controller})");
+            Finding::partly(client, why, READ_ONLY)
+        }
+        _ => Finding::yes(client, why),
+    }
+}
+
+/// libcontainer and podman, on v2: files are opened below the root with RESOLVE_NO_XDEV.
+fn within_one_mount(client: &'static str, facts: &Facts) -> Finding {
+    let Some(path) = facts.own_path("unified") else {
+        return Finding::no(
+            client,
+            format!("{ROOT} is cgroup2, but the own cgroup is outside the namespace"),
+            NAMESPACE,
+        );
+    };
+    let own = join(ROOT, path);
+    let Answer::Found(place) = facts.at(&own) else {
+        return Finding::no(client, format!("{ROOT} is cgroup2, but {}", lacking(facts, &own)), mending(facts, &own));
+    };
+    if facts.process.openat2 && !place.one_mount {
+        let why = format!(
+            "{ROOT} is cgroup2, but there's a mount on the way to {own}: openat2 with RESOLVE_NO_XDEV fails with EXDEV"
+        );
+        return Finding::no(client, why, NAMESPACE);
+    }
+    if !facts.process.openat2 && facts.type_of(&own) != Type::Cgroup2 {
+        let why = format!("without openat2 (Linux 5.6) it asks for the type of {own}, which {}", facts.type_of(&own));
+        return Finding::no(client, why, NAMESPACE);
+    }
+    if place.writable {
+        Finding::yes(client, format!("{ROOT} is cgroup2, and {own} is reached without crossing a mount"))
+    } else {
+        let why = format!("{ROOT} is cgroup2; but it may not make cgroups in {own}");
+        Finding::partly(client, why, "delegate the own cgroup to the container")
+    }
+}
+
+pub(super) fn runc(facts: &Facts) -> Finding {
+    let client = "runc, kubelet, cadvisor";
+    if facts.is_v2() { within_one_mount(client, facts) } else { libcontainer_v1(client, facts) }
+}
+
+/// Does mountinfo have any line of type `cgroup`? The library asks no more.
+pub(super) fn containerd(facts: &Facts) -> Finding {
+    let client = "containerd";
+    if facts.is_v2() {
+        return Finding::yes(client, format!("{ROOT} is cgroup2"));
+    }
+    let mode = if facts.type_of(UNIFIED) == Type::Cgroup2 { "hybrid" } else { "legacy" };
+    let lines = facts.mounts.iter().filter(|mount| mount.fstype == "cgroup").count();
+    if lines > 0 {
+        return Finding::yes(client, format!("{mode}: mountinfo has {lines} 'cgroup' lines"));
+    }
+    let why = format!("{ROOT} {}, so v1; but mountinfo has no 'cgroup' line", facts.type_of(ROOT));
+    Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT })
+}
+
+/// It wants `devices`, and then makes "/docker" in each hierarchy, by way of runc.
+pub(super) fn dockerd(facts: &Facts) -> Finding {
+    let client = "dockerd";
+    if !facts.is_v2() && facts.line("devices").is_none() {
+        let why = format!(
+            "{ROOT} {}, so v1; but mountinfo has no 'cgroup' line with devices ('Devices cgroup isn't mounted')",
+            facts.type_of(ROOT)
+        );
+        return Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT });
+    }
+    let runc = if facts.is_v2() { within_one_mount(client, facts) } else { libcontainer_v1(client, facts) };
+    if runc.recognised != Recognised::Yes {
+        let why = format!("the daemon starts; but containers by runc don't: {}", runc.why);
+        return Finding::partly(client, why, runc.advice.unwrap_or_default());
+    }
+    let word = if facts.is_v2() { "unified" } else { "devices" };
+    let base = if facts.is_v2() { ROOT.to_owned() } else { facts.line(word).map(point).unwrap_or_default() };
+    let parent = format!("{base}/{DOCKER}");
+    let place = if facts.exists(&parent) { &parent } else { &base };
+    if facts.is_writable(place) {
+        return Finding::yes(client, format!("{}; it may make its default parent {parent}", runc.why));
+    }
+    let own = facts.own_path(word).map(CgroupPath::to_string).unwrap_or_default();
+    let why = format!("{}; but it may not make its default parent {parent}", runc.why);
+    Finding::partly(client, why, format!("start containers with --cgroup-parent={}/NAME", own.trim_end_matches('/')))
+}
+
+pub(super) fn crun(facts: &Facts) -> Finding {
+    let client = "crun";
+    let root = facts.type_of(ROOT);
+    match root {
+        Type::Cgroup2 => {
+            let control = format!("{ROOT}/cgroup.subtree_control");
+            if facts.exists(&control) && !facts.is_writable(&control) {
+                let why = format!("{ROOT} is cgroup2, but it opens {control} for writing, which it may not");
+                return Finding::partly(
+                    client,
+                    why,
+                    "run it with --cgroup-manager=disabled, or 'podman run --cgroups=disabled'",
+                );
+            }
+            Finding::yes(client, format!("{ROOT} is cgroup2"))
+        }
+        Type::Tmpfs => by_directories(client, facts).and("pausing asks for the type of the freezer's files"),
+        other => {
+            let why = format!("{ROOT} {other}, neither cgroup2 nor tmpfs ('invalid file system type')");
+            Finding::no(client, why, tmpfs_or_namespace(facts))
+        }
+    }
+}
+
+/// v1 clients that put `/sys/fs/cgroup`, the controller and the path together, without asking for types or mounts.
+fn by_directories(client: &'static str, facts: &Facts) -> Finding {
+    let own = |controller: &&str| Some(join(&format!("{ROOT}/{controller}"), facts.own_path(controller)?));
+    let owns: Vec<String> = facts.v1_controllers().collect::<Vec<_>>().iter().filter_map(own).collect();
+    let (is_all, lost) = (!owns.iter().any(|own| facts.exists(own)), owns.iter().find(|own| !facts.exists(own)));
+    let rejected = owns.iter().find(|own| !facts.is_writable(own));
+    match (lost, rejected) {
+        _ if owns.is_empty() => Finding::no(client, format!("{ROOT} is tmpfs, without any controller"), MOUNT),
+        (Some(lost), _) => {
+            let why = format!("{ROOT} is tmpfs, so v1; but {}", lacking(facts, lost));
+            let finding = Finding::no(client, why, mending(facts, lost));
+            if is_all { finding } else { Finding { recognised: Recognised::Partly, ..finding } }
+        }
+        (None, Some(own)) => {
+            Finding::partly(client, format!("{ROOT} is tmpfs, so v1; but it may not make cgroups in {own}"), READ_ONLY)
+        }
+        (None, None) => Finding::yes(client, format!("{ROOT} is tmpfs, so v1; the controllers' directories are there")),
+    }
+}
+
+fn tmpfs_or_namespace(facts: &Facts) -> String {
+    let has_v1 = facts.v1_controllers().next().is_some();
+    if has_v1 {
+        "mount a tmpfs on /sys/fs/cgroup, and the view's hierarchies on its directories".to_owned()
+    } else {
+        NAMESPACE.to_owned()
+    }
+}
+
+/// containers/common: on v1 without openat2 it refuses files that aren't on cgroup.
+pub(super) fn podman(facts: &Facts) -> Finding {
+    let client = "podman";
+    if facts.is_v2() {
+        return within_one_mount(client, facts);
+    }
+    let root = facts.type_of(ROOT);
+    if root != Type::Tmpfs {
+        let why = format!("{ROOT} {root}: it takes that for v1, and doesn't find the controllers as it wants them");
+        return Finding::no(client, why, tmpfs_or_namespace(facts));
+    }
+    let on_fuse = facts.v1_controllers().find(|word| facts.type_of(&format!("{ROOT}/{word}")) == Type::Fuse);
+    match on_fuse {
+        Some(word) if !facts.process.openat2 => {
+            let why = format!("without openat2 (Linux 5.6) it asks for the type of {ROOT}/{word}, which is FUSE");
+            Finding::no(client, why, "it takes Linux 5.6")
+        }
+        Some(word) => {
+            let why = format!(
+                "{ROOT} is tmpfs, so v1; {ROOT}/{word} is FUSE, which some of its code refuses, and its runtime may"
+            );
+            Finding::partly(
+                client,
+                why,
+                format!("'podman run --cgroups=disabled' works; for others {STACK}, and see the runtime"),
+            )
+        }
+        None => by_directories(client, facts),
+    }
+}
+
+pub(super) fn youki(facts: &Facts) -> Finding {
+    let client = "youki";
+    match facts.type_of(ROOT) {
+        Type::Cgroup2 => Finding::yes(client, format!("{ROOT} is cgroup2")),
+        Type::Tmpfs => by_directories(client, facts),
+        other => Finding::no(client, format!("{ROOT} {other}, neither cgroup2 nor tmpfs"), tmpfs_or_namespace(facts)),
+    }
+}

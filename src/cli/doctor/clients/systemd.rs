@@ -1,0 +1,170 @@
+//! systemd: `cg_unified_cached` in its versions, and `cg_is_ready` since 258.
+
+use super::{NAMESPACE, lacking, mending};
+use crate::cli::doctor::facts::{Facts, ROOT, SYSTEMD, Type, UNIFIED, join};
+use crate::cli::doctor::finding::Finding;
+
+/// What systemd takes the tree for.
+enum Tree {
+    Unified,
+    /// cgroup2 on `unified`, or on `systemd` as 232 had it.
+    Hybrid(&'static str),
+    Legacy,
+    /// Of a type that it doesn't know: legacy since 236, a failure before.
+    Odd(Type),
+    /// For this reason, to be mended at this path.
+    Unknown(String, &'static str),
+}
+
+impl Tree {
+    /// Since 233. 236 goes on where `systemd` has an unknown type (systemd#6477).
+    fn of(facts: &Facts) -> Self {
+        match facts.type_of(ROOT) {
+            Type::Cgroup2 => return Self::Unified,
+            Type::Tmpfs => {}
+            other => return Self::Unknown(format!("{ROOT} {other}, neither cgroup2 nor tmpfs"), ROOT),
+        }
+        if facts.type_of(UNIFIED) == Type::Cgroup2 {
+            return Self::Hybrid(UNIFIED);
+        }
+        match facts.type_of(SYSTEMD) {
+            Type::Cgroup2 => Self::Hybrid(SYSTEMD),
+            Type::Cgroup => Self::Legacy,
+            failed @ (Type::Failed(_) | Type::Silent) => {
+                Self::Unknown(format!("{ROOT} is tmpfs, but {SYSTEMD} {failed}"), SYSTEMD)
+            }
+            odd => Self::Odd(odd),
+        }
+    }
+
+    fn why(&self) -> String {
+        match self {
+            Self::Unified => format!("{ROOT} is cgroup2"),
+            Self::Hybrid(at) => format!("{ROOT} is tmpfs and {at} is cgroup2: hybrid"),
+            Self::Legacy => format!("{ROOT} is tmpfs and {SYSTEMD} is cgroup: legacy"),
+            Self::Odd(odd) => format!("{ROOT} is tmpfs and {SYSTEMD} {odd}: it assumes legacy"),
+            Self::Unknown(why, _) => why.clone(),
+        }
+    }
+}
+
+const NOT_V2_ALONE: &str = "on a unified host keep a real cgroup2 mounted on /sys/fs/cgroup and put the view on the \
+                            container's own path only; on others put a read-only tmpfs there, and the view's \
+                            hierarchies on its directories";
+
+/// Said of cgroup2 that FUSE serves.
+const NO_BPF: &str = "DeviceAllow= and IPAddressDeny= are silently not enforced there, since BPF programs can't be \
+                      attached by a view's directory";
+
+/// Whether it can work in its own cgroup as PID 1, once it has recognised the tree.
+fn as_pid1(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
+    in_own_cgroup(client, facts, tree, tree.why())
+}
+
+fn in_own_cgroup(client: &'static str, facts: &Facts, tree: &Tree, why: String) -> Finding {
+    let (base, word) = match tree {
+        Tree::Unified => (ROOT, "unified"),
+        Tree::Hybrid(at) => (*at, "unified"),
+        _ => (SYSTEMD, "name=systemd"),
+    };
+    let Some(path) = facts.own_path(word) else {
+        let advice = "start it in a cgroup of that hierarchy, inside its cgroup namespace";
+        return Finding::partly(client, format!("{why}; but it has no cgroup of its own in {word}"), advice);
+    };
+    let own = join(base, path);
+    if !facts.exists(&own) {
+        return Finding::no(client, format!("{why}; but {}", lacking(facts, &own)), mending(facts, &own));
+    }
+    let finding = if facts.is_writable(&own) {
+        Finding::yes(client, why)
+    } else {
+        let why = format!("{why}; as PID 1 it can't make cgroups in {own}, which it may not write");
+        Finding::partly(client, why, "delegate its own cgroup in that hierarchy to the container")
+    };
+    if word == "unified" && facts.is_view(&own) { finding.and(NO_BPF) } else { finding }
+}
+
+fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
+    let advice = match tree {
+        Tree::Unknown(_, at) if !facts.exists(at) => mending(facts, at),
+        _ => NOT_V2_ALONE,
+    };
+    Finding::no(client, format!("{}: as PID 1 it gives up", tree.why()), advice)
+}
+
+/// tmpfs means legacy, whatever is in it; 232 looks at `systemd` for cgroup2.
+pub(super) fn up_to_232(facts: &Facts) -> Finding {
+    let client = "systemd <= 232";
+    match Tree::of(facts) {
+        tree @ Tree::Unified => as_pid1(client, facts, &tree),
+        _ if facts.type_of(ROOT) == Type::Tmpfs => {
+            in_own_cgroup(client, facts, &Tree::Legacy, format!("{ROOT} is tmpfs: legacy"))
+        }
+        tree => unrecognised(client, facts, &tree),
+    }
+}
+
+pub(super) fn from_233_to_235(facts: &Facts) -> Finding {
+    let client = "systemd 233-235";
+    match Tree::of(facts) {
+        Tree::Odd(odd) => {
+            let why = format!("{SYSTEMD} {odd}, which these versions don't know (systemd#6477): as PID 1 it gives up");
+            Finding::no(client, why, "use another version: 236 and later assume legacy there, 232 doesn't look")
+        }
+        tree @ Tree::Unknown(..) => unrecognised(client, facts, &tree),
+        tree => as_pid1(client, facts, &tree),
+    }
+}
+
+pub(super) fn from_236_to_255(facts: &Facts) -> Finding {
+    current("systemd 236-255", facts)
+}
+
+fn current(client: &'static str, facts: &Facts) -> Finding {
+    match Tree::of(facts) {
+        tree @ Tree::Unknown(..) => unrecognised(client, facts, &tree),
+        tree => as_pid1(client, facts, &tree),
+    }
+}
+
+pub(super) fn versions_256_and_257(facts: &Facts) -> Finding {
+    let client = "systemd 256, 257";
+    match Tree::of(facts) {
+        Tree::Unified | Tree::Unknown(..) => current(client, facts),
+        tree => {
+            let why = format!("{}; as PID 1 these versions refuse v1, or wait for 30 s first", tree.why());
+            let advice = "put SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 on the kernel's command line, or take an older one";
+            Finding::partly(client, why, advice)
+        }
+    }
+}
+
+pub(super) fn from_258(facts: &Facts) -> Finding {
+    let client = "systemd >= 258";
+    match Tree::of(facts) {
+        tree @ Tree::Unified => as_pid1(client, facts, &tree),
+        _ => {
+            let why = format!("{ROOT} {}, and nothing but cgroup2 will do", facts.type_of(ROOT));
+            Finding::no(client, why, format!("it needs a unified host; there, {NAMESPACE}"))
+        }
+    }
+}
+
+/// They ask as systemd does (236 and later), and read `cgroup.procs`.
+pub(super) fn cgls_and_cgtop(facts: &Facts) -> Finding {
+    let client = "systemd-cgls, systemd-cgtop";
+    let tree = Tree::of(facts);
+    let directory = match tree {
+        Tree::Unified => ROOT,
+        Tree::Hybrid(at) => at,
+        Tree::Legacy | Tree::Odd(_) => SYSTEMD,
+        Tree::Unknown(..) => {
+            return Finding { why: tree.why(), ..unrecognised(client, facts, &tree) };
+        }
+    };
+    if facts.exists(directory) {
+        Finding::yes(client, tree.why())
+    } else {
+        Finding::no(client, lacking(facts, directory), mending(facts, directory))
+    }
+}

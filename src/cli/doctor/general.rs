@@ -1,0 +1,190 @@
+//! What concerns all clients: whether there's a view, whether it answers, what it lacks, and who could take it away.
+
+use super::facts::{Answer, Facts, ROOT, Type, directories, errno, is_in_root, join, point};
+use super::finding::{General, Level};
+use crate::cgroup::{MountEntry, Setup};
+
+/// All that there is to say, the worst first.
+pub(super) fn findings(facts: &Facts) -> Vec<General> {
+    let mut all: Vec<General> = broken(facts);
+    all.extend([no_tree(facts), missing(facts), own_cgroup(facts)].into_iter().flatten());
+    let has_view = facts.views().next().is_some();
+    if has_view {
+        all.extend(
+            [unmountable(facts), writable_root(facts), without_stack(facts), on_v2(facts)].into_iter().flatten(),
+        );
+        all.push(general(
+            "fuse-limits",
+            Level::Note,
+            "statfs and mountinfo say FUSE of a view; its directories' descriptors don't serve CLONE_INTO_CGROUP, perf, or \
+             attaching BPF programs, so systemd's DeviceAllow= and IPAddressDeny= are silently not enforced on a v2 view",
+            None,
+        ));
+    } else {
+        all.push(general(
+            "no-view",
+            Level::Note,
+            "no view of vcgroupfs is mounted here: this is the kernel's own",
+            None,
+        ));
+    }
+    if facts.process.cgroup_namespace == Some(false) && has_view {
+        let what = "no cgroup namespace: /proc/self/cgroup shows the host's paths, which have to resolve in the view";
+        all.push(general("no-cgroup-namespace", Level::Note, what, None));
+    }
+    all.sort_by_key(|finding| finding.level as u8);
+    all
+}
+
+fn general(finding: &'static str, level: Level, what: impl Into<String>, advice: Option<&str>) -> General {
+    General { finding, level, what: what.into(), advice: advice.map(str::to_owned) }
+}
+
+/// The first three, and how many more.
+pub(super) fn list<T: AsRef<str>>(items: &[T]) -> String {
+    let first: Vec<&str> = items.iter().take(3).map(AsRef::as_ref).collect();
+    let more = items.len().saturating_sub(first.len());
+    if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
+}
+
+/// Mounts whose server has ended, or doesn't answer.
+fn broken(facts: &Facts) -> Vec<General> {
+    let is_fuse = |mount: &&MountEntry| mount.fstype.starts_with("fuse") && is_in_root(mount);
+    let mut found = Vec::new();
+    let (mut dead, mut hung) = (Vec::new(), Vec::new());
+    for point in facts.mounts.iter().filter(is_fuse).map(point) {
+        match facts.at(&point) {
+            Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) => dead.push(point),
+            Answer::Silent => hung.push(point),
+            _ => {}
+        };
+    }
+    if !dead.is_empty() {
+        let what =
+            format!("dead view on {}: its server has ended, and everything there fails with ENOTCONN", list(&dead));
+        found.push(general(
+            "dead-view",
+            Level::Problem,
+            what,
+            Some("unmount it ('umount' in there), and mount a new one"),
+        ));
+    }
+    if !hung.is_empty() {
+        let what = format!("the filesystem on {} doesn't answer: whoever uses it hangs", list(&hung));
+        let advice = "see what its server does; ending the server makes it a dead view, which can be unmounted";
+        found.push(general("hung-view", Level::Problem, what, Some(advice)));
+    }
+    found
+}
+
+/// Nothing at all where everybody looks.
+fn no_tree(facts: &Facts) -> Option<General> {
+    if let Answer::Failed(number) = facts.at(ROOT) {
+        let what = format!("{ROOT} can't be used ({}): no client finds anything", errno(*number));
+        return Some(general(
+            "no-tree",
+            Level::Problem,
+            what,
+            Some("mount sysfs on /sys, and a view or the hierarchies"),
+        ));
+    }
+    let has_any = facts.views().next().is_some() || facts.mounts.iter().any(|mount| mount.hierarchy().is_some());
+    let what = "no cgroup hierarchy and no view is mounted here: no client finds anything";
+    (!has_any).then(|| general("no-tree", Level::Problem, what, Some("mount a view, or the hierarchies")))
+}
+
+/// Hierarchies that `/proc/self/cgroup` names, and that aren't there.
+fn missing(facts: &Facts) -> Option<General> {
+    let is_there = |path: &String| facts.exists(path) && path != ROOT;
+    let missing: Vec<String> = facts
+        .memberships
+        .iter()
+        .filter(|member| facts.line(&member.kind.to_string()).is_none())
+        .filter(|member| !directories(&member.kind).iter().any(is_there))
+        .filter(|member| {
+            !(member.kind == crate::cgroup::HierarchyKind::Unified && setup(facts) == Some(Setup::Unified))
+        })
+        .map(|member| member.kind.to_string())
+        .collect();
+    if missing.is_empty() || missing.len() == facts.memberships.len() {
+        return None;
+    }
+    let what = format!("/proc/self/cgroup names hierarchies that aren't mounted here: {}", missing.join(", "));
+    let mounts_them = facts.process.may_mount && facts.is_writable(ROOT);
+    let what = if mounts_them { format!("{what}; a systemd in there mounts them by itself, for real") } else { what };
+    let advice = "mount all of them (a view has them all), and make the tmpfs on /sys/fs/cgroup read-only";
+    Some(general("missing-hierarchies", if mounts_them { Level::Problem } else { Level::Warning }, what, Some(advice)))
+}
+
+/// Own cgroups that aren't where mount point and path lead.
+fn own_cgroup(facts: &Facts) -> Option<General> {
+    let lost = facts.memberships.iter().filter(|member| {
+        let Some(path) = member.place.path() else { return true };
+        let mut bases: Vec<String> = directories(&member.kind);
+        bases.extend(facts.line(&member.kind.to_string()).map(point));
+        // A hierarchy that isn't there at all is another finding's.
+        bases.retain(|base| facts.exists(base) && (base != ROOT || setup(facts) == Some(Setup::Unified)));
+        !bases.is_empty() && !bases.iter().any(|base| facts.exists(&join(base, path)))
+    });
+    let lost: Vec<String> = lost.map(|member| member.kind.to_string()).collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let what = format!("the path in /proc/self/cgroup leads nowhere below the mount point, in: {}", lost.join(", "));
+    let advice = "with a cgroup namespace mount a rooted view, without one a host-path view, of this process' cgroups";
+    Some(general("own-cgroup-not-found", Level::Warning, what, Some(advice)))
+}
+
+/// Which setup the hierarchies make that the target is in.
+pub(super) fn setup(facts: &Facts) -> Option<Setup> {
+    Setup::of(facts.memberships.iter().map(|member| &member.kind))
+}
+
+fn unmountable(facts: &Facts) -> Option<General> {
+    let what = "the process has CAP_SYS_ADMIN over its mount namespace: it can unmount the view, and mount the real hierarchies";
+    let advice = "drop the capability, attach the view before a user namespace is entered (that locks it), or filter \
+                  mount and umount by seccomp";
+    facts.process.may_mount.then(|| general("can-unmount", Level::Warning, what, Some(advice)))
+}
+
+fn writable_root(facts: &Facts) -> Option<General> {
+    let is_open = facts.type_of(ROOT) == Type::Tmpfs && facts.is_writable(ROOT);
+    let what = format!(
+        "the tmpfs on {ROOT} is writable: a systemd with CAP_SYS_ADMIN mounts there what it misses, beside the view"
+    );
+    is_open.then(|| general("writable-tmpfs", Level::Warning, what, Some("remount it read-only")))
+}
+
+/// Views beneath which no `cgroup` line is in mountinfo, at the same mount point or above.
+fn without_stack(facts: &Facts) -> Option<General> {
+    if setup(facts) == Some(Setup::Unified) {
+        return None;
+    }
+    let lines: Vec<String> = facts.mounts.iter().filter(|mount| mount.hierarchy().is_some()).map(point).collect();
+    let is_within = |at: &str, line: &String| {
+        at.strip_prefix(line.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let bare: Vec<String> =
+        facts.views().map(point).filter(|at| !lines.iter().any(|line| is_within(at, line))).collect();
+    let is_plain = bare.iter().any(|at| at == ROOT);
+    let what = if bare.is_empty() {
+        return None;
+    } else if is_plain && lines.is_empty() {
+        format!("the view is on {ROOT} itself, without a stack: clients that go by types or by mountinfo see nothing")
+    } else if is_plain {
+        format!("the view is on {ROOT} itself: systemd, crun, youki and podman find FUSE where they want tmpfs")
+    } else {
+        format!("view without a stack on {}: clients that go by mountinfo don't see it", list(&bare))
+    };
+    Some(general("no-stack", Level::Warning, what, Some(super::clients::STACK)))
+}
+
+fn on_v2(facts: &Facts) -> Option<General> {
+    let what = "unified host: runc and Docker need a kernel cgroup namespace there, not a view; systemd wants statfs of \
+                /sys/fs/cgroup itself to say cgroup2";
+    (setup(facts) == Some(Setup::Unified)).then(|| {
+        let advice = "give the container a kernel cgroup namespace; for systemd alone a real cgroup2 on /sys/fs/cgroup with \
+                      the view on the container's own path does";
+        general("unified-host", Level::Note, what, Some(advice))
+    })
+}

@@ -1,0 +1,335 @@
+//! `doctor`: what clients recognise, for the host itself, in containers, and where the view is dead or hung.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, View, ViewOptions, require, run_to_end};
+
+use crate::support::{Place, Running, program, said, wait_until};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap_or_else(|| panic!("not an object: {value}")).keys().map(String::as_str).collect()
+}
+
+/// What an answer says of a client.
+fn verdict<'a>(answer: &'a Value, client: &str) -> &'a str {
+    let clients = answer["clients"].as_array().expect("clients");
+    let found = clients.iter().find(|one| one["client"].as_str().is_some_and(|name| name.starts_with(client)));
+    found.and_then(|one| one["recognised"].as_str()).unwrap_or_else(|| panic!("no {client}: {answer}"))
+}
+
+fn findings(answer: &Value) -> BTreeSet<&str> {
+    let all = answer["findings"].as_array().expect("findings");
+    all.iter().map(|one| one["finding"].as_str().expect("a word")).collect()
+}
+
+/// A container in a test cgroup of every hierarchy, with a view of it.
+struct Scene {
+    container: Container,
+    view: View,
+    place: Place,
+}
+
+impl Scene {
+    fn new(user_namespace: bool) -> Self {
+        Self::with(user_namespace, |options| options)
+    }
+
+    fn with(user_namespace: bool, options: impl FnOnce(ViewOptions) -> ViewOptions) -> Self {
+        let place = Place::everywhere();
+        let cgroup = place.cgroup();
+        let homes = cgroup.hierarchies().iter().map(|hierarchy| cgroup.dir(&hierarchy.selector())).collect();
+        let view = View::mount(program(), &options(ViewOptions::new().cgroup(cgroup)));
+        let container = Container::start(ContainerOptions { cgroups: homes, user_namespace });
+        Self { container, view, place }
+    }
+
+    /// Runs a script of the shell in the container, with the view's directory as `$1`.
+    fn script(&self, script: &str) {
+        let mut command = self.container.command(Caller::Root);
+        command.args(["sh", "-ec", script, "sh"]).arg(self.view.dir());
+        let output = run_to_end(&mut command, TIMEOUT);
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The view alone on `/sys/fs/cgroup`, with nothing of the host's beneath.
+    fn plainly(self) -> Self {
+        self.script(&format!("umount -R {ROOT}; mount --bind \"$1\" {ROOT}"));
+        self
+    }
+
+    /// The same, with the host's hierarchies beneath, which can't be unmounted in a user namespace.
+    fn plainly_over(self) -> Self {
+        self.script(&format!("mount --bind \"$1\" {ROOT}"));
+        self
+    }
+
+    /// Ends it, and checks that nothing is left.
+    fn end(self) {
+        let Self { container, view, place } = self;
+        drop((container, view));
+        // If another test's container has a copy of the view's mount, the server is killed, and its record is for the next one to remove.
+        assert_eq!(place.vcgroupfs(&["list"]).code, 0);
+        place.is_clean();
+    }
+
+    fn doctor(&self) -> Value {
+        self.place.vcgroupfs(&["doctor", "--json", &self.container.init().to_string()]).json()
+    }
+}
+
+/// A process that sleeps, wherever the command that starts it leads.
+struct Sleeper {
+    pid: i32,
+    _running: Running,
+}
+
+impl Sleeper {
+    fn start(mut command: Command) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1000);
+        let seconds = format!("{}.{}", NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
+        let running = Running::start(command.args(["sleep", &seconds]));
+        let line = format!("sleep\0{seconds}\0");
+        let is_it = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text == line.as_bytes());
+        let mut found = None;
+        wait_until("the sleeper", || {
+            let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+            found = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it);
+            found.is_some()
+        });
+        Self { pid: found.expect("a process"), _running: running }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn the_host_itself() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::new();
+    let own = place.vcgroupfs(&["doctor", "--json"]).json();
+    let sleeper = Sleeper::start(Command::new("env"));
+    let pid = sleeper.pid;
+    let other = place.vcgroupfs(&["doctor", "--json", &pid.to_string()]).json();
+    drop(sleeper);
+    for answer in [&own, &other] {
+        let expected = ["cgroup_namespace", "clients", "command", "findings", "pid", "root", "setup", "views"];
+        assert_eq!(keys(answer), expected.into());
+        for client in answer["clients"].as_array().expect("clients") {
+            assert_eq!(keys(client), ["advice", "client", "recognised", "why"].into());
+            assert!(matches!(client["recognised"].as_str(), Some("yes" | "partly" | "no")), "{client}");
+            assert_eq!(client["advice"].is_null(), client["recognised"] == "yes", "{client}");
+            assert!(client["why"].as_str().is_some_and(|why| why.len() > 5), "{client}");
+        }
+        for finding in answer["findings"].as_array().expect("findings") {
+            assert_eq!(keys(finding), ["advice", "finding", "level", "what"].into());
+            assert!(matches!(finding["level"].as_str(), Some("problem" | "warning" | "note")), "{finding}");
+        }
+        // The host has the kernel's own, so what doesn't depend on the version recognises it.
+        for client in ["containerd", "LXC >= 4", "lxc-checkconfig", "libcgroup", "shell scripts", "systemd-cgls"] {
+            assert_eq!(verdict(answer, client), "yes", "{client}: {answer}");
+        }
+        assert!(findings(answer).contains("no-view") && !findings(answer).contains("dead-view"), "{answer}");
+    }
+    assert_eq!((other["pid"].as_i64(), other["command"].as_str()), (Some(pid.into()), Some("sleep")));
+    assert_eq!(own["command"], "vcgroupfs");
+    // Both are in the same place.
+    assert_eq!(own["findings"], other["findings"]);
+    place.is_clean();
+}
+
+#[test]
+fn a_plain_view_is_not_what_clients_look_for() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("memory"),
+        Need::Hierarchy("name=systemd")
+    );
+    let scene = Scene::new(false).plainly();
+    let answer = scene.doctor();
+    assert_eq!(answer["views"], serde_json::json!([ROOT]));
+    assert_eq!(answer["root"], "fuse");
+    for (client, expected) in [
+        ("systemd 236-255", "no"),
+        ("runc", "no"),
+        ("dockerd", "no"),
+        ("crun", "no"),
+        ("JVM", "no"),
+        (".NET", "no"),
+        ("Node.js", "yes"),
+        ("Rust std", "yes"),
+        ("shell scripts", "yes"),
+    ] {
+        assert_eq!(verdict(&answer, client), expected, "{client}: {answer}");
+    }
+    let expected = ["no-stack", "can-unmount", "fuse-limits", "no-cgroup-namespace"];
+    assert_eq!(findings(&answer), expected.into(), "{answer}");
+    // As text, and from within.
+    let text = scene.place.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
+    assert!(text.contains("\nviews      /sys/fs/cgroup\n") && text.contains("\nnote "), "{text}");
+    let mut inside = scene.container.command(Caller::Root);
+    let inside = said(inside.arg(program()).args(["doctor", "--json"])).json();
+    assert_eq!((&inside["clients"], &inside["findings"]), (&answer["clients"], &answer["findings"]));
+    scene.end();
+}
+
+#[test]
+fn a_stack_is() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("memory"),
+        Need::Hierarchy("name=systemd")
+    );
+    let scene = Scene::new(false);
+    scene.script(&format!(
+        "cd /; real=$(mktemp -d); mount --rbind {ROOT} \"$real\"; umount -R {ROOT}; mount -t tmpfs -o mode=755 tmpfs {ROOT}
+         for view in \"$1\"/*; do
+             name=${{view##*/}}
+             [ -h \"$view\" ] && {{ cp -P \"$view\" {ROOT}; continue; }}
+             mkdir {ROOT}/$name; mount --bind \"$real/$name\" {ROOT}/$name; mount -o remount,bind,ro {ROOT}/$name
+             mount --bind \"$view\" {ROOT}/$name
+         done
+         mount -o remount,bind,ro {ROOT}; umount -R \"$real\"; rmdir \"$real\""
+    ));
+    let answer = scene.doctor();
+    for (client, expected) in [
+        ("systemd 236-255", "yes"),
+        ("systemd 233-235", "no"),
+        ("containerd", "yes"),
+        // The policy is strict.
+        ("runc", "partly"),
+        ("LXC >= 4", "no"),
+        ("Go automaxprocs", "yes"),
+        ("JVM", "yes"),
+        (".NET", "yes"),
+        ("libcgroup", "yes"),
+    ] {
+        assert_eq!(verdict(&answer, client), expected, "{client}: {answer}");
+    }
+    assert_eq!(findings(&answer), ["can-unmount", "fuse-limits", "no-cgroup-namespace"].into(), "{answer}");
+    scene.end();
+}
+
+#[test]
+fn what_the_process_may_do_counts() {
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
+    // Its user namespace doesn't own the cgroups, so it may not write where the policy would let it.
+    let all = "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids";
+    let controllers: Vec<&str> = all.split(',').filter(|word| testkit::hierarchy(word).is_some()).collect();
+    let delegated = |options: ViewOptions| options.policy("delegate").delegate_controllers(&controllers);
+    let scene = Scene::with(true, delegated).plainly_over();
+    let init = scene.container.init();
+    let Scene { container, place, .. } = &scene;
+    for (caller, may_unmount) in [(Caller::Root, true), (Caller::DockerRoot, false), (Caller::Stranger, false)] {
+        let sleeper = Sleeper::start(container.command(caller));
+        let answer = place.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
+        assert_eq!(answer["command"], "sleep");
+        assert_eq!(findings(&answer).contains("can-unmount"), may_unmount, "{caller:?}: {answer}");
+        // The policy would let them write, but the cgroup is the host's root's, whom they don't have.
+        assert_eq!(verdict(&answer, "runc"), "partly", "{answer}");
+    }
+    let of_the_host = Scene::with(false, delegated).plainly_over();
+    assert_eq!(verdict(&of_the_host.doctor(), "runc"), "yes");
+    of_the_host.end();
+    // Nobody but root may look into it.
+    let copy = place.file("vcgroupfs");
+    assert_eq!(said(Command::new("cp").arg(program()).arg(&copy)).code, 0);
+    let mut unprivileged = place.command_of("setpriv");
+    unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    let line = said(unprivileged.args(["doctor", &init.to_string()])).fails(4);
+    assert!(line.contains("root"), "{line}");
+    let mut unprivileged = place.command_of("setpriv");
+    unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    let own = said(unprivileged.args(["doctor", "--json"])).json();
+    assert_eq!(verdict(&own, "containerd"), "yes");
+    scene.end();
+}
+
+#[test]
+fn a_view_without_a_server() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
+    let scene = Scene::new(false).plainly();
+    assert!(!findings(&scene.doctor()).contains("dead-view"));
+    kill(Pid::from_raw(scene.view.server().cast_signed()), Signal::SIGKILL).expect("the server's end");
+    let mut last = Value::Null;
+    wait_until("the view's death", || {
+        last = scene.doctor();
+        findings(&last).contains("dead-view")
+    });
+    for client in ["Node.js", "Rust std", "shell scripts", "systemd 236-255"] {
+        assert_eq!(verdict(&last, client), "no", "{client}: {last}");
+    }
+    assert_eq!(last["findings"][0]["level"], "problem");
+    assert!(last["findings"][0]["what"].as_str().is_some_and(|what| what.contains(ROOT)), "{last}");
+}
+
+#[test]
+fn a_server_that_does_not_answer() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
+    let scene = Scene::new(false).plainly();
+    let server = Pid::from_raw(scene.view.server().cast_signed());
+    kill(server, Signal::SIGSTOP).expect("the server stopped");
+    let answer = said(&mut scene.place.command(&["doctor", "--json", &scene.container.init().to_string()]));
+    kill(server, Signal::SIGCONT).expect("the server going on");
+    let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    assert!(findings(&answer).contains("hung-view"), "{answer}");
+    assert_eq!(verdict(&answer, "Node.js"), "no");
+    // Nobody is stuck any more.
+    assert!(!findings(&scene.doctor()).contains("hung-view"));
+    scene.end();
+}
+
+#[test]
+fn what_a_container_sends_is_harmless() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::new();
+    let container = Container::start(ContainerOptions::default());
+    let script = format!(
+        "umount -R {ROOT}; mount -t tmpfs tmpfs {ROOT}; mkfifo {ROOT}/cgroup.controllers; ln -s /dev/watchdog {ROOT}/systemd
+         ln -s unified {ROOT}/unified; name=$(printf '{ROOT}/a\\033[31mb'); mkdir \"$name\"; mount -t tmpfs tmpfs \"$name\""
+    );
+    let made = run_to_end(container.command(Caller::Root).args(["sh", "-ec", &script]), TIMEOUT);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let answer = place.vcgroupfs(&["doctor", "--json", &container.init().to_string()]).json();
+    assert_eq!(verdict(&answer, "containerd"), "no", "{answer}");
+    // A name that would clear the terminal.
+    let program = place.file("x\u{1b}[2Jy");
+    assert_eq!(said(Command::new("cp").arg("/bin/sleep").arg(&program)).code, 0);
+    let mut named = Running::start(Command::new(&program).arg("1000"));
+    let text = place.vcgroupfs(&["doctor", &named.child.id().to_string()]).ok();
+    assert!(text.contains("(x\\u{1b}[2Jy)") && !text.chars().any(|one| one.is_control() && one != '\n'), "{text:?}");
+    named.signal(Signal::SIGKILL);
+    named.wait();
+    drop(container);
+    place.is_clean();
+}
+
+#[test]
+fn bad_targets() {
+    let place = Place::new();
+    for (target, code, says) in [
+        ("0", 2, "process"),
+        ("-1", 2, ""),
+        ("x", 2, "process"),
+        ("99999999999", 2, "process"),
+        ("2147483647", 1, "no process"),
+    ] {
+        let line = place.vcgroupfs(&["doctor", target]).fails(code);
+        assert!(line.contains(says), "{target}: {line}");
+    }
+    place.is_clean();
+}
