@@ -1,13 +1,15 @@
 //! `doctor`: what clients recognise, for the host itself, in containers, and where the view is dead or hung.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, View, ViewOptions, require, run_to_end};
+use testkit::{Caller, Container, ContainerOptions, Need, STRANGER, TIMEOUT, View, ViewOptions, require, run_to_end};
 
 use crate::support::{Place, Running, program, said, wait_until};
 
@@ -18,10 +20,18 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 /// What an answer says of a client.
-fn verdict<'a>(answer: &'a Value, client: &str) -> &'a str {
+fn client<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let clients = answer["clients"].as_array().expect("clients");
-    let found = clients.iter().find(|one| one["client"].as_str().is_some_and(|name| name.starts_with(client)));
-    found.and_then(|one| one["recognised"].as_str()).unwrap_or_else(|| panic!("no {client}: {answer}"))
+    let found = clients.iter().find(|one| one["client"].as_str().is_some_and(|client| client.starts_with(name)));
+    found.unwrap_or_else(|| panic!("no {name}: {answer}"))
+}
+
+fn verdict<'a>(answer: &'a Value, name: &str) -> &'a str {
+    client(answer, name)["recognised"].as_str().expect("a word")
+}
+
+fn why<'a>(answer: &'a Value, name: &str) -> &'a str {
+    client(answer, name)["why"].as_str().expect("a text")
 }
 
 fn findings(answer: &Value) -> BTreeSet<&str> {
@@ -81,6 +91,23 @@ impl Scene {
 
     fn doctor(&self) -> Value {
         self.place.vcgroupfs(&["doctor", "--json", &self.container.init().to_string()]).json()
+    }
+}
+
+/// A server that is stopped, and goes on when this is dropped: until then whoever touches its view hangs.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(view: &View) -> Self {
+        let server = Pid::from_raw(view.server().cast_signed());
+        kill(server, Signal::SIGSTOP).expect("the server stopped");
+        Self(server)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
     }
 }
 
@@ -240,10 +267,11 @@ fn what_the_process_may_do_counts() {
         assert_eq!(answer["command"], "sleep");
         assert_eq!(findings(&answer).contains("can-unmount"), may_unmount, "{caller:?}: {answer}");
         // The policy would let them write, but the cgroup is the host's root's, whom they don't have.
-        assert_eq!(verdict(&answer, "runc"), "partly", "{answer}");
+        assert!(why(&answer, "runc").contains("may not make cgroups in"), "{answer}");
     }
     let of_the_host = Scene::with(false, delegated).plainly_over();
-    assert_eq!(verdict(&of_the_host.doctor(), "runc"), "yes");
+    let answer = of_the_host.doctor();
+    assert!(!why(&answer, "runc").contains("may not make cgroups in"), "{answer}");
     of_the_host.end();
     // Nobody but root may look into it.
     let copy = place.file("vcgroupfs");
@@ -281,15 +309,70 @@ fn a_view_without_a_server() {
 fn a_server_that_does_not_answer() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
     let scene = Scene::new(false).plainly();
-    let server = Pid::from_raw(scene.view.server().cast_signed());
-    kill(server, Signal::SIGSTOP).expect("the server stopped");
+    let stopped = Stopped::new(&scene.view);
     let answer = said(&mut scene.place.command(&["doctor", "--json", &scene.container.init().to_string()]));
-    kill(server, Signal::SIGCONT).expect("the server going on");
+    drop(stopped);
     let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
     assert!(findings(&answer).contains("hung-view"), "{answer}");
     assert_eq!(verdict(&answer, "Node.js"), "no");
     // Nobody is stuck any more.
     assert!(!findings(&scene.doctor()).contains("hung-view"));
+    scene.end();
+}
+
+/// A child of a process, once it's this user's without capabilities, in this mount namespace.
+fn child_of(parent: u32, user: u32, namespace: &Path) -> Option<u32> {
+    let is_it = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let has = |line: String| status.lines().any(|one| one == line);
+        let joined = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|link| link == namespace);
+        has(format!("PPid:\t{parent}"))
+            && has("CapPrm:\t0000000000000000".to_owned())
+            && has(format!("Uid:\t{user}\t{user}\t{user}\t{user}"))
+            && joined
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+}
+
+#[test]
+fn the_child_that_looks_has_nothing_that_the_target_has_not() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let scene = Scene::new(false).plainly();
+    let sleeper = Sleeper::start(scene.container.command(Caller::Stranger));
+    let namespace = std::fs::read_link(format!("/proc/{}/ns/mnt", sleeper.pid)).expect("a namespace");
+    // It's there to be looked at for as long as the server doesn't answer, which are some seconds.
+    let stopped = Stopped::new(&scene.view);
+    let mut doctor = None;
+    let mut child = None;
+    for _ in 0..5 {
+        let mut running = Running::start(&mut scene.place.command(&["doctor", &sleeper.pid.to_string()]));
+        wait_until("a child", || {
+            child = child_of(running.child.id(), STRANGER, &namespace);
+            child.is_some() || !matches!(running.child.try_wait(), Ok(None))
+        });
+        doctor = Some(running);
+        if child.is_some() {
+            break;
+        }
+    }
+    let child = child.expect("a child that could be looked at");
+    let status = std::fs::read_to_string(format!("/proc/{child}/status")).expect("its status");
+    for line in ["CapInh:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Groups:\t "] {
+        assert!(status.lines().any(|one| one == line), "{line}: {status}");
+    }
+    // The way out, and what it looks at.
+    for entry in std::fs::read_dir(format!("/proc/{child}/fd")).expect("its files") {
+        let file = std::fs::read_link(entry.expect("a file").path()).expect("a link").display().to_string();
+        assert!(file == "/dev/null" || file.starts_with("pipe:") || file.starts_with(ROOT), "{file}");
+    }
+    // Not its user's: it isn't dumpable.
+    let owner = std::fs::metadata(format!("/proc/{child}/environ")).expect("its environment").uid();
+    assert_eq!(owner, 0);
+    let mut same_user = Command::new("setpriv");
+    same_user.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}"), "--clear-groups".into()]);
+    assert_ne!(said(same_user.args(["cat", &format!("/proc/{child}/environ")])).code, 0);
+    drop((stopped, doctor, sleeper));
     scene.end();
 }
 

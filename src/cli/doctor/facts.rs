@@ -247,7 +247,7 @@ pub(super) fn places(memberships: &[Membership], mounts: &[MountEntry]) -> BTree
 
 /// A cgroup's directory and the files in it that clients look for.
 fn with_files(directory: String) -> Vec<String> {
-    let files = ["cgroup.procs", "cgroup.controllers", "memory.limit_in_bytes", "memory.max"];
+    let files = ["cgroup.procs", "cgroup.controllers", "memory.limit_in_bytes", "memory.max", "devices.allow"];
     let files = files.map(|file| format!("{directory}/{file}"));
     std::iter::once(directory).chain(files).collect()
 }

@@ -10,9 +10,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<General> {
     all.extend([no_tree(facts), missing(facts), own_cgroup(facts)].into_iter().flatten());
     let has_view = facts.views().next().is_some();
     if has_view {
-        all.extend(
-            [unmountable(facts), writable_root(facts), without_stack(facts), on_v2(facts)].into_iter().flatten(),
-        );
+        let more = [unmountable, writable_root, without_stack, uncovered, on_v2];
+        all.extend(more.iter().filter_map(|look| look(facts)));
         all.push(general(
             "fuse-limits",
             Level::Note,
@@ -177,6 +176,18 @@ fn without_stack(facts: &Facts) -> Option<General> {
         format!("view without a stack on {}: clients that go by mountinfo don't see it", list(&bare))
     };
     Some(general("no-stack", Level::Warning, what, Some(super::clients::STACK)))
+}
+
+/// Views on a cgroup only, around which the kernel's hierarchy shows.
+fn uncovered(facts: &Facts) -> Option<General> {
+    let is_open = |at: &String| {
+        let around = at.rsplit_once('/').and_then(|(above, _)| facts.mount_of(above));
+        around.is_some_and(|mount| mount.hierarchy().is_some() && mount.root == "/")
+    };
+    let open: Vec<String> = facts.views().map(point).filter(is_open).collect();
+    let what = format!("around the view on {} the kernel's hierarchy shows, with all other cgroups in it", list(&open));
+    let advice = "mount a host-path view over the whole hierarchy where clients take that (v1)";
+    (!open.is_empty()).then(|| general("siblings-visible", Level::Note, what, Some(advice)))
 }
 
 fn on_v2(facts: &Facts) -> Option<General> {

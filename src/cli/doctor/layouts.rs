@@ -12,6 +12,8 @@ pub(super) struct Variant {
     pub(super) is_strict: bool,
     /// `/docker` leads into the own cgroup.
     pub(super) has_alias: bool,
+    /// A view passes `devices.allow` on, which it never does today.
+    pub(super) passes_devices: bool,
     /// The view's server: it has ended, or it doesn't answer.
     pub(super) is_dead: bool,
     pub(super) is_hung: bool,
@@ -171,6 +173,7 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
         "docker" => variant.has_alias,
         "cgroup.controllers" | "cgroup.subtree_control" | "memory.max" => name.is_empty() || name == "c1",
         "memory.limit_in_bytes" => name.starts_with("memory"),
+        "devices.allow" => name.starts_with("devices"),
         _ => false,
     };
     if mount.fstype != "tmpfs" && !has(below) {
@@ -188,6 +191,7 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
     let is_mine = is_own || below == "docker";
     let writable =
         mount.options.starts_with("rw") && (!is_fuse || (is_mine && !(variant.is_strict && is_v1_controller)));
+    let writable = writable && (below != "devices.allow" || !is_fuse || variant.passes_devices);
     let root = mount_of(mounts, ROOT).map(|mount| mount.id);
     Answer::Found(Place { magic, directory: true, writable, one_mount: root == Some(mount.id) })
 }

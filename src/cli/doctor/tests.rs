@@ -30,7 +30,7 @@ const MATRIX: [(&str, &str); 23] = [
     ("systemd 256, 257", "pppppn ynnyyy"),
     ("systemd >= 258", "nnnnnn ynnyyy"),
     ("systemd-cgls, systemd-cgtop", "yyyyyn ynnyyy"),
-    ("runc, kubelet, cadvisor", "ynyynn nnnnny"),
+    ("runc, kubelet, cadvisor", "ynppnn nnnnny"),
     ("containerd", "ynyyyn ynnyyy"),
     ("dockerd", "pnpppn pnnppy"),
     ("crun", "yyyyyn pnnppy"),
@@ -78,17 +78,19 @@ fn controllers_that_are_read_only_keep_containers_out() {
     let strict = Variant { is_strict: true, ..Variant::default() };
     let usual = legacy(Kind::Stack, Variant::default());
     let changed = changes(&usual, &legacy(Kind::Stack, strict));
-    assert_eq!(changed, [("runc, kubelet, cadvisor", 'p'), ("crun", 'p'), ("youki", 'p')]);
+    assert_eq!(changed, [("crun", 'p'), ("youki", 'p')]);
     let finding = judge(&legacy(Kind::Stack, strict)).into_iter().find(|finding| finding.client == "dockerd").unwrap();
-    assert!(finding.why.contains("the daemon starts"), "{finding:?}");
+    assert!(finding.why.contains("the daemon starts") && finding.why.contains("may not make cgroups"), "{finding:?}");
 }
 
 #[test]
-fn an_alias_makes_docker_work() {
+fn devices_and_an_alias_make_docker_work() {
     let usual = legacy(Kind::Stack, Variant::default());
-    let alias = legacy(Kind::Stack, Variant { has_alias: true, ..Variant::default() });
-    assert_eq!(changes(&usual, &alias), [("dockerd", 'y')]);
-    let finding = judge(&usual).into_iter().find(|finding| finding.client == "dockerd").unwrap();
+    let devices = Variant { passes_devices: true, ..Variant::default() };
+    let without = legacy(Kind::Stack, devices);
+    assert_eq!(changes(&usual, &without), [("runc, kubelet, cadvisor", 'y')]);
+    assert_eq!(changes(&without, &legacy(Kind::Stack, Variant { has_alias: true, ..devices })), [("dockerd", 'y')]);
+    let finding = judge(&without).into_iter().find(|finding| finding.client == "dockerd").unwrap();
     assert!(finding.advice.is_some_and(|advice| advice.contains("--cgroup-parent=/c1/NAME")));
 }
 
@@ -149,8 +151,14 @@ fn general_findings() {
             legacy(Kind::Stack, Variant { has_cgroup_namespace: true, ..open }),
             vec!["can-unmount", "writable-tmpfs", "fuse-limits"],
         ),
+        ("a skeleton", legacy(Kind::SkeletonA, namespace), vec!["siblings-visible", "fuse-limits"]),
+        ("an empty one", legacy(Kind::SkeletonB, namespace), vec!["fuse-limits"]),
         ("no view", legacy(Kind::Real, usual), vec!["no-view"]),
-        ("a unified host", unified(Kind::SkeletonA, namespace), vec!["unified-host", "fuse-limits"]),
+        (
+            "a unified host",
+            unified(Kind::SkeletonA, namespace),
+            vec!["siblings-visible", "unified-host", "fuse-limits"],
+        ),
         ("a namespace", unified(Kind::Namespace, usual), vec!["no-view"]),
     ] {
         assert_eq!(words(&facts), expected, "{what}");

@@ -8,6 +8,13 @@ use crate::cli::doctor::finding::{Finding, Recognised};
 const READ_ONLY: &str = "containers in it take controllers that are delegated (--policy delegate --delegate-controllers); \
                          or start them without cgroups ('podman run --cgroups=disabled', 'runc --rootless=true')";
 
+const NO_DEVICES: &str = "access to devices is for the host to grant: start containers with 'runc --rootless=true', or without \
+                          cgroups ('podman run --cgroups=disabled')";
+
+/// runc copies CPUs and nodes to new cpusets only up to the first directory that isn't of type cgroup (`cpusetEnsureParent`); crun never does.
+const EMPTY_CPUSETS: &str =
+    "cpusets that it makes stay empty and take no process (ENOSPC), unless cgroup.clone_children is 1 in its own";
+
 /// Where v1 clients that go by mountinfo find a controller, and the target's own cgroup there.
 struct Found {
     controller: String,
@@ -33,7 +40,7 @@ fn controllers(facts: &Facts) -> (Vec<Found>, Vec<String>) {
     (found, missing)
 }
 
-/// libcontainer, on v1: mountinfo, then the own cgroup by the path without the mount's root.
+/// libcontainer, on v1: mountinfo, then the own cgroup by the path without the mount's root, then files in the cgroups that it makes there.
 fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
     let (found, missing) = controllers(facts);
     if found.is_empty() {
@@ -68,13 +75,26 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
         let why = format!("{why}, none for {}", missing.join(", "));
         return Finding::partly(client, why, "mount the missing hierarchies too");
     }
+    let own_in = |word: &str| found.iter().find(|one| one.controller == word).and_then(|one| one.own.as_deref());
     let rejected = found.iter().find(|one| one.own.as_ref().is_some_and(|own| !facts.is_writable(own)));
-    match rejected {
-        Some(Found { controller, own: Some(own) }) => {
+    let devices = own_in("devices").map(|own| format!("{own}/devices.allow"));
+    let finding = match (rejected, devices) {
+        (Some(Found { controller, own: Some(own) }), _) => {
             let why = format!("{why}; but it may not make cgroups in {own} ({controller})");
             Finding::partly(client, why, READ_ONLY)
         }
+        (_, Some(list)) if facts.exists(&list) && !facts.is_writable(&list) => {
+            let why = format!(
+                "{why}; but it sets devices.allow in each cgroup that it makes, as in {list}, which it may not"
+            );
+            Finding::partly(client, why, NO_DEVICES)
+        }
         _ => Finding::yes(client, why),
+    };
+    if own_in("cpuset").is_some_and(|own| facts.type_of(own) == Type::Fuse) {
+        finding.and(EMPTY_CPUSETS)
+    } else {
+        finding
     }
 }
 
@@ -172,7 +192,15 @@ pub(super) fn crun(facts: &Facts) -> Finding {
             }
             Finding::yes(client, format!("{ROOT} is cgroup2"))
         }
-        Type::Tmpfs => by_directories(client, facts).and("pausing asks for the type of the freezer's files"),
+        Type::Tmpfs if facts.type_of(UNIFIED) == Type::Cgroup2 => {
+            by_directories(client, facts).and("in a hybrid setup it refuses a cgroup2 that has controllers")
+        }
+        Type::Tmpfs => {
+            let finding = by_directories(client, facts).and("pausing asks for the type of the freezer's files");
+            let cpuset = facts.own_path("cpuset").map(|path| join(&format!("{ROOT}/cpuset"), path));
+            let is_view = cpuset.is_some_and(|own| facts.type_of(&own) == Type::Fuse);
+            if is_view { finding.and(EMPTY_CPUSETS) } else { finding }
+        }
         other => {
             let why = format!("{ROOT} {other}, neither cgroup2 nor tmpfs ('invalid file system type')");
             Finding::no(client, why, tmpfs_or_namespace(facts))
