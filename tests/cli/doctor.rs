@@ -203,6 +203,16 @@ fn a_plain_view_is_not_what_clients_look_for() {
     }
     let expected = ["no-stack", "can-unmount", "fuse-limits", "no-cgroup-namespace"];
     assert_eq!(findings(&answer), expected.into(), "{answer}");
+    assert!(why(&answer, "Node.js").contains(&scene.place.mark), "the host's paths: {answer}");
+    // In a cgroup namespace paths begin at its root, also for who looks from outside.
+    let mut command = scene.container.command(Caller::Root);
+    command.args(["unshare", "--cgroup"]);
+    let sleeper = Sleeper::start(command);
+    let namespace = scene.place.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
+    drop(sleeper);
+    assert_eq!((&answer["cgroup_namespace"], &namespace["cgroup_namespace"]), (&false.into(), &true.into()));
+    assert!(!why(&namespace, "Node.js").contains(&scene.place.mark), "{namespace}");
+    assert!(why(&namespace, "Node.js").contains("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "{namespace}");
     // As text, and from within.
     let text = scene.place.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
     assert!(text.contains("\nviews      /sys/fs/cgroup\n") && text.contains("\nnote "), "{text}");

@@ -22,6 +22,9 @@ use crate::sys;
 /// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long it may take in all: a filesystem of the container's could answer each question in the last moment.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// How long a killed child may take to end. One that waits for a FUSE server that has taken its request can't be killed.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 
@@ -59,7 +62,7 @@ fn one_child(target: &Target, silent: &[(u32, u32)]) -> Result<Answers, Failed> 
         }
         ForkResult::Parent { child } => {
             drop((write, shared));
-            let said = listen(read);
+            let said = listen(read, PATIENCE, LIMIT);
             end(child);
             answers(target, &said.bytes, said.is_whole)
         }
@@ -72,14 +75,18 @@ struct Said {
     is_whole: bool,
 }
 
-/// Reads until the child has finished, or has said nothing for long.
-fn listen(pipe: OwnedFd) -> Said {
+/// Reads until the child has finished, has said nothing for long, or has taken too long.
+fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
     let mut said = Vec::new();
     let mut part = [0; 1 << 16];
-    let mut end = Instant::now() + PATIENCE;
+    let last = Instant::now() + limit;
+    let mut end = Instant::now() + patience;
     let mut file = std::fs::File::from(pipe);
     while said.len() < BYTES_AT_MOST {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.min(last).saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Said { bytes: said, is_whole: false };
+        }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => return Said { bytes: said, is_whole: false },
@@ -91,7 +98,7 @@ fn listen(pipe: OwnedFd) -> Said {
             Ok(0) | Err(_) => break,
             Ok(count) => said.extend_from_slice(part.get(..count).unwrap_or_default()),
         }
-        end = Instant::now() + PATIENCE;
+        end = Instant::now() + patience;
     }
     Said { bytes: said, is_whole: true }
 }
@@ -138,6 +145,10 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Fail
     }
     match (process, asking) {
         (Some(process), Some(path)) if !is_whole => Ok((process, places, Some(path))),
+        (None, _) if !is_whole => {
+            let what = format!("the root directory of process {} doesn't answer: its filesystem hangs", target.pid);
+            Err(Failed::new(FAILED, what))
+        }
         _ => Err(nonsense()),
     }
 }
@@ -170,6 +181,25 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_listened_to_for_ever() {
+        let (short, long) = (Duration::from_millis(200), Duration::from_secs(600));
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let said = listen(read, short, long);
+        assert!(!said.is_whole && said.bytes.is_empty(), "silence");
+        drop(write);
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        // It ends when nobody listens any more.
+        let talker = std::thread::spawn(move || while nix::unistd::write(&write, b"x").is_ok() {});
+        let said = listen(read, long, short);
+        assert!(!said.is_whole || said.bytes.len() >= BYTES_AT_MOST, "talk without end");
+        talker.join().unwrap();
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        nix::unistd::write(&write, b"x").unwrap();
+        drop(write);
+        assert!(listen(read, long, long).is_whole, "an end");
+    }
+
+    #[test]
     fn what_a_child_says() {
         let process = Line::Process(Process::default());
         let asking = |path: &str| Line::Asking(path.to_owned());
@@ -192,6 +222,7 @@ mod tests {
         ] {
             assert!(heard(&nonsense, false).is_err() && heard(&nonsense, true).is_err(), "{nonsense:?}");
         }
+        assert!(heard(&[], false).unwrap_err().contains("hangs"));
         for (errno, says) in [(libc::ESRCH, "has ended"), (libc::EPERM, "as root"), (libc::EIO, "step: ")] {
             let failed = said(&[Line::Failed { what: "step".to_owned(), errno }]);
             assert!(heard(&failed, true).unwrap_err().contains(says), "{errno}");

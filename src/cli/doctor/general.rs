@@ -2,7 +2,7 @@
 
 use super::facts::{Answer, Facts, ROOT, Type, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
-use crate::cgroup::{MountEntry, Setup};
+use crate::cgroup::{HierarchyKind, MountEntry, Setup};
 
 /// All that there is to say, the worst first.
 pub(super) fn findings(facts: &Facts) -> Vec<General> {
@@ -94,15 +94,13 @@ fn no_tree(facts: &Facts) -> Option<General> {
 
 /// Hierarchies that `/proc/self/cgroup` names, and that aren't there.
 fn missing(facts: &Facts) -> Option<General> {
-    let is_there = |path: &String| facts.exists(path) && path != ROOT;
+    let is_there = |path: &String| path != ROOT && *facts.at(path) != Answer::Failed(libc::ENOENT);
     let missing: Vec<String> = facts
         .memberships
         .iter()
         .filter(|member| facts.line(&member.kind.to_string()).is_none())
         .filter(|member| !directories(&member.kind).iter().any(is_there))
-        .filter(|member| {
-            !(member.kind == crate::cgroup::HierarchyKind::Unified && setup(facts) == Some(Setup::Unified))
-        })
+        .filter(|member| !(member.kind == HierarchyKind::Unified && setup(facts) == Some(Setup::Unified)))
         .map(|member| member.kind.to_string())
         .collect();
     if missing.is_empty() || missing.len() == facts.memberships.len() {
@@ -140,8 +138,9 @@ pub(super) fn setup(facts: &Facts) -> Option<Setup> {
 }
 
 fn unmountable(facts: &Facts) -> Option<General> {
-    let what = "the process has CAP_SYS_ADMIN over its mount namespace: it can unmount the view, and mount the real hierarchies";
-    let advice = "drop the capability, attach the view before a user namespace is entered (that locks it), or filter \
+    let what = "the process has CAP_SYS_ADMIN over its mount namespace: it can unmount the view, unless that was mounted \
+                before its user namespace was entered, and mount the real hierarchies";
+    let advice = "drop the capability, mount the view before a user namespace is entered (that locks it), or filter \
                   mount and umount by seccomp";
     facts.process.may_mount.then(|| general("can-unmount", Level::Warning, what, Some(advice)))
 }
