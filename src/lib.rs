@@ -10,7 +10,7 @@
 //!  systemd  <--------> server: fuse -> fs -> {view, policy} -> host -> real cgroupfs
 //!  docker                 |  passes descriptors                /proc
 //!  jvm                    v
-//!                      mount-helper: joins the container's pid namespace; agent
+//!                      mount-helper: joins the container's namespaces; agent, attach, detach
 //! ```
 //!
 //! A request comes in at [`fuse`], which knows the protocol and nothing else. It asks [`fs`], which holds the
@@ -26,7 +26,7 @@
 //! | [`view`] | which node is shown where, under which number: shapes, alias, node ids, inode table. Pure |
 //! | [`fs`] | the filesystem's operations over a view, a policy and a host |
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
-//! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers |
+//! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
 //! | [`cli`] | the command line, one file per verb |
 //! | [`limit`] | how much is logged of what a container can bring about. Pure |

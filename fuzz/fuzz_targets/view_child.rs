@@ -106,7 +106,7 @@ fuzz_target!(|data: (u8, u8, Vec<u8>, Vec<u8>, Vec<u8>, &[u8])| {
         Setup::Hybrid => [unified].into_iter().chain(v1).collect(),
         Setup::Legacy => v1.into(),
     };
-    let view = View { setup, shape, rules: Rules::default(), hierarchies };
+    let view = View { setup, shape, rules: Rules::default(), hierarchies, aliases: vec!["docker".into()] };
     let mut names: Vec<&OsStr> = steps.iter().map(|byte| OsStr::new(name(*byte))).collect();
     names.extend(raw.split(|byte| *byte == b'/').map(OsStr::from_bytes));
     follow(&view, &names, lacks);

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
 
 /// Filesystem type of /proc/PID/ns/* since Linux 3.19; before, it was procfs itself.
@@ -31,4 +31,23 @@ pub(crate) fn namespace(file: BorrowedFd<'_>) -> Result<(), Errno> {
     #[allow(clippy::useless_conversion, clippy::cast_lossless)] // the type's width varies
     let nsfs = kind.0 as i64 == NSFS_MAGIC;
     if nsfs || kind == FsType(PROC_SUPER_MAGIC.0) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// ENOTDIR unless `file` is a directory.
+pub(crate) fn directory(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode & SFlag::S_IFMT.bits());
+    if kind == SFlag::S_IFDIR { Ok(()) } else { Err(Errno::ENOTDIR) }
+}
+
+/// EINVAL unless `file` is on a procfs.
+pub(crate) fn procfs(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    if fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// EINVAL unless `file` is `/dev/fuse`: misc's major number, and the minor that linux/miscdevice.h gives it.
+pub(crate) fn fuse_device(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    const FUSE: (u64, u64) = (10, 229);
+    let stat = fstat(file)?;
+    let is_device = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;
+    if is_device && (major(stat.st_rdev), minor(stat.st_rdev)) == FUSE { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -1,7 +1,8 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
 //!
-//! Two request kinds: `agent`, which becomes a [pid-namespace agent](agent), and `event`, which
-//! [registers an event](events) and enters no namespace. The program is
+//! Four request kinds: `agent`, which becomes a [pid-namespace agent](agent); `event`, which
+//! [registers an event](events) and enters no namespace; `attach` and `detach`, which
+//! [mount a view](attach) in a container and unmount it. The program is
 //! started by the server alone, never by a user, and is told everything by inherited descriptors
 //! and a closed set of words on its command line. README.md says what it is trusted with.
 //!
@@ -9,6 +10,7 @@
 //! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`].
 
 pub mod agent;
+pub mod attach;
 mod check;
 pub mod clock;
 pub mod events;
@@ -41,14 +43,17 @@ pub fn is_helper_name(argv0: Option<&OsStr>) -> bool {
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Option<Vec<String>> = args.skip(1).map(|word| word.into_string().ok()).collect();
     let words = words.unwrap_or_default();
-    let mut words = words.iter().map(String::as_str);
-    match words.next() {
-        Some("agent") => match agent::Namespaces::from_words(words) {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["agent", rest @ ..] => match agent::Namespaces::from_words(rest.iter().copied()) {
             Some(namespaces) => agent::start(&namespaces),
             None => usage(),
         },
-        Some("event") if words.next().is_none() => events::start(),
-        _ => usage(),
+        ["event"] => events::start(),
+        words => match attach::Task::from_words(words.iter().copied()) {
+            Some(task) => attach::start(task),
+            None => usage(),
+        },
     }
 }
 

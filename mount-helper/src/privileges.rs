@@ -1,4 +1,4 @@
-//! What the helper gives up: an agent before it exists.
+//! What the helper gives up: an agent before it exists, and who attaches before it looks at the container.
 
 use nix::errno::Errno;
 use nix::sys::prctl;

@@ -247,6 +247,17 @@ pub(crate) fn known_attributes(file: BorrowedFd<'_>) -> Result<(u32, u32, u32), 
     Ok((found.stx_mode.into(), found.stx_uid, found.stx_gid))
 }
 
+/// Moves the mount that `from` is the root of to the directory `to` (move_mount(2), Linux 5.2).
+pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    const FROM_EMPTY_PATH: libc::c_uint = 0x4;
+    const TO_EMPTY_PATH: libc::c_uint = 0x40;
+    let empty = c"".as_ptr();
+    let (from, to, flags) = (from.as_raw_fd(), to.as_raw_fd(), FROM_EMPTY_PATH | TO_EMPTY_PATH);
+    // SAFETY: both paths are empty C strings that outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) };
+    Errno::result(done).map(drop)
+}
+
 /// One message and the descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Received {

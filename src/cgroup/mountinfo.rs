@@ -20,6 +20,10 @@ pub struct MountEntry {
     pub mount_point: OsString,
     /// Per-mount options: `rw,relatime`.
     pub options: String,
+    /// The peer group that it belongs to: what is mounted in one member appears in all others.
+    pub shared: Option<u32>,
+    /// The peer group from which it receives what is mounted there.
+    pub master: Option<u32>,
     /// The filesystem's type.
     pub fstype: String,
     /// What was mounted; free text.
@@ -75,12 +79,21 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let root = unescape(fields.next()?);
     let mount_point = unescape(fields.next()?);
     let options = std::str::from_utf8(fields.next()?).ok()?.to_owned();
+    let (mut shared, mut master) = (None, None);
     // Any number of optional fields, ended by a lone '-'.
-    fields.by_ref().find(|field| *field == b"-")?;
+    loop {
+        let field = std::str::from_utf8(fields.next()?).unwrap_or_default();
+        match field.split_once(':') {
+            Some(("shared", group)) => shared = group.parse().ok(),
+            Some(("master", group)) => master = group.parse().ok(),
+            _ if field == "-" => break,
+            _ => {}
+        }
+    }
     let fstype = String::from_utf8(unescape(fields.next()?).into_vec()).ok()?;
     let source = unescape(fields.next()?);
     let super_options = std::str::from_utf8(fields.next()?).ok()?.to_owned();
-    Some(MountEntry { id, parent, device, root, mount_point, options, fstype, source, super_options })
+    Some(MountEntry { id, parent, device, root, mount_point, options, shared, master, fstype, source, super_options })
 }
 
 /// Undoes the octal escapes (`\040` for a space) of a field; anything else stays as it is.
@@ -144,6 +157,7 @@ mod tests {
         );
         assert_eq!(entry.device, (98, 0));
         assert_eq!((entry.id, entry.parent), (36, 35));
+        assert_eq!((entry.shared, entry.master), (None, Some(1)));
         assert_eq!(entry.root, "/my root");
         assert_eq!(entry.mount_point, "/a b\tc\\d");
         assert_eq!(entry.source, "/dev/my disk");

@@ -27,6 +27,7 @@ pub(super) fn run(options: &Options) -> Outcome {
                 serde_json::json!({
                     "pid": view.pid, "directory": view.directory, "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since,
+                    "container": view.container.as_ref().map(|container| container.pid),
                 })
             })
             .collect();

@@ -1,5 +1,8 @@
 //! The command line: one file per verb, each printing a table or JSON.
 
+mod attach;
+mod cgroups;
+mod detach;
 mod doctor;
 mod error;
 mod explain;
@@ -41,6 +44,10 @@ enum Verb {
     Umount(umount::Options),
     /// Run a command in new pid and mount namespaces, in a cgroup of its own, with the view on /sys/fs/cgroup
     Run(run::Options),
+    /// Mount the view on /sys/fs/cgroup of a container that already runs
+    Attach(attach::Options),
+    /// Take an attached view away again: what was there before shows again
+    Detach(detach::Options),
     /// List the live views
     List(list::Options),
     /// Tell what an operation on a path would get, by which rule, and why
@@ -62,14 +69,16 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.verb {
         Verb::Mount(options) => mount::run(options, &arguments.logging),
         Verb::Run(options) => run::run(options, &arguments.logging),
+        Verb::Attach(options) => attach::run(options, &arguments.logging),
         verb => arguments.logging.start(None).and_then(|()| match verb {
             Verb::Umount(options) => umount::run(&options),
+            Verb::Detach(options) => detach::run(&options),
             Verb::List(options) => list::run(&options),
             Verb::Explain(options) => explain::run(&options),
             Verb::Tree(options) => tree::run(&options),
             Verb::Map(options) => map::run(&options),
             Verb::Doctor(options) => doctor::run(&options),
-            Verb::Mount(_) | Verb::Run(_) => Ok(ExitCode::SUCCESS),
+            Verb::Mount(_) | Verb::Run(_) | Verb::Attach(_) => Ok(ExitCode::SUCCESS),
         }),
     };
     outcome.unwrap_or_else(|failed| failed.report())

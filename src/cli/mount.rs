@@ -11,7 +11,7 @@ use clap::Args;
 use super::error::{FAILED, Failed};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
-use super::server::{Server, in_background};
+use super::server::{Place, Server, in_background};
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::fuse::{Connection, FSTYPE, OwnMount};
@@ -43,7 +43,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         registration: Registration::new(&view, &directory, options.view.target()),
         image: Server::image()?,
         options: options.serving,
-        mount_point: Some(directory),
+        place: Place::Directory(directory),
+        prepared: None,
         host,
         view,
         connection,
@@ -52,14 +53,20 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")))?;
         return Ok(ExitCode::SUCCESS);
     }
-    in_background(log, |live| mount_and_serve(server, &pinned, live))
+    let (live, ()) = in_background(log, (), |live| mount_and_serve(server, &pinned, live))?;
+    live.wait()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>) -> Result<(), Failed> {
     take_refuge(&server.host, &server.view)?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
-    let own_mount = server.mount_point.as_deref().map(OwnMount::until_unmounted).transpose().unwrap_or_else(|error| {
+    let own_mount = match &server.place {
+        Place::Directory(directory) => OwnMount::until_unmounted(directory).map(Some),
+        Place::Namespace | Place::Container(_) => Ok(None),
+    };
+    let own_mount = own_mount.unwrap_or_else(|error| {
         tracing::warn!(%error, "no way to the own mount: inotify reports only what is done through the view");
         None
     });

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use clap::Args;
 
 use super::error::Failed;
+use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::policy::Policy;
@@ -29,6 +30,10 @@ pub(super) struct ViewOptions {
     /// v1 controllers whose files are writable below the boundary, with --policy delegate
     #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
     pub(super) delegate_controllers: ControllerSet,
+    /// A name at the top of each hierarchy that leads to the cgroup of that name in the delegated subtree, for clients that have their cgroups
+    /// there: docker, libpod_parent. With --shape host-path
+    #[arg(long = "alias", value_name = "NAME", value_parser = parse_name)]
+    pub(super) aliases: Vec<String>,
 }
 
 /// How a view is served.
@@ -54,6 +59,11 @@ fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
     Ok((hierarchy.map(str::to_owned), path))
 }
 
+/// The name of a cgroup.
+pub(super) fn parse_name(name: &str) -> Result<String, String> {
+    check_name(name.as_bytes()).map(|()| name.to_owned()).map_err(|error| error.to_string())
+}
+
 fn parse_controllers(list: &str) -> Result<ControllerSet, std::convert::Infallible> {
     Ok(ControllerSet::parse(list))
 }
@@ -73,6 +83,7 @@ impl ViewOptions {
             shape: self.shape,
             policy: self.policy,
             delegate_controllers: self.delegate_controllers.clone(),
+            aliases: self.aliases.clone(),
         }
     }
 

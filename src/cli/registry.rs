@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::view::View;
 
 /// Where the files are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
-const DIRECTORY: &str = "/run/vcgroupfs";
+pub(super) const DIRECTORY: &str = "/run/vcgroupfs";
 
 /// What is known of a live view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +29,18 @@ pub(super) struct Record {
     pub(super) delegated: Vec<(String, String)>,
     /// Seconds since 1970.
     pub(super) since: u64,
+    /// Where it's mounted in a container.
+    #[serde(default)]
+    pub(super) container: Option<Inside>,
+}
+
+/// A container with a view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Inside {
+    /// The process by which it was named.
+    pub(super) pid: i32,
+    /// The number of its mount namespace. The server holds it open, so that it can't become another's.
+    pub(super) namespace: u64,
 }
 
 /// A record that isn't published yet.
@@ -63,7 +75,14 @@ impl Registration {
             policy: super::word_of(&view.rules.policy),
             delegated: delegated.collect(),
             since: since.as_secs(),
+            container: None,
         })
+    }
+
+    /// That the directory is in a container.
+    pub(super) fn inside(mut self, container: Inside) -> Self {
+        self.0.container = Some(container);
+        self
     }
 
     /// Publishes it for the calling process. A view works without: then `list` doesn't know it.
@@ -79,7 +98,7 @@ impl Registration {
     }
 
     fn write(&self) -> io::Result<Registered> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
+        make_directory()?;
         let path = Path::new(DIRECTORY).join(format!("{}.json", self.0.pid));
         // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's.
         let draft = path.with_extension("new");
@@ -90,6 +109,11 @@ impl Registration {
         fs::rename(&draft, &path)?;
         Ok(Registered { path, _lock: lock })
     }
+}
+
+/// Makes the directory of the records, if it isn't there.
+pub(super) fn make_directory() -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)
 }
 
 /// All live views, the oldest first.

@@ -2,9 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use super::attach::{Attachment, Prepared};
 use super::error::{FAILED, Failed};
+use super::logging;
 use super::options::ServeOptions;
 use super::registry::{Registered, Registration};
-use super::{Outcome, logging};
 use crate::fs::CgroupFs;
 use crate::fuse::{self, Connection, OwnMount};
 use crate::helper::{AgentPool, HelperImage};
@@ -32,8 +32,20 @@ pub(super) struct Server {
     pub(super) image: HelperImage,
     pub(super) options: ServeOptions,
     pub(super) registration: Registration,
-    /// What to unmount when it's told to end; `None` where the mount ends with its namespace.
-    pub(super) mount_point: Option<PathBuf>,
+    pub(super) place: Place,
+    /// What was done for the view beforehand, to be undone in the end.
+    pub(super) prepared: Option<Prepared>,
+}
+
+/// Where a view is mounted, and with that how it ends.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// On a directory of this mount namespace: unmounted when the server is told to end.
+    Directory(PathBuf),
+    /// In a mount namespace that ends with the command that `run` runs.
+    Namespace,
+    /// In a container: unmounted when the server is told to end, and when the container's process ends.
+    Container(Attachment),
 }
 
 impl Server {
@@ -56,6 +68,7 @@ impl Server {
         raise_descriptor_limit();
         // A server that is killed for want of memory leaves its container without cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+        let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
         let agents = AgentPool::new(self.image);
         let host = RealHost::new(Arc::clone(&self.view), self.host, Some(agents))
             .map_err(failed("can't read own namespaces"))?;
@@ -67,13 +80,16 @@ impl Server {
         if self.options.no_passthrough {
             fs.read_everything();
         }
-        let registered = Arc::new(parking_lot::Mutex::new(self.registration.enter()));
-        if let Some(mount_point) = self.mount_point {
-            unmount_on(signals, mount_point, Arc::clone(&registered))
-                .map_err(failed("can't start the signal thread"))?;
+        let leaving = Leaving { _prepared: self.prepared, _registered: self.registration.enter() };
+        let leaving = Arc::new(parking_lot::Mutex::new(Some(leaving)));
+        match self.place {
+            Place::Directory(directory) => end_on_signals(signals, Arc::clone(&leaving), move || unmount(&directory)),
+            Place::Container(attachment) => end_with_container(signals, &leaving, attachment, program),
+            Place::Namespace => Ok(()),
         }
+        .map_err(failed("can't start the thread that waits for the end"))?;
         let served = fuse::serve(self.connection, Arc::new(fs), own_mount, live);
-        drop(registered.lock().take());
+        drop(leaving.lock().take());
         served.map_err(failed("the session broke off"))
     }
 }
@@ -88,34 +104,80 @@ fn raise_descriptor_limit() {
 /// How long the session may take to end by itself once it's unmounted.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Unmounts when a signal asks to end; the session then ends by itself. Unless somebody still holds something open there: whoever asks a
-/// server to end doesn't wait for its users, who get ENOTCONN from then on.
-fn unmount_on(
+/// What is undone, in this order, when a server ends: once, by whichever thread comes first, while the others wait.
+struct Leaving {
+    _prepared: Option<Prepared>,
+    _registered: Option<Registered>,
+}
+
+type SharedLeaving = Arc<parking_lot::Mutex<Option<Leaving>>>;
+
+/// Unmounts when a signal asks to end; the session then ends by itself. `unmount` says whether it did.
+fn end_on_signals(
     signals: SigSet,
-    mount_point: PathBuf,
-    registered: Arc<parking_lot::Mutex<Option<Registered>>>,
+    leaving: SharedLeaving,
+    unmount: impl Fn() -> bool + Send + 'static,
 ) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         while let Ok(signal) = signals.wait() {
             tracing::info!(?signal, "told to end: unmounting");
-            // Whoever may write to a directory above could have put another mount in the place.
-            if !super::mount::is_view_at(&mount_point) {
-                tracing::warn!(directory = %mount_point.display(), "not unmounted: another mount is there, or none");
-                continue;
-            }
-            let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
-            match nix::mount::umount2(&mount_point, flags) {
-                Ok(()) => {
-                    std::thread::sleep(GRACE);
-                    drop(registered.lock().take());
-                    tracing::info!("the view is still in use: ending nevertheless");
-                    std::process::exit(0);
-                }
-                Err(errno) => tracing::warn!(%errno, directory = %mount_point.display(), "can't unmount"),
+            if unmount() {
+                end_after_grace(&leaving);
             }
         }
     })?;
     Ok(())
+}
+
+/// The session ends by itself once it's unmounted. Unless somebody still holds something open there: whoever asks a server to end doesn't
+/// wait for its users, who get ENOTCONN from then on.
+fn end_after_grace(leaving: &SharedLeaving) -> ! {
+    std::thread::sleep(GRACE);
+    drop(leaving.lock().take());
+    tracing::info!("the view is still in use: ending nevertheless");
+    std::process::exit(0)
+}
+
+fn unmount(mount_point: &Path) -> bool {
+    // Whoever may write to a directory above could have put another mount in the place.
+    if !super::mount::is_view_at(mount_point) {
+        tracing::warn!(directory = %mount_point.display(), "not unmounted: another mount is there, or none");
+        return false;
+    }
+    let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+    let unmounted = nix::mount::umount2(mount_point, flags);
+    if let Err(errno) = unmounted {
+        tracing::warn!(%errno, directory = %mount_point.display(), "can't unmount");
+    }
+    unmounted.is_ok()
+}
+
+fn end_with_container(
+    signals: SigSet,
+    leaving: &SharedLeaving,
+    attachment: Attachment,
+    program: OwnedFd,
+) -> io::Result<()> {
+    let Attachment { container, committed, own_mount } = attachment;
+    let (watched, program) = (Arc::clone(&container), Arc::new(program));
+    let (program_there, leaving_there) = (Arc::clone(&program), Arc::clone(leaving));
+    std::thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
+        // Whoever attaches may be killed in the midst of it.
+        match committed.wait() {
+            Ok(()) => {
+                watched.wait_for_end(own_mount);
+                tracing::info!(process = watched.pid(), "the container's process has ended");
+            }
+            Err(_) => {
+                tracing::info!("attaching was broken off");
+                drop(own_mount);
+            }
+        }
+        // Somebody else may still be there.
+        watched.detach_if_attached(program_there.as_fd());
+        end_after_grace(&leaving_there);
+    })?;
+    end_on_signals(signals, Arc::clone(leaving), move || container.detach_if_attached(program.as_fd()))
 }
 
 /// The two ends by which a server tells whoever started it how it went.
@@ -129,6 +191,11 @@ impl Status {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|errno| Failed::system("can't make a pipe", errno.into()))?;
         Ok((Status { pipe: read }, Status { pipe: write }))
+    }
+
+    /// The end that tells, for whoever only has to keep it open.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 
     /// Tells that it went well.
@@ -153,22 +220,19 @@ impl Status {
     }
 }
 
-/// Starts a process in the background that runs `serve`, and waits until it says how it went. `serve` is given the way to say that all
-/// is well.
-pub(super) fn in_background(
+/// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given the way to say
+/// that all is well. `kept` stays with the caller: the server has no copy of it.
+pub(super) fn in_background<K>(
     log: &logging::Options,
+    kept: K,
     serve: impl FnOnce(Box<dyn FnOnce()>) -> Result<(), Failed>,
-) -> Outcome {
+) -> Result<(Status, K), Failed> {
     let log_file = log.open()?;
     let (waiting, telling) = Status::pair()?;
     match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
-        ForkResult::Parent { .. } => {
-            drop(telling);
-            waiting.wait()?;
-            Ok(ExitCode::SUCCESS)
-        }
+        ForkResult::Parent { .. } => Ok((waiting, kept)),
         ForkResult::Child => {
-            drop(waiting);
+            drop((waiting, kept));
             // Whoever started it waits for an answer by this pipe, and gets it once.
             let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
             let live = Arc::clone(&telling);
@@ -179,17 +243,19 @@ pub(super) fn in_background(
                     }
                 }))
             });
-            match served {
-                Ok(()) => Ok(ExitCode::SUCCESS),
+            let code = match served {
+                Ok(()) => 0,
                 Err(failed) => {
+                    let code = failed.code();
                     if let Some(status) = telling.lock().take() {
                         status.failed(&failed);
                     } else {
                         tracing::error!("{failed}");
                     }
-                    Ok(ExitCode::from(failed.code()))
+                    code
                 }
-            }
+            };
+            std::process::exit(i32::from(code))
         }
     }
 }

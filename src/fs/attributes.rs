@@ -83,6 +83,7 @@ impl<H: Host> CgroupFs<H> {
             Child::Hidden => Err(Errno::ENOENT.into()),
             Child::Hierarchy(index) => self.top(parent, name, index),
             Child::Link { hierarchy, link } => self.link(parent, name, hierarchy, link),
+            Child::Shortcut { name: alias } => self.shortcut(parent, name, alias),
             Child::Alias(position) => self.alias(parent, name, position),
             Child::Backing { otherwise, .. } => match self.host.child(parent, name) {
                 Ok(attributes) => self.found(parent, name, attributes),
@@ -143,7 +144,27 @@ impl<H: Host> CgroupFs<H> {
 
     fn link(&self, parent: &Arc<Node>, name: &OsStr, index: usize, link: usize) -> Outcome<(Node, Attributes)> {
         let target = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.directory.clone();
-        let id = NodeId::link(index, link).ok_or(Errno::EOVERFLOW)?;
+        self.symlink(parent, name, NodeId::link(index, link), target)
+    }
+
+    /// A name at the top of a hierarchy that leads into the delegated subtree.
+    fn shortcut(&self, parent: &Arc<Node>, name: &OsStr, alias: usize) -> Outcome<(Node, Attributes)> {
+        let index = parent.position().hierarchy.ok_or(Errno::ENOENT)?;
+        let links = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.links.len();
+        let target = self.view.shortcut_target(index, alias).ok_or(Errno::ENOENT)?;
+        // Relative, and never upwards: clients forbid symlinks that leave the hierarchy (RESOLVE_BENEATH).
+        let target = target.components().join(OsStr::new("/"));
+        self.symlink(parent, name, NodeId::link(index, links + alias), target)
+    }
+
+    fn symlink(
+        &self,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        id: Option<NodeId>,
+        target: OsString,
+    ) -> Outcome<(Node, Attributes)> {
+        let id = id.ok_or(Errno::EOVERFLOW)?;
         let node = Node::child(parent, name, id, parent.position(), Object::Link(target), id.as_u64());
         let attributes = self.synthetic_attributes(&node);
         Ok((node, attributes))

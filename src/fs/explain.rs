@@ -167,7 +167,13 @@ impl<H: Host> CgroupFs<H> {
     /// Follows a symlink of the view's root.
     fn follow(&self, node: Arc<Node>) -> Outcome<Arc<Node>> {
         match node.object() {
-            Object::Link(target) => Ok(Arc::new(self.find(self.nodes.root(), target)?.0)),
+            Object::Link(target) => {
+                let mut at = Arc::clone(node.parent().unwrap_or(self.nodes.root()));
+                for name in std::path::Path::new(target).iter() {
+                    at = Arc::new(self.find(&at, name)?.0);
+                }
+                Ok(at)
+            }
             _ => Ok(node),
         }
     }
@@ -197,7 +203,7 @@ impl<H: Host> CgroupFs<H> {
         match self.view.child(directory.position(), name) {
             Child::Hidden => true,
             Child::Backing { .. } => self.host.child(directory, name).is_ok(),
-            Child::Hierarchy(_) | Child::Link { .. } | Child::Alias(_) => false,
+            Child::Hierarchy(_) | Child::Link { .. } | Child::Shortcut { .. } | Child::Alias(_) => false,
         }
     }
 

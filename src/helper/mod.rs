@@ -6,17 +6,21 @@
 //! container's to kill, to stop and perhaps to take over: whatever one answers is checked, and
 //! the worst that it can do is to fail its own container's requests, in bounded time.
 //!
+//! What has to happen in a container's mount namespace is done by a helper that [`Entry`] starts, and that ends with it.
+//!
 //! # SIGCHLD
 //! Agents are children of this process that nobody waits for. A program that uses this module must
 //! set SIGCHLD to be ignored (`SIG_IGN`), so that the kernel reaps them: as zombies they would pile
 //! up, and keep the init of their container from ending.
 
 mod connection;
+pub mod entry;
 mod events;
 mod image;
 mod namespace;
 mod pool;
 
+pub use entry::Entry;
 pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;
 pub use namespace::PidNamespace;

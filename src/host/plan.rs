@@ -23,6 +23,8 @@ pub struct ViewSpec {
     pub policy: Policy,
     /// v1 controllers to delegate.
     pub delegate_controllers: ControllerSet,
+    /// Names at the top of each hierarchy that lead into the delegated subtree.
+    pub aliases: Vec<String>,
 }
 
 /// Why there can be no such view.
@@ -74,6 +76,11 @@ pub enum PlanError {
     /// The root of a hierarchy was asked for.
     #[error("the root of a hierarchy can't be delegated: name a cgroup below it")]
     Root,
+    /// An alias in a shape that has none.
+    #[error(
+        "--alias is for shape host-path: in a rooted view the delegated subtree is the top, and full shows what the host has there"
+    )]
+    Alias,
     /// A controller that no v1 hierarchy has.
     #[error("--delegate-controllers: no v1 hierarchy here has the controller '{name}'; there are: {known}")]
     NoController {
@@ -87,7 +94,7 @@ pub enum PlanError {
 impl PlanError {
     /// Whether the command line is at fault, and not the state of the host.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::NoController { .. })
+        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias | Self::NoController { .. })
     }
 }
 
@@ -125,6 +132,10 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         (None, Some(pid)) if matches!(procfs::same_namespace(pid, "cgroup"), Ok(false)) => Shape::Rooted,
         (None, _) => Shape::HostPath,
     };
+    if !spec.aliases.is_empty() && shape != Shape::HostPath {
+        return Err(PlanError::Alias);
+    }
+    let aliases = spec.aliases.iter().map(std::ffi::OsString::from).collect();
     let rules = Rules {
         policy: spec.policy,
         delegate_controllers: spec.delegate_controllers.clone(),
@@ -137,7 +148,7 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         links: hierarchy.links.clone(),
         delegated: delegated.filter(|path| !path.is_root()),
     });
-    Ok(View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect() })
+    Ok(View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect(), aliases })
 }
 
 /// What the kernel lets a delegatee write at the boundary.

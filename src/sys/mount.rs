@@ -16,9 +16,18 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
+const AT_RECURSIVE: libc::c_uint = 0x8000;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// A copy of the mounts at and below an open directory, attached nowhere: the root of the topmost one. Linux 5.2.
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a mount of another mount namespace.
+pub fn detached_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_tree(directory, AT_RECURSIVE)
+}
 
 /// The root of a mount of an open directory that is attached nowhere: nobody can mount anything in it, and what is mounted on or below the
 /// directory isn't in it. Linux 5.2. With `read_only`, what is opened through it can't be opened once more for writing. Linux 5.12.
@@ -40,7 +49,11 @@ pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedF
 /// # Errors
 /// As [`detached`].
 pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    open_tree(directory, 0)
+}
+
+fn open_tree(directory: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let flags = flags | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: the path is an empty C string that outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), c"".as_ptr(), flags) };
     let fd = Errno::result(result)?;

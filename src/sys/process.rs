@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, gettid};
@@ -77,6 +78,19 @@ pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[Owne
     }
     // SAFETY: they are open in this thread's table, and were opened by owners that close them in the process' own.
     Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// A descriptor of a process that becomes readable when it ends ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html),
+/// Linux 5.3).
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `ESRCH` if there's none, `EINVAL` for a thread that leads no process.
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: two numbers in, a descriptor out.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Lets the kernel reap this process' children by itself: an agent's zombie would keep a container's init from ending.

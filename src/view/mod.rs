@@ -59,6 +59,9 @@ pub struct View {
     pub rules: Rules,
     /// The hierarchies, in the order of their numbers.
     pub hierarchies: Vec<ViewHierarchy>,
+    /// Names at the top of each hierarchy that lead to the cgroups of these names in the delegated subtree (shape `host-path` only): for
+    /// clients that have their cgroups at a fixed place, such as `/docker`.
+    pub aliases: Vec<OsString>,
 }
 
 impl View {
@@ -152,11 +155,23 @@ impl View {
                         None if ancestor_shows(&hierarchy.kind, name) => {
                             Child::Backing { directory: None, file: true, otherwise: None }
                         }
+                        None if depth == 0 => {
+                            self.shortcut(name).map_or(Child::Hidden, |name| Child::Shortcut { name })
+                        }
                         None => Child::Hidden,
                     },
                 }
             }
         }
+    }
+
+    fn shortcut(&self, name: &OsStr) -> Option<usize> {
+        self.aliases.iter().position(|alias| alias == name)
+    }
+
+    /// Where a shortcut leads, relative to the top of its hierarchy.
+    pub fn shortcut_target(&self, hierarchy: usize, name: usize) -> Option<CgroupPath> {
+        self.hierarchy(hierarchy)?.delegated.as_ref()?.join(self.aliases.get(name)?).ok()
     }
 
     fn child_of_view_root(&self, name: &OsStr) -> Child {
@@ -181,7 +196,9 @@ impl View {
                     file
                 }
             }
-            Child::Hidden | Child::Hierarchy(_) | Child::Link { .. } | Child::Alias(_) => false,
+            Child::Hidden | Child::Hierarchy(_) | Child::Link { .. } | Child::Shortcut { .. } | Child::Alias(_) => {
+                false
+            }
         }
     }
 }

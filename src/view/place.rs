@@ -65,6 +65,11 @@ pub enum Child {
         /// Which of its links.
         link: usize,
     },
+    /// A hidden symlink at the top of a hierarchy into the delegated subtree: the `name`-th of [`View::aliases`](super::View::aliases).
+    Shortcut {
+        /// Which one.
+        name: usize,
+    },
     /// A step of the alias, or the boundary through it.
     Alias(Position),
     /// What the host has under that name, if it's of a kind that is shown here.

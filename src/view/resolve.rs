@@ -27,6 +27,11 @@ impl View {
                 Child::Hierarchy(index) | Child::Link { hierarchy: index, .. } => {
                     Resolved { position: self.top_of(index), backing: Some((index, self.top_path(index))) }
                 }
+                Child::Shortcut { name } => {
+                    let index = at.position.hierarchy?;
+                    let position = Position { spot: Spot::Inside, ..at.position };
+                    Resolved { position, backing: Some((index, self.shortcut_target(index, name)?)) }
+                }
                 Child::Alias(position) => self.through_alias(position),
                 // A name that may be the alias is the alias here: what the host has under it, only the host can tell.
                 Child::Backing { otherwise: Some(position), .. } => self.through_alias(position),

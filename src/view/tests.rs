@@ -21,7 +21,7 @@ fn view(shape: Shape, setup: Setup, delegated: Option<&str>) -> View {
         Setup::Legacy => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("name=systemd", "systemd")],
         Setup::Hybrid => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("", "unified")],
     };
-    View { setup, shape, rules: Rules::default(), hierarchies }
+    View { setup, shape, rules: Rules::default(), hierarchies, aliases: vec!["docker".into()] }
 }
 
 fn spot(view: &View, text: &str) -> Option<(Spot, Door, Option<String>)> {

@@ -4,7 +4,6 @@
 //! command does. The *server* is its child, outside the namespaces and the cgroups; it outlives the supervisor, so that the cgroups are
 //! removed even if that is killed. *init* is PID 1 inside, started by the supervisor, and starts the command.
 
-mod cgroups;
 mod init;
 mod signals;
 
@@ -24,16 +23,16 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::cgroups::OwnCgroups;
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
-use super::server::{Server, Status};
+use super::server::{Place, Server, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::{Connection, OwnMount, detached};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
-use cgroups::OwnCgroups;
 
 /// Where the view is mounted.
 const DIRECTORY: &str = "/sys/fs/cgroup";
@@ -93,7 +92,8 @@ fn server(
         registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
         image: Server::image()?,
         options: options.serving,
-        mount_point: None,
+        place: Place::Namespace,
+        prepared: None,
         host,
         view,
         connection,

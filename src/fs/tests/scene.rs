@@ -125,7 +125,8 @@ impl Scene {
             delegatable: Rules::default_delegatable(),
             fetches_descriptors: false,
         };
-        let view = Arc::new(View { setup, shape, rules, hierarchies: hierarchies.collect() });
+        let view =
+            Arc::new(View { setup, shape, rules, hierarchies: hierarchies.collect(), aliases: vec!["docker".into()] });
         let host = FakeHost::new(Arc::clone(&view));
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             for cgroup in CGROUPS {

@@ -1,4 +1,4 @@
-//! The cgroups that `run` makes, one in each hierarchy, and removes again.
+//! The cgroups that `run` and `attach --place` make, one in each hierarchy, and remove again.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,7 +19,7 @@ use crate::host::refuge::{read_file, write_file};
 /// How long the last processes of a cgroup may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The cgroups of one `run`.
+/// Cgroups of one name, in some hierarchies.
 #[derive(Debug)]
 pub(super) struct OwnCgroups(Vec<OwnCgroup>);
 
@@ -53,7 +53,7 @@ impl OwnCgroups {
                 // A hierarchy that the caller's cgroup namespace doesn't reach.
                 (None, None) => continue,
             };
-            match OwnCgroup::make(host, index, &hierarchy.kind, &parent, name) {
+            match OwnCgroup::make(host, index, &hierarchy.kind, &parent, name, "--name") {
                 Ok(cgroup) => made.0.push(cgroup),
                 Err(failed) => {
                     made.remove();
@@ -66,6 +66,57 @@ impl OwnCgroups {
             return Err(Failed::new(FAILED, "--cgroup: no hierarchy has a cgroup of that path"));
         }
         Ok(made)
+    }
+
+    /// Makes a cgroup `name` at the top of the hierarchies with these numbers.
+    pub(super) fn make_at_top(host: &HostCgroups, hierarchies: &[usize], name: &str) -> Result<Self, Failed> {
+        let mut made = Self(Vec::new());
+        for (index, hierarchy) in host.hierarchies.iter().enumerate().filter(|(index, _)| hierarchies.contains(index)) {
+            match OwnCgroup::make(host, index, &hierarchy.kind, &CgroupPath::root(), name, "--place") {
+                Ok(cgroup) => made.0.push(cgroup),
+                Err(failed) => {
+                    made.remove();
+                    return Err(failed);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Migrates the processes that are in or below each of them to the cgroup above.
+    pub(super) fn evacuate(&self) {
+        for own in &self.0 {
+            // Those that a process forks meanwhile are found the next time.
+            for _ in 0..PASSES {
+                let inside = processes_where(|pid| is_within(pid, &own.kind, &own.path));
+                if inside.is_empty() {
+                    break;
+                }
+                for pid in inside {
+                    // One that has ended needs no other place; one that can't be migrated keeps its cgroup from being removed.
+                    let _ = write_file(&own.parent, "cgroup.procs", pid.to_string().as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Migrates processes into all of them, as often as `of_container` finds more of them elsewhere.
+    pub(super) fn gather(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Failed> {
+        for own in &self.0 {
+            let directory =
+                own.open().map_err(|errno| Failed::system(format!("can't open {}", own.path), errno.into()))?;
+            for _ in 0..PASSES {
+                let outside = of_container().into_iter().filter(|pid| is_at_root(*pid, &own.kind));
+                let outside: Vec<i32> = outside.collect();
+                if outside.is_empty() {
+                    break;
+                }
+                for pid in outside {
+                    own.take_in(&directory, pid, &of_container)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Hierarchy and path of each, as view options.
@@ -102,6 +153,30 @@ impl OwnCgroups {
     }
 }
 
+/// How often processes are looked for that were forked while others were migrated.
+const PASSES: usize = 20;
+
+fn processes_where(is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers.filter(|pid| is_meant(*pid)).collect()
+}
+
+fn place_of(pid: i32, kind: &HierarchyKind) -> Option<CgroupPath> {
+    let memberships = parse_memberships(&fs::read(format!("/proc/{pid}/cgroup")).ok()?);
+    let own = memberships.into_iter().find(|membership| membership.kind == *kind)?;
+    own.place.path().cloned()
+}
+
+fn is_within(pid: i32, kind: &HierarchyKind, path: &CgroupPath) -> bool {
+    place_of(pid, kind).is_some_and(|place| place.is_within(path))
+}
+
+/// One that has ended seems to be there, too, on v1.
+fn is_at_root(pid: i32, kind: &HierarchyKind) -> bool {
+    place_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+}
+
 fn known(host: &HostCgroups) -> String {
     host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect::<Vec<_>>().join(" ")
 }
@@ -113,9 +188,10 @@ impl OwnCgroup {
         kind: &HierarchyKind,
         parent: &CgroupPath,
         name: &str,
+        option: &str,
     ) -> Result<Self, Failed> {
         let failed = |errno: Errno| {
-            let advice = if errno == Errno::EEXIST { " (choose another --name)" } else { "" };
+            let advice = if errno == Errno::EEXIST { format!(" (choose another {option})") } else { String::new() };
             Failed::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}{advice}"), errno.into())
         };
         let above = host.open_cgroup(index, parent).map_err(failed)?;
@@ -128,6 +204,22 @@ impl OwnCgroup {
             return Err(failed(errno));
         }
         Ok(own)
+    }
+
+    /// Migrates a process into it.
+    fn take_in(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Failed> {
+        match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
+            // Its number may have gone to another process meanwhile.
+            Ok(()) if !of_container().contains(&pid) => {
+                let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
+                Ok(())
+            }
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => {
+                let what = format!("can't migrate process {pid} into {} in hierarchy {}", self.path, self.kind);
+                Err(Failed::system(what, errno.into()))
+            }
+        }
     }
 
     fn open(&self) -> Result<OwnedFd, Errno> {

@@ -1,0 +1,324 @@
+//! The messages between the server and a helper that attaches or detaches.
+//!
+//! One SOCK_SEQPACKET message each, in native byte order. Decoding is pure and total: any bytes
+//! give a message or [`Malformed`], never a panic.
+//!
+//! | message | layout |
+//! |---|---|
+//! | report, helper to server | kind u32, first u32, second u64 |
+//! | order, server to helper, with one descriptor | kind u32, then for `Build` the [`Recipe`] |
+
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+use super::stack::{Hierarchy, Recipe, Underlay};
+use crate::request::Malformed;
+
+/// Length of a [`Report`], in bytes.
+pub const REPORT_LEN: usize = 16;
+/// Most bytes of an order.
+pub const MAX_ORDER: usize = 16 * 1024;
+
+/// Where a mount has to go for `/sys/fs/cgroup` to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// How many components of `/sys/fs/cgroup` exist: 1 to 3.
+    pub depth: u32,
+    /// Whether the last one that exists has nothing in it. Only looked at where `depth` is below 3.
+    pub empty: bool,
+    /// The id of the mount it's on, as in mountinfo; 0 where the kernel doesn't tell (before 3.15).
+    pub mount: u64,
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Closing what was inherited.
+    Close = 1,
+    /// Looking at the descriptors that were passed.
+    Check,
+    /// Setting up the leash by which the server can end the helper.
+    Leash,
+    /// Giving up privileges.
+    Privileges,
+    /// Finding `/sys/fs/cgroup` in the container.
+    Find,
+    /// Receiving the order: no honest server's.
+    Order,
+    /// Joining the mount namespace.
+    Enter,
+    /// Moving the stack to its place.
+    Move,
+    /// Mounting the tmpfs.
+    Tmpfs,
+    /// Making directories and symlinks in it.
+    Fill,
+    /// Mounting the view.
+    View,
+    /// Mounting a real hierarchy.
+    Underlay,
+    /// Mounting a directory of the view over it.
+    Overlay,
+    /// Making the tmpfs read-only.
+    Seal,
+    /// Taking the stack away.
+    Unmount,
+}
+
+impl Step {
+    const ALL: [Self; 15] = [
+        Self::Close,
+        Self::Check,
+        Self::Leash,
+        Self::Privileges,
+        Self::Find,
+        Self::Order,
+        Self::Enter,
+        Self::Move,
+        Self::Tmpfs,
+        Self::Fill,
+        Self::View,
+        Self::Underlay,
+        Self::Overlay,
+        Self::Seal,
+        Self::Unmount,
+    ];
+}
+
+/// What a helper tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The place is found; an order is awaited.
+    Found(Found),
+    /// The view's connection is mounted, and has to be served from now on.
+    Mounted,
+    /// All is done.
+    Done,
+    /// Nothing is done, or all is undone.
+    Failed {
+        /// What failed.
+        step: Step,
+        /// Its errno.
+        errno: i32,
+    },
+}
+
+impl Report {
+    /// The message as bytes.
+    #[must_use]
+    pub fn encode(self) -> [u8; REPORT_LEN] {
+        let (kind, first, second) = match self {
+            Self::Found(found) => (1u32, found.depth | u32::from(found.empty) << 8, found.mount),
+            Self::Mounted => (2, 0, 0),
+            Self::Done => (3, 0, 0),
+            Self::Failed { step, errno } => (4, step as u32, u64::from(errno.unsigned_abs())),
+        };
+        let mut out = [0; REPORT_LEN];
+        let fields = kind.to_ne_bytes().into_iter().chain(first.to_ne_bytes()).chain(second.to_ne_bytes());
+        for (to, from) in out.iter_mut().zip(fields) {
+            *to = from;
+        }
+        out
+    }
+
+    /// Decodes a whole message.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything that [`Report::encode`] doesn't produce.
+    pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
+        let (kind, rest) = message.split_first_chunk::<4>().ok_or(Malformed)?;
+        let (first, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+        let second = u64::from_ne_bytes(rest.try_into().map_err(|_| Malformed)?);
+        let first = u32::from_ne_bytes(*first);
+        let report = match u32::from_ne_bytes(*kind) {
+            1 => Self::Found(Found { depth: first & 0xff, empty: first >> 8 == 1, mount: second }),
+            2 => Self::Mounted,
+            3 => Self::Done,
+            4 => {
+                let step = Step::ALL.into_iter().find(|step| *step as u32 == first).ok_or(Malformed)?;
+                Self::Failed { step, errno: i32::try_from(second).map_err(|_| Malformed)? }
+            }
+            _ => return Err(Malformed),
+        };
+        let possible = !matches!(report, Self::Found(found) if !(1..=3).contains(&found.depth));
+        if possible && report.encode() == *message { Ok(report) } else { Err(Malformed) }
+    }
+}
+
+/// What a helper is to do, with the one descriptor that comes along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Move the mount that the descriptor is the root of, attached nowhere so far, to the place.
+    Move,
+    /// Make the stack in the place, from the connection to FUSE that the descriptor is.
+    Build(Recipe),
+}
+
+const MOVE: u32 = 1;
+const BUILD: u32 = 2;
+
+impl Order {
+    /// The message as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Move => MOVE.to_ne_bytes().to_vec(),
+            Self::Build(recipe) => {
+                let mut out = BUILD.to_ne_bytes().to_vec();
+                for word in words_of(recipe) {
+                    out.extend_from_slice(word.to_bytes_with_nul());
+                }
+                out
+            }
+        }
+    }
+
+    /// Decodes a whole message.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything that isn't well-formed or names what a stack never has.
+    pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
+        let (kind, rest) = message.split_first_chunk::<4>().ok_or(Malformed)?;
+        match (u32::from_ne_bytes(*kind), rest) {
+            (MOVE, []) => Ok(Self::Move),
+            (BUILD, rest) => recipe_of(rest).map(Self::Build),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// The words of a recipe. A bind has no words: in a container there's nothing to bind.
+fn words_of(recipe: &Recipe) -> Vec<CString> {
+    let mut words = Vec::new();
+    for hierarchy in &recipe.hierarchies {
+        let access = if hierarchy.read_only { c"r" } else { c"w" };
+        words.extend([access.to_owned(), hierarchy.directory.clone()]);
+        match &hierarchy.underlay {
+            Underlay::Mount { options, below } => {
+                words.extend([c"v1".to_owned(), options.clone(), below.clone()]);
+            }
+            Underlay::None | Underlay::Bind(_) => words.push(c"none".to_owned()),
+        }
+    }
+    for (name, target) in &recipe.links {
+        words.extend([c"l".to_owned(), name.clone(), target.clone()]);
+    }
+    words
+}
+
+fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
+    let mut words = bytes.split_inclusive(|byte| *byte == 0).map(|word| {
+        let word = CStr::from_bytes_with_nul(word).map_err(|_| Malformed)?;
+        Ok::<_, Malformed>(word.to_owned())
+    });
+    let mut recipe = Recipe::default();
+    while let Some(kind) = words.next() {
+        let mut next = || words.next().ok_or(Malformed)?;
+        let kind = kind?;
+        match kind.to_bytes() {
+            kind @ (b"r" | b"w") => {
+                let directory = checked(next()?, is_name)?;
+                let underlay = match next()?.to_bytes() {
+                    b"none" => Underlay::None,
+                    b"v1" => {
+                        Underlay::Mount { options: checked(next()?, is_options)?, below: checked(next()?, is_below)? }
+                    }
+                    _ => return Err(Malformed),
+                };
+                recipe.hierarchies.push(Hierarchy { directory, underlay, read_only: kind == b"r" });
+            }
+            b"l" => recipe.links.push((checked(next()?, is_name)?, checked(next()?, is_name)?)),
+            _ => return Err(Malformed),
+        }
+    }
+    Ok(recipe)
+}
+
+fn checked(word: CString, legal: fn(&[u8]) -> bool) -> Result<CString, Malformed> {
+    if legal(word.to_bytes()) { Ok(word) } else { Err(Malformed) }
+}
+
+/// A single component, and none of those that the stack itself has while it's made.
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.contains(&b'/') && !name.starts_with(b".")
+}
+
+/// Which v1 hierarchy: controllers, a name, and the two flags that change what its files are called and say. Nothing that sets anything.
+fn is_options(options: &[u8]) -> bool {
+    let is_word = |word: &[u8]| {
+        let word = word.strip_prefix(b"name=").unwrap_or(word);
+        !word.is_empty() && !word.contains(&b'=')
+    };
+    options.split(|byte| *byte == b',').all(is_word)
+}
+
+/// A path below a hierarchy's root, relative; empty for the root itself.
+fn is_below(path: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    path.components().all(|component| matches!(component, std::path::Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        let v1 = |options: &CStr, below: &CStr| Underlay::Mount { options: options.into(), below: below.into() };
+        let hierarchy =
+            |directory: &CStr, underlay, read_only| Hierarchy { directory: directory.into(), underlay, read_only };
+        Recipe {
+            hierarchies: vec![
+                hierarchy(c"unified", Underlay::None, false),
+                hierarchy(c"cpu,cpuacct", v1(c"cpu,cpuacct", c""), true),
+                hierarchy(c"systemd", v1(c"xattr,name=systemd", c"a/b"), false),
+            ],
+            links: vec![(c"cpu".into(), c"cpu,cpuacct".into())],
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for order in [Order::Move, Order::Build(Recipe::default()), Order::Build(recipe())] {
+            assert_eq!(Order::decode(&order.encode()), Ok(order));
+        }
+        let found = Found { depth: 2, empty: true, mount: u64::MAX };
+        let failed = Report::Failed { step: Step::Unmount, errno: libc::EBUSY };
+        for report in [Report::Found(found), Report::Mounted, Report::Done, failed] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let build = |words: &[u8]| Order::decode(&[&BUILD.to_ne_bytes(), words].concat());
+        assert!(build(b"r\0a\0none\0").is_ok());
+        for words in [
+            &b"r\0a\0none"[..],
+            b"r\0a\0",
+            b"x\0a\0none\0",
+            b"r\0a/b\0none\0",
+            b"r\0..\0none\0",
+            b"r\0.view\0none\0",
+            b"r\0\0none\0",
+            b"r\0a\0v2\0\0\0",
+            b"r\0a\0v1\0memory,release_agent=/x\0\0",
+            b"r\0a\0v1\0\0\0",
+            b"r\0a\0v1\0memory\0../x\0",
+            b"r\0a\0v1\0memory\0/x\0",
+            b"l\0a\0",
+            b"l\0a\0/etc\0",
+            b"\0",
+        ] {
+            assert_eq!(build(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
+        }
+        assert_eq!(Order::decode(&[]), Err(Malformed));
+        assert_eq!(Order::decode(&[&MOVE.to_ne_bytes()[..], b"x"].concat()), Err(Malformed));
+        for message in [&[][..], &[0; 16], &[1; 16], &[9; 16], &[3; 15]] {
+            assert_eq!(Report::decode(message), Err(Malformed));
+        }
+        let nowhere = Found { depth: 4, empty: false, mount: 0 };
+        assert_eq!(Report::decode(&Report::Found(nowhere).encode()), Err(Malformed));
+    }
+}

@@ -1,0 +1,287 @@
+//! A view goes into a container's mount namespace, or out of it again.
+//!
+//! The server passes the namespace and the container's root; nothing here follows a path of the
+//! container's but three plain names below that root. What is found is held by descriptor, and the
+//! mount goes to that descriptor. Nothing of the container's is executed or read, except that a
+//! directory is looked at for being empty, before anything is at stake.
+//!
+//! The process is never in the container's pid namespace, and not dumpable.
+
+pub mod message;
+pub mod stack;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::unistd::{fchdir, setsid};
+
+use crate::{check, privileges, sys};
+use message::{Found, MAX_ORDER, Order, Report, Step};
+use stack::{Failure, PLACE, open_below};
+
+/// Descriptor of the SOCK_SEQPACKET socket to the server.
+pub const SOCKET_FD: RawFd = 3;
+/// Descriptor of the leash: the reading end of a pipe whose writing end only the server has.
+pub const LEASH_FD: RawFd = 4;
+/// Descriptor of the container's mount namespace.
+pub const NAMESPACE_FD: RawFd = 5;
+/// Descriptor of the container's root directory.
+pub const ROOT_FD: RawFd = 6;
+/// Descriptor of the host's /proc.
+pub const PROC_FD: RawFd = 7;
+/// For `attach`, descriptor of the witness: the writing end of a pipe that only has to stay open for as long as this process is there.
+pub const WITNESS_FD: RawFd = 8;
+
+/// How long the server may take to give its order, in ms.
+const PATIENCE_MS: u16 = 60_000;
+
+/// Joining a mount namespace and mounting in it; searching directories that only the container's own users may.
+const CAPABILITIES: u64 = 1 << CAP_SYS_ADMIN | 1 << CAP_SYS_CHROOT | privileges::CAP_DAC_READ_SEARCH;
+const CAP_SYS_CHROOT: u32 = 18;
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// What the helper is asked for by its command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Find the place, await the order, carry it out.
+    Attach,
+    /// Unmount what lies on the place, if it's on this device.
+    Detach {
+        /// How many components of `/sys/fs/cgroup` lead to the mount.
+        depth: usize,
+        /// Its `st_dev`, major and minor number.
+        device: (u64, u64),
+    },
+}
+
+impl Task {
+    /// Reads the command line after the program's name. `None` unless it's one that the server writes.
+    pub fn from_words<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let task = match words.next()? {
+            "attach" => Self::Attach,
+            "detach" => {
+                let depth = words.next()?.parse().ok().filter(|depth| (1..=PLACE.len()).contains(depth))?;
+                let (major, minor) = words.next()?.split_once(':')?;
+                Self::Detach { depth, device: (major.parse().ok()?, minor.parse().ok()?) }
+            }
+            _ => return None,
+        };
+        words.next().is_none().then_some(task)
+    }
+
+    /// The same as [`Task::from_words`] reads.
+    #[must_use]
+    pub fn words(self) -> Vec<String> {
+        match self {
+            Self::Attach => vec!["attach".to_owned()],
+            Self::Detach { depth, device: (major, minor) } => {
+                vec!["detach".to_owned(), depth.to_string(), format!("{major}:{minor}")]
+            }
+        }
+    }
+}
+
+fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    move |errno| (step, errno)
+}
+
+/// Does the task with the descriptors that the server left, and tells the server how it went.
+pub(crate) fn start(task: Task) -> ExitCode {
+    // First of all, while nobody owns a descriptor.
+    let last = if task == Task::Attach { WITNESS_FD } else { PROC_FD };
+    let closed = sys::close_from(last.cast_unsigned() + 1);
+    let Some(socket) = sys::inherited(SOCKET_FD) else {
+        return ExitCode::from(2);
+    };
+    let done = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket)).and_then(|container| match task {
+        Task::Attach => container.attach(&socket),
+        Task::Detach { depth, device } => container.detach(depth, device),
+    });
+    let (report, status) = match done {
+        Ok(()) => (Report::Done, 0),
+        Err((step, errno)) => (Report::Failed { step, errno: errno as i32 }, 1),
+    };
+    let told = tell(&socket, report);
+    ExitCode::from(if told.is_ok() { status } else { 1 })
+}
+
+fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
+    sys::send(socket.as_fd(), &report.encode(), &[])
+}
+
+/// What the server passes, looked at.
+struct Container {
+    /// Held for as long as the process lives.
+    _leash: OwnedFd,
+    namespace: OwnedFd,
+    root: OwnedFd,
+    proc: OwnedFd,
+}
+
+fn prepare(socket: &OwnedFd) -> Result<Container, Failure> {
+    // Neither to be ptraced nor its /proc files to be opened by anybody without CAP_SYS_PTRACE in the *initial* user namespace: for
+    // containers that share the host's pid namespace.
+    prctl::set_dumpable(false).map_err(at(Step::Privileges))?;
+    check::seqpacket(socket.as_fd()).map_err(at(Step::Check))?;
+    let passed = |number| sys::inherited(number).ok_or((Step::Check, Errno::EBADF));
+    let leash = passed(LEASH_FD)?;
+    check::pipe(leash.as_fd()).map_err(at(Step::Check))?;
+    let (namespace, root, proc) = (passed(NAMESPACE_FD)?, passed(ROOT_FD)?, passed(PROC_FD)?);
+    check::namespace(namespace.as_fd()).map_err(at(Step::Check))?;
+    check::directory(root.as_fd()).map_err(at(Step::Check))?;
+    check::procfs(proc.as_fd()).map_err(at(Step::Check))?;
+    // A filesystem of the container's (FUSE in a user namespace) may never answer. Once the server closes its end of the pipe, or ends,
+    // the kernel sends SIGKILL.
+    setsid().map_err(at(Step::Leash))?;
+    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(at(Step::Leash))?;
+    let permitted = privileges::drop_all(CAPABILITIES).map_err(at(Step::Privileges))?;
+    sys::set_capabilities(permitted, permitted).map_err(at(Step::Privileges))?;
+    Ok(Container { _leash: leash, namespace, root, proc })
+}
+
+/// A place to mount on, held.
+struct Place {
+    /// The directory that it's in.
+    parent: OwnedFd,
+    /// The directory itself.
+    directory: OwnedFd,
+    /// How many of [`PLACE`] lead to it, and never none.
+    depth: usize,
+}
+
+impl Container {
+    fn attach(&self, socket: &OwnedFd) -> Result<(), Failure> {
+        let place = self.find().map_err(at(Step::Find))?;
+        let empty = place.depth == PLACE.len() || is_empty(&place.directory).map_err(at(Step::Find))?;
+        let mount = self.mount_id(&place.directory);
+        tell(socket, Report::Found(Found { depth: place.depth as u32, empty, mount })).map_err(at(Step::Order))?;
+        let (order, file) = receive(socket).map_err(at(Step::Order))?;
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
+        match order {
+            Order::Move => sys::move_mount(file.as_fd(), place.directory.as_fd()).map_err(at(Step::Move)),
+            Order::Build(recipe) => {
+                let name = PLACE.get(place.depth - 1).ok_or((Step::Order, Errno::EINVAL))?;
+                let mounted = || tell(socket, Report::Mounted);
+                stack::build(place.parent.as_fd(), name, place.depth, &recipe, file.as_fd(), mounted).map(drop)
+            }
+        }
+    }
+
+    fn detach(&self, depth: usize, device: (u64, u64)) -> Result<(), Failure> {
+        let place = self.find_at(depth).map_err(at(Step::Find))?;
+        let stat = fstat(&place.directory).map_err(at(Step::Find))?;
+        if (major(stat.st_dev), minor(stat.st_dev)) != device {
+            // Something else is mounted over it, or it's gone.
+            return Err((Step::Find, Errno::ESTALE));
+        }
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
+        // The working directory is the root of the very mount that was looked at.
+        fchdir(&place.directory).and_then(|()| umount2(".", MntFlags::MNT_DETACH)).map_err(at(Step::Unmount))
+    }
+
+    /// The deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
+    fn find(&self) -> Result<Place, Errno> {
+        let mut place = self.find_at(1)?;
+        while let Some(name) = PLACE.get(place.depth) {
+            match open_below(place.directory.as_fd(), name) {
+                Ok(directory) => place = Place { parent: place.directory, directory, depth: place.depth + 1 },
+                Err(Errno::ENOENT) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(place)
+    }
+
+    fn find_at(&self, depth: usize) -> Result<Place, Errno> {
+        let (parent, directory) = (self.root.try_clone(), self.root.try_clone());
+        let (mut parent, mut directory) = (parent.map_err(|_| Errno::EMFILE)?, directory.map_err(|_| Errno::EMFILE)?);
+        for name in PLACE.get(..depth).unwrap_or_default() {
+            let next = open_below(directory.as_fd(), name)?;
+            parent = std::mem::replace(&mut directory, next);
+        }
+        Ok(Place { parent, directory, depth })
+    }
+
+    /// The mount that a descriptor is on, by `/proc/self/fdinfo` (Linux 3.15) of the host's procfs: the container's isn't to be trusted.
+    fn mount_id(&self, file: &OwnedFd) -> u64 {
+        let name = format!("self/fdinfo/{}", file.as_raw_fd());
+        let read = || {
+            let info = openat(&self.proc, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+            let text = std::io::read_to_string(std::fs::File::from(info)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+        };
+        read().unwrap_or(0)
+    }
+}
+
+fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut listing = Dir::from_fd(openat(directory, ".", flags, Mode::empty())?)?;
+    for entry in listing.iter() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Waits for the order and its descriptor.
+fn receive(socket: &OwnedFd) -> Result<(Order, OwnedFd), Errno> {
+    loop {
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS)) {
+            Ok(0) => return Err(Errno::ETIMEDOUT),
+            Ok(_) => break,
+            Err(Errno::EINTR) => (),
+            Err(errno) => return Err(errno),
+        }
+    }
+    let mut message = [0; MAX_ORDER];
+    let mut received = sys::receive(socket.as_fd(), &mut message)?;
+    let bytes = message.get(..received.len).filter(|_| !received.truncated).ok_or(Errno::EMSGSIZE)?;
+    let order = Order::decode(bytes).map_err(|_| Errno::EBADMSG)?;
+    let file = received.files.pop().filter(|_| received.files.is_empty()).ok_or(Errno::EBADMSG)?;
+    check_file(&order, file.as_fd())?;
+    Ok((order, file))
+}
+
+fn check_file(order: &Order, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    match order {
+        Order::Move => check::directory(file),
+        Order::Build(_) => check::fuse_device(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Task;
+
+    #[test]
+    fn command_line_is_a_closed_set() {
+        let parse = |line: &str| Task::from_words(line.split_whitespace());
+        for task in [Task::Attach, Task::Detach { depth: 3, device: (0, 4_000_000_000) }] {
+            assert_eq!(parse(&task.words().join(" ")), Some(task));
+        }
+        for line in [
+            "",
+            "attach x",
+            "detach",
+            "detach 3",
+            "detach 0 0:1",
+            "detach 4 0:1",
+            "detach 3 0",
+            "detach 3 0:-1",
+            "detach 3 0:1 x",
+            "mount",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The stack: what a view looks like in `/sys/fs/cgroup`.
+//!
+//! ```text
+//! /sys/fs/cgroup           tmpfs, read-only: clients that find a tmpfs here look for v1 hierarchies below
+//! /sys/fs/cgroup/memory    the real hierarchy, read-only: clients look for its line in mountinfo
+//! /sys/fs/cgroup/memory    the view's directory, in the same place: whoever comes here gets this
+//! /sys/fs/cgroup/cpu       a symlink, where controllers are mounted together
+//! ```
+//!
+//! It's made by mount(2) alone, so that it can be made on every kernel and on both sides: where
+//! mounts can be moved between namespaces, in a namespace of the server's own, else in the
+//! container's.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat, mkdirat, umask};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{UnlinkatFlags, fchdir, symlinkat, unlinkat};
+
+use super::message::Step;
+
+/// What the tmpfs and the view are mounted from, as mountinfo shows it.
+pub const SOURCE: &str = "vcgroupfs";
+/// The view's filesystem type, as mountinfo shows it.
+pub const VIEW_TYPE: &str = "fuse.vcgroupfs";
+
+/// The components of `/sys/fs/cgroup`.
+pub const PLACE: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
+
+/// What to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recipe {
+    /// The hierarchies.
+    pub hierarchies: Vec<Hierarchy>,
+    /// Symlinks and where they lead, both single names.
+    pub links: Vec<(CString, CString)>,
+}
+
+/// One hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its directory, in the view and in the stack.
+    pub directory: CString,
+    /// What lies under the view.
+    pub underlay: Underlay,
+    /// Whether the view's mount is read-only.
+    pub read_only: bool,
+}
+
+/// Where the real hierarchy comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Underlay {
+    /// A directory of this mount namespace.
+    Bind(PathBuf),
+    /// A v1 hierarchy that the host has mounted, mounted once more.
+    Mount {
+        /// Which one, as mount options.
+        options: CString,
+        /// The cgroup below its root, relative.
+        below: CString,
+    },
+    /// There's none.
+    None,
+}
+
+/// What went wrong.
+pub type Failure = (Step, Errno);
+
+fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    move |errno| (step, errno)
+}
+
+/// As cgroupfs and sysfs have it.
+const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Where the view as a whole is while the stack is made, relative to the working directory. No recipe has such a name.
+pub const WHOLE_VIEW: &CStr = c".view";
+/// The same for a hierarchy.
+const WHOLE_HIERARCHY: &CStr = c".root";
+
+/// Opens a directory by its name in another one. What is mounted on it is opened; a symlink isn't followed.
+///
+/// # Errors
+/// ENOENT, ENOTDIR (also for a symlink).
+pub fn open_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    openat(directory, name, PATH_ONLY, Mode::empty())
+}
+
+/// Makes the stack on the directory `name` of `parent`, which is the one of `/sys/fs/cgroup`'s components that has `PLACE[depth..]` left to
+/// be made. `mounted` is called once the view's connection is mounted; from then on it has to be served.
+///
+/// Returns the root of the topmost mount. The working directory and the umask are changed.
+///
+/// # Errors
+/// What failed; everything is unmounted then.
+pub fn build(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    depth: usize,
+    recipe: &Recipe,
+    device: BorrowedFd<'_>,
+    mounted: impl FnOnce() -> Result<(), Errno>,
+) -> Result<OwnedFd, Failure> {
+    let below = open_below(parent, name).map_err(at(Step::Tmpfs))?;
+    enter(&below).map_err(at(Step::Tmpfs))?;
+    umask(Mode::from_bits_truncate(0o022));
+    // Read-only comes last. Nobody but root of the initial user namespace can write here until then, and what that could change here
+    // would be in its own container.
+    mount(Some(SOURCE), ".", Some("tmpfs"), FLAGS, Some("mode=0755,size=64k,nr_inodes=1k")).map_err(at(Step::Tmpfs))?;
+    let top = open_below(parent, name).map_err(at(Step::Tmpfs))?;
+    let fresh = fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(at(Step::Tmpfs))?;
+    if !fresh {
+        // Somebody has been quicker in taking it away again.
+        return Err((Step::Tmpfs, Errno::ESTALE));
+    }
+    let filled = fill(&top, depth, recipe, device, mounted).and_then(|()| seal(&top).map_err(at(Step::Seal)));
+    if filled.is_err() {
+        let _ = enter(&top).and_then(|()| umount2(".", MntFlags::MNT_DETACH));
+    }
+    filled.map(|()| top)
+}
+
+fn enter(directory: &OwnedFd) -> Result<(), Errno> {
+    fchdir(directory)
+}
+
+fn fill(
+    top: &OwnedFd,
+    depth: usize,
+    recipe: &Recipe,
+    device: BorrowedFd<'_>,
+    mounted: impl FnOnce() -> Result<(), Errno>,
+) -> Result<(), Failure> {
+    let mut place = top.try_clone().map_err(|error| (Step::Fill, errno_of(&error)))?;
+    for name in PLACE.get(depth..).unwrap_or_default() {
+        make_directory(&place, name).map_err(at(Step::Fill))?;
+        place = open_below(place.as_fd(), name).map_err(at(Step::Fill))?;
+    }
+    enter(&place).map_err(at(Step::Fill))?;
+    make_directory(&place, WHOLE_VIEW).map_err(at(Step::Fill))?;
+    make_directory(&place, WHOLE_HIERARCHY).map_err(at(Step::Fill))?;
+    for hierarchy in &recipe.hierarchies {
+        make_directory(&place, &hierarchy.directory).map_err(at(Step::Fill))?;
+    }
+    for (name, target) in &recipe.links {
+        symlinkat(target.as_c_str(), &place, name.as_c_str()).map_err(at(Step::Fill))?;
+    }
+    mount_view(device, WHOLE_VIEW).map_err(at(Step::View))?;
+    mounted().map_err(at(Step::View))?;
+    for hierarchy in &recipe.hierarchies {
+        underlay(hierarchy).map_err(at(Step::Underlay))?;
+        overlay(hierarchy).map_err(at(Step::Overlay))?;
+    }
+    umount2(WHOLE_VIEW, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(at(Step::View))?;
+    for name in [WHOLE_VIEW, WHOLE_HIERARCHY] {
+        unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir).map_err(at(Step::Fill))?;
+    }
+    Ok(())
+}
+
+fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    mkdirat(directory, name, Mode::from_bits_truncate(0o755))
+}
+
+/// Mounts a connection to FUSE as a view. To be done in the initial user namespace, so that callers of all user namespaces may come in,
+/// and in the server's pid namespace, in which the kernel then numbers the callers.
+fn mount_view(device: BorrowedFd<'_>, directory: &CStr) -> Result<(), Errno> {
+    let options =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
+    mount(Some(SOURCE), directory, Some(VIEW_TYPE), FLAGS, Some(options.as_str()))
+}
+
+/// Mounts the real hierarchy. It's read-only from the first moment on.
+fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
+    let directory = hierarchy.directory.as_c_str();
+    match &hierarchy.underlay {
+        Underlay::None => return Ok(()),
+        Underlay::Bind(source) => bind(source, directory, true)?,
+        Underlay::Mount { options, below } => {
+            // The superblock is the host's, which no option of ours changes: read-only is this mount alone, and what is bound from it.
+            let flags = FLAGS | MsFlags::MS_RDONLY;
+            mount(Some("cgroup"), WHOLE_HIERARCHY, Some("cgroup"), flags, Some(options.as_c_str()))?;
+            let bound = bind(&beneath(WHOLE_HIERARCHY, below), directory, true);
+            umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+            bound?;
+        }
+    }
+    let kind = statfs(directory)?.filesystem_type();
+    // Between finding the host's mount and now, something else may have come in its place.
+    if kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC { Ok(()) } else { Err(Errno::ESTALE) }
+}
+
+/// Mounts the view's directory on the hierarchy.
+fn overlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
+    bind(&beneath(WHOLE_VIEW, &hierarchy.directory), &hierarchy.directory, hierarchy.read_only)
+}
+
+fn bind(source: &Path, directory: &CStr, read_only: bool) -> Result<(), Errno> {
+    mount(Some(source), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let access = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | FLAGS | access;
+    mount(None::<&str>, directory, None::<&str>, flags, None::<&str>)
+}
+
+fn beneath(directory: &CStr, name: &CStr) -> PathBuf {
+    let part = |name: &CStr| OsStr::from_bytes(name.to_bytes()).to_os_string();
+    Path::new(&part(directory)).join(part(name))
+}
+
+/// Makes the tmpfs read-only, its superblock as well as this mount of it.
+fn seal(top: &OwnedFd) -> Result<(), Errno> {
+    enter(top)?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | FLAGS;
+    mount(None::<&str>, ".", None::<&str>, flags, None::<&str>)
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

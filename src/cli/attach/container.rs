@@ -1,0 +1,260 @@
+//! A container that runs: its process, its mount namespace and its root, held so that they can't come to mean another's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
+use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
+use crate::helper::entry::{self, EntryError, Found, SOURCE};
+use crate::sys;
+
+/// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
+pub(super) const PLACES: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
+
+/// How often a process is looked at where the kernel doesn't tell of its end, in ms.
+const INTERVAL: u16 = 500;
+
+/// A container, known by one of its processes.
+#[derive(Debug)]
+pub(in crate::cli) struct Container {
+    pid: i32,
+    /// Its directory in /proc, which never comes to mean another process.
+    process: OwnedFd,
+    /// Becomes readable when the process ends; `None` before Linux 5.3.
+    end: Option<OwnedFd>,
+    mounts: OwnedFd,
+    number: u64,
+    root: OwnedFd,
+}
+
+/// A view that is mounted in a container: the topmost mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Attached {
+    depth: usize,
+    device: (u32, u32),
+}
+
+impl Container {
+    /// Takes hold of the container of a process.
+    pub(in crate::cli) fn open(pid: i32) -> Result<Self, Failed> {
+        let failed = |what: &str| {
+            let what = format!("can't {what} of process {pid}");
+            move |errno: Errno| match errno {
+                Errno::ENOENT | Errno::ESRCH => Failed::new(FAILED, format!("{what}: it has ended")),
+                Errno::EACCES | Errno::EPERM => {
+                    Failed::new(NOT_PERMITTED, format!("{what}: {errno} (run it as root of the host)"))
+                }
+                errno => Failed::new(FAILED, format!("{what}: {errno}")),
+            }
+        };
+        let process = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
+            .open(format!("/proc/{pid}"))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Failed::new(FAILED, format!("there is no process {pid}")),
+                _ => Failed::system(format!("can't open /proc/{pid}"), error),
+            })?;
+        let process = OwnedFd::from(process);
+        let end = sys::process::pidfd(pid).ok();
+        let open = |name: &str, flags| openat(&process, name, flags | OFlag::O_CLOEXEC, Mode::empty());
+        let mounts = open("ns/mnt", OFlag::O_RDONLY).map_err(failed("open the mount namespace"))?;
+        let number = fstat(&mounts).map_err(failed("look at the mount namespace"))?.st_ino;
+        let root = open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed("open the root directory"))?;
+        for (whose, path) in [("this command's", "/proc/self/ns/mnt"), ("the host's", "/proc/1/ns/mnt")] {
+            if File::open(path).is_ok_and(|own| fstat(&own).is_ok_and(|own| own.st_ino == number)) {
+                let what = format!(
+                    "process {pid} is in {whose} own mount namespace, not in a container: use 'vcgroupfs mount --pid {pid} DIR'"
+                );
+                return Err(Failed::new(FAILED, what));
+            }
+        }
+        Ok(Self { pid, process, end, mounts, number, root })
+    }
+
+    pub(in crate::cli) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The number of its mount namespace.
+    pub(in crate::cli) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn namespace(&self) -> BorrowedFd<'_> {
+        self.mounts.as_fd()
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Its mounts, with paths as its process sees them. Empty when that has ended.
+    pub(super) fn mountinfo(&self) -> Vec<MountEntry> {
+        parse_mountinfo(&self.read("mountinfo").unwrap_or_default())
+    }
+
+    /// In which cgroups its process is.
+    pub(super) fn memberships(&self) -> Vec<Membership> {
+        parse_memberships(&self.read("cgroup").unwrap_or_default())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = openat(&self.process, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut File::from(file), &mut text)?;
+        Ok(text)
+    }
+
+    /// The view that is attached to it.
+    pub(in crate::cli) fn attached(&self) -> Option<Attached> {
+        let mounts = self.mountinfo();
+        PLACES.iter().enumerate().rev().find_map(|(index, place)| {
+            let mount = topmost(&mounts, place)?;
+            // A view without a tmpfs is that of `run`, or of a `mount` in there.
+            let ours = mount.source == SOURCE && mount.fstype == "tmpfs";
+            ours.then_some(Attached { depth: index + 1, device: mount.device })
+        })
+    }
+
+    /// Takes a view away.
+    pub(in crate::cli) fn detach(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
+        entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device)
+    }
+
+    /// Takes the view away, if one is there; whether it did.
+    pub(in crate::cli) fn detach_if_attached(&self, image: BorrowedFd<'_>) -> bool {
+        let Some(attached) = self.attached().or_else(|| self.attached_by_others()) else { return false };
+        let detached = self.detach(image, attached);
+        if let Err(error) = &detached {
+            tracing::warn!(%error, process = self.pid, "can't take the view out of the container");
+        }
+        detached.is_ok()
+    }
+
+    /// [`Container::attached`], when the process has ended: another process' mountinfo shows the same mounts.
+    fn attached_by_others(&self) -> Option<Attached> {
+        for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let same = File::open(format!("/proc/{pid}/ns/mnt")).and_then(|file| Ok(fstat(&file)?.st_ino));
+            if same.is_ok_and(|number| number == self.number)
+                && let Some(attached) = Self::open(pid).ok().and_then(|other| other.attached())
+            {
+                return Some(attached);
+            }
+        }
+        None
+    }
+
+    /// Fails if what is mounted in the place would appear on the host as well: mounts of a peer group share what is mounted on them.
+    pub(super) fn check_propagation(&self, found: Found) -> Result<(), Failed> {
+        let mounts = self.mountinfo();
+        let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
+        let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
+        let by_path = || {
+            let above = std::path::Path::new(place).ancestors().filter_map(|path| topmost(&mounts, path.to_str()?));
+            above.max_by_key(|mount| mount.mount_point.len())
+        };
+        let Some(group) = by_id.or_else(by_path).and_then(|mount| mount.shared) else { return Ok(()) };
+        let host = parse_mountinfo(&std::fs::read("/proc/self/mountinfo")?);
+        let reaches_us = |mount: &&MountEntry| mount.shared == Some(group) || mount.master == Some(group);
+        match host.iter().find(reaches_us) {
+            None => Ok(()),
+            Some(mount) => Err(Failed::new(
+                FAILED,
+                format!(
+                    "{place} in the container shares its mounts with {} of the host, where the view would appear as well: \
+                     make it private first, for example with 'nsenter -t {} -m mount --make-rslave /'",
+                    mount.mount_point.display(),
+                    self.pid
+                ),
+            )),
+        }
+    }
+
+    /// Waits until the process has ended. `own_mount` is closed as soon as the view isn't there any more.
+    pub(in crate::cli) fn wait_for_end(&self, own_mount: OwnedFd) {
+        // Its priority event is that something was mounted or unmounted.
+        let mut mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .ok()
+            .map(|file| (file, own_mount));
+        loop {
+            if self.attached().is_none() {
+                mounts = None;
+            }
+            let mut waited = Vec::new();
+            waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+            waited.extend(mounts.as_ref().map(|(file, _)| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
+            let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(INTERVAL) };
+            if poll(&mut waited, timeout).is_err_and(|errno| errno != Errno::EINTR) {
+                std::thread::sleep(std::time::Duration::from_millis(INTERVAL.into()));
+            }
+            if self.end.is_none() {
+                if self.has_ended() {
+                    return;
+                }
+            } else if waited.first().is_some_and(|end| end.any().unwrap_or(false)) {
+                return;
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let Ok(stat) = self.read("stat") else { return true };
+        // The state is the word behind the command's closing parenthesis. A leader that has ended waits for its threads as a zombie.
+        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
+        matches!(state, Some(b'Z' | b'X' | b'x')) && self.is_alone()
+    }
+
+    fn is_alone(&self) -> bool {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let threads = openat(&self.process, "task", flags, Mode::empty()).and_then(nix::dir::Dir::from_fd);
+        // ".", ".." and the leader.
+        threads.is_ok_and(|mut threads| threads.iter().count() <= 3)
+    }
+}
+
+/// The mount that whoever goes to `place` gets to, if something is mounted right there.
+fn topmost<'a>(mounts: &'a [MountEntry], place: &str) -> Option<&'a MountEntry> {
+    let here = |mount: &&MountEntry| mount.mount_point == place;
+    let covered =
+        |mount: &MountEntry| mounts.iter().filter(here).any(|other| other.parent == mount.id && other.id != mount.id);
+    mounts.iter().filter(here).find(|mount| !covered(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topmost_is_what_nothing_is_mounted_on() {
+        let mounts = parse_mountinfo(
+            b"30 20 0:9 / /sys/fs/cgroup rw - tmpfs vcgroupfs rw\n\
+              20 10 0:8 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+              10 10 0:1 / / rw - rootfs none rw\n",
+        );
+        assert_eq!(topmost(&mounts, "/sys/fs/cgroup").unwrap().id, 30);
+        assert_eq!(topmost(&mounts, "/").unwrap().id, 10);
+        assert_eq!(topmost(&mounts, "/sys"), None);
+    }
+
+    #[test]
+    fn both_programs_mount_the_same() {
+        assert_eq!(entry::VIEW_TYPE, crate::fuse::FSTYPE);
+    }
+
+    #[test]
+    fn what_is_no_container() {
+        let own = Container::open(std::process::id() as i32).unwrap_err();
+        assert!(own.to_string().contains("not in a container"), "{own}");
+        let nobody = Container::open(i32::MAX).unwrap_err();
+        assert!(nobody.to_string().contains("there is no process"), "{nobody}");
+    }
+}

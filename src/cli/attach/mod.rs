@@ -1,0 +1,293 @@
+//! `attach`: the view on `/sys/fs/cgroup` of a container that already runs.
+//!
+//! Two processes, as with `run`. The *server* is started first and outlives the command, outside the container's namespaces and cgroups. The
+//! *command* makes the whole stack where nobody sees it, in a mount namespace of its own, and has mount-helper move it into the container by
+//! a single system call. If anything fails before, the command ends, with it its namespace and all that is mounted there, and with that the
+//! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
+
+mod container;
+mod lock;
+mod lock_mounts;
+mod prepare;
+mod stack;
+mod target;
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE};
+use super::options::{ServeOptions, ViewOptions, parse_name};
+use super::registry::{self, Inside, Record, Registration};
+use super::server::{Place, Server, Status, in_background};
+use super::{Outcome, logging, word_of};
+use crate::cgroup::Setup;
+use crate::fuse::{Connection, OwnMount, detached};
+use crate::helper::Entry;
+use crate::helper::entry::{self, EntryError, Found, Recipe};
+use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
+use crate::sys;
+use crate::view::View;
+pub(super) use container::Container;
+use container::PLACES;
+pub(super) use lock::Lock;
+pub(super) use prepare::Prepared;
+use stack::{Source, recipe};
+pub(super) use target::resolve;
+
+/// Where the view is mounted.
+const DIRECTORY: &str = "/sys/fs/cgroup";
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    view: ViewOptions,
+    #[command(flatten)]
+    serving: ServeOptions,
+    /// Where the container sits in the root of a hierarchy, make a cgroup of this name and migrate the container's processes there
+    #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "View options")]
+    place: Option<String>,
+    /// The container: the pid of one of its processes, docker:NAME, podman:NAME, machine:NAME, lxc:NAME, or a NAME that one of these knows
+    #[arg(value_name = "TARGET")]
+    target: String,
+}
+
+/// What a server has to know of the container that its view is in.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) container: Arc<Container>,
+    /// Tells that all is in its place.
+    pub(super) committed: Status,
+    /// Closed when the view isn't mounted any more: then nobody makes events for its watchers ([`OwnMount`]).
+    pub(super) own_mount: OwnedFd,
+}
+
+pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
+    if options.view.pid.is_some() {
+        return Err(Failed::new(USAGE, "TARGET says whose view it is: leave out --pid"));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failed::new(NOT_PERMITTED, "attach enters a container's mount namespace: run it as root"));
+    }
+    let target = resolve(&options.target)?;
+    let container = Arc::new(Container::open(target.pid)?);
+    target.confirm()?;
+    let host = discover()?;
+    if host.setup == Setup::Unified {
+        let why = "clients on a unified host ask statfs(2), to which a view can't say that it's a cgroup2 filesystem";
+        return Err(Failed::new(UNSUPPORTED, format!("attach isn't supported on a unified host: {why}")));
+    }
+    let spec = ViewSpec { pid: Some(target.pid), ..options.view.spec() };
+    let _lock = Lock::take(container.number())?;
+    let image = Server::image()?;
+    let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
+    if let Some(attached) = container.attached() {
+        match server_of(&container) {
+            Some(record) => return already(&record, &plan(&host, &spec)?, &target.label),
+            // Its server has died, so it answers nothing.
+            None => container.detach(program.as_fd(), attached)?,
+        }
+    }
+    warn_of_gaps(&container, &host);
+    let mut prepared = Prepared::new();
+    if let Some(name) = &options.place {
+        prepared.place(&host, target.pid, name)?;
+    }
+    let view = Arc::new(plan(&host, &spec)?);
+    prepared.prepare(&host, &view)?;
+    let source = if moves_mounts() { Source::Binds } else { Source::Mounts };
+    let recipe = recipe(&host, &view, source)?;
+    let connection = Connection::open()?;
+    let (waits_for_mount, mounted) = Status::pair()?;
+    let (waits_for_commit, committed) = Status::pair()?;
+    let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()));
+    let (to_server, from_command) = socket()?;
+    let (own_mount, until) = socket()?;
+    let inside = Inside { pid: target.pid, namespace: container.number() };
+    let attaching = Attaching {
+        container: Arc::clone(&container),
+        program,
+        connection: connection.share()?,
+        to_server,
+        mounted,
+        committed,
+    };
+    prepared.let_go();
+    let server = Server {
+        registration: Registration::new(&view, Path::new(DIRECTORY), target.label).inside(inside),
+        image,
+        options: options.serving,
+        place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),
+        prepared: Some(prepared),
+        host,
+        view,
+        connection,
+    };
+    let (live, attaching) = in_background(log, attaching, |live| {
+        server.prepared.iter().for_each(Prepared::take);
+        refuge::take_refuge(&server.host, &server.view)?;
+        if let Err(failed) = waits_for_mount.wait() {
+            undo(server);
+            return Err(failed);
+        }
+        // If none comes, the view does without.
+        let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
+        server.serve(root.map(|root| OwnMount::until_closed(root, until)), live)
+    })?;
+    attaching.attach(source, recipe, live)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is left for a server to do whose command has ended before the view was mounted: its helper may have made a part of the stack.
+fn undo(server: Server) {
+    if let (Place::Container(attachment), Ok(program)) = (server.place, server.image.share_program()) {
+        // Not before the helper has ended, too.
+        let _ = attachment.committed.wait();
+        attachment.container.detach_if_attached(program.as_fd());
+    }
+}
+
+/// What the command does while the server waits.
+struct Attaching {
+    container: Arc<Container>,
+    program: OwnedFd,
+    connection: Connection,
+    /// By which the server gets a way to its own mount.
+    to_server: OwnedFd,
+    /// Tells the server that the connection is mounted.
+    mounted: Status,
+    /// Tells it that all is in its place.
+    committed: Status,
+}
+
+impl Attaching {
+    /// `live` is told when the view answers.
+    fn attach(self, source: Source, recipe: Recipe, live: Status) -> Result<(), Failed> {
+        let Self { container, program, connection, to_server, mounted, committed } = self;
+        let (entry, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
+        check_place(&found)?;
+        container.check_propagation(found)?;
+        match source {
+            Source::Binds => {
+                let tree = make_aside(&recipe, found.depth as usize, &connection, || {
+                    send_own_mount(&to_server);
+                    mounted.ok();
+                    live.wait()
+                })?;
+                entry.move_there(tree.as_fd())?;
+            }
+            Source::Mounts => {
+                let built = entry.build_there(recipe, connection.as_fd(), || mounted.ok());
+                if built.is_err() {
+                    // Nothing is left, unless the helper was ended in the midst of it.
+                    container.detach_if_attached(program.as_fd());
+                }
+                built?;
+                live.wait()?;
+            }
+        }
+        committed.ok();
+        Ok(())
+    }
+}
+
+/// Whether mounts can be moved into another mount namespace (Linux 5.2).
+fn moves_mounts() -> bool {
+    let tried = File::open("/proc").and_then(|directory| sys::mount::detached(directory.as_fd(), false));
+    !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
+}
+
+/// Fails where the stack has no place. Where `/sys/fs/cgroup` isn't there, the tmpfs goes on what of it is, if that hides nothing.
+fn check_place(found: &Found) -> Result<(), Failed> {
+    let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
+    if found.depth as usize == PLACES.len() || found.empty {
+        return Ok(());
+    }
+    let what =
+        format!("the container has no {DIRECTORY}, and {place} isn't empty: mount sysfs on /sys in the container");
+    Err(Failed::new(FAILED, what))
+}
+
+/// Makes the stack in a mount namespace of this command's own, and returns a copy of it that is attached nowhere.
+fn make_aside(
+    recipe: &Recipe,
+    depth: usize,
+    connection: &Connection,
+    mounted: impl FnOnce() -> Result<(), Failed>,
+) -> Result<OwnedFd, Failed> {
+    let failed = |what: &'static str| move |errno: Errno| Failed::system(what, errno.into());
+    let directory = Path::new(registry::DIRECTORY);
+    let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(Failed::new(FAILED, "no directory to mount on"));
+    };
+    let name = CString::new(name.as_bytes()).map_err(|_| Failed::new(FAILED, "no directory to mount on"))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(failed("can't make the mounts private"))?;
+    let above = File::open(above).map_err(|error| Failed::system("can't open /run", error))?;
+    let mut told = Ok(());
+    let built = entry::build(above.as_fd(), &name, depth, recipe, connection.as_fd(), || {
+        told = mounted();
+        if told.is_ok() { Ok(()) } else { Err(Errno::ECANCELED) }
+    });
+    told?;
+    built.map_err(|(step, errno)| EntryError::Failed { step, errno })?;
+    lock_mounts::copy(directory).map_err(|error| Failed::system("can't copy the mounts", error))
+}
+
+/// Sends the server a way to the view that is mounted in the working directory.
+fn send_own_mount(to_server: &OwnedFd) {
+    match detached(Path::new(OsStr::from_bytes(entry::WHOLE_VIEW.to_bytes()))) {
+        // If it can't be sent, the server is gone, or does without.
+        Ok(root) => drop(sys::fdpass::send_with_file(to_server.as_fd(), &[0], &[], root.as_fd())),
+        Err(error) => {
+            tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
+        }
+    }
+}
+
+/// The living server of a container's view.
+pub(super) fn server_of(container: &Container) -> Option<Record> {
+    let number = container.number();
+    let here = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
+    registry::live().unwrap_or_default().into_iter().find(here)
+}
+
+/// A view is attached already: that's as good, if it's the one that is asked for.
+fn already(record: &Record, view: &View, label: &str) -> Outcome {
+    let (shape, policy) = (word_of(&view.shape), word_of(&view.rules.policy));
+    if (&record.shape, &record.policy) != (&shape, &policy) {
+        let is = format!("shape {}, policy {}", record.shape, record.policy);
+        return Err(Failed::new(FAILED, format!("{label} has a view of another kind ({is}): detach that first")));
+    }
+    eprintln!("vcgroupfs: {label} has its view already, by server {}", record.pid);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself.
+fn warn_of_gaps(container: &Container, host: &HostCgroups) {
+    for membership in container.memberships() {
+        if !host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
+            eprintln!("vcgroupfs: hierarchy {} isn't mounted on the host, so the view has none", membership.kind);
+        }
+    }
+}
+
+impl From<EntryError> for Failed {
+    fn from(error: EntryError) -> Self {
+        let code = match &error {
+            EntryError::Failed { errno: Errno::EPERM | Errno::EACCES, .. } => NOT_PERMITTED,
+            _ => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}

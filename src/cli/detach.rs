@@ -1,0 +1,48 @@
+//! `detach`: take an attached view away.
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::attach::{Container, Lock, resolve, server_of};
+use super::error::{FAILED, Failed, NOT_PERMITTED};
+use super::server::Server;
+use super::{Outcome, registry};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The container, named as for attach
+    #[arg(value_name = "TARGET")]
+    target: String,
+}
+
+/// How long the server may take to end after its mount has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(options: &Options) -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failed::new(NOT_PERMITTED, "detach enters a container's mount namespace: run it as root"));
+    }
+    let target = resolve(&options.target)?;
+    let container = Container::open(target.pid)?;
+    target.confirm()?;
+    let _lock = Lock::take(container.number())?;
+    let Some(attached) = container.attached() else {
+        eprintln!("vcgroupfs: {} has no view", target.label);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let server = server_of(&container);
+    let image = Server::image()?;
+    let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
+    container.detach(program.as_fd(), attached)?;
+    match server {
+        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => {
+            let what =
+                format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
+            Err(Failed::new(FAILED, format!("{what}: is the view still in use, or mounted elsewhere too?")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

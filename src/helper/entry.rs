@@ -1,0 +1,187 @@
+//! Into a container's mount namespace: the server's side of mount-helper's `attach` and `detach`.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mount_helper::attach::Task;
+use mount_helper::attach::message::{Order, REPORT_LEN, Report};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use super::HelperImage;
+use super::connection::{deadline_in, wait};
+use crate::sys::{fdpass, spawn};
+
+pub use mount_helper::attach::message::{Found, Step};
+pub use mount_helper::attach::stack::{
+    Failure as StackFailure, Hierarchy, Recipe, SOURCE, Underlay, VIEW_TYPE, WHOLE_VIEW, build,
+};
+
+/// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why the container is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// A system call of the server's.
+    #[error("can't start the mount-helper: {0}")]
+    System(#[from] Errno),
+    /// The helper didn't answer, or not as it does.
+    #[error("the mount-helper doesn't answer ({0}): does a filesystem in the container hang?")]
+    Silent(Errno),
+    /// The helper failed.
+    #[error("{}: {errno}", what(*.step))]
+    Failed {
+        /// What failed.
+        step: Step,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+/// A step as a user sees it.
+pub fn what(step: Step) -> &'static str {
+    match step {
+        Step::Close | Step::Check | Step::Leash | Step::Privileges | Step::Order => "the mount-helper failed",
+        Step::Find => "can't find /sys/fs/cgroup in the container",
+        Step::Enter => "can't join the container's mount namespace",
+        Step::Move => "can't move the mounts into the container",
+        Step::Tmpfs => "can't mount a tmpfs",
+        Step::Fill => "can't make directories in the tmpfs",
+        Step::View => "can't mount the view",
+        Step::Underlay => "can't mount a real hierarchy beneath the view",
+        Step::Overlay => "can't mount the view over a real hierarchy",
+        Step::Seal => "can't make the tmpfs read-only",
+        Step::Unmount => "can't unmount the view in the container",
+    }
+}
+
+/// A helper that has found its place in a container, and waits for what to do there. Dropping it ends it.
+#[derive(Debug)]
+pub struct Entry {
+    helper: Helper,
+}
+
+impl Entry {
+    /// Starts a helper for a container: its mount namespace and its root directory. Whoever reads the pipe that `witness` is the writing
+    /// end of sees its end only after the helper's.
+    ///
+    /// # Errors
+    /// See [`EntryError`].
+    pub fn find(
+        image: BorrowedFd<'_>,
+        namespace: BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
+        witness: BorrowedFd<'_>,
+    ) -> Result<(Self, Found), EntryError> {
+        let helper = Helper::start(image, Task::Attach, namespace, root, Some(witness))?;
+        match helper.report()? {
+            Report::Found(found) => Ok((Self { helper }, found)),
+            _ => Err(EntryError::Silent(Errno::EPROTO)),
+        }
+    }
+
+    /// Has it move a mount, attached nowhere so far, with all that is mounted below it, to the place.
+    ///
+    /// # Errors
+    /// See [`EntryError`]. Nothing is moved then.
+    pub fn move_there(self, mount: BorrowedFd<'_>) -> Result<(), EntryError> {
+        self.helper.order(&Order::Move, mount)?;
+        self.helper.done()
+    }
+
+    /// Has it make the stack in the place. `mounted` is called once the connection is mounted: from then on it has to be served.
+    ///
+    /// # Errors
+    /// See [`EntryError`]. All is unmounted then, unless the helper was too slow.
+    pub fn build_there(self, recipe: Recipe, device: BorrowedFd<'_>, mounted: impl FnOnce()) -> Result<(), EntryError> {
+        self.helper.order(&Order::Build(recipe), device)?;
+        match self.helper.report()? {
+            Report::Mounted => mounted(),
+            _ => return Err(EntryError::Silent(Errno::EPROTO)),
+        }
+        self.helper.done()
+    }
+}
+
+/// Unmounts what lies `depth` components deep on the way to `/sys/fs/cgroup` in a container, if it's on this device.
+///
+/// # Errors
+/// See [`EntryError`].
+pub fn detach(
+    image: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+    depth: usize,
+    device: (u32, u32),
+) -> Result<(), EntryError> {
+    let (major, minor) = device;
+    let task = Task::Detach { depth, device: (major.into(), minor.into()) };
+    Helper::start(image, task, namespace, root, None)?.done()
+}
+
+/// A helper that runs.
+#[derive(Debug)]
+struct Helper {
+    socket: OwnedFd,
+    /// Closing this makes the kernel send SIGKILL to the helper.
+    _leash: OwnedFd,
+}
+
+impl Helper {
+    fn start(
+        image: BorrowedFd<'_>,
+        task: Task,
+        namespace: BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
+        witness: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, EntryError> {
+        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let proc = File::open("/proc").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        let words = task.words().into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
+        let words = words.map_err(|_| Errno::EINVAL)?;
+        let arguments: Vec<&CStr> =
+            std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
+        let mut files = vec![theirs.as_fd(), leash.as_fd(), namespace, root, proc.as_fd()];
+        files.extend(witness);
+        spawn::spawn_image(image, &arguments, &files)?;
+        Ok(Self { socket, _leash: server_leash })
+    }
+
+    fn order(&self, order: &Order, file: BorrowedFd<'_>) -> Result<(), EntryError> {
+        fdpass::send_with_file(self.socket.as_fd(), &order.encode(), &[], file).map_err(EntryError::Silent)
+    }
+
+    fn report(&self) -> Result<Report, EntryError> {
+        let mut message = [0; REPORT_LEN];
+        wait(self.socket.as_fd(), deadline_in(DEADLINE)).map_err(EntryError::Silent)?;
+        let received = fdpass::receive(self.socket.as_fd(), &mut message, &mut []).map_err(EntryError::Silent)?;
+        let bytes = received.and_then(|len| message.get(..len)).unwrap_or_default();
+        match Report::decode(bytes) {
+            Ok(Report::Failed { step, errno }) => Err(EntryError::Failed { step, errno: Errno::from_raw(errno) }),
+            Ok(report) => Ok(report),
+            Err(_) => Err(EntryError::Silent(Errno::EPROTO)),
+        }
+    }
+
+    fn done(&self) -> Result<(), EntryError> {
+        match self.report()? {
+            Report::Done => Ok(()),
+            _ => Err(EntryError::Silent(Errno::EPROTO)),
+        }
+    }
+}
+
+impl HelperImage {
+    /// The program once more, for what starts helpers elsewhere.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn share_program(&self) -> std::io::Result<OwnedFd> {
+        self.program().try_clone_to_owned()
+    }
+}
