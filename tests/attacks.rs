@@ -49,7 +49,8 @@ impl Scene {
         let cgroup = TestCgroup::new(selectors);
         let homes = cgroup.children("home");
         let view = View::mount(program, &options(ViewOptions::new().cgroup(&cgroup)));
-        let container = Container::start(ContainerOptions { cgroups: homes, user_namespace });
+        let container =
+            Container::start(ContainerOptions { cgroups: homes, user_namespace, ..ContainerOptions::default() });
         Self { container, view, cgroup }
     }
 

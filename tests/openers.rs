@@ -41,7 +41,8 @@ impl Subject {
         let view = by_view.then(|| View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options));
         let found = hierarchy(selector).expect("a required hierarchy");
         let seen = view.as_ref().map_or_else(|| cgroup.dir(selector), |view| view.hierarchy(&found));
-        let container = Container::start(ContainerOptions { cgroups: vec![home], user_namespace });
+        let container =
+            Container::start(ContainerOptions { cgroups: vec![home], user_namespace, ..ContainerOptions::default() });
         let folder = tempfile::Builder::new().prefix("vcgroupfs-openers-").tempdir().expect("a temporary directory");
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
         Self { container, _view: view, selector, cgroup, seen, folder }

@@ -44,7 +44,8 @@ impl Scene {
             .delegate_controllers(&["pids"])
             .legacy(legacy);
         let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
-        let container = Container::start(ContainerOptions { cgroups: homes, user_namespace });
+        let container =
+            Container::start(ContainerOptions { cgroups: homes, user_namespace, ..ContainerOptions::default() });
         Self { container, view, ours, hosts }
     }
 
@@ -334,7 +335,7 @@ fn nobody_is_pushed_out(legacy: bool) {
         .delegate_controllers(&["pids"])
         .legacy(legacy);
     let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
-    let container = Container::start(ContainerOptions { cgroups: homes, user_namespace: false });
+    let container = Container::start(ContainerOptions { cgroups: homes, ..ContainerOptions::default() });
     for selector in HIERARCHIES {
         let mut session = container.session(Caller::Root);
         let root = view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"));

@@ -47,7 +47,7 @@ impl Scene {
         });
         let found = hierarchy(selector).expect("the hierarchy that was required");
         let path = view.as_ref().map_or(backing.clone(), |view| view.hierarchy(&found));
-        let container = Container::start(ContainerOptions { cgroups: homes, user_namespace: false });
+        let container = Container::start(ContainerOptions { cgroups: homes, ..ContainerOptions::default() });
         Self { container, _view: view, path, backing, _cgroup: cgroup }
     }
 

@@ -44,6 +44,14 @@ pub struct ContainerOptions {
     pub cgroups: Vec<PathBuf>,
     /// Whether it has a user namespace of its own, where user 0 is [`MAPPED_ROOT`].
     pub user_namespace: bool,
+    /// Whether it has a cgroup namespace of its own, with the cgroups above as roots.
+    pub cgroup_namespace: bool,
+    /// Whether it shares the test's pid namespace.
+    pub host_pids: bool,
+    /// Whether mounts of it are peers of the host's, where those are shared.
+    pub shared: bool,
+    /// A script that is run in its mount namespace before its process 1 and its other namespaces are there. `$EMPTY` is an empty directory.
+    pub prepare: String,
 }
 
 /// Processes in a pid and a mount namespace of their own. Dropping it ends them all.
@@ -74,9 +82,24 @@ impl Container {
         fs::set_permissions(&probe, Permissions::from_mode(0o755)).expect("chmod of the probe");
 
         let mut command = joining(&probe, &options.cgroups);
-        command.args(["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]);
+        let propagation = if options.shared { "unchanged" } else { "private" };
+        if !options.prepare.is_empty() {
+            let empty = folder.path().join("empty");
+            fs::create_dir(&empty).expect("an empty directory");
+            // Before a user namespace is entered, in which these mounts are locked then.
+            let script = format!("{}\nexec \"$@\"", options.prepare);
+            command.args(["unshare", "--mount", "--propagation", propagation, "sh", "-e", "-c", &script, "sh"]);
+            command.env("EMPTY", empty);
+        }
+        command.args(["unshare", "--mount", "--propagation", propagation, "--fork", "--kill-child"]);
+        if !options.host_pids {
+            command.args(["--pid", "--mount-proc"]);
+        }
         if options.user_namespace {
             command.arg("--user");
+        }
+        if options.cgroup_namespace {
+            command.arg("--cgroup");
         }
         command.arg(&probe).arg("--init").stdin(Stdio::piped()).stdout(Stdio::null());
         let mut launcher = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
@@ -123,7 +146,13 @@ impl Container {
     }
 
     fn enter(&self, command: &mut Command, caller: Caller) {
-        command.args(["nsenter", "--target", &self.init.to_string(), "--pid", "--mount"]);
+        command.args(["nsenter", "--target", &self.init.to_string(), "--mount"]);
+        if !self.options.host_pids {
+            command.arg("--pid");
+        }
+        if self.options.cgroup_namespace {
+            command.arg("--cgroup");
+        }
         if self.options.user_namespace {
             command.args(["--user", "--setuid", "0", "--setgid", "0"]);
         }

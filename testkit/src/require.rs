@@ -20,6 +20,8 @@ pub enum Need {
     UserNamespaces,
     /// The legacy system call filter works here.
     LegacySyscalls,
+    /// This program can be run.
+    Program(&'static str),
 }
 
 impl Need {
@@ -30,6 +32,7 @@ impl Need {
             Self::Hierarchy(selector) => selector.into(),
             Self::UserNamespaces => "userns".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
+            Self::Program(name) => name.into(),
         }
     }
 
@@ -41,6 +44,8 @@ impl Need {
             Self::UserNamespaces => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
             Self::LegacySyscalls => cfg!(target_arch = "x86_64"),
+            Self::Program(name) => std::env::var_os("PATH")
+                .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file())),
         }
     }
 }

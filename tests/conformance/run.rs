@@ -40,7 +40,7 @@ impl<'a> Subject<'a> {
             }
         }
         let home = cgroup.child(place.selector(), "home");
-        let container = Container::start(ContainerOptions { cgroups: vec![home], user_namespace: false });
+        let container = Container::start(ContainerOptions { cgroups: vec![home], ..ContainerOptions::default() });
         Self { place, cgroup, path, container }
     }
 

@@ -115,7 +115,11 @@ impl Scene {
         }
         let view = mount(&cgroup);
         let cgroups = HIERARCHIES.map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home")).to_vec();
-        let container = Container::start(ContainerOptions { cgroups, user_namespace: who == Who::MappedRoot });
+        let container = Container::start(ContainerOptions {
+            cgroups,
+            user_namespace: who == Who::MappedRoot,
+            ..ContainerOptions::default()
+        });
         Self { container, view, cgroup, who }
     }
 

@@ -119,7 +119,11 @@ fn a_container_registers_by_its_own_numbers_and_rights() {
         for entry in fs::read_dir(&dir).expect("a test cgroup").flatten() {
             chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
         }
-        let container = Container::start(ContainerOptions { cgroups: vec![dir.clone()], user_namespace });
+        let container = Container::start(ContainerOptions {
+            cgroups: vec![dir.clone()],
+            user_namespace,
+            ..ContainerOptions::default()
+        });
         let mut session = container.session(Caller::Root);
         session.set("CG", scene.dir().join("a").display());
         wait_until("the view's news of the owner", || {

@@ -20,7 +20,7 @@ fn processes_migrate_by_the_numbers_of_their_pid_namespace() {
     in_a_machine!();
     let scene = Scene::new();
     let view = scene.view("rooted", "delegate");
-    let container = Container::start(ContainerOptions { cgroups: scene.homes(), user_namespace: false });
+    let container = Container::start(ContainerOptions { cgroups: scene.homes(), ..ContainerOptions::default() });
     let mut session = container.session(Caller::Root);
     let outsider = Command::new(testkit::Programs::find().probe.as_path()).arg("--sleep").spawn().expect("a process");
     let mut found = Vec::new();
@@ -73,7 +73,7 @@ fn nobody_migrates_out_of_or_into_the_subtree() {
     in_a_machine!();
     let scene = Scene::new();
     let view = scene.view("full", "delegate");
-    let inside = Container::start(ContainerOptions { cgroups: scene.homes(), user_namespace: false });
+    let inside = Container::start(ContainerOptions { cgroups: scene.homes(), ..ContainerOptions::default() });
     let outside = Container::start(ContainerOptions::default());
     let mut found = Vec::new();
     for hierarchy in places() {

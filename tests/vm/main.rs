@@ -1,6 +1,7 @@
 //! What has to hold on every kernel and in every cgroup setup: run by `tests/vm/run` in virtual machines, whose setup the variable
 //! `VCGROUPFS_VM` names. Elsewhere every test here is skipped. Tests named `v1_` need hierarchies of cgroup v1, those named `v2_` a machine without any.
 
+mod attach;
 mod containers;
 mod discovery;
 mod files;

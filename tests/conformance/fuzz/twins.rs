@@ -113,7 +113,7 @@ impl Twin {
 
 fn start(setting: Setting, home: PathBuf) -> (Option<Container>, Session) {
     let (container, mut session) = if setting.pid_namespace {
-        let container = Container::start(ContainerOptions { cgroups: vec![home], user_namespace: false });
+        let container = Container::start(ContainerOptions { cgroups: vec![home], ..ContainerOptions::default() });
         let script = format!("echo {FIRST_NUMBER} > /proc/sys/kernel/ns_last_pid");
         let output = run_to_end(container.command(Caller::Root).args(["sh", "-c", &script]), TIMEOUT);
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));

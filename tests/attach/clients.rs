@@ -1,0 +1,85 @@
+//! Real clients in a container that has a view.
+
+use std::fs;
+use std::os::unix::fs::chown;
+
+use testkit::{ContainerOptions, MAPPED_ROOT, Need, hierarchies, require};
+
+use crate::scene::{Scene, Way};
+
+const DELEGATED: [&str; 4] =
+    ["--policy", "delegate", "--delegate-controllers", "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids"];
+
+/// What runc is to run, with its cgroups where Docker has them, and a limit. No devices: those the host grants, and not the view.
+fn bundle(folder: &std::path::Path) {
+    let root = folder.join("rootfs");
+    for name in ["bin", "proc", "dev", "sys", "tmp"] {
+        fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    let script = "/bin/busybox head -n 20 /proc/self/cgroup";
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false, "user": { "uid": 0, "gid": 0 }, "cwd": "/",
+            "args": ["/bin/busybox", "sh", "-c", script], "env": ["PATH=/bin"],
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+        ],
+        "linux": {
+            "cgroupsPath": "/docker/c1",
+            "resources": { "memory": { "limit": 64 << 20 }, "pids": { "limit": 50 } },
+            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }],
+        },
+    });
+    fs::write(folder.join("config.json"), config.to_string()).expect("a configuration");
+}
+
+/// Makes the container's root the owner of its cgroups, as a container manager does.
+fn give_to_container(scene: &Scene) {
+    for hierarchy in hierarchies() {
+        let home = hierarchy.mountpoint.join(&scene.home()[1..]);
+        for name in ["", "cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"] {
+            let path = home.join(name);
+            if path.exists() {
+                chown(&path, Some(MAPPED_ROOT), Some(MAPPED_ROOT)).expect("chown");
+            }
+        }
+    }
+}
+
+/// Docker's runtime with Docker's cgroups, unmodified, below the container's own.
+#[test]
+fn runc_runs_a_container_inside() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("memory"),
+        Need::Hierarchy("pids"),
+        Need::Program("runc"),
+        Need::Program("busybox"),
+        Need::LegacySyscalls
+    );
+    for way in [Way::Moved, Way::Built] {
+        // In a user namespace runc leaves the lists of devices alone, which the view never lets it write.
+        let scene = Scene::new(way, ContainerOptions { user_namespace: true, ..ContainerOptions::default() });
+        give_to_container(&scene);
+        scene.attach(&[&DELEGATED[..], &["--alias", "docker"]].concat()).ok();
+        let folder = tempfile::tempdir().expect("a directory");
+        bundle(folder.path());
+        chown(folder.path(), Some(MAPPED_ROOT), Some(MAPPED_ROOT)).expect("chown");
+        let path = folder.path().display();
+        let ran = scene.sh(&format!("cd {path} && runc --root {path}/state run c1"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        for hierarchy in hierarchies().iter().filter(|hierarchy| !hierarchy.is_unified()) {
+            let line = format!("{}:{}/docker/c1", hierarchy.selector(), scene.home());
+            assert!(ran.stdout.lines().any(|own| own.ends_with(&line)), "{line}:\n{}", ran.stdout);
+        }
+        scene.detach().ok();
+        scene.is_unserved();
+    }
+}

@@ -1,0 +1,221 @@
+//! How an attached view ends.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{ContainerOptions, Need, require};
+
+use crate::scene::{Scene, Way, program, said, wait_until};
+
+const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+
+fn signal(process: i32, signal: Signal) {
+    kill(Pid::from_raw(process), signal).expect("a signal");
+}
+
+fn server(scene: &Scene) -> i32 {
+    wait_until("a single server", || scene.processes().len() == 1);
+    scene.processes()[0]
+}
+
+#[test]
+fn with_its_target() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        scene.attach(&[]).ok();
+        server(&scene);
+        signal(scene.container.init().cast_signed(), Signal::SIGKILL);
+        scene.is_unserved();
+    }
+}
+
+/// The target is one process of many, which live on and get back what was there.
+#[test]
+fn with_its_target_and_not_with_the_container() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        let before = scene.mounts();
+        let mut other = scene.container.command(testkit::Caller::Root).args(["sleep", "1000"]).spawn().expect("sleep");
+        let sleeps = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x001000\0");
+        let mut target = None;
+        wait_until("the process", || {
+            let procs = fs::read_to_string(scene.cgroup.dir("name=systemd").join("home/cgroup.procs")).expect("procs");
+            target = procs.lines().filter_map(|line| line.parse().ok()).find(sleeps);
+            target.is_some()
+        });
+        let target = target.expect("the process");
+        said(scene.command().args(["attach", &target.to_string()])).ok();
+        assert_ne!(scene.mounts(), before);
+        // By whatever process it's named, it's the same container.
+        let again = scene.attach(&[]);
+        assert!(again.stderr.contains("already"), "{}", again.stderr);
+        signal(target, Signal::SIGKILL);
+        wait_until("the end of the view", || scene.mounts() == before);
+        other.wait().expect("the process' end");
+        scene.is_as_before(&before);
+    }
+}
+
+/// By the server's own way to the mount, which doesn't keep the server from ending.
+#[test]
+fn watches_see_what_the_host_does() {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let scene = Scene::plain(Way::Moved);
+    let before = scene.mounts();
+    scene.attach(&[]).ok();
+    let inside = format!("/proc/{}/root{}", scene.pid(), scene.own("name=systemd", false).display());
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).expect("inotify");
+    watch.add_watch(inside.as_str(), AddWatchFlags::IN_CREATE).expect("a watch");
+    scene.cgroup.child("name=systemd", "home/news");
+    let mut seen = Vec::new();
+    wait_until("the event", || {
+        seen.extend(watch.read_events().unwrap_or_default());
+        seen.iter().any(|event| event.name.as_deref() == Some("news".as_ref()))
+    });
+    drop(watch);
+    scene.detach().ok();
+    scene.is_as_before(&before);
+}
+
+#[test]
+fn when_its_server_is_told_to_end() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        let before = scene.mounts();
+        scene.attach(&[]).ok();
+        signal(server(&scene), Signal::SIGTERM);
+        wait_until("the end of the view", || scene.mounts() == before);
+        scene.is_as_before(&before);
+    }
+}
+
+#[test]
+fn a_view_whose_server_has_died_is_replaced() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        let before = scene.mounts();
+        scene.attach(&[]).ok();
+        signal(server(&scene), Signal::SIGKILL);
+        wait_until("its end", || scene.processes().is_empty());
+        assert!(scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
+        scene.attach(&[]).ok();
+        scene.sh("ls /sys/fs/cgroup/memory").ok();
+        scene.detach().ok();
+        scene.is_as_before(&before);
+
+        scene.attach(&[]).ok();
+        signal(server(&scene), Signal::SIGKILL);
+        wait_until("its end", || scene.processes().is_empty());
+        scene.detach().ok();
+        scene.is_as_before(&before);
+    }
+}
+
+/// A container with CAP_SYS_ADMIN over its mount namespace can unmount the view; then nobody serves it for nothing.
+#[test]
+fn when_the_container_unmounts_it() {
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        for user_namespace in [false, true] {
+            let scene = Scene::new(way, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+            let before = scene.mounts();
+            scene.attach(&[]).ok();
+            scene.sh("umount -l /sys/fs/cgroup").ok();
+            scene.is_as_before(&before);
+        }
+    }
+}
+
+/// Not even then does it come at what is beneath the view.
+#[test]
+fn the_container_cant_lift_it_off() {
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"));
+    for user_namespace in [false, true] {
+        let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        scene.attach(&[]).ok();
+        let attached = scene.mounts();
+        for attempt in [
+            "umount /sys/fs/cgroup/memory",
+            "umount -l /sys/fs/cgroup/memory",
+            "umount -l /sys/fs/cgroup/systemd",
+            "mount -o remount,bind,rw /sys/fs/cgroup/memory",
+            "mount -o remount,bind,rw /sys/fs/cgroup",
+            "mount -o remount,rw /sys/fs/cgroup",
+            "mount --bind /sys/fs/cgroup /mnt",
+        ] {
+            assert_ne!(scene.sh(attempt).code, 0, "{attempt}");
+            assert_eq!(scene.mounts(), attached, "{attempt}");
+        }
+        scene.detach().ok();
+    }
+}
+
+#[test]
+fn what_is_mounted_over_it_is_left_alone() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let scene = Scene::plain(Way::Moved);
+    scene.attach(&[]).ok();
+    scene.sh("mount -t tmpfs -o ro over /sys/fs").ok();
+    let covered = scene.mounts();
+    let refused = scene.detach().fails(1);
+    assert!(refused.contains("can't find /sys/fs/cgroup in the container"), "{refused}");
+    assert_eq!(scene.mounts(), covered);
+    scene.sh("umount /sys/fs").ok();
+    scene.detach().ok();
+    scene.is_unserved();
+}
+
+/// What `run` has mounted is another view, and not detach's to take away.
+#[test]
+fn a_view_of_run_is_left_alone() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let name = format!("vcgroupfs-attach-{}", std::process::id());
+    let seconds = format!("1000.{}", std::process::id());
+    let mut run = Command::new(program()).args(["run", "--name", &name, "--", "sleep", &seconds]).spawn().expect("run");
+    let line = format!("sleep\0{seconds}\0");
+    let mut inside = None;
+    wait_until("the command", || {
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        inside = pids.find(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|own| own == line.as_bytes()));
+        inside.is_some()
+    });
+    let inside = inside.expect("the command").to_string();
+    let has_view = || {
+        let mounts = fs::read_to_string(format!("/proc/{inside}/mountinfo")).expect("mountinfo");
+        mounts.contains(" /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime - fuse.vcgroupfs ")
+    };
+    assert!(has_view());
+    let detached = said(Command::new(program()).args(["detach", &inside]));
+    assert!(detached.code == 0 && detached.stderr.contains("has no view"), "{}", detached.stderr);
+    assert!(has_view());
+    signal(run.id().cast_signed(), Signal::SIGTERM);
+    run.wait().expect("its end");
+}
+
+#[test]
+fn the_host_is_no_container() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep");
+    for verb in ["attach", "detach"] {
+        for pid in [std::process::id(), other.id()] {
+            let refused = said(Command::new(program()).args([verb, &pid.to_string()])).fails(1);
+            assert!(refused.contains("not in a container"), "{refused}");
+        }
+        let refused = said(Command::new(program()).args([verb, "2147483647"])).fails(1);
+        assert!(refused.contains("there is no process 2147483647"), "{refused}");
+    }
+    other.kill().expect("sleep's end");
+    other.wait().expect("sleep's end");
+    let after = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let places = |text: &str| text.lines().filter(|line| line.contains(" /sys/fs/cgroup")).count();
+    assert_eq!(places(&before), places(&after));
+}

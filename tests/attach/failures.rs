@@ -1,0 +1,152 @@
+//! Whatever fails, and wherever the command is ended: the container is as it was, and nothing is left on the host.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use testkit::{ContainerOptions, Need, Programs, TIMEOUT, require};
+
+use crate::scene::{Scene, Way, program, wait_until};
+
+/// Attaches while the `number`-th call of each process fails. Whether the view is there in the end: then there are no more calls to fail.
+fn attach_with_fault(scene: &Scene, call: &str, number: usize) -> bool {
+    let mut command = Command::new("strace");
+    let fault = format!("inject={call}:error=EPERM:when={number}");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
+    if scene.way == Way::Built {
+        command.arg(&Programs::find().legacy);
+    }
+    command.args([program(), "attach", &scene.pid()]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut strace = command.spawn().expect("strace");
+    // It ends with the last process that it traces, and with it the server's.
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        if strace.try_wait().expect("strace's state").is_some() {
+            assert!(!scene.is_attached(), "{call} {number}: no server, but a view");
+            return false;
+        }
+        if scene.is_attached() && is_committed(scene) {
+            scene.detach().ok();
+            strace.wait().expect("strace's end");
+            return true;
+        }
+        assert!(Instant::now() < end, "{call} {number}: neither attached nor given up");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether the command has ended and left the server: the one process of ours whose parent isn't strace.
+fn is_committed(scene: &Scene) -> bool {
+    scene.processes().len() == 1 && !scene.processes().iter().any(|pid| is_child_of_strace(*pid))
+}
+
+fn is_child_of_strace(pid: i32) -> bool {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let status = read(format!("/proc/{pid}/status"));
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim).unwrap_or_default();
+    read(format!("/proc/{parent}/comm")).trim() == "strace"
+}
+
+/// Lets one call after the other fail, as far as there are any.
+fn sweep(way: Way, call: &str, numbers: impl Iterator<Item = usize>) {
+    let scene = Scene::new(way, ContainerOptions::default());
+    let before = scene.mounts();
+    let (mut failed, mut attached) = (0, false);
+    for number in numbers {
+        attached = attach_with_fault(&scene, call, number);
+        wait_until("the end", || scene.processes().is_empty());
+        scene.is_as_before(&before);
+        failed += usize::from(!attached);
+    }
+    assert!(failed > 0, "{call} isn't called at all");
+    assert!(attached, "the last of these numbers is that of a call which is never made");
+}
+
+macro_rules! sweeps {
+    ($($name:ident: $way:expr, $call:literal, $numbers:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
+            sweep($way, $call, $numbers);
+        }
+    )+};
+}
+
+/// How many mounts a stack takes at most, for each of its hierarchies.
+const EACH: usize = 6;
+
+/// A number of calls that's beyond all of the stack's.
+fn beyond() -> usize {
+    12 + EACH * testkit::hierarchies().len()
+}
+
+/// Some numbers, and one beyond.
+fn every(step: usize) -> impl Iterator<Item = usize> {
+    (1..beyond() / 2).step_by(step).chain([beyond()])
+}
+
+sweeps! {
+    moved_mount: Way::Moved, "mount", every(3);
+    moved_mkdirat: Way::Moved, "mkdirat", every(6);
+    moved_unlinkat: Way::Moved, "unlinkat", [1, 2, beyond()].into_iter();
+    moved_umount: Way::Moved, "umount2", [1, 2, beyond()].into_iter();
+    moved_setns: Way::Moved, "setns", [1, beyond()].into_iter();
+    moved_move_mount: Way::Moved, "move_mount", [1, beyond()].into_iter();
+    moved_unshare: Way::Moved, "unshare", [1, 2, beyond()].into_iter();
+    moved_fchdir: Way::Moved, "fchdir", [1, 2, 3, beyond()].into_iter();
+    built_mount: Way::Built, "mount", every(3);
+    built_mkdirat: Way::Built, "mkdirat", every(6);
+    built_setns: Way::Built, "setns", [1, beyond()].into_iter();
+    built_umount: Way::Built, "umount2", [1, 2, 5, beyond()].into_iter();
+    built_statfs: Way::Built, "statfs", [1, 4, beyond()].into_iter();
+}
+
+/// The command is killed at any time.
+fn killed(way: Way) {
+    let scene = Scene::new(way, ContainerOptions::default());
+    let before = scene.mounts();
+    let mut attached = 0;
+    for round in 0..40 {
+        let mut command = scene.command();
+        command.args(["attach", &scene.pid()]).stdin(Stdio::null());
+        let mut child = command.spawn().expect("the program");
+        thread::sleep(Duration::from_millis(4 * round));
+        kill(&mut child);
+        // Whether it comes or goes, it comes to rest.
+        wait_until("rest", || {
+            let served = scene.processes().len();
+            let whole = scene.mounts().iter().filter(|mount| mount.contains(" fuse.vcgroupfs ")).count();
+            let all = testkit::hierarchies().len();
+            (served == 0 && scene.mounts() == before) || (served == 1 && whole == all && answers(&scene))
+        });
+        if scene.is_attached() {
+            attached += 1;
+            // A server whose command was killed before it was told that all is well takes its view away by itself.
+            wait_until("the end of the view", || scene.detach().code == 0);
+        }
+        scene.is_as_before(&before);
+    }
+    eprintln!("{attached} of 40 came through");
+}
+
+fn answers(scene: &Scene) -> bool {
+    scene.sh("ls /sys/fs/cgroup/systemd").code == 0
+}
+
+fn kill(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[test]
+fn moved_and_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    killed(Way::Moved);
+}
+
+#[test]
+fn built_and_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    killed(Way::Built);
+}

@@ -1,0 +1,9 @@
+//! `attach` and `detach`: a view in a container that already runs.
+
+mod clients;
+mod ends;
+mod failures;
+mod kinds;
+mod names;
+mod prepared;
+mod scene;

@@ -1,0 +1,94 @@
+//! Containers by the names that their managers know them by. The managers are fakes, first in PATH.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use testkit::{Need, require};
+
+use crate::scene::{Said, Scene, Way, program, said};
+
+/// A directory of programs.
+struct Managers(tempfile::TempDir);
+
+impl Managers {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// A program that answers with `script`.
+    fn with(self, name: &str, script: &str) -> Self {
+        let path = self.0.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a program");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        let path = std::env::var("PATH").expect("PATH");
+        said(Command::new(program()).args(arguments).env("PATH", format!("{}:{path}", self.0.path().display())))
+    }
+}
+
+#[test]
+fn every_manager_is_asked_its_way() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let scene = Scene::plain(Way::Moved);
+    let pid = scene.pid();
+    let before = scene.mounts();
+    let inspect = format!("[ \"$*\" = 'container inspect --format {{{{.State.Pid}}}} web' ] && echo {pid}");
+    let managers = Managers::new()
+        .with("docker", &inspect)
+        .with("podman", &inspect)
+        .with("lxc-info", &format!("[ \"$*\" = '-H -p -n web' ] && echo {pid}"));
+    let machine = format!("vcgroupfs-test-{}", std::process::id());
+    let machines = Path::new("/run/systemd/machines");
+    fs::create_dir_all(machines).expect("a directory");
+    fs::write(machines.join(&machine), format!("# a comment\nNAME={machine}\nLEADER={pid}\n")).expect("a machine");
+    for target in ["docker:web", "podman:web", "lxc:web", &format!("machine:{machine}")] {
+        managers.run(&["attach", target]).ok();
+        assert!(scene.is_attached(), "{target}");
+        assert!(managers.run(&["list"]).ok().contains(target));
+        managers.run(&["detach", target]).ok();
+        assert_eq!(scene.mounts(), before, "{target}");
+    }
+    // A name alone, that one of them knows.
+    managers.run(&["attach", &machine]).ok();
+    managers.run(&["detach", &machine]).ok();
+    fs::remove_file(machines.join(&machine)).expect("the machine's end");
+    scene.is_as_before(&before);
+}
+
+#[test]
+fn unknown_and_ambiguous() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let own = std::process::id();
+    let managers = Managers::new()
+        .with("docker", &format!("case \"$*\" in *both) echo {own};; *stopped) echo 0;; *) echo 'Error: No such container' >&2; exit 1;; esac"))
+        .with("podman", &format!("case \"$*\" in *both) echo {own};; *) exit 125;; esac"))
+        .with("lxc-info", "exit 1");
+    let refused = managers.run(&["attach", "docker:gone"]).fails(1);
+    assert!(refused.contains("docker container inspect") && refused.contains("No such container"), "{refused}");
+    let refused = managers.run(&["attach", "docker:stopped"]).fails(1);
+    assert!(refused.contains("it doesn't run"), "{refused}");
+    let refused = managers.run(&["attach", "gone"]).fails(1);
+    for tried in ["docker", "podman", "/run/systemd/machines/gone", "lxc-info"] {
+        assert!(refused.contains(tried), "{refused}");
+    }
+    let refused = managers.run(&["detach", "both"]).fails(1);
+    assert!(refused.contains("is ambiguous: say docker:both") && refused.contains("or podman:both"), "{refused}");
+    let refused = managers.run(&["attach", "rkt:web"]).fails(2);
+    assert!(refused.contains("docker:, podman:, machine: or lxc:NAME"), "{refused}");
+    managers.run(&["attach", "docker:--help"]).fails(2);
+    managers.run(&["attach", "machine:../c1"]).fails(2);
+    // The number that a manager gives is another container's by the time that it's looked at: asked again, it says another.
+    let folder = tempfile::tempdir().expect("a directory");
+    let flag = folder.path().join("asked").display().to_string();
+    let scene = Scene::plain(Way::Moved);
+    let script = format!("[ -e {flag} ] && echo 1 || {{ touch {flag}; echo {}; }}", scene.pid());
+    let managers = Managers::new().with("docker", &script);
+    let refused = managers.run(&["attach", "docker:web"]).fails(1);
+    assert!(refused.contains("has just ended or been restarted"), "{refused}");
+    assert!(!scene.is_attached());
+}

@@ -1,0 +1,189 @@
+//! A container with cgroups of its own, into which the program attaches a view.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use testkit::{Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
+
+/// The cgroup of the container in each hierarchy, below the test's.
+const HOME: &str = "home";
+
+/// How a view comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Made on the host, and moved.
+    Moved,
+    /// Made in the container, as before Linux 5.2.
+    Built,
+}
+
+/// What a command said, and how it ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A container in `/vcgroupfs-test-.../home` of each hierarchy.
+pub(crate) struct Scene {
+    pub(crate) way: Way,
+    // The container ends before its cgroups are removed.
+    pub(crate) container: Container,
+    pub(crate) cgroup: TestCgroup,
+}
+
+impl Scene {
+    pub(crate) fn new(way: Way, options: ContainerOptions) -> Self {
+        let selectors: Vec<String> = hierarchies().iter().map(testkit::Hierarchy::selector).collect();
+        let cgroup = TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>());
+        let cgroups = cgroup.children(HOME);
+        cgroup.children("sibling");
+        Self { way, container: Container::start(ContainerOptions { cgroups, ..options }), cgroup }
+    }
+
+    /// A container in the root of each hierarchy, or wherever the test is.
+    pub(crate) fn without_cgroups(way: Way, options: ContainerOptions) -> Self {
+        Self { way, container: Container::start(options), cgroup: TestCgroup::new(&[]) }
+    }
+
+    pub(crate) fn plain(way: Way) -> Self {
+        Self::new(way, ContainerOptions::default())
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn home(&self) -> String {
+        format!("{}/{HOME}", self.cgroup.path())
+    }
+
+    pub(crate) fn pid(&self) -> String {
+        self.container.init().to_string()
+    }
+
+    /// The program, the way that this scene's views come in.
+    pub(crate) fn command(&self) -> Command {
+        match self.way {
+            Way::Moved => Command::new(program()),
+            Way::Built => {
+                let mut command = Command::new(&Programs::find().legacy);
+                command.arg(program());
+                command
+            }
+        }
+    }
+
+    pub(crate) fn attach(&self, options: &[&str]) -> Said {
+        said(self.command().arg("attach").args(options).arg(self.pid()))
+    }
+
+    pub(crate) fn detach(&self) -> Said {
+        said(self.command().args(["detach", &self.pid()]))
+    }
+
+    /// The container's mounts, without their numbers, which the kernel gives anew, and without those of other tests.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid())).expect("the container's mountinfo");
+        let mounts = text.lines().map(|line| line.splitn(3, ' ').nth(2).expect("a mount").to_owned());
+        mounts.filter(|mount| !mount.split(' ').nth(2).is_some_and(|point| point.starts_with("/tmp/"))).collect()
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.mounts().iter().any(|mount| mount.contains(" fuse.vcgroupfs "))
+    }
+
+    /// Runs a script as root of the container.
+    pub(crate) fn sh(&self, script: &str) -> Said {
+        said(self.container.command(Caller::Root).args(["sh", "-c", script]))
+    }
+
+    /// The directory of the container's cgroup in the view.
+    pub(crate) fn own(&self, selector: &str, rooted: bool) -> PathBuf {
+        let hierarchy = testkit::hierarchy(selector).expect("a hierarchy");
+        let top = hierarchy.in_view(Path::new("/sys/fs/cgroup"));
+        if rooted { top } else { top.join(&self.home()[1..]) }
+    }
+
+    /// What the program runs for this container: servers, helpers, and the command itself.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let pid = self.pid();
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        let is_ours = |process: &i32| {
+            let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.contains(&&b"attach"[..]) && words.contains(&pid.as_bytes()) && words[0].ends_with(b"vcgroupfs")
+        };
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    }
+
+    /// That nothing is left of a view: the mounts are as they were, and nothing serves.
+    #[track_caller]
+    pub(crate) fn is_as_before(&self, before: &[String]) {
+        assert_eq!(self.mounts(), before);
+        self.is_unserved();
+    }
+
+    #[track_caller]
+    pub(crate) fn is_unserved(&self) {
+        wait_until("the server's end", || self.processes().is_empty());
+        let host = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        assert!(!host.contains("/run/vcgroupfs "), "{host}");
+        let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
+        let pid = format!("\"pid\":{},", self.pid());
+        for record in records {
+            // Others' come and go.
+            let text = fs::read_to_string(record.path()).unwrap_or_default();
+            assert!(!text.contains(&pid), "{text}");
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for process in self.processes() {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::SIGKILL);
+            }
+        }
+    }
+}
+
+pub(crate) fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_vcgroupfs")
+}
+
+pub(crate) fn said(command: &mut Command) -> Said {
+    let output = run_to_end(command, TIMEOUT);
+    let code = output.status.code().unwrap_or_else(|| panic!("{command:?}: {:?}", output.status));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+impl Said {
+    /// That it succeeded without a word of complaint, and what it printed.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// That it failed with one line.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        self.stderr
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
+    while !is_so() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
