@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::attach::{Container, Lock, resolve, server_of};
+use super::attach::{Container, Lock, server_of};
 use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::server::Server;
+use super::target::resolve;
 use super::{Outcome, registry};
 
 #[derive(Debug, Args)]

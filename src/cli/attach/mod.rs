@@ -10,7 +10,6 @@ mod lock;
 mod lock_mounts;
 mod prepare;
 mod stack;
-mod target;
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -29,6 +28,7 @@ use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE};
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Status, in_background};
+use super::target::resolve;
 use super::{Outcome, logging, word_of};
 use crate::cgroup::Setup;
 use crate::fuse::{Connection, OwnMount, detached};
@@ -42,7 +42,6 @@ use container::PLACES;
 pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
 use stack::{Source, recipe};
-pub(super) use target::resolve;
 
 /// Where the view is mounted.
 const DIRECTORY: &str = "/sys/fs/cgroup";

@@ -23,6 +23,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Outcome;
+use super::target::resolve;
 use facts::{Facts, ROOT, point};
 use finding::{Finding, General};
 use target::Target;
@@ -32,13 +33,15 @@ pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// A process, by its number; without it, the calling one
-    #[arg(value_name = "TARGET", value_parser = target::parse)]
-    target: Option<i32>,
+    /// A process or a container, as for attach; without it, the calling process
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let target = Target::open(options.target)?;
+    let named = options.target.as_deref().map(resolve).transpose()?;
+    let target = Target::open(named.as_ref().map(|named| named.pid))?;
+    named.as_ref().map_or(Ok(()), |named| named.confirm())?;
     let facts = ask::ask(&target)?;
     let (clients, general) = (clients::judge(&facts), general::findings(&facts));
     let mut out = io::stdout().lock();

@@ -9,12 +9,6 @@ use nix::sys::stat::Mode;
 
 use crate::cli::error::{FAILED, Failed};
 
-/// What TARGET on the command line means: a process of this pid namespace.
-pub(super) fn parse(text: &str) -> Result<i32, String> {
-    let pid = text.parse().ok().filter(|pid| *pid > 0);
-    pid.ok_or_else(|| "it has to be the number of a process".to_owned())
-}
-
 /// A process that is held by its directory in /proc, which never comes to mean another one.
 #[derive(Debug)]
 pub(super) struct Target {

@@ -9,10 +9,10 @@ use crate::cli::error::{FAILED, Failed, USAGE};
 
 /// A container as it was named, and one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Target {
-    pub(in crate::cli) pid: i32,
+pub(super) struct Target {
+    pub(super) pid: i32,
     /// As users know it.
-    pub(in crate::cli) label: String,
+    pub(super) label: String,
     known: Option<(Manager, String)>,
 }
 
@@ -38,7 +38,7 @@ enum Answer {
 const MACHINES: &str = "/run/systemd/machines";
 
 /// Finds the process. A name without a manager's is asked of all.
-pub(in crate::cli) fn resolve(target: &str) -> Result<Target, Failed> {
+pub(super) fn resolve(target: &str) -> Result<Target, Failed> {
     if let Ok(pid) = target.parse() {
         if pid > 0 {
             return Ok(Target { pid, label: format!("pid {pid}"), known: None });
@@ -80,7 +80,7 @@ pub(in crate::cli) fn resolve(target: &str) -> Result<Target, Failed> {
 
 impl Target {
     /// Asks once more, when the process is held: between the answer and that, its number could have become another's.
-    pub(in crate::cli) fn confirm(&self) -> Result<(), Failed> {
+    pub(super) fn confirm(&self) -> Result<(), Failed> {
         match &self.known {
             Some((manager, name)) if manager.ask(name) != Answer::Runs(self.pid) => {
                 Err(Failed::new(FAILED, format!("{} has just ended or been restarted: try again", self.label)))
