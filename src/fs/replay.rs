@@ -306,7 +306,10 @@ impl<H: Host> CgroupFs<H> {
         if let Some(mount) = mount
             && let Err(errno) = self.try_out(mount)
         {
-            tracing::warn!(%errno, "no way to the view's own mount: inotify reports only what is done through the view");
+            // ENXIO: it's closed already, because the view has ended.
+            if errno != Errno::ENXIO {
+                tracing::warn!(%errno, "no way to the view's own mount: inotify reports only what is done through the view");
+            }
             self.replays.enabled.store(false, Ordering::Release);
         }
         let mount = mount.filter(|_| self.replays.enabled.load(Ordering::Acquire));
