@@ -186,9 +186,16 @@ fn a_write_through_the_view_is_one_event() {
             watcher.settle();
         }
     }
-    assert_eq!(view.at("file"), native.at("file"));
-    let written = view.at("file").into_iter().filter(|(mask, _)| mask.contains(Mask::IN_MODIFY));
-    assert!(written.count() >= 3, "{:?}", view.seen);
+    // The write is one event and the trigger's end another; inotify makes one of two that come at once, on the kernel's tree as well.
+    for watcher in [&view, &native] {
+        let seen = watcher.at("file");
+        let written = seen.iter().filter(|(mask, _)| mask.contains(Mask::IN_MODIFY)).count();
+        assert!((3..=6).contains(&written), "{seen:?}");
+    }
+    let others = |watcher: &Watcher| -> Vec<_> {
+        watcher.at("file").into_iter().filter(|(mask, _)| !mask.contains(Mask::IN_MODIFY)).collect()
+    };
+    assert_eq!(others(&view), others(&native));
 }
 
 fn comings_and_goings(legacy: bool) {
