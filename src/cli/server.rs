@@ -17,7 +17,7 @@ use super::logging;
 use super::options::ServeOptions;
 use super::registry::{Registered, Registration};
 use crate::fs::CgroupFs;
-use crate::fuse::{self, Connection, OwnMount};
+use crate::fuse::{self, Connection, OwnMount, Successor};
 use crate::helper::{AgentPool, HelperImage};
 use crate::host::{HostCgroups, RealHost, refuge};
 use crate::sys;
@@ -68,6 +68,10 @@ impl Server {
         raise_descriptor_limit();
         // A server that is killed for want of memory leaves its container without cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+        // Also before any thread starts.
+        let successor = Successor::start(&self.connection)
+            .inspect_err(|error| tracing::debug!(%error, "nobody would refuse what a killed server leaves"))
+            .ok();
         let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
         let agents = AgentPool::new(self.image);
         let host = RealHost::new(Arc::clone(&self.view), self.host, Some(agents))
@@ -88,7 +92,7 @@ impl Server {
             Place::Namespace => Ok(()),
         }
         .map_err(failed("can't start the thread that waits for the end"))?;
-        let served = fuse::serve(self.connection, Arc::new(fs), own_mount, live);
+        let served = fuse::serve(self.connection, Arc::new(fs), own_mount, successor, live);
         drop(leaving.lock().take());
         served.map_err(failed("the session broke off"))
     }

@@ -97,9 +97,9 @@ struct Queue {
 
 /// Directories of which the kernel may hold the locks.
 ///
-/// An invalidation waits for a directory's lock, in the kernel and whatever kills the server, on the connection that it holds open. Should it
-/// wait for an own operation, which waits for the server's answer, a server that is killed then would hang for ever: so there's never one
-/// where the other is.
+/// An invalidation waits for a directory's lock, in the kernel and whatever kills the server; before Linux 4.2 on the server's own channel,
+/// which stays open meanwhile. Should it wait for an own operation, which waits for the server's answer, a server that is killed then would
+/// hang for ever: so there's never one where the other is.
 #[derive(Debug, Default)]
 struct Way {
     /// For an own operation: where it happens, and all above.

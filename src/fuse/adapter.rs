@@ -26,7 +26,7 @@ use crate::view::{NodeId, ROOT_ID};
 
 /// A write is cut into pieces of this size by the kernel. The first piece of one that is too long for every file is refused as the whole
 /// would be (`E2BIG`), so it needn't be larger.
-const MAX_WRITE: u32 = 64 * 1024;
+pub(super) const MAX_WRITE: u32 = 64 * 1024;
 
 /// The largest read that is served at once.
 const MAX_READ: usize = 128 * 1024;

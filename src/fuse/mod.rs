@@ -2,11 +2,14 @@
 
 mod adapter;
 mod convert;
+mod notifier;
 mod offload;
 mod own_mount;
 mod passthrough;
 mod placement;
 mod session;
+mod successor;
 
 pub use own_mount::{OwnMount, detached};
 pub use session::{Connection, FSTYPE, MountError, serve};
+pub use successor::Successor;

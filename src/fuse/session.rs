@@ -1,6 +1,5 @@
 //! Mounting, and the session that serves a mount.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -9,14 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use nix::mount::{MsFlags, mount};
 
 use super::adapter::Adapter;
+use super::notifier::Kernel;
 use super::own_mount::OwnMount;
-use crate::fs::cache::Invalidate;
+use super::successor::Successor;
 use crate::fs::{CgroupFs, Host};
-use crate::view::NodeId;
+use crate::sys;
 
 /// The filesystem type, as mountinfo shows it.
 pub const FSTYPE: &str = "fuse.vcgroupfs";
@@ -64,6 +64,17 @@ impl Connection {
         Ok(Self { device: self.device.try_clone().map_err(MountError::Device)? })
     }
 
+    /// Another channel of the connection, which has to be mounted. Nobody waits for requests there.
+    ///
+    /// # Errors
+    /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`.
+    pub(super) fn another_channel(&self) -> io::Result<OwnedFd> {
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let channel = File::options().read(true).write(true).custom_flags(flags).open("/dev/fuse")?;
+        sys::fuse::join(channel.as_fd(), self.as_fd())?;
+        Ok(channel.into())
+    }
+
     /// Mounts it on a directory of the calling process' mount namespace.
     ///
     /// It has to be done in the initial user namespace, so that callers of all user namespaces may come in (`allow_other`), and in the
@@ -90,7 +101,8 @@ impl AsFd for Connection {
 }
 
 /// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered. By its own mount
-/// the server makes events for those who watch the view; without, they get those of what is done through the view.
+/// the server makes events for those who watch the view; without, they get those of what is done through the view. Without a successor, users
+/// of a server that is killed may have to wait until somebody aborts the connection.
 ///
 /// # Errors
 /// When the kernel's protocol is too old, or reading requests fails.
@@ -98,12 +110,18 @@ pub fn serve<H: Host>(
     connection: Connection,
     fs: Arc<CgroupFs<H>>,
     own_mount: Option<OwnMount>,
+    successor: Option<Successor>,
     live: impl FnOnce(),
 ) -> io::Result<()> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKERS);
     let session = Session::from_fd(Adapter::new(Arc::clone(&fs)), connection.device, SessionACL::All, config)?;
+    let kernel = successor.as_ref().map(Kernel::apart).transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no thread of its own for what the kernel has to forget");
+        None
+    });
+    let kernel = kernel.unwrap_or_else(|| Kernel::Session(session.notifier()));
     let hands = own_mount.map(|own| own.start(fs.own_thread())).transpose();
     let hands = hands.unwrap_or_else(|error| {
         tracing::warn!(%error, "no thread for the view's own mount: inotify reports only what is done through the view");
@@ -113,18 +131,17 @@ pub fn serve<H: Host>(
         // Before anybody can look into the view.
         fs.start_replaying();
     }
-    let (shown, kernel) = (Arc::clone(&fs), Kernel(session.notifier()));
+    let (shown, notifier) = (Arc::clone(&fs), kernel.clone());
     let replayer = thread::Builder::new()
         .name("replayer".to_owned())
         .stack_size(256 * 1024)
-        .spawn(move || shown.replay(&kernel, hands.as_ref()))?;
-    let notifier = Kernel(session.notifier());
+        .spawn(move || shown.replay(&notifier, hands.as_ref()))?;
     let watched = Arc::clone(&fs);
     let invalidator =
         thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
             while let Some(changes) = watched.wait_for_changes() {
                 for change in &changes {
-                    watched.invalidate(change, &notifier);
+                    watched.invalidate(change, &kernel);
                 }
             }
         })?;
@@ -141,19 +158,4 @@ pub fn serve<H: Host>(
     let _ = invalidator.join();
     let _ = waker.join();
     served
-}
-
-/// The kernel's end of a connection.
-struct Kernel(Notifier);
-
-impl Invalidate for Kernel {
-    fn node(&self, node: NodeId, listing: bool) {
-        let pages = if listing { 0 } else { -1 };
-        // ENOENT: it doesn't know the node.
-        let _ = self.0.inval_inode(INodeNo(node.as_u64()), pages, 0);
-    }
-
-    fn entry(&self, directory: NodeId, name: &OsStr) {
-        let _ = self.0.inval_entry(INodeNo(directory.as_u64()), name);
-    }
 }

@@ -5,6 +5,7 @@
 pub mod credentials;
 pub mod fdpass;
 pub mod fowner;
+pub mod fuse;
 pub mod handle;
 pub mod mount;
 pub mod namespace;

@@ -59,12 +59,19 @@ impl Drop for Apart {
     }
 }
 
-fn wait(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
+fn wait(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes(TIMEOUT, condition), "{what} doesn't come");
+}
+
+fn comes(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + patience;
     while !condition() {
-        assert!(Instant::now() < end, "{what} doesn't come");
+        if Instant::now() >= end {
+            return false;
+        }
         thread::sleep(Duration::from_millis(2));
     }
+    true
 }
 
 fn unmounted(legacy: bool) {
@@ -126,6 +133,123 @@ fn a_server_that_is_killed_ends() {
             apart.server.kill().expect("kill");
             wait("the server's end", || apart.has_ended());
         });
+    }
+}
+
+/// In the middle of everything: its threads tell the kernel to forget what callers hold locked, whose requests it serves, or hasn't read yet.
+#[test]
+fn nobody_waits_for_a_server_that_was_killed() {
+    const PLACES: [&str; 2] = ["a", "b"];
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
+    let ours = TestCgroup::new(&[UNIFIED]);
+    let dirs = PLACES.map(|name| ours.child(UNIFIED, name));
+    for round in 0..rounds() {
+        let mut apart = Apart::start(&ours, false);
+        let connection = Connected::new(&apart);
+        let server = apart.server.id();
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).expect("its children");
+        let mut view = Watcher::new();
+        let mut users = Vec::new();
+        for (place, label) in PLACES.into_iter().zip(["a", "b"]) {
+            let seen = apart.cgroup().join(place);
+            view.add(label, &seen);
+            for number in 0..3 {
+                let mut user = Command::new(&testkit::Programs::find().probe);
+                let user = user.args(["--churn", &number.to_string()]).current_dir(&seen).stdin(Stdio::null()).spawn();
+                users.push(user.expect("a user"));
+            }
+        }
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for dir in &dirs {
+                scope.spawn(|| {
+                    let mut names = (0..4).map(|number| dir.join(format!("host{number}"))).cycle();
+                    while !stop.load(Ordering::Acquire) {
+                        let (dir, all) = (names.next().expect("a cycle"), dir.join("all"));
+                        for dir in [&dir, &all] {
+                            let _ = fs::create_dir(dir);
+                        }
+                        for dir in [&dir, &all] {
+                            let _ = fs::remove_dir(dir);
+                        }
+                    }
+                });
+            }
+            // Some time after they have begun, another each time.
+            view.take();
+            thread::sleep(Duration::from_millis(60 + round * 37 % 200));
+            let all_run = users.iter_mut().all(|user| user.try_wait().is_ok_and(|status| status.is_none()));
+            apart.server.kill().expect("kill");
+            stop.store(true, Ordering::Release);
+            assert!(all_run, "a user ended by itself");
+        });
+        let successors = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        let successors = successors.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
+        let is_over = || {
+            let users = users.iter_mut().filter_map(|user| user.try_wait().transpose()).count();
+            users == 2 * 3 && apart.has_ended() && successors.clone().all(|exe| exe.read_link().is_err())
+        };
+        assert!(comes(Duration::from_secs(20), is_over), "round {round}: somebody waits for a server that is gone");
+        assert_eq!(connection.look(), Err(nix::errno::Errno::ENOTCONN));
+        assert!(connection.umount(&apart).success(), "it can't be unmounted");
+        for dir in &dirs {
+            for name in (0..4).map(|number| format!("host{number}")).chain(["all", "0", "1", "2"].map(str::to_owned)) {
+                let _ = fs::remove_dir(dir.join(name));
+            }
+        }
+    }
+}
+
+/// How often it's tried. `VCGROUPFS_ROUNDS` sets it, to try as often as there's time for.
+fn rounds() -> u64 {
+    std::env::var("VCGROUPFS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(24)
+}
+
+/// A view whose server may be gone.
+struct Connected {
+    namespace: fs::File,
+    root: std::os::fd::OwnedFd,
+    /// Ends the connection whatever happens, lest processes be left that can't be killed.
+    device: Option<u64>,
+}
+
+impl Connected {
+    fn new(apart: &Apart) -> Self {
+        let process = Path::new("/proc").join(apart.server.id().to_string());
+        let namespace = fs::File::open(process.join("ns/mnt")).expect("a mount namespace");
+        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+        let path = process.join("root").join(apart.folder.path().strip_prefix("/").expect("an absolute path"));
+        let root = nix::fcntl::open(&path, flags, nix::sys::stat::Mode::empty()).expect("the view");
+        let device = nix::sys::stat::fstat(&root).expect("its attributes").st_dev;
+        Self { namespace, root, device: Some(nix::sys::stat::minor(device)) }
+    }
+
+    fn look(&self) -> nix::Result<()> {
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::sys::stat::fstatat(&self.root, "cgroup.procs", flags).map(drop)
+    }
+
+    fn umount(mut self, apart: &Apart) -> std::process::ExitStatus {
+        use std::os::fd::AsRawFd;
+        let namespace = format!("--mount=/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
+        let mut command = Command::new("nsenter");
+        // The way to it would keep it busy.
+        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+        let nothing = nix::fcntl::open("/", flags, nix::sys::stat::Mode::empty()).expect("/");
+        drop(std::mem::replace(&mut self.root, nothing));
+        // From now on the number may be another's.
+        self.device = None;
+        run_to_end(command.arg(namespace).arg("umount").arg(apart.folder.path()), TIMEOUT).status
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let Some(device) = self.device else { return };
+        let script = "mount -t fusectl none /sys/fs/fuse/connections && echo 1 >/sys/fs/fuse/connections/$0/abort";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, &device.to_string()]);
+        run_to_end(&mut command, TIMEOUT);
     }
 }
 

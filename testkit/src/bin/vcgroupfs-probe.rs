@@ -7,6 +7,7 @@
 //! vcgroupfs-probe --sleep                         sleeps, until its parent ends
 //! vcgroupfs-probe --busy                          uses the first CPU, until its parent ends
 //! vcgroupfs-probe --storm                         starts processes that end at once, until its parent ends
+//! vcgroupfs-probe --churn NUMBER                  makes, lists and removes cgroups where it is, until nobody serves them any more
 //! vcgroupfs-probe --hammer DIR COUNT SECONDS      COUNT processes that use the cgroups below DIR, and check what they find
 //! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Some("--sleep") => sleep(),
         Some("--storm") => storm(),
         Some("--busy") => busy(),
+        Some("--churn") => churn(&arguments.nth(1).unwrap_or_default()),
         Some("--exit") => Ok(()),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();
@@ -99,6 +101,21 @@ fn busy() -> io::Result<()> {
     }
     loop {
         std::hint::spin_loop();
+    }
+}
+
+fn churn(own: &str) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    let ended = |error: io::Error| error.raw_os_error() == Some(nix::libc::ENOTCONN);
+    loop {
+        for name in ["all", own] {
+            let made = std::fs::create_dir(name);
+            let listed = std::fs::read_dir(".").and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+            let removed = std::fs::remove_dir(name);
+            if made.is_err_and(ended) || listed.is_err_and(ended) || removed.is_err_and(ended) {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -1,0 +1,139 @@
+//! The thread that tells the kernel what it must no longer keep, for the others, and does nothing else.
+//!
+//! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So this thread has a table of descriptors of its
+//! own, in which there's only a channel of its own: whatever it waits for, a server that is killed lets go of everything else
+//! ([`super::successor`]).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use fuser::{INodeNo, Notifier};
+
+use super::successor::Successor;
+use crate::fs::cache::Invalidate;
+use crate::sys;
+use crate::view::NodeId;
+
+/// `FUSE_NOTIFY_INVAL_INODE` and `FUSE_NOTIFY_INVAL_ENTRY` of linux/fuse.h.
+const NODE: i32 = 2;
+const ENTRY: i32 = 3;
+
+/// A message, and where to say that it's done.
+type Work = (Vec<u8>, SyncSender<()>);
+
+/// The kernel's end of a connection. Whoever tells it something waits until that is done.
+#[derive(Clone, Debug)]
+pub(super) enum Kernel {
+    /// By the thread that does nothing else, for as long as somebody has this.
+    Apart(Sender<Work>),
+    /// By the session's own channel, where the kernel has no second one.
+    Session(Notifier),
+}
+
+impl Kernel {
+    /// Starts the thread.
+    pub(super) fn apart(successor: &Successor) -> io::Result<Self> {
+        let shared = Arc::new((successor.channel.try_clone()?, successor.notifier.try_clone()?));
+        let (work, wanted) = channel();
+        let (ready, started) = channel();
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("notifier".to_owned()).stack_size(256 * 1024).spawn(move || {
+            let (channel, leash) = &*theirs;
+            let taken = sys::process::take_files([channel.as_fd(), leash.as_fd()]);
+            // The process' own are closed by whoever started this.
+            drop(theirs);
+            match taken {
+                Ok([channel, _leash]) => {
+                    if ready.send(Ok(())).is_ok() {
+                        drop(ready);
+                        tell(&channel, &wanted);
+                    }
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        drop(shared);
+        started.map(|()| Self::Apart(work))
+    }
+
+    fn send(work: &Sender<Work>, message: Vec<u8>) {
+        let (done, told) = sync_channel(1);
+        if work.send((message, done)).is_ok() {
+            let _ = told.recv();
+        }
+    }
+}
+
+impl Invalidate for Kernel {
+    fn node(&self, node: NodeId, listing: bool) {
+        let pages = if listing { 0 } else { -1 };
+        match self {
+            Self::Apart(work) => Self::send(work, node_message(node.as_u64(), pages)),
+            // ENOENT: it doesn't know the node.
+            Self::Session(notifier) => drop(notifier.inval_inode(INodeNo(node.as_u64()), pages, 0)),
+        }
+    }
+
+    fn entry(&self, directory: NodeId, name: &OsStr) {
+        match self {
+            Self::Apart(work) => Self::send(work, entry_message(directory.as_u64(), name)),
+            Self::Session(notifier) => drop(notifier.inval_entry(INodeNo(directory.as_u64()), name)),
+        }
+    }
+}
+
+fn tell(channel: &OwnedFd, wanted: &Receiver<Work>) {
+    for (message, done) in wanted {
+        // ENOENT: it doesn't know the node.
+        let _ = nix::unistd::write(channel, &message);
+        let _ = done.send(());
+    }
+}
+
+/// A `fuse_out_header` with a notification's code, and the notification.
+fn message(code: i32, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
+    [&length.to_ne_bytes()[..], &code.to_ne_bytes(), &0_u64.to_ne_bytes(), &body].concat()
+}
+
+/// `fuse_notify_inval_inode_out`: node, offset, length.
+fn node_message(node: u64, offset: i64) -> Vec<u8> {
+    message(NODE, &[&node.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()])
+}
+
+/// `fuse_notify_inval_entry_out`: directory, length of the name, flags; then the name.
+fn entry_message(directory: u64, name: &OsStr) -> Vec<u8> {
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    message(ENTRY, &[&directory.to_ne_bytes(), &length.to_ne_bytes(), &0_u32.to_ne_bytes(), name.as_bytes(), &[0]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `struct fuse_out_header` and what follows it are laid out on every architecture (linux/fuse.h).
+    #[test]
+    fn messages_are_the_kernels() {
+        let entry = entry_message(0x42, OsStr::new("abc"));
+        let parts: [&[u8]; 7] = [
+            &36_u32.to_ne_bytes(),
+            &3_i32.to_ne_bytes(),
+            &0_u64.to_ne_bytes(),
+            &0x42_u64.to_ne_bytes(),
+            &3_u32.to_ne_bytes(),
+            &0_u32.to_ne_bytes(),
+            b"abc\0",
+        ];
+        assert_eq!(entry, parts.concat());
+        let node = node_message(0x42, -1);
+        assert_eq!(node.len(), 40);
+        assert_eq!(node.get(24..32), Some(&(-1_i64).to_ne_bytes()[..]));
+    }
+}

@@ -1,0 +1,114 @@
+//! What becomes of a connection whose server is killed.
+//!
+//! The kernel ends a connection when its last channel is closed. But telling it to forget an entry waits, whatever kills the thread, for the
+//! directory's lock; whoever holds that may wait for an answer of the server's. So the thread that tells has a channel and a table of
+//! descriptors of its own ([`super::notifier`]): the server's channel is closed then, which ends all requests that were read from it. Those
+//! that nobody has read yet are left, and more come. They are refused by a process that does nothing else: the successor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
+
+use super::adapter::MAX_WRITE;
+use super::session::Connection;
+use crate::sys;
+
+/// The process that refuses what a killed server leaves, as the server knows it. It waits for this to be closed.
+#[derive(Debug)]
+pub struct Successor {
+    /// Open in the server's table of descriptors.
+    _server: OwnedFd,
+    /// The notifier's channel.
+    pub(super) channel: OwnedFd,
+    /// To be open in the notifier's table of descriptors.
+    pub(super) notifier: OwnedFd,
+}
+
+impl Successor {
+    /// Starts it, for a mounted connection that is then served by this process. It has to have a single thread.
+    ///
+    /// # Errors
+    /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`, of pipe(2) and of fork(2).
+    pub fn start(connection: &Connection) -> io::Result<Self> {
+        let (own, channel) = (connection.another_channel()?, connection.another_channel()?);
+        let (server_ends, server) = pipe2(OFlag::O_CLOEXEC)?;
+        let (notifier_ends, notifier) = pipe2(OFlag::O_CLOEXEC)?;
+        match sys::process::fork()? {
+            ForkResult::Parent { .. } => Ok(Self { _server: server, channel, notifier }),
+            ForkResult::Child => {
+                let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
+                if let Ok([channel, server_ends, notifier_ends]) = sys::process::take_files(files)
+                    && leave_output().is_ok()
+                {
+                    let _ = prctl::set_name(c"successor");
+                    let _ = wait_for_end(&server_ends);
+                    let _ = refuse(&channel, &notifier_ends);
+                }
+                std::process::exit(0)
+            }
+        }
+    }
+}
+
+/// Whoever waits for the end of the server's output doesn't wait for this process.
+fn leave_output() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(null.as_fd())?;
+    dup2_stdout(null.as_fd())?;
+    Ok(dup2_stderr(null.as_fd())?)
+}
+
+/// Nobody writes to the pipe: it ends with the last table of descriptors that has its other end.
+fn wait_for_end(pipe: &OwnedFd) -> Result<(), Errno> {
+    loop {
+        match read(pipe, &mut [0]) {
+            Err(Errno::EINTR) => {}
+            end => return end.map(drop),
+        }
+    }
+}
+
+/// Refuses all requests until the notifier ends. What comes then the kernel refuses by itself, since nobody has a channel any more.
+fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
+    // The kernel gives requests only to who could take the longest.
+    let mut request = vec![0; MAX_WRITE as usize + 4096];
+    loop {
+        let mut ready =
+            [PollFd::new(channel.as_fd(), PollFlags::POLLIN), PollFd::new(notifier_ends.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        let [_, ended] = ready.map(|file| file.any().unwrap_or(true));
+        if ended {
+            return Ok(());
+        }
+        match read(channel, &mut request) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if let Some(answer) = refusal(&request) {
+            // One that wants no answer, or whose caller is gone, is ENOENT.
+            let _ = write(channel, &answer);
+        }
+    }
+}
+
+/// A `fuse_out_header` with an error, for a request that begins with a `fuse_in_header` (linux/fuse.h): its number is at 8.
+fn refusal(request: &[u8]) -> Option<[u8; 16]> {
+    let mut answer = [0; 16];
+    let (length, rest) = answer.split_at_mut(4);
+    let (error, number) = rest.split_at_mut(4);
+    length.copy_from_slice(&16_u32.to_ne_bytes());
+    error.copy_from_slice(&(-libc::ECONNABORTED).to_ne_bytes());
+    number.copy_from_slice(request.get(8..16)?);
+    Some(answer)
+}
