@@ -195,7 +195,8 @@ pub struct Keep {
     pub attributes: Duration,
 }
 
-/// Takes note of what watchers of a directory have been told.
+/// Takes note of what watchers of a directory are told by the kernel, once it gets the answer. It holds the directory's lock until they are,
+/// so what is noted before the answer is noted in their order.
 pub(super) fn tell(directory: &Node, name: &OsStr, kind: EntryChange) {
     directory.tell_change(|cgroups| match kind {
         EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
@@ -268,7 +269,6 @@ impl<H: Host> CgroupFs<H> {
                 for node in self.doors(*hierarchy, *directory) {
                     match by {
                         Some((door, since)) if door == node.id() => {
-                            tell(&node, name, *kind);
                             self.replay_if_late(&node, name, *kind, since);
                         }
                         _ => {
@@ -281,10 +281,7 @@ impl<H: Host> CgroupFs<H> {
             Change::Renamed { hierarchy, directory, from, to } => {
                 let by = self.own.take(*hierarchy, *directory, from, EntryChange::Renamed);
                 for node in self.doors(*hierarchy, *directory) {
-                    if by.is_some_and(|(door, _)| door == node.id()) {
-                        tell(&node, from, EntryChange::Removed);
-                        tell(&node, to, EntryChange::Made);
-                    } else {
+                    if by.is_none_or(|(door, _)| door != node.id()) {
                         self.invalidate_entry(&node, from, kernel);
                         self.invalidate_entry(&node, to, kernel);
                         self.replay_rename(&node, from, to);

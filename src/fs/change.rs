@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::cache::EntryChange;
+use super::cache::{EntryChange, tell};
 use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner, Time};
 use crate::policy::{self, Operation, Rule};
 use crate::view::{Child, Node, NodeId, Object};
@@ -23,6 +23,7 @@ impl<H: Host> CgroupFs<H> {
         let make = || self.host.make_directory(&parent, name, mode, owner);
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.found(&parent, name, attributes)?;
+        tell(&parent, name, EntryChange::Made);
         Ok(self.remember(node, attributes))
     }
 
@@ -50,6 +51,7 @@ impl<H: Host> CgroupFs<H> {
         if let Some(hierarchy) = parent.position().hierarchy {
             self.note_removal(hierarchy, parent.inode(), name);
         }
+        tell(&parent, name, EntryChange::Removed);
         Ok(())
     }
 
@@ -105,6 +107,8 @@ impl<H: Host> CgroupFs<H> {
             rename()?;
         }
         self.nodes.rename(node.id(), new_name);
+        tell(&from, name, EntryChange::Removed);
+        tell(&to, new_name, EntryChange::Made);
         Ok(())
     }
 

@@ -187,9 +187,13 @@ impl Replays {
         let waits = queue.tasks.iter().any(|task| matches!(task, Task::Show(event) if is_it(event)));
         let waits = waits || queue.taken.as_ref().is_some_and(is_it);
         drop(queue);
-        waits
-            || self.is_about_to_change(directory, name)
-            || self.shown.lock().iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
+        if waits || self.is_about_to_change(directory, name) {
+            return true;
+        }
+        let shown = self.shown.lock();
+        // What was shown first since then may be forgotten already: rather one event too many than a wrong last one.
+        let all_known = shown.len() < REMEMBERED || shown.back().is_some_and(|(_, _, when)| *when <= since);
+        !all_known || shown.iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
     }
 
     fn remember(&self, event: &Event) {
@@ -391,13 +395,11 @@ impl<H: Host> CgroupFs<H> {
         }
         let directory = event.directory.view_components();
         let act = Act { directory, name: event.name.clone(), deed: event.deed.clone() };
+        let mut done = Err(Errno::EAGAIN);
         for _ in 0..TRIES {
             *self.replays.stage.lock() = Some(Stage::new(event.clone()));
-            let done = self.replays.walk(mount, &event.directory, &act);
+            done = self.replays.walk(mount, &event.directory, &act);
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
-                if let Err(errno) = done {
-                    tracing::debug!(%errno, ?act, "not replayed");
-                }
                 break;
             }
             // The kernel answers by what a caller has looked up. From now on it asks again.
@@ -406,17 +408,26 @@ impl<H: Host> CgroupFs<H> {
                 kernel.entry(event.directory.id(), to);
             }
         }
-        match &event.deed {
-            Deed::Make => tell(&event.directory, &event.name, EntryChange::Made),
-            Deed::Remove => tell(&event.directory, &event.name, EntryChange::Removed),
-            Deed::Rename(to) => {
-                tell(&event.directory, &event.name, EntryChange::Removed);
-                tell(&event.directory, to, EntryChange::Made);
-            }
-            Deed::Look | Deed::Touch => {}
-        }
         self.replays.remember(event);
         *self.replays.stage.lock() = None;
+        match done {
+            Ok(()) => {}
+            // Callers use the name all the time. What they were told can be compared afterwards.
+            Err(Errno::EEXIST | Errno::EAGAIN) => self.replays.push(Task::Compare(Arc::clone(&event.directory))),
+            Err(errno) => {
+                tracing::debug!(%errno, ?act, "not replayed");
+                // It's as good as told: it would fail again.
+                match &event.deed {
+                    Deed::Make => tell(&event.directory, &event.name, EntryChange::Made),
+                    Deed::Remove => tell(&event.directory, &event.name, EntryChange::Removed),
+                    Deed::Rename(to) => {
+                        tell(&event.directory, &event.name, EntryChange::Removed);
+                        tell(&event.directory, to, EntryChange::Made);
+                    }
+                    Deed::Look | Deed::Touch => {}
+                }
+            }
+        }
     }
 
     /// Says of each file that counts events that it has changed: rather once too often than never.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::cache::Keep;
+use super::cache::{EntryChange, Keep, tell};
 use super::replay::{Deed, Event};
 use super::{Attributes, CgroupFs, Entry, Failure, Host, Outcome};
 use crate::view::{Node, NodeId, Object};
@@ -174,6 +174,7 @@ impl<H: Host> CgroupFs<H> {
             _ => return Err(Errno::EAGAIN.into()),
         };
         let ghost = ghost.unwrap_or_else(|| self.replays.ghost());
+        tell(&directory, name, EntryChange::Made);
         match self.find(&directory, name) {
             Ok((node, attributes)) if *node.object() == Object::Directory => Ok(self.remember(node, attributes)),
             // It's gone again; what follows is that event.
@@ -183,7 +184,10 @@ impl<H: Host> CgroupFs<H> {
 
     pub(super) fn own_remove(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
         match &*self.replays.stage.lock() {
-            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Remove) => Ok(()),
+            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Remove) => {
+                tell(&stage.event.directory, name, EntryChange::Removed);
+                Ok(())
+            }
             _ => Err(Errno::EAGAIN.into()),
         }
     }
@@ -192,6 +196,8 @@ impl<H: Host> CgroupFs<H> {
         let deed = Deed::Rename(new_name.to_os_string());
         match &*self.replays.stage.lock() {
             Some(stage) if stage.looked_up && stage.looked_up_new && from == to && stage.is(from, name, &deed) => {
+                tell(&stage.event.directory, name, EntryChange::Removed);
+                tell(&stage.event.directory, new_name, EntryChange::Made);
                 Ok(())
             }
             _ => Err(Errno::EAGAIN.into()),

@@ -9,4 +9,5 @@ mod listing;
 mod lookup;
 mod migration;
 mod nodes;
+mod replay;
 mod scene;

@@ -66,10 +66,13 @@ impl Watcher {
         &self.seen
     }
 
-    /// Waits for something.
+    /// Waits for something, as long as events come.
     pub(crate) fn wait(&mut self, what: &str, mut is_there: impl FnMut(&[Seen]) -> bool) {
-        let end = Instant::now() + testkit::TIMEOUT;
+        let (mut count, mut end) = (self.seen.len(), Instant::now() + testkit::TIMEOUT);
         while !is_there(self.take()) {
+            if self.seen.len() > count {
+                (count, end) = (self.seen.len(), Instant::now() + testkit::TIMEOUT);
+            }
             if Instant::now() >= end {
                 let last = &self.seen[self.seen.len().saturating_sub(60)..];
                 panic!("{what} doesn't come; the last of {} events: {last:?}", self.seen.len());

@@ -1,0 +1,292 @@
+//! What is shown to the view's watchers, and what the server's own requests find and may.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::super::cache::{Change, EntryChange, Invalidate};
+use super::super::replay::{Act, Deed, OwnMount};
+use super::super::{Answer, Caller, Changes, Failure, Outcome};
+use super::scene::{CALLER, Scene, UNIFIED, errno};
+use crate::cgroup::Setup;
+use crate::policy::Policy;
+use crate::view::{NodeId, ROOT_ID, Shape};
+
+/// The thread that acts on the own mount.
+const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };
+
+struct Nobody;
+
+impl Invalidate for Nobody {
+    fn node(&self, _node: NodeId, _listing: bool) {}
+    fn entry(&self, _directory: NodeId, _name: &OsStr) {}
+}
+
+type Between<'a> = Box<dyn Fn(&Act, NodeId) + Sync + 'a>;
+
+/// The kernel, as the thread uses it: it looks up, then asks for the operation.
+struct Mount<'a> {
+    scene: &'a Scene,
+    done: Mutex<Vec<Act>>,
+    /// Called when the lookup was made, with the directory.
+    between: Between<'a>,
+}
+
+impl<'a> Mount<'a> {
+    fn new(scene: &'a Scene, between: impl Fn(&Act, NodeId) + Sync + 'a) -> Self {
+        scene.fs.own_thread().store(OWN.tid, Ordering::Release);
+        scene.fs.start_replaying();
+        Self { scene, done: Mutex::default(), between: Box::new(between) }
+    }
+
+    /// Replays until so much is done, and a little longer.
+    fn replay(&self, count: usize) -> Vec<(String, Deed)> {
+        let fs = &self.scene.fs;
+        thread::scope(|scope| {
+            scope.spawn(|| fs.replay(&Nobody, Some(self)));
+            let end = Instant::now() + Duration::from_secs(20);
+            while self.done.lock().len() < count && Instant::now() < end {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(20));
+            fs.stop_replaying();
+        });
+        fs.start_replaying();
+        let done = std::mem::take(&mut *self.done.lock());
+        let path = |act: &Act| {
+            let names = act.directory.iter().chain([&act.name]);
+            names.map(|name| format!("/{}", name.display())).collect::<String>()
+        };
+        done.into_iter().map(|act| (path(&act), act.deed)).collect()
+    }
+}
+
+impl OwnMount for Mount<'_> {
+    fn act(&self, act: &Act) -> Answer<()> {
+        let fs = &self.scene.fs;
+        let kernels = |failure: Failure| failure.errno();
+        let mut at = ROOT_ID;
+        for name in &act.directory {
+            at = fs.lookup_for(&OWN, at, name).map_err(kernels)?.id;
+        }
+        let looked = fs.lookup_for(&OWN, at, &act.name);
+        (self.between)(act, at);
+        if act.deed == Deed::Look {
+            return looked.map(drop).map_err(kernels);
+        }
+        let outcome: Outcome<()> = match (&act.deed, looked) {
+            (Deed::Make, Ok(_)) => return Err(Errno::EEXIST),
+            (Deed::Make, Err(_)) => fs.make_directory(&OWN, at, &act.name, 0o755).map(drop),
+            (_, Err(failure)) => return Err(failure.errno()),
+            (Deed::Remove, Ok(_)) => fs.remove_directory(&OWN, at, &act.name),
+            (Deed::Rename(to), Ok(_)) => {
+                assert_eq!(errno(fs.lookup_for(&OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
+                fs.rename(&OWN, at, &act.name, at, to, 0)
+            }
+            (Deed::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &Changes::default(), false).map(drop),
+            (Deed::Look, Ok(_)) => Ok(()),
+        };
+        outcome.map_err(kernels)?;
+        self.done.lock().push(act.clone());
+        Ok(())
+    }
+}
+
+/// The host's hand, and its event.
+fn made(scene: &Scene, above: &str, name: &str) -> Change {
+    let mut state = scene.host.state.lock();
+    let directory = state.find(UNIFIED, above).unwrap();
+    state.add(UNIFIED, directory, OsStr::new(name), libc::S_IFDIR | 0o755);
+    Change::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Made }
+}
+
+fn removed(scene: &Scene, above: &str, name: &str) -> Change {
+    let mut state = scene.host.state.lock();
+    let directory = state.find(UNIFIED, above).unwrap();
+    state.remove(UNIFIED, &format!("{above}/{name}"));
+    Change::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Removed }
+}
+
+fn scene(shape: Shape) -> Scene {
+    Scene::new(Setup::Unified, shape, Policy::Delegate)
+}
+
+/// The server's own thread has no rights of its own: without a replay under way, or for anything else than that, it's refused.
+#[test]
+fn own_operations_are_the_one_that_is_shown() {
+    let scene = scene(Shape::Rooted);
+    scene.list(ROOT_ID, 0).unwrap();
+    let a = scene.id("/a");
+    let (x, other) = (OsStr::new("x"), OsStr::new("other"));
+    let all_but = |allowed: Option<&str>, at: NodeId, name: &OsStr| {
+        let fs = &scene.fs;
+        let outcomes = [
+            ("make", (allowed != Some("make")).then(|| errno(fs.make_directory(&OWN, at, name, 0o755)))),
+            ("remove", (allowed != Some("remove")).then(|| errno(fs.remove_directory(&OWN, at, name)))),
+            ("rename", (allowed != Some("rename")).then(|| errno(fs.rename(&OWN, at, name, at, OsStr::new("y"), 0)))),
+        ];
+        for (what, outcome) in outcomes {
+            assert!(outcome.is_none_or(|errno| errno == Some(Errno::EAGAIN)), "{what} {name:?}: {outcome:?}");
+        }
+    };
+    let mount = Mount::new(&scene, |act, at| {
+        let is = match act.deed {
+            Deed::Make => Some("make"),
+            Deed::Remove => Some("remove"),
+            _ => None,
+        };
+        all_but(is, at, &act.name);
+        all_but(None, at, other);
+        all_but(None, a, &act.name);
+    });
+    all_but(None, ROOT_ID, x);
+    scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
+    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)]);
+    scene.fs.invalidate(&removed(&scene, "/lxc/c1", "x"), &Nobody);
+    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Remove)]);
+    all_but(None, ROOT_ID, x);
+    assert_eq!(scene.host.changes(), [], "nothing was done to the host");
+    // The same for whoever isn't that thread is an operation on the host.
+    scene.fs.make_directory(&CALLER, ROOT_ID, x, 0o755).unwrap();
+    assert_eq!(scene.host.changes().len(), 1);
+}
+
+/// Nobody else finds them, and none is ever taken for another.
+#[test]
+fn ghosts_are_for_the_own_thread_and_for_once() {
+    let scene = scene(Shape::Rooted);
+    scene.list(ROOT_ID, 0).unwrap();
+    let before = scene.id("/a");
+    let found = Mutex::new(Vec::new());
+    let mount = Mount::new(&scene, |act, at| {
+        let ghost = scene.fs.lookup_for(&OWN, at, &act.name).map(|entry| (entry.id, entry.keep.entry));
+        if act.deed == Deed::Remove {
+            let (id, keep) = ghost.unwrap();
+            assert!(keep.is_zero());
+            assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "it's no node");
+            found.lock().push(id);
+        }
+        let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", act.name.display()));
+        let seen = scene.fs.lookup_for(&CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.keep.entry));
+        match real {
+            Some(inode) => assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "what there is, for now"),
+            None => assert_eq!(errno(seen), Some(Errno::ENOENT)),
+        }
+    });
+    for _ in 0..2 {
+        scene.fs.invalidate(&removed(&scene, "/lxc/c1", "a"), &Nobody);
+        assert_eq!(mount.replay(1), [("/a".to_owned(), Deed::Remove)]);
+        scene.fs.invalidate(&made(&scene, "/lxc/c1", "a"), &Nobody);
+        assert_eq!(mount.replay(1), [("/a".to_owned(), Deed::Make)]);
+    }
+    let found = found.lock().clone();
+    assert!(found.len() == 2 && found[0] != found[1] && !found.contains(&before), "{found:?}");
+}
+
+#[test]
+fn what_is_hidden_is_never_shown() {
+    let scene = scene(Shape::HostPath);
+    for path in ["/lxc", "/lxc/c1"] {
+        let id = scene.id(path);
+        scene.list(id, 0).unwrap();
+    }
+    let mount = Mount::new(&scene, |_, _| {});
+    let lxc = scene.host.state.lock().find(UNIFIED, "/lxc").unwrap();
+    for change in [
+        made(&scene, "/lxc", "c2"),
+        removed(&scene, "/lxc", "c10"),
+        made(&scene, "/", "other2"),
+        Change::Renamed { hierarchy: UNIFIED, directory: lxc, from: "c11".into(), to: "c12".into() },
+        Change::Anything,
+        made(&scene, "/lxc/c1", "ours"),
+    ] {
+        scene.fs.invalidate(&change, &Nobody);
+    }
+    let shown: Vec<_> = mount.replay(1).into_iter().filter(|(_, deed)| *deed != Deed::Touch).collect();
+    assert!(!shown.is_empty() && shown.iter().all(|(path, _)| path == "/lxc/c1/ours"), "{shown:?}");
+}
+
+/// Nothing that was shown already, or that the kernel told by itself, is shown again.
+#[test]
+fn lost_events_are_made_up_for_by_what_was_told() {
+    let scene = scene(Shape::Rooted);
+    let mount = Mount::new(&scene, |_, _| {});
+    scene.list(ROOT_ID, 0).unwrap();
+    scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("through"), 0o755).unwrap();
+    scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("z")).unwrap();
+    scene.fs.invalidate(&made(&scene, "/lxc/c1", "known"), &Nobody);
+    assert_eq!(mount.replay(1), [("/known".to_owned(), Deed::Make)]);
+    made(&scene, "/lxc/c1", "lost");
+    // Through the view and gone by the host: the kernel told of the one half.
+    scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("half"), 0o755).unwrap();
+    removed(&scene, "/lxc/c1", "half");
+    scene.fs.invalidate(&Change::Anything, &Nobody);
+    let mut shown = mount.replay(2);
+    shown.retain(|(_, deed)| *deed != Deed::Touch);
+    assert_eq!(shown, [("/half".to_owned(), Deed::Remove), ("/lost".to_owned(), Deed::Make)]);
+    scene.fs.invalidate(&Change::Anything, &Nobody);
+    assert_eq!(mount.replay(0), []);
+}
+
+/// A change by the host is shown only after one of the same name came through the view.
+#[test]
+fn the_last_event_of_a_name_is_true() {
+    for lost in [false, true] {
+        let scene = scene(Shape::Rooted);
+        let mount = Mount::new(&scene, |_, _| {});
+        scene.list(ROOT_ID, 0).unwrap();
+        scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
+        scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
+        assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)]);
+        let directory = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+        let removed =
+            Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
+        if lost {
+            scene.fs.invalidate(&Change::Anything, &Nobody);
+        } else {
+            // However much was shown since.
+            for number in 0..300 {
+                scene.fs.invalidate(&made(&scene, "/lxc/c1", &format!("n{number}")), &Nobody);
+            }
+            assert_eq!(mount.replay(300).len(), 300);
+            scene.fs.invalidate(&removed, &Nobody);
+        }
+        assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Remove)], "{lost}");
+    }
+}
+
+/// If the kernel answers by what a caller has looked up, over and over, it's shown later.
+#[test]
+fn what_cannot_be_shown_at_once_is_shown_later() {
+    struct Stubborn<'a>(&'a Mount<'a>, Mutex<usize>);
+    impl OwnMount for Stubborn<'_> {
+        fn act(&self, act: &Act) -> Answer<()> {
+            let mut left = self.1.lock();
+            if *left > 0 && act.deed == Deed::Make {
+                *left -= 1;
+                return Err(Errno::EEXIST);
+            }
+            drop(left);
+            self.0.act(act)
+        }
+    }
+    let scene = scene(Shape::Rooted);
+    let mount = Mount::new(&scene, |_, _| {});
+    scene.list(ROOT_ID, 0).unwrap();
+    scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
+    let stubborn = Stubborn(&mount, Mutex::new(6));
+    thread::scope(|scope| {
+        scope.spawn(|| scene.fs.replay(&Nobody, Some(&stubborn)));
+        let end = Instant::now() + Duration::from_secs(20);
+        while mount.done.lock().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        scene.fs.stop_replaying();
+    });
+    let done: Vec<OsString> = mount.done.lock().iter().map(|act| act.name.clone()).collect();
+    assert_eq!(done, ["x"]);
+}
