@@ -67,14 +67,7 @@ impl Scene {
 
     /// The process that serves the view.
     fn server(&self) -> u32 {
-        let dir = self.view.dir().display().to_string();
-        let is_it = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == dir.as_bytes())
-        };
-        let pids = fs::read_dir("/proc").expect("/proc").flatten();
-        let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.find(is_it).expect("the view's server")
+        self.view.server()
     }
 
     /// How much memory the server uses, in KiB.

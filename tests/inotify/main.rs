@@ -1,5 +1,6 @@
 //! inotify and fanotify on a view: what the kernel tells the watchers of a cgroupfs, those of a view are told as well.
 
+mod elsewhere;
 mod ends;
 mod storm;
 mod watcher;
