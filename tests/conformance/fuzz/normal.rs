@@ -1,7 +1,7 @@
 //! Takes out of outcomes what may differ between two cgroups that are in the same state.
 //!
-//! Compared by shape only: numbers of processes; `*.stat`, `*.stat.local` and `*.pressure`, which count time; `pids.current`, `pids.peak`
-//! and `pids.events`, which count a process until the kernel has taken it apart; whether what is being frozen is frozen already; PRI and
+//! Compared by shape only: numbers of processes; `*.stat`, `*.stat.local` and `*.pressure`, which count time; `*.current`, `*.peak`, `*_stat`
+//! and `pids.events`, which count memory, and a process until the kernel has taken it apart; whether what is being frozen is frozen already; PRI and
 //! ERR of what is notified with a delay.
 
 use std::collections::HashMap;
@@ -30,8 +30,9 @@ fn is_list(file: &str) -> bool {
 }
 
 fn is_volatile(file: &str) -> bool {
-    [".stat", ".stat.local", ".pressure"].iter().any(|end| file.ends_with(end)) && file != "cgroup.pressure"
-        || matches!(file, "pids.current" | "pids.peak" | "pids.events" | "freezer.state" | "cgroup.events")
+    [".stat", ".stat.local", ".pressure", ".current", ".peak", "_stat"].iter().any(|end| file.ends_with(end))
+        && file != "cgroup.pressure"
+        || matches!(file, "pids.events" | "freezer.state" | "cgroup.events")
 }
 
 /// Whether any number is taken, so that it can be that of a process.
