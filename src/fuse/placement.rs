@@ -17,11 +17,12 @@ use parking_lot::Mutex;
 /// more while nothing new is seen.
 const INTERVALS: std::ops::RangeInclusive<u32> = 4..=64;
 
-/// How long a worker may have waited for its processor per request: as long as it takes to wake another one.
-const PATIENCE: Duration = Duration::from_micros(20);
+/// How long a worker may have waited for its processor per request. It waits for a caller that goes on to run, after a RELEASE, as a matter of
+/// course; for somebody else, who uses up his time, it would be milliseconds.
+const PATIENCE: Duration = Duration::from_micros(250);
 
 /// For how many looks workers stay untied that had to wait.
-const REST: u32 = 64;
+const REST: u32 = 16;
 
 /// The number of no processor.
 const ANYWHERE: usize = usize::MAX;
@@ -191,9 +192,9 @@ mod tests {
 
         let mut worker = Worker::new();
         worker.requests = 10;
-        assert!(worker.waits(Duration::from_micros(201)));
+        assert!(worker.waits(Duration::from_micros(2501)));
         worker.requests = 10;
-        assert!(!worker.waits(Duration::from_micros(401)));
+        assert!(!worker.waits(Duration::from_micros(5001)));
     }
 
     #[test]
