@@ -100,7 +100,8 @@ fn tell(channel: &OwnedFd, wanted: &Receiver<Work>) {
 fn message(code: i32, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-    [&length.to_ne_bytes()[..], &code.to_ne_bytes(), &0_u64.to_ne_bytes(), &body].concat()
+    let header: [&[u8]; 3] = [&length.to_ne_bytes(), &code.to_ne_bytes(), &0_u64.to_ne_bytes()];
+    [header.concat(), body].concat()
 }
 
 /// `fuse_notify_inval_inode_out`: node, offset, length.

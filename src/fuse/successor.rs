@@ -42,11 +42,11 @@ impl Successor {
         match sys::process::fork()? {
             ForkResult::Parent { .. } => Ok(Self { _server: server, channel, notifier }),
             ForkResult::Child => {
+                let _ = prctl::set_name(c"successor");
                 let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
                 if let Ok([channel, server_ends, notifier_ends]) = sys::process::take_files(files)
                     && leave_output().is_ok()
                 {
-                    let _ = prctl::set_name(c"successor");
                     let _ = wait_for_end(&server_ends);
                     let _ = refuse(&channel, &notifier_ends);
                 }

@@ -137,7 +137,8 @@ impl Watches {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return None,
             }
-            if self.stop.read().is_ok() {
+            let [_, stopped] = ready;
+            if stopped.any().unwrap_or(true) && self.stop.read().is_ok() {
                 return None;
             }
             match self.inotify.read_events() {

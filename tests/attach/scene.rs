@@ -106,14 +106,18 @@ impl Scene {
         if rooted { top } else { top.join(&self.home()[1..]) }
     }
 
-    /// What the program runs for this container: servers, helpers, and the command itself.
+    /// What the program runs for this container: servers, helpers, and the command itself; not a server's successor, which ends with it.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let pid = self.pid();
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
         let is_ours = |process: &i32| {
             let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
             let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            words.contains(&&b"attach"[..]) && words.contains(&pid.as_bytes()) && words[0].ends_with(b"vcgroupfs")
+            words.contains(&&b"attach"[..])
+                && words.contains(&pid.as_bytes())
+                && words[0].ends_with(b"vcgroupfs")
+                && name != "successor\n"
         };
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }
