@@ -79,7 +79,8 @@ impl Scene {
         let is_helper = |entry: &fs::DirEntry| {
             let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            field("PPid:") == Some(&server) && field("Name:") != Some("vcgroupfs-agent")
+            let others = [Some("vcgroupfs-agent"), Some("successor")];
+            field("PPid:") == Some(&server) && !others.contains(&field("Name:"))
         };
         fs::read_dir("/proc").expect("/proc").flatten().filter(is_helper).count()
     }
