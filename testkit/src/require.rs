@@ -22,6 +22,19 @@ pub enum Need {
     LegacySyscalls,
     /// This program can be run.
     Program(&'static str),
+    /// This program can be run where no library is.
+    StaticProgram(&'static str),
+}
+
+fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// Whether ldd finds nothing to load, which it says by failing.
+fn is_static(program: &std::path::Path) -> bool {
+    let ldd = std::process::Command::new("ldd").arg(program).output();
+    ldd.is_ok_and(|output| !output.status.success())
 }
 
 impl Need {
@@ -33,6 +46,7 @@ impl Need {
             Self::UserNamespaces => "userns".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
             Self::Program(name) => name.into(),
+            Self::StaticProgram(name) => format!("a static {name}"),
         }
     }
 
@@ -44,8 +58,8 @@ impl Need {
             Self::UserNamespaces => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
             Self::LegacySyscalls => cfg!(target_arch = "x86_64"),
-            Self::Program(name) => std::env::var_os("PATH")
-                .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file())),
+            Self::Program(name) => find_program(name).is_some(),
+            Self::StaticProgram(name) => find_program(name).is_some_and(|program| is_static(&program)),
         }
     }
 }

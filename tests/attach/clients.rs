@@ -61,7 +61,7 @@ fn runc_runs_a_container_inside() {
         Need::Hierarchy("memory"),
         Need::Hierarchy("pids"),
         Need::Program("runc"),
-        Need::Program("busybox"),
+        Need::StaticProgram("busybox"),
         Need::LegacySyscalls
     );
     for way in [Way::Moved, Way::Built] {

@@ -104,7 +104,7 @@ fn a_view_whose_server_has_died_is_replaced() {
         scene.attach(&[]).ok();
         signal(server(&scene), Signal::SIGKILL);
         wait_until("its end", || scene.processes().is_empty());
-        assert!(scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
+        wait_until("nobody serves it", || scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
         scene.attach(&[]).ok();
         scene.sh("ls /sys/fs/cgroup/memory").ok();
         scene.detach().ok();
