@@ -184,7 +184,7 @@ impl Normal {
     /// Numbers become the names that the script gave them, or are counted by their first appearance.
     fn list(&mut self, text: &str) -> Value {
         let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
-        let lines: Vec<_> = text
+        let mut lines: Vec<_> = text
             .lines()
             .map(|line| match self.names.get(line) {
                 Some(name) => name.clone(),
@@ -195,6 +195,8 @@ impl Normal {
                 }
             })
             .collect();
+        // Which of two processes has the smaller number isn't the same in both cgroups: numbers begin anew when they have run out.
+        lines.sort_unstable();
         json!({
             "lines": lines,
             // The kernel sorts in v1 only.

@@ -186,7 +186,7 @@ impl Normal {
     /// Numbers become the names that the sequence gave them, or are counted by their first appearance.
     fn list(&mut self, text: &str) -> Value {
         let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
-        let lines: Vec<_> = text
+        let mut lines: Vec<_> = text
             .lines()
             .map(|line| match self.numbers.get(line) {
                 Some(name) => name.clone(),
@@ -197,6 +197,8 @@ impl Normal {
                 }
             })
             .collect();
+        // Which of two processes has the smaller number isn't the same in both cgroups: numbers begin anew when they have run out.
+        lines.sort_unstable();
         let sorted = self.place == Where::V2 || numbers.is_sorted();
         json!({"lines": lines, "sorted": sorted, "ends with a newline": text.is_empty() || text.ends_with('\n')})
     }
