@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -35,32 +36,46 @@ const LISTINGS: usize = 16;
 /// The listings of directories that are being read, the oldest first.
 ///
 /// A directory is open without a handle, so a listing is kept for its directory, until a reader has come to its end. Cookies don't depend on
-/// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew.
+/// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew. None is replaced by one that
+/// was begun before it: whoever began to read after a change goes on with what is so since.
 #[derive(Debug, Default)]
-pub(super) struct Listings(Mutex<VecDeque<(NodeId, Listing)>>);
+pub(super) struct Listings {
+    kept: Mutex<VecDeque<(NodeId, Listing)>>,
+    begun: AtomicU64,
+}
 
 type Listing = Arc<Vec<ListedEntry>>;
 
 impl Listings {
     fn get(&self, id: NodeId) -> Option<Listing> {
-        self.0.lock().iter().find(|(of, _)| *of == id).map(|(_, listing)| Arc::clone(listing))
+        self.kept.lock().iter().find(|(of, _)| *of == id).map(|(_, listing)| Arc::clone(listing))
+    }
+
+    fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel)
     }
 
     /// What goes is dropped when the lock isn't held any more.
-    fn keep(&self, id: NodeId, listing: &Listing) {
-        let replaced = self.remove(id);
-        let mut kept = self.0.lock();
-        kept.push_back((id, Arc::clone(listing)));
+    fn keep(&self, node: &Node, begun: u64, listing: &Listing) {
+        let mut kept = self.kept.lock();
+        if !node.was_listed(begun) {
+            return;
+        }
+        let replaced = take(&mut kept, node.id());
+        kept.push_back((node.id(), Arc::clone(listing)));
         let displaced = if kept.len() > LISTINGS { kept.pop_front() } else { None };
         drop(kept);
         drop((replaced, displaced));
     }
 
     pub(super) fn remove(&self, id: NodeId) -> Option<Listing> {
-        let mut kept = self.0.lock();
-        let at = kept.iter().position(|(of, _)| *of == id)?;
-        kept.remove(at).map(|(_, listing)| listing)
+        take(&mut self.kept.lock(), id)
     }
+}
+
+fn take(kept: &mut VecDeque<(NodeId, Listing)>, id: NodeId) -> Option<Listing> {
+    let at = kept.iter().position(|(of, _)| *of == id)?;
+    kept.remove(at).map(|(_, listing)| listing)
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -86,8 +101,9 @@ impl<H: Host> CgroupFs<H> {
                     return Err(Errno::ENOTDIR.into());
                 }
                 self.watch(&node);
+                let begun = self.listings.begin();
                 let entries = Arc::new(self.entries(&node)?);
-                self.listings.keep(id, &entries);
+                self.listings.keep(&node, begun, &entries);
                 entries
             }
         };
@@ -162,4 +178,32 @@ impl<H: Host> CgroupFs<H> {
 /// The cgroups among these entries.
 pub(super) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
     entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Position, ROOT_ID};
+
+    /// A reader that is slow to list a directory mustn't leave an old listing to one that has begun since.
+    #[test]
+    fn no_listing_is_kept_after_one_that_was_begun_later() {
+        let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
+        let listing = || Arc::new(Vec::new());
+        let is_kept =
+            |listings: &Listings, listing| listings.get(ROOT_ID).is_some_and(|kept| Arc::ptr_eq(&kept, listing));
+        let listings = Listings::default();
+        let (slow, quick) = (listings.begin(), listings.begin());
+        let (old, new) = (listing(), listing());
+        listings.keep(&node, quick, &new);
+        listings.keep(&node, slow, &old);
+        assert!(is_kept(&listings, &new));
+        // The quick one has come to its end, and a third has gone on from there.
+        listings.remove(ROOT_ID);
+        listings.keep(&node, slow, &old);
+        assert!(listings.get(ROOT_ID).is_none());
+        let newest = listing();
+        listings.keep(&node, listings.begin(), &newest);
+        assert!(is_kept(&listings, &newest));
+    }
 }

@@ -45,6 +45,8 @@ pub struct Node {
     watched: OnceLock<Option<Box<dyn Watch>>>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
+    /// When the newest listing of it was begun, as a number.
+    listed: AtomicU64,
     /// Whether the kernel doesn't hold it any more.
     forgotten: AtomicBool,
     /// Whether it was seen to be removed, or lies in a cgroup that was.
@@ -88,6 +90,7 @@ impl Node {
             parent,
             watched: OnceLock::new(),
             changes: AtomicU64::default(),
+            listed: AtomicU64::default(),
             forgotten: AtomicBool::default(),
             gone: AtomicBool::default(),
             doubted: AtomicBool::default(),
@@ -175,6 +178,11 @@ impl Node {
         self.children.lock().values().copied().collect()
     }
 
+    /// Whether the kernel holds any of this directory's entries.
+    pub fn has_children(&self) -> bool {
+        !self.children.lock().is_empty()
+    }
+
     /// Whether it, or the directory that it's in, was seen to be removed. It may be there again.
     pub fn may_be_gone(&self) -> bool {
         let is_gone = |node: &Self| node.gone.load(Ordering::Acquire);
@@ -239,6 +247,11 @@ impl Node {
     /// Takes note of a change.
     pub fn move_on(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes note of a listing that is whole, and was begun as the `number`th. False if one that was begun later has been whole before.
+    pub fn was_listed(&self, number: u64) -> bool {
+        self.listed.fetch_max(number, Ordering::AcqRel) <= number
     }
 
     /// Whether it's a directory.
