@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +121,32 @@ fn nothing_is_older_than_the_bound_with_caches() {
 #[test]
 fn nothing_is_old_in_a_coherent_view() {
     nothing_is_older_than_the_bound(true);
+}
+
+/// What is open in a cgroup isn't found by its name any more, also from a directory that was held, once the cgroup is removed, by any hand.
+#[test]
+fn the_names_of_a_removed_cgroup_are_forgotten() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
+    let cgroup = TestCgroup::new(&[UNIFIED, NAMED]);
+    let view = mount(&cgroup, "rooted", false);
+    for selector in [UNIFIED, NAMED] {
+        let seen = view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"));
+        let doors = [cgroup.dir(selector), seen.clone(), seen.join(cgroup.path().trim_start_matches('/'))];
+        for (number, remover) in doors.iter().enumerate() {
+            let name = format!("removed{number}");
+            fs::create_dir(seen.join(&name)).expect("a cgroup");
+            let held = fs::File::open(seen.join(&name)).expect("the directory");
+            let file = fs::File::open(seen.join(&name).join("cgroup.procs")).expect("a file");
+            let by_name = PathBuf::from(format!("/proc/self/fd/{}/cgroup.procs", held.as_raw_fd()));
+            assert!(fs::metadata(&by_name).is_ok(), "the control: {remover:?}");
+            fs::remove_dir(remover.join(&name)).expect("the removal");
+            let start = Instant::now();
+            while fs::metadata(&by_name).is_ok() {
+                assert!(start.elapsed() < BOUND, "removed by {remover:?}, still found");
+            }
+            file.metadata().expect("its attributes, by the open file");
+        }
+    }
 }
 
 /// While siblings of the container's cgroup come and go by the same names as its own children, none of them is ever seen.

@@ -262,9 +262,10 @@ impl<H: Host> CgroupFs<H> {
                 }
             }
             Change::Entry { hierarchy, directory, name: Some(name), kind } => {
-                if *kind == EntryChange::Removed {
-                    self.note_removal(*hierarchy, *directory, name);
-                }
+                let removed = match kind {
+                    EntryChange::Removed => self.note_removal(*hierarchy, *directory, name),
+                    EntryChange::Made | EntryChange::Renamed | EntryChange::Other => Vec::new(),
+                };
                 let by = self.own.take(*hierarchy, *directory, name, *kind);
                 for node in self.doors(*hierarchy, *directory) {
                     match by {
@@ -276,6 +277,9 @@ impl<H: Host> CgroupFs<H> {
                             self.replay_entry(&node, name, *kind);
                         }
                     }
+                }
+                for directory in &removed {
+                    self.invalidate_names(directory, kernel);
                 }
             }
             Change::Renamed { hierarchy, directory, from, to } => {
@@ -333,13 +337,21 @@ impl<H: Host> CgroupFs<H> {
         if doors.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { doors }
     }
 
-    /// Takes note, at every door, that what a directory had under this name was removed.
-    pub(super) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) {
-        for node in self.doors(hierarchy, directory) {
-            if let Some(removed) = self.nodes.child(&node, name) {
-                removed.set_gone(true);
-                self.host.forget(&removed);
-            }
+    /// Takes note, at every door, that what a directory had under this name was removed. Returns by which nodes the kernel knows it.
+    pub(super) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
+        let doors = self.doors(hierarchy, directory);
+        let removed: Vec<_> = doors.iter().filter_map(|node| self.nodes.child(node, name)).collect();
+        for node in &removed {
+            node.set_gone(true);
+            self.host.forget(node);
+        }
+        removed
+    }
+
+    /// What is open in a directory that was removed keeps its name there, in the kernel: whoever holds the directory would find it.
+    pub(super) fn invalidate_names(&self, removed: &Arc<Node>, kernel: &impl Invalidate) {
+        for child in self.nodes.children(removed) {
+            kernel.entry(removed.id(), &child.name());
         }
     }
 

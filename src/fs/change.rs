@@ -49,7 +49,7 @@ impl<H: Host> CgroupFs<H> {
         }
         self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))?;
         if let Some(hierarchy) = parent.position().hierarchy {
-            self.note_removal(hierarchy, parent.inode(), name);
+            self.replays.removed(self.note_removal(hierarchy, parent.inode(), name));
         }
         tell(&parent, name, EntryChange::Removed);
         Ok(())

@@ -81,6 +81,8 @@ enum Task {
     Show(Event),
     /// A change was taken for one that this door has made itself, and wasn't.
     Again(Arc<Node>, OsString, EntryChange),
+    /// The view has removed a directory, by one of its doors. Its lock is the kernel's until the answer, so it's told of the names only then.
+    Removed(Arc<Node>),
     /// Events were lost.
     Everything,
     /// A directory didn't come to rest while it was compared.
@@ -178,6 +180,13 @@ impl Replays {
     /// A change that comes through this door failed, and the event that was taken for its own was another's.
     pub(super) fn again(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
         self.push(Task::Again(Arc::clone(directory), name.to_os_string(), kind));
+    }
+
+    /// A directory was removed, through this view.
+    pub(super) fn removed(&self, nodes: Vec<Arc<Node>>) {
+        for node in nodes.into_iter().filter(|node| node.has_children()) {
+            self.push(Task::Removed(node));
+        }
     }
 
     /// Whether a change of this name that was made before `since` is shown at this door only after it, if at all.
@@ -327,6 +336,7 @@ impl<H: Host> CgroupFs<H> {
                         self.replay_entry(&directory, &name, kind);
                     }
                 }
+                (Task::Removed(directory), _) => self.invalidate_names(&directory, kernel),
                 (Task::Everything, Some(mount)) => {
                     let directories = self.nodes.directories().into_iter();
                     for node in directories.filter(|node| *node.object() == Object::Directory) {
