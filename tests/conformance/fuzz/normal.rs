@@ -25,7 +25,8 @@ pub(super) struct Normal {
     files: HashMap<String, String>,
 }
 
-fn is_list(file: &str) -> bool {
+/// Whether it's a list of processes or threads.
+pub(super) fn is_list(file: &str) -> bool {
     matches!(file, "cgroup.procs" | "cgroup.threads" | "tasks")
 }
 
