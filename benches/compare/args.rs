@@ -25,6 +25,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 10, 100])]
     pub(crate) views: Vec<usize>,
 
+    /// Measure only the rows whose name contains this; can be given several times
+    #[arg(long = "row", value_name = "PART")]
+    pub(crate) rows: Vec<String>,
+
     /// Smoke test: does every row work on every subject? Times mean nothing
     #[arg(long)]
     pub(crate) quick: bool,
@@ -52,10 +56,19 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     /// `None`: one repetition per slice, whatever it takes.
     pub(crate) slice: Option<Duration>,
+    /// Parts of the names of the rows; none: all rows.
+    pub(crate) rows: Vec<String>,
     pub(crate) operations: u64,
     pub(crate) views: Vec<usize>,
     /// How long servers are left alone before their memory is read.
     pub(crate) idle: Duration,
+}
+
+impl Plan {
+    /// Whether a row is to be measured.
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|part| row.contains(part.as_str()))
+    }
 }
 
 impl Args {
@@ -64,6 +77,7 @@ impl Args {
             return Plan {
                 rounds: 1,
                 slice: None,
+                rows: self.rows.clone(),
                 operations: self.operations.min(2000),
                 views: vec![1, 2],
                 idle: Duration::from_millis(100),
@@ -76,6 +90,7 @@ impl Args {
         Plan {
             rounds: self.rounds,
             slice: Some(Duration::from_millis(self.slice.max(1))),
+            rows: self.rows.clone(),
             operations: self.operations,
             views,
             idle: Duration::from_secs(2),

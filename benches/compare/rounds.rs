@@ -80,7 +80,7 @@ pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, b
     }
     let mut table = Table { hierarchy: hierarchy.clone(), rows: Vec::new(), faults: Vec::new() };
     let mut repetitions = Vec::new();
-    for row in ROWS {
+    for row in ROWS.iter().filter(|row| plan.wants(row.name)) {
         let mut cells = Vec::new();
         for (kind, subject) in Kind::ALL.into_iter().zip(&mut subjects) {
             let (cell, count) = match subject {

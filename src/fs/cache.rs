@@ -242,7 +242,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Waits for changes on the host; `None` once [`CgroupFs::stop_waiting`] was called.
+    /// Waits for changes on the host; `None` once [`CgroupFs::stop_waiting`] was called. There may be none that matter.
     pub fn wait_for_changes(&self) -> Option<Vec<Change>> {
         self.host.wait_for_changes()
     }
@@ -252,8 +252,9 @@ impl<H: Host> CgroupFs<H> {
         self.host.stop_waiting();
     }
 
-    /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]).
-    pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) {
+    /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]). False if they know already: the view has
+    /// made the change itself.
+    pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) -> bool {
         let kernel = &Apart { replays: &self.replays, kernel };
         match change {
             Change::Entry { hierarchy, directory, name: None, .. } => {
@@ -267,12 +268,14 @@ impl<H: Host> CgroupFs<H> {
                     EntryChange::Made | EntryChange::Renamed | EntryChange::Other => Vec::new(),
                 };
                 let by = self.own.take(*hierarchy, *directory, name, *kind);
+                let mut is_news = false;
                 for node in self.doors(*hierarchy, *directory) {
                     match by {
                         Some((door, since)) if door == node.id() => {
                             self.replay_if_late(&node, name, *kind, since);
                         }
                         _ => {
+                            is_news = true;
                             self.invalidate_entry(&node, name, kernel);
                             self.replay_entry(&node, name, *kind);
                         }
@@ -281,6 +284,7 @@ impl<H: Host> CgroupFs<H> {
                 for directory in &removed {
                     self.invalidate_names(directory, kernel);
                 }
+                return is_news;
             }
             Change::Renamed { hierarchy, directory, from, to } => {
                 let by = self.own.take(*hierarchy, *directory, from, EntryChange::Renamed);
@@ -293,10 +297,11 @@ impl<H: Host> CgroupFs<H> {
                 }
             }
             Change::Modified { hierarchy, directory, name } => {
-                if !self.own_writes.take(*hierarchy, *directory, name) {
-                    for node in self.doors(*hierarchy, *directory) {
-                        self.replay_modification(&node, name);
-                    }
+                if self.own_writes.take(*hierarchy, *directory, name) {
+                    return false;
+                }
+                for node in self.doors(*hierarchy, *directory) {
+                    self.replay_modification(&node, name);
                 }
             }
             Change::Files { hierarchy, directory, of_children } => {
@@ -311,6 +316,7 @@ impl<H: Host> CgroupFs<H> {
                 self.replay_everything();
             }
         }
+        true
     }
 
     pub(super) fn invalidate_everything(&self, kernel: &impl Invalidate) {
