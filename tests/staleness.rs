@@ -123,6 +123,28 @@ fn nothing_is_old_in_a_coherent_view() {
     nothing_is_older_than_the_bound(true);
 }
 
+/// Files that weren't there and come are found, though they make no event of their own.
+#[test]
+fn files_that_come_are_found() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
+    let cgroup = TestCgroup::new(&[UNIFIED]);
+    let (real, _) = (cgroup.dir(UNIFIED), cgroup.child(UNIFIED, "child"));
+    let view = mount(&cgroup, "rooted", false);
+    let seen = view.hierarchy(&testkit::hierarchy(UNIFIED).expect("a required hierarchy"));
+    let switch = real.join("child/cgroup.pressure");
+    for round in 0..40 {
+        for (value, is_there) in [("0", false), ("1", true)] {
+            fs::write(&switch, value).expect("cgroup.pressure");
+            assert_eq!(real.join("child/cpu.pressure").exists(), is_there, "the host's, after {value}");
+            let start = Instant::now();
+            // Each look leaves the kernel something to keep.
+            while seen.join("child/cpu.pressure").exists() != is_there {
+                assert!(start.elapsed() < BOUND, "in round {round}, after {value}");
+            }
+        }
+    }
+}
+
 /// What is open in a cgroup isn't found by its name any more, also from a directory that was held, once the cgroup is removed, by any hand.
 #[test]
 fn the_names_of_a_removed_cgroup_are_forgotten() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Answer, Attributes, Caller, CgroupFs, Entry, HandleId, Host, Outcome, Statistics};
+use super::absent::Found;
+use super::{Answer, Attributes, Caller, CgroupFs, Entry, Failure, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
 use crate::policy;
 use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Shape, Spot, View};
@@ -45,16 +46,20 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// Finds `name` in a directory for a caller, and counts the lookup.
-    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    /// Finds `name` in a directory for a caller, and counts the lookup if there's something.
+    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<Found> {
         if self.replays.is_own(caller) {
-            return self.own_lookup(parent, name);
+            return self.own_lookup(parent, name).map(Found::Something);
         }
-        let mut entry = self.lookup(parent, name)?;
+        let mut entry = match self.lookup(parent, name) {
+            Ok(entry) => entry,
+            Err(Failure::Kernel(Errno::ENOENT)) => return self.not_found(&*self.node(parent)?, name),
+            Err(failure) => return Err(failure),
+        };
         if self.replays.is_about_to_change(parent, name) {
             entry.keep.entry = Duration::ZERO;
         }
-        Ok(entry)
+        Ok(Found::Something(entry))
     }
 
     /// Finds `name` in a directory, and counts the lookup.

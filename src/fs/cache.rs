@@ -21,7 +21,7 @@ use crate::cgroup::FileClass;
 use crate::view::{Door, Node, NodeId, Object, ROOT_ID, Watch};
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
-const WATCHED: Duration = Duration::from_secs(60);
+pub(super) const WATCHED: Duration = Duration::from_secs(60);
 
 /// A change on the host, by another hand than through the view or by the view itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,6 +330,7 @@ impl<H: Host> CgroupFs<H> {
                 kernel.entry(parent.id(), &node.name());
             }
         }
+        self.invalidate_all_absences(kernel);
     }
 
     /// The nodes by which the kernel knows this directory.
@@ -379,6 +380,7 @@ impl<H: Host> CgroupFs<H> {
         };
         for directory in changed {
             self.drop_listing(&directory, kernel);
+            self.invalidate_absences(directory.id(), kernel);
             for file in self.nodes.children(&directory) {
                 // The files that every cgroup has don't come and go.
                 let comes_and_goes = matches!(file.object(), Object::File(class) if !matches!(class, FileClass::Core | FileClass::Membership(_)));

@@ -3,6 +3,7 @@
 //! An operation finds its node, asks [`policy::decide`], and hands what is allowed to the [`Host`]. A rejection
 //! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
 
+mod absent;
 mod attributes;
 pub mod cache;
 mod change;
@@ -29,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
+pub use absent::Found;
 pub use directory::ListedEntry;
 pub use file::Transfer;
 pub use handles::HandleId;
@@ -99,6 +101,7 @@ pub struct CgroupFs<H: Host> {
     nodes: NodeTable,
     handles: Handles<H::File>,
     listings: directory::Listings,
+    absences: absent::Absences,
     own: Arc<cache::OwnChanges>,
     own_writes: own_writes::OwnWrites,
     replays: replay::Replays,
@@ -131,6 +134,7 @@ impl<H: Host> CgroupFs<H> {
             nodes: NodeTable::new(root),
             handles: Handles::default(),
             listings: directory::Listings::default(),
+            absences: absent::Absences::default(),
             own: Arc::default(),
             own_writes: own_writes::OwnWrites::default(),
             replays: replay::Replays::default(),

@@ -20,7 +20,7 @@ use super::offload::Offload;
 use super::passthrough::Passthrough;
 use super::placement::Placement;
 use crate::fs::poll::Wake;
-use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, HandleId, Host, Outcome, Transfer};
+use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, Found, HandleId, Host, Outcome, Transfer};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
 
@@ -215,7 +215,15 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found =
             self.ask(request, at("lookup", parent, name), |fs, caller| fs.lookup_for(caller, node(parent), name));
-        self.reply_entry(reply, found);
+        match found {
+            // Node id 0 is ENOENT that is kept.
+            Ok(Found::Nothing(keep)) if !keep.is_zero() => {
+                reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
+            }
+            Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
+            Ok(Found::Something(entry)) => self.reply_entry(reply, Ok(entry)),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {

@@ -1,5 +1,7 @@
 //! FUSE's types from and to the filesystem's.
 
+use std::time::UNIX_EPOCH;
+
 use fuser::{FileAttr, FileType, INodeNo, OpenFlags, Request, TimeOrNow};
 use nix::errno::Errno;
 
@@ -45,6 +47,27 @@ pub(super) fn attributes(from: &Attributes, inode: u64) -> FileAttr {
         gid: from.gid,
         rdev: 0,
         blksize: from.block_size,
+        flags: 0,
+    }
+}
+
+/// What stands for the attributes of nothing.
+pub(super) fn nothing() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
         flags: 0,
     }
 }

@@ -1,10 +1,12 @@
 //! Lookup counts, watches, and what the kernel is told to forget.
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use super::super::Found;
 use super::super::cache::{Change, EntryChange, Invalidate};
 use super::super::poll::{Ready, Wake};
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
@@ -203,6 +205,43 @@ fn enabled_controllers_bring_files_to_the_children() {
     assert!(told.contains(&(child, None)) && told.contains(&(child, Some("memory.max".into()))), "{told:?}");
     assert!(!told.contains(&(child, Some("cgroup.procs".into()))), "every cgroup has it: {told:?}");
     assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
+}
+
+/// A name that isn't there is kept where its coming is told: by itself, with a controller's files, or when events were lost.
+#[test]
+fn what_is_absent_is_kept_until_it_may_have_come() {
+    let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    let (above, boundary, child) = (scene.id("/lxc"), scene.id("/lxc/c1"), scene.id("/lxc/c1/a"));
+    let keeps = |directory, name: &str| match scene.fs.lookup_for(&CALLER, directory, OsStr::new(name)) {
+        Ok(Found::Nothing(keep)) => !keep.is_zero(),
+        found => panic!("{name}: {found:?}"),
+    };
+    assert!(keeps(child, "hugetlb.max") && keeps(child, "x") && keeps(boundary, "hugetlb.max"));
+    assert!(keeps(above, "c2"), "what is hidden never comes");
+    let told_of = |change: &Change| {
+        let told = Told::default();
+        scene.fs.invalidate(change, &told);
+        let named = told.0.into_inner().into_iter().filter_map(|(node, name)| Some((node, name?)));
+        named.map(|(node, name)| (node, name.to_string_lossy().into_owned())).collect::<Vec<_>>()
+    };
+    let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    let told = told_of(&Change::Files { hierarchy: UNIFIED, directory: inode, of_children: true });
+    assert!(told.contains(&(child, "hugetlb.max".into())) && told.contains(&(child, "x".into())), "{told:?}");
+    assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
+    assert!(told_of(&Change::Anything).contains(&(boundary, "hugetlb.max".into())));
+    // Nobody is told of what comes to a directory that is gone, or isn't watched.
+    scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
+    told_of(&Change::Entry {
+        hierarchy: UNIFIED,
+        directory: inode,
+        name: Some("a".into()),
+        kind: EntryChange::Removed,
+    });
+    assert!(!keeps(child, "x"));
+    let mut coherent = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
+    coherent.fs.keep_nothing();
+    let found = coherent.fs.lookup_for(&CALLER, coherent.id("/lxc/c1"), OsStr::new("x"));
+    assert!(matches!(found, Ok(Found::Nothing(Duration::ZERO))), "{found:?}");
 }
 
 /// A waiter that says when it's woken.

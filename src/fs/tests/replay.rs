@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::super::cache::{Change, EntryChange, Invalidate};
 use super::super::replay::{Act, Deed, OwnMount};
-use super::super::{Answer, Caller, Changes, Failure, Outcome};
+use super::super::{Answer, Caller, CgroupFs, Changes, Entry, Failure, Found, Outcome};
+use super::fake::FakeHost;
 use super::scene::{CALLER, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
 use crate::policy::Policy;
@@ -18,6 +19,14 @@ use crate::view::{NodeId, ROOT_ID, Shape};
 
 /// The thread that acts on the own mount.
 const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };
+
+/// A lookup, if it finds something.
+fn look(fs: &CgroupFs<FakeHost>, caller: &Caller, directory: NodeId, name: &OsStr) -> Outcome<Entry> {
+    match fs.lookup_for(caller, directory, name)? {
+        Found::Something(entry) => Ok(entry),
+        Found::Nothing(_) => Err(Errno::ENOENT.into()),
+    }
+}
 
 struct Nobody;
 
@@ -71,9 +80,9 @@ impl OwnMount for Mount<'_> {
         let kernels = |failure: Failure| failure.errno();
         let mut at = ROOT_ID;
         for name in &act.directory {
-            at = fs.lookup_for(&OWN, at, name).map_err(kernels)?.id;
+            at = look(fs, &OWN, at, name).map_err(kernels)?.id;
         }
-        let looked = fs.lookup_for(&OWN, at, &act.name);
+        let looked = look(fs, &OWN, at, &act.name);
         (self.between)(act, at);
         if act.deed == Deed::Look {
             return looked.map(drop).map_err(kernels);
@@ -84,7 +93,7 @@ impl OwnMount for Mount<'_> {
             (_, Err(failure)) => return Err(failure.errno()),
             (Deed::Remove, Ok(_)) => fs.remove_directory(&OWN, at, &act.name),
             (Deed::Rename(to), Ok(_)) => {
-                assert_eq!(errno(fs.lookup_for(&OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
+                assert_eq!(errno(look(fs, &OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
                 fs.rename(&OWN, at, &act.name, at, to, 0)
             }
             (Deed::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &Changes::default(), false).map(drop),
@@ -163,7 +172,7 @@ fn ghosts_are_for_the_own_thread_and_for_once() {
     let before = scene.id("/a");
     let found = Mutex::new(Vec::new());
     let mount = Mount::new(&scene, |act, at| {
-        let ghost = scene.fs.lookup_for(&OWN, at, &act.name).map(|entry| (entry.id, entry.keep.entry));
+        let ghost = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.keep.entry));
         if act.deed == Deed::Remove {
             let (id, keep) = ghost.unwrap();
             assert!(keep.is_zero());
@@ -171,7 +180,7 @@ fn ghosts_are_for_the_own_thread_and_for_once() {
             found.lock().push(id);
         }
         let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", act.name.display()));
-        let seen = scene.fs.lookup_for(&CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.keep.entry));
+        let seen = look(&scene.fs, &CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.keep.entry));
         match real {
             Some(inode) => assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "what there is, for now"),
             None => assert_eq!(errno(seen), Some(Errno::ENOENT)),

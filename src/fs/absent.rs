@@ -1,0 +1,112 @@
+//! Names that aren't there, and that the kernel may keep as such.
+//!
+//! What comes is told by its name (`super::cache`). But files that come with a controller, or with `cgroup.pressure`, have no event of their
+//! own, and lost events may be of any name: so the names are remembered, until the kernel has to ask anew anyway.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::cache::{Invalidate, WATCHED};
+use super::{CgroupFs, Entry, Failure, Host, Outcome};
+use crate::view::{Child, Node, NodeId, Object};
+
+/// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
+const LIMIT: usize = 1024;
+
+/// What a lookup finds.
+#[derive(Debug)]
+pub enum Found {
+    /// Something.
+    Something(Entry),
+    /// Nothing (`ENOENT`), and for how long the kernel may keep that.
+    Nothing(Duration),
+}
+
+/// The names that the kernel may keep, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Absences(Mutex<VecDeque<Absence>>);
+
+#[derive(Debug)]
+struct Absence {
+    since: Instant,
+    directory: NodeId,
+    name: OsString,
+}
+
+impl Absences {
+    /// Takes note of a name. False if there are too many.
+    fn note(&self, directory: NodeId, name: &OsStr) -> bool {
+        let mut all = self.0.lock();
+        while all.front().is_some_and(|oldest| oldest.since.elapsed() > WATCHED) {
+            all.pop_front();
+        }
+        let has_room = all.len() < LIMIT;
+        if has_room {
+            all.push_back(Absence { since: Instant::now(), directory, name: name.to_os_string() });
+        }
+        has_room
+    }
+
+    fn take(&self, is_it: impl Fn(NodeId) -> bool) -> Vec<Absence> {
+        let mut all = self.0.lock();
+        let (taken, rest) = std::mem::take(&mut *all).into_iter().partition(|absence| is_it(absence.directory));
+        *all = rest;
+        taken.into()
+    }
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// A name wasn't found.
+    pub(super) fn not_found(&self, directory: &Node, name: &OsStr) -> Outcome<Found> {
+        let id = directory.id();
+        if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
+            return Ok(Found::Nothing(Duration::ZERO));
+        }
+        let is_fixed = *directory.object() != Object::Directory;
+        if is_fixed || matches!(self.view.child(directory.position(), name), Child::Hidden) {
+            return Ok(Found::Nothing(WATCHED));
+        }
+        if !directory.is_watched() || !self.absences.note(id, name) {
+            return Ok(Found::Nothing(Duration::ZERO));
+        }
+        // It may have come before it was noted.
+        match self.lookup(id, name) {
+            Err(Failure::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED)),
+            looked => looked.map(Found::Something),
+        }
+    }
+
+    /// Names may have come in a directory, without an event of their own.
+    pub(super) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
+        for absence in self.absences.take(|id| id == directory) {
+            kernel.entry(directory, &absence.name);
+        }
+    }
+
+    /// Any name may have come.
+    pub(super) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
+        for absence in self.absences.take(|_| true) {
+            kernel.entry(absence.directory, &absence.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::ROOT_ID;
+
+    #[test]
+    fn there_is_a_limit() {
+        let absences = Absences::default();
+        let noted = (0..LIMIT + 10).filter(|number| absences.note(ROOT_ID, OsStr::new(&number.to_string()))).count();
+        assert_eq!(noted, LIMIT);
+        assert_eq!(absences.take(|_| false).len(), 0);
+        assert_eq!(absences.take(|id| id == ROOT_ID).len(), LIMIT);
+        assert!(absences.note(ROOT_ID, OsStr::new("x")), "there's room again");
+    }
+}
