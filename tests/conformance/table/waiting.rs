@@ -320,6 +320,8 @@ fn pressure() -> Vec<Case> {
                 // The other open file's event is its own.
                 poll_pri("g", LONG).into_step(),
                 poll_pri("g", 0).into_step(),
+                // All who wait for a cgroup's file are woken by any of its triggers (kernfs_notify), which an edge shows. Let there be one.
+                Op::Close { fd: "g".into() }.into_step(),
             ])
             .chain(epoll("e", "f", true).map(|step| step.op.into_step()))
             .chain([
