@@ -3,7 +3,7 @@
 //! What comes is told by its name (`super::cache`). But files that come with a controller, or with `cgroup.pressure`, have no event of their
 //! own, and lost events may be of any name: so the names are remembered, until the kernel has to ask anew anyway.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
@@ -26,36 +26,46 @@ pub enum Found {
     Nothing(Duration),
 }
 
-/// The names that the kernel may keep, the oldest first.
+/// The names that the kernel may keep, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Absences(Mutex<VecDeque<Absence>>);
+pub(super) struct Absences(Mutex<Known>);
 
-#[derive(Debug)]
-struct Absence {
-    since: Instant,
-    directory: NodeId,
-    name: OsString,
+#[derive(Debug, Default)]
+struct Known {
+    since: HashMap<Absence, Instant>,
+    /// While it's full: when the oldest is no longer kept.
+    full_until: Option<Instant>,
 }
+
+/// A name in a directory.
+type Absence = (NodeId, OsString);
 
 impl Absences {
     /// Takes note of a name. False if there are too many.
     fn note(&self, directory: NodeId, name: &OsStr) -> bool {
-        let mut all = self.0.lock();
-        while all.front().is_some_and(|oldest| oldest.since.elapsed() > WATCHED) {
-            all.pop_front();
+        let mut known = self.0.lock();
+        let now = Instant::now();
+        if known.full_until.take_if(|until| *until <= now).is_some() {
+            known.since.retain(|_, since| now.duration_since(*since) < WATCHED);
         }
-        let has_room = all.len() < LIMIT;
-        if has_room {
-            all.push_back(Absence { since: Instant::now(), directory, name: name.to_os_string() });
+        let absence = (directory, name.to_os_string());
+        if known.since.len() >= LIMIT && !known.since.contains_key(&absence) {
+            if known.full_until.is_none() {
+                known.full_until = known.since.values().min().map(|oldest| *oldest + WATCHED);
+            }
+            return false;
         }
-        has_room
+        known.since.insert(absence, now);
+        true
+    }
+
+    /// A name is there now.
+    pub(super) fn forget(&self, directory: NodeId, name: &OsStr) {
+        self.0.lock().since.remove(&(directory, name.to_os_string()));
     }
 
     fn take(&self, is_it: impl Fn(NodeId) -> bool) -> Vec<Absence> {
-        let mut all = self.0.lock();
-        let (taken, rest) = std::mem::take(&mut *all).into_iter().partition(|absence| is_it(absence.directory));
-        *all = rest;
-        taken.into()
+        self.0.lock().since.extract_if(|(directory, _), _| is_it(*directory)).map(|(absence, _)| absence).collect()
     }
 }
 
@@ -82,15 +92,15 @@ impl<H: Host> CgroupFs<H> {
 
     /// Names may have come in a directory, without an event of their own.
     pub(super) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
-        for absence in self.absences.take(|id| id == directory) {
-            kernel.entry(directory, &absence.name);
+        for (_, name) in self.absences.take(|id| id == directory) {
+            kernel.entry(directory, &name);
         }
     }
 
     /// Any name may have come.
     pub(super) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
-        for absence in self.absences.take(|_| true) {
-            kernel.entry(absence.directory, &absence.name);
+        for (directory, name) in self.absences.take(|_| true) {
+            kernel.entry(directory, &name);
         }
     }
 }
@@ -107,6 +117,12 @@ mod tests {
         assert_eq!(noted, LIMIT);
         assert_eq!(absences.take(|_| false).len(), 0);
         assert_eq!(absences.take(|id| id == ROOT_ID).len(), LIMIT);
-        assert!(absences.note(ROOT_ID, OsStr::new("x")), "there's room again");
+        for number in 0..LIMIT + 10 {
+            assert!(absences.note(ROOT_ID, OsStr::new("x")), "one that is known takes no room, the {number}th time");
+        }
+        let ids = (0..LIMIT).map(|number| NodeId::from_u64(number as u64));
+        assert_eq!(ids.filter(|id| absences.note(*id, OsStr::new("y"))).count(), LIMIT - 1);
+        absences.forget(ROOT_ID, OsStr::new("x"));
+        assert!(absences.note(ROOT_ID, OsStr::new("z")), "there's room again");
     }
 }

@@ -364,6 +364,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(super) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
+        self.absences.forget(directory.id(), name);
         kernel.entry(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
         if let Some(node) = self.nodes.child(directory, name) {

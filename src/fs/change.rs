@@ -24,6 +24,7 @@ impl<H: Host> CgroupFs<H> {
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.found(&parent, name, attributes)?;
         tell(&parent, name, EntryChange::Made);
+        self.absences.forget(parent.id(), name);
         Ok(self.remember(node, attributes))
     }
 
