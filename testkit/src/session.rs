@@ -20,6 +20,11 @@ pub struct Session {
     answers: Receiver<String>,
 }
 
+/// How long an operation may take. A virtual machine whose processors are emulated takes many times as long for a thousand processes.
+fn patience() -> std::time::Duration {
+    if std::env::var_os("VCGROUPFS_VM").is_some() { TIMEOUT * 5 } else { TIMEOUT }
+}
+
 impl Session {
     /// Starts a probe by a command that ends in executing one.
     ///
@@ -92,7 +97,7 @@ impl Session {
     }
 
     fn receive<T: DeserializeOwned>(&mut self, to: &(impl Debug + ?Sized)) -> T {
-        let answer = match self.answers.recv_timeout(TIMEOUT) {
+        let answer = match self.answers.recv_timeout(patience()) {
             Ok(answer) => answer,
             Err(error) => {
                 let _ = self.child.kill();
