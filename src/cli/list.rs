@@ -26,7 +26,7 @@ pub(super) fn run(options: &Options) -> Outcome {
                     view.delegated.iter().map(|(kind, path)| (kind.clone(), path.clone().into())).collect();
                 serde_json::json!({
                     "pid": view.pid, "directory": view.directory, "target": view.target, "shape": view.shape,
-                    "policy": view.policy, "delegated": delegated, "since": view.since,
+                    "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,
                     "container": view.container.as_ref().map(|container| container.pid),
                 })
             })

@@ -11,16 +11,19 @@ use clap::Args;
 use super::error::{FAILED, Failed};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
-use super::server::{Place, Server, in_background};
+use super::server::{Place, Server, Serves, in_background};
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::fuse::{Connection, FSTYPE, OwnMount};
-use crate::host::refuge::take_refuge;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     view: ViewOptions,
+    /// One mount for all containers: each process sees the view of its container (its pid namespace's process 1), and nothing is kept between
+    /// callers. Shape host-path. DIR can be bind-mounted into any container
+    #[arg(long, help_heading = "View options")]
+    per_caller: bool,
     #[command(flatten)]
     serving: ServeOptions,
     /// Stay in the foreground, logging to stderr
@@ -35,18 +38,27 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if options.foreground {
         log.start(None)?;
     }
-    let (host, view) = options.view.plan()?;
+    let (host, serves) = if options.per_caller {
+        let (host, rules) = options.view.plan_for_callers()?;
+        (host, Serves::Callers(rules))
+    } else {
+        let (host, view) = options.view.plan()?;
+        (host, Serves::View(Arc::new(view)))
+    };
     let (pinned, directory) = open_empty(&options.directory)?;
     let connection = Connection::open()?;
-    let view = Arc::new(view);
+    let registration = match &serves {
+        Serves::View(view) => Registration::new(view, &directory, options.view.target()),
+        Serves::Callers(rules) => Registration::per_caller(rules, &directory),
+    };
     let server = Server {
-        registration: Registration::new(&view, &directory, options.view.target()),
+        registration,
         image: Server::image()?,
         options: options.serving,
         place: Place::Directory(directory),
         prepared: None,
         host,
-        view,
+        serves,
         connection,
     };
     if options.foreground {
@@ -59,12 +71,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
 }
 
 fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>) -> Result<(), Failed> {
-    take_refuge(&server.host, &server.view)?;
+    server.take_refuge()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
-    let own_mount = match &server.place {
-        Place::Directory(directory) => OwnMount::until_unmounted(directory).map(Some),
-        Place::Namespace | Place::Container(_) => Ok(None),
+    let own_mount = match (&server.place, &server.serves) {
+        // It tells no events.
+        (_, Serves::Callers(_)) => Ok(None),
+        (Place::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
+        (Place::Namespace | Place::Container(_), _) => Ok(None),
     };
     let own_mount = own_mount.unwrap_or_else(|error| {
         tracing::warn!(%error, "no way to the own mount: inotify reports only what is done through the view");

@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 
 use clap::Args;
 
-use super::error::Failed;
+use super::error::{Failed, UNSUPPORTED, USAGE};
 use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
+use crate::host::containers::are_found;
+use crate::host::plan::rules_for_all;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
-use crate::policy::Policy;
+use crate::policy::{Policy, Rules};
 use crate::view::{Shape, View};
 
 /// Whose view, how it looks, and who may write what.
@@ -74,6 +76,27 @@ impl ViewOptions {
         let host = discover()?;
         let view = plan(&host, &self.spec())?;
         Ok((host, view))
+    }
+
+    /// The same for a mount in which each caller has a view of its own.
+    pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules), Failed> {
+        let given = [
+            ("--pid", self.pid.is_some()),
+            ("--cgroup", !self.cgroups.is_empty()),
+            ("--shape", self.shape.is_some()),
+            ("--alias", !self.aliases.is_empty()),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+            let why = "each caller sees its own container, in the shape host-path";
+            return Err(Failed::new(USAGE, format!("{option} can't be used with --per-caller: {why}")));
+        }
+        if !are_found() {
+            let why = "this kernel doesn't say which process is process 1 of a pid namespace (Linux 4.1)";
+            return Err(Failed::new(UNSUPPORTED, format!("--per-caller: {why}; use 'vcgroupfs attach'")));
+        }
+        let host = discover()?;
+        let rules = rules_for_all(&host, self.policy, &self.delegate_controllers)?;
+        Ok((host, rules))
     }
 
     pub(super) fn spec(&self) -> ViewSpec {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::view::View;
+use crate::policy::Rules;
+use crate::view::{Shape, View};
 
 /// Where the files are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
 pub(super) const DIRECTORY: &str = "/run/vcgroupfs";
@@ -29,6 +30,9 @@ pub(super) struct Record {
     pub(super) delegated: Vec<(String, String)>,
     /// Seconds since 1970.
     pub(super) since: u64,
+    /// Whether it's for whoever calls.
+    #[serde(default)]
+    pub(super) per_caller: bool,
     /// Where it's mounted in a container.
     #[serde(default)]
     pub(super) container: Option<Inside>,
@@ -66,15 +70,28 @@ impl Registration {
             .hierarchies
             .iter()
             .filter_map(|hierarchy| Some((hierarchy.kind.to_string(), hierarchy.delegated.as_ref()?.to_string())));
+        Self::of(directory, target, view.shape, &view.rules, delegated.collect())
+    }
+
+    /// Of a mount for all callers.
+    pub(super) fn per_caller(rules: &Rules, directory: &Path) -> Self {
+        let mut registration =
+            Self::of(directory, "each caller's container".to_owned(), Shape::HostPath, rules, Vec::new());
+        registration.0.per_caller = true;
+        registration
+    }
+
+    fn of(directory: &Path, target: String, shape: Shape, rules: &Rules, delegated: Vec<(String, String)>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(Record {
             pid: 0,
             directory: directory.to_owned(),
             target,
-            shape: super::word_of(&view.shape),
-            policy: super::word_of(&view.rules.policy),
-            delegated: delegated.collect(),
+            shape: super::word_of(&shape),
+            policy: super::word_of(&rules.policy),
+            delegated,
             since: since.as_secs(),
+            per_caller: false,
             container: None,
         })
     }

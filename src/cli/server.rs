@@ -17,9 +17,11 @@ use super::logging;
 use super::options::ServeOptions;
 use super::registry::{Registered, Registration};
 use crate::fs::CgroupFs;
+use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
 use crate::helper::{AgentPool, HelperImage};
-use crate::host::{HostCgroups, RealHost, refuge};
+use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge};
+use crate::policy::Rules;
 use crate::sys;
 use crate::view::View;
 
@@ -27,7 +29,7 @@ use crate::view::View;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) host: HostCgroups,
-    pub(super) view: Arc<View>,
+    pub(super) serves: Serves,
     pub(super) connection: Connection,
     pub(super) image: HelperImage,
     pub(super) options: ServeOptions,
@@ -35,6 +37,15 @@ pub(super) struct Server {
     pub(super) place: Place,
     /// What was done for the view beforehand, to be undone in the end.
     pub(super) prepared: Option<Prepared>,
+}
+
+/// Whom a server serves.
+#[derive(Debug)]
+pub(super) enum Serves {
+    /// One container.
+    View(Arc<View>),
+    /// Whoever calls, each by these rules.
+    Callers(Rules),
 }
 
 /// Where a view is mounted, and with that how it ends.
@@ -54,6 +65,15 @@ impl Server {
         HelperImage::new().map_err(|error| Failed::system("can't prepare the mount-helper", error))
     }
 
+    /// Leaves the subtrees of its view.
+    pub(super) fn take_refuge(&self) -> Result<(), Failed> {
+        match &self.serves {
+            Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
+            // It does so whenever a container turns out to be around it.
+            Serves::Callers(_) => Ok(()),
+        }
+    }
+
     /// Serves until the view is unmounted. The connection has to be mounted already; `live` is called once the view answers.
     pub(super) fn serve(self, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Failed> {
         let failed = |what: &str| {
@@ -69,21 +89,35 @@ impl Server {
         // A server that is killed for want of memory leaves its container without cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Also before any thread starts.
-        let successor = Successor::start(&self.connection)
-            .inspect_err(|error| tracing::debug!(%error, "nobody would refuse what a killed server leaves"))
-            .ok();
+        let successor = matches!(self.serves, Serves::View(_)).then(|| Successor::start(&self.connection));
+        let successor = successor.transpose().unwrap_or_else(|error| {
+            tracing::debug!(%error, "nobody would refuse what a killed server leaves");
+            None
+        });
         let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
-        let agents = AgentPool::new(self.image);
-        let host = RealHost::new(Arc::clone(&self.view), self.host, Some(agents))
-            .map_err(failed("can't read own namespaces"))?;
-        let mut fs = CgroupFs::new(self.view, host)
-            .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))?;
-        if self.options.coherent {
-            fs.keep_nothing();
-        }
-        if self.options.no_passthrough {
-            fs.read_everything();
-        }
+        let session = match self.serves {
+            Serves::View(view) => {
+                let agents = AgentPool::new(self.image);
+                let host = RealHost::new(Arc::clone(&view), self.host, Some(agents))
+                    .map_err(failed("can't read own namespaces"))?;
+                let mut fs = CgroupFs::new(view, host)
+                    .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))?;
+                if self.options.coherent {
+                    fs.keep_nothing();
+                }
+                if self.options.no_passthrough {
+                    fs.read_everything();
+                }
+                Session::View(Arc::new(fs), own_mount, successor)
+            }
+            Serves::Callers(rules) => {
+                let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image)), false)
+                    .map_err(failed("can't read own namespaces"))?;
+                let containers = PidNamespaces::new(Arc::new(shared), rules, !self.options.no_passthrough)
+                    .map_err(failed("can't find the roots of the hierarchies"))?;
+                Session::Callers(Arc::new(PerCaller::new(containers)))
+            }
+        };
         let leaving = Leaving { _prepared: self.prepared, _registered: self.registration.enter() };
         let leaving = Arc::new(parking_lot::Mutex::new(Some(leaving)));
         match self.place {
@@ -92,10 +126,19 @@ impl Server {
             Place::Namespace => Ok(()),
         }
         .map_err(failed("can't start the thread that waits for the end"))?;
-        let served = fuse::serve(self.connection, Arc::new(fs), own_mount, successor, live);
+        let served = match session {
+            Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
+            Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
+        };
         drop(leaving.lock().take());
         served.map_err(failed("the session broke off"))
     }
+}
+
+/// What is served, ready to begin.
+enum Session {
+    View(Arc<CgroupFs<RealHost>>, Option<OwnMount>, Option<Successor>),
+    Callers(Arc<PerCaller<PidNamespaces>>),
 }
 
 /// A container may hold as many files open as the host lets us.

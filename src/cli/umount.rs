@@ -21,6 +21,9 @@ pub(super) struct Options {
 /// How long the server may take to end after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same of a mount for all callers, which containers may go on to use.
+const SETTLING: Duration = Duration::from_secs(1);
+
 pub(super) fn run(options: &Options) -> Outcome {
     let directory = mount::absolute(&options.directory);
     let name = directory.display();
@@ -42,6 +45,15 @@ pub(super) fn run(options: &Options) -> Outcome {
         Err(errno) => return Err(Failed::new(FAILED, format!("can't unmount {name}: {errno}"))),
     }
     match server {
+        Some(record) if record.per_caller => {
+            if !registry::wait_for_end(record.pid, SETTLING) {
+                let server = record.pid;
+                eprintln!(
+                    "vcgroupfs: {name} is unmounted; its server (process {server}) ends with the last container that has it"
+                );
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => Err(Failed::new(
             FAILED,
             format!(

@@ -261,6 +261,12 @@ impl<H: Host> CgroupFs<H> {
         Ok((self.as_shown(&node, attributes), keep))
     }
 
+    /// The attributes of an open file, as [`CgroupFs::attributes`] has them.
+    pub fn file_attributes(&self, handle: HandleId) -> Outcome<(Attributes, Duration)> {
+        let open = self.handles.get(handle).ok_or(Errno::EBADF)?;
+        Ok((self.as_shown(&open.node, self.host.file_attributes(&open.backing)?), self.keep(&open.node).attributes))
+    }
+
     /// Where a symlink leads.
     pub fn link_target(&self, id: NodeId) -> Outcome<OsString> {
         match self.node(id)?.object() {

@@ -157,6 +157,11 @@ pub struct Transfer<H: Host> {
 }
 
 impl<H: Host> Transfer<H> {
+    /// Which file.
+    pub fn node(&self) -> NodeId {
+        self.file.node.id()
+    }
+
     /// Who reads or writes.
     pub fn caller(&self) -> &Caller {
         &self.caller

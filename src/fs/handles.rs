@@ -42,18 +42,24 @@ pub(super) struct OpenFile<F> {
 /// All open files of a view.
 #[derive(Debug)]
 pub(super) struct Handles<F> {
-    next: AtomicU64,
+    /// Several filesystems of a server may count together.
+    next: Arc<AtomicU64>,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
     open: RwLock<HashMap<u64, Arc<OpenFile<F>>>>,
 }
 
 impl<F> Default for Handles<F> {
     fn default() -> Self {
-        Self { next: AtomicU64::new(HandleId::NONE.0 + 1), open: RwLock::default() }
+        Self { next: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)), open: RwLock::default() }
     }
 }
 
 impl<F> Handles<F> {
+    /// From now on, numbers come from there.
+    pub(super) fn number_by(&mut self, next: Arc<AtomicU64>) {
+        self.next = next;
+    }
+
     pub(super) fn insert(&self, file: OpenFile<F>) -> HandleId {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.write().insert(number, Arc::new(file));

@@ -17,8 +17,10 @@ mod log;
 mod migrate;
 pub mod number;
 mod own_writes;
+pub mod percaller;
 pub mod poll;
 pub mod replay;
+pub mod route;
 mod share;
 mod stage;
 #[cfg(test)]
@@ -106,7 +108,7 @@ pub struct CgroupFs<H: Host> {
     own_writes: own_writes::OwnWrites,
     replays: replay::Replays,
     shares: Shares,
-    log: RejectionLog,
+    log: Arc<RejectionLog>,
     /// Whether the kernel may keep nothing.
     coherent: bool,
     /// Whether the kernel may read files by itself.
@@ -138,7 +140,7 @@ impl<H: Host> CgroupFs<H> {
             own: Arc::default(),
             own_writes: own_writes::OwnWrites::default(),
             replays: replay::Replays::default(),
-            log: RejectionLog::default(),
+            log: Arc::default(),
             coherent: false,
             passes_through: true,
             born: SystemTime::now(),
@@ -148,6 +150,16 @@ impl<H: Host> CgroupFs<H> {
     /// The view that it serves.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Whether the kernel holds this node.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        self.nodes.get(id).is_some()
+    }
+
+    /// The names that lead from the root to this node; `None` if the kernel doesn't hold it.
+    pub(crate) fn names_of(&self, id: NodeId) -> Option<Vec<std::ffi::OsString>> {
+        self.nodes.get(id).map(|node| node.view_components())
     }
 
     /// How many nodes the kernel holds, besides the root.

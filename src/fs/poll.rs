@@ -103,14 +103,19 @@ impl<H: Host> CgroupFs<H> {
         let Some(ready) = self.host.wait_for_ready() else {
             return false;
         };
-        for Ready { handle, events } in ready {
-            if let Some(file) = self.handles.get(handle)
-                && self.is_news(&file, events)
-            {
-                file.waiting.wake();
-            }
+        for ready in ready {
+            self.wake(ready);
         }
         true
+    }
+
+    /// Wakes who waits for an open file, if what is reported of it is news.
+    pub(super) fn wake(&self, Ready { handle, events }: Ready) {
+        if let Some(file) = self.handles.get(handle)
+            && self.is_news(&file, events)
+        {
+            file.waiting.wake();
+        }
     }
 
     /// Has the host report events, each once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).

@@ -12,43 +12,66 @@ use parking_lot::Mutex;
 const RESERVE: usize = 512;
 
 /// The open files of all users.
-#[derive(Debug)]
-pub(super) struct Shares(Arc<Mutex<Held>>);
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    held: Arc<Mutex<Held>>,
+    /// Those whose user all of these are together.
+    above: Option<(Arc<Mutex<Held>>, u64)>,
+}
 
 #[derive(Debug)]
 struct Held {
     limit: usize,
     total: usize,
-    by_user: HashMap<u32, usize>,
+    by_user: HashMap<u64, usize>,
 }
 
 /// One open file of a user; his share is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     held: Arc<Mutex<Held>>,
-    user: u32,
+    user: u64,
+    _above: Option<Box<Share>>,
 }
 
 impl Shares {
     /// Shares of `descriptors`, which is what the server may have.
     pub(super) fn new(descriptors: usize) -> Self {
         let limit = descriptors.saturating_sub(RESERVE).max(descriptors / 2);
-        Self(Arc::new(Mutex::new(Held { limit, total: 0, by_user: HashMap::new() })))
+        Self { held: held(limit), above: None }
+    }
+
+    /// Shares of what one `user` of these may have, for users of his own.
+    pub(super) fn below(&self, user: u64) -> Self {
+        let limit = self.held.lock().limit / 2;
+        Self { held: held(limit), above: Some((Arc::clone(&self.held), user)) }
     }
 
     /// One more file for a user: he may have half of what the others leave.
     pub(super) fn take(&self, user: u32) -> Option<Share> {
-        let mut held = self.0.lock();
-        let own = held.by_user.get(&user).copied().unwrap_or(0);
-        let others = held.total.saturating_sub(own);
-        if own >= held.limit.saturating_sub(others) / 2 {
-            return None;
-        }
-        held.total += 1;
-        held.by_user.insert(user, own + 1);
-        drop(held);
-        Some(Share { held: Arc::clone(&self.0), user })
+        let above = match &self.above {
+            Some((held, user)) => Some(Box::new(take(held, *user, None)?)),
+            None => None,
+        };
+        take(&self.held, u64::from(user), above)
     }
+}
+
+fn held(limit: usize) -> Arc<Mutex<Held>> {
+    Arc::new(Mutex::new(Held { limit, total: 0, by_user: HashMap::new() }))
+}
+
+fn take(shares: &Arc<Mutex<Held>>, user: u64, above: Option<Box<Share>>) -> Option<Share> {
+    let mut held = shares.lock();
+    let own = held.by_user.get(&user).copied().unwrap_or(0);
+    let others = held.total.saturating_sub(own);
+    if own >= held.limit.saturating_sub(others) / 2 {
+        return None;
+    }
+    held.total += 1;
+    held.by_user.insert(user, own + 1);
+    drop(held);
+    Some(Share { held: Arc::clone(shares), user, _above: above })
 }
 
 impl Drop for Share {
@@ -81,8 +104,19 @@ mod tests {
         drop(first);
         assert_eq!(take_all(&shares, 0).len(), 600);
         drop(second);
-        let held = shares.0.lock();
+        let held = shares.held.lock();
         assert!(held.total == 0 && held.by_user.is_empty());
+    }
+
+    #[test]
+    fn one_tenant_leaves_half_to_the_others_however_many_users_it_has() {
+        let shares = Shares::new(RESERVE + 1600);
+        let (first, second) = (shares.below(1), shares.below(2));
+        let taken: Vec<_> = (0..50).flat_map(|user| take_all(&first, user)).collect();
+        assert!(taken.len() > 700 && taken.len() <= 800, "{}", taken.len());
+        assert_eq!(take_all(&second, 0).len(), 400);
+        drop(taken);
+        assert!(shares.held.lock().by_user.is_empty() && first.held.lock().total == 0);
     }
 
     #[test]

@@ -9,5 +9,6 @@ mod listing;
 mod lookup;
 mod migration;
 mod nodes;
+mod percaller;
 mod replay;
 mod scene;

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +12,15 @@ use fuser::{
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use nix::errno::Errno;
 
+use super::ask::{About, Waiter, at, caught, logged, on, reply_empty, reply_read, reply_written, reply_xattr};
 use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
 use super::placement::Placement;
 use crate::fs::poll::Wake;
-use crate::fs::{Caller, CgroupFs, Changes, Entry, Failure, Found, HandleId, Host, Outcome, Transfer};
+use crate::fs::route::Route;
+use crate::fs::{Caller, CgroupFs, Changes, Found, HandleId, Outcome};
 use crate::policy::Operation;
 use crate::view::{NodeId, ROOT_ID};
 
@@ -36,8 +36,8 @@ const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
-pub(super) struct Adapter<H: Host> {
-    fs: Arc<CgroupFs<H>>,
+pub(super) struct Adapter<R: Route> {
+    route: Arc<R>,
     offload: Offload,
     agents: Offload,
     events: Offload,
@@ -47,21 +47,14 @@ pub(super) struct Adapter<H: Host> {
     opens_directories_itself: AtomicBool,
 }
 
-/// Whom a request is about, for the log.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    operation: &'a str,
-    node: NodeId,
-    name: Option<&'a OsStr>,
-}
-
-impl<H: Host> Adapter<H> {
-    pub(super) fn new(fs: Arc<CgroupFs<H>>) -> Self {
+impl<R: Route> Adapter<R> {
+    pub(super) fn new(route: Arc<R>) -> Self {
+        let slow = || Offload::new(R::SLOW_AT_ONCE);
         Self {
-            fs,
-            offload: Offload::default(),
-            agents: Offload::default(),
-            events: Offload::default(),
+            route,
+            offload: slow(),
+            agents: slow(),
+            events: slow(),
             passthrough: Passthrough::default(),
             placement: Placement::default(),
             opens_directories_itself: AtomicBool::default(),
@@ -72,115 +65,59 @@ impl<H: Host> Adapter<H> {
         &self,
         request: &Request,
         about: About<'_>,
-        question: impl FnOnce(&CgroupFs<H>, &Caller) -> Outcome<T>,
+        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<T>,
     ) -> Result<T, fuser::Errno> {
-        self.request_came(request);
-        ask(&self.fs, &convert::caller(request), about, question)
+        let caller = self.request_came(request);
+        caught(about.operation, || {
+            self.route.at(&caller, about.node, |fs, node| {
+                logged(fs, &caller, About { node, ..about }, || question(fs, &caller, node))
+            })
+        })
     }
 
-    fn request_came(&self, request: &Request) {
-        self.placement.request_came(|| self.fs.placement(&convert::caller(request)));
-    }
-
-    fn reply_entry(&self, reply: ReplyEntry, found: Result<Entry, fuser::Errno>) {
+    /// Asks for an entry, and replies with it, or with its absence.
+    fn reply_entry(
+        &self,
+        request: &Request,
+        about: About<'_>,
+        reply: ReplyEntry,
+        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<Found>,
+    ) {
+        let caller = self.request_came(request);
+        let found = caught(about.operation, || {
+            self.route.entry_at(&caller, about.node, |fs, node| {
+                logged(fs, &caller, About { node, ..about }, || question(fs, &caller, node))
+            })
+        });
         match found {
             // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
             // for them by GETATTR, which has st_ino alone.
-            Ok(entry) => {
+            Ok(Found::Something(entry)) => {
                 let number = entry.id.as_u64();
                 let same = number == entry.attributes.inode;
-                let keep = if same { entry.keep.attributes } else { Duration::ZERO };
+                let keep = if same { kept::<R>(entry.keep.attributes) } else { Duration::ZERO };
                 let attributes = convert::attributes(&entry.attributes, number);
-                reply.entry_with_ttls(&keep, &entry.keep.entry, &attributes, Generation(0));
+                reply.entry_with_ttls(&keep, &kept::<R>(entry.keep.entry), &attributes, Generation(0));
             }
+            // Node id 0 is ENOENT that is kept.
+            Ok(Found::Nothing(keep)) if R::KEEPS && !keep.is_zero() => {
+                reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
+            }
+            Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
             Err(errno) => reply.error(errno),
         }
     }
-}
 
-/// Asks the filesystem; logs what it rejects. A handler must not panic, since a dead server wedges its containers; should one all the
-/// same, its caller gets EIO and the server goes on.
-fn ask<H: Host, T>(
-    fs: &CgroupFs<H>,
-    caller: &Caller,
-    about: About<'_>,
-    question: impl FnOnce(&CgroupFs<H>, &Caller) -> Outcome<T>,
-) -> Result<T, fuser::Errno> {
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        let outcome = question(fs, caller);
-        if let Err(Failure::Denied(denial)) = &outcome {
-            fs.log_rejection(caller, about.operation, about.node, about.name, denial);
-        }
-        outcome
-    }));
-    match answer {
-        Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
-        Err(_) => {
-            tracing::error!(operation = about.operation, "a request made its handler panic; it was answered with EIO");
-            Err(fuser::Errno::EIO)
-        }
+    fn request_came(&self, request: &Request) -> Caller {
+        let caller = convert::caller(request);
+        self.placement.request_came(|| self.route.placement(&caller));
+        caller
     }
 }
 
-fn on<'a>(operation: &'a str, inode: INodeNo) -> About<'a> {
-    About { operation, node: node(inode), name: None }
-}
-
-fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> About<'a> {
-    About { operation, node: node(parent), name: Some(name) }
-}
-
-fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errno>) {
-    match answer {
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Writes `data` and replies with how much was written.
-fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, inode: INodeNo, data: &[u8], reply: ReplyWrite) {
-    match ask(fs, to.caller(), on("write", inode), |fs, _| fs.write(to, data)) {
-        Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Reads into `space` and replies with it.
-fn reply_read<H: Host>(
-    fs: &CgroupFs<H>,
-    from: &Transfer<H>,
-    inode: INodeNo,
-    offset: u64,
-    space: &mut [u8],
-    reply: ReplyData,
-) {
-    let read = ask(fs, from.caller(), on("read", inode), |fs, _| {
-        let count = fs.read(from, offset, space)?;
-        space.get(..count).ok_or(Failure::Kernel(Errno::EIO))
-    });
-    match read {
-        Ok(data) => reply.data(data),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Those who wait for an open file, as FUSE knows them.
-struct Waiter(fuser::PollNotifier);
-
-impl Wake for Waiter {
-    fn wake(self: Box<Self>) {
-        // ENOENT: nobody waits any more.
-        let _ = self.0.notify();
-    }
+/// For how long the kernel may keep something.
+fn kept<R: Route>(keep: Duration) -> Duration {
+    if R::KEEPS { keep } else { Duration::ZERO }
 }
 
 thread_local! {
@@ -188,7 +125,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl<H: Host> fuser::Filesystem for Adapter<H> {
+impl<R: Route> fuser::Filesystem for Adapter<R> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each by itself: asked for together, one that the kernel lacks would lose all.
         let wanted = [
@@ -202,7 +139,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
         }
-        if self.fs.keeps_listings() && config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
+        if self.route.keeps_listings() && config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
             self.opens_directories_itself.store(true, Ordering::Relaxed);
         }
         let _ = config.set_max_write(MAX_WRITE);
@@ -213,29 +150,27 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found =
-            self.ask(request, at("lookup", parent, name), |fs, caller| fs.lookup_for(caller, node(parent), name));
-        match found {
-            // Node id 0 is ENOENT that is kept.
-            Ok(Found::Nothing(keep)) if !keep.is_zero() => {
-                reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
-            }
-            Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
-            Ok(Found::Something(entry)) => self.reply_entry(reply, Ok(entry)),
-            Err(errno) => reply.error(errno),
-        }
+        self.reply_entry(request, at("lookup", parent, name), reply, |fs, caller, parent| {
+            fs.lookup_for(caller, parent, name)
+        });
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        if self.fs.forget(node(inode), lookups) {
+        if self.route.forget(node(inode), lookups) {
             self.passthrough.forget(node(inode));
         }
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        let handle = handle.map(|handle| HandleId(handle.0));
-        match self.ask(request, on("getattr", inode), |fs, _| fs.attributes(node(inode), handle)) {
-            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
+        let found = match handle.map(|handle| HandleId(handle.0)).filter(|handle| *handle != HandleId::NONE) {
+            Some(handle) => {
+                self.request_came(request);
+                caught("getattr", || self.route.at_file(handle, |fs, _| fs.file_attributes(handle)))
+            }
+            None => self.ask(request, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
+        };
+        match found {
+            Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -267,16 +202,16 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
             (None, None, None) => "utimens",
         };
         let changed = self
-            .ask(request, on(operation, inode), |fs, caller| fs.change(caller, node(inode), &changes, size.is_some()));
+            .ask(request, on(operation, inode), |fs, caller, node| fs.change(caller, node, &changes, size.is_some()));
         match changed {
-            Ok((found, keep)) => reply.attr(&keep, &convert::attributes(&found, found.inode)),
+            Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         use std::os::unix::ffi::OsStrExt;
-        match self.ask(request, on("readlink", inode), |fs, _| fs.link_target(node(inode))) {
+        match self.ask(request, on("readlink", inode), |fs, _, node| fs.link_target(node)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(errno),
         }
@@ -286,34 +221,33 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         // mknod(2) of a regular file is a creat(2) (do_mknodat).
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
         let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
-        let made = self.ask(request, at("mknod", parent, name), |fs, _| Err(fs.make_node(node(parent), operation)));
-        self.reply_entry(reply, made);
+        self.reply_entry(request, at("mknod", parent, name), reply, |fs, _, parent| {
+            Err(fs.make_node(parent, operation))
+        });
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let made = self.ask(request, at("mkdir", parent, name), |fs, caller| {
-            fs.make_directory(caller, node(parent), name, mode & !umask & 0o7777)
+        self.reply_entry(request, at("mkdir", parent, name), reply, |fs, caller, parent| {
+            fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(Found::Something)
         });
-        self.reply_entry(reply, made);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let answer =
-            self.ask(request, at("unlink", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
+        let answer = self
+            .ask(request, at("unlink", parent, name), |fs, _, parent| Err(fs.make_node(parent, Operation::MakeNode)));
         reply_empty(reply, answer);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            reply,
-            self.ask(request, at("rmdir", parent, name), |fs, caller| fs.remove_directory(caller, node(parent), name)),
-        );
+        let answer = self
+            .ask(request, at("rmdir", parent, name), |fs, caller, parent| fs.remove_directory(caller, parent, name));
+        reply_empty(reply, answer);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
-        let made = self
-            .ask(request, at("symlink", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
-        self.reply_entry(reply, made);
+        self.reply_entry(request, at("symlink", parent, name), reply, |fs, _, parent| {
+            Err(fs.make_node(parent, Operation::MakeNode))
+        });
     }
 
     fn rename(
@@ -326,16 +260,21 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let answer = self.ask(request, at("rename", parent, name), |fs, caller| {
-            fs.rename(caller, node(parent), name, node(new_parent), new_name, flags.bits())
+        let caller = self.request_came(request);
+        let about = at("rename", parent, name);
+        let answer = caught(about.operation, || {
+            self.route.at_both(&caller, (about.node, node(new_parent)), |fs, from, to| {
+                let rename = || fs.rename(&caller, from, name, to, new_name, flags.bits());
+                logged(fs, &caller, About { node: from, ..about }, rename)
+            })
         });
         reply_empty(reply, answer);
     }
 
     fn link(&self, request: &Request, _inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let made =
-            self.ask(request, at("link", parent, name), |fs, _| Err(fs.make_node(node(parent), Operation::MakeNode)));
-        self.reply_entry(reply, made);
+        self.reply_entry(request, at("link", parent, name), reply, |fs, _, parent| {
+            Err(fs.make_node(parent, Operation::MakeNode))
+        });
     }
 
     fn create(
@@ -348,34 +287,41 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let answer = self.ask(request, at("create", parent, name), |fs, _| {
-            Err::<(), _>(fs.make_node(node(parent), Operation::CreateFile))
+        let answer = self.ask(request, at("create", parent, name), |fs, _, parent| {
+            Err::<(), _>(fs.make_node(parent, Operation::CreateFile))
         });
         reply.error(answer.err().unwrap_or(fuser::Errno::EACCES));
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, direct) = (convert::open_mode(flags), flags.0 & libc::O_DIRECT != 0);
-        if self.fs.opens_without_a_look(node(inode), mode, direct)
-            && let Some(id) = self.passthrough.id(&self.fs, node(inode), &reply)
-        {
-            self.request_came(request);
-            return reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id);
-        }
-        let operation = if mode.write { "write" } else { "read" };
-        match self.ask(request, on(operation, inode), |fs, caller| fs.open(caller, node(inode), mode, direct)) {
-            Ok(HandleId(handle)) => {
-                // Files have size 0: cached reads would return nothing.
-                let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-                match self.passthrough.id(&self.fs, node(inode), &reply) {
-                    Some(id) if mode.write => reply.opened_passthrough(FileHandle(handle), direct, &id),
-                    Some(id) => {
-                        self.fs.release(HandleId(handle));
-                        reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id);
-                    }
-                    None => reply.opened(FileHandle(handle), direct),
+        let about = on(if mode.write { "write" } else { "read" }, inode);
+        let caller = self.request_came(request);
+        let opened = caught(about.operation, || {
+            self.route.open_at(&caller, about.node, |fs, id| {
+                let backing = || self.passthrough.id(fs, id, about.node, &reply);
+                if fs.opens_without_a_look(id, mode, direct)
+                    && let Some(backing) = backing()
+                {
+                    return Ok((HandleId::NONE, Some(backing)));
                 }
-            }
+                let about = About { node: id, ..about };
+                let handle = logged(fs, &caller, about, || fs.open(&caller, id, mode, direct))?;
+                match backing() {
+                    Some(backing) if !mode.write => {
+                        fs.release(handle);
+                        Ok((HandleId::NONE, Some(backing)))
+                    }
+                    backing => Ok((handle, backing)),
+                }
+            })
+        });
+        // Files have size 0: cached reads would return nothing.
+        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+        match opened {
+            Ok((HandleId::NONE, Some(id))) => reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id),
+            Ok((HandleId(handle), Some(id))) => reply.opened_passthrough(FileHandle(handle), direct, &id),
+            Ok((HandleId(handle), None)) => reply.opened(FileHandle(handle), direct),
             Err(errno) => reply.error(errno),
         }
     }
@@ -383,7 +329,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
     fn read(
         &self,
         request: &Request,
-        inode: INodeNo,
+        _inode: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -392,29 +338,38 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         reply: ReplyData,
     ) {
         let size = (size as usize).min(MAX_READ);
-        let from = match self.ask(request, on("read", inode), |fs, caller| fs.transfer(caller, HandleId(handle.0))) {
-            Ok(from) => from,
-            Err(errno) => return reply.error(errno),
-        };
-        if from.waits_for_an_agent() {
-            if !self.agents.has_room() {
-                return reply.error(fuser::Errno::EAGAIN);
+        let caller = self.request_came(request);
+        let handle = HandleId(handle.0);
+        // A reply that is dropped says EIO.
+        let _ = self.route.at_file(handle, |fs, tenant| {
+            let from = match caught("read", || fs.transfer(&caller, handle)) {
+                Ok(from) => from,
+                Err(errno) => {
+                    reply.error(errno);
+                    return Ok(());
+                }
+            };
+            if !from.waits_for_an_agent() {
+                BUFFER.with_borrow_mut(|buffer| {
+                    if buffer.len() < size {
+                        buffer.resize(size, 0);
+                    }
+                    reply_read(fs, &from, offset, buffer.get_mut(..size).unwrap_or_default(), reply);
+                });
+            } else if self.agents.has_room(tenant) {
+                let fs = Arc::clone(fs);
+                self.agents.run(tenant, move || reply_read(&fs, &from, offset, &mut vec![0; size], reply));
+            } else {
+                reply.error(fuser::Errno::EAGAIN);
             }
-            let fs = Arc::clone(&self.fs);
-            return self.agents.run(move || reply_read(&fs, &from, inode, offset, &mut vec![0; size], reply));
-        }
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            reply_read(&self.fs, &from, inode, offset, buffer.get_mut(..size).unwrap_or_default(), reply);
+            Ok(())
         });
     }
 
     fn write(
         &self,
         request: &Request,
-        inode: INodeNo,
+        _inode: INodeNo,
         handle: FileHandle,
         _offset: u64,
         data: &[u8],
@@ -423,24 +378,35 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let to = match self.ask(request, on("write", inode), |fs, caller| fs.transfer(caller, HandleId(handle.0))) {
-            Ok(to) => to,
-            Err(errno) => return reply.error(errno),
-        };
-        let beside = if to.waits_for_reclaim() {
-            &self.offload
-        } else if to.waits_for_an_agent() {
-            &self.agents
-        } else if to.registers_an_event() {
-            &self.events
-        } else {
-            return reply_written(&self.fs, &to, inode, data, reply);
-        };
-        if !beside.has_room() {
-            return reply.error(fuser::Errno::EAGAIN);
-        }
-        let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
-        beside.run(move || reply_written(&fs, &to, inode, &data, reply));
+        let caller = self.request_came(request);
+        let handle = HandleId(handle.0);
+        // A reply that is dropped says EIO.
+        let _ = self.route.at_file(handle, |fs, tenant| {
+            let to = match caught("write", || fs.transfer(&caller, handle)) {
+                Ok(to) => to,
+                Err(errno) => {
+                    reply.error(errno);
+                    return Ok(());
+                }
+            };
+            let beside = if to.waits_for_reclaim() {
+                &self.offload
+            } else if to.waits_for_an_agent() {
+                &self.agents
+            } else if to.registers_an_event() {
+                &self.events
+            } else {
+                reply_written(fs, &to, data, reply);
+                return Ok(());
+            };
+            if beside.has_room(tenant) {
+                let (fs, data) = (Arc::clone(fs), data.to_vec());
+                beside.run(tenant, move || reply_written(&fs, &to, &data, reply));
+            } else {
+                reply.error(fuser::Errno::EAGAIN);
+            }
+            Ok(())
+        });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -458,30 +424,35 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(HandleId(handle.0));
+        self.route.release(HandleId(handle.0));
         reply.ok();
     }
 
     fn fsync(&self, request: &Request, inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_empty(reply, self.ask(request, on("fsync", inode), |fs, _| fs.sync(HandleId(handle.0))));
+        let handle = HandleId(handle.0);
+        let answer = match handle {
+            HandleId::NONE => self.ask(request, on("fsync", inode), |fs, _, _| fs.sync(handle)),
+            _ => caught("fsync", || self.route.at_file(handle, |fs, _| fs.sync(handle))),
+        };
+        reply_empty(reply, answer);
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.opens_directories_itself.load(Ordering::Relaxed) {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        match self.ask(request, on("opendir", inode), |fs, _| fs.open_directory(node(inode))) {
+        match self.ask(request, on("opendir", inode), |fs, _, node| fs.open_directory(node)) {
             Ok(()) => {
                 let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                reply.opened(NO_HANDLE, if self.fs.keeps_listings() { cached } else { FopenFlags::empty() });
+                reply.opened(NO_HANDLE, if self.route.keeps_listings() { cached } else { FopenFlags::empty() });
             }
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.ask(request, on("readdir", inode), |fs, _| {
-            fs.list(node(inode), offset, |entry| {
+        let listed = self.ask(request, on("readdir", inode), |fs, _, node| {
+            fs.list(node, offset, |entry| {
                 !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
             })
         });
@@ -502,7 +473,7 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
 
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         let inode = if inode.0 == 0 { INodeNo(ROOT_ID.as_u64()) } else { inode };
-        match self.ask(request, on("statfs", inode), |fs, _| fs.statistics(node(inode))) {
+        match self.ask(request, on("statfs", inode), |fs, _, node| fs.statistics(node)) {
             Ok(found) => reply.statfs(0, 0, 0, 0, 0, found.block_size, found.name_length, found.block_size),
             Err(errno) => reply.error(errno),
         }
@@ -518,21 +489,21 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let answer = self.ask(request, on("setxattr", inode), |fs, _| fs.set_xattr(node(inode), name, value, flags));
+        let answer = self.ask(request, on("setxattr", inode), |fs, _, node| fs.set_xattr(node, name, value, flags));
         reply_empty(reply, answer);
     }
 
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.ask(request, on("getxattr", inode), |fs, _| fs.xattr(node(inode), name)));
+        reply_xattr(reply, size, self.ask(request, on("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.ask(request, on("listxattr", inode), |fs, caller| fs.xattrs(caller, node(inode)));
+        let names = self.ask(request, on("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
         reply_xattr(reply, size, names);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.ask(request, on("removexattr", inode), |fs, _| fs.remove_xattr(node(inode), name)));
+        reply_empty(reply, self.ask(request, on("removexattr", inode), |fs, _, node| fs.remove_xattr(node, name)));
     }
 
     fn ioctl(
@@ -562,7 +533,12 @@ impl<H: Host> fuser::Filesystem for Adapter<H> {
         let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
         let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
         let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
-        match self.ask(request, on("poll", inode), |fs, _| fs.poll(node(inode), HandleId(handle.0), waker)) {
+        let handle = HandleId(handle.0);
+        let ready = match handle {
+            HandleId::NONE => self.ask(request, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
+            _ => caught("poll", || self.route.at_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
+        };
+        match ready {
             Ok(ready) => {
                 let ready = fuser::PollEvents::from_bits_truncate(u32::from(ready));
                 reply.poll(ready & (events | unasked));

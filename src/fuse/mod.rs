@@ -1,6 +1,7 @@
 //! The adapter between FUSE and [`CgroupFs`](crate::fs::CgroupFs): the only place that knows `fuser`.
 
 mod adapter;
+mod ask;
 mod convert;
 mod notifier;
 mod offload;
@@ -11,5 +12,5 @@ mod session;
 mod successor;
 
 pub use own_mount::{OwnMount, detached};
-pub use session::{Connection, FSTYPE, MountError, serve};
+pub use session::{Connection, FSTYPE, MountError, serve, serve_callers};
 pub use successor::Successor;

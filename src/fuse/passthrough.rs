@@ -31,9 +31,15 @@ impl Passthrough {
         self.enabled.store(true, Ordering::Release);
     }
 
-    /// The id of a node that is being opened; `None` if its files aren't passed through.
-    pub(super) fn id<H: Host>(&self, fs: &CgroupFs<H>, node: NodeId, reply: &ReplyOpen) -> Option<Arc<BackingId>> {
-        if let Some(id) = self.ids.lock().get(&node) {
+    /// The id of a node of `fs` that is being opened, and which the kernel knows by `number`; `None` if its files aren't passed through.
+    pub(super) fn id<H: Host>(
+        &self,
+        fs: &CgroupFs<H>,
+        node: NodeId,
+        number: NodeId,
+        reply: &ReplyOpen,
+    ) -> Option<Arc<BackingId>> {
+        if let Some(id) = self.ids.lock().get(&number) {
             return Some(Arc::clone(id));
         }
         if !self.enabled.load(Ordering::Acquire) || self.ids.lock().len() >= LIMIT {
@@ -50,7 +56,7 @@ impl Passthrough {
         };
         // Another thread may have been quicker: its id then counts, and this one is dropped after the lock.
         let mut ids = self.ids.lock();
-        let kept = Arc::clone(ids.entry(node).or_insert_with(|| Arc::clone(&id)));
+        let kept = Arc::clone(ids.entry(number).or_insert_with(|| Arc::clone(&id)));
         drop(ids);
         Some(kept)
     }

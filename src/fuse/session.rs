@@ -16,6 +16,8 @@ use super::adapter::Adapter;
 use super::notifier::Kernel;
 use super::own_mount::OwnMount;
 use super::successor::Successor;
+use crate::fs::percaller::{Containers, PerCaller};
+use crate::fs::route::Route;
 use crate::fs::{CgroupFs, Host};
 use crate::sys;
 
@@ -105,6 +107,42 @@ impl AsFd for Connection {
     }
 }
 
+/// Shakes hands with the kernel.
+fn start<R: Route>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(WORKERS);
+    Session::from_fd(Adapter::new(route), connection.device, SessionACL::All, config)
+}
+
+/// Serves the callers of all containers until the connection is unmounted everywhere. `live` is called once the kernel's first request has been
+/// answered. The kernel keeps nothing, so nothing is watched, and it's told nothing.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_callers<C: Containers>(
+    connection: Connection,
+    all: Arc<PerCaller<C>>,
+    live: impl FnOnce(),
+) -> io::Result<()> {
+    let session = start(connection, Arc::clone(&all))?;
+    let (polled, ended) = (Arc::clone(&all), Arc::clone(&all));
+    let waker = thread::Builder::new()
+        .name("waker".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || while polled.wake_the_ready() {})?;
+    let reaper = thread::Builder::new()
+        .name("containers".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || while ended.containers().forget_the_ended() {})?;
+    live();
+    let served = session.run();
+    all.stop_waiting();
+    let _ = waker.join();
+    let _ = reaper.join();
+    served
+}
+
 /// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered. By its own mount
 /// the server makes events for those who watch the view; without, they get those of what is done through the view. Without a successor, users
 /// of a server that is killed may have to wait until somebody aborts the connection.
@@ -118,10 +156,7 @@ pub fn serve<H: Host>(
     successor: Option<Successor>,
     live: impl FnOnce(),
 ) -> io::Result<()> {
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(WORKERS);
-    let session = Session::from_fd(Adapter::new(Arc::clone(&fs)), connection.device, SessionACL::All, config)?;
+    let session = start(connection, Arc::clone(&fs))?;
     let kernel = successor.as_ref().map(Kernel::apart).transpose().unwrap_or_else(|error| {
         tracing::warn!(%error, "no thread of its own for what the kernel has to forget");
         None

@@ -15,12 +15,11 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
-use super::namespace::OwnNamespace;
-use super::objects::{Key, Objects};
-use super::process::{Numbers, Processes};
+use super::objects::Key;
+use super::process::Numbers;
 use super::procfs;
-use super::ready::{self, ReadyFiles};
-use super::watch::Watches;
+use super::ready;
+use super::shared::SharedHost;
 use crate::cgroup::HierarchyKind;
 use crate::cgroup::file::has_notified_files;
 use crate::fs::HandleId;
@@ -31,8 +30,8 @@ use crate::fs::host::{
     Time,
 };
 use crate::fs::poll::Ready;
-use crate::helper::{AgentPool, Control, EventClaim, Registrar};
-use crate::sys::credentials::{Rights, assume, capabilities};
+use crate::helper::{AgentPool, Control, EventClaim};
+use crate::sys::credentials::{Rights, assume};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, Object, View, Watch};
 
@@ -51,18 +50,7 @@ pub struct BackingFile {
 #[derive(Debug)]
 pub struct RealHost {
     view: Arc<View>,
-    cgroups: HostCgroups,
-    processes: Processes,
-    objects: Objects,
-    /// The server's own permitted capabilities, all of which are effective.
-    capabilities: u64,
-    /// `None` where there's no inotify instance left: then nothing is cached.
-    watches: Option<Arc<Watches>>,
-    ready: ReadyFiles,
-    /// `None` on a kernel that has none.
-    cgroup_namespace: Option<OwnNamespace>,
-    /// `None` where there are no agents either.
-    registrar: Option<Registrar>,
+    shared: Arc<SharedHost>,
 }
 
 impl RealHost {
@@ -72,28 +60,17 @@ impl RealHost {
     /// # Errors
     /// When the server's own namespaces can't be read.
     pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
-        let registrar = agents.as_ref().map(|agents| Registrar::new(agents.image())).transpose()?;
-        let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
-        let watches = Watches::new();
-        if let Err(error) = &watches {
-            tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
-        }
-        Ok(Self {
-            view,
-            cgroups,
-            processes: Processes::new(kinds, agents)?,
-            objects: Objects::default(),
-            capabilities: capabilities()?.permitted,
-            watches: watches.ok().map(Arc::new),
-            ready: ReadyFiles::new()?,
-            registrar,
-            cgroup_namespace: OwnNamespace::new(),
-        })
+        Ok(Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true)?)))
+    }
+
+    /// The host behind one of several views.
+    pub fn sharing(view: Arc<View>, shared: Arc<SharedHost>) -> Self {
+        Self { view, shared }
     }
 
     fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
         let index = node.position().hierarchy.ok_or(Errno::ENOENT)?;
-        self.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
+        self.shared.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
     }
 
     /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
@@ -102,14 +79,14 @@ impl RealHost {
         let Some(key) = held_as(node) else {
             return self.open_object(node).map(Arc::new);
         };
-        if let Some(object) = self.objects.get(key) {
+        if let Some(object) = self.shared.objects.get(key) {
             return Ok(object);
         }
         let object = Arc::new(self.open_object(node)?);
-        self.objects.hold(key, &object);
+        self.shared.objects.hold(key, &object);
         if node.is_forgotten() || node.may_be_gone() {
             // It may have been let go just before.
-            self.objects.release(key);
+            self.shared.objects.release(key);
         }
         Ok(object)
     }
@@ -143,7 +120,7 @@ impl RealHost {
         opener.id_maps.is_none()
             && opener.owner == (Owner { uid: 0, gid: 0 })
             && opener.groups.is_empty()
-            && opener.capabilities & self.capabilities == self.capabilities
+            && opener.capabilities & self.shared.capabilities == self.shared.capabilities
     }
 }
 
@@ -320,7 +297,7 @@ impl Host for RealHost {
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
-        let _entered = match (opener, &self.cgroup_namespace) {
+        let _entered = match (opener, &self.shared.cgroup_namespace) {
             (Some(opener), Some(own)) if mode.write && hierarchy.kind == HierarchyKind::Unified => {
                 own.enter_that_of(opener.thread)?
             }
@@ -421,7 +398,7 @@ impl Host for RealHost {
     }
 
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics> {
-        let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+        let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let statistics = nix::sys::statfs::fstatfs(hierarchy.root())?;
         Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })
     }
@@ -429,17 +406,17 @@ impl Host for RealHost {
     fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
         let hierarchy = directory.position().hierarchy?;
         let files = has_notified_files(&self.view.hierarchy(hierarchy)?.kind);
-        self.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
+        self.shared.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
     }
 
     fn forget(&self, node: &Node) {
         if let Some(key) = held_as(node) {
-            self.objects.release(key);
+            self.shared.objects.release(key);
         }
     }
 
     fn wait_for_changes(&self) -> Option<Vec<Change>> {
-        self.watches.as_ref()?.wait()
+        self.shared.watches.as_ref()?.wait()
     }
 
     fn poll(&self, file: &BackingFile) -> Answer<u16> {
@@ -447,26 +424,26 @@ impl Host for RealHost {
     }
 
     fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> Answer<()> {
-        self.ready.arm(&file.fd, handle)
+        self.shared.ready.arm(&file.fd, handle)
     }
 
     fn stop_waking(&self, file: &BackingFile) {
-        self.ready.disarm(&file.fd);
+        self.shared.ready.disarm(&file.fd);
     }
 
     fn wait_for_ready(&self) -> Option<Vec<Ready>> {
-        self.ready.wait()
+        self.shared.ready.wait()
     }
 
     fn stop_waiting(&self) {
-        self.ready.stop();
-        if let Some(watches) = &self.watches {
+        self.shared.ready.stop();
+        if let Some(watches) = &self.shared.watches {
             watches.stop();
         }
     }
 
     fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
-        self.processes.credentials(caller)
+        self.shared.processes.credentials(caller)
     }
 
     fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
@@ -474,11 +451,11 @@ impl Host for RealHost {
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {
-        self.processes.process_id(caller)
+        self.shared.processes.process_id(caller)
     }
 
     fn numbers(&self, caller: &Caller) -> Answer<Numbers> {
-        self.processes.numbers(caller)
+        self.shared.processes.numbers(caller)
     }
 
     fn takes_agent(numbers: &Numbers) -> bool {
@@ -488,16 +465,16 @@ impl Host for RealHost {
     fn read_members(&self, numbers: &Numbers, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
         match numbers {
             Numbers::Own => self.read(file, offset, buffer),
-            Numbers::Of(namespace) => self.processes.agents()?.read(namespace, file.fd.as_fd(), offset, buffer),
+            Numbers::Of(namespace) => self.shared.processes.agents()?.read(namespace, file.fd.as_fd(), offset, buffer),
         }
     }
 
     fn pin_caller(&self, caller: &Caller) -> Answer<OwnedFd> {
-        self.processes.pin_own(caller.tid)
+        self.shared.processes.pin_own(caller.tid)
     }
 
     fn pin(&self, numbers: &Numbers, number: i32) -> Answer<OwnedFd> {
-        self.processes.pin(numbers, number)
+        self.shared.processes.pin(numbers, number)
     }
 
     fn places(
@@ -506,7 +483,7 @@ impl Host for RealHost {
         hierarchy: usize,
         whole_process: bool,
     ) -> Answer<Vec<crate::cgroup::membership::Place>> {
-        self.processes.places(process, hierarchy, whole_process)
+        self.shared.processes.places(process, hierarchy, whole_process)
     }
 
     fn facts(&self, process: &OwnedFd) -> Answer<ProcessFacts> {
@@ -518,11 +495,11 @@ impl Host for RealHost {
     }
 
     fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
-        self.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_cpuset)
+        self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_cpuset)
     }
 
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {
-        let hierarchy = self.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+        let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();
         Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
     }
@@ -536,7 +513,7 @@ impl Host for RealHost {
         match numbers {
             Numbers::Own => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
             Numbers::Of(namespace) => {
-                self.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
+                self.shared.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
             }
         }
     }
@@ -548,7 +525,7 @@ impl Host for RealHost {
         eventfd: u32,
         control: u32,
     ) -> Answer<EventClaim<'_>> {
-        let registrar = self.registrar.as_ref().ok_or(Errno::EACCES)?;
+        let registrar = self.shared.registrar.as_ref().ok_or(Errno::EACCES)?;
         registrar.claim(caller.tid, eventfd, control, event_control.fd.as_fd())
     }
 

@@ -1,7 +1,9 @@
 //! The real host: its hierarchies, their files, its processes.
 
 mod backing;
+pub mod containers;
 pub mod discover;
+mod init;
 mod namespace;
 mod objects;
 pub mod plan;
@@ -9,10 +11,13 @@ mod process;
 mod procfs;
 mod ready;
 pub mod refuge;
+mod shared;
 mod watch;
 
 pub use backing::{BackingFile, RealHost};
+pub use containers::PidNamespaces;
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::Numbers;
 pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_status, same_namespace};
+pub use shared::SharedHost;

@@ -136,19 +136,38 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         return Err(PlanError::Alias);
     }
     let aliases = spec.aliases.iter().map(std::ffi::OsString::from).collect();
-    let rules = Rules {
-        policy: spec.policy,
-        delegate_controllers: spec.delegate_controllers.clone(),
+    let rules = rules(spec.policy, &spec.delegate_controllers);
+    Ok(View { aliases, ..view(host, shape, rules, delegated) })
+}
+
+/// The rules of a mount for all callers.
+///
+/// # Errors
+/// [`PlanError::NoController`].
+pub fn rules_for_all(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Result<Rules, PlanError> {
+    check_controllers(host, controllers)?;
+    // What a container calls a control file there is a number that no container knows.
+    Ok(Rules { fetches_descriptors: false, ..rules(policy, controllers) })
+}
+
+fn rules(policy: Policy, controllers: &ControllerSet) -> Rules {
+    Rules {
+        policy,
+        delegate_controllers: controllers.clone(),
         delegatable: delegatable(),
         fetches_descriptors: crate::sys::pidfd::can_fetch_descriptors(),
-    };
+    }
+}
+
+/// A view of these subtrees, one for each hierarchy.
+pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Vec<Option<CgroupPath>>) -> View {
     let hierarchies = host.hierarchies.iter().zip(delegated).map(|(hierarchy, delegated)| ViewHierarchy {
         kind: hierarchy.kind.clone(),
         directory: hierarchy.directory.clone(),
         links: hierarchy.links.clone(),
         delegated: delegated.filter(|path| !path.is_root()),
     });
-    Ok(View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect(), aliases })
+    View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect(), aliases: Vec::new() }
 }
 
 /// What the kernel lets a delegatee write at the boundary.
@@ -164,9 +183,14 @@ fn memberships_of(host: &HostCgroups, pid: i32) -> Result<Vec<Option<CgroupPath>
         Some(libc::ENOENT | libc::ESRCH) => PlanError::NoProcess(pid),
         _ => PlanError::Memberships(pid, error),
     })?;
-    let memberships = parse_memberships(&text);
+    Ok(container_by(host, &text))
+}
+
+/// The container's cgroups, by the memberships of its PID 1.
+pub(super) fn container_by(host: &HostCgroups, memberships: &[u8]) -> Vec<Option<CgroupPath>> {
+    let memberships = parse_memberships(memberships);
     let of = |kind: &HierarchyKind| memberships.iter().find(|membership| membership.kind == *kind);
-    Ok(host.hierarchies.iter().map(|hierarchy| of(&hierarchy.kind).and_then(container_of)).collect())
+    host.hierarchies.iter().map(|hierarchy| of(&hierarchy.kind).and_then(container_of)).collect()
 }
 
 /// The container's cgroup, of which this is its PID 1's membership.

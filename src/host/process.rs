@@ -159,7 +159,7 @@ fn is_dead(stat: &[u8]) -> bool {
     matches!(behind.and_then(|rest| rest.first()), Some(b'Z' | b'X' | b'x'))
 }
 
-fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
+pub(super) fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
 }

@@ -84,15 +84,31 @@ pub(super) fn waited() -> Option<Duration> {
 }
 
 /// A namespace, by the number that tells it from all others of its kind that exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
+
+impl Namespace {
+    /// The number: the inode number of its file.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// By its number.
+    pub(super) fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// Which namespace of this kind a thread is in.
 pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
     // `kind:[number]`. What stat(2) says is the same number, at twice the time.
     let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;
-    let number = link.to_str().and_then(|link| link.split_once(":[")?.1.strip_suffix(']')?.parse().ok());
-    number.map(Namespace).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    parse_namespace(link.as_os_str()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// What a link in `/proc/TID/ns` says.
+pub(super) fn parse_namespace(link: &std::ffi::OsStr) -> Option<Namespace> {
+    link.to_str()?.split_once(":[")?.1.strip_suffix(']')?.parse().ok().map(Namespace)
 }
 
 /// The server's own namespace of this kind (`user`, `pid`, `cgroup`).

@@ -49,6 +49,12 @@ pub enum Rule {
     AnothersProcess,
     /// The calling process can't be seen from the server's pid namespace.
     CallerInvisible,
+    /// In a mount for all callers, it can't be told to which container the calling process belongs.
+    ContainerUnknown,
+    /// The calling process' container has too many pid namespaces, or the host has too many containers.
+    TooManyContainers,
+    /// In a mount for all callers, the server is inside the container that asks, and can't get out.
+    ServerInside,
 }
 
 /// A rejection.
@@ -171,6 +177,21 @@ impl Rule {
             Self::CallerInvisible => {
                 (EACCES, "caller-invisible", "the calling process lives in a pid namespace that the server can't see")
             }
+            Self::ContainerUnknown => (
+                EACCES,
+                "container-unknown",
+                "the server can't tell to which container the calling process belongs, by its pid namespace's process 1",
+            ),
+            Self::TooManyContainers => (
+                EACCES,
+                "too-many-containers",
+                "there are too many pid namespaces in the calling process' container, or too many containers on the host",
+            ),
+            Self::ServerInside => (
+                EACCES,
+                "server-inside",
+                "the server runs inside the container's delegated subtree, where the container could stop it, and can't leave it",
+            ),
         }
     }
 }

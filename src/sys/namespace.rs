@@ -34,6 +34,35 @@ impl Drop for Entered<'_> {
     }
 }
 
+/// `NS_GET_PARENT` of linux/nsfs.h: `_IO(0xb7, 0x2)`.
+const NS_GET_PARENT: libc::c_ulong = nix::request_code_none!(0xb7, 0x2) as libc::c_ulong;
+
+/// `NS_GET_TGID_FROM_PIDNS` of linux/nsfs.h: `_IOR(0xb7, 0x7, int)`.
+const NS_GET_TGID_FROM_PIDNS: libc::c_ulong =
+    nix::request_code_read!(0xb7, 0x7, size_of::<libc::c_int>()) as libc::c_ulong;
+
+/// The pid namespace around a pid namespace. Linux 4.9.
+///
+/// # Errors
+/// `EPERM` if that is neither the caller's own nor below it, `ENOTTY` before Linux 4.9.
+pub fn parent(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes no argument and touches no memory.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT as _) };
+    let number = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The number in the caller's pid namespace of the process that is `number` in another one. Linux 6.11.
+///
+/// # Errors
+/// `ESRCH` if there's none, or it can't be seen; `ENOTTY` before Linux 6.11.
+pub fn process_in(namespace: BorrowedFd<'_>, number: i32) -> io::Result<i32> {
+    // SAFETY: the request takes a number and touches no memory.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_TGID_FROM_PIDNS as _, number) };
+    Ok(Errno::result(result)?)
+}
+
 /// `NS_GET_USERNS` of linux/nsfs.h: `_IO(0xb7, 0x1)`.
 const NS_GET_USERNS: libc::c_ulong = nix::request_code_none!(0xb7, 0x1) as libc::c_ulong;
 

@@ -27,14 +27,14 @@ use nix::sched::{CloneFlags, unshare};
 use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE};
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
-use super::server::{Place, Server, Status, in_background};
+use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
 use super::{Outcome, logging, word_of};
 use crate::cgroup::Setup;
 use crate::fuse::{Connection, OwnMount, detached};
 use crate::helper::Entry;
 use crate::helper::entry::{self, EntryError, Found, Recipe};
-use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
 use crate::view::View;
 pub(super) use container::Container;
@@ -128,12 +128,12 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),
         prepared: Some(prepared),
         host,
-        view,
+        serves: Serves::View(view),
         connection,
     };
     let (live, attaching) = in_background(log, attaching, |live| {
         server.prepared.iter().for_each(Prepared::take);
-        refuge::take_refuge(&server.host, &server.view)?;
+        server.take_refuge()?;
         if let Err(failed) = waits_for_mount.wait() {
             undo(server);
             return Err(failed);

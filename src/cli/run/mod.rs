@@ -27,7 +27,7 @@ use super::cgroups::OwnCgroups;
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
-use super::server::{Place, Server, Status};
+use super::server::{Place, Server, Serves, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::{Connection, OwnMount, detached};
@@ -95,7 +95,7 @@ fn server(
         place: Place::Namespace,
         prepared: None,
         host,
-        view,
+        serves: Serves::View(view),
         connection,
     })
 }
@@ -134,7 +134,7 @@ impl Supervisor {
                 let served = log
                     .start(log_file)
                     .and_then(|()| waits_for_mount.wait())
-                    .and_then(|()| crate::host::refuge::take_refuge(&server.host, &server.view).map_err(Failed::from))
+                    .and_then(|()| server.take_refuge())
                     .and_then(|()| {
                         let root = sys::fdpass::receive_file(held.as_fd());
                         server.serve(root.ok().map(|root| OwnMount::until_closed(root, held)), move || tells.ok())

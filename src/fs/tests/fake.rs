@@ -204,6 +204,11 @@ impl FakeHost {
         Self { view, state: Arc::new(Mutex::new(state)) }
     }
 
+    /// The same host behind another view.
+    pub(super) fn behind(&self, view: Arc<View>) -> Self {
+        Self { view, state: Arc::clone(&self.state) }
+    }
+
     /// The backing object of a node: by its number, or else by its path, as the real host finds it.
     fn object(&self, node: &Node) -> Answer<(usize, u64)> {
         let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;

@@ -1,0 +1,327 @@
+//! One mount for the callers of all containers: each request is answered by the filesystem of the caller's container.
+//!
+//! All of them share one superblock, and what the kernel keeps of it. So nothing that is known by name or number is shared but the root:
+//!
+//! * Each container has nodes of its own: a cgroup that two containers see has two numbers, and the kernel two inodes with their own modes,
+//!   watches, locks and backing files. Numbers are never given out twice.
+//! * The kernel may keep no name and no attribute. A name that it still has from another container is looked up once more, for the container
+//!   that asks now, and what it leads to there has another number, or nothing does.
+//! * A caller can still come with a number of another container's: by a descriptor or a working directory that was handed to it, or a bind
+//!   mount that somebody else made. What it then gets is what its own container sees under that path, if it's the same object, else `ENOENT`.
+//! * An open file is a capability, as it is in the kernel: whoever was given it reads and writes by the rules of the container in which it was
+//!   opened, and numbers of processes are those of the writer.
+
+mod nodes;
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use parking_lot::{Mutex, RwLock};
+
+use super::log::Subject;
+use super::route::{Route, Tenant};
+use super::share::Shares;
+use super::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog};
+use crate::policy::Denial;
+use crate::view::{NodeId, ROOT_ID, View};
+use nodes::Nodes;
+
+/// A container, and its filesystem.
+#[derive(Debug)]
+pub struct Container<H: Host> {
+    number: u64,
+    tenant: Tenant,
+    fs: Arc<CgroupFs<H>>,
+}
+
+impl<H: Host> Container<H> {
+    /// What tells it from all others that ever were.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The filesystem that its processes see.
+    pub fn fs(&self) -> &CgroupFs<H> {
+        &self.fs
+    }
+}
+
+/// What the containers of a mount have in common: the numbers of their open files, and how many they may have.
+#[derive(Debug)]
+pub struct Commons {
+    next_container: AtomicU64,
+    next_handle: Arc<AtomicU64>,
+    passes_through: bool,
+    files: Shares,
+    by_tenant: Mutex<HashMap<Tenant, Allowance>>,
+}
+
+/// What the containers of a tenant share: one can have many by having many pid namespaces.
+#[derive(Clone, Debug)]
+struct Allowance {
+    files: Shares,
+    log: Arc<RejectionLog>,
+}
+
+impl Commons {
+    /// For a server that may have so many open files. `passes_through`: whether the kernel may read files by itself.
+    pub fn new(most_files: usize, passes_through: bool) -> Self {
+        Self {
+            next_container: AtomicU64::default(),
+            next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
+            passes_through,
+            files: Shares::new(most_files),
+            by_tenant: Mutex::default(),
+        }
+    }
+
+    /// A container with this view. Those of one tenant share what one may have.
+    ///
+    /// # Errors
+    /// As [`CgroupFs::new`].
+    pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> Answer<Arc<Container<H>>> {
+        let mut fs = CgroupFs::new(view, host)?;
+        fs.keep_nothing();
+        if !self.passes_through {
+            fs.read_everything();
+        }
+        let allowance = || Allowance { files: self.files.below(tenant.0), log: Arc::default() };
+        let Allowance { files, log } = self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
+        (fs.shares, fs.log) = (files, log);
+        fs.handles.number_by(Arc::clone(&self.next_handle));
+        let number = self.next_container.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
+    }
+
+    /// A tenant has ended. Its files may still be open elsewhere, and count until they are closed.
+    pub fn forget(&self, tenant: Tenant) {
+        let forgotten = self.by_tenant.lock().remove(&tenant);
+        drop(forgotten);
+    }
+}
+
+/// Knows the containers.
+pub trait Containers: Debug + Send + Sync + 'static {
+    /// The host behind their filesystems.
+    type Host: Host;
+
+    /// The caller's container. It waits for its answer meanwhile, so it can't be another process.
+    ///
+    /// # Errors
+    /// A rejection, where that can't be told; what the host says.
+    fn of(&self, caller: &Caller) -> Outcome<Arc<Container<Self::Host>>>;
+
+    /// The container of callers who share the server's pid namespace: theirs is the host.
+    fn host(&self) -> &Arc<Container<Self::Host>>;
+
+    /// Waits until containers have ended, and forgets them. False once [`Containers::stop_waiting`] was called.
+    fn forget_the_ended(&self) -> bool;
+
+    /// Lets [`Containers::forget_the_ended`] return.
+    fn stop_waiting(&self);
+}
+
+/// The filesystem of all containers.
+#[derive(Debug)]
+pub struct PerCaller<C: Containers> {
+    containers: C,
+    nodes: Mutex<Nodes<C::Host>>,
+    /// In which container each open file was opened. Leaf lock.
+    files: RwLock<HashMap<HandleId, Arc<Container<C::Host>>>>,
+    log: RejectionLog,
+}
+
+impl<C: Containers> PerCaller<C> {
+    /// For these containers.
+    pub fn new(containers: C) -> Self {
+        Self { containers, nodes: Mutex::new(Nodes::default()), files: RwLock::default(), log: RejectionLog::default() }
+    }
+
+    /// The containers.
+    pub fn containers(&self) -> &C {
+        &self.containers
+    }
+
+    /// How many nodes of all containers the kernel holds, besides the root.
+    pub fn known_nodes(&self) -> usize {
+        self.nodes.lock().len()
+    }
+
+    /// Waits until open files are ready, and wakes who waits for them. False once nobody is to wait any more.
+    pub fn wake_the_ready(&self) -> bool {
+        let Some(ready) = self.containers.host().fs.host.wait_for_ready() else {
+            return false;
+        };
+        for ready in ready {
+            let container = self.files.read().get(&ready.handle).map(Arc::clone);
+            if let Some(container) = container {
+                container.fs.wake(ready);
+            }
+        }
+        true
+    }
+
+    /// Lets all that wait return.
+    pub fn stop_waiting(&self) {
+        self.containers.stop_waiting();
+        self.containers.host().fs.stop_waiting();
+    }
+
+    fn container(&self, caller: &Caller) -> Outcome<Arc<Container<C::Host>>> {
+        self.containers.of(caller).inspect_err(|failure| {
+            if let Failure::Denied(denial) = failure {
+                self.log_rejection(caller, denial);
+            }
+        })
+    }
+
+    fn log_rejection(&self, caller: &Caller, denial: &Denial) {
+        self.log.record(denial, || Subject {
+            pid: self.containers.host().fs.host.process_id(caller),
+            uid: caller.uid,
+            operation: "any".to_owned(),
+            path: OsString::from("/"),
+        });
+    }
+
+    /// The node that a number means to a container, as long as what is returned is there.
+    fn visit<'a>(&self, container: &'a Container<C::Host>, id: NodeId) -> Outcome<Visit<'a, C::Host>> {
+        if id == ROOT_ID {
+            return Ok(Visit { fs: &container.fs, id, counted: Vec::new() });
+        }
+        let (owner, inner) = self.nodes.lock().get(id).ok_or(Errno::ESTALE)?;
+        // The same object has the same number in all of them: it's made of the hierarchy's and the kernel's own.
+        if owner.number == container.number || container.fs.knows(inner) {
+            return Ok(Visit { fs: &container.fs, id: inner, counted: Vec::new() });
+        }
+        // A container that has gone has no names any more, and nobody else knows what this was.
+        let names = owner.fs.names_of(inner).ok_or(Errno::ESTALE)?;
+        let visit = Visit::walk(&container.fs, &names)?;
+        if visit.id == inner { Ok(visit) } else { Err(Errno::ENOENT.into()) }
+    }
+}
+
+/// A node that a container has for the length of a request, though the kernel knows another container's in its place.
+struct Visit<'a, H: Host> {
+    fs: &'a Arc<CgroupFs<H>>,
+    id: NodeId,
+    /// What was looked up on the way.
+    counted: Vec<NodeId>,
+}
+
+impl<'a, H: Host> Visit<'a, H> {
+    /// Goes there by its names: what a container sees is found by lookups alone, each of which its view allows.
+    fn walk(fs: &'a Arc<CgroupFs<H>>, names: &[OsString]) -> Outcome<Self> {
+        let mut visit = Self { fs, id: ROOT_ID, counted: Vec::new() };
+        for name in names {
+            visit.id = fs.lookup(visit.id, OsStr::new(name))?.id;
+            visit.counted.push(visit.id);
+        }
+        Ok(visit)
+    }
+}
+
+impl<H: Host> Drop for Visit<'_, H> {
+    fn drop(&mut self) {
+        for id in self.counted.drain(..).rev() {
+            self.fs.forget(id, 1);
+        }
+    }
+}
+
+impl<C: Containers> Route for PerCaller<C> {
+    type Host = C::Host;
+
+    const KEEPS: bool = false;
+    // There are at most 64 agents at a time, for all.
+    const SLOW_AT_ONCE: usize = 4;
+
+    fn at<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let container = self.container(caller)?;
+        let visit = self.visit(&container, node)?;
+        act(&container.fs, visit.id)
+    }
+
+    fn at_both<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (node, other): (NodeId, NodeId),
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId, NodeId) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let container = self.container(caller)?;
+        let (first, second) = (self.visit(&container, node)?, self.visit(&container, other)?);
+        act(&container.fs, first.id, second.id)
+    }
+
+    fn entry_at(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<Found>,
+    ) -> Outcome<Found> {
+        let container = self.container(caller)?;
+        let visit = self.visit(&container, node)?;
+        let mut found = act(&container.fs, visit.id)?;
+        if let Found::Something(entry) = &mut found {
+            entry.id = self.nodes.lock().tell(&container, entry.id);
+        }
+        Ok(found)
+    }
+
+    fn open_at<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<(HandleId, T)>,
+    ) -> Outcome<(HandleId, T)> {
+        let container = self.container(caller)?;
+        let visit = self.visit(&container, node)?;
+        let (handle, rest) = act(&container.fs, visit.id)?;
+        if handle != HandleId::NONE {
+            self.files.write().insert(handle, Arc::clone(&container));
+        }
+        Ok((handle, rest))
+    }
+
+    fn at_file<T>(
+        self: &Arc<Self>,
+        handle: HandleId,
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, Tenant) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let container = self.files.read().get(&handle).map(Arc::clone).ok_or(Errno::EBADF)?;
+        act(&container.fs, container.tenant)
+    }
+
+    fn release(&self, handle: HandleId) {
+        let container = self.files.write().remove(&handle);
+        if let Some(container) = container {
+            container.fs.release(handle);
+        }
+    }
+
+    fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        let Some((container, inner, was_last)) = self.nodes.lock().forget(node, lookups) else {
+            return false;
+        };
+        container.fs.forget(inner, lookups);
+        was_last
+    }
+
+    fn keeps_listings(&self) -> bool {
+        false
+    }
+
+    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
+        self.containers.host().fs.placement(caller)
+    }
+}

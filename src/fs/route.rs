@@ -1,0 +1,161 @@
+//! Which filesystem a request is for: a view has one, and a mount for all callers one for each container
+//! ([`super::percaller`]).
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome};
+use crate::view::NodeId;
+
+/// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
+///
+/// What a request does is done in a closure, which gets that filesystem and the number that the node has there.
+pub trait Route: Debug + Send + Sync + 'static {
+    /// The host behind all of them.
+    type Host: Host;
+
+    /// Whether the kernel may keep what it's told, as long as the filesystem says.
+    const KEEPS: bool;
+
+    /// How many slow requests of a kind run at once for a [`Tenant`].
+    const SLOW_AT_ONCE: usize;
+
+    /// For whoever asks about a node.
+    ///
+    /// # Errors
+    /// What `act` says; the rejection of a caller who has no filesystem; `ESTALE` for a number that the kernel wasn't told.
+    fn at<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<T>,
+    ) -> Outcome<T>;
+
+    /// For whoever asks about two nodes at once.
+    ///
+    /// # Errors
+    /// As [`Route::at`].
+    fn at_both<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        nodes: (NodeId, NodeId),
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId, NodeId) -> Outcome<T>,
+    ) -> Outcome<T>;
+
+    /// For whoever asks for an entry, which comes back with the number that the kernel is to know it by. `act` counts the lookup if there's
+    /// something.
+    ///
+    /// # Errors
+    /// As [`Route::at`].
+    fn entry_at(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<Found>,
+    ) -> Outcome<Found>;
+
+    /// For whoever opens a file. The handle that `act` says is remembered.
+    ///
+    /// # Errors
+    /// As [`Route::at`].
+    fn open_at<T>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<(HandleId, T)>,
+    ) -> Outcome<(HandleId, T)>;
+
+    /// For whoever uses an open file: it belongs to the filesystem in which it was opened, whoever has got hold of it since.
+    ///
+    /// # Errors
+    /// What `act` says; `EBADF` if there's no such file.
+    fn at_file<T>(
+        self: &Arc<Self>,
+        handle: HandleId,
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, Tenant) -> Outcome<T>,
+    ) -> Outcome<T>;
+
+    /// Closes a file.
+    fn release(&self, handle: HandleId);
+
+    /// The kernel drops references to a node. Whether these were the last.
+    fn forget(&self, node: NodeId, lookups: u64) -> bool;
+
+    /// Whether the kernel may keep listings.
+    fn keeps_listings(&self) -> bool;
+
+    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
+    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)>;
+}
+
+/// Whose slow requests wait for each other, and for nobody else's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tenant(pub u64);
+
+impl<H: Host> Route for CgroupFs<H> {
+    type Host = H;
+
+    const KEEPS: bool = true;
+    const SLOW_AT_ONCE: usize = 16;
+
+    fn at<T>(
+        self: &Arc<Self>,
+        _caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<T>,
+    ) -> Outcome<T> {
+        act(self, node)
+    }
+
+    fn at_both<T>(
+        self: &Arc<Self>,
+        _caller: &Caller,
+        (node, other): (NodeId, NodeId),
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId, NodeId) -> Outcome<T>,
+    ) -> Outcome<T> {
+        act(self, node, other)
+    }
+
+    fn entry_at(
+        self: &Arc<Self>,
+        _caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<Found>,
+    ) -> Outcome<Found> {
+        act(self, node)
+    }
+
+    fn open_at<T>(
+        self: &Arc<Self>,
+        _caller: &Caller,
+        node: NodeId,
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<(HandleId, T)>,
+    ) -> Outcome<(HandleId, T)> {
+        act(self, node)
+    }
+
+    fn at_file<T>(
+        self: &Arc<Self>,
+        _handle: HandleId,
+        act: impl FnOnce(&Arc<CgroupFs<H>>, Tenant) -> Outcome<T>,
+    ) -> Outcome<T> {
+        act(self, Tenant::default())
+    }
+
+    fn release(&self, handle: HandleId) {
+        CgroupFs::release(self, handle);
+    }
+
+    fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        CgroupFs::forget(self, node, lookups)
+    }
+
+    fn keeps_listings(&self) -> bool {
+        CgroupFs::keeps_listings(self)
+    }
+
+    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
+        CgroupFs::placement(self, caller)
+    }
+}

@@ -1,0 +1,107 @@
+//! Asking the filesystem, and replying.
+
+use std::ffi::OsStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fuser::{INodeNo, ReplyData, ReplyEmpty, ReplyWrite, ReplyXattr};
+
+use super::convert::{self, node};
+use crate::fs::poll::Wake;
+use crate::fs::{Caller, CgroupFs, Failure, Host, Outcome, Transfer};
+use crate::view::NodeId;
+
+/// Whom a request is about, for the log.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) operation: &'a str,
+    pub(super) node: NodeId,
+    pub(super) name: Option<&'a OsStr>,
+}
+
+pub(super) fn on<'a>(operation: &'a str, inode: INodeNo) -> About<'a> {
+    About { operation, node: node(inode), name: None }
+}
+
+pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> About<'a> {
+    About { operation, node: node(parent), name: Some(name) }
+}
+
+/// Answers a question. A handler must not panic, since a dead server wedges its containers; should one all the same, its caller gets EIO and
+/// the server goes on.
+pub(super) fn caught<T>(operation: &str, question: impl FnOnce() -> Outcome<T>) -> Result<T, fuser::Errno> {
+    match catch_unwind(AssertUnwindSafe(question)) {
+        Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
+        Err(_) => {
+            tracing::error!(operation, "a request made its handler panic; it was answered with EIO");
+            Err(fuser::Errno::EIO)
+        }
+    }
+}
+
+/// Logs what a filesystem rejects.
+pub(super) fn logged<H: Host, T>(
+    fs: &CgroupFs<H>,
+    caller: &Caller,
+    about: About<'_>,
+    question: impl FnOnce() -> Outcome<T>,
+) -> Outcome<T> {
+    let outcome = question();
+    if let Err(Failure::Denied(denial)) = &outcome {
+        fs.log_rejection(caller, about.operation, about.node, about.name, denial);
+    }
+    outcome
+}
+
+pub(super) fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errno>) {
+    match answer {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
+    About { operation, node: file.node(), name: None }
+}
+
+/// Writes `data` and replies with how much was written.
+pub(super) fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, data: &[u8], reply: ReplyWrite) {
+    match caught("write", || logged(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
+        Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Reads into `space` and replies with it.
+pub(super) fn reply_read<H: Host>(
+    fs: &CgroupFs<H>,
+    from: &Transfer<H>,
+    offset: u64,
+    space: &mut [u8],
+    reply: ReplyData,
+) {
+    let read = caught("read", || logged(fs, from.caller(), of_file("read", from), || fs.read(from, offset, space)));
+    let data = read.and_then(|count| space.get(..count).ok_or(fuser::Errno::EIO));
+    match data {
+        Ok(data) => reply.data(data),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Those who wait for an open file, as FUSE knows them.
+pub(super) struct Waiter(pub(super) fuser::PollNotifier);
+
+impl Wake for Waiter {
+    fn wake(self: Box<Self>) {
+        // ENOENT: nobody waits any more.
+        let _ = self.0.notify();
+    }
+}

@@ -1,0 +1,319 @@
+//! The containers of a mount for all callers, by their pid namespaces.
+//!
+//! A container is what lives in a pid namespace; its cgroups are those in which the namespace's process 1 is. They are looked at with each
+//! request, and as long as process 1 stays inside the delegated subtrees that were found at first, these stay as they are: where it goes to by
+//! the container's own doing is always inside. Only the host can take it elsewhere, and then the view is made anew.
+//!
+//! A namespace inside a container's sees nothing that the one around it doesn't. Whoever is in the server's own pid namespace is in no
+//! container: there is no delegated subtree.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::Mode;
+use parking_lot::{Mutex, RwLock};
+
+use super::backing::RealHost;
+pub use super::init::are_found;
+use super::init::{Around, HeldNamespace};
+use super::procfs::{self, Namespace};
+use super::refuge::take_refuge;
+use super::shared::SharedHost;
+use super::{plan, process};
+use crate::cgroup::CgroupPath;
+use crate::fs::percaller::{Commons, Container, Containers};
+use crate::fs::route::Tenant;
+use crate::fs::{Caller, Outcome};
+use crate::limit::Limiter;
+use crate::policy::{Rule, Rules};
+use crate::sys;
+use crate::view::{Shape, View};
+
+/// How many pid namespaces are known at once.
+const MOST: usize = 4096;
+
+/// How many of them one container may have, with its own.
+const MOST_OF_ONE: usize = 64;
+
+/// How many descriptors there should be for each of them.
+const DESCRIPTORS_EACH: usize = 16;
+
+/// How often it's looked who has ended, in milliseconds, where the kernel doesn't tell (before Linux 5.3).
+const LOOK_EVERY: u16 = 500;
+
+/// The longest text of memberships: a path for each hierarchy, and there can't be more than some dozens.
+const LONGEST: usize = 256 * 1024;
+
+type Inside = Arc<Container<RealHost>>;
+
+/// All containers.
+#[derive(Debug)]
+pub struct PidNamespaces {
+    shared: Arc<SharedHost>,
+    rules: Rules,
+    own: Namespace,
+    host: Inside,
+    commons: Commons,
+    most: usize,
+    /// No system call is made while it's held.
+    known: RwLock<HashMap<Namespace, Arc<Known>>>,
+    ends: Epoll,
+    stop: EventFd,
+    log: Limiter,
+}
+
+/// A pid namespace that somebody has called from.
+#[derive(Debug)]
+struct Known {
+    namespace: HeldNamespace,
+    around: Option<Arc<Known>>,
+    tenant: Tenant,
+    init: OwnedFd,
+    /// `/proc/PID/cgroup` of process 1: it says nothing once that has been reaped, and never speaks of another one.
+    memberships: OwnedFd,
+    /// Readable once process 1 has ended. `None` before Linux 5.3.
+    end: Option<OwnedFd>,
+    /// Held while a container is made: only its own callers wait for that.
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What was seen last.
+#[derive(Debug)]
+struct Seen {
+    memberships: Vec<u8>,
+    /// By which container the view is bounded.
+    around: Option<u64>,
+    container: Inside,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl PidNamespaces {
+    /// For views with these rules. `passes_through`: whether the kernel may read files by itself, where it can.
+    ///
+    /// # Errors
+    /// When the server's own namespaces can't be read, or the roots of the hierarchies can't be found.
+    pub fn new(shared: Arc<SharedHost>, rules: Rules, passes_through: bool) -> std::io::Result<Self> {
+        let nowhere = vec![None; shared.cgroups().hierarchies.len()];
+        let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
+        let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&shared));
+        let files = crate::fs::Host::most_files(&host);
+        let commons = Commons::new(files, passes_through);
+        let host = commons.container(view, host, Tenant::default())?;
+        let (ends, stop) = (
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        );
+        ends.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
+        Ok(Self {
+            shared,
+            rules,
+            own: procfs::own_namespace("pid")?,
+            host,
+            commons,
+            most: MOST.min(files / DESCRIPTORS_EACH),
+            known: RwLock::default(),
+            ends,
+            stop,
+            log: Limiter::default(),
+        })
+    }
+
+    fn known(&self, namespace: HeldNamespace, thread: Option<i32>) -> Outcome<Arc<Known>> {
+        if let Some(known) = self.known.read().get(&namespace.id()) {
+            return Ok(Arc::clone(known));
+        }
+        let around = match namespace.around(self.own, thread).map_err(|_| Rule::ContainerUnknown)? {
+            Around::Own => None,
+            Around::Other(around) => Some(self.known(around, None)?),
+        };
+        let tenant = around.as_ref().map_or(Tenant(namespace.id().number()), |around| around.tenant);
+        self.check_room(&self.known.read(), tenant)?;
+        let known = Arc::new(look_at(namespace, around, tenant, thread).map_err(|_| Rule::ContainerUnknown)?);
+        match &known.end {
+            Some(end) => {
+                self.ends.add(end, EpollEvent::new(EpollFlags::EPOLLIN, known.namespace.id().number()))?;
+            }
+            // So that whoever waits begins to look.
+            None => drop(self.stop.write(1)),
+        }
+        let mut all = self.known.write();
+        if let Some(known) = all.get(&known.namespace.id()) {
+            // What was made in vain is dropped after the lock, and with it what waits for its end.
+            return Ok(Arc::clone(known));
+        }
+        self.check_room(&all, tenant)?;
+        all.insert(known.namespace.id(), Arc::clone(&known));
+        Ok(known)
+    }
+
+    fn check_room(&self, all: &HashMap<Namespace, Arc<Known>>, tenant: Tenant) -> Outcome<()> {
+        let of_tenant = || all.values().filter(|known| known.tenant == tenant).count();
+        if all.len() >= self.most || of_tenant() >= MOST_OF_ONE {
+            return Err(Rule::TooManyContainers.into());
+        }
+        Ok(())
+    }
+
+    fn container(&self, known: &Known) -> Outcome<Inside> {
+        let around = known.around.as_ref().map(|around| self.container(around)).transpose()?;
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(LONGEST, 0);
+            // One read gives all of it, as of one moment (proc_cgroup_show).
+            let length = nix::sys::uio::pread(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
+            let now = buffer.get(..length).filter(|_| length < LONGEST).ok_or(Rule::ContainerUnknown)?;
+            let mut seen = known.seen.lock();
+            let number = around.as_ref().map(|around| around.number());
+            if let Some(seen) = &mut *seen
+                && seen.around == number
+            {
+                if seen.memberships == now {
+                    return Ok(Arc::clone(&seen.container));
+                }
+                if stays_inside(seen.container.fs().view(), &self.subtrees(now, around.as_deref())) {
+                    seen.memberships = now.to_vec();
+                    return Ok(Arc::clone(&seen.container));
+                }
+            }
+            let container = self.make(self.subtrees(now, around.as_deref()), known.tenant)?;
+            let memberships = now.to_vec();
+            let before = seen.replace(Seen { memberships, around: number, container: Arc::clone(&container) });
+            drop((seen, before));
+            Ok(container)
+        })
+    }
+
+    /// The container's cgroups, by its process 1's, as far as they are within what is around them.
+    fn subtrees(&self, memberships: &[u8], around: Option<&Container<RealHost>>) -> Vec<Option<CgroupPath>> {
+        let mut subtrees = plan::container_by(self.shared.cgroups(), memberships);
+        for subtree in &mut subtrees {
+            subtree.take_if(|path| path.is_root());
+        }
+        if let Some(around) = around {
+            for (subtree, hierarchy) in subtrees.iter_mut().zip(&around.fs().view().hierarchies) {
+                subtree.take_if(|path| !hierarchy.delegated.as_ref().is_some_and(|around| path.is_within(around)));
+            }
+        }
+        subtrees
+    }
+
+    fn make(&self, mut subtrees: Vec<Option<CgroupPath>>, tenant: Tenant) -> Outcome<Inside> {
+        let cgroups = self.shared.cgroups();
+        for (index, subtree) in subtrees.iter_mut().enumerate() {
+            // One that is gone is none.
+            subtree.take_if(|path| cgroups.open_cgroup(index, path).is_err());
+        }
+        let view = Arc::new(plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees));
+        take_refuge(cgroups, &view).map_err(|error| {
+            if let Some(suppressed) = self.log.admit() {
+                tracing::warn!(suppressed, "a container gets no view: {error}");
+            }
+            Rule::ServerInside
+        })?;
+        let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
+        Ok(self.commons.container(view, host, tenant)?)
+    }
+}
+
+/// Whether all of these are where the view has its subtrees, or below, and nowhere else.
+fn stays_inside(view: &View, subtrees: &[Option<CgroupPath>]) -> bool {
+    view.hierarchies.iter().zip(subtrees).all(|(hierarchy, now)| match (&hierarchy.delegated, now) {
+        (Some(delegated), Some(now)) => now.is_within(delegated),
+        (None, None) => true,
+        _ => false,
+    })
+}
+
+/// Takes hold of a namespace's process 1.
+fn look_at(
+    namespace: HeldNamespace,
+    around: Option<Arc<Known>>,
+    tenant: Tenant,
+    thread: Option<i32>,
+) -> Result<Known, Errno> {
+    let init = namespace.init(thread)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let memberships = openat(&init, "cgroup", flags, Mode::empty())?;
+    let end = pidfd_of(&init).filter(|_| process::is_held(&init));
+    Ok(Known { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
+}
+
+/// A pidfd of the process that this directory of procfs is, if it still has its number afterwards.
+fn pidfd_of(process: &OwnedFd) -> Option<OwnedFd> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", process.as_raw_fd())).ok()?;
+    sys::process::pidfd(path.file_name()?.to_str()?.parse().ok()?).ok()
+}
+
+impl Containers for PidNamespaces {
+    type Host = RealHost;
+
+    fn of(&self, caller: &Caller) -> Outcome<Inside> {
+        if caller.tid <= 0 {
+            return Err(Rule::CallerInvisible.into());
+        }
+        let namespace = procfs::namespace(caller.tid, "pid").map_err(|_| Rule::ContainerUnknown)?;
+        if namespace == self.own {
+            return Ok(Arc::clone(&self.host));
+        }
+        let known = self.known.read().get(&namespace).map(Arc::clone);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let held = HeldNamespace::of_thread(caller.tid).map_err(|_| Rule::ContainerUnknown)?;
+                self.known(held, Some(caller.tid))?
+            }
+        };
+        self.container(&known)
+    }
+
+    fn host(&self) -> &Inside {
+        &self.host
+    }
+
+    fn forget_the_ended(&self) -> bool {
+        let looks = self.known.read().values().any(|known| known.end.is_none());
+        let timeout = if looks { EpollTimeout::from(LOOK_EVERY) } else { EpollTimeout::NONE };
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.ends.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(_) => return false,
+        };
+        let events = events.get(..count).unwrap_or_default();
+        if events.iter().any(|event| event.data() == u64::MAX) && self.stop.read().is_ok_and(|asked| asked > STOP) {
+            return false;
+        }
+        let has_ended = |known: &Known| match known.end {
+            Some(_) => events.iter().any(|event| event.data() == known.namespace.id().number()),
+            None => !process::is_held(&known.init),
+        };
+        let all: Vec<_> = self.known.read().values().map(Arc::clone).collect();
+        for known in all.into_iter().filter(|known| has_ended(known)) {
+            if let Some(end) = &known.end {
+                // A namespace inside may still hold on to it.
+                let _ = self.ends.delete(end);
+            }
+            if known.around.is_none() {
+                self.commons.forget(known.tenant);
+            }
+            let forgotten = self.known.write().remove(&known.namespace.id());
+            drop(forgotten);
+        }
+        true
+    }
+
+    fn stop_waiting(&self) {
+        let _ = self.stop.write(STOP + 1);
+    }
+}
+
+/// More than whoever only asks to look can add up to.
+const STOP: u64 = 1 << 32;

@@ -1,0 +1,151 @@
+//! Process 1 of a pid namespace.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::{Mode, fstat};
+
+use super::process;
+use super::procfs::{self, Namespace};
+use crate::fs::host::Answer;
+use crate::sys::namespace;
+
+/// How far a process' parents are followed up.
+const FARTHEST: usize = 256;
+
+/// A pid namespace that is held open: while it is, nothing else has its number.
+#[derive(Debug)]
+pub(super) struct HeldNamespace {
+    file: OwnedFd,
+    id: Namespace,
+}
+
+/// What is around a pid namespace.
+#[derive(Debug)]
+pub(super) enum Around {
+    /// The server's own.
+    Own,
+    /// This one.
+    Other(HeldNamespace),
+}
+
+impl HeldNamespace {
+    /// That of a thread, which waits for its answer meanwhile.
+    pub(super) fn of_thread(tid: i32) -> Answer<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        Self::new(nix::fcntl::open(format!("/proc/{tid}/ns/pid").as_str(), flags, Mode::empty())?)
+    }
+
+    fn new(file: OwnedFd) -> Answer<Self> {
+        let id = Namespace::numbered(fstat(&file)?.st_ino);
+        Ok(Self { file, id })
+    }
+
+    pub(super) fn id(&self) -> Namespace {
+        self.id
+    }
+
+    /// The namespace around it. `EPERM` if that isn't the server's nor below it.
+    ///
+    /// A kernel that can't tell (before Linux 4.9) is asked how deep `thread`, which is in it, lies: of more than one there's no telling.
+    pub(super) fn around(&self, own: Namespace, thread: Option<i32>) -> Answer<Around> {
+        match namespace::parent(self.file.as_fd()) {
+            Ok(parent) => {
+                let parent = Self::new(parent)?;
+                Ok(if parent.id == own { Around::Own } else { Around::Other(parent) })
+            }
+            Err(error) => match (error.raw_os_error(), thread) {
+                (Some(libc::ENOTTY | libc::EINVAL), Some(thread)) => around_by_depth(thread),
+                _ => Err(Errno::EPERM),
+            },
+        }
+    }
+
+    /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
+    /// `ESRCH` if it can't be found.
+    pub(super) fn init(&self, thread: Option<i32>) -> Answer<OwnedFd> {
+        match namespace::process_in(self.file.as_fd(), 1) {
+            Ok(pid) => self.verified(pid).ok_or(Errno::ESRCH),
+            // Before Linux 6.11. It's mostly a parent of whoever asks.
+            Err(_) => {
+                let above = thread.and_then(|thread| parents(thread).find_map(|pid| self.verified(pid)));
+                above.or_else(|| processes().find_map(|pid| self.verified(pid))).ok_or(Errno::ESRCH)
+            }
+        }
+    }
+
+    /// The process with this number, if it's process 1 of this namespace.
+    fn verified(&self, pid: i32) -> Option<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let process = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok()?;
+        let is_here = is_in(process.as_fd(), self.id);
+        let status = is_here.then(|| process::read(&process, "status").ok()).flatten()?;
+        (numbers(&String::from_utf8_lossy(&status)).last() == Some(&1)).then_some(process)
+    }
+}
+
+fn is_in(process: BorrowedFd<'_>, namespace: Namespace) -> bool {
+    readlinkat(process, "ns/pid").is_ok_and(|link| procfs::parse_namespace(&link) == Some(namespace))
+}
+
+/// Whether the kernel says of a process which number it has in its own namespace (Linux 4.1), without which no process 1 is found.
+pub fn are_found() -> bool {
+    procfs::text(std::process::id() as i32, "status").is_ok_and(|status| !numbers(&status).is_empty())
+}
+
+/// The numbers of a process: in the server's pid namespace, and in each between that and its own, which comes last.
+fn numbers(status: &str) -> Vec<i32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.unwrap_or_default().split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+fn around_by_depth(thread: i32) -> Answer<Around> {
+    let status = procfs::text(thread, "status").map_err(|_| Errno::ESRCH)?;
+    if numbers(&status).len() == 2 { Ok(Around::Own) } else { Err(Errno::EPERM) }
+}
+
+/// The process that a thread belongs to, its parent, and so on.
+fn parents(thread: i32) -> impl Iterator<Item = i32> {
+    let field = |tid: i32, name: &str| {
+        let status = procfs::text(tid, "status").ok()?;
+        let number = status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<i32>().ok()?;
+        (number > 0).then_some(number)
+    };
+    std::iter::successors(field(thread, "Tgid:"), move |pid| field(*pid, "PPid:")).take(FARTHEST)
+}
+
+/// All processes.
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_numbers() {
+        assert_eq!(numbers("Name:\tx\nNSpid:\t4711\t12\t1\nNSpgid:\t1\n"), [4711, 12, 1]);
+        assert!(numbers("Name:\tNSpid:\n").is_empty() && numbers("").is_empty());
+        assert!(are_found());
+    }
+
+    #[test]
+    fn parents_lead_up() {
+        let own = std::process::id() as i32;
+        let found: Vec<i32> = parents(own).collect();
+        assert_eq!(found.first(), Some(&own));
+        assert!(found.get(1) == Some(&nix::unistd::getppid().as_raw()), "{found:?}");
+        assert!(processes().any(|pid| pid == own));
+    }
+
+    #[test]
+    fn nobody_else_is_taken_for_process_1() {
+        let own = HeldNamespace::of_thread(std::process::id() as i32).unwrap();
+        assert!(own.verified(std::process::id() as i32).is_none());
+        let other = HeldNamespace { id: Namespace::numbered(1), ..HeldNamespace::of_thread(1).unwrap_or(own) };
+        assert!(other.verified(1).is_none(), "another namespace's");
+    }
+}

@@ -1,0 +1,60 @@
+//! What the views of a server share: the host's hierarchies, its processes, and what is held of both.
+
+use std::sync::Arc;
+
+use super::discover::HostCgroups;
+use super::namespace::OwnNamespace;
+use super::objects::Objects;
+use super::process::Processes;
+use super::ready::ReadyFiles;
+use super::watch::Watches;
+use crate::helper::{AgentPool, Registrar};
+use crate::sys::credentials::capabilities;
+
+/// What the views of a server share.
+#[derive(Debug)]
+pub struct SharedHost {
+    pub(super) cgroups: HostCgroups,
+    pub(super) processes: Processes,
+    pub(super) objects: Objects,
+    /// The server's own permitted capabilities, all of which are effective.
+    pub(super) capabilities: u64,
+    /// `None` where there's no inotify instance left: then nothing is cached.
+    pub(super) watches: Option<Arc<Watches>>,
+    pub(super) ready: ReadyFiles,
+    /// `None` on a kernel that has none.
+    pub(super) cgroup_namespace: Option<OwnNamespace>,
+    /// `None` where there are no agents either.
+    pub(super) registrar: Option<Registrar>,
+}
+
+impl SharedHost {
+    /// Without agents nothing can be asked about the processes of another pid namespace. What isn't watched isn't cached, and has no events of
+    /// other hands.
+    ///
+    /// # Errors
+    /// When the server's own namespaces can't be read.
+    pub fn new(cgroups: HostCgroups, agents: Option<AgentPool>, watches: bool) -> std::io::Result<Self> {
+        let registrar = agents.as_ref().map(|agents| Registrar::new(agents.image())).transpose()?;
+        let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
+        let watches = watches.then(Watches::new).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
+            None
+        });
+        Ok(Self {
+            cgroups,
+            processes: Processes::new(kinds, agents)?,
+            objects: Objects::default(),
+            capabilities: capabilities()?.permitted,
+            watches: watches.map(Arc::new),
+            ready: ReadyFiles::new()?,
+            registrar,
+            cgroup_namespace: OwnNamespace::new(),
+        })
+    }
+
+    /// The host's hierarchies.
+    pub fn cgroups(&self) -> &HostCgroups {
+        &self.cgroups
+    }
+}
