@@ -10,6 +10,8 @@
 //! vcgroupfs-probe --churn NUMBER                  makes, lists and removes cgroups where it is, until nobody serves them any more
 //! vcgroupfs-probe --hammer DIR COUNT SECONDS      COUNT processes that use the cgroups below DIR, and check what they find
 //! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
+//! vcgroupfs-probe --rival OWN OTHER NAME SECONDS  uses a cgroup NAME below OWN, and tries to get at OTHER
+//! vcgroupfs-probe --watch DIR...                  prints the events of directories, until standard input ends
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! ```
 
@@ -22,7 +24,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use vcgroupfs_testkit::hammer;
+use vcgroupfs_testkit::{hammer, rivals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -37,6 +39,12 @@ fn main() -> ExitCode {
             _ => {}
         }
     }
+    if let [role, own, other, name, seconds] = words.as_slice()
+        && role == "--rival"
+        && let Ok(seconds) = seconds.parse()
+    {
+        return rivals::run(own, other, name, seconds);
+    }
     let result = match arguments.peek().map(String::as_str) {
         Some("--join") => join(arguments.skip(1)),
         Some("--init") => init(),
@@ -44,6 +52,7 @@ fn main() -> ExitCode {
         Some("--storm") => storm(),
         Some("--busy") => busy(),
         Some("--churn") => churn(&arguments.nth(1).unwrap_or_default()),
+        Some("--watch") => rivals::watch(words.get(1..).unwrap_or_default()),
         Some("--exit") => Ok(()),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();

@@ -1,0 +1,138 @@
+//! One mount for all callers: each container sees its own cgroups and nothing of another's, whatever they do to each other.
+
+mod descriptors;
+mod ends;
+mod nested;
+mod rivals;
+mod scene;
+
+use std::fs;
+
+use testkit::probe::Op;
+use testkit::probe::names::*;
+use testkit::{Need, ViewOptions, require};
+
+use scene::{HIERARCHIES, Scene, directories};
+
+/// Whether the machine has what these tests need; says what is missing.
+fn is_possible() -> bool {
+    let needs =
+        [Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"), Need::Hierarchy("unified")];
+    testkit::missing(&needs).is_none()
+}
+
+#[test]
+fn each_container_sees_and_changes_its_own_only() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let containers = [scene.container("a"), scene.container("ab")];
+    for selector in HIERARCHIES {
+        for (container, own, other) in [(&containers[0], "a", "ab"), (&containers[1], "ab", "a")] {
+            let mut session = scene.session(container, selector, own, other);
+            assert_eq!(directories(&session.expect(&Op::Readdir { path: "$ABOVE".into() })), [own], "{selector}");
+            session.expect(&mkdir("$OWN/job"));
+            assert!(scene.real(selector, own).join("job").is_dir());
+            session.expect(&spawn("P"));
+            session.expect(&write_file("$OWN/job/cgroup.procs", "$P"));
+            // By its number in the container, which the host doesn't have there.
+            let number = session.expect(&read_file("$OWN/job/cgroup.procs"));
+            let real = fs::read_to_string(scene.real(selector, own).join("job/cgroup.procs")).expect("a list");
+            assert_ne!(number.as_str(), Some(real.as_str()));
+            assert_eq!(real.lines().count(), 1, "{selector}: {real:?}");
+            for path in ["$OTHER", "$OTHER/cgroup.procs", "$OTHER/job", "$ABOVE/nothing"] {
+                assert_eq!(session.run(&stat(path)).errno(), Some("ENOENT"), "{selector} {path}");
+                assert_eq!(session.run(&write_file(path, "$P")).errno(), Some("ENOENT"), "{selector} {path}");
+                assert_eq!(session.run(&rmdir(path)).errno(), Some("ENOENT"), "{selector} {path}");
+            }
+            for path in ["$ABOVE/new", "$OTHER"] {
+                assert_eq!(session.run(&mkdir(path)).errno(), Some("EACCES"), "{selector} {path}");
+            }
+            session.expect(&kill("P"));
+            session.expect(&rmdir("$OWN/job"));
+        }
+    }
+}
+
+/// A hierarchy in whose root a container sits has no subtree, as in any view.
+#[test]
+fn without_a_cgroup_there_is_only_the_root() {
+    if !is_possible() {
+        return;
+    }
+    require!(Need::Hierarchy("devices"));
+    let scene = Scene::new();
+    let container = scene.container("a");
+    let mut session = scene.session(&container, "unified", "a", "b");
+    let found = testkit::hierarchy("devices").expect("the hierarchy that was required");
+    let top = found.in_view(std::path::Path::new("/sys/fs/cgroup"));
+    session.set("TOP", top.display());
+    assert!(directories(&session.expect(&Op::Readdir { path: "$TOP".into() })).is_empty());
+    assert_eq!(session.run(&mkdir("$TOP/new")).errno(), Some("EACCES"));
+    assert_eq!(session.run(&write_file("$TOP/cgroup.procs", "0")).errno(), Some("EACCES"));
+}
+
+/// Whoever has the host's pid namespace is in no container.
+#[test]
+fn who_shares_the_hosts_pid_namespace_has_no_subtree() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let _container = scene.container("a");
+    for selector in HIERARCHIES {
+        let found = testkit::hierarchy(selector).expect("a hierarchy of the scene");
+        let top = scene.view.hierarchy(&found);
+        let entries = fs::read_dir(&top).expect("the root").flatten();
+        assert!(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count() == 0, "{selector}");
+        let errno = |done: std::io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+        assert_eq!(errno(fs::create_dir(top.join("vcgroupfs-new"))), Some(nix::libc::EACCES));
+        assert_eq!(errno(fs::metadata(top.join(scene.cgroup.name())).map(drop)), Some(nix::libc::ENOENT));
+        assert_eq!(errno(fs::write(top.join("cgroup.procs"), "0")), Some(nix::libc::EACCES));
+        assert!(fs::read(top.join("cgroup.procs")).is_ok(), "{selector}");
+    }
+}
+
+/// The options that rule writes are for all callers.
+#[test]
+fn the_policy_is_everybodys() {
+    if !is_possible() {
+        return;
+    }
+    for (policy, allowed) in [("strict", false), ("delegate", true)] {
+        let options = ViewOptions::new().flag("--per-caller").policy(policy).flag("--no-passthrough");
+        let options = if allowed { options.delegate_controllers(&["pids"]) } else { options };
+        let cgroup = testkit::TestCgroup::new(&HIERARCHIES);
+        let scene = Scene { view: testkit::View::mount(scene::program(), &options), cgroup };
+        let containers = [scene.container("a"), scene.container("b")];
+        for (container, own, other) in [(&containers[0], "a", "b"), (&containers[1], "b", "a")] {
+            let mut session = scene.session(container, "pids", own, other);
+            scene.cgroup.child("pids", &format!("{own}/job"));
+            assert_eq!(session.run(&write_file("$OWN/job/pids.max", "77")).is_ok(), allowed, "{policy} {own}");
+            assert_eq!(session.run(&write_file("$OWN/pids.max", "77")).errno(), Some("EACCES"), "{policy} {own}");
+        }
+    }
+}
+
+/// What the host makes, changes and removes shows at once, without any event.
+#[test]
+fn the_host_is_seen_at_once() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let container = scene.container("a");
+    for selector in HIERARCHIES {
+        let mut session = scene.session(&container, selector, "a", "b");
+        let real = scene.real(selector, "a/new");
+        for _ in 0..50 {
+            assert_eq!(session.run(&stat("$OWN/new")).errno(), Some("ENOENT"));
+            fs::create_dir(&real).expect("a cgroup");
+            session.expect(&stat("$OWN/new"));
+            session.expect(&read_file("$OWN/new/cgroup.procs"));
+            assert_eq!(directories(&session.expect(&Op::Readdir { path: "$OWN".into() })), ["new"]);
+            fs::remove_dir(&real).expect("its removal");
+        }
+    }
+}
