@@ -39,7 +39,7 @@ use crate::view::{Shape, View};
 const MOST: usize = 4096;
 
 /// How many of them one container may have, with its own.
-const MOST_OF_ONE: usize = 64;
+const MOST_OF_ONE: usize = 256;
 
 /// How many descriptors there should be for each of them.
 const DESCRIPTORS_EACH: usize = 16;

@@ -14,7 +14,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("view", &["cgroup", "policy"]),
     ("fs", &["cgroup", "limit", "policy", "view"]),
     ("helper", &["limit", "sys"]),
-    ("host", &["cgroup", "policy", "view", "fs", "helper", "sys"]),
+    ("host", &["cgroup", "limit", "policy", "view", "fs", "helper", "sys"]),
     ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
     ("cli", &["cgroup", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
 ];

@@ -32,7 +32,7 @@ fn list_says_where_for_whom_and_by_which_server() {
     let found = found.expect("a record");
     assert_eq!(
         keys(&found),
-        ["container", "delegated", "directory", "pid", "policy", "shape", "since", "target"].into()
+        ["container", "delegated", "directory", "per_caller", "pid", "policy", "shape", "since", "target"].into()
     );
     assert_eq!((found["shape"].as_str(), found["policy"].as_str()), (Some("rooted"), Some("delegate")));
     assert_eq!(found["delegated"], serde_json::json!({"pids": path, "unified": path}));

@@ -68,8 +68,14 @@ fn a_directory_that_was_handed_over_leads_nowhere() {
             passing.is_refused(&rename("/proc/self/fd/$FDGIFT/job", "/proc/self/fd/$FDGIFT/other"));
             passing.is_refused(&chmod("/proc/self/fd/$FDGIFT", 0o777));
         }
+        passing.hand_over("$OWN", &["O_RDONLY", "O_DIRECTORY"]);
+        passing.is_refused(&Op::List { fd: "GIFT".into() });
+        passing.is_refused(&Op::Fchmod { fd: "GIFT".into(), mode: 0o777 });
         // What both see is the receiver's own.
         passing.hand_over("$ABOVE", &["O_RDONLY", "O_DIRECTORY"]);
+        let names = passing.second.expect(&Op::List { fd: "GIFT".into() });
+        let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        assert!(names.contains(&"b") && !names.contains(&"a"), "{names:?}");
         passing.second.expect(&Op::Fstat { fd: "GIFT".into() });
         passing.is_refused(&stat("/proc/self/fd/$FDGIFT/a"));
         passing.second.expect(&mkdir("/proc/self/fd/$FDGIFT/b/new"));

@@ -61,6 +61,61 @@ fn the_same_as_on_an_old_kernel() {
     }
 }
 
+/// A part of the mount that the host has bound somewhere: there, all come with the host's numbers.
+#[test]
+fn the_same_below_a_directory_that_the_host_has_bound() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let places = HIERARCHIES.map(|selector| {
+        let found = testkit::hierarchy(selector).expect("a hierarchy of the scene");
+        (scene.view.hierarchy(&found), scene.shown(selector, ""))
+    });
+    let folder = tempfile::Builder::new().prefix("vcgroupfs-bound-").tempdir().expect("a temporary directory");
+    // One bind for both, by the host, which is copied into their mount namespaces.
+    let bound: Vec<Bound> = places
+        .iter()
+        .enumerate()
+        .map(|(number, (source, _))| Bound::new(source, folder.path().join(number.to_string())))
+        .collect();
+    let containers = [scene.container("a"), scene.container("b")];
+    let mut running = Vec::new();
+    for (bound, (_, shown)) in bound.iter().zip(&places) {
+        let name = shown.file_name().expect("the scene's cgroup");
+        for (container, own, other) in [(&containers[0], "a", "b"), (&containers[1], "b", "a")] {
+            let mut command = container.command(Caller::Root);
+            command.arg(container.probe()).arg("--rival");
+            command.args([own, other].map(|below| bound.0.join(name).join(below)));
+            command.arg("job").arg(WHILE.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());
+            running.push((own, command.stdout(Stdio::piped()).spawn().expect("a rival")));
+        }
+    }
+    for (own, rival) in running {
+        let output = rival.wait_with_output().expect("a rival's end");
+        assert!(output.status.success(), "{own}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A bind mount, as long as it's there.
+struct Bound(std::path::PathBuf);
+
+impl Bound {
+    fn new(source: &std::path::Path, target: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&target).expect("a mount point");
+        let bound = run_to_end(Command::new("mount").arg("--bind").arg(source).arg(&target), TIMEOUT);
+        assert!(bound.status.success(), "{}", String::from_utf8_lossy(&bound.stderr));
+        Self(target)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // The containers have copies, which end with them.
+        let _ = run_to_end(Command::new("umount").arg("-l").arg(&self.0), TIMEOUT);
+    }
+}
+
 /// Nobody learns by inotify what others have, or do.
 #[test]
 fn nobody_is_told_of_what_others_do() {

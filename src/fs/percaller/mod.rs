@@ -3,7 +3,7 @@
 //! All of them share one superblock, and what the kernel keeps of it. So nothing that is known by name or number is shared but the root:
 //!
 //! * Each container has nodes of its own: a cgroup that two containers see has two numbers, and the kernel two inodes with their own modes,
-//!   watches, locks and backing files. Numbers are never given out twice.
+//!   watches, locks and backing files. Nobody can guess a number.
 //! * The kernel may keep no name and no attribute. A name that it still has from another container is looked up once more, for the container
 //!   that asks now, and what it leads to there has another number, or nothing does.
 //! * A caller can still come with a number of another container's: by a descriptor or a working directory that was handed to it, or a bind

@@ -1,6 +1,7 @@
 //! The numbers by which the kernel knows the nodes of all containers.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::super::Host;
@@ -10,8 +11,11 @@ use crate::view::{NodeId, ROOT_ID};
 /// What the kernel was told of.
 #[derive(Debug)]
 pub(super) struct Nodes<H: Host> {
-    /// Counts up for ever: a number that meant something never means anything else.
+    /// Counts up for ever.
     last: u64,
+    /// Makes numbers of that which nobody guesses: with CAP_DAC_READ_SEARCH what the kernel holds can be opened by its number alone
+    /// (open_by_handle_at(2)), and what is opened has a path in `/proc/self/fd`.
+    secret: RandomState,
     known: HashMap<NodeId, Known<H>>,
     /// The same by container and by its own number there.
     numbers: HashMap<(u64, NodeId), NodeId>,
@@ -26,7 +30,7 @@ struct Known<H: Host> {
 
 impl<H: Host> Default for Nodes<H> {
     fn default() -> Self {
-        Self { last: ROOT_ID.as_u64(), known: HashMap::new(), numbers: HashMap::new() }
+        Self { last: 0, secret: RandomState::new(), known: HashMap::new(), numbers: HashMap::new() }
     }
 }
 
@@ -36,13 +40,24 @@ impl<H: Host> Nodes<H> {
         if inner == ROOT_ID {
             return ROOT_ID;
         }
-        let number = *self.numbers.entry((container.number, inner)).or_insert_with(|| {
-            self.last += 1;
-            NodeId::from_u64(self.last)
-        });
+        let key = (container.number, inner);
+        let number = self.numbers.get(&key).copied().unwrap_or_else(|| self.unused());
+        self.numbers.insert(key, number);
         let known = Known { container: Arc::clone(container), inner, lookups: 0 };
         self.known.entry(number).or_insert(known).lookups += 1;
         number
+    }
+
+    /// A number that means nothing yet. That it meant something once is as improbable as to guess one.
+    fn unused(&mut self) -> NodeId {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            let number = NodeId::from_u64(self.secret.hash_one(self.last));
+            // 0 is what FUSE says of names that don't exist.
+            if number.as_u64() > ROOT_ID.as_u64() && !self.known.contains_key(&number) {
+                return number;
+            }
+        }
     }
 
     /// Whose node a number is, and its number there.

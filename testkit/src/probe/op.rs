@@ -348,6 +348,10 @@ pub enum Op {
     Tree {
         path: String,
     },
+    /// The names in an open directory, from its beginning.
+    List {
+        fd: String,
+    },
     /// Waits until two directories have the same tree of names; value: whether it came to that.
     Settle {
         path: String,

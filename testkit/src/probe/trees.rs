@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -19,6 +20,7 @@ const LONG_AGO: i64 = 1_000_000_000;
 /// Does an operation on trees; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
+        Op::List { fd } => state.fd(fd).and_then(|fd| names_of(&fd)),
         Op::Getdents { path, buffer, seek } => state.expand(path).and_then(|path| getdents(&path, *buffer, *seek)),
         Op::Times { path } => state.expand(path).and_then(|path| times(&path)),
         Op::Tree { path } => state.expand(path).map(|path| {
@@ -58,6 +60,18 @@ fn getdents(path: &str, buffer: usize, seek: usize) -> Answer {
     names.sort();
     let rest = |entries: &[(String, u64)]| entries.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     Ok(json!({"names": names, "reads on": rest(&first[at..]) == rest(&second)}))
+}
+
+fn names_of(directory: &OwnedFd) -> Answer {
+    rfs::seek(directory, SeekFrom::Start(0))?;
+    let mut space = vec![MaybeUninit::<u8>::uninit(); 4096];
+    let mut entries = RawDir::new(directory, &mut space);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(json!(names))
 }
 
 fn times(path: &str) -> Answer {
