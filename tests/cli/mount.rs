@@ -194,3 +194,30 @@ fn directories_by_any_name() {
     }
     place.is_clean();
 }
+
+/// Whose view it would be, a mount for all callers isn't told.
+#[test]
+fn a_mount_for_all_callers_is_nobodys() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::new();
+    let directory = place.directory("view");
+    let name = directory.to_str().expect("a path");
+    for option in
+        [["--pid", "1"], ["--cgroup", "/x"], ["--shape", "host-path"], ["--alias", "docker"], ["--place", "x"]]
+    {
+        let said = place.vcgroupfs(&["mount", "--per-caller", option[0], option[1], name]).fails(2);
+        assert!(said.contains(option[0]), "{said}");
+    }
+    let unknown = ["mount", "--per-caller", "--policy", "delegate", "--delegate-controllers", "nothing", name];
+    place.vcgroupfs(&unknown).fails(2);
+    assert!(!is_mounted(&directory));
+    assert_eq!(place.vcgroupfs(&["mount", "--per-caller", name]).ok(), "");
+    assert!(is_mounted(&directory));
+    let view = listed(&place, &directory).expect("a live view");
+    assert_eq!((&view["per_caller"], &view["delegated"]), (&true.into(), &serde_json::json!({})));
+    assert!(place.vcgroupfs(&["list"]).ok().contains("each caller's container"));
+    place.vcgroupfs(&["mount", "--per-caller", name]).fails(1);
+    place.vcgroupfs(&["umount", name]).ok();
+    assert!(!is_mounted(&directory) && listed(&place, &directory).is_none());
+    place.is_clean();
+}

@@ -5,7 +5,7 @@ use testkit::probe::names::*;
 use testkit::{Container, Session};
 
 use super::is_possible;
-use super::scene::{HIERARCHIES, Scene};
+use super::scene::{Scene, hierarchies};
 
 /// Two containers, and a way from the first to the second.
 struct Passing {
@@ -45,7 +45,7 @@ fn a_directory_that_was_handed_over_leads_nowhere() {
     if !is_possible() {
         return;
     }
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         let mut passing = Passing::new(selector, Scene::new());
         passing.first.expect(&mkdir("$OWN/job"));
         for flags in [&["O_RDONLY", "O_DIRECTORY"][..], &["O_PATH", "O_DIRECTORY"]] {
@@ -91,7 +91,7 @@ fn a_file_that_was_handed_over_moves_nobody() {
     if !is_possible() {
         return;
     }
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         let mut passing = Passing::new(selector, Scene::new());
         passing.first.expect(&mkdir("$OWN/job"));
         passing.first.expect(&spawn("P"));

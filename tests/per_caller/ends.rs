@@ -7,7 +7,7 @@ use testkit::probe::names::*;
 use testkit::{TIMEOUT, run_to_end};
 
 use super::is_possible;
-use super::scene::{HIERARCHIES, Scene, namespace, program, wait_until};
+use super::scene::{Scene, hierarchies, namespace, program, wait_until};
 
 #[test]
 fn nothing_is_left_of_a_container_that_ends() {
@@ -41,7 +41,7 @@ fn the_view_follows_the_host_and_not_the_container() {
     let scene = Scene::new();
     let container = scene.container("a");
     let init = container.init().to_string();
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         let mut session = scene.session(&container, selector, "a", "b");
         session.expect(&mkdir("$OWN/home"));
         session.expect(&mkdir("$OWN/init.scope"));

@@ -7,13 +7,13 @@ use testkit::probe::names::*;
 use testkit::{Caller, Container};
 
 use super::is_possible;
-use super::scene::{HIERARCHIES, Scene};
+use super::scene::{Scene, hierarchies};
 
 /// Runs a script as process 1 of a pid namespace inside a container's, in these cgroups.
 fn inside(scene: &Scene, container: &Container, own: &str, script: &str) -> std::process::Output {
     let mut command = container.command(Caller::Root);
     command.args(["unshare", "--pid", "--fork", "sh", "-c", script, "sh"]);
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         command.arg(scene.shown(selector, own));
     }
     testkit::run_to_end(&mut command, testkit::TIMEOUT)
@@ -66,7 +66,7 @@ fn it_sees_nothing_beside_what_is_around_it() {
     command.arg("--join").args(&elsewhere).arg("--");
     command.args(["nsenter", "--target", &container.init().to_string(), "--mount", "--pid", "--"]);
     command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "ls", "-d"]);
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         command.arg(scene.shown(selector, "b"));
     }
     let output = testkit::run_to_end(&mut command, testkit::TIMEOUT);
@@ -87,7 +87,7 @@ fn a_working_directory_from_outside_shows_nothing() {
         }
         scene.cgroup.children(&format!("a/{name}"));
     }
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         let cwd = scene.shown(selector, "a/other").display().to_string();
         let script = format!(
             "cd {cwd} && for d; do echo $$ > $d/cgroup.procs || exit 90; done\n\

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use testkit::{Caller, Container, TIMEOUT, ViewOptions, run_to_end};
 
 use super::is_possible;
-use super::scene::{HIERARCHIES, Scene};
+use super::scene::{Scene, hierarchies};
 
 /// For how long, in seconds.
 const WHILE: u64 = 4;
@@ -23,13 +23,13 @@ fn race(options: ViewOptions) {
     let containers = [scene.container("a"), scene.container("b")];
     let sides = [(&containers[0], ("a", "b")), (&containers[1], ("b", "a"))];
     let mut running = Vec::new();
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         for (container, paths) in sides {
             running.push((selector, paths.0, rival(&scene, container, selector, paths, "job")));
         }
     }
     // Somebody who walks through it all has the kernel look up everything for the host's callers as well.
-    let walked = run_to_end(Command::new("find").arg(scene.view.dir()).arg("-ls"), TIMEOUT);
+    let walked = run_to_end(Command::new("ls").arg("-lR").arg(scene.view.dir()), TIMEOUT);
     assert!(walked.status.success(), "{}", String::from_utf8_lossy(&walked.stderr));
     for (selector, own, rival) in running {
         let output = rival.wait_with_output().expect("a rival's end");
@@ -68,10 +68,11 @@ fn the_same_below_a_directory_that_the_host_has_bound() {
         return;
     }
     let scene = Scene::new();
-    let places = HIERARCHIES.map(|selector| {
+    let place = |selector: &&str| {
         let found = testkit::hierarchy(selector).expect("a hierarchy of the scene");
         (scene.view.hierarchy(&found), scene.shown(selector, ""))
-    });
+    };
+    let places: Vec<_> = hierarchies().iter().map(place).collect();
     let folder = tempfile::Builder::new().prefix("vcgroupfs-bound-").tempdir().expect("a temporary directory");
     // One bind for both, by the host, which is copied into their mount namespaces.
     let bound: Vec<Bound> = places

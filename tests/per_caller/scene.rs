@@ -8,14 +8,22 @@ use std::time::{Duration, Instant};
 
 use testkit::{Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy};
 
-/// The hierarchies that the containers have cgroups in. In all others they sit in the root.
-pub(crate) const HIERARCHIES: [&str; 3] = ["pids", "name=systemd", "unified"];
+/// The hierarchies that the containers have cgroups in: v1 with a controller, v1 with a name, and v2, or v2 alone where there's nothing else. In
+/// all others they sit in the root.
+pub(crate) fn hierarchies() -> &'static [&'static str] {
+    if is_split() { &["pids", "name=systemd", "unified"] } else { &["unified"] }
+}
+
+/// Whether there are v1 hierarchies on this machine.
+pub(crate) fn is_split() -> bool {
+    testkit::hierarchies().iter().any(|found| found.split)
+}
 
 /// Where containers have the mount.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
-pub(crate) fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_vcgroupfs"))
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("VCGROUPFS_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_vcgroupfs").into(), PathBuf::from)
 }
 
 /// A mount for all callers, and cgroups for containers. The fields are dropped in their order.
@@ -30,9 +38,10 @@ impl Scene {
     }
 
     pub(crate) fn with(options: ViewOptions) -> Self {
-        let cgroup = TestCgroup::new(&HIERARCHIES);
-        let options = options.flag("--per-caller").policy("delegate").delegate_controllers(&["pids"]);
-        Self { view: View::mount(program(), &options), cgroup }
+        let cgroup = TestCgroup::new(hierarchies());
+        let controllers: &[&str] = if is_split() { &["pids"] } else { &[] };
+        let options = options.flag("--per-caller").policy("delegate").delegate_controllers(controllers);
+        Self { view: View::mount(&program(), &options), cgroup }
     }
 
     /// A container in a cgroup of this name, in each hierarchy.

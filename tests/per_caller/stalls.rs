@@ -1,0 +1,78 @@
+//! A container that keeps the server waiting keeps nobody else waiting.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::probe::names::*;
+
+use super::is_possible;
+use super::scene::{Scene, wait_until};
+
+/// More than run at once for all of them together.
+const WRITERS: usize = 12;
+
+fn numbers_in(folder: &str) -> Vec<i32> {
+    let entries = fs::read_dir(folder).expect("a folder of procfs").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn comm(path: &str) -> String {
+    fs::read_to_string(format!("{path}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The agents that a server has started.
+fn agents(server: u32) -> Vec<i32> {
+    let is_ours = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
+        comm(&format!("/proc/{pid}")) == "vcgroupfs-agent" && parent == Some(&server.to_string())
+    };
+    numbers_in("/proc").into_iter().filter(is_ours).collect()
+}
+
+fn slow_requests(server: u32) -> usize {
+    let tasks = format!("/proc/{server}/task");
+    numbers_in(&tasks).into_iter().filter(|task| comm(&format!("{tasks}/{task}")) == "slow request").count()
+}
+
+#[test]
+fn a_stopped_agent_stops_its_own_container() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let containers = [scene.container("a"), scene.container("b")];
+    let server = scene.view.server();
+    let session = |number: usize| {
+        let (own, other) = if number == 0 { ("a", "b") } else { ("b", "a") };
+        scene.session(&containers[number], "unified", own, other)
+    };
+    let mut first = session(0);
+    for number in 0..WRITERS {
+        first.expect(&mkdir(&format!("$OWN/w{number}")));
+    }
+    first.expect(&write_file("$OWN/cgroup.procs", "1"));
+    let agent = *agents(server).first().expect("the agent");
+    kill(Pid::from_raw(agent), Signal::SIGSTOP).expect("a signal");
+    let finished = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for number in 0..WRITERS {
+            let (session, finished) = (&session, &finished);
+            scope.spawn(move || {
+                // They fail, or succeed by another agent.
+                session(0).run(&write_file(&format!("$OWN/w{number}/cgroup.procs"), "1"));
+                finished.fetch_add(1, Ordering::AcqRel);
+            });
+        }
+        wait_until("a request that waits", || slow_requests(server) >= 4);
+        let mut second = session(1);
+        second.expect(&mkdir("$OWN/job"));
+        second.expect(&spawn("P"));
+        second.expect(&write_file("$OWN/job/cgroup.procs", "$P"));
+        assert_eq!(finished.load(Ordering::Acquire), 0, "the others still wait for their agent");
+        assert!(slow_requests(server) <= 6, "{}", slow_requests(server));
+    });
+}
