@@ -4,6 +4,7 @@ mod descriptors;
 mod ends;
 mod nested;
 mod rivals;
+mod runtimes;
 mod scene;
 mod stalls;
 
