@@ -79,7 +79,7 @@ struct Known {
     memberships: OwnedFd,
     /// Readable once process 1 has ended. `None` before Linux 5.3.
     end: Option<OwnedFd>,
-    /// Held while a container is made: only its own callers wait for that.
+    /// Held while memberships are read and a container is made: only its own callers wait for that.
     seen: Mutex<Option<Seen>>,
 }
 
@@ -167,10 +167,11 @@ impl PidNamespaces {
         let around = known.around.as_ref().map(|around| self.container(around)).transpose()?;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(LONGEST, 0);
-            // One read gives all of it, as of one moment (proc_cgroup_show).
+            // Read under the lock, so that what is older is never taken for news. One read gives all of it, as of one moment
+            // (proc_cgroup_show).
+            let mut seen = known.seen.lock();
             let length = nix::sys::uio::pread(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
             let now = buffer.get(..length).filter(|_| length < LONGEST).ok_or(Rule::ContainerUnknown)?;
-            let mut seen = known.seen.lock();
             let number = around.as_ref().map(|around| around.number());
             if let Some(seen) = &mut *seen
                 && seen.around == number

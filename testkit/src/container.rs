@@ -90,6 +90,8 @@ impl Container {
             let script = format!("{}\nexec \"$@\"", options.prepare);
             command.args(["unshare", "--mount", "--propagation", propagation, "sh", "-e", "-c", &script, "sh"]);
             command.env("EMPTY", empty);
+            // busybox' sh would take its own unshare.
+            command.arg(&probe).args(["--join", "--"]);
         }
         command.args(["unshare", "--mount", "--propagation", propagation, "--fork", "--kill-child"]);
         if !options.host_pids {

@@ -20,10 +20,11 @@ fn inside(scene: &Scene, container: &Container, own: &str, script: &str) -> std:
 }
 
 /// The script joins cgroups as the container shows them, and then goes on in a namespace inside.
-fn joined(script: &str) -> String {
+fn joined(container: &Container, script: &str) -> String {
     format!(
         "for d; do echo $$ > $d/cgroup.procs || exit 90; done\n\
-         exec unshare --pid --fork --kill-child --mount-proc sh -c '{script}' sh \"$@\""
+         exec {} --join -- unshare --pid --fork --kill-child --mount-proc sh -c '{script}' sh \"$@\"",
+        container.probe().display()
     )
 }
 
@@ -38,6 +39,7 @@ fn it_sees_its_own_part_of_what_is_around_it() {
         scene.cgroup.children(&format!("a/{name}"));
     }
     let script = joined(
+        &container,
         "for d; do cd ${d%/*} || exit 91; [ \"$(ls -d */)\" = job/ ] || exit 92; [ -e other ] && exit 93; \
          mkdir new 2>/dev/null && exit 94; echo $$ 2>/dev/null > cgroup.procs && exit 95; mkdir job/new || exit 96; \
          cd job; echo $$ > new/cgroup.procs || exit 97; done",
@@ -91,9 +93,10 @@ fn a_working_directory_from_outside_shows_nothing() {
         let cwd = scene.shown(selector, "a/other").display().to_string();
         let script = format!(
             "cd {cwd} && for d; do echo $$ > $d/cgroup.procs || exit 90; done\n\
-             exec unshare --pid --fork --kill-child sh -c 'stat . 2>/dev/null && exit 91; ls . 2>/dev/null && exit 92; \
+             exec {} --join -- unshare --pid --fork --kill-child sh -c 'stat . 2>/dev/null && exit 91; ls . 2>/dev/null && exit 92; \
              cat cgroup.procs 2>/dev/null && exit 93; mkdir new 2>/dev/null && exit 94; rmdir deep 2>/dev/null && exit 95; \
-             stat deep 2>/dev/null && exit 96; stat .. 2>/dev/null && exit 97; cd -P .. 2>/dev/null && exit 98; exit 0'"
+             stat deep 2>/dev/null && exit 96; stat .. 2>/dev/null && exit 97; cd -P .. 2>/dev/null && exit 98; exit 0'",
+            container.probe().display()
         );
         let output = inside(&scene, &container, "a/job", &script);
         assert!(output.status.success(), "{selector} {:?}", output.status);
