@@ -38,7 +38,7 @@ use crate::view::{Shape, View};
 /// How many pid namespaces are known at once.
 const MOST: usize = 4096;
 
-/// How many of them one container may have, with its own.
+/// How many of them one container may have, with its own; but never more than half of what the others leave.
 const MOST_OF_ONE: usize = 256;
 
 /// How many descriptors there should be for each of them.
@@ -156,11 +156,13 @@ impl PidNamespaces {
     }
 
     fn check_room(&self, all: &HashMap<Namespace, Arc<Known>>, tenant: Tenant) -> Outcome<()> {
-        let of_tenant = || all.values().filter(|known| known.tenant == tenant).count();
-        if all.len() >= self.most || of_tenant() >= MOST_OF_ONE {
-            return Err(Rule::TooManyContainers.into());
+        let own = all.values().filter(|known| known.tenant == tenant).count();
+        let others = all.len().saturating_sub(own);
+        if own < MOST_OF_ONE.min(self.most.saturating_sub(others).div_ceil(2)) {
+            Ok(())
+        } else {
+            Err(Rule::TooManyContainers.into())
         }
-        Ok(())
     }
 
     fn container(&self, known: &Known) -> Outcome<Inside> {
@@ -318,3 +320,38 @@ impl Containers for PidNamespaces {
 
 /// More than whoever only asks to look can add up to.
 const STOP: u64 = 1 << 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{HierarchyKind, Setup};
+    use crate::view::ViewHierarchy;
+
+    #[test]
+    fn only_the_host_takes_a_container_elsewhere() {
+        let path = |text: &str| (text != "-").then(|| CgroupPath::parse(text).unwrap());
+        let hierarchy = |list: &str, delegated: &str| ViewHierarchy {
+            kind: if list.is_empty() { HierarchyKind::Unified } else { HierarchyKind::v1(list) },
+            directory: list.into(),
+            links: Vec::new(),
+            delegated: path(delegated),
+        };
+        let view = View {
+            setup: Setup::Hybrid,
+            shape: Shape::HostPath,
+            rules: Rules::default(),
+            hierarchies: vec![hierarchy("", "/docker/c1"), hierarchy("memory", "-")],
+            aliases: Vec::new(),
+        };
+        for (now, stays) in [
+            (["/docker/c1", "-"], true),
+            (["/docker/c1/a/b", "-"], true),
+            (["/docker/c10", "-"], false),
+            (["/docker", "-"], false),
+            (["-", "-"], false),
+            (["/docker/c1", "/docker/c1"], false),
+        ] {
+            assert_eq!(stays_inside(&view, &now.map(path)), stays, "{now:?}");
+        }
+    }
+}

@@ -128,7 +128,8 @@ fn so_many_and_no_more() {
         children.push((child, answer.trim() == "yes"));
     }
     let seen = children.iter().filter(|(_, seen)| *seen).count();
-    assert!((200..270).contains(&seen), "{seen}");
+    // With few descriptors fewer than with many.
+    assert!((100..270).contains(&seen), "{seen}");
     let held = scene.held_namespaces().len();
     assert!(held <= 258, "{held}");
     // The others don't feel it.
