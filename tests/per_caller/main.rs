@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod ends;
+mod events;
 mod nested;
 mod rivals;
 mod runtimes;

@@ -1,0 +1,75 @@
+//! What a container is told of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use testkit::Caller;
+use testkit::probe::Outcome;
+use testkit::probe::names::*;
+
+use super::is_possible;
+use super::scene::Scene;
+
+/// The kernel drops the names of a watched directory whenever another container comes by; the watch stays.
+#[test]
+fn a_watch_lasts_whoever_comes_by() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let containers = [scene.container("a"), scene.container("b")];
+    let own = scene.shown("unified", "a");
+    let mut command = containers[0].command(Caller::Root);
+    command.arg(containers[0].probe()).arg("--watch").arg(&own);
+    let mut watcher = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a watcher");
+    let mut output = BufReader::new(watcher.stdout.take().expect("its output"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    let mut first = scene.session(&containers[0], "unified", "a", "b");
+    let mut second = scene.session(&containers[1], "unified", "b", "a");
+    for number in 0..20 {
+        second.expect(&readdir("$OWN"));
+        first.expect(&mkdir(&format!("$OWN/w{number}")));
+        second.expect(&stat("$OWN"));
+        first.expect(&rmdir(&format!("$OWN/w{number}")));
+    }
+    drop(watcher.stdin.take());
+    let mut seen = String::new();
+    output.read_to_string(&mut seen).expect("events");
+    watcher.wait().expect("the watcher's end");
+    for what in ["IN_CREATE", "IN_DELETE"] {
+        let count = seen.lines().filter(|line| line.contains(" w") && line.contains(what)).count();
+        assert_eq!(count, 20, "{what}: {seen}");
+    }
+}
+
+/// Each who waits for a file is woken, and by its own file's events.
+#[test]
+fn who_polls_is_woken() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let containers = [scene.container("a"), scene.container("b")];
+    let mut sessions = [("a", "b"), ("b", "a")].map(|(own, other)| {
+        let number = usize::from(own == "b");
+        scene.session(&containers[number], "unified", own, other)
+    });
+    for session in &mut sessions {
+        session.expect(&mkdir("$OWN/job"));
+        session.expect(&open("E", "$OWN/job/cgroup.events", &["O_RDONLY"]));
+        session.expect(&read("E", 100));
+    }
+    let waits = [poll_pri("E", 20_000)];
+    let briefly = [poll_pri("E", 300)];
+    sessions[0].begin(&waits);
+    sessions[1].begin(&briefly);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let procs = scene.real("unified", "a/job/cgroup.procs");
+    fs::write(&procs, containers[0].init().to_string()).expect("a migration by the host");
+    let told = |outcomes: &[Outcome]| format!("{outcomes:?}").contains("PRI");
+    assert!(told(&sessions[0].finish(&waits)), "it isn't woken");
+    assert!(!told(&sessions[1].finish(&briefly)), "it's woken by another's event");
+}
