@@ -83,6 +83,14 @@ impl OwnCgroups {
         Ok(made)
     }
 
+    /// One that is there already, at the top of the hierarchy with this number.
+    pub(super) fn at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
+        let kind = host.hierarchies.get(index)?.kind.clone();
+        let parent = host.open_cgroup(index, &CgroupPath::root()).ok()?;
+        let path = CgroupPath::root().join(name).ok()?;
+        Some(Self(vec![OwnCgroup { kind, path, parent, name: name.to_owned() }]))
+    }
+
     /// Migrates the processes that are in or below each of them to the cgroup above.
     pub(super) fn evacuate(&self) {
         for own in &self.0 {
@@ -298,7 +306,7 @@ fn unless_gone(errno: Errno) -> Result<(), Errno> {
 }
 
 /// The names of the cgroups in an open directory.
-fn children(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+pub(super) fn children(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
     let mut names = Vec::new();
     for entry in nix::dir::Dir::from_fd(open_directory(directory, OsStr::new("."))?)?.iter() {
         let entry = entry?;

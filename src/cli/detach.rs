@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::attach::{Container, Lock, server_of};
+use super::attach::{Container, Lock, clean_up, server_of};
 use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::server::Server;
 use super::target::resolve;
@@ -29,16 +29,20 @@ pub(super) fn run(options: &Options) -> Outcome {
     let target = resolve(&options.target)?;
     let container = Container::open(target.pid)?;
     target.confirm()?;
-    let _lock = Lock::take(container.number())?;
-    let Some(attached) = container.attached() else {
+    let lock = Lock::take(container.number())?;
+    if container.attached().is_none() {
         eprintln!("vcgroupfs: {} has no view", target.label);
         return Ok(ExitCode::SUCCESS);
-    };
+    }
     let server = server_of(&container);
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
-    container.detach(program.as_fd(), attached)?;
+    container.clear(program.as_fd())?;
     match server {
+        None => {
+            clean_up(&lock, container.number());
+            Ok(ExitCode::SUCCESS)
+        }
         Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => {
             let what =
                 format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);

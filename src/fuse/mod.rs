@@ -11,6 +11,6 @@ mod placement;
 mod session;
 mod successor;
 
-pub use own_mount::{OwnMount, detached};
+pub use own_mount::{OwnMount, detached, detached_from};
 pub use session::{Connection, FSTYPE, MountError, serve, serve_callers};
 pub use successor::Successor;

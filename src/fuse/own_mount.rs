@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -102,13 +102,7 @@ impl OwnMount {
 pub fn detached(directory: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let find = || open(directory, flags, Mode::empty());
-    let private = |at: &Path| mount(None::<&str>, at, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
-    match sys::mount::copy(find()?.as_fd()) {
-        Ok(root) => {
-            // Else what is mounted in the view could appear in it; its device would tell, but it would be held.
-            let _ = private(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())));
-            Ok(root)
-        }
+    match detached_from(find()?.as_fd()) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             // Before Linux 5.2: a bind mount on top, which is taken away again at once, but for whoever has it open.
             mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -116,8 +110,23 @@ pub fn detached(directory: &Path) -> io::Result<OwnedFd> {
             umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
             Ok(opened?)
         }
-        Err(error) => Err(error),
+        done => done,
     }
+}
+
+/// The same for the root of a mount. Linux 5.2.
+///
+/// # Errors
+/// Those of open_tree(2).
+pub fn detached_from(view: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let root = sys::mount::copy(view)?;
+    // Else what is mounted in the view could appear in it; its device would tell, but it would be held.
+    let _ = private(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())));
+    Ok(root)
+}
+
+fn private(at: &Path) -> nix::Result<()> {
+    mount(None::<&str>, at, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
 }
 
 /// The thread that acts on the own mount, as the others know it.

@@ -15,10 +15,10 @@ use super::HelperImage;
 use super::connection::{deadline_in, wait};
 use crate::sys::{fdpass, spawn};
 
+pub use mount_helper::attach::layout::{Layout, Site};
 pub use mount_helper::attach::message::{Found, Step};
-pub use mount_helper::attach::stack::{
-    Failure as StackFailure, Hierarchy, Recipe, SOURCE, Underlay, VIEW_TYPE, WHOLE_VIEW, build,
-};
+pub use mount_helper::attach::sentinel::{Sentinel, Source as SentinelSource};
+pub use mount_helper::attach::stack::{Failure as StackFailure, Hierarchy, Recipe, SOURCE, Underlay, VIEW_TYPE};
 
 /// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -93,12 +93,17 @@ impl Entry {
         self.helper.done()
     }
 
-    /// Has it make the stack in the place. `mounted` is called once the connection is mounted: from then on it has to be served.
+    /// Has it make this in the place. `mounted` is called once the connection is mounted: from then on it has to be served.
     ///
     /// # Errors
     /// See [`EntryError`]. All is unmounted then, unless the helper was too slow.
-    pub fn build_there(self, recipe: Recipe, device: BorrowedFd<'_>, mounted: impl FnOnce()) -> Result<(), EntryError> {
-        self.helper.order(&Order::Build(recipe), device)?;
+    pub fn build_there(
+        self,
+        layout: &Layout,
+        device: BorrowedFd<'_>,
+        mounted: impl FnOnce(),
+    ) -> Result<(), EntryError> {
+        self.helper.order(&Order::Build(layout.clone()), device)?;
         match self.helper.report()? {
             Report::Mounted => mounted(),
             _ => return Err(EntryError::Silent(Errno::EPROTO)),
@@ -107,7 +112,7 @@ impl Entry {
     }
 }
 
-/// Unmounts what lies `depth` components deep on the way to `/sys/fs/cgroup` in a container, if it's on this device.
+/// Unmounts what lies `depth` components deep on the way to `/sys/fs/cgroup` in a container, if it's the mount with this id, on this device.
 ///
 /// # Errors
 /// See [`EntryError`].
@@ -117,9 +122,10 @@ pub fn detach(
     root: BorrowedFd<'_>,
     depth: usize,
     device: (u32, u32),
+    mount: u32,
 ) -> Result<(), EntryError> {
     let (major, minor) = device;
-    let task = Task::Detach { depth, device: (major.into(), minor.into()) };
+    let task = Task::Detach { depth, device: (major.into(), minor.into()), mount: mount.into() };
     Helper::start(image, task, namespace, root, None)?.done()
 }
 

@@ -1,16 +1,16 @@
 //! Whatever fails, and wherever the command is ended: the container is as it was, and nothing is left on the host.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use testkit::{ContainerOptions, Need, Programs, TIMEOUT, require};
 
-use crate::scene::{Scene, Way, program, wait_until};
+use crate::scene::{Host, Scene, Way, program, wait_until};
 
 /// Attaches while the `number`-th call of each process fails. Whether the view is there in the end: then there are no more calls to fail.
 fn attach_with_fault(scene: &Scene, call: &str, number: usize) -> bool {
-    let mut command = Command::new("strace");
+    let mut command = scene.on_host("strace");
     let fault = format!("inject={call}:error=EPERM:when={number}");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
     if scene.way == Way::Built {
@@ -48,8 +48,8 @@ fn is_child_of_strace(pid: i32) -> bool {
 }
 
 /// Lets one call after the other fail, as far as there are any.
-fn sweep(way: Way, call: &str, numbers: impl Iterator<Item = usize>) {
-    let scene = Scene::new(way, ContainerOptions::default());
+fn sweep(host: Host, way: Way, call: &str, numbers: impl Iterator<Item = usize>) {
+    let scene = Scene::new(way, ContainerOptions::default()).on(host);
     let before = scene.mounts();
     let (mut failed, mut attached) = (0, false);
     for number in numbers {
@@ -67,7 +67,17 @@ macro_rules! sweeps {
         #[test]
         fn $name() {
             require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
-            sweep($way, $call, $numbers);
+            sweep(Host::Own, $way, $call, $numbers);
+        }
+    )+};
+}
+
+macro_rules! sweeps_of_unified_hosts {
+    ($($name:ident: $way:expr, $call:literal, $numbers:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
+            sweep(Host::Unified, $way, $call, $numbers);
         }
     )+};
 }
@@ -101,9 +111,24 @@ sweeps! {
     built_statfs: Way::Built, "statfs", [1, 4, beyond()].into_iter();
 }
 
+sweeps_of_unified_hosts! {
+    sentinel_moved_mount: Way::Moved, "mount", (1..9).chain([beyond()]);
+    sentinel_moved_mkdirat: Way::Moved, "mkdirat", (1..6).chain([beyond()]);
+    sentinel_moved_umount: Way::Moved, "umount2", [1, beyond()].into_iter();
+    sentinel_moved_setns: Way::Moved, "setns", [1, beyond()].into_iter();
+    sentinel_moved_move_mount: Way::Moved, "move_mount", [1, beyond()].into_iter();
+    sentinel_moved_fchdir: Way::Moved, "fchdir", (1..5).chain([beyond()]);
+    sentinel_moved_fstatfs: Way::Moved, "fstatfs", (1..6).chain([beyond()]);
+    sentinel_built_mount: Way::Built, "mount", (1..6).chain([beyond()]);
+    sentinel_built_mkdirat: Way::Built, "mkdirat", (1..6).chain([beyond()]);
+    sentinel_built_unshare: Way::Built, "unshare", [1, 2, beyond()].into_iter();
+    sentinel_built_setns: Way::Built, "setns", [1, 2, beyond()].into_iter();
+    sentinel_built_umount: Way::Built, "umount2", [1, beyond()].into_iter();
+}
+
 /// The command is killed at any time.
-fn killed(way: Way) {
-    let scene = Scene::new(way, ContainerOptions::default());
+fn killed(host: Host, way: Way) {
+    let scene = Scene::new(way, ContainerOptions::default()).on(host);
     let before = scene.mounts();
     let mut attached = 0;
     for round in 0..40 {
@@ -116,7 +141,8 @@ fn killed(way: Way) {
         wait_until("rest", || {
             let served = scene.processes().len();
             let whole = scene.mounts().iter().filter(|mount| mount.contains(" fuse.vcgroupfs ")).count();
-            let all = testkit::hierarchies().len();
+            // A sentinel has the own cgroup, and two files.
+            let all = if host == Host::Unified { 3 } else { testkit::hierarchies().len() };
             (served == 0 && scene.mounts() == before) || (served == 1 && whole == all && answers(&scene))
         });
         if scene.is_attached() {
@@ -124,13 +150,22 @@ fn killed(way: Way) {
             // A server whose command was killed before it was told that all is well takes its view away by itself.
             wait_until("the end of the view", || scene.detach().code == 0);
         }
+        // What a command has made that was killed before there was a server, the next one takes away.
+        if scene.has_sentinel() {
+            assert_eq!(scene.attach(&[]).code, 0);
+            scene.detach().ok();
+        }
         scene.is_as_before(&before);
     }
     eprintln!("{attached} of 40 came through");
 }
 
 fn answers(scene: &Scene) -> bool {
-    scene.sh("ls /sys/fs/cgroup/systemd").code == 0
+    let directory = match scene.host {
+        Host::Own => "/sys/fs/cgroup/systemd".to_owned(),
+        Host::Unified => format!("/sys/fs/cgroup{}", scene.home()),
+    };
+    scene.sh(&format!("ls {directory}")).code == 0
 }
 
 fn kill(child: &mut Child) {
@@ -142,11 +177,23 @@ fn kill(child: &mut Child) {
 #[test]
 fn moved_and_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    killed(Way::Moved);
+    killed(Host::Own, Way::Moved);
 }
 
 #[test]
 fn built_and_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    killed(Way::Built);
+    killed(Host::Own, Way::Built);
+}
+
+#[test]
+fn sentinel_moved_and_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    killed(Host::Unified, Way::Moved);
+}
+
+#[test]
+fn sentinel_built_and_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
+    killed(Host::Unified, Way::Built);
 }

@@ -7,3 +7,4 @@ mod kinds;
 mod names;
 mod prepared;
 mod scene;
+mod unified;

@@ -1,6 +1,8 @@
 //! A container with cgroups of its own, into which the program attaches a view.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -20,6 +22,16 @@ pub(crate) enum Way {
     Built,
 }
 
+/// Which hierarchies the program finds on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Those that there are.
+    #[default]
+    Own,
+    /// Only cgroup2, on `/sys/fs/cgroup`: the program is run in a mount namespace where that covers the others.
+    Unified,
+}
+
 /// What a command said, and how it ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
@@ -31,6 +43,9 @@ pub(crate) struct Said {
 /// A container in `/vcgroupfs-test-.../home` of each hierarchy.
 pub(crate) struct Scene {
     pub(crate) way: Way,
+    pub(crate) host: Host,
+    /// The number of the container's mount namespace.
+    pub(crate) namespace: u64,
     // The container ends before its cgroups are removed.
     pub(crate) container: Container,
     pub(crate) cgroup: TestCgroup,
@@ -42,12 +57,23 @@ impl Scene {
         let cgroup = TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>());
         let cgroups = cgroup.children(HOME);
         cgroup.children("sibling");
-        Self { way, container: Container::start(ContainerOptions { cgroups, ..options }), cgroup }
+        Self::of(way, Container::start(ContainerOptions { cgroups, ..options }), cgroup)
+    }
+
+    fn of(way: Way, container: Container, cgroup: TestCgroup) -> Self {
+        let namespace = fs::metadata(format!("/proc/{}/ns/mnt", container.init())).expect("the mount namespace").ino();
+        Self { way, host: Host::Own, namespace, container, cgroup }
+    }
+
+    /// The same on a host with cgroup2 alone.
+    pub(crate) fn on(mut self, host: Host) -> Self {
+        self.host = host;
+        self
     }
 
     /// A container in the root of each hierarchy, or wherever the test is.
     pub(crate) fn without_cgroups(way: Way, options: ContainerOptions) -> Self {
-        Self { way, container: Container::start(options), cgroup: TestCgroup::new(&[]) }
+        Self::of(way, Container::start(options), TestCgroup::new(&[]))
     }
 
     pub(crate) fn plain(way: Way) -> Self {
@@ -66,10 +92,25 @@ impl Scene {
     /// The program, the way that this scene's views come in.
     pub(crate) fn command(&self) -> Command {
         match self.way {
-            Way::Moved => Command::new(program()),
+            Way::Moved => self.on_host(program()),
             Way::Built => {
-                let mut command = Command::new(&Programs::find().legacy);
+                let mut command = self.on_host(&Programs::find().legacy);
                 command.arg(program());
+                command
+            }
+        }
+    }
+
+    /// Any program, with the hierarchies of this scene's host.
+    pub(crate) fn on_host(&self, program: impl AsRef<OsStr>) -> Command {
+        match self.host {
+            Host::Own => Command::new(program),
+            Host::Unified => {
+                let unified = testkit::hierarchy("unified").expect("cgroup2").mountpoint;
+                let script = r#"mount --bind "$1" /sys/fs/cgroup && shift && exec "$@""#;
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+                command.arg(unified).arg(program);
                 command
             }
         }
@@ -134,6 +175,7 @@ impl Scene {
         wait_until("the server's end", || self.processes().is_empty());
         let host = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         assert!(!host.contains("/run/vcgroupfs "), "{host}");
+        assert!(!self.has_sentinel());
         let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
         let pid = format!("\"pid\":{},", self.pid());
         for record in records {
@@ -141,6 +183,18 @@ impl Scene {
             let text = fs::read_to_string(record.path()).unwrap_or_default();
             assert!(!text.contains(&pid), "{text}");
         }
+    }
+}
+
+impl Scene {
+    /// The cgroup that lies on `/sys/fs/cgroup` in this container, as the host sees it.
+    pub(crate) fn sentinel(&self) -> PathBuf {
+        let name = format!("vcgroupfs-sentinel-{}", self.namespace);
+        testkit::hierarchy("unified").map_or_else(PathBuf::new, |unified| unified.mountpoint.join(name))
+    }
+
+    pub(crate) fn has_sentinel(&self) -> bool {
+        self.sentinel().exists()
     }
 }
 

@@ -70,14 +70,78 @@ fn v1_stack_comes_and_goes() {
     }
 }
 
+/// The superblock's options of cgroup2: `nsdelegate` is one, and a mount from the initial cgroup namespace without it would drop it.
+fn options_of_cgroup2() -> String {
+    let text = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let line = text.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup2");
+    line.rsplit(' ').next().expect("options").to_owned()
+}
+
+fn sentinels() -> usize {
+    let names = crate::scene::names("/sys/fs/cgroup".as_ref());
+    names.iter().filter(|name| name.starts_with("vcgroupfs-sentinel-")).count()
+}
+
 #[test]
-fn v2_says_that_it_isnt_supported() {
+fn v2_sentinel_comes_and_goes() {
     in_a_machine!();
     assert_eq!(setup(), Some(Setup::Unified));
-    let container = Container::start(ContainerOptions::default());
+    let scene = Scene::new();
+    let host = options_of_cgroup2();
+    assert!(host.contains("nsdelegate"), "{host}");
+    for (user_namespace, legacy) in [(false, false), (true, false), (false, true), (true, true)] {
+        let what = format!("user namespace {user_namespace}, legacy {legacy}");
+        let options = ContainerOptions { user_namespace, cgroups: scene.homes(), ..ContainerOptions::default() };
+        let container = Container::start(options);
+        let pid = container.init().to_string();
+        let before = mounts(&container);
+        let (code, said) = run(legacy, &["attach", &pid]);
+        assert!(code == Some(0) && said.lines().count() == 1 && said.contains("unified host"), "{what}: {said}");
+        assert_eq!(sentinels(), 1, "{what}");
+        let own = format!("/sys/fs/cgroup{}/home", scene.path());
+        let script = format!(
+            "set -e
+             [ $(stat -f -c %t /sys/fs/cgroup) = 63677270 ]
+             [ $(stat -f -c %t {own}) = 65735546 ]
+             grep -q memory /sys/fs/cgroup/cgroup.controllers
+             grep -q '^0::{}/home$' /proc/self/cgroup
+             read -r first < {own}/cgroup.procs; [ -n \"$first\" ]
+             read -r limit < {own}/memory.max; [ -n \"$limit\" ]
+             ! mkdir /sys/fs/cgroup/x 2>&1
+             ! ls {own}/../../sibling 2>&1
+             ! echo 0 > /sys/fs/cgroup/cgroup.procs",
+            scene.path()
+        );
+        let mut command = container.command(Caller::Root);
+        let inside = run_to_end(command.args(["sh", "-c", &script]), Duration::from_secs(60));
+        assert!(inside.status.success(), "{what}: {inside:?}");
+        if !user_namespace {
+            let script = format!("mkdir {own}/x && sh -c 'echo 0 > {own}/x/cgroup.procs' && rmdir {own}/x");
+            let mut command = container.command(Caller::Root);
+            let inside = run_to_end(command.args(["sh", "-c", &script]), Duration::from_secs(60));
+            assert!(inside.status.success(), "{what}: {inside:?}");
+        }
+        assert_eq!(run(legacy, &["detach", &pid]), (Some(0), String::new()), "{what}");
+        assert_eq!(mounts(&container), before, "{what}");
+        assert_eq!((sentinels(), options_of_cgroup2()), (0, host.clone()), "{what}");
+
+        assert_eq!(run(legacy, &["attach", &pid]).0, Some(0), "{what}");
+        assert!(is_listed(&pid), "{what}");
+        drop(container);
+        assert!(soon(|| !is_listed(&pid) && sentinels() == 0), "{what}: it outlives its container");
+    }
+}
+
+/// There clients want a real cgroup2 at the top, which the kernel contains.
+#[test]
+fn v2_with_a_cgroup_namespace_isnt_supported() {
+    in_a_machine!();
+    let scene = Scene::new();
+    let options = ContainerOptions { cgroup_namespace: true, cgroups: scene.homes(), ..ContainerOptions::default() };
+    let container = Container::start(options);
     let before = mounts(&container);
     let (code, said) = run(false, &["attach", &container.init().to_string()]);
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("unified host"), "{said}");
-    assert_eq!(mounts(&container), before);
+    assert!(said.contains("cgroup namespace of its own"), "{said}");
+    assert_eq!((mounts(&container), sentinels()), (before, 0));
 }

@@ -6,11 +6,13 @@
 //! | message | layout |
 //! |---|---|
 //! | report, helper to server | kind u32, first u32, second u64 |
-//! | order, server to helper, with one descriptor | kind u32, then for `Build` the [`Recipe`] |
+//! | order, server to helper, with one descriptor | kind u32, then for `Build` the words of the [`Layout`] |
 
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
+use super::layout::Layout;
+use super::sentinel::{Sentinel, Source};
 use super::stack::{Hierarchy, Recipe, Underlay};
 use crate::request::Malformed;
 
@@ -151,12 +153,13 @@ impl Report {
 pub enum Order {
     /// Move the mount that the descriptor is the root of, attached nowhere so far, to the place.
     Move,
-    /// Make the stack in the place, from the connection to FUSE that the descriptor is.
-    Build(Recipe),
+    /// Make this in the place, from the connection to FUSE that the descriptor is.
+    Build(Layout),
 }
 
 const MOVE: u32 = 1;
-const BUILD: u32 = 2;
+const BUILD_STACK: u32 = 2;
+const BUILD_SENTINEL: u32 = 3;
 
 impl Order {
     /// The message as bytes.
@@ -164,9 +167,16 @@ impl Order {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Move => MOVE.to_ne_bytes().to_vec(),
-            Self::Build(recipe) => {
-                let mut out = BUILD.to_ne_bytes().to_vec();
-                for word in words_of(recipe) {
+            Self::Build(layout) => {
+                let (kind, words) = match layout {
+                    Layout::Stack(recipe) => (BUILD_STACK, words_of(recipe)),
+                    // What it comes from has no word, either.
+                    Layout::Sentinel(Sentinel { own, files, .. }) => {
+                        (BUILD_SENTINEL, std::iter::once(own).chain(files).cloned().collect())
+                    }
+                };
+                let mut out = kind.to_ne_bytes().to_vec();
+                for word in words {
                     out.extend_from_slice(word.to_bytes_with_nul());
                 }
                 out
@@ -182,7 +192,8 @@ impl Order {
         let (kind, rest) = message.split_first_chunk::<4>().ok_or(Malformed)?;
         match (u32::from_ne_bytes(*kind), rest) {
             (MOVE, []) => Ok(Self::Move),
-            (BUILD, rest) => recipe_of(rest).map(Self::Build),
+            (BUILD_STACK, rest) => recipe_of(rest).map(Layout::Stack).map(Self::Build),
+            (BUILD_SENTINEL, rest) => sentinel_of(rest).map(Layout::Sentinel).map(Self::Build),
             _ => Err(Malformed),
         }
     }
@@ -207,11 +218,22 @@ fn words_of(recipe: &Recipe) -> Vec<CString> {
     words
 }
 
-fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
-    let mut words = bytes.split_inclusive(|byte| *byte == 0).map(|word| {
+fn words_in(bytes: &[u8]) -> impl Iterator<Item = Result<CString, Malformed>> {
+    bytes.split_inclusive(|byte| *byte == 0).map(|word| {
         let word = CStr::from_bytes_with_nul(word).map_err(|_| Malformed)?;
-        Ok::<_, Malformed>(word.to_owned())
-    });
+        Ok(word.to_owned())
+    })
+}
+
+fn sentinel_of(bytes: &[u8]) -> Result<Sentinel, Malformed> {
+    let mut words = words_in(bytes);
+    let own = checked(words.next().ok_or(Malformed)??, is_own)?;
+    let files = words.map(|word| checked(word?, is_core_file)).collect::<Result<_, _>>()?;
+    Ok(Sentinel { underlay: Source::Namespace, own, files })
+}
+
+fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
+    let mut words = words_in(bytes);
     let mut recipe = Recipe::default();
     while let Some(kind) = words.next() {
         let mut next = || words.next().ok_or(Malformed)?;
@@ -253,6 +275,15 @@ fn is_options(options: &[u8]) -> bool {
     options.split(|byte| *byte == b',').all(is_word)
 }
 
+/// A path below the root, and not the root itself: names with one slash between them.
+fn is_own(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').all(|name| !name.is_empty() && name != b"." && name != b"..")
+}
+
+fn is_core_file(name: &[u8]) -> bool {
+    name.starts_with(b"cgroup.") && !name.contains(&b'/')
+}
+
 /// A path below a hierarchy's root, relative; empty for the root itself.
 fn is_below(path: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt;
@@ -280,7 +311,13 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        for order in [Order::Move, Order::Build(Recipe::default()), Order::Build(recipe())] {
+        let sentinel = |own: &CStr, files: &[&CStr]| {
+            let files = files.iter().map(|name| (*name).to_owned()).collect();
+            Layout::Sentinel(Sentinel { underlay: Source::Namespace, own: own.into(), files })
+        };
+        let stacks = [Layout::Stack(Recipe::default()), Layout::Stack(recipe())];
+        let sentinels = [sentinel(c"c1", &[]), sentinel(c"machine.slice/c1", &[c"cgroup.controllers", c"cgroup.type"])];
+        for order in stacks.into_iter().chain(sentinels).map(Order::Build).chain([Order::Move]) {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
         }
         let found = Found { depth: 2, empty: true, mount: u64::MAX };
@@ -292,7 +329,7 @@ mod tests {
 
     #[test]
     fn nothing_else_is() {
-        let build = |words: &[u8]| Order::decode(&[&BUILD.to_ne_bytes(), words].concat());
+        let build = |words: &[u8]| Order::decode(&[&BUILD_STACK.to_ne_bytes(), words].concat());
         assert!(build(b"r\0a\0none\0").is_ok());
         for words in [
             &b"r\0a\0none"[..],
@@ -312,6 +349,24 @@ mod tests {
             b"\0",
         ] {
             assert_eq!(build(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
+        }
+        let guard = |words: &[u8]| Order::decode(&[&BUILD_SENTINEL.to_ne_bytes(), words].concat());
+        assert!(guard(b"a/b\0cgroup.type\0").is_ok());
+        for words in [
+            &b""[..],
+            b"a",
+            b"\0",
+            b"/a\0",
+            b"a/\0",
+            b"a//b\0",
+            b"./a\0",
+            b"a/../b\0",
+            b"a\0cgroup.type",
+            b"a\0memory.max\0",
+            b"a\0cgroup./x\0",
+            b"a\0\0",
+        ] {
+            assert_eq!(guard(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
         }
         assert_eq!(Order::decode(&[]), Err(Malformed));
         assert_eq!(Order::decode(&[&MOVE.to_ne_bytes()[..], b"x"].concat()), Err(Malformed));

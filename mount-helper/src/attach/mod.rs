@@ -7,10 +7,12 @@
 //!
 //! The process is never in the container's pid namespace, and not dumpable.
 
+pub mod layout;
 pub mod message;
+pub mod sentinel;
 pub mod stack;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use nix::dir::Dir;
@@ -24,6 +26,7 @@ use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{fchdir, setsid};
 
 use crate::{check, privileges, sys};
+use layout::{Site, mount_id};
 use message::{Found, MAX_ORDER, Order, Report, Step};
 use stack::{Failure, PLACE, open_below};
 
@@ -53,12 +56,14 @@ const CAP_SYS_ADMIN: u32 = 21;
 pub enum Task {
     /// Find the place, await the order, carry it out.
     Attach,
-    /// Unmount what lies on the place, if it's on this device.
+    /// Unmount what lies on the place, if it's this mount.
     Detach {
         /// How many components of `/sys/fs/cgroup` lead to the mount.
         depth: usize,
         /// Its `st_dev`, major and minor number.
         device: (u64, u64),
+        /// Its id, as in mountinfo.
+        mount: u64,
     },
 }
 
@@ -70,7 +75,8 @@ impl Task {
             "detach" => {
                 let depth = words.next()?.parse().ok().filter(|depth| (1..=PLACE.len()).contains(depth))?;
                 let (major, minor) = words.next()?.split_once(':')?;
-                Self::Detach { depth, device: (major.parse().ok()?, minor.parse().ok()?) }
+                let device = (major.parse().ok()?, minor.parse().ok()?);
+                Self::Detach { depth, device, mount: words.next()?.parse().ok()? }
             }
             _ => return None,
         };
@@ -82,8 +88,8 @@ impl Task {
     pub fn words(self) -> Vec<String> {
         match self {
             Self::Attach => vec!["attach".to_owned()],
-            Self::Detach { depth, device: (major, minor) } => {
-                vec!["detach".to_owned(), depth.to_string(), format!("{major}:{minor}")]
+            Self::Detach { depth, device: (major, minor), mount } => {
+                vec!["detach".to_owned(), depth.to_string(), format!("{major}:{minor}"), mount.to_string()]
             }
         }
     }
@@ -103,7 +109,7 @@ pub(crate) fn start(task: Task) -> ExitCode {
     };
     let done = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket)).and_then(|container| match task {
         Task::Attach => container.attach(&socket),
-        Task::Detach { depth, device } => container.detach(depth, device),
+        Task::Detach { depth, device, mount } => container.detach(depth, device, mount),
     });
     let (report, status) = match done {
         Ok(()) => (Report::Done, 0),
@@ -161,24 +167,27 @@ impl Container {
     fn attach(&self, socket: &OwnedFd) -> Result<(), Failure> {
         let place = self.find().map_err(at(Step::Find))?;
         let empty = place.depth == PLACE.len() || is_empty(&place.directory).map_err(at(Step::Find))?;
-        let mount = self.mount_id(&place.directory);
+        let mount = mount_id(self.proc.as_fd(), &place.directory);
         tell(socket, Report::Found(Found { depth: place.depth as u32, empty, mount })).map_err(at(Step::Order))?;
         let (order, file) = receive(socket).map_err(at(Step::Order))?;
         setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
         match order {
             Order::Move => sys::move_mount(file.as_fd(), place.directory.as_fd()).map_err(at(Step::Move)),
-            Order::Build(recipe) => {
+            Order::Build(layout) => {
                 let name = PLACE.get(place.depth - 1).ok_or((Step::Order, Errno::EINVAL))?;
-                let mounted = || tell(socket, Report::Mounted);
-                stack::build(place.parent.as_fd(), name, place.depth, &recipe, file.as_fd(), mounted).map(drop)
+                let (parent, proc) = (place.parent.as_fd(), self.proc.as_fd());
+                let site = Site { parent, name, depth: place.depth, proc };
+                layout.build(site, file.as_fd(), |_| tell(socket, Report::Mounted)).map(drop)
             }
         }
     }
 
-    fn detach(&self, depth: usize, device: (u64, u64)) -> Result<(), Failure> {
+    fn detach(&self, depth: usize, device: (u64, u64), mount: u64) -> Result<(), Failure> {
         let place = self.find_at(depth).map_err(at(Step::Find))?;
         let stat = fstat(&place.directory).map_err(at(Step::Find))?;
-        if (major(stat.st_dev), minor(stat.st_dev)) != device {
+        // 0: the kernel doesn't tell (before 3.15).
+        let is_meant = [0, mount].contains(&mount_id(self.proc.as_fd(), &place.directory));
+        if !is_meant || (major(stat.st_dev), minor(stat.st_dev)) != device {
             // Something else is mounted over it, or it's gone.
             return Err((Step::Find, Errno::ESTALE));
         }
@@ -208,17 +217,6 @@ impl Container {
             parent = std::mem::replace(&mut directory, next);
         }
         Ok(Place { parent, directory, depth })
-    }
-
-    /// The mount that a descriptor is on, by `/proc/self/fdinfo` (Linux 3.15) of the host's procfs: the container's isn't to be trusted.
-    fn mount_id(&self, file: &OwnedFd) -> u64 {
-        let name = format!("self/fdinfo/{}", file.as_raw_fd());
-        let read = || {
-            let info = openat(&self.proc, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-            let text = std::io::read_to_string(std::fs::File::from(info)).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-        };
-        read().unwrap_or(0)
     }
 }
 
@@ -266,7 +264,7 @@ mod tests {
     #[test]
     fn command_line_is_a_closed_set() {
         let parse = |line: &str| Task::from_words(line.split_whitespace());
-        for task in [Task::Attach, Task::Detach { depth: 3, device: (0, 4_000_000_000) }] {
+        for task in [Task::Attach, Task::Detach { depth: 3, device: (0, 4_000_000_000), mount: 71 }] {
             assert_eq!(parse(&task.words().join(" ")), Some(task));
         }
         for line in [
@@ -274,11 +272,13 @@ mod tests {
             "attach x",
             "detach",
             "detach 3",
-            "detach 0 0:1",
-            "detach 4 0:1",
-            "detach 3 0",
-            "detach 3 0:-1",
-            "detach 3 0:1 x",
+            "detach 3 0:1",
+            "detach 0 0:1 7",
+            "detach 4 0:1 7",
+            "detach 3 0 7",
+            "detach 3 0:-1 7",
+            "detach 3 0:1 -7",
+            "detach 3 0:1 7 x",
             "mount",
         ] {
             assert_eq!(parse(line), None, "{line}");

@@ -23,6 +23,7 @@ use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, fchdir, symlinkat, unlinkat};
 
+use super::layout::Site;
 use super::message::Step;
 
 /// What the tmpfs and the view are mounted from, as mountinfo shows it.
@@ -72,17 +73,17 @@ pub enum Underlay {
 /// What went wrong.
 pub type Failure = (Step, Errno);
 
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
+pub(super) fn at(step: Step) -> impl Fn(Errno) -> Failure {
     move |errno| (step, errno)
 }
 
 /// As cgroupfs and sysfs have it.
-const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+pub(super) const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Where the view as a whole is while the stack is made, relative to the working directory. No recipe has such a name.
-pub const WHOLE_VIEW: &CStr = c".view";
+const WHOLE_VIEW: &CStr = c".view";
 /// The same for a hierarchy.
 const WHOLE_HIERARCHY: &CStr = c".root";
 
@@ -94,38 +95,50 @@ pub fn open_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Err
     openat(directory, name, PATH_ONLY, Mode::empty())
 }
 
-/// Makes the stack on the directory `name` of `parent`, which is the one of `/sys/fs/cgroup`'s components that has `PLACE[depth..]` left to
-/// be made. `mounted` is called once the view's connection is mounted; from then on it has to be served.
-///
-/// Returns the root of the topmost mount. The working directory and the umask are changed.
-///
-/// # Errors
-/// What failed; everything is unmounted then.
-pub fn build(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    depth: usize,
+pub(super) fn build(
+    site: Site<'_>,
     recipe: &Recipe,
     device: BorrowedFd<'_>,
-    mounted: impl FnOnce() -> Result<(), Errno>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<OwnedFd, Failure> {
-    let below = open_below(parent, name).map_err(at(Step::Tmpfs))?;
-    enter(&below).map_err(at(Step::Tmpfs))?;
     umask(Mode::from_bits_truncate(0o022));
+    let top = mount_tmpfs(&site)?;
+    let filled = fill(&top, site.depth, recipe, device, mounted).and_then(|()| seal(&top).map_err(at(Step::Seal)));
+    if filled.is_err() {
+        take_away(&top);
+    }
+    filled.map(|()| top)
+}
+
+/// Mounts a tmpfs on the site, and returns its root.
+pub(super) fn mount_tmpfs(site: &Site<'_>) -> Result<OwnedFd, Failure> {
+    let below = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
+    enter(&below).map_err(at(Step::Tmpfs))?;
     // Read-only comes last. Nobody but root of the initial user namespace can write here until then, and what that could change here
     // would be in its own container.
     mount(Some(SOURCE), ".", Some("tmpfs"), FLAGS, Some("mode=0755,size=64k,nr_inodes=1k")).map_err(at(Step::Tmpfs))?;
-    let top = open_below(parent, name).map_err(at(Step::Tmpfs))?;
+    let top = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
     let fresh = fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(at(Step::Tmpfs))?;
     if !fresh {
         // Somebody has been quicker in taking it away again.
         return Err((Step::Tmpfs, Errno::ESTALE));
     }
-    let filled = fill(&top, depth, recipe, device, mounted).and_then(|()| seal(&top).map_err(at(Step::Seal)));
-    if filled.is_err() {
-        let _ = enter(&top).and_then(|()| umount2(".", MntFlags::MNT_DETACH));
+    Ok(top)
+}
+
+/// Unmounts the mount whose root this is, with all that is mounted below it.
+pub(super) fn take_away(top: &OwnedFd) {
+    let _ = enter(top).and_then(|()| umount2(".", MntFlags::MNT_DETACH));
+}
+
+/// Makes directories, each in the one before, and returns the last one.
+pub(super) fn make_below(directory: &OwnedFd, names: &[&CStr]) -> Result<OwnedFd, Errno> {
+    let mut place = directory.try_clone().map_err(|error| errno_of(&error))?;
+    for name in names {
+        make_directory(&place, name)?;
+        place = open_below(place.as_fd(), name)?;
     }
-    filled.map(|()| top)
+    Ok(place)
 }
 
 fn enter(directory: &OwnedFd) -> Result<(), Errno> {
@@ -137,13 +150,9 @@ fn fill(
     depth: usize,
     recipe: &Recipe,
     device: BorrowedFd<'_>,
-    mounted: impl FnOnce() -> Result<(), Errno>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<(), Failure> {
-    let mut place = top.try_clone().map_err(|error| (Step::Fill, errno_of(&error)))?;
-    for name in PLACE.get(depth..).unwrap_or_default() {
-        make_directory(&place, name).map_err(at(Step::Fill))?;
-        place = open_below(place.as_fd(), name).map_err(at(Step::Fill))?;
-    }
+    let place = make_below(top, PLACE.get(depth..).unwrap_or_default()).map_err(at(Step::Fill))?;
     enter(&place).map_err(at(Step::Fill))?;
     make_directory(&place, WHOLE_VIEW).map_err(at(Step::Fill))?;
     make_directory(&place, WHOLE_HIERARCHY).map_err(at(Step::Fill))?;
@@ -154,7 +163,9 @@ fn fill(
         symlinkat(target.as_c_str(), &place, name.as_c_str()).map_err(at(Step::Fill))?;
     }
     mount_view(device, WHOLE_VIEW).map_err(at(Step::View))?;
-    mounted().map_err(at(Step::View))?;
+    let view = open_below(place.as_fd(), WHOLE_VIEW).map_err(at(Step::View))?;
+    mounted(view.as_fd()).map_err(at(Step::View))?;
+    drop(view);
     for hierarchy in &recipe.hierarchies {
         underlay(hierarchy).map_err(at(Step::Underlay))?;
         overlay(hierarchy).map_err(at(Step::Overlay))?;
@@ -172,7 +183,7 @@ fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 
 /// Mounts a connection to FUSE as a view. To be done in the initial user namespace, so that callers of all user namespaces may come in,
 /// and in the server's pid namespace, in which the kernel then numbers the callers.
-fn mount_view(device: BorrowedFd<'_>, directory: &CStr) -> Result<(), Errno> {
+pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr) -> Result<(), Errno> {
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
     mount(Some(SOURCE), directory, Some(VIEW_TYPE), FLAGS, Some(options.as_str()))
@@ -216,7 +227,7 @@ fn beneath(directory: &CStr, name: &CStr) -> PathBuf {
 }
 
 /// Makes the tmpfs read-only, its superblock as well as this mount of it.
-fn seal(top: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn seal(top: &OwnedFd) -> Result<(), Errno> {
     enter(top)?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | FLAGS;
     mount(None::<&str>, ".", None::<&str>, flags, None::<&str>)

@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 
+use super::sentinel;
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
 use crate::helper::entry::{self, EntryError, Found, SOURCE};
@@ -17,6 +18,9 @@ use crate::sys;
 
 /// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
 pub(super) const PLACES: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
+
+/// How many mounts a helper that is killed can leave, and one that somebody has bound elsewhere.
+const LEFT_AT_MOST: usize = 3;
 
 /// How often a process is looked at where the kernel doesn't tell of its end, in ms.
 const INTERVAL: u16 = 500;
@@ -39,6 +43,8 @@ pub(in crate::cli) struct Container {
 pub(in crate::cli) struct Attached {
     depth: usize,
     device: (u32, u32),
+    /// The mount's id.
+    mount: u32,
 }
 
 impl Container {
@@ -115,28 +121,47 @@ impl Container {
 
     /// The view that is attached to it.
     pub(in crate::cli) fn attached(&self) -> Option<Attached> {
-        let mounts = self.mountinfo();
-        PLACES.iter().enumerate().rev().find_map(|(index, place)| {
+        let (mounts, sentinel) = (self.mountinfo(), sentinel::root(self.number));
+        PLACES.iter().enumerate().find_map(|(index, place)| {
             let mount = topmost(&mounts, place)?;
             // A view without a tmpfs is that of `run`, or of a `mount` in there.
-            let ours = mount.source == SOURCE && mount.fstype == "tmpfs";
-            ours.then_some(Attached { depth: index + 1, device: mount.device })
+            let is_ours = |mount: &MountEntry| mount.source == SOURCE && mount.fstype == "tmpfs";
+            // On a tmpfs of ours it comes and goes with that.
+            let is_sentinel = || {
+                let above = mounts.iter().find(|above| above.id == mount.parent);
+                mount.fstype == "cgroup2" && mount.root == *sentinel.as_str() && !above.is_some_and(is_ours)
+            };
+            (is_ours(mount) || is_sentinel()).then_some(Attached {
+                depth: index + 1,
+                device: mount.device,
+                mount: mount.id,
+            })
         })
     }
 
-    /// Takes a view away.
-    pub(in crate::cli) fn detach(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
-        entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device)
+    fn detach(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
+        entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
-    /// Takes the view away, if one is there; whether it did.
+    /// Takes away all that is there of a view: a helper that was killed in the midst of its work may have left two mounts.
+    pub(in crate::cli) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), EntryError> {
+        for _ in 0..LEFT_AT_MOST {
+            let Some(attached) = self.attached().or_else(|| self.attached_by_others()) else { break };
+            self.detach(image, attached)?;
+        }
+        Ok(())
+    }
+
+    /// [`Container::clear`], if something is there; whether it did.
     pub(in crate::cli) fn detach_if_attached(&self, image: BorrowedFd<'_>) -> bool {
-        let Some(attached) = self.attached().or_else(|| self.attached_by_others()) else { return false };
-        let detached = self.detach(image, attached);
-        if let Err(error) = &detached {
+        if self.attached().or_else(|| self.attached_by_others()).is_none() {
+            return false;
+        }
+        let cleared = self.clear(image);
+        if let Err(error) = &cleared {
             tracing::warn!(%error, process = self.pid, "can't take the view out of the container");
         }
-        detached.is_ok()
+        cleared.is_ok()
     }
 
     /// [`Container::attached`], when the process has ended: another process' mountinfo shows the same mounts.

@@ -11,7 +11,14 @@ use crate::cli::registry;
 
 /// Held until it's dropped, or the process ends. A lock of the process and not of the open file: a server that's forked doesn't have it.
 #[derive(Debug)]
-pub(in crate::cli) struct Lock(#[expect(dead_code, reason = "closing it unlocks")] File);
+pub(in crate::cli) struct Lock(File);
+
+/// The turn with another container as well, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Also<'a> {
+    lock: &'a Lock,
+    namespace: u64,
+}
 
 impl Lock {
     /// Waits for its turn with the container whose mount namespace has this number. Others don't wait: a hostile container can keep whoever
@@ -21,14 +28,31 @@ impl Lock {
         registry::make_directory().map_err(failed)?;
         let path = Path::new(registry::DIRECTORY).join("attach.lock");
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
-        let own = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: namespace.cast_signed(),
-            l_len: 1,
-            l_pid: 0,
-        };
+        let own = range(namespace, libc::F_WRLCK);
         fcntl(&file, FcntlArg::F_SETLKW(&own)).map_err(|errno| failed(errno.into()))?;
         Ok(Self(file))
+    }
+
+    /// The turn with another container, if nobody has it. By the same open file: closing another one would unlock all.
+    pub(super) fn also(&self, namespace: u64) -> Option<Also<'_>> {
+        fcntl(&self.0, FcntlArg::F_SETLK(&range(namespace, libc::F_WRLCK))).ok()?;
+        Some(Also { lock: self, namespace })
+    }
+}
+
+impl Drop for Also<'_> {
+    fn drop(&mut self) {
+        let _ = fcntl(&self.lock.0, FcntlArg::F_SETLK(&range(self.namespace, libc::F_UNLCK)));
+    }
+}
+
+/// The byte that stands for a mount namespace.
+fn range(namespace: u64, kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: namespace.cast_signed(),
+        l_len: 1,
+        l_pid: 0,
     }
 }

@@ -9,11 +9,13 @@ mod container;
 mod lock;
 mod lock_mounts;
 mod prepare;
+mod sentinel;
 mod stack;
+mod unified;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,23 +26,25 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE};
+use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
 use super::{Outcome, logging, word_of};
 use crate::cgroup::Setup;
-use crate::fuse::{Connection, OwnMount, detached};
+use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
-use crate::helper::entry::{self, EntryError, Found, Recipe};
+use crate::helper::entry::{EntryError, Found, Layout, Site};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
+use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::View;
 pub(super) use container::Container;
 use container::PLACES;
 pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
+pub(super) use sentinel::clean_up;
 use stack::{Source, recipe};
 
 /// Where the view is mounted.
@@ -81,19 +85,15 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let container = Arc::new(Container::open(target.pid)?);
     target.confirm()?;
     let host = discover()?;
-    if host.setup == Setup::Unified {
-        let why = "clients on a unified host ask statfs(2), to which a view can't say that it's a cgroup2 filesystem";
-        return Err(Failed::new(UNSUPPORTED, format!("attach isn't supported on a unified host: {why}")));
-    }
     let spec = ViewSpec { pid: Some(target.pid), ..options.view.spec() };
-    let _lock = Lock::take(container.number())?;
+    let lock = Lock::take(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
-    if let Some(attached) = container.attached() {
+    if container.attached().is_some() {
         match server_of(&container) {
             Some(record) => return already(&record, &plan(&host, &spec)?, &target.label),
             // Its server has died, so it answers nothing.
-            None => container.detach(program.as_fd(), attached)?,
+            None => container.clear(program.as_fd())?,
         }
     }
     warn_of_gaps(&container, &host);
@@ -102,9 +102,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         prepared.place(&host, target.pid, name)?;
     }
     let view = Arc::new(plan(&host, &spec)?);
-    prepared.prepare(&host, &view)?;
     let source = if moves_mounts() { Source::Binds } else { Source::Mounts };
-    let recipe = recipe(&host, &view, source)?;
+    let (layout, namespace) = if host.setup == Setup::Unified {
+        let own = unified::own_cgroup(&container, &view, &target.label)?;
+        unified::layout(&host, &lock, &container, own, source, &mut prepared)?
+    } else {
+        prepared.prepare(&host, &view)?;
+        (Layout::Stack(recipe(&host, &view, source)?), None)
+    };
     let connection = Connection::open()?;
     let (waits_for_mount, mounted) = Status::pair()?;
     let (waits_for_commit, committed) = Status::pair()?;
@@ -116,6 +121,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         container: Arc::clone(&container),
         program,
         connection: connection.share()?,
+        namespace,
         to_server,
         mounted,
         committed,
@@ -142,7 +148,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
         server.serve(root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
-    attaching.attach(source, recipe, live)?;
+    attaching.attach(source, &layout, live)?;
+    if matches!(layout, Layout::Sentinel(_)) {
+        eprintln!("vcgroupfs: {}", unified::NOTE);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,6 +169,8 @@ struct Attaching {
     container: Arc<Container>,
     program: OwnedFd,
     connection: Connection,
+    /// The cgroup namespace in which mount-helper works, if not in the host's.
+    namespace: Option<OwnedFd>,
     /// By which the server gets a way to its own mount.
     to_server: OwnedFd,
     /// Tells the server that the connection is mounted.
@@ -170,22 +181,33 @@ struct Attaching {
 
 impl Attaching {
     /// `live` is told when the view answers.
-    fn attach(self, source: Source, recipe: Recipe, live: Status) -> Result<(), Failed> {
-        let Self { container, program, connection, to_server, mounted, committed } = self;
-        let (entry, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
+    fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Failed> {
+        let Self { container, program, connection, namespace, to_server, mounted, committed } = self;
+        let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
+        let (entry, found) = match namespace {
+            Some(namespace) => {
+                let failed = |error| Failed::system("can't enter the sentinel's cgroup namespace", error);
+                let own = File::open("/proc/self/ns/cgroup").map_err(failed)?;
+                let entered = enter_cgroup_namespace(namespace.as_fd(), own.as_fd());
+                let _entered = entered.map_err(|errno| failed(errno.into()))?;
+                // It inherits the namespace.
+                find()?
+            }
+            None => find()?,
+        };
         check_place(&found)?;
         container.check_propagation(found)?;
         match source {
             Source::Binds => {
-                let tree = make_aside(&recipe, found.depth as usize, &connection, || {
-                    send_own_mount(&to_server);
+                let tree = make_aside(layout, found.depth as usize, &connection, |view| {
+                    send_own_mount(view, &to_server);
                     mounted.ok();
                     live.wait()
                 })?;
                 entry.move_there(tree.as_fd())?;
             }
             Source::Mounts => {
-                let built = entry.build_there(recipe, connection.as_fd(), || mounted.ok());
+                let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
                 if built.is_err() {
                     // Nothing is left, unless the helper was ended in the midst of it.
                     container.detach_if_attached(program.as_fd());
@@ -218,10 +240,10 @@ fn check_place(found: &Found) -> Result<(), Failed> {
 
 /// Makes the stack in a mount namespace of this command's own, and returns a copy of it that is attached nowhere.
 fn make_aside(
-    recipe: &Recipe,
+    layout: &Layout,
     depth: usize,
     connection: &Connection,
-    mounted: impl FnOnce() -> Result<(), Failed>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failed>,
 ) -> Result<OwnedFd, Failed> {
     let failed = |what: &'static str| move |errno: Errno| Failed::system(what, errno.into());
     let directory = Path::new(registry::DIRECTORY);
@@ -233,9 +255,11 @@ fn make_aside(
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(failed("can't make the mounts private"))?;
     let above = File::open(above).map_err(|error| Failed::system("can't open /run", error))?;
+    let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
+    let site = Site { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
     let mut told = Ok(());
-    let built = entry::build(above.as_fd(), &name, depth, recipe, connection.as_fd(), || {
-        told = mounted();
+    let built = layout.build(site, connection.as_fd(), |view| {
+        told = mounted(view);
         if told.is_ok() { Ok(()) } else { Err(Errno::ECANCELED) }
     });
     told?;
@@ -243,9 +267,9 @@ fn make_aside(
     lock_mounts::copy(directory).map_err(|error| Failed::system("can't copy the mounts", error))
 }
 
-/// Sends the server a way to the view that is mounted in the working directory.
-fn send_own_mount(to_server: &OwnedFd) {
-    match detached(Path::new(OsStr::from_bytes(entry::WHOLE_VIEW.to_bytes()))) {
+/// Sends the server a way to the view with this root.
+fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
+    match detached_from(view) {
         // If it can't be sent, the server is gone, or does without.
         Ok(root) => drop(sys::fdpass::send_with_file(to_server.as_fd(), &[0], &[], root.as_fd())),
         Err(error) => {

@@ -10,6 +10,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchownat, unlinkat};
 
+use super::sentinel::SentinelCgroup;
 use super::stack::is_read_only;
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::cli::cgroups::OwnCgroups;
@@ -28,13 +29,14 @@ pub(in crate::cli) struct Prepared {
     made: Vec<(OwnedFd, String)>,
     /// `cgroup.clone_children` of these was 0.
     clone_children: Vec<OwnedFd>,
+    sentinel: Option<SentinelCgroup>,
 }
 
 impl Prepared {
     /// Nothing so far; the calling process'.
     pub(super) fn new() -> Self {
         let owner = AtomicU32::new(std::process::id());
-        Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new() }
+        Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
 
     /// From here on it's nobody's, until another process takes it: for one that is about to be forked.
@@ -96,6 +98,11 @@ impl Prepared {
         Ok(())
     }
 
+    /// Keeps the sentinel that the container gets to see.
+    pub(super) fn keep(&mut self, sentinel: SentinelCgroup) -> &SentinelCgroup {
+        self.sentinel.insert(sentinel)
+    }
+
     fn make(
         &mut self,
         host: &HostCgroups,
@@ -133,6 +140,9 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         if self.owner.load(Ordering::Relaxed) != std::process::id() {
             return;
+        }
+        if let Some(sentinel) = self.sentinel.take() {
+            sentinel.remove();
         }
         for (parent, name) in self.made.drain(..).rev() {
             // What the container has there stays.

@@ -178,10 +178,13 @@ impl Facts {
         mount_of(&self.mounts, path)
     }
 
-    /// The views on or below the root that aren't covered by another mount. Those elsewhere are for others.
+    /// The views on or below the root that aren't covered by another mount. Those elsewhere are for others, and single files, as `attach`
+    /// mounts them on unified hosts, are parts of one.
     pub(super) fn views(&self) -> impl Iterator<Item = &MountEntry> {
         let is_seen = |mount: &&MountEntry| self.mount_of(&point(mount)).is_some_and(|top| top.id == mount.id);
-        self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount)).filter(is_seen)
+        let is_file = |mount: &&MountEntry| matches!(self.at(&point(mount)), Answer::Found(place) if !place.directory);
+        let views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
+        views.filter(is_seen).filter(move |mount| !is_file(mount))
     }
 
     /// Whether a path is on a view.

@@ -190,11 +190,19 @@ fn uncovered(facts: &Facts) -> Option<General> {
 }
 
 fn on_v2(facts: &Facts) -> Option<General> {
-    let what = "unified host: runc and Docker need a kernel cgroup namespace there, not a view; systemd wants statfs of \
-                /sys/fs/cgroup itself to say cgroup2";
-    (setup(facts) == Some(Setup::Unified)).then(|| {
-        let advice = "give the container a kernel cgroup namespace; for systemd alone a real cgroup2 on /sys/fs/cgroup with \
-                      the view on the container's own path does";
+    if setup(facts) != Some(Setup::Unified) {
+        return None;
+    }
+    let what = "unified host: runc and Docker need a kernel cgroup namespace there, not a view";
+    let advice = "give a container in which they run a kernel cgroup namespace";
+    Some(if facts.is_v2() {
         general("unified-host", Level::Note, what, Some(advice))
+    } else {
+        let what = format!("{what}; systemd and others want statfs of {ROOT} itself to say cgroup2");
+        let advice = format!(
+            "{advice}; for the others a real cgroup2 on {ROOT} with the view on the container's own path does, as 'vcgroupfs attach' \
+             mounts it"
+        );
+        general("unified-host", Level::Note, what, Some(&advice))
     })
 }

@@ -39,6 +39,8 @@ pub(super) enum Kind {
     SkeletonA,
     /// The same with an empty cgroup `/empty`, which has an empty child `c1`, in place of the hierarchy's root.
     SkeletonB,
+    /// What `attach` makes on a unified host: such an empty cgroup, with two files of the view in place of its own.
+    Sentinel,
     /// One view on `/sys/fs/cgroup`.
     Plain,
     /// Nothing but a cgroup namespace.
@@ -48,8 +50,11 @@ pub(super) enum Kind {
 /// Those of a legacy host, and those of a unified one.
 pub(super) const LEGACY: [Kind; 6] =
     [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Plain];
-pub(super) const UNIFIED: [Kind; 6] =
-    [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Namespace];
+pub(super) const UNIFIED: [Kind; 7] =
+    [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Sentinel, Kind::Namespace];
+
+/// The files of the view that lie on those of a sentinel.
+const FILES: &[&str] = &["cgroup.controllers", "cgroup.subtree_control"];
 
 struct Table(Vec<String>);
 
@@ -78,9 +83,13 @@ impl Table {
                 self.add("/", at, "ro", real);
                 self.add(&format!("/{name}"), at, "rw", view);
             }
-            Kind::SkeletonA | Kind::SkeletonB => {
+            Kind::SkeletonA | Kind::SkeletonB | Kind::Sentinel => {
                 self.add(if kind == Kind::SkeletonA { "/" } else { "/empty" }, at, "ro", real);
                 self.add(&format!("{inside}/c1"), &format!("{at}/c1"), "rw", view);
+                let files = if kind == Kind::Sentinel { FILES } else { &[] };
+                for file in files {
+                    self.add(&format!("/{file}"), &format!("{at}/{file}"), "rw", view);
+                }
             }
         }
     }
@@ -193,5 +202,10 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
         mount.options.starts_with("rw") && (!is_fuse || (is_mine && !(variant.is_strict && is_v1_controller)));
     let writable = writable && (below != "devices.allow" || !is_fuse || variant.passes_devices);
     let root = mount_of(mounts, ROOT).map(|mount| mount.id);
-    Answer::Found(Place { magic, directory: true, writable, one_mount: root == Some(mount.id) })
+    Answer::Found(Place {
+        magic,
+        directory: !FILES.iter().any(|file| path.ends_with(file)),
+        writable,
+        one_mount: root == Some(mount.id),
+    })
 }

@@ -24,29 +24,29 @@ fn verdict(facts: &Facts, client: &str) -> char {
 /// What each makes of the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in that of `UNIFIED`. Controllers are
 /// delegated.
 const MATRIX: [(&str, &str); 23] = [
-    ("systemd <= 232", "yyyyyn ynnyyy"),
-    ("systemd 233-235", "ynnyyn ynnyyy"),
-    ("systemd 236-255", "yyyyyn ynnyyy"),
-    ("systemd 256, 257", "pppppn ynnyyy"),
-    ("systemd >= 258", "nnnnnn ynnyyy"),
-    ("systemd-cgls, systemd-cgtop", "yyyyyn ynnyyy"),
-    ("runc, kubelet, cadvisor", "ynppnn nnnnny"),
-    ("containerd", "ynyyyn ynnyyy"),
-    ("dockerd", "pnpppn pnnppy"),
-    ("crun", "yyyyyn pnnppy"),
-    ("podman", "yppyyn nnnnny"),
-    ("youki", "yyyyyn ynnyyy"),
-    ("LXC >= 4", "ynnyyn ynnyyy"),
-    ("LXC 2", "ynyyyn nnnnnn"),
-    ("lxc-checkconfig", "ynyyyn ynyyyy"),
-    ("JVM (hotspot)", "ynyynn ynnyny"),
-    ("Go automaxprocs", "ynyynn ynyyny"),
-    ("Go >= 1.25", "ynyyyn ynyyyy"),
-    (".NET", "ynyyyn ynnyyy"),
-    ("Node.js (libuv)", "yyyyyy yyyyyy"),
-    ("Rust std", "yyyyyy yyyyyy"),
-    ("libcgroup", "ynyyyn ynyyyy"),
-    ("shell scripts", "yyyyyy yyyyyy"),
+    ("systemd <= 232", "yyyyyn ynnyyyy"),
+    ("systemd 233-235", "ynnyyn ynnyyyy"),
+    ("systemd 236-255", "yyyyyn ynnyyyy"),
+    ("systemd 256, 257", "pppppn ynnyyyy"),
+    ("systemd >= 258", "nnnnnn ynnyyyy"),
+    ("systemd-cgls, systemd-cgtop", "yyyyyn ynnyyyy"),
+    ("runc, kubelet, cadvisor", "ynppnn nnnnnny"),
+    ("containerd", "ynyyyn ynnyyyy"),
+    ("dockerd", "pnpppn pnnpppy"),
+    ("crun", "yyyyyn pnnpppy"),
+    ("podman", "yppyyn nnnnnny"),
+    ("youki", "yyyyyn ynnyyyy"),
+    ("LXC >= 4", "ynnyyn ynnyyyy"),
+    ("LXC 2", "ynyyyn nnnnnnn"),
+    ("lxc-checkconfig", "ynyyyn ynyyyyy"),
+    ("JVM (hotspot)", "ynyynn ynnyyyy"),
+    ("Go automaxprocs", "ynyynn ynyyyyy"),
+    ("Go >= 1.25", "ynyyyn ynyyyyy"),
+    (".NET", "ynyyyn ynnyyyy"),
+    ("Node.js (libuv)", "yyyyyy yyyyyyy"),
+    ("Rust std", "yyyyyy yyyyyyy"),
+    ("libcgroup", "ynyyyn ynyyyyy"),
+    ("shell scripts", "yyyyyy yyyyyyy"),
 ];
 
 #[test]
@@ -132,6 +132,17 @@ fn systemd_is_told_about_bpf_where_a_view_serves_v2() {
     assert!(!why(&unified(Kind::Namespace, Variant::default())).contains("DeviceAllow="));
 }
 
+#[test]
+fn a_sentinel_is_one_view() {
+    let facts = unified(Kind::Sentinel, Variant::default());
+    assert_eq!(facts.views().map(super::facts::point).collect::<Vec<_>>(), ["/sys/fs/cgroup/c1"]);
+    let on_v2 =
+        |kind| findings(&unified(kind, Variant::default())).into_iter().find(|one| one.finding == "unified-host");
+    let (sentinel, fuse) = (on_v2(Kind::Sentinel).expect("a finding"), on_v2(Kind::Fuse).expect("a finding"));
+    assert!(sentinel.what.contains("runc and Docker") && !sentinel.what.contains("systemd"), "{sentinel:?}");
+    assert!(fuse.advice.is_some_and(|advice| advice.contains("'vcgroupfs attach'")));
+}
+
 fn words(facts: &Facts) -> Vec<&'static str> {
     findings(facts).into_iter().map(|finding| finding.finding).collect()
 }
@@ -159,6 +170,7 @@ fn general_findings() {
             unified(Kind::SkeletonA, namespace),
             vec!["siblings-visible", "unified-host", "fuse-limits"],
         ),
+        ("a sentinel", unified(Kind::Sentinel, namespace), vec!["unified-host", "fuse-limits"]),
         ("a namespace", unified(Kind::Namespace, usual), vec!["no-view"]),
     ] {
         assert_eq!(words(&facts), expected, "{what}");

@@ -33,7 +33,9 @@ pub(super) fn jvm(facts: &Facts) -> Finding {
     let client = "JVM (hotspot)";
     if facts.is_v2() {
         let Some(line) = facts.line("unified") else { return no_line(client, facts, "of type cgroup2") };
-        return at(client, facts, format!("{ROOT} is cgroup2"), own_by_line(facts, line, "unified"));
+        // On v2 the mount's root stays where it is (`CgroupV2Controller::construct_path`).
+        let own = facts.own_path("unified").map(|path| join(&point(line), path));
+        return at(client, facts, format!("{ROOT} is cgroup2"), own);
     }
     let mut own = None;
     for word in ["memory", "cpu", "cpuacct", "cpuset"] {
@@ -53,8 +55,9 @@ pub(super) fn jvm(facts: &Facts) -> Finding {
 pub(super) fn automaxprocs(facts: &Facts) -> Finding {
     let client = "Go automaxprocs";
     let v2 = facts.line("unified").filter(|line| point(line) == ROOT);
-    if let Some(line) = v2 {
-        return at(client, facts, format!("mountinfo has cgroup2 on {ROOT}"), own_by_line(facts, line, "unified"));
+    if v2.is_some() {
+        let own = facts.own_path("unified").map(|path| join(ROOT, path));
+        return at(client, facts, format!("mountinfo has cgroup2 on {ROOT}"), own);
     }
     let Some(line) = facts.line("cpu") else { return no_line(client, facts, "'cgroup' with cpu") };
     at(client, facts, "mountinfo has a 'cgroup' line with cpu".to_owned(), own_by_line(facts, line, "cpu"))

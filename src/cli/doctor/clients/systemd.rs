@@ -48,8 +48,8 @@ impl Tree {
     }
 }
 
-const NOT_V2_ALONE: &str = "on a unified host keep a real cgroup2 mounted on /sys/fs/cgroup and put the view on the \
-                            container's own path only; on others put a read-only tmpfs there, and the view's \
+const NOT_V2_ALONE: &str = "use 'vcgroupfs attach': on a unified host it keeps a real cgroup2 on /sys/fs/cgroup and puts the view on the \
+                            container's own path only, on others it puts a read-only tmpfs there, and the view's \
                             hierarchies on its directories";
 
 /// Said of cgroup2 that FUSE serves.

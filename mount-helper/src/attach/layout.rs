@@ -1,0 +1,66 @@
+//! What a view looks like in `/sys/fs/cgroup`: one layout for hosts with v1 hierarchies, one for those without.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::sentinel::{self, Sentinel};
+use super::stack::{self, Failure, Recipe};
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// For legacy and hybrid hosts.
+    Stack(Recipe),
+    /// For unified hosts.
+    Sentinel(Sentinel),
+}
+
+/// Where to make it: the directory `name` of `parent`, which is the one of `/sys/fs/cgroup`'s components that has `PLACE[depth..]` left to
+/// be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The directory that it's in.
+    pub parent: BorrowedFd<'a>,
+    /// Its name.
+    pub name: &'a std::ffi::CStr,
+    /// How many components of `/sys/fs/cgroup` lead to it.
+    pub depth: usize,
+    /// The host's procfs.
+    pub proc: BorrowedFd<'a>,
+}
+
+/// The mount that a descriptor is on, by `/proc/self/fdinfo` (Linux 3.15) of the host's procfs: the container's isn't to be trusted, and a
+/// view that isn't served yet can't be asked. 0 where the kernel doesn't tell.
+pub(super) fn mount_id(proc: BorrowedFd<'_>, file: &OwnedFd) -> u64 {
+    let name = format!("self/fdinfo/{}", file.as_raw_fd());
+    let read = || {
+        let info = openat(proc, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let text = std::io::read_to_string(std::fs::File::from(info)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+    };
+    read().unwrap_or(0)
+}
+
+impl Layout {
+    /// Makes it from a connection to FUSE. `mounted` is called with the view's root once the connection is mounted; from then on it has to be
+    /// served.
+    ///
+    /// Returns the root of the topmost mount. The working directory and the umask are changed.
+    ///
+    /// # Errors
+    /// What failed; everything is unmounted then.
+    pub fn build(
+        &self,
+        site: Site<'_>,
+        device: BorrowedFd<'_>,
+        mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, Failure> {
+        match self {
+            Self::Stack(recipe) => stack::build(site, recipe, device, mounted),
+            Self::Sentinel(sentinel) => sentinel::build(site, sentinel, device, mounted),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The sentinel: what a view looks like in `/sys/fs/cgroup` of a unified host.
+//!
+//! ```text
+//! /sys/fs/cgroup                     a real cgroup, read-only, without processes and limits: clients ask statfs, and get cgroup2
+//! /sys/fs/cgroup/cgroup.controllers  the view's file: what the host has, and not the sentinel
+//! /sys/fs/cgroup/machine.slice/c1    the view's directory: the container's own cgroup, on a real one of the same path
+//! ```
+//!
+//! The sentinel's root is also the root of what is mounted, so that it all comes and goes as one. It's made by mount(2) alone, and by
+//! descriptors: what is mounted on a directory doesn't keep anybody who holds it from mounting beneath.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstatat, umask};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::unistd::fchdir;
+
+use super::layout::{Site, mount_id};
+use super::message::Step;
+use super::stack::{FLAGS, Failure, PLACE, at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away};
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinel {
+    /// The sentinel.
+    pub underlay: Source,
+    /// The container's own cgroup: where it is in the view, and in the sentinel. Relative, never empty.
+    pub own: CString,
+    /// Files of the view's top that are shown in place of the sentinel's.
+    pub files: Vec<CString>,
+}
+
+/// Where the sentinel comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of this mount namespace.
+    Bind(PathBuf),
+    /// The root of this process' cgroup namespace, which is mounted once more.
+    Namespace,
+}
+
+/// The number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO`).
+const INITIAL: u64 = 0xEFFF_FFFB;
+
+/// What the place is called where it's the working directory.
+const HERE: &CStr = c".";
+
+pub(super) fn build(
+    site: Site<'_>,
+    sentinel: &Sentinel,
+    device: BorrowedFd<'_>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<OwnedFd, Failure> {
+    umask(Mode::from_bits_truncate(0o022));
+    let Some((name, between)) = PLACE.get(site.depth..).and_then(<[_]>::split_last) else {
+        return cover(site, sentinel, device, mounted);
+    };
+    let top = mount_tmpfs(&site)?;
+    let built = make_below(&top, between)
+        .and_then(|parent| make_below(&parent, &[*name]).map(|_| parent))
+        .map_err(at(Step::Fill))
+        .and_then(|parent| cover(Site { parent: parent.as_fd(), name, ..site }, sentinel, device, mounted))
+        .and_then(|_| seal(&top).map_err(at(Step::Seal)));
+    if built.is_err() {
+        take_away(&top);
+    }
+    built.map(|()| top)
+}
+
+/// Mounts the sentinel on the place, and the view in it.
+fn cover(
+    site: Site<'_>,
+    sentinel: &Sentinel,
+    device: BorrowedFd<'_>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<OwnedFd, Failure> {
+    let below = open_below(site.parent, site.name).map_err(at(Step::Underlay))?;
+    underlay(&site, &below, &sentinel.underlay).map_err(at(Step::Underlay))?;
+    let top = newly_mounted(&site, &below).map_err(at(Step::Underlay))?;
+    let filled = check(&top, &sentinel.underlay)
+        .map_err(at(Step::Underlay))
+        .and_then(|()| fill(&site, &top, sentinel, device, mounted));
+    if filled.is_err() {
+        take_away(&top);
+    }
+    filled.map(|()| top)
+}
+
+fn underlay(site: &Site<'_>, below: &OwnedFd, source: &Source) -> Result<(), Errno> {
+    match source {
+        Source::Bind(path) => {
+            fchdir(below)?;
+            mount(Some(path), HERE, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        }
+        Source::Namespace => {
+            // In the initial namespace, mounting cgroup2 once more would set options of the host's.
+            if fstatat(site.proc, "self/ns/cgroup", AtFlags::empty())?.st_ino == INITIAL {
+                return Err(Errno::EPERM);
+            }
+            match mount_on(below) {
+                // A filesystem isn't mounted on itself: the container has cgroup2 there. But it can be bound there.
+                Err(Errno::EBUSY) if site.depth == PLACE.len() => bind_by_detour(site, below),
+                mounted => mounted,
+            }
+        }
+    }
+}
+
+fn mount_on(directory: impl AsFd) -> Result<(), Errno> {
+    fchdir(directory)?;
+    mount(Some("cgroup2"), HERE, Some("cgroup2"), FLAGS | MsFlags::MS_RDONLY, None::<&str>)
+}
+
+/// Mounts it on the directory above, `/sys/fs`, binds it from there, and takes the mount away again.
+fn bind_by_detour(site: &Site<'_>, below: &OwnedFd) -> Result<(), Errno> {
+    let above = site.parent.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    mount_on(&above)?;
+    let mounted = open_below(site.parent, c"../fs")?;
+    if mount_id(site.proc, &mounted) == mount_id(site.proc, &above) {
+        // Somebody has been quicker in taking it away again.
+        return Err(Errno::ESTALE);
+    }
+    let bound = fchdir(site.proc).and_then(|()| bind(&mounted, below));
+    take_away(&mounted);
+    bound
+}
+
+/// What has just been mounted on the place, where `below` was before.
+fn newly_mounted(site: &Site<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let top = open_below(site.parent, site.name)?;
+    // Somebody may have been quicker in taking it away again.
+    match (mount_id(site.proc, &top), mount_id(site.proc, below)) {
+        (new, old) if new != old && new != 0 => Ok(top),
+        _ => Err(Errno::ESTALE),
+    }
+}
+
+fn check(top: &OwnedFd, source: &Source) -> Result<(), Errno> {
+    if fstatfs(top)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+        // Between finding the host's mount and now, something else may have come in its place.
+        return Err(Errno::ESTALE);
+    }
+    if matches!(source, Source::Bind(_)) {
+        fchdir(top)?;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | FLAGS;
+        mount(None::<&str>, HERE, None::<&str>, flags, None::<&str>)?;
+    }
+    Ok(())
+}
+
+/// Mounts the view over the whole sentinel, parts of it in their places in the sentinel, and takes the whole away again.
+fn fill(
+    site: &Site<'_>,
+    top: &OwnedFd,
+    sentinel: &Sentinel,
+    device: BorrowedFd<'_>,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<(), Failure> {
+    let own = walk(top, &sentinel.own).map_err(at(Step::Underlay))?;
+    fchdir(top).and_then(|()| mount_view(device, HERE)).map_err(at(Step::View))?;
+    let view = newly_mounted(site, top).map_err(at(Step::View))?;
+    mounted(view.as_fd()).map_err(at(Step::View))?;
+    let shown = walk(&view, &sentinel.own).map_err(at(Step::Overlay))?;
+    fchdir(site.proc).map_err(at(Step::Overlay))?;
+    bind(&shown, &own).map_err(at(Step::Overlay))?;
+    for name in &sentinel.files {
+        let file = |directory| openat(directory, name.as_c_str(), FILE, Mode::empty());
+        file(&view).and_then(|shown| bind(&shown, &file(top)?)).map_err(at(Step::Overlay))?;
+    }
+    fchdir(&view).and_then(|()| umount2(HERE, MntFlags::MNT_DETACH)).map_err(at(Step::View))
+}
+
+const FILE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// A directory below another one, name by name.
+fn walk(directory: &OwnedFd, path: &CStr) -> Result<OwnedFd, Errno> {
+    let mut place = directory.try_clone().map_err(|_| Errno::EMFILE)?;
+    for name in path.to_bytes().split(|byte| *byte == b'/') {
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        place = open_below(place.as_fd(), &name)?;
+    }
+    Ok(place)
+}
+
+/// Binds what one descriptor is to what the other one is. The working directory is procfs.
+fn bind(source: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let path = |file: &OwnedFd| format!("self/fd/{}", file.as_raw_fd());
+    mount(Some(path(source).as_str()), path(target).as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+}

@@ -1,0 +1,234 @@
+//! A host with cgroup2 alone: a real cgroup on `/sys/fs/cgroup`, for clients that ask statfs, and the view on the container's own.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{ContainerOptions, Need, hierarchy, require};
+
+use crate::scene::{Host, Said, Scene, Way, wait_until};
+
+const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+
+/// What every container on such a host has at first.
+const CGROUP2: &str = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
+
+fn scene(way: Way, options: ContainerOptions) -> Scene {
+    Scene::new(way, options).on(Host::Unified)
+}
+
+/// That it succeeded, and what it said beside what it always says of a unified host, and here of the other hierarchies.
+#[track_caller]
+fn went_well(said: &Said) -> String {
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let others = |line: &&str| !line.contains("isn't mounted on the host") && !line.contains("on a unified host");
+    said.stderr.lines().filter(others).collect()
+}
+
+/// The superblock's options of the host's cgroup2, which `nsdelegate` is one of.
+fn options_of_host() -> String {
+    let text = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let line = text.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup2");
+    line.rsplit(' ').next().expect("options").to_owned()
+}
+
+fn check(options: &ContainerOptions) {
+    for way in WAYS {
+        let scene = scene(way, options.clone());
+        let (before, host) = (scene.mounts(), options_of_host());
+        let attached = scene.attach(&[]);
+        assert_eq!(went_well(&attached), "", "{way:?}");
+        assert!(attached.stderr.contains("runc"), "{}", attached.stderr);
+        is_recognised(&scene);
+        obeys(&scene, options);
+        takes_no_process(&scene);
+
+        let attached = scene.mounts();
+        let again = scene.attach(&[]);
+        assert!(went_well(&again).contains("already"), "{}", again.stderr);
+        assert_eq!(scene.mounts(), attached);
+        let other = scene.attach(&["--policy", "delegate"]);
+        assert!(other.code == 1 && other.stderr.contains("policy strict"), "{}", other.stderr);
+
+        scene.detach().ok();
+        scene.is_as_before(&before);
+        assert!(scene.detach().stderr.contains("no view"));
+        went_well(&scene.attach(&["--policy", "delegate"]));
+        scene.detach().ok();
+        scene.is_as_before(&before);
+        assert_eq!(options_of_host(), host);
+    }
+}
+
+/// Clients ask statfs of the root, and join the mount point and `/proc/self/cgroup`.
+fn is_recognised(scene: &Scene) {
+    assert_eq!(scene.sh("stat -f -c %T /sys/fs/cgroup").ok(), "cgroup2fs\n");
+    let own = format!("/sys/fs/cgroup{}", scene.home());
+    assert_eq!(scene.sh(&format!("stat -f -c %T {own}")).ok(), "fuseblk\n");
+    let found = scene
+        .sh("while IFS=: read -r id list path; do
+                 [ $id = 0 ] && read -r first < /sys/fs/cgroup$path/cgroup.procs && [ -n \"$first\" ] && echo found
+             done < /proc/self/cgroup")
+        .ok();
+    assert_eq!(found, "found\n");
+    // What there is in truth, not what the sentinel has.
+    for file in ["cgroup.controllers", "cgroup.subtree_control"] {
+        let host = fs::read_to_string(hierarchy("unified").expect("cgroup2").mountpoint.join(file)).expect("the file");
+        assert_eq!(scene.sh(&format!("head -n 1 /sys/fs/cgroup/{file}")).ok(), host);
+    }
+    let mounts = scene.mounts();
+    let root = mounts.iter().rfind(|mount| mount.split(' ').nth(2) == Some("/sys/fs/cgroup")).expect("the root");
+    assert!(root.contains(" - cgroup2 ") && root.split(' ').nth(3).is_some_and(|it| it.starts_with("ro,")), "{root}");
+}
+
+fn obeys(scene: &Scene, options: &ContainerOptions) {
+    let own = format!("/sys/fs/cgroup{}", scene.home());
+    if !options.user_namespace {
+        scene.sh(&format!("mkdir {own}/x && sh -c 'echo 0 > {own}/x/cgroup.procs' && rmdir {own}/x")).ok();
+    }
+    let above = format!("/sys/fs/cgroup{}", scene.cgroup.path());
+    // One step to the own cgroup each, and beside it nothing.
+    assert_eq!(scene.sh("ls -d /sys/fs/cgroup/*/").ok(), format!("{above}/\n"));
+    assert_eq!(scene.sh(&format!("ls -d {above}/*/")).ok(), format!("{own}/\n"));
+    for attempt in [
+        "mkdir /sys/fs/cgroup/x".to_owned(),
+        format!("mkdir {above}/x"),
+        format!("rmdir {own}"),
+        "echo threaded > /sys/fs/cgroup/cgroup.type".to_owned(),
+        "echo 0 > /sys/fs/cgroup/cgroup.procs".to_owned(),
+        "echo +pids > /sys/fs/cgroup/cgroup.subtree_control".to_owned(),
+    ] {
+        assert_ne!(scene.sh(&attempt).code, 0, "{attempt}");
+    }
+    if scene.way == Way::Moved {
+        let attached = scene.mounts();
+        for attempt in [
+            format!("umount -l {own}"),
+            "umount -l /sys/fs/cgroup/cgroup.controllers".to_owned(),
+            "mount -o remount,bind,rw /sys/fs/cgroup".to_owned(),
+        ] {
+            assert_ne!(scene.sh(&attempt).code, 0, "{attempt}");
+            assert_eq!(scene.mounts(), attached, "{attempt}");
+        }
+    }
+}
+
+/// clone3(2) into a cgroup doesn't ask whether the mount is read-only. It asks the cgroup, as a write on the host's own mount does.
+fn takes_no_process(scene: &Scene) {
+    let (top, step) = (scene.sentinel().join("top"), scene.cgroup.path());
+    for cgroup in [top.clone(), top.join(&step[1..]), top.join(&scene.home()[1..])] {
+        let kind = fs::read_to_string(cgroup.join("cgroup.type")).expect("its type");
+        assert_eq!(kind, "domain invalid\n", "{}", cgroup.display());
+        let errno = fs::write(cgroup.join("cgroup.procs"), "0").expect_err("no process").raw_os_error();
+        assert_eq!(errno, Some(nix::errno::Errno::EOPNOTSUPP as i32), "{}", cgroup.display());
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ident: $options:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::LegacySyscalls, Need::Hierarchy("unified"));
+            check(&$options);
+        }
+    )+};
+}
+
+fn prepared(script: &str) -> ContainerOptions {
+    ContainerOptions { prepare: script.into(), ..ContainerOptions::default() }
+}
+
+kinds! {
+    plain: prepared(CGROUP2);
+    user_namespace: ContainerOptions { user_namespace: true, ..prepared(CGROUP2) };
+    the_hosts_pids: ContainerOptions { host_pids: true, ..prepared(CGROUP2) };
+    read_only_root: prepared(&format!("{CGROUP2}; mount -o remount,bind,ro /"));
+    no_cgroups_mounted: prepared("umount -R /sys/fs/cgroup");
+    no_sysfs: prepared("mount --bind $EMPTY /sys");
+    no_sysfs_in_a_user_namespace: ContainerOptions { user_namespace: true, ..prepared("mount --bind $EMPTY /sys") };
+    shared_among_its_own: prepared(&format!("{CGROUP2}; mount --make-rshared /"));
+}
+
+#[test]
+fn where_nobody_would_find_it() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let namespace = ContainerOptions { cgroup_namespace: true, ..prepared(CGROUP2) };
+    for (options, words, code, expected) in [
+        (namespace.clone(), &[][..], 3, "a cgroup namespace of its own"),
+        (namespace, &["--shape", "host-path"], 3, "a cgroup namespace of its own"),
+        (prepared(CGROUP2), &["--shape", "rooted"], 3, "with shape host-path"),
+        (prepared(CGROUP2), &["--shape", "full"], 3, "with shape host-path"),
+        (prepared(CGROUP2), &["--alias", "docker"], 3, "--alias has no place"),
+    ] {
+        let scene = scene(Way::Moved, options);
+        let before = scene.mounts();
+        let refused = scene.attach(words);
+        assert_eq!(refused.code, code, "{words:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{words:?}: {}", refused.stderr);
+        scene.is_as_before(&before);
+    }
+}
+
+#[test]
+fn a_container_in_the_root_needs_a_place() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::without_cgroups(way, prepared(CGROUP2)).on(Host::Unified);
+        let before = scene.mounts();
+        let refused = scene.attach(&[]);
+        assert!(refused.code == 1 && refused.stderr.contains("--place NAME"), "{}", refused.stderr);
+        scene.is_as_before(&before);
+        let name = format!("vcgroupfs-unified-{}", std::process::id());
+        went_well(&scene.attach(&["--place", &name]));
+        scene.sh(&format!("mkdir /sys/fs/cgroup/{name}/x && rmdir /sys/fs/cgroup/{name}/x")).ok();
+        scene.detach().ok();
+        scene.is_as_before(&before);
+        assert!(!hierarchy("unified").expect("cgroup2").mountpoint.join(&name).exists());
+    }
+}
+
+/// With the server goes the view, with the view the sentinel; a killed server's is taken away by the next command.
+#[test]
+fn ends() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = scene(way, prepared(CGROUP2));
+        let before = scene.mounts();
+        let signal = |signal| {
+            wait_until("a single server", || scene.processes().len() == 1);
+            kill(Pid::from_raw(scene.processes()[0]), signal).expect("a signal");
+        };
+        went_well(&scene.attach(&[]));
+        signal(Signal::SIGTERM);
+        wait_until("the end of the view", || scene.mounts() == before);
+        scene.is_as_before(&before);
+
+        went_well(&scene.attach(&[]));
+        signal(Signal::SIGKILL);
+        wait_until("its end", || scene.processes().is_empty());
+        assert!(scene.has_sentinel());
+        went_well(&scene.attach(&[]));
+        scene.sh(&format!("mkdir /sys/fs/cgroup{0}/x && rmdir /sys/fs/cgroup{0}/x", scene.home())).ok();
+        scene.detach().ok();
+        scene.is_as_before(&before);
+
+        went_well(&scene.attach(&[]));
+        signal(Signal::SIGKILL);
+        wait_until("its end", || scene.processes().is_empty());
+        scene.detach().ok();
+        scene.is_as_before(&before);
+
+        // Also by one that has to do with another container.
+        went_well(&scene.attach(&[]));
+        signal(Signal::SIGKILL);
+        wait_until("its end", || scene.processes().is_empty());
+        let other = self::scene(way, prepared(CGROUP2));
+        went_well(&other.attach(&[]));
+        assert!(!scene.has_sentinel() && other.has_sentinel());
+        went_well(&scene.detach());
+        assert!(other.has_sentinel());
+        kill(Pid::from_raw(other.container.init().cast_signed()), Signal::SIGKILL).expect("a signal");
+        other.is_unserved();
+        scene.is_as_before(&before);
+    }
+}
