@@ -47,6 +47,15 @@ pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
     Ok(())
 }
 
+/// Migrates the calling process to the root of each hierarchy, wherever that can be.
+pub fn go_to_roots(host: &HostCgroups) {
+    for index in 0..host.hierarchies.len() {
+        if let Err(errno) = enter(host, index, &CgroupPath::root(), std::process::id() as i32) {
+            tracing::debug!(%errno, hierarchy = index, "the server stays in its cgroup");
+        }
+    }
+}
+
 /// Migrates this process to the nearest cgroup above that takes it; on v2 one with enabled controllers doesn't, but the root does.
 fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result<(), Errno> {
     let mut refused = Errno::ENOENT;

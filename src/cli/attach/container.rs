@@ -1,9 +1,11 @@
 //! A container that runs: its process, its mount namespace and its root, held so that they can't come to mean another's.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -36,6 +38,8 @@ pub(in crate::cli) struct Container {
     mounts: OwnedFd,
     number: u64,
     root: OwnedFd,
+    /// Where that is until the process has made it its root.
+    prefix: Option<OsString>,
 }
 
 /// A view that is mounted in a container: the topmost mount.
@@ -82,7 +86,33 @@ impl Container {
                 return Err(Failed::new(FAILED, what));
             }
         }
-        Ok(Self { pid, process, end, mounts, number, root })
+        Ok(Self { pid, process, end, mounts, number, root, prefix: None })
+    }
+
+    /// Takes hold of the container of a process that is going to make `directory` its root (pivot_root(2)), as it is for the hooks of OCI
+    /// runtimes. That has to be a mount in its mount namespace.
+    pub(super) fn with_root(self, directory: &Path) -> Result<Self, Failed> {
+        let what = format!("can't open the container's root {} in its mount namespace", directory.display());
+        let failed = |error: io::Error| Failed::system(&what, error);
+        // On the host, where the same directories lead to it: an absolute symlink followed there would come out here.
+        let directory = std::fs::canonicalize(directory).map_err(failed)?;
+        let mut root = self.root.try_clone().map_err(failed)?;
+        for component in directory.components() {
+            if let Component::Normal(name) = component {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                root = openat(&root, name, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+            }
+        }
+        let id = mount_id(&root).map_err(failed)?;
+        let is_root = |mount: &MountEntry| mount.id == id && mount.mount_point == directory.as_os_str();
+        if !self.mountinfo().iter().any(is_root) {
+            let what = format!(
+                "{} isn't the container's root: nothing is mounted there in the mount namespace",
+                directory.display()
+            );
+            return Err(Failed::new(FAILED, format!("{what} of process {}", self.pid)));
+        }
+        Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
     }
 
     pub(in crate::cli) fn pid(&self) -> i32 {
@@ -122,8 +152,12 @@ impl Container {
     /// The view that is attached to it.
     pub(in crate::cli) fn attached(&self) -> Option<Attached> {
         let (mounts, sentinel) = (self.mountinfo(), sentinel::root(self.number));
+        // Once the process has made it its root, nothing is mounted by that name.
+        let prefix = self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix));
         PLACES.iter().enumerate().find_map(|(index, place)| {
-            let mount = topmost(&mounts, place)?;
+            let mut point = prefix.cloned().unwrap_or_default();
+            point.push(place);
+            let mount = topmost(&mounts, &point)?;
             // A view without a tmpfs is that of `run`, or of a `mount` in there.
             let is_ours = |mount: &MountEntry| mount.source == SOURCE && mount.fstype == "tmpfs";
             // On a tmpfs of ours it comes and goes with that.
@@ -184,7 +218,7 @@ impl Container {
         let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
         let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
         let by_path = || {
-            let above = std::path::Path::new(place).ancestors().filter_map(|path| topmost(&mounts, path.to_str()?));
+            let above = Path::new(place).ancestors().filter_map(|path| topmost(&mounts, path));
             above.max_by_key(|mount| mount.mount_point.len())
         };
         let Some(group) = by_id.or_else(by_path).and_then(|mount| mount.shared) else { return Ok(()) };
@@ -246,9 +280,16 @@ impl Container {
     }
 }
 
+/// The id of the mount that a descriptor is on (Linux 3.15).
+fn mount_id(file: &OwnedFd) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
 /// The mount that whoever goes to `place` gets to, if something is mounted right there.
-fn topmost<'a>(mounts: &'a [MountEntry], place: &str) -> Option<&'a MountEntry> {
-    let here = |mount: &&MountEntry| mount.mount_point == place;
+fn topmost(mounts: &[MountEntry], place: impl AsRef<OsStr>) -> Option<&MountEntry> {
+    let here = |mount: &&MountEntry| mount.mount_point == place.as_ref();
     let covered =
         |mount: &MountEntry| mounts.iter().filter(here).any(|other| other.parent == mount.id && other.id != mount.id);
     mounts.iter().filter(here).find(|mount| !covered(mount))

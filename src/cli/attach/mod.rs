@@ -8,6 +8,7 @@
 mod container;
 mod lock;
 mod lock_mounts;
+mod oci;
 mod prepare;
 mod sentinel;
 mod stack;
@@ -36,7 +37,7 @@ use crate::cgroup::Setup;
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{EntryError, Found, Layout, Site};
-use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::View;
@@ -59,9 +60,12 @@ pub(super) struct Options {
     /// Where the container sits in the root of a hierarchy, make a cgroup of this name and migrate the container's processes there
     #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "View options")]
     place: Option<String>,
+    /// Read the container from the state that OCI runtimes give their hooks on standard input; for createRuntime, prestart and poststart
+    #[arg(long)]
+    oci_state: bool,
     /// The container: the pid of one of its processes, docker:NAME, podman:NAME, machine:NAME, lxc:NAME, or a NAME that one of these knows
-    #[arg(value_name = "TARGET")]
-    target: String,
+    #[arg(value_name = "TARGET", required_unless_present = "oci_state", conflicts_with = "oci_state")]
+    target: Option<String>,
 }
 
 /// What a server has to know of the container that its view is in.
@@ -81,9 +85,17 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failed::new(NOT_PERMITTED, "attach enters a container's mount namespace: run it as root"));
     }
-    let target = resolve(&options.target)?;
-    let container = Arc::new(Container::open(target.pid)?);
+    let (named, root) = match &options.target {
+        Some(target) => (target.clone(), None),
+        None => oci::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root))?,
+    };
+    let target = resolve(&named)?;
+    let container = Container::open(target.pid)?;
     target.confirm()?;
+    let container = Arc::new(match root {
+        Some(directory) => container.with_root(&directory)?,
+        None => container,
+    });
     let host = discover()?;
     let spec = ViewSpec { pid: Some(target.pid), ..options.view.spec() };
     let lock = Lock::take(container.number())?;
@@ -139,6 +151,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     };
     let (live, attaching) = in_background(log, attaching, |live| {
         server.prepared.iter().for_each(Prepared::take);
+        if options.oci_state {
+            // Those of a runtime's process may be the container's, or are to be removed.
+            refuge::go_to_roots(&server.host);
+        }
         server.take_refuge()?;
         if let Err(failed) = waits_for_mount.wait() {
             undo(server);

@@ -1,0 +1,119 @@
+//! The hook of LXC: a view before the container's init is started.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use testkit::{Need, require};
+
+use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
+
+/// A container of this name whose process 1 runs [`SCRIPT`]. It shares the host's cgroup namespace, unless it's given one.
+fn configure(folder: &Path, name: &str, hook: &str, has_namespace: bool) {
+    let root = root(folder);
+    let init = root.join("bin/init");
+    fs::write(&init, format!("#!/bin/sh\nexec > /tmp/said 2>&1\n{SCRIPT}")).expect("an init");
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let kept = if has_namespace { "user net" } else { "user net cgroup" };
+    let text = format!(
+        "lxc.uts.name = {name}\nlxc.rootfs.path = dir:{root}\nlxc.mount.auto = proc:mixed sys:mixed\n\
+         lxc.apparmor.profile = unconfined\nlxc.init.cmd = /bin/init\nlxc.namespace.keep = {kept}\n\
+         lxc.cgroup.dir.monitor = {name}-monitor\nlxc.cgroup.dir.container = {name}\nlxc.cgroup.dir.monitor.pivot = {name}-pivot\n\
+         {hook}\n",
+        root = root.display()
+    );
+    fs::write(folder.join("config"), text).expect("a configuration");
+}
+
+/// The line that is shipped, with this checkout's hook.
+fn shipped_line(options: &str) -> String {
+    let text = fs::read_to_string(dist("lxc/80-vcgroupfs.conf")).expect("the configuration");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines, ["lxc.hook.start-host = /usr/share/vcgroupfs/lxc/start-host"]);
+    format!("lxc.hook.start-host = {} {options}", dist("lxc/start-host").display())
+}
+
+/// How LXC ended, and what the container said.
+fn start(folder: &Path, name: &str) -> (bool, String, String) {
+    let mut command = Command::new("lxc-start");
+    command
+        .args(["--lxcpath"])
+        .arg(folder)
+        .args(["--name", name, "--foreground", "--rcfile"])
+        .arg(folder.join("config"));
+    let output = output(command.env("VCGROUPFS", program()), folder);
+    let said = fs::read_to_string(folder.join("rootfs/tmp/said")).unwrap_or_default();
+    (output.status.success(), said, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What LXC has made, in every hierarchy. It leaves the last one behind.
+fn left(name: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for hierarchy in testkit::hierarchies() {
+        let _ = fs::remove_dir(hierarchy.mountpoint.join(format!("{name}-pivot")));
+        let there = |suffix: &&&str| hierarchy.mountpoint.join(format!("{name}{suffix}")).exists();
+        left.extend(["", "-monitor"].iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));
+    }
+    left
+}
+
+fn name(what: &str) -> String {
+    format!("vcgroupfs-lxc-{what}-{}", std::process::id())
+}
+
+#[test]
+fn a_container_has_its_view_from_the_start() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("pids"),
+        Need::Program("lxc-start"),
+        Need::StaticProgram("busybox")
+    );
+    let (name, folder) = (name("view"), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), &name, &shipped_line("--policy delegate"), false);
+    let (ended, said, complaint) = start(folder.path(), &name);
+    assert!(ended, "{complaint}");
+    is_contained(&said, &name);
+    is_unserved(&name);
+    assert_eq!(left(&name), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_isnt_started_without() {
+    require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
+    let (name, folder) = (name("none"), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), &name, &shipped_line("--cgroup /vcgroupfs-no-such-cgroup"), false);
+    let (ended, said, complaint) = start(folder.path(), &name);
+    assert_eq!((ended, said.as_str()), (false, ""), "{complaint}");
+    assert_eq!(left(&name), Vec::<String>::new());
+}
+
+#[test]
+fn one_with_a_cgroup_namespace_is_left_alone() {
+    require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
+    let (name, folder) = (name("own"), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), &name, &shipped_line(""), true);
+    let (_, said, complaint) = start(folder.path(), &name);
+    assert!(said.starts_with("views 0\n"), "{said}{complaint}");
+    assert_eq!(left(&name), Vec::<String>::new());
+}
+
+/// Without LXC: what it refuses, and that it says so.
+#[test]
+fn the_hook_refuses_what_isnt_lxcs() {
+    for (pid, words, expected) in [
+        (None, &["c1", "lxc", "start-host"][..], "LXC_PID isn't set"),
+        (Some("1; true"), &["c1", "lxc", "start-host"], "is no number"),
+        (Some("1"), &["c1"], "too few arguments"),
+    ] {
+        let mut command = Command::new(dist("lxc/start-host"));
+        command.args(words).env("LXC_NAME", "c1").env_remove("LXC_PID");
+        let said = command.envs(pid.map(|pid| ("LXC_PID", pid))).output().expect("the hook");
+        let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.code() == Some(1) && complaint.contains(expected), "{complaint}");
+        assert!(complaint.starts_with("vcgroupfs: lxc.hook.start-host: container c1: "), "{complaint}");
+    }
+}

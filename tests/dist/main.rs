@@ -1,0 +1,85 @@
+//! What `dist/` ships: hooks and units, with the programs that they are for.
+
+mod files;
+mod lxc;
+mod oci;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use testkit::TIMEOUT;
+
+fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_vcgroupfs")
+}
+
+/// A file of `dist/`.
+fn dist(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
+}
+
+/// A directory in which a container's root can be: its parents can be searched by everybody, and `bin` has a static busybox.
+fn root(folder: &Path) -> PathBuf {
+    let root = folder.join("rootfs");
+    for name in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
+        fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    for name in ["sh", "cat", "grep", "ls", "mkdir", "rmdir"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("a symlink");
+    }
+    root
+}
+
+/// What a container does: says whether it has a view, what it sees beside its cgroup, and whether it may make cgroups.
+const SCRIPT: &str = r#"
+echo "views $(grep -c ' fuse[.]vcgroupfs ' /proc/self/mountinfo)"
+while IFS=: read -r id list path; do
+    [ "$list" = name=systemd ] && own=/sys/fs/cgroup/systemd$path
+done < /proc/self/cgroup
+mkdir "$own/made" && rmdir "$own/made" && echo made
+ls -d /sys/fs/cgroup/pids/*/
+"#;
+
+/// What [`SCRIPT`] says where the container is in this cgroup, and has a view.
+fn is_contained(said: &str, cgroup: &str) {
+    let views = format!("views {}\n", testkit::hierarchies().len());
+    assert_eq!(said, format!("{views}made\n/sys/fs/cgroup/pids/{cgroup}/\n"));
+}
+
+/// No server is left that serves a container in this cgroup.
+fn is_unserved(cgroup: &str) {
+    let end = Instant::now() + TIMEOUT;
+    let is_served = || {
+        let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
+        let mut texts = records.map(|record| fs::read_to_string(record.path()).unwrap_or_default());
+        texts.any(|text| text.contains(&format!("\"/{cgroup}\"")))
+    };
+    while is_served() {
+        assert!(Instant::now() < end, "a server is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command whose output a process that it leaves behind may keep open.
+fn output(command: &mut Command, folder: &Path) -> Output {
+    let file = |name: &str| fs::File::create(folder.join(name)).expect("a file");
+    command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let end = Instant::now() + TIMEOUT;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its state") {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} doesn't end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let read = |name: &str| fs::read(folder.join(name)).expect("the output");
+    Output { status, stdout: read("stdout"), stderr: read("stderr") }
+}
