@@ -191,3 +191,86 @@ impl HelperImage {
         self.program().try_clone_to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn word(pattern: &str) -> impl Strategy<Value = CString> + use<> {
+        let strategy = proptest::string::string_regex(pattern).expect("a pattern");
+        strategy.prop_map(|text| CString::new(text).expect("no NUL"))
+    }
+
+    const NAME: &str = "[a-z][a-z,.@-]{0,8}";
+
+    fn hierarchy() -> impl Strategy<Value = Hierarchy> {
+        let mount = (word("(name=)?[a-z]{1,8}(,[a-z]{1,8}){0,2}"), word("([a-z]{1,8}(/[a-z]{1,8}){0,3})?"));
+        let mount = mount.prop_map(|(options, below)| Underlay::Mount { options, below });
+        let underlay = prop_oneof![Just(Underlay::None), mount];
+        (word(NAME), underlay, any::<bool>()).prop_map(|(directory, underlay, read_only)| Hierarchy {
+            directory,
+            underlay,
+            read_only,
+        })
+    }
+
+    fn layout() -> impl Strategy<Value = Layout> {
+        let links = proptest::collection::vec((word(NAME), word(NAME)), 0..4);
+        let stack = (proptest::collection::vec(hierarchy(), 0..6), links)
+            .prop_map(|(hierarchies, links)| Layout::Stack(Recipe { hierarchies, links }));
+        let own = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
+        let files = proptest::collection::vec(word("cgroup[.][a-z.]{1,12}"), 0..3);
+        let sentinel = (own, files)
+            .prop_map(|(own, files)| Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, own, files }));
+        prop_oneof![stack, sentinel]
+    }
+
+    /// A path that could lead out of where it begins.
+    fn climbs(path: &CStr) -> bool {
+        let path = path.to_bytes();
+        path.starts_with(b"/") || path.split(|byte| *byte == b'/').any(|name| name == b"..")
+    }
+
+    fn paths(layout: &Layout) -> Vec<&CStr> {
+        match layout {
+            Layout::Sentinel(sentinel) => {
+                std::iter::once(&sentinel.own).chain(&sentinel.files).map(CString::as_c_str).collect()
+            }
+            Layout::Stack(recipe) => {
+                let below = |hierarchy: &'_ Hierarchy| match &hierarchy.underlay {
+                    Underlay::Mount { below, .. } => Some(below.clone()),
+                    _ => None,
+                };
+                assert!(!recipe.hierarchies.iter().filter_map(below).any(|below| climbs(&below)));
+                let links = recipe.links.iter().flat_map(|(name, target)| [name, target]);
+                let directories = recipe.hierarchies.iter().map(|hierarchy| &hierarchy.directory);
+                directories.chain(links).map(CString::as_c_str).collect()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_arrives_as_it_was_given(layout in layout()) {
+            let order = Order::Build(layout);
+            prop_assert_eq!(Order::decode(&order.encode()), Ok(order));
+        }
+
+        /// Whatever happens to it on the way: it's refused, or leads nowhere else.
+        #[test]
+        fn a_spoilt_order_does_no_harm(layout in layout(), spoilt in proptest::collection::vec((any::<usize>(), prop_oneof![
+            Just(b'/'), Just(b'.'), Just(0), Just(b'='), any::<u8>()
+        ]), 1..6)) {
+            let mut bytes = Order::Build(layout).encode();
+            for (at, byte) in spoilt {
+                let length = bytes.len();
+                bytes[at % length] = byte;
+            }
+            if let Ok(Order::Build(layout)) = Order::decode(&bytes) {
+                prop_assert!(!paths(&layout).into_iter().any(climbs), "{:?}", layout);
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod clients;
 mod ends;
 mod failures;
+mod hangs;
 mod kinds;
 mod names;
 mod prepared;
