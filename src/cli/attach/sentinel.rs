@@ -15,7 +15,6 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -77,7 +76,6 @@ impl SentinelCgroup {
             Ok(namespace) => Ok(Self { cgroups, number, own: own.clone(), namespace }),
             Err(errno) => {
                 cgroups.remove();
-                // EEXIST can't be the container's here.
                 Err(Failed::system(format!("can't prepare the cgroup /{name}"), errno.into()))
             }
         }
@@ -87,10 +85,10 @@ impl SentinelCgroup {
     pub(super) fn layout(&self, host: &HostCgroups) -> Result<Layout, Failed> {
         let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
         let path = CgroupPath::parse(root(self.number)).map_err(|error| Failed::new(FAILED, error.to_string()))?;
-        let mount_point = host.hierarchies.first().map(|hierarchy| hierarchy.mount_point.as_path());
-        let underlay = match self.namespace {
-            None => SentinelSource::Bind(mount_point.unwrap_or(Path::new("/")).join(below(&path))),
-            Some(_) => SentinelSource::Namespace,
+        let underlay = match (&self.namespace, host.hierarchies.first()) {
+            (Some(_), _) => SentinelSource::Namespace,
+            (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
+            (None, None) => return Err(Failed::new(FAILED, "no cgroup2 is mounted on the host")),
         };
         let own = CString::new(below(&self.own).as_bytes());
         let own = own.map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))?;
