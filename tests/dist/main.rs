@@ -3,6 +3,7 @@
 mod files;
 mod lxc;
 mod oci;
+mod per_caller;
 
 use std::fs;
 use std::path::{Path, PathBuf};
