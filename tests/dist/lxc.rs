@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use testkit::{Need, require};
+use testkit::{Need, TIMEOUT, require};
 
 use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
 
@@ -47,13 +48,25 @@ fn start(folder: &Path, name: &str) -> (bool, String, String) {
     (output.status.success(), said, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// What LXC has made, in every hierarchy. It leaves the last one behind.
+/// What is left of a container's cgroups. Where its monitor goes in the end, LXC always leaves, and that is removed here.
 fn left(name: &str) -> Vec<String> {
     let mut left = Vec::new();
     for hierarchy in testkit::hierarchies() {
-        let _ = fs::remove_dir(hierarchy.mountpoint.join(format!("{name}-pivot")));
+        let pivot = hierarchy.mountpoint.join(format!("{name}-pivot"));
+        let end = Instant::now() + TIMEOUT;
+        // It has one more in it. Until its last process has ended.
+        let remove = || {
+            for inside in fs::read_dir(&pivot).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(inside.path());
+            }
+            fs::remove_dir(&pivot)
+        };
+        while pivot.exists() && remove().is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let there = |suffix: &&&str| hierarchy.mountpoint.join(format!("{name}{suffix}")).exists();
-        left.extend(["", "-monitor"].iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));
+        let suffixes = ["", "-monitor", "-pivot"];
+        left.extend(suffixes.iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));
     }
     left
 }
