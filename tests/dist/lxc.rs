@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testkit::{Need, TIMEOUT, require};
+use testkit::{Need, TIMEOUT, TestCgroup, require};
 
 use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
 
@@ -20,7 +20,7 @@ fn configure(folder: &Path, name: &str, hook: &str, has_namespace: bool) {
     let text = format!(
         "lxc.uts.name = {name}\nlxc.rootfs.path = dir:{root}\nlxc.mount.auto = proc:mixed sys:mixed\n\
          lxc.apparmor.profile = unconfined\nlxc.init.cmd = /bin/init\nlxc.namespace.keep = {kept}\n\
-         lxc.cgroup.dir.monitor = {name}-monitor\nlxc.cgroup.dir.container = {name}\nlxc.cgroup.dir.monitor.pivot = {name}-pivot\n\
+         lxc.cgroup.relative = 1\nlxc.cgroup.dir.monitor = {name}-monitor\nlxc.cgroup.dir.container = {name}\nlxc.cgroup.dir.monitor.pivot = {name}-pivot\n\
          {hook}\n",
         root = root.display()
     );
@@ -35,11 +35,24 @@ fn shipped_line(options: &str) -> String {
     format!("lxc.hook.start-host = {} {options}", dist("lxc/start-host").display())
 }
 
+/// A cgroup to run LXC in: in the root it would hand controllers on to all of the host's cgroups.
+fn place() -> TestCgroup {
+    let selectors: Vec<String> = testkit::hierarchies().iter().map(testkit::Hierarchy::selector).collect();
+    TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// How LXC ended, and what the container said.
-fn start(folder: &Path, name: &str) -> (bool, String, String) {
-    let mut command = Command::new("lxc-start");
+fn start(folder: &Path, place: &TestCgroup, name: &str) -> (bool, String, String) {
+    let mut command = Command::new("sh");
+    let lists = place.hierarchies().iter().map(|one| one.mountpoint.join(place.name()).join("cgroup.procs"));
     command
-        .args(["--lxcpath"])
+        .args([
+            "-c",
+            "until [ \"$1\" = -- ]; do echo $$ > \"$1\" && shift || exit; done; shift; exec lxc-start \"$@\"",
+            "sh",
+        ])
+        .args(lists)
+        .args(["--", "--lxcpath"])
         .arg(folder)
         .args(["--name", name, "--foreground", "--rcfile"])
         .arg(folder.join("config"));
@@ -49,10 +62,11 @@ fn start(folder: &Path, name: &str) -> (bool, String, String) {
 }
 
 /// What is left of a container's cgroups. Where its monitor goes in the end, LXC always leaves, and that is removed here.
-fn left(name: &str) -> Vec<String> {
+fn left(place: &TestCgroup, name: &str) -> Vec<String> {
     let mut left = Vec::new();
-    for hierarchy in testkit::hierarchies() {
-        let pivot = hierarchy.mountpoint.join(format!("{name}-pivot"));
+    for hierarchy in place.hierarchies() {
+        let place = hierarchy.mountpoint.join(place.name());
+        let pivot = place.join(format!("{name}-pivot"));
         let end = Instant::now() + TIMEOUT;
         // It has one more in it. Until its last process has ended.
         let remove = || {
@@ -64,15 +78,11 @@ fn left(name: &str) -> Vec<String> {
         while pivot.exists() && remove().is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let there = |suffix: &&&str| hierarchy.mountpoint.join(format!("{name}{suffix}")).exists();
+        let there = |suffix: &&&str| place.join(format!("{name}{suffix}")).exists();
         let suffixes = ["", "-monitor", "-pivot"];
         left.extend(suffixes.iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));
     }
     left
-}
-
-fn name(what: &str) -> String {
-    format!("vcgroupfs-lxc-{what}-{}", std::process::id())
 }
 
 #[test]
@@ -85,33 +95,33 @@ fn a_container_has_its_view_from_the_start() {
         Need::Program("lxc-start"),
         Need::StaticProgram("busybox")
     );
-    let (name, folder) = (name("view"), tempfile::tempdir().expect("a directory"));
-    configure(folder.path(), &name, &shipped_line("--policy delegate"), false);
-    let (ended, said, complaint) = start(folder.path(), &name);
+    let (name, place, folder) = ("c1", place(), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), name, &shipped_line("--policy delegate"), false);
+    let (ended, said, complaint) = start(folder.path(), &place, name);
     assert!(ended, "{complaint}");
-    is_contained(&said, &name);
-    is_unserved(&name);
-    assert_eq!(left(&name), Vec::<String>::new());
+    is_contained(&said, place.name());
+    is_unserved(&format!("{}/{name}", place.name()));
+    assert_eq!(left(&place, name), Vec::<String>::new());
 }
 
 #[test]
 fn a_container_isnt_started_without() {
     require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
-    let (name, folder) = (name("none"), tempfile::tempdir().expect("a directory"));
-    configure(folder.path(), &name, &shipped_line("--cgroup /vcgroupfs-no-such-cgroup"), false);
-    let (ended, said, complaint) = start(folder.path(), &name);
+    let (name, place, folder) = ("c1", place(), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), name, &shipped_line("--cgroup /vcgroupfs-no-such-cgroup"), false);
+    let (ended, said, complaint) = start(folder.path(), &place, name);
     assert_eq!((ended, said.as_str()), (false, ""), "{complaint}");
-    assert_eq!(left(&name), Vec::<String>::new());
+    assert_eq!(left(&place, name), Vec::<String>::new());
 }
 
 #[test]
 fn one_with_a_cgroup_namespace_is_left_alone() {
     require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
-    let (name, folder) = (name("own"), tempfile::tempdir().expect("a directory"));
-    configure(folder.path(), &name, &shipped_line(""), true);
-    let (_, said, complaint) = start(folder.path(), &name);
+    let (name, place, folder) = ("c1", place(), tempfile::tempdir().expect("a directory"));
+    configure(folder.path(), name, &shipped_line(""), true);
+    let (_, said, complaint) = start(folder.path(), &place, name);
     assert!(said.starts_with("views 0\n"), "{said}{complaint}");
-    assert_eq!(left(&name), Vec::<String>::new());
+    assert_eq!(left(&place, name), Vec::<String>::new());
 }
 
 /// Without LXC: what it refuses, and that it says so.
