@@ -212,14 +212,12 @@ fn end_with_container(
         // Whoever attaches may be killed in the midst of it.
         match committed.wait() {
             Ok(()) => {
-                watched.wait_for_end(own_mount);
-                tracing::info!(process = watched.pid(), "the container's process has ended");
+                watched.wait_for_end();
+                tracing::info!(process = watched.pid(), "the container's process has ended, or its view is unmounted");
             }
-            Err(_) => {
-                tracing::info!("attaching was broken off");
-                drop(own_mount);
-            }
+            Err(_) => tracing::info!("attaching was broken off"),
         }
+        drop(own_mount);
         // Somebody else may still be there.
         watched.detach_if_attached(program_there.as_fd());
         end_after_grace(&leaving_there);

@@ -219,3 +219,54 @@ fn the_host_is_no_container() {
     let places = |text: &str| text.lines().filter(|line| line.contains(" /sys/fs/cgroup")).count();
     assert_eq!(places(&before), places(&after));
 }
+
+/// Mount namespaces that get what is mounted in the container, or are copies of it: each service of systemd has one that is to see other
+/// files than the rest.
+#[test]
+fn copies_of_the_view_end_with_it() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        scene.sh("mount --make-rshared /").ok();
+        let before = scene.mounts();
+        let service = || {
+            let words = ["unshare", "--mount", "--propagation", "slave", "sleep", "1000"];
+            scene.container.command(testkit::Caller::Root).args(words).spawn().expect("a service")
+        };
+        let namespaces = |expected: usize| {
+            let procs = || fs::read_to_string(scene.cgroup.dir("name=systemd").join("home/cgroup.procs"));
+            let mut found = std::collections::HashMap::new();
+            wait_until("the service", || {
+                found.clear();
+                for pid in procs().expect("procs").lines() {
+                    found.insert(fs::read_link(format!("/proc/{pid}/ns/mnt")).ok(), pid.to_owned());
+                }
+                found.remove(&None);
+                found.len() == expected
+            });
+            found.into_values().collect::<Vec<_>>()
+        };
+        let views = |pid: &String| {
+            let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mountinfo");
+            // Other tests have views elsewhere.
+            mounts
+                .lines()
+                .filter(|mount| mount.contains(" /sys/fs/cgroup") && mount.contains(" fuse.vcgroupfs "))
+                .count()
+        };
+        let first = service();
+        namespaces(2);
+        scene.attach(&[]).ok();
+        let second = service();
+        let all = namespaces(3);
+        assert!(all.iter().all(|pid| views(pid) > 0), "not all of them have it");
+
+        scene.detach().ok();
+        assert_eq!(all.iter().map(views).sum::<usize>(), 0);
+        scene.is_as_before(&before);
+        for mut service in [first, second] {
+            service.kill().expect("kill");
+            service.wait().expect("wait");
+        }
+    }
+}

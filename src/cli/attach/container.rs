@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 
-use super::sentinel;
+use super::{copies, sentinel};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
 use crate::helper::entry::{self, EntryError, Found, SOURCE};
@@ -151,29 +151,44 @@ impl Container {
 
     /// The view that is attached to it.
     pub(in crate::cli) fn attached(&self) -> Option<Attached> {
-        let (mounts, sentinel) = (self.mountinfo(), sentinel::root(self.number));
+        self.attached_for(self.number)
+    }
+
+    /// The view that is attached to the container whose mount namespace has this number, as it's seen here.
+    fn attached_for(&self, number: u64) -> Option<Attached> {
+        let (mounts, sentinel) = (self.mountinfo(), sentinel::root(number));
         // Once the process has made it its root, nothing is mounted by that name.
         let prefix = self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix));
         PLACES.iter().enumerate().find_map(|(index, place)| {
             let mut point = prefix.cloned().unwrap_or_default();
             point.push(place);
             let mount = topmost(&mounts, &point)?;
-            // A view without a tmpfs is that of `run`, or of a `mount` in there.
-            let is_ours = |mount: &MountEntry| mount.source == SOURCE && mount.fstype == "tmpfs";
             // On a tmpfs of ours it comes and goes with that.
-            let is_sentinel = || {
-                let above = mounts.iter().find(|above| above.id == mount.parent);
-                mount.fstype == "cgroup2" && mount.root == *sentinel.as_str() && !above.is_some_and(is_ours)
-            };
-            (is_ours(mount) || is_sentinel()).then_some(Attached {
-                depth: index + 1,
-                device: mount.device,
-                mount: mount.id,
-            })
+            let is_alone = || !mounts.iter().any(|above| above.id == mount.parent && is_tmpfs(above));
+            let is_ours = is_tmpfs(mount) || (is_sentinel(mount, &sentinel) && is_alone());
+            is_ours.then_some(Attached { depth: index + 1, device: mount.device, mount: mount.id })
         })
     }
 
+    /// Whether it's the container's view that is seen here, in another mount namespace.
+    pub(super) fn copy_of(&self, container: &Self, attached: Attached) -> Option<Attached> {
+        self.attached_for(container.number).filter(|copy| copy.device == attached.device)
+    }
+
+    /// Whether something of a view is mounted, be it covered by another mount.
+    fn has_any(&self) -> bool {
+        let sentinel = sentinel::root(self.number);
+        self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
+    }
+
+    /// Takes a view away, and its copies in mount namespaces that come from this one.
     fn detach(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
+        copies::clear(self, image, attached);
+        self.detach_here(image, attached)
+    }
+
+    /// Takes a view away in this mount namespace, and where the kernel does so, too.
+    pub(super) fn detach_here(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
         entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
@@ -238,19 +253,18 @@ impl Container {
         }
     }
 
-    /// Waits until the process has ended. `own_mount` is closed as soon as the view isn't there any more.
-    pub(in crate::cli) fn wait_for_end(&self, own_mount: OwnedFd) {
+    /// Waits until the process has ended, or the view isn't in the container's mount namespace any more.
+    pub(in crate::cli) fn wait_for_end(&self) {
         // Its priority event is that something was mounted or unmounted.
-        let mut mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .ok()
-            .map(|file| (file, own_mount));
+        let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
         loop {
-            if self.attached().is_none() {
-                mounts = None;
+            // The process alone may have gone elsewhere.
+            if mounts.is_some() && !self.has_any() && self.attached_by_others().is_none() {
+                return;
             }
             let mut waited = Vec::new();
             waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
-            waited.extend(mounts.as_ref().map(|(file, _)| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
+            waited.extend(mounts.as_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
             let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(INTERVAL) };
             if poll(&mut waited, timeout).is_err_and(|errno| errno != Errno::EINTR) {
                 std::thread::sleep(std::time::Duration::from_millis(INTERVAL.into()));
@@ -285,6 +299,15 @@ fn mount_id(file: &OwnedFd) -> io::Result<u32> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// The tmpfs of a view. A view without one is that of `run`, or of a `mount` in there.
+fn is_tmpfs(mount: &MountEntry) -> bool {
+    mount.source == SOURCE && mount.fstype == "tmpfs"
+}
+
+fn is_sentinel(mount: &MountEntry, root: &str) -> bool {
+    mount.fstype == "cgroup2" && mount.root == *root
 }
 
 /// The mount that whoever goes to `place` gets to, if something is mounted right there.

@@ -6,6 +6,7 @@
 //! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
 
 mod container;
+mod copies;
 mod lock;
 mod lock_mounts;
 mod oci;
@@ -74,7 +75,7 @@ pub(super) struct Attachment {
     pub(super) container: Arc<Container>,
     /// Tells that all is in its place.
     pub(super) committed: Status,
-    /// Closed when the view isn't mounted any more: then nobody makes events for its watchers ([`OwnMount`]).
+    /// Closed when the view isn't mounted there any more: then nobody makes events for its watchers ([`OwnMount`]).
     pub(super) own_mount: OwnedFd,
 }
 
