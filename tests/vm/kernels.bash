@@ -38,11 +38,15 @@ add_suite() {
     in_suite "$suite" apt-get -qq update >"$folder/log" 2>&1
 }
 
+# What the machines need of a kernel that isn't built into it: FUSE; for those with a disk its driver and its filesystem, and overlayfs.
+kernel_modules=(fuse virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk overlay
+    crc16 crc32c_generic libcrc32c mbcache jbd2 ext4)
+
 # kernel SERIES SUITE...: puts $work/kernels/SERIES/{vmlinuz,modules/} there, from the first suite that has the series.
 kernel() {
-    local series=$1 target=$work/kernels/$1 suite package deb file
+    local series=$1 target=$work/kernels/$1 suite package deb file module
     shift
-    [ -e "$target/vmlinuz" ] && return
+    [ -e "$target/vmlinuz" ] && [ "$(cat "$target/wanted" 2>/dev/null)" = "${kernel_modules[*]}" ] && return
     for suite in "$@"; do
         add_suite "$suite" || continue
         package=$(in_suite "$suite" apt-cache pkgnames "linux-image-$series." | grep -E '^linux-image-[0-9][^-]*(-[0-9]+)?-cloud-amd64$' | sort -V | tail -n 1)
@@ -54,11 +58,14 @@ kernel() {
         deb=$(echo "$target.new"/*.deb)
         dpkg -x "$deb" "$target.new/root"
         cp "$target.new"/root/boot/vmlinuz-* "$target.new/vmlinuz"
-        for file in $(find "$target.new/root" -name 'fuse.ko*'); do
-            cp "$file" "$target.new/modules/"
-            case $file in *.xz) xz -d "$target.new/modules/${file##*/}" ;; esac
+        for module in "${kernel_modules[@]}"; do
+            for file in $(find "$target.new/root" -name "$module.ko*"); do
+                cp "$file" "$target.new/modules/"
+                case $file in *.xz) xz -d "$target.new/modules/${file##*/}" ;; esac
+            done
         done
-        rm -rf "$target.new/root" "$deb"
+        echo "${kernel_modules[*]}" >"$target.new/wanted"
+        rm -rf "$target.new/root" "$deb" "$target"
         mv "$target.new" "$target"
         return
     done

@@ -1,0 +1,195 @@
+# systemd-nspawn without a cgroup namespace, on v1 and hybrid hosts: the case that the rules of views come from.
+
+all_hierarchies() {
+    sed -n 's/^[0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup
+}
+
+# A service of the container that says how often it was reloaded.
+service_files() {
+    cat >"$machines/$1/root/etc/systemd/system/probe.service" <<'END'
+[Service]
+ExecStart=/bin/sleep infinity
+ExecReload=/bin/sh -c 'echo reloaded >>/run/probe.reloads'
+END
+    inside "$1" systemctl daemon-reload
+}
+
+boots() {
+    machine "$1" --bind-ro=/run/vm/vcgroupfs:/usr/bin/vcgroupfs
+    cgroup_mounts "$1" >"/run/vm/before-$1"
+    service_files "$1"
+    mark "$1"
+}
+
+attaches() {
+    local name=$1 pid
+    shift
+    vcgroupfs attach "$@" "machine:$name"
+    contains "$(vcgroupfs list)" "machine:$name"
+    pid=$(leader "$name")
+    # Each hierarchy has a real mount and the view on it.
+    for hierarchy in $(all_hierarchies); do
+        hierarchy=${hierarchy#name=}
+        [ "$(grep -c " /sys/fs/cgroup/${hierarchy:-unified} .* - fuse.vcgroupfs " "/proc/$pid/mountinfo")" = 1 ] ||
+            fail "no view on $hierarchy"
+    done
+    is_up "$name"
+}
+
+# Starts, reloads, restarts and stops a service; on the host its cgroup comes and goes.
+services() {
+    local name=$1 path cgroup
+    path=$(path_in "$name" name=systemd)
+    cgroup=/sys/fs/cgroup/systemd$path/system.slice/probe.service
+    inside "$name" systemctl start probe.service
+    expect 1 "$(wc -l <"$cgroup/cgroup.procs")"
+    inside "$name" systemctl reload probe.service
+    expect reloaded "$(inside "$name" cat /run/probe.reloads)"
+    inside "$name" systemctl restart probe.service
+    expect active "$(inside "$name" systemctl is-active probe.service)"
+    contains "$(inside "$name" systemctl status probe.service)" "probe.service"
+    contains "$(inside "$name" systemctl status probe.service)" "sleep infinity"
+    inside "$name" systemctl stop probe.service
+    [ ! -e "$cgroup" ] || fail "$cgroup is still there"
+    # What left its process group and its parent is found by the cgroup.
+    inside "$name" systemd-run --quiet --unit=strays sh -c 'setsid sleep 4711 & setsid sleep 4712 & wait'
+    wait_until pgrep -f 'sleep 4712'
+    inside "$name" systemctl stop strays.service
+    ! pgrep -f 'sleep 471[12]' || fail "strays were left"
+}
+
+scopes() {
+    local name=$1
+    contains "$(inside "$name" systemd-run --quiet --scope --unit=one cat /proc/self/cgroup)" \
+        "name=systemd:$(path_in "$name" name=systemd)/system.slice/one.scope"
+    contains "$(inside "$name" systemd-run --quiet --wait --pipe --slice=deep-er.slice cat /proc/self/cgroup)" \
+        "name=systemd:$(path_in "$name" name=systemd)/deep.slice/deep-er.slice/run-"
+    # A process ends, and its scope with it.
+    wait_until inside_sh "$name" '! systemctl is-active one.scope'
+}
+
+# A session of a user with a systemd of its own, which makes cgroups as that user.
+sessions() {
+    local name=$1 said
+    inside_sh "$name" 'id tester 2>/dev/null || useradd --create-home tester; loginctl enable-linger tester'
+    wait_until inside_sh "$name" 'systemctl is-active user@1000.service'
+    said=$(inside "$name" setpriv --reuid=1000 --regid=1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 \
+        systemd-run --user --quiet --wait --pipe cat /proc/self/cgroup)
+    contains "$said" "name=systemd:$(path_in "$name" name=systemd)/user.slice/user-1000.slice/user@1000.service/"
+    inside_sh "$name" 'loginctl disable-linger tester; systemctl stop user@1000.service'
+}
+
+listings() {
+    local name=$1
+    inside "$name" systemctl start probe.service
+    contains "$(inside "$name" systemd-cgls)" "sleep infinity"
+    contains "$(inside "$name" systemd-cgtop --batch --iterations=1)" "system.slice"
+    inside "$name" systemctl stop probe.service
+}
+
+# Nothing of the host, and nothing of another container.
+hidden() {
+    local name=$1 other=$2 own path absent=()
+    own=$(path_in "$name" name=systemd)
+    for path in "/sys/fs/cgroup/systemd$(path_in "$other" name=systemd)" /sys/fs/cgroup/systemd/system.slice \
+        "/sys/fs/cgroup/memory$(path_in "$other" memory)" /sys/fs/cgroup/memory/system.slice/vm-clients.service; do
+        [ -d "$path" ] || fail "the host has no $path"
+        absent+=("$path")
+    done
+    inside_do "$name" hidden_inside "$own" "machine-$other" "$$" "${absent[@]}"
+    lacks "$(cat /proc/$$/cgroup)" "machine-$name"
+}
+
+hidden_inside() {
+    local own=$1 other=$2 process=$3 seen path
+    shift 3
+    seen=$(find /sys/fs/cgroup)
+    contains "$seen" "$own/system.slice"
+    lacks "$seen" "$other"
+    lacks "$seen" vm-clients.service
+    for path in "$@"; do
+        contains "$(fails ls -d "$path")" "No such file"
+        contains "$(fails mkdir "$path/x")" "No such file"
+    done
+    for path in /sys/fs/cgroup/systemd /sys/fs/cgroup/systemd/machine.slice; do
+        contains "$(fails mkdir "$path/x")" "Permission denied"
+        contains "$(fails put $$ "$path/cgroup.procs")" "Permission denied"
+        contains "$(fails put 1 "$path/notify_on_release")" "Permission denied"
+    done
+    # A process of the host has no number in there.
+    contains "$(fails put "$process" "/sys/fs/cgroup/systemd$own/cgroup.procs")" "No such process"
+}
+
+# Whatever the policy: limits that the host has set stay.
+limits_stay() {
+    inside_do "$1" limits_stay_inside "$(path_in "$1" memory)"
+}
+
+limits_stay_inside() {
+    fails put 1000000000 "/sys/fs/cgroup/memory$1/memory.limit_in_bytes"
+    fails put 5 "/sys/fs/cgroup/pids$1/pids.max"
+    fails put 'a *:* rwm' "/sys/fs/cgroup/devices$1/devices.allow"
+}
+
+no_complaints() {
+    expect "" "$(complaints "$1")"
+}
+
+recognised() {
+    local said
+    said=$(vcgroupfs doctor "machine:$1")
+    echo "$said"
+    [[ $said =~ systemd\ 236-255\ +yes ]]
+    [[ $said =~ Node.js[^$'\n']*\ yes ]]
+    [[ $said =~ JVM[^$'\n']*\ yes ]]
+}
+
+detaches() {
+    local name=$1
+    vcgroupfs detach "machine:$name"
+    expect "$(cat "/run/vm/before-$name")" "$(cgroup_mounts "$name")"
+    expect "" "$(grep -l fuse.vcgroupfs /proc/[0-9]*/mountinfo)"
+    lacks "$(vcgroupfs list)" "machine:$name"
+    inside "$name" systemctl start probe.service
+    inside "$name" systemctl stop probe.service
+}
+
+# The view is there before systemd looks for the first time.
+boots_on_a_view() {
+    local name=$1
+    shift
+    machine_files "$name"
+    start_machine "$name" /bin/sh -c 'while [ ! -e /go ]; do sleep 0.1; done; exec /sbin/init'
+    wait_until machinectl show "$name"
+    wait_until test -e "/proc/$(leader "$name")/root/sys/fs/cgroup/systemd"
+    vcgroupfs attach "$@" "machine:$name"
+    touch "$machines/$name/root/go"
+    wait_until is_up "$name"
+    service_files "$name"
+}
+
+ends() {
+    stop_machine "$1"
+    wait_until nothing_served_for "$1"
+}
+
+nothing_served_for() {
+    ! vcgroupfs list | grep "machine:$1"
+}
+
+# nspawn in nspawn: the container's systemd-nspawn registers with nobody and makes its payload's cgroups in the view.
+nests() {
+    local name=$1
+    inside_sh "$name" '
+        mkdir -p /run/nested && mount -t tmpfs tmpfs /run/nested && mkdir /run/nested/{upper,work,root,lower,upper/etc}
+        mount --bind / /run/nested/lower
+        : >/run/nested/upper/etc/machine-id
+        mount -t overlay -o lowerdir=/run/nested/lower,upperdir=/run/nested/upper,workdir=/run/nested/work overlay /run/nested/root
+        systemd-run --quiet --unit=nested -E SYSTEMD_NSPAWN_USE_CGNS=0 -E SYSTEMD_SECCOMP=0 systemd-nspawn --quiet \
+            --directory=/run/nested/root --machine=nested --private-network --capability=all --link-journal=no --boot'
+    wait_until inside_sh "$name" '[ "$(systemctl -M nested is-system-running)" = running ]'
+    contains "$(inside_sh "$name" 'cat /proc/$(machinectl show nested -p Leader --value)/cgroup')" \
+        "name=systemd:$(path_in "$name" name=systemd)/machine.slice/machine-nested.scope/payload/init.scope"
+    inside "$name" machinectl terminate nested
+    wait_until inside_sh "$name" '! machinectl show nested'
+}
