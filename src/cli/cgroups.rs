@@ -13,6 +13,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::cli::error::{FAILED, Failed};
+use crate::cli::systemd::{self, Holder, Scope};
 use crate::host::HostCgroups;
 use crate::host::refuge::{read_file, write_file};
 
@@ -21,18 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Cgroups of one name, in some hierarchies.
 #[derive(Debug)]
-pub(super) struct OwnCgroups(Vec<OwnCgroup>);
+pub(super) struct OwnCgroups {
+    cgroups: Vec<OwnCgroup>,
+    /// A process that keeps systemd's scope, in which no other is yet.
+    holder: Option<Holder>,
+}
 
 #[derive(Debug)]
 struct OwnCgroup {
     kind: HierarchyKind,
     path: CgroupPath,
     parent: OwnedFd,
-    name: String,
+    /// Below the parent.
+    name: OsString,
+    /// It's systemd's, which removes it once nobody is in it.
+    is_scope: bool,
 }
 
 impl OwnCgroups {
-    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is asked for there, else below the caller's own.
+    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is asked for there, else below the caller's own. Where none is asked
+    /// for and systemd manages the host, a scope of systemd's is taken in the hierarchies that it manages.
     pub(super) fn make(host: &HostCgroups, asked: &[(Option<String>, CgroupPath)], name: &str) -> Result<Self, Failed> {
         let text =
             fs::read("/proc/self/cgroup").map_err(|error| Failed::system("can't read /proc/self/cgroup", error))?;
@@ -42,8 +51,15 @@ impl OwnCgroups {
         }) {
             return Err(crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: known(host) }.into());
         }
-        let mut made = Self(Vec::new());
+        let mut made = Self { cgroups: Vec::new(), holder: None };
+        let scope = if asked.is_empty() { made.hold_scope(name)? } else { None };
         for (index, hierarchy) in host.hierarchies.iter().enumerate() {
+            if let Some((scope, process)) = &scope
+                && let Some(cgroup) = OwnCgroup::of_scope(host, index, scope, *process)?
+            {
+                made.cgroups.push(cgroup);
+                continue;
+            }
             let own = memberships.iter().find(|membership| membership.kind == hierarchy.kind);
             let named = asked.iter().find(|(word, _)| word.as_deref().is_some_and(|word| hierarchy.kind.matches(word)));
             let anywhere = asked.iter().find(|(word, path)| word.is_none() && host.open_cgroup(index, path).is_ok());
@@ -54,26 +70,58 @@ impl OwnCgroups {
                 (None, None) => continue,
             };
             match OwnCgroup::make(host, index, &hierarchy.kind, &parent, name, "--name") {
-                Ok(cgroup) => made.0.push(cgroup),
+                Ok(cgroup) => made.cgroups.push(cgroup),
                 Err(failed) => {
                     made.remove();
                     return Err(failed);
                 }
             }
         }
-        if asked.iter().any(|(word, path)| word.is_none() && !made.0.iter().any(|own| own.path.is_within(path))) {
+        if asked.iter().any(|(word, path)| word.is_none() && !made.cgroups.iter().any(|own| own.path.is_within(path))) {
             made.remove();
             return Err(Failed::new(FAILED, "--cgroup: no hierarchy has a cgroup of that path"));
         }
         Ok(made)
     }
 
-    /// Makes a cgroup `name` at the top of the hierarchies with these numbers.
-    pub(super) fn make_at_top(host: &HostCgroups, hierarchies: &[usize], name: &str) -> Result<Self, Failed> {
-        let mut made = Self(Vec::new());
+    /// Asks systemd for a scope, with a process that does nothing in it.
+    fn hold_scope(&mut self, name: &str) -> Result<Option<(Scope, i32)>, Failed> {
+        if !systemd::is_manager() {
+            return Ok(None);
+        }
+        let holder = self.holder.insert(Holder::start()?).process();
+        let scope = Scope::ask(name, holder, "--name")?;
+        if scope.is_none() {
+            self.holder = None;
+        }
+        Ok(scope.map(|scope| (scope, holder)))
+    }
+
+    /// Makes a cgroup `name` at the top of the hierarchies with these numbers, for the container of a process that is there. If it's in the
+    /// root of all that systemd manages, a scope of systemd's is taken there.
+    pub(super) fn make_at_top(
+        host: &HostCgroups,
+        hierarchies: &[usize],
+        name: &str,
+        process: i32,
+    ) -> Result<Self, Failed> {
+        let mut made = Self { cgroups: Vec::new(), holder: None };
+        let managed = |kind: &HierarchyKind| match kind.controllers() {
+            Some(controllers) => kind.matches("name=systemd") || MANAGED.iter().any(|own| controllers.contains(own)),
+            None => true,
+        };
+        let mut all = host.hierarchies.iter().enumerate().filter(|(_, hierarchy)| managed(&hierarchy.kind));
+        let is_free = systemd::is_manager() && all.all(|(index, _)| hierarchies.contains(&index));
+        let scope = if is_free { Scope::ask(name, process, "--place")? } else { None };
         for (index, hierarchy) in host.hierarchies.iter().enumerate().filter(|(index, _)| hierarchies.contains(index)) {
+            if let Some(scope) = &scope
+                && let Some(cgroup) = OwnCgroup::of_scope(host, index, scope, process)?
+            {
+                made.cgroups.push(cgroup);
+                continue;
+            }
             match OwnCgroup::make(host, index, &hierarchy.kind, &CgroupPath::root(), name, "--place") {
-                Ok(cgroup) => made.0.push(cgroup),
+                Ok(cgroup) => made.cgroups.push(cgroup),
                 Err(failed) => {
                     made.remove();
                     return Err(failed);
@@ -93,7 +141,7 @@ impl OwnCgroups {
 
     /// Migrates the processes that are in or below each of them to the cgroup above.
     pub(super) fn evacuate(&self) {
-        for own in &self.0 {
+        for own in &self.cgroups {
             // Those that a process forks meanwhile are found the next time.
             for _ in 0..PASSES {
                 let inside = processes_where(|pid| is_within(pid, &own.kind, &own.path));
@@ -110,7 +158,7 @@ impl OwnCgroups {
 
     /// Migrates processes into all of them, as often as `of_container` finds more of them elsewhere.
     pub(super) fn gather(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Failed> {
-        for own in &self.0 {
+        for own in &self.cgroups {
             let directory =
                 own.open().map_err(|errno| Failed::system(format!("can't open {}", own.path), errno.into()))?;
             for _ in 0..PASSES {
@@ -129,12 +177,12 @@ impl OwnCgroups {
 
     /// Hierarchy and path of each, as view options.
     pub(super) fn paths(&self) -> Vec<(Option<String>, CgroupPath)> {
-        self.0.iter().map(|own| (Some(own.kind.to_string()), own.path.clone())).collect()
+        self.cgroups.iter().map(|own| (Some(own.kind.to_string()), own.path.clone())).collect()
     }
 
-    /// Migrates a process into all of them.
+    /// Migrates a process into all of them, which keeps them from then on.
     pub(super) fn enter(&self, process: i32) -> Result<(), Failed> {
-        for own in &self.0 {
+        for own in &self.cgroups {
             own.open()
                 .and_then(|directory| write_file(&directory, "cgroup.procs", process.to_string().as_bytes()))
                 .map_err(|errno| {
@@ -142,13 +190,15 @@ impl OwnCgroups {
                     Failed::system(what, errno.into())
                 })?;
         }
+        self.holder.iter().for_each(Holder::end);
         Ok(())
     }
 
     /// Removes them with all that was made below, once their processes have ended. Those that are gone don't matter.
     pub(super) fn remove(&self) {
+        self.holder.iter().for_each(Holder::end);
         let start = Instant::now();
-        for own in &self.0 {
+        for own in &self.cgroups {
             let mut outcome = own.remove_once();
             while outcome == Err(Errno::EBUSY) && start.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(10));
@@ -160,6 +210,9 @@ impl OwnCgroups {
         }
     }
 }
+
+/// The v1 controllers that systemd manages.
+const MANAGED: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
 /// How often processes are looked for that were forked while others were migrated.
 const PASSES: usize = 20;
@@ -205,13 +258,25 @@ impl OwnCgroup {
         let above = host.open_cgroup(index, parent).map_err(failed)?;
         mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
         let path = parent.join(name).map_err(|error| Failed::new(FAILED, error.to_string()))?;
-        let own = Self { kind: kind.clone(), path, parent: above, name: name.to_owned() };
+        let own = Self { kind: kind.clone(), path, parent: above, name: name.into(), is_scope: false };
         let prepared = own.prepare();
         if let Err(errno) = prepared {
             let _ = own.remove_once();
             return Err(failed(errno));
         }
         Ok(own)
+    }
+
+    /// That of a scope in which a process is; `None` where systemd has made none.
+    fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Failed> {
+        let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
+        let Some(path) = place_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else { return Ok(None) };
+        // Whoever is sent out of it again goes to the root, where it was: systemd's slices have no processes.
+        let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
+            Failed::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
+        })?;
+        let name = path.components().join(OsStr::new("/"));
+        Ok(Some(Self { kind: hierarchy.kind.clone(), path, parent, name, is_scope: true }))
     }
 
     /// Migrates a process into it.
@@ -231,7 +296,7 @@ impl OwnCgroup {
     }
 
     fn open(&self) -> Result<OwnedFd, Errno> {
-        open_directory(&self.parent, OsStr::new(&self.name))
+        open_directory(&self.parent, &self.name)
     }
 
     /// A new v1 cpuset is empty and takes no process (`cpuset_can_attach_check`): it gets what the one above has.
@@ -255,7 +320,10 @@ impl OwnCgroup {
             Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         }
-        match unlinkat(&self.parent, self.name.as_str(), UnlinkatFlags::RemoveDir) {
+        if self.is_scope {
+            return Ok(());
+        }
+        match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::RemoveDir) {
             Err(Errno::ENOENT) | Ok(()) => Ok(()),
             Err(errno) => Err(errno),
         }

@@ -14,6 +14,7 @@ mod options;
 mod registry;
 mod run;
 mod server;
+mod systemd;
 mod target;
 mod tree;
 mod umount;

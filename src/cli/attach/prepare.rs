@@ -61,7 +61,7 @@ impl Prepared {
         };
         let hierarchies = host.hierarchies.iter().enumerate().filter(|(_, hierarchy)| is_at_root(&hierarchy.kind));
         let hierarchies: Vec<usize> = hierarchies.map(|(index, _)| index).collect();
-        let placed = self.placed.insert(OwnCgroups::make_at_top(host, &hierarchies, name)?);
+        let placed = self.placed.insert(OwnCgroups::make_at_top(host, &hierarchies, name, pid)?);
         placed.gather(|| processes_of(pid))
     }
 

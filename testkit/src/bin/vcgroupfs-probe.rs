@@ -12,6 +12,7 @@
 //! vcgroupfs-probe --hammer-one DIR SEED SECONDS   one of them
 //! vcgroupfs-probe --rival OWN OTHER NAME SECONDS  uses a cgroup NAME below OWN, and tries to get at OTHER
 //! vcgroupfs-probe --watch DIR...                  prints the events of directories, until standard input ends
+//! vcgroupfs-probe --parallelism                   says how many CPUs Rust's standard library finds
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! ```
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Some("--busy") => busy(),
         Some("--churn") => churn(&arguments.nth(1).unwrap_or_default()),
         Some("--watch") => rivals::watch(words.get(1..).unwrap_or_default()),
+        Some("--parallelism") => thread::available_parallelism().map(|cpus| println!("{cpus}")),
         Some("--exit") => Ok(()),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();

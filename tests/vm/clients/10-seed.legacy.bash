@@ -1,8 +1,12 @@
 # The seed case: systemd in nspawn, without a cgroup namespace, and a view attached to it.
 # shellcheck source=tests/vm/clients/nspawn.bash
 . "$here/nspawn.bash"
+# shellcheck source=tests/vm/clients/docker.bash
+. "$here/docker.bash"
+# shellcheck source=tests/vm/clients/readers.bash
+. "$here/readers.bash"
 
-check "nspawn: a container boots systemd" boots c1
+check "nspawn: a container boots systemd" boots c1 --bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe
 check "nspawn: a second one" boots c2
 check "attach: to a systemd that runs" attaches c1
 check "doctor: systemd, Node.js and the JVM recognise it" recognised c1
@@ -12,6 +16,12 @@ check "systemd: a user's session" sessions c1
 check "systemd-cgls, systemd-cgtop" listings c1
 check "containment: nothing of the host or of another container" hidden c1 c2
 check "containment: the host's limits stay" limits_stay c1
+check "limits of a machine are set" limited c1
+check "JVM" jvm c1
+check "Rust" rust c1
+check "libcgroup" libcgroup c1 machine.slice/machine-c1.scope
+check "docker, strict: a runtime without cgroups" docker_without_cgroups c1
+check "podman, strict: --cgroups=disabled" podman_without_cgroups c1
 check "nspawn: in nspawn" nests c1
 check "systemd: no complaint in the journal" no_complaints c1
 check "detach: all is as before" detaches c1

@@ -1,4 +1,10 @@
-# systemd-nspawn without a cgroup namespace, on v1 and hybrid hosts: the case that the rules of views come from.
+# systemd-nspawn without a cgroup namespace: the case that the rules of views come from.
+
+# The hierarchy of systemd's own, as /proc/PID/cgroup names it, and where it's mounted.
+case $setup in
+unified) own_key='' own_top=/sys/fs/cgroup ;;
+*) own_key=name=systemd own_top=/sys/fs/cgroup/systemd ;;
+esac
 
 all_hierarchies() {
     sed -n 's/^[0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup
@@ -15,7 +21,7 @@ END
 }
 
 boots() {
-    machine "$1" --bind-ro=/run/vm/vcgroupfs:/usr/bin/vcgroupfs
+    machine "$@"
     cgroup_mounts "$1" >"/run/vm/before-$1"
     service_files "$1"
     mark "$1"
@@ -27,6 +33,11 @@ attaches() {
     vcgroupfs attach "$@" "machine:$name"
     contains "$(vcgroupfs list)" "machine:$name"
     pid=$(leader "$name")
+    if [ "$setup" = unified ]; then
+        contains "$(cat "/proc/$pid/mountinfo")" " - fuse.vcgroupfs "
+        is_up "$name"
+        return
+    fi
     # Each hierarchy has a real mount and the view on it.
     for hierarchy in $(all_hierarchies); do
         hierarchy=${hierarchy#name=}
@@ -39,8 +50,8 @@ attaches() {
 # Starts, reloads, restarts and stops a service; on the host its cgroup comes and goes.
 services() {
     local name=$1 path cgroup
-    path=$(path_in "$name" name=systemd)
-    cgroup=/sys/fs/cgroup/systemd$path/system.slice/probe.service
+    path=$(path_in "$name" "$own_key")
+    cgroup=$own_top$path/system.slice/probe.service
     inside "$name" systemctl start probe.service
     expect 1 "$(wc -l <"$cgroup/cgroup.procs")"
     inside "$name" systemctl reload probe.service
@@ -61,9 +72,9 @@ services() {
 scopes() {
     local name=$1
     contains "$(inside "$name" systemd-run --quiet --scope --unit=one cat /proc/self/cgroup)" \
-        "name=systemd:$(path_in "$name" name=systemd)/system.slice/one.scope"
+        ":$own_key:$(path_in "$name" "$own_key")/system.slice/one.scope"
     contains "$(inside "$name" systemd-run --quiet --wait --pipe --slice=deep-er.slice cat /proc/self/cgroup)" \
-        "name=systemd:$(path_in "$name" name=systemd)/deep.slice/deep-er.slice/run-"
+        ":$own_key:$(path_in "$name" "$own_key")/deep.slice/deep-er.slice/run-"
     # A process ends, and its scope with it.
     wait_until inside_sh "$name" '! systemctl is-active one.scope'
 }
@@ -75,7 +86,7 @@ sessions() {
     wait_until inside_sh "$name" 'systemctl is-active user@1000.service'
     said=$(inside "$name" setpriv --reuid=1000 --regid=1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 \
         systemd-run --user --quiet --wait --pipe cat /proc/self/cgroup)
-    contains "$said" "name=systemd:$(path_in "$name" name=systemd)/user.slice/user-1000.slice/user@1000.service/"
+    contains "$said" ":$own_key:$(path_in "$name" "$own_key")/user.slice/user-1000.slice/user@1000.service/"
     inside_sh "$name" 'loginctl disable-linger tester; systemctl stop user@1000.service'
 }
 
@@ -150,6 +161,7 @@ detaches() {
     expect "$(cat "/run/vm/before-$name")" "$(cgroup_mounts "$name")"
     expect "" "$(grep -l fuse.vcgroupfs /proc/[0-9]*/mountinfo)"
     lacks "$(vcgroupfs list)" "machine:$name"
+    mark "$name"
     inside "$name" systemctl start probe.service
     inside "$name" systemctl stop probe.service
 }
@@ -161,7 +173,7 @@ boots_on_a_view() {
     machine_files "$name"
     start_machine "$name" /bin/sh -c 'while [ ! -e /go ]; do sleep 0.1; done; exec /sbin/init'
     wait_until machinectl show "$name"
-    wait_until test -e "/proc/$(leader "$name")/root/sys/fs/cgroup/systemd"
+    wait_until test -e "/proc/$(leader "$name")/root$own_top"
     vcgroupfs attach "$@" "machine:$name"
     touch "$machines/$name/root/go"
     wait_until is_up "$name"
@@ -189,7 +201,7 @@ nests() {
             --directory=/run/nested/root --machine=nested --private-network --capability=all --link-journal=no --boot'
     wait_until inside_sh "$name" '[ "$(systemctl -M nested is-system-running)" = running ]'
     contains "$(inside_sh "$name" 'cat /proc/$(machinectl show nested -p Leader --value)/cgroup')" \
-        "name=systemd:$(path_in "$name" name=systemd)/machine.slice/machine-nested.scope/payload/init.scope"
+        ":$own_key:$(path_in "$name" "$own_key")/machine.slice/machine-nested.scope/payload/init.scope"
     inside "$name" machinectl terminate nested
     wait_until inside_sh "$name" '! machinectl show nested'
 }

@@ -1,0 +1,69 @@
+# `run` and `attach --place` on a host that systemd manages: it makes the cgroups.
+# shellcheck source=tests/vm/clients/nspawn.bash
+. "$here/nspawn.bash"
+
+takes_a_scope() {
+    local said
+    said=$(vcgroupfs run --name demo -- sh -c "cat /proc/self/cgroup; mkdir $own_top/system.slice/demo.scope/job && echo made
+        mkdir $own_top/system.slice/x" 2>&1 || :)
+    contains "$said" ":$own_key:/system.slice/demo.scope"
+    contains "$said" made
+    contains "$said" "Permission denied"
+    lacks "$said" "makes no scope"
+    wait_until is_over demo.scope
+    [ ! -e "$own_top/system.slice/demo.scope" ] || fail "its cgroup is left"
+    expect "" "$(find /sys/fs/cgroup -name 'demo*')"
+}
+
+is_over() {
+    [ "$(systemctl is-active "$1")" = inactive ]
+}
+
+# While it runs, the unit is delegated, and has the controllers that systemd delegates.
+scope_is_delegated() {
+    local key=memory
+    [ "$setup" != unified ] || key=
+    vcgroupfs run --name held -- sleep 1000 &
+    wait_until pgrep -x -f 'sleep 1000'
+    expect Delegate=yes "$(systemctl show held.scope --property=Delegate)"
+    contains "$(cat "/proc/$(pgrep -x -f 'sleep 1000')/cgroup")" ":$key:/system.slice/held.scope"
+    [ "$setup" != unified ] || contains "$(cat $own_top/system.slice/held.scope/cgroup.controllers)" memory
+    contains "$(fails vcgroupfs run --name held -- true)" "choose another --name"
+    # systemd ends it as any other unit, and nothing is left.
+    systemctl stop held.scope
+    wait
+    expect "" "$(find /sys/fs/cgroup -name 'held*')"
+    lacks "$(vcgroupfs list)" "run held"
+}
+
+# In the root of each hierarchy, where systemd puts nobody.
+homeless() {
+    local top
+    unshare --mount --pid --fork --mount-proc sleep 2000 &
+    wait_until pgrep -x -f 'sleep 2000'
+    for top in $(sed -n 's|^[^ ]* [^ ]* [^ ]* / \(/sys/fs/cgroup[^ ]*\) .* - cgroup2\? .*|\1|p' /proc/self/mountinfo); do
+        pgrep -f 'sleep 2000' | while read -r pid; do echo "$pid" >"$top/cgroup.procs"; done
+    done
+}
+
+places() {
+    local pid said
+    homeless
+    pid=$(pgrep -x -f 'sleep 2000')
+    vcgroupfs attach --place nest "$pid"
+    said=$(cat "/proc/$pid/cgroup")
+    echo "$said"
+    contains "$said" ":$own_key:/system.slice/nest.scope"
+    [ "$setup" = unified ] || contains "$said" ":memory:/system.slice/nest.scope"
+    [ "$setup" = unified ] || contains "$said" ":cpuset:/nest"
+    expect Delegate=yes "$(systemctl show nest.scope --property=Delegate)"
+    vcgroupfs detach "$pid"
+    expect "" "$(grep -v ':/$' "/proc/$pid/cgroup" || :)"
+    wait_until is_over nest.scope
+    expect "" "$(find /sys/fs/cgroup -name 'nest*')"
+    kill "$pid"
+}
+
+check "run: takes a scope of systemd's" takes_a_scope
+check "run: the scope is delegated, and ends" scope_is_delegated
+[ "$setup" = unified ] || check "attach --place: takes a scope of systemd's" places

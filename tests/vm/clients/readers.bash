@@ -1,0 +1,31 @@
+# Programs that read their limits: they find the container's, not the machine's.
+
+limited() {
+    local scope=machine-$1.scope
+    systemctl set-property --runtime "$scope" MemoryMax=512M CPUQuota=100% TasksMax=500
+}
+
+jvm() {
+    local said
+    said=$(inside "$1" java -XshowSettings:system -version 2>&1)
+    echo "$said"
+    contains "$said" "Memory Limit: 512.00M"
+    contains "$said" "Effective CPU Count: 1"
+}
+
+# Node.js 18 asks the root of the hierarchy alone, later versions their own cgroup.
+nodejs() {
+    expect 536870912 "$(inside "$1" node -p 'process.constrainedMemory()')"
+}
+
+rust() {
+    expect 1 "$(inside "$1" vcgroupfs-probe --parallelism)"
+}
+
+# cgget and lscgroup of libcgroup.
+libcgroup() {
+    local name=$1 own=$2
+    expect 536870912 "$(inside "$name" cgget -n -v -r memory.limit_in_bytes "$own")"
+    contains "$(inside "$name" lscgroup "memory:$own")" "$own"
+    lacks "$(inside "$name" lscgroup)" vm-clients.service
+}
