@@ -28,3 +28,8 @@ check "limits of the machine are set" limited d1
 check "Node.js, rooted" nodejs d1
 check "JVM, rooted" jvm d1
 check "nspawn: the container with Docker ends" ends d1
+check "nspawn: a container without a user namespace boots" boots d2
+check "attach: controllers are delegated to it" attaches_delegating d2 --alias docker
+check "docker: starts there" starts_docker d2
+check "docker run there: devices are for the host to restrict" docker_wants_devices d2
+check "nspawn: that container ends" ends d2
