@@ -42,6 +42,11 @@ limits_are_rejected() {
 
 check "nspawn: a container boots systemd" boots u1
 check "nspawn: a second one" boots u2
+vcgroupfs attach machine:u1 >/dev/null 2>&1
+if [ $? = 3 ]; then
+    note "attach doesn't support unified hosts: the checks that need it are left out"
+    return
+fi
 check "attach: to a systemd that runs" attaches u1
 check "systemd: services start, reload, restart, stop" services u1
 check "systemd: scopes and slices" scopes u1

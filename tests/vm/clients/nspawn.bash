@@ -10,12 +10,12 @@ all_hierarchies() {
     sed -n 's/^[0-9]*:\([^:]*\):.*/\1/p' /proc/self/cgroup
 }
 
-# A service of the container that says how often it was reloaded.
+# A service of the container that says that it was reloaded.
 service_files() {
     cat >"$machines/$1/root/etc/systemd/system/probe.service" <<'END'
 [Service]
 ExecStart=/bin/sleep infinity
-ExecReload=/bin/sh -c 'echo reloaded >>/run/probe.reloads'
+ExecReload=/bin/sh -c 'echo reloaded >/run/probe.reload'
 END
     inside "$1" systemctl daemon-reload
 }
@@ -55,7 +55,7 @@ services() {
     inside "$name" systemctl start probe.service
     expect 1 "$(wc -l <"$cgroup/cgroup.procs")"
     inside "$name" systemctl reload probe.service
-    expect reloaded "$(inside "$name" cat /run/probe.reloads)"
+    expect reloaded "$(inside_sh "$name" 'cat /run/probe.reload; rm /run/probe.reload')"
     inside "$name" systemctl restart probe.service
     expect active "$(inside "$name" systemctl is-active probe.service)"
     contains "$(inside "$name" systemctl status probe.service)" "probe.service"
