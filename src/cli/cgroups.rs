@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
+use crate::cgroup::{CgroupPath, HierarchyClass, HierarchyKind, parse_memberships};
 use crate::cli::error::{FAILED, Failed};
 use crate::cli::systemd::{self, Holder, Scope};
 use crate::host::HostCgroups;
@@ -141,18 +141,9 @@ impl OwnCgroups {
 
     /// Migrates the processes that are in or below each of them to the cgroup above.
     pub(super) fn evacuate(&self) {
-        for own in &self.cgroups {
-            // Those that a process forks meanwhile are found the next time.
-            for _ in 0..PASSES {
-                let inside = processes_where(|pid| is_within(pid, &own.kind, &own.path));
-                if inside.is_empty() {
-                    break;
-                }
-                for pid in inside {
-                    // One that has ended needs no other place; one that can't be migrated keeps its cgroup from being removed.
-                    let _ = write_file(&own.parent, "cgroup.procs", pid.to_string().as_bytes());
-                }
-            }
+        // systemd removes a scope when nobody is in it on v2, on legacy hosts in its named hierarchy: so these come last.
+        for class in [HierarchyClass::V1Controllers, HierarchyClass::V1Named, HierarchyClass::Unified] {
+            self.cgroups.iter().filter(|own| own.kind.class() == class).for_each(OwnCgroup::evacuate);
         }
     }
 
@@ -277,6 +268,21 @@ impl OwnCgroup {
         })?;
         let name = path.components().join(OsStr::new("/"));
         Ok(Some(Self { kind: hierarchy.kind.clone(), path, parent, name, is_scope: true }))
+    }
+
+    /// Migrates the processes that are in or below it to the cgroup above.
+    fn evacuate(&self) {
+        // Those that a process forks meanwhile are found the next time.
+        for _ in 0..PASSES {
+            let inside = processes_where(|pid| is_within(pid, &self.kind, &self.path));
+            if inside.is_empty() {
+                break;
+            }
+            for pid in inside {
+                // One that has ended needs no other place; one that can't be migrated keeps its cgroup from being removed.
+                let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
+            }
+        }
     }
 
     /// Migrates a process into it.

@@ -21,7 +21,7 @@ check "systemd beside Docker: no complaint" no_complaints d1
 check "docker: ends, and the view" stops_docker d1
 check "detach: controllers are as before" detaches d1
 check "attach: controllers are delegated, rooted" attaches_delegating d1 --shape rooted
-check "docker: starts, rooted" starts_docker d1
+check "docker: starts, rooted" starts_docker_rooted d1
 check "docker run --cpus, --cpuset-cpus, rooted" docker_cpus d1
 check "docker run -m, --pids-limit, rooted" docker_limits d1
 check "limits of the machine are set" limited d1

@@ -28,8 +28,12 @@ starts_docker() {
     wait_until inside "$name" docker info
     inside_sh "$name" 'tar -C /box -c . | docker import - box'
     contains "$(inside "$name" docker info 2>/dev/null)" "Cgroup Driver: cgroupfs"
-    # What `attach` makes for an alias. There's none with the shape `rooted`, and runc makes no parents of cpusets.
-    inside "$name" mkdir -p /sys/fs/cgroup/cpuset/docker
+}
+
+# There's no alias with the shape `rooted`, and runc makes no parents of cpusets.
+starts_docker_rooted() {
+    starts_docker "$1"
+    inside "$1" mkdir -p /sys/fs/cgroup/cpuset/docker
 }
 
 boots_with_a_user_namespace() {
