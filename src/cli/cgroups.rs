@@ -136,7 +136,8 @@ impl OwnCgroups {
         let kind = host.hierarchies.get(index)?.kind.clone();
         let parent = host.open_cgroup(index, &CgroupPath::root()).ok()?;
         let path = CgroupPath::root().join(name).ok()?;
-        Some(Self(vec![OwnCgroup { kind, path, parent, name: name.to_owned() }]))
+        let own = OwnCgroup { kind, path, parent, name: name.into(), is_scope: false };
+        Some(Self { cgroups: vec![own], holder: None })
     }
 
     /// Migrates the processes that are in or below each of them to the cgroup above.
