@@ -181,22 +181,20 @@ impl Container {
         self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
     }
 
-    /// Takes a view away, and its copies in mount namespaces that come from this one.
-    fn detach(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
-        copies::clear(self, image, attached);
-        self.detach_here(image, attached)
-    }
-
     /// Takes a view away in this mount namespace, and where the kernel does so, too.
     pub(super) fn detach_here(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
         entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
-    /// Takes away all that is there of a view: a helper that was killed in the midst of its work may have left two mounts.
+    /// Takes away all that is there of a view: a helper that was killed in the midst of its work may have left two mounts. And, first, its
+    /// copies: a server that does this may end with the last mount of its view.
     pub(in crate::cli) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), EntryError> {
+        if let Some(attached) = self.attached().or_else(|| self.attached_by_others()) {
+            copies::clear(self, image, attached);
+        }
         for _ in 0..LEFT_AT_MOST {
             let Some(attached) = self.attached().or_else(|| self.attached_by_others()) else { break };
-            self.detach(image, attached)?;
+            self.detach_here(image, attached)?;
         }
         Ok(())
     }
