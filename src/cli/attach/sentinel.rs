@@ -27,7 +27,7 @@ use super::lock::Lock;
 use crate::cgroup::{CgroupPath, Setup};
 use crate::cli::cgroups::{self, OwnCgroups};
 use crate::cli::error::{FAILED, Failed};
-use crate::cli::registry;
+use crate::cli::registry::{self, Record};
 use crate::helper::entry::{Layout, Sentinel, SentinelSource};
 use crate::host::refuge::write_file;
 use crate::host::{HostCgroups, discover};
@@ -163,17 +163,19 @@ pub(in crate::cli) fn clean_up(lock: &Lock, number: u64) {
 
 /// Removes the sentinels of servers that were killed, and one of this container's, whose view is gone.
 fn remove_stale(host: &HostCgroups, lock: &Lock, own: u64) {
-    let live = registry::live().unwrap_or_default();
+    // What isn't known is left alone.
     let is_live = |number: u64| {
-        live.iter().any(|record| record.container.as_ref().is_some_and(|inside| inside.namespace == number))
+        let is_its = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
+        registry::live().map_or(true, |live| live.iter().any(is_its))
     };
     let Ok(above) = host.open_cgroup(0, &CgroupPath::root()) else { return };
     for name in cgroups::children(&above).unwrap_or_default() {
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        let Some(number) = number.filter(|number| !is_live(*number)) else { continue };
-        // While somebody else attaches, there's no record yet.
+        let Some(number) = number else { continue };
+        // While somebody else attaches, there's no record yet. So it's looked for when nobody does.
         let held = if number == own { None } else { lock.also(number) };
         if (number == own || held.is_some())
+            && !is_live(number)
             && let Some(left) = OwnCgroups::at_top(host, 0, &name.to_string_lossy())
         {
             left.remove();
