@@ -159,6 +159,12 @@ struct Leaving {
 
 type SharedLeaving = Arc<parking_lot::Mutex<Option<Leaving>>>;
 
+/// Unmounts, and until that's done the server doesn't end: its session may with the first of several mounts, while the others are left.
+fn before_the_end<T>(leaving: &SharedLeaving, unmount: impl FnOnce() -> T) -> T {
+    let _held = leaving.lock();
+    unmount()
+}
+
 /// Unmounts when a signal asks to end; the session then ends by itself. `unmount` says whether it did.
 fn end_on_signals(
     signals: SigSet,
@@ -168,7 +174,8 @@ fn end_on_signals(
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         while let Ok(signal) = signals.wait() {
             tracing::info!(?signal, "told to end: unmounting");
-            if unmount() {
+            let unmounted = before_the_end(&leaving, &unmount);
+            if unmounted {
                 end_after_grace(&leaving);
             }
         }
@@ -219,7 +226,7 @@ fn end_with_container(
         }
         drop(own_mount);
         // Somebody else may still be there.
-        watched.detach_if_attached(program_there.as_fd());
+        before_the_end(&leaving_there, || watched.detach_if_attached(program_there.as_fd()));
         end_after_grace(&leaving_there);
     })?;
     end_on_signals(signals, Arc::clone(leaving), move || container.detach_if_attached(program.as_fd()))

@@ -8,10 +8,15 @@ use testkit::{ContainerOptions, Need, Programs, TIMEOUT, require};
 
 use crate::scene::{Host, Scene, Way, program, wait_until};
 
-/// Attaches while the `number`-th call of each process fails. Whether the view is there in the end: then there are no more calls to fail.
-fn attach_with_fault(scene: &Scene, call: &str, number: usize) -> bool {
+/// What happens to a call: as strace has it.
+const FAILS: &str = "error=EPERM";
+/// To whoever makes the call, before it's made.
+const KILLS: &str = "signal=SIGKILL";
+
+/// Attaches while this happens to the `number`-th call of each process. Whether the view is there in the end: then there are no more calls to fail.
+fn attach_with_fault(scene: &Scene, call: &str, fault: &str, number: usize) -> bool {
     let mut command = scene.on_host("strace");
-    let fault = format!("inject={call}:error=EPERM:when={number}");
+    let fault = format!("inject={call}:{fault}:when={number}");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
     if scene.way == Way::Built {
         command.arg(&Programs::find().legacy);
@@ -26,7 +31,12 @@ fn attach_with_fault(scene: &Scene, call: &str, number: usize) -> bool {
             return false;
         }
         if scene.is_attached() && is_committed(scene) {
-            scene.detach().ok();
+            let detached = scene.detach();
+            if detached.stderr.contains("has no view") {
+                // The server was about to take it away by itself.
+                continue;
+            }
+            detached.ok();
             strace.wait().expect("strace's end");
             return true;
         }
@@ -47,13 +57,13 @@ fn is_child_of_strace(pid: i32) -> bool {
     read(format!("/proc/{parent}/comm")).trim() == "strace"
 }
 
-/// Lets one call after the other fail, as far as there are any.
-fn sweep(host: Host, way: Way, call: &str, numbers: impl Iterator<Item = usize>) {
+/// Has it happen to one call after the other, as far as there are any.
+fn sweep(host: Host, way: Way, call: &str, fault: &str, numbers: impl Iterator<Item = usize>) {
     let scene = Scene::new(way, ContainerOptions::default()).on(host);
     let before = scene.mounts();
     let (mut failed, mut attached) = (0, false);
     for number in numbers {
-        attached = attach_with_fault(&scene, call, number);
+        attached = attach_with_fault(&scene, call, fault, number);
         wait_until("the end", || scene.processes().is_empty());
         scene.is_as_before(&before);
         failed += usize::from(!attached);
@@ -67,7 +77,7 @@ macro_rules! sweeps {
         #[test]
         fn $name() {
             require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
-            sweep(Host::Own, $way, $call, $numbers);
+            sweep(Host::Own, $way, $call, FAILS, $numbers);
         }
     )+};
 }
@@ -77,7 +87,7 @@ macro_rules! sweeps_of_unified_hosts {
         #[test]
         fn $name() {
             require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
-            sweep(Host::Unified, $way, $call, $numbers);
+            sweep(Host::Unified, $way, $call, FAILS, $numbers);
         }
     )+};
 }
@@ -121,9 +131,23 @@ sweeps_of_unified_hosts! {
     sentinel_moved_fstatfs: Way::Moved, "fstatfs", (1..6).chain([beyond()]);
     sentinel_built_mount: Way::Built, "mount", (1..6).chain([beyond()]);
     sentinel_built_mkdirat: Way::Built, "mkdirat", (1..6).chain([beyond()]);
+    sentinel_built_fchdir: Way::Built, "fchdir", (1..5).chain([beyond()]);
     sentinel_built_unshare: Way::Built, "unshare", [1, 2, beyond()].into_iter();
     sentinel_built_setns: Way::Built, "setns", [1, 2, beyond()].into_iter();
     sentinel_built_umount: Way::Built, "umount2", [1, beyond()].into_iter();
+}
+
+/// The helper is killed, with what it has mounted so far in the container: by a call that no process but that one makes.
+#[test]
+fn built_and_helper_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
+    sweep(Host::Own, Way::Built, "fchdir", KILLS, (1..4).chain([beyond()]));
+}
+
+#[test]
+fn sentinel_built_and_helper_killed() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
+    sweep(Host::Unified, Way::Built, "fchdir", KILLS, (1..5).chain([beyond()]));
 }
 
 /// The command is killed at any time.

@@ -12,7 +12,7 @@ pub mod message;
 pub mod sentinel;
 pub mod stack;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use nix::dir::Dir;
@@ -26,7 +26,7 @@ use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{fchdir, setsid};
 
 use crate::{check, privileges, sys};
-use layout::{Site, mount_id};
+use layout::{Site, device_of, mount_id};
 use message::{Found, MAX_ORDER, Order, Report, Step};
 use stack::{Failure, PLACE, open_below};
 
@@ -184,16 +184,21 @@ impl Container {
 
     fn detach(&self, depth: usize, device: (u64, u64), mount: u64) -> Result<(), Failure> {
         let place = self.find_at(depth).map_err(at(Step::Find))?;
-        let stat = fstat(&place.directory).map_err(at(Step::Find))?;
-        // 0: the kernel doesn't tell (before 3.15).
-        let is_meant = [0, mount].contains(&mount_id(self.proc.as_fd(), &place.directory));
-        if !is_meant || (major(stat.st_dev), minor(stat.st_dev)) != device {
+        let found = mount_id(self.proc.as_fd(), &place.directory);
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
+        let is_meant = match found {
+            // The kernel doesn't tell (before 3.15).
+            0 => fstat(&place.directory).map(|stat| (major(stat.st_dev), minor(stat.st_dev)) == device),
+            // A view that isn't served, or not any more, can't be asked.
+            id => device_of(self.proc.as_fd(), id).map(|found| id == mount && found == device),
+        };
+        if !is_meant.map_err(at(Step::Find))? {
             // Something else is mounted over it, or it's gone.
             return Err((Step::Find, Errno::ESTALE));
         }
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
-        // The working directory is the root of the very mount that was looked at.
-        fchdir(&place.directory).and_then(|()| umount2(".", MntFlags::MNT_DETACH)).map_err(at(Step::Unmount))
+        // The very mount that was looked at, by the descriptor: to go there, a view would be asked for permission.
+        let itself = format!("self/fd/{}", place.directory.as_raw_fd());
+        fchdir(&self.proc).and_then(|()| umount2(itself.as_str(), MntFlags::MNT_DETACH)).map_err(at(Step::Unmount))
     }
 
     /// The deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.

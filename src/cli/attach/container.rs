@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::{copies, sentinel};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
-use crate::helper::entry::{self, EntryError, Found, SOURCE};
+use crate::helper::entry::{self, EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::sys;
 
 /// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
@@ -163,9 +163,12 @@ impl Container {
             let mut point = prefix.cloned().unwrap_or_default();
             point.push(place);
             let mount = topmost(&mounts, &point)?;
+            let beneath = |mount: &MountEntry| mounts.iter().find(|beneath| beneath.id == mount.parent);
             // On a tmpfs of ours it comes and goes with that.
-            let is_alone = || !mounts.iter().any(|above| above.id == mount.parent && is_tmpfs(above));
-            let is_ours = is_tmpfs(mount) || (is_sentinel(mount, &sentinel) && is_alone());
+            let is_alone = |mount: &MountEntry| is_sentinel(mount, &sentinel) && !beneath(mount).is_some_and(is_tmpfs);
+            // The whole view lies on its sentinel while the helper takes from it what is shown, and if that is killed then.
+            let is_unfinished = |mount: &MountEntry| mount.fstype == VIEW_TYPE && beneath(mount).is_some_and(is_alone);
+            let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
             is_ours.then_some(Attached { depth: index + 1, device: mount.device, mount: mount.id })
         })
     }
@@ -194,7 +197,11 @@ impl Container {
         }
         for _ in 0..LEFT_AT_MOST {
             let Some(attached) = self.attached().or_else(|| self.attached_by_others()) else { break };
-            self.detach_here(image, attached)?;
+            match self.detach_here(image, attached) {
+                // It went by itself, or others have taken it away; the kernel does where a cgroup that it's mounted on is removed.
+                Err(EntryError::Failed { errno: Errno::ESTALE, .. }) if self.attached() != Some(attached) => {}
+                detached => detached?,
+            }
         }
         Ok(())
     }
