@@ -92,6 +92,11 @@ impl Normal {
                 self.files.insert(fd.clone(), opened);
                 value
             }
+            // Its number may be another's next, by which that is opened once more. A list is what has to be told apart by more than its text.
+            Op::Close { fd } => {
+                self.files.insert(fd.clone(), "cgroup.procs".into());
+                value
+            }
             Op::Dup { fd, to } => {
                 self.files.insert(to.clone(), self.files.get(fd).cloned().unwrap_or_default());
                 value
