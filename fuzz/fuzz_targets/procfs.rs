@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vcgroupfs::host::{Status, parse_processor, parse_status};
+use vcgroupfs::host::{Status, parse_processor, parse_running, parse_status};
 
 /// As `proc_task_name()` of the kernel escapes a name in `status`.
 fn escape(name: &[u8]) -> Vec<u8> {
@@ -41,5 +41,5 @@ fuzz_target!(|data: (&[u8], [u32; 4], Vec<u32>, u64, u64, u16)| {
 
     // Anything at all is read somehow.
     let text = String::from_utf8_lossy(&name);
-    let _ = (parse_status(&text), parse_processor(&text));
+    let _ = (parse_status(&text), parse_processor(&text), parse_running(&text));
 });

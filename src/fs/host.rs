@@ -42,6 +42,17 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// Where a caller runs, and how the thread that serves it does beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The processor on which the caller last ran.
+    pub processor: usize,
+    /// How long the calling thread has waited for a processor so far.
+    pub waited: Duration,
+    /// How many threads run or wait for a processor on the whole machine, the calling one among them.
+    pub running: usize,
+}
+
 /// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -233,8 +244,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
 
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
-    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
-    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)>;
+    /// Where the caller runs, and how the calling thread does beside it. `None` where that can't be seen.
+    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
     /// The caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
     /// Whose pid numbers the caller uses. It waits for its answer meanwhile, so that doesn't change.

@@ -28,7 +28,7 @@ mod tests;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 
@@ -36,7 +36,7 @@ pub use absent::Found;
 pub use directory::ListedEntry;
 pub use file::Transfer;
 pub use handles::HandleId;
-pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time};
+pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Whereabouts};
 pub use log::RejectionLog;
 
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
@@ -186,9 +186,9 @@ impl<H: Host> CgroupFs<H> {
         });
     }
 
-    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
-    pub fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
-        self.host.placement(caller)
+    /// Where the caller runs, and how the calling thread does beside it.
+    pub fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
+        self.host.whereabouts(caller)
     }
 
     /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.

@@ -3,9 +3,8 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome};
+use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Whereabouts};
 use crate::view::NodeId;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
@@ -85,8 +84,8 @@ pub trait Route: Debug + Send + Sync + 'static {
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
 
-    /// On which processor the caller last ran, and how long the calling thread has waited for a processor so far.
-    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)>;
+    /// Where the caller runs, and how the calling thread does beside it.
+    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
 }
 
 /// Whose slow requests wait for each other, and for nobody else's.
@@ -155,7 +154,7 @@ impl<H: Host> Route for CgroupFs<H> {
         CgroupFs::keeps_listings(self)
     }
 
-    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
-        CgroupFs::placement(self, caller)
+    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
+        CgroupFs::whereabouts(self, caller)
     }
 }

@@ -17,7 +17,7 @@ use super::ask::{About, Waiter, at, caught, logged, on, reply_empty, reply_read,
 use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
-use super::placement::Placement;
+use super::turn::{Asked, Workers};
 use crate::fs::poll::Wake;
 use crate::fs::route::Route;
 use crate::fs::{Caller, CgroupFs, Changes, Found, HandleId, Outcome};
@@ -42,13 +42,13 @@ pub(super) struct Adapter<R: Route> {
     agents: Offload,
     events: Offload,
     passthrough: Passthrough,
-    placement: Placement,
+    workers: Workers,
     /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
     opens_directories_itself: AtomicBool,
 }
 
 impl<R: Route> Adapter<R> {
-    pub(super) fn new(route: Arc<R>) -> Self {
+    pub(super) fn new(route: Arc<R>, workers: Workers) -> Self {
         let slow = || Offload::new(R::SLOW_AT_ONCE);
         Self {
             route,
@@ -56,21 +56,21 @@ impl<R: Route> Adapter<R> {
             agents: slow(),
             events: slow(),
             passthrough: Passthrough::default(),
-            placement: Placement::default(),
+            workers,
             opens_directories_itself: AtomicBool::default(),
         }
     }
 
     fn ask<T>(
         &self,
-        request: &Request,
+        asked: &Asked<'_>,
         about: About<'_>,
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<T>,
     ) -> Result<T, fuser::Errno> {
-        let caller = self.request_came(request);
+        let caller = &asked.caller;
         caught(about.operation, || {
-            self.route.at(&caller, about.node, |fs, node| {
-                logged(fs, &caller, About { node, ..about }, || question(fs, &caller, node))
+            self.route.at(caller, about.node, |fs, node| {
+                logged(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         })
     }
@@ -78,15 +78,15 @@ impl<R: Route> Adapter<R> {
     /// Asks for an entry, and replies with it, or with its absence.
     fn reply_entry(
         &self,
-        request: &Request,
+        asked: &Asked<'_>,
         about: About<'_>,
         reply: ReplyEntry,
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<Found>,
     ) {
-        let caller = self.request_came(request);
+        let caller = &asked.caller;
         let found = caught(about.operation, || {
-            self.route.entry_at(&caller, about.node, |fs, node| {
-                logged(fs, &caller, About { node, ..about }, || question(fs, &caller, node))
+            self.route.entry_at(caller, about.node, |fs, node| {
+                logged(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         });
         match found {
@@ -108,10 +108,9 @@ impl<R: Route> Adapter<R> {
         }
     }
 
-    fn request_came(&self, request: &Request) -> Caller {
-        let caller = convert::caller(request);
-        self.placement.request_came(|| self.route.placement(&caller));
-        caller
+    /// A request has come. The turn has to be taken before, and to end after, everything that a handler does.
+    fn turn(&self, request: &Request) -> Asked<'_> {
+        self.workers.turn(request, |caller| self.route.whereabouts(caller))
     }
 }
 
@@ -150,24 +149,24 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(request, at("lookup", parent, name), reply, |fs, caller, parent| {
+        let asked = self.turn(request);
+        self.reply_entry(&asked, at("lookup", parent, name), reply, |fs, caller, parent| {
             fs.lookup_for(caller, parent, name)
         });
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
+        let _turn = self.workers.turn_for_nobody();
         if self.route.forget(node(inode), lookups) {
             self.passthrough.forget(node(inode));
         }
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let asked = self.turn(request);
         let found = match handle.map(|handle| HandleId(handle.0)).filter(|handle| *handle != HandleId::NONE) {
-            Some(handle) => {
-                self.request_came(request);
-                caught("getattr", || self.route.at_file(handle, |fs, _| fs.file_attributes(handle)))
-            }
-            None => self.ask(request, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
+            Some(handle) => caught("getattr", || self.route.at_file(handle, |fs, _| fs.file_attributes(handle))),
+            None => self.ask(&asked, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
         };
         match found {
             Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
@@ -193,6 +192,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let asked = self.turn(request);
         let changes =
             Changes { mode, uid, gid, access: atime.map(convert::time), modification: mtime.map(convert::time) };
         let operation = match (size, mode, uid.or(gid)) {
@@ -202,7 +202,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
             (None, None, None) => "utimens",
         };
         let changed = self
-            .ask(request, on(operation, inode), |fs, caller, node| fs.change(caller, node, &changes, size.is_some()));
+            .ask(&asked, on(operation, inode), |fs, caller, node| fs.change(caller, node, &changes, size.is_some()));
         match changed {
             Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),
@@ -210,42 +210,51 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        let asked = self.turn(request);
         use std::os::unix::ffi::OsStrExt;
-        match self.ask(request, on("readlink", inode), |fs, _, node| fs.link_target(node)) {
+        match self.ask(&asked, on("readlink", inode), |fs, _, node| fs.link_target(node)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
+        let asked = self.turn(request);
         // mknod(2) of a regular file is a creat(2) (do_mknodat).
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
         let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
-        self.reply_entry(request, at("mknod", parent, name), reply, |fs, _, parent| {
-            Err(fs.make_node(parent, operation))
-        });
+        self.reply_entry(
+            &asked,
+            at("mknod", parent, name),
+            reply,
+            |fs, _, parent| Err(fs.make_node(parent, operation)),
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.reply_entry(request, at("mkdir", parent, name), reply, |fs, caller, parent| {
+        let asked = self.turn(request);
+        self.reply_entry(&asked, at("mkdir", parent, name), reply, |fs, caller, parent| {
             fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(Found::Something)
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let asked = self.turn(request);
         let answer = self
-            .ask(request, at("unlink", parent, name), |fs, _, parent| Err(fs.make_node(parent, Operation::MakeNode)));
+            .ask(&asked, at("unlink", parent, name), |fs, _, parent| Err(fs.make_node(parent, Operation::MakeNode)));
         reply_empty(reply, answer);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let answer = self
-            .ask(request, at("rmdir", parent, name), |fs, caller, parent| fs.remove_directory(caller, parent, name));
+        let asked = self.turn(request);
+        let answer =
+            self.ask(&asked, at("rmdir", parent, name), |fs, caller, parent| fs.remove_directory(caller, parent, name));
         reply_empty(reply, answer);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
-        self.reply_entry(request, at("symlink", parent, name), reply, |fs, _, parent| {
+        let asked = self.turn(request);
+        self.reply_entry(&asked, at("symlink", parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -260,19 +269,20 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let caller = self.request_came(request);
+        let asked = self.turn(request);
         let about = at("rename", parent, name);
         let answer = caught(about.operation, || {
-            self.route.at_both(&caller, (about.node, node(new_parent)), |fs, from, to| {
-                let rename = || fs.rename(&caller, from, name, to, new_name, flags.bits());
-                logged(fs, &caller, About { node: from, ..about }, rename)
+            self.route.at_both(&asked.caller, (about.node, node(new_parent)), |fs, from, to| {
+                let rename = || fs.rename(&asked.caller, from, name, to, new_name, flags.bits());
+                logged(fs, &asked.caller, About { node: from, ..about }, rename)
             })
         });
         reply_empty(reply, answer);
     }
 
     fn link(&self, request: &Request, _inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(request, at("link", parent, name), reply, |fs, _, parent| {
+        let asked = self.turn(request);
+        self.reply_entry(&asked, at("link", parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -287,18 +297,19 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let answer = self.ask(request, at("create", parent, name), |fs, _, parent| {
+        let asked = self.turn(request);
+        let answer = self.ask(&asked, at("create", parent, name), |fs, _, parent| {
             Err::<(), _>(fs.make_node(parent, Operation::CreateFile))
         });
         reply.error(answer.err().unwrap_or(fuser::Errno::EACCES));
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let asked = self.turn(request);
         let (mode, direct) = (convert::open_mode(flags), flags.0 & libc::O_DIRECT != 0);
         let about = on(if mode.write { "write" } else { "read" }, inode);
-        let caller = self.request_came(request);
         let opened = caught(about.operation, || {
-            self.route.open_at(&caller, about.node, |fs, id| {
+            self.route.open_at(&asked.caller, about.node, |fs, id| {
                 let backing = || self.passthrough.id(fs, id, about.node, &reply);
                 if fs.opens_without_a_look(id, mode, direct)
                     && let Some(backing) = backing()
@@ -306,7 +317,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                     return Ok((HandleId::NONE, Some(backing)));
                 }
                 let about = About { node: id, ..about };
-                let handle = logged(fs, &caller, about, || fs.open(&caller, id, mode, direct))?;
+                let handle = logged(fs, &asked.caller, about, || fs.open(&asked.caller, id, mode, direct))?;
                 match backing() {
                     Some(backing) if !mode.write => {
                         fs.release(handle);
@@ -337,12 +348,12 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let asked = self.turn(request);
         let size = (size as usize).min(MAX_READ);
-        let caller = self.request_came(request);
         let handle = HandleId(handle.0);
         // A reply that is dropped says EIO.
         let _ = self.route.at_file(handle, |fs, tenant| {
-            let from = match caught("read", || fs.transfer(&caller, handle)) {
+            let from = match caught("read", || fs.transfer(&asked.caller, handle)) {
                 Ok(from) => from,
                 Err(errno) => {
                     reply.error(errno);
@@ -378,11 +389,11 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let caller = self.request_came(request);
+        let asked = self.turn(request);
         let handle = HandleId(handle.0);
         // A reply that is dropped says EIO.
         let _ = self.route.at_file(handle, |fs, tenant| {
-            let to = match caught("write", || fs.transfer(&caller, handle)) {
+            let to = match caught("write", || fs.transfer(&asked.caller, handle)) {
                 Ok(to) => to,
                 Err(errno) => {
                     reply.error(errno);
@@ -424,24 +435,27 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.workers.turn_for_nobody();
         self.route.release(HandleId(handle.0));
         reply.ok();
     }
 
     fn fsync(&self, request: &Request, inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let asked = self.turn(request);
         let handle = HandleId(handle.0);
         let answer = match handle {
-            HandleId::NONE => self.ask(request, on("fsync", inode), |fs, _, _| fs.sync(handle)),
+            HandleId::NONE => self.ask(&asked, on("fsync", inode), |fs, _, _| fs.sync(handle)),
             _ => caught("fsync", || self.route.at_file(handle, |fs, _| fs.sync(handle))),
         };
         reply_empty(reply, answer);
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let asked = self.turn(request);
         if self.opens_directories_itself.load(Ordering::Relaxed) {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        match self.ask(request, on("opendir", inode), |fs, _, node| fs.open_directory(node)) {
+        match self.ask(&asked, on("opendir", inode), |fs, _, node| fs.open_directory(node)) {
             Ok(()) => {
                 let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 reply.opened(NO_HANDLE, if self.route.keeps_listings() { cached } else { FopenFlags::empty() });
@@ -451,7 +465,8 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.ask(request, on("readdir", inode), |fs, _, node| {
+        let asked = self.turn(request);
+        let listed = self.ask(&asked, on("readdir", inode), |fs, _, node| {
             fs.list(node, offset, |entry| {
                 !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
             })
@@ -472,8 +487,9 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     }
 
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
+        let asked = self.turn(request);
         let inode = if inode.0 == 0 { INodeNo(ROOT_ID.as_u64()) } else { inode };
-        match self.ask(request, on("statfs", inode), |fs, _, node| fs.statistics(node)) {
+        match self.ask(&asked, on("statfs", inode), |fs, _, node| fs.statistics(node)) {
             Ok(found) => reply.statfs(0, 0, 0, 0, 0, found.block_size, found.name_length, found.block_size),
             Err(errno) => reply.error(errno),
         }
@@ -489,21 +505,25 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let answer = self.ask(request, on("setxattr", inode), |fs, _, node| fs.set_xattr(node, name, value, flags));
+        let asked = self.turn(request);
+        let answer = self.ask(&asked, on("setxattr", inode), |fs, _, node| fs.set_xattr(node, name, value, flags));
         reply_empty(reply, answer);
     }
 
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.ask(request, on("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
+        let asked = self.turn(request);
+        reply_xattr(reply, size, self.ask(&asked, on("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.ask(request, on("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
+        let asked = self.turn(request);
+        let names = self.ask(&asked, on("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
         reply_xattr(reply, size, names);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.ask(request, on("removexattr", inode), |fs, _, node| fs.remove_xattr(node, name)));
+        let asked = self.turn(request);
+        reply_empty(reply, self.ask(&asked, on("removexattr", inode), |fs, _, node| fs.remove_xattr(node, name)));
     }
 
     fn ioctl(
@@ -530,12 +550,13 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         flags: fuser::PollFlags,
         reply: ReplyPoll,
     ) {
+        let asked = self.turn(request);
         let waits = flags.contains(fuser::PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
         let waker = waits.then(|| Box::new(Waiter(notifier)) as Box<dyn Wake>);
         let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
         let handle = HandleId(handle.0);
         let ready = match handle {
-            HandleId::NONE => self.ask(request, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
+            HandleId::NONE => self.ask(&asked, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
             _ => caught("poll", || self.route.at_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
         };
         match ready {

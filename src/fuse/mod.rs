@@ -3,13 +3,16 @@
 mod adapter;
 mod ask;
 mod convert;
+mod lookout;
 mod notifier;
 mod offload;
 mod own_mount;
 mod passthrough;
 mod placement;
 mod session;
+mod standby;
 mod successor;
+mod turn;
 
 pub use own_mount::{OwnMount, detached, detached_from};
 pub use session::{Connection, FSTYPE, MountError, serve, serve_callers};

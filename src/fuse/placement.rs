@@ -1,9 +1,11 @@
-//! Workers run where their callers run.
+//! Where workers run.
 //!
 //! A caller sleeps while it's served, so its processor is free; but the scheduler wakes a worker on an idle one, and to wake that takes
 //! several times as long as everything that the worker has to do (on a virtual machine the hypervisor has to be asked). So now and then a
-//! worker looks where its caller last ran, and the workers tie themselves to that processor: what follows is mostly the same caller's. They
-//! untie themselves where they have to wait for their turn.
+//! worker looks where its caller last ran, and how many threads run at all. Where there's a processor to spare, workers run anywhere, and whoever
+//! reads looks out for the next request (`lookout`): then neither needs to be woken. (To tie them to the caller's processor doesn't help
+//! there: the scheduler takes the caller to the idle one.) Where there's none, they tie themselves to the caller's processor: what
+//! follows is mostly the same caller's. They untie themselves where they have to wait for their turn.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -12,6 +14,8 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
+
+use crate::fs::Whereabouts;
 
 /// How many requests pass between two looks, each of which takes about as long as a short request: few when a caller has moved, more and
 /// more while nothing new is seen.
@@ -30,6 +34,8 @@ const ANYWHERE: usize = usize::MAX;
 /// Where the workers of a session run.
 #[derive(Debug)]
 pub(super) struct Placement {
+    /// How many processors this server may use.
+    processors: usize,
     /// The processor that they tie themselves to, or [`ANYWHERE`].
     place: AtomicUsize,
     /// Requests until the next look.
@@ -37,39 +43,43 @@ pub(super) struct Placement {
     plan: Mutex<Plan>,
 }
 
-/// What a look says: on which processor the caller last ran, and how long the calling thread has waited for a processor so far.
-pub(super) type Look = (usize, Duration);
-
 impl Default for Placement {
     fn default() -> Self {
-        let countdown = AtomicU32::new(*INTERVALS.start());
-        Self { place: AtomicUsize::new(ANYWHERE), countdown, plan: Mutex::default() }
+        Self {
+            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            place: AtomicUsize::new(ANYWHERE),
+            countdown: AtomicU32::new(*INTERVALS.start()),
+            plan: Mutex::default(),
+        }
     }
 }
 
 impl Placement {
-    /// A request has come to the calling worker.
-    pub(super) fn request_came(&self, look: impl FnOnce() -> Option<Look>) {
+    /// A request has come to the calling worker. If it was time to look: whether there's a processor to spare, so that it needn't share its caller's.
+    pub(super) fn request_came(&self, look: impl FnOnce() -> Option<Whereabouts>) -> Option<bool> {
         WORKER.with_borrow_mut(|worker| {
             worker.requests = worker.requests.saturating_add(1);
-            if self.countdown.fetch_sub(1, Ordering::Relaxed) == 1 {
-                let (place, interval) = match look() {
-                    Some((caller, waited)) => {
-                        let waits = worker.waits(waited);
-                        let mut plan = self.plan.lock();
-                        (plan.next(caller, waits), plan.interval)
-                    }
-                    // The caller can't be seen, or the kernel doesn't tell.
-                    None => (self.place.load(Ordering::Relaxed), *INTERVALS.end()),
-                };
-                self.place.store(place, Ordering::Relaxed);
-                self.countdown.store(interval, Ordering::Relaxed);
-            }
+            let has_room = (self.countdown.fetch_sub(1, Ordering::Relaxed) == 1).then(|| self.look(worker, look()));
             let place = self.place.load(Ordering::Relaxed);
             if place != worker.tied_to {
                 worker.move_to(place);
             }
+            has_room
+        })
+    }
+
+    fn look(&self, worker: &mut Worker, seen: Option<Whereabouts>) -> bool {
+        let mut plan = self.plan.lock();
+        // Where the caller can't be seen, or the kernel doesn't tell, it stays as it is.
+        let has_room = seen.is_some_and(|seen| {
+            // The caller, which sleeps, needs one as well.
+            let has_room = seen.running < self.processors;
+            plan.look(seen.processor, worker.waits(seen.waited), has_room);
+            has_room
         });
+        self.place.store(plan.place, Ordering::Relaxed);
+        self.countdown.store(if seen.is_some() { plan.interval } else { *INTERVALS.end() }, Ordering::Relaxed);
+        has_room
     }
 }
 
@@ -82,24 +92,29 @@ struct Plan {
     place: usize,
     /// Looks until they are tied again.
     rest: u32,
+    /// There was a processor to spare at the last look.
+    had_room: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { interval: *INTERVALS.start(), caller: None, place: ANYWHERE, rest: 0 }
+        Self { interval: *INTERVALS.start(), caller: None, place: ANYWHERE, rest: 0, had_room: false }
     }
 }
 
 impl Plan {
-    /// The place from now on, when the caller last ran on this processor and the worker `waits` too long for its turn.
-    fn next(&mut self, caller: usize, waits: bool) -> usize {
+    /// The caller last ran on this processor, the worker `waits` too long for its turn, or there's a processor to spare.
+    fn look(&mut self, caller: usize, waits: bool, has_room: bool) {
         let before = self.caller.replace(caller);
         let was_steady = self.interval == *INTERVALS.end();
         let has_moved = before.is_some_and(|before| before != caller);
-        // Callers that take turns aren't a reason to look more often.
-        self.interval =
-            if has_moved && was_steady { *INTERVALS.start() } else { (self.interval * 2).min(*INTERVALS.end()) };
-        if waits && self.place != ANYWHERE {
+        // Callers that take turns aren't a reason to look more often. What fills the last processor is often gone at once.
+        let is_full = std::mem::replace(&mut self.had_room, has_room) && !has_room;
+        let is_news = is_full || has_moved && was_steady;
+        self.interval = if is_news { *INTERVALS.start() } else { (self.interval * 2).min(*INTERVALS.end()) };
+        if has_room {
+            self.place = ANYWHERE;
+        } else if waits && self.place != ANYWHERE {
             self.rest = REST;
             self.place = ANYWHERE;
         } else if self.rest > 0 {
@@ -107,7 +122,6 @@ impl Plan {
         } else if before == Some(caller) {
             self.place = caller;
         }
-        self.place
     }
 }
 
@@ -158,10 +172,34 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 mod tests {
     use super::*;
 
+    fn next(plan: &mut Plan, caller: usize, waits: bool) -> usize {
+        plan.look(caller, waits, false);
+        plan.place
+    }
+
+    #[test]
+    fn nobody_is_tied_where_there_is_room() {
+        let mut plan = Plan::default();
+        assert_eq!([next(&mut plan, 1, false), next(&mut plan, 1, false)], [ANYWHERE, 1]);
+        plan.look(1, false, true);
+        assert_eq!(plan.place, ANYWHERE);
+        plan.look(1, false, true);
+        assert_eq!(plan.place, ANYWHERE);
+        assert_eq!(next(&mut plan, 1, false), 1);
+
+        let placement = Placement { processors: 4, ..Placement::default() };
+        let look = |running| {
+            placement.countdown.store(1, Ordering::Relaxed);
+            placement.request_came(|| Some(Whereabouts { processor: 0, waited: Duration::ZERO, running }))
+        };
+        assert_eq!([look(1), look(3), look(4), look(5)], [Some(true), Some(true), Some(false), Some(false)]);
+        assert_eq!(placement.request_came(|| None), None, "no time for a look");
+    }
+
     #[test]
     fn a_caller_that_stays_is_followed() {
         let mut plan = Plan::default();
-        let places: Vec<_> = [1, 1, 1, 0, 1, 0, 0, 0].map(|caller| plan.next(caller, false)).into();
+        let places: Vec<_> = [1, 1, 1, 0, 1, 0, 0, 0].map(|caller| next(&mut plan, caller, false)).into();
         assert_eq!(places, [ANYWHERE, 1, 1, 1, 1, 1, 0, 0]);
     }
 
@@ -170,7 +208,7 @@ mod tests {
         let mut plan = Plan::default();
         let mut intervals = |callers: &[usize]| -> Vec<u32> {
             let look = |caller: &usize| {
-                plan.next(*caller, false);
+                next(&mut plan, *caller, false);
                 plan.interval
             };
             callers.iter().map(look).collect()
@@ -183,12 +221,16 @@ mod tests {
     #[test]
     fn who_has_to_wait_is_let_go_for_a_while() {
         let mut plan = Plan::default();
-        assert_eq!([plan.next(1, true), plan.next(1, true)], [ANYWHERE, 1], "untied, it says nothing of the place");
-        assert_eq!([plan.next(1, false), plan.next(1, true)], [1, ANYWHERE]);
+        assert_eq!(
+            [next(&mut plan, 1, true), next(&mut plan, 1, true)],
+            [ANYWHERE, 1],
+            "untied, it says nothing of the place"
+        );
+        assert_eq!([next(&mut plan, 1, false), next(&mut plan, 1, true)], [1, ANYWHERE]);
         for _ in 0..REST {
-            assert_eq!(plan.next(1, false), ANYWHERE);
+            assert_eq!(next(&mut plan, 1, false), ANYWHERE);
         }
-        assert_eq!(plan.next(1, false), 1);
+        assert_eq!(next(&mut plan, 1, false), 1);
 
         let mut worker = Worker::new();
         worker.requests = 10;
@@ -208,7 +250,7 @@ mod tests {
             for _ in 0..100 {
                 placement.request_came(|| {
                     looks += 1;
-                    Some((processor, Duration::ZERO))
+                    Some(Whereabouts { processor, waited: Duration::ZERO, running: usize::MAX })
                 });
             }
             assert_eq!(looks, 4, "at 4, 12, 28 and 60");

@@ -16,6 +16,7 @@ use super::adapter::Adapter;
 use super::notifier::Kernel;
 use super::own_mount::OwnMount;
 use super::successor::Successor;
+use super::turn::Workers;
 use crate::fs::percaller::{Containers, PerCaller};
 use crate::fs::route::Route;
 use crate::fs::{CgroupFs, Host};
@@ -112,7 +113,8 @@ fn start<R: Route>(connection: Connection, route: Arc<R>) -> io::Result<Session<
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKERS);
-    Session::from_fd(Adapter::new(route), connection.device, SessionACL::All, config)
+    let workers = Workers::of(connection.as_fd())?;
+    Session::from_fd(Adapter::new(route, workers), connection.device, SessionACL::All, config)
 }
 
 /// Serves the callers of all containers until the connection is unmounted everywhere. `live` is called once the kernel's first request has been

@@ -27,7 +27,7 @@ use crate::fs::cache::Change;
 use crate::fs::events::ControlFile;
 use crate::fs::host::{
     Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
-    Time,
+    Time, Whereabouts,
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim};
@@ -446,8 +446,10 @@ impl Host for RealHost {
         self.shared.processes.credentials(caller)
     }
 
-    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
-        Some((procfs::last_processor(caller.tid)?, procfs::waited()?))
+    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
+        let (processor, waited) = (procfs::last_processor(caller.tid)?, procfs::waited()?);
+        // The last of them: the caller sleeps by now.
+        Some(Whereabouts { processor, waited, running: procfs::running()? })
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {

@@ -19,5 +19,5 @@ pub use containers::PidNamespaces;
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::Numbers;
-pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_status, same_namespace};
+pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_running, parse_status, same_namespace};
 pub use shared::SharedHost;

@@ -83,6 +83,16 @@ pub(super) fn waited() -> Option<Duration> {
     text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
+/// How many threads run or wait for a processor on this machine, the calling one among them.
+pub(super) fn running() -> Option<usize> {
+    parse_running(&fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+/// The first number of the fourth field of `/proc/loadavg` (proc_loadavg(5)).
+pub fn parse_running(loadavg: &str) -> Option<usize> {
+    loadavg.split_ascii_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
+}
+
 /// A namespace, by the number that tells it from all others of its kind that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
@@ -154,6 +164,9 @@ mod tests {
         let stat = format!("7 (a) 9 (b) {}", fields.join(" "));
         assert_eq!(parse_processor(&stat), Some(39));
         assert_eq!(parse_processor("7 (a) S 1"), None);
+        assert_eq!(parse_running("0.58 1.49 2.30 3/345 23001\n"), Some(3));
+        assert_eq!(parse_running("0.58 1.49 2.30 345 23001\n"), None);
+        assert!(running().unwrap() >= 1);
         assert!(last_processor(std::process::id() as i32).is_some());
         let before = waited().unwrap();
         assert!(waited().unwrap() >= before);

@@ -18,7 +18,6 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::log::Subject;
 use super::route::{Route, Tenant};
 use super::share::Shares;
-use super::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog};
+use super::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts};
 use crate::policy::Denial;
 use crate::view::{NodeId, ROOT_ID, View};
 use nodes::Nodes;
@@ -321,7 +320,7 @@ impl<C: Containers> Route for PerCaller<C> {
         false
     }
 
-    fn placement(&self, caller: &Caller) -> Option<(usize, Duration)> {
-        self.containers.host().fs.placement(caller)
+    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
+        self.containers.host().fs.whereabouts(caller)
     }
 }

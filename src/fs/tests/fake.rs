@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::super::cache::Change;
 use super::super::host::{BackingEntry, Credentials, ProcessFacts};
 use super::super::poll::Ready;
-use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics};
+use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::view::{Node, View, Watch};
@@ -500,7 +500,7 @@ impl Host for FakeHost {
         Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
     }
 
-    fn placement(&self, _: &Caller) -> Option<(usize, std::time::Duration)> {
+    fn whereabouts(&self, _: &Caller) -> Option<Whereabouts> {
         None
     }
 
