@@ -272,7 +272,7 @@ impl<H: Host> CgroupFs<H> {
                 for node in self.doors(*hierarchy, *directory) {
                     match by {
                         Some((door, since)) if door == node.id() => {
-                            self.replay_if_late(&node, name, *kind, since);
+                            self.settle_if_late(&node, name, since);
                         }
                         _ => {
                             is_news = true;

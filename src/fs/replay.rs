@@ -79,6 +79,8 @@ pub(super) struct Event {
 #[derive(Debug)]
 enum Task {
     Show(Event),
+    /// A change that came through this door and the showing of an earlier one, of the same name, may have come in the wrong order.
+    Settle(Arc<Node>, OsString),
     /// A change was taken for one that this door has made itself, and wasn't.
     Again(Arc<Node>, OsString, EntryChange),
     /// The view has removed a directory, by one of its doors. Its lock is the kernel's until the answer, so it's told of the names only then.
@@ -221,6 +223,15 @@ impl Replays {
         self.filled.notify_one();
     }
 
+    /// Once is enough, by whatever number of changes: it's decided when it comes to it. (Were each of them shown, what is made and removed
+    /// over and over would go on to be late for ever.)
+    fn settle(&self, directory: &Arc<Node>, name: &OsStr) {
+        let is_it = |task: &Task| matches!(task, Task::Settle(at, of) if at.id() == directory.id() && of == name);
+        if !self.queue.lock().tasks.iter().any(is_it) {
+            self.push(Task::Settle(Arc::clone(directory), name.to_os_string()));
+        }
+    }
+
     fn show(&self, directory: &Arc<Node>, name: &OsStr, deed: Deed) {
         if self.enabled.load(Ordering::Acquire) {
             self.push(Task::Show(Event { directory: Arc::clone(directory), name: name.to_os_string(), deed }));
@@ -282,11 +293,23 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The kernel has told of a change that came through this door; a change before it, of the same name, may be shown only now. The last
-    /// that is shown has to be what is true.
-    pub(super) fn replay_if_late(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange, since: Instant) {
-        if self.replays.is_late(directory.id(), name, since) {
-            self.replay_entry(directory, name, kind);
+    /// The kernel has told of a change that came through this door at `since`; a change before it, of the same name, may be shown only now. The
+    /// last that is shown has to be what is true.
+    pub(super) fn settle_if_late(&self, directory: &Arc<Node>, name: &OsStr, since: Instant) {
+        if self.replays.is_late(directory.id(), name, since)
+            && self.view.lists(directory.position(), name, true)
+            && self.replays.enabled.load(Ordering::Acquire)
+        {
+            self.look_once(directory);
+            self.replays.settle(directory, name);
+        }
+    }
+
+    fn settle(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate, mount: &impl OwnMount) {
+        let is_there = self.find(directory, name).is_ok();
+        if directory.was_told_of(name) != Some(is_there) {
+            let deed = if is_there { Deed::Make } else { Deed::Remove };
+            self.show(&Event { directory: Arc::clone(directory), name: name.to_os_string(), deed }, kernel, mount);
         }
     }
 
@@ -329,6 +352,7 @@ impl<H: Host> CgroupFs<H> {
         loop {
             match (self.replays.next(), mount) {
                 (Task::Show(event), Some(mount)) => self.show(&event, kernel, mount),
+                (Task::Settle(directory, name), Some(mount)) => self.settle(&directory, &name, kernel, mount),
                 (Task::Again(directory, name, kind), _) => {
                     // If that isn't how it is, the event that undid it comes, or came.
                     if self.find(&directory, &name).is_ok() == (kind == EntryChange::Made) {
@@ -346,7 +370,7 @@ impl<H: Host> CgroupFs<H> {
                 }
                 (Task::Compare(directory), Some(mount)) => self.compare(&directory, kernel, mount),
                 (Task::Stop, _) => return,
-                (Task::Show(_) | Task::Everything | Task::Compare(_), None) => {}
+                (Task::Show(_) | Task::Settle(..) | Task::Everything | Task::Compare(_), None) => {}
             }
         }
     }

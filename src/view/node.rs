@@ -227,6 +227,11 @@ impl Node {
         self.told.lock().clone()
     }
 
+    /// Whether watchers know of a cgroup with this name; `None` if nobody ever looked.
+    pub fn was_told_of(&self, name: &OsStr) -> Option<bool> {
+        self.told.lock().as_ref().map(|cgroups| cgroups.contains_key(name))
+    }
+
     /// Takes note of what a first listing shows.
     pub fn tell(&self, cgroups: impl FnOnce() -> Cgroups) {
         self.told.lock().get_or_insert_with(cgroups);

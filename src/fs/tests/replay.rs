@@ -268,6 +268,31 @@ fn the_last_event_of_a_name_is_true() {
     }
 }
 
+/// What goes on and on through the view isn't shown once more for each time, because something of that name was shown.
+#[test]
+fn what_is_late_is_settled_once() {
+    let scene = scene(Shape::Rooted);
+    let mount = Mount::new(&scene, |_, _| {});
+    scene.list(ROOT_ID, 0).unwrap();
+    scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
+    let directory = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
+    for _ in 0..50 {
+        for kind in [EntryChange::Removed, EntryChange::Made] {
+            match kind {
+                EntryChange::Removed => scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap(),
+                _ => drop(scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("x"), 0o755).unwrap()),
+            }
+            let event = Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind };
+            scene.fs.invalidate(&event, &Nobody);
+        }
+    }
+    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)], "it's what is true already");
+    scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
+    let event = Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
+    scene.fs.invalidate(&event, &Nobody);
+    assert_eq!(mount.replay(0), [], "the kernel has told of it");
+}
+
 /// If the kernel answers by what a caller has looked up, over and over, it's shown later.
 #[test]
 fn what_cannot_be_shown_at_once_is_shown_later() {
