@@ -1,8 +1,8 @@
 //! A worker's turn: from a request to the reply, and what it does then.
 //!
 //! The kernel hands requests to those who wait for one, in turn, and wakes them for it. A wake-up is what a request costs most of (`placement`), so
-//! for a caller that sends one request after another a single worker reads, and looks out for the next one before it sleeps; the others stand by. As
-//! soon as several callers wait at the same time, all of them read.
+//! for a caller that sends one request after another a single worker reads, and looks out for the next one before it sleeps; the others stand by.
+//! Where callers have to wait for each other, all of them read for a while.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -22,6 +22,9 @@ const MEMORY: u32 = 16;
 /// What the mean is when every one of them had to wait for another caller's.
 const ALWAYS: u32 = 256 * MEMORY;
 
+/// For how many requests all read.
+const CROWD: u32 = 1024;
+
 /// The workers of a session.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -32,11 +35,10 @@ pub(super) struct Workers {
     last: AtomicI32,
     /// A request was there already when the last turn ended.
     one_waited: AtomicBool,
-    /// How many turns somebody waits for.
-    serving: AtomicU32,
     /// How often callers have waited for each other, up to [`ALWAYS`].
+    waits: AtomicU32,
+    /// For how many requests more all read.
     crowd: AtomicU32,
-    is_crowded: AtomicBool,
 }
 
 impl Workers {
@@ -51,9 +53,8 @@ impl Workers {
             placement: Placement::default(),
             last: AtomicI32::new(0),
             one_waited: AtomicBool::new(false),
-            serving: AtomicU32::new(0),
+            waits: AtomicU32::new(0),
             crowd: AtomicU32::new(0),
-            is_crowded: AtomicBool::new(false),
         })
     }
 
@@ -65,36 +66,36 @@ impl Workers {
         if let Some(has_room) = self.placement.request_came(|| look(&caller)) {
             self.lookout.allow(has_room);
         }
-        Asked { caller, _turn: Turn { workers: self, has_caller: true } }
+        Asked { caller, _turn: Turn(self) }
     }
 
     /// A request has come for whose reply nobody waits, and which doesn't say whose it is: RELEASE, FORGET.
     pub(super) fn turn_for_nobody(&self) -> Turn<'_> {
         self.standby.begins();
-        Turn { workers: self, has_caller: false }
+        Turn(self)
     }
 
-    /// Whether callers wait for each other.
+    /// Takes note of whether callers wait for each other.
     fn note(&self, tid: i32) {
         let is_another = self.last.swap(tid, Ordering::Relaxed) != tid;
+        let crowd = self.crowd.load(Ordering::Relaxed);
+        if crowd > 0 {
+            self.crowd.store(crowd - 1, Ordering::Relaxed);
+            return;
+        }
         let waited = self.one_waited.swap(false, Ordering::Relaxed) && is_another;
-        let is_beside = self.serving.fetch_add(1, Ordering::Relaxed) > 0;
-        let crowd = mean(self.crowd.load(Ordering::Relaxed), waited || is_beside);
-        self.crowd.store(crowd, Ordering::Relaxed);
-        let is_crowded = self.is_crowded.load(Ordering::Relaxed);
-        if !is_crowded && crowd > ALWAYS / 4 {
-            self.is_crowded.store(true, Ordering::Relaxed);
+        let waits = mean(self.waits.load(Ordering::Relaxed), waited);
+        if waits > ALWAYS / 4 {
+            self.waits.store(0, Ordering::Relaxed);
+            self.crowd.store(CROWD, Ordering::Relaxed);
             self.standby.call();
-        } else if is_crowded && crowd < ALWAYS / 16 {
-            self.is_crowded.store(false, Ordering::Relaxed);
+        } else {
+            self.waits.store(waits, Ordering::Relaxed);
         }
     }
 
-    fn ends(&self, has_caller: bool) {
-        if has_caller {
-            self.serving.fetch_sub(1, Ordering::Relaxed);
-        }
-        if self.is_crowded.load(Ordering::Relaxed) {
+    fn ends(&self) {
+        if self.crowd.load(Ordering::Relaxed) > 0 {
             self.standby.goes_on();
         } else if self.standby.goes_on_or_stands_by() && self.lookout.look_out() == Sight::WasThere {
             self.one_waited.store(true, Ordering::Relaxed);
@@ -109,10 +110,7 @@ fn mean(before: u32, waited: bool) -> u32 {
 
 /// A worker's turn. It ends when it's dropped, which has to be after the reply.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    workers: &'a Workers,
-    has_caller: bool,
-}
+pub(super) struct Turn<'a>(&'a Workers);
 
 /// A turn at a request that somebody waits for.
 #[derive(Debug)]
@@ -123,6 +121,46 @@ pub(super) struct Asked<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.workers.ends(self.has_caller);
+        self.0.ends();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn workers() -> Workers {
+        let (reader, _) = nix::unistd::pipe().unwrap();
+        Workers::of(reader.as_fd()).unwrap()
+    }
+
+    /// How many of these requests all read, if each was there already when the one before had its reply.
+    fn crowded(workers: &Workers, callers: impl IntoIterator<Item = i32>) -> usize {
+        let each = |tid: &i32| {
+            workers.note(*tid);
+            workers.one_waited.store(true, Ordering::Relaxed);
+            workers.crowd.load(Ordering::Relaxed) > 0
+        };
+        callers.into_iter().filter(each).count()
+    }
+
+    #[test]
+    fn all_read_where_callers_wait_for_each_other() {
+        let workers = workers();
+        assert_eq!(crowded(&workers, [7; 10_000]), 0, "a caller's own close, and the next open");
+        assert_eq!(crowded(&workers, [7, 8].into_iter().cycle().take(10)), 5);
+        assert_eq!(crowded(&workers, [7; 1020]), 1019);
+        assert_eq!(crowded(&workers, [7; 10_000]), 0);
+    }
+
+    #[test]
+    fn callers_one_after_the_other_are_no_crowd() {
+        let workers = workers();
+        for tid in (7..10).cycle().take(10_000) {
+            workers.note(tid);
+            assert_eq!(workers.crowd.load(Ordering::Relaxed), 0);
+        }
     }
 }
