@@ -303,6 +303,10 @@ impl Host for RealHost {
             }
             _ => None,
         };
+        if let (Some(opener), true, false) = (opener, mode.truncate, mode.write) {
+            // The kernel takes set-user and set-group bits away, or not, by the opener's rights. The mount for reading doesn't let truncate.
+            open_as(&*self.object(file)?, flags | OFlag::O_TRUNC, opener)?;
+        }
         let opened = match opener {
             Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
             _ if hierarchy.has_handles() && file.inode() != 0 => {

@@ -84,15 +84,6 @@ pub(crate) const KNOWN_DIFFERENCES: &[Difference] = &[
         reason: "a seq_file that isn't open for writing has no FMODE_PWRITE; FUSE can take it away only together with lseek and pread",
     },
     Difference {
-        case: "set-user-bit-of-a-truncated-file",
-        step: "mode",
-        passed_through: None,
-        // What is random makes no such file.
-        explains: |_| false,
-        reason: "FUSE leaves the bit to the server when a file is truncated as it's opened, for reading here, which the host's mount doesn't let \
-                 truncate; nothing on a cgroupfs can be executed",
-    },
-    Difference {
         case: "acl-of-another",
         step: "set",
         passed_through: None,
