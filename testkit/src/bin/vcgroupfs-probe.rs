@@ -102,16 +102,19 @@ fn sleep() -> io::Result<()> {
 
 fn busy() -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
-    // All on one CPU, so that two of them want more than there is.
     let itself = nix::unistd::Pid::from_raw(0);
     let allowed = nix::sched::sched_getaffinity(itself)?;
-    if let Some(first) = (0..nix::sched::CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false)) {
-        let mut one = nix::sched::CpuSet::new();
-        one.set(first)?;
-        nix::sched::sched_setaffinity(itself, &one)?;
-    }
+    let first = (0..nix::sched::CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let mut one = nix::sched::CpuSet::new();
+    one.set(first.unwrap_or(0))?;
     loop {
-        std::hint::spin_loop();
+        // All on one CPU, so that two of them want more than there is. Before Linux 6.2 whoever is moved to another cpuset may run anywhere again
+        // (cpuset_attach).
+        nix::sched::sched_setaffinity(itself, &one)?;
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_millis(10) {
+            std::hint::spin_loop();
+        }
     }
 }
 
