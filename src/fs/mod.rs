@@ -25,6 +25,7 @@ mod share;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::ffi::OsStr;
 use std::sync::Arc;

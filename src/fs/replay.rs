@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use super::cache::{EntryChange, Invalidate, tell};
 use super::directory::cgroups;
 use super::stage::Stage;
+use super::way::Way;
 use super::{Answer, Caller, CgroupFs, Host};
 use crate::cgroup::file::is_events;
 use crate::view::{Cgroups, Child, Node, NodeId, Object, Spot};
@@ -99,19 +100,6 @@ struct Queue {
     taken: Option<Event>,
 }
 
-/// Directories of which the kernel may hold the locks.
-///
-/// An invalidation waits for a directory's lock, in the kernel and whatever kills the server; before Linux 4.2 on the server's own channel,
-/// which stays open meanwhile. Should it wait for an own operation, which waits for the server's answer, a server that is killed then would
-/// hang for ever: so there's never one where the other is.
-#[derive(Debug, Default)]
-struct Way {
-    /// For an own operation: where it happens, and all above.
-    walked: Vec<NodeId>,
-    /// For an invalidation that is under way or wanted; a wanted one is next.
-    invalidated: Option<NodeId>,
-}
-
 /// What waits to be replayed, and what is being replayed.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
@@ -124,9 +112,7 @@ pub(super) struct Replays {
     filled: Condvar,
     /// Leaf lock.
     pub(super) stage: Mutex<Option<Stage>>,
-    /// Leaf lock.
-    way: Mutex<Way>,
-    freed: Condvar,
+    way: Way,
     ghosts: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
@@ -143,35 +129,6 @@ impl Replays {
     /// Whether a replay is under way that changes what this name is: the kernel mustn't keep it.
     pub(super) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
         self.stage.lock().as_ref().is_some_and(|stage| stage.changes(directory, name))
-    }
-
-    /// Invalidates an entry while no own operation is under way there. For one thread at a time, and none that has own operations done.
-    fn keep_out(&self, directory: NodeId, invalidate: impl FnOnce()) {
-        let mut way = self.way.lock();
-        way.invalidated = Some(directory);
-        while way.walked.contains(&directory) {
-            self.freed.wait(&mut way);
-        }
-        drop(way);
-        invalidate();
-        self.way.lock().invalidated = None;
-        self.freed.notify_all();
-    }
-
-    /// Has an own operation done while nothing on its way is invalidated.
-    fn walk(&self, mount: &impl OwnMount, directory: &Arc<Node>, act: &Act) -> Answer<()> {
-        let chain = std::iter::successors(Some(directory), |node| node.parent());
-        let walked: Vec<NodeId> = chain.map(|node| node.id()).collect();
-        let mut way = self.way.lock();
-        while way.invalidated.is_some_and(|id| walked.contains(&id)) {
-            self.freed.wait(&mut way);
-        }
-        way.walked = walked;
-        drop(way);
-        let done = mount.act(act);
-        self.way.lock().walked.clear();
-        self.freed.notify_all();
-        done
     }
 
     /// A number for something that is gone.
@@ -266,7 +223,7 @@ impl<K: Invalidate> Invalidate for Apart<'_, K> {
     }
 
     fn entry(&self, directory: NodeId, name: &OsStr) {
-        self.replays.keep_out(directory, || self.kernel.entry(directory, name));
+        self.replays.way.keep_out(directory, || self.kernel.entry(directory, name));
     }
 }
 
@@ -390,7 +347,7 @@ impl<H: Host> CgroupFs<H> {
         *self.replays.stage.lock() =
             Some(Stage::new(Event { directory: Arc::clone(self.nodes.root()), name: name.clone(), deed: Deed::Look }));
         let act = Act { directory: Vec::new(), name, deed: Deed::Look };
-        let looked = self.replays.walk(mount, self.nodes.root(), &act);
+        let looked = self.replays.way.walk(self.nodes.root(), || mount.act(&act));
         let stage = self.replays.stage.lock().take();
         match (looked, stage) {
             (Err(Errno::ENOENT), Some(stage)) if stage.was_entered() => Ok(()),
@@ -432,7 +389,7 @@ impl<H: Host> CgroupFs<H> {
         let mut done = Err(Errno::EAGAIN);
         for _ in 0..TRIES {
             *self.replays.stage.lock() = Some(Stage::new(event.clone()));
-            done = self.replays.walk(mount, &event.directory, &act);
+            done = self.replays.way.walk(&event.directory, || mount.act(&act));
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
             }

@@ -1,0 +1,58 @@
+//! Directories of which the kernel may hold the locks.
+//!
+//! An invalidation waits for a directory's lock, in the kernel and whatever kills the server; before Linux 4.2 on the server's own channel,
+//! which stays open meanwhile. Should it wait for an own operation ([`super::replay`]), which waits for the server's answer, a server that is
+//! killed then would hang for ever: so there's never one where the other is.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::view::{Node, NodeId};
+
+/// Who is where.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    /// Leaf lock.
+    taken: Mutex<Taken>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// By an own operation: where it happens, and all above.
+    walked: Vec<NodeId>,
+    /// By an invalidation that is under way or wanted; a wanted one is next.
+    invalidated: Option<NodeId>,
+}
+
+impl Way {
+    /// Invalidates an entry while no own operation is under way there. For one thread at a time, and none that has own operations done.
+    pub(super) fn keep_out(&self, directory: NodeId, invalidate: impl FnOnce()) {
+        let mut taken = self.taken.lock();
+        taken.invalidated = Some(directory);
+        while taken.walked.contains(&directory) {
+            self.freed.wait(&mut taken);
+        }
+        drop(taken);
+        invalidate();
+        self.taken.lock().invalidated = None;
+        self.freed.notify_all();
+    }
+
+    /// Has an own operation done in a directory while nothing on its way is invalidated.
+    pub(super) fn walk<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
+        let chain = std::iter::successors(Some(directory), |node| node.parent());
+        let walked: Vec<NodeId> = chain.map(|node| node.id()).collect();
+        let mut taken = self.taken.lock();
+        while taken.invalidated.is_some_and(|id| walked.contains(&id)) {
+            self.freed.wait(&mut taken);
+        }
+        taken.walked = walked;
+        drop(taken);
+        let done = operation();
+        self.taken.lock().walked.clear();
+        self.freed.notify_all();
+        done
+    }
+}
