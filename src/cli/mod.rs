@@ -6,6 +6,7 @@ mod detach;
 mod doctor;
 mod error;
 mod explain;
+mod leaving;
 mod list;
 mod logging;
 mod map;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::error::{FAILED, Failed};
+use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
 use super::server::{Place, Server, Serves, in_background};
@@ -56,16 +57,18 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         image: Server::image()?,
         options: options.serving,
         place: Place::Directory(directory),
-        prepared: None,
+        leaving: Leaving::nothing(),
         host,
         serves,
         connection,
     };
+    let leaving = Arc::clone(&server.leaving);
     if options.foreground {
-        mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")))?;
-        return Ok(ExitCode::SUCCESS);
+        let served = mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")));
+        leave(&leaving);
+        return served.map(|()| ExitCode::SUCCESS);
     }
-    let (live, ()) = in_background(log, (), |live| mount_and_serve(server, &pinned, live))?;
+    let (live, ()) = in_background(log, &leaving, (), |live| mount_and_serve(server, &pinned, live))?;
     live.wait()?;
     Ok(ExitCode::SUCCESS)
 }

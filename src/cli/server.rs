@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::attach::{Attachment, Prepared};
+use super::attach::Attachment;
 use super::error::{FAILED, Failed};
+use super::leaving::{Leaving, SharedLeaving, leave};
 use super::logging;
 use super::options::ServeOptions;
-use super::registry::{Registered, Registration};
+use super::registry::Registration;
 use crate::fs::CgroupFs;
 use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
@@ -35,8 +38,8 @@ pub(super) struct Server {
     pub(super) options: ServeOptions,
     pub(super) registration: Registration,
     pub(super) place: Place,
-    /// What was done for the view beforehand, to be undone in the end.
-    pub(super) prepared: Option<Prepared>,
+    /// What is to be undone in the end, by whoever calls [`Server::serve`]: see [`leave`].
+    pub(super) leaving: SharedLeaving,
 }
 
 /// Whom a server serves.
@@ -118,8 +121,10 @@ impl Server {
                 Session::Callers(Arc::new(PerCaller::new(containers)))
             }
         };
-        let leaving = Leaving { _prepared: self.prepared, _registered: self.registration.enter() };
-        let leaving = Arc::new(parking_lot::Mutex::new(Some(leaving)));
+        let leaving = self.leaving;
+        if let Some(leaving) = leaving.lock().as_mut() {
+            leaving.registered = self.registration.enter();
+        }
         match self.place {
             Place::Directory(directory) => end_on_signals(signals, Arc::clone(&leaving), move || unmount(&directory)),
             Place::Container(attachment) => end_with_container(signals, &leaving, attachment, program),
@@ -130,7 +135,6 @@ impl Server {
             Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
             Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
         };
-        drop(leaving.lock().take());
         served.map_err(failed("the session broke off"))
     }
 }
@@ -150,14 +154,6 @@ fn raise_descriptor_limit() {
 
 /// How long the session may take to end by itself once it's unmounted.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// What is undone, in this order, when a server ends: once, by whichever thread comes first, while the others wait.
-struct Leaving {
-    _prepared: Option<Prepared>,
-    _registered: Option<Registered>,
-}
-
-type SharedLeaving = Arc<parking_lot::Mutex<Option<Leaving>>>;
 
 /// Unmounts, and until that's done the server doesn't end: its session may with the first of several mounts, while the others are left.
 fn before_the_end<T>(leaving: &SharedLeaving, unmount: impl FnOnce() -> T) -> T {
@@ -187,7 +183,7 @@ fn end_on_signals(
 /// wait for its users, who get ENOTCONN from then on.
 fn end_after_grace(leaving: &SharedLeaving) -> ! {
     std::thread::sleep(GRACE);
-    drop(leaving.lock().take());
+    leave(leaving);
     tracing::info!("the view is still in use: ending nevertheless");
     std::process::exit(0)
 }
@@ -213,8 +209,8 @@ fn end_with_container(
     program: OwnedFd,
 ) -> io::Result<()> {
     let Attachment { container, committed, own_mount } = attachment;
-    let (watched, program) = (Arc::clone(&container), Arc::new(program));
-    let (program_there, leaving_there) = (Arc::clone(&program), Arc::clone(leaving));
+    let watched = Arc::clone(&container);
+    let leaving_there = Arc::clone(leaving);
     std::thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
         // Whoever attaches may be killed in the midst of it.
         match committed.wait() {
@@ -226,7 +222,9 @@ fn end_with_container(
         }
         drop(own_mount);
         // Somebody else may still be there.
-        before_the_end(&leaving_there, || watched.detach_if_attached(program_there.as_fd()));
+        if let Some(leaving) = leaving_there.lock().as_mut() {
+            drop(leaving.attached.take());
+        }
         end_after_grace(&leaving_there);
     })?;
     end_on_signals(signals, Arc::clone(leaving), move || container.detach_if_attached(program.as_fd()))
@@ -248,6 +246,17 @@ impl Status {
     /// The end that tells, for whoever only has to keep it open.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
+    }
+
+    /// The same end once more.
+    pub(super) fn share(&self) -> Result<Self, Failed> {
+        let pipe = self.pipe.try_clone().map_err(|error| Failed::system("can't share a pipe", error))?;
+        Ok(Self { pipe })
+    }
+
+    /// Waits until the other end has told something, or is closed, and takes nothing of what it told.
+    pub(super) fn until_over(&self) {
+        while poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
     /// Tells that it went well.
@@ -273,17 +282,23 @@ impl Status {
 }
 
 /// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given the way to say
-/// that all is well. `kept` stays with the caller: the server has no copy of it.
+/// that all is well. `kept` stays with the caller: the server has no copy of it. `leaving` is the server's from its first moment on, and
+/// however `serve` ends, it's undone.
 pub(super) fn in_background<K>(
     log: &logging::Options,
+    leaving: &SharedLeaving,
     kept: K,
     serve: impl FnOnce(Box<dyn FnOnce()>) -> Result<(), Failed>,
 ) -> Result<(Status, K), Failed> {
     let log_file = log.open()?;
     let (waiting, telling) = Status::pair()?;
     match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
-        ForkResult::Parent { .. } => Ok((waiting, kept)),
+        ForkResult::Parent { .. } => {
+            leaving.lock().iter().for_each(Leaving::let_go);
+            Ok((waiting, kept))
+        }
         ForkResult::Child => {
+            leaving.lock().iter().for_each(Leaving::take);
             drop((waiting, kept));
             // Whoever started it waits for an answer by this pipe, and gets it once.
             let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
@@ -307,6 +322,7 @@ pub(super) fn in_background<K>(
                     code
                 }
             };
+            leave(leaving);
             std::process::exit(i32::from(code))
         }
     }

@@ -8,4 +8,5 @@ mod kinds;
 mod names;
 mod prepared;
 mod scene;
+mod server_fails;
 mod unified;

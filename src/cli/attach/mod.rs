@@ -13,6 +13,7 @@ mod oci;
 mod prepare;
 mod sentinel;
 mod stack;
+mod undo;
 mod unified;
 
 use std::ffi::CString;
@@ -29,6 +30,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
+use super::leaving::Leaving;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
@@ -48,6 +50,7 @@ pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
 pub(super) use sentinel::clean_up;
 use stack::{Source, recipe};
+pub(super) use undo::Undo;
 
 /// Where the view is mounted.
 const DIRECTORY: &str = "/sys/fs/cgroup";
@@ -126,6 +129,12 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let connection = Connection::open()?;
     let (waits_for_mount, mounted) = Status::pair()?;
     let (waits_for_commit, committed) = Status::pair()?;
+    let (waits_for_refuge, refuge) = Status::pair()?;
+    let undo = Undo::new(
+        Arc::clone(&container),
+        image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?,
+        waits_for_commit.share()?,
+    );
     let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()));
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
@@ -136,31 +145,29 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         connection: connection.share()?,
         namespace,
         to_server,
+        waits_for_refuge,
         mounted,
         committed,
     };
-    prepared.let_go();
     let server = Server {
         registration: Registration::new(&view, Path::new(DIRECTORY), target.label).inside(inside),
         image,
         options: options.serving,
         place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),
-        prepared: Some(prepared),
+        leaving: Leaving::of(undo, prepared),
         host,
         serves: Serves::View(view),
         connection,
     };
-    let (live, attaching) = in_background(log, attaching, |live| {
-        server.prepared.iter().for_each(Prepared::take);
+    let leaving = Arc::clone(&server.leaving);
+    let (live, attaching) = in_background(log, &leaving, attaching, |live| {
         if options.oci_state {
             // Those of a runtime's process may be the container's, or are to be removed.
             refuge::go_to_roots(&server.host);
         }
         server.take_refuge()?;
-        if let Err(failed) = waits_for_mount.wait() {
-            undo(server);
-            return Err(failed);
-        }
+        refuge.ok();
+        waits_for_mount.wait()?;
         // If none comes, the view does without.
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
         server.serve(root.map(|root| OwnMount::until_closed(root, until)), live)
@@ -172,15 +179,6 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is left for a server to do whose command has ended before the view was mounted: its helper may have made a part of the stack.
-fn undo(server: Server) {
-    if let (Place::Container(attachment), Ok(program)) = (server.place, server.image.share_program()) {
-        // Not before the helper has ended, too.
-        let _ = attachment.committed.wait();
-        attachment.container.detach_if_attached(program.as_fd());
-    }
-}
-
 /// What the command does while the server waits.
 struct Attaching {
     container: Arc<Container>,
@@ -190,6 +188,8 @@ struct Attaching {
     namespace: Option<OwnedFd>,
     /// By which the server gets a way to its own mount.
     to_server: OwnedFd,
+    /// Tells that the server is where it can serve from. One that isn't would leave whoever looks into the view waiting.
+    waits_for_refuge: Status,
     /// Tells the server that the connection is mounted.
     mounted: Status,
     /// Tells it that all is in its place.
@@ -199,7 +199,7 @@ struct Attaching {
 impl Attaching {
     /// `live` is told when the view answers.
     fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Failed> {
-        let Self { container, program, connection, namespace, to_server, mounted, committed } = self;
+        let Self { container, program, connection, namespace, to_server, waits_for_refuge, mounted, committed } = self;
         let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
         let (entry, found) = match namespace {
             Some(namespace) => {
@@ -214,6 +214,11 @@ impl Attaching {
         };
         check_place(&found)?;
         container.check_propagation(found)?;
+        if let Err(ended) = waits_for_refuge.wait() {
+            // It says why.
+            live.wait()?;
+            return Err(ended);
+        }
         match source {
             Source::Binds => {
                 let tree = make_aside(layout, found.depth as usize, &connection, |view| {
@@ -225,12 +230,13 @@ impl Attaching {
             }
             Source::Mounts => {
                 let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
+                let built = built.map_err(Failed::from).and_then(|()| live.wait());
                 if built.is_err() {
-                    // Nothing is left, unless the helper was ended in the midst of it.
+                    // A helper that was ended in the midst of it has left a part, and a server that failed the whole. The server would take
+                    // that away, too, but after the end of this command.
                     container.detach_if_attached(program.as_fd());
                 }
                 built?;
-                live.wait()?;
             }
         }
         committed.ok();

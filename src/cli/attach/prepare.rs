@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -12,6 +11,7 @@ use nix::unistd::{UnlinkatFlags, fchownat, unlinkat};
 
 use super::sentinel::SentinelCgroup;
 use super::stack::is_read_only;
+use super::undo::Owner;
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::cli::cgroups::OwnCgroups;
 use crate::cli::error::Failed;
@@ -23,7 +23,7 @@ use crate::view::View;
 /// What was done for a container. Dropping it undoes it, in the process whose it is.
 #[derive(Debug)]
 pub(in crate::cli) struct Prepared {
-    owner: AtomicU32,
+    owner: Owner,
     placed: Option<OwnCgroups>,
     /// Where cgroups for aliases were made.
     made: Vec<(OwnedFd, String)>,
@@ -35,18 +35,18 @@ pub(in crate::cli) struct Prepared {
 impl Prepared {
     /// Nothing so far; the calling process'.
     pub(super) fn new() -> Self {
-        let owner = AtomicU32::new(std::process::id());
+        let owner = Owner::this_process();
         Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
 
-    /// From here on it's nobody's, until another process takes it: for one that is about to be forked.
-    pub(super) fn let_go(&self) {
-        self.owner.store(0, Ordering::Relaxed);
+    /// It isn't the calling process' any more, but that of one which was forked.
+    pub(in crate::cli) fn let_go(&self) {
+        self.owner.let_go();
     }
 
     /// It's the calling process' from here on.
     pub(in crate::cli) fn take(&self) {
-        self.owner.store(std::process::id(), Ordering::Relaxed);
+        self.owner.take();
     }
 
     /// Makes a cgroup for the container of a process in each hierarchy where it sits in the root, and migrates its processes there.
@@ -138,7 +138,7 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        if self.owner.load(Ordering::Relaxed) != std::process::id() {
+        if !self.owner.is_this_process() {
             return;
         }
         if let Some(sentinel) = self.sentinel.take() {

@@ -25,6 +25,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::cgroups::OwnCgroups;
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
+use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
 use super::server::{Place, Server, Serves, Status};
@@ -93,7 +94,7 @@ fn server(
         image: Server::image()?,
         options: options.serving,
         place: Place::Namespace,
-        prepared: None,
+        leaving: Leaving::nothing(),
         host,
         serves: Serves::View(view),
         connection,
@@ -131,6 +132,7 @@ impl Supervisor {
                 drop((mounted, live, leash, connection));
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
+                let leaving = Arc::clone(&server.leaving);
                 let served = log
                     .start(log_file)
                     .and_then(|()| waits_for_mount.wait())
@@ -142,6 +144,7 @@ impl Supervisor {
                 if let Err(failed) = &served {
                     tracing::error!("{failed}");
                 }
+                leave(&leaving);
                 own.remove();
                 std::process::exit(i32::from(served.is_err()));
             }

@@ -1,0 +1,86 @@
+//! The server fails, and whoever attaches is killed at the worst moment: the container is as it was all the same.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Need, Programs, TestCgroup, require};
+
+use crate::scene::{Scene, Way, program, said, wait_until};
+
+/// `attach` in a pids cgroup and under strace, building the stack in the container.
+fn attach_in(scene: &Scene, cgroup: &std::path::Path, strace: &[String], options: &[&str]) -> Command {
+    let mut command = scene.on_host("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null"]).args(strace);
+    command.args(["sh", "-c", r#"echo $$ > "$1"/cgroup.procs && shift && exec "$@""#, "sh"]).arg(cgroup);
+    command.arg(&Programs::find().legacy).args([program(), "attach"]).args(options).arg(scene.pid());
+    command
+}
+
+/// The command, which runs as a child of strace's, as its server doesn't.
+fn command_of(scene: &Scene, strace: u32) -> i32 {
+    let parent = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+    };
+    scene.processes().into_iter().find(|pid| parent(pid) == Some(strace)).expect("the command")
+}
+
+/// It can't start the thread that would watch over the container, while the helper is in the midst of its work. The helper ends with the
+/// command, and leaves a part of the stack.
+#[test]
+fn before_it_watches_over_the_container() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("pids"),
+        Need::Program("strace"),
+        Need::LegacySyscalls
+    );
+    let scene = Scene::plain(Way::Built);
+    let before = scene.mounts();
+    let few = TestCgroup::new(&["pids"]);
+    let few = few.dir("pids");
+    // The command, its helper, the server, and its successor.
+    fs::write(few.join("pids.max"), "4").expect("a limit");
+    // Not the first mount that the view is asked for: five come before, and nobody but the helper makes as many.
+    let slow = ["-e", "trace=mount", "-e", "inject=mount:delay_enter=60000000:when=6"].map(str::to_owned);
+    let mut strace = attach_in(&scene, &few, &slow, &[]);
+    let mut strace = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace");
+    wait_until("a thread that can't be started", || {
+        !fs::read_to_string(few.join("pids.events")).expect("pids.events").starts_with("max 0")
+    });
+    assert!(scene.is_attached(), "the helper wasn't in the midst of its work");
+
+    let command = command_of(&scene, strace.id());
+    kill(Pid::from_raw(command), Signal::SIGKILL).expect("a signal");
+    strace.wait().expect("strace's end");
+    scene.is_as_before(&before);
+}
+
+/// It's started in the container's own subtree and can't leave that: no mount is made which nobody would serve, and the reason is told.
+#[test]
+fn before_it_can_serve() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("pids"),
+        Need::Program("strace"),
+        Need::LegacySyscalls
+    );
+    let scene = Scene::plain(Way::Built);
+    let before = scene.mounts();
+    let home = scene.cgroup.dir("pids").join("home");
+    let top = testkit::hierarchy("pids").expect("the hierarchy that was required").mountpoint;
+    // From the cgroup above its own up to the root.
+    let above = home.ancestors().skip(1).take_while(|above| above.starts_with(&top));
+    let mut stays = vec!["-e".to_owned(), "inject=write:error=EBUSY".to_owned()];
+    stays.extend(above.flat_map(|above| ["-P".to_owned(), above.join("cgroup.procs").display().to_string()]));
+    let delegated = ["--policy", "delegate", "--delegate-controllers", "pids"];
+    let complaint = said(&mut attach_in(&scene, &home, &stays, &delegated)).fails(1);
+    assert!(complaint.contains("the server would run inside the delegated subtree"), "{complaint}");
+    scene.is_as_before(&before);
+}
