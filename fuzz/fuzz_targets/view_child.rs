@@ -45,6 +45,12 @@ fn follow(view: &View, names: &[&OsStr], lacks: u8) {
             Child::Hierarchy(index) | Child::Link { hierarchy: index, .. } => {
                 (view.top_of(index), Some(view.top_path(index)))
             }
+            // A symlink into the subtree.
+            Child::Shortcut { name } => {
+                let index = at.hierarchy.expect("a hierarchy");
+                let target = view.shortcut_target(index, name).expect("a shortcut of a view with a subtree");
+                (Position { spot: Spot::Inside, ..at }, Some(target))
+            }
             Child::Alias(position) => through_alias(view, position),
             Child::Backing { otherwise: Some(position), .. } if lacks >> (step % 8) & 1 == 1 => {
                 through_alias(view, position)
