@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::parse_mountinfo;
+use crate::fuse::FSTYPE;
 use crate::policy::Rules;
 use crate::view::{Shape, View};
 
@@ -150,6 +152,16 @@ pub(super) fn live() -> io::Result<Vec<Record>> {
     }
     records.sort_by_key(|record| (record.since, record.pid));
     Ok(records)
+}
+
+/// The devices of the live mounts for all callers, by which they're known in any mount namespace.
+pub(super) fn per_caller_devices() -> Vec<(u32, u32)> {
+    let device = |record: Record| {
+        let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
+        let mount = mounts.iter().rfind(|mount| record.directory == Path::new(&mount.mount_point))?;
+        (mount.fstype == FSTYPE).then_some(mount.device)
+    };
+    live().unwrap_or_default().into_iter().filter(|record| record.per_caller).filter_map(device).collect()
 }
 
 /// A record, if its server lives. What a dead one left is removed where that's permitted.

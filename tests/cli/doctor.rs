@@ -53,9 +53,19 @@ impl Scene {
 
     fn with(user_namespace: bool, options: impl FnOnce(ViewOptions) -> ViewOptions) -> Self {
         let place = Place::everywhere();
+        let options = options(ViewOptions::new().cgroup(place.cgroup()));
+        Self::of(place, user_namespace, &options)
+    }
+
+    /// With a view that shows every container its own cgroups.
+    fn for_all(user_namespace: bool) -> Self {
+        Self::of(Place::everywhere(), user_namespace, &ViewOptions::new().flag("--per-caller"))
+    }
+
+    fn of(place: Place, user_namespace: bool, options: &ViewOptions) -> Self {
         let cgroup = place.cgroup();
         let homes = cgroup.hierarchies().iter().map(|hierarchy| cgroup.dir(&hierarchy.selector())).collect();
-        let view = View::mount(program(), &options(ViewOptions::new().cgroup(cgroup)));
+        let view = View::mount(program(), options);
         let container = Container::start(ContainerOptions { cgroups: homes, user_namespace, ..Default::default() });
         Self { container, view, place }
     }
@@ -195,7 +205,9 @@ fn a_plain_view_is_not_what_clients_look_for() {
         ("crun", "no"),
         ("JVM", "no"),
         (".NET", "no"),
-        ("Node.js", "yes"),
+        // No limit of the cgroups above its own is shown.
+        ("Node.js 18", "no"),
+        ("Node.js 20", "yes"),
         ("Rust std", "yes"),
         ("shell scripts", "yes"),
     ] {
@@ -203,7 +215,7 @@ fn a_plain_view_is_not_what_clients_look_for() {
     }
     let expected = ["no-stack", "can-unmount", "fuse-limits", "no-cgroup-namespace"];
     assert_eq!(findings(&answer), expected.into(), "{answer}");
-    assert!(why(&answer, "Node.js").contains(&scene.place.mark), "the host's paths: {answer}");
+    assert!(why(&answer, "Node.js 20").contains(&scene.place.mark), "the host's paths: {answer}");
     // In a cgroup namespace paths begin at its root, also for who looks from outside.
     let mut command = scene.container.command(Caller::Root);
     command.args(["unshare", "--cgroup"]);
@@ -211,8 +223,8 @@ fn a_plain_view_is_not_what_clients_look_for() {
     let namespace = scene.place.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
     drop(sleeper);
     assert_eq!((&answer["cgroup_namespace"], &namespace["cgroup_namespace"]), (&false.into(), &true.into()));
-    assert!(!why(&namespace, "Node.js").contains(&scene.place.mark), "{namespace}");
-    assert!(why(&namespace, "Node.js").contains("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "{namespace}");
+    assert!(!why(&namespace, "Node.js 20").contains(&scene.place.mark), "{namespace}");
+    assert!(why(&namespace, "Node.js 20").contains("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "{namespace}");
     // As text, and from within.
     let text = scene.place.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
     assert!(text.contains("\nviews      /sys/fs/cgroup\n") && text.contains("\nnote "), "{text}");
@@ -308,7 +320,7 @@ fn a_view_without_a_server() {
         last = scene.doctor();
         findings(&last).contains("dead-view")
     });
-    for client in ["Node.js", "Rust std", "shell scripts", "systemd 236-255"] {
+    for client in ["Node.js 18", "Node.js 20", "Rust std", "shell scripts", "systemd 236-255"] {
         assert_eq!(verdict(&last, client), "no", "{client}: {last}");
     }
     assert_eq!(last["findings"][0]["level"], "problem");
@@ -324,7 +336,7 @@ fn a_server_that_does_not_answer() {
     drop(stopped);
     let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
     assert!(findings(&answer).contains("hung-view"), "{answer}");
-    assert_eq!(verdict(&answer, "Node.js"), "no");
+    assert_eq!(verdict(&answer, "Node.js 20"), "no");
     // Nobody is stuck any more.
     assert!(!findings(&scene.doctor()).contains("hung-view"));
     scene.end();
@@ -425,4 +437,47 @@ fn bad_targets() {
         assert!(line.contains(says), "{target}: {line}");
     }
     place.is_clean();
+}
+
+/// How many processes there are in the container's pid namespace.
+fn population(container: &Container) -> usize {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(&container.init().to_string());
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter(|entry| namespace(&entry.file_name().to_string_lossy()) == own).count()
+}
+
+/// Such a view goes by who asks, so it's asked by a process of the container's pid namespace.
+#[test]
+fn a_view_for_all_callers_is_that_of_the_container() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::UserNamespaces,
+        Need::Hierarchy("memory"),
+        Need::Hierarchy("cpu"),
+        Need::Hierarchy("name=systemd")
+    );
+    for user_namespace in [false, true] {
+        let scene = Scene::for_all(user_namespace).plainly_over();
+        let population_before = population(&scene.container);
+        let answer = scene.doctor();
+        for client in ["Node.js 20", "Rust std"] {
+            assert_eq!(verdict(&answer, client), "yes", "{client}: {answer}");
+            assert!(why(&answer, client).contains(&scene.place.mark), "{answer}");
+        }
+        assert!(!findings(&answer).contains("own-cgroup-not-found"), "{answer}");
+        // As a process of the container's finds it by itself.
+        let mut inside = scene.container.command(Caller::Root);
+        let inside = said(inside.arg(program()).args(["doctor", "--json"])).json();
+        assert_eq!(inside["clients"], answer["clients"]);
+
+        let stopped = Stopped::new(&scene.view);
+        let hung = said(&mut scene.place.command(&["doctor", "--json", &scene.container.init().to_string()]));
+        drop(stopped);
+        let hung: Value = serde_json::from_str(&hung.stdout).unwrap_or_else(|error| panic!("{error}: {hung:?}"));
+        assert!(findings(&hung).contains("hung-view"), "{hung}");
+        wait_until("nobody left in the container", || population(&scene.container) == population_before);
+        scene.end();
+    }
 }

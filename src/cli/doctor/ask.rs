@@ -17,6 +17,7 @@ use super::look::{Line, look};
 use super::target::Target;
 use crate::cgroup::parse_mountinfo;
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
+use crate::cli::registry;
 use crate::sys;
 
 /// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
@@ -37,8 +38,9 @@ const HUNG_AT_MOST: usize = 4;
 /// Everything about a target.
 pub(super) fn ask(target: &Target) -> Result<Facts, Failed> {
     let mut silent = Vec::new();
+    let by_caller = registry::per_caller_devices();
     loop {
-        let (process, places, stuck) = one_child(target, &silent)?;
+        let (process, places, stuck) = one_child(target, &silent, &by_caller)?;
         let Some(path) = stuck else { return Ok(Facts::new(process, places)) };
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
         match mount_of(&mounts, &path).map(|mount| mount.device) {
@@ -51,13 +53,13 @@ pub(super) fn ask(target: &Target) -> Result<Facts, Failed> {
 type Answers = (Process, BTreeMap<String, Answer>, Option<String>);
 
 /// What a child said: the process, places, and the path at which it got stuck.
-fn one_child(target: &Target, silent: &[(u32, u32)]) -> Result<Answers, Failed> {
+fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Failed> {
     let broken = |error: std::io::Error| Failed::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;
     let shared = target.share().map_err(broken)?;
     match sys::process::fork().map_err(broken)? {
         ForkResult::Child => {
-            let looked = look(shared, silent, write);
+            let looked = look(shared, silent, by_caller, write);
             std::process::exit(i32::from(looked.is_err()));
         }
         ForkResult::Parent { child } => {

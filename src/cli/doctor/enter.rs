@@ -5,18 +5,22 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, stat};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    Gid, Uid, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, setgroups, setresgid, setresuid,
+    ForkResult, Gid, Uid, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, getppid, setgroups, setresgid,
+    setresuid,
 };
 
 use super::facts::Process;
 use super::target::Target;
+use crate::cgroup::parse_mountinfo;
 use crate::sys;
 
 /// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
@@ -71,9 +75,10 @@ impl Credentials {
 /// For the child, whose only thread this is: reads what the kernel says of the target, joins its cgroup and mount namespaces and its root,
 /// and gives up whatever the target hasn't got. Of its descriptors `kept` stays open, and the standard three, which lead nowhere.
 ///
-/// From before it joins until it ends, no process of the target's may trace it or look at its memory. It doesn't join the pid namespace,
-/// where it could be seen and signalled, and it stays in the cgroups that it was started in, which the target can't freeze.
-pub(super) fn enter(target: Target, kept: BorrowedFd<'_>) -> Result<Process, Failure> {
+/// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
+/// started in, which the target can't freeze. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
+/// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`go_on_inside`]).
+pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'_>) -> Result<Process, Failure> {
     hide()?;
     let nothing = File::options().read(true).write(true).open("/dev/null").map_err(failed("can't open /dev/null"))?;
     dup2_stdin(&nothing)
@@ -102,11 +107,17 @@ pub(super) fn enter(target: Target, kept: BorrowedFd<'_>) -> Result<Process, Fai
         may_mount,
         openat2: openat2(nix::fcntl::AT_FDCWD, "/", OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC)).is_ok(),
     };
+    let asks_who_calls =
+        parse_mountinfo(process.mountinfo.as_bytes()).iter().any(|mount| by_caller.contains(&mount.device));
+    let inside = if asks_who_calls { Inside::of(&target, &own)? } else { None };
     let root = target.open_file("root", OFlag::O_PATH | OFlag::O_DIRECTORY);
     let root = root.map_err(failed(format_args!("can't open the root of process {}", target.pid)))?;
     let is_same = users.is_none() && credentials == Credentials::parse(&text(&own, "status")?);
     drop((target, own));
 
+    if let Some(inside) = inside {
+        go_on_inside(inside)?;
+    }
     let is_elsewhere = mounts.is_some();
     if let Some(mounts) = mounts {
         setns(mounts, CloneFlags::CLONE_NEWNS).map_err(failed("can't join the mount namespace"))?;
@@ -122,6 +133,55 @@ pub(super) fn enter(target: Target, kept: BorrowedFd<'_>) -> Result<Process, Fai
     // A change of credentials takes these back.
     hide()?;
     Ok(process)
+}
+
+/// A pid namespace, and the target's other namespaces that aren't the own ones.
+struct Inside {
+    pids: OwnedFd,
+    others: Vec<(CloneFlags, OwnedFd)>,
+}
+
+impl Inside {
+    /// `None` for a target in the own pid namespace.
+    fn of(target: &Target, own: &Target) -> Result<Option<Self>, Failure> {
+        let Some(pids) = other(target, own, "pid")? else { return Ok(None) };
+        let mut others = Vec::new();
+        for (kind, flag) in
+            [("net", CloneFlags::CLONE_NEWNET), ("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS)]
+        {
+            others.extend(other(target, own, kind)?.map(|namespace| (flag, namespace)));
+        }
+        Ok(Some(Self { pids, others }))
+    }
+}
+
+/// Returns in a child that is in the target's pid namespace; this process waits for its end, and ends as it did.
+///
+/// There it's seen and can be signalled, which makes it say less, and that's noticed. Who has CAP_SYS_PTRACE in the initial user namespace can
+/// trace it, and so it hasn't more of the host than the target: none of its namespaces but that of time, and no file but the pipe. What it
+/// remembers, the command line and the environment of the command, is theirs to read.
+fn go_on_inside(Inside { pids, others }: Inside) -> Result<(), Failure> {
+    for (flag, namespace) in others {
+        setns(namespace, flag).map_err(failed("can't join the namespaces"))?;
+    }
+    setns(pids, CloneFlags::CLONE_NEWPID).map_err(failed("can't join the pid namespace"))?;
+    match sys::process::fork() {
+        Ok(ForkResult::Child) => {
+            // Not inherited. Whoever is started from outside has no parent, until it gets the namespace's first process for one.
+            hide()?;
+            if getppid().as_raw() == 0 { Ok(()) } else { Err(failed("can't look")(Errno::ESRCH)) }
+        }
+        Ok(ForkResult::Parent { child }) => loop {
+            match waitpid(child, None) {
+                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::Exited(_, code)) => std::process::exit(code),
+                _ => std::process::exit(1),
+            }
+        },
+        // The namespace's first process has ended, and with it all others.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Err(failed("can't start a process")(Errno::ESRCH)),
+        Err(error) => Err(failed("can't start a process in the pid namespace")(error)),
+    }
 }
 
 /// Keeps the process from everybody who isn't root of the host, and ends it with the one that started it.

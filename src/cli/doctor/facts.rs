@@ -225,7 +225,8 @@ pub(super) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String
 /// Every path that a judgement may ask about.
 pub(super) fn places(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
     let mut places: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD].map(str::to_owned).into();
-    places.extend(["cgroup.controllers", "cgroup.subtree_control"].map(|file| format!("{ROOT}/{file}")));
+    let files = ["cgroup.controllers", "cgroup.subtree_control", "memory/memory.limit_in_bytes"];
+    places.extend(files.map(|file| format!("{ROOT}/{file}")));
     let is_relevant = |mount: &&MountEntry| is_in_root(mount) || mount.hierarchy().is_some();
     places.extend(mounts.iter().filter(is_relevant).map(point));
     for member in memberships {

@@ -181,8 +181,9 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
         "" | "cgroup.procs" => true,
         "docker" => variant.has_alias,
         "cgroup.controllers" | "cgroup.subtree_control" | "memory.max" => name.is_empty() || name == "c1",
-        "memory.limit_in_bytes" => name.starts_with("memory"),
-        "devices.allow" => name.starts_with("devices"),
+        // Of the cgroups above the own one, a view shows no limits.
+        "memory.limit_in_bytes" => name.starts_with("memory") && (is_own || !is_fuse),
+        "devices.allow" => name.starts_with("devices") && (is_own || !is_fuse),
         _ => false,
     };
     if mount.fstype != "tmpfs" && !has(below) {

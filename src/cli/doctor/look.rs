@@ -31,9 +31,14 @@ pub(super) enum Line {
     Done,
 }
 
-/// The child's whole life. On mounts of these devices it doesn't touch anything.
-pub(super) fn look(target: Target, silent: &[(u32, u32)], pipe: OwnedFd) -> std::io::Result<()> {
-    let entered = enter(target, pipe.as_fd());
+/// The child's whole life. On mounts of the devices `silent` it doesn't touch anything; those of `by_caller` show everybody something else.
+pub(super) fn look(
+    target: Target,
+    silent: &[(u32, u32)],
+    by_caller: &[(u32, u32)],
+    pipe: OwnedFd,
+) -> std::io::Result<()> {
+    let entered = enter(target, by_caller, pipe.as_fd());
     let mut pipe = std::fs::File::from(pipe);
     let mut say = |line: &Line| {
         let mut text = serde_json::to_vec(line)?;

@@ -23,7 +23,7 @@ fn verdict(facts: &Facts, client: &str) -> char {
 
 /// What each makes of the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in that of `UNIFIED`. Controllers are
 /// delegated.
-const MATRIX: [(&str, &str); 23] = [
+const MATRIX: [(&str, &str); 24] = [
     ("systemd <= 232", "yyyyyn ynnyyyy"),
     ("systemd 233-235", "ynnyyn ynnyyyy"),
     ("systemd 236-255", "yyyyyn ynnyyyy"),
@@ -43,7 +43,8 @@ const MATRIX: [(&str, &str); 23] = [
     ("Go automaxprocs", "ynyynn ynyyyyy"),
     ("Go >= 1.25", "ynyyyn ynyyyyy"),
     (".NET", "ynyyyn ynnyyyy"),
-    ("Node.js (libuv)", "yyyyyy yyyyyyy"),
+    ("Node.js 18 (libuv 1.44)", "pnnppn nnnnnnn"),
+    ("Node.js 20 (libuv 1.46)", "yyyyyy yyyyyyy"),
     ("Rust std", "yyyyyy yyyyyyy"),
     ("libcgroup", "ynyyyn ynyyyyy"),
     ("shell scripts", "yyyyyy yyyyyyy"),
@@ -132,6 +133,29 @@ fn systemd_is_told_about_bpf_where_a_view_serves_v2() {
     assert!(!why(&unified(Kind::Namespace, Variant::default())).contains("DeviceAllow="));
 }
 
+/// Its limit is the file's at the top, which is its own if that's what is mounted there.
+#[test]
+fn an_old_node_needs_its_own_cgroup_at_the_top() {
+    let node = |facts: &Facts| verdict(facts, "Node.js 18 (libuv 1.44)");
+    let at_root = |facts: &Facts| with_cgroups(facts, |text| text.replace("/c1", "/"));
+    let real = legacy(Kind::Real, Variant::default());
+    assert_eq!((node(&real), node(&at_root(&real))), ('p', 'y'));
+    // As Docker binds it for a container without a cgroup namespace.
+    let mut bound = real.clone();
+    let own = |mount: &crate::cgroup::MountEntry| mount.hierarchy().is_some_and(|kind| kind.matches("memory"));
+    bound.mounts.iter_mut().filter(|mount| own(mount)).for_each(|mount| mount.root = "/c1".into());
+    assert_eq!(node(&bound), 'y');
+    let finding = |variant| {
+        let all = judge(&legacy(Kind::Stack, variant));
+        all.into_iter().find(|one| one.client.starts_with("Node.js 18")).unwrap()
+    };
+    let hidden = finding(Variant::default());
+    assert!(hidden.why.contains("/sys/fs/cgroup/memory/memory.limit_in_bytes isn't there"), "{hidden:?}");
+    assert!(hidden.advice.is_some_and(|advice| advice.contains("Node.js 20.3")));
+    let dead = finding(Variant { is_dead: true, ..Variant::default() });
+    assert!(dead.advice.is_some_and(|advice| advice.contains("server has ended")));
+}
+
 #[test]
 fn a_sentinel_is_one_view() {
     let facts = unified(Kind::Sentinel, Variant::default());
@@ -210,7 +234,8 @@ fn paths_that_lead_nowhere() {
         ("systemd 236-255", 'n'),
         ("JVM (hotspot)", 'n'),
         ("Rust std", 'n'),
-        ("Node.js (libuv)", 'p'),
+        ("Node.js 18 (libuv 1.44)", 'n'),
+        ("Node.js 20 (libuv 1.46)", 'n'),
     ] {
         assert_eq!(verdict(&facts, client), expected, "{client}");
     }

@@ -2,7 +2,7 @@
 
 use super::{MOUNT, STACK, lacking, mending};
 use crate::cgroup::MountEntry;
-use crate::cli::doctor::facts::{Facts, ROOT, join, join_below, point};
+use crate::cli::doctor::facts::{Answer, Facts, ROOT, join, join_below, point};
 use crate::cli::doctor::finding::Finding;
 
 /// The client finds the line; whether it also finds its cgroup, `own` says.
@@ -83,9 +83,37 @@ pub(super) fn dotnet(facts: &Facts) -> Finding {
     at(client, facts, format!("{ROOT} {}, and mountinfo has a line {what}", facts.type_of(ROOT)), own)
 }
 
-/// libuv: no check at all, files or nothing.
+/// libuv 1.44, which is in Node.js up to 20.2: one file at the top of v1's memory hierarchy, whatever `/proc/self/cgroup` says.
+pub(super) fn old_node(facts: &Facts) -> Finding {
+    const ADVICE: &str = "use Node.js 20.3 or later, or tell it the limit (--max-old-space-size); on v1, shape rooted with a cgroup namespace \
+                          puts the own cgroup there";
+    let client = "Node.js 18 (libuv 1.44)";
+    let top = format!("{ROOT}/memory");
+    let limit = format!("{top}/memory.limit_in_bytes");
+    match facts.at(&limit) {
+        Answer::Found(_) => {}
+        Answer::Failed(libc::ENOTCONN) | Answer::Silent => {
+            return Finding::no(client, lacking(facts, &limit), mending(facts, &limit));
+        }
+        Answer::Failed(_) => {
+            let why = format!("{}, and it reads no other limit, wherever its cgroup is", lacking(facts, &limit));
+            return Finding::no(client, why, ADVICE);
+        }
+    }
+    let is_own = facts.own_path("memory").is_some_and(|path| {
+        let line = facts.line("memory").filter(|line| point(line) == top);
+        path.is_root() || line.and_then(|line| join_below(line, path)).as_ref() == Some(&top)
+    });
+    if is_own {
+        return Finding::yes(client, format!("it reads {limit}, which is its own cgroup's"));
+    }
+    let why = format!("it reads {limit}, wherever its own cgroup is: that may be another one's limit");
+    Finding::partly(client, why, ADVICE)
+}
+
+/// libuv 1.46: no check at all, files or nothing.
 pub(super) fn node(facts: &Facts) -> Finding {
-    let client = "Node.js (libuv)";
+    let client = "Node.js 20 (libuv 1.46)";
     let (base, file, word) = if facts.process.cgroup.starts_with("0::/") {
         (ROOT.to_owned(), "memory.max", "unified")
     } else {

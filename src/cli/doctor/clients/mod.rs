@@ -14,7 +14,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     JUDGEMENTS.iter().map(|judgement| judgement(facts)).collect()
 }
 
-const JUDGEMENTS: [fn(&Facts) -> Finding; 23] = [
+const JUDGEMENTS: [fn(&Facts) -> Finding; 24] = [
     systemd::up_to_232,
     systemd::from_233_to_235,
     systemd::from_236_to_255,
@@ -34,6 +34,7 @@ const JUDGEMENTS: [fn(&Facts) -> Finding; 23] = [
     languages::automaxprocs,
     languages::go,
     languages::dotnet,
+    languages::old_node,
     languages::node,
     languages::rust,
     tools::libcgroup,
