@@ -38,16 +38,13 @@ pub(super) fn run(options: &Options) -> Outcome {
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
     container.clear(program.as_fd())?;
-    match server {
-        None => {
-            clean_up(&lock, container.number());
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => {
-            let what =
-                format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
-            Err(Failed::new(FAILED, format!("{what}: is the view still in use, or mounted elsewhere too?")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+    if let Some(record) = server
+        && !registry::wait_for_end(record.pid, PATIENCE)
+    {
+        let what = format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
+        return Err(Failed::new(FAILED, format!("{what}: is the view still in use, or mounted elsewhere too?")));
     }
+    // One that was killed has left it, be it in this very moment.
+    clean_up(&lock, container.number());
+    Ok(ExitCode::SUCCESS)
 }
