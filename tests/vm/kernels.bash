@@ -38,8 +38,9 @@ add_suite() {
     in_suite "$suite" apt-get -qq update >"$folder/log" 2>&1
 }
 
-# What the machines need of a kernel that isn't built into it: FUSE; for those with a disk its driver and its filesystem, and overlayfs.
-kernel_modules=(fuse virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk overlay
+# What the machines need of a kernel that isn't built into it: FUSE; for those with a disk its driver and its filesystem, overlayfs, and
+# the ends of a container's network.
+kernel_modules=(fuse virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk overlay veth
     crc16 crc32c_generic libcrc32c mbcache jbd2 ext4)
 
 # kernel SERIES SUITE...: puts $work/kernels/SERIES/{vmlinuz,modules/} there, from the first suite that has the series.

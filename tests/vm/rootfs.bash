@@ -10,7 +10,7 @@ rootfs_packages() {
     cat <<END
 systemd systemd-sysv systemd-container dbus libpam-systemd login util-linux mount kmod procps busybox-static
 dbus-user-session docker.io containerd runc crun podman conmon cgroup-tools
-nodejs openjdk-17-jre-headless
+nodejs openjdk-17-jre-headless lxc
 END
 }
 
@@ -22,7 +22,7 @@ docker.service docker.socket containerd.service podman.service podman.socket pod
 podman-restart.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
 fstrim.timer systemd-networkd.service systemd-networkd.socket systemd-resolved.service systemd-timesyncd.service
 systemd-pstore.service systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service
-cgconfig.service cgred.service modprobe@.service
+cgconfig.service cgred.service modprobe@.service lxc.service lxc-net.service lxc-monitord.service lxcfs.service
 END
 }
 

@@ -142,6 +142,11 @@ impl Container {
         parse_memberships(&self.read("cgroup").unwrap_or_default())
     }
 
+    /// Whether v2 is mounted in it.
+    pub(super) fn mounts_v2(&self) -> bool {
+        self.mountinfo().iter().any(|mount| mount.fstype == "cgroup2")
+    }
+
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = openat(&self.process, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let mut text = Vec::new();

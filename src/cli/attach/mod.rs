@@ -36,7 +36,7 @@ use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
 use super::{Outcome, logging, word_of};
-use crate::cgroup::Setup;
+use crate::cgroup::{HierarchyClass, Setup};
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{EntryError, Found, Layout, Site};
@@ -112,7 +112,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
             None => container.clear(program.as_fd())?,
         }
     }
-    warn_of_gaps(&container, &host);
+    check_gaps(&container, &host, &target.label)?;
     let mut prepared = Prepared::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
@@ -319,13 +319,24 @@ fn already(record: &Record, view: &View, label: &str) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself.
-fn warn_of_gaps(container: &Container, host: &HostCgroups) {
+/// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
+/// so with v2 and uses it ("hybrid") would start nothing any more: fails then.
+fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Failed> {
     for membership in container.memberships() {
-        if !host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
-            eprintln!("vcgroupfs: hierarchy {} isn't mounted on the host, so the view has none", membership.kind);
+        if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
+            continue;
         }
+        let what = format!("hierarchy {} isn't mounted on the host, so the view has none", membership.kind);
+        let is_used = membership.place.path().is_some_and(|path| !path.is_root());
+        if membership.kind.class() == HierarchyClass::Unified && is_used && container.mounts_v2() {
+            let why = format!("{what}, and {label} has it mounted and uses it");
+            let how =
+                "mount it on the host (mount -t cgroup2 cgroup2 DIR), or attach before the container's init starts";
+            return Err(Failed::new(FAILED, format!("{why}: {how}")));
+        }
+        eprintln!("vcgroupfs: {what}");
     }
+    Ok(())
 }
 
 impl From<EntryError> for Failed {

@@ -6,7 +6,8 @@
 # shellcheck source=tests/vm/clients/readers.bash
 . "$here/readers.bash"
 
-check "nspawn: a container boots systemd" boots c1 --bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe
+check "nspawn: a container boots systemd" boots c1 --bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe \
+    --bind-ro=/run/vm/go-limits:/usr/bin/go-limits
 check "nspawn: a second one" boots c2
 check "attach: to a systemd that runs" attaches c1
 check "doctor: systemd, Node.js and the JVM recognise it" recognised c1
@@ -19,6 +20,7 @@ check "containment: the host's limits stay" limits_stay c1
 check "limits of a machine are set" limited c1
 check "JVM" jvm c1
 check "Rust" rust c1
+check "Go" go c1
 check "libcgroup" libcgroup c1 machine.slice/machine-c1.scope
 check "docker, strict: a runtime without cgroups" docker_without_cgroups c1
 check "podman, strict: --cgroups=disabled" podman_without_cgroups c1

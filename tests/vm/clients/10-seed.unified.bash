@@ -1,6 +1,8 @@
 # systemd in nspawn without a cgroup namespace, on v2.
 # shellcheck source=tests/vm/clients/nspawn.bash
 . "$here/nspawn.bash"
+# shellcheck source=tests/vm/clients/readers.bash
+. "$here/readers.bash"
 
 # Nothing of the host, and nothing of another container.
 hidden_on_v2() {
@@ -40,7 +42,8 @@ limits_are_rejected() {
     is_up "$1"
 }
 
-check "nspawn: a container boots systemd" boots u1
+check "nspawn: a container boots systemd" boots u1 --bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe \
+    --bind-ro=/run/vm/go-limits:/usr/bin/go-limits
 check "nspawn: a second one" boots u2
 vcgroupfs attach machine:u1 >/dev/null 2>&1
 if [ $? = 3 ]; then
@@ -58,6 +61,9 @@ check "systemd: no complaint in the journal" no_complaints u1
 check "detach: all is as before" detaches u1
 check "attach: delegating" attaches u1 --policy delegate
 check "delegate: MemoryMax=" limits_work u1
+check "delegate: JVM" jvm_on_v2 u1
+check "delegate: Rust" rust_on_v2 u1
+check "delegate: Go" go_on_v2 u1
 check "delegate: services" services u1
 check "attach: before systemd starts" boots_on_a_view u3 --policy delegate
 check "systemd, started on a view: MemoryMax=" limits_work u3

@@ -28,6 +28,8 @@ check() {
     fi
     echo "test $name ... FAILED"
     { printf -- '---- %s (%s)\n' "$name" "$status" && cat "$out"; } >>"$failures"
+    # At once, too, for who reads the console while the others run.
+    sed 's/^/# /' "$out"
     return 1
 }
 

@@ -13,13 +13,41 @@ jvm() {
     contains "$said" "Effective CPU Count: 1"
 }
 
-# Node.js 18 asks the root of the hierarchy alone, later versions their own cgroup.
+# Node.js 18 asks the root of the hierarchy alone, and of v1 alone; later versions their own cgroup.
 nodejs() {
     expect 536870912 "$(inside "$1" node -p 'process.constrainedMemory()')"
 }
 
 rust() {
     expect 1 "$(inside "$1" vcgroupfs-probe --parallelism)"
+}
+
+# Two threads at the least, on a machine with three CPUs.
+go() {
+    expect "2 3" "$(inside "$1" go-limits)"
+}
+
+# On v2 they read the limits of their own cgroup: those of a service.
+with_limits() {
+    local name=$1
+    shift
+    inside "$name" systemd-run --quiet --wait --pipe --collect --property=MemoryMax=512M --property=CPUQuota=100% "$@"
+}
+
+jvm_on_v2() {
+    local said
+    said=$(with_limits "$1" java -XshowSettings:system -version 2>&1)
+    echo "$said"
+    contains "$said" "Memory Limit: 512.00M"
+    contains "$said" "Effective CPU Count: 1"
+}
+
+rust_on_v2() {
+    expect 1 "$(with_limits "$1" vcgroupfs-probe --parallelism)"
+}
+
+go_on_v2() {
+    expect "2 3" "$(with_limits "$1" go-limits)"
 }
 
 # cgget and lscgroup of libcgroup.

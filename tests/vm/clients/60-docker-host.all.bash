@@ -1,0 +1,145 @@
+# Docker on the host: containers get their views by `attach docker:NAME`, or by one mount for all callers.
+# shellcheck source=tests/vm/clients/nspawn.bash
+. "$here/nspawn.bash"
+# shellcheck source=tests/vm/clients/dist.bash
+. "$here/dist.bash"
+
+# A busybox with nothing around it. The machine has no network.
+starts_host_docker() {
+    local box=/run/vm/box name
+    mkdir -p $box/{bin,proc,sys,dev,tmp}
+    cp /bin/busybox $box/bin
+    for name in sh cat sleep find mkdir; do ln -sf busybox "$box/bin/$name"; done
+    systemd-run --quiet --collect --unit=host-dockerd --property=Delegate=yes dockerd --bridge=none --iptables=false --ip-forward=false \
+        --storage-driver=vfs --data-root=/run/vm/docker
+    wait_until docker info
+    tar -C $box -c . | docker import - box
+}
+
+stops_host_docker() {
+    systemctl stop host-dockerd.service
+}
+
+# A container with limits, in the host's cgroup namespace.
+starts_web() {
+    docker run --detach --name web --cgroupns=host --network=none -m 64M --cpus 1 -v /run/vm/go-limits:/bin/go-limits:ro box sleep 100000
+    expect true "$(docker inspect --format '{{.State.Running}}' web)"
+}
+
+attaches_docker() {
+    vcgroupfs attach docker:web
+    contains "$(vcgroupfs list)" docker:web
+    sees_its_own "$(docker exec web cat /proc/self/cgroup)" "$(docker exec web find /sys/fs/cgroup)"
+}
+
+# memory_limit CGROUPS: the file that the container finds by its /proc/self/cgroup.
+memory_file() {
+    case $setup in
+    unified) echo "/sys/fs/cgroup$(sed -n 's/^0:://p' <<<"$1")/memory.max" ;;
+    *) echo "/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' <<<"$1")/memory.limit_in_bytes" ;;
+    esac
+}
+
+docker_reads_limits() {
+    expect 67108864 "$(docker exec web cat "$(memory_file "$(docker exec web cat /proc/self/cgroup)")")"
+}
+
+# Go's runtime goes down to two threads at the least.
+docker_go() {
+    expect "2 3" "$(docker exec web go-limits)"
+}
+
+# Docker goes on as before.
+docker_goes_on() {
+    contains "$(docker stats --no-stream web)" web
+    docker pause web
+    contains "$(docker ps)" Paused
+    docker unpause web
+    docker update --memory 96M --memory-swap 96M web
+    expect 100663296 "$(docker exec web cat "$(memory_file "$(docker exec web cat /proc/self/cgroup)")")"
+}
+
+detaches_docker() {
+    vcgroupfs detach docker:web
+    lacks "$(docker exec web cat /proc/self/mountinfo)" fuse.vcgroupfs
+    vcgroupfs attach docker:web
+}
+
+stops_web() {
+    docker rm --force web
+    wait_until no_view docker:web
+}
+
+no_view() {
+    ! vcgroupfs list | grep "$1"
+}
+
+# One with a cgroup namespace needs none on v2.
+refuses_a_namespace() {
+    local said
+    docker run --detach --name own --cgroupns=private --network=none box sleep 100000
+    said=$(fails vcgroupfs attach docker:own)
+    docker rm --force own
+    contains "$said" "cgroup namespace"
+}
+
+starts_the_service() {
+    installs
+    install -m 644 $dist/systemd/vcgroupfs.service /etc/systemd/system/
+    systemctl daemon-reload
+    systemctl enable --now vcgroupfs
+    mountpoint /var/lib/vcgroupfs/cgroup
+}
+
+# run_bound OPTION... COMMAND...: a container with the mount for all callers.
+run_bound() {
+    docker run --rm --cgroupns=host --network=none --mount type=bind,src=/var/lib/vcgroupfs/cgroup,dst=/sys/fs/cgroup "$@"
+}
+
+bound_sees_its_own() {
+    local said
+    said=$(run_bound box sh -c 'cat /proc/self/cgroup; echo; find /sys/fs/cgroup')
+    sees_its_own "${said%%$'\n\n'*}" "${said#*$'\n\n'}"
+}
+
+bound_reads_limits() {
+    local script
+    case $setup in
+    unified) script='cat "/sys/fs/cgroup$(busybox sed -n "s/^0:://p" /proc/self/cgroup)/memory.max"' ;;
+    *) script='cat "/sys/fs/cgroup/memory$(busybox sed -n "s/^[0-9]*:memory://p" /proc/self/cgroup)/memory.limit_in_bytes"' ;;
+    esac
+    expect 67108864 "$(run_bound -m 64M box sh -c "$script")"
+}
+
+# Two at once, each of which sees itself.
+bound_beside_another() {
+    local one said
+    one=$(run_bound --detach --name one box sleep 100000)
+    said=$(run_bound box find /sys/fs/cgroup)
+    lacks "$said" "$one"
+    contains "$(docker exec one find /sys/fs/cgroup)" "$one"
+    docker rm --force one
+}
+
+# Without the unit there's nothing to bind, and no container.
+stops_the_service() {
+    systemctl disable --now vcgroupfs
+    expect inactive "$(systemctl is-active vcgroupfs || :)"
+    contains "$(fails run_bound box true)" "bind source path does not exist"
+}
+
+check "docker on the host: starts" starts_host_docker
+check "docker on the host: run --cgroupns=host" starts_web
+check "attach: docker:NAME" attaches_docker
+check "docker on the host: a container reads its limits" docker_reads_limits
+check "Go, in a container of the host's Docker" docker_go
+check "docker on the host: stats, pause, update" docker_goes_on
+check "detach: docker:NAME" detaches_docker
+check "docker on the host: the container ends, and the view" stops_web
+[ "$setup" != unified ] || check "attach: a cgroup namespace on v2 needs no view" refuses_a_namespace
+check "dist/systemd: the unit starts" starts_the_service
+check "docker --mount: nothing of the host" bound_sees_its_own
+check "docker --mount: a container reads its limits" bound_reads_limits
+check "docker --mount: one beside another" bound_beside_another
+check "dist/systemd: the unit stops, and its mount" stops_the_service
+check "docker on the host: ends" stops_host_docker
