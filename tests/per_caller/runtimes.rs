@@ -67,6 +67,12 @@ fn containers_by(program: &str) {
             let _ = fs::remove_dir(scene.real(selector, other));
         }
     }
+    // A runtime makes its cgroups, and those above, in all hierarchies.
+    for hierarchy in testkit::hierarchies() {
+        let above = hierarchy.mountpoint.join(scene.cgroup.path().trim_start_matches('/'));
+        let is_ours = super::scene::hierarchies().contains(&hierarchy.selector().as_str());
+        assert!(is_ours || !above.exists() || fs::remove_dir(&above).is_ok(), "{} stays", above.display());
+    }
 }
 
 #[test]
