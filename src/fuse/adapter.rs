@@ -156,10 +156,11 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        let _turn = self.workers.turn_for_nobody();
-        if self.route.forget(node(inode), lookups) {
-            self.passthrough.forget(node(inode));
-        }
+        self.workers.in_between(|| {
+            if self.route.forget(node(inode), lookups) {
+                self.passthrough.forget(node(inode));
+            }
+        });
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {

@@ -69,10 +69,18 @@ impl Workers {
         Asked { caller, _turn: Turn(self) }
     }
 
-    /// A request has come for whose reply nobody waits, and which doesn't say whose it is: RELEASE, FORGET.
+    /// A request has come for whose reply nobody waits, and which doesn't say whose it is: RELEASE.
     pub(super) fn turn_for_nobody(&self) -> Turn<'_> {
         self.standby.begins();
         Turn(self)
+    }
+
+    /// Does what may be one of many things that a single message asks for: FORGET. The calling worker, which has to do the others, neither
+    /// stands by nor looks out then.
+    pub(super) fn in_between(&self, work: impl FnOnce()) {
+        self.standby.begins();
+        work();
+        self.standby.goes_on();
     }
 
     /// Takes note of whether callers wait for each other.
@@ -153,6 +161,20 @@ mod tests {
         assert_eq!(crowded(&workers, [7, 8].into_iter().cycle().take(10)), 5);
         assert_eq!(crowded(&workers, [7; 1020]), 1019);
         assert_eq!(crowded(&workers, [7; 10_000]), 0);
+    }
+
+    /// A message that forgets many is done by one worker at one go, though another one reads meanwhile.
+    #[test]
+    fn nobody_stands_by_in_between() {
+        let workers = std::sync::Arc::new(workers());
+        let (done, waits) = std::sync::mpsc::channel();
+        let one = std::sync::Arc::clone(&workers);
+        std::thread::spawn(move || {
+            one.standby.goes_on();
+            let forgotten = (0..100).map(|_| one.in_between(|| {})).count();
+            let _ = done.send(forgotten);
+        });
+        assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(20)), Ok(100));
     }
 
     #[test]
