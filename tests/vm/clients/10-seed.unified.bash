@@ -42,8 +42,7 @@ limits_are_rejected() {
     is_up "$1"
 }
 
-check "nspawn: a container boots systemd" boots u1 --bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe \
-    --bind-ro=/run/vm/go-limits:/usr/bin/go-limits
+check "nspawn: a container boots systemd" boots u1 "${reader_binds[@]}"
 check "nspawn: a second one" boots u2
 vcgroupfs attach machine:u1 >/dev/null 2>&1
 if [ $? = 3 ]; then

@@ -21,7 +21,7 @@ is_over() {
 
 # While it runs, the unit is delegated, and has the controllers that systemd delegates.
 scope_is_delegated() {
-    local key=memory
+    local key=$any
     [ "$setup" != unified ] || key=
     vcgroupfs run --name held -- sleep 1000 &
     wait_until pgrep -x -f 'sleep 1000'
@@ -47,15 +47,18 @@ homeless() {
 }
 
 places() {
-    local pid said
+    local pid said controller
     homeless
     pid=$(pgrep -x -f 'sleep 2000')
     vcgroupfs attach --place nest "$pid"
     said=$(cat "/proc/$pid/cgroup")
     echo "$said"
     contains "$said" ":$own_key:/system.slice/nest.scope"
-    [ "$setup" = unified ] || contains "$said" ":memory:/system.slice/nest.scope"
-    [ "$setup" = unified ] || contains "$said" ":cpuset:/nest"
+    contains "$said" ":$any:/system.slice/nest.scope"
+    # Those that systemd doesn't manage.
+    for controller in cpuset freezer; do
+        ! has_v1 $controller || contains "$said" ":$controller:/nest"
+    done
     expect Delegate=yes "$(systemctl show nest.scope --property=Delegate)"
     vcgroupfs detach "$pid"
     expect "" "$(grep -v ':/$' "/proc/$pid/cgroup" || :)"

@@ -4,6 +4,17 @@
 # shellcheck source=tests/vm/clients/dist.bash
 . "$here/dist.bash"
 
+# A limit, where a container finds it, and another one: of memory, or without v1 memory of processes.
+limit_options=(-m 64M) limit_is=67108864 update_options=(--memory 96M --memory-swap 96M) update_is=100663296
+case $setup-$any in
+unified-*) limit_key='' limit_top=/sys/fs/cgroup limit_name=memory.max ;;
+*-memory) limit_key=memory limit_top=/sys/fs/cgroup/memory limit_name=memory.limit_in_bytes ;;
+*-pids)
+    limit_options=(--pids-limit 64) limit_is=64 update_options=(--pids-limit 96) update_is=96
+    limit_key=pids limit_top=/sys/fs/cgroup/pids limit_name=pids.max
+    ;;
+esac
+
 # A busybox with nothing around it. The machine has no network.
 starts_host_docker() {
     local box=/run/vm/box name
@@ -22,7 +33,7 @@ stops_host_docker() {
 
 # A container with limits, in the host's cgroup namespace.
 starts_web() {
-    docker run --detach --name web --cgroupns=host --network=none -m 64M --cpus 1 -v /run/vm/go-limits:/bin/go-limits:ro box sleep 100000
+    docker run --detach --name web --cgroupns=host --network=none "${limit_options[@]}" --cpus 1 -v /run/vm/go-limits:/bin/go-limits:ro box sleep 100000
     expect true "$(docker inspect --format '{{.State.Running}}' web)"
 }
 
@@ -32,16 +43,11 @@ attaches_docker() {
     sees_its_own "$(docker exec web cat /proc/self/cgroup)" "$(docker exec web find /sys/fs/cgroup)"
 }
 
-# memory_limit CGROUPS: the file that the container finds by its /proc/self/cgroup.
-memory_file() {
-    case $setup in
-    unified) echo "/sys/fs/cgroup$(sed -n 's/^0:://p' <<<"$1")/memory.max" ;;
-    *) echo "/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' <<<"$1")/memory.limit_in_bytes" ;;
-    esac
-}
+# The limit of a container, from the file that it finds by its /proc/self/cgroup.
+limit_script="cat \"$limit_top\$(busybox sed -n 's/^[0-9]*:$limit_key://p' /proc/self/cgroup)/$limit_name\""
 
 docker_reads_limits() {
-    expect 67108864 "$(docker exec web cat "$(memory_file "$(docker exec web cat /proc/self/cgroup)")")"
+    expect "$limit_is" "$(docker exec web sh -c "$limit_script")"
 }
 
 # Go's runtime goes down to two threads at the least.
@@ -55,8 +61,8 @@ docker_goes_on() {
     docker pause web
     contains "$(docker ps)" Paused
     docker unpause web
-    docker update --memory 96M --memory-swap 96M web
-    expect 100663296 "$(docker exec web cat "$(memory_file "$(docker exec web cat /proc/self/cgroup)")")"
+    docker update "${update_options[@]}" web
+    expect "$update_is" "$(docker exec web sh -c "$limit_script")"
 }
 
 detaches_docker() {
@@ -103,12 +109,7 @@ bound_sees_its_own() {
 }
 
 bound_reads_limits() {
-    local script
-    case $setup in
-    unified) script='cat "/sys/fs/cgroup$(busybox sed -n "s/^0:://p" /proc/self/cgroup)/memory.max"' ;;
-    *) script='cat "/sys/fs/cgroup/memory$(busybox sed -n "s/^[0-9]*:memory://p" /proc/self/cgroup)/memory.limit_in_bytes"' ;;
-    esac
-    expect 67108864 "$(run_bound -m 64M box sh -c "$script")"
+    expect "$limit_is" "$(run_bound "${limit_options[@]}" box sh -c "$limit_script")"
 }
 
 # Two at once, each of which sees itself.

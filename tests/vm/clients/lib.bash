@@ -116,7 +116,7 @@ is_up() {
 
 stop_machine() {
     local name=$1
-    machinectl terminate "$name" 2>/dev/null
+    machinectl terminate "$name"
     wait_until is_gone "$name"
     umount "$machines/$name/root"
     umount "$machines/$name"
@@ -155,6 +155,11 @@ inside_do() {
     shift
     inside "$name" /bin/bash -eus - "$@" <<<"$(declare -f fail expect contains lacks fails put wait_until "$1")
 \"\$@\""
+}
+
+# has_v1 CONTROLLER: whether the machine has it in a hierarchy of v1.
+has_v1() {
+    grep -q "^[0-9]*:\([^:]*,\)\?$1\(,[^:]*\)\?:" /proc/self/cgroup
 }
 
 # put TEXT FILE

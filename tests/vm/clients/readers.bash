@@ -1,5 +1,8 @@
 # Programs that read their limits: they find the container's, not the machine's.
 
+# Options of nspawn's by which those that Debian hasn't got are in a container.
+reader_binds=(--bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe --bind-ro=/run/vm/go-limits:/usr/bin/go-limits)
+
 limited() {
     local scope=machine-$1.scope
     systemctl set-property --runtime "$scope" MemoryMax=512M CPUQuota=100% TasksMax=500
@@ -50,10 +53,18 @@ go_on_v2() {
     expect "2 3" "$(with_limits "$1" go-limits)"
 }
 
+# Without v1 memory it looks for nothing.
+jvm_without_memory() {
+    contains "$(inside "$1" java -XshowSettings:system -version 2>&1)" "No metrics available"
+}
+
 # cgget and lscgroup of libcgroup.
 libcgroup() {
     local name=$1 own=$2
-    expect 536870912 "$(inside "$name" cgget -n -v -r memory.limit_in_bytes "$own")"
-    contains "$(inside "$name" lscgroup "memory:$own")" "$own"
+    case $any in
+    memory) expect 536870912 "$(inside "$name" cgget -n -v -r memory.limit_in_bytes "$own")" ;;
+    pids) expect 500 "$(inside "$name" cgget -n -v -r pids.max "$own")" ;;
+    esac
+    contains "$(inside "$name" lscgroup "$any:$own")" "$own"
     lacks "$(inside "$name" lscgroup)" vm-clients.service
 }
