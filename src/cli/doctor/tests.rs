@@ -156,6 +156,18 @@ fn an_old_node_needs_its_own_cgroup_at_the_top() {
     assert!(dead.advice.is_some_and(|advice| advice.contains("server has ended")));
 }
 
+/// As on a hybrid host whose kernel has memory for v2 only.
+#[test]
+fn without_v1_memory_dotnet_sees_its_cpus_alone() {
+    for (kind, expected) in [(Kind::Real, 'p'), (Kind::Stack, 'p'), (Kind::Fuse, 'n')] {
+        let mut facts = with_cgroups(&legacy(kind, Variant::default()), |text| text.replace("4:memory:/c1\n", ""));
+        facts.mounts.retain(|mount| mount.mount_point != "/sys/fs/cgroup/memory");
+        assert!(facts.hierarchy("memory").is_none());
+        assert_eq!(verdict(&facts, ".NET"), expected, "{kind:?}");
+        assert_eq!(verdict(&facts, "JVM (hotspot)"), 'n', "{kind:?}");
+    }
+}
+
 #[test]
 fn a_sentinel_is_one_view() {
     let facts = unified(Kind::Sentinel, Variant::default());

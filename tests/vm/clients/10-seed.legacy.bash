@@ -21,8 +21,10 @@ check "Rust" rust c1
 check "Go" go c1
 if has_v1 memory; then
     check "JVM" jvm c1
+    check ".NET" dotnet c1
 else
     check "JVM, without v1 memory" jvm_without_memory c1
+    check ".NET, without v1 memory" dotnet_without_memory c1
 fi
 check "libcgroup" libcgroup c1 machine.slice/machine-c1.scope
 check "docker, strict: a runtime without cgroups" docker_without_cgroups c1

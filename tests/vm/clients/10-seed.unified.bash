@@ -63,6 +63,7 @@ check "delegate: MemoryMax=" limits_work u1
 check "delegate: JVM" jvm_on_v2 u1
 check "delegate: Rust" rust_on_v2 u1
 check "delegate: Go" go_on_v2 u1
+check "delegate: .NET" dotnet_on_v2 u1
 check "delegate: services" services u1
 check "attach: before systemd starts" boots_on_a_view u3 --policy delegate
 check "systemd, started on a view: MemoryMax=" limits_work u3

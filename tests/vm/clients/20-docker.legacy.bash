@@ -6,7 +6,7 @@
 # shellcheck source=tests/vm/clients/readers.bash
 . "$here/readers.bash"
 
-check "nspawn: a container with a user namespace boots" boots_with_a_user_namespace d1
+check "nspawn: a container with a user namespace boots" boots_with_a_user_namespace d1 "${reader_binds[@]}"
 check "attach: controllers are delegated" attaches_delegating d1 --alias docker --alias libpod_parent
 check "docker: starts" starts_docker d1
 check "docker run" docker_runs d1
@@ -27,6 +27,7 @@ check "docker run -m, --pids-limit, rooted" docker_limits d1
 check "limits of the machine are set" limited d1
 check "Node.js, rooted" nodejs d1
 check "JVM, rooted" jvm d1
+check ".NET, rooted" dotnet d1
 check "nspawn: the container with Docker ends" ends d1
 check "nspawn: a container without a user namespace boots" boots d2
 check "attach: controllers are delegated to it" attaches_delegating d2 --alias docker

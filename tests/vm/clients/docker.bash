@@ -37,9 +37,11 @@ starts_docker_rooted() {
 }
 
 boots_with_a_user_namespace() {
-    touch "/run/vm/degraded-$1"
-    boots "$1" --private-users=identity
-    systemctl -M "$1" --failed --plain --no-legend
+    local name=$1
+    shift
+    touch "/run/vm/degraded-$name"
+    boots "$name" --private-users=identity "$@"
+    systemctl -M "$name" --failed --plain --no-legend
 }
 
 stops_docker() {

@@ -155,14 +155,15 @@ no_complaints() {
 }
 
 recognised() {
-    local said yes=yes
+    local said yes=yes partly=yes
     said=$(vcgroupfs doctor "machine:$1")
     echo "$said"
     [[ $said =~ systemd\ 236-255\ +yes ]]
-    # Without memory there are no limits for these.
-    has_v1 memory || yes=no
+    # Without memory there are no limits for these, and for .NET that of CPUs alone.
+    has_v1 memory || yes=no partly=partly
     [[ $said =~ Node.js[^$'\n']*\ $yes ]]
     [[ $said =~ JVM[^$'\n']*\ $yes ]]
+    [[ $said =~ \.NET\ +$partly ]]
 }
 
 detaches() {

@@ -1,7 +1,9 @@
 # Programs that read their limits: they find the container's, not the machine's.
 
 # Options of nspawn's by which those that Debian hasn't got are in a container.
-reader_binds=(--bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe --bind-ro=/run/vm/go-limits:/usr/bin/go-limits)
+reader_binds=(--bind-ro=/run/vm/vcgroupfs-probe:/usr/bin/vcgroupfs-probe --bind-ro=/run/vm/go-limits:/usr/bin/go-limits
+    --bind-ro=/run/vm/dotnet:/opt/dotnet)
+dotnet_limits=(/opt/dotnet/dotnet /opt/dotnet/limits.dll)
 
 limited() {
     local scope=machine-$1.scope
@@ -30,6 +32,11 @@ go() {
     expect "2 3" "$(inside "$1" go-limits)"
 }
 
+# It leaves a quarter of the memory to others.
+dotnet() {
+    expect $'1\n402653184' "$(inside "$1" "${dotnet_limits[@]}")"
+}
+
 # On v2 they read the limits of their own cgroup: those of a service.
 with_limits() {
     local name=$1
@@ -53,9 +60,19 @@ go_on_v2() {
     expect "2 3" "$(with_limits "$1" go-limits)"
 }
 
-# Without v1 memory it looks for nothing.
+dotnet_on_v2() {
+    expect $'1\n402653184' "$(with_limits "$1" "${dotnet_limits[@]}")"
+}
+
+# Without v1 memory, the JVM looks for nothing, and .NET for the CPUs alone.
 jvm_without_memory() {
     contains "$(inside "$1" java -XshowSettings:system -version 2>&1)" "No metrics available"
+}
+
+dotnet_without_memory() {
+    local kilobytes
+    kilobytes=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+    expect $'1\n'$((kilobytes * 1024)) "$(inside "$1" "${dotnet_limits[@]}")"
 }
 
 # cgget and lscgroup of libcgroup.

@@ -3,7 +3,7 @@
 use super::{MOUNT, STACK, lacking, mending};
 use crate::cgroup::MountEntry;
 use crate::cli::doctor::facts::{Answer, Facts, ROOT, join, join_below, point};
-use crate::cli::doctor::finding::Finding;
+use crate::cli::doctor::finding::{Finding, Recognised};
 
 /// The client finds the line; whether it also finds its cgroup, `own` says.
 fn at(client: &'static str, facts: &Facts, why: String, own: Option<String>) -> Finding {
@@ -75,12 +75,26 @@ pub(super) fn go(facts: &Facts) -> Finding {
 
 /// It takes the mount's root off the path where that stands in front of it, else it takes the whole path (`FindCGroupPath`).
 pub(super) fn dotnet(facts: &Facts) -> Finding {
+    const ADVICE: &str = "tell it the limit of memory (DOTNET_GCHeapHardLimit)";
     let client = ".NET";
-    let (word, what) = if facts.is_v2() { ("unified", "of type cgroup2") } else { ("memory", "'cgroup' with memory") };
+    let has_no_memory = !facts.is_v2() && facts.hierarchy("memory").is_none() && facts.hierarchy("cpu").is_some();
+    let (word, what) = match (facts.is_v2(), has_no_memory) {
+        (true, _) => ("unified", "of type cgroup2"),
+        (false, true) => ("cpu", "'cgroup' with cpu"),
+        (false, false) => ("memory", "'cgroup' with memory"),
+    };
     let Some(line) = facts.line(word) else { return no_line(client, facts, what) };
     let whole = || facts.own_path(word).map(|path| join(&point(line), path));
     let own = own_by_line(facts, line, word).or_else(whole);
-    at(client, facts, format!("{ROOT} {}, and mountinfo has a line {what}", facts.type_of(ROOT)), own)
+    let found = at(client, facts, format!("{ROOT} {}, and mountinfo has a line {what}", facts.type_of(ROOT)), own);
+    if has_no_memory && found.recognised == Recognised::Yes {
+        let why = format!(
+            "{}; but v1 has no memory here, so it sees how many CPUs it has, and no limit of memory",
+            found.why
+        );
+        return Finding::partly(client, why, ADVICE);
+    }
+    found
 }
 
 /// libuv 1.44, which is in Node.js up to 20.2: one file at the top of v1's memory hierarchy, whatever `/proc/self/cgroup` says.
