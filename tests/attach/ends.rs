@@ -7,9 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{ContainerOptions, Need, require};
 
-use crate::scene::{Scene, Way, program, said, wait_until};
-
-const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+use crate::scene::{Scene, WAYS, Way, program, said, wait_until};
 
 fn signal(process: i32, signal: Signal) {
     kill(Pid::from_raw(process), signal).expect("a signal");

@@ -186,7 +186,7 @@ fn killed(host: Host, way: Way) {
 
 fn answers(scene: &Scene) -> bool {
     let directory = match scene.host {
-        Host::Own => "/sys/fs/cgroup/systemd".to_owned(),
+        Host::Own | Host::Legacy => "/sys/fs/cgroup/systemd".to_owned(),
         Host::Unified => format!("/sys/fs/cgroup{}", scene.home()),
     };
     scene.sh(&format!("ls {directory}")).code == 0

@@ -5,6 +5,7 @@ mod ends;
 mod failures;
 mod hangs;
 mod kinds;
+mod legacy;
 mod names;
 mod prepared;
 mod scene;

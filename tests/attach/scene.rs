@@ -22,6 +22,8 @@ pub(crate) enum Way {
     Built,
 }
 
+pub(crate) const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+
 /// Which hierarchies the program finds on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Host {
@@ -30,6 +32,8 @@ pub(crate) enum Host {
     Own,
     /// Only cgroup2, on `/sys/fs/cgroup`: the program is run in a mount namespace where that covers the others.
     Unified,
+    /// All but cgroup2: the program is run in a mount namespace where that isn't mounted any more.
+    Legacy,
 }
 
 /// What a command said, and how it ended.
@@ -65,7 +69,7 @@ impl Scene {
         Self { way, host: Host::Own, namespace, container, cgroup }
     }
 
-    /// The same on a host with cgroup2 alone.
+    /// The same on another host.
     pub(crate) fn on(mut self, host: Host) -> Self {
         self.host = host;
         self
@@ -103,17 +107,17 @@ impl Scene {
 
     /// Any program, with the hierarchies of this scene's host.
     pub(crate) fn on_host(&self, program: impl AsRef<OsStr>) -> Command {
-        match self.host {
-            Host::Own => Command::new(program),
-            Host::Unified => {
-                let unified = testkit::hierarchy("unified").expect("cgroup2").mountpoint;
-                let script = r#"mount --bind "$1" /sys/fs/cgroup && shift && exec "$@""#;
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
-                command.arg(unified).arg(program);
-                command
-            }
-        }
+        // Each is told where cgroup2 is.
+        let script = match self.host {
+            Host::Own => return Command::new(program),
+            Host::Unified => r#"mount --bind "$1" /sys/fs/cgroup && shift && exec "$@""#,
+            Host::Legacy => r#"umount "$1" && shift && exec "$@""#,
+        };
+        let unified = testkit::hierarchy("unified").expect("cgroup2").mountpoint;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+        command.arg(unified).arg(program);
+        command
     }
 
     pub(crate) fn attach(&self, options: &[&str]) -> Said {

@@ -6,9 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{ContainerOptions, Need, hierarchy, require};
 
-use crate::scene::{Host, Said, Scene, Way, wait_until};
-
-const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+use crate::scene::{Host, Said, Scene, WAYS, Way, wait_until};
 
 /// What every container on such a host has at first.
 const CGROUP2: &str = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";

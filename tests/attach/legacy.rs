@@ -1,0 +1,74 @@
+//! A host with v1 alone, whose kernel has cgroup2 all the same: a systemd in a container mounts it there and uses it.
+
+use std::fs;
+
+use testkit::{ContainerOptions, Need, hierarchy, require};
+
+use crate::scene::{Host, Said, Scene, WAYS, Way};
+
+const NOTE: &str = "hierarchy unified isn't mounted on the host, so the view has none";
+
+/// The container has all that this machine has.
+fn scene(way: Way, options: ContainerOptions) -> Scene {
+    Scene::new(way, options).on(Host::Legacy)
+}
+
+/// That the view is there, without cgroup2, which was said.
+#[track_caller]
+fn lacks_cgroup2(scene: &Scene, said: &Said) {
+    assert_eq!((said.code, said.stderr.as_str()), (0, format!("vcgroupfs: {NOTE}\n").as_str()));
+    let seen = scene.sh("ls /sys/fs/cgroup").ok();
+    assert!(seen.contains("systemd") && !seen.contains("unified"), "{seen}");
+}
+
+/// Without cgroup2 it could start nothing more, so nothing is changed. Once that is mounted on the host, the view has it, too.
+#[test]
+fn cgroup2_that_the_container_uses() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
+    for way in WAYS {
+        let mut scene = scene(way, ContainerOptions::default());
+        let before = scene.mounts();
+        let refused = scene.attach(&[]).fails(1);
+        for part in [NOTE, &format!("pid {} has it mounted and uses it", scene.pid()), "mount it on the host"] {
+            assert!(refused.contains(part), "no '{part}' in {refused}");
+        }
+        scene.is_as_before(&before);
+
+        scene.host = Host::Own;
+        scene.attach(&[]).ok();
+        let own = scene.own("unified", false).display().to_string();
+        scene.sh(&format!("mkdir {own}/x && rmdir {own}/x")).ok();
+        scene.detach().ok();
+        scene.is_as_before(&before);
+    }
+}
+
+/// It's in a cgroup of its own there, and can't know.
+#[test]
+fn cgroup2_that_isnt_mounted_in_the_container() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
+    let unified = hierarchy("unified").expect("cgroup2").mountpoint.display().to_string();
+    for way in WAYS {
+        let prepare = format!("umount {unified}");
+        let scene = scene(way, ContainerOptions { prepare, ..ContainerOptions::default() });
+        let before = scene.mounts();
+        lacks_cgroup2(&scene, &scene.attach(&[]));
+        scene.detach().ok();
+        scene.is_as_before(&before);
+    }
+}
+
+/// It's mounted there, but the container's processes are in its root: nobody uses it.
+#[test]
+fn cgroup2_that_the_container_doesnt_use() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
+    let unified = hierarchy("unified").expect("cgroup2").mountpoint;
+    for way in WAYS {
+        let scene = scene(way, ContainerOptions::default());
+        fs::write(unified.join("cgroup.procs"), scene.pid()).expect("a migration");
+        let before = scene.mounts();
+        lacks_cgroup2(&scene, &scene.attach(&[]));
+        scene.detach().ok();
+        scene.is_as_before(&before);
+    }
+}
