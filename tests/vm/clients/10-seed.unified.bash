@@ -6,8 +6,13 @@
 
 # Nothing of the host, and nothing of another container.
 hidden_on_v2() {
-    local name=$1 other=$2
-    inside_do "$name" hidden_on_v2_inside "$(path_in "$name" '')" "machine-$other" "$$"
+    local name=$1 other=$2 process
+    # A process that is younger than the container's has a number that none of these has.
+    sleep 4715 &
+    process=$!
+    inside_do "$name" hidden_on_v2_inside "$(path_in "$name" '')" "machine-$other" "$process"
+    lacks "$(cat "/proc/$process/cgroup")" "machine-$name"
+    kill "$process"
 }
 
 hidden_on_v2_inside() {

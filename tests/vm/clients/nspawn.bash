@@ -103,15 +103,19 @@ listings() {
 
 # Nothing of the host, and nothing of another container.
 hidden() {
-    local name=$1 other=$2 own path absent=()
+    local name=$1 other=$2 own path process absent=()
     own=$(path_in "$name" name=systemd)
     for path in "/sys/fs/cgroup/systemd$(path_in "$other" name=systemd)" /sys/fs/cgroup/systemd/system.slice \
         "/sys/fs/cgroup/$any$(path_in "$other" "$any")" "/sys/fs/cgroup/$any/system.slice/vm-clients.service"; do
         [ -d "$path" ] || fail "the host has no $path"
         absent+=("$path")
     done
-    inside_do "$name" hidden_inside "$own" "machine-$other" "$$" "${absent[@]}"
-    lacks "$(cat /proc/$$/cgroup)" "machine-$name"
+    # A process that is younger than the container's has a number that none of these has.
+    sleep 4715 &
+    process=$!
+    inside_do "$name" hidden_inside "$own" "machine-$other" "$process" "${absent[@]}"
+    lacks "$(cat "/proc/$process/cgroup")" "machine-$name"
+    kill "$process"
 }
 
 hidden_inside() {
