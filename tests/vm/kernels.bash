@@ -60,11 +60,10 @@ kernel() {
         dpkg -x "$deb" "$target.new/root"
         cp "$target.new"/root/boot/vmlinuz-* "$target.new/vmlinuz"
         for module in "${kernel_modules[@]}"; do
-            for file in $(find "$target.new/root" -name "$module.ko*"); do
-                cp "$file" "$target.new/modules/"
-                case $file in *.xz) xz -d "$target.new/modules/${file##*/}" ;; esac
-            done
+            find "$target.new/root" -name "$module.ko*" -exec cp {} "$target.new/modules/" \;
         done
+        find "$target.new/modules" -name '*.xz' -exec xz -d {} +
+        [ -s "$target.new/vmlinuz" ] || continue
         echo "${kernel_modules[*]}" >"$target.new/wanted"
         rm -rf "$target.new/root" "$deb" "$target"
         mv "$target.new" "$target"

@@ -40,7 +40,7 @@ stops_nspawn() {
     local name=$1
     systemctl stop "systemd-nspawn@$name"
     expect Result=success "$(systemctl show --property=Result "systemd-nspawn@$name")"
-    wait_until nothing_served_for "$name"
+    wait_until is_unlisted "machine:$name"
     expect "" "$(find /sys/fs/cgroup -name "systemd-nspawn@$name.service")"
 }
 

@@ -76,7 +76,7 @@ detaches_lxc() {
     local name=$1
     vcgroupfs detach "lxc:$name"
     expect "$(cat "/run/vm/before-$name")" "$(cut -d' ' -f3- "/proc/$(lxc_leader "$name")/mountinfo" | grep /sys/fs/cgroup)"
-    lacks "$(vcgroupfs list)" "lxc:$name"
+    is_unlisted "lxc:$name"
     in_lxc "$name" systemd-run --quiet --wait true
 }
 
@@ -85,7 +85,7 @@ refuses_without_v2() {
     local name=$1
     contains "$(cat "/proc/$(lxc_leader "$name")/cgroup")" "0::/lxc.payload.$name/init.scope"
     contains "$(fails vcgroupfs attach "lxc:$name")" "mount it on the host"
-    lacks "$(vcgroupfs list)" "lxc:$name"
+    is_unlisted "lxc:$name"
     lxc_services "$name"
     mkdir /run/vm/unified
     mount -t cgroup2 cgroup2 /run/vm/unified
@@ -101,13 +101,9 @@ stops_lxc() {
     local name=$1 pid
     pid=$(lxc_leader "$name")
     lxc-stop --name "$name" --timeout 30
-    wait_until no_server_for "$name" "$pid"
+    wait_until is_unlisted "lxc:$name\|pid $pid\$"
     expect "" "$(find /sys/fs/cgroup -name "lxc.payload.$name")"
     umount "$machines/$name/root" "$machines/$name"
-}
-
-no_server_for() {
-    ! vcgroupfs list | grep -e "lxc:$1" -e "pid $2\$"
 }
 
 # If there is no view, there's no container.

@@ -73,11 +73,7 @@ detaches_docker() {
 
 stops_web() {
     docker rm --force web
-    wait_until no_view docker:web
-}
-
-no_view() {
-    ! vcgroupfs list | grep "$1"
+    wait_until is_unlisted docker:web
 }
 
 # One with a cgroup namespace needs none on v2.

@@ -157,6 +157,13 @@ inside_do() {
 \"\$@\""
 }
 
+# is_unlisted PATTERN: no view whose line in the list has it is served.
+is_unlisted() {
+    local list
+    list=$(vcgroupfs list) || return
+    ! grep -e "$1" <<<"$list"
+}
+
 # has_v1 CONTROLLER: whether the machine has it in a hierarchy of v1.
 has_v1() {
     grep -q "^[0-9]*:\([^:]*,\)\?$1\(,[^:]*\)\?:" /proc/self/cgroup
@@ -181,10 +188,10 @@ mark() {
 # Warnings in the container's journal since the mark, or since the boot, but for those of the services by which checks are made, and
 # for what is known.
 complaints() {
-    local since=()
+    local since=() said
     [ ! -e "/run/vm/mark-$1" ] || since=(--since "$(cat "/run/vm/mark-$1")")
-    inside "$1" journalctl --no-pager --quiet --boot --output=cat --priority=warning "${since[@]}" |
-        grep -v -e '^run-u[0-9]*.service: ' -e "$known" || :
+    said=$(inside "$1" journalctl --no-pager --quiet --boot --output=cat --priority=warning "${since[@]}") || return
+    grep -v -e '^$' -e '^run-u[0-9]*.service: ' -e "$known" <<<"$said" || :
 }
 
 # The machine's kernel has no tun. Where there is v2 systemd asks for file handles of cgroups, which are longer on a FUSE, and attaches BPF

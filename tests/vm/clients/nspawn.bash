@@ -155,7 +155,9 @@ limits_stay_inside() {
 }
 
 no_complaints() {
-    expect "" "$(complaints "$1")"
+    local said
+    said=$(complaints "$1")
+    expect "" "$said"
 }
 
 recognised() {
@@ -175,7 +177,7 @@ detaches() {
     vcgroupfs detach "machine:$name"
     expect "$(cat "/run/vm/before-$name")" "$(cgroup_mounts "$name")"
     expect "" "$(grep -l fuse.vcgroupfs /proc/[0-9]*/mountinfo)"
-    lacks "$(vcgroupfs list)" "machine:$name"
+    is_unlisted "machine:$name"
     mark "$name"
     inside "$name" systemctl start probe.service
     inside "$name" systemctl stop probe.service
@@ -197,11 +199,7 @@ boots_on_a_view() {
 
 ends() {
     stop_machine "$1"
-    wait_until nothing_served_for "$1"
-}
-
-nothing_served_for() {
-    ! vcgroupfs list | grep "machine:$1"
+    wait_until is_unlisted "machine:$1"
 }
 
 # nspawn in nspawn: the container's systemd-nspawn registers with nobody and makes its payload's cgroups in the view.
