@@ -18,13 +18,13 @@ fn attach_in(scene: &Scene, cgroup: &std::path::Path, strace: &[String], options
     command
 }
 
-/// The command, which runs as a child of strace's, as its server doesn't.
-fn command_of(scene: &Scene, strace: u32) -> i32 {
+/// The command, while it runs: a child of strace's, as its server isn't.
+fn command_of(scene: &Scene, strace: u32) -> Option<i32> {
     let parent = |pid: &i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
     };
-    scene.processes().into_iter().find(|pid| parent(pid) == Some(strace)).expect("the command")
+    scene.processes().into_iter().find(|pid| parent(pid) == Some(strace))
 }
 
 /// It can't start the thread that would watch over the container, while the helper is in the midst of its work. The helper ends with the
@@ -39,6 +39,12 @@ fn before_it_watches_over_the_container() {
         Need::Program("strace"),
         Need::LegacySyscalls
     );
+    // By chance the server's end is there first, and the attempt is undone properly.
+    assert!((0..20).any(|_| is_killed_in_the_midst()), "the helper was never in the midst of its work");
+}
+
+/// Whether the helper was, when the command was killed; the container is as it was in any case.
+fn is_killed_in_the_midst() -> bool {
     let scene = Scene::plain(Way::Built);
     let before = scene.mounts();
     let few = TestCgroup::new(&["pids"]);
@@ -52,12 +58,13 @@ fn before_it_watches_over_the_container() {
     wait_until("a thread that can't be started", || {
         !fs::read_to_string(few.join("pids.events")).expect("pids.events").starts_with("max 0")
     });
-    assert!(scene.is_attached(), "the helper wasn't in the midst of its work");
-
-    let command = command_of(&scene, strace.id());
-    kill(Pid::from_raw(command), Signal::SIGKILL).expect("a signal");
+    let command = command_of(&scene, strace.id()).filter(|_| scene.is_attached());
+    if let Some(command) = command {
+        kill(Pid::from_raw(command), Signal::SIGKILL).expect("a signal");
+    }
     strace.wait().expect("strace's end");
     scene.is_as_before(&before);
+    command.is_some()
 }
 
 /// It's started in the container's own subtree and can't leave that: no mount is made which nobody would serve, and the reason is told.
