@@ -83,6 +83,11 @@ impl Lookout {
         Sight::Missed
     }
 
+    #[cfg(test)]
+    pub(super) fn rest(&self) -> u32 {
+        self.rest.load(Ordering::Relaxed)
+    }
+
     /// Also when the connection has ended, or can't be looked at: reading will tell.
     fn sees_one(&self) -> bool {
         let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];

@@ -6,9 +6,9 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use fuser::Request;
+use fuser::{Request, RequestId};
 
 use super::convert;
 use super::lookout::{Lookout, Sight};
@@ -39,6 +39,8 @@ pub(super) struct Workers {
     waits: AtomicU32,
     /// For how many requests more all read.
     crowd: AtomicU32,
+    /// The last message that asked for something to be forgotten.
+    forgetting: AtomicU64,
 }
 
 impl Workers {
@@ -55,6 +57,7 @@ impl Workers {
             one_waited: AtomicBool::new(false),
             waits: AtomicU32::new(0),
             crowd: AtomicU32::new(0),
+            forgetting: AtomicU64::new(0),
         })
     }
 
@@ -75,12 +78,16 @@ impl Workers {
         Turn(self)
     }
 
-    /// Does what may be one of many things that a single message asks for: FORGET. The calling worker, which has to do the others, neither
-    /// stands by nor looks out then.
-    pub(super) fn in_between(&self, work: impl FnOnce()) {
+    /// Does what may be one of many things that a single message asks for: FORGET. The calling worker, which has to do the others, doesn't
+    /// stand by then, and looks out only the first time: mostly there's only one, and the next request is on its way.
+    pub(super) fn in_between(&self, message: RequestId, work: impl FnOnce()) {
         self.standby.begins();
         work();
         self.standby.goes_on();
+        let is_first = self.forgetting.swap(message.0, Ordering::Relaxed) != message.0;
+        if is_first && self.crowd.load(Ordering::Relaxed) == 0 {
+            self.lookout.look_out();
+        }
     }
 
     /// Takes note of whether callers wait for each other.
@@ -171,10 +178,23 @@ mod tests {
         let one = std::sync::Arc::clone(&workers);
         std::thread::spawn(move || {
             one.standby.goes_on();
-            let forgotten = (0..100).map(|_| one.in_between(|| {})).count();
+            let forgotten = (0..100).map(|_| one.in_between(RequestId(7), || {})).count();
             let _ = done.send(forgotten);
         });
         assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(20)), Ok(100));
+    }
+
+    #[test]
+    fn one_looks_out_once_for_each_message_that_forgets() {
+        let (reader, _writer) = nix::unistd::pipe().unwrap();
+        let workers = Workers::of(reader.as_fd()).unwrap();
+        workers.lookout.allow(true);
+        // After one miss it waits for two others, after the second for four.
+        let rests = [7, 7, 7, 8, 8, 9, 10, 10].map(|message| {
+            workers.in_between(RequestId(message), || {});
+            workers.lookout.rest()
+        });
+        assert_eq!(rests, [2, 2, 2, 1, 1, 0, 4, 4]);
     }
 
     #[test]
