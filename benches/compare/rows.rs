@@ -13,6 +13,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::statfs::fstatfs;
 use nix::sys::uio::pread;
 use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
 
@@ -59,6 +60,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("find -ls 1000", check_find, run_find),
     Row { verify: verify_migration, ..row("migration", check_migration, run_migration) },
     Row { verify: verify_mkdir, ..row("mkdir+rmdir", check_mkdir, run_mkdir) },
+    row("statfs, a message", check_statfs, run_statfs),
 ];
 
 fn timed(repetitions: u64, mut operation: impl FnMut() -> Result<()>) -> Result<Duration> {
@@ -349,4 +351,15 @@ fn verify_mkdir(site: &mut Site) -> Result<()> {
         Err(Errno::ENOENT) => Ok(()),
         result => bail!("the cgroup is still there after rmdir: {result:?}"),
     }
+}
+
+/// The kernel asks a FUSE server each time, and that has next to nothing to do: what a message costs here, whoever serves it.
+fn check_statfs(site: &mut Site) -> Result<Option<String>> {
+    let found = fstatfs(&site.root).context("statfs")?;
+    ensure!(found.block_size() > 0, "statfs: a block of {} bytes", found.block_size());
+    Ok(None)
+}
+
+fn run_statfs(site: &mut Site, repetitions: u64) -> Result<Duration> {
+    timed(repetitions, || fstatfs(&site.root).map(drop).context("statfs"))
 }
