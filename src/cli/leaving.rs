@@ -23,6 +23,11 @@ impl Leaving {
         Self::default().shared()
     }
 
+    /// Of one whose view ends by itself, for which something was prepared.
+    pub(super) fn prepared(prepared: Prepared) -> SharedLeaving {
+        Self { prepared: Some(prepared), ..Self::default() }.shared()
+    }
+
     /// Of one whose view is for a container, for which something was prepared.
     pub(super) fn of(attached: Undo, prepared: Prepared) -> SharedLeaving {
         Self { attached: Some(attached), prepared: Some(prepared), registered: None }.shared()

@@ -38,6 +38,9 @@ pub(super) struct Record {
     /// Where it's mounted in a container.
     #[serde(default)]
     pub(super) container: Option<Inside>,
+    /// The number of the mount namespace that `run` has made for its command. It ends with that, and the server with it.
+    #[serde(default)]
+    pub(super) run: Option<u64>,
 }
 
 /// A container with a view.
@@ -95,12 +98,19 @@ impl Registration {
             since: since.as_secs(),
             per_caller: false,
             container: None,
+            run: None,
         })
     }
 
     /// That the directory is in a container.
     pub(super) fn inside(mut self, container: Inside) -> Self {
         self.0.container = Some(container);
+        self
+    }
+
+    /// That the directory is in the mount namespace with this number, which `run` has made.
+    pub(super) fn of_run(mut self, namespace: u64) -> Self {
+        self.0.run = Some(namespace);
         self
     }
 

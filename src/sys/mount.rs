@@ -1,4 +1,4 @@
-//! Mounts that are attached nowhere (open_tree(2), mount_setattr(2)).
+//! Mounts that are attached nowhere (open_tree(2), mount_setattr(2), move_mount(2)).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -19,6 +19,8 @@ struct MountAttributes {
 const AT_RECURSIVE: libc::c_uint = 0x8000;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// A copy of the mounts at and below an open directory, attached nowhere: the root of the topmost one. Linux 5.2.
@@ -50,6 +52,18 @@ pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedF
 /// As [`detached`].
 pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, 0)
+}
+
+/// Attaches such a mount, with all that is mounted below it, to an open directory. Linux 5.2.
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a directory of another mount namespace.
+pub fn attach(tree: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> io::Result<()> {
+    let (from, to, empty) = (tree.as_raw_fd(), directory.as_raw_fd(), c"".as_ptr());
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are empty C strings that outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) };
+    Ok(Errno::result(result).map(drop)?)
 }
 
 fn open_tree(directory: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<OwnedFd> {

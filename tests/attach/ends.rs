@@ -188,11 +188,17 @@ fn a_view_of_run_is_left_alone() {
     let inside = inside.expect("the command").to_string();
     let has_view = || {
         let mounts = fs::read_to_string(format!("/proc/{inside}/mountinfo")).expect("mountinfo");
-        mounts.contains(" /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime - fuse.vcgroupfs ")
+        mounts.contains(" /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - tmpfs vcgroupfs ")
+            && mounts.contains(" /sys/fs/cgroup/systemd rw,nosuid,nodev,noexec,relatime - fuse.vcgroupfs ")
     };
     assert!(has_view());
     let detached = said(Command::new(program()).args(["detach", &inside]));
-    assert!(detached.code == 0 && detached.stderr.contains("has no view"), "{}", detached.stderr);
+    assert!(detached.code == 0 && detached.stderr.contains("has no view that was attached"), "{}", detached.stderr);
+    assert!(has_view());
+    let attached = said(Command::new(program()).args(["attach", &inside]));
+    assert!(attached.code == 0 && attached.stderr.contains("has its view already"), "{}", attached.stderr);
+    let other = said(Command::new(program()).args(["attach", "--shape", "rooted", &inside])).fails(1);
+    assert!(other.contains("'run' has made it"), "{other}");
     assert!(has_view());
     signal(run.id().cast_signed(), Signal::SIGTERM);
     run.wait().expect("its end");

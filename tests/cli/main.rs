@@ -10,4 +10,5 @@ mod output;
 mod privilege;
 mod run;
 mod run_ends;
+mod run_recognised;
 mod support;

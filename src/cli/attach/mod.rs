@@ -5,6 +5,7 @@
 //! a single system call. If anything fails before, the command ends, with it its namespace and all that is mounted there, and with that the
 //! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
 
+pub(super) mod aside;
 mod container;
 mod copies;
 mod lock;
@@ -16,18 +17,14 @@ mod stack;
 mod undo;
 mod unified;
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
 use super::leaving::Leaving;
@@ -39,7 +36,7 @@ use super::{Outcome, logging, word_of};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
-use crate::helper::entry::{EntryError, Found, Layout, Site};
+use crate::helper::entry::{EntryError, Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
@@ -49,8 +46,9 @@ use container::PLACES;
 pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
 pub(super) use sentinel::clean_up;
-use stack::{Source, recipe};
+pub(super) use stack::{Source, recipe};
 pub(super) use undo::Undo;
+pub(super) use unified::layout as sentinel_layout;
 
 /// Where the view is mounted.
 const DIRECTORY: &str = "/sys/fs/cgroup";
@@ -105,6 +103,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let lock = Lock::take(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
+    if let Some(record) = run_in(&container) {
+        return already(&record, &plan(&host, &spec)?, &target.label);
+    }
     if container.attached().is_some() {
         match server_of(&container) {
             Some(record) => return already(&record, &plan(&host, &spec)?, &target.label),
@@ -118,10 +119,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         prepared.place(&host, target.pid, name)?;
     }
     let view = Arc::new(plan(&host, &spec)?);
-    let source = if moves_mounts() { Source::Binds } else { Source::Mounts };
+    let source = if aside::moves_mounts() { Source::Binds } else { Source::Mounts };
     let (layout, namespace) = if host.setup == Setup::Unified {
         let own = unified::own_cgroup(&container, &view, &target.label)?;
-        unified::layout(&host, &lock, &container, own, source, &mut prepared)?
+        unified::layout(&host, &lock, container.number(), own, source, &mut prepared)?
     } else {
         prepared.prepare(&host, &view)?;
         (Layout::Stack(recipe(&host, &view, source)?), None)
@@ -221,12 +222,13 @@ impl Attaching {
         }
         match source {
             Source::Binds => {
-                let tree = make_aside(layout, found.depth as usize, &connection, |view| {
+                aside::enter_own_namespace()?;
+                aside::build(layout, found.depth as usize, &connection, |view| {
                     send_own_mount(view, &to_server);
                     mounted.ok();
                     live.wait()
                 })?;
-                entry.move_there(tree.as_fd())?;
+                entry.move_there(aside::copy()?.as_fd())?;
             }
             Source::Mounts => {
                 let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
@@ -244,12 +246,6 @@ impl Attaching {
     }
 }
 
-/// Whether mounts can be moved into another mount namespace (Linux 5.2).
-fn moves_mounts() -> bool {
-    let tried = File::open("/proc").and_then(|directory| sys::mount::detached(directory.as_fd(), false));
-    !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
-}
-
 /// Fails where the stack has no place. Where `/sys/fs/cgroup` isn't there, the tmpfs goes on what of it is, if that hides nothing.
 fn check_place(found: &Found) -> Result<(), Failed> {
     let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
@@ -259,35 +255,6 @@ fn check_place(found: &Found) -> Result<(), Failed> {
     let what =
         format!("the container has no {DIRECTORY}, and {place} isn't empty: mount sysfs on /sys in the container");
     Err(Failed::new(FAILED, what))
-}
-
-/// Makes the stack in a mount namespace of this command's own, and returns a copy of it that is attached nowhere.
-fn make_aside(
-    layout: &Layout,
-    depth: usize,
-    connection: &Connection,
-    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failed>,
-) -> Result<OwnedFd, Failed> {
-    let failed = |what: &'static str| move |errno: Errno| Failed::system(what, errno.into());
-    let directory = Path::new(registry::DIRECTORY);
-    let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Err(Failed::new(FAILED, "no directory to mount on"));
-    };
-    let name = CString::new(name.as_bytes()).map_err(|_| Failed::new(FAILED, "no directory to mount on"))?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(failed("can't make the mounts private"))?;
-    let above = File::open(above).map_err(|error| Failed::system("can't open /run", error))?;
-    let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
-    let site = Site { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
-    let mut told = Ok(());
-    let built = layout.build(site, connection.as_fd(), |view| {
-        told = mounted(view);
-        if told.is_ok() { Ok(()) } else { Err(Errno::ECANCELED) }
-    });
-    told?;
-    built.map_err(|(step, errno)| EntryError::Failed { step, errno })?;
-    lock_mounts::copy(directory).map_err(|error| Failed::system("can't copy the mounts", error))
 }
 
 /// Sends the server a way to the view with this root.
@@ -308,12 +275,22 @@ pub(super) fn server_of(container: &Container) -> Option<Record> {
     registry::live().unwrap_or_default().into_iter().find(here)
 }
 
+/// The living server of the `run` whose command a container is. It doesn't hold the mount namespace open, so that when it takes long to
+/// end the number may have become another's, whose view is none yet, or an attached one.
+pub(super) fn run_in(container: &Container) -> Option<Record> {
+    if container.attached().is_none() || server_of(container).is_some() {
+        return None;
+    }
+    registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
+}
+
 /// A view is attached already: that's as good, if it's the one that is asked for.
 fn already(record: &Record, view: &View, label: &str) -> Outcome {
     let (shape, policy) = (word_of(&view.shape), word_of(&view.rules.policy));
     if (&record.shape, &record.policy) != (&shape, &policy) {
         let is = format!("shape {}, policy {}", record.shape, record.policy);
-        return Err(Failed::new(FAILED, format!("{label} has a view of another kind ({is}): detach that first")));
+        let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
+        return Err(Failed::new(FAILED, format!("{label} has a view of another kind ({is}): {advice}")));
     }
     eprintln!("vcgroupfs: {label} has its view already, by server {}", record.pid);
     Ok(ExitCode::SUCCESS)

@@ -34,7 +34,7 @@ pub(in crate::cli) struct Prepared {
 
 impl Prepared {
     /// Nothing so far; the calling process'.
-    pub(super) fn new() -> Self {
+    pub(in crate::cli) fn new() -> Self {
         let owner = Owner::this_process();
         Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
@@ -67,7 +67,7 @@ impl Prepared {
 
     /// Makes the cgroups that aliases lead to, and lets cpusets be usable as soon as they're made: runc, which copies CPUs and nodes from the
     /// parents, gives up where statfs doesn't say cgroup.
-    pub(super) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Failed> {
+    pub(in crate::cli) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Failed> {
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             let (Some(delegated), false) = (&hierarchy.delegated, is_read_only(view, hierarchy)) else { continue };
             let failed = |errno: Errno| {

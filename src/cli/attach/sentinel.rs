@@ -165,7 +165,9 @@ pub(in crate::cli) fn clean_up(lock: &Lock, number: u64) {
 fn remove_stale(host: &HostCgroups, lock: &Lock, own: u64) {
     // What isn't known is left alone.
     let is_live = |number: u64| {
-        let is_its = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
+        let is_its = |record: &Record| {
+            record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
+        };
         registry::live().map_or(true, |live| live.iter().any(is_its))
     };
     let Ok(above) = host.open_cgroup(0, &CgroupPath::root()) else { return };

@@ -13,7 +13,7 @@ use crate::view::{View, ViewHierarchy};
 
 /// Where the real hierarchies come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in crate::cli) enum Source {
     /// They're bound from the host's mounts.
     Binds,
     /// They're mounted anew, in the container's mount namespace.
@@ -21,7 +21,7 @@ pub(super) enum Source {
 }
 
 /// The stack of a view on a legacy or hybrid host.
-pub(super) fn recipe(host: &HostCgroups, view: &View, source: Source) -> Result<Recipe, Failed> {
+pub(in crate::cli) fn recipe(host: &HostCgroups, view: &View, source: Source) -> Result<Recipe, Failed> {
     let mut recipe = Recipe::default();
     for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
         recipe.hierarchies.push(Hierarchy {

@@ -49,16 +49,16 @@ pub(super) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str)
     })
 }
 
-/// What is to be made in the container, and for whoever can only mount it, the cgroup namespace to do that in.
-pub(super) fn layout(
+/// What is to be made in the container whose mount namespace has this number, and for whoever can only mount it, the cgroup namespace to do that in.
+pub(in crate::cli) fn layout(
     host: &HostCgroups,
     lock: &Lock,
-    container: &Container,
+    namespace: u64,
     own: &CgroupPath,
     source: Source,
     prepared: &mut Prepared,
 ) -> Result<(Layout, Option<OwnedFd>), Failed> {
-    let sentinel = SentinelCgroup::make(host, lock, container.number(), own, source == Source::Mounts)?;
+    let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == Source::Mounts)?;
     let sentinel = prepared.keep(sentinel);
     let namespace =
         sentinel.namespace().map_err(|error| Failed::system("can't share the sentinel's namespace", error))?;

@@ -1,15 +1,16 @@
-//! `run`: a command in new pid and mount namespaces, in a cgroup of its own in every hierarchy, with the view on `/sys/fs/cgroup`.
+//! `run`: a command in new pid and mount namespaces, in a cgroup of its own in every hierarchy, with the view on `/sys/fs/cgroup`,
+//! in the stack by which clients recognise it, as `attach` has it.
 //!
 //! Three processes. The *supervisor* is the one that was started: it makes cgroups and namespaces, passes on signals, and ends as the
 //! command does. The *server* is its child, outside the namespaces and the cgroups; it outlives the supervisor, so that the cgroups are
 //! removed even if that is killed. *init* is PID 1 inside, started by the supervisor, and starts the command.
 
 mod init;
+mod place;
 mod signals;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,26 +18,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::attach::{Lock, Prepared};
 use super::cgroups::OwnCgroups;
-use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
+use super::error::{Failed, NOT_PERMITTED, USAGE};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::Registration;
 use super::server::{Place, Server, Serves, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
-use crate::fuse::{Connection, OwnMount, detached};
+use crate::fuse::{Connection, OwnMount};
+use crate::helper::HelperImage;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
-
-/// Where the view is mounted.
-const DIRECTORY: &str = "/sys/fs/cgroup";
+use place::{DIRECTORY, Home, Looks};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -68,10 +67,15 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let log_file = log.open()?;
     let host = discover()?;
     let connection = Connection::open()?;
+    let image = Server::image()?;
     let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
-    let server = server(host, connection, &own, &options, &name);
+    // From here on all that is mounted shows to nobody else. The server goes back.
+    let started = Home::leave().and_then(|home| {
+        let (server, looks, lock) = server(host, connection, image, &own, &options, &name, home.inside)?;
+        Supervisor::start(server, looks, lock, home, Arc::clone(&own), log, log_file)
+    });
     // Until the server runs, nobody else removes them.
-    match server.and_then(|server| Supervisor::start(server, Arc::clone(&own), log, log_file)) {
+    match started {
         Ok(supervisor) => supervisor.run(&options),
         Err(failed) => {
             own.remove();
@@ -83,27 +87,37 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
 fn server(
     host: HostCgroups,
     connection: Connection,
+    image: HelperImage,
     own: &OwnCgroups,
     options: &Options,
     name: &str,
-) -> Result<Server, Failed> {
+    namespace: u64,
+) -> Result<(Server, Looks, Option<Lock>), Failed> {
     let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
-    Ok(Server {
-        registration: Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")),
-        image: Server::image()?,
+    let mut prepared = Prepared::new();
+    let (looks, lock) = Looks::prepare(&host, &view, namespace, &mut prepared)?;
+    let registration = Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")).of_run(namespace);
+    let server = Server {
+        registration,
+        image,
         options: options.serving,
         place: Place::Namespace,
-        leaving: Leaving::nothing(),
+        leaving: Leaving::prepared(prepared),
         host,
         serves: Serves::View(view),
         connection,
-    })
+    };
+    Ok((server, looks, lock))
 }
 
 /// The process that was started, once its server runs.
 struct Supervisor {
     connection: Connection,
+    looks: Looks,
+    /// Held until the view is live: a sentinel that no live view is known for is taken for a leftover.
+    lock: Option<Lock>,
+    home: Home,
     own: Arc<OwnCgroups>,
     server: Pid,
     /// Told when the connection is mounted.
@@ -117,6 +131,9 @@ struct Supervisor {
 impl Supervisor {
     fn start(
         server: Server,
+        looks: Looks,
+        lock: Option<Lock>,
+        home: Home,
         own: Arc<OwnCgroups>,
         log: &logging::Options,
         log_file: Option<File>,
@@ -127,14 +144,19 @@ impl Supervisor {
         let (leash, held) =
             sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()))?;
         match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
-            ForkResult::Parent { child } => Ok(Self { connection, own, server: child, mounted, leash, live }),
+            ForkResult::Parent { child } => {
+                server.leaving.lock().iter().for_each(Leaving::let_go);
+                Ok(Self { connection, looks, lock, home, own, server: child, mounted, leash, live })
+            }
             ForkResult::Child => {
-                drop((mounted, live, leash, connection));
+                server.leaving.lock().iter().for_each(Leaving::take);
+                drop((mounted, live, leash, connection, lock));
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
                 let leaving = Arc::clone(&server.leaving);
                 let served = log
                     .start(log_file)
+                    .and_then(|()| home.enter().map_err(|error| Failed::system("can't go back to the host", error)))
                     .and_then(|()| waits_for_mount.wait())
                     .and_then(|()| server.take_refuge())
                     .and_then(|()| {
@@ -152,46 +174,38 @@ impl Supervisor {
     }
 
     fn run(self, options: &Options) -> Outcome {
-        let Self { connection, own, server, mounted, leash, live } = self;
-        let home =
-            File::open("/proc/self/ns/mnt").map_err(|error| Failed::system("can't open /proc/self/ns/mnt", error))?;
-        let ended = Self::run_inside(connection, &own, mounted, &leash, live, options);
+        let Self { connection, looks, lock, home, own, server, mounted, leash, live } = self;
+        let mount = || {
+            looks.mount(connection, |root| {
+                if let Some(root) = root {
+                    // If it can't be sent, the server is gone, or does without.
+                    let _ = sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root);
+                }
+                mounted.ok();
+                live.wait()
+            })?;
+            drop(lock);
+            Ok(())
+        };
+        let ended = Self::run_inside(mount, &own, options);
         drop(leash);
         // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
         // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
-        let left = setns(&home, CloneFlags::CLONE_NEWNS);
-        if let Err(errno) = left {
-            tracing::warn!(%errno, "can't leave the command's mount namespace");
+        if let Err(error) = home.enter() {
+            tracing::warn!(%error, "can't leave the command's mount namespace");
         }
         if !wait_at_most(server, PATIENCE) {
             tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
         }
+        looks.clean_up(&home);
         own.remove();
         ended
     }
 
-    fn run_inside(
-        connection: Connection,
-        own: &OwnCgroups,
-        mounted: Status,
-        leash: &OwnedFd,
-        live: Status,
-        options: &Options,
-    ) -> Outcome {
+    /// `mount` returns when the view is there and live.
+    fn run_inside(mount: impl FnOnce() -> Result<(), Failed>, own: &OwnCgroups, options: &Options) -> Outcome {
         let signals = signals::Forwarder::new()?;
-        enter_mount_namespace()?;
-        connection.mount(Path::new(DIRECTORY))?;
-        // From now on the server alone holds the connection, so that it ends with the server.
-        drop(connection);
-        match detached(Path::new(DIRECTORY)) {
-            // If it can't be sent, the server is gone, or does without.
-            Ok(root) => drop(sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root.as_fd())),
-            Err(error) => {
-                tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view")
-            }
-        }
-        mounted.ok();
-        live.wait()?;
+        mount()?;
         unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failed::system("can't make a pid namespace", errno.into()))?;
         let (go, waits) = go_signal()?;
@@ -236,26 +250,4 @@ fn go_signal() -> Result<(OwnedFd, OwnedFd), Failed> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map_err(|errno| Failed::system("can't make a pipe", errno.into()))?;
     Ok((write, read))
-}
-
-/// A mount namespace of its own, in which nothing is left mounted on or below `/sys/fs/cgroup`: if the view is ever unmounted there, an
-/// empty directory shows.
-fn enter_mount_namespace() -> Result<(), Failed> {
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |errno: Errno| Failed::system(what, io::Error::from(errno))
-    };
-    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(failed("can't make the mounts private"))?;
-    loop {
-        match umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {}
-            Err(Errno::EINVAL) => return Ok(()),
-            Err(Errno::ENOENT) => {
-                return Err(Failed::new(FAILED, format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
-            }
-            Err(errno) => return Err(failed("can't unmount the host's cgroups in the new namespace")(errno)),
-        }
-    }
 }

@@ -1,0 +1,124 @@
+//! Where the view goes: the mount namespace of the command, and what it looks like there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+use nix::unistd::{chroot, fchdir};
+
+use crate::cgroup::Setup;
+use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
+use crate::cli::attach::{Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
+use crate::cli::error::Failed;
+use crate::fuse::{Connection, detached};
+use crate::helper::entry::Layout;
+use crate::host::HostCgroups;
+use crate::view::{Shape, View};
+
+/// Where the view is mounted.
+pub(super) const DIRECTORY: &str = "/sys/fs/cgroup";
+
+/// Where the supervisor comes from: the mount namespace and the root directory that its server works in.
+#[derive(Debug)]
+pub(super) struct Home {
+    namespace: File,
+    root: File,
+    /// The number of the mount namespace that it has made.
+    pub(super) inside: u64,
+}
+
+impl Home {
+    /// Goes to a new mount namespace, the command's.
+    pub(super) fn leave() -> Result<Self, Failed> {
+        let failed = |error| Failed::system("can't look at this command's mount namespace", error);
+        let namespace = || File::open("/proc/self/ns/mnt").map_err(failed);
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let root = File::options().read(true).custom_flags(flags).open("/").map_err(failed)?;
+        let home = namespace()?;
+        enter_own_namespace()?;
+        let inside = fstat(namespace()?).map_err(|errno| failed(errno.into()))?.st_ino;
+        Ok(Self { namespace: home, root, inside })
+    }
+
+    /// Goes back. The working directory is the root then.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&self.root)?;
+        Ok(chroot(".")?)
+    }
+}
+
+/// What the view looks like to the command.
+#[derive(Debug)]
+pub(super) enum Looks {
+    /// As `attach` has it, so that clients recognise it.
+    Attached(Layout),
+    /// The view alone, where `attach` has nothing to offer: on a unified host, for other shapes than that of the host's paths.
+    Bare,
+}
+
+impl Looks {
+    /// Finds out, and prepares what the command's cgroups need for it. The lock is to be held until the server is known to others.
+    pub(super) fn prepare(
+        host: &HostCgroups,
+        view: &View,
+        namespace: u64,
+        prepared: &mut Prepared,
+    ) -> Result<(Self, Option<Lock>), Failed> {
+        if host.setup != Setup::Unified {
+            prepared.prepare(host, view)?;
+            return Ok((Self::Attached(Layout::Stack(recipe(host, view, Source::Binds)?)), None));
+        }
+        let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
+        match own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) {
+            Some(own) => {
+                let lock = Lock::take(namespace)?;
+                let (layout, _) = sentinel_layout(host, &lock, namespace, own, Source::Binds, prepared)?;
+                Ok((Self::Attached(layout), Some(lock)))
+            }
+            None => Ok((Self::Bare, None)),
+        }
+    }
+
+    /// Mounts it in this namespace, in place of the host's cgroups. `mounted` is given a way to the view's own mount, if there is one, and
+    /// returns when it's served.
+    pub(super) fn mount(
+        &self,
+        connection: Connection,
+        mounted: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let tell = |view: &Path| match detached(view) {
+            Ok(root) => mounted(Some(root.as_fd())),
+            Err(error) => {
+                tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
+                mounted(None)
+            }
+        };
+        match self {
+            Self::Attached(layout) => build_here(layout, &connection, |view| {
+                // On old kernels it takes a name.
+                tell(&std::fs::read_link(format!("/proc/self/fd/{}", view.as_raw_fd()))?)
+            }),
+            Self::Bare => {
+                clear_place()?;
+                connection.mount(Path::new(DIRECTORY))?;
+                // The server alone holds the connection, so that it ends with the server.
+                drop(connection);
+                tell(Path::new(DIRECTORY))
+            }
+        }
+    }
+
+    /// Removes what a server that was killed has left.
+    pub(super) fn clean_up(&self, home: &Home) {
+        if matches!(self, Self::Attached(Layout::Sentinel(_)))
+            && let Ok(lock) = Lock::take(home.inside)
+        {
+            clean_up(&lock, home.inside);
+        }
+    }
+}

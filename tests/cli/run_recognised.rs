@@ -1,0 +1,197 @@
+//! A program that `run` starts recognises its cgroups as in a container that has its view by `attach`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Need, Programs, hierarchies, hierarchy, require};
+
+use crate::run::command;
+use crate::run_ends::server_of;
+use crate::support::{Place, Running, said, wait_until};
+
+/// Each has to find its limits.
+const READERS: [&str; 4] = ["JVM (hotspot)", "Go automaxprocs", "Go >= 1.25", ".NET"];
+
+/// The same command, with the system calls of kernels before Linux 5.2.
+fn on_an_old_kernel(place: &Place, command: &Command) -> Command {
+    let mut old = place.command_of(&Programs::find().legacy);
+    old.arg(command.get_program()).args(command.get_args());
+    old
+}
+
+/// The same command where cgroup2 lies on `/sys/fs/cgroup`, and no other hierarchy is to be found.
+fn on_a_unified_host(place: &Place, command: &Command) -> Command {
+    let mut unified = place.command_of("unshare");
+    let script = r#"mount --bind "$0" /sys/fs/cgroup && exec "$@""#;
+    unified.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    unified.arg(hierarchy("unified").expect("cgroup2").mountpoint).arg(command.get_program()).args(command.get_args());
+    unified
+}
+
+/// What clients do: a mount of the hierarchy, whose root is a part of what `/proc/self/cgroup` says; the rest of that is below the mount
+/// point, and there's the process.
+const AS_CLIENTS_DO: &str = r#"
+    for line in $(cat /proc/self/cgroup); do
+        path=${line#*:}; list=${path%%:*}; path=${path#*:}
+        case "$list" in "") type=cgroup2; option=rw ;; *) type=cgroup; option=$list ;; esac
+        mount=$(grep " - $type .*[ ,]$option\$" /proc/self/mountinfo | cut -d ' ' -f 4,5,6)
+        set -- $mount
+        [ $# = 3 ] || { echo "$list: mounts: $mount"; continue; }
+        case "$3" in ro,*) ;; *) echo "$list: writable: $mount" ;; esac
+        case "$path/" in "${1%/}"/*) below=${path#"${1%/}"} ;; *) echo "$list: no $path in $mount"; continue ;; esac
+        grep -qx $$ "$2$below/cgroup.procs" && echo "$list: found"
+    done
+"#;
+
+#[test]
+fn by_mountinfo_and_proc_self_cgroup() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let names = hierarchies().into_iter().map(|hierarchy| hierarchy.selector());
+    let found = names.map(|name| format!("{}: found", if name == "unified" { "" } else { &name }));
+    let mut found: Vec<String> = found.collect();
+    found.sort_unstable();
+    for shape in ["host-path", "rooted", "full"] {
+        let mut new = command(&place, "child", &["--shape", shape], &["sh", "-c", AS_CLIENTS_DO]);
+        let old = on_an_old_kernel(&place, &new);
+        for command in [&mut new, &mut { old }] {
+            let told = said(command).ok();
+            let mut lines: Vec<&str> = told.lines().collect();
+            lines.sort_unstable();
+            assert_eq!(lines, found, "{shape}, {command:?}");
+        }
+    }
+    place.is_clean();
+}
+
+fn doctor(command: &mut Command) -> BTreeMap<String, String> {
+    let answer = said(command).json();
+    let clients = answer["clients"].as_array().expect("clients").iter();
+    let word = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
+    clients.map(|client| (word(&client["client"]), word(&client["recognised"]))).collect()
+}
+
+#[test]
+fn as_doctor_sees_it() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::LegacySyscalls,
+        Need::Hierarchy("memory"),
+        Need::Hierarchy("cpu"),
+        Need::Hierarchy("cpuset"),
+        Need::Hierarchy("cpuacct")
+    );
+    let place = Place::everywhere();
+    let program = crate::support::program().display().to_string();
+    for options in [&["--shape", "host-path"][..], &["--shape", "rooted"], &["--policy", "delegate"]] {
+        let mut new = command(&place, "child", options, &[&program, "doctor", "--json"]);
+        let old = on_an_old_kernel(&place, &new);
+        for command in [&mut new, &mut { old }] {
+            let clients = doctor(command);
+            for reader in READERS {
+                assert_eq!(clients[reader], "yes", "{reader}, {command:?}");
+            }
+        }
+    }
+    place.is_clean();
+}
+
+/// As with `attach`: by a real cgroup2, read-only and empty.
+#[test]
+fn on_unified_hosts() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let program = crate::support::program().display().to_string();
+    let script = format!(
+        r#"stat -f -c %T /sys/fs/cgroup; own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); stat -f -c %T $own
+           mkdir $own/x && rmdir $own/x && ls -d /sys/fs/cgroup/*/ && mkdir /sys/fs/cgroup/y 2>/dev/null || echo refused
+           {program} doctor --json"#
+    );
+    let new = command(&place, "child", &[], &["sh", "-c", &script]);
+    for old in [false, true] {
+        let unified = on_a_unified_host(&place, &new);
+        let mut unified = if old { on_an_old_kernel(&place, &unified) } else { unified };
+        let told = said(&mut unified).ok();
+        let (seen, answer) = told.rsplit_once("refused\n").unwrap_or_else(|| panic!("{told}"));
+        assert_eq!(seen, format!("cgroup2fs\nfuseblk\n/sys/fs/cgroup{}/\n", place.path()));
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
+        for client in answer["clients"].as_array().expect("clients") {
+            if ["systemd 236-255", "JVM (hotspot)", ".NET"].map(Some).contains(&client["client"].as_str()) {
+                assert_eq!(client["recognised"], "yes", "{client}");
+            }
+        }
+        assert_eq!(sentinels(), Vec::<String>::new());
+    }
+    // Where there's none for the shape, it's the view alone.
+    let shown = ["sh", "-c", "stat -f -c %T /sys/fs/cgroup; mkdir /sys/fs/cgroup/x && rmdir /sys/fs/cgroup/x"];
+    let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--shape", "rooted"], &shown));
+    assert_eq!(said(&mut rooted).ok(), "fuseblk\n");
+    place.is_clean();
+}
+
+/// The sentinels of runs of this test program.
+fn sentinels() -> Vec<String> {
+    let unified = hierarchy("unified").expect("cgroup2").mountpoint;
+    let all = std::fs::read_dir(unified).expect("cgroup2").flatten();
+    let all = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let with = |name: &String| {
+        let number = name.strip_prefix("vcgroupfs-sentinel-");
+        // Other tests' containers have theirs: those aren't of namespaces that have ended.
+        number.is_some_and(|number| !is_in_use(number))
+    };
+    all.filter(with).collect()
+}
+
+fn is_in_use(namespace: &str) -> bool {
+    let name = Path::new("/proc").read_dir().expect("/proc").flatten();
+    let named = format!("mnt:[{namespace}]");
+    name.filter_map(|entry| std::fs::read_link(entry.path().join("ns/mnt")).ok()).any(|link| link == Path::new(&named))
+}
+
+#[test]
+fn a_killed_server_leaves_no_sentinel() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let inside = command(&place, "child", &[], &["sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut child = Running::start(&mut on_a_unified_host(&place, &inside));
+    assert_eq!(child.line(), "ready");
+    kill(Pid::from_raw(server_of(&place, "child")), Signal::SIGKILL).expect("a signal");
+    child.signal(Signal::SIGTERM);
+    child.wait();
+    wait_until("the sentinel's removal", || sentinels().is_empty());
+    place.vcgroupfs(&["list", "--json"]).json();
+    place.is_clean();
+}
+
+/// What is made on the way changes the process that becomes the command.
+#[test]
+fn directory_and_umask_are_the_callers() {
+    require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let directory = place.directory("here");
+    for old in [false, true] {
+        let inside = command(&place, "child", &[], &["sh", "-c", "pwd -P; umask"]);
+        let mut shell = place.command_of("sh");
+        shell.current_dir(&directory).args(["-c", "umask 0037; exec \"$@\"", "sh"]);
+        let inside = if old { on_an_old_kernel(&place, &inside) } else { inside };
+        shell.arg(inside.get_program()).args(inside.get_args());
+        assert_eq!(said(&mut shell).ok(), format!("{}\n0037\n", directory.display()));
+    }
+    place.is_clean();
+}
+
+#[test]
+fn what_is_prepared_is_as_with_attach() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"), Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let options = ["--policy", "delegate", "--delegate-controllers", "cpuset", "--alias", "docker"];
+    let script = r#"
+        cd /sys/fs/cgroup/cpuset/docker && mkdir c1 && test -n "$(cat c1/cpuset.cpus)" && echo usable
+        test -d /sys/fs/cgroup/systemd/docker && echo there"#;
+    assert_eq!(said(&mut command(&place, "child", &options, &["sh", "-c", script])).ok(), "usable\nthere\n");
+    place.is_clean();
+}
