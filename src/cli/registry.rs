@@ -38,7 +38,7 @@ pub(super) struct Record {
     /// Where it's mounted in a container.
     #[serde(default)]
     pub(super) container: Option<Inside>,
-    /// The number of the mount namespace that `run` has made for its command. It ends with that, and the server with it.
+    /// The number of the mount namespace in which `run` has made a stack. It ends with its command, and the server with it.
     #[serde(default)]
     pub(super) run: Option<u64>,
 }
@@ -108,8 +108,8 @@ impl Registration {
         self
     }
 
-    /// That the directory is in the mount namespace with this number, which `run` has made.
-    pub(super) fn of_run(mut self, namespace: u64) -> Self {
+    /// That it's in a stack, in the mount namespace with this number, which `run` has made.
+    pub(super) fn of_stack(mut self, namespace: u64) -> Self {
         self.0.run = Some(namespace);
         self
     }

@@ -1,7 +1,7 @@
 //! How an attached view ends.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -170,13 +170,12 @@ fn what_is_mounted_over_it_is_left_alone() {
     scene.is_unserved();
 }
 
-/// What `run` has mounted is another view, and not detach's to take away.
-#[test]
-fn a_view_of_run_is_left_alone() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    let name = format!("vcgroupfs-attach-{}", std::process::id());
-    let seconds = format!("1000.{}", std::process::id());
-    let mut run = Command::new(program()).args(["run", "--name", &name, "--", "sleep", &seconds]).spawn().expect("run");
+/// A `run` that has started its command, and the command's number.
+fn run(options: &[&str]) -> (Child, String) {
+    let name = format!("vcgroupfs-attach-{}{}", std::process::id(), options.concat());
+    let seconds = format!("1000.{}{}", std::process::id(), options.len());
+    let mut run = Command::new(program());
+    let run = run.args(["run", "--name", &name]).args(options).args(["--", "sleep", &seconds]).spawn().expect("run");
     let line = format!("sleep\0{seconds}\0");
     let mut inside = None;
     wait_until("the command", || {
@@ -185,7 +184,31 @@ fn a_view_of_run_is_left_alone() {
         inside = pids.find(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|own| own == line.as_bytes()));
         inside.is_some()
     });
-    let inside = inside.expect("the command").to_string();
+    (run, inside.expect("the command").to_string())
+}
+
+/// What `run` has mounted is another view, and not detach's to take away.
+#[test]
+fn a_view_of_run_is_left_alone() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let (mut run, inside) = run(&[]);
+    let has_view = || {
+        let mounts = fs::read_to_string(format!("/proc/{inside}/mountinfo")).expect("mountinfo");
+        mounts.contains(" /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime - fuse.vcgroupfs ")
+    };
+    assert!(has_view());
+    let detached = said(Command::new(program()).args(["detach", &inside]));
+    assert!(detached.code == 0 && detached.stderr.contains("has no view"), "{}", detached.stderr);
+    assert!(has_view());
+    signal(run.id().cast_signed(), Signal::SIGTERM);
+    run.wait().expect("its end");
+}
+
+/// It's as good as one that was attached, but ends with the command alone.
+#[test]
+fn a_stack_of_run_is_left_alone() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let (mut run, inside) = run(&["--stack"]);
     let has_view = || {
         let mounts = fs::read_to_string(format!("/proc/{inside}/mountinfo")).expect("mountinfo");
         mounts.contains(" /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - tmpfs vcgroupfs ")

@@ -1,4 +1,4 @@
-//! A program that `run` starts recognises its cgroups as in a container that has its view by `attach`.
+//! A program that `run --stack` starts recognises its cgroups as in a container that has its view by `attach`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn by_mountinfo_and_proc_self_cgroup() {
     let mut found: Vec<String> = found.collect();
     found.sort_unstable();
     for shape in ["host-path", "rooted", "full"] {
-        let mut new = command(&place, "child", &["--shape", shape], &["sh", "-c", AS_CLIENTS_DO]);
+        let mut new = command(&place, "child", &["--stack", "--shape", shape], &["sh", "-c", AS_CLIENTS_DO]);
         let old = on_an_old_kernel(&place, &new);
         for command in [&mut new, &mut { old }] {
             let told = said(command).ok();
@@ -87,7 +87,7 @@ fn as_doctor_sees_it() {
     );
     let place = Place::everywhere();
     let program = crate::support::program().display().to_string();
-    for options in [&["--shape", "host-path"][..], &["--shape", "rooted"], &["--policy", "delegate"]] {
+    for options in [&["--stack"][..], &["--stack", "--shape", "rooted"], &["--stack", "--policy", "delegate"]] {
         let mut new = command(&place, "child", options, &[&program, "doctor", "--json"]);
         let old = on_an_old_kernel(&place, &new);
         for command in [&mut new, &mut { old }] {
@@ -111,7 +111,7 @@ fn on_unified_hosts() {
            mkdir $own/x && rmdir $own/x && ls -d /sys/fs/cgroup/*/ && mkdir /sys/fs/cgroup/y 2>/dev/null || echo refused
            {program} doctor --json"#
     );
-    let new = command(&place, "child", &[], &["sh", "-c", &script]);
+    let new = command(&place, "child", &["--stack"], &["sh", "-c", &script]);
     for old in [false, true] {
         let unified = on_a_unified_host(&place, &new);
         let mut unified = if old { on_an_old_kernel(&place, &unified) } else { unified };
@@ -126,10 +126,8 @@ fn on_unified_hosts() {
         }
         assert_eq!(sentinels(), Vec::<String>::new());
     }
-    // Where there's none for the shape, it's the view alone.
-    let shown = ["sh", "-c", "stat -f -c %T /sys/fs/cgroup; mkdir /sys/fs/cgroup/x && rmdir /sys/fs/cgroup/x"];
-    let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--shape", "rooted"], &shown));
-    assert_eq!(said(&mut rooted).ok(), "fuseblk\n");
+    let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--stack", "--shape", "rooted"], &["true"]));
+    assert!(said(&mut rooted).fails(3).contains("--stack is for the shape host-path"));
     place.is_clean();
 }
 
@@ -156,7 +154,7 @@ fn is_in_use(namespace: &str) -> bool {
 fn a_killed_server_leaves_no_sentinel() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
-    let inside = command(&place, "child", &[], &["sh", "-c", "echo ready; exec sleep 1000"]);
+    let inside = command(&place, "child", &["--stack"], &["sh", "-c", "echo ready; exec sleep 1000"]);
     let mut child = Running::start(&mut on_a_unified_host(&place, &inside));
     assert_eq!(child.line(), "ready");
     kill(Pid::from_raw(server_of(&place, "child")), Signal::SIGKILL).expect("a signal");
@@ -174,7 +172,7 @@ fn directory_and_umask_are_the_callers() {
     let place = Place::everywhere();
     let directory = place.directory("here");
     for old in [false, true] {
-        let inside = command(&place, "child", &[], &["sh", "-c", "pwd -P; umask"]);
+        let inside = command(&place, "child", &["--stack"], &["sh", "-c", "pwd -P; umask"]);
         let mut shell = place.command_of("sh");
         shell.current_dir(&directory).args(["-c", "umask 0037; exec \"$@\"", "sh"]);
         let inside = if old { on_an_old_kernel(&place, &inside) } else { inside };
@@ -188,7 +186,7 @@ fn directory_and_umask_are_the_callers() {
 fn what_is_prepared_is_as_with_attach() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"), Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
-    let options = ["--policy", "delegate", "--delegate-controllers", "cpuset", "--alias", "docker"];
+    let options = ["--stack", "--policy", "delegate", "--delegate-controllers", "cpuset", "--alias", "docker"];
     let script = r#"
         cd /sys/fs/cgroup/cpuset/docker && mkdir c1 && test -n "$(cat c1/cpuset.cpus)" && echo usable
         test -d /sys/fs/cgroup/systemd/docker && echo there"#;

@@ -1,5 +1,5 @@
 //! `run`: a command in new pid and mount namespaces, in a cgroup of its own in every hierarchy, with the view on `/sys/fs/cgroup`,
-//! in the stack by which clients recognise it, as `attach` has it.
+//! or with `--stack` in the stack by which clients recognise it, as `attach` has it.
 //!
 //! Three processes. The *supervisor* is the one that was started: it makes cgroups and namespaces, passes on signals, and ends as the
 //! command does. The *server* is its child, outside the namespaces and the cgroups; it outlives the supervisor, so that the cgroups are
@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// Make the command PID 1 itself, as an init system wants it; it then ignores signals that it has no handler for
     #[arg(long)]
     as_pid1: bool,
+    /// Mount the view as 'attach' does, over the real hierarchies, so that programs recognise their cgroups and limits
+    #[arg(long)]
+    stack: bool,
     /// The command
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -96,8 +99,13 @@ fn server(
     let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
     let mut prepared = Prepared::new();
-    let (looks, lock) = Looks::prepare(&host, &view, namespace, &mut prepared)?;
-    let registration = Registration::new(&view, Path::new(DIRECTORY), format!("run {name}")).of_run(namespace);
+    let registration = Registration::new(&view, Path::new(DIRECTORY), format!("run {name}"));
+    let (looks, registration, lock) = if options.stack {
+        let (looks, lock) = Looks::stack(&host, &view, namespace, &mut prepared)?;
+        (looks, registration.of_stack(namespace), lock)
+    } else {
+        (Looks::Bare, registration, None)
+    };
     let server = Server {
         registration,
         image,

@@ -13,7 +13,7 @@ use nix::unistd::{chroot, fchdir};
 use crate::cgroup::Setup;
 use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
 use crate::cli::attach::{Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
-use crate::cli::error::Failed;
+use crate::cli::error::{Failed, UNSUPPORTED};
 use crate::fuse::{Connection, detached};
 use crate::helper::entry::Layout;
 use crate::host::HostCgroups;
@@ -57,13 +57,13 @@ impl Home {
 pub(super) enum Looks {
     /// As `attach` has it, so that clients recognise it.
     Attached(Layout),
-    /// The view alone, where `attach` has nothing to offer: on a unified host, for other shapes than that of the host's paths.
+    /// The view alone: every rejection is its own, with a reason in its log.
     Bare,
 }
 
 impl Looks {
-    /// Finds out, and prepares what the command's cgroups need for it. The lock is to be held until the server is known to others.
-    pub(super) fn prepare(
+    /// Prepares what the command's cgroups need for the stack. The lock is to be held until the server is known to others.
+    pub(super) fn stack(
         host: &HostCgroups,
         view: &View,
         namespace: u64,
@@ -74,14 +74,13 @@ impl Looks {
             return Ok((Self::Attached(Layout::Stack(recipe(host, view, Source::Binds)?)), None));
         }
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
-        match own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) {
-            Some(own) => {
-                let lock = Lock::take(namespace)?;
-                let (layout, _) = sentinel_layout(host, &lock, namespace, own, Source::Binds, prepared)?;
-                Ok((Self::Attached(layout), Some(lock)))
-            }
-            None => Ok((Self::Bare, None)),
-        }
+        let Some(own) = own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) else {
+            let what = "on a unified host --stack is for the shape host-path, without --alias: what clients recognise there is a real cgroup";
+            return Err(Failed::new(UNSUPPORTED, what));
+        };
+        let lock = Lock::take(namespace)?;
+        let (layout, _) = sentinel_layout(host, &lock, namespace, own, Source::Binds, prepared)?;
+        Ok((Self::Attached(layout), Some(lock)))
     }
 
     /// Mounts it in this namespace, in place of the host's cgroups. `mounted` is given a way to the view's own mount, if there is one, and
