@@ -215,3 +215,27 @@ fn one_hierarchy_elsewhere() {
     assert!(!place.cgroup().dir("pids").join("kept-deeper/child").exists());
     place.is_clean();
 }
+
+/// A working directory isn't covered by what is mounted over it.
+#[test]
+fn the_hosts_cgroups_are_left() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
+    let place = Place::everywhere();
+    let host = place.cgroup().dir("pids");
+    let gone = host.join("vcgroupfs-gone");
+    for options in [&[][..], &["--stack"]] {
+        let script = "pwd -P; stat -f -c %T .; ls -d child; echo $$ 2>&1 >cgroup.procs || echo refused";
+        let told = said(command(&place, "child", options, &["sh", "-c", script]).current_dir(&host)).ok();
+        let expected = format!("{}\nfuseblk\nchild\n", host.display());
+        assert!(told.starts_with(&expected) && told.ends_with("refused\n"), "{told}");
+
+        // One that is removed before it begins.
+        std::fs::create_dir(&gone).expect("a cgroup");
+        let inside = command(&place, "child", options, &["sh", "-c", "pwd -P; ls -d etc"]);
+        let mut shell = place.command_of("sh");
+        shell.current_dir(&gone).args(["-c", r#"rmdir "$0" && exec "$@""#]).arg(&gone);
+        shell.arg(inside.get_program()).args(inside.get_args());
+        assert_eq!(said(&mut shell).ok(), "/\netc\n");
+    }
+    place.is_clean();
+}

@@ -193,7 +193,7 @@ impl Supervisor {
                 live.wait()
             })?;
             drop(lock);
-            Ok(())
+            home.leave_cgroups()
         };
         let ended = Self::run_inside(mount, &own, options);
         drop(leash);

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
-use nix::unistd::{chroot, fchdir};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
+use nix::unistd::{chdir, chroot, fchdir};
 
 use crate::cgroup::Setup;
 use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
@@ -22,11 +24,15 @@ use crate::view::{Shape, View};
 /// Where the view is mounted.
 pub(super) const DIRECTORY: &str = "/sys/fs/cgroup";
 
+const CGROUPFS: [FsType; 2] = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
+
 /// Where the supervisor comes from: the mount namespace and the root directory that its server works in.
 #[derive(Debug)]
 pub(super) struct Home {
     namespace: File,
     root: File,
+    /// The working directory, if it can be reached.
+    directory: Option<PathBuf>,
     /// The number of the mount namespace that it has made.
     pub(super) inside: u64,
 }
@@ -38,10 +44,25 @@ impl Home {
         let namespace = || File::open("/proc/self/ns/mnt").map_err(failed);
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = File::options().read(true).custom_flags(flags).open("/").map_err(failed)?;
+        let directory = std::env::current_dir().ok();
         let home = namespace()?;
         enter_own_namespace()?;
         let inside = fstat(namespace()?).map_err(|errno| failed(errno.into()))?.st_ino;
-        Ok(Self { namespace: home, root, inside })
+        Ok(Self { namespace: home, root, directory, inside })
+    }
+
+    /// Leaves the host's cgroups: a working directory there stays the host's, whatever is mounted over it. What the view has by that name
+    /// takes its place, or else the root.
+    pub(super) fn leave_cgroups(&self) -> Result<(), Failed> {
+        let is_the_hosts = match &self.directory {
+            Some(directory) => directory.starts_with(DIRECTORY),
+            None => statfs(".").is_ok_and(|found| CGROUPFS.contains(&found.filesystem_type())),
+        };
+        if !is_the_hosts {
+            return Ok(());
+        }
+        let changed = self.directory.as_deref().map_or(Err(Errno::ENOENT), chdir);
+        changed.or_else(|_| chdir("/")).map_err(|errno| Failed::system("can't leave the host's cgroups", errno.into()))
     }
 
     /// Goes back. The working directory is the root then.
