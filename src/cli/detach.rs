@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::attach::{Container, Lock, clean_up, run_in, server_of};
+use super::attach::{Container, Lock, clean_up, server_of, stack_of_run};
 use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::server::Server;
 use super::target::resolve;
@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let container = Container::open(target.pid)?;
     target.confirm()?;
     let lock = Lock::take(container.number())?;
-    if run_in(&container).is_some() {
+    if stack_of_run(&container).is_some() {
         eprintln!("vcgroupfs: {} has no view that was attached; that of 'run' ends with its command", target.label);
         return Ok(ExitCode::SUCCESS);
     }

@@ -51,7 +51,7 @@ pub(super) use undo::Undo;
 pub(super) use unified::layout as sentinel_layout;
 
 /// Where the view is mounted.
-const DIRECTORY: &str = "/sys/fs/cgroup";
+pub(super) const DIRECTORY: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -103,7 +103,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let lock = Lock::take(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
-    if let Some(record) = run_in(&container) {
+    if let Some(record) = stack_of_run(&container) {
         return already(&record, &plan(&host, &spec)?, &target.label);
     }
     if container.attached().is_some() {
@@ -275,9 +275,9 @@ pub(super) fn server_of(container: &Container) -> Option<Record> {
     registry::live().unwrap_or_default().into_iter().find(here)
 }
 
-/// The living server of the `run` whose command a container is. It doesn't hold the mount namespace open, so that when it takes long to
+/// The living server of the stack that `run` has made in a container. It doesn't hold the mount namespace open, so that when it takes long to
 /// end the number may have become another's, whose view is none yet, or an attached one.
-pub(super) fn run_in(container: &Container) -> Option<Record> {
+pub(super) fn stack_of_run(container: &Container) -> Option<Record> {
     if container.attached().is_none() || server_of(container).is_some() {
         return None;
     }

@@ -22,7 +22,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-use super::attach::{Lock, Prepared};
+use super::attach::{DIRECTORY, Lock, Prepared};
 use super::cgroups::OwnCgroups;
 use super::error::{Failed, NOT_PERMITTED, USAGE};
 use super::leaving::{Leaving, leave};
@@ -35,7 +35,7 @@ use crate::fuse::{Connection, OwnMount};
 use crate::helper::HelperImage;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
-use place::{DIRECTORY, Home, Looks};
+use place::{Home, Looks};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

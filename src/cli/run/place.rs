@@ -14,15 +14,12 @@ use nix::unistd::{chdir, chroot, fchdir};
 
 use crate::cgroup::Setup;
 use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
-use crate::cli::attach::{Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
+use crate::cli::attach::{DIRECTORY, Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
 use crate::cli::error::{Failed, UNSUPPORTED};
 use crate::fuse::{Connection, detached};
 use crate::helper::entry::Layout;
 use crate::host::HostCgroups;
 use crate::view::{Shape, View};
-
-/// Where the view is mounted.
-pub(super) const DIRECTORY: &str = "/sys/fs/cgroup";
 
 const CGROUPFS: [FsType; 2] = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
 
