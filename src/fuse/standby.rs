@@ -14,11 +14,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 const TICK: Duration = Duration::from_millis(1);
 
 /// Who reads, and who stands by.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StandBy(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    tick: Duration,
     /// How many read, or are about to. Those that have had no turn yet aren't counted.
     reading: AtomicU32,
     /// Turns so far.
@@ -42,7 +43,17 @@ struct Post {
     has_ended: bool,
 }
 
+impl Default for StandBy {
+    fn default() -> Self {
+        Self::with_tick(TICK)
+    }
+}
+
 impl StandBy {
+    fn with_tick(tick: Duration) -> Self {
+        Self(Arc::new(Shared { tick, ..Shared::default() }))
+    }
+
     /// The calling worker has a request, and doesn't read any more.
     pub(super) fn begins(&self) {
         ENDS.with_borrow_mut(|ends| match ends {
@@ -118,7 +129,7 @@ impl Shared {
     fn watch(&self, post: &mut MutexGuard<'_, Post>) -> bool {
         let mut seen = self.turns.load(Ordering::SeqCst);
         while !post.has_ended && post.called == 0 {
-            self.watch.wait_for(post, TICK);
+            self.watch.wait_for(post, self.tick);
             let turns = self.turns.load(Ordering::SeqCst);
             if turns != seen {
                 seen = turns;
@@ -165,6 +176,9 @@ mod tests {
     /// So long nothing takes that happens at all.
     const LONG: Duration = Duration::from_secs(20);
 
+    /// Nobody is kept for so long: where it's the tick, nobody is replaced, however busy the machine is.
+    const NEVER: Duration = Duration::from_secs(600);
+
     /// Workers who read from a queue, as they would from the kernel's.
     struct Session {
         workers: Vec<JoinHandle<()>>,
@@ -177,10 +191,10 @@ mod tests {
     type Request = Option<Receiver<()>>;
 
     impl Session {
-        fn of(workers: usize) -> Self {
+        fn of(workers: usize, tick: Duration) -> Self {
             let (requests, queue) = channel::<Request>();
             let (reply, served) = channel();
-            let (queue, standby) = (Arc::new(Mutex::new(queue)), Arc::new(StandBy::default()));
+            let (queue, standby) = (Arc::new(Mutex::new(queue)), Arc::new(StandBy::with_tick(tick)));
             let worker = |_| {
                 let (queue, standby, reply) = (Arc::clone(&queue), Arc::clone(&standby), reply.clone());
                 std::thread::spawn(move || {
@@ -210,6 +224,15 @@ mod tests {
             }
         }
 
+        /// The one that doesn't stand by may have replied only, and not read yet.
+        fn until(&self, holds: impl Fn(&Shared) -> bool) {
+            let start = std::time::Instant::now();
+            while !holds(&self.standby.0) {
+                assert!(start.elapsed() < LONG);
+                std::thread::yield_now();
+            }
+        }
+
         /// All of them end when one does.
         fn end(self) {
             drop(self.requests);
@@ -221,7 +244,7 @@ mod tests {
 
     #[test]
     fn one_reads() {
-        let session = Session::of(4);
+        let session = Session::of(4, NEVER);
         session.all_but_one_stand_by();
         let reader = session.ask();
         for _ in 0..1000 {
@@ -232,7 +255,7 @@ mod tests {
 
     #[test]
     fn who_is_kept_is_replaced() {
-        let session = Session::of(4);
+        let session = Session::of(4, TICK);
         session.all_but_one_stand_by();
         let mut locks = Vec::new();
         for _ in 0..3 {
@@ -251,14 +274,10 @@ mod tests {
 
     #[test]
     fn the_sentry_sleeps_where_nothing_is_asked_for() {
-        let session = Session::of(4);
+        let session = Session::of(4, TICK);
         for _ in 0..3 {
             session.all_but_one_stand_by();
-            let start = std::time::Instant::now();
-            while !session.standby.0.is_asleep.load(Ordering::SeqCst) {
-                assert!(start.elapsed() < LONG);
-                std::thread::yield_now();
-            }
+            session.until(|shared| shared.is_asleep.load(Ordering::SeqCst));
             let (release, lock) = channel();
             session.requests.send(Some(lock)).unwrap();
             session.ask();
@@ -270,14 +289,11 @@ mod tests {
 
     #[test]
     fn those_who_are_called_read() {
-        let session = Session::of(4);
+        let session = Session::of(4, NEVER);
         session.all_but_one_stand_by();
+        session.until(|shared| shared.reading.load(Ordering::SeqCst) == 1);
         session.standby.call();
-        let start = std::time::Instant::now();
-        while session.standby.0.reading.load(Ordering::SeqCst) < 4 {
-            assert!(start.elapsed() < LONG);
-            std::thread::yield_now();
-        }
+        session.until(|shared| shared.reading.load(Ordering::SeqCst) == 4);
         session.end();
     }
 }
