@@ -373,6 +373,11 @@ fn the_child_that_looks_has_nothing_that_the_target_has_not() {
             child = child_of(running.child.id(), STRANGER, &namespace);
             child.is_some() || !matches!(running.child.try_wait(), Ok(None))
         });
+        if child.is_some() {
+            // Nobody ends it then, unless that was done in between.
+            running.signal(Signal::SIGSTOP);
+            child = child_of(running.child.id(), STRANGER, &namespace);
+        }
         doctor = Some(running);
         if child.is_some() {
             break;
@@ -477,7 +482,7 @@ fn a_view_for_all_callers_is_that_of_the_container() {
         drop(stopped);
         let hung: Value = serde_json::from_str(&hung.stdout).unwrap_or_else(|error| panic!("{error}: {hung:?}"));
         assert!(findings(&hung).contains("hung-view"), "{hung}");
-        wait_until("nobody left in the container", || population(&scene.container) == population_before);
+        wait_until("nobody left in the container", || population(&scene.container) <= population_before);
         scene.end();
     }
 }

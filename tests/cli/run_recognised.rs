@@ -1,7 +1,7 @@
 //! A program that `run --stack` starts recognises its cgroups as in a container that has its view by `attach`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -107,7 +107,7 @@ fn on_unified_hosts() {
     let place = Place::with_cgroup(&["unified"]);
     let program = crate::support::program().display().to_string();
     let script = format!(
-        r#"stat -f -c %T /sys/fs/cgroup; own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); stat -f -c %T $own
+        r#"readlink /proc/self/ns/mnt; stat -f -c %T /sys/fs/cgroup; own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); stat -f -c %T $own
            mkdir $own/x && rmdir $own/x && ls -d /sys/fs/cgroup/*/ && mkdir /sys/fs/cgroup/y 2>/dev/null || echo refused
            {program} doctor --json"#
     );
@@ -116,6 +116,7 @@ fn on_unified_hosts() {
         let unified = on_a_unified_host(&place, &new);
         let mut unified = if old { on_an_old_kernel(&place, &unified) } else { unified };
         let told = said(&mut unified).ok();
+        let (namespace, told) = told.split_once('\n').unwrap_or_else(|| panic!("{told}"));
         let (seen, answer) = told.rsplit_once("refused\n").unwrap_or_else(|| panic!("{told}"));
         assert_eq!(seen, format!("cgroup2fs\nfuseblk\n/sys/fs/cgroup{}/\n", place.path()));
         let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
@@ -124,30 +125,18 @@ fn on_unified_hosts() {
                 assert_eq!(client["recognised"], "yes", "{client}");
             }
         }
-        assert_eq!(sentinels(), Vec::<String>::new());
+        assert!(!sentinel(namespace).exists());
     }
     let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--stack", "--shape", "rooted"], &["true"]));
     assert!(said(&mut rooted).fails(3).contains("--stack is for the shape host-path"));
     place.is_clean();
 }
 
-/// The sentinels of runs of this test program.
-fn sentinels() -> Vec<String> {
-    let unified = hierarchy("unified").expect("cgroup2").mountpoint;
-    let all = std::fs::read_dir(unified).expect("cgroup2").flatten();
-    let all = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let with = |name: &String| {
-        let number = name.strip_prefix("vcgroupfs-sentinel-");
-        // Other tests' containers have theirs: those aren't of namespaces that have ended.
-        number.is_some_and(|number| !is_in_use(number))
-    };
-    all.filter(with).collect()
-}
-
-fn is_in_use(namespace: &str) -> bool {
-    let name = Path::new("/proc").read_dir().expect("/proc").flatten();
-    let named = format!("mnt:[{namespace}]");
-    name.filter_map(|entry| std::fs::read_link(entry.path().join("ns/mnt")).ok()).any(|link| link == Path::new(&named))
+/// The sentinel of a run in this mount namespace, as a link of procfs names that. Other tests have theirs.
+fn sentinel(namespace: &str) -> PathBuf {
+    let number =
+        namespace.strip_prefix("mnt:[").and_then(|number| number.strip_suffix(']')).expect("a mount namespace");
+    hierarchy("unified").expect("cgroup2").mountpoint.join(format!("vcgroupfs-sentinel-{number}"))
 }
 
 #[test]
@@ -157,10 +146,15 @@ fn a_killed_server_leaves_no_sentinel() {
     let inside = command(&place, "child", &["--stack"], &["sh", "-c", "echo ready; exec sleep 1000"]);
     let mut child = Running::start(&mut on_a_unified_host(&place, &inside));
     assert_eq!(child.line(), "ready");
-    kill(Pid::from_raw(server_of(&place, "child")), Signal::SIGKILL).expect("a signal");
+    let server = server_of(&place, "child");
+    // The supervisor waits in the command's mount namespace.
+    let namespace = std::fs::read_link(format!("/proc/{}/ns/mnt", child.child.id())).expect("a namespace");
+    let sentinel = sentinel(&namespace.display().to_string());
+    assert!(sentinel.exists(), "{}", sentinel.display());
+    kill(Pid::from_raw(server), Signal::SIGKILL).expect("a signal");
     child.signal(Signal::SIGTERM);
     child.wait();
-    wait_until("the sentinel's removal", || sentinels().is_empty());
+    wait_until("the sentinel's removal", || !sentinel.exists());
     place.vcgroupfs(&["list", "--json"]).json();
     place.is_clean();
 }
