@@ -101,12 +101,15 @@ impl Container {
 
     /// Kills its init, and so everything in it, and waits until all of that is gone.
     pub(crate) fn end(&mut self) {
+        self.kill();
+        eventually("the container is gone", || !matches!(self.child.try_wait(), Ok(None)) && !exists(self.init));
+    }
+
+    fn kill(&mut self) {
         // While unshare waits for it, the number can't be another's.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.init), Signal::SIGKILL);
         }
-        let _ = self.child.wait();
-        eventually("the container is gone", || !exists(self.init));
     }
 
     fn is_inside(&self, pid: i32) -> bool {
@@ -125,17 +128,37 @@ impl Container {
             .collect()
     }
 
-    /// The one agent that it has.
-    pub(crate) fn agent(&self) -> (i32, i32) {
-        let agents = self.agents();
+    /// The one agent that it has after a request. On a busy machine it may have ended before it's seen, for want of another request.
+    pub(crate) fn agent(&self, mut request: impl FnMut()) -> (i32, i32) {
+        let mut agents = Vec::new();
+        eventually("there's an agent", || {
+            request();
+            agents = self.agents();
+            !agents.is_empty()
+        });
         assert_eq!(agents.len(), 1, "{agents:?}");
         agents[0]
+    }
+
+    /// The same, stopped by the container: it doesn't end by itself any more.
+    pub(crate) fn stop_agent(&mut self, mut request: impl FnMut()) -> (i32, i32) {
+        let mut stopped = None;
+        eventually("an agent is stopped", || {
+            let (agent, inside) = self.agent(&mut request);
+            if self.run(&format!("kill -STOP {inside}")).1 == 0 {
+                let is_stopped = || status(agent, "State").map(|state| state.starts_with('T'));
+                eventually("it's stopped, or was about to end", || is_stopped() != Some(false));
+                stopped = is_stopped().map(|_| (agent, inside));
+            }
+            stopped.is_some()
+        });
+        stopped.unwrap()
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.end();
+        if std::thread::panicking() { self.kill() } else { self.end() }
     }
 }
 
@@ -198,11 +221,11 @@ fn processes() -> Vec<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Waits up to five seconds for something that takes its time.
+/// Waits for something that takes its time, on a busy machine a long one.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(15), "{what}: not in time");
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not in time");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
