@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{Programs, Session, TIMEOUT, run_to_end};
+use crate::{Programs, Session, TIMEOUT, copy_program};
 
 /// The unprivileged user to whom tests give the delegated subtree.
 pub const OWNER: u32 = 12345;
@@ -76,10 +76,7 @@ impl Container {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod of a temporary directory");
         // A copy that everybody can execute, wherever the build's directory is.
         let probe = folder.path().join("vcgroupfs-probe");
-        // By another process: a file that this one has open for writing, while another thread forks, can't be executed.
-        let copied = run_to_end(Command::new("cp").arg(&Programs::find().probe).arg(&probe), TIMEOUT);
-        assert!(copied.status.success(), "a copy of the probe: {}", String::from_utf8_lossy(&copied.stderr));
-        fs::set_permissions(&probe, Permissions::from_mode(0o755)).expect("chmod of the probe");
+        copy_program(&Programs::find().probe, &probe);
 
         let mut command = joining(&probe, &options.cgroups);
         let propagation = if options.shared { "unchanged" } else { "private" };

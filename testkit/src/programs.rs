@@ -48,6 +48,29 @@ pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
     Output { status, stdout: bytes(stdout), stderr: bytes(stderr) }
 }
 
+/// Copies a program to where everybody can execute it, at once: by another process, because a file that this one has open for writing, while
+/// another thread forks, can't be executed.
+///
+/// # Panics
+///
+/// When it can't be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = run_to_end(Command::new("install").args(["-m", "755"]).args([from, to]), TIMEOUT);
+    assert!(copied.status.success(), "{}: {}", to.display(), String::from_utf8_lossy(&copied.stderr));
+}
+
+/// Makes a program of this text, in the same way.
+///
+/// # Panics
+///
+/// When it can't be written.
+pub fn write_program(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, text).unwrap_or_else(|error| panic!("{}: {error}", draft.display()));
+    copy_program(&draft, path);
+    std::fs::remove_file(&draft).unwrap_or_else(|error| panic!("{}: {error}", draft.display()));
+}
+
 /// The test programs of this package.
 #[derive(Clone, Debug)]
 pub struct Programs {

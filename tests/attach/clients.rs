@@ -16,7 +16,7 @@ fn bundle(folder: &std::path::Path) {
     for name in ["bin", "proc", "dev", "sys", "tmp"] {
         fs::create_dir_all(root.join(name)).expect("a directory");
     }
-    fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    testkit::copy_program("/usr/bin/busybox".as_ref(), &root.join("bin/busybox"));
     let script = "/bin/busybox head -n 20 /proc/self/cgroup";
     let config = serde_json::json!({
         "ociVersion": "1.0.2",

@@ -1,7 +1,6 @@
 //! Containers by the names that their managers know them by. The managers are fakes, first in PATH.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,9 +18,7 @@ impl Managers {
 
     /// A program that answers with `script`.
     fn with(self, name: &str, script: &str) -> Self {
-        let path = self.0.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a program");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
+        testkit::write_program(&self.0.path().join(name), &format!("#!/bin/sh\n{script}\n"));
         self
     }
 

@@ -1,7 +1,6 @@
 //! The hook of LXC: a view before the container's init is started.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,8 +13,7 @@ use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
 fn configure(folder: &Path, name: &str, hook: &str, has_namespace: bool) {
     let root = root(folder);
     let init = root.join("bin/init");
-    fs::write(&init, format!("#!/bin/sh\nexec > /tmp/said 2>&1\n{SCRIPT}")).expect("an init");
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("chmod");
+    testkit::write_program(&init, &format!("#!/bin/sh\nexec > /tmp/said 2>&1\n{SCRIPT}"));
     let kept = if has_namespace { "user net" } else { "user net cgroup" };
     let text = format!(
         "lxc.uts.name = {name}\nlxc.rootfs.path = dir:{root}\nlxc.mount.auto = proc:mixed sys:mixed\n\

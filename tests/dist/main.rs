@@ -27,7 +27,7 @@ fn root(folder: &Path) -> PathBuf {
     for name in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
         fs::create_dir_all(root.join(name)).expect("a directory");
     }
-    fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    testkit::copy_program("/usr/bin/busybox".as_ref(), &root.join("bin/busybox"));
     for name in ["sh", "cat", "grep", "ls", "mkdir", "rmdir"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("a symlink");
     }

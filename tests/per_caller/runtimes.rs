@@ -14,7 +14,7 @@ fn bundle(scene: &Scene, folder: &std::path::Path, name: &str, script: &str) {
     for directory in ["bin", "proc", "dev", "sys/fs/cgroup", "tmp"] {
         fs::create_dir_all(root.join(directory)).expect("a directory");
     }
-    fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    testkit::copy_program("/usr/bin/busybox".as_ref(), &root.join("bin/busybox"));
     let config = serde_json::json!({
         "ociVersion": "1.0.2",
         "process": {
