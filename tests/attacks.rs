@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -225,8 +225,7 @@ fn a_stranger_cant_take_all_descriptors() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let program = folder.path().join("limited");
     let script = "#!/bin/sh\nexec prlimit --nofile=1400 \"$PROGRAM\" \"$@\"\n".replace("$PROGRAM", PROGRAM);
-    fs::write(&program, script).expect("a script");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod of a script");
+    testkit::write_program(&program, &script);
     let scene = Scene::with(&["unified"], false, &program, |options| options.shape("rooted"));
     let mut stranger = scene.session(Caller::Stranger, "unified");
     let opened = (0..2000).take_while(|number| {
@@ -301,25 +300,34 @@ fn a_stopped_agent_stops_nothing_else() {
     for number in 0..WRITERS {
         session.expect(&mkdir(&format!("$CG/w{number}")));
     }
-    session.expect(&migrate);
     let server = scene.server();
     let named =
         |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "vcgroupfs-agent\n");
-    let agent = children_of(server).into_iter().find(named).expect("the agent");
-    kill(Pid::from_raw(agent), Signal::SIGSTOP).expect("a signal");
+    // Those who ask are there before: they have as long as the server waits for an agent.
+    let mut others = scene.session(Caller::Root, NAMED);
+    let writers: Vec<_> = (0..WRITERS).map(|_| scene.session(Caller::Root, NAMED)).collect();
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        // An agent that nobody asks for a second has ended.
+        session.expect(&migrate);
+        let agent = children_of(server).into_iter().find(named).map(Pid::from_raw);
+        if agent.is_some_and(|agent| kill(agent, Signal::SIGSTOP).is_ok()) {
+            break;
+        }
+        assert!(Instant::now() < end, "no agent");
+    }
     let finished = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for number in 0..WRITERS {
-            let (scene, finished) = (&scene, &finished);
+        for (number, mut writer) in writers.into_iter().enumerate() {
+            let finished = &finished;
             scope.spawn(move || {
                 // Writes to one file wait for each other in the caller's kernel. These fail, or succeed by another agent: that they end is
                 // enough.
                 let migrate = write_file(&format!("$CG/w{number}/cgroup.procs"), "1");
-                scene.session(Caller::Root, NAMED).run(&migrate);
+                writer.run(&migrate);
                 finished.fetch_add(1, Ordering::AcqRel);
             });
         }
-        let mut others = scene.session(Caller::Root, NAMED);
         let end = Instant::now() + TIMEOUT;
         while threads_named(server, "slow request\n") < WRITERS {
             assert!(Instant::now() < end, "only {} requests wait", threads_named(server, "slow request\n"));
@@ -348,16 +356,19 @@ fn threads_named(pid: u32, name: &str) -> usize {
 fn callers_that_are_killed_leave_nothing_behind() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy(NAMED));
     let scene = Scene::new(&["pids", NAMED], "rooted", false);
-    let all = "while :; do cat $0/home/cgroup.procs; echo 0 > $0/home/cgroup.procs; mkdir $0/$$; rmdir $0/$$; ls -lR $0; done";
+    let all = "cat $0/home/cgroup.procs; echo 0 > $0/home/cgroup.procs; mkdir $0/$$; rmdir $0/$$; ls -lR $0";
     // The directories that are in use are held open, those too that a killed shell didn't come to remove.
     let held = |scene: &Scene| fs::read_dir(scene.cgroup.dir(NAMED)).expect("the test cgroup").count();
-    let mut before = 0;
-    for round in 0..30 {
-        if round == 2 {
-            before = scene.descriptors().saturating_sub(held(&scene));
-        }
+    let shell = |scene: &Scene, script: &str| {
         let mut command = scene.container.command(Caller::Root);
-        command.args(["sh", "-c", all]).arg(scene.seen(NAMED));
+        command.args(["sh", "-c", script]).arg(scene.seen(NAMED));
+        command
+    };
+    // What a server needs for a while, it has had once.
+    assert!(run_to_end(&mut shell(&scene, all), TIMEOUT).status.success());
+    let before = scene.descriptors().saturating_sub(held(&scene));
+    for round in 0..30 {
+        let mut command = shell(&scene, &format!("while :; do {all}; done"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell in the container");
         thread::sleep(Duration::from_millis(40 + 3 * round));
         child.kill().expect("SIGKILL");

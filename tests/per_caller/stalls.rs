@@ -54,21 +54,25 @@ fn a_stopped_agent_stops_its_own_container() {
     for number in 0..WRITERS {
         first.expect(&mkdir(&format!("$OWN/w{number}")));
     }
-    first.expect(&write_file("$OWN/cgroup.procs", "1"));
-    let agent = *agents(server).first().expect("the agent");
-    kill(Pid::from_raw(agent), Signal::SIGSTOP).expect("a signal");
+    // Those who ask are there before: they have as long as the server waits for an agent.
+    let writers: Vec<_> = (0..WRITERS).map(|_| session(0)).collect();
+    let mut second = session(1);
+    wait_until("an agent that is stopped", || {
+        // One that nobody asks for a second has ended.
+        first.expect(&write_file("$OWN/cgroup.procs", "1"));
+        agents(server).first().is_some_and(|agent| kill(Pid::from_raw(*agent), Signal::SIGSTOP).is_ok())
+    });
     let finished = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for number in 0..WRITERS {
-            let (session, finished) = (&session, &finished);
+        for (number, mut writer) in writers.into_iter().enumerate() {
+            let finished = &finished;
             scope.spawn(move || {
                 // They fail, or succeed by another agent.
-                session(0).run(&write_file(&format!("$OWN/w{number}/cgroup.procs"), "1"));
+                writer.run(&write_file(&format!("$OWN/w{number}/cgroup.procs"), "1"));
                 finished.fetch_add(1, Ordering::AcqRel);
             });
         }
         wait_until("a request that waits", || slow_requests(server) >= 4);
-        let mut second = session(1);
         second.expect(&mkdir("$OWN/job"));
         second.expect(&spawn("P"));
         second.expect(&write_file("$OWN/job/cgroup.procs", "$P"));
