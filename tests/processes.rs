@@ -237,7 +237,8 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
             move || {
                 let (mut hits, mut misses) = (0, 0);
                 let mut number = first;
-                while Instant::now() < end {
+                // On a busy machine there are few in that time.
+                while Instant::now() < end || (misses <= 100 && Instant::now() < end + testkit::TIMEOUT) {
                     number = if number > first + 4000 { first } else { number + 1 };
                     match session.run(&write_file("$CG/a/cgroup.procs", &number.to_string())) {
                         Outcome::Ok(_) => hits += 1,

@@ -114,6 +114,7 @@ fn many_processes_in_many_cgroups() {
                 halfway = scene.memory();
             }
         }
+        assert!(halfway > 0, "another view kept its caller waiting for half of the time");
         waiting.join().expect("the load")
     });
     let told = String::from_utf8_lossy(&output.stdout);

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use testkit::{Need, TestCgroup, View, ViewOptions, require};
 
-/// What the README promises is in milliseconds; a machine on which everything else runs as well gets so long.
-const BOUND: Duration = Duration::from_secs(5);
+/// What the README promises is in milliseconds; a machine on which everything else runs as well gets so long. What isn't told at all is kept for
+/// a minute.
+const BOUND: Duration = Duration::from_secs(20);
 
 const NAMED: &str = "name=systemd";
 const UNIFIED: &str = "unified";
