@@ -286,3 +286,14 @@ impl Node {
         if path.is_empty() { "/".into() } else { path }
     }
 }
+
+impl Drop for Node {
+    /// One after the other: a container can make so deep a tree that the stack wouldn't hold all of them at once, and have the kernel hold only
+    /// the last of them.
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some(node) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.parent.take());
+        }
+    }
+}

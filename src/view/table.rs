@@ -202,6 +202,24 @@ mod tests {
         assert_eq!(table.root().view_path(), "/");
     }
 
+    /// As deep a tree as a container makes, of which the kernel holds only the deepest, and forgets that.
+    #[test]
+    fn a_deep_tree_takes_no_deep_stack() {
+        let table = table();
+        let (mut at, _) = table.remember(child(&table, "a", 2));
+        for inode in 3..300_000 {
+            let id = NodeId::backing(0, Door::Main, inode).unwrap();
+            let below = Node::child(&at, OsStr::new("a"), id, at.position(), Object::Directory, inode);
+            let above = std::mem::replace(&mut at, table.remember(below).0);
+            table.forget(above.id(), 1);
+        }
+        let last = at.id();
+        drop(at);
+        assert_eq!(table.len(), 1);
+        drop(table.forget(last, 1));
+        assert!(table.is_empty());
+    }
+
     #[test]
     fn shrinks() {
         let table = table();
