@@ -20,6 +20,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
 
+/// How many files are remembered at least before those are forgotten whose events don't come: of what failed, or of a cgroup that is gone.
+const FEW: usize = 64;
+
 type WrittenFile = (usize, u64, OsString);
 
 #[derive(Debug, Default)]
@@ -28,6 +31,12 @@ struct Writes {
     /// Events that came while the write was under way.
     early: usize,
     finished: VecDeque<Instant>,
+}
+
+impl Writes {
+    fn is_awaited(&self) -> bool {
+        self.running > 0 || self.finished.back().is_some_and(|finished| finished.elapsed() < ON_ITS_WAY)
+    }
 }
 
 /// A write under way.
@@ -46,7 +55,16 @@ impl OwnWrites {
         if !directory.is_watched() {
             return None;
         }
-        self.0.lock().entry(file.clone()).or_default().running += 1;
+        let mut all = self.0.lock();
+        // As often as the map grows, so that a single write needn't look at all of them.
+        if all.len() >= FEW && all.len() == all.capacity() {
+            all.retain(|_, writes| writes.is_awaited());
+            let few = all.len();
+            all.shrink_to(few * 2);
+            all.reserve(few);
+        }
+        all.entry(file.clone()).or_default().running += 1;
+        drop(all);
         Some(OwnWrite { writes: Arc::clone(&self.0), file })
     }
 
@@ -94,5 +112,39 @@ impl Drop for OwnWrite {
             // What fails has no event, and what has gone has no more.
             writes.finished.retain(|finished| finished.elapsed() < ON_ITS_WAY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::FileClass;
+    use crate::view::{Door, NodeId, Object, Position, ROOT_ID, Spot};
+
+    #[test]
+    fn what_no_event_comes_of_is_forgotten() {
+        let position = Position { hierarchy: Some(0), door: Door::Main, spot: Spot::Inside };
+        let writes = OwnWrites::default();
+        let begin = |inode| {
+            let directory = Arc::new(Node::root(ROOT_ID, position, Object::Directory, inode));
+            directory.watch_once(|| Some(Box::new(())));
+            let id = NodeId::from_u64(inode);
+            let file =
+                Node::child(&directory, OsStr::new("cpu.pressure"), id, position, Object::File(FileClass::Pressure), 1);
+            writes.begin(&file).unwrap()
+        };
+        let running = begin(1);
+        for inode in 2..10_000 {
+            drop(begin(inode));
+            if inode.is_multiple_of(50) {
+                // As if they were long ago.
+                for writes in writes.0.lock().values_mut() {
+                    writes.finished.iter_mut().for_each(|finished| *finished -= ON_ITS_WAY);
+                }
+            }
+        }
+        assert!(writes.0.lock().len() < 4 * FEW, "{}", writes.0.lock().len());
+        assert!(writes.take(0, 1, OsStr::new("cpu.pressure")), "what is under way isn't forgotten");
+        drop(running);
     }
 }
