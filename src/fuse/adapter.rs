@@ -13,7 +13,7 @@ use fuser::{
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::ask::{About, Waiter, at, caught, logged, on, reply_empty, reply_read, reply_written, reply_xattr};
+use super::ask::{About, Waiter, at, caught, kept_of, logged, on, reply_empty, reply_read, reply_written, reply_xattr};
 use super::convert::{self, node};
 use super::offload::Offload;
 use super::passthrough::Passthrough;
@@ -412,7 +412,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 return Ok(());
             };
             if beside.has_room(tenant) {
-                let (fs, data) = (Arc::clone(fs), data.to_vec());
+                let (fs, data) = (Arc::clone(fs), kept_of(data));
                 beside.run(tenant, move || reply_written(&fs, &to, &data, reply));
             } else {
                 reply.error(fuser::Errno::EAGAIN);

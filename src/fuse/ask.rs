@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fuser::{INodeNo, ReplyData, ReplyEmpty, ReplyWrite, ReplyXattr};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
 use crate::fs::poll::Wake;
@@ -72,6 +73,13 @@ fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
     About { operation, node: file.node(), name: None }
 }
 
+/// What is kept of a write that waits. No file takes more than a page (`atomic_write_len`), and what is longer by a byte is refused as the
+/// whole would be: thousands may wait, and the memory is the server's.
+pub(super) fn kept_of(data: &[u8]) -> Vec<u8> {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| usize::try_from(size).ok());
+    page.and_then(|page| data.get(..=page)).unwrap_or(data).to_vec()
+}
+
 /// Writes `data` and replies with how much was written.
 pub(super) fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, data: &[u8], reply: ReplyWrite) {
     match caught("write", || logged(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
@@ -103,5 +111,18 @@ impl Wake for Waiter {
     fn wake(self: Box<Self>) {
         // ENOENT: nobody waits any more.
         let _ = self.0.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_is_too_long_there_is_as_much_as_shows_it() {
+        let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
+        for (written, kept) in [(0, 0), (7, 7), (page, page), (page + 1, page + 1), (16 * page, page + 1)] {
+            assert_eq!(kept_of(&vec![b'1'; written]).len(), kept, "{written}");
+        }
     }
 }
