@@ -81,6 +81,9 @@ pub trait Route: Debug + Send + Sync + 'static {
     /// The kernel drops references to a node. Whether these were the last.
     fn forget(&self, node: NodeId, lookups: u64) -> bool;
 
+    /// Whether the kernel holds a node.
+    fn knows(&self, node: NodeId) -> bool;
+
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
 
@@ -148,6 +151,10 @@ impl<H: Host> Route for CgroupFs<H> {
 
     fn forget(&self, node: NodeId, lookups: u64) -> bool {
         CgroupFs::forget(self, node, lookups)
+    }
+
+    fn knows(&self, node: NodeId) -> bool {
+        CgroupFs::knows(self, node)
     }
 
     fn keeps_listings(&self) -> bool {

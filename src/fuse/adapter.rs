@@ -158,7 +158,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     fn forget(&self, request: &Request, inode: INodeNo, lookups: u64) {
         self.workers.in_between(request.unique(), || {
             if self.route.forget(node(inode), lookups) {
-                self.passthrough.forget(node(inode));
+                self.passthrough.forget(node(inode), || self.route.knows(node(inode)));
             }
         });
     }

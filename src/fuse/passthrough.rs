@@ -61,9 +61,11 @@ impl Passthrough {
         Some(kept)
     }
 
-    /// The kernel has forgotten a node.
-    pub(super) fn forget(&self, node: NodeId) {
-        let forgotten = self.ids.lock().remove(&node);
+    /// The kernel has forgotten a node. It may have been told of it again meanwhile, and have opened files by the id that it had.
+    pub(super) fn forget(&self, node: NodeId, is_known: impl FnOnce() -> bool) {
+        let mut ids = self.ids.lock();
+        let forgotten = if is_known() { None } else { ids.remove(&node) };
+        drop(ids);
         drop(forgotten);
     }
 }

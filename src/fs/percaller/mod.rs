@@ -316,6 +316,10 @@ impl<C: Containers> Route for PerCaller<C> {
         was_last
     }
 
+    fn knows(&self, node: NodeId) -> bool {
+        self.nodes.lock().get(node).is_some()
+    }
+
     fn keeps_listings(&self) -> bool {
         false
     }
