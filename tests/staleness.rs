@@ -146,6 +146,47 @@ fn files_that_come_are_found() {
     }
 }
 
+/// Whoever has written what lets files come or go finds what is so from then on, though the kernel has kept what was so before.
+#[test]
+fn who_lets_files_come_finds_them() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
+    let cgroup = TestCgroup::new(&[UNIFIED]);
+    cgroup.child(UNIFIED, "child");
+    let view = mount(&cgroup, "rooted", false);
+    let seen = view.hierarchy(&testkit::hierarchy(UNIFIED).expect("a required hierarchy")).join("child");
+    let file = seen.join("cpu.pressure");
+    for round in 0..200 {
+        for (value, is_there) in [("0", false), ("1", true)] {
+            let _ = fs::metadata(&file);
+            fs::write(seen.join("cgroup.pressure"), value).expect("cgroup.pressure");
+            assert_eq!(fs::File::open(&file).is_ok(), is_there, "open, in round {round}, after {value}");
+            assert_eq!(fs::metadata(&file).is_ok(), is_there, "stat, in round {round}, after {value}");
+            assert_eq!(names(&seen).contains(&OsString::from("cpu.pressure")), is_there, "round {round}, {value}");
+        }
+    }
+}
+
+/// Once the host has removed a cgroup, its files aren't found, whether or not the server has heard of it.
+#[test]
+fn what_was_just_removed_is_not_found() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
+    let cgroup = TestCgroup::new(&[UNIFIED, NAMED]);
+    let view = mount(&cgroup, "rooted", false);
+    for selector in [UNIFIED, NAMED] {
+        let seen = view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"));
+        for round in 0..200 {
+            // A name that nobody has asked for yet, so that it's found at once.
+            let name = format!("x{round}");
+            let real = cgroup.child(selector, &name);
+            let file = seen.join(&name).join("cgroup.procs");
+            drop(fs::File::open(&file).expect("it's there"));
+            fs::remove_dir(real).expect("the removal");
+            let opened = fs::File::open(&file).map(drop).map_err(|error| error.kind());
+            assert_eq!(opened, Err(std::io::ErrorKind::NotFound), "{selector}, round {round}");
+        }
+    }
+}
+
 /// What is open in a cgroup isn't found by its name any more, also from a directory that was held, once the cgroup is removed, by any hand.
 #[test]
 fn the_names_of_a_removed_cgroup_are_forgotten() {

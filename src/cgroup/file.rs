@@ -103,6 +103,16 @@ impl FileClass {
     }
 }
 
+/// Whether files may come or go when this one is written: `Some(true)` in all child cgroups, `Some(false)` in its own. A threaded cgroup has
+/// none of the controllers that only whole processes are under (`cgroup_control`).
+pub fn lets_files_come(name: &OsStr) -> Option<bool> {
+    match name.to_str()? {
+        "cgroup.subtree_control" => Some(true),
+        "cgroup.pressure" | "cgroup.type" => Some(false),
+        _ => None,
+    }
+}
+
 /// Whether the kernel keeps something for each open file of this name, besides its position: whether it was notified of a change since it
 /// was read (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, a reset of `memory.peak`. Reads, writes and polls of such a file
 /// have to meet the same one.

@@ -57,7 +57,7 @@ pub enum Change {
         /// The name of the file.
         name: OsString,
     },
-    /// Files came or went in all children, or in the directory itself: `cgroup.subtree_control` or `cgroup.pressure` was written.
+    /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` was written, or another such file.
     Files {
         /// In which hierarchy.
         hierarchy: usize,
@@ -305,9 +305,7 @@ impl<H: Host> CgroupFs<H> {
                 }
             }
             Change::Files { hierarchy, directory, of_children } => {
-                for node in self.doors(*hierarchy, *directory) {
-                    self.invalidate_files(&node, *of_children, kernel);
-                }
+                self.invalidate_files(*hierarchy, *directory, *of_children, kernel);
             }
             Change::Anything => {
                 self.own.clear();
@@ -372,7 +370,19 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn invalidate_files(&self, directory: &Arc<Node>, of_children: bool, kernel: &impl Invalidate) {
+    pub(super) fn invalidate_files(
+        &self,
+        hierarchy: usize,
+        directory: u64,
+        of_children: bool,
+        kernel: &impl Invalidate,
+    ) {
+        for node in self.doors(hierarchy, directory) {
+            self.invalidate_files_at(&node, of_children, kernel);
+        }
+    }
+
+    fn invalidate_files_at(&self, directory: &Arc<Node>, of_children: bool, kernel: &impl Invalidate) {
         let changed = if of_children {
             let is_directory = |node: &Arc<Node>| *node.object() == Object::Directory;
             self.nodes.children(directory).into_iter().filter(is_directory).collect()

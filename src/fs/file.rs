@@ -9,7 +9,7 @@ use super::handles::OpenFile;
 use super::poll::Waiting;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
 use crate::cgroup::FileClass;
-use crate::cgroup::file::has_state_per_open_file;
+use crate::cgroup::file::{has_state_per_open_file, lets_files_come};
 use crate::policy::{Grant, Operation};
 use crate::view::{Node, NodeId, Object};
 
@@ -99,6 +99,7 @@ impl<H: Host> CgroupFs<H> {
                 let written = self.host.write(&file.backing, data, writer)?;
                 drop(own);
                 self.note_trigger(file);
+                self.tell_of_files(&file.node);
                 Ok(written)
             }
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
@@ -110,6 +111,17 @@ impl<H: Host> CgroupFs<H> {
                 Ok(_) if data.is_empty() => Ok(0),
                 Ok(_) => Err(Failure::Denied(denial.clone())),
             },
+        }
+    }
+
+    /// Whoever has written what lets files come finds them.
+    fn tell_of_files(&self, written: &Node) {
+        let (Some(hierarchy), Some(of_children)) = (written.position().hierarchy, lets_files_come(&written.name()))
+        else {
+            return;
+        };
+        if let Some(directory) = written.parent().filter(|_| !self.coherent) {
+            self.replays.tell_of_files(hierarchy, directory.inode(), of_children);
         }
     }
 
@@ -167,10 +179,11 @@ impl<H: Host> Transfer<H> {
         &self.caller
     }
 
-    /// Whether a write can take seconds in the kernel, so that no worker must wait for it.
-    pub fn waits_for_reclaim(&self) -> bool {
+    /// Whether a write can take seconds in the kernel, or waits until that was told to forget something, so that no worker must wait for it.
+    pub fn takes_long(&self) -> bool {
+        let may_block = matches!(self.file.node.object(), Object::File(class) if class.write_may_block());
         matches!(self.file.writes, Some(Grant::Plain))
-            && matches!(self.file.node.object(), Object::File(class) if class.write_may_block())
+            && (may_block || lets_files_come(&self.file.node.name()).is_some())
     }
 
     /// Whether a write registers an event, for which it takes another process.

@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -32,6 +33,10 @@ const REMEMBERED: usize = 256;
 
 /// How often an operation is tried that meets what a caller has looked up meanwhile.
 const TRIES: usize = 4;
+
+/// For how long a write waits, at most, until the kernel has forgotten what it has changed: that may have to wait for a directory that a caller
+/// holds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the server does on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +91,13 @@ enum Task {
     Again(Arc<Node>, OsString, EntryChange),
     /// The view has removed a directory, by one of its doors. Its lock is the kernel's until the answer, so it's told of the names only then.
     Removed(Arc<Node>),
+    /// Files may have come or gone, in the children of a cgroup or in itself, by a write through the view, which waits for this.
+    Files {
+        hierarchy: usize,
+        directory: u64,
+        of_children: bool,
+        _done: SyncSender<()>,
+    },
     /// Events were lost.
     Everything,
     /// A directory didn't come to rest while it was compared.
@@ -107,6 +119,8 @@ pub(super) struct Replays {
     thread: Arc<AtomicI32>,
     /// Whether there's a way to the own mount.
     enabled: AtomicBool,
+    /// Whether there's a thread that takes from the queue.
+    runs: AtomicBool,
     /// Leaf lock.
     queue: Mutex<Queue>,
     filled: Condvar,
@@ -146,6 +160,17 @@ impl Replays {
         for node in nodes.into_iter().filter(|node| node.has_children()) {
             self.push(Task::Removed(node));
         }
+    }
+
+    /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves requests.
+    pub(super) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
+        if !self.runs.load(Ordering::Acquire) {
+            return;
+        }
+        let (done, told) = sync_channel(0);
+        self.queue.lock().tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
+        self.filled.notify_one();
+        let _ = told.recv_timeout(PATIENCE);
     }
 
     /// Whether a change of this name that was made before `since` is shown at this door only after it, if at all.
@@ -306,6 +331,7 @@ impl<H: Host> CgroupFs<H> {
             self.replays.enabled.store(false, Ordering::Release);
         }
         let mount = mount.filter(|_| self.replays.enabled.load(Ordering::Acquire));
+        self.replays.runs.store(true, Ordering::Release);
         loop {
             match (self.replays.next(), mount) {
                 (Task::Show(event), Some(mount)) => self.show(&event, kernel, mount),
@@ -326,7 +352,10 @@ impl<H: Host> CgroupFs<H> {
                     }
                 }
                 (Task::Compare(directory), Some(mount)) => self.compare(&directory, kernel, mount),
-                (Task::Stop, _) => return,
+                (Task::Files { hierarchy, directory, of_children, _done }, _) => {
+                    self.invalidate_files(hierarchy, directory, of_children, kernel);
+                }
+                (Task::Stop, _) => return self.replays.runs.store(false, Ordering::Release),
                 (Task::Show(_) | Task::Settle(..) | Task::Everything | Task::Compare(_), None) => {}
             }
         }

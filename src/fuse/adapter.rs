@@ -401,7 +401,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                     return Ok(());
                 }
             };
-            let beside = if to.waits_for_reclaim() {
+            let beside = if to.takes_long() {
                 &self.offload
             } else if to.waits_for_an_agent() {
                 &self.agents

@@ -1,7 +1,7 @@
 //! Watches on backing directories (inotify(7)).
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use parking_lot::Mutex;
 
-use crate::cgroup::file::is_notified;
+use crate::cgroup::file::{is_notified, lets_files_come};
 use crate::fs::cache::{Change, EntryChange};
 use crate::view::Watch;
 
@@ -85,8 +85,7 @@ impl Watches {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
         if files {
-            // What the kernel notifies, and writes to cgroup.subtree_control and cgroup.pressure: files that come and go by them make no
-            // other event.
+            // What the kernel notifies, and writes by which files come and go: those make no other event.
             flags |= AddWatchFlags::IN_MODIFY;
         }
         let mut known = self.known.lock();
@@ -207,9 +206,7 @@ fn change_of(event: &InotifyEvent, known: &mut Known) -> Option<Change> {
         if name.to_str().is_some_and(is_notified) {
             return Some(Change::Modified { hierarchy, directory, name: name.to_os_string() });
         }
-        let of_children = name == OsStr::new("cgroup.subtree_control");
-        let matters = of_children || name == OsStr::new("cgroup.pressure");
-        return matters.then_some(Change::Files { hierarchy, directory, of_children });
+        return lets_files_come(name).map(|of_children| Change::Files { hierarchy, directory, of_children });
     }
     if event.mask.contains(AddWatchFlags::IN_MOVED_FROM) {
         known.renamed_from = Some((event.cookie, event.name.clone()));
