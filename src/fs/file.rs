@@ -130,10 +130,15 @@ impl<H: Host> CgroupFs<H> {
         self.passes_through = false;
     }
 
-    /// Whether nothing needs to be kept for an open file that the kernel reads by itself, and its opening needs no look at the host: it's there,
-    /// as far as is known.
-    pub fn opens_without_a_look(&self, id: NodeId, mode: OpenMode, direct: bool) -> bool {
-        !(mode.write || mode.truncate || direct) && self.nodes.get(id).is_some_and(|node| !node.may_be_gone())
+    /// Whether nothing needs to be kept for an open file, should the kernel read it by itself, and it's there. The kernel says EIO if it turns
+    /// out to be gone only when it's opened for that, so the host is asked, and not what events have told so far.
+    pub fn opens_without_a_handle(&self, id: NodeId, mode: OpenMode, direct: bool) -> bool {
+        !(mode.write || mode.truncate || direct) && self.nodes.get(id).is_some_and(|node| self.is_there(&node))
+    }
+
+    fn is_there(&self, node: &Node) -> bool {
+        let found = node.parent().map(|directory| self.host.child(directory, &node.name()));
+        matches!(found, Some(Ok(attributes)) if attributes.inode == node.inode())
     }
 
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of

@@ -312,7 +312,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let opened = caught(about.operation, || {
             self.route.open_at(&asked.caller, about.node, |fs, id| {
                 let backing = || self.passthrough.id(fs, id, about.node, &reply);
-                if fs.opens_without_a_look(id, mode, direct)
+                if fs.opens_without_a_handle(id, mode, direct)
                     && let Some(backing) = backing()
                 {
                     return Ok((HandleId::NONE, Some(backing)));

@@ -1,7 +1,5 @@
 //! Open, read and write by the policy.
 
-use std::ffi::OsStr;
-
 use nix::errno::Errno;
 
 use super::super::{Caller, HandleId, OpenMode};
@@ -178,16 +176,16 @@ fn the_kernel_reads_what_it_may() {
     assert!(scene.fs.passthrough(plain).is_none());
 }
 
-/// A file whose cgroup is known to be gone is asked for at the host, which has the errno.
+/// The host is asked whether a file is still there, whatever it has told: what the kernel finds gone is EIO.
 #[test]
-fn what_may_be_gone_is_looked_at() {
+fn what_is_gone_is_not_passed_through() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
     let [file, other] = ["/a/b/cgroup.procs", "/a/cgroup.procs"].map(|path| scene.id(path));
-    let unlooked = |mode: OpenMode, direct| scene.fs.opens_without_a_look(file, mode, direct);
-    assert!(unlooked(READ, false) && !unlooked(READ, true) && !unlooked(WRITE, false));
-    assert!(!unlooked(OpenMode { truncate: true, ..READ }, false));
-    scene.fs.remove_directory(&CALLER, scene.id("/a"), OsStr::new("b")).unwrap();
-    assert!(!unlooked(READ, false) && scene.fs.opens_without_a_look(other, READ, false));
+    let without = |mode: OpenMode, direct| scene.fs.opens_without_a_handle(file, mode, direct);
+    assert!(without(READ, false) && !without(READ, true) && !without(WRITE, false));
+    assert!(!without(OpenMode { truncate: true, ..READ }, false));
+    scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a/b");
+    assert!(!without(READ, false) && scene.fs.opens_without_a_handle(other, READ, false));
     // The kernel looks its name up once more; when it comes back, no name has led it here.
     assert_eq!(errno(scene.fs.open(&CALLER, file, READ, false)), Some(Errno::ESTALE));
     assert_eq!(errno(scene.fs.open(&CALLER, file, WRITE, false)), Some(Errno::ENODEV));
@@ -271,7 +269,7 @@ fn the_ladder_of_a_file_that_fails_at_write() {
 fn the_kernel_judges_what_is_written() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Delegate);
     let handle = scene.open("/memory/a/memory.limit_in_bytes", WRITE).unwrap();
-    assert!(scene.fs.transfer(&CALLER, handle).unwrap().waits_for_reclaim());
+    assert!(scene.fs.transfer(&CALLER, handle).unwrap().takes_long());
     assert_eq!(errno(scene.fs.write_by(&CALLER, handle, &[b'1'; 5000])), Some(Errno::E2BIG));
     for fault in [Errno::EINVAL, Errno::EBUSY, Errno::EINTR, Errno::ENOMEM] {
         scene.host.fail("write", fault);
@@ -289,5 +287,5 @@ fn the_kernel_judges_what_is_written() {
     let (attributes, _) = scene.fs.attributes(scene.id("/memory/memory.limit_in_bytes"), Some(handle)).unwrap();
     assert_eq!(attributes.mode & libc::S_IFMT, libc::S_IFREG, "an open file has attributes when its cgroup is gone");
     let quick = scene.open("/systemd/a/notify_on_release", WRITE).unwrap();
-    assert!(!scene.fs.transfer(&CALLER, quick).unwrap().waits_for_reclaim());
+    assert!(!scene.fs.transfer(&CALLER, quick).unwrap().takes_long());
 }
