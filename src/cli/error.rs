@@ -40,7 +40,9 @@ impl Failed {
 
     /// Prints it, and turns it into the exit status.
     pub(super) fn report(self) -> ExitCode {
-        eprintln!("vcgroupfs: {}", on_one_line(&self.message));
+        if self.code != 0 {
+            eprintln!("vcgroupfs: {}", on_one_line(&self.message));
+        }
         ExitCode::from(self.code)
     }
 }

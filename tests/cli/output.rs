@@ -195,3 +195,13 @@ fn map_leads_there_and_back() {
         );
     }
 }
+
+/// As with `vcgroupfs list | head -n 0`.
+#[test]
+fn nobody_reads_it() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let said =
+        std::process::Command::new(program()).args(["doctor", "--json"]).stdout(writer).output().expect("doctor");
+    assert_eq!((said.status.code(), String::from_utf8_lossy(&said.stderr).as_ref()), (Some(0), ""));
+}
