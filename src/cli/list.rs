@@ -27,7 +27,8 @@ pub(super) fn run(options: &Options) -> Outcome {
                 serde_json::json!({
                     "pid": view.pid, "directory": view.directory, "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,
-                    "container": view.container.as_ref().map(|container| container.pid),
+                    "container": view.container.as_ref().map(|container| container.pid), "aliases": view.aliases,
+                    "delegate_controllers": view.delegate_controllers,
                 })
             })
             .collect();

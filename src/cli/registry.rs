@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::parse_mountinfo;
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_mountinfo};
 use crate::fuse::FSTYPE;
-use crate::policy::Rules;
+use crate::policy::{Policy, Rules};
 use crate::view::{Shape, View};
 
 /// Where the files are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
@@ -28,6 +28,11 @@ pub(super) struct Record {
     pub(super) target: String,
     pub(super) shape: String,
     pub(super) policy: String,
+    /// v1 controllers that it may write, with policy delegate.
+    #[serde(default)]
+    pub(super) delegate_controllers: Vec<String>,
+    #[serde(default)]
+    pub(super) aliases: Vec<String>,
     /// Hierarchy and delegated subtree.
     pub(super) delegated: Vec<(String, String)>,
     /// Seconds since 1970.
@@ -52,6 +57,55 @@ pub(super) struct Inside {
     pub(super) namespace: u64,
 }
 
+impl Record {
+    /// Whether the view is such a one. Where its subtrees are isn't looked at but where they're `named`: the container's processes may have gone
+    /// further down since.
+    pub(super) fn is_as(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
+        let (shape, policy) = (super::word_of(&view.shape), super::word_of(&view.rules.policy));
+        let is_named =
+            |kind: &HierarchyKind| named.iter().any(|(word, _)| word.as_ref().is_none_or(|word| kind.matches(word)));
+        (&self.shape, &self.policy) == (&shape, &policy)
+            && self.delegate_controllers == controllers(&view.rules)
+            && self.aliases == aliases(view)
+            && delegated(view).filter(|(kind, _)| is_named(kind)).all(|(kind, path)| {
+                let own = self.delegated.iter().find(|(own, _)| *own == kind.to_string());
+                own.map(|(_, path)| path) == path.map(|path| path.to_string()).as_ref()
+            })
+    }
+
+    /// All that tells it from other views of the same container.
+    pub(super) fn kind(&self) -> String {
+        let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
+        if !self.delegate_controllers.is_empty() {
+            words.push(format!("with controllers {}", self.delegate_controllers.join(",")));
+        }
+        words.extend(self.aliases.iter().map(|alias| format!("alias {alias}")));
+        let mut paths: Vec<&str> = self.delegated.iter().map(|(_, path)| path.as_str()).collect();
+        paths.dedup();
+        if let [path] = paths.as_slice() {
+            words.push(format!("of {path}"));
+        }
+        words.join(", ")
+    }
+}
+
+/// The v1 controllers that are delegated.
+fn controllers(rules: &Rules) -> Vec<String> {
+    let named = rules.delegate_controllers.iter().map(str::to_owned);
+    named.filter(|_| rules.policy == Policy::Delegate).collect()
+}
+
+fn aliases(view: &View) -> Vec<String> {
+    let mut names: Vec<String> = view.aliases.iter().map(|alias| alias.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The delegated subtree of each hierarchy.
+fn delegated(view: &View) -> impl Iterator<Item = (&HierarchyKind, Option<&CgroupPath>)> {
+    view.hierarchies.iter().map(|hierarchy| (&hierarchy.kind, hierarchy.delegated.as_ref()))
+}
+
 /// A record that isn't published yet.
 #[derive(Debug)]
 pub(super) struct Registration(Record);
@@ -71,11 +125,10 @@ impl Drop for Registered {
 
 impl Registration {
     pub(super) fn new(view: &View, directory: &Path, target: String) -> Self {
-        let delegated = view
-            .hierarchies
-            .iter()
-            .filter_map(|hierarchy| Some((hierarchy.kind.to_string(), hierarchy.delegated.as_ref()?.to_string())));
-        Self::of(directory, target, view.shape, &view.rules, delegated.collect())
+        let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.to_string())));
+        let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
+        registration.0.aliases = aliases(view);
+        registration
     }
 
     /// Of a mount for all callers.
@@ -94,6 +147,8 @@ impl Registration {
             target,
             shape: super::word_of(&shape),
             policy: super::word_of(&rules.policy),
+            delegate_controllers: controllers(rules),
+            aliases: Vec::new(),
             delegated,
             since: since.as_secs(),
             per_caller: false,

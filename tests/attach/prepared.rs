@@ -140,3 +140,35 @@ fn an_alias_is_for_host_paths() {
         assert!(refused.contains("--alias is for shape host-path"), "{refused}");
     }
 }
+
+/// What is asked for isn't there already, if what is there lets the container write something else.
+#[test]
+fn a_view_of_another_kind_isnt_as_good() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("memory")
+    );
+    let scene = Scene::plain(Way::Moved);
+    let (home, sibling) = (scene.home(), format!("{}/sibling", scene.cgroup.path()));
+    let pids = ["--policy", "delegate", "--delegate-controllers", "pids"];
+    scene.attach(&[&pids[..], &["--alias", "docker"]].concat()).ok();
+    for same in [&["--alias", "docker"][..], &["--alias", "docker", "--cgroup", &home]] {
+        let again = scene.attach(&[&pids[..], same].concat());
+        assert!(again.code == 0 && again.stderr.contains("already"), "{}", again.stderr);
+    }
+    for other in [
+        &["--policy", "delegate", "--alias", "docker"][..],
+        &["--policy", "delegate", "--delegate-controllers", "memory,pids", "--alias", "docker"],
+        &pids,
+        &[&pids[..], &["--alias", "docker", "--cgroup", &sibling]].concat(),
+        &[&pids[..], &["--alias", "docker", "--alias", "libpod_parent"]].concat(),
+    ] {
+        let refused = scene.attach(other).fails(1);
+        let is = format!("(shape host-path, policy delegate, with controllers pids, alias docker, of {home})");
+        assert!(refused.contains(&is), "{other:?}: {refused}");
+    }
+    scene.detach().ok();
+}

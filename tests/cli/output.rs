@@ -30,10 +30,10 @@ fn list_says_where_for_whom_and_by_which_server() {
         found.is_some()
     });
     let found = found.expect("a record");
-    assert_eq!(
-        keys(&found),
-        ["container", "delegated", "directory", "per_caller", "pid", "policy", "shape", "since", "target"].into()
-    );
+    let of_the_view =
+        ["aliases", "delegate_controllers", "delegated", "per_caller", "policy", "shape", "since", "target"];
+    assert_eq!(keys(&found), of_the_view.into_iter().chain(["container", "directory", "pid"]).collect());
+    assert_eq!((&found["aliases"], &found["delegate_controllers"]), (&serde_json::json!([]), &serde_json::json!([])));
     assert_eq!((found["shape"].as_str(), found["policy"].as_str()), (Some("rooted"), Some("delegate")));
     assert_eq!(found["delegated"], serde_json::json!({"pids": path, "unified": path}));
     assert!(found["target"].as_str().is_some_and(|target| target.contains(&format!("pids={path}"))), "{found}");

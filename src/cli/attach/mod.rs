@@ -32,8 +32,8 @@ use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
-use super::{Outcome, logging, word_of};
-use crate::cgroup::{HierarchyClass, Setup};
+use super::{Outcome, logging};
+use crate::cgroup::{CgroupPath, HierarchyClass, Setup};
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{EntryError, Found, Layout};
@@ -104,11 +104,11 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
     if let Some(record) = stack_of_run(&container) {
-        return already(&record, &plan(&host, &spec)?, &target.label);
+        return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label);
     }
     if container.attached().is_some() {
         match server_of(&container) {
-            Some(record) => return already(&record, &plan(&host, &spec)?, &target.label),
+            Some(record) => return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label),
             // Its server has died, so it answers nothing.
             None => container.clear(program.as_fd())?,
         }
@@ -285,15 +285,14 @@ pub(super) fn stack_of_run(container: &Container) -> Option<Record> {
 }
 
 /// A view is attached already: that's as good, if it's the one that is asked for.
-fn already(record: &Record, view: &View, label: &str) -> Outcome {
-    let (shape, policy) = (word_of(&view.shape), word_of(&view.rules.policy));
-    if (&record.shape, &record.policy) != (&shape, &policy) {
-        let is = format!("shape {}, policy {}", record.shape, record.policy);
-        let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
-        return Err(Failed::new(FAILED, format!("{label} has a view of another kind ({is}): {advice}")));
+fn already(record: &Record, view: &View, named: &[(Option<String>, CgroupPath)], label: &str) -> Outcome {
+    if record.is_as(view, named) {
+        eprintln!("vcgroupfs: {label} has its view already, by server {}", record.pid);
+        return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("vcgroupfs: {label} has its view already, by server {}", record.pid);
-    Ok(ExitCode::SUCCESS)
+    let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
+    let what = format!("{label} has a view of another kind ({})", record.kind());
+    Err(Failed::new(FAILED, format!("{what}: {advice}")))
 }
 
 /// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
