@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::attach::{Container, Lock, clean_up, server_of, stack_of_run};
+use super::attach::{Container, Lock, check_whereabouts, clean_up, server_of, stack_of_run};
 use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::server::Server;
 use super::target::resolve;
@@ -34,6 +34,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         eprintln!("vcgroupfs: {} has no view that was attached; that of 'run' ends with its command", target.label);
         return Ok(ExitCode::SUCCESS);
     }
+    check_whereabouts(&container, &target.label)?;
     if container.attached().is_none() {
         eprintln!("vcgroupfs: {} has no view", target.label);
         return Ok(ExitCode::SUCCESS);

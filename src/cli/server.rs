@@ -227,7 +227,11 @@ fn end_with_container(
         }
         end_after_grace(&leaving_there);
     })?;
-    end_on_signals(signals, Arc::clone(leaving), move || container.detach_if_attached(program.as_fd()))
+    end_on_signals(signals, Arc::clone(leaving), move || {
+        container.detach_if_attached(program.as_fd());
+        // What the container has moved or covered, or keeps from being taken away, isn't served either.
+        true
+    })
 }
 
 /// The two ends by which a server tells whoever started it how it went.

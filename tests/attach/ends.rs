@@ -170,6 +170,42 @@ fn what_is_mounted_over_it_is_left_alone() {
     scene.is_unserved();
 }
 
+/// Root in the container can hide the view from whoever looks where it was attached. That neither gets it a second one, nor passes for none.
+#[test]
+fn when_the_container_moves_or_covers_it() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for way in WAYS {
+        let scene = Scene::plain(way);
+        let before = scene.mounts();
+        scene.attach(&[]).ok();
+        let own = server(&scene);
+        scene.sh("mount -t tmpfs over /sys/fs/cgroup").ok();
+        for said in [scene.attach(&[]), scene.detach()] {
+            let refused = said.fails(1);
+            assert!(refused.contains(&format!("('kill {own}')")), "{refused}");
+        }
+        scene.sh("umount /sys/fs/cgroup").ok();
+        assert!(scene.attach(&[]).stderr.contains("already"));
+
+        scene.sh("mount --move /sys/fs/cgroup /mnt").ok();
+        for said in [scene.attach(&[]), scene.detach()] {
+            let refused = said.fails(1);
+            assert!(refused.contains("doesn't see it"), "{refused}");
+        }
+        assert_eq!(server(&scene), own, "there's a second server");
+        // It ends as it's told to, though it can't take the view away.
+        signal(own, Signal::SIGTERM);
+        scene.is_unserved();
+        // What is left in there is no view any more, and keeps nobody from having one.
+        assert!(scene.detach().stderr.contains("has no view"));
+        scene.attach(&[]).ok();
+        scene.detach().ok();
+        scene.is_unserved();
+        scene.sh("umount -l /mnt").ok();
+        scene.is_as_before(&before);
+    }
+}
+
 /// A `run` that has started its command, and the command's number.
 fn run(options: &[&str]) -> (Child, String) {
     let name = format!("vcgroupfs-attach-{}{}", std::process::id(), options.concat());

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -24,8 +25,15 @@ pub(super) const PLACES: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
 /// How many mounts a helper that is killed can leave, and one that somebody has bound elsewhere.
 const LEFT_AT_MOST: usize = 3;
 
+/// How many mounts deep a stack is.
+const DEPTH_AT_MOST: usize = 4;
+
 /// How often a process is looked at where the kernel doesn't tell of its end, in ms.
 const INTERVAL: u16 = 500;
+
+/// How much longer than it looks at a container's mounts a server rests from that, and for how long at most.
+const REST: u32 = 20;
+const REST_AT_MOST: Duration = Duration::from_secs(1);
 
 /// A container, known by one of its processes.
 #[derive(Debug)]
@@ -115,6 +123,12 @@ impl Container {
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
     }
 
+    /// Fails if the process has ended since: what was found by its number may be another's, which has that now.
+    pub(super) fn check_its_number(&self) -> Result<(), Failed> {
+        let ended = |_| Failed::new(FAILED, format!("process {} has ended meanwhile", self.pid));
+        self.read("stat").map(drop).map_err(ended)
+    }
+
     pub(in crate::cli) fn pid(&self) -> i32 {
         self.pid
     }
@@ -183,10 +197,28 @@ impl Container {
         self.attached_for(container.number).filter(|copy| copy.device == attached.device)
     }
 
+    /// The device of the view that is attached to it.
+    fn device_of_view(&self) -> Option<(u32, u32)> {
+        let (mounts, attached) = (self.mountinfo(), self.attached()?);
+        let is_in_it = |mount: &&MountEntry| {
+            let beneath = |mount: &&MountEntry| mounts.iter().find(|other| other.id == mount.parent);
+            // A view's directory lies on a real one, and that in the stack.
+            let below = std::iter::successors(Some(*mount), beneath).take(DEPTH_AT_MOST);
+            mount.fstype == VIEW_TYPE && below.into_iter().any(|mount| mount.id == attached.mount)
+        };
+        mounts.iter().find(is_in_it).map(|mount| mount.device)
+    }
+
     /// Whether something of a view is mounted, be it covered by another mount.
     fn has_any(&self) -> bool {
         let sentinel = sentinel::root(self.number);
         self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
+    }
+
+    /// Whether a view is in its mount namespace, but not on `/sys/fs/cgroup` as its process sees that: somebody has moved or covered it, or
+    /// the process has another root directory.
+    pub(super) fn has_lost_view(&self) -> bool {
+        self.attached().is_none() && (self.has_any() || self.attached_by_others().is_some())
     }
 
     /// Takes a view away in this mount namespace, and where the kernel does so, too.
@@ -267,17 +299,26 @@ impl Container {
     pub(in crate::cli) fn wait_for_end(&self) {
         // Its priority event is that something was mounted or unmounted.
         let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        // Something that looks like a view, or is left of one, can be anywhere.
+        let view = self.device_of_view();
+        let has_view = || match view {
+            Some(device) => self.mountinfo().iter().any(|mount| mount.device == device),
+            None => self.has_any(),
+        };
         loop {
+            let start = Instant::now();
             // The process alone may have gone elsewhere.
-            if mounts.is_some() && !self.has_any() && self.attached_by_others().is_none() {
+            if mounts.is_some() && !has_view() && self.attached_by_others().is_none() {
                 return;
             }
+            // A container can mount and unmount all the time, and have very many mounts to look at.
+            std::thread::sleep((start.elapsed() * REST).min(REST_AT_MOST));
             let mut waited = Vec::new();
             waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
             waited.extend(mounts.as_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
             let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(INTERVAL) };
             if poll(&mut waited, timeout).is_err_and(|errno| errno != Errno::EINTR) {
-                std::thread::sleep(std::time::Duration::from_millis(INTERVAL.into()));
+                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
             }
             if self.end.is_none() {
                 if self.has_ended() {
@@ -347,6 +388,25 @@ mod tests {
     #[test]
     fn both_programs_mount_the_same() {
         assert_eq!(entry::VIEW_TYPE, crate::fuse::FSTYPE);
+    }
+
+    #[test]
+    fn its_number_is_its_own_while_it_lives() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let open = |name: &str| OwnedFd::from(File::open(name).unwrap());
+        let container = Container {
+            pid: child.id() as i32,
+            process: open(&format!("/proc/{}", child.id())),
+            end: None,
+            mounts: open("/proc/self/ns/mnt"),
+            number: 0,
+            root: open("/"),
+            prefix: None,
+        };
+        assert!(container.check_its_number().is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(container.check_its_number().unwrap_err().to_string().contains("has ended"));
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if let Some(record) = stack_of_run(&container) {
         return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label);
     }
+    check_whereabouts(&container, &target.label)?;
     if container.attached().is_some() {
         match server_of(&container) {
             Some(record) => return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label),
@@ -127,6 +128,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         prepared.prepare(&host, &view)?;
         (Layout::Stack(recipe(&host, &view, source)?), None)
     };
+    container.check_its_number()?;
     let connection = Connection::open()?;
     let (waits_for_mount, mounted) = Status::pair()?;
     let (waits_for_commit, committed) = Status::pair()?;
@@ -282,6 +284,20 @@ pub(super) fn stack_of_run(container: &Container) -> Option<Record> {
         return None;
     }
     registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
+}
+
+/// Fails if a container's view is served, and isn't where it was attached. To serve it a second one there would help nobody, and what can't be
+/// found can't be taken away.
+pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<(), Failed> {
+    match server_of(container) {
+        Some(record) if container.has_lost_view() => {
+            let what = format!("the container of {label} has a view, and process {} doesn't see it", container.pid());
+            let why = format!("{DIRECTORY} was moved or mounted over, or the process has another root directory");
+            let how = format!("undo that, name another process, or end the view ('kill {}')", record.pid);
+            Err(Failed::new(FAILED, format!("{what}: {why}; {how}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A view is attached already: that's as good, if it's the one that is asked for.
