@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::replay::Apart;
+use super::way::Apart;
 use super::{CgroupFs, Host};
 use crate::cgroup::FileClass;
 use crate::view::{Door, Node, NodeId, Object, ROOT_ID, Watch};
@@ -255,7 +255,7 @@ impl<H: Host> CgroupFs<H> {
     /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]). False if they know already: the view has
     /// made the change itself.
     pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) -> bool {
-        let kernel = &Apart { replays: &self.replays, kernel };
+        let kernel = &Apart { way: &self.replays.way, kernel };
         match change {
             Change::Entry { hierarchy, directory, name: None, .. } => {
                 for node in self.doors(*hierarchy, *directory) {

@@ -126,7 +126,7 @@ pub(super) struct Replays {
     filled: Condvar,
     /// Leaf lock.
     pub(super) stage: Mutex<Option<Stage>>,
-    way: Way,
+    pub(super) way: Way,
     ghosts: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
@@ -168,7 +168,13 @@ impl Replays {
             return;
         }
         let (done, told) = sync_channel(0);
-        self.queue.lock().tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
+        let mut queue = self.queue.lock();
+        // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
+        if queue.tasks.len() >= LIMIT {
+            return;
+        }
+        queue.tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
+        drop(queue);
         self.filled.notify_one();
         let _ = told.recv_timeout(PATIENCE);
     }
@@ -233,22 +239,6 @@ impl Replays {
             queue.taken = None;
             self.filled.wait(&mut queue);
         }
-    }
-}
-
-/// The kernel, as the thread tells it that doesn't have own operations done.
-pub(super) struct Apart<'a, K> {
-    pub(super) replays: &'a Replays,
-    pub(super) kernel: &'a K,
-}
-
-impl<K: Invalidate> Invalidate for Apart<'_, K> {
-    fn node(&self, node: NodeId, listing: bool) {
-        self.kernel.node(node, listing);
-    }
-
-    fn entry(&self, directory: NodeId, name: &OsStr) {
-        self.replays.way.keep_out(directory, || self.kernel.entry(directory, name));
     }
 }
 
@@ -498,3 +488,7 @@ impl<H: Host> CgroupFs<H> {
         removed.chain(new.map(|(name, _)| (name.clone(), Deed::Make))).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -4,10 +4,12 @@
 //! which stays open meanwhile. Should it wait for an own operation ([`super::replay`]), which waits for the server's answer, a server that is
 //! killed then would hang for ever: so there's never one where the other is.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::cache::Invalidate;
 use crate::view::{Node, NodeId};
 
 /// Who is where.
@@ -54,5 +56,21 @@ impl Way {
         self.taken.lock().walked.clear();
         self.freed.notify_all();
         done
+    }
+}
+
+/// The kernel, as the thread tells it that doesn't have own operations done.
+pub(super) struct Apart<'a, K> {
+    pub(super) way: &'a Way,
+    pub(super) kernel: &'a K,
+}
+
+impl<K: Invalidate> Invalidate for Apart<'_, K> {
+    fn node(&self, node: NodeId, listing: bool) {
+        self.kernel.node(node, listing);
+    }
+
+    fn entry(&self, directory: NodeId, name: &OsStr) {
+        self.way.keep_out(directory, || self.kernel.entry(directory, name));
     }
 }

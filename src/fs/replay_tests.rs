@@ -1,0 +1,17 @@
+//! The queue of what is to be replayed.
+
+use super::*;
+
+/// While the thread is held up, whoever writes again and again takes no more memory than there's room for, and waits no longer.
+#[test]
+fn those_who_wait_in_vain_leave_a_bounded_queue() {
+    let replays = Replays::default();
+    replays.runs.store(true, Ordering::Release);
+    for _ in 1..LIMIT {
+        replays.push(Task::Everything);
+    }
+    for _ in 0..3 {
+        replays.tell_of_files(0, 1, true);
+    }
+    assert_eq!(replays.queue.lock().tasks.len(), LIMIT);
+}
