@@ -64,8 +64,24 @@ impl Absences {
         self.0.lock().since.remove(&(directory, name.to_os_string()));
     }
 
-    fn take(&self, is_it: impl Fn(NodeId) -> bool) -> Vec<Absence> {
-        self.0.lock().since.extract_if(|(directory, _), _| is_it(*directory)).map(|(absence, _)| absence).collect()
+    /// The kernel is to ask anew. A name is forgotten only then: another thread that is to tell of it meanwhile does so as well, and whoever waits
+    /// for that one finds what is so.
+    fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
+        let told: Vec<(Absence, Instant)> = {
+            let known = self.0.lock();
+            let noted = known.since.iter().filter(|((directory, _), _)| is_it(*directory));
+            noted.map(|(absence, since)| (absence.clone(), *since)).collect()
+        };
+        for ((directory, name), _) in &told {
+            kernel.entry(*directory, name);
+        }
+        let mut known = self.0.lock();
+        for (absence, since) in told {
+            // It may have been noted once more.
+            if known.since.get(&absence) == Some(&since) {
+                known.since.remove(&absence);
+            }
+        }
     }
 }
 
@@ -92,16 +108,12 @@ impl<H: Host> CgroupFs<H> {
 
     /// Names may have come in a directory, without an event of their own.
     pub(super) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
-        for (_, name) in self.absences.take(|id| id == directory) {
-            kernel.entry(directory, &name);
-        }
+        self.absences.invalidate(|id| id == directory, kernel);
     }
 
     /// Any name may have come.
     pub(super) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
-        for (directory, name) in self.absences.take(|_| true) {
-            kernel.entry(directory, &name);
-        }
+        self.absences.invalidate(|_| true, kernel);
     }
 }
 
@@ -110,13 +122,48 @@ mod tests {
     use super::*;
     use crate::view::ROOT_ID;
 
+    /// The kernel, which is told by another thread as well just before.
+    struct Twice<'a>(Option<&'a Absences>, Mutex<Vec<OsString>>);
+
+    impl Invalidate for Twice<'_> {
+        fn node(&self, _node: NodeId, _listing: bool) {}
+
+        fn entry(&self, _directory: NodeId, name: &OsStr) {
+            if let Some(absences) = self.0 {
+                let other = Twice(None, Mutex::default());
+                absences.invalidate(|_| true, &other);
+                assert_eq!(*other.1.lock(), [name], "it isn't told yet by the one who had it first");
+                absences.note(ROOT_ID, OsStr::new("again"));
+            }
+            self.1.lock().push(name.to_os_string());
+        }
+    }
+
+    /// The names that are told.
+    fn told(absences: &Absences, is_it: impl Fn(NodeId) -> bool) -> usize {
+        let kernel = Twice(None, Mutex::default());
+        absences.invalidate(is_it, &kernel);
+        kernel.1.into_inner().len()
+    }
+
+    #[test]
+    fn a_name_is_known_until_it_is_told() {
+        let absences = Absences::default();
+        assert!(absences.note(ROOT_ID, OsStr::new("again")));
+        let kernel = Twice(Some(&absences), Mutex::default());
+        absences.invalidate(|_| true, &kernel);
+        assert_eq!(*kernel.1.lock(), ["again"]);
+        assert_eq!(told(&absences, |_| true), 1, "it was noted once more meanwhile");
+        assert_eq!(told(&absences, |_| true), 0);
+    }
+
     #[test]
     fn there_is_a_limit() {
         let absences = Absences::default();
         let noted = (0..LIMIT + 10).filter(|number| absences.note(ROOT_ID, OsStr::new(&number.to_string()))).count();
         assert_eq!(noted, LIMIT);
-        assert_eq!(absences.take(|_| false).len(), 0);
-        assert_eq!(absences.take(|id| id == ROOT_ID).len(), LIMIT);
+        assert_eq!(told(&absences, |_| false), 0);
+        assert_eq!(told(&absences, |id| id == ROOT_ID), LIMIT);
         for number in 0..LIMIT + 10 {
             assert!(absences.note(ROOT_ID, OsStr::new("x")), "one that is known takes no room, the {number}th time");
         }
