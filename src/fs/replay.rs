@@ -36,7 +36,7 @@ const TRIES: usize = 4;
 
 /// For how long a write waits, at most, until the kernel has forgotten what it has changed: that may have to wait for a directory that a caller
 /// holds.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the server does on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ enum Task {
 #[derive(Debug, Default)]
 struct Queue {
     tasks: VecDeque<Task>,
+    /// Somebody takes from it, or is about to.
+    has_taker: bool,
     /// What has been taken out last, until it has been shown.
     taken: Option<Event>,
 }
@@ -119,8 +121,6 @@ pub(super) struct Replays {
     thread: Arc<AtomicI32>,
     /// Whether there's a way to the own mount.
     enabled: AtomicBool,
-    /// Whether there's a thread that takes from the queue.
-    runs: AtomicBool,
     /// Leaf lock.
     queue: Mutex<Queue>,
     filled: Condvar,
@@ -164,13 +164,10 @@ impl Replays {
 
     /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves requests.
     pub(super) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
-        if !self.runs.load(Ordering::Acquire) {
-            return;
-        }
         let (done, told) = sync_channel(0);
         let mut queue = self.queue.lock();
         // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
-        if queue.tasks.len() >= LIMIT {
+        if !queue.has_taker || queue.tasks.len() >= LIMIT {
             return;
         }
         queue.tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
@@ -248,9 +245,10 @@ impl<H: Host> CgroupFs<H> {
         Arc::clone(&self.replays.thread)
     }
 
-    /// Changes are to be replayed from now on.
-    pub fn start_replaying(&self) {
-        self.replays.enabled.store(true, Ordering::Release);
+    /// [`CgroupFs::replay`] is about to be called. Whether there's a way to the own mount, so that changes are to be replayed from now on.
+    pub fn start_replaying(&self, has_mount: bool) {
+        self.replays.queue.lock().has_taker = true;
+        self.replays.enabled.store(has_mount, Ordering::Release);
     }
 
     pub(super) fn replay_entry(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
@@ -321,7 +319,6 @@ impl<H: Host> CgroupFs<H> {
             self.replays.enabled.store(false, Ordering::Release);
         }
         let mount = mount.filter(|_| self.replays.enabled.load(Ordering::Acquire));
-        self.replays.runs.store(true, Ordering::Release);
         loop {
             match (self.replays.next(), mount) {
                 (Task::Show(event), Some(mount)) => self.show(&event, kernel, mount),
@@ -345,7 +342,7 @@ impl<H: Host> CgroupFs<H> {
                 (Task::Files { hierarchy, directory, of_children, _done }, _) => {
                     self.invalidate_files(hierarchy, directory, of_children, kernel);
                 }
-                (Task::Stop, _) => return self.replays.runs.store(false, Ordering::Release),
+                (Task::Stop, _) => return,
                 (Task::Show(_) | Task::Settle(..) | Task::Everything | Task::Compare(_), None) => {}
             }
         }
@@ -355,6 +352,7 @@ impl<H: Host> CgroupFs<H> {
     pub fn stop_replaying(&self) {
         self.replays.enabled.store(false, Ordering::Release);
         let mut queue = self.replays.queue.lock();
+        queue.has_taker = false;
         queue.tasks.clear();
         queue.tasks.push_back(Task::Stop);
         self.replays.filled.notify_one();

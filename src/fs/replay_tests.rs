@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn those_who_wait_in_vain_leave_a_bounded_queue() {
     let replays = Replays::default();
-    replays.runs.store(true, Ordering::Release);
+    replays.queue.lock().has_taker = true;
     for _ in 1..LIMIT {
         replays.push(Task::Everything);
     }

@@ -169,10 +169,8 @@ pub fn serve<H: Host>(
         tracing::warn!(%error, "no thread for the view's own mount: inotify reports only what is done through the view");
         None
     });
-    if hands.is_some() {
-        // Before anybody can look into the view.
-        fs.start_replaying();
-    }
+    // Before anybody can look into the view.
+    fs.start_replaying(hands.is_some());
     let (shown, notifier) = (Arc::clone(&fs), kernel.clone());
     let replayer = thread::Builder::new()
         .name("replayer".to_owned())

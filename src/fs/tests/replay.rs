@@ -48,7 +48,7 @@ struct Mount<'a> {
 impl<'a> Mount<'a> {
     fn new(scene: &'a Scene, between: impl Fn(&Act, NodeId) + Sync + 'a) -> Self {
         scene.fs.own_thread().store(OWN.tid, Ordering::Release);
-        scene.fs.start_replaying();
+        scene.fs.start_replaying(true);
         Self { scene, done: Mutex::default(), between: Box::new(between) }
     }
 
@@ -64,7 +64,7 @@ impl<'a> Mount<'a> {
             thread::sleep(Duration::from_millis(20));
             fs.stop_replaying();
         });
-        fs.start_replaying();
+        fs.start_replaying(true);
         let done = std::mem::take(&mut *self.done.lock());
         let path = |act: &Act| {
             let names = act.directory.iter().chain([&act.name]);
