@@ -279,7 +279,7 @@ fn a_permission_that_is_revoked_under_way_is_revoked() {
         assert!(Instant::now() < end, "the control: it can be opened as long as it's the caller's");
     }
     let server = Pid::from_raw(i32::try_from(scene.server()).expect("a process number"));
-    kill(server, Signal::SIGSTOP).expect("SIGSTOP");
+    assert!(testkit::stop(server), "the server is there");
     let asking = thread::spawn(move || session.run(&opening));
     // The request is under way by then, or the kernel itself refuses it later: both are right.
     thread::sleep(Duration::from_millis(300));
@@ -311,7 +311,7 @@ fn a_stopped_agent_stops_nothing_else() {
         // An agent that nobody asks for a second has ended.
         session.expect(&migrate);
         let agent = children_of(server).into_iter().find(named).map(Pid::from_raw);
-        if agent.is_some_and(|agent| kill(agent, Signal::SIGSTOP).is_ok()) {
+        if agent.is_some_and(testkit::stop) {
             break;
         }
         assert!(Instant::now() < end, "no agent");

@@ -21,7 +21,7 @@ mod view;
 pub use cgroup::TestCgroup;
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
 pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
-pub use programs::{Programs, TIMEOUT, copy_program, run_to_end, write_program};
+pub use programs::{Programs, TIMEOUT, copy_program, run_to_end, stop, write_program};
 pub use require::{Need, missing};
 pub use session::Session;
 pub use view::{View, ViewOptions};

@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// How long a child process or an answer of a probe may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -69,6 +72,34 @@ pub fn write_program(path: &Path, text: &str) {
     std::fs::write(&draft, text).unwrap_or_else(|error| panic!("{}: {error}", draft.display()));
     copy_program(&draft, path);
     std::fs::remove_file(&draft).unwrap_or_else(|error| panic!("{}: {error}", draft.display()));
+}
+
+/// Stops a process (SIGSTOP), and waits until none of its threads goes on: kill(2) doesn't, and whichever hasn't noticed yet may still serve a
+/// request. False if there's no such process any more.
+///
+/// # Panics
+///
+/// When a thread runs on.
+pub fn stop(process: Pid) -> bool {
+    if kill(process, Signal::SIGSTOP).is_err() {
+        return false;
+    }
+    let end = Instant::now() + TIMEOUT;
+    while !has_stopped(process) {
+        assert!(Instant::now() < end, "{process} runs on after SIGSTOP");
+        thread::sleep(Duration::from_millis(1));
+    }
+    kill(process, None).is_ok()
+}
+
+/// Whether each thread has stopped, ended, or is in a system call that can't be interrupted, which it doesn't return from before it stops.
+fn has_stopped(process: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+        // The name before it may have any characters.
+        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+        state.is_some_and(|state| "TtDZX".contains(state))
+    })
 }
 
 /// The test programs of this package.

@@ -25,7 +25,7 @@ impl Hung {
         let server = command.spawn().expect("a server");
         let hung = Self { server, folder };
         wait_until("the mount", || fs::read_dir(hung.folder.path()).is_ok_and(|mut names| names.next().is_some()));
-        hung.signal(Signal::SIGSTOP);
+        assert!(testkit::stop(Pid::from_raw(hung.server.id().cast_signed())), "the server is there");
         hung
     }
 

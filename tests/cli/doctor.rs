@@ -110,7 +110,7 @@ struct Stopped(Pid);
 impl Stopped {
     fn new(view: &View) -> Self {
         let server = Pid::from_raw(view.server().cast_signed());
-        kill(server, Signal::SIGSTOP).expect("the server stopped");
+        assert!(testkit::stop(server), "the server is there");
         Self(server)
     }
 }
@@ -375,7 +375,7 @@ fn the_child_that_looks_has_nothing_that_the_target_has_not() {
         });
         if child.is_some() {
             // Nobody ends it then, unless that was done in between.
-            running.signal(Signal::SIGSTOP);
+            testkit::stop(Pid::from_raw(running.child.id().cast_signed()));
             child = child_of(running.child.id(), STRANGER, &namespace);
         }
         doctor = Some(running);

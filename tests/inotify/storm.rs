@@ -109,7 +109,7 @@ fn lost_events_are_made_up_for() {
         .parse()
         .expect("a number");
     let server = Pid::from_raw(scene.view.server().cast_signed());
-    kill(server, Signal::SIGSTOP).expect("stop");
+    assert!(testkit::stop(server), "the server is there");
     for _ in 0..=most / 2 {
         fs::create_dir(host.join("often")).expect("mkdir");
         fs::remove_dir(host.join("often")).expect("rmdir");

@@ -4,7 +4,6 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::probe::names::*;
 
@@ -60,7 +59,7 @@ fn a_stopped_agent_stops_its_own_container() {
     wait_until("an agent that is stopped", || {
         // One that nobody asks for a second has ended.
         first.expect(&write_file("$OWN/cgroup.procs", "1"));
-        agents(server).first().is_some_and(|agent| kill(Pid::from_raw(*agent), Signal::SIGSTOP).is_ok())
+        agents(server).first().is_some_and(|agent| testkit::stop(Pid::from_raw(*agent)))
     });
     let finished = AtomicUsize::new(0);
     thread::scope(|scope| {
