@@ -344,6 +344,35 @@ fn written_by_a_thread() {
     compare(false, script, &["cgroup.procs, T writes 0: ok"]);
 }
 
+/// A worker of io_uring acts with the rights of whoever asks. `/proc` goes on showing those that its process had when the worker was made.
+#[test]
+fn opened_by_a_worker_of_io_uring_when_its_process_has_given_up_its_rights() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("unified"),
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("name=systemd")
+    );
+    let script = |subject: &Subject, record: &mut Record| {
+        for list in subject.lists() {
+            subject.give_away(&format!("a/{list}"), STRANGER);
+            let mut caller = subject.session(Caller::Root);
+            caller.expect(&spawn("MINE"));
+            // Where there's no io_uring, nothing is opened by it either, on the kernel and on the view.
+            record.note(&format!("{list}, a ring"), caller.run(&Op::StartRing));
+            caller.expect(&seteuid(STRANGER));
+            let opened = caller.run(&Op::OpenByRing { path: format!("$CG/a/{list}"), fd: "f".into() });
+            record.note(&format!("{list} opened"), opened);
+            for what in ["$MINE", "0"] {
+                record.note(&format!("{list}, writes {what}"), caller.run(&write("f", what)));
+            }
+            record.0.push(format!("{list}, then $MINE is in {:?}", subject.place(&mut caller, "$MINE")));
+        }
+    };
+    compare(false, script, &[]);
+}
+
 /// Windows that need no capability.
 const EVEN: [&str; 3] = ["2000000", "4000000", "10000000"];
 

@@ -13,6 +13,7 @@ use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts};
 use crate::helper::{AgentPool, PidNamespace};
 use crate::sys::credentials::capabilities_of;
+use crate::sys::process::is_first_thread;
 
 /// The host's processes.
 #[derive(Debug)]
@@ -44,18 +45,19 @@ impl Processes {
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
     pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+        let thread = accountable(caller.tid).map_err(errno)?;
         let is_own = match self.own_user_namespace {
-            Some(own) => procfs::namespace(caller.tid, "user").map_err(errno)? == own,
+            Some(own) => procfs::namespace(thread, "user").map_err(errno)? == own,
             // A kernel without user namespaces.
             None => true,
         };
         let id_maps = if is_own {
             None
         } else {
-            let map = |file| procfs::text(caller.tid, file).map(|text| IdMap::parse(&text)).map_err(errno);
+            let map = |file| procfs::text(thread, file).map(|text| IdMap::parse(&text)).map_err(errno);
             Some((map("uid_map")?, map("gid_map")?))
         };
-        let capabilities = capabilities_of(caller.tid).map_err(errno)?;
+        let capabilities = capabilities_of(thread).map_err(errno)?;
         let mut credentials = Credentials {
             thread: caller.tid,
             owner: Owner { uid: caller.uid, gid: caller.gid },
@@ -64,8 +66,15 @@ impl Processes {
             permitted: capabilities.permitted,
             id_maps,
         };
-        if !credentials.overrides_permissions() {
-            credentials.groups = procfs::status(caller.tid).map_err(errno)?.groups;
+        if caller.uid != 0 || !credentials.overrides_permissions() {
+            let status = procfs::status(thread).map_err(errno)?;
+            let [.., acts_as] = status.users;
+            if acts_as != caller.uid {
+                // Rights that procfs doesn't show (override_creds), such as a personality of io_uring's: all that's known of them is the user.
+                (credentials.capabilities, credentials.permitted) = (0, 0);
+            } else if !credentials.overrides_permissions() {
+                credentials.groups = status.groups;
+            }
         }
         Ok(credentials)
     }
@@ -115,6 +124,15 @@ impl Processes {
         }
         if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
     }
+}
+
+/// By whose rights to judge what a thread asks for. A worker of io_uring acts with those of whoever made the request, and what procfs shows
+/// are those that its process had when the worker was made, though it may have given them up since. That process' first thread is the nearest.
+fn accountable(tid: i32) -> io::Result<i32> {
+    if is_first_thread(tid) || !procfs::is_io_worker(tid)? {
+        return Ok(tid);
+    }
+    procfs::status(tid).map(|status| status.process_id)
 }
 
 /// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
@@ -183,6 +201,17 @@ pub(super) fn facts(process: &OwnedFd) -> Answer<ProcessFacts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_acts_as_another_user_than_his_thread_has_none_of_its_capabilities() {
+        let processes = Processes::new(Vec::new(), None).unwrap();
+        let tid = nix::unistd::gettid().as_raw();
+        let [.., uid] = procfs::status(tid).unwrap().users;
+        let as_user = |uid| processes.credentials(&Caller { tid, uid, gid: 0 }).unwrap();
+        let other = as_user(uid + 1);
+        assert_eq!((other.capabilities, other.permitted, other.groups), (0, 0, Vec::new()));
+        assert_eq!(as_user(uid).capabilities, capabilities_of(tid).unwrap().effective);
+    }
 
     #[test]
     fn the_dead() {

@@ -71,10 +71,26 @@ pub(super) fn last_processor(tid: i32) -> Option<usize> {
     parse_processor(&text(tid, "stat").ok()?)
 }
 
-/// `processor`, field 39 of `/proc/TID/stat` (proc_pid_stat(5)); the second one is the command, which may have spaces and parentheses in it.
+/// `processor`, field 39 of `/proc/TID/stat` (proc_pid_stat(5)).
 pub fn parse_processor(stat: &str) -> Option<usize> {
+    field(stat, 39)?.parse().ok()
+}
+
+/// A field of `/proc/TID/stat` behind the second one, which is the command, and may have spaces and parentheses in it.
+fn field(stat: &str, number: usize) -> Option<&str> {
     let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(39 - 3)?.parse().ok()
+    behind.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// Whether a thread is one of those that the kernel makes in a process for its io_uring (Linux 5.12).
+pub(super) fn is_io_worker(tid: i32) -> io::Result<bool> {
+    Ok(parse_is_io_worker(&text(tid, "stat")?))
+}
+
+/// `flags`, field 9.
+fn parse_is_io_worker(stat: &str) -> bool {
+    const PF_IO_WORKER: u32 = 0x10;
+    field(stat, 9).and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & PF_IO_WORKER != 0)
 }
 
 /// How long the calling thread has waited for a processor so far, by `run_delay` of its schedstat (Linux 3.17).
@@ -159,11 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn processors() {
+    fn fields_of_stat() {
         let fields: Vec<String> = (3..53).map(|number| number.to_string()).collect();
         let stat = format!("7 (a) 9 (b) {}", fields.join(" "));
         assert_eq!(parse_processor(&stat), Some(39));
         assert_eq!(parse_processor("7 (a) S 1"), None);
+        assert!(parse_is_io_worker("7 (iou-wrk-6) S 1 6 1 0 -1 4194384 0 0"));
+        assert!(!parse_is_io_worker("7 (a) 9) S 1 6 1 0 -1 4194368 16 16"));
+        assert!(!parse_is_io_worker("7 (a) S 1"));
         assert_eq!(parse_running("0.58 1.49 2.30 3/345 23001\n"), Some(3));
         assert_eq!(parse_running("0.58 1.49 2.30 345 23001\n"), None);
         assert!(running().unwrap() >= 1);

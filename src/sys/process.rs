@@ -30,6 +30,13 @@ pub fn fork() -> io::Result<ForkResult> {
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
+/// Whether this is the number of a process, and so of its first thread, and not of another thread. It takes a single system call.
+pub fn is_first_thread(number: i32) -> bool {
+    // SAFETY: numbers in; signal 0 is sent to nobody.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, number, number, 0) };
+    Errno::result(result) != Err(Errno::ESRCH)
+}
+
 /// Sets what becomes of a signal to the default or to nothing.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::op::{Op, Outcome};
-use super::{files, passing, people, trees, waiting};
+use super::{files, passing, people, ring, trees, waiting};
 
 /// Why an operation has no value.
 #[derive(Debug)]
@@ -126,6 +126,7 @@ impl State {
             Op::On { thread, then } => return people::on(self, thread, then),
             _ => people::execute(self, op)
                 .or_else(|| passing::execute(self, op))
+                .or_else(|| ring::execute(self, op))
                 .or_else(|| waiting::execute(self, op))
                 .or_else(|| files::execute(self, op))
                 .or_else(|| trees::execute(self, op))

@@ -1,4 +1,4 @@
-//! The one system call of the probe that has no safe wrapper.
+//! A system call of the probe that has no safe wrapper.
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;

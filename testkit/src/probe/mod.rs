@@ -14,6 +14,7 @@ pub mod names;
 mod op;
 mod passing;
 mod people;
+mod ring;
 mod trees;
 mod waiting;
 

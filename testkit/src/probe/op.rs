@@ -188,6 +188,13 @@ pub enum Op {
     Setegid {
         gid: u32,
     },
+    /// Sets up an io_uring, and has the kernel make a worker for it.
+    StartRing,
+    /// open for writing by that worker.
+    OpenByRing {
+        path: String,
+        fd: String,
+    },
     /// Starts a process that sleeps; `$name` becomes its number. With `uid`, it runs as that user and group.
     Spawn {
         name: String,
