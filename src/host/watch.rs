@@ -39,6 +39,19 @@ struct Known {
     by_watch: HashMap<WatchDescriptor, (usize, u64)>,
     /// The first half of a rename, whose second half is the next event, but may come with the next batch.
     renamed_from: Option<(u32, Option<OsString>)>,
+    /// A directory couldn't be watched for want of watches.
+    lacked: bool,
+}
+
+impl Known {
+    /// Says so, but once: a container can be the cause, as often as it likes.
+    fn lacks_a_watch(&mut self) {
+        if !std::mem::replace(&mut self.lacked, true) {
+            tracing::warn!(
+                "no more watches (fs.inotify.max_user_watches): what isn't watched is slow, since it isn't cached, and inotify reports only what is done through the view there"
+            );
+        }
+    }
 }
 
 /// One user of a watch; the last one ends it.
@@ -94,6 +107,7 @@ impl Watches {
             return true;
         }
         if known.by_directory.len() >= self.limit {
+            known.lacks_a_watch();
             return false;
         }
         let path = format!("/proc/self/fd/{}", object.as_raw_fd());
@@ -105,6 +119,9 @@ impl Watches {
             }
             Err(errno) => {
                 tracing::debug!(%errno, "a directory can't be watched, so it isn't cached");
+                if errno == Errno::ENOSPC {
+                    known.lacks_a_watch();
+                }
                 false
             }
         }
@@ -226,4 +243,18 @@ fn change_of(event: &InotifyEvent, known: &mut Known) -> Option<Change> {
         _ => EntryChange::Other,
     };
     event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone(), kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_directory_that_finds_no_watch_is_told_of() {
+        let watches = Arc::new(Watches { limit: 1, ..Watches::new().unwrap() });
+        let root = std::fs::File::open("/").unwrap();
+        let first = watches.add((0, 1), root.as_fd(), false);
+        assert!(first.is_some() && !watches.known.lock().lacked);
+        assert!(watches.add((0, 2), root.as_fd(), false).is_none() && watches.known.lock().lacked);
+    }
 }
