@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::procfs::{self, Namespace};
+use super::procfs::{self, Namespace, ThreadKind};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts};
@@ -22,6 +22,7 @@ pub(super) struct Processes {
     agents: Option<AgentPool>,
     own_pid_namespace: Namespace,
     own_user_namespace: Option<Namespace>,
+    kernel_threads_act_for_processes: bool,
 }
 
 /// Whose pid numbers a caller uses.
@@ -40,6 +41,7 @@ impl Processes {
             agents,
             own_pid_namespace: procfs::own_namespace("pid")?,
             own_user_namespace: procfs::own_namespace("user").ok(),
+            kernel_threads_act_for_processes: procfs::kernel_threads_act_for_processes(),
         })
     }
 
@@ -66,15 +68,19 @@ impl Processes {
             permitted: capabilities.permitted,
             id_maps,
         };
-        if caller.uid != 0 || !credentials.overrides_permissions() {
+        // Rights that procfs doesn't show (override_creds), as a personality of io_uring's: all that's known of them is the user.
+        let mut are_shown =
+            !self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel;
+        if are_shown && (caller.uid != 0 || !credentials.overrides_permissions()) {
             let status = procfs::status(thread).map_err(errno)?;
             let [.., acts_as] = status.users;
-            if acts_as != caller.uid {
-                // Rights that procfs doesn't show (override_creds), such as a personality of io_uring's: all that's known of them is the user.
-                (credentials.capabilities, credentials.permitted) = (0, 0);
-            } else if !credentials.overrides_permissions() {
+            are_shown = acts_as == caller.uid;
+            if are_shown && !credentials.overrides_permissions() {
                 credentials.groups = status.groups;
             }
+        }
+        if !are_shown {
+            (credentials.capabilities, credentials.permitted) = (0, 0);
         }
         Ok(credentials)
     }
@@ -129,7 +135,7 @@ impl Processes {
 /// By whose rights to judge what a thread asks for. A worker of io_uring acts with those of whoever made the request, and what procfs shows
 /// are those that its process had when the worker was made, though it may have given them up since. That process' first thread is the nearest.
 fn accountable(tid: i32) -> io::Result<i32> {
-    if is_first_thread(tid) || !procfs::is_io_worker(tid)? {
+    if is_first_thread(tid) || procfs::kind(tid)? != ThreadKind::IoWorker {
         return Ok(tid);
     }
     procfs::status(tid).map(|status| status.process_id)

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 /// The lines of `/proc/TID/status` that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -82,15 +84,47 @@ fn field(stat: &str, number: usize) -> Option<&str> {
     behind.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
-/// Whether a thread is one of those that the kernel makes in a process for its io_uring (Linux 5.12).
-pub(super) fn is_io_worker(tid: i32) -> io::Result<bool> {
-    Ok(parse_is_io_worker(&text(tid, "stat")?))
+/// What a thread is (`include/linux/sched.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ThreadKind {
+    /// One of a program's.
+    Plain,
+    /// One that the kernel makes in a process for its io_uring (Linux 5.12).
+    IoWorker,
+    /// The kernel's own.
+    Kernel,
+}
+
+/// What a thread is.
+///
+/// # Errors
+/// Those of opening and reading its `stat`; `EIO` if that doesn't say.
+pub(super) fn kind(tid: i32) -> io::Result<ThreadKind> {
+    parse_kind(&text(tid, "stat")?).ok_or_else(|| Errno::EIO.into())
 }
 
 /// `flags`, field 9.
-fn parse_is_io_worker(stat: &str) -> bool {
+fn parse_kind(stat: &str) -> Option<ThreadKind> {
     const PF_IO_WORKER: u32 = 0x10;
-    field(stat, 9).and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & PF_IO_WORKER != 0)
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let flags: u32 = field(stat, 9)?.parse().ok()?;
+    Some(match flags {
+        _ if flags & PF_KTHREAD != 0 => ThreadKind::Kernel,
+        _ if flags & PF_IO_WORKER != 0 => ThreadKind::IoWorker,
+        _ => ThreadKind::Plain,
+    })
+}
+
+/// Whether threads of the kernel may do what a process asks of its io_uring: before Linux 5.12.
+pub(super) fn kernel_threads_act_for_processes() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    release.and_then(|release| parse_release(&release)).is_none_or(|release| release < (5, 12))
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// How long the calling thread has waited for a processor so far, by `run_delay` of its schedstat (Linux 3.17).
@@ -175,14 +209,25 @@ mod tests {
     }
 
     #[test]
+    fn releases() {
+        for (text, release) in [("6.18.44-fc\n", (6, 18)), ("5.10.0-32-amd64", (5, 10)), ("6.1+", (6, 1))] {
+            assert_eq!(parse_release(text), Some(release));
+        }
+        assert_eq!(parse_release("x"), None);
+    }
+
+    #[test]
     fn fields_of_stat() {
         let fields: Vec<String> = (3..53).map(|number| number.to_string()).collect();
         let stat = format!("7 (a) 9 (b) {}", fields.join(" "));
         assert_eq!(parse_processor(&stat), Some(39));
         assert_eq!(parse_processor("7 (a) S 1"), None);
-        assert!(parse_is_io_worker("7 (iou-wrk-6) S 1 6 1 0 -1 4194384 0 0"));
-        assert!(!parse_is_io_worker("7 (a) 9) S 1 6 1 0 -1 4194368 16 16"));
-        assert!(!parse_is_io_worker("7 (a) S 1"));
+        for (flags, kind) in
+            [(4_194_384, ThreadKind::IoWorker), (4_194_368, ThreadKind::Plain), (0x0020_8050, ThreadKind::Kernel)]
+        {
+            assert_eq!(parse_kind(&format!("7 (a) 9) S 1 6 1 0 -1 {flags} 16 16")), Some(kind));
+        }
+        assert_eq!(parse_kind("7 (a) S 1"), None);
         assert_eq!(parse_running("0.58 1.49 2.30 3/345 23001\n"), Some(3));
         assert_eq!(parse_running("0.58 1.49 2.30 345 23001\n"), None);
         assert!(running().unwrap() >= 1);
