@@ -1,6 +1,7 @@
 //! Where the programs are, and children that can't run for ever.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -58,8 +59,10 @@ pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
 ///
 /// When it can't be copied.
 pub fn copy_program(from: &Path, to: &Path) {
-    let copied = run_to_end(Command::new("install").args(["-m", "755"]).args([from, to]), TIMEOUT);
+    let copied = run_to_end(Command::new("cp").args([from, to]), TIMEOUT);
     assert!(copied.status.success(), "{}: {}", to.display(), String::from_utf8_lossy(&copied.stderr));
+    std::fs::set_permissions(to, PermissionsExt::from_mode(0o755))
+        .unwrap_or_else(|error| panic!("{}: {error}", to.display()));
 }
 
 /// Makes a program of this text, in the same way.
