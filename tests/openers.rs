@@ -36,8 +36,9 @@ impl Subject {
             cgroup.child(selector, below);
         }
         give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { 0 });
+        let controller = if selector == "cpuset" { "cpuset" } else { "pids" };
         let options =
-            ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").delegate_controllers(&["pids"]);
+            ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").delegate_controllers(&[controller]);
         let view = by_view.then(|| View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options));
         let found = hierarchy(selector).expect("a required hierarchy");
         let seen = view.as_ref().map_or_else(|| cgroup.dir(selector), |view| view.hierarchy(&found));
@@ -426,4 +427,30 @@ fn windows_of_triggers() {
             assert_eq!(kernel, view, "user namespace: {user_namespace}: the kernel, and the view");
         }
     }
+}
+
+/// A cpuset takes only whom the writer may give another scheduling (`cap_safe_nice`), also if he's in the server's pid namespace.
+#[test]
+fn written_to_a_cpuset() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"));
+    let [kernel, view] = [false, true].map(|by_view| {
+        let subject = Subject::new("cpuset", by_view, false);
+        let probe = &Programs::find().probe;
+        let weaker = |capability: &str| {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--bounding-set=-{capability}")).arg(probe);
+            subject.prepare(Session::start(&mut command))
+        };
+        let mut other = subject.outside();
+        let theirs = other.expect(&spawn("THEIRS")).to_string();
+        let mut record = Record(Vec::new());
+        for capability in ["sys_nice", "net_raw"] {
+            let mut writer = weaker(capability);
+            record.note(capability, writer.run(&write_file("$CG/a/cgroup.procs", &theirs)));
+            record.note("another's tasks", writer.run(&write_file("$CG/b/tasks", &theirs)));
+        }
+        record.0
+    });
+    assert_eq!(kernel, view, "the kernel, and the view");
+    assert_eq!(kernel, ["sys_nice: EPERM", "another's tasks: EPERM", "net_raw: ok", "another's tasks: ok"]);
 }

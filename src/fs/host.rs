@@ -271,9 +271,9 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
     /// Writes the caller's own number to a membership file.
     fn migrate_caller(&self, caller: &Caller, file: &Self::File) -> Answer<()>;
-    /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, which `cpuset_can_attach`
-    /// asks for.
-    fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: bool) -> Answer<()>;
+    /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, where `cpuset_can_attach` may ask
+    /// for that; it's the kernel that does.
+    fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: Option<bool>) -> Answer<()>;
 
     /// Takes hold of the eventfd that the caller has as `eventfd`, to be registered by this file, and looks what it has as `control`. `EBADF`
     /// and `EINVAL` as the kernel.

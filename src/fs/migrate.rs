@@ -124,14 +124,14 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the writer may change the process' scheduling, if that is asked (`cap_safe_nice`).
-    fn may_nice(&self, writer: &Caller, file: &OpenFile<H::File>, process: &H::Process) -> bool {
-        if !file.node.position().hierarchy.is_some_and(|hierarchy| self.host.asks_about_scheduling(hierarchy)) {
-            return false;
-        }
-        let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
-            return false;
-        };
-        writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0
+    fn may_nice(&self, writer: &Caller, file: &OpenFile<H::File>, process: &H::Process) -> Option<bool> {
+        let hierarchy = file.node.position().hierarchy?;
+        self.host.asks_about_scheduling(hierarchy).then(|| {
+            let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
+                return false;
+            };
+            writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0
+        })
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.

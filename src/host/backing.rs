@@ -30,7 +30,7 @@ use crate::fs::host::{
     Time, Whereabouts,
 };
 use crate::fs::poll::Ready;
-use crate::helper::{AgentPool, Control, EventClaim};
+use crate::helper::{AgentPool, Control, EventClaim, PidNamespace};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, Object, View, Watch};
@@ -514,13 +514,17 @@ impl Host for RealHost {
         nix::sys::uio::pwrite(&file.fd, caller.tid.to_string().as_bytes(), 0).map(drop)
     }
 
-    fn migrate(&self, numbers: &Numbers, file: &BackingFile, number: i32, nice: bool) -> Answer<()> {
+    fn migrate(&self, numbers: &Numbers, file: &BackingFile, number: i32, nice: Option<bool>) -> Answer<()> {
         let text = number.to_string();
+        let by_agent = |namespace: &PidNamespace| {
+            let nice = nice == Some(true);
+            self.shared.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
+        };
         match numbers {
+            // The server may, so the kernel has to see somebody who mayn't.
+            Numbers::Own if nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?),
             Numbers::Own => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
-            Numbers::Of(namespace) => {
-                self.shared.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
-            }
+            Numbers::Of(namespace) => by_agent(namespace),
         }
     }
 

@@ -580,9 +580,9 @@ impl Host for FakeHost {
         if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
     }
 
-    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: bool) -> Answer<()> {
+    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: Option<bool>) -> Answer<()> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice}"), true)?;
+        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice:?}"), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
     }
 }

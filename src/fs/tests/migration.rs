@@ -75,8 +75,8 @@ fn inside_to_inside() {
     for (_, path) in LISTS {
         for text in ["20", "20\n", "0x14", " 024 "] {
             assert_eq!(migrate(&scene, path, text), Ok(text.len()), "{path}");
-            let asked = path.starts_with("/memory");
-            assert_eq!(migrated(&scene), [format!("20 nice={asked}")], "{path}: a plain decimal number");
+            let nice = path.starts_with("/memory").then_some(true);
+            assert_eq!(migrated(&scene), [format!("20 nice={nice:?}")], "{path}: a plain decimal number");
         }
         assert_eq!(migrate(&scene, path, "0\n"), Ok(2), "{path}");
         assert_eq!(migrated(&scene), ["caller 7"], "{path}");
@@ -298,10 +298,10 @@ fn nice_is_the_writers() {
     let handle = open(&scene, "/memory/z/tasks");
     // By CAP_SYS_NICE, or because the process has no more rights than the writer.
     for (capabilities, permitted, expected) in [
-        (0, 0, "20 nice=false"),
-        (1 << 23, 0, "20 nice=true"),
-        (!(1 << 23), 2, "20 nice=false"),
-        (0, 3, "20 nice=true"),
+        (0, 0, "20 nice=Some(false)"),
+        (1 << 23, 0, "20 nice=Some(true)"),
+        (!(1 << 23), 2, "20 nice=Some(false)"),
+        (0, 3, "20 nice=Some(true)"),
     ] {
         let writer = Credentials { capabilities, permitted, ..root_credentials() };
         scene.host.state.lock().credentials.insert(7, writer);
