@@ -20,6 +20,8 @@ pub enum Need {
     UserNamespaces,
     /// The legacy system call filter works here.
     LegacySyscalls,
+    /// An io_uring can be set up.
+    IoUring,
     /// This program can be run.
     Program(&'static str),
     /// This program can be run where no library is.
@@ -45,6 +47,7 @@ impl Need {
             Self::Hierarchy(selector) => selector.into(),
             Self::UserNamespaces => "userns".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
+            Self::IoUring => "io_uring".into(),
             Self::Program(name) => name.into(),
             Self::StaticProgram(name) => format!("a static {name}"),
         }
@@ -58,6 +61,7 @@ impl Need {
             Self::UserNamespaces => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
             Self::LegacySyscalls => cfg!(target_arch = "x86_64"),
+            Self::IoUring => io_uring::IoUring::new(2).is_ok(),
             Self::Program(name) => find_program(name).is_some(),
             Self::StaticProgram(name) => find_program(name).is_some_and(|program| is_static(&program)),
         }
