@@ -1,0 +1,1 @@
+//! Writes with rights that the caller hasn't.

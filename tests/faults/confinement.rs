@@ -1,0 +1,1 @@
+//! What a live server may still do, and what it costs the host.

@@ -1,0 +1,1 @@
+//! A process that the host has taken out of the subtree stays out.

@@ -1,0 +1,1 @@
+//! Memory of the kernel's that xattrs take.

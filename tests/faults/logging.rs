@@ -1,0 +1,1 @@
+//! A log never ends, slows or hangs a server.

@@ -1,0 +1,25 @@
+//! What operators, neighbours and attackers do to a view and its server: each case shows the right behaviour, on the real thing.
+//!
+//! | module | what it does to a view |
+//! |---|---|
+//! | [`limits`] | gets a container out of limits that the host has set |
+//! | [`capabilities`] | writes with rights that the caller hasn't |
+//! | [`extended_attributes`] | puts memory of the kernel's on the host, by xattrs |
+//! | [`expulsion`] | comes back after the host has taken a process out of the subtree |
+//! | [`neighbours`] | takes from other containers, and from users of the host |
+//! | [`logging`] | closes, fills and loses the log |
+//! | [`signals`] | signals, mounts that are gone or pinned, a child that froze itself |
+//! | [`registry`] | locks, redirects and spoils the records of live views |
+//! | [`confinement`] | looks at what a live server may still do, and what it costs |
+//! | [`names`] | names that are long, or that change what a terminal shows |
+
+mod capabilities;
+mod confinement;
+mod expulsion;
+mod extended_attributes;
+mod limits;
+mod logging;
+mod names;
+mod neighbours;
+mod registry;
+mod signals;

@@ -1,0 +1,1 @@
+//! Names that are long, or that change what a terminal shows.

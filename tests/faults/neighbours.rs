@@ -1,0 +1,1 @@
+//! What containers and users of the host can take from each other.

@@ -1,0 +1,1 @@
+//! Signals, mounts that are gone or pinned, a child that froze itself.
