@@ -21,7 +21,6 @@ fuzz_target!(|data: (&str, &[u8])| {
         let is = |wanted: &[&str]| wanted.iter().any(|wanted| name == *wanted);
         let is_v1 = kind != HierarchyKind::Unified;
         assert_eq!(class == FileClass::ReleaseAgent, is_v1 && is(&["release_agent"]));
-        assert_eq!(class == FileClass::DeviceList, is_v1 && is(&["devices.allow", "devices.deny"]));
         assert_eq!(class == FileClass::EventControl, is_v1 && is(&["cgroup.event_control"]));
         match class {
             FileClass::Membership(_) => assert!(is(&["cgroup.procs", "cgroup.threads", "tasks"])),

@@ -24,8 +24,6 @@ pub enum FileClass {
     Controller(String),
     /// v1 `release_agent`: a program that the host runs as root (CVE-2022-0492).
     ReleaseAgent,
-    /// v1 `devices.allow` and `devices.deny`.
-    DeviceList,
     /// v1 `cgroup.event_control`: takes descriptor numbers of the writer.
     EventControl,
     /// Nothing that this hierarchy is known to have.
@@ -85,7 +83,6 @@ impl FileClass {
             "release_agent" => Self::ReleaseAgent,
             "cgroup.clone_children" => Self::CloneChildren,
             "cgroup.event_control" => Self::EventControl,
-            "devices.allow" | "devices.deny" => Self::DeviceList,
             _ => match name.split_once('.') {
                 Some(("cgroup", _)) => Self::Core,
                 Some((controller, _)) if kind.controllers().is_some_and(|set| set.contains(controller)) => {
@@ -207,8 +204,9 @@ mod tests {
             ("memory", "cgroup.event_control", EventControl),
             ("memory", "tasks", Membership(MembershipFile::Tasks)),
             ("memory", "cgroup.threads", Core),
-            ("devices", "devices.allow", DeviceList),
+            ("devices", "devices.allow", controller("devices")),
             ("devices", "devices.list", controller("devices")),
+            ("name=systemd", "devices.deny", Unknown),
             ("name=systemd", "notify_on_release", NotifyOnRelease),
             ("name=systemd", "release_agent", ReleaseAgent),
             ("name=systemd", "cgroup.clone_children", CloneChildren),

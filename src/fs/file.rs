@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::handles::OpenFile;
 use super::poll::Waiting;
-use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Owner};
+use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come};
 use crate::policy::{Grant, Operation};
@@ -61,6 +61,11 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.host.credentials(caller)?)
     }
 
+    /// With which rights `caller` writes. Of who can't be seen it isn't known that he had any.
+    fn writer(&self, caller: &Caller) -> Outcome<Writer> {
+        if caller.tid <= 0 { Ok(Writer::without_capabilities(caller)) } else { Ok(self.host.writer(caller)?) }
+    }
+
     fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
         self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
@@ -94,9 +99,9 @@ impl<H: Host> CgroupFs<H> {
         match &file.writes {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
-                let writer = Owner { uid: caller.uid, gid: caller.gid };
+                let writer = self.writer(caller)?;
                 let own = self.own_writes.begin(&file.node);
-                let written = self.host.write(&file.backing, data, writer)?;
+                let written = self.host.write(&file.backing, data, &writer)?;
                 drop(own);
                 self.note_trigger(file);
                 self.tell_of_files(&file.node);

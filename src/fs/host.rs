@@ -113,6 +113,23 @@ impl Credentials {
     }
 }
 
+/// With which rights something is written: at each write the kernel asks some of the writer's of that moment (`capable`), whoever opened the
+/// file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// fsuid and fsgid: the owner of files that appear by the write.
+    pub owner: Owner,
+    /// The capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
+    pub capabilities: u64,
+}
+
+impl Writer {
+    /// One that has no capability.
+    pub fn without_capabilities(caller: &Caller) -> Self {
+        Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0 }
+    }
+}
+
 /// What the kernel's rules on migration ask of the process that is migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
@@ -202,8 +219,10 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn most_files(&self) -> usize;
     /// Reads at an offset.
     fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
-    /// Writes once; files that appear by it belong to `writer`.
-    fn write(&self, file: &Self::File, data: &[u8], writer: Owner) -> Answer<usize>;
+    /// Writes once, with no more than the writer's rights; files that appear by it belong to him.
+    fn write(&self, file: &Self::File, data: &[u8], writer: &Writer) -> Answer<usize>;
+    /// Writes, with the server's rights, what the kernel takes from nobody, for its errno.
+    fn write_invalid(&self, file: &Self::File, data: &[u8]) -> Answer<usize>;
     /// fsync(2).
     fn sync(&self, file: &Self::File) -> Answer<()>;
     /// Makes a cgroup that belongs to `owner`, and says what it's like.
@@ -244,6 +263,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
 
     /// The caller's rights, now. It waits for its answer meanwhile, so it can't be another process.
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
+    /// With which rights the caller writes, now. It waits for its answer meanwhile.
+    fn writer(&self, caller: &Caller) -> Answer<Writer>;
     /// Where the caller runs, and how the calling thread does beside it. `None` where that can't be seen.
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
     /// The caller's process id, for messages.

@@ -44,20 +44,20 @@ impl<H: Host> CgroupFs<H> {
         };
         let written = number::parse(data);
         let process = match written {
-            Written::Malformed => return Err(self.ask_the_kernel(caller, file, Errno::EINVAL)),
+            Written::Malformed => return Err(self.ask_the_kernel(file, Errno::EINVAL)),
             Written::Writer => self.host.pin_caller(caller),
             Written::Number(number) => self.host.pin(numbers, number),
         };
         let process = match process {
             Ok(process) => process,
             // A removed cgroup comes before a process that doesn't exist. The number itself isn't written: it could come to life.
-            Err(Errno::ESRCH) => return Err(self.ask_the_kernel(caller, file, Errno::ESRCH)),
+            Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
             Err(errno) => return Err(errno.into()),
         };
         match self.check_source(file, list, &process) {
             Ok(()) => {}
-            Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(caller, file, Errno::ESRCH)),
-            Err(denied) => match self.ask_the_kernel(caller, file, Errno::EACCES) {
+            Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
+            Err(denied) => match self.ask_the_kernel(file, Errno::EACCES) {
                 gone @ Failure::Kernel(Errno::ENODEV) => return Err(gone),
                 _ => return Err(denied),
             },
@@ -68,7 +68,7 @@ impl<H: Host> CgroupFs<H> {
                 // The last look at the process before the write: to check the threads of a large one takes a while, and one that has ended
                 // by now leaves its number to others.
                 if !self.host.is_held(&process) {
-                    return Err(self.ask_the_kernel(caller, file, Errno::ESRCH));
+                    return Err(self.ask_the_kernel(file, Errno::ESRCH));
                 }
                 self.host.migrate(numbers, &file.backing, number, nice)?;
                 self.verify(numbers, file, &process, number);
@@ -135,9 +135,8 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
-    fn ask_the_kernel(&self, caller: &Caller, file: &OpenFile<H::File>, expected: Errno) -> Failure {
-        let writer = super::Owner { uid: caller.uid, gid: caller.gid };
-        match self.host.write(&file.backing, NO_NUMBER, writer) {
+    fn ask_the_kernel(&self, file: &OpenFile<H::File>, expected: Errno) -> Failure {
+        match self.host.write_invalid(&file.backing, NO_NUMBER) {
             Err(Errno::EINVAL) | Ok(_) => Failure::Kernel(expected),
             Err(errno) => Failure::Kernel(errno),
         }

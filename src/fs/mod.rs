@@ -37,7 +37,7 @@ pub use absent::Found;
 pub use directory::ListedEntry;
 pub use file::Transfer;
 pub use handles::HandleId;
-pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Whereabouts};
+pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Whereabouts, Writer};
 pub use log::RejectionLog;
 
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};

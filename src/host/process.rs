@@ -10,10 +10,13 @@ use nix::sys::stat::{Mode, fstatat};
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
-use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts};
+use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::helper::{AgentPool, PidNamespace};
 use crate::sys::credentials::capabilities_of;
 use crate::sys::process::is_first_thread;
+
+/// `CAP_DAC_OVERRIDE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 
 /// The host's processes.
 #[derive(Debug)]
@@ -48,12 +51,7 @@ impl Processes {
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
     pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
         let thread = accountable(caller.tid).map_err(errno)?;
-        let is_own = match self.own_user_namespace {
-            Some(own) => procfs::namespace(thread, "user").map_err(errno)? == own,
-            // A kernel without user namespaces.
-            None => true,
-        };
-        let id_maps = if is_own {
+        let id_maps = if self.is_in_own_user_namespace(thread)? {
             None
         } else {
             let map = |file| procfs::text(thread, file).map(|text| IdMap::parse(&text)).map_err(errno);
@@ -69,8 +67,7 @@ impl Processes {
             id_maps,
         };
         // Rights that procfs doesn't show (override_creds), as a personality of io_uring's: all that's known of them is the user.
-        let mut are_shown =
-            !self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel;
+        let mut are_shown = self.acts_for_itself(thread)?;
         if are_shown && (caller.uid != 0 || !credentials.overrides_permissions()) {
             let status = procfs::status(thread).map_err(errno)?;
             let [.., acts_as] = status.users;
@@ -83,6 +80,36 @@ impl Processes {
             (credentials.capabilities, credentials.permitted) = (0, 0);
         }
         Ok(credentials)
+    }
+
+    /// The same for a write, which asks for less.
+    pub(super) fn writer(&self, caller: &Caller) -> Answer<Writer> {
+        let none = Writer::without_capabilities(caller);
+        let thread = accountable(caller.tid).map_err(errno)?;
+        let capabilities = capabilities_of(thread).map_err(errno)?.effective;
+        if capabilities == 0 || !self.is_in_own_user_namespace(thread)? || !self.acts_for_itself(thread)? {
+            return Ok(none);
+        }
+        if caller.uid != 0 || capabilities & CAP_DAC_OVERRIDE == 0 {
+            let [.., acts_as] = procfs::status(thread).map_err(errno)?.users;
+            if acts_as != caller.uid {
+                return Ok(none);
+            }
+        }
+        Ok(Writer { capabilities, ..none })
+    }
+
+    fn is_in_own_user_namespace(&self, thread: i32) -> Answer<bool> {
+        match self.own_user_namespace {
+            Some(own) => Ok(procfs::namespace(thread, "user").map_err(errno)? == own),
+            // A kernel without user namespaces.
+            None => Ok(true),
+        }
+    }
+
+    /// Whether it isn't one of the kernel's threads, which do for processes what these ask of their io_uring before Linux 5.12.
+    fn acts_for_itself(&self, thread: i32) -> Answer<bool> {
+        Ok(!self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel)
     }
 
     pub(super) fn agents(&self) -> Answer<&AgentPool> {

@@ -31,8 +31,6 @@ pub enum Rule {
     NotifyOnRelease,
     /// v1 `release_agent`.
     ReleaseAgent,
-    /// v1 `devices.allow` and `devices.deny`.
-    DeviceList,
     /// v1 `cgroup.event_control` where descriptors can't be fetched.
     EventControl,
     /// A file that the interface-file table doesn't know.
@@ -150,7 +148,6 @@ impl Rule {
             Self::ReleaseAgent => {
                 (EACCES, "release-agent", "it names a program that the host runs as root (CVE-2022-0492)")
             }
-            Self::DeviceList => (EACCES, "device-list", "access to devices is for the host to grant"),
             Self::EventControl => (
                 EACCES,
                 "event-control",

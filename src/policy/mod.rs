@@ -210,7 +210,6 @@ fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
     let has_events = || kind.controllers().is_some_and(|controllers| controllers.contains(MEMORY));
     match class {
         FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
-        FileClass::DeviceList => return deny(Rule::DeviceList),
         FileClass::EventControl if !rules.fetches_descriptors || !has_events() => return deny(Rule::EventControl),
         FileClass::Unknown => return deny(Rule::UnknownFile),
         _ => {}

@@ -47,7 +47,11 @@ fn names() -> impl Strategy<Value = String> {
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
-    (any::<[bool; 2]>(), prop::collection::vec("memory|[a-z]{1,8}", 0..3), prop::collection::btree_set(names(), 0..4))
+    (
+        any::<[bool; 2]>(),
+        prop::collection::vec("memory|devices|[a-z]{1,8}", 0..3),
+        prop::collection::btree_set(names(), 0..4),
+    )
         .prop_map(|([strict, fetches_descriptors], controllers, mut delegatable)| {
             delegatable.extend(Rules::default_delegatable());
             Rules {
@@ -76,10 +80,27 @@ proptest! {
     #[test]
     fn what_faces_the_host_is_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
-        for class in [FileClass::ReleaseAgent, FileClass::DeviceList, FileClass::Unknown] {
+        for class in [FileClass::ReleaseAgent, FileClass::Unknown] {
             let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
             prop_assert!(!decide(&rules, &node, Operation::Write).is_allowed());
             prop_assert!(!decide(&rules, &node, Operation::ChangeAttributes).is_allowed());
+        }
+    }
+
+    #[test]
+    fn device_lists_are_writable_where_a_child_stays_within_its_parent(
+        rules in any_rules(),
+        kind in kinds(),
+        name in prop::sample::select(vec!["devices.allow", "devices.deny"]),
+        zone in prop::sample::select(vec![Zone::Outside, Zone::Boundary, Zone::Inside]),
+    ) {
+        let name = OsStr::new(name);
+        let class = FileClass::of(&kind, name);
+        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        let of_v1 = kind.controllers().is_some_and(|controllers| controllers.contains("devices"));
+        let delegated = rules.policy == Policy::Delegate && rules.delegate_controllers.contains("devices");
+        if kind != HierarchyKind::Unified && decide(&rules, &node, Operation::Write).is_allowed() {
+            prop_assert!(of_v1 && delegated && zone == Zone::Inside);
         }
     }
 

@@ -9,7 +9,7 @@ fn kind(list: &str) -> HierarchyKind {
 fn rules(policy: Policy) -> Rules {
     let mut delegatable = Rules::default_delegatable();
     delegatable.insert("memory.reclaim".to_owned());
-    let delegate_controllers = ControllerSet::parse("pids,cpuset");
+    let delegate_controllers = ControllerSet::parse("pids,cpuset,devices");
     Rules { policy, delegate_controllers, delegatable, fetches_descriptors: true }
 }
 
@@ -86,7 +86,10 @@ fn files() {
         ("cpu,cpuset", "cgroup.clone_children", ["no", "no", "no"], ["no", "no", "yes"]),
         ("memory", "memory.limit_in_bytes", ["no", "no", "no"], ["no", "no", "no"]),
         ("memory", "cgroup.event_control", ["no", "no", "no"], ["no", "no", "no"]),
-        ("devices", "devices.allow", ["no", "no", "no"], ["no", "no", "no"]),
+        ("devices", "devices.allow", ["no", "no", "no"], ["no", "no", "yes"]),
+        ("devices", "devices.deny", ["no", "no", "no"], ["no", "no", "yes"]),
+        ("pids", "devices.allow", ["no", "no", "no"], ["no", "no", "no"]),
+        ("name=systemd", "devices.allow", ["no", "no", "no"], ["no", "no", "no"]),
         ("name=systemd", "cgroup.procs", ["no", "migrate", "migrate"], ["no", "migrate", "migrate"]),
         ("name=systemd", "notify_on_release", ["no", "yes", "yes"], ["no", "yes", "yes"]),
         ("name=systemd", "cgroup.clone_children", ["no", "yes", "yes"], ["no", "yes", "yes"]),

@@ -5,19 +5,21 @@ use std::os::unix::fs::chown;
 
 use testkit::{ContainerOptions, MAPPED_ROOT, Need, hierarchies, require};
 
-use crate::scene::{Scene, Way};
+use crate::scene::{Scene, WAYS};
 
 const DELEGATED: [&str; 4] =
     ["--policy", "delegate", "--delegate-controllers", "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids"];
 
-/// What runc is to run, with its cgroups where Docker has them, and a limit. No devices: those the host grants, and not the view.
+/// What runc is to run, with its cgroups where Docker has them, and limits: of devices, too, which runc leaves alone
+/// in a user namespace, where the kernel takes none.
 fn bundle(folder: &std::path::Path) {
     let root = folder.join("rootfs");
-    for name in ["bin", "proc", "dev", "sys", "tmp"] {
+    for name in ["bin", "proc", "dev", "sys", "tmp", "devices"] {
         fs::create_dir_all(root.join(name)).expect("a directory");
     }
     testkit::copy_program("/usr/bin/busybox".as_ref(), &root.join("bin/busybox"));
-    let script = "/bin/busybox head -n 20 /proc/self/cgroup";
+    let script = "/bin/busybox head -n 20 /proc/self/cgroup
+        /bin/busybox head -n 50 /devices$(/bin/busybox sed -n 's/^.*:devices://p' /proc/self/cgroup)/devices.list";
     let config = serde_json::json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -28,10 +30,15 @@ fn bundle(folder: &std::path::Path) {
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc" },
             { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+            { "destination": "/devices", "type": "bind", "source": "/sys/fs/cgroup/devices", "options": ["bind"] },
         ],
         "linux": {
             "cgroupsPath": "/docker/c1",
-            "resources": { "memory": { "limit": 64 << 20 }, "pids": { "limit": 50 } },
+            "resources": {
+                "devices": [{ "allow": false, "access": "rwm" }],
+                "memory": { "limit": 64 << 20 },
+                "pids": { "limit": 50 },
+            },
             "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }],
         },
     });
@@ -39,19 +46,19 @@ fn bundle(folder: &std::path::Path) {
 }
 
 /// Makes the container's root the owner of its cgroups, as a container manager does.
-fn give_to_container(scene: &Scene) {
+fn give_to_container(scene: &Scene, root: u32) {
     for hierarchy in hierarchies() {
         let home = hierarchy.mountpoint.join(&scene.home()[1..]);
         for name in ["", "cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"] {
             let path = home.join(name);
             if path.exists() {
-                chown(&path, Some(MAPPED_ROOT), Some(MAPPED_ROOT)).expect("chown");
+                chown(&path, Some(root), Some(root)).expect("chown");
             }
         }
     }
 }
 
-/// Docker's runtime with Docker's cgroups, unmodified, below the container's own.
+/// Docker's runtime with Docker's cgroups, unmodified, below the container's own, with a user namespace and without.
 #[test]
 fn runc_runs_a_container_inside() {
     require!(
@@ -64,14 +71,14 @@ fn runc_runs_a_container_inside() {
         Need::StaticProgram("busybox"),
         Need::LegacySyscalls
     );
-    for way in [Way::Moved, Way::Built] {
-        // In a user namespace runc leaves the lists of devices alone, which the view never lets it write.
-        let scene = Scene::new(way, ContainerOptions { user_namespace: true, ..ContainerOptions::default() });
-        give_to_container(&scene);
+    for (way, user_namespace) in WAYS.into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        let scene = Scene::new(way, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        let root = if user_namespace { MAPPED_ROOT } else { 0 };
+        give_to_container(&scene, root);
         scene.attach(&[&DELEGATED[..], &["--alias", "docker"]].concat()).ok();
         let folder = tempfile::tempdir().expect("a directory");
         bundle(folder.path());
-        chown(folder.path(), Some(MAPPED_ROOT), Some(MAPPED_ROOT)).expect("chown");
+        chown(folder.path(), Some(root), Some(root)).expect("chown");
         let path = folder.path().display();
         let ran = scene.sh(&format!("cd {path} && runc --root {path}/state run c1"));
         assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -79,6 +86,10 @@ fn runc_runs_a_container_inside() {
             let line = format!("{}:{}/docker/c1", hierarchy.selector(), scene.home());
             assert!(ran.stdout.lines().any(|own| own.ends_with(&line)), "{line}:\n{}", ran.stdout);
         }
+        // /dev/null is in every container; what the container's root may do in a user namespace is the host's.
+        let devices = if user_namespace { "a *:* rwm" } else { "c 1:3 rwm" };
+        assert!(ran.stdout.lines().any(|line| line == devices), "{devices}:\n{}", ran.stdout);
+        assert_eq!(ran.stdout.lines().any(|line| line == "a *:* rwm"), user_namespace, "{}", ran.stdout);
         scene.detach().ok();
         scene.is_unserved();
     }

@@ -10,8 +10,8 @@ use crate::scene::{BOUNDARY, EVERYBODY, HIERARCHIES, Mode, Scene};
 /// Not in any scene.
 const UNDELEGATED: [&str; 3] = ["freezer", "cpuset", "blkio"];
 
-/// Files that face the host, with the hierarchy that has them.
-const NEVER: [(&str, &str); 3] =
+/// Files that face the host, with the hierarchy that has them. Those of `devices` are delegated below the boundary.
+const HOSTS: [(&str, &str); 3] =
     [("devices", "devices.allow"), ("devices", "devices.deny"), ("memory", "cgroup.event_control")];
 
 /// What can be changed, or isn't shown, and ought to be otherwise.
@@ -55,8 +55,11 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         }
         // With memory delegated, events can be registered where the writer's descriptors can be fetched.
         let has_events = mode.is_delegate() && !mode.legacy;
-        for (selector, file) in NEVER.into_iter().filter(|(_, file)| *file != "cgroup.event_control" || !has_events) {
+        for (selector, file) in HOSTS.into_iter().filter(|(_, file)| *file != "cgroup.event_control" || !has_events) {
             for below in ["", "below/"] {
+                if mode.is_delegate() && selector == "devices" && !below.is_empty() {
+                    continue;
+                }
                 let boundary = mode.paths(view, &scene.cgroup, selector).boundary;
                 session.set("X", boundary.join(below).join(file).display());
                 session.set("BARE", scene.bare(selector).boundary.join(below).join(file).display());

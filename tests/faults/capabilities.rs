@@ -1,1 +1,146 @@
-//! Writes with rights that the caller hasn't.
+//! What is written for a caller is written with the caller's capabilities: the kernel asks `capable()` of the writer of the moment, whoever
+//! opened the file. The same scripts on the kernel's cgroupfs and on a view.
+
+use std::path::{Path, PathBuf};
+
+use testkit::probe::names::*;
+use testkit::probe::{Op, Outcome};
+use testkit::{
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, Session, TestCgroup, View, ViewOptions, hierarchy,
+    require,
+};
+
+/// A cgroup by one path, with a container in its `home` and an empty cgroup `a`.
+pub(crate) struct Subject {
+    // Dropped in this order: the container has the view among its mounts.
+    container: Container,
+    _view: Option<View>,
+    pub(crate) cgroup: TestCgroup,
+    selector: &'static str,
+    seen: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Subject {
+    /// On the kernel's cgroupfs, or by a view with everything delegated. `prepare` is what the host does to the cgroup first.
+    pub(crate) fn new(
+        selector: &'static str,
+        by_view: bool,
+        user_namespace: bool,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
+        let cgroup = TestCgroup::new(&[selector]);
+        prepare(&cgroup.dir(selector));
+        let home = cgroup.child(selector, "home");
+        cgroup.child(selector, "a");
+        give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { OWNER });
+        let mut options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate");
+        if selector != "unified" {
+            options = options.delegate_controllers(&[selector]);
+        }
+        let view = by_view.then(|| View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options));
+        let found = hierarchy(selector).expect("a required hierarchy");
+        let seen = view.as_ref().map_or_else(|| cgroup.dir(selector), |view| view.hierarchy(&found));
+        let cgroups = vec![home];
+        let container = Container::start(ContainerOptions { cgroups, user_namespace, ..ContainerOptions::default() });
+        let folder = tempfile::Builder::new().prefix("vcgroupfs-writers-").tempdir().expect("a temporary directory");
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
+        Self { container, _view: view, cgroup, selector, seen, folder }
+    }
+
+    /// A process of the container's, to which `$CG` is the cgroup.
+    pub(crate) fn session(&self, caller: Caller) -> Session {
+        let mut session = self.container.session(caller);
+        session.set("CG", self.seen.display());
+        session.set("BOX", self.folder.path().join("box").display());
+        session
+    }
+
+    /// What the host reads of a file below the cgroup.
+    pub(crate) fn host_reads(&self, file: &str) -> String {
+        std::fs::read_to_string(self.cgroup.dir(self.selector).join(file)).expect("a file of a test cgroup")
+    }
+}
+
+fn give(dir: &Path, owner: u32) {
+    std::os::unix::fs::chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
+    for entry in std::fs::read_dir(dir).expect("a test cgroup").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            give(&entry.path(), owner);
+        } else {
+            std::os::unix::fs::chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
+        }
+    }
+}
+
+/// `opener` opens a file for writing and passes it on to `writer`, to whom it's `f`.
+fn pass(file: &str, opener: &mut Session, writer: &mut Session) {
+    writer.expect(&Op::Mailbox { path: "$BOX".into(), fd: "box".into() });
+    opener.expect(&open("f", &format!("$CG/{file}"), &["O_WRONLY"]));
+    opener.expect(&Op::Post { fd: "f".into(), path: "$BOX".into() });
+    writer.expect(&Op::Fetch { mailbox: "box".into(), fd: "f".into() });
+    writer.expect(&Op::Unlink { path: "$BOX".into() });
+}
+
+/// Which devices the host leaves to the cgroup, and what is then tried below it.
+const DENIED_BY_THE_HOST: &str = "c 240:3 rwm";
+const DEVICE_WRITES: [(&str, &str); 5] = [
+    ("devices.deny", "c 240:4 rwm"),
+    ("devices.allow", "c 240:4 r"),
+    ("devices.allow", DENIED_BY_THE_HOST),
+    ("devices.allow", "a"),
+    ("devices.deny", "nonsense"),
+];
+
+/// `devcgroup_update_access` asks for CAP_SYS_ADMIN in the initial user namespace, and keeps a child within its parent.
+#[test]
+fn device_lists_take_the_writers_capability_whoever_opened_them() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("devices"), Need::UserNamespaces);
+    let prepare = |dir: &Path| std::fs::write(dir.join("devices.deny"), DENIED_BY_THE_HOST).expect("devices.deny");
+    for user_namespace in [false, true] {
+        let [kernel, view] = [false, true].map(|by_view| {
+            let mut told = Vec::new();
+            for writes in [Caller::Root, Caller::DockerRoot, Caller::Owner] {
+                // In a user namespace the subtree is its root's.
+                let openers = if user_namespace { vec![Caller::Root] } else { vec![Caller::Root, writes] };
+                for opens in openers {
+                    let subject = Subject::new("devices", by_view, user_namespace, prepare);
+                    let (mut opener, mut writer) = (subject.session(opens), subject.session(writes));
+                    for (file, text) in DEVICE_WRITES {
+                        pass(&format!("a/{file}"), &mut opener, &mut writer);
+                        let outcome = writer.run(&write("f", text)).brief();
+                        told.push(format!("{opens:?} opens, {writes:?} writes {text:?} to {file}: {outcome}"));
+                    }
+                    told.push(subject.host_reads("a/devices.list"));
+                }
+            }
+            told
+        });
+        assert_eq!(kernel, view, "user namespace: {user_namespace}: the kernel, and the view");
+        let has = |line: &str| kernel.iter().any(|told| told == line);
+        let by_root = if user_namespace { "EPERM" } else { "ok" };
+        for line in [
+            format!("Root opens, Root writes \"c 240:4 rwm\" to devices.deny: {by_root}"),
+            "Root opens, Root writes \"c 240:3 rwm\" to devices.allow: EPERM".to_owned(),
+            "Root opens, DockerRoot writes \"c 240:4 rwm\" to devices.deny: EPERM".to_owned(),
+            "Root opens, Owner writes \"c 240:4 rwm\" to devices.deny: EPERM".to_owned(),
+        ] {
+            assert!(has(&line), "{line} isn't in {kernel:#?}");
+        }
+    }
+}
+
+/// Whoever opened it, the same: a file that was opened without any capability is written by somebody who has it.
+#[test]
+fn opened_without_the_capability_and_written_with_it() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("devices"));
+    let [kernel, view] = [false, true].map(|by_view| {
+        let subject = Subject::new("devices", by_view, false, |_| {});
+        let (mut opener, mut writer) = (subject.session(Caller::Owner), subject.session(Caller::Root));
+        pass("a/devices.deny", &mut opener, &mut writer);
+        let outcomes: [Outcome; 2] = [&mut opener, &mut writer].map(|session| session.run(&write("f", "c 240:4 rwm")));
+        outcomes.map(|outcome| outcome.brief())
+    });
+    assert_eq!(kernel, view, "the kernel, and the view");
+    assert_eq!(kernel, ["EPERM", "ok"]);
+}

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::super::cache::Change;
 use super::super::host::{BackingEntry, Credentials, ProcessFacts};
 use super::super::poll::Ready;
-use super::super::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts};
+use super::super::{
+    Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
+};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::view::{Node, View, Watch};
@@ -335,8 +337,13 @@ impl Host for FakeHost {
         Ok(count)
     }
 
-    fn write(&self, file: &FakeFile, data: &[u8], writer: Owner) -> Answer<usize> {
-        let detail = format!("{} by {}", String::from_utf8_lossy(data), writer.uid);
+    fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> Answer<usize> {
+        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX })
+    }
+
+    fn write(&self, file: &FakeFile, data: &[u8], writer: &Writer) -> Answer<usize> {
+        let with = if writer.capabilities == 0 { " without capabilities" } else { "" };
+        let detail = format!("{} by {}{with}", String::from_utf8_lossy(data), writer.owner.uid);
         self.record("write", (file.hierarchy, file.inode), detail, true)?;
         assert!(file.mode.write, "a write to a file that was opened for reading");
         if data.len() > 4096 {
@@ -498,6 +505,11 @@ impl Host for FakeHost {
         let known = self.state.lock().credentials.get(&caller.tid).cloned();
         let owner = Owner { uid: caller.uid, gid: caller.gid };
         Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
+    }
+
+    fn writer(&self, caller: &Caller) -> Answer<Writer> {
+        let Credentials { owner, capabilities, id_maps, .. } = self.credentials(caller)?;
+        Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 } })
     }
 
     fn whereabouts(&self, _: &Caller) -> Option<Whereabouts> {

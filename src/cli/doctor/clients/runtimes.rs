@@ -8,8 +8,8 @@ use crate::cli::doctor::finding::{Finding, Recognised};
 const READ_ONLY: &str = "containers in it take controllers that are delegated (--policy delegate --delegate-controllers); \
                          or start them without cgroups ('podman run --cgroups=disabled', 'runc --rootless=true')";
 
-const NO_DEVICES: &str = "access to devices is for the host to grant: start containers with 'runc --rootless=true', or without \
-                          cgroups ('podman run --cgroups=disabled')";
+const NO_DEVICES: &str = "delegate 'devices' (--policy delegate --delegate-controllers), and leave it CAP_SYS_ADMIN: then it may below its own \
+                          cgroup; or start containers with 'runc --rootless=true', or without cgroups ('podman run --cgroups=disabled')";
 
 /// runc copies CPUs and nodes to new cpusets only up to the first directory that isn't of type cgroup (`cpusetEnsureParent`); crun never does.
 const EMPTY_CPUSETS: &str =
