@@ -1,6 +1,7 @@
 //! `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt;
 
 use super::HierarchyKind;
@@ -115,6 +116,29 @@ pub fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
+/// Text without control characters from which [`unescape`] makes the same bytes again: `\\ooo` stands for each byte of such a character, of
+/// what isn't UTF-8, and for the backslash.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let octal = |text: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            // Writing to a string doesn't fail.
+            let _ = write!(text, "\\{byte:03o}");
+        }
+    };
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '\\' {
+                octal(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        octal(&mut text, chunk.invalid());
+    }
+    text
+}
+
 /// The last component of a mount point; `None` for `/`.
 pub fn base_name(mount_point: &OsStr) -> Option<&OsStr> {
     std::path::Path::new(mount_point).file_name()
@@ -186,6 +210,13 @@ mod tests {
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_mountinfo(&bytes);
             let _ = unescape(&bytes);
+        }
+
+        #[test]
+        fn what_is_escaped_comes_back(bytes in prop::collection::vec(prop_oneof![Just(b'\\'), Just(b'0'), any::<u8>()], 0..50)) {
+            let text = escape(&bytes);
+            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert_eq!(unescape(text.as_bytes()).into_vec(), bytes);
         }
     }
 }

@@ -23,11 +23,12 @@ pub(super) fn run(options: &Options) -> Outcome {
             .iter()
             .map(|view| {
                 let delegated: serde_json::Map<_, _> =
-                    view.delegated.iter().map(|(kind, path)| (kind.clone(), path.clone().into())).collect();
+                    view.delegated.iter().map(|(kind, path)| (kind.clone(), path.shown().into())).collect();
+                let aliases: Vec<String> = view.aliases.iter().map(registry::Name::shown).collect();
                 serde_json::json!({
-                    "pid": view.pid, "directory": view.directory, "target": view.target, "shape": view.shape,
+                    "pid": view.pid, "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,
-                    "container": view.container.as_ref().map(|container| container.pid), "aliases": view.aliases,
+                    "container": view.container.as_ref().map(|container| container.pid), "aliases": aliases,
                     "delegate_controllers": view.delegate_controllers,
                 })
             })
@@ -39,10 +40,10 @@ pub(super) fn run(options: &Options) -> Outcome {
         eprintln!("no live views");
         return Ok(ExitCode::SUCCESS);
     }
-    let width = views.iter().map(|view| view.directory.as_os_str().len()).chain([9]).max().unwrap_or(9);
+    let width = views.iter().map(|view| view.directory.escaped().chars().count()).chain([9]).max().unwrap_or(9);
     writeln!(out, "{:<7} {:<width$} {:<9} {:<8} FOR", "SERVER", "DIRECTORY", "SHAPE", "POLICY")?;
     for view in views {
-        let directory = view.directory.display();
+        let directory = view.directory.escaped();
         writeln!(out, "{:<7} {directory:<width$} {:<9} {:<8} {}", view.pid, view.shape, view.policy, view.target)?;
     }
     Ok(ExitCode::SUCCESS)

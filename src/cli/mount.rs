@@ -11,7 +11,7 @@ use clap::Args;
 use super::error::{FAILED, Failed};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
-use super::registry::Registration;
+use super::registry::{self, Registration};
 use super::server::{Place, Server, Serves, in_background};
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
@@ -46,6 +46,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         let (host, view) = options.view.plan()?;
         (host, Serves::View(Arc::new(view)))
     };
+    registry::check()?;
     let (pinned, directory) = open_empty(&options.directory)?;
     let connection = Connection::open()?;
     let registration = match &serves {

@@ -30,7 +30,8 @@ pub(super) fn run(options: &Options) -> Outcome {
     if !mount::is_view(&options.directory) {
         return Err(Failed::new(FAILED, format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
     }
-    let here = |record: &registry::Record| record.directory == directory && record.container.is_none();
+    let here =
+        |record: &registry::Record| record.directory.as_ref() == directory.as_path() && record.container.is_none();
     let mut servers = registry::live().unwrap_or_default().into_iter().filter(here);
     let server = servers.next_back();
     match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {

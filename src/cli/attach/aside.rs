@@ -74,7 +74,7 @@ pub(in crate::cli) fn build_here(
     connection: &Connection,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
-    registry::make_directory().map_err(|error| Failed::system("can't make a directory to mount on", error))?;
+    registry::Directory::make().map_err(|error| Failed::system("can't make a directory to mount on", error))?;
     let here = open_directory(".")?;
     let mask = umask(Mode::empty());
     let built = build(layout, super::PLACES.len(), connection, mounted);

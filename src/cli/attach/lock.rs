@@ -1,13 +1,11 @@
 //! One `attach` or `detach` at a time and container.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::cli::error::Failed;
-use crate::cli::registry;
+use crate::cli::registry::Directory;
 
 /// Held until it's dropped, or the process ends. A lock of the process and not of the open file: a server that's forked doesn't have it.
 #[derive(Debug)]
@@ -25,9 +23,7 @@ impl Lock {
     /// attaches to it busy for a while.
     pub(in crate::cli) fn take(namespace: u64) -> Result<Self, Failed> {
         let failed = |error| Failed::system("can't lock out another attach or detach", error);
-        registry::make_directory().map_err(failed)?;
-        let path = Path::new(registry::DIRECTORY).join("attach.lock");
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let file = Directory::make().and_then(|directory| directory.lock_file("attach.lock")).map_err(failed)?;
         let own = range(namespace, libc::F_WRLCK);
         fcntl(&file, FcntlArg::F_SETLKW(&own)).map_err(|errno| failed(errno.into()))?;
         Ok(Self(file))

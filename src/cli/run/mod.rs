@@ -27,7 +27,7 @@ use super::cgroups::OwnCgroups;
 use super::error::{Failed, NOT_PERMITTED, USAGE};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
-use super::registry::Registration;
+use super::registry::{self, Registration};
 use super::server::{Place, Server, Serves, Status};
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
@@ -68,6 +68,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
     }
     let log_file = log.open()?;
+    registry::check()?;
     let host = discover()?;
     let connection = Connection::open()?;
     let image = Server::image()?;
