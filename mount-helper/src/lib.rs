@@ -21,6 +21,7 @@ mod serve;
 mod sys;
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -58,7 +59,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("vcgroupfs-mount-helper: started by the vcgroupfs server; not a command for users");
+    // Nobody may be there to read it.
+    let _ =
+        writeln!(std::io::stderr(), "vcgroupfs-mount-helper: started by the vcgroupfs server; not a command for users");
     ExitCode::from(2)
 }
 

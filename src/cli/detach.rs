@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::attach::{Container, Lock, check_whereabouts, clean_up, server_of, stack_of_run};
-use super::error::{FAILED, Failed, NOT_PERMITTED};
+use super::error::{FAILED, Failed, NOT_PERMITTED, say};
 use super::server::Server;
 use super::target::resolve;
 use super::{Outcome, registry};
@@ -31,12 +31,12 @@ pub(super) fn run(options: &Options) -> Outcome {
     target.confirm()?;
     let lock = Lock::take(container.number())?;
     if stack_of_run(&container).is_some() {
-        eprintln!("vcgroupfs: {} has no view that was attached; that of 'run' ends with its command", target.label);
+        say(format_args!("{} has no view that was attached; that of 'run' ends with its command", target.label));
         return Ok(ExitCode::SUCCESS);
     }
     check_whereabouts(&container, &target.label)?;
     if container.attached().is_none() {
-        eprintln!("vcgroupfs: {} has no view", target.label);
+        say(format_args!("{} has no view", target.label));
         return Ok(ExitCode::SUCCESS);
     }
     let server = server_of(&container);

@@ -1,7 +1,7 @@
 //! Failures as users see them: one line that says what failed, on what, why, and what to do; and the exit code.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::fuse::MountError;
@@ -41,10 +41,15 @@ impl Failed {
     /// Prints it, and turns it into the exit status.
     pub(super) fn report(self) -> ExitCode {
         if self.code != 0 {
-            eprintln!("vcgroupfs: {}", on_one_line(&self.message));
+            say(on_one_line(&self.message));
         }
         ExitCode::from(self.code)
     }
+}
+
+/// Tells the user something on stderr. Where nobody hears it, that's no failure.
+pub(super) fn say(message: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "vcgroupfs: {message}");
 }
 
 /// Help, the version, or what is wrong with the command line.

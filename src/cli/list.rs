@@ -37,7 +37,7 @@ pub(super) fn run(options: &Options) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     if views.is_empty() {
-        eprintln!("no live views");
+        let _ = writeln!(std::io::stderr(), "no live views");
         return Ok(ExitCode::SUCCESS);
     }
     let width = views.iter().map(|view| view.directory.escaped().chars().count()).chain([9]).max().unwrap_or(9);

@@ -65,26 +65,27 @@ enum Verb {
 
 /// Runs the command that the program's arguments name.
 pub fn main() -> ExitCode {
+    logging::log_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return error::usage(&error),
     };
-    let outcome = match arguments.verb {
-        Verb::Mount(options) => mount::run(options, &arguments.logging),
-        Verb::Run(options) => run::run(options, &arguments.logging),
-        Verb::Attach(options) => attach::run(options, &arguments.logging),
-        verb => arguments.logging.start(None).and_then(|()| match verb {
-            Verb::Umount(options) => umount::run(&options),
-            Verb::Detach(options) => detach::run(&options),
-            Verb::List(options) => list::run(&options),
-            Verb::Explain(options) => explain::run(&options),
-            Verb::Tree(options) => tree::run(&options),
-            Verb::Map(options) => map::run(&options),
-            Verb::Doctor(options) => doctor::run(&options),
-            Verb::Mount(_) | Verb::Run(_) | Verb::Attach(_) => Ok(ExitCode::SUCCESS),
-        }),
-    };
-    outcome.unwrap_or_else(|failed| failed.report())
+    let log = &arguments.logging;
+    let outcome = log.start().and_then(|()| match arguments.verb {
+        Verb::Mount(options) => mount::run(options, log),
+        Verb::Run(options) => run::run(options, log),
+        Verb::Attach(options) => attach::run(options, log),
+        Verb::Umount(options) => umount::run(&options),
+        Verb::Detach(options) => detach::run(&options),
+        Verb::List(options) => list::run(&options),
+        Verb::Explain(options) => explain::run(&options),
+        Verb::Tree(options) => tree::run(&options),
+        Verb::Map(options) => map::run(&options),
+        Verb::Doctor(options) => doctor::run(&options),
+    });
+    let code = outcome.unwrap_or_else(|failed| failed.report());
+    logging::finish();
+    code
 }
 
 /// What a verb ends with.

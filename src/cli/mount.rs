@@ -36,9 +36,6 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
-    if options.foreground {
-        log.start(None)?;
-    }
     let (host, serves) = if options.per_caller {
         let (host, rules) = options.view.plan_for_callers()?;
         (host, Serves::Callers(rules))
@@ -65,12 +62,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     };
     let leaving = Arc::clone(&server.leaving);
     if options.foreground {
+        log.continue_as_server();
         let served = mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")));
         leave(&leaving);
         return served.map(|()| ExitCode::SUCCESS);
     }
     let (live, ()) = in_background(log, &leaving, (), |live| mount_and_serve(server, &pinned, live))?;
     live.wait()?;
+    log.warn_of_none();
     Ok(ExitCode::SUCCESS)
 }
 

@@ -97,6 +97,7 @@ impl Server {
             tracing::debug!(%error, "nobody would refuse what a killed server leaves");
             None
         });
+        logging::start_thread();
         let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
         let session = match self.serves {
             Serves::View(view) => {
@@ -169,6 +170,10 @@ fn end_on_signals(
 ) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         while let Ok(signal) = signals.wait() {
+            if signal == Signal::SIGHUP {
+                logging::reopen();
+                continue;
+            }
             tracing::info!(?signal, "told to end: unmounting");
             let unmounted = before_the_end(&leaving, &unmount);
             if unmounted {
@@ -185,6 +190,7 @@ fn end_after_grace(leaving: &SharedLeaving) -> ! {
     std::thread::sleep(GRACE);
     leave(leaving);
     tracing::info!("the view is still in use: ending nevertheless");
+    logging::finish();
     std::process::exit(0)
 }
 
@@ -294,7 +300,6 @@ pub(super) fn in_background<K>(
     kept: K,
     serve: impl FnOnce(Box<dyn FnOnce()>) -> Result<(), Failed>,
 ) -> Result<(Status, K), Failed> {
-    let log_file = log.open()?;
     let (waiting, telling) = Status::pair()?;
     match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
         ForkResult::Parent { .. } => {
@@ -307,7 +312,8 @@ pub(super) fn in_background<K>(
             // Whoever started it waits for an answer by this pipe, and gets it once.
             let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
             let live = Arc::clone(&telling);
-            let served = daemonize().and_then(|()| log.start(log_file)).and_then(|()| {
+            let served = daemonize().and_then(|()| {
+                log.continue_in_background();
                 serve(Box::new(move || {
                     if let Some(status) = live.lock().take() {
                         status.ok();
@@ -327,6 +333,7 @@ pub(super) fn in_background<K>(
                 }
             };
             leave(leaving);
+            logging::finish();
             std::process::exit(i32::from(code))
         }
     }

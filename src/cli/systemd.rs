@@ -16,7 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pause};
 
 use crate::cgroup::CgroupPath;
-use crate::cli::error::{FAILED, Failed};
+use crate::cli::error::{FAILED, Failed, say};
 use crate::sys;
 
 /// How long systemd may take to start a scope.
@@ -52,7 +52,7 @@ impl Scope {
                 Err(Failed::new(FAILED, format!("systemd has a unit {name}.scope already (choose another {option})")))
             }
             Err(Refusal::Said(why)) => {
-                eprintln!("vcgroupfs: systemd makes no scope ({why}): making cgroups without it");
+                say(format_args!("systemd makes no scope ({why}): making cgroups without it"));
                 Ok(None)
             }
         }

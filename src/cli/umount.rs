@@ -8,7 +8,7 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::error::{FAILED, Failed, NOT_PERMITTED};
+use super::error::{FAILED, Failed, NOT_PERMITTED, say};
 use super::{Outcome, mount, registry};
 
 #[derive(Debug, Args)]
@@ -49,9 +49,9 @@ pub(super) fn run(options: &Options) -> Outcome {
         Some(record) if record.per_caller => {
             if !registry::wait_for_end(record.pid, SETTLING) {
                 let server = record.pid;
-                eprintln!(
-                    "vcgroupfs: {name} is unmounted; its server (process {server}) ends with the last container that has it"
-                );
+                say(format_args!(
+                    "{name} is unmounted; its server (process {server}) ends with the last container that has it"
+                ));
             }
             Ok(ExitCode::SUCCESS)
         }

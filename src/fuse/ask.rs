@@ -33,10 +33,25 @@ pub(super) fn caught<T>(operation: &str, question: impl FnOnce() -> Outcome<T>) 
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
         Err(_) => {
-            tracing::error!(operation, "a request made its handler panic; it was answered with EIO");
+            log_panic(operation);
             Err(fuser::Errno::EIO)
         }
     }
+}
+
+/// Does something that mustn't end its thread, whatever happens. Whether it came to its end; `what` it is, for the log.
+pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
+    let is_done = catch_unwind(AssertUnwindSafe(work)).is_ok();
+    if !is_done {
+        log_panic(what);
+    }
+    is_done
+}
+
+/// Nothing that handles a panic may panic itself.
+fn log_panic(what: &str) {
+    let log = || tracing::error!(operation = what, "a request made its handler panic; it was answered with EIO");
+    let _ = catch_unwind(AssertUnwindSafe(log));
 }
 
 /// Logs what a filesystem rejects.

@@ -7,6 +7,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use super::ask::survives;
 use crate::fs::route::Tenant;
 
 /// How much of a kind may wait for a tenant: a request each, whose caller waits too. A container that asks for more is told to try again.
@@ -62,7 +63,8 @@ impl Offload {
         let queues = Arc::clone(&self.queues);
         let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
             while let Some(work) = next(&queues, tenant) {
-                work();
+                // Whoever waits gets EIO by the reply that is dropped, and the next one its turn.
+                survives("slow request", work);
             }
         });
         if let Err(error) = started {
@@ -102,6 +104,19 @@ mod tests {
 
     const FIRST: Tenant = Tenant(0);
     const RUNNING: usize = 16;
+
+    #[test]
+    fn who_panics_keeps_nobody_waiting() {
+        let offload = Offload::new(RUNNING);
+        // Another thread's panic would be printed, as if it were the test's.
+        let quiet = || std::panic::resume_unwind(Box::new("a handler's bug"));
+        for _ in 0..4 * RUNNING {
+            offload.run(FIRST, quiet);
+        }
+        let (told, tells) = mpsc::channel();
+        offload.run(FIRST, move || told.send(()).unwrap());
+        assert_eq!(tells.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
+    }
 
     #[test]
     fn so_many_at_once_and_the_rest_in_turn() {

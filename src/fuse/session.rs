@@ -13,6 +13,7 @@ use fuser::{Config, Session, SessionACL};
 use nix::mount::{MsFlags, mount};
 
 use super::adapter::Adapter;
+use super::ask::survives;
 use super::notifier::Kernel;
 use super::own_mount::OwnMount;
 use super::successor::Successor;
@@ -108,6 +109,22 @@ impl AsFd for Connection {
     }
 }
 
+/// How long a thread rests after a panic, which may come again at once.
+const REST_AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// Does this again and again, until it returns false. A view without one of its threads would show what isn't so any more.
+fn lasting(name: &str, round: impl Fn() -> bool) {
+    loop {
+        let mut goes_on = true;
+        if !survives(name, || goes_on = round()) {
+            thread::sleep(REST_AFTER_PANIC);
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}
+
 /// Shakes hands with the kernel.
 fn start<R: Route>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
     let mut config = Config::default();
@@ -132,11 +149,11 @@ pub fn serve_callers<C: Containers>(
     let waker = thread::Builder::new()
         .name("waker".to_owned())
         .stack_size(256 * 1024)
-        .spawn(move || while polled.wake_the_ready() {})?;
+        .spawn(move || lasting("waker", || polled.wake_the_ready()))?;
     let reaper = thread::Builder::new()
         .name("containers".to_owned())
         .stack_size(256 * 1024)
-        .spawn(move || while ended.containers().forget_the_ended() {})?;
+        .spawn(move || lasting("containers", || ended.containers().forget_the_ended()))?;
     live();
     let served = session.run();
     all.stop_waiting();
@@ -172,27 +189,31 @@ pub fn serve<H: Host>(
     // Before anybody can look into the view.
     fs.start_replaying(hands.is_some());
     let (shown, notifier) = (Arc::clone(&fs), kernel.clone());
-    let replayer = thread::Builder::new()
-        .name("replayer".to_owned())
-        .stack_size(256 * 1024)
-        .spawn(move || shown.replay(&notifier, hands.as_ref()))?;
+    let replayer = thread::Builder::new().name("replayer".to_owned()).stack_size(256 * 1024).spawn(move || {
+        lasting("replayer", || {
+            shown.replay(&notifier, hands.as_ref());
+            false
+        });
+    })?;
     let watched = Arc::clone(&fs);
     let invalidator =
         thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
-            while let Some(changes) = watched.wait_for_changes() {
+            lasting("invalidator", || {
+                let Some(changes) = watched.wait_for_changes() else { return false };
                 // Every one of them is told, whatever the one before was.
                 let is_news =
                     changes.iter().fold(false, |is_news, change| watched.invalidate(change, &kernel) | is_news);
                 if !is_news {
                     thread::sleep(NAP);
                 }
-            }
+                true
+            });
         })?;
     let polled = Arc::clone(&fs);
     let waker = thread::Builder::new()
         .name("waker".to_owned())
         .stack_size(256 * 1024)
-        .spawn(move || while polled.wake_the_ready() {})?;
+        .spawn(move || lasting("waker", || polled.wake_the_ready()))?;
     live();
     let served = session.run();
     fs.stop_waiting();

@@ -130,6 +130,22 @@ fn nothing_on_the_way_of_a_request_panics() {
     report(&breaches);
 }
 
+/// `eprintln!` and its like panic where their output is closed, or the disk full.
+#[test]
+fn nothing_prints_by_a_macro_that_panics() {
+    let mut breaches = Vec::new();
+    for source in shipped() {
+        for (line, text) in source.code() {
+            for name in ["print", "println", "eprint", "eprintln", "dbg"] {
+                if source::word_positions(text, name).any(|end| text[end..].starts_with('!')) {
+                    breaches.push(format!("{}:{line}: {name}!", source.path));
+                }
+            }
+        }
+    }
+    report(&breaches);
+}
+
 #[test]
 fn the_pure_folders_do_no_input_or_output() {
     const FORBIDDEN: [&str; 8] =

@@ -49,7 +49,7 @@ fn it_is_live_when_mount_returns() {
 #[test]
 fn the_foreground_ends_by_a_signal_and_takes_the_mount_along() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let place = Place::with_cgroup(&["unified"]);
         let directory = place.directory("view");
         let name = directory.to_str().expect("a path");

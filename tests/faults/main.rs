@@ -17,6 +17,7 @@ mod capabilities;
 mod confinement;
 mod expulsion;
 mod extended_attributes;
+mod life;
 mod limits;
 mod logging;
 mod names;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use clap::Args;
 use nix::errno::Errno;
 
-use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE};
+use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE, say};
 use super::leaving::Leaving;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
@@ -176,8 +176,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         server.serve(root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
     attaching.attach(source, &layout, live)?;
+    log.warn_of_none();
     if matches!(layout, Layout::Sentinel(_)) {
-        eprintln!("vcgroupfs: {}", unified::NOTE);
+        say(unified::NOTE);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -303,7 +304,7 @@ pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<()
 /// A view is attached already: that's as good, if it's the one that is asked for.
 fn already(record: &Record, view: &View, named: &[(Option<String>, CgroupPath)], label: &str) -> Outcome {
     if record.is_as(view, named) {
-        eprintln!("vcgroupfs: {label} has its view already, by server {}", record.pid);
+        say(format_args!("{label} has its view already, by server {}", record.pid));
         return Ok(ExitCode::SUCCESS);
     }
     let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
@@ -326,7 +327,7 @@ fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<
                 "mount it on the host (mount -t cgroup2 cgroup2 DIR), or attach before the container's init starts";
             return Err(Failed::new(FAILED, format!("{why}: {how}")));
         }
-        eprintln!("vcgroupfs: {what}");
+        say(what);
     }
     Ok(())
 }

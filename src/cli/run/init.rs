@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::signals;
+use crate::cli::error::say;
 use crate::sys;
 
 /// Exit statuses of what isn't the command's own end, as env(1) and chroot(1) have them.
@@ -25,7 +26,7 @@ pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
     let status = match start(go, as_pid1, command) {
         Ok(status) => status,
         Err(message) => {
-            eprintln!("vcgroupfs: {message}");
+            say(message);
             OWN_FAILURE
         }
     };
@@ -65,6 +66,8 @@ fn execute(command: &[OsString]) -> u8 {
     };
     signals::unblock();
     let error = Command::new(program).args(arguments).exec();
-    eprintln!("vcgroupfs: can't run {}: {error}", program.display());
+    // It was given back its default for the command. Nobody may be there to read what follows.
+    let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
+    say(format_args!("can't run {}: {error}", program.display()));
     if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
 }

@@ -10,7 +10,6 @@ mod place;
 mod signals;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -67,7 +66,6 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
     }
-    let log_file = log.open()?;
     registry::check()?;
     let host = discover()?;
     let connection = Connection::open()?;
@@ -76,7 +74,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     // From here on all that is mounted shows to nobody else. The server goes back.
     let started = Home::leave().and_then(|home| {
         let (server, looks, lock) = server(host, connection, image, &own, &options, &name, home.inside)?;
-        Supervisor::start(server, looks, lock, home, Arc::clone(&own), log, log_file)
+        Supervisor::start(server, looks, lock, home, Arc::clone(&own), log)
     });
     // Until the server runs, nobody else removes them.
     match started {
@@ -145,7 +143,6 @@ impl Supervisor {
         home: Home,
         own: Arc<OwnCgroups>,
         log: &logging::Options,
-        log_file: Option<File>,
     ) -> Result<Self, Failed> {
         let (waits_for_mount, mounted) = Status::pair()?;
         let (live, tells) = Status::pair()?;
@@ -163,9 +160,10 @@ impl Supervisor {
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
                 let leaving = Arc::clone(&server.leaving);
-                let served = log
-                    .start(log_file)
-                    .and_then(|()| home.enter().map_err(|error| Failed::system("can't go back to the host", error)))
+                log.continue_as_server();
+                let served = home
+                    .enter()
+                    .map_err(|error| Failed::system("can't go back to the host", error))
                     .and_then(|()| waits_for_mount.wait())
                     .and_then(|()| server.take_refuge())
                     .and_then(|()| {
@@ -177,6 +175,7 @@ impl Supervisor {
                 }
                 leave(&leaving);
                 own.remove();
+                logging::finish();
                 std::process::exit(i32::from(served.is_err()));
             }
         }
