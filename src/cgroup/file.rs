@@ -93,11 +93,19 @@ impl FileClass {
         }
     }
 
-    /// Whether a write to it can wait for memory reclaim, for seconds or longer (`memory_max_write`, `memory_high_write`,
-    /// `memory_reclaim`, `mem_cgroup_resize_max`, `mem_cgroup_force_empty_write`).
+    /// Whether a write to it can wait: for memory reclaim (`memory_max_write`, `memory_high_write`, `memory_reclaim`, `mem_cgroup_resize_max`,
+    /// `mem_cgroup_force_empty_write`), for what a device was asked before (`blk_throtl_init`, `ioc_qos_write` and others freeze its queue), for
+    /// pages that move to other nodes (`cpuset_write_resmask`), for processors that come and go (`cpus_read_lock`). Which files of a controller
+    /// do so is its own affair, and changes with the kernel: so all are taken to.
     pub fn write_may_block(&self) -> bool {
-        matches!(self, Self::Controller(controller) if controller == "memory")
+        matches!(self, Self::Controller(_))
     }
+}
+
+/// Whether a migration in such a hierarchy can wait for the process' memory, which moves with it: to the nodes of a cpuset
+/// (`cpuset_post_attach`), or to the account of a v1 memory cgroup (`mem_cgroup_move_charge`, before Linux 6.14).
+pub fn migration_may_block(kind: &HierarchyKind) -> bool {
+    kind.controllers().is_some_and(|set| set.contains("cpuset") || set.contains("memory"))
 }
 
 /// Whether files may come or go when this one is written: `Some(true)` in all child cgroups, `Some(false)` in its own. A threaded cgroup has

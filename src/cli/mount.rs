@@ -23,6 +23,10 @@ pub(super) struct Options {
     view: ViewOptions,
     /// One mount for all containers: each process sees the view of its container (its pid namespace's process 1), and nothing is kept between
     /// callers. Shape host-path. DIR can be bind-mounted into any container
+    ///
+    /// All of them share one superblock, and with that the kernel's lock of its root directory: a container that means harm can make all others
+    /// wait there for as long as it likes. Where containers have to be kept from each other, give each a view of its own: 'vcgroupfs attach', or
+    /// the OCI hook
     #[arg(long, help_heading = "View options")]
     per_caller: bool,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use super::handles::OpenFile;
 use super::poll::Waiting;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::cgroup::FileClass;
-use crate::cgroup::file::{has_state_per_open_file, lets_files_come};
+use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
 use crate::policy::{Grant, Operation};
 use crate::view::{Node, NodeId, Object};
 
@@ -74,7 +74,17 @@ impl<H: Host> CgroupFs<H> {
     pub fn transfer(&self, caller: &Caller, handle: HandleId) -> Outcome<Transfer<H>> {
         let file = self.open_file(handle)?;
         let numbers = is_membership(&file.node).then(|| self.numbers(caller));
-        Ok(Transfer { file, caller: *caller, numbers })
+        let kind =
+            || file.node.position().hierarchy.and_then(|index| self.view.hierarchy(index)).map(|found| &found.kind);
+        let takes_long = match file.writes {
+            Some(Grant::Plain) => {
+                matches!(file.node.object(), Object::File(class) if class.write_may_block())
+                    || lets_files_come(&file.node.name()).is_some()
+            }
+            Some(Grant::Migrate(_)) => kind().is_some_and(migration_may_block),
+            _ => false,
+        };
+        Ok(Transfer { file, caller: *caller, numbers, takes_long })
     }
 
     fn numbers(&self, caller: &Caller) -> Outcome<H::Numbers> {
@@ -95,7 +105,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Writes once. The offset doesn't count, as in kernfs.
     pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
-        let Transfer { file, caller, numbers } = to;
+        let Transfer { file, caller, numbers, takes_long: _ } = to;
         match &file.writes {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
@@ -176,6 +186,7 @@ pub struct Transfer<H: Host> {
     caller: Caller,
     /// For a list of processes.
     numbers: Option<Outcome<H::Numbers>>,
+    takes_long: bool,
 }
 
 impl<H: Host> Transfer<H> {
@@ -191,9 +202,7 @@ impl<H: Host> Transfer<H> {
 
     /// Whether a write can take seconds in the kernel, or waits until that was told to forget something, so that no worker must wait for it.
     pub fn takes_long(&self) -> bool {
-        let may_block = matches!(self.file.node.object(), Object::File(class) if class.write_may_block());
-        matches!(self.file.writes, Some(Grant::Plain))
-            && (may_block || lets_files_come(&self.file.node.name()).is_some())
+        self.takes_long
     }
 
     /// Whether a write registers an event, for which it takes another process.

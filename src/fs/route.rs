@@ -91,9 +91,19 @@ pub trait Route: Debug + Send + Sync + 'static {
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
 }
 
-/// Whose slow requests wait for each other, and for nobody else's.
+/// Those who share what one may have of a server: descriptors, backing ids, listings, threads for what takes long, lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tenant(pub u64);
+pub enum Tenant {
+    /// Whoever shares the server's pid namespace; everybody, where a mount has one view.
+    #[default]
+    Host,
+    /// A container that the host's root made: a pid namespace right below the server's, by its number, with those inside it.
+    Container(u64),
+    /// A user of the host, by the number: all pid namespaces that it made, in user namespaces of its own.
+    User(u32),
+    /// All pid namespaces in user namespaces of which the kernel doesn't say who made them (before Linux 4.11).
+    Unknown,
+}
 
 impl<H: Host> Route for CgroupFs<H> {
     type Host = H;

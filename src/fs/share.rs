@@ -1,36 +1,44 @@
-//! How many files each user may hold open through a view.
+//! How much of what is limited each user of a view may hold: open files, each of which is a descriptor of the server, and backing ids.
 //!
-//! Each is a descriptor of the server, of which there's a limited number: without this, a user of the container who opens what everybody may
-//! read could keep its root from managing cgroups.
+//! Without this, a user of the container who opens what everybody may read could keep its root from managing cgroups, and a container another one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::route::Tenant;
+
 /// Descriptors that aren't for open files: lookups, agents and the rest of the server need some.
 const RESERVE: usize = 512;
 
-/// The open files of all users.
+/// What all users hold of something.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
     held: Arc<Mutex<Held>>,
-    /// Those whose user all of these are together.
-    above: Option<(Arc<Mutex<Held>>, u64)>,
+    /// Those whose holder all of these are together.
+    above: Option<(Arc<Mutex<Held>>, Holder)>,
+}
+
+/// Who holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    User(u32),
+    Tenant(Tenant),
 }
 
 #[derive(Debug)]
 struct Held {
     limit: usize,
     total: usize,
-    by_user: HashMap<u64, usize>,
+    by_holder: HashMap<Holder, usize>,
 }
 
-/// One open file of a user; his share is free again when this is dropped.
+/// One thing that a user holds; it's free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     held: Arc<Mutex<Held>>,
-    user: u64,
+    holder: Holder,
     _above: Option<Box<Share>>,
 }
 
@@ -38,50 +46,55 @@ impl Shares {
     /// Shares of `descriptors`, which is what the server may have.
     pub(super) fn new(descriptors: usize) -> Self {
         let limit = descriptors.saturating_sub(RESERVE).max(descriptors / 2);
+        Self::of(limit)
+    }
+
+    /// Shares of so many.
+    pub(super) fn of(limit: usize) -> Self {
         Self { held: held(limit), above: None }
     }
 
-    /// Shares of what one `user` of these may have, for users of his own.
-    pub(super) fn below(&self, user: u64) -> Self {
+    /// Shares of what a tenant may have of these, for its users.
+    pub(super) fn below(&self, tenant: Tenant) -> Self {
         let limit = self.held.lock().limit / 2;
-        Self { held: held(limit), above: Some((Arc::clone(&self.held), user)) }
+        Self { held: held(limit), above: Some((Arc::clone(&self.held), Holder::Tenant(tenant))) }
     }
 
-    /// One more file for a user: he may have half of what the others leave.
+    /// One more for a user, who may have half of what the others leave. What it is gives the share back by being dropped.
     pub(super) fn take(&self, user: u32) -> Option<Share> {
         let above = match &self.above {
-            Some((held, user)) => Some(Box::new(take(held, *user, None)?)),
+            Some((held, tenant)) => Some(Box::new(take(held, *tenant, None)?)),
             None => None,
         };
-        take(&self.held, u64::from(user), above)
+        take(&self.held, Holder::User(user), above)
     }
 }
 
 fn held(limit: usize) -> Arc<Mutex<Held>> {
-    Arc::new(Mutex::new(Held { limit, total: 0, by_user: HashMap::new() }))
+    Arc::new(Mutex::new(Held { limit, total: 0, by_holder: HashMap::new() }))
 }
 
-fn take(shares: &Arc<Mutex<Held>>, user: u64, above: Option<Box<Share>>) -> Option<Share> {
+fn take(shares: &Arc<Mutex<Held>>, holder: Holder, above: Option<Box<Share>>) -> Option<Share> {
     let mut held = shares.lock();
-    let own = held.by_user.get(&user).copied().unwrap_or(0);
+    let own = held.by_holder.get(&holder).copied().unwrap_or(0);
     let others = held.total.saturating_sub(own);
     if own >= held.limit.saturating_sub(others) / 2 {
         return None;
     }
     held.total += 1;
-    held.by_user.insert(user, own + 1);
+    held.by_holder.insert(holder, own + 1);
     drop(held);
-    Some(Share { held: Arc::clone(shares), user, _above: above })
+    Some(Share { held: Arc::clone(shares), holder, _above: above })
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.held.lock();
         held.total = held.total.saturating_sub(1);
-        if let Some(own) = held.by_user.get_mut(&self.user) {
+        if let Some(own) = held.by_holder.get_mut(&self.holder) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                held.by_user.remove(&self.user);
+                held.by_holder.remove(&self.holder);
             }
         }
     }
@@ -105,18 +118,18 @@ mod tests {
         assert_eq!(take_all(&shares, 0).len(), 600);
         drop(second);
         let held = shares.held.lock();
-        assert!(held.total == 0 && held.by_user.is_empty());
+        assert!(held.total == 0 && held.by_holder.is_empty());
     }
 
     #[test]
     fn one_tenant_leaves_half_to_the_others_however_many_users_it_has() {
         let shares = Shares::new(RESERVE + 1600);
-        let (first, second) = (shares.below(1), shares.below(2));
+        let (first, second) = (shares.below(Tenant::Container(1)), shares.below(Tenant::User(1)));
         let taken: Vec<_> = (0..50).flat_map(|user| take_all(&first, user)).collect();
         assert!(taken.len() > 700 && taken.len() <= 800, "{}", taken.len());
         assert_eq!(take_all(&second, 0).len(), 400);
         drop(taken);
-        assert!(shares.held.lock().by_user.is_empty() && first.held.lock().total == 0);
+        assert!(shares.held.lock().by_holder.is_empty() && first.held.lock().total == 0);
     }
 
     #[test]

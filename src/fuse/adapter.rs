@@ -401,10 +401,10 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                     return Ok(());
                 }
             };
-            let beside = if to.takes_long() {
-                &self.offload
-            } else if to.waits_for_an_agent() {
+            let beside = if to.waits_for_an_agent() {
                 &self.agents
+            } else if to.takes_long() {
+                &self.offload
             } else if to.registers_an_event() {
                 &self.events
             } else {

@@ -1,17 +1,30 @@
-//! What can take seconds runs beside the workers: a write that waits for memory reclaim, and what an agent does in a container's pid
-//! namespace, which the container can stop. So neither ever keeps the view waiting.
+//! What can take seconds runs beside the workers: a write that waits for memory reclaim or for a device, and what an agent does in a container's
+//! pid namespace, which the container can stop. So neither ever keeps the view waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::ask::survives;
 use crate::fs::route::Tenant;
 
+/// How much of a kind may run at once for all tenants together, but for one of each, which it may always have.
+const RUNNING: usize = 256;
+
 /// How much of a kind may wait for a tenant: a request each, whose caller waits too. A container that asks for more is told to try again.
 const WAITING: usize = 4096;
+
+/// How much of a kind may wait for all tenants together: a page of memory each.
+const WAITING_IN_ALL: usize = 4 * WAITING;
+
+/// How much may wait for a tenant, however much waits for others.
+const WAITING_AT_LEAST: usize = 16;
+
+/// For how long a thread that has nothing to do waits for more: to start one takes several times as long as most writes do.
+const LINGERS: Duration = Duration::from_millis(500);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -23,20 +36,35 @@ pub(super) struct Offload {
     at_once: usize,
 }
 
-/// Those in which something waits or runs.
-type Queues = HashMap<Tenant, Queue>;
+/// What waits and runs.
+#[derive(Debug, Default)]
+struct Queues {
+    /// Those in which something waits or runs.
+    by_tenant: HashMap<Tenant, Queue>,
+    running: usize,
+    waiting: usize,
+}
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Work>,
-    /// How many threads take from it; each ends when nothing waits.
+    /// How many threads take from it.
     running: usize,
+    /// How many of them have nothing to do.
+    idle: usize,
+    /// Wakes one of those.
+    bell: Arc<Condvar>,
 }
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue").field("waiting", &self.waiting.len()).field("running", &self.running).finish()
     }
+}
+
+/// What one may have of `limit`: half of what the others leave, and no less than `least`.
+fn share(limit: usize, others: usize, least: usize) -> usize {
+    (limit.saturating_sub(others) / 2).max(least)
 }
 
 impl Offload {
@@ -47,52 +75,103 @@ impl Offload {
 
     /// Whether there's room for more work.
     pub(super) fn has_room(&self, tenant: Tenant) -> bool {
-        self.queues.lock().get(&tenant).is_none_or(|queue| queue.waiting.len() < WAITING)
+        let queues = self.queues.lock();
+        let own = queues.by_tenant.get(&tenant).map_or(0, |queue| queue.waiting.len());
+        let others = queues.waiting.saturating_sub(own);
+        own < WAITING.min(share(WAITING_IN_ALL, others, WAITING_AT_LEAST))
     }
 
-    /// Runs `work` in another thread, soon. If there can be none, the work is dropped; a reply that it holds then says EIO.
+    /// Runs `work` in another thread, soon. If there can be none, or the work panics, it's dropped; a reply that it holds then says EIO.
     pub(super) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
         let mut queues = self.queues.lock();
-        let queue = queues.entry(tenant).or_default();
+        queues.waiting += 1;
+        let all = queues.running;
+        let queue = queues.by_tenant.entry(tenant).or_default();
         queue.waiting.push_back(Box::new(work));
-        if queue.running >= self.at_once {
+        if queue.idle >= queue.waiting.len() {
+            let bell = Arc::clone(&queue.bell);
+            drop(queues);
+            bell.notify_one();
+            return;
+        }
+        if queue.running >= self.at_once.min(share(RUNNING, all.saturating_sub(queue.running), 1)) {
             return;
         }
         queue.running += 1;
+        queues.running += 1;
         drop(queues);
-        let queues = Arc::clone(&self.queues);
+        // It ends with the thread, or with the attempt to start one.
+        let mut slot = Slot { queues: Arc::clone(&self.queues), tenant, held: true };
         let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
-            while let Some(work) = next(&queues, tenant) {
+            while let Some(work) = slot.next() {
                 // Whoever waits gets EIO by the reply that is dropped, and the next one its turn.
                 survives("slow request", work);
             }
         });
         if let Err(error) = started {
             tracing::debug!(%error, "no thread for a slow request");
+        }
+    }
+}
+
+/// The right of a thread to run work of a tenant. It's given back when nothing has come for a while, or when this is dropped, whyever.
+struct Slot {
+    queues: Arc<Mutex<Queues>>,
+    tenant: Tenant,
+    held: bool,
+}
+
+impl Slot {
+    /// What the thread does next. `None`: nothing, it ends.
+    fn next(&mut self) -> Option<Work> {
+        let until = Instant::now() + LINGERS;
+        let mut queues = self.queues.lock();
+        loop {
+            let queue = queues.by_tenant.get_mut(&self.tenant)?;
+            if let Some(work) = queue.waiting.pop_front() {
+                queues.waiting = queues.waiting.saturating_sub(1);
+                return Some(work);
+            }
+            queue.idle += 1;
+            let bell = Arc::clone(&queue.bell);
+            let late = bell.wait_until(&mut queues, until).timed_out();
+            if let Some(queue) = queues.by_tenant.get_mut(&self.tenant) {
+                queue.idle = queue.idle.saturating_sub(1);
+                if late && queue.waiting.is_empty() {
+                    // Under the same lock: whoever comes next has to see that nobody will take what it brings.
+                    self.held = false;
+                    queues.give_back(self.tenant);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.held {
             let mut queues = self.queues.lock();
-            let is_last = queues.get_mut(&tenant).is_some_and(|queue| {
-                queue.running -= 1;
-                queue.running == 0
-            });
-            let orphans = if is_last { queues.remove(&tenant) } else { None };
+            let orphans = queues.give_back(self.tenant);
             drop(queues);
             drop(orphans);
         }
     }
 }
 
-/// What a thread does next. `None`: nothing, it ends.
-fn next(queues: &Mutex<Queues>, tenant: Tenant) -> Option<Work> {
-    let mut queues = queues.lock();
-    let queue = queues.get_mut(&tenant)?;
-    let work = queue.waiting.pop_front();
-    if work.is_none() {
-        queue.running -= 1;
-        if queue.running == 0 {
-            queues.remove(&tenant);
+impl Queues {
+    /// A thread runs no more work of a tenant. What waits, and nobody is left to run, comes back.
+    fn give_back(&mut self, tenant: Tenant) -> Option<Queue> {
+        self.running = self.running.saturating_sub(1);
+        let queue = self.by_tenant.get_mut(&tenant)?;
+        queue.running = queue.running.saturating_sub(1);
+        if queue.running > 0 {
+            return None;
         }
+        let orphans = self.by_tenant.remove(&tenant)?;
+        self.waiting = self.waiting.saturating_sub(orphans.waiting.len());
+        Some(orphans)
     }
-    work
 }
 
 #[cfg(test)]
@@ -102,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    const FIRST: Tenant = Tenant(0);
+    const FIRST: Tenant = Tenant::Container(1);
     const RUNNING: usize = 16;
 
     #[test]
@@ -116,6 +195,11 @@ mod tests {
         let (told, tells) = mpsc::channel();
         offload.run(FIRST, move || told.send(()).unwrap());
         assert_eq!(tells.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
+        while !offload.queues.lock().by_tenant.is_empty() {
+            thread::yield_now();
+        }
+        let queues = offload.queues.lock();
+        assert_eq!((queues.running, queues.waiting), (0, 0));
     }
 
     #[test]
@@ -129,7 +213,7 @@ mod tests {
                 done.fetch_add(1, Ordering::AcqRel);
             });
         }
-        while !offload.queues.lock()[&FIRST].waiting.is_empty() {
+        while !offload.queues.lock().by_tenant[&FIRST].waiting.is_empty() {
             thread::yield_now();
         }
         let (told, tells) = mpsc::channel();
@@ -140,19 +224,43 @@ mod tests {
         }
         assert!(!offload.has_room(FIRST) && done.load(Ordering::Acquire) == 0);
         let (other_told, other_tells) = mpsc::channel();
-        assert!(offload.has_room(Tenant(1)));
-        offload.run(Tenant(1), move || other_told.send(()).unwrap());
+        assert!(offload.has_room(Tenant::Container(2)));
+        offload.run(Tenant::Container(2), move || other_told.send(()).unwrap());
         other_tells.recv().unwrap();
         go.wait();
         let mut numbers: Vec<usize> = tells.iter().take(WAITING).collect();
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(0..WAITING));
-        while !offload.queues.lock().is_empty() {
+        while !offload.queues.lock().by_tenant.is_empty() {
             thread::yield_now();
         }
         assert_eq!(done.load(Ordering::Acquire), RUNNING);
         let (told, tells) = mpsc::channel();
         offload.run(FIRST, move || told.send(()).unwrap());
         tells.recv().unwrap();
+    }
+
+    #[test]
+    fn nobody_gets_all_and_everybody_gets_one() {
+        let offload = Offload::new(RUNNING);
+        let (go, tenants) = (Arc::new((Mutex::new(false), parking_lot::Condvar::new())), 100);
+        for tenant in 0..tenants {
+            for _ in 0..RUNNING {
+                let go = Arc::clone(&go);
+                offload.run(Tenant::User(tenant), move || {
+                    let (may, told) = &*go;
+                    told.wait_while(&mut may.lock(), |may| !*may);
+                });
+            }
+        }
+        let running = |tenant| offload.queues.lock().by_tenant[&Tenant::User(tenant)].running;
+        assert_eq!([running(0), running(tenants - 1)], [RUNNING, 1]);
+        assert!(offload.queues.lock().running < super::RUNNING + tenants as usize);
+        *go.0.lock() = true;
+        go.1.notify_all();
+        while !offload.queues.lock().by_tenant.is_empty() {
+            thread::yield_now();
+        }
+        assert_eq!(offload.queues.lock().waiting, 0);
     }
 }

@@ -38,7 +38,8 @@ use crate::view::{Shape, View};
 /// How many pid namespaces are known at once.
 const MOST: usize = 4096;
 
-/// How many of them one container may have, with its own; but never more than half of what the others leave.
+/// How many of them one tenant may have: a container with those inside it, or a user of the host; but never more than half of what the others
+/// leave.
 const MOST_OF_ONE: usize = 256;
 
 /// How many descriptors there should be for each of them.
@@ -58,6 +59,8 @@ pub struct PidNamespaces {
     shared: Arc<SharedHost>,
     rules: Rules,
     own: Namespace,
+    /// The server's user namespace; `None` on a kernel that has none.
+    own_user: Option<Namespace>,
     host: Inside,
     commons: Commons,
     most: usize,
@@ -117,6 +120,7 @@ impl PidNamespaces {
             shared,
             rules,
             own: procfs::own_namespace("pid")?,
+            own_user: procfs::own_namespace("user").ok(),
             host,
             commons,
             most: MOST.min(files / DESCRIPTORS_EACH),
@@ -135,7 +139,7 @@ impl PidNamespaces {
             Around::Own => None,
             Around::Other(around) => Some(self.known(around, None)?),
         };
-        let tenant = around.as_ref().map_or(Tenant(namespace.id().number()), |around| around.tenant);
+        let tenant = around.as_ref().map_or_else(|| namespace.tenant(self.own_user, thread), |around| around.tenant);
         self.check_room(&self.known.read(), tenant)?;
         let known = Arc::new(look_at(namespace, around, tenant, thread).map_err(|_| Rule::ContainerUnknown)?);
         match &known.end {
@@ -304,11 +308,14 @@ impl Containers for PidNamespaces {
                 // A namespace inside may still hold on to it.
                 let _ = self.ends.delete(end);
             }
-            if known.around.is_none() {
+            let mut all = self.known.write();
+            let forgotten = all.remove(&known.namespace.id());
+            let is_left = all.values().any(|other| other.tenant == known.tenant);
+            drop(all);
+            drop(forgotten);
+            if !is_left {
                 self.commons.forget(known.tenant);
             }
-            let forgotten = self.known.write().remove(&known.namespace.id());
-            drop(forgotten);
         }
         true
     }

@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::process;
 use super::procfs::{self, Namespace};
 use crate::fs::host::Answer;
+use crate::fs::route::Tenant;
 use crate::sys::namespace;
 
 /// How far a process' parents are followed up.
@@ -62,6 +63,29 @@ impl HeldNamespace {
         }
     }
 
+    /// Whose it is, if it's right below the server's. `own` is the server's user namespace, if the kernel has any; `thread` is in this one.
+    ///
+    /// Whoever isn't the host's root makes pid namespaces in user namespaces of its own, as many as it likes: all of them are that user's. User 0
+    /// of the host, who may end the server anyway, makes containers, each of which is a tenant of its own.
+    pub(super) fn tenant(&self, own: Option<Namespace>, thread: Option<i32>) -> Tenant {
+        let container = Tenant::Container(self.id.number());
+        let Some(own) = own else { return container };
+        let outermost = match outermost_below(self.file.as_fd(), own) {
+            Ok(None) => return container,
+            Ok(Some(outermost)) => namespace::maker(outermost.as_fd()),
+            Err(error) => Err(error),
+        };
+        match outermost {
+            Ok(0) => container,
+            Ok(user) => Tenant::User(user),
+            // A kernel that doesn't say (before Linux 4.11). Nobody comes back from a user namespace, so who is in the server's made none.
+            Err(_) => {
+                let is_in_own = thread.is_some_and(|thread| procfs::namespace(thread, "user").ok() == Some(own));
+                if is_in_own { container } else { Tenant::Unknown }
+            }
+        }
+    }
+
     /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
     /// `ESRCH` if it can't be found.
     pub(super) fn init(&self, thread: Option<i32>) -> Answer<OwnedFd> {
@@ -83,6 +107,21 @@ impl HeldNamespace {
         let status = is_here.then(|| process::read(&process, "status").ok()).flatten()?;
         (numbers(&String::from_utf8_lossy(&status)).last() == Some(&1)).then_some(process)
     }
+}
+
+/// The outermost user namespace below `own` that a pid namespace lies in; `None` if it belongs to `own` itself.
+fn outermost_below(pid_namespace: BorrowedFd<'_>, own: Namespace) -> std::io::Result<Option<OwnedFd>> {
+    let mut outermost = None;
+    let mut at = namespace::owner(pid_namespace)?;
+    // The kernel nests at most 33 (create_user_ns).
+    for _ in 0..FARTHEST {
+        if Namespace::numbered(fstat(&at)?.st_ino) == own {
+            return Ok(outermost);
+        }
+        let around = namespace::parent(at.as_fd())?;
+        outermost = Some(std::mem::replace(&mut at, around));
+    }
+    Err(Errno::ELOOP.into())
 }
 
 fn is_in(process: BorrowedFd<'_>, namespace: Namespace) -> bool {

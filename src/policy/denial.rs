@@ -182,7 +182,7 @@ impl Rule {
             Self::TooManyContainers => (
                 EACCES,
                 "too-many-containers",
-                "there are too many pid namespaces in the calling process' container, or too many containers on the host",
+                "there are too many pid namespaces in the calling process' container, or of the host's user who made it, or too many containers on the host",
             ),
             Self::ServerInside => (
                 EACCES,

@@ -41,7 +41,7 @@ const NS_GET_PARENT: libc::c_ulong = nix::request_code_none!(0xb7, 0x2) as libc:
 const NS_GET_TGID_FROM_PIDNS: libc::c_ulong =
     nix::request_code_read!(0xb7, 0x7, size_of::<libc::c_int>()) as libc::c_ulong;
 
-/// The pid namespace around a pid namespace. Linux 4.9.
+/// The namespace around a pid or user namespace. Linux 4.9.
 ///
 /// # Errors
 /// `EPERM` if that is neither the caller's own nor below it, `ENOTTY` before Linux 4.9.
@@ -76,4 +76,19 @@ pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let number = Errno::result(result)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// `NS_GET_OWNER_UID` of linux/nsfs.h: `_IO(0xb7, 0x4)`.
+const NS_GET_OWNER_UID: libc::c_ulong = nix::request_code_none!(0xb7, 0x4) as libc::c_ulong;
+
+/// Which user, as the caller's user namespace numbers it, made a user namespace. Linux 4.11.
+///
+/// # Errors
+/// `EINVAL` if it isn't a user namespace, `ENOTTY` before Linux 4.11.
+pub fn maker(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut user: libc::uid_t = 0;
+    // SAFETY: the request writes a uid_t to where its argument points, which is a variable that lives until the call returns.
+    let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut user) };
+    Errno::result(result)?;
+    Ok(user)
 }

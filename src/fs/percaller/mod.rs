@@ -89,7 +89,7 @@ impl Commons {
         if !self.passes_through {
             fs.read_everything();
         }
-        let allowance = || Allowance { files: self.files.below(tenant.0), log: Arc::default() };
+        let allowance = || Allowance { files: self.files.below(tenant), log: Arc::default() };
         let Allowance { files, log } = self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
         (fs.shares, fs.log) = (files, log);
         fs.handles.number_by(Arc::clone(&self.next_handle));

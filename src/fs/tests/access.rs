@@ -286,6 +286,14 @@ fn the_kernel_judges_what_is_written() {
     assert_ne!(id, 0);
     let (attributes, _) = scene.fs.attributes(scene.id("/memory/memory.limit_in_bytes"), Some(handle)).unwrap();
     assert_eq!(attributes.mode & libc::S_IFMT, libc::S_IFREG, "an open file has attributes when its cgroup is gone");
-    let quick = scene.open("/systemd/a/notify_on_release", WRITE).unwrap();
-    assert!(!scene.fs.transfer(&CALLER, quick).unwrap().takes_long());
+    for (path, takes_long) in [
+        ("/systemd/a/notify_on_release", false),
+        ("/systemd/a/cgroup.procs", false),
+        ("/unified/a/cgroup.procs", false),
+        ("/unified/a/cgroup.subtree_control", true),
+        ("/unified/a/pids.max", true),
+    ] {
+        let handle = scene.open(path, WRITE).unwrap();
+        assert_eq!(scene.fs.transfer(&CALLER, handle).unwrap().takes_long(), takes_long, "{path}");
+    }
 }

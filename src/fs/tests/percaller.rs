@@ -60,7 +60,7 @@ impl Pair {
                 hierarchy.delegated = hierarchy.delegated.is_some().then(|| CgroupPath::parse(path).unwrap());
             }
             let view = Arc::new(view);
-            commons.container(Arc::clone(&view), host.behind(view), Tenant(tenant)).unwrap()
+            commons.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant)).unwrap()
         });
         Self { all: Arc::new(PerCaller::new(Known { containers })), host }
     }

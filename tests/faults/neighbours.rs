@@ -1,1 +1,0 @@
-//! What containers and users of the host can take from each other.

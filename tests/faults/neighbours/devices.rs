@@ -1,0 +1,132 @@
+//! Writes that wait for a device.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+use testkit::probe::names::*;
+use testkit::{Need, TIMEOUT, require, run_to_end};
+
+use super::scene::{Scene, wait_until};
+
+/// More than the server serves requests at once.
+const WRITERS: usize = 6;
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = run_to_end(Command::new(program).args(arguments), TIMEOUT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().expect("a path of this test's own")
+}
+
+/// A loop device that doesn't answer: its file is on a filesystem that is frozen, and a write to it waits.
+struct Silent {
+    loops: Vec<String>,
+    folder: TempDir,
+    write: Option<Child>,
+    frozen: bool,
+}
+
+impl Silent {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("vcgroupfs-device-").tempdir().expect("a temporary directory");
+        let mut silent = Self { loops: Vec::new(), folder, write: None, frozen: false };
+        let (image, mounted) = (silent.folder.path().join("image"), silent.mounted());
+        fs::File::create(&image).and_then(|image| image.set_len(64 << 20)).expect("an image");
+        fs::create_dir(&mounted).expect("a mount point");
+        run("mkfs.ext4", &["-q", path_text(&image)]);
+        silent.loops.push(run("losetup", &["--find", "--show", path_text(&image)]));
+        run("mount", &[&silent.loops[0], path_text(&mounted)]);
+        let inner = mounted.join("inner");
+        fs::File::create(&inner).and_then(|inner| inner.set_len(16 << 20)).expect("an image");
+        // A device that never was: the queue of one is frozen for its first limit alone.
+        let device = format!("/dev/loop{}", std::process::id());
+        run("losetup", &[&device, path_text(&inner)]);
+        silent.loops.push(device);
+        run("fsfreeze", &["--freeze", path_text(&mounted)]);
+        silent.frozen = true;
+        let output = format!("of={}", silent.loops[1]);
+        let mut write = Command::new("dd");
+        write.args(["if=/dev/zero", &output, "bs=4096", "count=1", "oflag=direct"]).stderr(Stdio::null());
+        let write = write.spawn().expect("dd");
+        let stat = format!("/proc/{}/stat", write.id());
+        silent.write = Some(write);
+        wait_until("a write that waits", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D ")));
+        silent
+    }
+
+    fn mounted(&self) -> std::path::PathBuf {
+        self.folder.path().join("mounted")
+    }
+
+    /// Its numbers, as the kernel reads them.
+    fn numbers(&self) -> String {
+        let name = self.loops[1].trim_start_matches("/dev/");
+        fs::read_to_string(format!("/sys/block/{name}/dev")).expect("a block device").trim().to_owned()
+    }
+
+    fn answer(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            run("fsfreeze", &["--unfreeze", path_text(&self.mounted())]);
+        }
+        if let Some(mut write) = self.write.take() {
+            write.wait().expect("the end of dd");
+        }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.answer();
+        let detach = |device: &String| drop(run_to_end(Command::new("losetup").args(["--detach", device]), TIMEOUT));
+        self.loops.get(1).into_iter().for_each(detach);
+        // LOOP_CTL_REMOVE of linux/loop.h.
+        let remove = format!("open(F, '+<', '/dev/loop-control'); ioctl(F, 0x4C81, {} + 0)", std::process::id());
+        let _ = run_to_end(Command::new("perl").args(["-e", &remove]), TIMEOUT);
+        // What fails here shows by what is left.
+        let _ = run_to_end(Command::new("umount").arg(self.mounted()), TIMEOUT);
+        self.loops.first().into_iter().for_each(detach);
+    }
+}
+
+/// blkio.throttle.* freezes the device's queue, for which it waits for what the device was asked before (`blk_throtl_init`).
+#[test]
+fn a_device_that_doesnt_answer_keeps_only_its_own_container_waiting() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::Hierarchy("unified"));
+    require!(Need::Program("mkfs.ext4"), Need::Program("losetup"), Need::Program("fsfreeze"), Need::Program("perl"));
+    let scene = Scene::new(&["blkio", "unified"]);
+    let containers = [scene.container("a"), scene.container("b")];
+    for writer in 0..WRITERS {
+        scene.cgroup.child("blkio", &format!("a/w{writer}"));
+    }
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| scene.session(&containers[0], "blkio", "a")).collect();
+    let mut neighbour = scene.session(&containers[1], "unified", "b");
+    let mut own = scene.session(&containers[0], "unified", "a");
+    // Dropped before the sessions and the view, which wait for those that write.
+    let mut device = Silent::new();
+    let limit = format!("{} 1000000", device.numbers());
+    let write = |writer: usize| [write_file(&format!("$OWN/w{writer}/blkio.throttle.write_bps_device"), &limit)];
+    for (number, writer) in writers.iter_mut().enumerate() {
+        writer.begin(&write(number));
+    }
+    wait_until("as many that wait as a tenant may have", || {
+        scene.thread_states().iter().filter(|state| **state == 'D').count() >= 4
+    });
+    neighbour.expect(&mkdir("$OWN/job"));
+    neighbour.expect(&spawn("P"));
+    neighbour.expect(&write_file("$OWN/job/cgroup.procs", "$P"));
+    neighbour.expect(&read_file("$OWN/job/cgroup.events"));
+    // Even its own container goes on with what doesn't wait.
+    own.expect(&read_file("$OWN/cgroup.procs"));
+    own.expect(&mkdir("$OWN/job"));
+    device.answer();
+    for (number, writer) in writers.iter_mut().enumerate() {
+        let outcome = writer.finish(&write(number));
+        assert!(outcome[0].is_ok(), "{number}: {outcome:?}");
+    }
+}

@@ -1,0 +1,10 @@
+//! What containers and users of the host can take from each other.
+//!
+//! | module | what one takes |
+//! |---|---|
+//! | [`devices`] | threads of the server, by writes that wait for a device |
+//! | [`tenants`] | slots of a mount for all containers, by pid namespaces that a user of the host makes |
+
+mod devices;
+mod scene;
+mod tenants;
