@@ -76,9 +76,8 @@ impl From<Operation> for Question {
             Operation::Truncate => Self::Truncate,
             Operation::Rmdir => Self::Of(Policy::RemoveDirectory),
             Operation::Rename => Self::Of(Policy::Rename),
-            Operation::Chmod | Operation::Chown | Operation::Utimens | Operation::Setxattr => {
-                Self::Of(Policy::ChangeAttributes)
-            }
+            Operation::Chmod | Operation::Chown | Operation::Utimens => Self::Of(Policy::ChangeAttributes),
+            Operation::Setxattr => Self::Of(Policy::ChangeXattrs),
             Operation::Migrate => Self::Migrate,
             Operation::Mkdir => Self::In(Policy::MakeDirectory),
             Operation::Create => Self::In(Policy::CreateFile),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::cache::{EntryChange, tell};
 use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner, Time};
 use crate::policy::{self, Operation, Rule};
-use crate::view::{Child, Node, NodeId, Object};
+use crate::view::{Child, Node, NodeId};
 
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
@@ -48,9 +48,11 @@ impl<H: Host> CgroupFs<H> {
             }
             self.decide(&node, Operation::RemoveDirectory)?;
         }
+        let held = if self.xattrs.is_empty() { None } else { self.host.hold_directory(&parent, name).ok() };
         self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))?;
         if let Some(hierarchy) = parent.position().hierarchy {
             let removed = self.note_removal(hierarchy, parent.inode(), name);
+            self.forget_xattrs(hierarchy, &removed, held);
             // A kernel that keeps nothing asks anew. And where there are the views of all callers, nobody takes what is queued.
             if !self.coherent {
                 self.replays.removed(removed);
@@ -58,6 +60,14 @@ impl<H: Host> CgroupFs<H> {
         }
         tell(&parent, name, EntryChange::Removed);
         Ok(())
+    }
+
+    /// A directory was removed: what was set on it as an xattr goes with it.
+    fn forget_xattrs(&self, hierarchy: usize, removed: &[Arc<Node>], held: Option<H::File>) {
+        match held.and_then(|held| Some((self.host.file_attributes(&held).ok()?.inode, held))) {
+            Some((inode, held)) => self.xattrs.removed((hierarchy, inode), |name| self.host.clear_xattr(&held, name)),
+            None => removed.iter().for_each(|node| self.xattrs.write_off((hierarchy, node.inode()))),
+        }
     }
 
     /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
@@ -151,39 +161,6 @@ impl<H: Host> CgroupFs<H> {
         }
         self.attributes(id, None)
     }
-
-    /// An xattr's value.
-    pub fn xattr(&self, id: NodeId, name: &OsStr) -> Outcome<Vec<u8>> {
-        let node = self.node(id)?;
-        if !has_xattrs(&node) {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
-        Ok(self.host.xattr(&node, name)?)
-    }
-
-    /// The names of the xattrs that the caller may see.
-    pub fn xattrs(&self, caller: &Caller, id: NodeId) -> Outcome<Vec<u8>> {
-        let node = self.node(id)?;
-        if !has_xattrs(&node) {
-            return Ok(Vec::new());
-        }
-        let reader = self.credentials(caller)?;
-        Ok(self.host.xattrs(&node, &reader)?)
-    }
-
-    /// Sets an xattr.
-    pub fn set_xattr(&self, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> Outcome<()> {
-        let node = self.node(id)?;
-        self.decide(&node, Operation::ChangeAttributes)?;
-        Ok(self.host.set_xattr(&node, name, value, flags)?)
-    }
-
-    /// Removes an xattr.
-    pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Outcome<()> {
-        let node = self.node(id)?;
-        self.decide(&node, Operation::ChangeAttributes)?;
-        Ok(self.host.remove_xattr(&node, name)?)
-    }
 }
 
 fn changed(attributes: Attributes, changes: &Changes) -> Attributes {
@@ -200,8 +177,4 @@ fn changed(attributes: Attributes, changes: &Changes) -> Attributes {
         times: [time(changes.access, access), time(changes.modification, modification), SystemTime::now()],
         ..attributes
     }
-}
-
-fn has_xattrs(node: &Node) -> bool {
-    matches!(node.object(), Object::Directory | Object::File(_))
 }

@@ -237,10 +237,16 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>>;
     /// The names of all xattrs, each ended by a NUL, as `reader` may see them.
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>>;
-    /// Sets an xattr.
-    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Answer<()>;
-    /// Removes an xattr.
-    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()>;
+    /// Sets an xattr, with the writer's rights.
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()>;
+    /// Removes an xattr, with the writer's rights.
+    fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> Answer<()>;
+    /// Takes hold of the cgroup that a directory has under this name, for what is to be done once it's removed.
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<Self::File>;
+    /// Removes an xattr of a cgroup that was removed, if it's there.
+    fn clear_xattr(&self, removed: &Self::File, name: &OsStr);
+    /// Whether there's a cgroup with this inode number. True also where that can't be told.
+    fn has_directory(&self, hierarchy: usize, inode: u64) -> bool;
     /// statfs of a hierarchy.
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
 

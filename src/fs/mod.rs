@@ -26,6 +26,7 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod way;
+mod xattrs;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -110,6 +111,7 @@ pub struct CgroupFs<H: Host> {
     replays: replay::Replays,
     shares: Shares,
     log: Arc<RejectionLog>,
+    xattrs: Arc<xattrs::Xattrs>,
     /// Whether the kernel may keep nothing.
     coherent: bool,
     /// Whether the kernel may read files by itself.
@@ -142,6 +144,7 @@ impl<H: Host> CgroupFs<H> {
             own_writes: own_writes::OwnWrites::default(),
             replays: replay::Replays::default(),
             log: Arc::default(),
+            xattrs: Arc::default(),
             coherent: false,
             passes_through: true,
             born: SystemTime::now(),

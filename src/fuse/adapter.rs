@@ -507,7 +507,8 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let asked = self.turn(request);
-        let answer = self.ask(&asked, on("setxattr", inode), |fs, _, node| fs.set_xattr(node, name, value, flags));
+        let answer =
+            self.ask(&asked, on("setxattr", inode), |fs, caller, node| fs.set_xattr(caller, node, name, value, flags));
         reply_empty(reply, answer);
     }
 
@@ -524,7 +525,8 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let asked = self.turn(request);
-        reply_empty(reply, self.ask(&asked, on("removexattr", inode), |fs, _, node| fs.remove_xattr(node, name)));
+        let answer = self.ask(&asked, on("removexattr", inode), |fs, caller, node| fs.remove_xattr(caller, node, name));
+        reply_empty(reply, answer);
     }
 
     fn ioctl(

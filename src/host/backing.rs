@@ -31,13 +31,16 @@ use crate::fs::host::{
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim, PidNamespace};
-use crate::sys::credentials::{Rights, assume};
+use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::{handle, xattr};
 use crate::view::{Node, Object, View, Watch};
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
+/// What counts towards an inode whose owner is mapped (`capable_wrt_inode_uidgid`): CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
+/// CAP_FSETID, CAP_SETFCAP.
+const CAPABILITIES_OVER_INODES: u64 = 0b1_1111 | 1 << 31;
 const ALL_CAPABILITIES: u64 = u64::MAX;
 
 /// An open backing file.
@@ -212,6 +215,19 @@ fn owned_by<T>(owner: Owner, action: impl FnOnce() -> Answer<T>) -> Answer<T> {
     let rights = Rights { uid: owner.uid, gid: owner.gid, groups: &[], capabilities: ALL_CAPABILITIES };
     let _assumed = assume(&rights).map_err(errno)?;
     action()
+}
+
+/// Acts with the rights that `writer` has over an object. What the kernel asks of him towards the host's user namespace (`trusted.*`, most of
+/// `security.*`: CAP_SYS_ADMIN) counts only if his is that one.
+fn assume_over(object: &OwnedFd, writer: &Credentials) -> Answer<Assumed> {
+    let Owner { uid, gid } = writer.owner;
+    let capabilities = if writer.id_maps.is_none() {
+        writer.capabilities
+    } else {
+        let stat = fstat(object)?;
+        writer.capabilities_over(Owner { uid: stat.st_uid, gid: stat.st_gid }) & CAPABILITIES_OVER_INODES
+    };
+    assume(&Rights { uid, gid, groups: &writer.groups, capabilities }).map_err(errno)
 }
 
 fn open_flags(mode: OpenMode) -> OFlag {
@@ -403,12 +419,37 @@ impl Host for RealHost {
         xattr::list(&path).map_err(errno)
     }
 
-    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32) -> Answer<()> {
-        xattr::set(&c_path_of(&*self.object(node)?)?, &c_name(name)?, value, flags).map_err(errno)
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
+        let object = self.object(node)?;
+        let (path, name) = (c_path_of(&object)?, c_name(name)?);
+        let _assumed = assume_over(&object, writer)?;
+        xattr::set(&path, &name, value, flags).map_err(errno)
     }
 
-    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()> {
-        xattr::remove(&c_path_of(&*self.object(node)?)?, &c_name(name)?).map_err(errno)
+    fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> Answer<()> {
+        let object = self.object(node)?;
+        let (path, name) = (c_path_of(&object)?, c_name(name)?);
+        let _assumed = assume_over(&object, writer)?;
+        xattr::remove(&path, &name).map_err(errno)
+    }
+
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(BackingFile { fd: openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())? })
+    }
+
+    fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
+        if let (Ok(path), Ok(name)) = (c_path_of(&removed.fd), c_name(name)) {
+            // It may have been removed by others.
+            let _ = xattr::remove(&path, &name);
+        }
+    }
+
+    fn has_directory(&self, hierarchy: usize, inode: u64) -> bool {
+        let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy);
+        hierarchy.is_none_or(|hierarchy| {
+            !hierarchy.has_handles() || by_id(hierarchy.root(), inode, libc::O_PATH).err() != Some(Errno::ENOENT)
+        })
     }
 
     fn statistics(&self, hierarchy: usize) -> Answer<Statistics> {

@@ -13,6 +13,12 @@ pub enum Rule {
     OutsideSubtree,
     /// The delegation boundary itself can't be removed or renamed.
     BoundaryItself,
+    /// Mode, owner, times and xattrs of the delegation boundary and of its files, under `strict`.
+    BoundaryAttributes,
+    /// A file has no xattrs of the container's.
+    XattrOnFile,
+    /// The xattrs that were set through this view hold as much of the kernel's memory as they may.
+    XattrBudget,
     /// v1 controller hierarchies are read-only under `strict`.
     V1ControllersReadOnly,
     /// A cgroup of a v1 controller hierarchy can't be renamed.
@@ -90,7 +96,7 @@ impl Rule {
     }
 
     const fn row(self) -> (Errno, &'static str, &'static str) {
-        use Errno::{EACCES, ENOENT, EPERM};
+        use Errno::{EACCES, ENOENT, ENOSPC, EOPNOTSUPP, EPERM};
         match self {
             Self::Hidden => (
                 ENOENT,
@@ -106,6 +112,18 @@ impl Rule {
                 EACCES,
                 "boundary-itself",
                 "the delegation boundary belongs to the host: only what is below it can be removed or renamed",
+            ),
+            Self::BoundaryAttributes => (
+                EACCES,
+                "boundary-attributes",
+                "under the policy 'strict' mode, owner, times and xattrs of the delegation boundary and its files are the host's",
+            ),
+            // What cp, rsync and tar take for a filesystem that has no xattrs there, and go on.
+            Self::XattrOnFile => (EOPNOTSUPP, "xattr-on-file", "only directories have xattrs that a container can set"),
+            Self::XattrBudget => (
+                ENOSPC,
+                "xattr-budget",
+                "the xattrs that were set through this view hold as much memory of the host's kernel as they may",
             ),
             Self::V1ControllersReadOnly => (
                 EACCES,

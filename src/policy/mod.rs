@@ -98,8 +98,10 @@ pub enum Operation {
     RemoveDirectory,
     /// Rename this cgroup.
     Rename,
-    /// chmod, chown, utimens, set or remove an xattr.
+    /// chmod, chown, utimens.
     ChangeAttributes,
+    /// Set or remove an xattr.
+    ChangeXattrs,
     /// Create a regular file in this directory.
     CreateFile,
     /// link, symlink, mknod, unlink.
@@ -144,11 +146,8 @@ pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
         Operation::MakeNode => deny(Rule::NoSuchOperation),
         Operation::Write => decide_write(rules, node),
         Operation::MakeDirectory | Operation::RemoveDirectory | Operation::Rename => structure(rules, node, operation),
-        // Whoever may change a file's content or a directory's children may change its attributes: nothing else is its own.
-        Operation::ChangeAttributes => match node.subject {
-            Subject::File { .. } => decide_write(rules, node),
-            Subject::Directory | Subject::Synthetic => structure(rules, node, Operation::MakeDirectory),
-        },
+        Operation::ChangeAttributes => decide_attributes(rules, node),
+        Operation::ChangeXattrs => decide_xattrs(rules, node),
     }
     .without_migration_unless(operation == Operation::Write)
 }
@@ -198,6 +197,33 @@ fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
             deny(Rule::V1ControllersRename)
         }
         _ => PLAIN,
+    }
+}
+
+/// Whoever may change a file's content or a directory's children may change its attributes, since nothing else is its own. Under `strict` the
+/// boundary's are the host's: whoever could set its mode or owner would decide who of the container may write there.
+fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
+    let verdict = match node.subject {
+        Subject::File { .. } => decide_write(rules, node),
+        Subject::Directory | Subject::Synthetic => structure(rules, node, Operation::MakeDirectory),
+    };
+    match (rules.policy, node.zone) {
+        (Policy::Strict, Zone::Boundary) if verdict.is_allowed() => deny(Rule::BoundaryAttributes),
+        _ => verdict,
+    }
+}
+
+/// Xattrs are a directory's. Those of a file would multiply what a cgroup can hold of the kernel's memory by the number of its files, and no
+/// client of cgroups has any there.
+fn decide_xattrs(rules: &Rules, node: &Node<'_>) -> Verdict {
+    if !matches!(node.subject, Subject::File { .. }) {
+        return decide_attributes(rules, node);
+    }
+    // What may be changed nowhere around it is rejected as everything else there is.
+    let directory = Node { subject: Subject::Directory, ..*node };
+    match decide_attributes(rules, &directory) {
+        Verdict::Allow(_) => deny(Rule::XattrOnFile),
+        verdict => verdict,
     }
 }
 

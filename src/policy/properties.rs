@@ -12,6 +12,7 @@ fn operations() -> impl Strategy<Value = Operation> {
         Operation::RemoveDirectory,
         Operation::Rename,
         Operation::ChangeAttributes,
+        Operation::ChangeXattrs,
         Operation::CreateFile,
         Operation::MakeNode,
     ])
@@ -101,6 +102,25 @@ proptest! {
         let delegated = rules.policy == Policy::Delegate && rules.delegate_controllers.contains("devices");
         if kind != HierarchyKind::Unified && decide(&rules, &node, Operation::Write).is_allowed() {
             prop_assert!(of_v1 && delegated && zone == Zone::Inside);
+        }
+    }
+
+    #[test]
+    fn no_file_has_xattrs_to_set_and_strict_keeps_the_boundary(
+        rules in any_rules(), kind in kinds(), name in names(), inside in any::<bool>()
+    ) {
+        let zone = if inside { Zone::Inside } else { Zone::Boundary };
+        let class = FileClass::of(&kind, OsStr::new(&name));
+        let file = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(&name), class: &class } };
+        let directory = Node { subject: Subject::Directory, ..file };
+        prop_assert!(!decide(&rules, &file, Operation::ChangeXattrs).is_allowed());
+        for (node, operation) in [
+            (&file, Operation::ChangeAttributes),
+            (&directory, Operation::ChangeAttributes),
+            (&directory, Operation::ChangeXattrs),
+        ] {
+            let allowed = decide(&rules, node, operation).is_allowed();
+            prop_assert!(!allowed || inside || rules.policy == Policy::Delegate);
         }
     }
 

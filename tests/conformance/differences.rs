@@ -84,6 +84,20 @@ pub(crate) const KNOWN_DIFFERENCES: &[Difference] = &[
         reason: "a seq_file that isn't open for writing has no FMODE_PWRITE; FUSE can take it away only together with lseek and pread",
     },
     Difference {
+        case: "xattr-of-a-file",
+        step: "set",
+        passed_through: None,
+        explains: changes_a_files_xattr,
+        reason: "the kernel's memory for them is the server's, so only directories have any that a container can set",
+    },
+    Difference {
+        case: "xattr-of-a-file",
+        step: "remove",
+        passed_through: None,
+        explains: changes_a_files_xattr,
+        reason: "as above",
+    },
+    Difference {
         case: "acl-of-another",
         step: "set",
         passed_through: None,
@@ -162,6 +176,11 @@ fn splices_less(seen: &Seen) -> bool {
 
 fn names_an_acl(op: &Op) -> bool {
     matches!(op, Op::Setxattr { name, .. } | Op::Removexattr { name, .. } if name.starts_with("system.posix_acl_"))
+}
+
+fn changes_a_files_xattr(seen: &Seen) -> bool {
+    let is_one = matches!(seen.op, Op::Setxattr { .. } | Op::Removexattr { .. });
+    is_one && !seen.file.is_empty() && seen.view.errno() == Some("EOPNOTSUPP")
 }
 
 fn maps_privately(op: &Op) -> bool {

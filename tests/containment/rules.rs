@@ -167,6 +167,7 @@ pub(crate) const RULES: &[Rule] = &[
     (V1, INSIDE, &[Migrate("cgroup.procs"), Migrate("tasks"), Mkdir, Rmdir], No, Yes),
     (V1, INSIDE, &[Rename, Write("notify_on_release", "0"), Write("cgroup.clone_children", "0")], No, No),
     (V1, &[Below], &[Chmod, Setxattr], No, Yes),
+    (V1, &[Boundary], &[Chmod, Chown, Utimens, Setxattr], No, Yes),
     (V1, &[Boundary], &[RenameSelf], No, No),
     (&["pids"], &[Boundary], &[Write("pids.max", "max")], No, No),
     (&["pids"], &[Below], &[Write("pids.max", "max"), ChmodFile("pids.max")], No, Yes),
@@ -202,6 +203,7 @@ pub(crate) const RULES: &[Rule] = &[
         Yes,
     ),
     (NAMED, &[Below], &[Chmod, Chown, Utimens, Setxattr, ChmodFile("tasks")], Yes, Yes),
+    (NAMED, &[Boundary], &[Chmod, Chown, Utimens, Setxattr, ChmodFile("tasks")], No, Yes),
     (NAMED, &[Boundary], &[RenameSelf], No, No),
     // v2.
     (
@@ -226,6 +228,7 @@ pub(crate) const RULES: &[Rule] = &[
         Late,
     ),
     (V2, &[Boundary], &[OpenForWrite("cgroup.kill")], No, Yes),
+    (V2, &[Boundary], &[Chmod, Chown, Utimens, Setxattr, ChmodFile("cgroup.procs")], No, Yes),
     (
         V2,
         &[Below],

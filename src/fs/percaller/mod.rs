@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::log::Subject;
 use super::route::{Route, Tenant};
 use super::share::Shares;
+use super::xattrs::Xattrs;
 use super::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts};
 use crate::policy::Denial;
 use crate::view::{NodeId, ROOT_ID, View};
@@ -65,6 +66,7 @@ pub struct Commons {
 struct Allowance {
     files: Shares,
     log: Arc<RejectionLog>,
+    xattrs: Arc<Xattrs>,
 }
 
 impl Commons {
@@ -89,17 +91,22 @@ impl Commons {
         if !self.passes_through {
             fs.read_everything();
         }
-        let allowance = || Allowance { files: self.files.below(tenant), log: Arc::default() };
-        let Allowance { files, log } = self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
-        (fs.shares, fs.log) = (files, log);
+        let allowance = || Allowance { files: self.files.below(tenant), log: Arc::default(), xattrs: Arc::default() };
+        let Allowance { files, log, xattrs } = self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
+        (fs.shares, fs.log, fs.xattrs) = (files, log, xattrs);
         fs.handles.number_by(Arc::clone(&self.next_handle));
         let number = self.next_container.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
     }
 
-    /// A tenant has ended. Its files may still be open elsewhere, and count until they are closed.
+    /// A tenant has ended. Its files may still be open elsewhere, and count until they are closed. What a user of the host has set as xattrs counts
+    /// when he comes again: he can make as many pid namespaces as he likes, one after the other.
     pub fn forget(&self, tenant: Tenant) {
-        let forgotten = self.by_tenant.lock().remove(&tenant);
+        let mut all = self.by_tenant.lock();
+        let comes_again = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
+        let stays = all.get(&tenant).is_some_and(|allowance| comes_again && allowance.xattrs.may_hold_any());
+        let forgotten = if stays { None } else { all.remove(&tenant) };
+        drop(all);
         drop(forgotten);
     }
 }

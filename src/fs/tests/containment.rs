@@ -119,8 +119,8 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
         }
         Step::Truncate(at) => fs.change(&CALLER, node(at), &Changes::default(), true).err().and(None),
         Step::Xattr(at) => {
-            drop(fs.set_xattr(node(at), "user.x".as_ref(), b"1", 0));
-            fs.remove_xattr(node(at), "user.x".as_ref()).err().and(None)
+            drop(fs.set_xattr(&CALLER, node(at), "user.x".as_ref(), b"1", 0));
+            fs.remove_xattr(&CALLER, node(at), "user.x".as_ref()).err().and(None)
         }
         Step::Node(at) => {
             assert!(matches!(fs.make_node(node(at), Operation::MakeNode).errno(), Errno::EPERM | Errno::ESTALE));

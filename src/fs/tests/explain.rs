@@ -44,6 +44,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
             scene.host.fail("rename", Errno::EBUSY);
             scene.fs.rename(&CALLER, parent, name, parent, OsStr::new("renamed"), 0)
         }
+        Question::Of(Operation::ChangeXattrs) => scene.fs.set_xattr(&CALLER, itself()?, OsStr::new("user.x"), b"1", 0),
         Question::Of(_) => {
             scene.fs.change(&CALLER, itself()?, &Changes { mode: Some(0o777), ..Changes::default() }, false).map(drop)
         }
@@ -71,7 +72,9 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
 
 #[test]
 fn explanations_agree_with_what_happens() {
-    use Operation::{ChangeAttributes, CreateFile, MakeDirectory, MakeNode, Read, RemoveDirectory, Rename, Write};
+    use Operation::{
+        ChangeAttributes, ChangeXattrs, CreateFile, MakeDirectory, MakeNode, Read, RemoveDirectory, Rename, Write,
+    };
     for scene in scene::all() {
         let scene = with_process(scene, 42);
         let (mut allowed, mut rejected) = (0, 0);
@@ -84,11 +87,12 @@ fn explanations_agree_with_what_happens() {
                 continue;
             }
             let fresh = join(&path, Some("fresh"));
-            let mut questions: Vec<(&str, Question)> = [Read, Write, ChangeAttributes, RemoveDirectory, Rename]
-                .into_iter()
-                .map(|operation| (path.as_str(), Question::Of(operation)))
-                .chain([Question::Unlink, Question::Truncate].map(|question| (path.as_str(), question)))
-                .collect();
+            let mut questions: Vec<(&str, Question)> =
+                [Read, Write, ChangeAttributes, ChangeXattrs, RemoveDirectory, Rename]
+                    .into_iter()
+                    .map(|operation| (path.as_str(), Question::Of(operation)))
+                    .chain([Question::Unlink, Question::Truncate].map(|question| (path.as_str(), question)))
+                    .collect();
             if file.is_none() {
                 questions.extend([(path.as_str(), Question::Migrate), (path.as_str(), Question::In(MakeDirectory))]);
                 questions.extend(

@@ -459,12 +459,30 @@ impl Host for FakeHost {
         Ok(if reader.id_maps.is_none() { b"trusted.x\0".to_vec() } else { Vec::new() })
     }
 
-    fn set_xattr(&self, node: &Node, name: &OsStr, _value: &[u8], _flags: i32) -> Answer<()> {
+    fn set_xattr(&self, node: &Node, name: &OsStr, _value: &[u8], _flags: i32, _writer: &Credentials) -> Answer<()> {
         self.record("set_xattr", self.object(node)?, name.to_string_lossy(), true)
     }
 
-    fn remove_xattr(&self, node: &Node, name: &OsStr) -> Answer<()> {
+    fn remove_xattr(&self, node: &Node, name: &OsStr, _writer: &Credentials) -> Answer<()> {
         self.record("remove_xattr", self.object(node)?, name.to_string_lossy(), true)
+    }
+
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<FakeFile> {
+        let hierarchy = self.object(directory)?.0;
+        let inode = self.child(directory, name)?.inode;
+        let mut state = self.state.lock();
+        state.open += 1;
+        drop(state);
+        let mode = OpenMode { read: false, write: false, truncate: false };
+        Ok(FakeFile { state: Arc::clone(&self.state), hierarchy, inode, mode })
+    }
+
+    fn clear_xattr(&self, removed: &FakeFile, name: &OsStr) {
+        self.record("clear_xattr", (removed.hierarchy, removed.inode), name.to_string_lossy(), true).unwrap();
+    }
+
+    fn has_directory(&self, hierarchy: usize, inode: u64) -> bool {
+        self.state.lock().trees[hierarchy].get(&inode).is_some_and(|thing| !thing.removed)
     }
 
     fn statistics(&self, _hierarchy: usize) -> Answer<Statistics> {

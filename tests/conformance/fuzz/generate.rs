@@ -397,6 +397,13 @@ impl Maker {
         if climbs || self.random.percent(65) { self.written().0 } else { directory }
     }
 
+    /// A directory whose xattrs may be changed: files have none in a view.
+    fn marked(&mut self) -> String {
+        let directory = self.directory();
+        // Not the cgroup that every sequence is made in.
+        if directory.split('/').any(|name| name == "..") { self.place() } else { directory }
+    }
+
     fn change(&mut self) -> Op {
         let path = self.changed();
         let ids = [None, Some(0), Some(OWNER), Some(STRANGER)];
@@ -417,9 +424,9 @@ impl Maker {
                     3 => "v".repeat(65537),
                     _ => "value".into(),
                 };
-                Op::Setxattr { path, name: self.xattr(), value }
+                Op::Setxattr { path: self.marked(), name: self.xattr(), value }
             }
-            _ => Op::Removexattr { path, name: self.xattr() },
+            _ => Op::Removexattr { path: self.marked(), name: self.xattr() },
         }
     }
 

@@ -100,8 +100,18 @@ pub(super) fn cases() -> Vec<Case> {
             ],
         )
         .by_owner_too(),
-        case("xattr", ALL, xattrs("$CG")).by_owner_too(),
-        case("xattr-of-a-file", ALL, xattrs("$CG/cgroup.procs")).by_owner_too(),
+        case("xattr", ALL, xattrs()).by_owner_too(),
+        case(
+            "xattr-of-a-file",
+            ALL,
+            [
+                Op::Getxattr { path: "$CG/cgroup.procs".into(), name: "user.a".into() }.errno("ENODATA"),
+                Op::Listxattr { path: "$CG/cgroup.procs".into() }.gives(json!([])),
+                Op::Removexattr { path: "$CG/cgroup.procs".into(), name: "user.a".into() }.id("remove"),
+                Op::Setxattr { path: "$CG/cgroup.procs".into(), name: "user.a".into(), value: "1".into() }.id("set"),
+            ],
+        )
+        .by_owner_too(),
         case(
             "xattr-survives-rename",
             NAMED,
@@ -115,7 +125,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-fn xattrs(path: &str) -> Vec<Step> {
+fn xattrs() -> Vec<Step> {
+    let path = "$CG";
     let set = |name: &str, value: &str| Op::Setxattr { path: path.into(), name: name.into(), value: value.into() };
     let get = |name: &str| Op::Getxattr { path: path.into(), name: name.into() };
     let remove = |name: &str| Op::Removexattr { path: path.into(), name: name.into() };

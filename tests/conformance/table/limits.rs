@@ -14,8 +14,7 @@ const DOMAIN_CONTROLLERS: [&str; 5] = ["memory", "io", "hugetlb", "rdma", "misc"
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case("xattr-limits", ALL, xattr_limits("$CG")).by_owner_too(),
-        case("xattr-limits-of-a-file", ALL, xattr_limits("$CG/$FILE")).by_owner_too(),
+        case("xattr-limits", ALL, xattr_limits()).by_owner_too(),
         case(
             "domain-invalid",
             V2,
@@ -50,7 +49,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-fn xattr_limits(path: &str) -> Vec<Step> {
+fn xattr_limits() -> Vec<Step> {
+    let path = "$CG";
     let set = |name: &str, value: &str| Op::Setxattr { path: path.into(), name: name.into(), value: value.into() };
     let remove = |name: &str| Op::Removexattr { path: path.into(), name: name.into() };
     let (long, longer) = (format!("user.{}", "n".repeat(250)), format!("user.{}", "n".repeat(251)));
