@@ -12,3 +12,4 @@ mod nodes;
 mod percaller;
 mod replay;
 mod scene;
+mod tree;

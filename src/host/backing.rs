@@ -1,7 +1,7 @@
 //! The backing cgroupfs: every object is reached from a held directory descriptor, by its kernfs id or by single names that are never
 //! followed through a symlink or onto another filesystem.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +20,7 @@ use super::process::Numbers;
 use super::procfs;
 use super::ready;
 use super::shared::SharedHost;
+use super::xattrs;
 use crate::cgroup::HierarchyKind;
 use crate::cgroup::file::has_notified_files;
 use crate::fs::HandleId;
@@ -31,16 +32,13 @@ use crate::fs::host::{
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim, PidNamespace};
-use crate::sys::credentials::{Assumed, Rights, assume};
-use crate::sys::{handle, xattr};
+use crate::sys::credentials::{Rights, assume};
+use crate::sys::handle;
 use crate::view::{Node, Object, View, Watch};
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
-/// What counts towards an inode whose owner is mapped (`capable_wrt_inode_uidgid`): CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
-/// CAP_FSETID, CAP_SETFCAP.
-const CAPABILITIES_OVER_INODES: u64 = 0b1_1111 | 1 << 31;
 const ALL_CAPABILITIES: u64 = u64::MAX;
 
 /// An open backing file.
@@ -168,19 +166,11 @@ fn single(name: &OsStr) -> Answer<&OsStr> {
 }
 
 /// The path of a descriptor: it leads to the very object, whatever has become of its names.
-fn path_of(fd: &OwnedFd) -> String {
+pub(super) fn path_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn c_path_of(fd: &OwnedFd) -> Answer<CString> {
-    CString::new(path_of(fd)).map_err(|_| Errno::EINVAL)
-}
-
-fn c_name(name: &OsStr) -> Answer<CString> {
-    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
-}
-
-fn errno(error: std::io::Error) -> Errno {
+pub(super) fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
@@ -215,19 +205,6 @@ fn owned_by<T>(owner: Owner, action: impl FnOnce() -> Answer<T>) -> Answer<T> {
     let rights = Rights { uid: owner.uid, gid: owner.gid, groups: &[], capabilities: ALL_CAPABILITIES };
     let _assumed = assume(&rights).map_err(errno)?;
     action()
-}
-
-/// Acts with the rights that `writer` has over an object. What the kernel asks of him towards the host's user namespace (`trusted.*`, most of
-/// `security.*`: CAP_SYS_ADMIN) counts only if his is that one.
-fn assume_over(object: &OwnedFd, writer: &Credentials) -> Answer<Assumed> {
-    let Owner { uid, gid } = writer.owner;
-    let capabilities = if writer.id_maps.is_none() {
-        writer.capabilities
-    } else {
-        let stat = fstat(object)?;
-        writer.capabilities_over(Owner { uid: stat.st_uid, gid: stat.st_gid }) & CAPABILITIES_OVER_INODES
-    };
-    assume(&Rights { uid, gid, groups: &writer.groups, capabilities }).map_err(errno)
 }
 
 fn open_flags(mode: OpenMode) -> OFlag {
@@ -406,31 +383,19 @@ impl Host for RealHost {
     }
 
     fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
-        xattr::get(&c_path_of(&*self.object(node)?)?, &c_name(name)?).map_err(errno)
+        xattrs::get(&*self.object(node)?, name)
     }
 
     fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
-        let object = self.object(node)?;
-        let path = c_path_of(&object)?;
-        // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
-        let capabilities = if reader.id_maps.is_none() { reader.capabilities } else { 0 };
-        let Owner { uid, gid } = reader.owner;
-        let _assumed = assume(&Rights { uid, gid, groups: &reader.groups, capabilities }).map_err(errno)?;
-        xattr::list(&path).map_err(errno)
+        xattrs::list(&*self.object(node)?, reader)
     }
 
     fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
-        let object = self.object(node)?;
-        let (path, name) = (c_path_of(&object)?, c_name(name)?);
-        let _assumed = assume_over(&object, writer)?;
-        xattr::set(&path, &name, value, flags).map_err(errno)
+        xattrs::set(&*self.object(node)?, name, value, flags, writer)
     }
 
     fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> Answer<()> {
-        let object = self.object(node)?;
-        let (path, name) = (c_path_of(&object)?, c_name(name)?);
-        let _assumed = assume_over(&object, writer)?;
-        xattr::remove(&path, &name).map_err(errno)
+        xattrs::remove(&*self.object(node)?, name, writer)
     }
 
     fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
@@ -439,10 +404,8 @@ impl Host for RealHost {
     }
 
     fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
-        if let (Ok(path), Ok(name)) = (c_path_of(&removed.fd), c_name(name)) {
-            // It may have been removed by others.
-            let _ = xattr::remove(&path, &name);
-        }
+        // It may have been removed by others.
+        let _ = xattrs::clear(&removed.fd, name);
     }
 
     fn has_directory(&self, hierarchy: usize, inode: u64) -> bool {

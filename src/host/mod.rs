@@ -13,6 +13,7 @@ mod ready;
 pub mod refuge;
 mod shared;
 mod watch;
+mod xattrs;
 
 pub use backing::{BackingFile, RealHost};
 pub use containers::PidNamespaces;

@@ -1,9 +1,7 @@
 //! A host in memory: trees of cgroups, processes, a record of all that was done, and failures on demand.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -18,59 +16,7 @@ use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::view::{Node, View, Watch};
 
-/// What was done to the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    /// The method's name.
-    pub(super) name: &'static str,
-    /// In which hierarchy.
-    pub(super) hierarchy: usize,
-    /// On which path, as the host has it.
-    pub(super) path: String,
-    /// What was written, which name, or which number.
-    pub(super) detail: String,
-    /// Whether it can change something.
-    pub(super) changes: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Thing {
-    parent: u64,
-    pub(super) name: OsString,
-    pub(super) attributes: Attributes,
-    pub(super) content: Vec<u8>,
-    pub(super) removed: bool,
-}
-
-/// A process, as every caller numbers it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FakeProcess {
-    /// Where its threads are, for each hierarchy; `None`: outside the server's cgroup namespace.
-    pub(super) places: BTreeMap<usize, Vec<Option<&'static str>>>,
-    pub(super) users: [u32; 2],
-    pub(super) permitted: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct State {
-    /// The trees; the root of each has the number 1.
-    pub(super) trees: Vec<BTreeMap<u64, Thing>>,
-    next: u64,
-    pub(super) calls: Vec<Call>,
-    /// Failures to come, each for the next call of a method.
-    pub(super) faults: VecDeque<(&'static str, Errno)>,
-    pub(super) processes: BTreeMap<i32, FakeProcess>,
-    /// The callers' rights; full ones by default.
-    pub(super) credentials: BTreeMap<i32, Credentials>,
-    /// How many files are open.
-    pub(super) open: usize,
-    /// How often each directory is watched, by hierarchy and number.
-    pub(super) watches: BTreeMap<(usize, u64), i32>,
-    /// What the waiting for files will find; then it's over.
-    pub(super) ready: Vec<Vec<Ready>>,
-    /// What poll says of every file.
-    pub(super) polled: u16,
-}
+pub(super) use super::tree::{Call, FakeProcess, State};
 
 /// The host; clones are the same one.
 #[derive(Clone, Debug)]
@@ -105,84 +51,6 @@ impl Drop for FakeWatch {
     fn drop(&mut self) {
         *self.state.lock().watches.entry(self.at).or_default() -= 1;
     }
-}
-
-impl State {
-    pub(super) fn path(&self, hierarchy: usize, inode: u64) -> String {
-        let mut names = Vec::new();
-        let mut at = inode;
-        while at != 1 {
-            let thing = &self.trees[hierarchy][&at];
-            names.push(thing.name.to_string_lossy().into_owned());
-            at = thing.parent;
-        }
-        names.reverse();
-        format!("/{}", names.join("/"))
-    }
-
-    pub(super) fn add(&mut self, hierarchy: usize, parent: u64, name: &OsStr, mode: u32) -> u64 {
-        self.next += 1;
-        let inode = self.next + 100;
-        let attributes = attributes(inode, mode);
-        let thing = Thing {
-            parent,
-            name: name.to_owned(),
-            attributes,
-            content: name.as_encoded_bytes().to_vec(),
-            removed: false,
-        };
-        self.trees[hierarchy].insert(inode, thing);
-        inode
-    }
-
-    fn root(&mut self) {
-        let attributes = attributes(1, libc::S_IFDIR | 0o755);
-        let root = Thing { parent: 1, name: OsString::new(), attributes, content: Vec::new(), removed: false };
-        self.trees.push(BTreeMap::from([(1, root)]));
-    }
-
-    fn in_directory(&self, hierarchy: usize, parent: u64, name: &OsStr) -> Option<u64> {
-        let tree = &self.trees[hierarchy];
-        tree.iter()
-            .find(|(inode, thing)| **inode != 1 && !thing.removed && thing.parent == parent && thing.name == name)
-            .map(|(inode, _)| *inode)
-    }
-
-    pub(super) fn find(&self, hierarchy: usize, path: &str) -> Option<u64> {
-        path.split('/')
-            .filter(|name| !name.is_empty())
-            .try_fold(1, |at, name| self.in_directory(hierarchy, at, OsStr::new(name)))
-    }
-
-    pub(super) fn thing(&mut self, hierarchy: usize, path: &str) -> &mut Thing {
-        let inode = self.find(hierarchy, path).unwrap_or_else(|| panic!("no {path} in {hierarchy}"));
-        self.trees[hierarchy].get_mut(&inode).unwrap()
-    }
-
-    /// Removes a cgroup and all below, as the host does.
-    pub(super) fn remove(&mut self, hierarchy: usize, path: &str) {
-        let top = self.find(hierarchy, path).unwrap_or_else(|| panic!("no {path} in {hierarchy}"));
-        let below: Vec<u64> = self.trees[hierarchy]
-            .keys()
-            .copied()
-            .filter(|inode| {
-                let path_of = self.path(hierarchy, *inode);
-                *inode == top || path_of.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
-            })
-            .collect();
-        for inode in below {
-            self.trees[hierarchy].get_mut(&inode).unwrap().removed = true;
-        }
-    }
-
-    fn living(&self, hierarchy: usize, inode: u64) -> Answer<&Thing> {
-        self.trees[hierarchy].get(&inode).filter(|thing| !thing.removed).ok_or(Errno::ENOENT)
-    }
-}
-
-fn attributes(inode: u64, mode: u32) -> Attributes {
-    let links = if mode & libc::S_IFMT == libc::S_IFDIR { 2 } else { 1 };
-    Attributes { inode, mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times: [UNIX_EPOCH; 3] }
 }
 
 /// All rights on the host.
