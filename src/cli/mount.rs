@@ -1,18 +1,22 @@
 //! `mount`: serve a view on a directory.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use nix::mount::{MntFlags, umount2};
 
 use super::error::{FAILED, Failed};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::{self, Registration};
 use super::server::{Place, Server, Serves, in_background};
+use super::signals::Signals;
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::fuse::{Connection, FSTYPE, OwnMount};
@@ -67,17 +71,23 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let leaving = Arc::clone(&server.leaving);
     if options.foreground {
         log.continue_as_server();
-        let served = mount_and_serve(server, &pinned, Box::new(|| tracing::info!("the view is live")));
+        let live = Box::new(|| tracing::info!("the view is live"));
+        let served = Signals::take().and_then(|signals| mount_and_serve(server, &pinned, signals, live));
         leave(&leaving);
         return served.map(|()| ExitCode::SUCCESS);
     }
-    let (live, ()) = in_background(log, &leaving, (), |live| mount_and_serve(server, &pinned, live))?;
+    let (live, ()) = in_background(log, &leaving, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
     live.wait()?;
     log.warn_of_none();
     Ok(ExitCode::SUCCESS)
 }
 
-fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>) -> Result<(), Failed> {
+fn mount_and_serve(
+    server: Server,
+    directory: &OwnedFd,
+    signals: Signals,
+    live: Box<dyn FnOnce()>,
+) -> Result<(), Failed> {
     server.take_refuge()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
@@ -85,20 +95,20 @@ fn mount_and_serve(server: Server, directory: &OwnedFd, live: Box<dyn FnOnce()>)
         // It tells no events.
         (_, Serves::Callers(_)) => Ok(None),
         (Place::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
-        (Place::Namespace | Place::Container(_), _) => Ok(None),
+        (Place::Namespace(_) | Place::Container(_), _) => Ok(None),
     };
     let own_mount = own_mount.unwrap_or_else(|error| {
         tracing::warn!(%error, "no way to the own mount: inotify reports only what is done through the view");
         None
     });
-    server.serve(own_mount, live)
+    server.serve(signals, own_mount, live)
 }
 
 /// Opens the directory to mount on, and says what it's called.
 fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
     let refuse = |why: &str| Err(Failed::new(FAILED, format!("{} {why}", directory.display())));
     let cant = |what: &str| format!("can't {what} {}", directory.display());
-    if is_view(directory) {
+    if is_view(directory) && !clear_dead_view(directory) {
         return refuse("is already a view: unmount it first (vcgroupfs umount), or mount elsewhere");
     }
     let name = match std::fs::canonicalize(directory) {
@@ -118,13 +128,36 @@ fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
     Ok((pinned.map_err(|error| Failed::system(cant("open"), error))?.into(), name))
 }
 
-/// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
-pub(super) fn is_view(directory: &Path) -> bool {
-    is_view_at(&absolute(directory))
+/// How long a view may take to say that its server is gone, which the kernel does by itself.
+const DEAD_VIEW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Unmounts the view on a directory if its server is gone and it can't ever answer again. Whether it's gone.
+fn clear_dead_view(directory: &Path) -> bool {
+    let name = absolute(directory);
+    for _ in 0..DEAD_VIEWS_AT_MOST {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let asked = name.clone();
+        // A server that lives and doesn't answer keeps whoever asks.
+        let thread = std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
+        let Ok(answer) = receiver.recv_timeout(DEAD_VIEW_TIMEOUT) else { return false };
+        let _ = thread.join();
+        let is_dead = answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+        if !is_dead || umount2(&name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_err() {
+            return false;
+        }
+        if !is_view(&name) {
+            return true;
+        }
+    }
+    false
 }
 
-/// The same for a name that is known to be absolute and to have no symlink in it.
-pub(super) fn is_view_at(name: &Path) -> bool {
+/// How many dead views on top of each other are cleared.
+const DEAD_VIEWS_AT_MOST: usize = 16;
+
+/// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
+pub(super) fn is_view(directory: &Path) -> bool {
+    let name = absolute(directory);
     let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
     let topmost = mounts.iter().rev().find(|mount| Path::new(&mount.mount_point) == name);
     topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
@@ -139,4 +172,11 @@ pub(super) fn absolute(directory: &Path) -> PathBuf {
             _ => full,
         }
     })
+}
+
+/// The id of the mount that a descriptor is on (Linux 3.15).
+pub(super) fn mount_id(file: &impl AsRawFd) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }

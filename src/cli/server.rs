@@ -1,24 +1,24 @@
 //! The process that serves a view.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::attach::Attachment;
+use super::ending::{self, Supervisor};
 use super::error::{FAILED, Failed};
 use super::leaving::{Leaving, SharedLeaving, leave};
 use super::logging;
 use super::options::ServeOptions;
 use super::registry::Registration;
+use super::signals::Signals;
 use crate::fs::CgroupFs;
 use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
@@ -57,7 +57,7 @@ pub(super) enum Place {
     /// On a directory of this mount namespace: unmounted when the server is told to end.
     Directory(PathBuf),
     /// In a mount namespace that ends with the command that `run` runs.
-    Namespace,
+    Namespace(Supervisor),
     /// In a container: unmounted when the server is told to end, and when the container's process ends.
     Container(Attachment),
 }
@@ -77,16 +77,18 @@ impl Server {
         }
     }
 
-    /// Serves until the view is unmounted. The connection has to be mounted already; `live` is called once the view answers.
-    pub(super) fn serve(self, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Failed> {
+    /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
+    /// answers.
+    pub(super) fn serve(
+        self,
+        signals: Signals,
+        own_mount: Option<OwnMount>,
+        live: impl FnOnce(),
+    ) -> Result<(), Failed> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error| Failed::system(what, error)
         };
-        // Before any thread starts: they all inherit it, so that only the thread that waits for a signal gets one.
-        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
-        signals.thread_block().map_err(io::Error::from).map_err(failed("can't block signals"))?;
-        sys::process::ignore_children().map_err(failed("can't ignore SIGCHLD"))?;
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         raise_descriptor_limit();
         // A server that is killed for want of memory leaves its container without cgroups.
@@ -127,15 +129,16 @@ impl Server {
             leaving.registered = self.registration.enter();
         }
         match self.place {
-            Place::Directory(directory) => end_on_signals(signals, Arc::clone(&leaving), move || unmount(&directory)),
-            Place::Container(attachment) => end_with_container(signals, &leaving, attachment, program),
-            Place::Namespace => Ok(()),
+            Place::Directory(directory) => ending::end_on_directory(signals, &leaving, &directory),
+            Place::Container(attachment) => ending::end_with_container(signals, &leaving, attachment, program),
+            Place::Namespace(supervisor) => ending::end_with_command(signals, &leaving, supervisor),
         }
         .map_err(failed("can't start the thread that waits for the end"))?;
         let served = match session {
             Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
             Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
         };
+        ending::stay_if_forced();
         served.map_err(failed("the session broke off"))
     }
 }
@@ -151,93 +154,6 @@ fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-}
-
-/// How long the session may take to end by itself once it's unmounted.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// Unmounts, and until that's done the server doesn't end: its session may with the first of several mounts, while the others are left.
-fn before_the_end<T>(leaving: &SharedLeaving, unmount: impl FnOnce() -> T) -> T {
-    let _held = leaving.lock();
-    unmount()
-}
-
-/// Unmounts when a signal asks to end; the session then ends by itself. `unmount` says whether it did.
-fn end_on_signals(
-    signals: SigSet,
-    leaving: SharedLeaving,
-    unmount: impl Fn() -> bool + Send + 'static,
-) -> io::Result<()> {
-    std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            if signal == Signal::SIGHUP {
-                logging::reopen();
-                continue;
-            }
-            tracing::info!(?signal, "told to end: unmounting");
-            let unmounted = before_the_end(&leaving, &unmount);
-            if unmounted {
-                end_after_grace(&leaving);
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// The session ends by itself once it's unmounted. Unless somebody still holds something open there: whoever asks a server to end doesn't
-/// wait for its users, who get ENOTCONN from then on.
-fn end_after_grace(leaving: &SharedLeaving) -> ! {
-    std::thread::sleep(GRACE);
-    leave(leaving);
-    tracing::info!("the view is still in use: ending nevertheless");
-    logging::finish();
-    std::process::exit(0)
-}
-
-fn unmount(mount_point: &Path) -> bool {
-    // Whoever may write to a directory above could have put another mount in the place.
-    if !super::mount::is_view_at(mount_point) {
-        tracing::warn!(directory = %mount_point.display(), "not unmounted: another mount is there, or none");
-        return false;
-    }
-    let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
-    let unmounted = nix::mount::umount2(mount_point, flags);
-    if let Err(errno) = unmounted {
-        tracing::warn!(%errno, directory = %mount_point.display(), "can't unmount");
-    }
-    unmounted.is_ok()
-}
-
-fn end_with_container(
-    signals: SigSet,
-    leaving: &SharedLeaving,
-    attachment: Attachment,
-    program: OwnedFd,
-) -> io::Result<()> {
-    let Attachment { container, committed, own_mount } = attachment;
-    let watched = Arc::clone(&container);
-    let leaving_there = Arc::clone(leaving);
-    std::thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
-        // Whoever attaches may be killed in the midst of it.
-        match committed.wait() {
-            Ok(()) => {
-                watched.wait_for_end();
-                tracing::info!(process = watched.pid(), "the container's process has ended, or its view is unmounted");
-            }
-            Err(_) => tracing::info!("attaching was broken off"),
-        }
-        drop(own_mount);
-        // Somebody else may still be there.
-        if let Some(leaving) = leaving_there.lock().as_mut() {
-            drop(leaving.attached.take());
-        }
-        end_after_grace(&leaving_there);
-    })?;
-    end_on_signals(signals, Arc::clone(leaving), move || {
-        container.detach_if_attached(program.as_fd());
-        // What the container has moved or covered, or keeps from being taken away, isn't served either.
-        true
-    })
 }
 
 /// The two ends by which a server tells whoever started it how it went.
@@ -291,14 +207,14 @@ impl Status {
     }
 }
 
-/// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given the way to say
-/// that all is well. `kept` stays with the caller: the server has no copy of it. `leaving` is the server's from its first moment on, and
+/// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given its signals, and
+/// the way to say that all is well. `kept` stays with the caller: the server has no copy of it. `leaving` is the server's from its first moment on, and
 /// however `serve` ends, it's undone.
 pub(super) fn in_background<K>(
     log: &logging::Options,
     leaving: &SharedLeaving,
     kept: K,
-    serve: impl FnOnce(Box<dyn FnOnce()>) -> Result<(), Failed>,
+    serve: impl FnOnce(Signals, Box<dyn FnOnce()>) -> Result<(), Failed>,
 ) -> Result<(Status, K), Failed> {
     let (waiting, telling) = Status::pair()?;
     match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
@@ -314,11 +230,15 @@ pub(super) fn in_background<K>(
             let live = Arc::clone(&telling);
             let served = daemonize().and_then(|()| {
                 log.continue_in_background();
-                serve(Box::new(move || {
-                    if let Some(status) = live.lock().take() {
-                        status.ok();
-                    }
-                }))
+                // From here on there's something to undo.
+                serve(
+                    Signals::take()?,
+                    Box::new(move || {
+                        if let Some(status) = live.lock().take() {
+                            status.ok();
+                        }
+                    }),
+                )
             });
             let code = match served {
                 Ok(()) => 0,

@@ -11,5 +11,6 @@ pub mod mount;
 pub mod namespace;
 pub mod pidfd;
 pub mod process;
+pub mod signal;
 pub mod spawn;
 pub mod xattr;

@@ -100,10 +100,20 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Lets the kernel reap this process' children by itself: an agent's zombie would keep a container's init from ending.
+/// Closes every descriptor above the standard three, for a process that is about to end: threads that can't be ended keep the table of
+/// descriptors. Each number leads to `/dev/null` then, so that no other thread can hit a new file by it.
 ///
 /// # Errors
-/// None are known.
-pub fn ignore_children() -> io::Result<()> {
-    set_disposition(Signal::SIGCHLD, true)
+/// Those of opening `/dev/null` and of reading `/proc/self/fd`.
+pub fn abandon_files() -> io::Result<()> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && *number != null.as_raw_fd()) {
+        // SAFETY: two numbers in. Whoever owns the second one still owns an open descriptor, of a file that takes everything and has nothing.
+        unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
+    }
+    Ok(())
 }

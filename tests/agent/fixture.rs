@@ -36,7 +36,7 @@ pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
     }
     let guard = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     // As the server does, so that agents leave no zombies.
-    vcgroupfs::sys::process::ignore_children().unwrap();
+    vcgroupfs::sys::process::set_disposition(nix::sys::signal::Signal::SIGCHLD, true).unwrap();
     Some(guard)
 }
 

@@ -130,8 +130,6 @@ fn a_killed_server_can_be_unmounted() {
     wait_until("the server's end", || place.processes().is_empty());
     assert!(is_mounted(&directory) && fs::metadata(&directory).is_err());
     assert!(listed(&place, &directory).is_none(), "it doesn't live");
-    let line = place.vcgroupfs(&["mount", "--cgroup", &place.path(), name]).fails(1);
-    assert!(line.contains("umount"), "{line}");
     place.vcgroupfs(&["umount", name]).ok();
     place.is_clean();
     place.vcgroupfs(&["mount", "--cgroup", &place.path(), name]).ok();

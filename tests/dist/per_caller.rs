@@ -19,6 +19,46 @@ fn command(key: &str, directory: &str) -> Command {
     command
 }
 
+/// One that needs a shell's quotes.
+fn quoted(key: &str, directory: &str) -> Command {
+    let unit = fs::read_to_string(dist("systemd/vcgroupfs.service")).expect("the unit");
+    let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
+    let line = line.trim_start_matches('-').replace("/var/lib/vcgroupfs/cgroup", directory);
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    command
+}
+
+/// With a container that has the mount bound, and with whatever is there of the last server.
+#[test]
+fn the_unit_starts_again_after_a_crash() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = folder.path().join("cgroup").display().to_string();
+    let cgroup = TestCgroup::new(&["name=systemd"]);
+    let mut containers = Vec::new();
+    for stops in [true, false, true] {
+        let made = run_to_end(&mut quoted("ExecStartPre=", &text), TIMEOUT);
+        assert!(made.status.success(), "{made:?}");
+        let mut server = command("ExecStart=", &text).spawn().expect("the server");
+        let end = Instant::now() + TIMEOUT;
+        while fs::read_dir(&text).map_or(0, Iterator::count) == 0 {
+            assert!(server.try_wait().expect("its state").is_none() && Instant::now() < end, "it isn't mounted");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let cgroups = vec![cgroup.dir("name=systemd")];
+        let prepare = format!("mount --bind {text} /sys/fs/cgroup");
+        containers.push(Container::start(ContainerOptions { cgroups, prepare, ..ContainerOptions::default() }));
+        server.kill().expect("a signal");
+        server.wait().expect("its end");
+        // Or systemd itself was killed.
+        if stops {
+            let stopped = run_to_end(&mut quoted("ExecStopPost=", &text), TIMEOUT);
+            assert!(stopped.status.success() && !folder.path().join("cgroup").exists(), "{stopped:?}");
+        }
+    }
+}
+
 #[test]
 fn the_units_mount_is_bound_into_a_container() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));

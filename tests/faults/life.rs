@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -48,8 +48,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it with this as its standard error, and waits until the view answers.
     pub(crate) fn start(options: &[&str], stderr: Stdio) -> Self {
+        Self::start_in(&std::env::temp_dir(), options, stderr)
+    }
+
+    /// The same on a directory below this one.
+    pub(crate) fn start_in(above: &Path, options: &[&str], stderr: Stdio) -> Self {
         let cgroup = TestCgroup::new(&["pids", "unified"]);
-        let folder = tempfile::Builder::new().prefix("vcgroupfs-life-").tempdir().expect("a temporary directory");
+        let folder = tempfile::Builder::new().prefix("vcgroupfs-life-").tempdir_in(above).expect("a directory");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let directory = folder.path().join("view");
         fs::create_dir(&directory).expect("a mount point");

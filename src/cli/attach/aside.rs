@@ -30,11 +30,12 @@ pub(super) fn moves_mounts() -> bool {
     !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
 }
 
-/// Makes a mount namespace of this command's own. What is mounted there shows nowhere else.
+/// Makes a mount namespace of this command's own. What is mounted there shows nowhere else. What the host unmounts is unmounted there, too,
+/// where the mounts are shared: a namespace that kept them would keep filesystems of others in use.
 pub(in crate::cli) fn enter_own_namespace() -> Result<(), Failed> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(failed("can't make the mounts private"))
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(failed("can't make the mounts slaves of the host's"))
 }
 
 /// Makes it there. `mounted` is called with the view's root once the connection is mounted, and returns when it's served.
@@ -64,6 +65,10 @@ pub(in crate::cli) fn build(
 
 /// A copy of it that is attached nowhere.
 pub(super) fn copy() -> Result<OwnedFd, Failed> {
+    // What is mounted or unmounted on the host in the hierarchies beneath is nothing to the container.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, registry::DIRECTORY, None::<&str>, private, None::<&str>)
+        .map_err(failed("can't make the view's mounts private"))?;
     lock_mounts::copy(Path::new(registry::DIRECTORY)).map_err(|error| Failed::system("can't copy the mounts", error))
 }
 
@@ -103,6 +108,11 @@ fn open_directory(name: &str) -> Result<File, Failed> {
 /// Leaves nothing mounted on or below `/sys/fs/cgroup`, in this mount namespace: if the view is ever unmounted there, an empty directory
 /// shows.
 pub(in crate::cli) fn clear_place() -> Result<(), Failed> {
+    // Else what the host unmounts there, or mounts, would take the view away, or come in its place: the kernel goes by the directory alone.
+    for place in super::PLACES {
+        // EINVAL: nothing is mounted there.
+        let _ = mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
+    }
     loop {
         match umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::{copies, sentinel};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
+use crate::cli::mount::mount_id;
 use crate::helper::entry::{self, EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::sys;
 
@@ -343,13 +344,6 @@ impl Container {
         // ".", ".." and the leader.
         threads.is_ok_and(|mut threads| threads.iter().count() <= 3)
     }
-}
-
-/// The id of the mount that a descriptor is on (Linux 3.15).
-fn mount_id(file: &OwnedFd) -> io::Result<u32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }
 
 /// The tmpfs of a view. A view without one is that of `run`, or of a `mount` in there.

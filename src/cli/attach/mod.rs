@@ -163,17 +163,17 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         connection,
     };
     let leaving = Arc::clone(&server.leaving);
-    let (live, attaching) = in_background(log, &leaving, attaching, |live| {
+    let (live, attaching) = in_background(log, &leaving, attaching, |signals, live| {
         if options.oci_state {
             // Those of a runtime's process may be the container's, or are to be removed.
             refuge::go_to_roots(&server.host);
         }
         server.take_refuge()?;
         refuge.ok();
-        waits_for_mount.wait()?;
+        signals.wait_for(waits_for_mount)?;
         // If none comes, the view does without.
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
-        server.serve(root.map(|root| OwnMount::until_closed(root, until)), live)
+        server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
     attaching.attach(source, &layout, live)?;
     log.warn_of_none();

@@ -54,7 +54,7 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
         ForkResult::Child => Ok(execute(command)),
         ForkResult::Parent { child } => {
             let forwarder = signals::Forwarder::new().map_err(|failed| failed.to_string())?;
-            Ok(forwarder.wait_for(child))
+            Ok(forwarder.wait_for(child, None))
         }
     }
 }

@@ -23,11 +23,13 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::attach::{DIRECTORY, Lock, Prepared};
 use super::cgroups::OwnCgroups;
+use super::ending;
 use super::error::{Failed, NOT_PERMITTED, USAGE};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::{self, Registration};
 use super::server::{Place, Server, Serves, Status};
+use super::signals::Signals;
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::{Connection, OwnMount};
@@ -73,8 +75,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
     // From here on all that is mounted shows to nobody else. The server goes back.
     let started = Home::leave().and_then(|home| {
-        let (server, looks, lock) = server(host, connection, image, &own, &options, &name, home.inside)?;
-        Supervisor::start(server, looks, lock, home, Arc::clone(&own), log)
+        let (lives, ends) = pipe()?;
+        let supervisor = ending::Supervisor { ends, cgroups: Arc::clone(&own) };
+        let (server, looks, lock) = server(host, connection, image, supervisor, &options, &name, home.inside)?;
+        Supervisor::start(server, lives, looks, lock, home, Arc::clone(&own), log)
     });
     // Until the server runs, nobody else removes them.
     match started {
@@ -90,12 +94,12 @@ fn server(
     host: HostCgroups,
     connection: Connection,
     image: HelperImage,
-    own: &OwnCgroups,
+    supervisor: ending::Supervisor,
     options: &Options,
     name: &str,
     namespace: u64,
 ) -> Result<(Server, Looks, Option<Lock>), Failed> {
-    let spec = ViewSpec { pid: None, cgroups: own.paths(), ..options.view.spec() };
+    let spec = ViewSpec { pid: None, cgroups: supervisor.cgroups.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
     let mut prepared = Prepared::new();
     let registration = Registration::new(&view, Path::new(DIRECTORY), format!("run {name}"));
@@ -109,7 +113,7 @@ fn server(
         registration,
         image,
         options: options.serving,
-        place: Place::Namespace,
+        place: Place::Namespace(supervisor),
         leaving: Leaving::prepared(prepared),
         host,
         serves: Serves::View(view),
@@ -120,6 +124,8 @@ fn server(
 
 /// The process that was started, once its server runs.
 struct Supervisor {
+    /// Closed when this process ends, however that comes.
+    lives: OwnedFd,
     connection: Connection,
     looks: Looks,
     /// Held until the view is live: a sentinel that no live view is known for is taken for a leftover.
@@ -138,6 +144,7 @@ struct Supervisor {
 impl Supervisor {
     fn start(
         server: Server,
+        lives: OwnedFd,
         looks: Looks,
         lock: Option<Lock>,
         home: Home,
@@ -152,23 +159,26 @@ impl Supervisor {
         match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
             ForkResult::Parent { child } => {
                 server.leaving.lock().iter().for_each(Leaving::let_go);
-                Ok(Self { connection, looks, lock, home, own, server: child, mounted, leash, live })
+                Ok(Self { lives, connection, looks, lock, home, own, server: child, mounted, leash, live })
             }
             ForkResult::Child => {
                 server.leaving.lock().iter().for_each(Leaving::take);
-                drop((mounted, live, leash, connection, lock));
+                drop((lives, mounted, live, leash, connection, lock));
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
                 let leaving = Arc::clone(&server.leaving);
                 log.continue_as_server();
+                let signals = Signals::take();
                 let served = home
                     .enter()
                     .map_err(|error| Failed::system("can't go back to the host", error))
-                    .and_then(|()| waits_for_mount.wait())
-                    .and_then(|()| server.take_refuge())
-                    .and_then(|()| {
+                    .and(signals)
+                    .and_then(|signals| signals.wait_for(waits_for_mount).map(|()| signals))
+                    .and_then(|signals| server.take_refuge().map(|()| signals))
+                    .and_then(|signals| {
                         let root = sys::fdpass::receive_file(held.as_fd());
-                        server.serve(root.ok().map(|root| OwnMount::until_closed(root, held)), move || tells.ok())
+                        let root = root.ok().map(|root| OwnMount::until_closed(root, held));
+                        server.serve(signals, root, move || tells.ok())
                     });
                 if let Err(failed) = &served {
                     tracing::error!("{failed}");
@@ -182,7 +192,7 @@ impl Supervisor {
     }
 
     fn run(self, options: &Options) -> Outcome {
-        let Self { connection, looks, lock, home, own, server, mounted, leash, live } = self;
+        let Self { lives: _lives, connection, looks, lock, home, own, server, mounted, leash, live } = self;
         let mount = || {
             looks.mount(connection, |root| {
                 if let Some(root) = root {
@@ -202,6 +212,7 @@ impl Supervisor {
         if let Err(error) = home.enter() {
             tracing::warn!(%error, "can't leave the command's mount namespace");
         }
+        own.end_processes();
         if !wait_at_most(server, PATIENCE) {
             tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
         }
@@ -216,7 +227,7 @@ impl Supervisor {
         mount()?;
         unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failed::system("can't make a pid namespace", errno.into()))?;
-        let (go, waits) = go_signal()?;
+        let (waits, go) = pipe()?;
         match sys::process::fork().map_err(|error| Failed::system("can't start the command", error))? {
             ForkResult::Child => {
                 drop(go);
@@ -230,7 +241,7 @@ impl Supervisor {
                 }
                 // Without a byte before the end of file, init gives up.
                 drop(go);
-                let status = signals.wait_for(child);
+                let status = signals.wait_for(child, Some(own));
                 entered?;
                 Ok(ExitCode::from(status))
             }
@@ -253,9 +264,8 @@ fn wait_at_most(child: Pid, limit: Duration) -> bool {
     true
 }
 
-/// A pipe by which init is told to go on.
-fn go_signal() -> Result<(OwnedFd, OwnedFd), Failed> {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|errno| Failed::system("can't make a pipe", errno.into()))?;
-    Ok((write, read))
+/// The reading and the writing end of a pipe.
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failed> {
+    let ends = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+    ends.map_err(|errno| Failed::system("can't make a pipe", errno.into()))
 }

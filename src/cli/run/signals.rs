@@ -1,14 +1,20 @@
 //! Signals on their way to the command.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::cli::cgroups::OwnCgroups;
 use crate::cli::error::Failed;
 
 /// What is passed on.
@@ -30,6 +36,8 @@ const SI_KERNEL: i32 = 0x80;
 #[derive(Debug)]
 pub(super) struct Forwarder {
     signals: SignalFd,
+    /// The one that was there before the command's process 1 has mounted its own.
+    proc: File,
 }
 
 impl Forwarder {
@@ -39,12 +47,19 @@ impl Forwarder {
         let set = blocked();
         set.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        Ok(Self { signals })
+        let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
+        Ok(Self { signals, proc })
     }
 
     /// Passes signals on to `child` until it ends; returns its exit status, 128 + N if signal N ended it. Other children are reaped by the
     /// way.
-    pub(super) fn wait_for(&self, child: Pid) -> u8 {
+    ///
+    /// A process that is frozen gets no signal, and on v1 can't even be killed when the process 1 of its pid namespace ends, which waits for
+    /// it. So `cgroups`, if there are any, are thawed when the child is told to end, and while it's about to. Is that in vain, the status is
+    /// returned without waiting any longer.
+    pub(super) fn wait_for(&self, child: Pid, cgroups: Option<&OwnCgroups>) -> u8 {
+        let mut told: Option<Instant> = None;
+        let mut ending: Option<Instant> = None;
         loop {
             loop {
                 match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
@@ -56,18 +71,79 @@ impl Forwarder {
                     Err(_) => return super::init::OWN_FAILURE,
                 }
             }
+            let mut timeout = PollTimeout::NONE;
+            if let Some(cgroups) = cgroups {
+                let is_ending = self.is_ending(child);
+                ending = is_ending.then(|| ending.unwrap_or_else(Instant::now));
+                if ending.is_some_and(|since| since.elapsed() > ENDING_TIMEOUT) {
+                    tracing::warn!("the command has ended, but processes that it has left don't");
+                    return self.status_of(child);
+                }
+                if is_ending || told.is_some_and(|at| at.elapsed() < ENDING_TIMEOUT) {
+                    cgroups.thaw();
+                    timeout = PollTimeout::from(THAW_INTERVAL_MS);
+                } else {
+                    timeout = PollTimeout::from(LOOK_INTERVAL_MS);
+                }
+            }
             let mut waiting = [PollFd::new(std::os::fd::AsFd::as_fd(&self.signals), PollFlags::POLLIN)];
-            let _ = poll(&mut waiting, PollTimeout::NONE);
+            let _ = poll(&mut waiting, timeout);
             while let Ok(Some(info)) = self.signals.read_signal() {
                 if let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
                     && signal != Signal::SIGCHLD
-                    && info.ssi_code != SI_KERNEL
                 {
-                    let _ = kill(child, signal);
+                    if matches!(signal, Signal::SIGTERM | Signal::SIGINT) {
+                        told = Some(Instant::now());
+                    }
+                    if info.ssi_code != SI_KERNEL {
+                        let _ = kill(child, signal);
+                    }
                 }
             }
         }
     }
+
+    /// Whether all threads of a process have begun to end.
+    fn is_ending(&self, process: Pid) -> bool {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let threads = Dir::openat(&self.proc, format!("{process}/task").as_str(), flags, Mode::empty());
+        let Ok(mut threads) = threads else { return false };
+        let names = threads.iter().flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse::<i32>().ok());
+        let mut stats = names.filter_map(|thread| self.stat(process, thread)).peekable();
+        stats.peek().is_some() && stats.all(|stat| field(&stat, 9).is_some_and(|flags| flags & PF_EXITING != 0))
+    }
+
+    /// The exit status of a process that is about to end, where the kernel says it (Linux 3.5).
+    fn status_of(&self, process: Pid) -> u8 {
+        match self.stat(process, process.as_raw()).and_then(|stat| field(&stat, 52)) {
+            Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
+            Some(status) => 128 + (status & 0x7f) as u8,
+            None => super::init::OWN_FAILURE,
+        }
+    }
+
+    fn stat(&self, process: Pid, thread: i32) -> Option<String> {
+        let name = format!("{process}/task/{thread}/stat");
+        let file = openat(&self.proc, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let mut text = String::new();
+        File::from(file).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+}
+
+/// How often it's looked whether the child is about to end, and how often cgroups are thawed then, in ms.
+const LOOK_INTERVAL_MS: u16 = 1000;
+const THAW_INTERVAL_MS: u16 = 50;
+
+/// How long processes may take to end that were killed, and thawed again and again.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `PF_EXITING` of linux/sched.h, among the flags of /proc/PID/stat.
+const PF_EXITING: u64 = 0x4;
+
+/// A field of /proc/PID/stat by its number in proc_pid_stat(5), which is behind the name.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 fn blocked() -> SigSet {
@@ -77,4 +153,21 @@ fn blocked() -> SigSet {
 /// Gives a new process the signals back.
 pub(super) fn unblock() {
     let _ = blocked().thread_unblock();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_says_of_an_end() {
+        let forwarder = Forwarder::new().unwrap();
+        assert!(!forwarder.is_ending(Pid::this()));
+        assert!(forwarder.stat(Pid::this(), Pid::this().as_raw()).is_some_and(|stat| field(&stat, 52).is_some()));
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194564 1";
+        assert_eq!(field(stat, 9), Some(4194564));
+        assert_eq!((field(stat, 52), field("", 9)), (None, None));
+        assert_ne!(4194564 & PF_EXITING, 0);
+        assert!(!forwarder.is_ending(Pid::from_raw(i32::MAX)));
+    }
 }

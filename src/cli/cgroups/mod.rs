@@ -1,5 +1,7 @@
 //! The cgroups that `run` and `attach --place` make, one in each hierarchy, and remove again.
 
+mod end;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,0 +1,47 @@
+//! What signals do to a process ([signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html)).
+
+use nix::errno::Errno;
+
+/// The last signal number on all architectures but MIPS.
+const LAST: i32 = 64;
+
+/// How many bytes the kernel's set of signals has.
+const SET_SIZE: usize = 8;
+
+/// What can't be ignored, what only lets a stopped process go on, and what the kernel sends to a thread that did something wrong.
+const KEPT: [i32; 10] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGCONT,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+];
+
+/// The kernel's `struct sigaction` for an action without a handler, which begins with the handler on all architectures but MIPS. Behind it the
+/// order of flags, restorer and mask differs; all are 0 here.
+#[repr(C)]
+struct KernelAction {
+    handler: libc::sighandler_t,
+    rest: [usize; 5],
+}
+
+/// Has all signals do nothing but `others`, and those that are the kernel's. SIGCHLD is among those that are ignored: children are reaped by
+/// the kernel. By the system call itself, since libc keeps two real-time signals for itself, whose default is to end the process.
+///
+/// # Errors
+/// None are known.
+pub fn ignore_all_but(others: &[i32]) -> Result<(), Errno> {
+    let action = KernelAction { handler: libc::SIG_IGN, rest: [0; 5] };
+    let none = std::ptr::null_mut::<KernelAction>();
+    for number in (1..=LAST).filter(|number| !KEPT.contains(number) && !others.contains(number)) {
+        // SAFETY: `action` outlives the call, is as long as the kernel's structure or longer, and names no function; nothing is written.
+        let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, none, SET_SIZE) };
+        Errno::result(result)?;
+    }
+    Ok(())
+}
