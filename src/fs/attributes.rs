@@ -204,6 +204,9 @@ impl<H: Host> CgroupFs<H> {
 
     /// Attributes with the mode that tells the truth.
     pub(super) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
+        if matches!(node.object(), Object::File(_)) {
+            attributes.size = attributes.size.max(node.shown_size());
+        }
         if !matches!(node.object(), Object::Link(_)) {
             let name = node.name();
             let node = self.as_policy_sees(node.position(), super::subject(node, &name));

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use super::handles::OpenFile;
 use super::poll::Waiting;
+use super::share::Share;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
@@ -16,6 +17,12 @@ use crate::view::{Node, NodeId, Object};
 /// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
 /// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
 pub(super) const MAX_WRITE: usize = 4096;
+
+/// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
+const SIZE_STEP: u64 = 4096;
+
+/// The largest size that is shown.
+const SIZE_LIMIT: u64 = 1 << 20;
 
 impl<H: Host> CgroupFs<H> {
     /// Opens a file.
@@ -156,12 +163,54 @@ impl<H: Host> CgroupFs<H> {
         matches!(found, Some(Ok(attributes)) if attributes.inode == node.inode())
     }
 
+    /// Whether the kernel may serve what is read of a file by itself, should it be able to.
+    pub fn passes_through(&self, id: NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| self.may_pass(&node))
+    }
+
+    fn may_pass(&self, node: &Node) -> bool {
+        self.passes_through && matches!(node.object(), Object::File(_)) && !has_state_per_open_file(&node.name())
+    }
+
+    /// One more backing id for a user, if there may be one.
+    pub fn take_backing_id(&self, user: u32) -> Option<Share> {
+        self.backing_ids.take(user)
+    }
+
+    /// Has the kernel know how much there is of a file that it could read by itself, but for want of a backing id: splice(2) and sendfile(2) of a
+    /// file that the server reads end at its size (Linux 6.5).
+    ///
+    /// # Errors
+    /// `ESTALE` if the kernel has to look the file up once more, which it does at once.
+    pub fn show_size(&self, handle: HandleId) -> Outcome<()> {
+        let file = self.open_file(handle)?;
+        let mut part = [0; 4096];
+        let mut length = 0;
+        // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
+        while length < SIZE_LIMIT {
+            match self.host.read(&file.backing, length, &mut part)? {
+                0 => break,
+                count => length += count as u64,
+            }
+        }
+        if file.node.show_size((length + 1).next_multiple_of(SIZE_STEP)) { Err(Errno::ESTALE.into()) } else { Ok(()) }
+    }
+
+    /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).
+    pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> Outcome<i64> {
+        let size = i64::try_from(self.node(id)?.shown_size()).unwrap_or(0);
+        match whence {
+            libc::SEEK_DATA if (0..size).contains(&offset) => Ok(offset),
+            libc::SEEK_HOLE if (0..size).contains(&offset) => Ok(size),
+            _ => Err(Errno::ENXIO.into()),
+        }
+    }
+
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
     /// processes show his numbers, and for splice(2), which the server never sees.
     pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {
-        let node = self.nodes.get(id).filter(|_| self.passes_through)?;
-        let is_file = matches!(node.object(), Object::File(_));
-        (is_file && !has_state_per_open_file(&node.name())).then(|| self.host.passthrough(&node).ok())?
+        let node = self.nodes.get(id).filter(|node| self.may_pass(node))?;
+        self.host.passthrough(&node).ok()
     }
 
     /// fsync.
@@ -203,6 +252,11 @@ impl<H: Host> Transfer<H> {
     /// Whether a write can take seconds in the kernel, or waits until that was told to forget something, so that no worker must wait for it.
     pub fn takes_long(&self) -> bool {
         self.takes_long
+    }
+
+    /// The kernel may take something else for the size of the file now than it was told.
+    pub fn lets_size_be_doubted(&self) {
+        self.file.node.doubt_size();
     }
 
     /// Whether a write registers an event, for which it takes another process.

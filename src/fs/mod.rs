@@ -44,7 +44,12 @@ pub use log::RejectionLog;
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
 use crate::view::{Node, NodeId, NodeTable, Object, Position, View};
 use handles::Handles;
+use route::Tenant;
+pub use share::Share;
 use share::Shares;
+
+/// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
+const BACKING_IDS: usize = 8192;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +115,9 @@ pub struct CgroupFs<H: Host> {
     own_writes: own_writes::OwnWrites,
     replays: replay::Replays,
     shares: Shares,
+    backing_ids: Shares,
+    /// With whom it shares what one may have.
+    tenant: Tenant,
     log: Arc<RejectionLog>,
     xattrs: Arc<xattrs::Xattrs>,
     /// Whether the kernel may keep nothing.
@@ -134,6 +142,8 @@ impl<H: Host> CgroupFs<H> {
         Ok(Self {
             boundaries,
             shares: Shares::new(host.most_files()),
+            backing_ids: Shares::of(BACKING_IDS),
+            tenant: Tenant::default(),
             view,
             host,
             nodes: NodeTable::new(root),
@@ -154,6 +164,11 @@ impl<H: Host> CgroupFs<H> {
     /// The view that it serves.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// With whom it shares what one may have.
+    pub fn tenant(&self) -> Tenant {
+        self.tenant
     }
 
     /// Whether the kernel holds this node.

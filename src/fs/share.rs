@@ -36,7 +36,7 @@ struct Held {
 
 /// One thing that a user holds; it's free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     held: Arc<Mutex<Held>>,
     holder: Holder,
     _above: Option<Box<Share>>,

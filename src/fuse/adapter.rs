@@ -311,26 +311,27 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let about = on(if mode.write { "write" } else { "read" }, inode);
         let opened = caught(about.operation, || {
             self.route.open_at(&asked.caller, about.node, |fs, id| {
-                let backing = || self.passthrough.id(fs, id, about.node, &reply);
-                if fs.opens_without_a_handle(id, mode, direct)
-                    && let Some(backing) = backing()
-                {
-                    return Ok((HandleId::NONE, Some(backing)));
+                let opening = || self.passthrough.open(fs, id, about.node, asked.caller.uid, &reply);
+                let mut early = fs.opens_without_a_handle(id, mode, direct).then(opening);
+                if let Some(opening) = early.take_if(|opening| opening.has_id()) {
+                    return Ok((HandleId::NONE, opening));
                 }
                 let about = About { node: id, ..about };
                 let handle = logged(fs, &asked.caller, about, || fs.open(&asked.caller, id, mode, direct))?;
-                match backing() {
-                    Some(backing) if !mode.write => {
-                        fs.release(handle);
-                        Ok((HandleId::NONE, Some(backing)))
-                    }
-                    backing => Ok((handle, backing)),
+                let opening = early.unwrap_or_else(opening);
+                if opening.has_id() && !mode.write {
+                    fs.release(handle);
+                    return Ok((HandleId::NONE, opening));
                 }
+                if opening.lacks_id() && !mode.write {
+                    fs.show_size(handle).inspect_err(|_| fs.release(handle))?;
+                }
+                Ok((handle, opening))
             })
         });
         // Files have size 0: cached reads would return nothing.
         let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-        match opened {
+        match opened.map(|(handle, opening)| (handle, opening.finish())) {
             Ok((HandleId::NONE, Some(id))) => reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id),
             Ok((HandleId(handle), Some(id))) => reply.opened_passthrough(FileHandle(handle), direct, &id),
             Ok((HandleId(handle), None)) => reply.opened(FileHandle(handle), direct),
@@ -346,7 +347,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let asked = self.turn(request);
@@ -361,6 +362,10 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                     return Ok(());
                 }
             };
+            if owner.is_none() {
+                // Nobody's read(2): the kernel fills a page, to splice it, and takes what it gets for the size of the file.
+                from.lets_size_be_doubted();
+            }
             if !from.waits_for_an_agent() {
                 BUFFER.with_borrow_mut(|buffer| {
                     if buffer.len() < size {
@@ -429,7 +434,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     fn release(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
@@ -437,6 +442,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let _turn = self.workers.turn_for_nobody();
+        self.passthrough.close(node(inode));
         self.route.release(HandleId(handle.0));
         reply.ok();
     }
@@ -575,8 +581,12 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         reply.error(fuser::Errno::EOPNOTSUPP);
     }
 
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        // SEEK_DATA and SEEK_HOLE; the others the kernel does itself. A file of size 0 has neither data nor hole (generic_file_llseek).
-        reply.error(fuser::Errno::ENXIO);
+    fn lseek(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let asked = self.turn(request);
+        // SEEK_DATA and SEEK_HOLE; the others the kernel does itself.
+        match self.ask(&asked, on("lseek", inode), |fs, _, node| fs.seek(node, offset, whence)) {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
     }
 }

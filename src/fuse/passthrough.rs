@@ -1,28 +1,184 @@
 //! FUSE passthrough (Linux 6.9): the kernel serves the reads of a file by itself, from the backing file.
 //!
 //! Of one inode, all files that are open at a time must be passed through by the same backing id (`fuse_inode_uncached_io_start`), or none
-//! of them, else open fails with EIO. So a node keeps its id for as long as the kernel knows the node, and files that are opened for writing
-//! carry it too, together with FOPEN_DIRECT_IO, which then wins: what is written goes to the server and its policy, always.
+//! of them, else open fails with EIO. So what the first of them gets, the others get too, until the last one is closed; and files that are opened
+//! for writing carry the id too, together with FOPEN_DIRECT_IO, which then wins: what is written goes to the server and its policy, always.
+//!
+//! An id is kept when nothing of its node is open any more, since to make one takes longer than all else that an open does, and given back when
+//! its tenant has no other left, or when the kernel forgets the node.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{BackingId, ReplyOpen};
+use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fs::{CgroupFs, Host};
+use crate::fs::route::Tenant;
+use crate::fs::{CgroupFs, Host, Share};
 use crate::view::NodeId;
 
-/// How many nodes have an id at most: each is an open file of the kernel's.
-const LIMIT: usize = 8192;
+/// How many ids are looked at to find one that can be given back.
+const LOOKS: usize = 16;
 
 /// The backing ids of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Passthrough {
     enabled: AtomicBool,
+    /// No id can be made, though the kernel said that it can do it.
+    fails: AtomicBool,
     /// No system call is made while it's held.
-    ids: Mutex<HashMap<NodeId, Arc<BackingId>>>,
+    files: Mutex<Files<Arc<BackingId>>>,
+}
+
+/// What is open, or could be opened by an id that is there. `I` is an id.
+#[derive(Debug)]
+struct Files<I> {
+    nodes: HashMap<NodeId, Opened<I>>,
+    ids: HashMap<Tenant, Ids>,
+}
+
+/// The ids of a tenant.
+#[derive(Debug, Default)]
+struct Ids {
+    held: usize,
+    /// The nodes that got one, the oldest first. Some may have lost it since.
+    nodes: VecDeque<NodeId>,
+}
+
+impl<I> Default for Files<I> {
+    fn default() -> Self {
+        Self { nodes: HashMap::new(), ids: HashMap::new() }
+    }
+}
+
+/// How the files of a node are open.
+#[derive(Debug)]
+struct Opened<I> {
+    /// `None`: the server reads them.
+    id: Option<Held<I>>,
+    tenant: Tenant,
+    /// How many there are.
+    count: u64,
+}
+
+/// An id, and whose part of all ids it is.
+#[derive(Debug)]
+struct Held<I> {
+    id: I,
+    _share: Option<Share>,
+}
+
+impl<I: Clone> Files<I> {
+    /// One more file of a node is open, by what the others are open by.
+    fn open(&mut self, node: NodeId) -> Option<Option<I>> {
+        let opened = self.nodes.get_mut(&node)?;
+        opened.count += 1;
+        Some(opened.id.as_ref().map(|held| held.id.clone()))
+    }
+
+    /// The first file of a node is open, by this id, if none was quicker. What isn't needed comes back.
+    fn begin(&mut self, node: NodeId, tenant: Tenant, id: Option<Held<I>>) -> (Option<I>, Option<Held<I>>) {
+        match self.nodes.entry(node) {
+            Entry::Occupied(mut entry) => {
+                let opened = entry.get_mut();
+                opened.count += 1;
+                (opened.id.as_ref().map(|held| held.id.clone()), id)
+            }
+            Entry::Vacant(entry) => {
+                let given = id.as_ref().map(|held| held.id.clone());
+                entry.insert(Opened { id, tenant, count: 1 });
+                if given.is_some() {
+                    let ids = self.ids.entry(tenant).or_default();
+                    ids.held += 1;
+                    ids.nodes.push_back(node);
+                }
+                (given, None)
+            }
+        }
+    }
+
+    /// A file of a node was closed.
+    fn close(&mut self, node: NodeId) {
+        let Entry::Occupied(mut entry) = self.nodes.entry(node) else { return };
+        let opened = entry.get_mut();
+        opened.count = opened.count.saturating_sub(1);
+        if opened.count == 0 && opened.id.is_none() {
+            entry.remove();
+        }
+    }
+
+    /// Takes an id of a tenant's that nothing is open by, if one is soon found.
+    fn give_back(&mut self, tenant: Tenant) -> Option<Opened<I>> {
+        for _ in 0..LOOKS {
+            let ids = self.ids.get_mut(&tenant)?;
+            let node = ids.nodes.pop_front()?;
+            // Else it was forgotten, and is another's by now, or nobody's.
+            if let Some(opened) = self.nodes.get(&node)
+                && opened.id.is_some()
+                && opened.tenant == tenant
+            {
+                if opened.count == 0 {
+                    return self.forget(node);
+                }
+                ids.nodes.push_back(node);
+            }
+        }
+        None
+    }
+
+    fn forget(&mut self, node: NodeId) -> Option<Opened<I>> {
+        let forgotten = self.nodes.remove(&node)?;
+        if forgotten.id.is_some()
+            && let Entry::Occupied(mut entry) = self.ids.entry(forgotten.tenant)
+        {
+            let ids = entry.get_mut();
+            ids.held = ids.held.saturating_sub(1);
+            if ids.held == 0 {
+                entry.remove();
+            } else if ids.nodes.len() > 2 * ids.held + LOOKS {
+                let is_held = |node: &NodeId| self.nodes.get(node).is_some_and(|opened| opened.id.is_some());
+                ids.nodes.retain(is_held);
+            }
+        }
+        Some(forgotten)
+    }
+}
+
+/// A file that is being opened. Unless the kernel is told that it's open, this gives back what it has.
+#[derive(Debug)]
+pub(super) struct Opening<'a> {
+    passthrough: &'a Passthrough,
+    node: Option<NodeId>,
+    id: Option<Arc<BackingId>>,
+}
+
+impl Opening<'_> {
+    /// Whether the kernel is to read it by itself.
+    pub(super) fn has_id(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// Whether it could have been read by the kernel, and can't for want of an id.
+    pub(super) fn lacks_id(&self) -> bool {
+        self.id.is_none() && self.node.is_some()
+    }
+
+    /// The kernel is told that it's open, and will say when it's closed.
+    pub(super) fn finish(mut self) -> Option<Arc<BackingId>> {
+        self.node = None;
+        self.id.take()
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(node) = self.node {
+            self.passthrough.close(node);
+        }
+    }
 }
 
 impl Passthrough {
@@ -31,41 +187,139 @@ impl Passthrough {
         self.enabled.store(true, Ordering::Release);
     }
 
-    /// The id of a node of `fs` that is being opened, and which the kernel knows by `number`; `None` if its files aren't passed through.
-    pub(super) fn id<H: Host>(
+    /// Opens a file of a node of `fs`, which the kernel knows by `number`, for a user.
+    pub(super) fn open<H: Host>(
         &self,
         fs: &CgroupFs<H>,
         node: NodeId,
         number: NodeId,
+        user: u32,
         reply: &ReplyOpen,
-    ) -> Option<Arc<BackingId>> {
-        if let Some(id) = self.ids.lock().get(&number) {
-            return Some(Arc::clone(id));
+    ) -> Opening<'_> {
+        let opening = |node, id| Opening { passthrough: self, node, id };
+        if !self.enabled.load(Ordering::Acquire) || !fs.passes_through(node) {
+            return opening(None, None);
         }
-        if !self.enabled.load(Ordering::Acquire) || self.ids.lock().len() >= LIMIT {
+        // Also once ids fail: some files may be open by one.
+        let known = self.files.lock().open(number);
+        if let Some(id) = known {
+            return opening(Some(number), id);
+        }
+        let made = self.make(fs, node, user, reply);
+        let mut files = self.files.lock();
+        let (id, unneeded) = files.begin(number, fs.tenant(), made);
+        drop(files);
+        drop(unneeded);
+        opening(Some(number), id)
+    }
+
+    fn make<H: Host>(
+        &self,
+        fs: &CgroupFs<H>,
+        node: NodeId,
+        user: u32,
+        reply: &ReplyOpen,
+    ) -> Option<Held<Arc<BackingId>>> {
+        if self.fails.load(Ordering::Acquire) {
             return None;
         }
-        let id = match reply.open_backing(fs.passthrough(node)?) {
-            Ok(id) => Arc::new(id),
+        let mut share = fs.take_backing_id(user);
+        if share.is_none() {
+            let idle = self.files.lock().give_back(fs.tenant());
+            drop(idle);
+            share = fs.take_backing_id(user);
+        }
+        let share = share?;
+        match reply.open_backing(fs.passthrough(node)?) {
+            Ok(id) => Some(Held { id: Arc::new(id), _share: Some(share) }),
             Err(error) => {
-                // It takes CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it switched on.
-                tracing::debug!(%error, "files can't be passed through");
-                self.enabled.store(false, Ordering::Release);
-                return None;
+                tracing::debug!(%error, "a file can't be passed through");
+                // What else there is, is lacking for a while: memory, or room for open files.
+                let is_lasting =
+                    |errno| matches!(errno, Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL);
+                if error.raw_os_error().map(Errno::from_raw).is_some_and(is_lasting) {
+                    // It takes CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it switched on.
+                    self.fails.store(true, Ordering::Release);
+                }
+                None
             }
-        };
-        // Another thread may have been quicker: its id then counts, and this one is dropped after the lock.
-        let mut ids = self.ids.lock();
-        let kept = Arc::clone(ids.entry(number).or_insert_with(|| Arc::clone(&id)));
-        drop(ids);
-        Some(kept)
+        }
+    }
+
+    /// The kernel has closed a file of a node.
+    pub(super) fn close(&self, node: NodeId) {
+        if self.enabled.load(Ordering::Acquire) {
+            self.files.lock().close(node);
+        }
     }
 
     /// The kernel has forgotten a node. It may have been told of it again meanwhile, and have opened files by the id that it had.
     pub(super) fn forget(&self, node: NodeId, is_known: impl FnOnce() -> bool) {
-        let mut ids = self.ids.lock();
-        let forgotten = if is_known() { None } else { ids.remove(&node) };
-        drop(ids);
+        let mut files = self.files.lock();
+        let forgotten = if is_known() { None } else { files.forget(node) };
+        drop(files);
         drop(forgotten);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Tenant = Tenant::Container(1);
+    const SECOND: Tenant = Tenant::Container(2);
+
+    fn node(number: u64) -> NodeId {
+        NodeId::from_u64(number)
+    }
+
+    fn held(id: u64) -> Option<Held<u64>> {
+        Some(Held { id, _share: None })
+    }
+
+    #[test]
+    fn all_open_files_of_a_node_are_open_alike() {
+        let mut files = Files::default();
+        assert_eq!(files.open(node(7)), None);
+        assert_eq!(files.begin(node(7), FIRST, None).0, None);
+        // An id that comes too late isn't used, as long as a file is open without.
+        let (id, unneeded) = files.begin(node(7), FIRST, held(1));
+        assert!(id.is_none() && unneeded.is_some());
+        files.close(node(7));
+        assert_eq!(files.open(node(7)), Some(None));
+        files.close(node(7));
+        files.close(node(7));
+        assert_eq!(files.open(node(7)), None, "all are closed");
+        assert_eq!(files.begin(node(7), FIRST, held(2)).0, Some(2));
+        let (id, unneeded) = files.begin(node(7), FIRST, None);
+        assert!(id == Some(2) && unneeded.is_none());
+        files.close(node(7));
+        files.close(node(7));
+        assert_eq!(files.open(node(7)), Some(Some(2)), "an id stays");
+    }
+
+    #[test]
+    fn only_what_is_closed_and_ones_own_is_given_back() {
+        let mut files = Files::default();
+        for number in 0..10 {
+            files.begin(node(number), if number < 5 { FIRST } else { SECOND }, held(number));
+        }
+        assert!(files.give_back(FIRST).is_none(), "all are open");
+        for number in [3, 8] {
+            files.close(node(number));
+        }
+        let given =
+            |files: &mut Files<u64>, tenant| files.give_back(tenant).and_then(|opened| opened.id).map(|held| held.id);
+        assert_eq!(given(&mut files, FIRST), Some(3));
+        assert_eq!(given(&mut files, FIRST), None);
+        files.forget(node(8));
+        files.begin(node(8), FIRST, held(80));
+        files.close(node(8));
+        assert_eq!(given(&mut files, SECOND), None, "another's by now");
+        assert_eq!(given(&mut files, FIRST), Some(80));
+        for number in 0..10 {
+            files.forget(node(number));
+        }
+        assert!(files.nodes.is_empty() && files.ids.is_empty());
     }
 }

@@ -94,6 +94,30 @@ pub fn open_many(path: &str, count: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Opens all files below `directory`, each once, and keeps all open until standard input ends. Prints how many it got, and how many not.
+pub fn open_all(directory: &str) -> ExitCode {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With fewer, fewer are opened.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    let (mut open, mut failed, mut folders) = (Vec::new(), 0, vec![PathBuf::from(directory)]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => match File::open(entry.path()) {
+                    Ok(file) => open.push(file),
+                    Err(_) => failed += 1,
+                },
+            }
+        }
+    }
+    println!("{} {failed}", open.len());
+    let _ = std::io::stdout().flush();
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    ExitCode::SUCCESS
+}
+
 fn told(wrong: &str) -> ExitCode {
     eprintln!("hammer {}: {wrong}", std::process::id());
     ExitCode::FAILURE

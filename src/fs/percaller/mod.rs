@@ -26,7 +26,9 @@ use super::log::Subject;
 use super::route::{Route, Tenant};
 use super::share::Shares;
 use super::xattrs::Xattrs;
-use super::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts};
+use super::{
+    Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts,
+};
 use crate::policy::Denial;
 use crate::view::{NodeId, ROOT_ID, View};
 use nodes::Nodes;
@@ -58,6 +60,7 @@ pub struct Commons {
     next_handle: Arc<AtomicU64>,
     passes_through: bool,
     files: Shares,
+    backing_ids: Shares,
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
 }
 
@@ -65,6 +68,7 @@ pub struct Commons {
 #[derive(Clone, Debug)]
 struct Allowance {
     files: Shares,
+    backing_ids: Shares,
     log: Arc<RejectionLog>,
     xattrs: Arc<Xattrs>,
 }
@@ -77,6 +81,7 @@ impl Commons {
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
             passes_through,
             files: Shares::new(most_files),
+            backing_ids: Shares::of(BACKING_IDS),
             by_tenant: Mutex::default(),
         }
     }
@@ -91,9 +96,15 @@ impl Commons {
         if !self.passes_through {
             fs.read_everything();
         }
-        let allowance = || Allowance { files: self.files.below(tenant), log: Arc::default(), xattrs: Arc::default() };
-        let Allowance { files, log, xattrs } = self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
-        (fs.shares, fs.log, fs.xattrs) = (files, log, xattrs);
+        let allowance = || Allowance {
+            files: self.files.below(tenant),
+            backing_ids: self.backing_ids.below(tenant),
+            log: Arc::default(),
+            xattrs: Arc::default(),
+        };
+        let Allowance { files, backing_ids, log, xattrs } =
+            self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
+        (fs.shares, fs.backing_ids, fs.log, fs.xattrs, fs.tenant) = (files, backing_ids, log, xattrs, tenant);
         fs.handles.number_by(Arc::clone(&self.next_handle));
         let number = self.next_container.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
