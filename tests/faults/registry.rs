@@ -161,7 +161,8 @@ fn who_reads_a_record_can_not_make_a_dead_server_look_alive() {
     assert!(until(|| has_ended(server)));
     // One that waits for it has it now.
     let whole = Flock::lock(whole, FlockArg::LockExclusive).expect("a lock");
-    fcntl(&part, FcntlArg::F_OFD_SETLK(&flock(libc::F_RDLCK as i16))).expect("a lock");
+    // Its last threads may still be ending.
+    fcntl(&part, FcntlArg::F_OFD_SETLKW(&flock(libc::F_RDLCK as i16))).expect("a lock");
     assert_eq!(host.list(), Vec::<serde_json::Value>::new(), "a dead server looks alive");
     let started = Instant::now();
     host.vcgroupfs(&[OsStr::new("umount"), host.view().as_os_str()]).ok();

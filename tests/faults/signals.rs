@@ -350,6 +350,23 @@ fn run_ends_by_a_signal_though_its_command_froze_itself() {
     }
 }
 
+/// Whenever the signal comes: nothing is left.
+#[test]
+fn a_signal_ends_a_run_that_has_not_started_its_command() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("freezer"), Need::Hierarchy("unified"));
+    for round in 0..40 {
+        let mut run = Run::start("early", &[], "sleep 1000");
+        if round % 2 == 0 {
+            thread::sleep(Duration::from_millis(5 * round));
+        } else {
+            wait_until("its first cgroup", || !run.cgroups().is_empty());
+        }
+        kill(run.pid(), Signal::SIGTERM).expect("a signal");
+        end_of(&mut run.child).expect("run doesn't end");
+        wait_until("all cgroups are removed", || run.cgroups().is_empty());
+    }
+}
+
 /// The kernel ends the command's processes then, but for those that are frozen; the server does the rest.
 #[test]
 fn nothing_is_left_of_a_run_that_is_killed_while_something_is_frozen() {
@@ -434,7 +451,8 @@ fn run_pins_no_mount_of_the_host() {
             {COMMAND}
             mounts | grep -q \" $other \" || {{ echo 'not there' >&2; exit 1; }}
             # Nothing of the command's shows on the host.
-            diff <(echo \"$before\") <(points) >&2
+            new=$(comm -13 <(echo \"$before\" | sort) <(points | sort))
+            [ -z \"$new\" ] || {{ echo \"$new\" >&2; exit 1; }}
             umount $other
             if mounts | grep \" $other \" >&2; then exit 1; fi
             # And whatever the host does in the place of the view, the command has its view.

@@ -72,6 +72,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let host = discover()?;
     let connection = Connection::open()?;
     let image = Server::image()?;
+    let held = signals::hold();
     let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
     // From here on all that is mounted shows to nobody else. The server goes back.
     let started = Home::leave().and_then(|home| {
@@ -82,7 +83,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     });
     // Until the server runs, nobody else removes them.
     match started {
-        Ok(supervisor) => supervisor.run(&options),
+        Ok(supervisor) => {
+            drop(held);
+            supervisor.run(&options)
+        }
         Err(failed) => {
             own.remove();
             Err(failed)

@@ -150,6 +150,24 @@ fn blocked() -> SigSet {
     FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
 }
 
+/// Signals are held back until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Held(());
+
+/// Holds signals back, while something is made that nobody else would remove.
+pub(super) fn hold() -> Held {
+    // Without, a signal at the wrong time leaves something behind.
+    let _ = blocked().thread_block();
+    Held(())
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        unblock();
+    }
+}
+
 /// Gives a new process the signals back.
 pub(super) fn unblock() {
     let _ = blocked().thread_unblock();
