@@ -6,7 +6,7 @@ machines=/run/containers
 failures=/run/vm/failures
 out=/run/vm/out
 # Seconds after which a check is ended.
-limit=180
+limit=300
 
 # check NAME COMMAND...: runs it, and prints a line as `cargo test` does. A command of it that fails ends it.
 check() {
@@ -63,7 +63,7 @@ fails() {
     if "$@" 2>&1; then fail "this should have failed: $*"; fi
 }
 
-# wait_until COMMAND...: until it succeeds, a minute at most.
+# wait_until COMMAND...: until it succeeds, a minute at least.
 wait_until() {
     local tries=0
     until "$@" >/dev/null 2>&1; do

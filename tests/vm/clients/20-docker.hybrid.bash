@@ -1,0 +1,1 @@
+20-docker.legacy.bash

@@ -1,0 +1,1 @@
+22-docker-plain.legacy.bash
