@@ -283,7 +283,7 @@ impl<H: Host> CgroupFs<H> {
         let forgotten = self.nodes.forget(id, lookups);
         if let Some(node) = &forgotten {
             self.host.forget(node);
-            drop(self.listings.remove(id));
+            self.listings.remove(id);
         }
         forgotten.is_some()
     }

@@ -1,14 +1,16 @@
 //! Listing directories.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::host::BackingEntry;
+use super::host::{BackingEntry, Follow};
+use super::share::{Share, Shares};
 use super::{Answer, CgroupFs, Host, Outcome};
 use crate::view::{Cgroups, Node, NodeId, Object, Spot};
 
@@ -33,49 +35,145 @@ const DOT_DOT: u64 = 2;
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
 const LISTINGS: usize = 16;
 
-/// The listings of directories that are being read, the oldest first.
+/// In parts of how many bytes memory for listings is shared out.
+const PART: usize = 64 * 1024;
+
+/// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
+pub(super) const PARTS: usize = 1024;
+
+/// For how long a listing is good though nothing has changed: the kernel may bring files along without saying so (a module that is loaded).
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// Of how many directories it's known when they were listed last.
+const REMEMBERED: usize = 1024;
+
+/// The listings of directories that are being read, or are read again and again, the oldest first.
 ///
 /// A directory is open without a handle, so a listing is kept for its directory, until a reader has come to its end. Cookies don't depend on
 /// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew. None is replaced by one that
 /// was begun before it: whoever began to read after a change goes on with what is so since.
-#[derive(Debug, Default)]
+///
+/// Whoever lists a directory once more within [`GOOD_FOR`] has it followed. As long as it doesn't change then, its listing answers all who read it
+/// from the beginning: to list thousands of cgroups takes the server many times as long as who asks for it.
+#[derive(Debug)]
 pub(super) struct Listings {
-    kept: Mutex<VecDeque<(NodeId, Listing)>>,
+    kept: Mutex<VecDeque<Kept>>,
     begun: AtomicU64,
+    last: Mutex<HashMap<NodeId, Instant>>,
+    room: Shares,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    id: NodeId,
+    entries: Listing,
+    begun_at: Instant,
+    followed: Option<Arc<dyn Follow>>,
+    /// A reader has come to its end.
+    finished: bool,
+    /// What it takes of the memory.
+    _room: Arc<Vec<Share>>,
 }
 
 type Listing = Arc<Vec<ListedEntry>>;
 
+impl Default for Listings {
+    fn default() -> Self {
+        Self::within(Shares::of(PARTS / 2))
+    }
+}
+
 impl Listings {
-    fn get(&self, id: NodeId) -> Option<Listing> {
-        self.kept.lock().iter().find(|(of, _)| *of == id).map(|(_, listing)| Arc::clone(listing))
+    /// Which share this memory with others.
+    pub(super) fn within(room: Shares) -> Self {
+        Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
     }
 
-    fn begin(&self) -> u64 {
-        self.begun.fetch_add(1, Ordering::AcqRel)
+    /// What to go on with behind `offset`, or to begin with.
+    fn get(&self, id: NodeId, offset: u64) -> Option<Listing> {
+        let kept = self.kept.lock().iter().find(|kept| kept.id == id)?.clone();
+        let is_good = || {
+            kept.begun_at.elapsed() < GOOD_FOR && kept.followed.as_ref().is_some_and(|followed| followed.is_unchanged())
+        };
+        (offset != 0 && !kept.finished || is_good()).then_some(kept.entries)
+    }
+
+    /// Begins a listing: its number, and whether the directory was listed just before.
+    fn begin(&self, id: NodeId) -> (u64, bool) {
+        let now = Instant::now();
+        let mut last = self.last.lock();
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        let before = last.insert(id, now);
+        drop(last);
+        let again = before.is_some_and(|before| now.duration_since(before) < GOOD_FOR);
+        (self.begun.fetch_add(1, Ordering::AcqRel), again)
     }
 
     /// What goes is dropped when the lock isn't held any more.
-    fn keep(&self, node: &Node, begun: u64, listing: &Listing) {
+    fn keep(&self, node: &Node, begun: u64, begun_at: Instant, followed: Option<Arc<dyn Follow>>, entries: &Listing) {
+        let Some(room) = self.make_room(entries) else { return };
+        let listing = Kept {
+            id: node.id(),
+            entries: Arc::clone(entries),
+            begun_at,
+            followed,
+            finished: false,
+            _room: Arc::new(room),
+        };
         let mut kept = self.kept.lock();
         if !node.was_listed(begun) {
             return;
         }
         let replaced = take(&mut kept, node.id());
-        kept.push_back((node.id(), Arc::clone(listing)));
+        kept.push_back(listing);
         let displaced = if kept.len() > LISTINGS { kept.pop_front() } else { None };
         drop(kept);
         drop((replaced, displaced));
     }
 
-    pub(super) fn remove(&self, id: NodeId) -> Option<Listing> {
-        take(&mut self.kept.lock(), id)
+    /// Memory for a listing, in place of older ones if need be.
+    fn make_room(&self, entries: &Listing) -> Option<Vec<Share>> {
+        let bytes: usize = entries.iter().map(|entry| size_of::<ListedEntry>() + 16 + entry.name.len()).sum();
+        let parts = bytes.div_ceil(PART);
+        let mut room = Vec::with_capacity(parts);
+        while room.len() < parts {
+            match self.room.take(0) {
+                Some(part) => room.push(part),
+                None => {
+                    let oldest = self.kept.lock().pop_front();
+                    drop(oldest?);
+                }
+            }
+        }
+        Some(room)
+    }
+
+    /// A reader has come to the end.
+    fn finish(&self, id: NodeId) {
+        let mut kept = self.kept.lock();
+        let dropped = match kept.iter_mut().find(|kept| kept.id == id) {
+            Some(listing) if listing.followed.is_some() => {
+                listing.finished = true;
+                None
+            }
+            _ => take(&mut kept, id),
+        };
+        drop(kept);
+        drop(dropped);
+    }
+
+    pub(super) fn remove(&self, id: NodeId) {
+        let removed = take(&mut self.kept.lock(), id);
+        drop(removed);
+        self.last.lock().remove(&id);
     }
 }
 
-fn take(kept: &mut VecDeque<(NodeId, Listing)>, id: NodeId) -> Option<Listing> {
-    let at = kept.iter().position(|(of, _)| *of == id)?;
-    kept.remove(at).map(|(_, listing)| listing)
+fn take(kept: &mut VecDeque<Kept>, id: NodeId) -> Option<Kept> {
+    let at = kept.iter().position(|kept| kept.id == id)?;
+    kept.remove(at)
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -90,27 +188,16 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. What is read from its beginning is
-    /// taken anew.
+    /// taken anew, unless it's known to be as it was.
     pub fn list(&self, id: NodeId, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> Outcome<()> {
-        let known = if offset == 0 { None } else { self.listings.get(id) };
-        let entries = match known {
+        let entries = match self.listings.get(id, offset) {
             Some(entries) => entries,
-            None => {
-                let node = self.node(id)?;
-                if !node.is_directory() {
-                    return Err(Errno::ENOTDIR.into());
-                }
-                self.watch(&node);
-                let begun = self.listings.begin();
-                let entries = Arc::new(self.entries(&node)?);
-                self.listings.keep(&node, begun, &entries);
-                entries
-            }
+            None => self.list_anew(id)?,
         };
         let behind = entries.partition_point(|entry| entry.cookie <= offset);
         let rest = entries.get(behind..).unwrap_or_default();
         if rest.is_empty() {
-            drop(self.listings.remove(id));
+            self.listings.finish(id);
         }
         for entry in rest {
             if !take(entry) {
@@ -118,6 +205,22 @@ impl<H: Host> CgroupFs<H> {
             }
         }
         Ok(())
+    }
+
+    fn list_anew(&self, id: NodeId) -> Outcome<Listing> {
+        let node = self.node(id)?;
+        if !node.is_directory() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        self.watch(&node);
+        let (begun, again) = self.listings.begin(id);
+        let begun_at = Instant::now();
+        // Before it's listed, so that no change in between is missed.
+        let is_followed = again && *node.object() == Object::Directory;
+        let followed = is_followed.then(|| self.host.follow(&node)).flatten().map(Arc::from);
+        let entries = Arc::new(self.entries(&node)?);
+        self.listings.keep(&node, begun, begun_at, followed, &entries);
+        Ok(entries)
     }
 
     pub(super) fn entries(&self, node: &Node) -> Outcome<Vec<ListedEntry>> {
@@ -191,19 +294,21 @@ mod tests {
         let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
         let listing = || Arc::new(Vec::new());
         let is_kept =
-            |listings: &Listings, listing| listings.get(ROOT_ID).is_some_and(|kept| Arc::ptr_eq(&kept, listing));
+            |listings: &Listings, listing| listings.get(ROOT_ID, 1).is_some_and(|kept| Arc::ptr_eq(&kept, listing));
         let listings = Listings::default();
-        let (slow, quick) = (listings.begin(), listings.begin());
+        let keep = |begun, listing| listings.keep(&node, begun, Instant::now(), None, listing);
+        let begin = || listings.begin(ROOT_ID).0;
+        let (slow, quick) = (begin(), begin());
         let (old, new) = (listing(), listing());
-        listings.keep(&node, quick, &new);
-        listings.keep(&node, slow, &old);
+        keep(quick, &new);
+        keep(slow, &old);
         assert!(is_kept(&listings, &new));
         // The quick one has come to its end, and a third has gone on from there.
         listings.remove(ROOT_ID);
-        listings.keep(&node, slow, &old);
-        assert!(listings.get(ROOT_ID).is_none());
+        keep(slow, &old);
+        assert!(listings.get(ROOT_ID, 1).is_none());
         let newest = listing();
-        listings.keep(&node, listings.begin(), &newest);
+        keep(begin(), &newest);
         assert!(is_kept(&listings, &newest));
     }
 }

@@ -192,6 +192,12 @@ pub struct Statistics {
     pub name_length: u32,
 }
 
+/// Sees whether a directory's entries change, until it's dropped.
+pub trait Follow: std::fmt::Debug + Send + Sync {
+    /// Whether they are what they were when this was made, as of now.
+    fn is_unchanged(&self) -> bool;
+}
+
 /// The host. Every method that takes a [`Node`] means its backing object; on a node without one it fails with `ENOENT`.
 pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// An open backing file.
@@ -211,6 +217,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes>;
     /// The entries of a directory, without `.` and `..`.
     fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>>;
+    /// Sees from now on whether a directory's entries change; `None` where that can't be seen.
+    fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>>;
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
     /// A descriptor by which the kernel can open the file by itself, for each who opens it in the view.

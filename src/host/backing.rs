@@ -15,6 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
+use super::follow::Followers;
 use super::objects::Key;
 use super::process::Numbers;
 use super::procfs;
@@ -27,8 +28,8 @@ use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::events::ControlFile;
 use crate::fs::host::{
-    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Host, OpenMode, Owner, ProcessFacts, Statistics,
-    Time, Whereabouts, Writer,
+    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts,
+    Statistics, Time, Whereabouts, Writer,
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim, PidNamespace};
@@ -425,6 +426,12 @@ impl Host for RealHost {
         let hierarchy = directory.position().hierarchy?;
         let files = has_notified_files(&self.view.hierarchy(hierarchy)?.kind);
         self.shared.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
+    }
+
+    fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>> {
+        let files = self.hierarchy(directory).ok()?.kind == HierarchyKind::Unified;
+        let object = self.object(directory).ok()?;
+        self.shared.followers.get_or_init(Followers::new).as_ref()?.follow(object.as_fd(), files)
     }
 
     fn forget(&self, node: &Node) {

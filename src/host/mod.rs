@@ -3,6 +3,7 @@
 mod backing;
 pub mod containers;
 pub mod discover;
+mod follow;
 mod init;
 mod namespace;
 mod objects;

@@ -1,8 +1,9 @@
 //! What the views of a server share: the host's hierarchies, its processes, and what is held of both.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::discover::HostCgroups;
+use super::follow::Followers;
 use super::namespace::OwnNamespace;
 use super::objects::Objects;
 use super::process::Processes;
@@ -21,6 +22,8 @@ pub struct SharedHost {
     pub(super) capabilities: u64,
     /// `None` where there's no inotify instance left: then nothing is cached.
     pub(super) watches: Option<Arc<Watches>>,
+    /// Made when a directory is listed once more; `None` where there's no inotify instance left.
+    pub(super) followers: OnceLock<Option<Arc<Followers>>>,
     pub(super) ready: ReadyFiles,
     /// `None` on a kernel that has none.
     pub(super) cgroup_namespace: Option<OwnNamespace>,
@@ -47,6 +50,7 @@ impl SharedHost {
             objects: Objects::default(),
             capabilities: capabilities()?.permitted,
             watches: watches.map(Arc::new),
+            followers: OnceLock::new(),
             ready: ReadyFiles::new()?,
             registrar,
             cgroup_namespace: OwnNamespace::new(),

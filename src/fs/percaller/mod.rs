@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
 
+use super::directory::{Listings, PARTS};
 use super::log::Subject;
 use super::route::{Route, Tenant};
 use super::share::Shares;
@@ -61,6 +62,7 @@ pub struct Commons {
     passes_through: bool,
     files: Shares,
     backing_ids: Shares,
+    listings: Shares,
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
 }
 
@@ -69,6 +71,7 @@ pub struct Commons {
 struct Allowance {
     files: Shares,
     backing_ids: Shares,
+    listings: Shares,
     log: Arc<RejectionLog>,
     xattrs: Arc<Xattrs>,
 }
@@ -82,6 +85,7 @@ impl Commons {
             passes_through,
             files: Shares::new(most_files),
             backing_ids: Shares::of(BACKING_IDS),
+            listings: Shares::of(PARTS),
             by_tenant: Mutex::default(),
         }
     }
@@ -99,12 +103,14 @@ impl Commons {
         let allowance = || Allowance {
             files: self.files.below(tenant),
             backing_ids: self.backing_ids.below(tenant),
+            listings: self.listings.below(tenant),
             log: Arc::default(),
             xattrs: Arc::default(),
         };
-        let Allowance { files, backing_ids, log, xattrs } =
+        let Allowance { files, backing_ids, listings, log, xattrs } =
             self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
         (fs.shares, fs.backing_ids, fs.log, fs.xattrs, fs.tenant) = (files, backing_ids, log, xattrs, tenant);
+        fs.listings = Listings::within(listings);
         fs.handles.number_by(Arc::clone(&self.next_handle));
         let number = self.next_container.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))

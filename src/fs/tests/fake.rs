@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::super::cache::Change;
-use super::super::host::{BackingEntry, Credentials, ProcessFacts};
+use super::super::host::{BackingEntry, Credentials, Follow, ProcessFacts};
 use super::super::poll::Ready;
 use super::super::{
     Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
@@ -362,6 +362,10 @@ impl Host for FakeHost {
         self.record("watch", at, "", false).ok()?;
         *self.state.lock().watches.entry(at).or_default() += 1;
         Some(Box::new(FakeWatch { state: Arc::clone(&self.state), at }))
+    }
+
+    fn follow(&self, _: &Node) -> Option<Box<dyn Follow>> {
+        None
     }
 
     fn forget(&self, _: &Node) {}

@@ -14,6 +14,7 @@
 //! vcgroupfs-probe --watch DIR...                  prints the events of directories, until standard input ends
 //! vcgroupfs-probe --parallelism                   says how many CPUs Rust's standard library finds
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
+//! vcgroupfs-probe --begin-lists DIR COUNT         begins to list a directory so often
 //! vcgroupfs-probe --open-all DIR                  holds all files below DIR open, until standard input ends
 //! ```
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             ("--hammer", [count, seconds]) => return hammer::run_many(path, *count as usize, *seconds),
             ("--hammer-one", [seed, seconds]) => return hammer::run_one(path, *seed, *seconds),
             ("--open-many", [count]) => return hammer::open_many(path, *count),
+            ("--begin-lists", [count]) => return hammer::begin_lists(path, *count),
             ("--open-all", []) => return hammer::open_all(path),
             _ => {}
         }

@@ -1,0 +1,129 @@
+//! Processor time: who lists a large directory over and over has the server take little more than it takes itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use testkit::probe::names::*;
+use testkit::{
+    Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, require, run_to_end,
+};
+
+use super::scene::{Scene, program};
+
+const CGROUPS: usize = 3000;
+const LISTINGS: usize = 2000;
+
+/// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
+/// listing from the host.
+const MOST: u32 = 20;
+
+/// How much processor time a process has had so far.
+fn used_by(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(") ").expect("fields");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let each = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("ticks of a second");
+    Duration::from_millis(ticks * 1000 / u64::try_from(each).expect("ticks of a second"))
+}
+
+/// Runs a command to its end, and says how much processor time that took, with all that it started.
+fn used_to_run(command: &Command) -> Duration {
+    let mut timed = Command::new("sh");
+    timed.args(["-c", "\"$@\" >/dev/null || exit; times", "sh"]).arg(command.get_program()).args(command.get_args());
+    let output = run_to_end(&mut timed, TIMEOUT);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    // The second line is the children's: user and system, each as `0m0.120000s`.
+    let of_children = text.lines().nth(1).expect("times of children");
+    let seconds = |time: &str| {
+        let (minutes, seconds) = time.trim_end_matches('s').split_once('m').expect("a time");
+        minutes.parse::<f64>().expect("minutes") * 60.0 + seconds.parse::<f64>().expect("seconds")
+    };
+    Duration::from_secs_f64(of_children.split_whitespace().map(seconds).sum())
+}
+
+/// A directory with many cgroups is listed over and over, of which hardly anything is read.
+fn list_over_and_over(container: &Container, directory: &Path) -> Duration {
+    let mut command = container.command(Caller::Root);
+    command.arg(container.probe()).arg("--begin-lists").arg(directory).arg(LISTINGS.to_string());
+    used_to_run(&command)
+}
+
+fn fill(cgroup: &TestCgroup, below: &str) {
+    let large = cgroup.child("pids", below);
+    for number in 0..CGROUPS {
+        fs::create_dir(large.join(number.to_string())).expect("a cgroup");
+    }
+}
+
+#[test]
+fn a_listing_that_hasnt_changed_costs_the_server_little() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let scene = Scene::new(&["pids", "unified"]);
+    let container = scene.container("a");
+    fill(&scene.cgroup, "a/large");
+    let before = used_by(scene.view.server());
+    let own = list_over_and_over(&container, &scene.shown("pids", "a/large"));
+    let servers = used_by(scene.view.server()) - before;
+    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+}
+
+#[test]
+fn so_it_is_in_a_view_where_the_kernel_keeps_nothing() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    let cgroup = TestCgroup::new(&["pids"]);
+    let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").flag("--coherent");
+    let view = View::mount(&program(), &options);
+    let container = Container::start(ContainerOptions { cgroups: cgroup.children("home"), ..Default::default() });
+    fill(&cgroup, "large");
+    let before = used_by(view.server());
+    let top = view.hierarchy(&hierarchy("pids").expect("a required hierarchy"));
+    let own = list_over_and_over(&container, &top.join("large"));
+    let servers = used_by(view.server()) - before;
+    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+}
+
+/// Whatever changes shows at once, also in a listing that was answered from memory just before, and by whomever it was changed.
+#[test]
+fn what_changes_shows_in_the_next_listing() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let scene = Scene::new(&["pids", "unified"]);
+    let container = scene.container("a");
+    for selector in ["pids", "unified"] {
+        let mut session = scene.session(&container, selector, "a");
+        let real = scene.cgroup.dir(selector).join("a");
+        let names = |session: &mut testkit::Session| {
+            let listing = session.expect(&readdir("$OWN"));
+            let entries = listing.as_array().expect("a listing").iter().filter_map(|entry| entry.as_str());
+            entries.map(str::to_owned).collect::<Vec<_>>()
+        };
+        for round in 0..50 {
+            for _ in 0..3 {
+                assert!(!names(&mut session).contains(&"new directory".to_owned()), "{selector} {round}");
+            }
+            fs::create_dir(real.join("new")).expect("a cgroup");
+            assert!(names(&mut session).contains(&"new directory".to_owned()), "{selector} {round}");
+            session.expect(&rmdir("$OWN/new"));
+            assert!(!names(&mut session).contains(&"new directory".to_owned()), "{selector} {round}");
+            session.expect(&mkdir("$OWN/new"));
+            assert!(names(&mut session).contains(&"new directory".to_owned()), "{selector} {round}");
+            fs::remove_dir(real.join("new")).expect("its removal");
+        }
+        if selector == "unified" {
+            // Files come and go by a write above.
+            let had = names(&mut session).contains(&"cpu.pressure file".to_owned());
+            let switch = real.join("cgroup.pressure");
+            if had && switch.exists() {
+                for (value, shown) in [("0", false), ("1", true), ("0", false), ("1", true)] {
+                    names(&mut session);
+                    names(&mut session);
+                    fs::write(&switch, value).expect("a switch");
+                    assert_eq!(names(&mut session).contains(&"cpu.pressure file".to_owned()), shown);
+                }
+            }
+        }
+    }
+}
