@@ -89,15 +89,19 @@ pub(super) fn end_on_signals(
     thread::Builder::new().name("signals".to_owned()).stack_size(256 * 1024).spawn(move || {
         let signal = signals.wait_for_end();
         tracing::info!(%signal, "told to end: unmounting");
-        // Whatever what is undone waits for. If there's no thread for it, it goes without.
-        let _ = thread::Builder::new().name("end".to_owned()).stack_size(64 * 1024).spawn(|| {
-            thread::sleep(ENDING_TIMEOUT);
-            end_now()
-        });
+        limit_time();
         before_the_end(&leaving, unmount);
         end_after_grace(&leaving);
     })?;
     Ok(())
+}
+
+/// From here on the process ends in bounded time, whatever what it undoes waits for. If there's no thread for that, it goes without.
+pub(super) fn limit_time() {
+    let _ = thread::Builder::new().name("end".to_owned()).stack_size(64 * 1024).spawn(|| {
+        thread::sleep(ENDING_TIMEOUT);
+        end_now()
+    });
 }
 
 /// The same for a view on a directory of this mount namespace.

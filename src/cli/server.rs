@@ -252,6 +252,8 @@ pub(super) fn in_background<K>(
                     code
                 }
             };
+            // It may wait for a command that attaches, and that was stopped.
+            ending::limit_time();
             leave(leaving);
             logging::finish();
             std::process::exit(i32::from(code))
