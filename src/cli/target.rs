@@ -104,11 +104,19 @@ impl Manager {
 
     fn ask(self, name: &str) -> Answer {
         let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
+        // Of the daemon on this host, whichever one is the default: another host's numbers mean nothing here.
+        let state = format!("/1.0/instances/{name}/state");
+        let state_of = ["query", &state, "--force-local"];
         match self {
-            Self::Docker => first([command("docker", &pid_of)]),
-            Self::Podman => first([command("podman", &pid_of)]),
+            Self::Docker => first([command("docker", &pid_of, number)]),
+            Self::Podman => first([command("podman", &pid_of, number)]),
             Self::Machine => first([leader(Path::new(MACHINES), name)]),
-            Self::Lxc => first([command("lxc-info", &["-H", "-p", "-n", name]), command("incus", &["info", name])]),
+            Self::Lxc => first([
+                command("lxc-info", &["-H", "-p", "-n", name], number),
+                command("incus", &state_of, number_in_state),
+                // LXD's client.
+                command("lxc", &state_of, number_in_state),
+            ]),
         }
     }
 }
@@ -125,8 +133,9 @@ fn first(answers: impl IntoIterator<Item = Result<i32, String>>) -> Answer {
     Answer::No(reasons)
 }
 
-/// Runs a manager's program.
-fn command(program: &str, arguments: &[&str]) -> Result<i32, String> {
+/// Runs a manager's program. `read` takes what it has printed for machines, as a whole: what it prints for people has words in it that others
+/// have chosen.
+fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, String> {
     let tried = format!("{program} {}", arguments.join(" "));
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{program} (not installed)")),
@@ -138,23 +147,32 @@ fn command(program: &str, arguments: &[&str]) -> Result<i32, String> {
         let said = said.lines().next().map_or_else(|| output.status.to_string(), str::to_owned);
         return Err(format!("{tried} ({said})"));
     }
-    pid_in(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| format!("{tried} (it doesn't run)"))
+    let running = std::str::from_utf8(&output.stdout).ok().and_then(read);
+    running.ok_or_else(|| format!("{tried} (it doesn't run)"))
 }
 
-/// A pid alone on the first line, or what follows `PID:` on a line of its own. 0 and -1 are what doesn't run.
-fn pid_in(output: &str) -> Option<i32> {
-    let labelled = output.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.trim().eq_ignore_ascii_case("pid").then_some(value)
-    });
-    labelled.or(output.lines().next())?.trim().parse().ok().filter(|pid| *pid > 0)
+/// A line with nothing but a number. 0 and -1 are what doesn't run.
+fn number(output: &str) -> Option<i32> {
+    let digits = output.strip_suffix('\n').unwrap_or(output);
+    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
 }
 
-/// What systemd-machined says.
+/// The `pid` of an instance's state, as the API has it (`GET /1.0/instances/NAME/state`).
+fn number_in_state(output: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        pid: i32,
+    }
+    serde_json::from_str::<State>(output).ok().map(|state| state.pid).filter(|pid| *pid > 0)
+}
+
+/// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.
 fn leader(folder: &Path, name: &str) -> Result<i32, String> {
     let path = folder.join(name);
     let text = fs::read_to_string(&path).map_err(|error| format!("{} ({error})", path.display()))?;
-    let leader = text.lines().find_map(|line| line.strip_prefix("LEADER=")?.parse().ok()).filter(|pid| *pid > 0);
+    let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
+    let leader = if let [leader] = leaders.as_slice() { number(leader) } else { None };
     leader.ok_or_else(|| format!("{} (it has no leader)", path.display()))
 }
 
@@ -183,16 +201,41 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
+    fn numbers() {
         for (output, pid) in [
             ("4711\n", Some(4711)),
+            ("4711", Some(4711)),
             ("0\n", None),
             ("-1\n", None),
             ("", None),
+            ("\n", None),
             ("x\n", None),
-            ("Name: x\nStatus: RUNNING\nPID: 12\n", Some(12)),
+            ("+7\n", None),
+            (" 7\n", None),
+            ("7\n8\n", None),
+            ("8\n\n", None),
+            ("99999999999\n", None),
+            ("Name: x\nStatus: RUNNING\nPID: 12\n", None),
         ] {
-            assert_eq!(pid_in(output), pid, "{output:?}");
+            assert_eq!(number(output), pid, "{output:?}");
+        }
+    }
+
+    #[test]
+    fn states() {
+        for (output, pid) in [
+            ("{\"status\": \"Running\", \"pid\": 12, \"network\": {\"eth0\": {\"pid\": 13}}}\n", Some(12)),
+            ("{\"pid\": 0}", None),
+            ("{\"pid\": -1}", None),
+            ("{\"pid\": \"12\"}", None),
+            ("{\"pid\": 1.5}", None),
+            ("{\"pid\": 12, \"pid\": 13}", None),
+            ("{\"description\": \"PID: 12\"}", None),
+            ("{\"pid\": 12}\nPID: 13\n", None),
+            ("PID: 12\n", None),
+            ("12\n", None),
+        ] {
+            assert_eq!(number_in_state(output), pid, "{output:?}");
         }
     }
 
@@ -204,5 +247,7 @@ mod tests {
         assert_eq!(leader(folder.path(), "c1"), Ok(123));
         assert!(leader(folder.path(), "c2").unwrap_err().contains("no leader"));
         assert!(leader(folder.path(), "c3").unwrap_err().contains("c3"));
+        fs::write(folder.path().join("c4"), "LEADER=123\nLEADER=124\n").unwrap();
+        assert!(leader(folder.path(), "c4").unwrap_err().contains("no leader"));
     }
 }

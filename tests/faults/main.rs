@@ -10,6 +10,7 @@
 //! | [`logging`] | closes, fills and loses the log |
 //! | [`signals`] | signals, mounts that are gone or pinned, a child that froze itself |
 //! | [`registry`] | locks, redirects and spoils the records of live views |
+//! | [`targets`] | names a container so that its manager seems to say another process |
 //! | [`confinement`] | looks at what a live server may still do, and what it costs |
 //! | [`names`] | names that are long, or that change what a terminal shows |
 
@@ -24,3 +25,4 @@ mod names;
 mod neighbours;
 mod registry;
 mod signals;
+mod targets;
