@@ -6,6 +6,9 @@
 //! reads looks out for the next request (`lookout`): then neither needs to be woken. (To tie them to the caller's processor doesn't help
 //! there: the scheduler takes the caller to the idle one.) Where there's none, they tie themselves to the caller's processor: what
 //! follows is mostly the same caller's. They untie themselves where they have to wait for their turn.
+//!
+//! Where the server may run is for whoever started it to say, and for whoever says it later (taskset(1), a cpuset): the process' first thread,
+//! which ties itself to nothing, has that mask. It's looked at with every look and every move, and no worker leaves it.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -35,7 +38,9 @@ const ANYWHERE: usize = usize::MAX;
 #[derive(Debug)]
 pub(super) struct Placement {
     /// How many processors this server may use.
-    processors: usize,
+    processors: AtomicUsize,
+    /// Changes whenever what the server may use does.
+    allowance: AtomicU32,
     /// The processor that they tie themselves to, or [`ANYWHERE`].
     place: AtomicUsize,
     /// Requests until the next look.
@@ -46,7 +51,8 @@ pub(super) struct Placement {
 impl Default for Placement {
     fn default() -> Self {
         Self {
-            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get).into(),
+            allowance: AtomicU32::new(0),
             place: AtomicUsize::new(ANYWHERE),
             countdown: AtomicU32::new(*INTERVALS.start()),
             plan: Mutex::default(),
@@ -59,9 +65,13 @@ impl Placement {
     pub(super) fn request_came(&self, look: impl FnOnce() -> Option<Whereabouts>) -> Option<bool> {
         WORKER.with_borrow_mut(|worker| {
             worker.requests = worker.requests.saturating_add(1);
+            if worker.moved.is_none() {
+                worker.moved = sched_getaffinity(THIS_THREAD).ok();
+            }
             let has_room = (self.countdown.fetch_sub(1, Ordering::Relaxed) == 1).then(|| self.look(worker, look()));
-            let place = self.place.load(Ordering::Relaxed);
-            if place != worker.tied_to {
+            let (place, allowance) = (self.place.load(Ordering::Relaxed), self.allowance.load(Ordering::Relaxed));
+            if place != worker.tied_to || allowance != worker.allowance {
+                worker.allowance = allowance;
                 worker.move_to(place);
             }
             has_room
@@ -70,10 +80,18 @@ impl Placement {
 
     fn look(&self, worker: &mut Worker, seen: Option<Whereabouts>) -> bool {
         let mut plan = self.plan.lock();
+        let allowed = allowed();
+        if allowed != plan.allowed {
+            if let (Some(allowed), true) = (&allowed, plan.allowed.is_some()) {
+                self.processors.store(count(allowed), Ordering::Relaxed);
+                self.allowance.fetch_add(1, Ordering::Relaxed);
+            }
+            plan.allowed = allowed;
+        }
         // Where the caller can't be seen, or the kernel doesn't tell, it stays as it is.
         let has_room = seen.is_some_and(|seen| {
             // The caller, which sleeps, needs one as well.
-            let has_room = seen.running < self.processors;
+            let has_room = seen.running < self.processors.load(Ordering::Relaxed);
             plan.look(seen.processor, worker.waits(seen.waited), has_room);
             has_room
         });
@@ -94,11 +112,13 @@ struct Plan {
     rest: u32,
     /// There was a processor to spare at the last look.
     had_room: bool,
+    /// Where the server was allowed to run at the last look.
+    allowed: Option<CpuSet>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { interval: *INTERVALS.start(), caller: None, place: ANYWHERE, rest: 0, had_room: false }
+        Self { interval: *INTERVALS.start(), caller: None, place: ANYWHERE, rest: 0, had_room: false, allowed: None }
     }
 }
 
@@ -137,13 +157,17 @@ struct Worker {
     /// How long it had waited then.
     waited: Duration,
     tied_to: usize,
-    /// Where it may run; what whoever started the server has determined.
-    allowed: Option<CpuSet>,
+    /// As [`Placement`] had it at the last move.
+    allowance: u32,
+    /// Where its last move has let it run, or whoever started it; `None` before its first request.
+    moved: Option<CpuSet>,
+    /// Where somebody else has let this thread alone run since.
+    own: Option<CpuSet>,
 }
 
 impl Worker {
     const fn new() -> Self {
-        Self { requests: 0, waited: Duration::ZERO, tied_to: ANYWHERE, allowed: None }
+        Self { requests: 0, waited: Duration::ZERO, tied_to: ANYWHERE, allowance: 0, moved: None, own: None }
     }
 
     /// Whether it has waited too long for each request since its last look, if it has waited so long in all.
@@ -156,17 +180,42 @@ impl Worker {
     fn move_to(&mut self, place: usize) {
         // It isn't tried again until the place changes.
         self.tied_to = place;
-        if self.allowed.is_none() {
-            self.allowed = sched_getaffinity(THIS_THREAD).ok();
+        let Some(mut common) = allowed() else { return };
+        loop {
+            self.notice(&common);
+            let allowed = self.own.as_ref().unwrap_or(&common);
+            let mut only = CpuSet::new();
+            let may_be_there = allowed.is_set(place).unwrap_or(false) && only.set(place).is_ok();
+            let _ = sched_setaffinity(THIS_THREAD, if may_be_there { &only } else { allowed });
+            // As the kernel has made it: a cpuset takes some away.
+            self.moved = sched_getaffinity(THIS_THREAD).ok();
+            // Somebody may have changed it for all threads in between, and this one has just undone that.
+            match self::allowed() {
+                Some(now) if now != common => common = now,
+                _ => return,
+            }
         }
-        let Some(allowed) = &self.allowed else { return };
-        let mut only = CpuSet::new();
-        let may_be_there = allowed.is_set(place).unwrap_or(false) && only.set(place).is_ok();
-        let _ = sched_setaffinity(THIS_THREAD, if may_be_there { &only } else { allowed });
+    }
+
+    /// What somebody else has set for this thread holds, unless that's what is common to all.
+    fn notice(&mut self, common: &CpuSet) {
+        let Ok(now) = sched_getaffinity(THIS_THREAD) else { return };
+        if self.moved.is_some_and(|moved| moved != now) {
+            self.own = Some(now).filter(|now| now != common);
+        }
     }
 }
 
 const THIS_THREAD: Pid = Pid::from_raw(0);
+
+/// Where the server may run: the mask of the process' first thread. It only waits for the others.
+fn allowed() -> Option<CpuSet> {
+    sched_getaffinity(Pid::this()).ok()
+}
+
+fn count(set: &CpuSet) -> usize {
+    (0..CpuSet::count()).filter(|number| set.is_set(*number).unwrap_or(false)).count()
+}
 
 #[cfg(test)]
 mod tests {
@@ -187,7 +236,7 @@ mod tests {
         assert_eq!(plan.place, ANYWHERE);
         assert_eq!(next(&mut plan, 1, false), 1);
 
-        let placement = Placement { processors: 4, ..Placement::default() };
+        let placement = Placement { processors: 4.into(), ..Placement::default() };
         let look = |running| {
             placement.countdown.store(1, Ordering::Relaxed);
             placement.request_came(|| Some(Whereabouts { processor: 0, waited: Duration::ZERO, running }))
@@ -259,6 +308,20 @@ mod tests {
             assert_eq!(places, [processor]);
             WORKER.with_borrow_mut(|worker| worker.move_to(CpuSet::count() + 1));
             assert_eq!(sched_getaffinity(THIS_THREAD).unwrap(), before, "there is no such processor");
+            // Somebody else says where this thread runs.
+            let mut elsewhere = CpuSet::new();
+            elsewhere.set((0..CpuSet::count()).find(|number| before.is_set(*number).unwrap()).unwrap()).unwrap();
+            sched_setaffinity(THIS_THREAD, &elsewhere).unwrap();
+            for place in (0..CpuSet::count()).filter(|number| before.is_set(*number).unwrap()).chain([ANYWHERE]) {
+                WORKER.with_borrow_mut(|worker| worker.move_to(place));
+                assert_eq!(sched_getaffinity(THIS_THREAD).unwrap(), elsewhere, "{place}");
+            }
+            // And then that it's as all others.
+            sched_setaffinity(THIS_THREAD, &before).unwrap();
+            WORKER.with_borrow_mut(|worker| worker.move_to(processor));
+            assert_eq!(count(&sched_getaffinity(THIS_THREAD).unwrap()), 1);
+            WORKER.with_borrow_mut(|worker| worker.move_to(ANYWHERE));
+            assert_eq!(sched_getaffinity(THIS_THREAD).unwrap(), before);
         };
         std::thread::spawn(test).join().unwrap();
     }
