@@ -4,14 +4,16 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Error};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use mount_helper::agent::Namespace;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, chroot, gettid, pivot_root};
+
+use crate::sys;
 
 /// Where the tmpfs are mounted, in a mount namespace of their own: a directory that is there for
 /// sure, because nothing works without /proc.
@@ -20,11 +22,17 @@ const SCRATCH: &str = "/proc";
 /// The program image that agents are executed from, and the namespaces that they share.
 ///
 /// A container that may ptrace an agent can open /proc/AGENT/exe, and would change the program of
-/// every later agent if it could write to it (CVE-2019-5736). So the image is a copy, alone on a
-/// tmpfs whose superblock is read-only: opening it for writing is EROFS, as are chmod and the
-/// like. Nobody can make it writable again, for the tmpfs is mounted nowhere. (A sealed memfd, the
-/// usual way, is absent before Linux 3.17 and is the weaker one: it can be opened for writing,
-/// which keeps everybody from executing it, ETXTBSY, and its mode can be changed.)
+/// every later agent if it could write to it (CVE-2019-5736). So agents are executed from a mount
+/// of their own, read-only, attached nowhere, that has the program's file in it and nothing else
+/// (Linux 5.12): opening it for writing is EROFS (ETXTBSY while it runs), as are chmod and the
+/// like. It takes no memory; an upgrade that puts another file in the program's place leaves it as
+/// it is.
+///
+/// Where that can't be had, and where others than root may write to the program, the image is a
+/// copy, alone on a tmpfs whose superblock is read-only. Nobody can make it writable again, for the
+/// tmpfs is mounted nowhere. (A sealed memfd, the usual way, is absent before Linux 3.17 and is the
+/// weaker one: it can be opened for writing, which keeps everybody from executing it, ETXTBSY, and
+/// its mode can be changed.)
 ///
 /// The namespaces (mnt, net, ipc, uts) are made once and joined by every agent: making them costs
 /// a millisecond or more each time, a mount namespace more with each mount of the host; joining
@@ -50,13 +58,23 @@ impl HelperImage {
     /// As [`Self::new`].
     pub fn from_program(program: &Path) -> io::Result<Self> {
         let source = File::open(program)?;
+        // Before the thread leaves the mount namespace that it's in.
+        let in_place = in_place(&source);
         // A thread may leave the mount namespace of its process for a new one, and takes nothing
         // with it when it ends: what it made lives on by the descriptors it returns.
         std::thread::Builder::new()
             .name("image".to_owned())
-            .spawn(move || build(source))?
+            .spawn(move || build(source, in_place))?
             .join()
             .map_err(|_| Error::other("the thread that makes the helper's image panicked"))?
+    }
+
+    /// Takes the calling thread, and all that it starts, into the empty namespaces, but for the mount namespace: there's no network, and
+    /// nobody's SysV IPC. Sockets in directories are reached as before. Returns what couldn't be joined, and why.
+    pub fn enter_namespaces(&self) -> Vec<(&'static str, Errno)> {
+        let apart = self.namespaces().filter(|(kind, _)| *kind != Namespace::Mnt);
+        let failed = apart.filter_map(|(kind, file)| Some((kind.word(), setns(file, kind.flag()).err()?)));
+        failed.collect()
     }
 
     /// The program, to be executed.
@@ -71,7 +89,7 @@ impl HelperImage {
 }
 
 /// Runs in a thread of its own, which ends with it.
-fn build(source: File) -> io::Result<HelperImage> {
+fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let mut kinds = vec![Namespace::Mnt];
     for kind in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
@@ -95,9 +113,23 @@ fn build(source: File) -> io::Result<HelperImage> {
         .collect::<io::Result<Vec<_>>>()?;
     // Nothing of what follows may propagate to the host.
     mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
-    let program = copy_program(source)?;
+    let program = match in_place {
+        Some(program) => program,
+        None => copy_program(source)?,
+    };
     enter_empty_root(|| pivot_root(".", "."))?;
     Ok(HelperImage { program, namespaces })
+}
+
+/// The program on a read-only mount of its own, if that can be had, and if nobody can change it while it's being used: but for kernels 6.11
+/// and 6.12 the server, which executes it as well, keeps everybody from that.
+fn in_place(program: &File) -> Option<OwnedFd> {
+    let found = program.metadata().ok()?;
+    let is_roots_alone = found.uid() == 0 && found.mode() & 0o022 == 0;
+    if !is_roots_alone {
+        return None;
+    }
+    sys::mount::read_only_file(program.as_fd()).ok()
 }
 
 /// Copies `source` to a tmpfs of its own, and returns the copy once that's read-only.

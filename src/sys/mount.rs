@@ -22,6 +22,8 @@ const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
 
 /// A copy of the mounts at and below an open directory, attached nowhere: the root of the topmost one. Linux 5.2.
 ///
@@ -54,6 +56,18 @@ pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, 0)
 }
 
+/// A mount with nothing but this open file in it, attached nowhere, by which nobody can open it for writing or change its attributes. As an
+/// O_PATH descriptor. Linux 5.12.
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a file of another mount namespace.
+pub fn read_only_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mount = open_tree(file, 0)?;
+    // Nothing that is mounted elsewhere comes to it either.
+    set_attributes(mount.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, libc::MS_PRIVATE)?;
+    Ok(mount)
+}
+
 /// Attaches such a mount, with all that is mounted below it, to an open directory. Linux 5.2.
 ///
 /// # Errors
@@ -76,7 +90,11 @@ fn open_tree(directory: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<Owned
 }
 
 fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    set_attributes(mount, MOUNT_ATTR_RDONLY, 0)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64) -> io::Result<()> {
+    let attributes = MountAttributes { set, clear: 0, propagation, user_namespace: 0 };
     // SAFETY: the path is an empty C string; `attributes` has the layout and the size that are said, and both outlive the call.
     let result = unsafe {
         libc::syscall(

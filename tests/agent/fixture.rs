@@ -45,6 +45,16 @@ pub(crate) fn pool() -> AgentPool {
     AgentPool::new(HelperImage::from_program(program).unwrap())
 }
 
+/// One whose agents are executed from a copy of the program: where others than root may write to that, the kernel's protection of what runs
+/// isn't enough.
+pub(crate) fn pool_of_copies() -> AgentPool {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("vcgroupfs");
+    fs::copy(env!("CARGO_BIN_EXE_vcgroupfs"), &program).unwrap();
+    std::os::unix::fs::chown(&program, Some(65534), None).unwrap();
+    AgentPool::new(HelperImage::from_program(&program).unwrap())
+}
+
 /// A shell that is the init of a pid namespace, as uid 0 with every capability.
 pub(crate) struct Container {
     child: Child,

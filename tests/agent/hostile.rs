@@ -8,8 +8,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use std::os::fd::AsFd;
 
-use super::fixture::{Cgroup, Container, V2, eventually, exists, pool, ready, status};
+use super::fixture::{Cgroup, Container, V2, eventually, exists, pool, pool_of_copies, ready, status};
 use super::list;
+use vcgroupfs::helper::{AgentPool, HelperImage};
 
 #[test]
 fn killed_agents_are_replaced() {
@@ -184,10 +185,16 @@ fn an_agent_has_nothing_to_take() {
 #[test]
 fn an_agents_program_can_not_be_changed() {
     let Some(_guard) = ready() else { return };
+    for pool in [pool(), pool_of_copies()] {
+        a_program_can_not_be_changed(&pool);
+    }
+}
+
+fn a_program_can_not_be_changed(pool: &AgentPool) {
     let mut container = Container::start();
-    let (pool, ns) = (pool(), container.namespace());
+    let ns = container.namespace();
     let cgroup = Cgroup::new(V2);
-    let (agent, inside) = container.stop_agent(|| drop(list(&pool, &ns, &cgroup.procs())));
+    let (agent, inside) = container.stop_agent(|| drop(list(pool, &ns, &cgroup.procs())));
     // Held open without reading or writing, and tried again when nobody executes it any more, when
     // ETXTBSY doesn't protect it.
     container.run(&format!("exec 9</proc/{inside}/exe; kill -9 {inside}"));
@@ -205,9 +212,43 @@ fn an_agents_program_can_not_be_changed() {
         let (text, status) = container.run(&format!("( {line} )"));
         assert!(status != 0 && text.contains("Read-only file system"), "{line}: {text}");
     }
-    let (_, inside) = container.stop_agent(|| drop(list(&pool, &ns, &cgroup.procs())));
+    let (_, inside) = container.stop_agent(|| drop(list(pool, &ns, &cgroup.procs())));
+    // The kernel asks first whether it runs, and then whether its mount is read-only.
+    let refusals = ["Read-only file system", "Text file busy"];
     let (text, status) = container.run(&format!("( true >> /proc/{inside}/exe )"));
-    assert!(status != 0 && text.contains("Read-only file system"), "{text}");
+    assert!(status != 0 && refusals.iter().any(|refusal| text.contains(refusal)), "{text}");
+    // Nothing lies beside it.
+    let (text, status) = container.run(&format!("ls /proc/{inside}/exe/.."));
+    assert!(status != 0 && text.contains("Not a directory"), "{text}");
+}
+
+/// An upgrade puts another file in the program's place, or takes it away.
+#[test]
+fn agents_start_when_their_program_has_been_replaced() {
+    let Some(_guard) = ready() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("vcgroupfs");
+    fs::copy(env!("CARGO_BIN_EXE_vcgroupfs"), &program).unwrap();
+    let pool = AgentPool::new(HelperImage::from_program(&program).unwrap());
+    let container = Container::start();
+    let cgroup = Cgroup::new(V2);
+    cgroup.add(container.init);
+    for replace in [true, false] {
+        if replace {
+            fs::write(folder.path().join("new"), "#!/bin/false\n").unwrap();
+            fs::rename(folder.path().join("new"), &program).unwrap();
+        } else {
+            fs::remove_file(&program).unwrap();
+        }
+        let ns = container.namespace();
+        assert_eq!(list(&pool, &ns, &cgroup.procs()), [1], "replaced: {replace}");
+        // The next one is another agent.
+        let agents = container.agents();
+        for (agent, _) in agents {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), nix::sys::signal::Signal::SIGKILL).unwrap();
+            eventually("the agent is dead", || !exists(agent));
+        }
+    }
 }
 
 #[test]
