@@ -7,12 +7,14 @@
 //! and a closed set of words on its command line. README.md says what it is trusted with.
 //!
 //! The library half exists for two callers: the `vcgroupfs` binary, which is this program too when
-//! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`].
+//! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`], and gives up by [`confinement`] what it doesn't
+//! need.
 
 pub mod agent;
 pub mod attach;
 mod check;
 pub mod clock;
+pub mod confinement;
 pub mod events;
 mod privileges;
 pub mod request;

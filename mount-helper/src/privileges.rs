@@ -31,16 +31,15 @@ pub(crate) fn drop_all(kept: u64) -> Result<u64, Errno> {
     // An exec can't bring anything back: no capabilities in the bounding set, none for uid 0 by
     // NOROOT, none by files with no_new_privs. The order is that of the capability that each
     // needs: CAP_SETPCAP goes last, with the permitted set.
-    drop_bounding_set()?;
+    drop_bounding_set(0)?;
     let bits = libc::SECBIT_NOROOT
         | libc::SECBIT_NOROOT_LOCKED
         | libc::SECBIT_NO_SETUID_FIXUP
         | libc::SECBIT_NO_SETUID_FIXUP_LOCKED
         | libc::SECBIT_KEEP_CAPS_LOCKED;
     tolerate_eperm(sys::prctl(libc::PR_SET_SECUREBITS, bits.cast_unsigned().into()))?;
-    // Since Linux 4.3; EINVAL before. Empty already, as the permitted set was never inheritable.
-    let clear = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).unwrap_or(4);
-    let _ = sys::prctl(libc::PR_CAP_AMBIENT, clear);
+    // Empty already, as the permitted set was never inheritable.
+    clear_ambient_set();
     prctl::set_no_new_privs()?;
 
     let keep = sys::permitted_capabilities()? & kept;
@@ -48,8 +47,9 @@ pub(crate) fn drop_all(kept: u64) -> Result<u64, Errno> {
     Ok(keep)
 }
 
-fn drop_bounding_set() -> Result<(), Errno> {
-    for capability in 0..64 {
+/// Takes all capabilities but `kept` out of the bounding set.
+pub(crate) fn drop_bounding_set(kept: u64) -> Result<(), Errno> {
+    for capability in (0..64).filter(|capability| kept & (1 << capability) == 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, capability) {
             Ok(()) => (),
             // The first number beyond the kernel's last capability.
@@ -60,6 +60,12 @@ fn drop_bounding_set() -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Since Linux 4.3; EINVAL before.
+pub(crate) fn clear_ambient_set() {
+    let clear = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).unwrap_or(4);
+    let _ = sys::prctl(libc::PR_CAP_AMBIENT, clear);
 }
 
 fn tolerate_eperm(result: Result<(), Errno>) -> Result<(), Errno> {

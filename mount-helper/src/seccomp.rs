@@ -62,6 +62,15 @@ pub(crate) fn confine_agent() -> Result<(), Errno> {
     install(NEEDED)
 }
 
+/// Takes these calls from the calling thread, and sockets of any family but AF_UNIX, for what it makes and executes as well; and the system
+/// calls of other architectures. They fail with EPERM.
+///
+/// # Errors
+/// `EINVAL` or `ENOSYS` if the kernel has no filters, `EOPNOTSUPP` on a machine for which there's none.
+pub(crate) fn deny(denied: &[libc::c_long]) -> Result<(), Errno> {
+    sys::install_own_filter(&mut denying(ARCH.ok_or(Errno::EOPNOTSUPP)?, denied))
+}
+
 fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
     let Some(arch) = ARCH else { return Ok(()) };
     match sys::install_filter(&mut program(arch, allowed)) {
@@ -71,31 +80,67 @@ fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
     }
 }
 
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+/// The lower half of the first argument: a `u32`, in all calls that are asked for it, which the kernel takes from there as well.
+const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
+
+/// Numbers of x86_64's second table of calls, for x32 programs, have this bit.
+const X32_BIT: u32 = 0x4000_0000;
+
+const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
+
+fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+fn load(offset: u32) -> libc::sock_filter {
+    op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn skip_unless(value: u32, count: u8) -> libc::sock_filter {
+    op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, count)
+}
+
+fn give(verdict: u32) -> libc::sock_filter {
+    op(libc::BPF_RET | libc::BPF_K, verdict, 0, 0)
+}
+
+/// Numbers mean something else in another architecture's table (x86_64's 32-bit entry): those are refused. The number is loaded then.
+fn head(arch: u32) -> [libc::sock_filter; 4] {
+    [load(ARCHITECTURE), op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, arch, 1, 0), give(REFUSE), load(NUMBER)]
+}
+
 /// Everything that isn't in `allowed` fails with EPERM.
 fn program(arch: u32, allowed: &[libc::c_long]) -> Vec<libc::sock_filter> {
-    // Offsets in `struct seccomp_data`.
-    const NUMBER: u32 = 0;
-    const ARCHITECTURE: u32 = 4;
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
-    let skip_unless = |value| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, 1);
-    let give = |verdict| op(libc::BPF_RET | libc::BPF_K, verdict, 0, 0);
-    let refuse = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
-
-    // Numbers mean something else in another architecture's table (x86_64's 32-bit entry).
-    let mut program = vec![
-        load(ARCHITECTURE),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, arch, 1, 0),
-        give(refuse),
-        load(NUMBER),
-    ];
-    for number in allowed {
-        let Ok(number) = u32::try_from(*number) else {
-            continue;
-        };
-        program.extend([skip_unless(number), give(libc::SECCOMP_RET_ALLOW)]);
+    let mut program = head(arch).to_vec();
+    for number in allowed.iter().filter_map(|number| u32::try_from(*number).ok()) {
+        program.extend([skip_unless(number, 1), give(libc::SECCOMP_RET_ALLOW)]);
     }
-    program.push(give(refuse));
+    program.push(give(REFUSE));
+    program
+}
+
+/// Everything that is in `denied` fails with EPERM, as do sockets that aren't AF_UNIX.
+fn denying(arch: u32, denied: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    let mut program = head(arch).to_vec();
+    if cfg!(target_arch = "x86_64") {
+        program.extend([op(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32_BIT, 0, 1), give(REFUSE)]);
+    }
+    for number in denied.iter().filter_map(|number| u32::try_from(*number).ok()) {
+        program.extend([skip_unless(number, 1), give(REFUSE)]);
+    }
+    for number in [libc::SYS_socket, libc::SYS_socketpair].iter().filter_map(|number| u32::try_from(*number).ok()) {
+        program.extend([
+            skip_unless(number, 4),
+            load(FIRST_ARGUMENT),
+            skip_unless(libc::AF_UNIX.cast_unsigned(), 1),
+            give(libc::SECCOMP_RET_ALLOW),
+            give(REFUSE),
+        ]);
+    }
+    program.push(give(libc::SECCOMP_RET_ALLOW));
     program
 }
 
@@ -106,6 +151,31 @@ mod tests {
     use nix::sys::prctl::set_no_new_privs;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     use nix::sys::uio::pread;
+
+    #[test]
+    fn what_is_denied_fails_and_the_rest_goes_on() {
+        if ARCH.is_none() {
+            return;
+        }
+        let results = std::thread::spawn(|| {
+            set_no_new_privs()?;
+            deny(&[libc::SYS_getpriority])?;
+            let socket = |family| socket(family, SockType::Stream, SockFlag::empty(), None).err();
+            let sockets = [AddressFamily::Unix, AddressFamily::Inet, AddressFamily::Netlink].map(socket);
+            let denied = std::io::Error::last_os_error();
+            let own = nix::unistd::getppid().as_raw() > 0;
+            Ok::<_, Errno>((sockets, denied.raw_os_error(), own))
+        })
+        .join()
+        .unwrap();
+        let denied = Some(Errno::EPERM);
+        assert_eq!(results, Ok(([None, denied, denied], Some(libc::EPERM), true)));
+        let program = denying(7, &[1, 2]);
+        let refused = |number: u32| {
+            program.windows(2).any(|pair| pair[0].k == number && pair[0].code == 0x15 && pair[1].k == REFUSE)
+        };
+        assert!(refused(1) && refused(2) && !refused(3));
+    }
 
     #[test]
     fn only_what_the_loop_needs_is_left() {

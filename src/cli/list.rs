@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::confined::Confinement;
 use super::error::Failed;
 use super::{Outcome, registry};
 
@@ -29,7 +30,7 @@ pub(super) fn run(options: &Options) -> Outcome {
                     "pid": view.pid, "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,
                     "container": view.container.as_ref().map(|container| container.pid), "aliases": aliases,
-                    "delegate_controllers": view.delegate_controllers,
+                    "delegate_controllers": view.delegate_controllers, "confinement": Confinement::of(view.pid),
                 })
             })
             .collect();

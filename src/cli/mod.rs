@@ -2,6 +2,7 @@
 
 mod attach;
 mod cgroups;
+mod confined;
 mod detach;
 mod doctor;
 mod ending;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -22,6 +22,7 @@ use super::signals::Signals;
 use crate::fs::CgroupFs;
 use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
+use crate::helper::confinement::{Role, confine};
 use crate::helper::{AgentPool, HelperImage};
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge};
 use crate::policy::Rules;
@@ -77,6 +78,16 @@ impl Server {
         }
     }
 
+    /// Gives up what serving doesn't take. What can't be given up here is left as it is.
+    fn confine(&self) {
+        let pressure = Path::new("/proc/pressure").exists();
+        let role = Role::Server { pressure, kills: matches!(self.place, Place::Namespace(_)) };
+        let kept = self.image.enter_namespaces().into_iter().chain(confine(role));
+        for (what, errno) in kept {
+            tracing::debug!(%errno, what, "the server can't be confined in this");
+        }
+    }
+
     /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
     /// answers.
     pub(super) fn serve(
@@ -94,7 +105,9 @@ impl Server {
         // A server that is killed for want of memory leaves its container without cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Also before any thread starts.
-        let successor = matches!(self.serves, Serves::View(_)).then(|| Successor::start(&self.connection));
+        self.confine();
+        let successor = matches!(self.serves, Serves::View(_))
+            .then(|| Successor::start(&self.connection, || drop(confine(Role::Successor))));
         let successor = successor.transpose().unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody would refuse what a killed server leaves");
             None

@@ -31,11 +31,12 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Starts it, for a mounted connection that is then served by this process. It has to have a single thread.
+    /// Starts it, for a mounted connection that is then served by this process. It has to have a single thread. `give_up` is called in the new
+    /// process, which needs nothing any more but what it has open.
     ///
     /// # Errors
     /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`, of pipe(2) and of fork(2).
-    pub fn start(connection: &Connection) -> io::Result<Self> {
+    pub fn start(connection: &Connection, give_up: impl FnOnce()) -> io::Result<Self> {
         let (own, channel) = (connection.another_channel()?, connection.another_channel()?);
         let (server_ends, server) = pipe2(OFlag::O_CLOEXEC)?;
         let (notifier_ends, notifier) = pipe2(OFlag::O_CLOEXEC)?;
@@ -47,6 +48,7 @@ impl Successor {
                 if let Ok([channel, server_ends, notifier_ends]) = sys::process::take_files(files)
                     && leave_output().is_ok()
                 {
+                    give_up();
                     let _ = wait_for_end(&server_ends);
                     let _ = refuse(&channel, &notifier_ends);
                 }

@@ -23,5 +23,6 @@ mod pool;
 pub use entry::Entry;
 pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;
+pub use mount_helper::confinement;
 pub use namespace::PidNamespace;
 pub use pool::{AgentPool, MAX_AGENTS};

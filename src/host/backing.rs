@@ -16,6 +16,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::discover::{HostCgroups, HostHierarchy};
 use super::follow::Followers;
+use super::group;
 use super::objects::Key;
 use super::process::Numbers;
 use super::procfs;
@@ -369,6 +370,7 @@ impl Host for RealHost {
     fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
         let object = self.object(node)?;
         let path = path_of(&object);
+        let _assumed = group::assume_that_of(&object, changes)?;
         if let Some(mode) = changes.mode {
             let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
             std::fs::set_permissions(&path, permissions).map_err(errno)?;

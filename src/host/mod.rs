@@ -4,6 +4,7 @@ mod backing;
 pub mod containers;
 pub mod discover;
 mod follow;
+mod group;
 mod init;
 mod namespace;
 mod objects;

@@ -42,12 +42,20 @@ pub fn set(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> io::Result<()>
     Ok(Errno::result(result).map(drop)?)
 }
 
-/// Removes an xattr of `path` (removexattr(2)).
+/// Removes an xattr of `path` (removexattr(2)). One that isn't there is `ENODATA` also for whoever couldn't remove it: whether the caller may,
+/// the kernel has asked before the request came.
 ///
 /// # Errors
 /// What removexattr(2) says.
 pub fn remove(path: &CStr, name: &CStr) -> io::Result<()> {
     // SAFETY: both strings end with a NUL.
     let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
-    Ok(Errno::result(result).map(drop)?)
+    match Errno::result(result) {
+        Ok(_) => Ok(()),
+        Err(Errno::EPERM) => match get(path, name) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Err(error),
+            _ => Err(Errno::EPERM.into()),
+        },
+        Err(errno) => Err(errno.into()),
+    }
 }

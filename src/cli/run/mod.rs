@@ -34,6 +34,7 @@ use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
 use crate::fuse::{Connection, OwnMount};
 use crate::helper::HelperImage;
+use crate::helper::confinement::{Role, confine};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::sys;
 use place::{Home, Looks};
@@ -245,6 +246,10 @@ impl Supervisor {
                 }
                 // Without a byte before the end of file, init gives up.
                 drop(go);
+                // The command keeps what it was started with; who waits for it needs less.
+                for (what, errno) in confine(Role::Supervisor) {
+                    tracing::debug!(%errno, what, "the supervisor can't be confined in this");
+                }
                 let status = signals.wait_for(child, Some(own));
                 entered?;
                 Ok(ExitCode::from(status))

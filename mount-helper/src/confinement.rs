@@ -1,0 +1,161 @@
+//! What a server gives up once it has all that it needs: it goes on for months, and what containers send it is their choice.
+//!
+//! All of it is kept by every thread and process that comes afterwards, helpers and agents included. Each step is as good as the kernel and
+//! whoever started the server let it be: what can't be had is left out.
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+
+use crate::{privileges, seccomp, sys};
+
+/// Capabilities, a bit each (linux/capability.h), and what a server needs them for.
+pub mod capability {
+    /// Cgroups belong to whoever makes them.
+    pub const CHOWN: u64 = 1 << 0;
+    /// Opens and makes what the caller may, which the kernel has asked before.
+    pub const DAC_OVERRIDE: u64 = 1 << 1;
+    /// `open_by_handle_at`; `/proc` of others.
+    pub const DAC_READ_SEARCH: u64 = 1 << 2;
+    /// chmod, utimensat and xattrs of what belongs to others.
+    pub const FOWNER: u64 = 1 << 3;
+    /// Signals to processes of other users.
+    pub const KILL: u64 = 1 << 5;
+    /// Acts as the caller's group.
+    pub const SETGID: u64 = 1 << 6;
+    /// Acts as the caller.
+    pub const SETUID: u64 = 1 << 7;
+    /// Agents empty their bounding set.
+    pub const SETPCAP: u64 = 1 << 8;
+    /// Joining a mount namespace.
+    pub const SYS_CHROOT: u64 = 1 << 18;
+    /// Namespaces, maps and descriptors of callers.
+    pub const SYS_PTRACE: u64 = 1 << 19;
+    /// Mounts, namespaces, FUSE passthrough, cpuset partitions, lists of devices.
+    pub const SYS_ADMIN: u64 = 1 << 21;
+    /// Migrations into cpusets, of processes whose priority the caller may change.
+    pub const SYS_NICE: u64 = 1 << 23;
+    /// PSI windows that aren't a multiple of two seconds, of callers who have it.
+    pub const SYS_RESOURCE: u64 = 1 << 24;
+}
+use capability::*;
+
+/// Who confines itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Serves a view.
+    Server {
+        /// Whether there are PSI files.
+        pressure: bool,
+        /// Whether it ends the command of `run`, whosever processes that has left.
+        kills: bool,
+    },
+    /// Waits for the command of `run`, passes signals on, and cleans up.
+    Supervisor,
+    /// Has its descriptors, and needs nothing else.
+    Successor,
+}
+
+impl Role {
+    /// The capabilities that it keeps, of those that it has.
+    #[must_use]
+    pub fn capabilities(self) -> u64 {
+        match self {
+            Self::Server { pressure, kills } => {
+                let always = CHOWN | DAC_OVERRIDE | DAC_READ_SEARCH | FOWNER | SETGID | SETUID | SETPCAP;
+                let always = always | SYS_CHROOT | SYS_PTRACE | SYS_ADMIN | SYS_NICE;
+                always | if pressure { SYS_RESOURCE } else { 0 } | if kills { KILL } else { 0 }
+            }
+            Self::Supervisor => KILL | DAC_OVERRIDE | DAC_READ_SEARCH | SYS_CHROOT | SYS_PTRACE | SYS_ADMIN,
+            Self::Successor => 0,
+        }
+    }
+}
+
+/// What none of them, and nothing that they execute, ever calls. What it calls by another name is as bad: each has its siblings beside it.
+const DENIED: &[libc::c_long] = &[
+    // Other code for the kernel.
+    libc::SYS_kexec_load,
+    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_env = "gnu")))]
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    // The whole host.
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_nfsservctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // Keys.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // What widens the kernel's surface, and gets around filters.
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_personality,
+    libc::SYS_fanotify_init,
+];
+
+/// Gives up what a process in this role doesn't need. It has to have a single thread. Returns what couldn't be given up, and why.
+pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
+    let mut failed = Vec::new();
+    let mut note = |what, result: Result<(), Errno>| failed.extend(result.err().map(|errno| (what, errno)));
+    let kept = role.capabilities();
+    note("bounding set", privileges::drop_bounding_set(kept));
+    privileges::clear_ambient_set();
+    note("no_new_privs", prctl::set_no_new_privs());
+    let permitted = sys::permitted_capabilities().map(|permitted| permitted & kept);
+    note("capabilities", permitted.and_then(|permitted| sys::set_capabilities(permitted, permitted)));
+    note("filter of system calls", seccomp::deny(DENIED));
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_the_filter_of_agents_allows_is_denied() {
+        let allowed = [libc::SYS_clone, libc::SYS_prctl, libc::SYS_seccomp, libc::SYS_execve, libc::SYS_setns];
+        assert!(!DENIED.iter().any(|number| allowed.contains(number)));
+        let mut numbers = DENIED.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), DENIED.len());
+    }
+}
