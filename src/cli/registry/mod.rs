@@ -47,7 +47,9 @@ pub(super) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let _ = self.directory.remove(&self.name);
+        // What fails for the moment may succeed in the next. Else it's the next `list` that takes it away.
+        let remove = || self.directory.remove(&self.name);
+        let _ = remove().or_else(|_| remove());
     }
 }
 
