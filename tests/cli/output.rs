@@ -32,7 +32,8 @@ fn list_says_where_for_whom_and_by_which_server() {
     let found = found.expect("a record");
     let of_the_view =
         ["aliases", "delegate_controllers", "delegated", "per_caller", "policy", "shape", "since", "target"];
-    assert_eq!(keys(&found), of_the_view.into_iter().chain(["container", "directory", "pid"]).collect());
+    let of_the_server = ["confinement", "container", "directory", "directory_escaped", "pid"];
+    assert_eq!(keys(&found), of_the_view.into_iter().chain(of_the_server).collect());
     assert_eq!((&found["aliases"], &found["delegate_controllers"]), (&serde_json::json!([]), &serde_json::json!([])));
     assert_eq!((found["shape"].as_str(), found["policy"].as_str()), (Some("rooted"), Some("delegate")));
     assert_eq!(found["delegated"], serde_json::json!({"pids": path, "unified": path}));

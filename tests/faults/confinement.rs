@@ -143,9 +143,16 @@ fn list_shows_how_a_server_is_confined() {
     require!(Need::Root, Need::Fuse);
     let cgroup = everywhere();
     let view = view_of(&cgroup);
-    let output = run_to_end(Command::new(PROGRAM).args(["list", "--json"]), TIMEOUT);
-    let views: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
-    let own = views.iter().find(|found| found["pid"] == view.server()).expect("the view");
+    // It's known only a moment after it's mounted.
+    let end = Instant::now() + TIMEOUT;
+    let own = loop {
+        let output = run_to_end(Command::new(PROGRAM).args(["list", "--json"]), TIMEOUT);
+        let views: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+        match views.into_iter().find(|found| found["pid"] == view.server()) {
+            Some(own) => break own,
+            None => assert!(Instant::now() < end, "the view isn't listed"),
+        }
+    };
     let confinement = &own["confinement"];
     assert_eq!(confinement["no_new_privs"], true, "{confinement}");
     assert_eq!(confinement["seccomp"], "filter", "{confinement}");
