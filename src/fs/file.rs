@@ -118,7 +118,10 @@ impl<H: Host> CgroupFs<H> {
             Some(Grant::Plain) => {
                 let writer = self.writer(caller)?;
                 let own = self.own_writes.begin(&file.node);
-                let written = self.host.write(&file.backing, data, &writer)?;
+                let written = match self.migrated_by(&file.node) {
+                    Some(directory) => self.host.write_migrating(&file.backing, directory, data, &writer)?,
+                    None => self.host.write(&file.backing, data, &writer)?,
+                };
                 drop(own);
                 self.note_trigger(file);
                 self.tell_of_files(&file.node);
@@ -134,6 +137,13 @@ impl<H: Host> CgroupFs<H> {
                 Ok(_) => Err(Failure::Denied(denial.clone())),
             },
         }
+    }
+
+    /// The cgroup whose processes, or those below it, a write to this file may take from one cpuset to another (`cgroup_update_dfl_csses`).
+    fn migrated_by<'a>(&self, written: &'a Node) -> Option<&'a Node> {
+        let hierarchy = written.position().hierarchy?;
+        let migrates = lets_files_come(&written.name()).is_some() && self.host.asks_about_scheduling(hierarchy);
+        written.parent().filter(|_| migrates).map(|directory| &**directory)
     }
 
     /// Whoever has written what lets files come finds them.

@@ -119,14 +119,16 @@ impl Credentials {
 pub struct Writer {
     /// fsuid and fsgid: the owner of files that appear by the write.
     pub owner: Owner,
-    /// The capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
+    /// The effective capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
     pub capabilities: u64,
+    /// The permitted ones, in his own user namespace.
+    pub permitted: u64,
 }
 
 impl Writer {
     /// One that has no capability.
     pub fn without_capabilities(caller: &Caller) -> Self {
-        Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0 }
+        Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0, permitted: 0 }
     }
 }
 
@@ -229,6 +231,9 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
     /// Writes once, with no more than the writer's rights; files that appear by it belong to him.
     fn write(&self, file: &Self::File, data: &[u8], writer: &Writer) -> Answer<usize>;
+    /// The same for what migrates the processes below `directory` from one cpuset to another: the kernel may compare their permitted
+    /// capabilities with the writer's.
+    fn write_migrating(&self, file: &Self::File, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize>;
     /// Writes, with the server's rights, what the kernel takes from nobody, for its errno.
     fn write_invalid(&self, file: &Self::File, data: &[u8]) -> Answer<usize>;
     /// fsync(2).
@@ -296,6 +301,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn pin(&self, numbers: &Self::Numbers, number: i32) -> Answer<Self::Process>;
     /// Whose a process is.
     fn facts(&self, process: &Self::Process) -> Answer<ProcessFacts>;
+    /// Whether a process is in the server's own user namespace, or can't be told to be in another one.
+    fn is_in_own_user_namespace(&self, process: &Self::Process) -> bool;
     /// Whether the process still has its number.
     fn is_held(&self, process: &Self::Process) -> bool;
     /// Whether a migration in this hierarchy asks the writer's right to change the process' scheduling, as a cpuset does.
@@ -304,8 +311,9 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn places(&self, process: &Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
-    /// Writes the caller's own number to a membership file.
-    fn migrate_caller(&self, caller: &Caller, file: &Self::File) -> Answer<()>;
+    /// Writes the caller's own number to a membership file. `asks_of_threads`: the kernel may ask for each thread of his whether he may change its
+    /// scheduling.
+    fn migrate_caller(&self, caller: &Caller, file: &Self::File, asks_of_threads: bool) -> Answer<()>;
     /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, where `cpuset_can_attach` may ask
     /// for that; it's the kernel that does.
     fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: Option<bool>) -> Answer<()>;

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::file::MAX_WRITE;
 use super::handles::OpenFile;
+use super::host::Credentials;
 use super::number::{self, Written};
 use super::{Caller, CgroupFs, Failure, Host, Outcome};
 use crate::cgroup::file::MembershipFile;
@@ -73,7 +74,7 @@ impl<H: Host> CgroupFs<H> {
                 self.host.migrate(numbers, &file.backing, number, nice)?;
                 self.verify(numbers, file, &process, number);
             }
-            _ => self.host.migrate_caller(caller, &file.backing)?,
+            _ => self.host.migrate_caller(caller, &file.backing, self.asks_of_threads(file, list))?,
         }
         Ok(data.len())
     }
@@ -123,14 +124,24 @@ impl<H: Host> CgroupFs<H> {
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
     }
 
+    /// Whether a process that migrates itself is asked whether it may change the scheduling of its threads, each of which has rights of its own.
+    fn asks_of_threads(&self, file: &OpenFile<H::File>, list: MembershipFile) -> bool {
+        let hierarchy = file.node.position().hierarchy;
+        !list.is_threads() && hierarchy.is_some_and(|hierarchy| self.host.asks_about_scheduling(hierarchy))
+    }
+
     /// Whether the writer may change the process' scheduling, if that is asked (`cap_safe_nice`).
     fn may_nice(&self, writer: &Caller, file: &OpenFile<H::File>, process: &H::Process) -> Option<bool> {
         let hierarchy = file.node.position().hierarchy?;
         self.host.asks_about_scheduling(hierarchy).then(|| {
+            // What is a capability in a user namespace doesn't count towards a process of the host's.
+            let counts =
+                |writer: &Credentials| writer.id_maps.is_none() || !self.host.is_in_own_user_namespace(process);
             let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
                 return false;
             };
-            writer.capabilities & (1 << CAP_SYS_NICE) != 0 || process.permitted & !writer.permitted == 0
+            process.permitted & !writer.permitted == 0
+                || writer.capabilities & (1 << CAP_SYS_NICE) != 0 && counts(&writer)
         })
     }
 

@@ -46,14 +46,14 @@ const ALL_CAPABILITIES: u64 = u64::MAX;
 /// An open backing file.
 #[derive(Debug)]
 pub struct BackingFile {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
 }
 
 /// The host's cgroupfs and processes behind a view.
 #[derive(Debug)]
 pub struct RealHost {
     view: Arc<View>,
-    shared: Arc<SharedHost>,
+    pub(super) shared: Arc<SharedHost>,
 }
 
 impl RealHost {
@@ -78,7 +78,7 @@ impl RealHost {
 
     /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
     /// there are still the attributes.
-    fn object(&self, node: &Node) -> Answer<Arc<OwnedFd>> {
+    pub(super) fn object(&self, node: &Node) -> Answer<Arc<OwnedFd>> {
         let Some(key) = held_as(node) else {
             return self.open_object(node).map(Arc::new);
         };
@@ -336,13 +336,11 @@ impl Host for RealHost {
     }
 
     fn write(&self, file: &BackingFile, data: &[u8], writer: &Writer) -> Answer<usize> {
-        let Writer { owner: Owner { uid, gid }, capabilities } = *writer;
-        let is_as_server = (uid, gid) == (0, 0) && capabilities & self.shared.capabilities == self.shared.capabilities;
-        let _assumed = match is_as_server {
-            true => None,
-            false => Some(assume(&Rights { uid, gid, groups: &[], capabilities }).map_err(errno)?),
-        };
-        nix::sys::uio::pwrite(&file.fd, data, 0)
+        self.write_by(writer, file, data)
+    }
+
+    fn write_migrating(&self, file: &BackingFile, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+        self.write_migrating_by(writer, file, directory, data)
     }
 
     fn write_invalid(&self, file: &BackingFile, data: &[u8]) -> Answer<usize> {
@@ -523,6 +521,10 @@ impl Host for RealHost {
         super::process::facts(process)
     }
 
+    fn is_in_own_user_namespace(&self, process: &OwnedFd) -> bool {
+        self.shared.processes.is_of_own_user_namespace(process)
+    }
+
     fn is_held(&self, process: &OwnedFd) -> bool {
         super::process::is_held(process)
     }
@@ -537,8 +539,8 @@ impl Host for RealHost {
         Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &BackingFile) -> Answer<()> {
-        nix::sys::uio::pwrite(&file.fd, caller.tid.to_string().as_bytes(), 0).map(drop)
+    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asks_of_threads: bool) -> Answer<()> {
+        self.migrate_caller_by(caller, file, asks_of_threads)
     }
 
     fn migrate(&self, numbers: &Numbers, file: &BackingFile, number: i32, nice: Option<bool>) -> Answer<()> {

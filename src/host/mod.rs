@@ -15,6 +15,7 @@ mod ready;
 pub mod refuge;
 mod shared;
 mod watch;
+mod writes;
 mod xattrs;
 
 pub use backing::{BackingFile, RealHost};

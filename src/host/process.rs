@@ -12,7 +12,7 @@ use crate::cgroup::membership::Place;
 use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::helper::{AgentPool, PidNamespace};
-use crate::sys::credentials::capabilities_of;
+use crate::sys::credentials::{Capabilities, capabilities_of};
 use crate::sys::process::is_first_thread;
 
 /// `CAP_DAC_OVERRIDE`, linux/capability.h.
@@ -86,17 +86,32 @@ impl Processes {
     pub(super) fn writer(&self, caller: &Caller) -> Answer<Writer> {
         let none = Writer::without_capabilities(caller);
         let thread = accountable(caller.tid).map_err(errno)?;
-        let capabilities = capabilities_of(thread).map_err(errno)?.effective;
-        if capabilities == 0 || !self.is_in_own_user_namespace(thread)? || !self.acts_for_itself(thread)? {
+        let Capabilities { effective, permitted } = capabilities_of(thread).map_err(errno)?;
+        if permitted == 0 || !self.acts_for_itself(thread)? {
             return Ok(none);
         }
-        if caller.uid != 0 || capabilities & CAP_DAC_OVERRIDE == 0 {
+        let counts = effective != 0 && self.is_in_own_user_namespace(thread)?;
+        if caller.uid != 0 || !counts || effective & CAP_DAC_OVERRIDE == 0 {
             let [.., acts_as] = procfs::status(thread).map_err(errno)?.users;
             if acts_as != caller.uid {
                 return Ok(none);
             }
         }
-        Ok(Writer { capabilities, ..none })
+        Ok(Writer { capabilities: if counts { effective } else { 0 }, permitted, ..none })
+    }
+
+    /// All capabilities that threads of a process may put in force.
+    pub(super) fn permitted(&self, process: &OwnedFd) -> Answer<u64> {
+        let mut permitted = 0;
+        for thread in threads(process)? {
+            match read(process, &format!("task/{thread}/status")) {
+                Ok(status) => permitted |= procfs::parse_status(&String::from_utf8_lossy(&status)).permitted,
+                // It has ended meanwhile.
+                Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(permitted)
     }
 
     fn is_in_own_user_namespace(&self, thread: i32) -> Answer<bool> {
@@ -105,6 +120,13 @@ impl Processes {
             // A kernel without user namespaces.
             None => Ok(true),
         }
+    }
+
+    /// The same for a process that is held; true if it can't be told.
+    pub(super) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
+        let link = nix::fcntl::readlinkat(process, "ns/user");
+        let namespace = link.ok().and_then(|link| procfs::parse_namespace(&link));
+        namespace.is_none() || namespace == self.own_user_namespace
     }
 
     /// Whether it isn't one of the kernel's threads, which do for processes what these ask of their io_uring before Linux 5.12.
@@ -170,7 +192,7 @@ fn accountable(tid: i32) -> io::Result<i32> {
 
 /// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
 /// where this one is.
-fn is_single(process: &OwnedFd) -> Answer<bool> {
+pub(super) fn is_single(process: &OwnedFd) -> Answer<bool> {
     let tasks = fstatat(process, "task", AtFlags::empty()).map_err(no_process)?;
     Ok(tasks.st_nlink == 3)
 }

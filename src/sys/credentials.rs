@@ -58,7 +58,7 @@ pub fn assume(rights: &Rights<'_>) -> io::Result<Assumed> {
     // Another user than root has lost all effective ones by that.
     if assumed.user || rights.capabilities & permitted != permitted {
         assumed.capabilities = true;
-        set_effective_capabilities(permitted, rights.capabilities)?;
+        set_capabilities(permitted, rights.capabilities)?;
     }
     Ok(assumed)
 }
@@ -81,7 +81,7 @@ impl Assumed {
             set_effective_user(0)?;
         }
         if self.capabilities {
-            set_effective_capabilities(self.permitted, self.permitted)?;
+            set_capabilities(self.permitted, self.permitted)?;
         }
         if self.group {
             set_effective_group(0)?;
@@ -91,6 +91,19 @@ impl Assumed {
         }
         Ok(())
     }
+}
+
+/// Lets the calling thread, which acts as root, act with `rights` for the rest of its life, and keep no more than `permitted` of the
+/// capabilities that it could put in force: the kernel looks at those too (`cap_safe_nice`), and nothing brings them back.
+///
+/// # Errors
+/// Whatever the system calls answer; then the thread must do nothing more.
+pub fn become_for_good(rights: &Rights<'_>, permitted: u64) -> io::Result<()> {
+    let permitted = capabilities()?.permitted & permitted;
+    set_groups(rights.groups)?;
+    set_effective_group(rights.gid)?;
+    set_effective_user(rights.uid)?;
+    set_capabilities(permitted, rights.capabilities)
 }
 
 /// A thread's capabilities, a bit each.
@@ -148,11 +161,11 @@ pub fn capabilities_of(thread: i32) -> io::Result<Capabilities> {
 /// # Errors
 /// `EPERM` if one of them isn't permitted now.
 pub fn keep_capabilities(kept: u64) -> io::Result<()> {
-    set_effective_capabilities(kept, kept)
+    set_capabilities(kept, kept)
 }
 
-/// Sets the calling thread's effective capabilities; nothing becomes inheritable.
-fn set_effective_capabilities(permitted: u64, effective: u64) -> io::Result<()> {
+/// Sets the calling thread's capabilities; nothing becomes inheritable.
+fn set_capabilities(permitted: u64, effective: u64) -> io::Result<()> {
     let effective = effective & permitted;
     let half = |shift: u32| Data {
         effective: (effective >> shift) as u32,
@@ -191,4 +204,26 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: the pointer and the length are the slice's; setgroups(2) only reads it.
     let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     Ok(Errno::result(result).map(drop)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_gives_up_for_good_is_gone_for_it_alone() {
+        let before = capabilities().unwrap();
+        if !nix::unistd::geteuid().is_root() || before.permitted & 0b11 != 0b11 {
+            return;
+        }
+        let lesser = std::thread::spawn(move || {
+            let rights = Rights { uid: 1, gid: 1, groups: &[], capabilities: 0b110 };
+            become_for_good(&rights, 0b11).unwrap();
+            let now = capabilities().unwrap();
+            assert_eq!(now, Capabilities { effective: 0b10, permitted: 0b11 });
+            assert!(keep_capabilities(before.permitted).is_err());
+        });
+        lesser.join().unwrap();
+        assert_eq!(capabilities().unwrap(), before);
+    }
 }

@@ -144,3 +144,76 @@ fn opened_without_the_capability_and_written_with_it() {
     assert_eq!(kernel, view, "the kernel, and the view");
     assert_eq!(kernel, ["EPERM", "ok"]);
 }
+
+/// A process that migrates itself takes its threads along, each of which has rights of its own (`cap_safe_nice`).
+#[test]
+fn who_goes_to_a_cpuset_is_asked_about_each_of_his_threads() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"));
+    for caller in [Caller::Root, Caller::DockerRoot] {
+        let [kernel, view] = [false, true].map(|by_view| {
+            let subject = Subject::new("cpuset", by_view, false, |_| {});
+            let mut session = subject.session(caller);
+            session.expect(&thread("T"));
+            session.expect(&open("procs", "$CG/a/cgroup.procs", &["O_WRONLY"]));
+            session.expect(&open("tasks", "$CG/a/tasks", &["O_WRONLY"]));
+            session.expect(&on("T", Op::DropCapabilities));
+            let mut told = Vec::new();
+            for (who, list) in [("T", "procs"), ("T", "tasks"), ("", "procs"), ("T", "procs")] {
+                let op = write(list, "0");
+                let outcome = session.run(&if who.is_empty() { op } else { on(who, op) });
+                told.push(format!("{list} by {who:?}: {}", outcome.brief()));
+            }
+            told
+        });
+        assert_eq!(kernel, view, "{caller:?}: the kernel, and the view");
+        assert_eq!(kernel[0], "procs by \"T\": EPERM", "{caller:?}");
+        assert_eq!(kernel[2], "procs by \"\": ok", "{caller:?}");
+    }
+}
+
+/// Whether cgroup2 has a controller to give to a cgroup below its root: where v1 has it, it hasn't.
+fn unified_has(controller: &str) -> bool {
+    let found = hierarchy("unified").map(|unified| unified.mountpoint.join("cgroup.subtree_control"));
+    let enabled = found.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    enabled.split_whitespace().any(|one| one == controller)
+}
+
+/// What makes cpusets migrates those who are in them (`cgroup_update_dfl_csses`), and a partition takes CAP_SYS_ADMIN.
+#[test]
+fn who_makes_cpusets_of_cgroup2_is_asked_as_the_writer() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::UserNamespaces);
+    if !unified_has("cpuset") {
+        eprintln!("skipped: cgroup2 has no cpuset to delegate here");
+        return;
+    }
+    let prepare = |dir: &Path| std::fs::write(dir.join("cgroup.subtree_control"), "+cpuset").expect("+cpuset");
+    for user_namespace in [false, true] {
+        let [kernel, view] = [false, true].map(|by_view| {
+            let mut told = Vec::new();
+            for caller in [Caller::Root, Caller::DockerRoot, Caller::Owner] {
+                let subject = Subject::new("unified", by_view, user_namespace, prepare);
+                let mut root = subject.session(Caller::Root);
+                root.expect(&mkdir("$CG/a/below"));
+                root.expect(&spawn("P"));
+                root.expect(&write_file("$CG/a/below/cgroup.procs", "$P"));
+                // A user namespace's root is the owner there.
+                let opens = if user_namespace { Caller::Root } else { caller };
+                for (file, text) in [
+                    ("cgroup.subtree_control", "+cpuset"),
+                    ("cpuset.cpus", "0"),
+                    ("cpuset.cpus.partition", "root"),
+                    ("cpuset.cpus.partition", "member"),
+                    ("cgroup.subtree_control", "-cpuset"),
+                ] {
+                    let mut writer = subject.session(caller);
+                    pass(&format!("a/{file}"), &mut subject.session(opens), &mut writer);
+                    let outcome = writer.run(&write("f", text)).brief();
+                    told.push(format!("{caller:?} writes {text:?} to {file}: {outcome}"));
+                    told.push(subject.host_reads(&format!("a/{file}")));
+                }
+            }
+            told
+        });
+        assert_eq!(kernel, view, "user namespace: {user_namespace}: the kernel, and the view");
+    }
+}

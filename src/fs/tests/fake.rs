@@ -206,7 +206,11 @@ impl Host for FakeHost {
     }
 
     fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> Answer<usize> {
-        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX })
+        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX, permitted: u64::MAX })
+    }
+
+    fn write_migrating(&self, file: &FakeFile, _: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+        self.write(file, data, writer)
     }
 
     fn write(&self, file: &FakeFile, data: &[u8], writer: &Writer) -> Answer<usize> {
@@ -398,8 +402,8 @@ impl Host for FakeHost {
     }
 
     fn writer(&self, caller: &Caller) -> Answer<Writer> {
-        let Credentials { owner, capabilities, id_maps, .. } = self.credentials(caller)?;
-        Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 } })
+        let Credentials { owner, capabilities, permitted, id_maps, .. } = self.credentials(caller)?;
+        Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
     }
 
     fn whereabouts(&self, _: &Caller) -> Option<Whereabouts> {
@@ -430,6 +434,10 @@ impl Host for FakeHost {
         let state = self.state.lock();
         let known = state.processes.get(process).ok_or(Errno::ESRCH)?;
         Ok(ProcessFacts { users: known.users, permitted: known.permitted })
+    }
+
+    fn is_in_own_user_namespace(&self, process: &i32) -> bool {
+        self.state.lock().processes.get(process).is_none_or(|known| known.users[0] < 100_000)
     }
 
     fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
@@ -476,7 +484,7 @@ impl Host for FakeHost {
         Ok(state.trees[hierarchy][&inode].attributes)
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &FakeFile) -> Answer<()> {
+    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: bool) -> Answer<()> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }

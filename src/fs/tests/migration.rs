@@ -308,4 +308,14 @@ fn nice_is_the_writers() {
         scene.fs.write_by(&CALLER, handle, b"20").unwrap();
         assert_eq!(migrated(&scene), [expected]);
     }
+    // In a user namespace of his own it's no capability towards the host's processes.
+    let map = || crate::cgroup::IdMap::parse("0 0 65536");
+    let in_a_namespace =
+        Credentials { id_maps: Some((map(), map())), capabilities: 1 << 23, permitted: 1 << 23, ..root_credentials() };
+    scene.host.state.lock().credentials.insert(7, in_a_namespace);
+    for (user, expected) in [(0, "20 nice=Some(false)"), (100_000, "20 nice=Some(true)")] {
+        scene.host.state.lock().processes.get_mut(&20).unwrap().users = [user; 2];
+        scene.fs.write_by(&CALLER, handle, b"20").unwrap();
+        assert_eq!(migrated(&scene), [expected], "{user}");
+    }
 }

@@ -184,6 +184,8 @@ pub enum Op {
     Seteuid {
         uid: u32,
     },
+    /// capset(2): the calling thread alone keeps no capability.
+    DropCapabilities,
     /// setegid(2), for all threads of the probe.
     Setegid {
         gid: u32,

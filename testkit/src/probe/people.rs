@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, gettid, setegid, seteuid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::{Value, json};
 
 use super::exec::{Answer, Failure, Job, State};
@@ -31,6 +32,13 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
         }
         Op::Seteuid { uid } => seteuid(Uid::from_raw(*uid)).map(|()| Value::Null).map_err(Failure::from),
         Op::Setegid { gid } => setegid(Gid::from_raw(*gid)).map(|()| Value::Null).map_err(Failure::from),
+        Op::DropCapabilities => {
+            let none = CapabilitySet::empty();
+            let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+            set_capabilities(None, sets)
+                .map(|()| Value::Null)
+                .map_err(|errno| Failure::Sys("capset", errno.raw_os_error()))
+        }
         Op::Spawn { name, uid } => spawn(state, name, *uid),
         Op::Busy { name } => spawn_as(state, name, "--busy", None),
         Op::SpawnMany { count } => {
