@@ -14,6 +14,18 @@ impl ControllerSet {
         list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
     }
 
+    /// The word for every controller.
+    pub const ALL: &str = "all";
+
+    /// The same, with all of `known` in place of [`ControllerSet::ALL`].
+    #[must_use]
+    pub fn expanded(&self, known: &Self) -> Self {
+        if !self.contains(Self::ALL) {
+            return self.clone();
+        }
+        self.iter().filter(|controller| *controller != Self::ALL).chain(known.iter()).collect()
+    }
+
     /// Whether `controller` is in it.
     pub fn contains(&self, controller: &str) -> bool {
         self.0.contains(controller)
@@ -71,5 +83,9 @@ mod tests {
         assert_eq!(ControllerSet::parse("cpuacct,cpu").to_string(), "cpu,cpuacct");
         assert!(ControllerSet::parse("").is_empty());
         assert!(!ControllerSet::parse("cpuset").contains("cpu"));
+        let known = ControllerSet::parse("cpu,pids");
+        for (asked, expanded) in [("all", "cpu,pids"), ("x,all,cpu", "cpu,pids,x"), ("cpu", "cpu"), ("", "")] {
+            assert_eq!(ControllerSet::parse(asked).expanded(&known).to_string(), expanded, "{asked}");
+        }
     }
 }

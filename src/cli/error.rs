@@ -52,6 +52,11 @@ pub(super) fn say(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "vcgroupfs: {message}");
 }
 
+/// Tells the user what may not be as he means it.
+pub(super) fn warn(message: &str) {
+    say(format_args!("warning: {}", on_one_line(message)));
+}
+
 /// Help, the version, or what is wrong with the command line.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingAsked;

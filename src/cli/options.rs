@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 
 use clap::Args;
 
-use super::error::{Failed, UNSUPPORTED, USAGE};
+use super::error::{Failed, UNSUPPORTED, USAGE, warn};
 use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
 use crate::host::containers::are_found;
-use crate::host::plan::rules_for_all;
+use crate::host::plan::{rules_for_all, without_effect};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::policy::{Policy, Rules};
 use crate::view::{Shape, View};
@@ -29,7 +29,7 @@ pub(super) struct ViewOptions {
     /// Who may write what inside the delegated subtree
     #[arg(long, value_enum, default_value = "strict")]
     pub(super) policy: Policy,
-    /// v1 controllers whose files are writable below the boundary, with --policy delegate
+    /// v1 controllers whose files are writable below the boundary, with --policy delegate; "all" names every one
     #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
     pub(super) delegate_controllers: ControllerSet,
     /// A name at the top of each hierarchy that leads to the cgroup of that name in the delegated subtree, for clients that have their cgroups
@@ -74,6 +74,7 @@ impl ViewOptions {
     /// Finds the host's hierarchies and makes the view.
     pub(super) fn plan(&self) -> Result<(HostCgroups, View), Failed> {
         let host = discover()?;
+        self.warn(&host);
         let view = plan(&host, &self.spec())?;
         Ok((host, view))
     }
@@ -95,8 +96,14 @@ impl ViewOptions {
             return Err(Failed::new(UNSUPPORTED, format!("--per-caller: {why}; use 'vcgroupfs attach'")));
         }
         let host = discover()?;
-        let rules = rules_for_all(&host, self.policy, &self.delegate_controllers)?;
+        self.warn(&host);
+        let rules = rules_for_all(&host, self.policy, &self.delegate_controllers);
         Ok((host, rules))
+    }
+
+    /// Says what is asked for in vain.
+    pub(super) fn warn(&self, host: &HostCgroups) {
+        without_effect(host, self.policy, &self.delegate_controllers).iter().for_each(|what| warn(what));
     }
 
     pub(super) fn spec(&self) -> ViewSpec {

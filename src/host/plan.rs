@@ -1,11 +1,13 @@
 //! From what a user asks for to a [`View`].
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use super::discover::HostCgroups;
 use super::procfs;
+use super::refuge::read_file;
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships};
 use crate::policy::{Policy, Rules};
 use crate::view::{Shape, View, ViewHierarchy};
@@ -81,20 +83,12 @@ pub enum PlanError {
         "--alias is for shape host-path: in a rooted view the delegated subtree is the top, and full shows what the host has there"
     )]
     Alias,
-    /// A controller that no v1 hierarchy has.
-    #[error("--delegate-controllers: no v1 hierarchy here has the controller '{name}'; there are: {known}")]
-    NoController {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
 }
 
 impl PlanError {
     /// Whether the command line is at fault, and not the state of the host.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias | Self::NoController { .. })
+        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias)
     }
 }
 
@@ -109,7 +103,6 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     if spec.pid.is_none() && spec.cgroups.is_empty() {
         return Err(PlanError::NoTarget);
     }
-    check_controllers(host, &spec.delegate_controllers)?;
     let mut delegated = match spec.pid {
         Some(pid) => memberships_of(host, pid)?,
         None => vec![None; host.hierarchies.len()],
@@ -136,31 +129,30 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         return Err(PlanError::Alias);
     }
     let aliases = spec.aliases.iter().map(std::ffi::OsString::from).collect();
-    let rules = rules(spec.policy, &spec.delegate_controllers);
+    let rules = rules(host, spec.policy, &spec.delegate_controllers);
     Ok(View { aliases, ..view(host, shape, rules, delegated) })
 }
 
 /// The rules of a mount for all callers.
-///
-/// # Errors
-/// [`PlanError::NoController`].
-pub fn rules_for_all(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Result<Rules, PlanError> {
-    check_controllers(host, controllers)?;
+pub fn rules_for_all(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rules {
     // What a container calls a control file there is a number that no container knows.
-    Ok(Rules { fetches_descriptors: false, ..rules(policy, controllers) })
+    Rules { fetches_descriptors: false, ..rules(host, policy, controllers) }
 }
 
-fn rules(policy: Policy, controllers: &ControllerSet) -> Rules {
+fn rules(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rules {
     Rules {
         policy,
-        delegate_controllers: controllers.clone(),
+        delegate_controllers: controllers.expanded(&v1_controllers(host)),
         delegatable: delegatable(),
+        // Until it's known where the boundary is.
+        memory_is_hierarchical: false,
         fetches_descriptors: crate::sys::pidfd::can_fetch_descriptors(),
     }
 }
 
 /// A view of these subtrees, one for each hierarchy.
 pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Vec<Option<CgroupPath>>) -> View {
+    let rules = Rules { memory_is_hierarchical: memory_is_hierarchical(host, &delegated), ..rules };
     let hierarchies = host.hierarchies.iter().zip(delegated).map(|(hierarchy, delegated)| ViewHierarchy {
         kind: hierarchy.kind.clone(),
         directory: hierarchy.directory.clone(),
@@ -168,6 +160,19 @@ pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Ve
         delegated: delegated.filter(|path| !path.is_root()),
     });
     View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect(), aliases: Vec::new() }
+}
+
+/// Whether memory cgroups below the boundary are within its limit. Since Linux 5.11 all are; a kernel without the file has nothing to choose.
+fn memory_is_hierarchical(host: &HostCgroups, delegated: &[Option<CgroupPath>]) -> bool {
+    let has_memory =
+        |kind: &HierarchyKind| kind.controllers().is_some_and(|controllers| controllers.contains("memory"));
+    let Some(index) = host.hierarchies.iter().position(|hierarchy| has_memory(&hierarchy.kind)) else { return false };
+    let Some(Some(boundary)) = delegated.get(index) else { return false };
+    let read = |directory: OwnedFd| read_file(&directory, "memory.use_hierarchy");
+    match host.open_cgroup(index, boundary).map_err(io::Error::from).and_then(read) {
+        Ok(text) => text.trim() == "1",
+        Err(error) => error.kind() == io::ErrorKind::NotFound && host.open_cgroup(index, boundary).is_ok(),
+    }
 }
 
 /// What the kernel lets a delegatee write at the boundary.
@@ -237,12 +242,32 @@ fn check_cgroup(host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(
     }
 }
 
-fn check_controllers(host: &HostCgroups, asked: &ControllerSet) -> Result<(), PlanError> {
+/// All controllers that are bound to v1 hierarchies.
+fn v1_controllers(host: &HostCgroups) -> ControllerSet {
     let v1 = host.hierarchies.iter().filter(|hierarchy| hierarchy.kind.class() == HierarchyClass::V1Controllers);
-    let known: ControllerSet =
-        v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter).collect();
-    match asked.iter().find(|controller| !known.contains(controller)) {
-        None => Ok(()),
-        Some(name) => Err(PlanError::NoController { name: name.to_owned(), known: known.to_string() }),
+    v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter).collect()
+}
+
+/// What was asked for in vain by `--delegate-controllers`, a sentence each, with what to do instead.
+pub fn without_effect(host: &HostCgroups, policy: Policy, asked: &ControllerSet) -> Vec<String> {
+    if asked.is_empty() {
+        return Vec::new();
     }
+    if policy == Policy::Strict {
+        return vec![format!(
+            "--delegate-controllers {asked} has no effect with --policy strict: add --policy delegate"
+        )];
+    }
+    let known = v1_controllers(host);
+    let unknown = asked.iter().filter(|controller| {
+        if *controller == ControllerSet::ALL { known.is_empty() } else { !known.contains(controller) }
+    });
+    let there_are = match known.is_empty() {
+        true => "there is none: what cgroup2 has is delegated as cgroup.subtree_control says".to_owned(),
+        false => format!("there are: {known}"),
+    };
+    let say = |name| {
+        format!("--delegate-controllers {name} has no effect: no v1 hierarchy here has such a controller; {there_are}")
+    };
+    unknown.map(say).collect()
 }

@@ -25,6 +25,8 @@ pub enum Rule {
     V1ControllersRename,
     /// At the boundary of a v1 controller hierarchy only membership can be written.
     V1BoundaryLimits,
+    /// In a v1 hierarchy with a controller that is neither delegated nor applies its limits to what is below.
+    LimitsNotInherited,
     /// The file's controller isn't among the delegated ones.
     ControllerNotDelegated,
     /// Controller files are read-only under `strict`.
@@ -139,6 +141,12 @@ impl Rule {
                 EACCES,
                 "v1-boundary-limits",
                 "at the delegation boundary of a v1 controller hierarchy only membership can be written: the limits there are the host's",
+            ),
+            Self::LimitsNotInherited => (
+                EACCES,
+                "limits-not-inherited",
+                "a controller of this hierarchy isn't delegated, and the host's limits wouldn't hold for what is below (blkio, cpuset, net_cls, net_prio; \
+                 memory where memory.use_hierarchy is 0): delegate it by --delegate-controllers, which knows 'all', too",
             ),
             Self::ControllerNotDelegated => (
                 EACCES,

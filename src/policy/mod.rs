@@ -3,6 +3,7 @@
 //! The filesystem and `explain` ask the same function, [`decide`]. Whatever isn't allowed by a line of it is denied.
 
 mod denial;
+mod inherited;
 mod migration;
 #[cfg(test)]
 mod properties;
@@ -35,6 +36,8 @@ pub struct Rules {
     pub delegate_controllers: ControllerSet,
     /// The files that the kernel lets a delegatee write at the boundary, `/sys/kernel/cgroup/delegate`.
     pub delegatable: BTreeSet<String>,
+    /// Whether what the memory cgroups below the boundary use counts there too (`memory.use_hierarchy`).
+    pub memory_is_hierarchical: bool,
     /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that `cgroup.event_control` means what the writer means.
     pub fetches_descriptors: bool,
 }
@@ -196,6 +199,9 @@ fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
         (HierarchyClass::V1Controllers, Policy::Delegate) if operation == Operation::Rename => {
             deny(Rule::V1ControllersRename)
         }
+        (HierarchyClass::V1Controllers, Policy::Delegate) if !inherited::limits_hold(rules, kind) => {
+            deny(Rule::LimitsNotInherited)
+        }
         _ => PLAIN,
     }
 }
@@ -248,7 +254,7 @@ fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
         HierarchyClass::V1Named => write_v1_named(class),
         HierarchyClass::V1Controllers => match rules.policy {
             Policy::Strict => deny(Rule::V1ControllersReadOnly),
-            Policy::Delegate => write_v1_delegated(rules, node.zone, class),
+            Policy::Delegate => write_v1_delegated(rules, kind, node.zone, class),
         },
     }
 }
@@ -279,8 +285,9 @@ fn write_v1_named(class: &FileClass) -> Verdict {
     }
 }
 
-fn write_v1_delegated(rules: &Rules, zone: Zone, class: &FileClass) -> Verdict {
+fn write_v1_delegated(rules: &Rules, kind: &HierarchyKind, zone: Zone, class: &FileClass) -> Verdict {
     match (class, zone) {
+        (FileClass::Membership(_), _) if !inherited::limits_hold(rules, kind) => deny(Rule::LimitsNotInherited),
         (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
         // It changes nothing of the cgroup. But a listener for memory pressure keeps the news from those that listen further up, at the host's
         // cgroups (`vmpressure_event`), so it's for the host to delegate.

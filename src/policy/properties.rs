@@ -19,8 +19,18 @@ fn operations() -> impl Strategy<Value = Operation> {
 }
 
 fn kinds() -> impl Strategy<Value = HierarchyKind> {
-    prop::sample::select(vec!["v2", "memory", "cpu,cpuacct", "devices", "cpuset", "name=systemd", "pids,name=x"])
-        .prop_map(|list| if list == "v2" { HierarchyKind::Unified } else { HierarchyKind::v1(list) })
+    prop::sample::select(vec![
+        "v2",
+        "memory",
+        "cpu,cpuacct",
+        "devices",
+        "cpuset",
+        "blkio",
+        "net_cls,net_prio",
+        "name=systemd",
+        "pids,name=x",
+    ])
+    .prop_map(|list| if list == "v2" { HierarchyKind::Unified } else { HierarchyKind::v1(list) })
 }
 
 fn names() -> impl Strategy<Value = String> {
@@ -49,16 +59,17 @@ fn names() -> impl Strategy<Value = String> {
 
 fn any_rules() -> impl Strategy<Value = Rules> {
     (
-        any::<[bool; 2]>(),
-        prop::collection::vec("memory|devices|[a-z]{1,8}", 0..3),
+        any::<[bool; 3]>(),
+        prop::collection::vec("memory|devices|blkio|[a-z]{1,8}", 0..3),
         prop::collection::btree_set(names(), 0..4),
     )
-        .prop_map(|([strict, fetches_descriptors], controllers, mut delegatable)| {
+        .prop_map(|([strict, fetches_descriptors, memory_is_hierarchical], controllers, mut delegatable)| {
             delegatable.extend(Rules::default_delegatable());
             Rules {
                 policy: if strict { Policy::Strict } else { Policy::Delegate },
                 delegate_controllers: controllers.iter().map(String::as_str).collect(),
                 delegatable,
+                memory_is_hierarchical,
                 fetches_descriptors,
             }
         })
@@ -121,6 +132,31 @@ proptest! {
         ] {
             let allowed = decide(&rules, node, operation).is_allowed();
             prop_assert!(!allowed || inside || rules.policy == Policy::Delegate);
+        }
+    }
+
+    #[test]
+    fn nobody_leaves_limits_that_are_not_inherited(
+        rules in any_rules(),
+        kind in kinds(),
+        inside in any::<bool>(),
+        operation in prop::sample::select(vec![Operation::MakeDirectory, Operation::RemoveDirectory, Operation::ChangeAttributes, Operation::ChangeXattrs]),
+    ) {
+        let zone = if inside { Zone::Inside } else { Zone::Boundary };
+        let escapes = |controller: &str| {
+            let is_flat = matches!(controller, "blkio" | "cpuset" | "net_cls" | "net_prio");
+            (is_flat || controller == "memory" && !rules.memory_is_hierarchical) && !rules.delegate_controllers.contains(controller)
+        };
+        if kind.controllers().is_some_and(|controllers| controllers.iter().any(escapes)) {
+            let directory = Node { kind: Some(&kind), zone, subject: Subject::Directory };
+            prop_assert!(!decide(&rules, &directory, operation).is_allowed());
+            prop_assert_eq!(shown_mode(&rules, &directory, 0o755), 0o555);
+            for name in ["cgroup.procs", "tasks"].map(OsStr::new) {
+                let class = FileClass::of(&kind, name);
+                let file = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+                prop_assert!(!decide(&rules, &file, Operation::Write).is_allowed());
+                prop_assert_eq!(shown_mode(&rules, &file, 0o644), 0o444);
+            }
         }
     }
 

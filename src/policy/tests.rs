@@ -10,7 +10,7 @@ fn rules(policy: Policy) -> Rules {
     let mut delegatable = Rules::default_delegatable();
     delegatable.insert("memory.reclaim".to_owned());
     let delegate_controllers = ControllerSet::parse("pids,cpuset,devices");
-    Rules { policy, delegate_controllers, delegatable, fetches_descriptors: true }
+    Rules { policy, delegate_controllers, delegatable, memory_is_hierarchical: true, fetches_descriptors: true }
 }
 
 fn write(policy: Policy, list: &str, zone: Zone, name: &str) -> &'static str {
@@ -82,6 +82,11 @@ fn files() {
         ("pids", "tasks", ["no", "no", "no"], ["no", "migrate", "migrate"]),
         ("pids", "pids.max", ["no", "no", "no"], ["no", "no", "yes"]),
         ("pids", "notify_on_release", ["no", "no", "no"], ["no", "no", "no"]),
+        ("blkio", "cgroup.procs", ["no", "no", "no"], ["no", "no", "no"]),
+        ("blkio", "tasks", ["no", "no", "no"], ["no", "no", "no"]),
+        ("pids,net_cls", "cgroup.procs", ["no", "no", "no"], ["no", "no", "no"]),
+        ("cpuset", "cgroup.procs", ["no", "no", "no"], ["no", "migrate", "migrate"]),
+        ("memory", "cgroup.procs", ["no", "no", "no"], ["no", "migrate", "migrate"]),
         ("cpu,cpuset", "cpu.shares", ["no", "no", "no"], ["no", "no", "no"]),
         ("cpu,cpuset", "cgroup.clone_children", ["no", "no", "no"], ["no", "no", "yes"]),
         ("memory", "memory.limit_in_bytes", ["no", "no", "no"], ["no", "no", "no"]),
@@ -120,6 +125,35 @@ fn structure_table() {
             }
         }
     }
+}
+
+#[test]
+fn limits_that_are_not_inherited() {
+    use Operation::{ChangeAttributes, MakeDirectory, RemoveDirectory, Rename};
+    use Zone::{Boundary, Inside, Outside};
+    let rule = |list: &str, zone, operation, rules: &Rules| {
+        let kind = kind(list);
+        match decide(rules, &Node { kind: Some(&kind), zone, subject: Subject::Directory }, operation) {
+            Verdict::Allow(_) => None,
+            Verdict::Deny(denial) => Some(denial.rule()),
+        }
+    };
+    let usual = rules(Policy::Delegate);
+    let before_use_hierarchy = Rules { memory_is_hierarchical: false, ..usual.clone() };
+    let strict = rules(Policy::Strict);
+    for operation in [MakeDirectory, RemoveDirectory, ChangeAttributes] {
+        assert_eq!(rule("blkio", Inside, operation, &usual), Some(Rule::LimitsNotInherited), "{operation:?}");
+        assert_eq!(rule("memory", Inside, operation, &before_use_hierarchy), Some(Rule::LimitsNotInherited));
+        assert_eq!(rule("memory", Inside, operation, &usual), None);
+        assert_eq!(rule("cpuset", Inside, operation, &usual), None, "it's delegated");
+        assert_eq!(rule("blkio", Outside, operation, &usual), Some(Rule::OutsideSubtree));
+        assert_eq!(rule("blkio", Inside, operation, &strict), Some(Rule::V1ControllersReadOnly));
+    }
+    assert_eq!(rule("blkio", Boundary, MakeDirectory, &usual), Some(Rule::LimitsNotInherited));
+    assert_eq!(rule("blkio", Boundary, RemoveDirectory, &usual), Some(Rule::BoundaryItself));
+    assert_eq!(rule("blkio", Inside, Rename, &usual), Some(Rule::V1ControllersRename));
+    // Hierarchies without a controller have no limits.
+    assert_eq!(rule("name=systemd", Inside, MakeDirectory, &usual), None);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub enum Need {
     LegacySyscalls,
     /// An io_uring can be set up.
     IoUring,
+    /// A file can be made a block device.
+    LoopDevice,
     /// This program can be run.
     Program(&'static str),
     /// This program can be run where no library is.
@@ -48,6 +50,7 @@ impl Need {
             Self::UserNamespaces => "userns".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
             Self::IoUring => "io_uring".into(),
+            Self::LoopDevice => "loop".into(),
             Self::Program(name) => name.into(),
             Self::StaticProgram(name) => format!("a static {name}"),
         }
@@ -62,6 +65,7 @@ impl Need {
                 .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
             Self::LegacySyscalls => cfg!(target_arch = "x86_64"),
             Self::IoUring => io_uring::IoUring::new(2).is_ok(),
+            Self::LoopDevice => find_program("losetup").is_some() && std::path::Path::new("/dev/loop-control").exists(),
             Self::Program(name) => find_program(name).is_some(),
             Self::StaticProgram(name) => find_program(name).is_some_and(|program| is_static(&program)),
         }

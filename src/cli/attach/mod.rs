@@ -99,6 +99,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         None => container,
     });
     let host = discover()?;
+    options.view.warn(&host);
     let spec = ViewSpec { pid: Some(target.pid), ..options.view.spec() };
     let lock = Lock::take(container.number())?;
     let image = Server::image()?;

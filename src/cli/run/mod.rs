@@ -71,6 +71,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     }
     registry::check()?;
     let host = discover()?;
+    options.view.warn(&host);
     let connection = Connection::open()?;
     let image = Server::image()?;
     let held = signals::hold();

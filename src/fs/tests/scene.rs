@@ -120,6 +120,7 @@ impl Scene {
             }
         });
         let rules = Rules {
+            memory_is_hierarchical: true,
             policy,
             delegate_controllers: ["memory"].into_iter().collect(),
             delegatable: Rules::default_delegatable(),

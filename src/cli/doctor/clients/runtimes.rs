@@ -85,7 +85,8 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
         }
         (_, Some(list)) if facts.exists(&list) && !facts.is_writable(&list) => {
             let why = format!(
-                "{why}; but it sets devices.allow in each cgroup that it makes, as in {list}, which it may not"
+                "{why}; but it sets devices.allow in each cgroup that it makes, which takes 'devices' delegated, and \
+                 CAP_SYS_ADMIN or a user namespace; its own, {list}, stays the host's"
             );
             Finding::partly(client, why, NO_DEVICES)
         }
