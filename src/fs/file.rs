@@ -194,11 +194,13 @@ impl<H: Host> CgroupFs<H> {
     /// `ESTALE` if the kernel has to look the file up once more, which it does at once.
     pub fn show_size(&self, handle: HandleId) -> Outcome<()> {
         let file = self.open_file(handle)?;
+        // By a descriptor of its own: what a list shows is the namespace's that reads it first.
+        let backing = self.host.open(&file.node, OpenMode { read: true, write: false, truncate: false }, None)?;
         let mut part = [0; 4096];
         let mut length = 0;
         // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
         while length < SIZE_LIMIT {
-            match self.host.read(&file.backing, length, &mut part)? {
+            match self.host.read(&backing, length, &mut part)? {
                 0 => break,
                 count => length += count as u64,
             }
@@ -267,6 +269,11 @@ impl<H: Host> Transfer<H> {
     /// The kernel may take something else for the size of the file now than it was told.
     pub fn lets_size_be_doubted(&self) {
         self.file.node.doubt_size();
+    }
+
+    /// Whether a write may be longer than a page: lists of processors are (`cpuset_common_files`: `max_write_len`).
+    pub fn takes_long_text(&self) -> bool {
+        matches!(self.file.node.object(), Object::File(FileClass::Controller(controller)) if controller == "cpuset")
     }
 
     /// Whether a write registers an event, for which it takes another process.

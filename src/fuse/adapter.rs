@@ -416,8 +416,9 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 reply_written(fs, &to, data, reply);
                 return Ok(());
             };
-            if beside.has_room(tenant) {
-                let (fs, data) = (Arc::clone(fs), kept_of(data));
+            let kept = kept_of(data, to.takes_long_text());
+            if beside.has_room_for(tenant, kept.len()) {
+                let (fs, data) = (Arc::clone(fs), kept);
                 beside.run(tenant, move || reply_written(&fs, &to, &data, reply));
             } else {
                 reply.error(fuser::Errno::EAGAIN);

@@ -88,9 +88,12 @@ fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
     About { operation, node: file.node(), name: None }
 }
 
-/// What is kept of a write that waits. No file takes more than a page (`atomic_write_len`), and what is longer by a byte is refused as the
-/// whole would be: thousands may wait, and the memory is the server's.
-pub(super) fn kept_of(data: &[u8]) -> Vec<u8> {
+/// What is kept of a write that waits. Most files take no more than a page (`atomic_write_len`), and what is longer by a byte is refused as the
+/// whole would be: thousands may wait, and the memory is the server's. `whole`: it's one that takes more.
+pub(super) fn kept_of(data: &[u8], whole: bool) -> Vec<u8> {
+    if whole {
+        return data.to_vec();
+    }
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| usize::try_from(size).ok());
     page.and_then(|page| data.get(..=page)).unwrap_or(data).to_vec()
 }
@@ -137,7 +140,8 @@ mod tests {
     fn of_what_is_too_long_there_is_as_much_as_shows_it() {
         let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
         for (written, kept) in [(0, 0), (7, 7), (page, page), (page + 1, page + 1), (16 * page, page + 1)] {
-            assert_eq!(kept_of(&vec![b'1'; written]).len(), kept, "{written}");
+            let data = vec![b'1'; written];
+            assert_eq!((kept_of(&data, false).len(), kept_of(&data, true).len()), (kept, written), "{written}");
         }
     }
 }

@@ -75,10 +75,17 @@ impl Offload {
 
     /// Whether there's room for more work.
     pub(super) fn has_room(&self, tenant: Tenant) -> bool {
+        self.has_room_for(tenant, 0)
+    }
+
+    /// Whether there's room for more work that holds so many bytes.
+    pub(super) fn has_room_for(&self, tenant: Tenant, bytes: usize) -> bool {
+        const PAGE: usize = 4096;
+        let pages = (bytes / PAGE).max(1);
         let queues = self.queues.lock();
         let own = queues.by_tenant.get(&tenant).map_or(0, |queue| queue.waiting.len());
         let others = queues.waiting.saturating_sub(own);
-        own < WAITING.min(share(WAITING_IN_ALL, others, WAITING_AT_LEAST))
+        own < (WAITING / pages).min(share(WAITING_IN_ALL / pages, others, WAITING_AT_LEAST))
     }
 
     /// Runs `work` in another thread, soon. If there can be none, or the work panics, it's dropped; a reply that it holds then says EIO.

@@ -197,7 +197,7 @@ impl Passthrough {
         reply: &ReplyOpen,
     ) -> Opening<'_> {
         let opening = |node, id| Opening { passthrough: self, node, id };
-        if !self.enabled.load(Ordering::Acquire) || !fs.passes_through(node) {
+        if !self.enabled.load(Ordering::Acquire) {
             return opening(None, None);
         }
         // Also once ids fail: some files may be open by one.
@@ -205,7 +205,13 @@ impl Passthrough {
         if let Some(id) = known {
             return opening(Some(number), id);
         }
+        if self.fails.load(Ordering::Acquire) || !fs.passes_through(node) {
+            return opening(None, None);
+        }
         let made = self.make(fs, node, user, reply);
+        if made.is_none() && self.fails.load(Ordering::Acquire) {
+            return opening(None, None);
+        }
         let mut files = self.files.lock();
         let (id, unneeded) = files.begin(number, fs.tenant(), made);
         drop(files);
@@ -220,9 +226,6 @@ impl Passthrough {
         user: u32,
         reply: &ReplyOpen,
     ) -> Option<Held<Arc<BackingId>>> {
-        if self.fails.load(Ordering::Acquire) {
-            return None;
-        }
         let mut share = fs.take_backing_id(user);
         if share.is_none() {
             let idle = self.files.lock().give_back(fs.tenant());
