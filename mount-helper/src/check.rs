@@ -51,3 +51,12 @@ pub(crate) fn fuse_device(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let is_device = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;
     if is_device && (major(stat.st_rdev), minor(stat.st_rdev)) == FUSE { Ok(()) } else { Err(Errno::EINVAL) }
 }
+
+/// EINVAL unless `file` is on cgroup2 (`CGROUP2_SUPER_MAGIC`, linux/magic.h).
+pub(crate) fn cgroup2(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    const CGROUP2_MAGIC: i64 = 0x6367_7270;
+    let kind = fstatfs(file)?.filesystem_type();
+    #[allow(clippy::useless_conversion, clippy::cast_lossless)] // the type's width varies
+    let is_cgroup2 = kind.0 as i64 == CGROUP2_MAGIC;
+    if is_cgroup2 { Ok(()) } else { Err(Errno::EINVAL) }
+}

@@ -1,7 +1,8 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
 //!
-//! Four request kinds: `agent`, which becomes a [pid-namespace agent](agent); `event`, which
-//! [registers an event](events) and enters no namespace; `attach` and `detach`, which
+//! Five request kinds: `agent`, which becomes a [pid-namespace agent](agent); `event`, which
+//! [registers an event](events) and enters no namespace; `boundary`, which
+//! [makes a cgroup namespace](boundary) at a delegation boundary; `attach` and `detach`, which
 //! [mount a view](attach) in a container and unmount it. The program is
 //! started by the server alone, never by a user, and is told everything by inherited descriptors
 //! and a closed set of words on its command line. README.md says what it is trusted with.
@@ -12,6 +13,7 @@
 
 pub mod agent;
 pub mod attach;
+pub mod boundary;
 mod check;
 pub mod clock;
 pub mod confinement;
@@ -53,6 +55,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             None => usage(),
         },
         ["event"] => events::start(),
+        ["boundary", word] => match boundary::Purpose::from_word(word) {
+            Some(purpose) => boundary::start(purpose),
+            None => usage(),
+        },
         words => match attach::Task::from_words(words.iter().copied()) {
             Some(task) => attach::start(task),
             None => usage(),

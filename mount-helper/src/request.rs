@@ -10,7 +10,7 @@
 //! | reply | result i32 (>= 0, or -errno), length u32, then that many bytes |
 //! | hello | step u32 (0: ready), errno i32; the first message of a connection |
 //!
-//! Every request carries exactly one descriptor (SCM_RIGHTS), no reply carries any.
+//! Every request carries one descriptor (SCM_RIGHTS), a migration two, no reply carries any.
 
 /// Most bytes that one [`Request::Read`] may ask for.
 pub const MAX_READ: usize = 64 * 1024;
@@ -44,6 +44,16 @@ pub enum Request<'a> {
         /// The bytes; at most [`MAX_WRITE`].
         data: &'a [u8],
     },
+    /// The same, if the process is still where it was seen last: with the descriptor of its `/proc/TID/cgroup`, which has to say exactly
+    /// `seen`. The reply is 0 if it doesn't; nothing was written then.
+    Migrate {
+        /// As for [`Request::Write`].
+        nice: bool,
+        /// The number of the process.
+        number: &'a [u8],
+        /// Where it was; not empty, and together with the number at most [`MAX_WRITE`].
+        seen: &'a [u8],
+    },
     /// `fcntl(F_SETOWN_EX)` to the thread with this number: the kernel finds it in the agent's pid
     /// namespace, and `F_GETOWN_EX` tells the server its number there. Needs no privilege, and
     /// the answer comes from the kernel: an agent can name only what is in its own namespace.
@@ -56,6 +66,9 @@ pub enum Request<'a> {
 const READ: u32 = 1;
 const WRITE: u32 = 2;
 const NAME: u32 = 3;
+const MIGRATE: u32 = 4;
+/// Bits of a [`MIGRATE`]'s argument: the lowest one is `nice`, the others are the length of `seen`.
+const NICE: u32 = 1;
 
 impl Request<'_> {
     /// The fixed part of the message; [`Self::payload`] follows it. `deadline` (monotonic ns) is
@@ -65,6 +78,10 @@ impl Request<'_> {
         let (kind, argument, value) = match *self {
             Self::Read { offset, len } => (READ, len, offset),
             Self::Write { nice, data } => (WRITE, u32::from(nice), data.len() as u64),
+            Self::Migrate { nice, number, seen } => {
+                let length = u32::try_from(seen.len()).unwrap_or(u32::MAX);
+                (MIGRATE, length << 1 | u32::from(nice), number.len() as u64)
+            }
             Self::Name { number } => (NAME, 0, u64::from(number.unsigned_abs())),
         };
         let mut out = [0; REQUEST_HEADER];
@@ -80,12 +97,22 @@ impl Request<'_> {
         out
     }
 
-    /// What follows the header.
+    /// What follows the header, one after the other.
     #[must_use]
-    pub fn payload(&self) -> &[u8] {
+    pub fn payload(&self) -> [&[u8]; 2] {
         match self {
-            Self::Write { data, .. } => data,
-            Self::Read { .. } | Self::Name { .. } => &[],
+            Self::Write { data, .. } => [data, &[]],
+            Self::Migrate { number, seen, .. } => [number, seen],
+            Self::Read { .. } | Self::Name { .. } => [&[], &[]],
+        }
+    }
+
+    /// How many descriptors come with it.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        match self {
+            Self::Migrate { .. } => 2,
+            Self::Read { .. } | Self::Write { .. } | Self::Name { .. } => 1,
         }
     }
 }
@@ -117,6 +144,15 @@ pub fn decode(message: &[u8]) -> Result<(Request<'_>, u64), Malformed> {
                 return Err(Malformed);
             }
             Request::Write { nice, data: payload }
+        }
+        MIGRATE => {
+            let (nice, length) = (argument & NICE != 0, argument >> 1);
+            let at = usize::try_from(value).map_err(|_| Malformed)?;
+            let (number, seen) = payload.split_at_checked(at).ok_or(Malformed)?;
+            if payload.len() > MAX_WRITE || seen.is_empty() || seen.len() != length as usize {
+                return Err(Malformed);
+            }
+            Request::Migrate { nice, number, seen }
         }
         NAME => {
             let number = i32::try_from(value).map_err(|_| Malformed)?;

@@ -4,7 +4,7 @@ use super::*;
 
 fn whole(request: &Request<'_>, deadline: u64) -> Vec<u8> {
     let mut bytes = request.header(deadline).to_vec();
-    bytes.extend_from_slice(request.payload());
+    bytes.extend(request.payload().concat());
     bytes
 }
 
@@ -27,6 +27,8 @@ fn requests_survive_the_wire() {
         Request::Write { nice: false, data: b"" },
         Request::Write { nice: true, data: b"7\n" },
         Request::Write { nice: true, data: &longest },
+        Request::Migrate { nice: false, number: b"7", seen: b"0::/\n" },
+        Request::Migrate { nice: true, number: b"", seen: &longest },
         Request::Name { number: 1 },
         Request::Name { number: i32::MAX },
     ] {
@@ -41,13 +43,18 @@ fn malformed_requests_are_refused() {
     let too_long = vec![0; MAX_WRITE + 1];
     for (why, bytes) in [
         ("kind 0", raw(0, 0, 0, b"")),
-        ("kind 4", raw(4, 0, 1, b"")),
+        ("kind 5", raw(5, 0, 1, b"")),
         ("read: too long", raw(READ, MAX_READ as u32 + 1, 0, b"")),
         ("read: negative offset", raw(READ, 1, u64::MAX, b"")),
         ("read: payload", raw(READ, 1, 0, b"x")),
         ("write: flag", raw(WRITE, 2, 1, b"x")),
         ("write: length lies", raw(WRITE, 0, 2, b"x")),
         ("write: too long", raw(WRITE, 0, MAX_WRITE as u64 + 1, &too_long)),
+        ("migrate: nothing seen", raw(MIGRATE, 1, 1, b"7")),
+        ("migrate: length lies", raw(MIGRATE, 4 << 1, 1, b"70::/")),
+        ("migrate: other length lies", raw(MIGRATE, 4 << 1, 6, b"70::/")),
+        ("migrate: endless length", raw(MIGRATE, 4 << 1, u64::MAX, b"70::/")),
+        ("migrate: too long", raw(MIGRATE, (MAX_WRITE as u32) << 1, 1, &too_long)),
         ("name: 0", raw(NAME, 0, 0, b"")),
         ("name: too big", raw(NAME, 0, 1 << 31, b"")),
         ("name: argument", raw(NAME, 1, 1, b"")),
@@ -59,7 +66,8 @@ fn malformed_requests_are_refused() {
 
 #[test]
 fn every_shortened_request_is_refused() {
-    for request in [Request::Name { number: 7 }, Request::Write { nice: true, data: b"12" }] {
+    let migrate = Request::Migrate { nice: true, number: b"12", seen: b"0::/" };
+    for request in [Request::Name { number: 7 }, Request::Write { nice: true, data: b"12" }, migrate] {
         let bytes = whole(&request, 7);
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len]), Err(Malformed), "{request:?} cut to {len}");

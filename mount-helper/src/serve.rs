@@ -40,12 +40,13 @@ pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
         let Ok((request, deadline)) = decode(bytes) else {
             return 1;
         };
-        let [file] = received.files.as_slice() else {
-            return 1;
+        let (file, more) = match received.files.as_slice() {
+            [file, more @ ..] if more.len() + 1 == request.files() => (file, more.first()),
+            _ => return 1,
         };
         // The server has given up on it, and has told its caller so: doing it now would be a
         // surprise. This agent was stopped for long; another one has taken over.
-        if monotonic_ns() >= deadline || agent.answer(&request, file.as_fd()).is_err() {
+        if monotonic_ns() >= deadline || agent.answer(&request, file.as_fd(), more.map(AsFd::as_fd)).is_err() {
             return 1;
         }
     }
@@ -72,7 +73,12 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     /// Executes the request and sends the reply. An error ends the agent.
-    fn answer(&mut self, request: &Request<'_>, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn answer(
+        &mut self,
+        request: &Request<'_>,
+        file: BorrowedFd<'_>,
+        memberships: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Errno> {
         match *request {
             Request::Read { offset, len } => {
                 let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
@@ -88,12 +94,19 @@ impl Agent<'_> {
             }
             Request::Write { nice, data } => {
                 self.set_nice(nice)?;
-                // Linux 3.10 opens cgroup files in a way that forbids pwrite; write(2) is as good
-                // there, for these files have no use for the offset.
-                self.reply(match retry(|| pwrite(file, data, 0)) {
-                    Err(Errno::ESPIPE) => retry(|| write(file, data)),
-                    other => other,
-                })
+                self.reply(write_once(file, data))
+            }
+            Request::Migrate { nice, number, seen } => {
+                self.set_nice(nice)?;
+                let memberships = memberships.ok_or(Errno::EINVAL)?;
+                let into = self.buffer.get_mut(..MAX_WRITE + 1).ok_or(Errno::EINVAL)?;
+                // Nothing comes between the look and the write that could be done before.
+                let result = match retry(|| pread(memberships, into, 0)) {
+                    Ok(length) if into.get(..length) == Some(seen) => write_once(file, number),
+                    Ok(_) => Ok(0),
+                    Err(errno) => Err(errno),
+                };
+                self.reply(result)
             }
             Request::Name { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
         }
@@ -117,6 +130,15 @@ impl Agent<'_> {
         }
         self.nice = nice;
         Ok(())
+    }
+}
+
+/// Linux 3.10 opens cgroup files in a way that forbids pwrite; write(2) is as good there, for these files
+/// have no use for the offset.
+fn write_once(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize, Errno> {
+    match retry(|| pwrite(file, data, 0)) {
+        Err(Errno::ESPIPE) => retry(|| write(file, data)),
+        other => other,
     }
 }
 

@@ -284,9 +284,9 @@ pub(crate) struct Received {
     pub(crate) truncated: bool,
 }
 
-/// Receives one message without waiting.
+/// Receives one message, and up to two descriptors, without waiting.
 pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Received, Errno> {
-    let mut space = nix::cmsg_space!(RawFd);
+    let mut space = nix::cmsg_space!([RawFd; 2]);
     let mut parts = [IoSliceMut::new(into)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
@@ -307,6 +307,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, header: &[u8], data: &[u8]) -> Result
     let parts = [IoSlice::new(header), IoSlice::new(data)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(socket.as_raw_fd(), &parts, &[], flags, None).map(drop)
+}
+
+/// Sends one message, and a copy of `file` with it, without waiting.
+pub(crate) fn send_file(socket: BorrowedFd<'_>, message: &[u8], file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let numbers = [file.as_raw_fd()];
+    let control = [nix::sys::socket::ControlMessage::ScmRights(&numbers)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], &control, flags, None).map(drop)
 }
 
 /// The errno of an error of the standard library.

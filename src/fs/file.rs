@@ -1,7 +1,7 @@
 //! Open files: open, read, write, fsync, release.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
@@ -57,7 +57,8 @@ impl<H: Host> CgroupFs<H> {
         if direct {
             return Err(Errno::EINVAL.into());
         }
-        let file = OpenFile { node, backing, writes, opener, _share: share, waiting: Waiting::default() };
+        let (checked, waiting) = (OnceLock::new(), Waiting::default());
+        let file = OpenFile { node, backing, checked, writes, opener, _share: share, waiting };
         Ok(self.handles.insert(file))
     }
 

@@ -1,8 +1,8 @@
 //! Open files, by the number that the kernel hands back.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -29,6 +29,8 @@ pub(super) struct OpenFile<F> {
     /// The backing file, opened for this handle alone: what the kernel keeps per open file (the position in a list, a PSI trigger, a
     /// reset of `memory.peak`) is kept per handle.
     pub(super) backing: F,
+    /// A membership file once more, opened so that the kernel checks both ends of a migration, where that could be only later.
+    pub(super) checked: OnceLock<F>,
     /// What the policy granted to writes; `None` if it's open for reading only.
     pub(super) writes: Option<Grant>,
     /// Who opened it, if for writing.

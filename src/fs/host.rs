@@ -206,6 +206,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     type File: std::fmt::Debug + Send + Sync + 'static;
     /// A process or thread, held so that its number can't come to mean another one.
     type Process;
+    /// A migration during which others' writes to lists of processes are noted.
+    type Witnessed;
     /// Whose pid numbers a caller uses: its pid namespace.
     type Numbers: std::fmt::Debug + Send;
     /// A caller's eventfd, held to be registered.
@@ -223,6 +225,13 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>>;
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    /// Whether the kernel checks by itself, at the write, that both ends of a migration by this file are within the delegated subtree. It says
+    /// `ENOENT` otherwise.
+    fn checks_both_ends(&self, file: &Self::File) -> bool;
+    /// Whether that's so by the opener's own cgroup namespace, which may begin further below.
+    fn is_opened_inside(&self, file: &Self::File) -> bool;
+    /// A membership file once more, opened so that the kernel does, if that can be by now.
+    fn open_checked(&self, file: &Self::File, node: &Node, opener: &Credentials) -> Option<Self::File>;
     /// A descriptor by which the kernel can open the file by itself, for each who opens it in the view.
     fn passthrough(&self, file: &Node) -> Answer<OwnedFd>;
     /// How many files can be open at once.
@@ -307,16 +316,33 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn is_held(&self, process: &Self::Process) -> bool;
     /// Whether a migration in this hierarchy asks the writer's right to change the process' scheduling, as a cpuset does.
     fn asks_about_scheduling(&self, hierarchy: usize) -> bool;
-    /// Where each thread of the process is in this hierarchy, or only the thread itself.
-    fn places(&self, process: &Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
+    /// Where each thread of the process is in this hierarchy, or only the thread itself. It's remembered where that was seen.
+    fn places(&self, process: &mut Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
-    /// Writes the caller's own number to a membership file. `asks_of_threads`: the kernel may ask for each thread of his whether he may change its
-    /// scheduling.
-    fn migrate_caller(&self, caller: &Caller, file: &Self::File, asks_of_threads: bool) -> Answer<()>;
-    /// Writes `number` to a membership file. `nice`: whether the writer may change the process' scheduling, where `cpuset_can_attach` may ask
-    /// for that; it's the kernel that does.
-    fn migrate(&self, numbers: &Self::Numbers, file: &Self::File, number: i32, nice: Option<bool>) -> Answer<()>;
+    /// Writes the caller's own number to a membership file, if it's still where it was seen last; `false` if not. `asks_of_threads`: the kernel
+    /// may ask for each thread of his whether he may change its scheduling.
+    fn migrate_caller(
+        &self,
+        caller: &Caller,
+        file: &Self::File,
+        asks_of_threads: bool,
+        process: &Self::Process,
+    ) -> Answer<bool>;
+    /// Writes `number`, which names `process`, to a membership file, if it's still where it was seen last; `false` if not. `nice`: whether the
+    /// writer may change the process' scheduling, where `cpuset_can_attach` may ask for that; it's the kernel that does.
+    fn migrate(
+        &self,
+        numbers: &Self::Numbers,
+        file: &Self::File,
+        number: i32,
+        nice: Option<bool>,
+        process: &Self::Process,
+    ) -> Answer<bool>;
+    /// Notes from now on who else migrates processes in a membership file's hierarchy. `None` where that can't be seen.
+    fn witness(&self, file: &Node) -> Option<Self::Witnessed>;
+    /// The process was migrated. If somebody else has written a list outside of the subtree meanwhile, and it's inside, that's logged.
+    fn settle(&self, witnessed: Self::Witnessed, process: Self::Process);
 
     /// Takes hold of the eventfd that the caller has as `eventfd`, to be registered by this file, and looks what it has as `control`. `EBADF`
     /// and `EINVAL` as the kernel.

@@ -20,6 +20,9 @@ use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
 /// `CAP_SYS_NICE`, linux/capability.h.
 const CAP_SYS_NICE: u32 = 23;
 
+/// How often a process is looked at anew that others migrate in the moment before it's migrated.
+const ATTEMPTS: usize = 100;
+
 /// A number that the kernel never takes: what comes back is `ENODEV` if the cgroup is gone, else `EINVAL`.
 const NO_NUMBER: &[u8] = b"-1";
 
@@ -49,38 +52,76 @@ impl<H: Host> CgroupFs<H> {
             Written::Writer => self.host.pin_caller(caller),
             Written::Number(number) => self.host.pin(numbers, number),
         };
-        let process = match process {
+        let mut process = match process {
             Ok(process) => process,
             // A removed cgroup comes before a process that doesn't exist. The number itself isn't written: it could come to life.
             Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
             Err(errno) => return Err(errno.into()),
         };
-        match self.check_source(file, list, &process) {
-            Ok(()) => {}
-            Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
-            Err(denied) => match self.ask_the_kernel(file, Errno::EACCES) {
-                gone @ Failure::Kernel(Errno::ENODEV) => return Err(gone),
-                _ => return Err(denied),
-            },
-        }
-        match written {
-            Written::Number(number) => {
-                let nice = self.may_nice(caller, file, &process);
-                // The last look at the process before the write: to check the threads of a large one takes a while, and one that has ended
-                // by now leaves its number to others.
-                if !self.host.is_held(&process) {
-                    return Err(self.ask_the_kernel(file, Errno::ESRCH));
-                }
-                self.host.migrate(numbers, &file.backing, number, nice)?;
-                self.verify(numbers, file, &process, number);
+        let backing = self.checked(file);
+        let witnessed = if self.host.checks_both_ends(backing) { None } else { self.host.witness(&file.node) };
+        for _ in 0..ATTEMPTS {
+            match self.check_source(file, list, &mut process) {
+                Ok(()) => {}
+                Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
+                Err(denied) => match self.ask_the_kernel(file, Errno::EACCES) {
+                    gone @ Failure::Kernel(Errno::ENODEV) => return Err(gone),
+                    _ => return Err(denied),
+                },
             }
-            _ => self.host.migrate_caller(caller, &file.backing, self.asks_of_threads(file, list))?,
+            let migrated = match written {
+                Written::Number(number) => {
+                    let nice = self.may_nice(caller, file, &process);
+                    self.host.migrate(numbers, backing, number, nice, &process)
+                }
+                _ => self.host.migrate_caller(caller, backing, self.asks_of_threads(file, list), &process),
+            };
+            match migrated {
+                Ok(true) => {
+                    if let Written::Number(number) = written {
+                        self.verify(numbers, file, &process, number);
+                    }
+                    if let Some(witnessed) = witnessed {
+                        self.host.settle(witnessed, process);
+                    }
+                    return Ok(data.len());
+                }
+                // Somebody else has migrated it since it was looked at.
+                Ok(false) => {}
+                // It has ended since.
+                Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
+                // It has left the subtree since. Or it's outside of the opener's own namespace, which begins further below.
+                Err(Errno::ENOENT) if self.host.checks_both_ends(backing) => {
+                    self.check_source(file, list, &mut process)?;
+                    if self.host.is_opened_inside(backing) {
+                        return Err(Errno::ENOENT.into());
+                    }
+                }
+                Err(errno) => return Err(errno.into()),
+            }
         }
-        Ok(data.len())
+        // It's migrated by others all the time, and there's no telling from where.
+        Err(Errno::EAGAIN.into())
+    }
+
+    /// The backing file by which to migrate: where it's possible one with which the kernel checks both ends itself. That may have become
+    /// possible only after the file was opened.
+    fn checked<'a>(&self, file: &'a OpenFile<H::File>) -> &'a H::File {
+        if self.host.checks_both_ends(&file.backing) {
+            return &file.backing;
+        }
+        if let Some(checked) = file.checked.get() {
+            return checked;
+        }
+        let checked = file.opener.as_ref().and_then(|opener| self.host.open_checked(&file.backing, &file.node, opener));
+        match checked {
+            Some(checked) => file.checked.get_or_init(|| checked),
+            None => &file.backing,
+        }
     }
 
     /// Where every thread that would be migrated is now.
-    fn check_source(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &H::Process) -> Outcome<()> {
+    fn check_source(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &mut H::Process) -> Outcome<()> {
         let position = file.node.position();
         let hierarchy = position.hierarchy.ok_or(Errno::ENODEV)?;
         let nowhere = CgroupPath::root();

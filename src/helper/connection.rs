@@ -96,19 +96,20 @@ impl Connection {
         }
     }
 
-    /// Has the agent carry out `request` on `file`. Data that it replies goes to `data`, whose
+    /// Has the agent carry out `request` on `files`. Data that it replies goes to `data`, whose
     /// length is the most that it may reply, and the most that the result may be if there's any.
     ///
     /// The inner error is the system call's own errno. `deadline` in monotonic ns.
     pub(super) fn request(
         &self,
         request: &Request<'_>,
-        file: BorrowedFd<'_>,
+        files: &[BorrowedFd<'_>],
         data: &mut [u8],
         deadline: u64,
     ) -> Result<Result<usize, Errno>, Failure> {
         let socket = self.socket.as_fd();
-        match fdpass::send_with_file(socket, &request.header(deadline), request.payload(), file) {
+        let (header, [first, second]) = (request.header(deadline), request.payload());
+        match fdpass::send_with_files(socket, [&header, first, second], files) {
             Ok(()) => (),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ENOTCONN) => {
                 return Err(Failure::NeverReached);
@@ -143,6 +144,7 @@ fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usiz
     };
     let legal = match *request {
         Request::Read { len, .. } => done == data_len && done <= len as usize,
+        Request::Migrate { number, .. } => data_len == 0 && done <= number.len(),
         Request::Write { data, .. } => data_len == 0 && done <= data.len(),
         Request::Name { .. } => data_len == 0 && done == 0,
     };

@@ -54,7 +54,7 @@ fn asked_within(
     let file = std::fs::File::open("/dev/null").unwrap();
     let mut data = [0; 10];
     let request = Request::Read { offset: 0, len: 10 };
-    let result = connection.request(&request, file.as_fd(), &mut data, deadline_in(deadline));
+    let result = connection.request(&request, &[file.as_fd()], &mut data, deadline_in(deadline));
     drop(connection);
     peer.join().unwrap();
     result

@@ -13,6 +13,7 @@
 //! set SIGCHLD to be ignored (`SIG_IGN`), so that the kernel reaps them: as zombies they would pile
 //! up, and keep the init of their container from ending.
 
+mod boundary;
 mod connection;
 pub mod entry;
 mod events;
@@ -20,6 +21,7 @@ mod image;
 mod namespace;
 mod pool;
 
+pub use boundary::Outsider;
 pub use entry::Entry;
 pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;

@@ -96,7 +96,7 @@ impl AgentPool {
         let len = read_len(buf.len());
         let buf = buf.get_mut(..len).ok_or(Errno::EINVAL)?;
         let len = u32::try_from(len).map_err(|_| Errno::EINVAL)?;
-        self.request(ns, &Request::Read { offset, len }, file, buf, Repeat::Safe)
+        self.request(ns, &Request::Read { offset, len }, &[file], buf, Repeat::Safe)
     }
 
     /// One write(2) at offset 0 by a process in `ns`, as uid 0 and without capabilities: a number
@@ -111,7 +111,27 @@ impl AgentPool {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG);
         }
-        self.request(ns, &Request::Write { nice, data }, file, &mut [], Repeat::Never)
+        self.request(ns, &Request::Write { nice, data }, &[file], &mut [], Repeat::Never)
+    }
+
+    /// The same for the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the
+    /// write. `false` if it doesn't: then nothing was written.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`], E2BIG if `seen` is too long to be sent, ESRCH if that process has ended.
+    pub fn migrate(
+        &self,
+        ns: &PidNamespace,
+        file: BorrowedFd<'_>,
+        number: &[u8],
+        nice: bool,
+        (memberships, seen): (BorrowedFd<'_>, &[u8]),
+    ) -> Result<bool, Errno> {
+        if number.len() + seen.len() > MAX_WRITE {
+            return Err(Errno::E2BIG);
+        }
+        let request = Request::Migrate { nice, number, seen };
+        self.request(ns, &request, &[file, memberships], &mut [], Repeat::Never).map(|written| written > 0)
     }
 
     /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
@@ -147,7 +167,7 @@ impl AgentPool {
         // Any file does, but it must be new: an owner left over from before would be an answer.
         let (file, _) = pipe2(OFlag::O_CLOEXEC)?;
         let request = Request::Name { number };
-        match self.request(ns, &request, file.as_fd(), &mut [], Repeat::Safe) {
+        match self.request(ns, &request, &[file.as_fd()], &mut [], Repeat::Safe) {
             Ok(_) => (),
             Err(Errno::ESRCH) => return Err(Errno::ENOENT),
             Err(error) => return Err(error),
@@ -163,7 +183,7 @@ impl AgentPool {
         &self,
         ns: &PidNamespace,
         request: &Request<'_>,
-        file: BorrowedFd<'_>,
+        files: &[BorrowedFd<'_>],
         data: &mut [u8],
         repeat: Repeat,
     ) -> Result<usize, Errno> {
@@ -179,7 +199,7 @@ impl AgentPool {
                 Some(connection) => connection,
                 None => Connection::start(&self.image, ns, deadline, &self.log)?,
             };
-            match connection.request(request, file, data, deadline) {
+            match connection.request(request, files, data, deadline) {
                 Ok(result) => {
                     *guard = Some(connection);
                     return result;

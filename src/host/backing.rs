@@ -14,14 +14,18 @@ use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, ut
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::boundary::Boundary;
 use super::discover::{HostCgroups, HostHierarchy};
 use super::follow::Followers;
 use super::group;
+use super::namespace::OpenedIn;
 use super::objects::Key;
-use super::process::Numbers;
+use super::opening::{open_as, open_flags};
+use super::process::{HeldProcess, Numbers};
 use super::procfs;
 use super::ready;
 use super::shared::SharedHost;
+use super::witness::{self, Witnessed};
 use super::xattrs;
 use crate::cgroup::HierarchyKind;
 use crate::cgroup::file::has_notified_files;
@@ -33,27 +37,26 @@ use crate::fs::host::{
     Statistics, Time, Whereabouts, Writer,
 };
 use crate::fs::poll::Ready;
-use crate::helper::{AgentPool, Control, EventClaim, PidNamespace};
+use crate::helper::{AgentPool, Control, EventClaim};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
 use crate::view::{Node, Object, View, Watch};
 
-/// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
-const CAP_SYS_RESOURCE: u64 = 1 << 24;
 const ALL_CAPABILITIES: u64 = u64::MAX;
 
 /// An open backing file.
 #[derive(Debug)]
 pub struct BackingFile {
     pub(super) fd: OwnedFd,
+    opened_in: OpenedIn,
 }
 
 /// The host's cgroupfs and processes behind a view.
 #[derive(Debug)]
 pub struct RealHost {
-    view: Arc<View>,
+    pub(super) view: Arc<View>,
     pub(super) shared: Arc<SharedHost>,
+    pub(super) boundary: Option<Arc<Boundary>>,
 }
 
 impl RealHost {
@@ -63,15 +66,20 @@ impl RealHost {
     /// # Errors
     /// When the server's own namespaces can't be read.
     pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
-        Ok(Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true)?)))
+        let host = Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true)?));
+        if let Some(boundary) = &host.boundary {
+            boundary.attempt();
+        }
+        Ok(host)
     }
 
     /// The host behind one of several views.
     pub fn sharing(view: Arc<View>, shared: Arc<SharedHost>) -> Self {
-        Self { view, shared }
+        let boundary = Boundary::of(&view, &shared);
+        Self { view, shared, boundary }
     }
 
-    fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
+    pub(super) fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
         let index = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         self.shared.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
     }
@@ -117,14 +125,6 @@ impl RealHost {
         }
         Ok(attributes(&stat))
     }
-
-    /// Whether opening as this opener is opening as the server itself.
-    fn is_as_server(&self, opener: &Credentials) -> bool {
-        opener.id_maps.is_none()
-            && opener.owner == (Owner { uid: 0, gid: 0 })
-            && opener.groups.is_empty()
-            && opener.capabilities & self.shared.capabilities == self.shared.capabilities
-    }
 }
 
 /// As what the object of a node is held open, if it's a directory.
@@ -133,7 +133,7 @@ fn held_as(node: &Node) -> Option<Key> {
     is_known.then_some((node.position().hierarchy?, node.inode()))
 }
 
-fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
+pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
     handle::open_kernfs_id(root, inode, flags).map_err(|error| {
         match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
             // The VFS answers ENOENT for a name whose object is gone.
@@ -209,48 +209,10 @@ fn owned_by<T>(owner: Owner, action: impl FnOnce() -> Answer<T>) -> Answer<T> {
     action()
 }
 
-fn open_flags(mode: OpenMode) -> OFlag {
-    let access = match (mode.read, mode.write) {
-        (true, true) => OFlag::O_RDWR,
-        (false, true) => OFlag::O_WRONLY,
-        (_, false) => OFlag::O_RDONLY,
-    };
-    let truncate = if mode.truncate && mode.write { OFlag::O_TRUNC } else { OFlag::empty() };
-    access | truncate | OFlag::O_CLOEXEC | OFlag::O_NOCTTY
-}
-
-/// Opens a file with the opener's own rights, by which the kernel judges what is written to it (`of->file->f_cred`).
-fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<BackingFile> {
-    let path = path_of(object);
-    let open = |capabilities| {
-        let Owner { uid, gid } = opener.owner;
-        let _assumed = assume(&Rights { uid, gid, groups: &opener.groups, capabilities }).map_err(errno)?;
-        nix::fcntl::open(path.as_str(), flags, Mode::empty())
-    };
-    if opener.id_maps.is_none() {
-        return Ok(BackingFile { fd: open(opener.capabilities)? });
-    }
-    // Its capabilities don't count towards the host's objects, but for this one, which psi_write takes in any user namespace.
-    let own = opener.capabilities & CAP_SYS_RESOURCE;
-    match open(own) {
-        Ok(fd) => Ok(BackingFile { fd }),
-        // It's a capability over a mapped owner that opens the file. The kernel has let the request come for that, but by attributes that it
-        // may have kept for a moment too long.
-        Err(Errno::EACCES) => {
-            let stat = fstat(object)?;
-            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
-            if opener.capabilities_over(owner) & CAP_DAC_OVERRIDE == 0 {
-                return Err(Errno::EACCES);
-            }
-            Ok(BackingFile { fd: open(own | CAP_DAC_OVERRIDE)? })
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
 impl Host for RealHost {
     type File = BackingFile;
-    type Process = OwnedFd;
+    type Process = HeldProcess;
+    type Witnessed = Witnessed;
     type Numbers = Numbers;
     type EventClaim<'a> = EventClaim<'a>;
 
@@ -292,29 +254,36 @@ impl Host for RealHost {
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
-        let _entered = match (opener, &self.shared.cgroup_namespace) {
-            (Some(opener), Some(own)) if mode.write && hierarchy.kind == HierarchyKind::Unified => {
-                own.enter_that_of(opener.thread)?
-            }
-            _ => None,
+        let (_entered, opened_in) = match opener {
+            Some(opener) if mode.write && hierarchy.kind == HierarchyKind::Unified => self.enter_for(file, opener)?,
+            _ => (None, OpenedIn::Around),
         };
         if let (Some(opener), true, false) = (opener, mode.truncate, mode.write) {
             // The kernel takes set-user and set-group bits away, or not, by the opener's rights. The mount for reading doesn't let truncate.
             open_as(&*self.object(file)?, flags | OFlag::O_TRUNC, opener)?;
         }
-        let opened = match opener {
-            Some(opener) if mode.write && !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
-            _ if hierarchy.has_handles() && file.inode() != 0 => {
-                let root = if mode.write { hierarchy.root() } else { hierarchy.root_for_reading() };
-                by_id(root, file.inode(), flags.bits()).map(|fd| BackingFile { fd })
-            }
-            _ => {
-                let object = self.object(file)?;
-                nix::fcntl::open(path_of(&object).as_str(), flags, Mode::empty()).map(|fd| BackingFile { fd })
-            }
-        };
+        let opened = self.open_backing(file, flags, mode.write, opener.filter(|_| mode.write));
         // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
-        opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })
+        let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
+        Ok(BackingFile { fd, opened_in })
+    }
+
+    fn checks_both_ends(&self, file: &BackingFile) -> bool {
+        self.boundary.as_ref().is_some_and(|boundary| boundary.is_checked(file.opened_in))
+    }
+
+    fn is_opened_inside(&self, file: &BackingFile) -> bool {
+        file.opened_in == OpenedIn::Inside
+    }
+
+    fn open_checked(&self, file: &BackingFile, node: &Node, opener: &Credentials) -> Option<BackingFile> {
+        if file.opened_in != OpenedIn::Around || self.hierarchy(node).ok()?.kind != HierarchyKind::Unified {
+            return None;
+        }
+        let _entered = self.boundary.as_ref()?.enter()?;
+        let mode = OpenMode { read: false, write: true, truncate: false };
+        let fd = self.open_backing(node, open_flags(mode), true, Some(opener)).ok()?;
+        Some(BackingFile { fd, opened_in: OpenedIn::Boundary })
     }
 
     fn passthrough(&self, file: &Node) -> Answer<OwnedFd> {
@@ -401,7 +370,8 @@ impl Host for RealHost {
 
     fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(BackingFile { fd: openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())? })
+        let fd = openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())?;
+        Ok(BackingFile { fd, opened_in: OpenedIn::Around })
     }
 
     fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
@@ -500,33 +470,33 @@ impl Host for RealHost {
         }
     }
 
-    fn pin_caller(&self, caller: &Caller) -> Answer<OwnedFd> {
+    fn pin_caller(&self, caller: &Caller) -> Answer<HeldProcess> {
         self.shared.processes.pin_own(caller.tid)
     }
 
-    fn pin(&self, numbers: &Numbers, number: i32) -> Answer<OwnedFd> {
+    fn pin(&self, numbers: &Numbers, number: i32) -> Answer<HeldProcess> {
         self.shared.processes.pin(numbers, number)
     }
 
     fn places(
         &self,
-        process: &OwnedFd,
+        process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
     ) -> Answer<Vec<crate::cgroup::membership::Place>> {
         self.shared.processes.places(process, hierarchy, whole_process)
     }
 
-    fn facts(&self, process: &OwnedFd) -> Answer<ProcessFacts> {
+    fn facts(&self, process: &HeldProcess) -> Answer<ProcessFacts> {
         super::process::facts(process)
     }
 
-    fn is_in_own_user_namespace(&self, process: &OwnedFd) -> bool {
-        self.shared.processes.is_of_own_user_namespace(process)
+    fn is_in_own_user_namespace(&self, process: &HeldProcess) -> bool {
+        self.shared.processes.is_of_own_user_namespace(process.directory())
     }
 
-    fn is_held(&self, process: &OwnedFd) -> bool {
-        super::process::is_held(process)
+    fn is_held(&self, process: &HeldProcess) -> bool {
+        process.is_held()
     }
 
     fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
@@ -539,22 +509,27 @@ impl Host for RealHost {
         Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asks_of_threads: bool) -> Answer<()> {
-        self.migrate_caller_by(caller, file, asks_of_threads)
+    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asks: bool, process: &HeldProcess) -> Answer<bool> {
+        self.migrate_caller_by(caller, file, asks, process)
     }
 
-    fn migrate(&self, numbers: &Numbers, file: &BackingFile, number: i32, nice: Option<bool>) -> Answer<()> {
-        let text = number.to_string();
-        let by_agent = |namespace: &PidNamespace| {
-            let nice = nice == Some(true);
-            self.shared.processes.agents()?.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(drop)
-        };
-        match numbers {
-            // The server may, so the kernel has to see somebody who mayn't.
-            Numbers::Own if nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?),
-            Numbers::Own => nix::sys::uio::pwrite(&file.fd, text.as_bytes(), 0).map(drop),
-            Numbers::Of(namespace) => by_agent(namespace),
-        }
+    fn migrate(
+        &self,
+        numbers: &Numbers,
+        file: &BackingFile,
+        number: i32,
+        nice: Option<bool>,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
+        self.migrate_number(numbers, file, number, nice, process)
+    }
+
+    fn witness(&self, file: &Node) -> Option<Witnessed> {
+        witness::begin(&self.shared, &self.view, file.position().hierarchy?)
+    }
+
+    fn settle(&self, witnessed: Witnessed, process: HeldProcess) {
+        witnessed.settle(process);
     }
 
     fn claim_event(

@@ -29,6 +29,7 @@ pub struct HostHierarchy {
     pub links: Vec<OsString>,
     root: OwnedFd,
     root_for_reading: Option<OwnedFd>,
+    is_detached: bool,
     device: u64,
     has_handles: bool,
     has_cpuset: bool,
@@ -44,6 +45,11 @@ impl HostHierarchy {
     /// writing: agents, which a container with CAP_SYS_PTRACE can rob of their descriptors, get such files.
     pub fn root_for_reading(&self) -> BorrowedFd<'_> {
         self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
+    }
+
+    /// Whether the root is of a mount that's attached nowhere, and nobody else's.
+    pub fn is_detached(&self) -> bool {
+        self.is_detached
     }
 
     /// `st_dev` of everything in it.
@@ -137,7 +143,9 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     // A mount of its own, if it can be had: nothing that is mounted in the host's hierarchy, a bind of another cgroup above all, leads
     // astray there.
     let root_for_reading = mount::detached(directory.as_fd(), true).ok();
-    let root = mount::detached(directory.as_fd(), false).unwrap_or_else(|_| OwnedFd::from(directory));
+    let detached = mount::detached(directory.as_fd(), false);
+    let is_detached = detached.is_ok();
+    let root = detached.unwrap_or_else(|_| OwnedFd::from(directory));
     let has_handles = handles_work(root.as_fd(), stat.st_ino);
     let name = mountinfo::base_name(&entry.mount_point).map_or_else(|| kind.to_string().into(), OsStr::to_os_string);
     let links = match kind.controllers() {
@@ -158,6 +166,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
         links,
         root,
         root_for_reading,
+        is_detached,
         device: stat.st_dev,
         has_handles,
         has_cpuset,

@@ -1,6 +1,7 @@
 //! The real host: its hierarchies, their files, its processes.
 
 mod backing;
+mod boundary;
 pub mod containers;
 pub mod discover;
 mod follow;
@@ -8,6 +9,7 @@ mod group;
 mod init;
 mod namespace;
 mod objects;
+mod opening;
 pub mod plan;
 mod process;
 mod procfs;
@@ -15,6 +17,7 @@ mod ready;
 pub mod refuge;
 mod shared;
 mod watch;
+mod witness;
 mod writes;
 mod xattrs;
 
@@ -22,6 +25,7 @@ pub use backing::{BackingFile, RealHost};
 pub use containers::PidNamespaces;
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
-pub use process::Numbers;
+pub use process::{HeldProcess, Numbers};
 pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_running, parse_status, same_namespace};
 pub use shared::SharedHost;
+pub use witness::Witnessed;

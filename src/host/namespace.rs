@@ -2,7 +2,7 @@
 //! opener's (`cgroup_file_open`, `cgroup_attach_permissions`).
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -23,12 +23,29 @@ impl OwnNamespace {
         Some(Self { file: File::open("/proc/self/ns/cgroup").ok()?, id: procfs::own_namespace("cgroup").ok()? })
     }
 
-    /// Enters the namespace of a thread that waits meanwhile, if it's another one. `EACCES` if that can't be.
-    pub(super) fn enter_that_of(&self, thread: i32) -> Answer<Option<Entered<'_>>> {
+    /// The namespace of a thread that waits meanwhile, if it's another one. `EACCES` if that can't be had.
+    pub(super) fn other_of(&self, thread: i32) -> Answer<Option<File>> {
         if procfs::namespace(thread, "cgroup").map_err(|_| Errno::EACCES)? == self.id {
             return Ok(None);
         }
-        let other = File::open(format!("/proc/{thread}/ns/cgroup")).map_err(|_| Errno::EACCES)?;
-        enter_cgroup_namespace(other.as_fd(), self.file.as_fd()).map(Some).map_err(|_| Errno::EACCES)
+        File::open(format!("/proc/{thread}/ns/cgroup")).map(Some).map_err(|_| Errno::EACCES)
     }
+
+    /// Enters another namespace. `EACCES` if that can't be.
+    pub(super) fn enter(&self, other: BorrowedFd<'_>) -> Answer<Entered<'_>> {
+        enter_cgroup_namespace(other, self.file.as_fd()).map_err(|_| Errno::EACCES)
+    }
+}
+
+/// In which cgroup namespace a file was opened for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenedIn {
+    /// In one around the delegation boundary: by this file, the kernel would take processes from outside.
+    Around,
+    /// In ours, which begins at the boundary.
+    Boundary,
+    /// In the opener's own, which begins at the boundary or below.
+    Inside,
+    /// In one of the opener's, of which nothing is known.
+    Elsewhere,
 }

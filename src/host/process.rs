@@ -1,7 +1,7 @@
 //! Processes: who calls, what a number names, and where a process is.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::cgroup::membership::Place;
-use crate::cgroup::{HierarchyKind, IdMap, parse_memberships};
+use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::helper::{AgentPool, PidNamespace};
 use crate::sys::credentials::{Capabilities, capabilities_of};
@@ -35,6 +35,86 @@ pub enum Numbers {
     Own,
     /// Those of this pid namespace.
     Of(PidNamespace),
+}
+
+/// A process or thread, held by its directory of procfs: once it has ended, nothing in there can be read, whoever gets the number next.
+#[derive(Debug)]
+pub struct HeldProcess {
+    directory: OwnedFd,
+    /// How it was seen last.
+    seen: Option<Sighting>,
+}
+
+/// Where a thread was, in all hierarchies.
+#[derive(Debug)]
+pub(super) struct Sighting {
+    /// `/proc/TID/cgroup`.
+    pub(super) memberships: OwnedFd,
+    /// What it said.
+    pub(super) text: Vec<u8>,
+}
+
+impl From<OwnedFd> for HeldProcess {
+    fn from(directory: OwnedFd) -> Self {
+        Self { directory, seen: None }
+    }
+}
+
+impl HeldProcess {
+    /// Its directory of procfs.
+    pub(super) fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// Whether it still has its number.
+    pub(super) fn is_held(&self) -> bool {
+        is_held(&self.directory)
+    }
+
+    /// How it was seen last.
+    pub(super) fn seen(&self) -> Option<&Sighting> {
+        self.seen.as_ref()
+    }
+
+    /// Where it was seen last in this hierarchy.
+    pub(super) fn seen_at(&self, kind: &HierarchyKind) -> Option<CgroupPath> {
+        let all = parse_memberships(&self.seen.as_ref()?.text);
+        all.into_iter().find(|membership| membership.kind == *kind)?.place.path().cloned()
+    }
+
+    /// Its number in the server's pid namespace, for messages.
+    pub(super) fn host_number(&self) -> Option<i32> {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).ok()?;
+        path.file_name()?.to_str()?.parse().ok()
+    }
+}
+
+impl Sighting {
+    fn of(process: &OwnedFd, below: &str) -> Answer<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let memberships =
+            openat(process, format!("{below}cgroup").as_str(), flags, Mode::empty()).map_err(no_process)?;
+        let text = memberships_at_once(&memberships)?;
+        Ok(Self { memberships, text })
+    }
+
+    /// Whether the thread is still where it was, in all hierarchies. `ESRCH` if it has ended.
+    pub(super) fn is_true(&self) -> Answer<bool> {
+        Ok(memberships_at_once(&self.memberships)? == self.text)
+    }
+}
+
+/// All of `/proc/TID/cgroup`, as of one moment (`proc_cgroup_show`).
+fn memberships_at_once(file: &OwnedFd) -> Answer<Vec<u8>> {
+    let mut text = vec![0; 4096];
+    loop {
+        let length = nix::sys::uio::pread(file, &mut text, 0).map_err(no_process)?;
+        if length < text.len() {
+            text.truncate(length);
+            return Ok(text);
+        }
+        text.resize(text.len() * 4, 0);
+    }
 }
 
 impl Processes {
@@ -149,34 +229,45 @@ impl Processes {
         Ok(Numbers::Of(PidNamespace::open(caller.tid).map_err(errno)?))
     }
 
-    /// A directory of procfs holds on to its process: once that has ended, nothing in it can be read, whoever gets the number next.
-    pub(super) fn pin_own(&self, number: i32) -> Answer<OwnedFd> {
+    pub(super) fn pin_own(&self, number: i32) -> Answer<HeldProcess> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty()).map_err(no_process)
+        let opened = nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty());
+        opened.map(HeldProcess::from).map_err(no_process)
     }
 
-    pub(super) fn pin(&self, numbers: &Numbers, number: i32) -> Answer<OwnedFd> {
+    pub(super) fn pin(&self, numbers: &Numbers, number: i32) -> Answer<HeldProcess> {
         match numbers {
             Numbers::Own => self.pin_own(number),
-            Numbers::Of(namespace) => self.agents()?.open_proc(namespace, number).map_err(no_process),
+            Numbers::Of(namespace) => {
+                self.agents()?.open_proc(namespace, number).map(HeldProcess::from).map_err(no_process)
+            }
         }
     }
 
-    pub(super) fn places(&self, process: &OwnedFd, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
+    /// Where each thread is, or the held one alone, which is looked at last.
+    pub(super) fn places(
+        &self,
+        process: &mut HeldProcess,
+        hierarchy: usize,
+        whole_process: bool,
+    ) -> Answer<Vec<Place>> {
         let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
+        let directory = &process.directory;
         let mut places = Vec::new();
-        if whole_process && !is_single(process)? {
-            for thread in threads(process)? {
-                match place(process, &format!("task/{thread}/"), kind) {
+        if whole_process && !is_single(directory)? {
+            for thread in threads(directory)? {
+                let below = format!("task/{thread}/");
+                match Sighting::of(directory, &below).and_then(|seen| place(directory, &below, &seen.text, kind)) {
                     Ok(found) => places.extend(found),
                     // A thread that has ended meanwhile isn't migrated.
                     Err(Errno::ESRCH) => {}
                     Err(errno) => return Err(errno),
                 }
             }
-        } else {
-            places.extend(place(process, "", kind)?);
         }
+        let seen = Sighting::of(directory, "")?;
+        places.extend(place(directory, "", &seen.text, kind)?);
+        process.seen = Some(seen);
         if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
     }
 }
@@ -215,9 +306,8 @@ fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {
 
 /// Where a thread is; `None` for one that has exited and waits to be reaped: on v1 it shows the root, wherever it was, and the kernel
 /// doesn't migrate it (`PF_EXITING`).
-fn place(process: &OwnedFd, below: &str, kind: &HierarchyKind) -> Answer<Option<Place>> {
-    let text = read(process, &format!("{below}cgroup"))?;
-    let found = parse_memberships(&text).into_iter().find(|membership| membership.kind == *kind);
+fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> Answer<Option<Place>> {
+    let found = parse_memberships(text).into_iter().find(|membership| membership.kind == *kind);
     let place = found.ok_or(Errno::ENODEV)?.place;
     let at_root = place.path().is_some_and(|path| path.is_root());
     if at_root && is_dead(&read(process, &format!("{below}stat"))?) {
@@ -247,8 +337,8 @@ fn no_process(errno: Errno) -> Errno {
 }
 
 /// Whose a process is.
-pub(super) fn facts(process: &OwnedFd) -> Answer<ProcessFacts> {
-    let status = procfs::parse_status(&String::from_utf8_lossy(&read(process, "status")?));
+pub(super) fn facts(process: &HeldProcess) -> Answer<ProcessFacts> {
+    let status = procfs::parse_status(&String::from_utf8_lossy(&read(&process.directory, "status")?));
     let [real, _, saved, _] = status.users;
     Ok(ProcessFacts { users: [real, saved], permitted: status.permitted })
 }

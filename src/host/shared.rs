@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::boundary::Nsdelegate;
 use super::discover::HostCgroups;
 use super::follow::Followers;
 use super::namespace::OwnNamespace;
@@ -9,6 +10,7 @@ use super::objects::Objects;
 use super::process::Processes;
 use super::ready::ReadyFiles;
 use super::watch::Watches;
+use super::witness::Witness;
 use crate::helper::{AgentPool, Registrar};
 use crate::sys::credentials::capabilities;
 
@@ -27,6 +29,8 @@ pub struct SharedHost {
     pub(super) ready: ReadyFiles,
     /// `None` on a kernel that has none.
     pub(super) cgroup_namespace: Option<OwnNamespace>,
+    pub(super) nsdelegate: Nsdelegate,
+    pub(super) witness: Witness,
     /// `None` where there are no agents either.
     pub(super) registrar: Option<Registrar>,
 }
@@ -54,6 +58,8 @@ impl SharedHost {
             ready: ReadyFiles::new()?,
             registrar,
             cgroup_namespace: OwnNamespace::new(),
+            nsdelegate: Nsdelegate::default(),
+            witness: Witness::default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //! (`capable`), whoever opened the file.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -10,10 +10,11 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::backing::{BackingFile, RealHost, errno};
-use super::process::is_single;
+use super::process::{HeldProcess, Numbers, is_single};
 use super::procfs;
 use super::refuge::read_file;
 use crate::fs::host::{Answer, Caller, Credentials, Host, Owner, Writer};
+use crate::helper::PidNamespace;
 use crate::sys::credentials::{Rights, assume, become_for_good};
 use crate::view::Node;
 
@@ -58,21 +59,57 @@ impl RealHost {
         }
     }
 
-    pub(super) fn migrate_caller_by(&self, caller: &Caller, file: &BackingFile, asks_of_threads: bool) -> Answer<()> {
+    pub(super) fn migrate_number(
+        &self,
+        numbers: &Numbers,
+        file: &BackingFile,
+        number: i32,
+        nice: Option<bool>,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
+        let text = number.to_string();
+        let by_agent = |namespace: &PidNamespace| {
+            let (agents, nice) = (self.shared.processes.agents()?, nice == Some(true));
+            let seen = process.seen().ok_or(Errno::ESRCH)?;
+            let last = (seen.memberships.as_fd(), seen.text.as_slice());
+            match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), nice, last) {
+                Err(Errno::E2BIG) if !seen.is_true()? => Ok(false),
+                Err(Errno::E2BIG) => agents.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(|_| true),
+                other => other,
+            }
+        };
+        match numbers {
+            // The server may, so the kernel has to see somebody who mayn't.
+            Numbers::Own if nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?),
+            Numbers::Own => migrate_by(&file.fd, text.as_bytes(), process),
+            Numbers::Of(namespace) => by_agent(namespace),
+        }
+    }
+
+    pub(super) fn migrate_caller_by(
+        &self,
+        caller: &Caller,
+        file: &BackingFile,
+        asks_of_threads: bool,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
         let number = caller.tid.to_string();
         if asks_of_threads {
-            let process = self.shared.processes.pin_own(caller.tid)?;
+            let held = process.directory();
             let writer = self.credentials(caller)?;
-            let may = is_single(&process)?
+            let may = is_single(held)?
                 || writer.capabilities & CAP_SYS_NICE != 0
-                || self.shared.processes.permitted(&process)? & !writer.permitted == 0;
+                || self.shared.processes.permitted(held)? & !writer.permitted == 0;
             if !may {
                 // The server may, so the kernel has to see somebody who mayn't.
                 let Credentials { owner, permitted, .. } = writer;
-                return write_as(&Writer { owner, capabilities: 0, permitted }, file, number.as_bytes()).map(drop);
+                if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+                    return Ok(false);
+                }
+                return write_as(&Writer { owner, capabilities: 0, permitted }, file, number.as_bytes()).map(|_| true);
             }
         }
-        nix::sys::uio::pwrite(&file.fd, number.as_bytes(), 0).map(drop)
+        migrate_by(&file.fd, number.as_bytes(), process)
     }
 
     /// All capabilities that threads in and below a cgroup of cgroup2 may put in force.
@@ -113,6 +150,14 @@ fn cgroups_in(at: OwnedFd) -> Answer<Vec<OsString>> {
         }
     }
     Ok(names)
+}
+
+/// Writes the number of a process that is still where it was seen last.
+fn migrate_by(file: &OwnedFd, number: &[u8], process: &HeldProcess) -> Answer<bool> {
+    if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+        return Ok(false);
+    }
+    nix::sys::uio::pwrite(file, number, 0).map(|_| true)
 }
 
 fn rights_of(writer: &Writer) -> Rights<'static> {

@@ -29,8 +29,16 @@ pub fn send_with_file(
     payload: &[u8],
     file: BorrowedFd<'_>,
 ) -> Result<(), Errno> {
-    let parts = [IoSlice::new(header), IoSlice::new(payload)];
-    let numbers = [file.as_raw_fd()];
+    send_with_files(socket, [header, payload, &[]], &[file])
+}
+
+/// The same for a message of three parts, and with copies of several files.
+///
+/// # Errors
+/// As [`send_with_file`].
+pub fn send_with_files(socket: BorrowedFd<'_>, parts: [&[u8]; 3], files: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let parts = parts.map(IoSlice::new);
+    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&numbers)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(socket.as_raw_fd(), &parts, &control, flags, None).map(drop)
@@ -70,4 +78,28 @@ pub fn receive(socket: BorrowedFd<'_>, header: &mut [u8], payload: &mut [u8]) ->
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?;
     let fits = !message.flags.contains(MsgFlags::MSG_TRUNC);
     Ok(fits.then_some(message.bytes))
+}
+
+/// Receives one message of at most `message` bytes, and the descriptor that came with it, if there is one. Never waits.
+///
+/// # Errors
+/// EAGAIN if there's none; EPROTO if there was more than one descriptor, or the message was longer.
+pub fn receive_with_file(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut parts = [IoSliceMut::new(message)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    if received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(Errno::EPROTO);
+    }
+    let numbers = received.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(numbers) => Some(numbers),
+        _ => None,
+    });
+    match numbers.as_deref() {
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Some([number]) => Ok((received.bytes, Some(unsafe { OwnedFd::from_raw_fd(*number) }))),
+        None => Ok((received.bytes, None)),
+        Some(_) => Err(Errno::EPROTO),
+    }
 }

@@ -4,6 +4,7 @@
 mod attach;
 mod containers;
 mod discovery;
+mod expulsion;
 mod files;
 mod life;
 mod namespace;

@@ -35,7 +35,7 @@ fn in_a_namespace(scene: &Scene) -> Session {
     let probe = &Programs::find().probe;
     fs::create_dir_all("/tmp/vm-namespace").expect("a mount point");
     // A namespace begins where the process is; only a cgroup without controllers for its children takes processes.
-    disable_all(scene);
+    crate::scene::disable_all(&scene.real(&unified, ""));
     let mut command = Command::new(probe);
     command.arg("--join").arg(scene.real(&unified, "")).arg("--");
     command.args(["unshare", "--cgroup", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c"]);
@@ -47,14 +47,6 @@ fn in_a_namespace(scene: &Scene) -> Session {
     fs::write(scene.real(&unified, "home").join("cgroup.procs"), session.pid().to_string()).expect("the launcher");
     crate::scene::enable_all(&scene.real(&unified, ""));
     session
-}
-
-fn disable_all(scene: &Scene) {
-    let unified = hierarchy("unified").expect("cgroup2");
-    let control = scene.real(&unified, "").join("cgroup.subtree_control");
-    for controller in fs::read_to_string(&control).expect("subtree_control").split_whitespace() {
-        fs::write(&control, format!("-{controller}")).expect("an enabled controller");
-    }
 }
 
 /// The same behind a view.

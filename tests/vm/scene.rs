@@ -90,6 +90,14 @@ pub(crate) fn enable_all(dir: &Path) {
     }
 }
 
+/// Disables every controller for the children of a v2 cgroup.
+pub(crate) fn disable_all(dir: &Path) {
+    let control = dir.join("cgroup.subtree_control");
+    for controller in fs::read_to_string(&control).expect("subtree_control").split_whitespace() {
+        write(&control, &format!("-{controller}")).expect("an enabled controller");
+    }
+}
+
 /// Whether a v1 hierarchy has this controller.
 pub(crate) fn is_v1_controller(name: &str) -> bool {
     testkit::hierarchy(name).is_some_and(|found| !found.is_unified())

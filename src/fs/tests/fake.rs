@@ -109,6 +109,14 @@ impl FakeHost {
         }
     }
 
+    /// A migration: unless somebody else migrates the process right before.
+    fn is_still_there(&self) -> Answer<bool> {
+        let mut state = self.state.lock();
+        let Some((process, hierarchy, path)) = state.leaves.pop() else { return Ok(true) };
+        state.processes.get_mut(&process).unwrap().places.insert(hierarchy, vec![Some(path)]);
+        if state.checks_both_ends { Err(Errno::ENOENT) } else { Ok(false) }
+    }
+
     fn is_gone(&self, file: &FakeFile) -> bool {
         self.state.lock().living(file.hierarchy, file.inode).is_err()
     }
@@ -144,6 +152,7 @@ impl crate::fs::events::Claim for NoClaim {
 impl Host for FakeHost {
     type File = FakeFile;
     type Process = i32;
+    type Witnessed = ();
     /// The caller that they belong to.
     type Numbers = i32;
     type EventClaim<'a> = NoClaim;
@@ -190,6 +199,18 @@ impl Host for FakeHost {
         self.record("open", (hierarchy, inode), detail, false)?;
         self.state.lock().open += 1;
         Ok(FakeFile { state: Arc::clone(&self.state), hierarchy, inode, mode })
+    }
+
+    fn checks_both_ends(&self, _: &FakeFile) -> bool {
+        self.state.lock().checks_both_ends
+    }
+
+    fn is_opened_inside(&self, _: &FakeFile) -> bool {
+        false
+    }
+
+    fn open_checked(&self, _: &FakeFile, _: &Node, _: &Credentials) -> Option<FakeFile> {
+        None
     }
 
     fn read(&self, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
@@ -464,7 +485,7 @@ impl Host for FakeHost {
         self.view.hierarchies[hierarchy].kind.controllers().is_some_and(|controllers| controllers.contains("memory"))
     }
 
-    fn places(&self, process: &i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
+    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();
         let found =
@@ -484,15 +505,23 @@ impl Host for FakeHost {
         Ok(state.trees[hierarchy][&inode].attributes)
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: bool) -> Answer<()> {
-        assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
-        if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
+    fn witness(&self, file: &Node) -> Option<()> {
+        self.record("witness", self.object(file).ok()?, "", false).ok()
     }
 
-    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: Option<bool>) -> Answer<()> {
+    fn settle(&self, (): (), process: i32) {
+        self.state.lock().settled.push(process);
+    }
+
+    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: bool, _: &i32) -> Answer<bool> {
+        assert!(file.mode.write, "a migration by a file that was opened for reading");
+        self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
+        if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
+    }
+
+    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: Option<bool>, _: &i32) -> Answer<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice:?}"), true)?;
-        if self.is_gone(file) { Err(Errno::ENODEV) } else { Ok(()) }
+        if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 }

@@ -319,3 +319,23 @@ fn nice_is_the_writers() {
         assert_eq!(migrated(&scene), [expected], "{user}");
     }
 }
+
+#[test]
+fn who_leaves_right_before_the_write_stays_out() {
+    for checks_both_ends in [false, true] {
+        let scene = scene(Shape::Rooted);
+        scene.host.state.lock().checks_both_ends = checks_both_ends;
+        for (hierarchy, path) in LISTS {
+            // Once to another place inside, where it's found, and then to one outside.
+            scene.host.state.lock().leaves = vec![(20, hierarchy, "/lxc/c10"), (20, hierarchy, "/lxc/c1/elsewhere")];
+            let outcome = migrate(&scene, path, "20");
+            assert_eq!(rule(&outcome), "source-outside-subtree", "{path}, {checks_both_ends}");
+            assert!(scene.host.state.lock().settled.is_empty(), "{path}");
+            scene.host.state.lock().processes.get_mut(&20).unwrap().places.insert(hierarchy, vec![Some("/lxc/c1/a")]);
+            assert_eq!(migrate(&scene, path, "20"), Ok(2), "{path}");
+            let settled = std::mem::take(&mut scene.host.state.lock().settled);
+            let expected: &[i32] = if checks_both_ends { &[] } else { &[20] };
+            assert_eq!(settled, expected, "{path}: others are noted where the kernel doesn't check");
+        }
+    }
+}

@@ -62,6 +62,12 @@ pub(super) struct State {
     pub(super) ready: Vec<Vec<Ready>>,
     /// What poll says of every file.
     pub(super) polled: u16,
+    /// Whether the kernel checks both ends of a migration by itself.
+    pub(super) checks_both_ends: bool,
+    /// Where processes go when they're about to be migrated, one after the other.
+    pub(super) leaves: Vec<(i32, usize, &'static str)>,
+    /// Which were migrated while others were noted.
+    pub(super) settled: Vec<i32>,
 }
 
 impl State {

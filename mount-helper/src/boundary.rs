@@ -1,0 +1,172 @@
+//! Makes a cgroup namespace that begins at a container's delegation boundary (cgroup v2), and tries out whether the kernel keeps to it.
+//!
+//! A cgroup namespace begins where the process is that makes it. So this process enters the boundary, makes the namespace, and leaves at once:
+//! three system calls, between which the container may see it in a list of processes, kill it or freeze it, and gain nothing. It has a
+//! socket, a pipe and two files that only migrate processes, isn't dumpable, and the server doesn't wait for it for long.
+//!
+//! Afterwards, outside again, it writes `0` to a membership file of the boundary that the server has opened in that namespace. Where the kernel
+//! checks both ends of a migration by the opener's namespace (`nsdelegate`, since Linux 5.16), this comes to ENOENT, and does so whatever
+//! a container writes to such a file. Elsewhere this process is inside then, and ends.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::unistd::{setsid, write};
+
+use crate::{check, privileges, sys};
+
+/// Descriptor of the SOCK_SEQPACKET socket to the server.
+pub const SOCKET_FD: RawFd = 3;
+/// Descriptor of the leash, as an agent's.
+pub const LEASH_FD: RawFd = 4;
+/// Descriptor of the boundary's `cgroup.procs`, for writing.
+pub const BOUNDARY_FD: RawFd = 5;
+/// Descriptor of the `cgroup.procs` of the cgroup to go back to, for writing.
+pub const HOME_FD: RawFd = 6;
+
+/// How long to wait for the server, in ms.
+const PATIENCE_MS: u16 = 10_000;
+
+/// What the process is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Making a namespace, and trying it out.
+    Make,
+    /// Only trying one out.
+    Try,
+}
+
+impl Purpose {
+    /// The word for it on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Make => "make",
+            Self::Try => "try",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Make, Self::Try].into_iter().find(|purpose| purpose.word() == word)
+    }
+}
+
+/// Length of a message to the server: 0, or an errno. The first one has the namespace with it, if one was to be made.
+pub const MESSAGE_LEN: usize = 4;
+
+/// The message.
+#[must_use]
+pub fn encode(result: Result<(), Errno>) -> [u8; MESSAGE_LEN] {
+    result.map_or_else(|errno| errno as i32, |()| 0).to_ne_bytes()
+}
+
+/// Reads the message. `EPROTO` for what isn't one.
+///
+/// # Errors
+/// The errno that it says.
+pub fn decode(message: &[u8]) -> Result<(), Errno> {
+    match message.try_into().map(i32::from_ne_bytes) {
+        Ok(0) => Ok(()),
+        Ok(number) => Err(Errno::from_raw(number)),
+        Err(_) => Err(Errno::EPROTO),
+    }
+}
+
+/// Does what it was started for.
+pub(crate) fn start(purpose: Purpose) -> ExitCode {
+    let end = if purpose == Purpose::Make { HOME_FD } else { LEASH_FD } + 1;
+    let closed = sys::close_from(end.cast_unsigned());
+    let Some(socket) = sys::inherited(SOCKET_FD) else {
+        return ExitCode::from(2);
+    };
+    let done = closed.and_then(|()| serve(&socket, purpose));
+    match done.and_then(|result| sys::send(socket.as_fd(), &encode(result), &[])) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+/// Returns what the trial came to, or what failed before.
+fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno> {
+    prctl::set_dumpable(false)?;
+    prctl::set_name(c"vcgroupfs-ns")?;
+    check::seqpacket(socket.as_fd())?;
+    let leash = sys::inherited(LEASH_FD).ok_or(Errno::EBADF)?;
+    check::pipe(leash.as_fd())?;
+    setsid()?;
+    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL)?;
+    if purpose == Purpose::Make {
+        match make() {
+            Ok(namespace) => sys::send_file(socket.as_fd(), &encode(Ok(())), namespace.as_fd())?,
+            Err(errno) => return Ok(Err(errno)),
+        }
+    }
+    privileges::drop_all(0)?;
+    let file = received(socket.as_fd())?;
+    Ok(migrate_self(file.as_fd()))
+}
+
+/// The namespace that begins at the boundary.
+fn make() -> Result<OwnedFd, Errno> {
+    let boundary = sys::inherited(BOUNDARY_FD).ok_or(Errno::EBADF)?;
+    let home = sys::inherited(HOME_FD).ok_or(Errno::EBADF)?;
+    check::cgroup2(boundary.as_fd())?;
+    check::cgroup2(home.as_fd())?;
+    let own = own_namespace()?;
+    migrate_self(boundary.as_fd())?;
+    let made = unshare(CloneFlags::CLONE_NEWCGROUP);
+    migrate_self(home.as_fd())?;
+    made?;
+    let namespace = own_namespace()?;
+    // Before Linux 5.16 the writer's namespace decides, and that's not this one when a container writes.
+    setns(&own, CloneFlags::CLONE_NEWCGROUP)?;
+    Ok(namespace)
+}
+
+fn own_namespace() -> Result<OwnedFd, Errno> {
+    open("/proc/self/ns/cgroup", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn migrate_self(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    loop {
+        match write(file, b"0") {
+            Err(Errno::EINTR) => (),
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// The file that the server sends.
+fn received(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
+    poll(&mut waited, PollTimeout::from(PATIENCE_MS))?;
+    let received = sys::receive(socket, &mut [0; MESSAGE_LEN])?;
+    let file = received.files.into_iter().next().ok_or(Errno::EPROTO)?;
+    check::cgroup2(file.as_fd())?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_words() {
+        for result in [Ok(()), Err(Errno::ENOENT), Err(Errno::EBUSY)] {
+            assert_eq!(decode(&encode(result)), result);
+        }
+        assert_eq!(decode(&[0; 3]), Err(Errno::EPROTO));
+        for purpose in [Purpose::Make, Purpose::Try] {
+            assert_eq!(Purpose::from_word(purpose.word()), Some(purpose));
+        }
+        assert_eq!(Purpose::from_word("x"), None);
+    }
+}

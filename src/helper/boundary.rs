@@ -1,0 +1,79 @@
+//! The server's side of making a cgroup namespace at a delegation boundary (`mount_helper::boundary`).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mount_helper::boundary::{MESSAGE_LEN, Purpose, decode};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use super::HelperImage;
+use super::connection::{deadline_in, wait};
+use crate::sys::{fdpass, spawn};
+
+/// How long the helper may take for each step. The container may freeze it in the boundary.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// A process of ours outside of the boundary. Dropping it ends it.
+#[derive(Debug)]
+pub struct Outsider {
+    socket: OwnedFd,
+    /// Closing this makes the kernel send SIGKILL to it: also to a frozen one.
+    _leash: OwnedFd,
+}
+
+impl Outsider {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Those of fork and of execve.
+    pub fn start(image: &HelperImage) -> Result<Self, Errno> {
+        Self::with(image, Purpose::Try, &[])
+    }
+
+    /// Has a process enter the boundary by its `cgroup.procs`, make a cgroup namespace there, and come back by the `cgroup.procs` that
+    /// `home` is. Both are open for writing.
+    ///
+    /// # Errors
+    /// What the kernel says to that: EBUSY if the boundary has controllers enabled for its children. ETIMEDOUT if it takes too long.
+    pub fn make_namespace(
+        image: &HelperImage,
+        boundary: BorrowedFd<'_>,
+        home: BorrowedFd<'_>,
+    ) -> Result<(OwnedFd, Self), Errno> {
+        let outsider = Self::with(image, Purpose::Make, &[boundary, home])?;
+        wait(outsider.socket.as_fd(), deadline_in(DEADLINE))?;
+        let mut message = [0; MESSAGE_LEN];
+        let (length, namespace) = fdpass::receive_with_file(outsider.socket.as_fd(), &mut message)?;
+        decode(message.get(..length).unwrap_or_default())?;
+        Ok((namespace.ok_or(Errno::EPROTO)?, outsider))
+    }
+
+    fn with(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
+        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let word = std::ffi::CString::new(purpose.word()).map_err(|_| Errno::EINVAL)?;
+        let files: Vec<BorrowedFd<'_>> =
+            [theirs.as_fd(), leash.as_fd()].into_iter().chain(more.iter().copied()).collect();
+        spawn::spawn_image(image.program(), &[mount_helper::PROGRAM_NAME, c"boundary", &word], &files)?;
+        Ok(Self { socket, _leash: own_leash })
+    }
+
+    /// Whether the kernel keeps it out when it migrates itself by this file, a membership file inside that was opened in a namespace
+    /// which begins at the boundary. Its number isn't written, so nothing else can be migrated.
+    ///
+    /// # Errors
+    /// What else the kernel says; ETIMEDOUT if it takes too long.
+    pub fn is_kept_out(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
+        fdpass::send_with_file(self.socket.as_fd(), &[0; MESSAGE_LEN], &[], file)?;
+        wait(self.socket.as_fd(), deadline_in(DEADLINE))?;
+        let mut message = [0; MESSAGE_LEN];
+        let received = fdpass::receive(self.socket.as_fd(), &mut message, &mut [])?;
+        match decode(received.and_then(|length| message.get(..length)).unwrap_or_default()) {
+            Ok(()) => Ok(false),
+            Err(Errno::ENOENT) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+}

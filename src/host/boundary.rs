@@ -1,0 +1,337 @@
+//! The cgroup namespace that begins at a view's delegation boundary (cgroup v2).
+//!
+//! With `nsdelegate` the kernel checks both ends of a migration at the write, under its own locks, against the cgroup namespace in which the
+//! membership file was opened (`cgroup_attach_permissions`). So such files are opened in a namespace that begins at the boundary: then no
+//! process that the host takes out at the very moment of a write can come back by it. A helper makes the namespace
+//! (`mount_helper::boundary`), and tries out that it has this effect.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mount_helper::clock::monotonic_ns;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use parking_lot::Mutex;
+
+use super::refuge::read_file;
+use super::shared::SharedHost;
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
+use crate::fs::host::{Answer, Credentials};
+use crate::helper::{HelperImage, Outsider};
+use crate::sys::namespace::Entered;
+use crate::view::View;
+
+use super::namespace::OpenedIn;
+
+/// For how long it's believed that cgroup2 has `nsdelegate`, or hasn't: the host can change that at any time, by a remount.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+/// How long to wait after a failure before the next attempt, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Whether the mount of cgroup2 has the option `nsdelegate`.
+#[derive(Debug, Default)]
+pub(super) struct Nsdelegate {
+    is_on: AtomicBool,
+    /// When it was looked at last, in monotonic ns; 0: never.
+    looked: AtomicU64,
+}
+
+impl Nsdelegate {
+    /// Whether it has it: as of a few seconds ago.
+    pub(super) fn is_on(&self) -> bool {
+        let (now, looked) = (monotonic_ns(), self.looked.load(Ordering::Acquire));
+        if looked != 0 && now.saturating_sub(looked) < nanoseconds(BELIEVED) {
+            return self.is_on.load(Ordering::Acquire);
+        }
+        let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let is_on = parse_mountinfo(&text).iter().any(|mount| {
+            mount.hierarchy() == Some(HierarchyKind::Unified)
+                && mount.super_options.split(',').any(|option| option == "nsdelegate")
+        });
+        self.is_on.store(is_on, Ordering::Release);
+        self.looked.store(now, Ordering::Release);
+        is_on
+    }
+}
+
+/// The boundary of a view in cgroup v2.
+#[derive(Debug)]
+pub(super) struct Boundary {
+    shared: Arc<SharedHost>,
+    image: Arc<HelperImage>,
+    hierarchy: usize,
+    path: CgroupPath,
+    /// The namespace, once the kernel has shown that it keeps to it.
+    namespace: OnceLock<OwnedFd>,
+    /// Whether an attempt is under way.
+    is_tried: AtomicBool,
+    /// When the next attempt may be made (monotonic ns), and the pause after that one.
+    next: Mutex<(u64, Duration)>,
+}
+
+impl Boundary {
+    /// That of a view. `None` where there's none, or nothing to make a namespace with.
+    pub(super) fn of(view: &View, shared: &Arc<SharedHost>) -> Option<Arc<Self>> {
+        shared.cgroup_namespace.as_ref()?;
+        let image = shared.processes.agents().ok()?.image();
+        let hierarchy = view.hierarchies.iter().position(|entry| entry.kind == HierarchyKind::Unified)?;
+        let path = view.hierarchy(hierarchy)?.delegated.clone()?;
+        Some(Arc::new(Self {
+            shared: Arc::clone(shared),
+            image,
+            hierarchy,
+            path,
+            namespace: OnceLock::new(),
+            is_tried: AtomicBool::new(false),
+            next: Mutex::new((0, FIRST_PAUSE)),
+        }))
+    }
+
+    /// The namespace that begins here, by which the kernel judges a migration. If there's none yet, an attempt to make one may begin.
+    pub(super) fn namespace(self: &Arc<Self>) -> Option<BorrowedFd<'_>> {
+        if let Some(namespace) = self.namespace.get() {
+            return Some(namespace.as_fd()).filter(|_| self.shared.nsdelegate.is_on());
+        }
+        self.attempt_aside();
+        None
+    }
+
+    /// Makes the namespace, if that can be.
+    pub(super) fn attempt(&self) {
+        if self.namespace.get().is_some() || !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.attempt_with(|| self.make());
+    }
+
+    /// Does so in a thread of its own: the container can freeze the helper in the boundary until the deadline.
+    fn attempt_aside(self: &Arc<Self>) {
+        if !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("boundary".to_owned()).stack_size(128 * 1024);
+        if thread.spawn(move || this.attempt_with(|| this.make())).is_err() {
+            self.is_tried.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes a namespace that is there, and begins here, if the kernel keeps to it: what can't be entered may have one all the same.
+    fn adopt(&self, namespace: BorrowedFd<'_>) {
+        if self.namespace.get().is_some() || !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.attempt_with(|| {
+            let outsider = Outsider::start(&self.image)?;
+            self.is_kept_to(namespace, outsider)?;
+            namespace.try_clone_to_owned().map_err(|_| Errno::EMFILE)
+        });
+    }
+
+    fn may_attempt(&self) -> bool {
+        self.shared.nsdelegate.is_on() && self.next.lock().0 <= monotonic_ns()
+    }
+
+    fn attempt_with(&self, make: impl FnOnce() -> Result<OwnedFd, Errno>) {
+        match make() {
+            Ok(namespace) => {
+                let _ = self.namespace.set(namespace);
+                tracing::debug!(boundary = %self.path, "the kernel checks both ends of migrations");
+            }
+            Err(errno) => {
+                let mut next = self.next.lock();
+                *next = (monotonic_ns().saturating_add(nanoseconds(next.1)), (next.1 * 2).min(LONGEST_PAUSE));
+                drop(next);
+                tracing::debug!(boundary = %self.path, %errno, "no cgroup namespace could be made at the boundary");
+            }
+        }
+        self.is_tried.store(false, Ordering::Release);
+    }
+
+    fn make(&self) -> Result<OwnedFd, Errno> {
+        let cgroups = &self.shared.cgroups;
+        let directory = cgroups.open_cgroup(self.hierarchy, &self.path)?;
+        // Nobody can enter it then (no-internal-process rule), and nobody needs to be started to find out.
+        if read_file(&directory, "cgroup.subtree_control").is_ok_and(|enabled| !enabled.trim().is_empty()) {
+            return Err(Errno::EBUSY);
+        }
+        let own = own_place().ok_or(Errno::ENOENT)?;
+        let home = cgroups.open_cgroup(self.hierarchy, &own)?;
+        let (boundary, home) = (for_writing(&directory)?, for_writing(&home)?);
+        let (namespace, outsider) = Outsider::make_namespace(&self.image, boundary.as_fd(), home.as_fd())?;
+        self.is_kept_to(namespace.as_fd(), outsider)?;
+        Ok(namespace)
+    }
+
+    /// EPERM unless the kernel keeps a process outside from entering by a file that was opened in this namespace.
+    fn is_kept_to(&self, namespace: BorrowedFd<'_>, outsider: Outsider) -> Result<(), Errno> {
+        let directory = self.shared.cgroups.open_cgroup(self.hierarchy, &self.path)?;
+        let own = self.shared.cgroup_namespace.as_ref().ok_or(Errno::ENOSYS)?;
+        let entered = own.enter(namespace)?;
+        let file = for_writing(&directory);
+        drop(entered);
+        if outsider.is_kept_out(file?.as_fd())? { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Enters the namespace in which `opener` opens a membership file: its own one if that begins inside, else the one that begins here, if
+    /// there's one.
+    pub(super) fn enter_for(self: &Arc<Self>, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
+        let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
+        let other = own.other_of(opener.thread)?;
+        let beginning = match &other {
+            None => Beginning::Above,
+            Some(_) if !self.shared.nsdelegate.is_on() => Beginning::Elsewhere,
+            Some(other) => self.position_of(other.as_fd(), opener.thread),
+        };
+        if let (Beginning::Here, Some(other)) = (beginning, &other) {
+            self.adopt(other.as_fd());
+        }
+        let namespace = self.namespace();
+        let opened_in = match beginning {
+            Beginning::Above if namespace.is_some() => OpenedIn::Boundary,
+            Beginning::Above => OpenedIn::Around,
+            Beginning::Here | Beginning::Below if namespace.is_some() => OpenedIn::Inside,
+            _ => OpenedIn::Elsewhere,
+        };
+        let entered = match (opened_in, other) {
+            (OpenedIn::Boundary, _) => namespace.map(|namespace| own.enter(namespace)),
+            (_, other) => other.map(|other| own.enter(other.as_fd())),
+        };
+        Ok((entered.transpose()?, opened_in))
+    }
+
+    /// Enters the namespace that begins here, if there's one.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Entered<'_>> {
+        self.shared.cgroup_namespace.as_ref()?.enter(self.namespace()?).ok()
+    }
+
+    /// Whether the kernel checks both ends of a migration by a file that was opened so.
+    pub(super) fn is_checked(&self, opened_in: OpenedIn) -> bool {
+        matches!(opened_in, OpenedIn::Boundary | OpenedIn::Inside) && self.shared.nsdelegate.is_on()
+    }
+
+    /// Where a cgroup namespace begins, as seen from the boundary, by a thread in it that waits meanwhile and is inside of the boundary.
+    fn position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Beginning {
+        self.try_position_of(namespace, thread).unwrap_or(Beginning::Elsewhere)
+    }
+
+    fn try_position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Option<Beginning> {
+        let own = self.shared.cgroup_namespace.as_ref()?;
+        let memberships = std::fs::File::open(format!("/proc/{thread}/cgroup")).ok()?;
+        let read = || {
+            let mut text = vec![0; MEMBERSHIPS];
+            let length = nix::sys::uio::pread(&memberships, &mut text, 0).ok()?;
+            text.truncate(length);
+            unified_path(&text).map(<[u8]>::to_vec)
+        };
+        let here = CgroupPath::parse(OsStr::from_bytes(&read()?)).ok()?;
+        let server_here = CgroupPath::parse(OsStr::from_bytes(&own_path()?)).ok()?;
+        let entered = own.enter(namespace).ok()?;
+        let (there, server_there) = (read(), own_path());
+        drop(entered);
+        beginning(&self.path, &here, &there?, server_here.components().len(), &server_there?)
+    }
+}
+
+/// Room for the text of `/proc/PID/cgroup`: a path of the greatest length, and the lines of other hierarchies before it.
+const MEMBERSHIPS: usize = 64 * 1024;
+
+/// Where another cgroup namespace begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// At the boundary.
+    Here,
+    /// Somewhere below it.
+    Below,
+    /// Somewhere above it.
+    Above,
+    /// Beside it, or that can't be seen.
+    Elsewhere,
+}
+
+/// By where a thread and the server are, as seen from here and from there. The depth is taken from the server's path, which the container can't
+/// change meanwhile.
+fn beginning(
+    boundary: &CgroupPath,
+    thread_here: &CgroupPath,
+    thread_there: &[u8],
+    server_depth: usize,
+    server_there: &[u8],
+) -> Option<Beginning> {
+    let is_outside = thread_there == b"/.." || thread_there.starts_with(b"/../");
+    if is_outside || !thread_here.is_within(boundary) {
+        return Some(Beginning::Elsewhere);
+    }
+    let names: Vec<&[u8]> = server_there.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    let up = names.iter().take_while(|name| **name == b"..").count();
+    // Up from there to what both have in common, and down to the server.
+    let in_common = (server_depth + up).checked_sub(names.len() - up);
+    Some(match in_common.map(|common| common.cmp(&boundary.components().len())) {
+        None | Some(std::cmp::Ordering::Less) => Beginning::Above,
+        Some(std::cmp::Ordering::Equal) => Beginning::Here,
+        Some(std::cmp::Ordering::Greater) => Beginning::Below,
+    })
+}
+
+/// The path on the line of cgroup2.
+fn unified_path(memberships: &[u8]) -> Option<&[u8]> {
+    memberships.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))
+}
+
+fn own_path() -> Option<Vec<u8>> {
+    unified_path(&std::fs::read("/proc/self/cgroup").ok()?).map(<[u8]>::to_vec)
+}
+
+/// The server's own cgroup.
+fn own_place() -> Option<CgroupPath> {
+    let all = parse_memberships(&std::fs::read("/proc/self/cgroup").ok()?);
+    all.into_iter().find(|membership| membership.kind == HierarchyKind::Unified)?.place.path().cloned()
+}
+
+fn for_writing(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    openat(directory, "cgroup.procs", flags, Mode::empty())
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> CgroupPath {
+        CgroupPath::parse(text).unwrap()
+    }
+
+    /// The server is in `/s/server`, which has two names; the boundary is `/m/c1`.
+    #[test]
+    fn where_namespaces_begin() {
+        for (thread, there, server, expected) in [
+            ("/m/c1/a", "/a", "/../../s/server", Beginning::Here),
+            ("/m/c1", "/", "/../../s/server", Beginning::Here),
+            ("/m/c1/a/b", "/b", "/../../../s/server", Beginning::Below),
+            ("/m/c1/a", "/c1/a", "/../s/server", Beginning::Above),
+            ("/m/c1/a", "/m/c1/a", "/s/server", Beginning::Above),
+            // That of a host around the server's.
+            ("/m/c1/a", "/x/m/c1/a", "/x/s/server", Beginning::Above),
+            ("/m/c1/a", "/../a", "/../../../s/server", Beginning::Elsewhere),
+            ("/m/c1/a", "/..", "/../../../s/server", Beginning::Elsewhere),
+            ("/m/c10/a", "/a", "/../../s/server", Beginning::Elsewhere),
+        ] {
+            let found = beginning(&path("/m/c1"), &path(thread), there.as_bytes(), 2, server.as_bytes());
+            assert_eq!(found, Some(expected), "{thread} {there} {server}");
+        }
+        // A server above, or inside of something that both are in.
+        assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 0, b"/../.."), Some(Beginning::Here));
+        assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 2, b"/../server"), Some(Beginning::Here));
+    }
+}

@@ -1,0 +1,103 @@
+//! How files are opened: with whose rights, and in which cgroup namespace.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
+
+use super::backing::{RealHost, by_id, errno, path_of};
+use super::namespace::OpenedIn;
+use crate::cgroup::FileClass;
+use crate::fs::host::{Answer, Credentials, OpenMode, Owner};
+use crate::sys::credentials::{Rights, assume};
+use crate::sys::namespace::Entered;
+use crate::view::{Node, Object};
+
+/// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+impl RealHost {
+    /// Enters the cgroup namespace in which a file of cgroup2 is opened for writing.
+    pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
+        match &self.boundary {
+            Some(boundary) if is_membership(file) => boundary.enter_for(opener),
+            _ => {
+                let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
+                let other = own.other_of(opener.thread)?;
+                Ok((other.map(|other| own.enter(other.as_fd())).transpose()?, OpenedIn::Elsewhere))
+            }
+        }
+    }
+
+    /// Opens a file, as its opener if there's one.
+    pub(super) fn open_backing(
+        &self,
+        file: &Node,
+        flags: OFlag,
+        write: bool,
+        opener: Option<&Credentials>,
+    ) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(file)?;
+        match opener {
+            Some(opener) if !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
+            _ if hierarchy.has_handles() && file.inode() != 0 => {
+                let root = if write { hierarchy.root() } else { hierarchy.root_for_reading() };
+                by_id(root, file.inode(), flags.bits())
+            }
+            _ => nix::fcntl::open(path_of(&*self.object(file)?).as_str(), flags, Mode::empty()),
+        }
+    }
+
+    /// Whether opening as this opener is opening as the server itself.
+    fn is_as_server(&self, opener: &Credentials) -> bool {
+        opener.id_maps.is_none()
+            && opener.owner == (Owner { uid: 0, gid: 0 })
+            && opener.groups.is_empty()
+            && opener.capabilities & self.shared.capabilities == self.shared.capabilities
+    }
+}
+
+fn is_membership(node: &Node) -> bool {
+    matches!(node.object(), Object::File(FileClass::Membership(_)))
+}
+
+pub(super) fn open_flags(mode: OpenMode) -> OFlag {
+    let access = match (mode.read, mode.write) {
+        (true, true) => OFlag::O_RDWR,
+        (false, true) => OFlag::O_WRONLY,
+        (_, false) => OFlag::O_RDONLY,
+    };
+    let truncate = if mode.truncate && mode.write { OFlag::O_TRUNC } else { OFlag::empty() };
+    access | truncate | OFlag::O_CLOEXEC | OFlag::O_NOCTTY
+}
+
+/// Opens a file with the opener's own rights, by which the kernel judges what is written to it (`of->file->f_cred`).
+pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<OwnedFd> {
+    let path = path_of(object);
+    let open = |capabilities| {
+        let Owner { uid, gid } = opener.owner;
+        let _assumed = assume(&Rights { uid, gid, groups: &opener.groups, capabilities }).map_err(errno)?;
+        nix::fcntl::open(path.as_str(), flags, Mode::empty())
+    };
+    if opener.id_maps.is_none() {
+        return open(opener.capabilities);
+    }
+    // Its capabilities don't count towards the host's objects, but for this one, which psi_write takes in any user namespace.
+    let own = opener.capabilities & CAP_SYS_RESOURCE;
+    match open(own) {
+        Ok(file) => Ok(file),
+        // It's a capability over a mapped owner that opens the file. The kernel has let the request come for that, but by attributes that it
+        // may have kept for a moment too long.
+        Err(Errno::EACCES) => {
+            let stat = fstat(object)?;
+            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
+            if opener.capabilities_over(owner) & CAP_DAC_OVERRIDE == 0 {
+                return Err(Errno::EACCES);
+            }
+            open(own | CAP_DAC_OVERRIDE)
+        }
+        Err(errno) => Err(errno),
+    }
+}

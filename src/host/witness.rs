@@ -1,0 +1,319 @@
+//! Who else migrates processes while a container does.
+//!
+//! Where the kernel doesn't check both ends of a migration at the write (cgroup v1, cgroup v2 without `nsdelegate`), the host can take a process out
+//! of the subtree between the last look at it and the write, and the write brings it back. That can't be kept from happening, but it can be
+//! seen: for as long as a container migrates processes, each write by somebody else to a list of processes outside of the subtree is noted
+//! (fanotify(7) on the hierarchy's whole filesystem, Linux 4.20; before, on the host's mount of it). The kernel doesn't tell which number was
+//! written. So a process that was being migrated at that moment *may* have been meant. It's logged, and not more: to put it where the host
+//! wrote on suspicion would be a way out of its limits for a container that waits for the host to start something there.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
+use nix::sys::stat::fstat;
+use parking_lot::Mutex;
+
+use super::backing::by_id;
+use super::discover::HostHierarchy;
+use super::process::HeldProcess;
+use super::procfs;
+use super::shared::SharedHost;
+use crate::cgroup::{CgroupPath, FileClass};
+use crate::limit::Limiter;
+use crate::view::View;
+
+/// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// For how long nothing has to be migrated until nobody looks any more.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// When there are so many migrations, those that are older than [`GRACE`] are forgotten.
+const MOST: usize = 64;
+
+/// Looks for others who migrate processes.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    /// No request waits for whoever holds it for longer than a few system calls.
+    state: Mutex<State>,
+    log: Limiter,
+    failures: Limiter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    group: Option<Arc<Fanotify>>,
+    /// Which hierarchies are looked at.
+    marked: BTreeSet<usize>,
+    used: Option<Instant>,
+    next: u64,
+    migrations: VecDeque<Migration>,
+}
+
+/// A migration by the container.
+#[derive(Debug)]
+struct Migration {
+    id: u64,
+    hierarchy: usize,
+    view: Arc<View>,
+    /// Who else has written meanwhile.
+    met: Option<Write>,
+    done: Option<(Instant, HeldProcess)>,
+}
+
+/// A write by somebody else to a list of processes.
+#[derive(Clone, Debug)]
+struct Write {
+    /// Of which cgroup; `None` if too many were made.
+    cgroup: Option<CgroupPath>,
+    /// By whom, 0 if that can't be seen.
+    writer: i32,
+}
+
+/// A migration that has begun. Dropping it forgets it.
+#[derive(Debug)]
+pub struct Witnessed {
+    shared: Arc<SharedHost>,
+    id: u64,
+}
+
+/// Notes from now on who else migrates processes in a hierarchy. `None` where that can't be seen.
+pub(super) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
+    let witness = &shared.witness;
+    let mut state = witness.state.lock();
+    state.used = Some(Instant::now());
+    if !state.marked.contains(&hierarchy)
+        && let Err(errno) = watch(&mut state, shared, hierarchy)
+    {
+        drop(state);
+        if let Some(suppressed) = witness.failures.admit() {
+            tracing::debug!(%errno, suppressed, "processes that the host takes out and that come back wouldn't be seen");
+        }
+        return None;
+    }
+    let id = state.next;
+    state.next += 1;
+    let migration = Migration { id, hierarchy, view: Arc::clone(view), met: None, done: None };
+    state.migrations.push_back(migration);
+    drop(state);
+    Some(Witnessed { shared: Arc::clone(shared), id })
+}
+
+fn watch(state: &mut State, shared: &Arc<SharedHost>, hierarchy: usize) -> Result<(), Errno> {
+    let hierarchy_there = shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+    let group = match &state.group {
+        Some(group) => Arc::clone(group),
+        None => {
+            let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
+            let group = Arc::new(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?);
+            let (thread, shared) = (std::thread::Builder::new().name("witness".to_owned()), Arc::clone(shared));
+            let its = Arc::clone(&group);
+            thread.stack_size(256 * 1024).spawn(move || run(&shared, &its)).map_err(|_| Errno::EAGAIN)?;
+            state.group = Some(Arc::clone(&group));
+            group
+        }
+    };
+    mark(&group, hierarchy_there)?;
+    state.marked.insert(hierarchy);
+    Ok(())
+}
+
+fn mark(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
+    let add = |flags, mask| group.mark(MarkFlags::FAN_MARK_ADD | flags, mask, hierarchy.root(), Some("."));
+    match add(MarkFlags::FAN_MARK_FILESYSTEM, MaskFlags::FAN_MODIFY) {
+        // Before Linux 4.20. The root is of the host's own mount then.
+        Err(Errno::EINVAL) => return add(MarkFlags::FAN_MARK_MOUNT, MaskFlags::FAN_MODIFY),
+        other => other?,
+    }
+    if hierarchy.is_detached() {
+        // What is written by us isn't even queued: nobody else has this mount.
+        let ignored = MarkFlags::FAN_MARK_IGNORED_MASK | MarkFlags::FAN_MARK_IGNORED_SURV_MODIFY;
+        add(MarkFlags::FAN_MARK_MOUNT | ignored, MaskFlags::FAN_MODIFY)?;
+    }
+    Ok(())
+}
+
+/// What the thread does: until nothing has been migrated for a while.
+fn run(shared: &Arc<SharedHost>, group: &Fanotify) {
+    let witness = &shared.witness;
+    loop {
+        let patience = PollTimeout::try_from(IDLE).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(group.as_fd(), PollFlags::POLLIN)], patience) {
+            Ok(0) => {}
+            Ok(_) => {
+                take(shared, group);
+                continue;
+            }
+            Err(Errno::EINTR) => continue,
+            Err(_) => {}
+        }
+        let mut state = witness.state.lock();
+        let is_under_way = state.migrations.iter().any(|migration| migration.done.is_none());
+        if is_under_way || state.used.is_some_and(|used| used.elapsed() < IDLE) {
+            continue;
+        }
+        let gone = std::mem::take(&mut *state);
+        // Numbers aren't given twice: a migration may still be under way.
+        state.next = gone.next;
+        drop(state);
+        drop(gone);
+        return;
+    }
+}
+
+/// Takes what has been told so far.
+fn take(shared: &SharedHost, group: &Fanotify) {
+    while let Ok(events) = group.read_events() {
+        for event in &events {
+            if let Some((hierarchy, write)) = written(shared, event) {
+                meet(shared, hierarchy, &write);
+            }
+        }
+        if events.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Which list was written. `None` for what is none, or can't be found any more; no hierarchy if too much was told to be kept.
+fn written(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>, Write)> {
+    let Some(file) = event.fd() else {
+        let is_too_much = event.mask().contains(MaskFlags::FAN_Q_OVERFLOW);
+        return is_too_much.then_some((None, Write { cgroup: None, writer: 0 }));
+    };
+    let stat = fstat(file).ok()?;
+    let mut all = shared.cgroups.hierarchies.iter();
+    let hierarchy = all.position(|hierarchy| hierarchy.device() == stat.st_dev)?;
+    let hierarchy_there = shared.cgroups.hierarchies.get(hierarchy)?;
+    let path = path_in(hierarchy_there, file, stat.st_ino)?;
+    if !matches!(FileClass::of(&hierarchy_there.kind, path.file_name()?), FileClass::Membership(_)) {
+        return None;
+    }
+    let cgroup = CgroupPath::parse(path.parent()?.as_os_str()).ok()?;
+    Some((Some(hierarchy), Write { cgroup: Some(cgroup), writer: event.pid() }))
+}
+
+/// The path of a file in its hierarchy. The event's own descriptor is of the writer's mount, which may be anywhere.
+fn path_in(hierarchy: &HostHierarchy, file: BorrowedFd<'_>, inode: u64) -> Option<PathBuf> {
+    let link = |file: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+    if hierarchy.has_handles() && hierarchy.is_detached() {
+        let here: OwnedFd = by_id(hierarchy.root(), inode, libc::O_PATH).ok()?;
+        return link(here.as_fd());
+    }
+    let path = link(file)?;
+    match path.strip_prefix(&hierarchy.mount_point) {
+        Ok(below) => Some(Path::new("/").join(below)),
+        Err(_) => Some(path),
+    }
+}
+
+/// Somebody has written a list.
+fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write) {
+    let now = Instant::now();
+    let mut suspects = Vec::new();
+    let mut state = shared.witness.state.lock();
+    for migration in &mut state.migrations {
+        let delegated = migration.view.hierarchy(migration.hierarchy).and_then(|entry| entry.delegated.as_ref());
+        let is_inside = match (&write.cgroup, delegated) {
+            (Some(cgroup), Some(delegated)) => cgroup.is_within(delegated),
+            _ => false,
+        };
+        if is_inside || hierarchy.is_some_and(|hierarchy| hierarchy != migration.hierarchy) {
+            continue;
+        }
+        match &migration.done {
+            None => drop(migration.met.get_or_insert_with(|| write.clone())),
+            Some((at, _)) if *at + GRACE < now => {}
+            Some(_) => suspects.push(migration.id),
+        }
+    }
+    let (suspects, rest) = state.migrations.drain(..).partition(|migration| suspects.contains(&migration.id));
+    state.migrations = rest;
+    drop(state);
+    // The same process may have been migrated several times.
+    let mut told = BTreeSet::new();
+    let suspects: VecDeque<Migration> = suspects;
+    for Migration { hierarchy, view, done, .. } in suspects {
+        let Some((_, process)) = done else { continue };
+        if told.insert(process.host_number()) {
+            suspect(shared, &view, hierarchy, process, write);
+        }
+    }
+}
+
+/// A process that is inside may have been brought back.
+fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: HeldProcess, write: &Write) {
+    let kind = view.hierarchy(hierarchy).map(|entry| &entry.kind);
+    let from = kind.and_then(|kind| process.seen_at(kind));
+    let Ok(places) = shared.processes.places(&mut process, hierarchy, false) else { return };
+    let delegated = view.hierarchy(hierarchy).and_then(|entry| entry.delegated.as_ref());
+    let inside =
+        places.iter().filter_map(|place| place.path()).find(|path| delegated.is_some_and(|top| path.is_within(top)));
+    let Some(to) = inside else { return };
+    let Some(suppressed) = shared.witness.log.admit() else { return };
+    let text = |path: Option<&CgroupPath>| path.map(ToString::to_string).unwrap_or_default();
+    let (process, writer) = (process.host_number().unwrap_or(0), write.writer);
+    let command = procfs::text(writer, "comm").unwrap_or_default();
+    tracing::warn!(
+        process,
+        from = ?text(from.as_ref()),
+        to = ?text(Some(to)),
+        outside = ?text(write.cgroup.as_ref()),
+        writer,
+        command = ?command.trim_end(),
+        hierarchy = ?kind.map(ToString::to_string).unwrap_or_default(),
+        suppressed,
+        "the host wrote a list of processes outside while the container migrated this one, which may have brought a process back"
+    );
+}
+
+impl Witnessed {
+    /// The migration is done.
+    pub(super) fn settle(self, process: HeldProcess) {
+        let witness = &self.shared.witness;
+        let group = witness.state.lock().group.clone();
+        if let Some(group) = group {
+            take(&self.shared, &group);
+        }
+        let now = Instant::now();
+        let mut gone = VecDeque::new();
+        let mut state = witness.state.lock();
+        if state.migrations.len() >= MOST {
+            // What is still under way stays, however long it takes: an agent may have been stopped in the middle of it.
+            let is_old = |migration: &Migration| migration.done.as_ref().is_some_and(|(at, _)| *at + GRACE < now);
+            let (old, rest) = state.migrations.drain(..).partition(is_old);
+            gone = old;
+            state.migrations = rest;
+        }
+        let Some(at) = state.migrations.iter().rposition(|migration| migration.id == self.id) else { return };
+        let met = state.migrations.get_mut(at).and_then(|migration| match migration.met.take() {
+            None => {
+                migration.done = Some((now, process));
+                None
+            }
+            Some(met) => Some((met, process)),
+        });
+        let met = met.and_then(|met| Some((met, state.migrations.remove(at)?)));
+        drop(state);
+        drop(gone);
+        if let Some(((write, process), Migration { view, hierarchy, .. })) = met {
+            suspect(&self.shared, &view, hierarchy, process, &write);
+        }
+    }
+}
+
+impl Drop for Witnessed {
+    fn drop(&mut self) {
+        let mut state = self.shared.witness.state.lock();
+        let mine = state.migrations.iter().rposition(|migration| migration.id == self.id && migration.done.is_none());
+        let gone = mine.and_then(|at| state.migrations.remove(at));
+        drop(state);
+        drop(gone);
+    }
+}

@@ -1,1 +1,0 @@
-//! A process that the host has taken out of the subtree stays out.

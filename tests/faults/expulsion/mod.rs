@@ -1,0 +1,105 @@
+//! A process that the host migrates out of the delegated subtree stays out, though the container writes its number again and again: as far as the
+//! kernel can see to it. What gets through all the same isn't silent. With `nsdelegate`, where it can: tests/vm.
+
+#[cfg(target_arch = "x86_64")]
+mod held;
+
+use std::path::{Path, PathBuf};
+
+use testkit::expulsion::Expulsion;
+use testkit::probe::names::*;
+use testkit::{Caller, Container, ContainerOptions, Need, Session, TestCgroup, View, ViewOptions, require};
+
+/// One hierarchy of each sort.
+const HIERARCHIES: [&str; 3] = ["pids", "name=systemd", "unified"];
+
+/// What the server says of a process that may have come back.
+const TOLD: &str = "may have brought a process back";
+
+/// A container with a view of its cgroup, and a cgroup of the host beside it.
+struct Scene {
+    container: Container,
+    view: View,
+    ours: TestCgroup,
+    hosts: TestCgroup,
+}
+
+impl Scene {
+    fn new(selector: &str, host_pids: bool) -> Self {
+        let (ours, hosts) = (TestCgroup::new(&[selector]), TestCgroup::new(&[selector]));
+        let homes = ours.children("home");
+        ours.children("a");
+        ours.children("b");
+        let options = ViewOptions::new()
+            .cgroup(&ours)
+            .shape("rooted")
+            .policy("delegate")
+            .delegate_controllers(if selector == "pids" { &["pids"] } else { &[] });
+        let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
+        let container = Container::start(ContainerOptions { cgroups: homes, host_pids, ..ContainerOptions::default() });
+        Self { container, view, ours, hosts }
+    }
+
+    fn session(&self, selector: &str) -> Session {
+        let mut session = self.container.session(Caller::Root);
+        let hierarchy = testkit::hierarchy(selector).expect("a required hierarchy");
+        session.set("CG", self.view.hierarchy(&hierarchy).display());
+        session
+    }
+
+    fn outside(&self, selector: &str) -> PathBuf {
+        self.hosts.dir(selector)
+    }
+
+    fn expulsion(&self, selector: &str, list: &'static str, number: &str) -> Expulsion {
+        let mut session = self.session(selector);
+        session.expect(&spawn("P"));
+        Expulsion {
+            session,
+            between: ["a", "b"],
+            list,
+            number: number.into(),
+            writes: 150,
+            boundary: self.ours.dir(selector),
+            outside: self.outside(selector),
+        }
+    }
+
+    /// How often the server has told of a process that may have come back.
+    fn told(&self) -> usize {
+        self.view.log().lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count()
+    }
+}
+
+/// None comes back in silence, by whatever the container writes.
+#[test]
+fn whoever_comes_back_is_told_of() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("pids"),
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("unified")
+    );
+    let mut silent = Vec::new();
+    for selector in HIERARCHIES {
+        for (host_pids, list, number) in [
+            (false, "cgroup.procs", "$P"),
+            (true, "cgroup.procs", "$P"),
+            (false, "cgroup.procs", "0"),
+            (false, "tasks", "$P"),
+        ] {
+            if list == "tasks" && selector == "unified" {
+                continue;
+            }
+            let scene = Scene::new(selector, host_pids);
+            let back = scene.expulsion(selector, list, number).count(40);
+            let told = scene.told();
+            eprintln!("{selector}, {list}, {number}, host's pids {host_pids}: {back} of 40 came back, {told} warnings");
+            if told < back {
+                silent.push((selector, host_pids, list, number, back, told));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "came back in silence: {silent:?}");
+}
