@@ -1,6 +1,7 @@
 //! Vocabulary: what a cgroup path, a hierarchy, an interface file and a membership are. Pure: no I/O.
 
 pub mod controller;
+mod escape;
 pub mod file;
 pub mod hierarchy;
 pub mod idmap;
@@ -9,6 +10,7 @@ pub mod mountinfo;
 pub mod path;
 
 pub use controller::ControllerSet;
+pub use escape::escaped;
 pub use file::FileClass;
 pub use hierarchy::{HierarchyClass, HierarchyKind, Setup};
 pub use idmap::IdMap;

@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Longest name of a directory entry, in bytes (`NAME_MAX`).
-pub const NAME_MAX: usize = 255;
+/// Longest name of a cgroup, in bytes: what a path can hold (`PATH_MAX`, with its NUL). A cgroupfs itself has no limit, not that of 255 which
+/// other filesystems have, and which its statfs(2) says.
+pub const NAME_MAX: usize = 4095;
 
 /// A cgroup's path from the root of its hierarchy, kept as components, so that two paths can only be compared component by component.
 ///
@@ -28,7 +29,7 @@ pub enum PathError {
     #[error("it has a byte that no cgroup's name can hold")]
     ForbiddenByte,
     /// A component is longer than [`NAME_MAX`] bytes, or empty where a single name was asked for.
-    #[error("a component is empty or longer than 255 bytes")]
+    #[error("a component is empty or longer than 4095 bytes")]
     NameLength,
 }
 
@@ -63,6 +64,16 @@ impl CgroupPath {
     /// The components from the root down.
     pub fn components(&self) -> &[OsString] {
         &self.components
+    }
+
+    /// As the kernel writes it, byte by byte.
+    pub fn to_os_string(&self) -> OsString {
+        let mut text = OsString::new();
+        for component in &self.components {
+            text.push("/");
+            text.push(component);
+        }
+        if text.is_empty() { OsString::from("/") } else { text }
     }
 
     /// How many components it has; 0 for the root.
@@ -146,13 +157,14 @@ pub fn check_name(name: &[u8]) -> Result<(), PathError> {
     Ok(())
 }
 
+/// For people: a name that has to be escaped can't be had again from it ([`escaped`](super::escaped)).
 impl fmt::Display for CgroupPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {
             return f.write_str("/");
         }
         for component in &self.components {
-            write!(f, "/{}", component.to_string_lossy())?;
+            write!(f, "/{}", super::escaped(component))?;
         }
         Ok(())
     }
@@ -178,7 +190,7 @@ mod tests {
 
     #[test]
     fn refuses() {
-        let long = format!("/{}", "x".repeat(256));
+        let long = format!("/{}", "x".repeat(NAME_MAX + 1));
         for (text, error) in [
             ("", PathError::NotAbsolute),
             ("a/b", PathError::NotAbsolute),
@@ -193,6 +205,12 @@ mod tests {
         }
         assert!(CgroupPath::root().join("a/b").is_err());
         assert!(CgroupPath::root().join("").is_err());
+    }
+
+    #[test]
+    fn names_are_as_long_as_the_kernels() {
+        let long = format!("/{}", "x".repeat(NAME_MAX));
+        assert_eq!(path(&long).to_string(), long);
     }
 
     #[test]

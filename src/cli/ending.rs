@@ -58,10 +58,10 @@ impl Mounted {
         if mounts.iter().any(|mount| mount.parent == own.id && mount.mount_point == own.mount_point)
             || !is_found(place, own.id)
         {
-            return tracing::warn!(directory = %place.display(), "not unmounted: another mount covers the view");
+            return tracing::warn!(directory = %crate::cgroup::escaped(place), "not unmounted: another mount covers the view");
         }
         if let Err(errno) = umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            tracing::warn!(%errno, directory = %place.display(), "can't unmount");
+            tracing::warn!(%errno, directory = %crate::cgroup::escaped(place), "can't unmount");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::cgroup::escaped;
 use crate::fuse::MountError;
 use crate::host::PlanError;
 use crate::host::discover::DiscoverError;
@@ -41,7 +42,7 @@ impl Failed {
     /// Prints it, and turns it into the exit status.
     pub(super) fn report(self) -> ExitCode {
         if self.code != 0 {
-            say(on_one_line(&self.message));
+            say(&self.message);
         }
         ExitCode::from(self.code)
     }
@@ -49,12 +50,12 @@ impl Failed {
 
 /// Tells the user something on stderr. Where nobody hears it, that's no failure.
 pub(super) fn say(message: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "vcgroupfs: {message}");
+    let _ = writeln!(io::stderr(), "vcgroupfs: {}", escaped(message.to_string()));
 }
 
 /// Tells the user what may not be as he means it.
 pub(super) fn warn(message: &str) {
-    say(format_args!("warning: {}", on_one_line(message)));
+    say(format_args!("warning: {message}"));
 }
 
 /// Help, the version, or what is wrong with the command line.
@@ -73,22 +74,9 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     Failed::new(USAGE, format!("{said} (see --help)")).report()
 }
 
-/// A message without line breaks and whatever else a terminal obeys: it may quote what users wrote.
-fn on_one_line(message: &str) -> String {
-    let mut line = String::with_capacity(message.len());
-    for character in message.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
-
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&escaped(&self.message))
     }
 }
 

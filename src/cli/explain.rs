@@ -1,5 +1,6 @@
 //! `explain`: what an operation would get, by which rule, and why. Asks the same code as the filesystem does, without mounting anything.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::options::ViewOptions;
-use super::{Outcome, map, offline};
+use super::{Outcome, json, map, offline};
+use crate::cgroup::CgroupPath;
 use crate::fs::explain::{Explanation, Question};
 
 #[derive(Debug, Args)]
@@ -93,20 +95,25 @@ pub(super) fn run(options: &Options) -> Outcome {
     let fs = offline(host, view)?;
     let explanation = fs.explain(path.components(), options.operation.into(), options.process);
     let operation = super::word_of(&options.operation);
-    print(options.json, &operation, &path.to_string(), &explanation)?;
+    print(options.json, &operation, &path, &explanation)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(json: bool, operation: &str, path: &str, explanation: &Explanation) -> std::io::Result<()> {
+fn print(as_json: bool, operation: &str, path: &CgroupPath, explanation: &Explanation) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let backing = explanation.backing.as_ref().map(|(kind, path)| format!("{kind}:{path}"));
     let errno = explanation.errno.map(|errno| format!("{errno:?}"));
-    if json {
+    if as_json {
+        let backing = explanation.backing.as_ref().map(|(kind, path)| {
+            let mut text = OsString::from(format!("{kind}:"));
+            text.push(path.to_os_string());
+            json::name(text)
+        });
         let answer = json!({
-            "operation": operation, "path": path, "host": backing, "allowed": explanation.allowed,
+            "operation": operation, "path": json::name(path.to_os_string()), "host": backing, "allowed": explanation.allowed,
             "verdict": explanation.verdict(), "errno": errno, "rule": explanation.rule, "reason": explanation.reason,
         });
-        return writeln!(out, "{answer}");
+        return writeln!(out, "{}", json::text(&answer));
     }
     writeln!(out, "operation  {operation}")?;
     writeln!(out, "path       {path}")?;

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::confined::Confinement;
 use super::error::Failed;
-use super::{Outcome, registry};
+use super::{Outcome, json, registry};
+use crate::cgroup::escaped;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -34,18 +35,25 @@ pub(super) fn run(options: &Options) -> Outcome {
                 })
             })
             .collect();
-        writeln!(out, "{}", serde_json::Value::from(views))?;
+        writeln!(out, "{}", json::text(&views.into()))?;
         return Ok(ExitCode::SUCCESS);
     }
     if views.is_empty() {
         let _ = writeln!(std::io::stderr(), "no live views");
         return Ok(ExitCode::SUCCESS);
     }
-    let width = views.iter().map(|view| view.directory.escaped().chars().count()).chain([9]).max().unwrap_or(9);
+    let width = views.iter().map(|view| view.directory.printed().chars().count()).chain([9]).max().unwrap_or(9);
     writeln!(out, "{:<7} {:<width$} {:<9} {:<8} FOR", "SERVER", "DIRECTORY", "SHAPE", "POLICY")?;
     for view in views {
-        let directory = view.directory.escaped();
-        writeln!(out, "{:<7} {directory:<width$} {:<9} {:<8} {}", view.pid, view.shape, view.policy, view.target)?;
+        let directory = view.directory.printed();
+        writeln!(
+            out,
+            "{:<7} {directory:<width$} {:<9} {:<8} {}",
+            view.pid,
+            view.shape,
+            view.policy,
+            escaped(&view.target)
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::Outcome;
 use super::error::{Failed, USAGE};
 use super::options::ViewOptions;
-use crate::cgroup::CgroupPath;
+use super::{Outcome, json};
+use crate::cgroup::{CgroupPath, escaped};
 use crate::host::HostCgroups;
 use crate::view::{View, view_path_of};
 
@@ -38,7 +38,7 @@ pub(super) fn in_view(path: &CgroupPath) -> CgroupPath {
 
 pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Failed> {
     CgroupPath::parse(path).map_err(|error| {
-        Failed::new(USAGE, format!("'{}' isn't a path that can be asked about: {error}", path.display()))
+        Failed::new(USAGE, format!("'{}' isn't a path that can be asked about: {error}", escaped(path)))
     })
 }
 
@@ -53,11 +53,13 @@ pub(super) fn run(options: &Options) -> Outcome {
         let to_view: Vec<_> = to_view
             .iter()
             .map(|(index, cgroup, shown)| {
-                json!({"hierarchy": kind(*index), "host": cgroup.to_string(), "view": shown.as_ref().map(ToString::to_string)})
+                json!({"hierarchy": kind(*index), "host": json::name(cgroup.to_os_string()), "view": shown.as_ref().map(|path| json::name(path.to_os_string()))})
             })
             .collect();
-        let to_host = to_host.map(|(index, cgroup)| json!({"hierarchy": kind(index), "host": cgroup.to_string()}));
-        writeln!(out, "{}", json!({"path": path.to_string(), "host_to_view": to_view, "view_to_host": to_host}))?;
+        let to_host =
+            to_host.map(|(index, cgroup)| json!({"hierarchy": kind(index), "host": json::name(cgroup.to_os_string())}));
+        let answer = json!({"path": json::name(path.to_os_string()), "host_to_view": to_view, "view_to_host": to_host});
+        writeln!(out, "{}", json::text(&answer))?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "as a path of the host:")?;

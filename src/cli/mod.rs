@@ -8,6 +8,7 @@ mod doctor;
 mod ending;
 mod error;
 mod explain;
+mod json;
 mod leaving;
 mod list;
 mod logging;

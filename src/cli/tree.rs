@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::error::{FAILED, Failed};
 use super::options::ViewOptions;
-use super::{Outcome, map, offline};
+use super::{Outcome, json, map, offline};
+use crate::cgroup::escaped;
 use crate::fs::explain::Branch;
 
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     })?;
     let mut out = std::io::stdout().lock();
     if options.json {
-        writeln!(out, "{}", as_json(&branch, options.files))?;
+        writeln!(out, "{}", json::text(&as_json(&branch, options.files)))?;
     } else {
         writeln!(out, "{}  {path}{}", mark(branch.writable), remarks(&branch))?;
         print(&mut out, &branch, "", options.files)?;
@@ -52,7 +53,7 @@ fn mark(writable: bool) -> &'static str {
 fn remarks(branch: &Branch) -> String {
     let mut remarks = String::new();
     if let Some(target) = &branch.link {
-        remarks = format!(" -> {}", target.to_string_lossy());
+        remarks = format!(" -> {}", escaped(target));
     }
     if branch.hidden > 0 {
         remarks.push_str(&format!("  ({} hidden)", branch.hidden));
@@ -65,7 +66,7 @@ fn print(out: &mut impl Write, branch: &Branch, indent: &str, files: bool) -> st
     for (index, child) in shown.iter().enumerate() {
         let last = index + 1 == shown.len();
         let (corner, below) = if last { ("└─", "  ") } else { ("├─", "│ ") };
-        let name = child.name.to_string_lossy();
+        let name = escaped(&child.name);
         writeln!(out, "{}  {indent}{corner}{name}{}", mark(child.writable), remarks(child))?;
         print(out, child, &format!("{indent}{below}"), files)?;
     }
@@ -81,7 +82,7 @@ fn as_json(branch: &Branch, files: bool) -> Value {
         (None, false) => "directory",
     };
     json!({
-        "name": branch.name.to_string_lossy(), "kind": kind, "writable": branch.writable, "hidden": branch.hidden,
-        "link": branch.link.as_ref().map(|target| target.to_string_lossy()), "children": children,
+        "name": json::name(&branch.name), "kind": kind, "writable": branch.writable, "hidden": branch.hidden,
+        "link": branch.link.as_ref().map(json::name), "children": children,
     })
 }

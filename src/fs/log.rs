@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use crate::cgroup::escaped;
 use crate::limit::Limiter;
 use crate::policy::Denial;
 
@@ -37,7 +38,7 @@ impl RejectionLog {
             uid,
             operation,
             // JSON, too, would leave characters in it that change how a terminal shows the rest.
-            path = shortened(&path).escape_debug().to_string(),
+            path = shortened(&path),
             rule = denial.rule().name(),
             errno = ?denial.errno(),
             suppressed,
@@ -51,8 +52,8 @@ impl RejectionLog {
 fn shortened(path: &OsStr) -> String {
     let bytes = path.as_bytes();
     match bytes.len().checked_sub(LONGEST_PATH) {
-        None | Some(0) => path.to_string_lossy().into_owned(),
-        Some(cut) => format!("...{}", String::from_utf8_lossy(bytes.get(cut..).unwrap_or_default())),
+        None | Some(0) => escaped(path),
+        Some(cut) => format!("...{}", escaped(OsStr::from_bytes(bytes.get(cut..).unwrap_or_default()))),
     }
 }
 

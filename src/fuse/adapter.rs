@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -45,6 +45,8 @@ pub(super) struct Adapter<R: Route> {
     workers: Workers,
     /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
     opens_directories_itself: AtomicBool,
+    /// The longest name that the kernel takes in a listing, in bytes.
+    longest_listed: AtomicUsize,
 }
 
 impl<R: Route> Adapter<R> {
@@ -58,6 +60,7 @@ impl<R: Route> Adapter<R> {
             passthrough: Passthrough::default(),
             workers,
             opens_directories_itself: AtomicBool::default(),
+            longest_listed: AtomicUsize::default(),
         }
     }
 
@@ -142,6 +145,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
             self.opens_directories_itself.store(true, Ordering::Relaxed);
         }
         let _ = config.set_max_write(MAX_WRITE);
+        self.longest_listed.store(convert::longest_listed(config), Ordering::Relaxed);
         if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
             self.passthrough.enable();
         }
@@ -474,9 +478,12 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
 
     fn readdir(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let asked = self.turn(request);
+        let longest = self.longest_listed.load(Ordering::Relaxed);
         let listed = self.ask(&asked, on("readdir", inode), |fs, _, node| {
             fs.list(node, offset, |entry| {
-                !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+                // One that is longer would be EIO for the whole listing.
+                entry.name.len() > longest
+                    || !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
             })
         });
         match listed {

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use fuser::{FileAttr, FileType, INodeNo, OpenFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, InitFlags, KernelConfig, OpenFlags, Request, TimeOrNow, Version};
 use nix::errno::Errno;
 
 use crate::fs::{Attributes, Caller, OpenMode, Time};
@@ -87,4 +87,16 @@ pub(super) fn time(from: TimeOrNow) -> Time {
         TimeOrNow::SpecificTime(time) => Time::At(time),
         TimeOrNow::Now => Time::Now,
     }
+}
+
+/// The longest name that the kernel takes in a listing, in bytes: FUSE's own limit, which was raised in Linux 6.15 or so, and what goes with its
+/// `fuse_dirent` into the page in which it keeps a listing. What is longer isn't listed, but found by its name as far as FUSE takes that.
+pub(super) fn longest_listed(config: &KernelConfig) -> usize {
+    /// FUSE_NAME_LOW_MAX.
+    const BEFORE: usize = 1024;
+    const PAGE: usize = 4096;
+    const HEADER: usize = 24;
+    let Version(_, minor) = config.kernel_abi();
+    // 7.44 is Linux 6.16. A path has two pages, which takes FUSE_MAX_PAGES.
+    if minor >= 44 && config.capabilities().contains(InitFlags::FUSE_MAX_PAGES) { PAGE - HEADER } else { BEFORE }
 }

@@ -1,7 +1,7 @@
 //! Watches on backing directories (inotify(7)).
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::inotify::AddWatchFlags;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::{is_notified, lets_files_come};
 use crate::fs::cache::{Change, EntryChange};
+use crate::sys::inotify::{Event, Inotify, WatchNumber};
 use crate::view::Watch;
 
 /// The most watches of a view, should the host allow so many.
@@ -35,8 +36,8 @@ pub(super) struct Watches {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_directory: HashMap<(usize, u64), (WatchDescriptor, usize)>,
-    by_watch: HashMap<WatchDescriptor, (usize, u64)>,
+    by_directory: HashMap<(usize, u64), (WatchNumber, usize)>,
+    by_watch: HashMap<WatchNumber, (usize, u64)>,
     /// The first half of a rename, whose second half is the next event, but may come with the next batch.
     renamed_from: Option<(u32, Option<OsString>)>,
     /// A directory couldn't be watched for want of watches.
@@ -69,7 +70,7 @@ impl Drop for User {
 
 impl Watches {
     pub(super) fn new() -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let inotify = Inotify::new()?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
             inotify,
@@ -110,8 +111,8 @@ impl Watches {
             known.lacks_a_watch();
             return false;
         }
-        let path = format!("/proc/self/fd/{}", object.as_raw_fd());
-        match self.inotify.add_watch(path.as_str(), flags) {
+        let Ok(path) = CString::new(format!("/proc/self/fd/{}", object.as_raw_fd())) else { return false };
+        match self.inotify.add(&path, flags) {
             Ok(watch) => {
                 known.by_directory.insert(directory, (watch, 1));
                 known.by_watch.insert(watch, directory);
@@ -139,7 +140,7 @@ impl Watches {
         known.by_directory.remove(&directory);
         known.by_watch.remove(&watch);
         // It's gone already if the cgroup is.
-        let _ = self.inotify.rm_watch(watch);
+        let _ = self.inotify.remove(watch);
     }
 
     /// Waits for changes; `None` after [`Watches::stop`].
@@ -157,7 +158,7 @@ impl Watches {
             if stopped.any().unwrap_or(true) && self.stop.read().is_ok() {
                 return None;
             }
-            match self.inotify.read_events() {
+            match self.inotify.read() {
                 Ok(events) => {
                     let mut known = self.known.lock();
                     let mut changes: Vec<_> =
@@ -181,7 +182,7 @@ impl Watches {
     fn skip(&self) {
         let mut skipped = 0;
         while skipped < self.most_queued {
-            match self.inotify.read_events() {
+            match self.inotify.read() {
                 Ok(events) => skipped += events.len(),
                 Err(Errno::EINTR) => {}
                 Err(_) => return,
@@ -207,17 +208,17 @@ fn setting(name: &str, otherwise: usize) -> usize {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
 }
 
-fn is_overflow(event: &InotifyEvent) -> bool {
+fn is_overflow(event: &Event) -> bool {
     event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
 }
 
 /// What an event says, if it's of interest; `None` if events were lost there.
-fn change(event: &InotifyEvent, known: &mut Known) -> Option<Option<Change>> {
+fn change(event: &Event, known: &mut Known) -> Option<Option<Change>> {
     (!is_overflow(event)).then(|| change_of(event, known))
 }
 
-fn change_of(event: &InotifyEvent, known: &mut Known) -> Option<Change> {
-    let (hierarchy, directory) = *known.by_watch.get(&event.wd)?;
+fn change_of(event: &Event, known: &mut Known) -> Option<Change> {
+    let (hierarchy, directory) = *known.by_watch.get(&event.watch)?;
     if event.mask.contains(AddWatchFlags::IN_MODIFY) {
         let name = event.name.as_deref()?;
         if name.to_str().is_some_and(is_notified) {

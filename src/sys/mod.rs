@@ -7,6 +7,7 @@ pub mod fdpass;
 pub mod fowner;
 pub mod fuse;
 pub mod handle;
+pub mod inotify;
 pub mod mount;
 pub mod namespace;
 pub mod pidfd;

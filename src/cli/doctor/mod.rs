@@ -24,6 +24,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::target::resolve;
+use crate::cgroup::escaped;
 use facts::{Facts, ROOT, point};
 use finding::{Finding, General};
 use target::Target;
@@ -52,7 +53,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             "root": root(&facts), "cgroup_namespace": facts.process.cgroup_namespace,
             "views": views, "clients": clients, "findings": general,
         });
-        writeln!(out, "{answer}")?;
+        writeln!(out, "{}", super::json::text(&answer))?;
     } else {
         print(&mut out, target.pid, &facts, &clients, &general)?;
     }
@@ -60,7 +61,7 @@ pub(super) fn run(options: &Options) -> Outcome {
 }
 
 fn print(out: &mut impl Write, pid: i32, facts: &Facts, clients: &[Finding], general: &[General]) -> io::Result<()> {
-    writeln!(out, "process    {pid} ({})", shown(&facts.process.command))?;
+    writeln!(out, "process    {pid} ({})", escaped(&facts.process.command))?;
     let setup = general::setup(facts).map_or_else(|| "none".to_owned(), |setup| setup.to_string());
     writeln!(out, "setup      {setup}, {ROOT} {}", facts.type_of(ROOT))?;
     let namespace = match facts.process.cgroup_namespace {
@@ -70,23 +71,23 @@ fn print(out: &mut impl Write, pid: i32, facts: &Facts, clients: &[Finding], gen
     };
     writeln!(out, "cgroup ns  {namespace}")?;
     let views: Vec<String> = facts.views().map(point).collect();
-    writeln!(out, "views      {}", if views.is_empty() { "none".to_owned() } else { shown(&general::list(&views)) })?;
+    writeln!(out, "views      {}", if views.is_empty() { "none".to_owned() } else { escaped(general::list(&views)) })?;
     writeln!(out)?;
     let width = clients.iter().map(|finding| finding.client.len()).max().unwrap_or(0);
     for finding in clients {
-        writeln!(out, "{:<width$}  {:<6}  {}", finding.client, word(&finding.recognised), shown(&finding.why))?;
+        writeln!(out, "{:<width$}  {:<6}  {}", finding.client, word(&finding.recognised), escaped(&finding.why))?;
         advise(out, finding.advice.as_deref(), width + 10)?;
     }
     writeln!(out)?;
     for finding in general {
-        writeln!(out, "{:<7}  {}", word(&finding.level), shown(&finding.what))?;
+        writeln!(out, "{:<7}  {}", word(&finding.level), escaped(&finding.what))?;
         advise(out, finding.advice.as_deref(), 9)?;
     }
     Ok(())
 }
 
 fn advise(out: &mut impl Write, advice: Option<&str>, indent: usize) -> io::Result<()> {
-    advice.map_or(Ok(()), |advice| writeln!(out, "{:indent$}-> {}", "", shown(advice)))
+    advice.map_or(Ok(()), |advice| writeln!(out, "{:indent$}-> {}", "", escaped(advice)))
 }
 
 /// The word that JSON has for it.
@@ -98,16 +99,4 @@ fn word(value: &impl serde::Serialize) -> String {
 fn root(facts: &Facts) -> String {
     let said = facts.type_of(ROOT).to_string();
     said.strip_prefix("is ").unwrap_or(&said).to_lowercase()
-}
-
-/// Text of a container, without what a terminal obeys or doesn't show.
-fn shown(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for one in text.chars() {
-        match one {
-            '\'' | '"' | '\\' => plain.push(one),
-            _ => plain.extend(one.escape_debug()),
-        }
-    }
-    plain
 }

@@ -102,6 +102,11 @@ impl Name {
     pub(in crate::cli) fn shown(&self) -> String {
         self.0.to_string_lossy().into_owned()
     }
+
+    /// As it's printed.
+    pub(in crate::cli) fn printed(&self) -> String {
+        crate::cgroup::escaped(&self.0)
+    }
 }
 
 impl Record {

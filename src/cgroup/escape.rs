@@ -1,0 +1,56 @@
+//! Names as they are printed. A cgroup's name can hold any byte but NUL, newline and '/', and whoever makes the cgroup chooses it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// A name, path or message without anything that a terminal obeys, or that changes how the rest shows: control characters (C0 and C1), marks of
+/// direction, separators of lines, what has no form are Rust's escapes (`\n`, `\u{1b}`), and bytes that aren't UTF-8 are `\xff`. What can be
+/// printed stays as it is, also a backslash, since systemd's names have many; so the text is for people. Programs take `--json`.
+pub fn escaped(name: impl AsRef<OsStr>) -> String {
+    let bytes = name.as_ref().as_bytes();
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for part in chunk.valid().split_inclusive(['\\', '\'', '"']) {
+            let rest = part.strip_suffix(['\\', '\'', '"']).unwrap_or(part);
+            text.extend(rest.escape_debug());
+            text.push_str(part.get(rest.len()..).unwrap_or_default());
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_nothing_else() {
+        for plain in ["/a/b.slice", "dev-disk-by\\x2duuid.swap", "it's \"quoted\"", "Größe/日本/e\u{301}", " "] {
+            assert_eq!(escaped(plain), plain);
+        }
+        for (name, printed) in [
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("a\nb\tc\r\u{7f}", "a\\nb\\tc\\r\\u{7f}"),
+            ("\u{9b}31m\u{85}", "\\u{9b}31m\\u{85}"),
+            ("\u{202e}\u{2066}\u{200f}", "\\u{202e}\\u{2066}\\u{200f}"),
+            ("\u{2028}\u{feff}\u{e000}", "\\u{2028}\\u{feff}\\u{e000}"),
+            ("\\\u{1b}", "\\\\u{1b}"),
+        ] {
+            assert_eq!(escaped(name), printed, "{name:?}");
+        }
+        assert_eq!(escaped(OsStr::from_bytes(b"a\xff\xc3(\x9bz")), "a\\xff\\xc3(\\x9bz");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_that_isnt_printed(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let text = escaped(OsStr::from_bytes(&bytes));
+            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert_eq!(escaped(&text), text, "escaping twice is escaping once");
+        }
+    }
+}

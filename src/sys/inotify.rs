@@ -1,0 +1,154 @@
+//! Watches ([inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html)), with names of any length: a cgroup's has up to 4095 bytes.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::sys::inotify::AddWatchFlags;
+
+/// What is read at once, in bytes: room for some events with the longest names. The kernel gives nothing but EINVAL if there's less than the first
+/// one needs.
+const BUFFER: usize = 64 * 1024;
+
+/// The size of `struct inotify_event` without its name.
+const HEADER: usize = 16;
+
+/// An instance. Reading doesn't wait.
+#[derive(Debug)]
+pub struct Inotify(OwnedFd);
+
+/// A watch, by the number that the kernel gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchNumber(i32);
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// By which watch it's known.
+    pub watch: WatchNumber,
+    /// What.
+    pub mask: AddWatchFlags,
+    /// What the two halves of a rename have in common.
+    pub cookie: u32,
+    /// The name in the watched directory; `None` for the directory itself.
+    pub name: Option<OsString>,
+}
+
+impl Inotify {
+    /// A new instance.
+    ///
+    /// # Errors
+    /// `EMFILE` beyond fs.inotify.max_user_instances.
+    pub fn new() -> Result<Self, Errno> {
+        // SAFETY: one number in.
+        let fd = Errno::result(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Watches `path`.
+    ///
+    /// # Errors
+    /// `ENOSPC` beyond fs.inotify.max_user_watches; what else inotify_add_watch(2) says.
+    pub fn add(&self, path: &CStr, mask: AddWatchFlags) -> Result<WatchNumber, Errno> {
+        // SAFETY: the path ends with a NUL and outlives the call.
+        let watch = unsafe { libc::inotify_add_watch(self.0.as_raw_fd(), path.as_ptr(), mask.bits()) };
+        Ok(WatchNumber(Errno::result(watch)?))
+    }
+
+    /// Ends a watch.
+    ///
+    /// # Errors
+    /// `EINVAL` if there's none.
+    pub fn remove(&self, watch: WatchNumber) -> Result<(), Errno> {
+        // SAFETY: two numbers in.
+        Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_raw_fd(), watch.0) }).map(drop)
+    }
+
+    /// The next events.
+    ///
+    /// # Errors
+    /// `EAGAIN` if there are none.
+    pub fn read(&self) -> Result<Vec<Event>, Errno> {
+        let mut buffer = vec![0; BUFFER];
+        let length = nix::unistd::read(&self.0, &mut buffer)?;
+        Ok(parse(buffer.get(..length).unwrap_or_default()))
+    }
+}
+
+impl AsFd for Inotify {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Events as the kernel writes them. It writes whole ones only.
+fn parse(mut bytes: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some((event, rest)) = parse_one(bytes) {
+        events.push(event);
+        bytes = rest;
+    }
+    events
+}
+
+fn parse_one(bytes: &[u8]) -> Option<(Event, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
+    let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    let (name, rest) = rest.split_at_checked(word(12)? as usize)?;
+    // It's filled up with NULs.
+    let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty());
+    let event = Event {
+        watch: WatchNumber(word(0)?.cast_signed()),
+        mask: AddWatchFlags::from_bits_retain(word(4)?),
+        cookie: word(8)?,
+        name: name.map(|name| OsStr::from_bytes(name).to_owned()),
+    };
+    Some((event, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(watch: i32, mask: AddWatchFlags, name: &[u8], room: u32) -> Vec<u8> {
+        let mut bytes =
+            [watch.to_ne_bytes(), mask.bits().to_ne_bytes(), 7_u32.to_ne_bytes(), room.to_ne_bytes()].concat();
+        bytes.extend(name);
+        bytes.resize(HEADER + room as usize, 0);
+        bytes
+    }
+
+    #[test]
+    fn events_one_after_the_other() {
+        let long = vec![b'n'; 4095];
+        let text = [
+            event(1, AddWatchFlags::IN_CREATE, b"abc", 16),
+            event(2, AddWatchFlags::IN_ATTRIB, b"", 0),
+            event(-1, AddWatchFlags::IN_Q_OVERFLOW, b"", 0),
+            event(1, AddWatchFlags::IN_DELETE, &long, 4096),
+        ];
+        let events = parse(&text.concat());
+        let names: Vec<_> = events.iter().map(|event| event.name.as_deref().map_or(0, OsStr::len)).collect();
+        assert_eq!(names, [3, 0, 0, 4095]);
+        assert_eq!((events[1].watch, events[2].mask), (WatchNumber(2), AddWatchFlags::IN_Q_OVERFLOW));
+        assert_eq!(events[0].cookie, 7);
+        for cut in 0..HEADER + 16 {
+            assert!(parse(&text[0][..cut]).is_empty(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_real_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let inotify = Inotify::new().unwrap();
+        assert_eq!(inotify.read(), Err(Errno::EAGAIN));
+        let path = std::ffi::CString::new(directory.path().as_os_str().as_bytes()).unwrap();
+        let watch = inotify.add(&path, AddWatchFlags::IN_CREATE).unwrap();
+        std::fs::create_dir(directory.path().join("made")).unwrap();
+        let events = inotify.read().unwrap();
+        assert_eq!((events.len(), events[0].watch, events[0].name.as_deref()), (1, watch, Some(OsStr::new("made"))));
+        assert_eq!((inotify.remove(watch), inotify.remove(watch)), (Ok(()), Err(Errno::EINVAL)));
+    }
+}
