@@ -43,7 +43,8 @@ fn a_container_in_the_root_gets_a_place() {
         let mut other = scene.container.session(Caller::Root);
         let name = name("place");
 
-        scene.attach(&["--place", &name, "--policy", "delegate"]).ok();
+        let delegated = ["--place", &name, "--policy", "delegate", "--delegate-controllers", "all"];
+        scene.attach(&delegated).ok();
         for hierarchy in &places {
             let procs =
                 fs::read_to_string(hierarchy.mountpoint.join(&name).join("cgroup.procs")).expect("its processes");
@@ -55,7 +56,7 @@ fn a_container_in_the_root_gets_a_place() {
             scene.sh(&format!("mkdir {own}/x && rmdir {own}/x")).ok();
         }
         // It's there already, and there's nothing to place.
-        assert_eq!(scene.attach(&["--place", &name, "--policy", "delegate"]).code, 0);
+        assert_eq!(scene.attach(&delegated).code, 0);
         scene.detach().ok();
         scene.is_as_before(&before.0);
         assert_eq!(memberships(init), before.1);
