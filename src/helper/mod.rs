@@ -25,6 +25,7 @@ pub use boundary::Outsider;
 pub use entry::Entry;
 pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;
+pub use mount_helper::clock::monotonic_ns;
 pub use mount_helper::confinement;
 pub use namespace::PidNamespace;
 pub use pool::{AgentPool, MAX_AGENTS};

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mount_helper::clock::monotonic_ns;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -22,7 +21,7 @@ use super::refuge::read_file;
 use super::shared::SharedHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
 use crate::fs::host::{Answer, Credentials};
-use crate::helper::{HelperImage, Outsider};
+use crate::helper::{HelperImage, Outsider, monotonic_ns};
 use crate::sys::namespace::Entered;
 use crate::view::View;
 

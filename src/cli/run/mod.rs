@@ -229,7 +229,7 @@ impl Supervisor {
 
     /// `mount` returns when the view is there and live.
     fn run_inside(mount: impl FnOnce() -> Result<(), Failed>, own: &OwnCgroups, options: &Options) -> Outcome {
-        let signals = signals::Forwarder::new()?;
+        let signals = signals::Forwarder::looking()?;
         mount()?;
         unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failed::system("can't make a pid namespace", errno.into()))?;

@@ -36,8 +36,8 @@ const SI_KERNEL: i32 = 0x80;
 #[derive(Debug)]
 pub(super) struct Forwarder {
     signals: SignalFd,
-    /// The one that was there before the command's process 1 has mounted its own.
-    proc: File,
+    /// The one that was there before the command's process 1 has mounted its own. That process itself looks at nobody, and has none.
+    proc: Option<File>,
 }
 
 impl Forwarder {
@@ -47,8 +47,13 @@ impl Forwarder {
         let set = blocked();
         set.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+        Ok(Self { signals, proc: None })
+    }
+
+    /// The same, for a child whose end [`Forwarder::wait_for`] can see coming.
+    pub(super) fn looking() -> Result<Self, Failed> {
         let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
-        Ok(Self { signals, proc })
+        Ok(Self { proc: Some(proc), ..Self::new()? })
     }
 
     /// Passes signals on to `child` until it ends; returns its exit status, 128 + N if signal N ended it. Other children are reaped by the
@@ -106,7 +111,8 @@ impl Forwarder {
     /// Whether all threads of a process have begun to end.
     fn is_ending(&self, process: Pid) -> bool {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let threads = Dir::openat(&self.proc, format!("{process}/task").as_str(), flags, Mode::empty());
+        let Some(proc) = &self.proc else { return false };
+        let threads = Dir::openat(proc, format!("{process}/task").as_str(), flags, Mode::empty());
         let Ok(mut threads) = threads else { return false };
         let names = threads.iter().flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse::<i32>().ok());
         let mut stats = names.filter_map(|thread| self.stat(process, thread)).peekable();
@@ -124,7 +130,8 @@ impl Forwarder {
 
     fn stat(&self, process: Pid, thread: i32) -> Option<String> {
         let name = format!("{process}/task/{thread}/stat");
-        let file = openat(&self.proc, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let file =
+            openat(self.proc.as_ref()?, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         let mut text = String::new();
         File::from(file).read_to_string(&mut text).ok()?;
         Some(text)

@@ -1,14 +1,9 @@
 # Docker, runc, crun and podman inside a container.
 
-# The controllers of this machine's v1 hierarchies.
-v1_controllers() {
-    sed -n 's/^[1-9][0-9]*:\([^=:]*\):.*/\1/p' /proc/self/cgroup | paste -sd,
-}
-
 attaches_delegating() {
     local name=$1
     shift
-    vcgroupfs attach --policy delegate --delegate-controllers "$(v1_controllers)" --place "vcgroupfs-$name" "$@" "machine:$name"
+    vcgroupfs attach --policy delegate --delegate-controllers all --place "vcgroupfs-$name" "$@" "machine:$name"
     is_up "$name"
 }
 
