@@ -128,7 +128,6 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_personality,
-    libc::SYS_fanotify_init,
 ];
 
 /// Gives up what a process in this role doesn't need. It has to have a single thread. Returns what couldn't be given up, and why.

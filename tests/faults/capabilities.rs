@@ -183,7 +183,8 @@ fn unified_has(controller: &str) -> bool {
 fn who_makes_cpusets_of_cgroup2_is_asked_as_the_writer() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::UserNamespaces);
     if !unified_has("cpuset") {
-        eprintln!("skipped: cgroup2 has no cpuset to delegate here");
+        assert!(std::env::var_os("VCGROUPFS_VM").is_none(), "this machine was made to have cpusets in cgroup2");
+        eprintln!("SKIPPED: cgroup2 has no cpuset here; tests/vm/run --suite faults unified-6.1 has");
         return;
     }
     let prepare = |dir: &Path| std::fs::write(dir.join("cgroup.subtree_control"), "+cpuset").expect("+cpuset");
