@@ -84,7 +84,7 @@ fn taken_out_while(selector: &str, held: Held) -> (bool, usize) {
     let outcome = expulsion.session.finish(&write);
     let is_back = !is_in(&outside, process);
     assert_eq!(outcome[0].errno(), (!is_back).then_some("EACCES"), "{selector}, {held:?}");
-    (is_back, scene.told())
+    (is_back, scene.told(usize::from(is_back)))
 }
 
 /// Stopped by the container, an agent can take as long as that likes. It looks once more before it writes.

@@ -5,6 +5,8 @@
 mod held;
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use testkit::expulsion::Expulsion;
 use testkit::probe::names::*;
@@ -65,9 +67,17 @@ impl Scene {
         }
     }
 
-    /// How often the server has told of a process that may have come back.
-    fn told(&self) -> usize {
-        self.view.log().lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count()
+    /// How often the server has told of a process that may have come back, once it has so often: the kernel may tell it later than the write
+    /// is over, and what it tells is written aside.
+    fn told(&self, expected: usize) -> usize {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let told = self.view.log().lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count();
+            if told >= expected || Instant::now() > end {
+                return told;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -94,7 +104,7 @@ fn whoever_comes_back_is_told_of() {
             }
             let scene = Scene::new(selector, host_pids);
             let back = scene.expulsion(selector, list, number).count(40);
-            let told = scene.told();
+            let told = scene.told(back);
             eprintln!("{selector}, {list}, {number}, host's pids {host_pids}: {back} of 40 came back, {told} warnings");
             if told < back {
                 silent.push((selector, host_pids, list, number, back, told));
