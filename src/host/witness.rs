@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -43,7 +44,8 @@ pub(super) struct Witness {
     /// No request waits for whoever holds it for longer than a few system calls.
     state: Mutex<State>,
     log: Limiter,
-    failures: Limiter,
+    /// Whether it has been said that nothing can be seen.
+    is_blind: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -92,8 +94,8 @@ pub(super) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize
         && let Err(errno) = watch(&mut state, shared, hierarchy)
     {
         drop(state);
-        if let Some(suppressed) = witness.failures.admit() {
-            tracing::debug!(%errno, suppressed, "processes that the host takes out and that come back wouldn't be seen");
+        if !witness.is_blind.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%errno, "no fanotify here: a process that the host takes out and that comes back won't be told of");
         }
         return None;
     }
