@@ -51,7 +51,7 @@ fn malformed_requests_are_refused() {
         ("write: length lies", raw(WRITE, 0, 2, b"x")),
         ("write: too long", raw(WRITE, 0, MAX_WRITE as u64 + 1, &too_long)),
         ("migrate: nothing seen", raw(MIGRATE, 1, 1, b"7")),
-        ("migrate: length lies", raw(MIGRATE, 4 << 1, 1, b"70::/")),
+        ("migrate: length lies", raw(MIGRATE, 5 << 1, 1, b"70::/")),
         ("migrate: other length lies", raw(MIGRATE, 4 << 1, 6, b"70::/")),
         ("migrate: endless length", raw(MIGRATE, 4 << 1, u64::MAX, b"70::/")),
         ("migrate: too long", raw(MIGRATE, (MAX_WRITE as u32) << 1, 1, &too_long)),
