@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_proc_says_of_an_end() {
-        let forwarder = Forwarder::new().unwrap();
+        let forwarder = Forwarder::looking().unwrap();
         assert!(!forwarder.is_ending(Pid::this()));
         assert!(forwarder.stat(Pid::this(), Pid::this().as_raw()).is_some_and(|stat| field(&stat, 52).is_some()));
         let stat = "7 (a) b) S 1 7 7 0 -1 4194564 1";
