@@ -145,6 +145,18 @@ impl View {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// What the server has said, once that's enough or time is up: it writes its log aside.
+    pub fn log_once(&self, is_enough: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let log = self.log();
+            if is_enough(&log) || Instant::now() > end {
+                return log;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Whether the server still runs.
     pub fn is_served(&mut self) -> bool {
         self.server.try_wait().is_ok_and(|status| status.is_none())

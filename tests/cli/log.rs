@@ -55,27 +55,34 @@ fn rejections_say_who_what_where_and_why() {
         let place = Place::with_cgroup(&["pids", "unified"]);
         let view = mount(&place, &[("--log-level", "info"), ("--log-format", format)]);
         for (operation, path, rule, outcome) in rejected(&view.dir()) {
-            let before = view.log();
             let error = outcome.expect_err(&format!("{operation} {}", path.display()));
             let shown = format!("/{}", path.strip_prefix(view.dir()).expect("a path in the view").display());
             let pid = std::process::id();
-            let found = before.lines().any(|line| match format {
-                "text" => {
-                    line.contains("rejected: ")
-                        && [format!("pid={pid} "), format!("operation=\"{operation}\""), format!("path=\"{shown}\"")]
+            let is_told = |log: &str| {
+                log.lines().any(|line| match format {
+                    "text" => {
+                        line.contains("rejected: ")
+                            && [
+                                format!("pid={pid} "),
+                                format!("operation=\"{operation}\""),
+                                format!("path=\"{shown}\""),
+                            ]
                             .iter()
                             .all(|field| line.contains(field))
-                        && line.contains(rule)
-                }
-                _ => {
-                    let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                    event["pid"] == pid
-                        && event["operation"] == operation
-                        && event["path"] == *shown
-                        && event["rule"] == rule
-                }
-            });
-            assert!(found, "{format}: {operation} {shown} {rule} ({error}) isn't in the log:\n{before}");
+                            && line.contains(rule)
+                    }
+                    _ => {
+                        // The last line may still be in the making.
+                        let event: Value = serde_json::from_str(line).unwrap_or_default();
+                        event["pid"] == pid
+                            && event["operation"] == operation
+                            && event["path"] == *shown
+                            && event["rule"] == rule
+                    }
+                })
+            };
+            let log = view.log_once(is_told);
+            assert!(is_told(&log), "{format}: {operation} {shown} {rule} ({error}) isn't in the log:\n{log}");
         }
     }
 }
@@ -111,20 +118,17 @@ fn a_loop_cannot_fill_the_disk() {
         attempt();
     }
     assert!(view.log().len() < 64 * 1024, "{} bytes", view.log().len());
-    // Some may have been allowed in the meantime, where that took long.
-    let records = |log: &str| log.lines().filter(|line| line.contains("rejected: ")).count();
-    let burst = records(&view.log());
-    // The next record says how many went without one.
+    let accounted = |log: &str| -> u64 {
+        let records = log.lines().filter(|line| line.contains("rejected: "));
+        records.map(|line| 1 + field(line, "suppressed").unwrap_or(0)).sum()
+    };
+    // Each record says how many went without one before.
     wait_until("a record of what was suppressed", || {
         attempt();
-        records(&view.log()) > burst
+        accounted(&view.log()) >= 10_000
     });
     let log = view.log();
-    let accounted: u64 = log
-        .lines()
-        .filter(|line| line.contains("rejected: "))
-        .map(|line| 1 + field(line, "suppressed").unwrap_or(0))
-        .sum();
+    let accounted = accounted(&log);
     assert!(accounted >= 10_000 && accounted <= tried, "{accounted} of {tried}:\n{log}");
 }
 
@@ -148,7 +152,7 @@ fn lines_cannot_be_forged() {
         }
         use std::os::unix::ffi::OsStrExt;
         assert!(fs::create_dir(view.dir().join(std::ffi::OsStr::from_bytes(b"\xff\xfe\n"))).is_err());
-        let log = view.log();
+        let log = view.log_once(|log| log.lines().count() > before + names.len() && log.ends_with('\n'));
         let lines: Vec<&str> = log.lines().skip(before).collect();
         assert_eq!(lines.len(), names.len() + 1, "one line each:\n{log}");
         let unsafe_characters = |one: char| one != '\n' && (one.is_control() || matches!(one, '\u{202e}' | '\u{2028}'));

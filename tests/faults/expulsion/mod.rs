@@ -5,8 +5,6 @@
 mod held;
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use testkit::expulsion::Expulsion;
 use testkit::probe::names::*;
@@ -70,14 +68,8 @@ impl Scene {
     /// How often the server has told of a process that may have come back, once it has so often: the kernel may tell it later than the write
     /// is over, and what it tells is written aside.
     fn told(&self, expected: usize) -> usize {
-        let end = Instant::now() + Duration::from_secs(5);
-        loop {
-            let told = self.view.log().lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count();
-            if told >= expected || Instant::now() > end {
-                return told;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        let told = |log: &str| log.lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count();
+        told(&self.view.log_once(|log| told(log) >= expected))
     }
 }
 
