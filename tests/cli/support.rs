@@ -29,10 +29,12 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// That it succeeded, and what it printed.
+    /// That it succeeded, and what it printed. Tests that run beside this one migrate processes on the host: that may be told of.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
+        let told = |line: &&str| !line.contains(" WARN the host wrote a list of processes outside while ");
+        let stderr: Vec<&str> = self.stderr.lines().filter(told).collect();
+        assert_eq!((self.code, stderr), (0, vec![]), "{}", self.stdout);
         self.stdout
     }
 
