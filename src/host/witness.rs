@@ -6,19 +6,23 @@
 //! (fanotify(7) on the hierarchy's whole filesystem, Linux 4.20; before, on the host's mount of it). The kernel doesn't tell which number was
 //! written. So a process that was being migrated at that moment *may* have been meant. It's logged, and not more: to put it where the host
 //! wrote on suspicion would be a way out of its limits for a container that waits for the host to start something there.
+//!
+//! Nobody is woken by what others write, or their migrations would take twice as long. What was written is read when a migration begins and
+//! when it ends, and by a thread that looks every few milliseconds for as long as there are migrations.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::stat::fstat;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::backing::by_id;
 use super::discover::HostHierarchy;
@@ -32,6 +36,12 @@ use crate::view::View;
 /// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// For how long nothing has to be migrated until it's looked for less often.
+const LULL: Duration = Duration::from_millis(50);
+
+/// How often it's looked for then.
+const SELDOM: Duration = Duration::from_millis(100);
+
 /// For how long nothing has to be migrated until nobody looks any more.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -43,9 +53,13 @@ const MOST: usize = 64;
 pub(super) struct Witness {
     /// No request waits for whoever holds it for longer than a few system calls.
     state: Mutex<State>,
+    /// Wakes the thread, when it looks seldom.
+    begun: Condvar,
     log: Limiter,
     /// Whether it has been said that nothing can be seen.
     is_blind: AtomicBool,
+    /// Device and inode of the program.
+    program: OnceLock<Option<(u64, u64)>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +68,9 @@ struct State {
     /// Which hierarchies are looked at.
     marked: BTreeSet<usize>,
     used: Option<Instant>,
+    /// When all that had been written until then was read.
+    read: Option<Instant>,
+    is_lull: bool,
     next: u64,
     migrations: VecDeque<Migration>,
 }
@@ -85,9 +102,26 @@ pub struct Witnessed {
     id: u64,
 }
 
+impl Witness {
+    fn wake(&self, is_lull: bool) {
+        if is_lull {
+            self.begun.notify_one();
+        }
+    }
+
+    /// Whether a process is of this program: another view's server, its agents, or who starts and ends them. None of these takes processes
+    /// out of a container that is served, and where there are several views they would be told of all the time.
+    fn is_own_program(&self, pid: i32) -> bool {
+        let file = |of: &str| std::fs::metadata(format!("/proc/{of}/exe")).ok().map(|file| (file.dev(), file.ino()));
+        let own = self.program.get_or_init(|| file("self"));
+        own.is_some() && *own == file(&pid.to_string())
+    }
+}
+
 /// Notes from now on who else migrates processes in a hierarchy. `None` where that can't be seen.
 pub(super) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
     let witness = &shared.witness;
+    take(shared);
     let mut state = witness.state.lock();
     state.used = Some(Instant::now());
     if !state.marked.contains(&hierarchy)
@@ -103,6 +137,7 @@ pub(super) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize
     state.next += 1;
     let migration = Migration { id, hierarchy, view: Arc::clone(view), met: None, done: None };
     state.migrations.push_back(migration);
+    witness.wake(state.is_lull);
     drop(state);
     Some(Witnessed { shared: Arc::clone(shared), id })
 }
@@ -114,9 +149,9 @@ fn watch(state: &mut State, shared: &Arc<SharedHost>, hierarchy: usize) -> Resul
         None => {
             let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
             let group = Arc::new(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?);
-            let (thread, shared) = (std::thread::Builder::new().name("witness".to_owned()), Arc::clone(shared));
-            let its = Arc::clone(&group);
-            thread.stack_size(256 * 1024).spawn(move || run(&shared, &its)).map_err(|_| Errno::EAGAIN)?;
+            let shared = Arc::clone(shared);
+            let thread = thread::Builder::new().name("witness".to_owned()).stack_size(256 * 1024);
+            thread.spawn(move || run(&shared)).map_err(|_| Errno::EAGAIN)?;
             state.group = Some(Arc::clone(&group));
             group
         }
@@ -142,45 +177,61 @@ fn mark(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
 }
 
 /// What the thread does: until nothing has been migrated for a while.
-fn run(shared: &Arc<SharedHost>, group: &Fanotify) {
+fn run(shared: &SharedHost) {
     let witness = &shared.witness;
     loop {
-        let patience = PollTimeout::try_from(IDLE).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(group.as_fd(), PollFlags::POLLIN)], patience) {
-            Ok(0) => {}
-            Ok(_) => {
-                take(shared, group);
-                continue;
-            }
-            Err(Errno::EINTR) => continue,
-            Err(_) => {}
-        }
+        take(shared);
         let mut state = witness.state.lock();
-        let is_under_way = state.migrations.iter().any(|migration| migration.done.is_none());
-        if is_under_way || state.used.is_some_and(|used| used.elapsed() < IDLE) {
-            continue;
+        let read = state.read;
+        let is_over = |done: &(Instant, HeldProcess)| read.is_some_and(|read| done.0 + GRACE < read);
+        let (over, rest) =
+            state.migrations.drain(..).partition(|migration| migration.done.as_ref().is_some_and(is_over));
+        state.migrations = rest;
+        let quiet = state.used.map_or(IDLE, |used| used.elapsed());
+        if state.migrations.is_empty() && quiet >= IDLE {
+            let gone = std::mem::take(&mut *state);
+            // Numbers aren't given twice.
+            state.next = gone.next;
+            drop(state);
+            drop((gone, over));
+            return;
         }
-        let gone = std::mem::take(&mut *state);
-        // Numbers aren't given twice: a migration may still be under way.
-        state.next = gone.next;
-        drop(state);
-        drop(gone);
-        return;
+        // One that is under way, however long it takes, is looked for when it ends.
+        if quiet >= LULL && state.migrations.iter().all(|migration| migration.done.is_none()) {
+            state.is_lull = true;
+            witness.begun.wait_for(&mut state, SELDOM);
+            state.is_lull = false;
+            drop(state);
+        } else {
+            drop(state);
+            thread::sleep(GRACE);
+        }
+        drop::<VecDeque<Migration>>(over);
     }
 }
 
-/// Takes what has been told so far.
-fn take(shared: &SharedHost, group: &Fanotify) {
+/// Takes what has been written so far.
+fn take(shared: &SharedHost) {
+    let state = shared.witness.state.lock();
+    let (group, since) = (state.group.clone(), state.read);
+    drop(state);
+    let Some(group) = group else { return };
+    let now = Instant::now();
     while let Ok(events) = group.read_events() {
+        if events.is_empty() {
+            break;
+        }
+        // What begins later was later than these.
+        if shared.witness.state.lock().migrations.is_empty() {
+            continue;
+        }
         for event in &events {
             if let Some((hierarchy, write)) = written(shared, event) {
-                meet(shared, hierarchy, &write);
+                meet(shared, hierarchy, &write, since);
             }
         }
-        if events.is_empty() {
-            return;
-        }
     }
+    shared.witness.state.lock().read = Some(now);
 }
 
 /// Which list was written. `None` for what is none, or can't be found any more; no hierarchy if too much was told to be kept.
@@ -215,11 +266,13 @@ fn path_in(hierarchy: &HostHierarchy, file: BorrowedFd<'_>, inode: u64) -> Optio
     }
 }
 
-/// Somebody has written a list.
-fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write) {
-    let now = Instant::now();
+/// Somebody has written a list, later than `since`.
+fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Option<Instant>) {
     let mut suspects = Vec::new();
     let mut state = shared.witness.state.lock();
+    if shared.witness.is_own_program(write.writer) {
+        return;
+    }
     for migration in &mut state.migrations {
         let delegated = migration.view.hierarchy(migration.hierarchy).and_then(|entry| entry.delegated.as_ref());
         let is_inside = match (&write.cgroup, delegated) {
@@ -231,7 +284,7 @@ fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write) {
         }
         match &migration.done {
             None => drop(migration.met.get_or_insert_with(|| write.clone())),
-            Some((at, _)) if *at + GRACE < now => {}
+            Some((at, _)) if since.is_some_and(|since| *at + GRACE < since) => {}
             Some(_) => suspects.push(migration.id),
         }
     }
@@ -279,10 +332,7 @@ impl Witnessed {
     /// The migration is done.
     pub(super) fn settle(self, process: HeldProcess) {
         let witness = &self.shared.witness;
-        let group = witness.state.lock().group.clone();
-        if let Some(group) = group {
-            take(&self.shared, &group);
-        }
+        take(&self.shared);
         let now = Instant::now();
         let mut gone = VecDeque::new();
         let mut state = witness.state.lock();
@@ -301,6 +351,7 @@ impl Witnessed {
             }
             Some(met) => Some((met, process)),
         });
+        witness.wake(state.is_lull);
         let met = met.and_then(|met| Some((met, state.migrations.remove(at)?)));
         drop(state);
         drop(gone);
