@@ -45,6 +45,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) program: Option<PathBuf>,
 
+    /// Another vcgroupfs program as it was before a change: only the kernel and these two are measured, and compared round by round
+    #[arg(long, value_name = "FILE")]
+    pub(crate) before: Option<PathBuf>,
+
     /// Passed by `cargo bench`; without it (as `cargo test --all-targets` runs it) the smoke test is run
     #[arg(long, hide = true)]
     pub(crate) bench: bool,

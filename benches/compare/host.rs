@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::process;
+use super::subject::Kind;
 
 /// Directory of the run: logs and mountpoints. On the benchmark's private tmpfs, so that it ends with it.
 pub(crate) const WORK: &str = "/run/vcgroupfs-bench";
@@ -152,6 +153,8 @@ pub(crate) struct Program {
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     pub(crate) vcgroupfs: Program,
+    /// Another one to compare it with.
+    pub(crate) before: Option<Program>,
     /// What else `vcgroupfs mount` is told.
     pub(crate) options: Vec<&'static str>,
     pub(crate) lxcfs: Option<Program>,
@@ -159,14 +162,20 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    pub(crate) fn find(vcgroupfs: Option<PathBuf>, options: Vec<&'static str>) -> Self {
+    pub(crate) fn find(vcgroupfs: Option<PathBuf>, before: Option<PathBuf>, options: Vec<&'static str>) -> Self {
         let vcgroupfs = vcgroupfs.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_vcgroupfs")));
         Self {
             vcgroupfs: Program::new(vcgroupfs),
+            before: before.map(Program::new),
             options,
             lxcfs: Program::search("lxcfs"),
             bindfs: Program::search("bindfs"),
         }
+    }
+
+    /// What is compared.
+    pub(crate) fn subjects(&self) -> &'static [Kind] {
+        if self.before.is_some() { Kind::CHANGE } else { Kind::ALL }
     }
 }
 

@@ -64,7 +64,7 @@ fn run(args: &Args, require_all: bool) -> Result<ExitCode> {
     nix::sys::prctl::set_child_subreaper(true).context("become a subreaper")?;
     let plan = args.plan();
     let options = if args.no_passthrough { vec!["--no-passthrough"] } else { Vec::new() };
-    let programs = Programs::find(args.program.clone(), options);
+    let programs = Programs::find(args.program.clone(), args.before.clone(), options);
     let hierarchies = Hierarchy::find()?;
     if require_all && !hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V1) {
         bail!("the v1 pids hierarchy isn't mounted, and VCGROUPFS_REQUIRE=all is set");

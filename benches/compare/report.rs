@@ -9,7 +9,7 @@ use super::args::Plan;
 use super::host::Programs;
 use super::process::TICKS_PER_SECOND;
 use super::resources::Resources;
-use super::rounds::{Cell, Samples, Table};
+use super::rounds::{Cell, Samples, Table, quartiles};
 use super::subject::{Kind, Missing};
 
 const LABEL: usize = 20;
@@ -148,6 +148,7 @@ impl Report {
         heading(
             out,
             &format!("{title}: microseconds per operation, median of {rounds} rounds; x: ratio to the kernel"),
+            table.kinds,
         )?;
         for (row, cells) in &table.rows {
             line(
@@ -156,7 +157,7 @@ impl Report {
                 cells.iter().enumerate().map(|(index, cell)| match cell {
                     Ok(samples) => {
                         let mark = samples.remark.as_ref().map_or_else(String::new, |remark| {
-                            let kind = Kind::ALL.get(index).map_or("", |kind| kind.name());
+                            let kind = table.kinds.get(index).map_or("", |kind| kind.name());
                             format!(" {}", notes.mark(&format!("{kind}: {remark}")))
                         });
                         let value = number(samples.median());
@@ -173,8 +174,15 @@ impl Report {
         if !self.long_enough {
             return Ok(());
         }
+        if table.kinds.contains(&Kind::Before) {
+            print_change(out, title, table)?;
+        }
         let mut notes = Footnotes::default();
-        heading(out, &format!("{title}: the server's processor time, microseconds per operation (user + system)"))?;
+        heading(
+            out,
+            &format!("{title}: the server's processor time, microseconds per operation (user + system)"),
+            table.kinds,
+        )?;
         for (row, cells) in &table.rows {
             line(
                 out,
@@ -207,9 +215,24 @@ impl Report {
     }
 }
 
-fn heading(out: &mut impl Write, title: &str) -> Result<()> {
+/// What a change has made of it.
+fn print_change(out: &mut impl Write, title: &str, table: &Table) -> Result<()> {
+    writeln!(out, "\n{title}: time after a change / before it, of each round: lower quartile, median, upper quartile")?;
+    for (row, cells) in &table.rows {
+        let of = |kind| {
+            let column = table.kinds.iter().position(|own| *own == kind)?;
+            Some(&cells.get(column)?.as_ref().ok()?.micros)
+        };
+        let (Some(after), Some(before)) = (of(Kind::Vcgroupfs), of(Kind::Before)) else { continue };
+        let ratios: Vec<f64> = after.iter().zip(before).map(|(after, before)| after / before).collect();
+        line(out, row.name, quartiles(&ratios).into_iter().map(|ratio| format!("{ratio:.3}")))?;
+    }
+    Ok(())
+}
+
+fn heading(out: &mut impl Write, title: &str, kinds: &[Kind]) -> Result<()> {
     writeln!(out, "\n{title}")?;
-    line(out, "", Kind::ALL.into_iter().map(|kind| kind.name().to_owned()))
+    line(out, "", kinds.iter().map(|kind| kind.name().to_owned()))
 }
 
 fn line(out: &mut impl Write, label: &str, cells: impl Iterator<Item = String>) -> Result<()> {
@@ -230,11 +253,11 @@ fn footnotes(out: &mut impl Write, notes: &Footnotes) -> Result<()> {
 
 fn print_memory(out: &mut impl Write, resources: &Resources) -> Result<()> {
     let mut notes = Footnotes::default();
-    heading(out, "idle servers: MiB resident / proportional (processes)")?;
+    heading(out, "idle servers: MiB resident / proportional (processes)", resources.kinds)?;
     for (count, cells) in &resources.memory {
         let label = format!("{count} view{}", if *count == 1 { "" } else { "s" });
         let mib = |kib: u64| number(kib as f64 / 1024.0);
-        let cells = cells.iter().zip(Kind::ALL).map(|(cell, kind)| match cell {
+        let cells = cells.iter().zip(resources.kinds).map(|(cell, &kind)| match cell {
             Ok(memory) => {
                 let mark = if kind == Kind::Lxcfs && *count > 1 {
                     format!(" {}", notes.mark("lxcfs: one server, whatever the number of containers"))
@@ -255,7 +278,7 @@ fn print_growth(out: &mut impl Write, resources: &Resources) -> Result<()> {
         return Ok(());
     };
     let mut notes = Footnotes::default();
-    heading(out, "growth of a server: KiB resident, open descriptors")?;
+    heading(out, "growth of a server: KiB resident, open descriptors", resources.kinds)?;
     for (index, point) in points.iter().enumerate() {
         let cells = resources.growth.iter().map(|cell| match cell {
             Ok(growth) => growth
@@ -279,8 +302,8 @@ fn missing_json(missing: &Missing) -> Value {
     json!({ "missing": state, "reason": reason })
 }
 
-fn by_subject(cells: impl Iterator<Item = Value>) -> Value {
-    Value::Object(Kind::ALL.into_iter().map(|kind| kind.name().to_owned()).zip(cells).collect())
+fn by_subject(kinds: &[Kind], cells: impl Iterator<Item = Value>) -> Value {
+    Value::Object(kinds.iter().map(|kind| kind.name().to_owned()).zip(cells).collect())
 }
 
 fn table_json(table: &Table) -> Value {
@@ -288,17 +311,20 @@ fn table_json(table: &Table) -> Value {
         .rows
         .iter()
         .map(|(row, cells)| {
-            let subjects = by_subject(cells.iter().map(|cell| match cell {
-                Ok(samples) => json!({
-                    "median_us": samples.median(),
-                    "ratio": ratio(cells, samples),
-                    "server_cpu_us": server_micros(samples),
-                    "operations": samples.operations,
-                    "rounds_us": samples.micros,
-                    "remark": samples.remark,
+            let subjects = by_subject(
+                table.kinds,
+                cells.iter().map(|cell| match cell {
+                    Ok(samples) => json!({
+                        "median_us": samples.median(),
+                        "ratio": ratio(cells, samples),
+                        "server_cpu_us": server_micros(samples),
+                        "operations": samples.operations,
+                        "rounds_us": samples.micros,
+                        "remark": samples.remark,
+                    }),
+                    Err(missing) => missing_json(missing),
                 }),
-                Err(missing) => missing_json(missing),
-            }));
+            );
             json!({ "row": row.name, "subjects": subjects })
         })
         .collect();
@@ -311,9 +337,9 @@ fn resources_json(resources: &Resources) -> Value {
         .iter()
         .map(|(count, cells)| {
             let cells = cells.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |memory| json!(memory)));
-            json!({ "views": count, "subjects": by_subject(cells) })
+            json!({ "views": count, "subjects": by_subject(resources.kinds, cells) })
         })
         .collect();
     let growth = resources.growth.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |growth| json!(growth)));
-    json!({ "memory": memory, "growth": by_subject(growth), "faults": resources.faults })
+    json!({ "memory": memory, "growth": by_subject(resources.kinds, growth), "faults": resources.faults })
 }

@@ -26,6 +26,8 @@ const NO_SERVER: Missing = Missing::Cannot("the kernel has no server");
 
 #[derive(Debug)]
 pub(crate) struct Resources {
+    /// The columns.
+    pub(crate) kinds: &'static [Kind],
     /// Per number of views, per subject.
     pub(crate) memory: Vec<(usize, Vec<MemoryCell>)>,
     /// Per subject.
@@ -49,9 +51,10 @@ pub(crate) struct Growth {
 }
 
 pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Resources> {
-    let mut resources = Resources { memory: Vec::new(), growth: Vec::new(), faults: Vec::new() };
+    let kinds = programs.subjects();
+    let mut resources = Resources { kinds, memory: Vec::new(), growth: Vec::new(), faults: Vec::new() };
     let mut columns = Vec::new();
-    for kind in Kind::ALL {
+    for &kind in kinds {
         columns.push(views(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
     }
     for (index, count) in plan.views.iter().enumerate() {
@@ -59,7 +62,7 @@ pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, b
         resources.memory.push((*count, cells.collect()));
     }
     if plan.operations > 0 {
-        for kind in Kind::ALL {
+        for &kind in kinds {
             resources.growth.push(growth(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
         }
     }

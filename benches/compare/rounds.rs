@@ -33,6 +33,14 @@ impl Samples {
     }
 }
 
+/// The lower quartile, the median and the upper quartile.
+pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |part: usize| sorted.get(sorted.len() * part / 4).copied().unwrap_or(f64::NAN);
+    [at(1), median(values), at(3)]
+}
+
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -50,6 +58,8 @@ pub(crate) type Cell = Result<Samples, Missing>;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) hierarchy: Hierarchy,
+    /// The columns.
+    pub(crate) kinds: &'static [Kind],
     pub(crate) rows: Vec<(Row, Vec<Cell>)>,
     /// Faults outside the rows: a mount that stays, a server that runs on.
     pub(crate) faults: Vec<String>,
@@ -74,15 +84,16 @@ fn make_ready(kind: Kind, programs: &Programs, hierarchy: &Hierarchy, base: &Cgr
 /// Measures every row on every subject.
 pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Table> {
     let mut subjects: Vec<Result<Ready, Missing>> = Vec::new();
-    for kind in Kind::ALL {
+    let kinds = programs.subjects();
+    for &kind in kinds {
         guard::step(|| format!("mount {}", kind.name()))?;
         subjects.push(make_ready(kind, programs, hierarchy, base));
     }
-    let mut table = Table { hierarchy: hierarchy.clone(), rows: Vec::new(), faults: Vec::new() };
+    let mut table = Table { hierarchy: hierarchy.clone(), kinds, rows: Vec::new(), faults: Vec::new() };
     let mut repetitions = Vec::new();
     for row in ROWS.iter().filter(|row| plan.wants(row.name)) {
         let mut cells = Vec::new();
-        for (kind, subject) in Kind::ALL.into_iter().zip(&mut subjects) {
+        for (&kind, subject) in kinds.iter().zip(&mut subjects) {
             let (cell, count) = match subject {
                 Ok(ready) => prepare(plan, row, kind, ready)?,
                 Err(missing) => (Err(missing.clone()), 0),
@@ -93,14 +104,14 @@ pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, b
         table.rows.push((*row, cells));
     }
     for round in 0..plan.rounds as usize {
-        let mut repetitions = repetitions.chunks(Kind::ALL.len());
+        let mut repetitions = repetitions.chunks(kinds.len());
         for (row, cells) in &mut table.rows {
             let counts = repetitions.next().unwrap_or_default();
             // Another order in each round: nobody always comes after the one that leaves the caches cold.
             for offset in 0..cells.len() {
                 let index = (round + offset) % cells.len();
                 let (Some(cell), Some(Ok(ready)), Some(kind), Some(count)) =
-                    (cells.get_mut(index), subjects.get_mut(index), Kind::ALL.get(index), counts.get(index))
+                    (cells.get_mut(index), subjects.get_mut(index), kinds.get(index), counts.get(index))
                 else {
                     continue;
                 };
@@ -112,7 +123,7 @@ pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, b
             }
         }
     }
-    for (kind, subject) in Kind::ALL.into_iter().zip(subjects) {
+    for (kind, subject) in kinds.iter().zip(subjects) {
         guard::step(|| format!("umount {}", kind.name()))?;
         let Ok(Ready { site, server }) = subject else {
             continue;

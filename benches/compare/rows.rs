@@ -53,6 +53,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("same, cgroup.procs", check_members, run_members),
     row("pread, kept fd", check_kept, run_pread),
     Row { per_repetition: 2, ..row("pread, 2 threads", check_kept, run_pread_threads) },
+    row("open+write+close", check_limit, run_limit),
     row("stat", check_stat, run_stat),
     row("readdir 50", check_few, run_few),
     row("readdir 1000", check_many, run_many),
@@ -114,6 +115,26 @@ fn check_kept(site: &mut Site) -> Result<Option<String>> {
         site.length = same_content(site, site.file, |buffer| pread(fd, buffer, 0).context("pread"))?;
     }
     Ok(None)
+}
+
+fn write_limit(site: &Site, text: &[u8]) -> Result<()> {
+    let file = open_file(site.root.as_fd(), site.limit, OFlag::O_WRONLY)?;
+    let count = write(&file, text).with_context(|| format!("write {:?}", site.limit))?;
+    expect_length(count, text.len())
+}
+
+fn check_limit(site: &mut Site) -> Result<Option<String>> {
+    for text in [b"101\n", b"102\n"] {
+        write_limit(site, text)?;
+        let mut found = [0; BUFFER];
+        let count = open_read(site.truth.as_fd(), site.limit, &mut found)?;
+        ensure!(found.get(..count) == Some(text.as_slice()), "{:?} isn't what was written", site.limit);
+    }
+    Ok(None)
+}
+
+fn run_limit(site: &mut Site, repetitions: u64) -> Result<Duration> {
+    timed(repetitions, || write_limit(site, b"101\n"))
 }
 
 fn expect_length(found: usize, wanted: usize) -> Result<()> {

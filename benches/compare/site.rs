@@ -41,6 +41,8 @@ pub(crate) struct Site {
     /// The file that is read, relative to the root.
     pub(crate) file: &'static CStr,
     pub(crate) length: usize,
+    /// The file that is written.
+    pub(crate) limit: &'static CStr,
     /// Kept open on `file`.
     pub(crate) kept: [OwnedFd; 2],
     /// Number of entries found by the checks: in `few`, in `many`, in a walk of `many`.
@@ -109,6 +111,10 @@ impl Site {
             Version::V1 => c"one/pids.current",
             Version::V2 => c"one/cpu.stat",
         };
+        let limit = match hierarchy.version {
+            Version::V1 => c"one/pids.max",
+            Version::V2 => c"one/cgroup.max.depth",
+        };
         let root = directory(root_path)?;
         let keep = || {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -122,6 +128,7 @@ impl Site {
             truth: directory(truth_path)?,
             file,
             length: 0,
+            limit,
             kept,
             entries: [0; 3],
             pid_text: migrant.pid().to_string(),

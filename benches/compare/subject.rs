@@ -1,4 +1,4 @@
-//! The four subjects, and how each is mounted on a test cgroup.
+//! The subjects, and how each is mounted on a test cgroup.
 
 use std::fmt;
 use std::fs;
@@ -23,10 +23,16 @@ pub(crate) enum Kind {
     Vcgroupfs,
     Lxcfs,
     Bindfs,
+    /// Another vcgroupfs.
+    Before,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Kernel, Self::Vcgroupfs, Self::Lxcfs, Self::Bindfs];
+    /// What is compared, the kernel first.
+    pub(crate) const ALL: &[Self] = &[Self::Kernel, Self::Vcgroupfs, Self::Lxcfs, Self::Bindfs];
+
+    /// What is compared when a change is measured.
+    pub(crate) const CHANGE: &[Self] = &[Self::Kernel, Self::Vcgroupfs, Self::Before];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -34,6 +40,7 @@ impl Kind {
             Self::Vcgroupfs => "vcgroupfs",
             Self::Lxcfs => "lxcfs",
             Self::Bindfs => "bindfs",
+            Self::Before => "before",
         }
     }
 }
@@ -102,7 +109,11 @@ impl Server {
                 root: cgroup.to_owned(),
                 mounted: None,
             }),
-            Kind::Vcgroupfs => Self::vcgroupfs(programs, hierarchy, cgroup, label),
+            Kind::Vcgroupfs => Self::vcgroupfs(&programs.vcgroupfs.path, &programs.options, hierarchy, cgroup, label),
+            Kind::Before => match &programs.before {
+                Some(program) => Self::vcgroupfs(&program.path, &programs.options, hierarchy, cgroup, label),
+                None => return Err(Missing::NotInstalled),
+            },
             Kind::Lxcfs if hierarchy.version == Version::V2 => {
                 return Err(Missing::Cannot("lxcfs has no cgroup tree for v2"));
             }
@@ -118,12 +129,17 @@ impl Server {
         result.map_err(|error| Missing::NotAvailable(format!("{error:#}")))
     }
 
-    fn vcgroupfs(programs: &Programs, hierarchy: &Hierarchy, cgroup: &Path, label: &str) -> Result<Self> {
+    fn vcgroupfs(
+        program: &Path,
+        options: &[&'static str],
+        hierarchy: &Hierarchy,
+        cgroup: &Path,
+        label: &str,
+    ) -> Result<Self> {
         let (dir, log) = places(label)?;
-        let program = &programs.vcgroupfs.path;
         let mut command = Command::new(program);
         command.args(["mount", "--shape", "rooted", "--policy", "delegate", "--delegate-controllers", "pids"]);
-        command.args(&programs.options);
+        command.args(options);
         command.arg("--cgroup").arg(format!("{}={}", hierarchy.option(), hierarchy.path_of(cgroup)?)).arg(&dir);
         let before = process::children();
         let outcome = process::run(&mut command, &log, LIMIT);
@@ -139,7 +155,7 @@ impl Server {
         }
         let root = dir.join(hierarchy.directory_in_view());
         let mounted = Some(Mounted::new(&dir));
-        Ok(Self { processes, dir, umount: Some(program.clone()), root, mounted })
+        Ok(Self { processes, dir, umount: Some(program.to_owned()), root, mounted })
     }
 
     fn lxcfs(program: &Path, hierarchy: &Hierarchy, cgroup: &Path, label: &str) -> Result<Self> {
