@@ -194,10 +194,21 @@ pub struct Statistics {
     pub name_length: u32,
 }
 
+/// What has changed in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing.
+    Nothing,
+    /// What is there under these names, or whether anything is.
+    Names(Vec<OsString>),
+    /// Anything may have.
+    Anything,
+}
+
 /// Sees whether a directory's entries change, until it's dropped.
 pub trait Follow: std::fmt::Debug + Send + Sync {
-    /// Whether they are what they were when this was made, as of now.
-    fn is_unchanged(&self) -> bool;
+    /// What has changed since it was asked last, or made, as of now.
+    fn since(&self) -> Since;
 }
 
 /// The host. Every method that takes a [`Node`] means its backing object; on a node without one it fails with `ENOENT`.

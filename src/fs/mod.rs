@@ -13,6 +13,7 @@ pub mod explain;
 mod file;
 mod handles;
 pub mod host;
+mod listings;
 mod log;
 mod migrate;
 pub mod number;
@@ -109,7 +110,7 @@ pub struct CgroupFs<H: Host> {
     host: H,
     nodes: NodeTable,
     handles: Handles<H::File>,
-    listings: directory::Listings,
+    listings: listings::Listings,
     absences: absent::Absences,
     own: Arc<cache::OwnChanges>,
     own_writes: own_writes::OwnWrites,
@@ -148,7 +149,7 @@ impl<H: Host> CgroupFs<H> {
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
-            listings: directory::Listings::default(),
+            listings: listings::Listings::default(),
             absences: absent::Absences::default(),
             own: Arc::default(),
             own_writes: own_writes::OwnWrites::default(),

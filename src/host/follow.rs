@@ -1,13 +1,13 @@
-//! Whether directories have changed since they were listed, as of the moment at which it's asked.
+//! What has changed in directories since they were listed, as of the moment at which it's asked.
 //!
 //! The kernel queues an event before the system call that makes the change returns. Whoever asks takes all events that there are: so there's no
 //! change that somebody could know of before, and that isn't known here. What comes without an event of its own are files: with a controller,
 //! which is told by the write to `cgroup.subtree_control` above, and with what the kernel itself brings along (a module).
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -16,14 +16,17 @@ use nix::sys::stat::Mode;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::lets_files_come;
-use crate::fs::host::Follow;
+use crate::fs::host::{Follow, Since};
 
 /// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most two, and those that are kept are
-/// shared out among tenants (`fs::directory::PARTS`), so nobody takes all.
+/// shared out among tenants (`fs::listings::PARTS`), so nobody takes all.
 const LIMIT: usize = 2048;
 
 /// How many events are taken at once, at most: as many as the kernel keeps by default.
 const MOST_EVENTS: usize = 16_384;
+
+/// How many names are told of at once. Where more have changed, to list the directory takes hardly longer.
+const MOST_NAMES: usize = 64;
 
 /// The directories whose listings are followed.
 #[derive(Debug)]
@@ -38,15 +41,18 @@ pub(super) struct Followers {
 struct Follower {
     /// Whether it's the directory above that it follows.
     above: bool,
-    changed: Arc<AtomicBool>,
+    news: News,
 }
+
+/// What is to be told, to one who follows a directory.
+type News = Arc<Mutex<Since>>;
 
 /// A directory whose listing is followed, until this is dropped.
 #[derive(Debug)]
 struct Followed {
     followers: Arc<Followers>,
     watches: Vec<WatchDescriptor>,
-    changed: Arc<AtomicBool>,
+    news: News,
 }
 
 impl Followers {
@@ -59,7 +65,7 @@ impl Followers {
     /// Follows a directory from now on. `files`: whether files come and go in it. `None` for want of watches.
     pub(super) fn follow(self: &Arc<Self>, directory: BorrowedFd<'_>, files: bool) -> Option<Box<dyn Follow>> {
         let mut followed =
-            Followed { followers: Arc::clone(self), watches: Vec::new(), changed: Arc::new(AtomicBool::new(false)) };
+            Followed { followers: Arc::clone(self), watches: Vec::new(), news: Arc::new(Mutex::new(Since::Nothing)) };
         let entries = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
         let itself = if files { entries | AddWatchFlags::IN_MODIFY } else { entries };
         self.add(&mut followed, directory, itself, false)?;
@@ -80,13 +86,13 @@ impl Followers {
             return None;
         }
         let watch = self.inotify.add_watch(path.as_str(), flags).ok()?;
-        by_watch.entry(watch).or_default().push(Follower { above, changed: Arc::clone(&followed.changed) });
+        by_watch.entry(watch).or_default().push(Follower { above, news: Arc::clone(&followed.news) });
         followed.watches.push(watch);
         Some(())
     }
 
     fn take_events(&self) {
-        let mut by_watch = self.by_watch.lock();
+        let by_watch = self.by_watch.lock();
         let mut taken = 0;
         while taken < MOST_EVENTS {
             match self.inotify.read_events() {
@@ -100,39 +106,55 @@ impl Followers {
             }
         }
         // There may be more.
-        by_watch.values_mut().flatten().for_each(Follower::tell);
+        by_watch.values().flatten().for_each(Follower::tell_of_anything);
     }
 }
 
 impl Follower {
-    fn tell(&mut self) {
-        self.changed.store(true, Ordering::Release);
+    fn tell_of_anything(&self) {
+        *self.news.lock() = Since::Anything;
+    }
+
+    fn tell_of(&self, name: &OsStr) {
+        let mut news = self.news.lock();
+        match &mut *news {
+            Since::Nothing => *news = Since::Names(vec![name.to_os_string()]),
+            Since::Names(names) if names.iter().any(|known| known == name) => {}
+            Since::Names(names) if names.len() < MOST_NAMES => names.push(name.to_os_string()),
+            Since::Names(_) | Since::Anything => *news = Since::Anything,
+        }
     }
 }
 
 /// Tells those whom an event concerns.
 fn tell(by_watch: &HashMap<WatchDescriptor, Vec<Follower>>, event: &InotifyEvent) {
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-        by_watch.values().flatten().for_each(|follower| follower.changed.store(true, Ordering::Release));
+        by_watch.values().flatten().for_each(Follower::tell_of_anything);
         return;
     }
+    // A watch that the kernel has ended sees nothing any more.
+    let is_end = event.mask.contains(AddWatchFlags::IN_IGNORED);
     let is_write = event.mask.contains(AddWatchFlags::IN_MODIFY);
     let of_children = event.name.as_deref().and_then(lets_files_come);
     for follower in by_watch.get(&event.wd).into_iter().flatten() {
-        let concerns = if is_write { of_children == Some(follower.above) } else { !follower.above };
-        // A watch that the kernel has ended (IN_IGNORED) sees nothing any more.
-        if concerns || event.mask.contains(AddWatchFlags::IN_IGNORED) {
-            follower.changed.store(true, Ordering::Release);
+        match &event.name {
+            _ if is_end || is_write && of_children == Some(follower.above) => follower.tell_of_anything(),
+            Some(name) if !is_write && !follower.above => follower.tell_of(name),
+            None if !is_write && !follower.above => follower.tell_of_anything(),
+            _ => {}
         }
     }
 }
 
 impl Follow for Followed {
-    fn is_unchanged(&self) -> bool {
-        if !self.changed.load(Ordering::Acquire) {
-            self.followers.take_events();
+    fn since(&self) -> Since {
+        self.followers.take_events();
+        let mut news = self.news.lock();
+        match &mut *news {
+            Since::Names(_) => std::mem::replace(&mut *news, Since::Nothing),
+            // As it is from then on.
+            Since::Nothing | Since::Anything => news.clone(),
         }
-        !self.changed.load(Ordering::Acquire)
     }
 }
 
@@ -141,7 +163,7 @@ impl Drop for Followed {
         let mut by_watch = self.followers.by_watch.lock();
         for watch in &self.watches {
             let Some(followers) = by_watch.get_mut(watch) else { continue };
-            followers.retain(|follower| !Arc::ptr_eq(&follower.changed, &self.changed));
+            followers.retain(|follower| !Arc::ptr_eq(&follower.news, &self.news));
             if followers.is_empty() {
                 by_watch.remove(watch);
                 // It's gone already if the directory is.
@@ -153,6 +175,7 @@ impl Drop for Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::fs;
     use std::os::fd::AsFd;
 
@@ -170,21 +193,28 @@ mod tests {
         let directory = fs::File::open(&inner).unwrap();
         let followers = Followers::new().unwrap();
         let follow = || followers.follow(directory.as_fd(), true).unwrap();
-        for (change, is_one) in [
-            (&(|| fs::create_dir(inner.join("a"))) as &dyn Fn() -> std::io::Result<()>, true),
-            (&|| fs::rename(inner.join("a"), inner.join("b")), true),
-            (&|| fs::remove_dir(inner.join("b")), true),
-            (&|| fs::write(inner.join("cgroup.procs"), "1"), false),
-            (&|| fs::write(inner.join("cgroup.subtree_control"), "1"), false),
-            (&|| fs::write(inner.join("cgroup.type"), "1"), true),
-            (&|| fs::write(folder.path().join("cgroup.subtree_control"), "1"), true),
-            (&|| fs::create_dir(folder.path().join("beside")), false),
+        let names = |names: &[&str]| Since::Names(names.iter().map(OsString::from).collect());
+        for (change, told) in [
+            (&(|| fs::create_dir(inner.join("a"))) as &dyn Fn() -> std::io::Result<()>, names(&["a"])),
+            (&|| fs::rename(inner.join("a"), inner.join("b")), names(&["a", "b"])),
+            (&|| fs::remove_dir(inner.join("b")), names(&["b"])),
+            (&|| fs::create_dir(inner.join("c")).and_then(|()| fs::remove_dir(inner.join("c"))), names(&["c"])),
+            (&|| fs::write(inner.join("cgroup.procs"), "1"), Since::Nothing),
+            (&|| fs::write(inner.join("cgroup.subtree_control"), "1"), Since::Nothing),
+            (&|| fs::write(inner.join("cgroup.type"), "1"), Since::Anything),
+            (&|| fs::write(folder.path().join("cgroup.subtree_control"), "1"), Since::Anything),
+            (&|| fs::create_dir(folder.path().join("beside")), Since::Nothing),
+            (
+                &|| (0..=MOST_NAMES).try_for_each(|number| fs::create_dir(inner.join(number.to_string()))),
+                Since::Anything,
+            ),
         ] {
             let (followed, other) = (follow(), follow());
-            assert!(followed.is_unchanged());
+            assert_eq!(followed.since(), Since::Nothing);
             change().unwrap();
-            assert_eq!((followed.is_unchanged(), other.is_unchanged()), (!is_one, !is_one));
-            assert_eq!(followed.is_unchanged(), !is_one, "and so it stays");
+            assert_eq!((followed.since(), other.since()), (told.clone(), told.clone()));
+            let later = if told == Since::Anything { told } else { Since::Nothing };
+            assert_eq!(followed.since(), later, "each is told once, but what can't be told stays so");
         }
         assert!(followers.by_watch.lock().is_empty());
     }

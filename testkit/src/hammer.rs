@@ -94,21 +94,6 @@ pub fn open_many(path: &str, count: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Begins to list a directory `count` times, each time from its beginning, and takes no more than the first entries.
-pub fn begin_lists(path: &str, count: u64) -> ExitCode {
-    let begin = || -> std::io::Result<()> {
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
-        let mut space = [std::mem::MaybeUninit::<u8>::uninit(); 4096];
-        for _ in 0..count {
-            rustix::fs::seek(&directory, rustix::fs::SeekFrom::Start(0))?;
-            rustix::fs::RawDir::new(&directory, &mut space).next().transpose()?;
-        }
-        Ok(())
-    };
-    begin().map_or_else(|error| told(&error.to_string()), |()| ExitCode::SUCCESS)
-}
-
 /// Opens all files below `directory`, each once, and keeps all open until standard input ends. Prints how many it got, and how many not.
 pub fn open_all(directory: &str) -> ExitCode {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -1,13 +1,14 @@
 //! Programs and fixtures for the tests of vcgroupfs.
 //!
 //! * [`probe`]: file operations as data, executed by the program `vcgroupfs-probe` as any caller;
-//! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that get in each other's way;
+//! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that get in each other's way; [`flood`]: one that asks all the time;
 //! * [`expulsion`]: processes that the host takes out of a container that holds on to them;
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
 //! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
 //! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs.
 
 pub mod expulsion;
+pub mod flood;
 pub mod hammer;
 pub mod probe;
 pub mod rivals;

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
 
-use super::directory::{Listings, PARTS};
+use super::listings::{Listings, PARTS};
 use super::log::Subject;
 use super::route::{Route, Tenant};
 use super::share::Shares;

@@ -14,7 +14,7 @@
 //! vcgroupfs-probe --watch DIR...                  prints the events of directories, until standard input ends
 //! vcgroupfs-probe --parallelism                   says how many CPUs Rust's standard library finds
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
-//! vcgroupfs-probe --begin-lists DIR COUNT         begins to list a directory so often
+//! vcgroupfs-probe --flood KIND DIR COUNT        asks for one thing so often
 //! vcgroupfs-probe --open-all DIR                  holds all files below DIR open, until standard input ends
 //! ```
 
@@ -27,7 +27,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use vcgroupfs_testkit::{hammer, rivals};
+use vcgroupfs_testkit::{flood, hammer, rivals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -39,7 +39,6 @@ fn main() -> ExitCode {
             ("--hammer", [count, seconds]) => return hammer::run_many(path, *count as usize, *seconds),
             ("--hammer-one", [seed, seconds]) => return hammer::run_one(path, *seed, *seconds),
             ("--open-many", [count]) => return hammer::open_many(path, *count),
-            ("--begin-lists", [count]) => return hammer::begin_lists(path, *count),
             ("--open-all", []) => return hammer::open_all(path),
             _ => {}
         }
@@ -49,6 +48,12 @@ fn main() -> ExitCode {
         && let Ok(seconds) = seconds.parse()
     {
         return rivals::run(own, other, name, seconds);
+    }
+    if let [role, kind, directory, count] = words.as_slice()
+        && role == "--flood"
+        && let Ok(count) = count.parse()
+    {
+        return flood::run(kind, directory, count);
     }
     let result = match arguments.peek().map(String::as_str) {
         Some("--join") => join(arguments.skip(1)),

@@ -15,6 +15,7 @@ use super::scene::{Scene, program};
 
 const CGROUPS: usize = 3000;
 const LISTINGS: usize = 2000;
+const CHANGES: usize = 500;
 
 /// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
 /// listing from the host.
@@ -47,8 +48,13 @@ fn used_to_run(command: &Command) -> Duration {
 
 /// A directory with many cgroups is listed over and over, of which hardly anything is read.
 fn list_over_and_over(container: &Container, directory: &Path) -> Duration {
+    flood(container, "list", directory, LISTINGS)
+}
+
+/// The processor time that it takes a container to do something so often.
+fn flood(container: &Container, kind: &str, directory: &Path, count: usize) -> Duration {
     let mut command = container.command(Caller::Root);
-    command.arg(container.probe()).arg("--begin-lists").arg(directory).arg(LISTINGS.to_string());
+    command.arg(container.probe()).args(["--flood", kind]).arg(directory).arg(count.to_string());
     used_to_run(&command)
 }
 
@@ -82,6 +88,34 @@ fn so_it_is_in_a_view_where_the_kernel_keeps_nothing() {
     let before = used_by(view.server());
     let top = view.hierarchy(&hierarchy("pids").expect("a required hierarchy"));
     let own = list_over_and_over(&container, &top.join("large"));
+    let servers = used_by(view.server()) - before;
+    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+}
+
+/// Its container changes it between any two listings, so that none of them is like the one before.
+#[test]
+fn so_does_a_listing_of_what_changes_all_the_time() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let scene = Scene::new(&["pids", "unified"]);
+    let container = scene.container("a");
+    fill(&scene.cgroup, "a/large");
+    let before = used_by(scene.view.server());
+    let own = flood(&container, "make-and-list", &scene.shown("pids", "a/large"), CHANGES);
+    let servers = used_by(scene.view.server()) - before;
+    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+}
+
+#[test]
+fn so_does_one_that_the_kernel_keeps_until_it_changes() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    let cgroup = TestCgroup::new(&["pids"]);
+    let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").delegate_controllers(&["pids"]);
+    let view = View::mount(&program(), &options);
+    let container = Container::start(ContainerOptions { cgroups: cgroup.children("home"), ..Default::default() });
+    fill(&cgroup, "large");
+    let before = used_by(view.server());
+    let top = view.hierarchy(&hierarchy("pids").expect("a required hierarchy"));
+    let own = flood(&container, "make-and-list", &top.join("large"), CHANGES);
     let servers = used_by(view.server()) - before;
     assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
 }

@@ -1,0 +1,353 @@
+//! Listings that are kept: of directories that are being read, or are read again and again.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::hash::BuildHasher;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::directory::ListedEntry;
+use super::host::{Follow, Since};
+use super::share::{Share, Shares};
+use crate::view::{Node, NodeId};
+
+/// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
+const LISTINGS: usize = 16;
+
+/// In parts of how many bytes memory for listings is shared out.
+const PART: usize = 64 * 1024;
+
+/// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
+pub(super) const PARTS: usize = 1024;
+
+/// What an entry takes besides its name, in bytes: in the listing, and to be found by its name.
+const EACH: usize = size_of::<ListedEntry>() + 64;
+
+/// For how long a listing is good, whatever is seen to change: the kernel may bring files along without saying so (a module that is loaded).
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// Of how many directories it's known when they were listed last.
+const REMEMBERED: usize = 1024;
+
+/// The listings of directories that are being read, or are read again and again, the oldest first.
+///
+/// A directory is open without a handle, so a listing is kept for its directory, until a reader has come to its end. Cookies don't depend on
+/// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew. None is replaced by one that
+/// was begun before it: whoever began to read after a change goes on with what is so since.
+///
+/// Whoever lists a directory once more within [`GOOD_FOR`] has it followed. Its listing then answers all who read it from the beginning, and what
+/// has come and gone meanwhile is looked up by name: to list thousands of cgroups takes the server many times as long as who asks for it.
+#[derive(Debug)]
+pub(super) struct Listings {
+    kept: Mutex<VecDeque<Kept>>,
+    begun: AtomicU64,
+    last: Mutex<HashMap<NodeId, Instant>>,
+    room: Shares,
+}
+
+/// A listing that is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    id: NodeId,
+    listing: Listing,
+    begun_at: Instant,
+    followed: Option<Arc<dyn Follow>>,
+    /// A reader has come to its end.
+    finished: bool,
+    /// What it takes of the memory.
+    _room: Arc<Vec<Share>>,
+}
+
+/// What a directory has. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct Listing(Arc<Mutex<Entries>>);
+
+/// Its lock is held while the directory's changes are looked at, so that nobody reads what is known to be otherwise.
+#[derive(Debug)]
+struct Entries {
+    by_cookie: BTreeMap<u64, ListedEntry>,
+    /// The cookies by the hashes of names, once something has changed. Of two with the same hash one is missing.
+    by_name: Option<(RandomState, HashMap<u64, u64>)>,
+    /// Something has changed that wasn't brought in.
+    spoiled: bool,
+}
+
+impl Listing {
+    /// Of these entries, in any order.
+    pub(super) fn of(entries: Vec<ListedEntry>) -> Self {
+        let by_cookie = entries.into_iter().map(|entry| (entry.cookie, entry)).collect();
+        Self(Arc::new(Mutex::new(Entries { by_cookie, by_name: None, spoiled: false })))
+    }
+
+    /// Hands out what is behind `offset`, until `take` wants no more. False if there's nothing.
+    pub(super) fn hand_out(&self, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> bool {
+        let entries = self.0.lock();
+        let mut behind = entries.by_cookie.range((Bound::Excluded(offset), Bound::Unbounded)).peekable();
+        let is_any = behind.peek().is_some();
+        for (_, entry) in behind {
+            if !take(entry) {
+                break;
+            }
+        }
+        is_any
+    }
+
+    /// What it takes of the memory, in bytes.
+    fn size(&self) -> usize {
+        self.0.lock().by_cookie.values().map(|entry| EACH + entry.name.len()).sum()
+    }
+}
+
+impl Entries {
+    /// What is there under a name now. False if that can't be brought in.
+    fn bring_in(&mut self, name: &OsStr, now: Option<ListedEntry>) -> bool {
+        let by_cookie = &mut self.by_cookie;
+        let (hasher, by_name) = self.by_name.get_or_insert_with(|| {
+            let hasher = RandomState::new();
+            let by_name = by_cookie.values().map(|entry| (hasher.hash_one(&entry.name), entry.cookie)).collect();
+            (hasher, by_name)
+        });
+        if by_name.len() != by_cookie.len() {
+            return false;
+        }
+        let hash = hasher.hash_one(name);
+        if let Some(cookie) = by_name.remove(&hash) {
+            match by_cookie.get(&cookie) {
+                Some(before) if before.name == name => drop(by_cookie.remove(&cookie)),
+                // The hash of another name.
+                _ => return false,
+            }
+        }
+        if let Some(entry) = now {
+            by_name.insert(hash, entry.cookie);
+            if let Some(before) = by_cookie.insert(entry.cookie, entry) {
+                // It had another name before.
+                by_name.remove(&hasher.hash_one(&before.name));
+            }
+        }
+        true
+    }
+}
+
+impl Kept {
+    /// Whether a reader has come to its end.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether it's so young that what can't be seen may be left out.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.begun_at.elapsed() < GOOD_FOR
+    }
+
+    /// Brings in what `look` finds by what has changed since it was looked last. False if it has to be taken anew.
+    pub(super) fn renew(&self, look: impl FnOnce(Since) -> Option<Vec<(OsString, Option<ListedEntry>)>>) -> bool {
+        let Some(followed) = &self.followed else { return false };
+        let mut entries = self.listing.0.lock();
+        if entries.spoiled {
+            return false;
+        }
+        let is_done =
+            look(followed.since()).is_some_and(|now| now.into_iter().all(|(name, now)| entries.bring_in(&name, now)));
+        entries.spoiled = !is_done;
+        is_done
+    }
+
+    pub(super) fn into_listing(self) -> Listing {
+        self.listing
+    }
+}
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self::within(Shares::of(PARTS / 2))
+    }
+}
+
+impl Listings {
+    /// Which share this memory with others.
+    pub(super) fn within(room: Shares) -> Self {
+        Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
+    }
+
+    /// What is kept of a directory.
+    pub(super) fn get(&self, id: NodeId) -> Option<Kept> {
+        self.kept.lock().iter().find(|kept| kept.id == id).cloned()
+    }
+
+    /// Begins a listing: its number, and whether the directory was listed just before.
+    pub(super) fn begin(&self, id: NodeId) -> (u64, bool) {
+        let now = Instant::now();
+        let mut last = self.last.lock();
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        let before = last.insert(id, now);
+        drop(last);
+        let again = before.is_some_and(|before| now.duration_since(before) < GOOD_FOR);
+        (self.begun.fetch_add(1, Ordering::AcqRel), again)
+    }
+
+    /// What goes is dropped when the lock isn't held any more.
+    pub(super) fn keep(
+        &self,
+        node: &Node,
+        begun: u64,
+        begun_at: Instant,
+        followed: Option<Box<dyn Follow>>,
+        listing: &Listing,
+    ) {
+        let Some(room) = self.make_room(listing) else { return };
+        let listing = Kept {
+            id: node.id(),
+            listing: listing.clone(),
+            begun_at,
+            followed: followed.map(Arc::from),
+            finished: false,
+            _room: Arc::new(room),
+        };
+        let mut kept = self.kept.lock();
+        if !node.was_listed(begun) {
+            return;
+        }
+        let replaced = take(&mut kept, node.id());
+        kept.push_back(listing);
+        let displaced = if kept.len() > LISTINGS { kept.pop_front() } else { None };
+        drop(kept);
+        drop((replaced, displaced));
+    }
+
+    /// Memory for a listing, in place of older ones if need be.
+    fn make_room(&self, listing: &Listing) -> Option<Vec<Share>> {
+        let parts = listing.size().div_ceil(PART);
+        let mut room = Vec::with_capacity(parts);
+        while room.len() < parts {
+            match self.room.take(0) {
+                Some(part) => room.push(part),
+                None => {
+                    let oldest = self.kept.lock().pop_front();
+                    drop(oldest?);
+                }
+            }
+        }
+        Some(room)
+    }
+
+    /// A reader has come to the end.
+    pub(super) fn finish(&self, id: NodeId) {
+        let mut kept = self.kept.lock();
+        let dropped = match kept.iter_mut().find(|kept| kept.id == id) {
+            Some(listing) if listing.followed.is_some() => {
+                listing.finished = true;
+                None
+            }
+            _ => take(&mut kept, id),
+        };
+        drop(kept);
+        drop(dropped);
+    }
+
+    pub(super) fn remove(&self, id: NodeId) {
+        let removed = take(&mut self.kept.lock(), id);
+        drop(removed);
+        self.last.lock().remove(&id);
+    }
+}
+
+fn take(kept: &mut VecDeque<Kept>, id: NodeId) -> Option<Kept> {
+    let at = kept.iter().position(|kept| kept.id == id)?;
+    kept.remove(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Object, Position, ROOT_ID};
+
+    /// A reader that is slow to list a directory mustn't leave an old listing to one that has begun since.
+    #[test]
+    fn no_listing_is_kept_after_one_that_was_begun_later() {
+        let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
+        let listing = || Listing::of(Vec::new());
+        let is_kept = |listings: &Listings, listing: &Listing| {
+            listings.get(ROOT_ID).is_some_and(|kept| Arc::ptr_eq(&kept.listing.0, &listing.0))
+        };
+        let listings = Listings::default();
+        let keep = |begun, listing| listings.keep(&node, begun, Instant::now(), None, listing);
+        let begin = || listings.begin(ROOT_ID).0;
+        let (slow, quick) = (begin(), begin());
+        let (old, new) = (listing(), listing());
+        keep(quick, &new);
+        keep(slow, &old);
+        assert!(is_kept(&listings, &new));
+        // The quick one has come to its end, and a third has gone on from there.
+        listings.remove(ROOT_ID);
+        keep(slow, &old);
+        assert!(listings.get(ROOT_ID).is_none());
+        let newest = listing();
+        keep(begin(), &newest);
+        assert!(is_kept(&listings, &newest));
+    }
+
+    fn entry(name: &str, inode: u64) -> ListedEntry {
+        ListedEntry { name: name.into(), inode, kind: libc::S_IFDIR, cookie: inode + 2 }
+    }
+
+    fn names(listing: &Listing) -> Vec<String> {
+        let mut names = Vec::new();
+        listing.hand_out(0, |entry| {
+            names.push(format!("{}:{}", entry.name.display(), entry.inode));
+            true
+        });
+        names
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_brought_in() {
+        let listing = Listing::of(vec![entry("a", 5), entry("b", 3)]);
+        let bring_in = |name: &str, now| assert!(listing.0.lock().bring_in(OsStr::new(name), now));
+        assert_eq!(names(&listing), ["b:3", "a:5"]);
+        for (name, now, shown) in [
+            ("c", Some(entry("c", 4)), &["b:3", "c:4", "a:5"][..]),
+            ("b", None, &["c:4", "a:5"]),
+            ("nothing", None, &["c:4", "a:5"]),
+            // Another one of the same name.
+            ("a", Some(entry("a", 9)), &["c:4", "a:9"]),
+            // Renamed, and what is told of the old name comes after.
+            ("d", Some(entry("d", 4)), &["d:4", "a:9"]),
+            ("c", None, &["d:4", "a:9"]),
+            ("d", None, &["a:9"]),
+            ("a", None, &[]),
+        ] {
+            bring_in(name, now);
+            assert_eq!(names(&listing), shown, "{name}");
+            let entries = listing.0.lock();
+            assert_eq!(entries.by_name.as_ref().map(|(_, names)| names.len()), Some(entries.by_cookie.len()));
+        }
+    }
+
+    #[derive(Debug)]
+    struct Told(Mutex<Vec<Since>>);
+
+    impl Follow for Told {
+        fn since(&self) -> Since {
+            self.0.lock().pop().unwrap_or(Since::Nothing)
+        }
+    }
+
+    #[test]
+    fn what_couldnt_be_brought_in_spoils_it_for_good() {
+        let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
+        let listings = Listings::default();
+        let told = Told(Mutex::new(vec![Since::Nothing, Since::Names(vec!["b".into()]), Since::Nothing]));
+        let begun = listings.begin(ROOT_ID).0;
+        listings.keep(&node, begun, Instant::now(), Some(Box::new(told)), &Listing::of(vec![entry("a", 1)]));
+        let renew = || listings.get(ROOT_ID).unwrap().renew(|since| matches!(since, Since::Nothing).then(Vec::new));
+        assert_eq!([renew(), renew(), renew()], [true, false, false]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Requests that cost whoever makes them little, over and over.
+
+use std::fs::File;
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::stat::stat;
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
+
+/// What is done once, in a directory and for the so-manieth time.
+type Once = fn(&Path, u64) -> std::io::Result<()>;
+
+/// What can be done over and over.
+const KINDS: [(&str, Once); 7] = [
+    ("list", |directory, _| begin_list(&open(directory)?)),
+    ("make-and-list", make_and_list),
+    ("list-beside", list_beside),
+    ("absent", |directory, round| match stat(&directory.join(format!("absent-{round}"))) {
+        Err(nix::errno::Errno::ENOENT) => Ok(()),
+        other => Err(std::io::Error::other(format!("{other:?}"))),
+    }),
+    ("xattrs", |directory, _| rustix::fs::listxattr(directory, &mut [0_u8; 4096]).map(drop).map_err(Into::into)),
+    ("members", |directory, _| File::open(directory.join("cgroup.procs"))?.read(&mut [0; 256]).map(drop)),
+    ("attributes", |directory, _| stat(directory).map(drop).map_err(Into::into)),
+];
+
+/// Does something over and over in a directory.
+pub fn run(kind: &str, directory: &str, count: u64) -> ExitCode {
+    let Some((_, once)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+        eprintln!("flood: {kind} isn't one of {:?}", KINDS.map(|(known, _)| known));
+        return ExitCode::FAILURE;
+    };
+    match (0..count).try_for_each(|round| once(Path::new(directory), round)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flood: {kind} {directory}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open(directory: &Path) -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Reads no more than the beginning of a listing.
+fn begin_list(directory: &OwnedFd) -> std::io::Result<()> {
+    rustix::fs::seek(directory, SeekFrom::Start(0))?;
+    RawDir::new(directory, &mut [MaybeUninit::<u8>::uninit(); 4096]).next().transpose()?;
+    Ok(())
+}
+
+/// A listing after each change of what is listed.
+fn make_and_list(directory: &Path, _round: u64) -> std::io::Result<()> {
+    let (child, open) = (directory.join("comes-and-goes"), open(directory)?);
+    std::fs::create_dir(&child)?;
+    begin_list(&open)?;
+    std::fs::remove_dir(&child)?;
+    begin_list(&open)
+}
+
+/// Lists many directories, one after the other, so that no listing of one is kept until it comes again.
+fn list_beside(directory: &Path, round: u64) -> std::io::Result<()> {
+    begin_list(&open(&directory.join((round % 40).to_string()))?)
+}
