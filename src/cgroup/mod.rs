@@ -1,5 +1,6 @@
 //! Vocabulary: what a cgroup path, a hierarchy, an interface file and a membership are. Pure: no I/O.
 
+pub mod ancestor;
 pub mod controller;
 mod escape;
 pub mod file;

@@ -31,7 +31,8 @@ pub(super) fn run(options: &Options) -> Outcome {
                     "pid": view.pid, "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,
                     "container": view.container.as_ref().map(|container| container.pid), "aliases": aliases,
-                    "delegate_controllers": view.delegate_controllers, "confinement": Confinement::of(view.pid),
+                    "delegate_controllers": view.delegate_controllers, "hides_ancestor_limits": view.hides_ancestor_limits,
+                    "confinement": Confinement::of(view.pid),
                 })
             })
             .collect();

@@ -45,8 +45,8 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let (host, serves) = if options.per_caller {
-        let (host, rules) = options.view.plan_for_callers()?;
-        (host, Serves::Callers(rules))
+        let (host, rules, ancestor_limits) = options.view.plan_for_callers()?;
+        (host, Serves::Callers(rules, ancestor_limits))
     } else {
         let (host, view) = options.view.plan()?;
         (host, Serves::View(Arc::new(view)))
@@ -56,7 +56,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let connection = Connection::open()?;
     let registration = match &serves {
         Serves::View(view) => Registration::new(view, &directory, options.view.target()),
-        Serves::Callers(rules) => Registration::per_caller(rules, &directory),
+        Serves::Callers(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
     let server = Server {
         registration,
@@ -93,7 +93,7 @@ fn mount_and_serve(
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
     let own_mount = match (&server.place, &server.serves) {
         // It tells no events.
-        (_, Serves::Callers(_)) => Ok(None),
+        (_, Serves::Callers(..)) => Ok(None),
         (Place::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
         (Place::Namespace(_) | Place::Container(_), _) => Ok(None),
     };

@@ -11,7 +11,7 @@ use crate::host::containers::are_found;
 use crate::host::plan::{rules_for_all, without_effect};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::policy::{Policy, Rules};
-use crate::view::{Shape, View};
+use crate::view::{AncestorLimits, Shape, View};
 
 /// Whose view, how it looks, and who may write what.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +36,10 @@ pub(super) struct ViewOptions {
     /// there: docker, libpod_parent. With --shape host-path
     #[arg(long = "alias", value_name = "NAME", value_parser = parse_name)]
     pub(super) aliases: Vec<String>,
+    /// Leave out the limits of cgroups above the delegated subtree (memory.max, cpu.max, pids.max ...), which are shown read-only otherwise,
+    /// since they hold for the container, too. With --shape host-path
+    #[arg(long)]
+    pub(super) hide_ancestor_limits: bool,
 }
 
 /// How a view is served.
@@ -80,7 +84,7 @@ impl ViewOptions {
     }
 
     /// The same for a mount in which each caller has a view of its own.
-    pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules), Failed> {
+    pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules, AncestorLimits), Failed> {
         let given = [
             ("--pid", self.pid.is_some()),
             ("--cgroup", !self.cgroups.is_empty()),
@@ -98,7 +102,7 @@ impl ViewOptions {
         let host = discover()?;
         self.warn(&host);
         let rules = rules_for_all(&host, self.policy, &self.delegate_controllers);
-        Ok((host, rules))
+        Ok((host, rules, self.ancestor_limits()))
     }
 
     /// Says what is asked for in vain.
@@ -114,7 +118,12 @@ impl ViewOptions {
             policy: self.policy,
             delegate_controllers: self.delegate_controllers.clone(),
             aliases: self.aliases.clone(),
+            ancestor_limits: self.ancestor_limits(),
         }
+    }
+
+    fn ancestor_limits(&self) -> AncestorLimits {
+        if self.hide_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown }
     }
 
     /// For whom, in a word or two.

@@ -27,7 +27,7 @@ use crate::helper::{AgentPool, HelperImage};
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge};
 use crate::policy::Rules;
 use crate::sys;
-use crate::view::View;
+use crate::view::{AncestorLimits, View};
 
 /// All that a server needs, gathered while failures can still be told to whoever waits.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) enum Serves {
     /// One container.
     View(Arc<View>),
     /// Whoever calls, each by these rules.
-    Callers(Rules),
+    Callers(Rules, AncestorLimits),
 }
 
 /// Where a view is mounted, and with that how it ends.
@@ -74,7 +74,7 @@ impl Server {
         match &self.serves {
             Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
             // It does so whenever a container turns out to be around it.
-            Serves::Callers(_) => Ok(()),
+            Serves::Callers(..) => Ok(()),
         }
     }
 
@@ -129,10 +129,11 @@ impl Server {
                 }
                 Session::View(Arc::new(fs), own_mount, successor)
             }
-            Serves::Callers(rules) => {
+            Serves::Callers(rules, ancestor_limits) => {
                 let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image)), false)
                     .map_err(failed("can't read own namespaces"))?;
-                let containers = PidNamespaces::new(Arc::new(shared), rules, !self.options.no_passthrough)
+                let passes_through = !self.options.no_passthrough;
+                let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through)
                     .map_err(failed("can't find the roots of the hierarchies"))?;
                 Session::Callers(Arc::new(PerCaller::new(containers)))
             }

@@ -33,7 +33,7 @@ use crate::fs::{Caller, Outcome};
 use crate::limit::Limiter;
 use crate::policy::{Rule, Rules};
 use crate::sys;
-use crate::view::{Shape, View};
+use crate::view::{AncestorLimits, Shape, View};
 
 /// How many pid namespaces are known at once.
 const MOST: usize = 4096;
@@ -58,6 +58,7 @@ type Inside = Arc<Container<RealHost>>;
 pub struct PidNamespaces {
     shared: Arc<SharedHost>,
     rules: Rules,
+    ancestor_limits: AncestorLimits,
     own: Namespace,
     /// The server's user namespace; `None` on a kernel that has none.
     own_user: Option<Namespace>,
@@ -100,11 +101,17 @@ thread_local! {
 }
 
 impl PidNamespaces {
-    /// For views with these rules. `passes_through`: whether the kernel may read files by itself, where it can.
+    /// For views with these rules, that show limits of ancestors or don't. `passes_through`: whether the kernel may read files by itself, where it
+    /// can.
     ///
     /// # Errors
     /// When the server's own namespaces can't be read, or the roots of the hierarchies can't be found.
-    pub fn new(shared: Arc<SharedHost>, rules: Rules, passes_through: bool) -> std::io::Result<Self> {
+    pub fn new(
+        shared: Arc<SharedHost>,
+        rules: Rules,
+        ancestor_limits: AncestorLimits,
+        passes_through: bool,
+    ) -> std::io::Result<Self> {
         let nowhere = vec![None; shared.cgroups().hierarchies.len()];
         let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
         let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&shared));
@@ -119,6 +126,7 @@ impl PidNamespaces {
         Ok(Self {
             shared,
             rules,
+            ancestor_limits,
             own: procfs::own_namespace("pid")?,
             own_user: procfs::own_namespace("user").ok(),
             host,
@@ -218,7 +226,8 @@ impl PidNamespaces {
             // One that is gone is none.
             subtree.take_if(|path| cgroups.open_cgroup(index, path).is_err());
         }
-        let view = Arc::new(plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees));
+        let view = plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees);
+        let view = Arc::new(View { ancestor_limits: self.ancestor_limits, ..view });
         take_refuge(cgroups, &view).map_err(|error| {
             if let Some(suppressed) = self.log.admit() {
                 tracing::warn!(suppressed, "a container gets no view: {error}");
@@ -348,6 +357,7 @@ mod tests {
             shape: Shape::HostPath,
             rules: Rules::default(),
             hierarchies: vec![hierarchy("", "/docker/c1"), hierarchy("memory", "-")],
+            ancestor_limits: AncestorLimits::Shown,
             aliases: Vec::new(),
         };
         for (now, stays) in [

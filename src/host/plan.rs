@@ -10,7 +10,7 @@ use super::procfs;
 use super::refuge::read_file;
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships};
 use crate::policy::{Policy, Rules};
-use crate::view::{Shape, View, ViewHierarchy};
+use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
 /// A view as a user asks for it.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct ViewSpec {
     pub delegate_controllers: ControllerSet,
     /// Names at the top of each hierarchy that lead into the delegated subtree.
     pub aliases: Vec<String>,
+    /// Whether limits of ancestors are shown.
+    pub ancestor_limits: AncestorLimits,
 }
 
 /// Why there can be no such view.
@@ -83,12 +85,15 @@ pub enum PlanError {
         "--alias is for shape host-path: in a rooted view the delegated subtree is the top, and full shows what the host has there"
     )]
     Alias,
+    /// Something is to be hidden in a shape that shows everything.
+    #[error("--hide-ancestor-limits isn't for shape full, which shows what the host has")]
+    NothingHidden,
 }
 
 impl PlanError {
     /// Whether the command line is at fault, and not the state of the host.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias)
+        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias | Self::NothingHidden)
     }
 }
 
@@ -128,9 +133,12 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     if !spec.aliases.is_empty() && shape != Shape::HostPath {
         return Err(PlanError::Alias);
     }
+    if spec.ancestor_limits == AncestorLimits::Hidden && shape == Shape::Full {
+        return Err(PlanError::NothingHidden);
+    }
     let aliases = spec.aliases.iter().map(std::ffi::OsString::from).collect();
     let rules = rules(host, spec.policy, &spec.delegate_controllers);
-    Ok(View { aliases, ..view(host, shape, rules, delegated) })
+    Ok(View { aliases, ancestor_limits: spec.ancestor_limits, ..view(host, shape, rules, delegated) })
 }
 
 /// The rules of a mount for all callers.
@@ -159,7 +167,8 @@ pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Ve
         links: hierarchy.links.clone(),
         delegated: delegated.filter(|path| !path.is_root()),
     });
-    View { setup: host.setup, shape, rules, hierarchies: hierarchies.collect(), aliases: Vec::new() }
+    let ancestor_limits = AncestorLimits::default();
+    View { setup: host.setup, shape, rules, ancestor_limits, hierarchies: hierarchies.collect(), aliases: Vec::new() }
 }
 
 /// Whether memory cgroups below the boundary are within its limit. Since Linux 5.11 all are; a kernel without the file has nothing to choose.

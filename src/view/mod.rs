@@ -20,6 +20,7 @@ pub use table::NodeTable;
 
 use std::ffi::{OsStr, OsString};
 
+use crate::cgroup::ancestor::limits_what_is_below;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Rules, Zone};
 
@@ -33,6 +34,16 @@ pub enum Shape {
     Rooted,
     /// The whole host tree, read-only outside the delegated subtree.
     Full,
+}
+
+/// Whether a skeleton shows the files by which ancestors limit what is below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AncestorLimits {
+    /// It does: clients that walk from their own cgroup to the root find what holds for them.
+    #[default]
+    Shown,
+    /// It doesn't.
+    Hidden,
 }
 
 /// One hierarchy in a view.
@@ -57,6 +68,8 @@ pub struct View {
     pub shape: Shape,
     /// Who may write what.
     pub rules: Rules,
+    /// What ancestors show (shape `host-path` only).
+    pub ancestor_limits: AncestorLimits,
     /// The hierarchies, in the order of their numbers.
     pub hierarchies: Vec<ViewHierarchy>,
     /// Names at the top of each hierarchy that lead to the cgroups of these names in the delegated subtree (shape `host-path` only): for
@@ -152,7 +165,7 @@ impl View {
                     },
                     Shape::HostPath | Shape::Rooted => match on_the_way {
                         Some(_) => Child::Backing { directory: on_the_way, file: false, otherwise: None },
-                        None if ancestor_shows(&hierarchy.kind, name) => {
+                        None if self.ancestor_shows(&hierarchy.kind, depth, name) => {
                             Child::Backing { directory: None, file: true, otherwise: None }
                         }
                         None if depth == 0 => {
@@ -163,6 +176,15 @@ impl View {
                 }
             }
         }
+    }
+
+    /// Whether a skeleton shows the file `name` of an ancestor, `depth` levels below the root.
+    fn ancestor_shows(&self, kind: &HierarchyKind, depth: usize, name: &OsStr) -> bool {
+        // Without these a client can't find out which controllers it has.
+        const CORE: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
+        let Some(name) = name.to_str() else { return false };
+        *kind == HierarchyKind::Unified && CORE.contains(&name)
+            || self.ancestor_limits == AncestorLimits::Shown && limits_what_is_below(kind, depth, name)
     }
 
     fn shortcut(&self, name: &OsStr) -> Option<usize> {
@@ -201,12 +223,6 @@ impl View {
             }
         }
     }
-}
-
-/// The files of an ancestor that a skeleton shows: on v2 those without which a client can't find out which controllers it has.
-fn ancestor_shows(kind: &HierarchyKind, name: &OsStr) -> bool {
-    const SHOWN: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
-    *kind == HierarchyKind::Unified && SHOWN.iter().any(|shown| *shown == name)
 }
 
 #[cfg(test)]

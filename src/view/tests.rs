@@ -21,7 +21,14 @@ fn view(shape: Shape, setup: Setup, delegated: Option<&str>) -> View {
         Setup::Legacy => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("name=systemd", "systemd")],
         Setup::Hybrid => vec![hierarchy("cpu,cpuacct", "cpu,cpuacct"), hierarchy("", "unified")],
     };
-    View { setup, shape, rules: Rules::default(), hierarchies, aliases: vec!["docker".into()] }
+    View {
+        setup,
+        shape,
+        rules: Rules::default(),
+        ancestor_limits: AncestorLimits::Shown,
+        hierarchies,
+        aliases: vec!["docker".into()],
+    }
 }
 
 fn spot(view: &View, text: &str) -> Option<(Spot, Door, Option<String>)> {
@@ -51,6 +58,29 @@ fn host_path_shows_the_way_and_nothing_beside_it() {
     assert!(
         !view.lists(v1, OsStr::new("cpu.shares"), false) && !view.lists(v1, OsStr::new("cgroup.controllers"), false)
     );
+}
+
+#[test]
+fn ancestors_show_limits_unless_they_are_hidden() {
+    let shown = view(Shape::HostPath, Setup::Hybrid, Some("/lxc/c1"));
+    let hidden = View { ancestor_limits: AncestorLimits::Hidden, ..shown.clone() };
+    for (directory, name) in [
+        ("/cpu", "cpu.cfs_quota_us"),
+        ("/cpu", "cpu.shares"),
+        ("/cpu/lxc", "cpu.cfs_quota_us"),
+        ("/unified", "memory.max"),
+        ("/unified/lxc", "memory.max"),
+    ] {
+        let position = shown.resolve_directory(&path(directory)).unwrap().position;
+        assert!(shown.lists(position, OsStr::new(name), false), "{directory} {name}");
+        assert!(!hidden.lists(position, OsStr::new(name), false), "{directory} {name}");
+        assert_eq!(hidden.child(position, OsStr::new(name)), Child::Hidden);
+        // A directory of that name isn't the way to anywhere.
+        assert!(!shown.lists(position, OsStr::new(name), true));
+    }
+    let rooted = view(Shape::Rooted, Setup::Unified, Some("/lxc/c1"));
+    let step = Position { hierarchy: Some(0), door: Door::Alias, spot: Spot::AliasStep { depth: 1 } };
+    assert_eq!(rooted.child(step, OsStr::new("memory.max")), Child::Hidden);
 }
 
 #[test]
@@ -127,6 +157,41 @@ proptest! {
                     }
                 }
                 None => prop_assert_eq!(zone, Zone::Outside),
+            }
+        }
+    }
+
+    /// Whatever an ancestor is asked for: the next step, or a file that the host lets it show, which the policy takes for outside.
+    #[test]
+    fn an_ancestor_has_the_next_step_and_files_that_are_never_written(
+        setup in setups(), depth in 0usize..3, hides in any::<bool>(),
+        name in prop_oneof!["[ab]{1,2}", "(cgroup|cpu|memory|pids|cpuset|hugetlb)[.][a-z._]{0,16}", Just("cpu.max".to_owned()), Just("cpu.cfs_quota_us".to_owned())],
+    ) {
+        let ancestor_limits = if hides { AncestorLimits::Hidden } else { AncestorLimits::Shown };
+        let view = View { ancestor_limits, aliases: Vec::new(), ..view(Shape::HostPath, setup, Some("/a/b/aa")) };
+        let steps = ["a", "b", "aa"];
+        for (index, hierarchy) in view.hierarchies.iter().enumerate() {
+            let position = Position { hierarchy: Some(index), door: Door::Main, spot: Spot::Ancestor { depth } };
+            prop_assert_eq!(view.zone(position), Zone::Outside);
+            match view.child(position, OsStr::new(&name)) {
+                Child::Backing { directory: Some(below), file: false, otherwise: None } => {
+                    prop_assert_eq!(name.as_str(), steps[depth]);
+                    prop_assert_eq!(below.spot == Spot::Boundary, depth == 2);
+                }
+                Child::Backing { directory: None, file: true, otherwise: None } => {
+                    let is_core = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&name.as_str());
+                    prop_assert!(is_core || !hides && limits_what_is_below(&hierarchy.kind, depth, &name));
+                    let class = crate::cgroup::FileClass::of(&hierarchy.kind, OsStr::new(&name));
+                    let subject = crate::policy::Subject::File { name: OsStr::new(&name), class: &class };
+                    let node = crate::policy::Node { kind: Some(&hierarchy.kind), zone: view.zone(position), subject };
+                    for policy in [crate::policy::Policy::Strict, crate::policy::Policy::Delegate] {
+                        let rules = Rules { policy, delegate_controllers: crate::cgroup::ControllerSet::parse("cpu,memory,pids,cpuset,hugetlb"), ..Rules::default() };
+                        prop_assert!(!crate::policy::decide(&rules, &node, crate::policy::Operation::Write).is_allowed());
+                        prop_assert_eq!(crate::policy::shown_mode(&rules, &node, 0o644), 0o444);
+                    }
+                }
+                Child::Hidden => {}
+                other => prop_assert!(false, "{:?}", other),
             }
         }
     }

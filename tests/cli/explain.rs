@@ -193,7 +193,7 @@ fn compare(shape: &str, policy: &str) {
             places = vec!["", "box", "box/cgroup.procs", "fresh"];
         }
         if hierarchy.selector() == "memory" {
-            places.extend(["box/memory.limit_in_bytes", "box/inner/memory.limit_in_bytes"]);
+            places.extend(["memory.limit_in_bytes", "box/memory.limit_in_bytes", "box/inner/memory.limit_in_bytes"]);
         }
         if hierarchy.is_unified() {
             places.extend(["box/cgroup.max.depth", "box/cgroup.subtree_control", "box/inner/cgroup.max.depth"]);

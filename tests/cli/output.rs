@@ -30,8 +30,17 @@ fn list_says_where_for_whom_and_by_which_server() {
         found.is_some()
     });
     let found = found.expect("a record");
-    let of_the_view =
-        ["aliases", "delegate_controllers", "delegated", "per_caller", "policy", "shape", "since", "target"];
+    let of_the_view = [
+        "aliases",
+        "delegate_controllers",
+        "delegated",
+        "hides_ancestor_limits",
+        "per_caller",
+        "policy",
+        "shape",
+        "since",
+        "target",
+    ];
     let of_the_server = ["confinement", "container", "directory", "directory_escaped", "pid"];
     assert_eq!(keys(&found), of_the_view.into_iter().chain(of_the_server).collect());
     assert_eq!((&found["aliases"], &found["delegate_controllers"]), (&serde_json::json!([]), &serde_json::json!([])));

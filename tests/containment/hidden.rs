@@ -4,7 +4,7 @@ use testkit::Session;
 use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 
-use crate::rules::{DELEGATED, SKELETON};
+use crate::rules::{DELEGATED, PROBED_IN_ROOT, skeleton_shows};
 use crate::scene::{BOUNDARY, EVERYBODY, HIERARCHIES, LONGER_SIBLING, Mode, SIBLING, Scene};
 
 /// Every operation on a cgroup `$X`.
@@ -105,10 +105,12 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
                         "an ancestor has other directories".into(),
                         names(&mut session, "$ANCESTOR", "directory") == [BOUNDARY],
                     );
-                    let files =
-                        [names(&mut session, "$ROOT", "file"), names(&mut session, "$ANCESTOR", "file")].concat();
-                    let skeleton = |file: &String| selector == "unified" && SKELETON.contains(&file.as_str());
-                    check(format!("ancestors have the files {files:?}"), files.iter().all(skeleton));
+                    let shows = |file: &String| skeleton_shows(selector == "unified", file);
+                    let files = names(&mut session, "$ANCESTOR", "file");
+                    check(format!("an ancestor has the files {files:?}"), files.iter().all(shows));
+                    let files = names(&mut session, "$ROOT", "file");
+                    let shows = |file: &String| shows(file) || PROBED_IN_ROOT.contains(&file.as_str());
+                    check(format!("the root has the files {files:?}"), files.iter().all(shows));
                 }
                 "rooted" => {
                     let seen = session.run(&readdir("$ROOT"));

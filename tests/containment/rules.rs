@@ -94,7 +94,9 @@ const TRIGGER: &str = "some 150000 2000000";
 pub(crate) const RULES: &[Rule] = &[
     // Everywhere: reading.
     (V1, &[Sibling, Boundary, Below], &[Read("cgroup.procs"), Read("tasks"), Read("notify_on_release")], Yes, Yes),
-    (&["memory"], &[Sibling, Boundary, Below], &[Read("memory.stat"), Read("memory.limit_in_bytes")], Yes, Yes),
+    (&["memory"], &[Sibling, Boundary, Below], &[Read("memory.stat")], Yes, Yes),
+    (&["memory"], &[Ancestor, Sibling, Boundary, Below], &[Read("memory.limit_in_bytes")], Yes, Yes),
+    (&["pids"], &[Ancestor, Sibling, Boundary, Below], &[Read("pids.max")], Yes, Yes),
     (&["devices"], &[Sibling, Boundary, Below], &[Read("devices.list")], Yes, Yes),
     (V2, &[Sibling, Boundary, Below], &[Read("cgroup.events"), Read("cpu.stat"), Read("cgroup.freeze")], Yes, Yes),
     (
@@ -251,8 +253,20 @@ pub(crate) const RULES: &[Rule] = &[
     (V2, &[Below], &[Write("hugetlb.2MB.max", "max")], No, Yes),
 ];
 
-/// Files that an ancestor in `host-path` shows, on v2 only.
-pub(crate) const SKELETON: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
+/// Whether an ancestor in `host-path` shows a file: the limits of the scene's controllers, and on v2 what tells of controllers.
+pub(crate) fn skeleton_shows(unified: bool, file: &str) -> bool {
+    const V1: [&str; 3] = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "pids.max"];
+    const V2: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
+    if unified {
+        V2.contains(&file) || file.starts_with("hugetlb.") && file.ends_with(".max")
+    } else {
+        V1.contains(&file)
+    }
+}
+
+/// Files that the root of a hierarchy shows besides (Docker's `sysinfo`).
+pub(crate) const PROBED_IN_ROOT: [&str; 4] =
+    ["memory.kmem.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.swappiness"];
 
 impl Action {
     /// The file, if it's about one.
@@ -302,7 +316,7 @@ pub(crate) fn is_visible(mode: Mode, unified: bool, zone: Zone, action: Action) 
     match (mode.shape, zone) {
         (_, Boundary | Below) | ("full", _) => true,
         ("host-path", Ancestor) => match action.file() {
-            Some(file) => unified && SKELETON.contains(&file),
+            Some(file) => skeleton_shows(unified, file),
             // A child that isn't on the way to the boundary doesn't exist.
             None => !matches!(action, Rmdir | Rename),
         },

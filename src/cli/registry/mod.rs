@@ -20,7 +20,7 @@ use nix::sys::stat::FileStat;
 use crate::cgroup::parse_mountinfo;
 use crate::fuse::FSTYPE;
 use crate::policy::Rules;
-use crate::view::{Shape, View};
+use crate::view::{AncestorLimits, Shape, View};
 
 pub(super) use directory::Directory;
 pub(super) use record::{Inside, Name, Record};
@@ -58,14 +58,16 @@ impl Registration {
         let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.into())));
         let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
         registration.0.aliases = aliases(view);
+        registration.0.hides_ancestor_limits = view.ancestor_limits == AncestorLimits::Hidden;
         registration
     }
 
     /// Of a mount for all callers.
-    pub(super) fn per_caller(rules: &Rules, directory: &Path) -> Self {
+    pub(super) fn per_caller(rules: &Rules, limits: AncestorLimits, directory: &Path) -> Self {
         let mut registration =
             Self::of(directory, "each caller's container".to_owned(), Shape::HostPath, rules, Vec::new());
         registration.0.per_caller = true;
+        registration.0.hides_ancestor_limits = limits == AncestorLimits::Hidden;
         registration
     }
 

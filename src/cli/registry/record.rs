@@ -10,7 +10,7 @@ use crate::cgroup::mountinfo::{escape, unescape};
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::cli::word_of;
 use crate::policy::{Policy, Rules};
-use crate::view::{Shape, View};
+use crate::view::{AncestorLimits, Shape, View};
 
 /// The form in which records are written. The first one had no number, no escapes, and was locked by flock(2), which whoever may read can do.
 pub(super) const FORMAT: u32 = 2;
@@ -32,6 +32,9 @@ pub(in crate::cli) struct Record {
     pub(in crate::cli) delegate_controllers: Vec<String>,
     #[serde(default)]
     pub(in crate::cli) aliases: Vec<Name>,
+    /// Whether limits of ancestors aren't shown.
+    #[serde(default)]
+    pub(in crate::cli) hides_ancestor_limits: bool,
     /// Hierarchy and delegated subtree.
     pub(in crate::cli) delegated: Vec<(String, Name)>,
     /// Seconds since 1970.
@@ -128,6 +131,7 @@ impl Record {
             policy: word_of(&rules.policy),
             delegate_controllers: controllers(rules),
             aliases: Vec::new(),
+            hides_ancestor_limits: false,
             delegated,
             since,
             per_caller: false,
@@ -145,6 +149,7 @@ impl Record {
         (&self.shape, &self.policy) == (&shape, &policy)
             && self.delegate_controllers == controllers(&view.rules)
             && self.aliases == aliases(view)
+            && self.hides_ancestor_limits == (view.ancestor_limits == AncestorLimits::Hidden)
             && delegated(view).filter(|(kind, _)| is_named(kind)).all(|(kind, path)| {
                 let own = self.delegated.iter().find(|(own, _)| *own == kind.to_string());
                 own.map(|(_, path)| path) == path.map(Name::from).as_ref()
@@ -158,6 +163,9 @@ impl Record {
             words.push(format!("with controllers {}", self.delegate_controllers.join(",")));
         }
         words.extend(self.aliases.iter().map(|alias| format!("alias {}", alias.shown())));
+        if self.hides_ancestor_limits {
+            words.push("without limits of ancestors".to_owned());
+        }
         let mut paths: Vec<&Name> = self.delegated.iter().map(|(_, path)| path).collect();
         paths.dedup();
         if let [path] = paths.as_slice() {

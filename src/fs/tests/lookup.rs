@@ -25,10 +25,16 @@ pub(super) fn is_shown(scene: &Scene, hierarchy: usize, cgroup: &str, file: Opti
             let on_the_way = is_within(DELEGATED, cgroup) && cgroup != DELEGATED;
             match file {
                 None => on_the_way || is_within(cgroup, DELEGATED),
-                Some(file) if on_the_way => {
-                    entry.kind == HierarchyKind::Unified
-                        && ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&file)
-                }
+                Some(file) if on_the_way => match entry.kind {
+                    HierarchyKind::Unified => {
+                        ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type", "memory.max", "pids.max"]
+                            .contains(&file)
+                    }
+                    HierarchyKind::V1 { .. } => {
+                        ["memory.limit_in_bytes", "cpuset.cpus"].contains(&file)
+                            || cgroup == "/" && file == "cpu.shares"
+                    }
+                },
                 Some(_) => is_within(cgroup, DELEGATED),
             }
         }

@@ -10,7 +10,7 @@ use super::super::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, Open
 use super::fake::FakeHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Policy, Rules};
-use crate::view::{NodeId, ROOT_ID, Shape, View, ViewHierarchy};
+use crate::view::{AncestorLimits, NodeId, ROOT_ID, Shape, View, ViewHierarchy};
 
 /// The delegated subtree, wherever there is one.
 pub(super) const DELEGATED: &str = "/lxc/c1";
@@ -126,8 +126,14 @@ impl Scene {
             delegatable: Rules::default_delegatable(),
             fetches_descriptors: false,
         };
-        let view =
-            Arc::new(View { setup, shape, rules, hierarchies: hierarchies.collect(), aliases: vec!["docker".into()] });
+        let view = Arc::new(View {
+            setup,
+            shape,
+            rules,
+            ancestor_limits: AncestorLimits::Shown,
+            hierarchies: hierarchies.collect(),
+            aliases: vec!["docker".into()],
+        });
         let host = FakeHost::new(Arc::clone(&view));
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             for cgroup in CGROUPS {

@@ -11,6 +11,7 @@ check "attach: controllers are delegated" attaches_delegating d1 --alias docker 
 check "docker: starts" starts_docker d1
 check "docker run" docker_runs d1
 check "docker run -m, --pids-limit" docker_limits d1
+check "docker run --cpus, --cpuset-cpus" docker_cpus d1
 check "docker exec, stats, pause, stop" docker_execs_and_stops d1
 check "docker run --privileged" docker_privileged d1
 check "runc" bundle_runs d1 runc

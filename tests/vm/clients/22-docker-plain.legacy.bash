@@ -11,6 +11,7 @@ check "devices: the kernel asks the writer for CAP_SYS_ADMIN" devices_take_an_ad
 check "docker: starts there" starts_docker d2
 check "docker run there" docker_runs d2
 check "docker run -m, --pids-limit there" docker_limits d2
+check "docker run --cpus, --cpuset-cpus there" docker_cpus d2
 check "docker exec, stats, pause, stop there" docker_execs_and_stops d2
 check "docker run --privileged there" docker_privileged d2
 check "docker run there: devices are restricted" docker_restricts_devices d2
