@@ -44,7 +44,7 @@ impl<H: Host> CgroupFs<H> {
     pub fn list(&self, id: NodeId, offset: u64, take: impl FnMut(&ListedEntry) -> bool) -> Outcome<()> {
         let listing = match self.kept_listing(id, offset) {
             Some(listing) => listing,
-            None => self.list_anew(id)?,
+            None => self.processor.pay_for(|| self.list_anew(id))?,
         };
         if !listing.hand_out(offset, take) {
             self.listings.finish(id);

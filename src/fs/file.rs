@@ -104,6 +104,11 @@ impl<H: Host> CgroupFs<H> {
 
     /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
     pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+        let read = || self.read_once(from, offset, buffer);
+        if from.waits_for_an_agent() { self.processor.pay_for_another(read) } else { self.processor.pay_for(read) }
+    }
+
+    fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
         match &from.numbers {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
@@ -113,6 +118,11 @@ impl<H: Host> CgroupFs<H> {
 
     /// Writes once. The offset doesn't count, as in kernfs.
     pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
+        let write = || self.write_once(to, data);
+        if to.waits_for_an_agent() { self.processor.pay_for_another(write) } else { self.processor.pay_for(write) }
+    }
+
+    fn write_once(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
         let Transfer { file, caller, numbers, takes_long: _ } = to;
         match &file.writes {
             None => Err(Errno::EBADF.into()),
@@ -197,16 +207,21 @@ impl<H: Host> CgroupFs<H> {
         let file = self.open_file(handle)?;
         // By a descriptor of its own: what a list shows is the namespace's that reads it first.
         let backing = self.host.open(&file.node, OpenMode { read: true, write: false, truncate: false }, None)?;
+        let length = self.processor.pay_for(|| self.length_of(&backing))?;
+        if file.node.show_size((length + 1).next_multiple_of(SIZE_STEP)) { Err(Errno::ESTALE.into()) } else { Ok(()) }
+    }
+
+    /// A list of processes has the server's numbers here, which have no fewer digits than anybody's.
+    fn length_of(&self, file: &H::File) -> Answer<u64> {
         let mut part = [0; 4096];
         let mut length = 0;
-        // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
         while length < SIZE_LIMIT {
-            match self.host.read(&backing, length, &mut part)? {
+            match self.host.read(file, length, &mut part)? {
                 0 => break,
                 count => length += count as u64,
             }
         }
-        if file.node.show_size((length + 1).next_multiple_of(SIZE_STEP)) { Err(Errno::ESTALE.into()) } else { Ok(()) }
+        Ok(length)
     }
 
     /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).

@@ -42,6 +42,7 @@ pub use handles::HandleId;
 pub use host::{Answer, Attributes, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Whereabouts, Writer};
 pub use log::RejectionLog;
 
+use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Rule, Verdict};
 use crate::view::{Node, NodeId, NodeTable, Object, Position, View};
 use handles::Handles;
@@ -121,6 +122,7 @@ pub struct CgroupFs<H: Host> {
     tenant: Tenant,
     log: Arc<RejectionLog>,
     xattrs: Arc<xattrs::Xattrs>,
+    processor: Arc<ProcessorTime>,
     /// Whether the kernel may keep nothing.
     coherent: bool,
     /// Whether the kernel may read files by itself.
@@ -156,6 +158,7 @@ impl<H: Host> CgroupFs<H> {
             replays: replay::Replays::default(),
             log: Arc::default(),
             xattrs: Arc::default(),
+            processor: Arc::default(),
             coherent: false,
             passes_through: true,
             born: SystemTime::now(),
@@ -170,6 +173,11 @@ impl<H: Host> CgroupFs<H> {
     /// With whom it shares what one may have.
     pub fn tenant(&self) -> Tenant {
         self.tenant
+    }
+
+    /// The processor time that it uses of the server.
+    pub fn processor(&self) -> &ProcessorTime {
+        &self.processor
     }
 
     /// Whether the kernel holds this node.

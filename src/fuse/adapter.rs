@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::ask::{About, Waiter, at, caught, kept_of, logged, on, reply_empty, reply_read, reply_written, reply_xattr};
+use super::ask::{
+    About, Waiter, at, caught, kept_of, logged, on, reply_empty, reply_found, reply_read, reply_written, reply_xattr,
+};
 use super::convert::{self, node};
 use super::offload::Offload;
+use super::owing::{NO_HANDLE, list, list_later, owes, reply_directory, reply_opened, settle, show_size_later};
 use super::passthrough::Passthrough;
 use super::turn::{Asked, Workers};
 use crate::fs::poll::Wake;
@@ -31,9 +34,6 @@ pub(super) const MAX_WRITE: u32 = 64 * 1024;
 /// The largest read that is served at once.
 const MAX_READ: usize = 128 * 1024;
 
-/// What is opened without anything being kept for it.
-const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
-
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
 pub(super) struct Adapter<R: Route> {
@@ -41,7 +41,9 @@ pub(super) struct Adapter<R: Route> {
     offload: Offload,
     agents: Offload,
     events: Offload,
-    passthrough: Passthrough,
+    /// What waits until its tenant has processor time again.
+    owing: Offload,
+    passthrough: Arc<Passthrough>,
     workers: Workers,
     /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
     opens_directories_itself: AtomicBool,
@@ -57,7 +59,8 @@ impl<R: Route> Adapter<R> {
             offload: slow(),
             agents: slow(),
             events: slow(),
-            passthrough: Passthrough::default(),
+            owing: Offload::new(1),
+            passthrough: Arc::default(),
             workers,
             opens_directories_itself: AtomicBool::default(),
             longest_listed: AtomicUsize::default(),
@@ -92,23 +95,7 @@ impl<R: Route> Adapter<R> {
                 logged(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         });
-        match found {
-            // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
-            // for them by GETATTR, which has st_ino alone.
-            Ok(Found::Something(entry)) => {
-                let number = entry.id.as_u64();
-                let same = number == entry.attributes.inode;
-                let keep = if same { kept::<R>(entry.keep.attributes) } else { Duration::ZERO };
-                let attributes = convert::attributes(&entry.attributes, number);
-                reply.entry_with_ttls(&keep, &kept::<R>(entry.keep.entry), &attributes, Generation(0));
-            }
-            // Node id 0 is ENOENT that is kept.
-            Ok(Found::Nothing(keep)) if R::KEEPS && !keep.is_zero() => {
-                reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
-            }
-            Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
-            Err(errno) => reply.error(errno),
-        }
+        reply_found(reply, R::KEEPS, found);
     }
 
     /// A request has come. The turn has to be taken before, and to end after, everything that a handler does.
@@ -318,27 +305,28 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 let opening = || self.passthrough.open(fs, id, about.node, asked.caller.uid, &reply);
                 let mut early = fs.opens_without_a_handle(id, mode, direct).then(opening);
                 if let Some(opening) = early.take_if(|opening| opening.has_id()) {
-                    return Ok((HandleId::NONE, opening));
+                    return Ok((HandleId::NONE, (opening, None)));
                 }
                 let about = About { node: id, ..about };
                 let handle = logged(fs, &asked.caller, about, || fs.open(&asked.caller, id, mode, direct))?;
                 let opening = early.unwrap_or_else(opening);
                 if opening.has_id() && !mode.write {
                     fs.release(handle);
-                    return Ok((HandleId::NONE, opening));
+                    return Ok((HandleId::NONE, (opening, None)));
                 }
-                if opening.lacks_id() && !mode.write {
+                let shows_size = opening.lacks_id() && !mode.write;
+                let owing = (shows_size && owes(fs)).then(|| Arc::clone(fs));
+                if shows_size && owing.is_none() {
                     fs.show_size(handle).inspect_err(|_| fs.release(handle))?;
                 }
-                Ok((handle, opening))
+                Ok((handle, (opening, owing)))
             })
         });
-        // Files have size 0: cached reads would return nothing.
-        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-        match opened.map(|(handle, opening)| (handle, opening.finish())) {
-            Ok((HandleId::NONE, Some(id))) => reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id),
-            Ok((HandleId(handle), Some(id))) => reply.opened_passthrough(FileHandle(handle), direct, &id),
-            Ok((HandleId(handle), None)) => reply.opened(FileHandle(handle), direct),
+        match opened {
+            Ok((handle, (opening, None))) => reply_opened(reply, handle, opening),
+            Ok((handle, (opening, Some(fs)))) => {
+                show_size_later(&self.owing, &self.route, fs, (handle, opening), reply)
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -370,16 +358,20 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 // Nobody's read(2): the kernel fills a page, to splice it, and takes what it gets for the size of the file.
                 from.lets_size_be_doubted();
             }
-            if !from.waits_for_an_agent() {
+            let beside = if from.waits_for_an_agent() { &self.agents } else { &self.owing };
+            if !from.waits_for_an_agent() && !owes(fs) {
                 BUFFER.with_borrow_mut(|buffer| {
                     if buffer.len() < size {
                         buffer.resize(size, 0);
                     }
                     reply_read(fs, &from, offset, buffer.get_mut(..size).unwrap_or_default(), reply);
                 });
-            } else if self.agents.has_room(tenant) {
+            } else if beside.has_room(tenant) {
                 let fs = Arc::clone(fs);
-                self.agents.run(tenant, move || reply_read(&fs, &from, offset, &mut vec![0; size], reply));
+                beside.run(tenant, move || {
+                    settle(&fs);
+                    reply_read(&fs, &from, offset, &mut vec![0; size], reply);
+                });
             } else {
                 reply.error(fuser::Errno::EAGAIN);
             }
@@ -416,6 +408,8 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 &self.offload
             } else if to.registers_an_event() {
                 &self.events
+            } else if owes(fs) {
+                &self.owing
             } else {
                 reply_written(fs, &to, data, reply);
                 return Ok(());
@@ -423,7 +417,10 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
             let kept = kept_of(data, to.takes_long_text());
             if beside.has_room_for(tenant, kept.len()) {
                 let (fs, data) = (Arc::clone(fs), kept);
-                beside.run(tenant, move || reply_written(&fs, &to, &data, reply));
+                beside.run(tenant, move || {
+                    settle(&fs);
+                    reply_written(&fs, &to, &data, reply);
+                });
             } else {
                 reply.error(fuser::Errno::EAGAIN);
             }
@@ -479,16 +476,18 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     fn readdir(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let asked = self.turn(request);
         let longest = self.longest_listed.load(Ordering::Relaxed);
-        let listed = self.ask(&asked, on("readdir", inode), |fs, _, node| {
-            fs.list(node, offset, |entry| {
-                // One that is longer would be EIO for the whole listing.
-                entry.name.len() > longest
-                    || !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+        let (caller, about) = (asked.caller, on("readdir", inode));
+        let listed = caught("readdir", || {
+            self.route.at(&caller, about.node, |fs, node| {
+                if owes(fs) && fs.lists_anew(node, offset) {
+                    return Ok(Some(Arc::clone(fs)));
+                }
+                logged(fs, &caller, about, || list(fs, node, offset, longest, &mut reply)).map(|()| None)
             })
         });
         match listed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
+            Ok(Some(fs)) => list_later(&self.owing, &self.route, fs, (caller, about.node, offset), longest, reply),
+            listed => reply_directory(reply, listed.map(drop)),
         }
     }
 

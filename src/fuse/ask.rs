@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use fuser::{INodeNo, ReplyData, ReplyEmpty, ReplyWrite, ReplyXattr};
+use fuser::{Generation, INodeNo, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
 use crate::fs::poll::Wake;
-use crate::fs::{Caller, CgroupFs, Failure, Host, Outcome, Transfer};
+use crate::fs::{Caller, CgroupFs, Failure, Found, Host, Outcome, Transfer};
 use crate::view::NodeId;
 
 /// Whom a request is about, for the log.
@@ -71,6 +72,28 @@ pub(super) fn logged<H: Host, T>(
 pub(super) fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
     match answer {
         Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Replies with an entry, or with its absence. `keeps`: whether the kernel may keep either.
+pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, fuser::Errno>) {
+    let kept = |keep| if keeps { keep } else { Duration::ZERO };
+    match found {
+        // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
+        // for them by GETATTR, which has st_ino alone.
+        Ok(Found::Something(entry)) => {
+            let number = entry.id.as_u64();
+            let same = number == entry.attributes.inode;
+            let keep = if same { kept(entry.keep.attributes) } else { Duration::ZERO };
+            let attributes = convert::attributes(&entry.attributes, number);
+            reply.entry_with_ttls(&keep, &kept(entry.keep.entry), &attributes, Generation(0));
+        }
+        // Node id 0 is ENOENT that is kept.
+        Ok(Found::Nothing(keep)) if !kept(keep).is_zero() => {
+            reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
+        }
+        Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
         Err(errno) => reply.error(errno),
     }
 }

@@ -6,6 +6,7 @@ mod convert;
 mod lookout;
 mod notifier;
 mod offload;
+mod owing;
 mod own_mount;
 mod passthrough;
 mod placement;

@@ -149,13 +149,13 @@ impl<I: Clone> Files<I> {
 
 /// A file that is being opened. Unless the kernel is told that it's open, this gives back what it has.
 #[derive(Debug)]
-pub(super) struct Opening<'a> {
-    passthrough: &'a Passthrough,
+pub(super) struct Opening {
+    passthrough: Arc<Passthrough>,
     node: Option<NodeId>,
     id: Option<Arc<BackingId>>,
 }
 
-impl Opening<'_> {
+impl Opening {
     /// Whether the kernel is to read it by itself.
     pub(super) fn has_id(&self) -> bool {
         self.id.is_some()
@@ -173,7 +173,7 @@ impl Opening<'_> {
     }
 }
 
-impl Drop for Opening<'_> {
+impl Drop for Opening {
     fn drop(&mut self) {
         if let Some(node) = self.node {
             self.passthrough.close(node);
@@ -189,14 +189,14 @@ impl Passthrough {
 
     /// Opens a file of a node of `fs`, which the kernel knows by `number`, for a user.
     pub(super) fn open<H: Host>(
-        &self,
+        self: &Arc<Self>,
         fs: &CgroupFs<H>,
         node: NodeId,
         number: NodeId,
         user: u32,
         reply: &ReplyOpen,
-    ) -> Opening<'_> {
-        let opening = |node, id| Opening { passthrough: self, node, id };
+    ) -> Opening {
+        let opening = |node, id| Opening { passthrough: Arc::clone(self), node, id };
         if !self.enabled.load(Ordering::Acquire) {
             return opening(None, None);
         }

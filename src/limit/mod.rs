@@ -1,8 +1,12 @@
-//! How much is logged of what a container can bring about as often as it likes.
+//! What bounds that a container can bring about as often as it likes: how much is logged, and how much processor time it takes.
+
+mod processor;
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+pub use processor::ProcessorTime;
 
 /// So many records can be logged at once.
 const BURST: u32 = 50;

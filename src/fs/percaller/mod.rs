@@ -30,6 +30,7 @@ use super::xattrs::Xattrs;
 use super::{
     Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts,
 };
+use crate::limit::ProcessorTime;
 use crate::policy::Denial;
 use crate::view::{NodeId, ROOT_ID, View};
 use nodes::Nodes;
@@ -74,6 +75,7 @@ struct Allowance {
     listings: Shares,
     log: Arc<RejectionLog>,
     xattrs: Arc<Xattrs>,
+    processor: Arc<ProcessorTime>,
 }
 
 impl Commons {
@@ -106,11 +108,13 @@ impl Commons {
             listings: self.listings.below(tenant),
             log: Arc::default(),
             xattrs: Arc::default(),
+            processor: Arc::default(),
         };
-        let Allowance { files, backing_ids, listings, log, xattrs } =
+        let Allowance { files, backing_ids, listings, log, xattrs, processor } =
             self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
         (fs.shares, fs.backing_ids, fs.log, fs.xattrs, fs.tenant) = (files, backing_ids, log, xattrs, tenant);
         fs.listings = Listings::within(listings);
+        fs.processor = processor;
         fs.handles.number_by(Arc::clone(&self.next_handle));
         let number = self.next_container.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))

@@ -2,60 +2,20 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::{SysconfVar, sysconf};
 use testkit::probe::names::*;
-use testkit::{
-    Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, require, run_to_end,
-};
+use testkit::{Container, ContainerOptions, Need, TestCgroup, View, ViewOptions, hierarchy, require};
 
-use super::scene::{Scene, program};
+use super::scene::{MOST, Scene, flood, program, used_by};
 
 const CGROUPS: usize = 3000;
 const LISTINGS: usize = 2000;
 const CHANGES: usize = 500;
 
-/// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
-/// listing from the host.
-const MOST: u32 = 20;
-
-/// How much processor time a process has had so far.
-fn used_by(process: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
-    let (_, fields) = stat.rsplit_once(") ").expect("fields");
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
-    let each = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("ticks of a second");
-    Duration::from_millis(ticks * 1000 / u64::try_from(each).expect("ticks of a second"))
-}
-
-/// Runs a command to its end, and says how much processor time that took, with all that it started.
-fn used_to_run(command: &Command) -> Duration {
-    let mut timed = Command::new("sh");
-    timed.args(["-c", "\"$@\" >/dev/null || exit; times", "sh"]).arg(command.get_program()).args(command.get_args());
-    let output = run_to_end(&mut timed, TIMEOUT);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    // The second line is the children's: user and system, each as `0m0.120000s`.
-    let of_children = text.lines().nth(1).expect("times of children");
-    let seconds = |time: &str| {
-        let (minutes, seconds) = time.trim_end_matches('s').split_once('m').expect("a time");
-        minutes.parse::<f64>().expect("minutes") * 60.0 + seconds.parse::<f64>().expect("seconds")
-    };
-    Duration::from_secs_f64(of_children.split_whitespace().map(seconds).sum())
-}
-
 /// A directory with many cgroups is listed over and over, of which hardly anything is read.
 fn list_over_and_over(container: &Container, directory: &Path) -> Duration {
     flood(container, "list", directory, LISTINGS)
-}
-
-/// The processor time that it takes a container to do something so often.
-fn flood(container: &Container, kind: &str, directory: &Path, count: usize) -> Duration {
-    let mut command = container.command(Caller::Root);
-    command.arg(container.probe()).args(["--flood", kind]).arg(directory).arg(count.to_string());
-    used_to_run(&command)
 }
 
 fn fill(cgroup: &TestCgroup, below: &str) {

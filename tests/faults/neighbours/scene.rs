@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::{Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy};
+use nix::unistd::{SysconfVar, sysconf};
+use testkit::{
+    Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, run_to_end,
+};
 
 /// Where containers have the mount.
 pub(super) const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -67,4 +71,40 @@ pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} doesn't come");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
+/// listing from the host.
+pub(super) const MOST: u32 = 20;
+
+/// How much processor time a process has had so far.
+pub(super) fn used_by(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(") ").expect("fields");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let each = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("ticks of a second");
+    Duration::from_millis(ticks * 1000 / u64::try_from(each).expect("ticks of a second"))
+}
+
+/// Runs a command to its end, and says how much processor time that took, with all that it started.
+fn used_to_run(command: &Command) -> Duration {
+    let mut timed = Command::new("sh");
+    timed.args(["-c", "\"$@\" >/dev/null || exit; times", "sh"]).arg(command.get_program()).args(command.get_args());
+    let output = run_to_end(&mut timed, TIMEOUT);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    // The second line is the children's: user and system, each as `0m0.120000s`.
+    let of_children = text.lines().nth(1).expect("times of children");
+    let seconds = |time: &str| {
+        let (minutes, seconds) = time.trim_end_matches('s').split_once('m').expect("a time");
+        minutes.parse::<f64>().expect("minutes") * 60.0 + seconds.parse::<f64>().expect("seconds")
+    };
+    Duration::from_secs_f64(of_children.split_whitespace().map(seconds).sum())
+}
+
+/// The processor time that it takes a container to do something so often.
+pub(super) fn flood(container: &Container, kind: &str, directory: &Path, count: usize) -> Duration {
+    let mut command = container.command(Caller::Root);
+    command.arg(container.probe()).args(["--flood", kind]).arg(directory).arg(count.to_string());
+    used_to_run(&command)
 }

@@ -1,0 +1,84 @@
+//! Processor time: what is asked for over and over takes the server no more than some times what it takes the caller; and whoever has it do costly work
+//! all the time waits, while others don't.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use testkit::flood::BESIDE;
+use testkit::probe::names::*;
+use testkit::{Caller, Need, ViewOptions, require};
+
+use super::scene::{MOST, Scene, flood, program, used_by, wait_until};
+
+/// What a server takes for a tenant before that has to wait, and somewhat more.
+const BURST: Duration = Duration::from_millis(2500);
+
+/// For how long it's looked what the server takes then.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a listing takes that no server can keep, for want of room.
+const CGROUPS: usize = 800;
+
+/// How many processes a list shows.
+const CROWD: usize = 500;
+
+#[test]
+fn what_is_asked_for_over_and_over_costs_the_server_little() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    for passes_through in [true, false] {
+        let options = ViewOptions::new();
+        let options = if passes_through { options } else { options.flag("--no-passthrough") };
+        let scene = Scene::with(&program(), &["pids"], options);
+        let container = scene.container("a");
+        let mut crowd = scene.session(&container, "pids", "a");
+        for _ in 0..CROWD {
+            crowd.expect(&spawn("P"));
+        }
+        let directory = scene.shown("pids", "a");
+        for kind in ["absent", "xattrs", "attributes", "members", "make-and-list"] {
+            let before = used_by(scene.view.server());
+            let own = flood(&container, kind, &directory, 2000);
+            let servers = used_by(scene.view.server()) - before;
+            assert!(servers < own * MOST, "{kind}: the server took {servers:?}, its caller {own:?}");
+        }
+    }
+}
+
+#[test]
+fn who_has_it_work_all_the_time_waits_and_others_dont() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let scene = Scene::new(&["pids", "unified"]);
+    let containers = [scene.container("a"), scene.container("b")];
+    scene.cgroup.child("pids", "a/many");
+    for number in 0..BESIDE {
+        let large = scene.cgroup.child("pids", &format!("a/many/{number}"));
+        for cgroup in 0..CGROUPS {
+            fs::create_dir(large.join(cgroup.to_string())).expect("a cgroup");
+        }
+    }
+    let mut neighbour = scene.session(&containers[1], "unified", "b");
+    let mut own = scene.session(&containers[0], "unified", "a");
+    let server = scene.view.server();
+    let used = || used_by(server);
+    let before = used();
+    let mut command = containers[0].command(Caller::Root);
+    command.arg(containers[0].probe()).args(["--flood", "list-beside"]).arg(scene.shown("pids", "a/many"));
+    let mut attacker = command.arg(u64::MAX.to_string()).stdin(Stdio::null()).spawn().expect("a probe");
+    wait_until("a tenant that has used what it may", || used() - before > BURST);
+    // An eighth is paid for, and there's what costs so little that it isn't.
+    wait_until("a tenant that waits", || {
+        let (before, began) = (used(), Instant::now());
+        thread::sleep(LOOK);
+        used() - before < began.elapsed() * 2 / 5
+    });
+    neighbour.expect(&mkdir("$OWN/job"));
+    neighbour.expect(&spawn("P"));
+    neighbour.expect(&write_file("$OWN/job/cgroup.procs", "$P"));
+    neighbour.expect(&readdir("$OWN/job"));
+    // What costs little doesn't wait.
+    own.expect(&mkdir("$OWN/job"));
+    assert!(attacker.try_wait().expect("its state").is_none(), "nobody asks any more");
+    attacker.kill().and_then(|()| attacker.wait()).expect("the end of the probe");
+}
