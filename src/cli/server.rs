@@ -24,7 +24,7 @@ use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
 use crate::helper::confinement::{Role, confine};
 use crate::helper::{AgentPool, HelperImage};
-use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge};
+use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
 use crate::policy::Rules;
 use crate::sys;
 use crate::view::{AncestorLimits, View};
@@ -130,7 +130,7 @@ impl Server {
                 Session::View(Arc::new(fs), own_mount, successor)
             }
             Serves::Callers(rules, ancestor_limits) => {
-                let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image)), false)
+                let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image).shared_out(tenant_of)), false)
                     .map_err(failed("can't read own namespaces"))?;
                 let passes_through = !self.options.no_passthrough;
                 let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through)

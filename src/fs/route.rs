@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Whereabouts};
+pub use crate::limit::Tenant;
 use crate::view::NodeId;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
@@ -89,20 +90,6 @@ pub trait Route: Debug + Send + Sync + 'static {
 
     /// Where the caller runs, and how the calling thread does beside it.
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
-}
-
-/// Those who share what one may have of a server: descriptors, backing ids, listings, threads for what takes long, lines of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Tenant {
-    /// Whoever shares the server's pid namespace; everybody, where a mount has one view.
-    #[default]
-    Host,
-    /// A container that the host's root made: a pid namespace right below the server's, by its number, with those inside it.
-    Container(u64),
-    /// A user of the host, by the number: all pid namespaces that it made, in user namespaces of its own.
-    User(u32),
-    /// All pid namespaces in user namespaces of which the kernel doesn't say who made them (before Linux 4.11).
-    Unknown,
 }
 
 impl<H: Host> Route for CgroupFs<H> {

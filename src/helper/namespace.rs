@@ -14,6 +14,8 @@ pub struct PidNamespace {
     id: (u64, u64),
     /// When it was taken hold of, in monotonic ns.
     since: u64,
+    /// A thread that is in it, which waits for its answer.
+    thread: Option<i32>,
 }
 
 impl PidNamespace {
@@ -22,7 +24,7 @@ impl PidNamespace {
     /// # Errors
     /// NotFound or ESRCH if there's no such thread, EACCES if it may not be inspected.
     pub fn open(tid: i32) -> io::Result<Self> {
-        Self::from_path(&format!("/proc/{tid}/ns/pid"))
+        Ok(Self { thread: Some(tid), ..Self::from_path(&format!("/proc/{tid}/ns/pid"))? })
     }
 
     /// The server's own.
@@ -44,10 +46,15 @@ impl PidNamespace {
         self.since
     }
 
+    /// A thread that is in it, as long as what concerns it isn't answered.
+    pub(super) fn thread(&self) -> Option<i32> {
+        self.thread
+    }
+
     fn from_path(path: &str) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into(), since: monotonic_ns() })
+        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into(), since: monotonic_ns(), thread: None })
     }
 }
 

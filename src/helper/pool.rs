@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 
 use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
-use crate::limit::Limiter;
+use crate::limit::{Limiter, Tenant};
 use crate::sys::fowner;
 
-/// Most agents at a time. Containers that come later replace the least recently used idle one.
+/// Most agents at a time. Namespaces that come later replace the least recently used idle one.
 pub const MAX_AGENTS: usize = 64;
 
 /// After this time an agent has ended by itself, and what the server keeps of it is dropped.
@@ -27,6 +27,9 @@ const STALE: Duration = Duration::from_secs(2);
 
 /// How often a number is looked up anew that changes its process meanwhile.
 const NAME_ATTEMPTS: usize = 3;
+
+/// Says whose a pid namespace is that is open by this descriptor, and that this thread is in, if it's known of any.
+pub type Whose = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
 
 /// One agent per pid namespace, started on demand.
 ///
@@ -39,6 +42,8 @@ const NAME_ATTEMPTS: usize = 3;
 pub struct AgentPool {
     image: Arc<HelperImage>,
     slots: Slots,
+    /// `None` where all are one tenant.
+    whose: Option<Whose>,
     log: Limiter,
 }
 
@@ -48,6 +53,15 @@ pub struct AgentPool {
 #[derive(Debug, Default)]
 struct Slots(Mutex<HashMap<(u64, u64), Arc<Slot>>>);
 
+/// How many agents each tenant may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// All, as there's one tenant.
+    All,
+    /// Half of what others don't use at the moment, and always one: who stops his agents takes nothing from others.
+    Share(Tenant),
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     /// Held during a request: an agent does one thing at a time.
@@ -56,6 +70,7 @@ struct Slot {
     used: AtomicU64,
     /// When an agent last didn't answer in time.
     late: AtomicU64,
+    tenant: Tenant,
 }
 
 /// What a request may do when the agent died in the middle of it.
@@ -71,7 +86,13 @@ impl AgentPool {
     /// A pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image: Arc::new(image), slots: Slots::default(), log: Limiter::default() }
+        Self { image: Arc::new(image), slots: Slots::default(), whose: None, log: Limiter::default() }
+    }
+
+    /// The same, of whose agents no tenant takes all.
+    #[must_use]
+    pub fn shared_out(self, whose: Whose) -> Self {
+        Self { whose: Some(whose), ..self }
     }
 
     /// What its agents are made from.
@@ -187,7 +208,13 @@ impl AgentPool {
         data: &mut [u8],
         repeat: Repeat,
     ) -> Result<usize, Errno> {
-        let slot = self.slots.get(ns.id(), monotonic_ns())?;
+        let slot = match self.slots.find(ns.id(), monotonic_ns()) {
+            Some(slot) => slot,
+            None => {
+                let room = self.whose.map_or(Room::All, |whose| Room::Share(whose(ns.as_fd(), ns.thread())));
+                self.slots.get(ns.id(), room, monotonic_ns())?
+            }
+        };
         let mut guard = slot.connection.try_lock_for(DEADLINE).ok_or(Errno::EAGAIN)?;
         // Whoever has waited since then would now wait for the next agent's deadline, one after the other.
         if slot.late.load(Ordering::Relaxed) > ns.since() {
@@ -225,31 +252,50 @@ impl AgentPool {
 }
 
 impl Slots {
-    /// The namespace's slot, made when there's none. Others that nobody has used for long are
-    /// dropped on that occasion. `now` in monotonic ns.
+    /// The namespace's slot, if there's one. `now` in monotonic ns.
+    fn find(&self, id: (u64, u64), now: u64) -> Option<Arc<Slot>> {
+        let slots = self.0.lock();
+        let slot = slots.get(&id)?;
+        slot.used.store(now, Ordering::Relaxed);
+        Some(Arc::clone(slot))
+    }
+
+    /// The same, made when there's none. Others that nobody has used for long are
+    /// dropped on that occasion.
     ///
     /// # Errors
-    /// EAGAIN if there are [`MAX_AGENTS`], all in use.
-    fn get(&self, id: (u64, u64), now: u64) -> Result<Arc<Slot>, Errno> {
+    /// EAGAIN if there are as many as there's room for, all in use.
+    fn get(&self, id: (u64, u64), room: Room, now: u64) -> Result<Arc<Slot>, Errno> {
+        if let Some(slot) = self.find(id, now) {
+            return Ok(slot);
+        }
         // What goes is dropped when the lock is not held any more: closing takes its time.
         let mut gone = Vec::new();
         let mut slots = self.0.lock();
-        if let Some(slot) = slots.get(&id) {
-            slot.used.store(now, Ordering::Relaxed);
-            return Ok(Arc::clone(slot));
-        }
         gone.extend(slots.extract_if(|_, slot| is_idle(slot) && age(slot, now) >= STALE));
-        if slots.len() >= MAX_AGENTS {
+        let (tenant, is_full, is_over) = match room {
+            Room::All => (Tenant::default(), false, false),
+            Room::Share(tenant) => {
+                let own = slots.values().filter(|slot| slot.tenant == tenant).count();
+                let others = slots.values().filter(|slot| slot.tenant != tenant && !is_idle(slot)).count();
+                let most = (MAX_AGENTS.saturating_sub(others) / 2).max(1);
+                (tenant, own >= most, own == 0)
+            }
+        };
+        if is_full || slots.len() >= MAX_AGENTS {
             let oldest = slots
                 .iter()
-                .filter(|(_, slot)| is_idle(slot))
+                .filter(|(_, slot)| is_idle(slot) && (!is_full || slot.tenant == tenant))
                 .max_by_key(|(_, slot)| age(slot, now))
-                .map(|(id, _)| *id)
-                .ok_or(Errno::EAGAIN)?;
-            gone.extend(slots.remove_entry(&oldest));
+                .map(|(id, _)| *id);
+            match oldest {
+                Some(oldest) => gone.extend(slots.remove_entry(&oldest)),
+                None if is_over => {}
+                None => return Err(Errno::EAGAIN),
+            }
         }
-        let slot = Arc::new(Slot { used: AtomicU64::new(now), ..Slot::default() });
-        slots.insert(id, Arc::clone(&slot));
+        let slot = Arc::new(Slot { used: AtomicU64::new(now), tenant, ..Slot::default() });
+        let slot = Arc::clone(slots.entry(id).or_insert(slot));
         drop(slots);
         drop(gone);
         Ok(slot)
@@ -281,14 +327,14 @@ mod tests {
     #[test]
     fn the_least_recently_used_idle_agent_goes_first() {
         let slots = Slots::default();
-        let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), id).unwrap()).collect();
-        assert_eq!(slots.get((0, 64), 100).err(), Some(Errno::EAGAIN));
-        assert!(slots.get((0, 63), 100).is_ok(), "one that exists is always to be had");
+        let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), Room::All, id).unwrap()).collect();
+        assert_eq!(slots.get((0, 64), Room::All, 100).err(), Some(Errno::EAGAIN));
+        assert!(slots.get((0, 63), Room::All, 100).is_ok(), "one that exists is always to be had");
         // 5 and 7 become idle; 5 has been used again since.
         drop(busy.remove(7));
         drop(busy.remove(5));
-        slots.get((0, 5), 101).unwrap();
-        slots.get((0, 64), 102).unwrap();
+        slots.get((0, 5), Room::All, 101).unwrap();
+        slots.get((0, 64), Room::All, 102).unwrap();
         let expected: Vec<u64> = (0..65).filter(|id| *id != 7).collect();
         assert_eq!(ids(&slots), expected);
     }
@@ -296,14 +342,36 @@ mod tests {
     #[test]
     fn what_is_long_unused_goes_when_something_new_comes() {
         let slots = Slots::default();
-        let busy = slots.get((0, 1), 0).unwrap();
-        slots.get((0, 2), 0).unwrap();
-        slots.get((0, 3), 2 * SECOND).unwrap();
+        let busy = slots.get((0, 1), Room::All, 0).unwrap();
+        slots.get((0, 2), Room::All, 0).unwrap();
+        slots.get((0, 3), Room::All, 2 * SECOND).unwrap();
         assert_eq!(ids(&slots), [1, 3], "2 was idle for two seconds");
         drop(busy);
-        slots.get((0, 3), 9 * SECOND).unwrap();
+        slots.get((0, 3), Room::All, 9 * SECOND).unwrap();
         assert_eq!(ids(&slots), [1, 3], "nothing new came");
-        slots.get((1, 3), 9 * SECOND).unwrap();
+        slots.get((1, 3), Room::All, 9 * SECOND).unwrap();
         assert_eq!(ids(&slots), [3, 3]);
+    }
+
+    #[test]
+    fn who_stops_all_his_agents_takes_none_from_others() {
+        let slots = Slots::default();
+        let get = |tenant: u64, number: u64| slots.get((tenant, number), Room::Share(Tenant::Container(tenant)), 1);
+        // As many tenants, each with as many requests at once as there may be, as would take all.
+        let stopped = (0..16).flat_map(|tenant| (0..4).map(move |number| (tenant, number)));
+        let mut held: Vec<_> = stopped.filter_map(|(tenant, number)| get(tenant, number).ok()).collect();
+        assert!(held.len() > 48, "{}", held.len());
+        for tenant in 100..200 {
+            held.push(get(tenant, 0).unwrap());
+            assert_eq!(get(tenant, 1).err(), Some(Errno::EAGAIN));
+        }
+        // One alone has half, and his idle ones go before those of others.
+        drop(held);
+        slots.0.lock().clear();
+        let _other = get(1, 0).map(drop);
+        let many: Vec<_> = (0..100).filter_map(|number| get(2, number).ok()).collect();
+        assert_eq!(many.len(), MAX_AGENTS / 2);
+        drop(many);
+        assert!(get(2, 1000).is_ok() && slots.0.lock().contains_key(&(1, 0)));
     }
 }

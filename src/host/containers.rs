@@ -20,8 +20,8 @@ use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
 use super::backing::RealHost;
-pub use super::init::are_found;
 use super::init::{Around, HeldNamespace};
+pub use super::init::{are_found, tenant_of};
 use super::procfs::{self, Namespace};
 use super::refuge::take_refuge;
 use super::shared::SharedHost;

@@ -109,6 +109,20 @@ impl HeldNamespace {
     }
 }
 
+/// Whose a pid namespace below the server's is that is open by this descriptor: whose the outermost one is that it's in. `thread` is one in it, if
+/// any is known.
+pub fn tenant_of(namespace: BorrowedFd<'_>, mut thread: Option<i32>) -> Tenant {
+    let mut find = || {
+        let own = procfs::own_namespace("pid").ok()?;
+        let mut outermost = HeldNamespace::new(namespace.try_clone_to_owned().ok()?).ok()?;
+        while let Around::Other(around) = outermost.around(own, thread).ok()? {
+            (outermost, thread) = (around, None);
+        }
+        Some(outermost.tenant(procfs::own_namespace("user").ok(), thread))
+    };
+    find().unwrap_or(Tenant::Unknown)
+}
+
 /// The outermost user namespace below `own` that a pid namespace lies in; `None` if it belongs to `own` itself.
 fn outermost_below(pid_namespace: BorrowedFd<'_>, own: Namespace) -> std::io::Result<Option<OwnedFd>> {
     let mut outermost = None;

@@ -22,7 +22,7 @@ mod writes;
 mod xattrs;
 
 pub use backing::{BackingFile, RealHost};
-pub use containers::PidNamespaces;
+pub use containers::{PidNamespaces, tenant_of};
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::{HeldProcess, Numbers};

@@ -8,6 +8,21 @@ use parking_lot::Mutex;
 
 pub use processor::ProcessorTime;
 
+/// Those who share what one may have of a server: descriptors, backing ids, listings, threads for what takes long, agents, processor time, lines of
+/// the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tenant {
+    /// Whoever shares the server's pid namespace; everybody, where a mount has one view.
+    #[default]
+    Host,
+    /// A container that the host's root made: a pid namespace right below the server's, by its number, with those inside it.
+    Container(u64),
+    /// A user of the host, by the number: all pid namespaces that it made, in user namespaces of its own.
+    User(u32),
+    /// All pid namespaces in user namespaces of which the kernel doesn't say who made them (before Linux 4.11).
+    Unknown,
+}
+
 /// So many records can be logged at once.
 const BURST: u32 = 50;
 /// And then one per this time: a container that loops on a forbidden write can't fill the host's disk (6 MB a day with usual paths, at most 20 times that).

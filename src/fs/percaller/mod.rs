@@ -265,7 +265,7 @@ impl<C: Containers> Route for PerCaller<C> {
     type Host = C::Host;
 
     const KEEPS: bool = false;
-    // There are at most 64 agents at a time, for all.
+    // There are 64 agents for all, or one for each tenant.
     const SLOW_AT_ONCE: usize = 4;
 
     fn at<T>(
