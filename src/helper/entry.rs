@@ -220,10 +220,11 @@ mod tests {
         let links = proptest::collection::vec((word(NAME), word(NAME)), 0..4);
         let stack = (proptest::collection::vec(hierarchy(), 0..6), links)
             .prop_map(|(hierarchies, links)| Layout::Stack(Recipe { hierarchies, links }));
-        let own = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
+        let shown = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
         let files = proptest::collection::vec(word("cgroup[.][a-z.]{1,12}"), 0..3);
-        let sentinel = (own, files)
-            .prop_map(|(own, files)| Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, own, files }));
+        let sentinel = (shown, files).prop_map(|(shown, files)| {
+            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, files })
+        });
         prop_oneof![stack, sentinel]
     }
 
@@ -236,7 +237,7 @@ mod tests {
     fn paths(layout: &Layout) -> Vec<&CStr> {
         match layout {
             Layout::Sentinel(sentinel) => {
-                std::iter::once(&sentinel.own).chain(&sentinel.files).map(CString::as_c_str).collect()
+                std::iter::once(&sentinel.shown).chain(&sentinel.files).map(CString::as_c_str).collect()
             }
             Layout::Stack(recipe) => {
                 let below = |hierarchy: &'_ Hierarchy| match &hierarchy.underlay {

@@ -171,8 +171,8 @@ impl Order {
                 let (kind, words) = match layout {
                     Layout::Stack(recipe) => (BUILD_STACK, words_of(recipe)),
                     // What it comes from has no word, either.
-                    Layout::Sentinel(Sentinel { own, files, .. }) => {
-                        (BUILD_SENTINEL, std::iter::once(own).chain(files).cloned().collect())
+                    Layout::Sentinel(Sentinel { shown, files, .. }) => {
+                        (BUILD_SENTINEL, std::iter::once(shown).chain(files).cloned().collect())
                     }
                 };
                 let mut out = kind.to_ne_bytes().to_vec();
@@ -227,9 +227,9 @@ fn words_in(bytes: &[u8]) -> impl Iterator<Item = Result<CString, Malformed>> {
 
 fn sentinel_of(bytes: &[u8]) -> Result<Sentinel, Malformed> {
     let mut words = words_in(bytes);
-    let own = checked(words.next().ok_or(Malformed)??, is_own)?;
+    let shown = checked(words.next().ok_or(Malformed)??, is_shown)?;
     let files = words.map(|word| checked(word?, is_core_file)).collect::<Result<_, _>>()?;
-    Ok(Sentinel { underlay: Source::Namespace, own, files })
+    Ok(Sentinel { underlay: Source::Namespace, shown, files })
 }
 
 fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
@@ -276,7 +276,7 @@ fn is_options(options: &[u8]) -> bool {
 }
 
 /// A path below the root, and not the root itself: names with one slash between them.
-fn is_own(path: &[u8]) -> bool {
+fn is_shown(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').all(|name| !name.is_empty() && name != b"." && name != b"..")
 }
 
@@ -311,9 +311,9 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let sentinel = |own: &CStr, files: &[&CStr]| {
+        let sentinel = |shown: &CStr, files: &[&CStr]| {
             let files = files.iter().map(|name| (*name).to_owned()).collect();
-            Layout::Sentinel(Sentinel { underlay: Source::Namespace, own: own.into(), files })
+            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), files })
         };
         let stacks = [Layout::Stack(Recipe::default()), Layout::Stack(recipe())];
         let sentinels = [sentinel(c"c1", &[]), sentinel(c"machine.slice/c1", &[c"cgroup.controllers", c"cgroup.type"])];

@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/cgroup                     a real cgroup, read-only, without processes and limits: clients ask statfs, and get cgroup2
 //! /sys/fs/cgroup/cgroup.controllers  the view's file: what the host has, and not the sentinel
-//! /sys/fs/cgroup/machine.slice/c1    the view's directory: the container's own cgroup, on a real one of the same path
+//! /sys/fs/cgroup/machine.slice       the view's directory, on a real one of the same path: from here on all is the view's
 //! ```
 //!
 //! The sentinel's root is also the root of what is mounted, so that it all comes and goes as one. It's made by mount(2) alone, and by
@@ -29,8 +29,8 @@ use super::stack::{FLAGS, Failure, PLACE, at, make_below, mount_tmpfs, mount_vie
 pub struct Sentinel {
     /// The sentinel.
     pub underlay: Source,
-    /// The container's own cgroup: where it is in the view, and in the sentinel. Relative, never empty.
-    pub own: CString,
+    /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
+    pub shown: CString,
     /// Files of the view's top that are shown in place of the sentinel's.
     pub files: Vec<CString>,
 }
@@ -161,13 +161,13 @@ fn fill(
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<(), Failure> {
-    let own = walk(top, &sentinel.own).map_err(at(Step::Underlay))?;
+    let place = walk(top, &sentinel.shown).map_err(at(Step::Underlay))?;
     fchdir(top).and_then(|()| mount_view(device, HERE)).map_err(at(Step::View))?;
     let view = newly_mounted(site, top).map_err(at(Step::View))?;
     mounted(view.as_fd()).map_err(at(Step::View))?;
-    let shown = walk(&view, &sentinel.own).map_err(at(Step::Overlay))?;
+    let shown = walk(&view, &sentinel.shown).map_err(at(Step::Overlay))?;
     fchdir(site.proc).map_err(at(Step::Overlay))?;
-    bind(&shown, &own).map_err(at(Step::Overlay))?;
+    bind(&shown, &place).map_err(at(Step::Overlay))?;
     for name in &sentinel.files {
         let file = |directory| openat(directory, name.as_c_str(), FILE, Mode::empty());
         file(&view).and_then(|shown| bind(&shown, &file(top)?)).map_err(at(Step::Overlay))?;

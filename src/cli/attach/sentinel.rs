@@ -4,7 +4,7 @@
 //! ```text
 //! /vcgroupfs-sentinel-NUMBER           named after the container's mount namespace
 //! /vcgroupfs-sentinel-NUMBER/threads   threaded, which makes all of its siblings "domain invalid"
-//! /vcgroupfs-sentinel-NUMBER/top       what the container sees, with an empty cgroup for each step to its own
+//! /vcgroupfs-sentinel-NUMBER/top       what the container sees, with an empty cgroup for the first step to its own
 //! ```
 //!
 //! A read-only mount doesn't keep root in the container from having children in a cgroup whose directory it can open
@@ -42,7 +42,9 @@ pub(super) struct SentinelCgroup {
     cgroups: OwnCgroups,
     /// Of the container's mount namespace.
     number: u64,
-    own: CgroupPath,
+    /// The first step from the top to the container's own cgroup. The view's directory lies there, so that all the others are the view's: what
+    /// the sentinel has would tell of cgroups without limits.
+    step: CgroupPath,
     /// A cgroup namespace whose root is the top, for mounting it where it can't be bound.
     namespace: Option<OwnedFd>,
 }
@@ -72,8 +74,9 @@ impl SentinelCgroup {
         let above = host.open_cgroup(0, &CgroupPath::root()).map_err(failed)?;
         let directory = make_below(&above, OsStr::new(&name)).map_err(failed)?;
         let cgroups = OwnCgroups::at_top(host, 0, &name).ok_or_else(|| failed(Errno::ENOENT))?;
-        match fill(&directory, own, with_namespace) {
-            Ok(namespace) => Ok(Self { cgroups, number, own: own.clone(), namespace }),
+        let step = own.prefix(1);
+        match fill(&directory, &step, with_namespace) {
+            Ok(namespace) => Ok(Self { cgroups, number, step, namespace }),
             Err(errno) => {
                 cgroups.remove();
                 Err(Failed::system(format!("can't prepare the cgroup /{name}"), errno.into()))
@@ -90,10 +93,10 @@ impl SentinelCgroup {
             (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
             (None, None) => return Err(Failed::new(FAILED, "no cgroup2 is mounted on the host")),
         };
-        let own = CString::new(below(&self.own).as_bytes());
-        let own = own.map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))?;
+        let step = CString::new(below(&self.step).as_bytes());
+        let step = step.map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))?;
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
-        Ok(Layout::Sentinel(Sentinel { underlay, own, files }))
+        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, files }))
     }
 
     /// A cgroup namespace for whoever mounts it.
@@ -113,10 +116,10 @@ fn make_below(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes what is in a sentinel's cgroup, and the namespace, if one is asked for.
-fn fill(directory: &OwnedFd, own: &CgroupPath, with_namespace: bool) -> Result<Option<OwnedFd>, Errno> {
+fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result<Option<OwnedFd>, Errno> {
     let top = make_below(directory, OsStr::new(TOP))?;
     let mut place = top.try_clone().map_err(|_| Errno::EMFILE)?;
-    for name in own.components() {
+    for name in shown.components() {
         place = make_below(&place, name)?;
     }
     // As long as the top takes a process.
