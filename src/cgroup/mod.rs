@@ -8,6 +8,7 @@ pub mod hierarchy;
 pub mod idmap;
 pub mod membership;
 pub mod mountinfo;
+pub mod mounts;
 pub mod path;
 
 pub use controller::ControllerSet;

@@ -23,7 +23,8 @@ pub(super) struct ViewOptions {
     /// This cgroup is the delegated subtree of a hierarchy (unified, memory, name=systemd ...), or of all that have it
     #[arg(long = "cgroup", value_name = "[HIERARCHY=]PATH", value_parser = parse_cgroup)]
     pub(super) cgroups: Vec<(Option<String>, CgroupPath)>,
-    /// How much is shown [default: rooted if the process has a cgroup namespace of its own, else host-path]
+    /// How much is shown [default: rooted if the process has a cgroup namespace of its own, or most of its hierarchies are mounted from its own
+    /// cgroup, as runc does it on v1; else host-path]
     #[arg(long, value_enum)]
     pub(super) shape: Option<Shape>,
     /// Who may write what inside the delegated subtree
@@ -33,7 +34,7 @@ pub(super) struct ViewOptions {
     #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
     pub(super) delegate_controllers: ControllerSet,
     /// A name at the top of each hierarchy that leads to the cgroup of that name in the delegated subtree, for clients that have their cgroups
-    /// there: docker, libpod_parent. With --shape host-path
+    /// there: docker, libpod_parent. In a rooted view it's there anyway
     #[arg(long = "alias", value_name = "NAME", value_parser = parse_name)]
     pub(super) aliases: Vec<String>,
     /// Leave out the limits of cgroups above the delegated subtree (memory.max, cpu.max, pids.max ...), which are shown read-only otherwise,
@@ -115,6 +116,8 @@ impl ViewOptions {
             pid: self.pid,
             cgroups: self.cgroups.clone(),
             shape: self.shape,
+            new_root: None,
+            mounts_own_cgroups: false,
             policy: self.policy,
             delegate_controllers: self.delegate_controllers.clone(),
             aliases: self.aliases.clone(),

@@ -2,13 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use super::discover::HostCgroups;
 use super::procfs;
 use super::refuge::read_file;
-use crate::cgroup::{CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships};
+use crate::cgroup::mounts::begin_at_own;
+use crate::cgroup::{
+    CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships, parse_mountinfo,
+};
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
@@ -19,8 +23,12 @@ pub struct ViewSpec {
     pub pid: Option<i32>,
     /// These cgroups are the delegated subtrees: in the named hierarchy, or in each where such a cgroup exists. They come before `pid`.
     pub cgroups: Vec<(Option<String>, CgroupPath)>,
-    /// The shape; by default what fits the process' cgroup namespace.
+    /// The shape; by default what fits the process' cgroup namespace and mounts.
     pub shape: Option<Shape>,
+    /// Where the root directory of `pid` is, as long as it hasn't entered that.
+    pub new_root: Option<PathBuf>,
+    /// Whether a runtime mounts the own cgroups there, should it not have done so yet.
+    pub mounts_own_cgroups: bool,
     /// The policy.
     pub policy: Policy,
     /// v1 controllers to delegate.
@@ -81,9 +89,7 @@ pub enum PlanError {
     #[error("the root of a hierarchy can't be delegated: name a cgroup below it")]
     Root,
     /// An alias in a shape that has none.
-    #[error(
-        "--alias is for shape host-path: in a rooted view the delegated subtree is the top, and full shows what the host has there"
-    )]
+    #[error("--alias isn't for shape full, which shows what the host has there")]
     Alias,
     /// Something is to be hidden in a shape that shows everything.
     #[error("--hide-ancestor-limits isn't for shape full, which shows what the host has")]
@@ -127,10 +133,10 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     }
     let shape = match (spec.shape, spec.pid) {
         (Some(shape), _) => shape,
-        (None, Some(pid)) if matches!(procfs::same_namespace(pid, "cgroup"), Ok(false)) => Shape::Rooted,
+        (None, Some(pid)) if begins_at_own(host, spec, pid, &delegated) => Shape::Rooted,
         (None, _) => Shape::HostPath,
     };
-    if !spec.aliases.is_empty() && shape != Shape::HostPath {
+    if !spec.aliases.is_empty() && shape == Shape::Full {
         return Err(PlanError::Alias);
     }
     if spec.ancestor_limits == AncestorLimits::Hidden && shape == Shape::Full {
@@ -139,6 +145,23 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     let aliases = spec.aliases.iter().map(std::ffi::OsString::from).collect();
     let rules = rules(host, spec.policy, &spec.delegate_controllers);
     Ok(View { aliases, ancestor_limits: spec.ancestor_limits, ..view(host, shape, rules, delegated) })
+}
+
+/// Whether a process finds its own cgroups where its hierarchies begin: by a cgroup namespace, or since most of them are mounted from there. A view
+/// then begins there, too, for clients take what is behind the root of a mount for the place of a cgroup in it.
+fn begins_at_own(host: &HostCgroups, spec: &ViewSpec, pid: i32, delegated: &[Option<CgroupPath>]) -> bool {
+    if matches!(procfs::same_namespace(pid, "cgroup"), Ok(false)) {
+        return true;
+    }
+    let mounts = parse_mountinfo(&std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default());
+    let own = host.hierarchies.iter().zip(delegated);
+    let own = own.filter_map(|(hierarchy, own)| Some((&hierarchy.kind, own.as_ref()?)));
+    // Once the process has made it its root, nothing is mounted by that name.
+    let is_there = |root: &&PathBuf| mounts.iter().any(|mount| mount.mount_point == root.as_os_str());
+    match spec.new_root.as_ref().filter(is_there) {
+        Some(root) => begin_at_own(&mounts, root, own).unwrap_or(spec.mounts_own_cgroups),
+        None => begin_at_own(&mounts, Path::new("/"), own).unwrap_or(false),
+    }
 }
 
 /// The rules of a mount for all callers.

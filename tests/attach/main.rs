@@ -8,6 +8,7 @@ mod kinds;
 mod legacy;
 mod names;
 mod prepared;
+mod runtimes;
 mod scene;
 mod server_fails;
 mod unified;

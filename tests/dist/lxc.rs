@@ -97,7 +97,7 @@ fn a_container_has_its_view_from_the_start() {
     configure(folder.path(), name, &shipped_line("--policy delegate"), false);
     let (ended, said, complaint) = start(folder.path(), &place, name);
     assert!(ended, "{complaint}");
-    is_contained(&said, place.name());
+    is_contained(&said, "host-path", place.name());
     is_unserved(&format!("{}/{name}", place.name()));
     assert_eq!(left(&place, name), Vec::<String>::new());
 }

@@ -99,12 +99,17 @@ impl Container {
     }
 
     /// Takes hold of the container of a process that is going to make `directory` its root (pivot_root(2)), as it is for the hooks of OCI
-    /// runtimes. That has to be a mount in its mount namespace.
+    /// runtimes, or has done so (`poststart`). That has to be a mount in its mount namespace.
     pub(super) fn with_root(self, directory: &Path) -> Result<Self, Failed> {
         let what = format!("can't open the container's root {} in its mount namespace", directory.display());
         let failed = |error: io::Error| Failed::system(&what, error);
         // On the host, where the same directories lead to it: an absolute symlink followed there would come out here.
         let directory = std::fs::canonicalize(directory).map_err(failed)?;
+        let number = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+        let entered = fstat(&self.root).map(number).map_err(|errno| failed(errno.into()))?;
+        if nix::sys::stat::stat(&directory).is_ok_and(|there| number(there) == entered) {
+            return Ok(self);
+        }
         let mut root = self.root.try_clone().map_err(failed)?;
         for component in directory.components() {
             if let Component::Normal(name) = component {
@@ -122,6 +127,11 @@ impl Container {
             return Err(Failed::new(FAILED, format!("{what} of process {}", self.pid)));
         }
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
+    }
+
+    /// Where its root directory is, if its process hasn't entered that yet.
+    pub(super) fn new_root(&self) -> Option<&OsStr> {
+        self.prefix.as_deref()
     }
 
     /// Fails if the process has ended since: what was found by its number may be another's, which has that now.

@@ -19,7 +19,7 @@ mod unified;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -33,14 +33,14 @@ use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
 use super::{Outcome, logging};
-use crate::cgroup::{CgroupPath, HierarchyClass, Setup};
+use crate::cgroup::{HierarchyClass, Setup};
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{EntryError, Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
-use crate::view::View;
+use crate::view::Shape;
 pub(super) use container::Container;
 use container::PLACES;
 pub(super) use lock::Lock;
@@ -87,9 +87,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failed::new(NOT_PERMITTED, "attach enters a container's mount namespace: run it as root"));
     }
-    let (named, root) = match &options.target {
-        Some(target) => (target.clone(), None),
-        None => oci::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root))?,
+    let (named, root, mounts_own_cgroups) = match &options.target {
+        Some(target) => (target.clone(), None, false),
+        None => oci::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root, told.mounts_own_cgroups))?,
     };
     let target = resolve(&named)?;
     let container = Container::open(target.pid)?;
@@ -100,17 +100,18 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     });
     let host = discover()?;
     options.view.warn(&host);
-    let spec = ViewSpec { pid: Some(target.pid), ..options.view.spec() };
+    let new_root = container.new_root().map(PathBuf::from);
+    let mut spec = ViewSpec { pid: Some(target.pid), new_root, mounts_own_cgroups, ..options.view.spec() };
     let lock = Lock::take(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
     if let Some(record) = stack_of_run(&container) {
-        return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label);
+        return already(&record, &host, spec, &target.label);
     }
     check_whereabouts(&container, &target.label)?;
     if container.attached().is_some() {
         match server_of(&container) {
-            Some(record) => return already(&record, &plan(&host, &spec)?, &spec.cgroups, &target.label),
+            Some(record) => return already(&record, &host, spec, &target.label),
             // Its server has died, so it answers nothing.
             None => container.clear(program.as_fd())?,
         }
@@ -119,6 +120,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let mut prepared = Prepared::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
+    }
+    if host.setup == Setup::Unified {
+        // Whatever the container has mounted so far: see `unified::own_cgroup`.
+        spec.shape = spec.shape.or(Some(Shape::HostPath));
     }
     let view = Arc::new(plan(&host, &spec)?);
     let source = if aside::moves_mounts() { Source::Binds } else { Source::Mounts };
@@ -302,9 +307,10 @@ pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<()
     }
 }
 
-/// A view is attached already: that's as good, if it's the one that is asked for.
-fn already(record: &Record, view: &View, named: &[(Option<String>, CgroupPath)], label: &str) -> Outcome {
-    if record.is_as(view, named) {
+/// A view is attached already: that's as good, if it's the one that is asked for. With no shape asked for, any is.
+fn already(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> Outcome {
+    let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
+    if record.is_as(&plan(host, &spec)?, &spec.cgroups) {
         say(format_args!("{label} has its view already, by server {}", record.pid));
         return Ok(ExitCode::SUCCESS);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::DIRECTORY;
 use crate::cli::error::{FAILED, Failed};
 
 /// More than any state or configuration has, in bytes.
@@ -20,6 +21,22 @@ struct State {
 #[derive(Debug, Deserialize)]
 struct Config {
     root: Root,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    destination: PathBuf,
+    #[serde(rename = "type", default)]
+    fstype: Option<String>,
+}
+
+impl Mount {
+    /// Of a container without a cgroup namespace runc and crun mount the own cgroup of each v1 hierarchy then.
+    fn is_of_cgroups(&self) -> bool {
+        self.fstype.as_deref() == Some("cgroup") && self.destination == Path::new(DIRECTORY)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -33,6 +50,8 @@ pub(super) struct Told {
     pub(super) pid: i32,
     /// Its root directory, as long as its process hasn't entered that.
     pub(super) root: Option<PathBuf>,
+    /// Whether the runtime mounts its own cgroups, or has done so.
+    pub(super) mounts_own_cgroups: bool,
 }
 
 /// Reads the state, and from the bundle where the root is.
@@ -45,13 +64,14 @@ pub(super) fn told(state: impl Read) -> Result<Told, Failed> {
         ));
     }
     if state.status == "running" {
-        return Ok(Told { pid: state.pid, root: None });
+        return Ok(Told { pid: state.pid, root: None, mounts_own_cgroups: false });
     }
     let path = state.bundle.join("config.json");
     let name = path.display().to_string();
     let file = std::fs::File::open(&path).map_err(|error| Failed::system(format!("can't open {name}"), error))?;
     let config: Config = parse(file, &name)?;
-    Ok(Told { pid: state.pid, root: Some(absolute(&state.bundle, &config.root.path)) })
+    let root = absolute(&state.bundle, &config.root.path);
+    Ok(Told { pid: state.pid, root: Some(root), mounts_own_cgroups: config.mounts.iter().any(Mount::is_of_cgroups) })
 }
 
 /// A relative root is the bundle's.
@@ -81,11 +101,24 @@ mod tests {
         };
         assert!(state("creating", 7).unwrap_err().to_string().contains("config.json"));
         for (path, expected) in [("rootfs", bundle.join("rootfs")), ("/x/merged", "/x/merged".into())] {
-            let config = serde_json::json!({ "ociVersion": "1.0.2", "root": { "path": path, "readonly": true } });
-            std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-            assert_eq!(state("creating", 7).unwrap(), Told { pid: 7, root: Some(expected) });
+            let sysfs = serde_json::json!({ "destination": "/sys", "type": "sysfs", "options": ["ro"] });
+            let bound = serde_json::json!({ "destination": "/sys/fs/cgroup", "source": "/x", "options": ["bind"] });
+            let own = serde_json::json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" });
+            for (mounts, mounts_own_cgroups) in
+                [(None, false), (Some([&sysfs, &bound]), false), (Some([&sysfs, &own]), true)]
+            {
+                let root = serde_json::json!({ "path": path, "readonly": true });
+                let mut config = serde_json::json!({ "ociVersion": "1.0.2", "root": root });
+                if let Some(mounts) = mounts {
+                    config["mounts"] = serde_json::json!(mounts);
+                }
+                std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+                let told = Told { pid: 7, root: Some(expected.clone()), mounts_own_cgroups };
+                assert_eq!(state("creating", 7).unwrap(), told);
+            }
         }
-        assert_eq!(state("running", 7).unwrap(), Told { pid: 7, root: None });
+        let running = Told { pid: 7, root: None, mounts_own_cgroups: false };
+        assert_eq!(state("running", 7).unwrap(), running);
         assert!(state("stopped", 0).unwrap_err().to_string().contains("no pid"));
         assert!(told(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
     }

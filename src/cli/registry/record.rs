@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::mountinfo::{escape, unescape};
@@ -138,6 +139,11 @@ impl Record {
             container: None,
             run: None,
         }
+    }
+
+    /// Its shape, if it's one that is known here.
+    pub(in crate::cli) fn shape(&self) -> Option<Shape> {
+        Shape::from_str(&self.shape, false).ok()
     }
 
     /// Whether the view is such a one. Where its subtrees are isn't looked at but where they're `named`: the container's processes may have gone
