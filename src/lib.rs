@@ -28,11 +28,12 @@
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
 //! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
+//! | `doctor` | what programs make of the cgroups that they see: models of their sources. Pure over facts |
 //! | [`cli`] | the command line, one file per verb |
 //! | [`limit`] | how much is logged of what a container can bring about. Pure |
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
-//! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` uses `cgroup`; `view` uses `policy`; `fs` uses
+//! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
 //! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `cli` uses all
 //! of them. `cgroup`, `policy` and `view` do no input or output.
 //!
@@ -40,6 +41,7 @@
 //! `docs/SECURITY.md` says what is defended against whom.
 pub mod cgroup;
 pub mod cli;
+mod doctor;
 pub mod fs;
 pub mod fuse;
 pub mod helper;

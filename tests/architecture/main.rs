@@ -6,7 +6,7 @@ mod source;
 use source::{Source, sources};
 
 /// What a folder of `src` may import of the others: cli -> fuse, host -> helper, fs -> view -> policy -> cgroup, and sys at the bottom.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     ("cgroup", &[]),
     ("sys", &[]),
     ("limit", &[]),
@@ -16,7 +16,8 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("helper", &["limit", "sys"]),
     ("host", &["cgroup", "limit", "policy", "view", "fs", "helper", "sys"]),
     ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
-    ("cli", &["cgroup", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
+    ("doctor", &["cgroup"]),
+    ("cli", &["cgroup", "doctor", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
 ];
 
 /// Where a request passes.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod doctor;
+mod doctor_numbers;
 mod explain;
 mod help;
 mod log;

@@ -13,7 +13,7 @@ use crate::run_ends::server_of;
 use crate::support::{Place, Running, said, wait_until};
 
 /// Each has to find its limits.
-const READERS: [&str; 4] = ["JVM (hotspot)", "Go automaxprocs", "Go >= 1.25", ".NET"];
+const READERS: [&str; 4] = ["JVM (hotspot) 8u372 to 21", "Go automaxprocs", "Go >= 1.25", ".NET"];
 
 /// The same command, with the system calls of kernels before Linux 5.2.
 fn on_an_old_kernel(place: &Place, command: &Command) -> Command {
@@ -121,7 +121,7 @@ fn on_unified_hosts() {
         assert_eq!(seen, format!("cgroup2fs\nfuseblk\n/sys/fs/cgroup{}/\n", place.path()));
         let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
         for client in answer["clients"].as_array().expect("clients") {
-            if ["systemd 236-255", "JVM (hotspot)", ".NET"].map(Some).contains(&client["client"].as_str()) {
+            if ["systemd 236-255", "containerd", "shell scripts"].map(Some).contains(&client["client"].as_str()) {
                 assert_eq!(client["recognised"], "yes", "{client}");
             }
         }

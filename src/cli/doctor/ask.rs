@@ -1,6 +1,5 @@
 //! Asking the child, which may be stuck on a filesystem that doesn't answer, and whose words are the container's for all that is known.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,12 +11,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
-use super::facts::{Answer, Facts, Process, mount_of};
 use super::look::{Line, look};
 use super::target::Target;
 use crate::cgroup::parse_mountinfo;
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
 use crate::cli::registry;
+use crate::doctor::facts::{Facts, Found, Process, mount_of};
 use crate::sys;
 
 /// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
@@ -36,23 +35,23 @@ const BYTES_AT_MOST: usize = 32 << 20;
 const HUNG_AT_MOST: usize = 4;
 
 /// Everything about a target.
-pub(super) fn ask(target: &Target) -> Result<Facts, Failed> {
+pub(in crate::cli) fn ask(target: &Target) -> Result<Facts, Failed> {
     let mut silent = Vec::new();
     let by_caller = registry::per_caller_devices();
     loop {
-        let (process, places, stuck) = one_child(target, &silent, &by_caller)?;
-        let Some(path) = stuck else { return Ok(Facts::new(process, places)) };
+        let (process, found, stuck) = one_child(target, &silent, &by_caller)?;
+        let Some(path) = stuck else { return Ok(Facts::new(process, found)) };
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
         match mount_of(&mounts, &path).map(|mount| mount.device) {
             Some(device) if !silent.contains(&device) && silent.len() < HUNG_AT_MOST => silent.push(device),
-            _ => return Ok(Facts::new(process, places)),
+            _ => return Ok(Facts::new(process, found)),
         }
     }
 }
 
-type Answers = (Process, BTreeMap<String, Answer>, Option<String>);
+type Answers = (Process, Found, Option<String>);
 
-/// What a child said: the process, places, and the path at which it got stuck.
+/// What a child said: the process, what it found, and the path at which it got stuck.
 fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Failed> {
     let broken = |error: std::io::Error| Failed::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;
@@ -128,25 +127,33 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Fail
         Failed::new(FAILED, what)
     };
     let mut process = None;
-    let mut places = BTreeMap::new();
+    let mut found = Found::default();
     let mut asking = None;
     // What follows the last line break is a line that isn't finished.
     let lines = said.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     for line in lines {
         match serde_json::from_slice(line).map_err(|_| nonsense())? {
-            Line::Process(found) if process.is_none() => process = Some(found),
+            Line::Process(said) if process.is_none() => process = Some(said),
             Line::Asking(path) => asking = Some(path),
             Line::Place(path, answer) => {
                 asking = None;
-                places.insert(path, answer);
+                found.places.insert(path, answer);
+            }
+            Line::Content(path, content) => {
+                asking = None;
+                found.contents.insert(path, content);
+            }
+            Line::Copied(path, copied) => {
+                asking = None;
+                found.copied = Some((path, copied));
             }
             Line::Failed { what, errno } => return Err(failed(target, &what, errno)),
-            Line::Done => return Ok((process.ok_or_else(nonsense)?, places, None)),
+            Line::Done => return Ok((process.ok_or_else(nonsense)?, found, None)),
             Line::Process(_) => return Err(nonsense()),
         }
     }
     match (process, asking) {
-        (Some(process), Some(path)) if !is_whole => Ok((process, places, Some(path))),
+        (Some(process), Some(path)) if !is_whole => Ok((process, found, Some(path))),
         (None, _) if !is_whole => {
             let what = format!("the root directory of process {} doesn't answer: its filesystem hangs", target.pid);
             Err(Failed::new(FAILED, what))
@@ -169,8 +176,8 @@ fn failed(target: &Target, what: &str, errno: i32) -> Failed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::Place;
     use super::*;
+    use crate::doctor::facts::{Answer, Place};
 
     fn said(lines: &[Line]) -> Vec<u8> {
         lines.iter().flat_map(|line| [serde_json::to_vec(line).unwrap(), b"\n".to_vec()].concat()).collect()
@@ -179,7 +186,7 @@ mod tests {
     fn heard(bytes: &[u8], is_whole: bool) -> Result<(usize, Option<String>), String> {
         let target = Target::open(None).unwrap();
         let heard = answers(&target, bytes, is_whole);
-        heard.map(|(_, places, stuck)| (places.len(), stuck)).map_err(|failed| failed.to_string())
+        heard.map(|(_, found, stuck)| (found.places.len(), stuck)).map_err(|failed| failed.to_string())
     }
 
     #[test]

@@ -6,21 +6,22 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, openat2};
+use nix::fcntl::{OFlag, OpenHow, open, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::{fstat, stat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Gid, Uid, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, getppid, setgroups, setresgid,
     setresuid,
 };
 
-use super::facts::Process;
 use super::target::Target;
 use crate::cgroup::parse_mountinfo;
+use crate::doctor::facts::Process;
+use crate::doctor::limits::{count_in_both, count_of_list};
 use crate::sys;
 
 /// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
@@ -76,9 +77,14 @@ impl Credentials {
 /// and gives up whatever the target hasn't got. Of its descriptors `kept` stays open, and the standard three, which lead nowhere.
 ///
 /// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
-/// started in, which the target can't freeze. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
+/// started in, which the target can't freeze. What it gets besides the facts is a directory of its own descriptors, by which it can open what
+/// one of them leads to. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
 /// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`go_on_inside`]).
-pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'_>) -> Result<Process, Failure> {
+pub(super) fn enter(
+    target: Target,
+    by_caller: &[(u32, u32)],
+    kept: BorrowedFd<'_>,
+) -> Result<(Process, OwnedFd), Failure> {
     hide()?;
     let nothing = File::options().read(true).write(true).open("/dev/null").map_err(failed("can't open /dev/null"))?;
     dup2_stdin(&nothing)
@@ -90,7 +96,8 @@ pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'
 
     let own =
         Target::open(None).map_err(|_| Failure { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
-    let credentials = Credentials::parse(&text(&target, "status")?);
+    let status = text(&target, "status")?;
+    let credentials = Credentials::parse(&status);
     let may_mount = credentials.effective & CAP_SYS_ADMIN != 0 && owns_its_mounts(&target)?;
     let [cgroups, mounts, users] =
         [other(&target, &own, "cgroup")?, other(&target, &own, "mnt")?, other(&target, &own, "user")?];
@@ -106,6 +113,7 @@ pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'
         cgroup_namespace: number(&target, "cgroup")?.map(|number| number != INITIAL_CGROUP_NAMESPACE),
         may_mount,
         openat2: openat2(nix::fcntl::AT_FDCWD, "/", OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC)).is_ok(),
+        ..processors(&status)
     };
     let asks_who_calls =
         parse_mountinfo(process.mountinfo.as_bytes()).iter().any(|mount| by_caller.contains(&mount.device));
@@ -118,6 +126,9 @@ pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'
     if let Some(inside) = inside {
         go_on_inside(inside)?;
     }
+    // The last thing of the host's: it leads to this process' own descriptors and nowhere else.
+    let own_files = open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let own_files = own_files.map_err(failed("can't open /proc/self/fd"))?;
     let is_elsewhere = mounts.is_some();
     if let Some(mounts) = mounts {
         setns(mounts, CloneFlags::CLONE_NEWNS).map_err(failed("can't join the mount namespace"))?;
@@ -132,7 +143,18 @@ pub(super) fn enter(target: Target, by_caller: &[(u32, u32)], kept: BorrowedFd<'
     }
     // A change of credentials takes these back.
     hide()?;
-    Ok(process)
+    Ok((process, own_files))
+}
+
+/// The machine's memory and CPUs, and which of these a process may use, by its `status`.
+fn processors(status: &str) -> Process {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    let memory = nix::sys::sysinfo::sysinfo().map_or(0, |machine| machine.ram_total());
+    let count = count_of_list(&online).max(1);
+    // sched_getaffinity leaves out what isn't online.
+    let affinity = if online.is_empty() { count_of_list(allowed) } else { count_in_both(allowed, &online) };
+    Process { affinity: affinity.max(1), online: count, memory, ..Process::default() }
 }
 
 /// A pid namespace, and the target's other namespaces that aren't the own ones.

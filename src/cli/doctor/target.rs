@@ -11,14 +11,14 @@ use crate::cli::error::{FAILED, Failed};
 
 /// A process that is held by its directory in /proc, which never comes to mean another one.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) pid: i32,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) pid: i32,
     directory: OwnedFd,
 }
 
 impl Target {
     /// The calling process without a number.
-    pub(super) fn open(pid: Option<i32>) -> Result<Self, Failed> {
+    pub(in crate::cli) fn open(pid: Option<i32>) -> Result<Self, Failed> {
         let path = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let directory = File::open(&path).map_err(|error| match (pid, error.kind()) {
             (Some(pid), io::ErrorKind::NotFound) => Failed::new(FAILED, format!("there is no process {pid}")),
@@ -28,17 +28,17 @@ impl Target {
     }
 
     /// The same once more, with a descriptor of its own.
-    pub(super) fn share(&self) -> io::Result<Self> {
+    pub(in crate::cli) fn share(&self) -> io::Result<Self> {
         Ok(Self { pid: self.pid, directory: self.directory.try_clone()? })
     }
 
     /// Opens something in its directory.
-    pub(super) fn open_file(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
+    pub(in crate::cli) fn open_file(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
         Ok(openat(self.directory.as_fd(), name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 
     /// Which namespace of this kind it's in; `None` where the kernel has no such.
-    pub(super) fn namespace(&self, kind: &str) -> io::Result<Option<u64>> {
+    pub(in crate::cli) fn namespace(&self, kind: &str) -> io::Result<Option<u64>> {
         let link = match readlinkat(self.directory.as_fd(), format!("ns/{kind}").as_str()) {
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             link => link?,

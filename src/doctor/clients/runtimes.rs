@@ -2,8 +2,8 @@
 
 use super::{MOUNT, NAMESPACE, STACK, lacking, mending};
 use crate::cgroup::CgroupPath;
-use crate::cli::doctor::facts::{Answer, DOCKER, Facts, ROOT, Type, UNIFIED, join, join_below, point};
-use crate::cli::doctor::finding::{Finding, Recognised};
+use crate::doctor::facts::{Answer, DOCKER, Facts, ROOT, Type, UNIFIED, join, join_below, point};
+use crate::doctor::finding::{Finding, Recognised};
 
 const READ_ONLY: &str = "containers in it take controllers that are delegated (--policy delegate --delegate-controllers); \
                          or start them without cgroups ('podman run --cgroups=disabled', 'runc --rootless=true')";
@@ -83,6 +83,18 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
             let why = format!("{why}; but it may not make cgroups in {own} ({controller})");
             Finding::partly(client, why, READ_ONLY)
         }
+        // The own list stays the host's; those of the cgroups that it makes don't.
+        (_, Some(list))
+            if facts.exists(&list)
+                && !facts.is_writable(&list)
+                && facts.delegates("devices")
+                && facts.process.may_mount =>
+        {
+            Finding::yes(
+                client,
+                format!("{why}; 'devices' is delegated, so it may set devices.allow in the cgroups that it makes"),
+            )
+        }
         (_, Some(list)) if facts.exists(&list) && !facts.is_writable(&list) => {
             let why = format!(
                 "{why}; but it sets devices.allow in each cgroup that it makes, which takes 'devices' delegated, and \
@@ -130,13 +142,13 @@ fn within_one_mount(client: &'static str, facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn runc(facts: &Facts) -> Finding {
+pub(crate) fn runc(facts: &Facts) -> Finding {
     let client = "runc, kubelet, cadvisor";
     if facts.is_v2() { within_one_mount(client, facts) } else { libcontainer_v1(client, facts) }
 }
 
 /// Does mountinfo have any line of type `cgroup`? The library asks no more.
-pub(super) fn containerd(facts: &Facts) -> Finding {
+pub(crate) fn containerd(facts: &Facts) -> Finding {
     let client = "containerd";
     if facts.is_v2() {
         return Finding::yes(client, format!("{ROOT} is cgroup2"));
@@ -151,7 +163,7 @@ pub(super) fn containerd(facts: &Facts) -> Finding {
 }
 
 /// It wants `devices`, and then makes "/docker" in each hierarchy, by way of runc.
-pub(super) fn dockerd(facts: &Facts) -> Finding {
+pub(crate) fn dockerd(facts: &Facts) -> Finding {
     let client = "dockerd";
     if !facts.is_v2() && facts.line("devices").is_none() {
         let why = format!(
@@ -177,7 +189,7 @@ pub(super) fn dockerd(facts: &Facts) -> Finding {
     Finding::partly(client, why, format!("start containers with --cgroup-parent={}/NAME", own.trim_end_matches('/')))
 }
 
-pub(super) fn crun(facts: &Facts) -> Finding {
+pub(crate) fn crun(facts: &Facts) -> Finding {
     let client = "crun";
     let root = facts.type_of(ROOT);
     match root {
@@ -239,7 +251,7 @@ fn tmpfs_or_namespace(facts: &Facts) -> String {
 }
 
 /// containers/common: on v1 without openat2 it refuses files that aren't on cgroup.
-pub(super) fn podman(facts: &Facts) -> Finding {
+pub(crate) fn podman(facts: &Facts) -> Finding {
     let client = "podman";
     if facts.is_v2() {
         return within_one_mount(client, facts);
@@ -269,7 +281,7 @@ pub(super) fn podman(facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn youki(facts: &Facts) -> Finding {
+pub(crate) fn youki(facts: &Facts) -> Finding {
     let client = "youki";
     match facts.type_of(ROOT) {
         Type::Cgroup2 => Finding::yes(client, format!("{ROOT} is cgroup2")),

@@ -1,34 +1,37 @@
 //! Facts of layouts that containers have, made up from their mountinfo as it was recorded. The container's own cgroup is `/c1` everywhere.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 
-use super::facts::{Answer, Facts, Place, Process, ROOT, TYPES, Type, mount_of, places, point};
-use crate::cgroup::{MountEntry, parse_memberships, parse_mountinfo};
+use super::facts::{Answer, Facts, Found, Place, Process, ROOT, TYPES, Type, mount_of, places, point};
+use super::limits::{HostFiles, Limit, Limits};
+use super::reading::Files;
+use super::verdict::readings;
+use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_memberships, parse_mountinfo};
 
 /// How a layout differs from its own kind.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Variant {
+pub(crate) struct Variant {
     /// The controllers of a view are read-only.
-    pub(super) is_strict: bool,
+    pub(crate) is_strict: bool,
     /// `/docker` leads into the own cgroup.
-    pub(super) has_alias: bool,
+    pub(crate) has_alias: bool,
     /// A view passes `devices.allow` on, which it never does today.
-    pub(super) passes_devices: bool,
+    pub(crate) passes_devices: bool,
     /// The view's server: it has ended, or it doesn't answer.
-    pub(super) is_dead: bool,
-    pub(super) is_hung: bool,
+    pub(crate) is_dead: bool,
+    pub(crate) is_hung: bool,
     /// Linux before 5.6.
-    pub(super) has_no_openat2: bool,
-    pub(super) has_cgroup_namespace: bool,
-    pub(super) may_mount: bool,
-    pub(super) has_writable_tmpfs: bool,
+    pub(crate) has_no_openat2: bool,
+    pub(crate) has_cgroup_namespace: bool,
+    pub(crate) may_mount: bool,
+    pub(crate) has_writable_tmpfs: bool,
 }
 
 const CONTROLLERS: [&str; 7] = ["cpu,cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
 
 /// How the container's v1 hierarchies are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The kernel's own: a read-only root, the own cgroup writable.
     Real,
     /// A view on each hierarchy's directory.
@@ -48,9 +51,9 @@ pub(super) enum Kind {
 }
 
 /// Those of a legacy host, and those of a unified one.
-pub(super) const LEGACY: [Kind; 6] =
+pub(crate) const LEGACY: [Kind; 6] =
     [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Plain];
-pub(super) const UNIFIED: [Kind; 7] =
+pub(crate) const UNIFIED: [Kind; 7] =
     [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Sentinel, Kind::Namespace];
 
 /// The files of the view that lie on those of a sentinel.
@@ -96,7 +99,7 @@ impl Table {
 }
 
 /// A legacy host's container.
-pub(super) fn legacy(kind: Kind, variant: Variant) -> Facts {
+pub(crate) fn legacy(kind: Kind, variant: Variant) -> Facts {
     let mut table = Table(Vec::new());
     table.add("/", "/", "rw", "ext4 /dev/vda rw");
     let mode = if variant.has_writable_tmpfs { "rw" } else { "ro" };
@@ -115,7 +118,7 @@ pub(super) fn legacy(kind: Kind, variant: Variant) -> Facts {
 }
 
 /// A unified host's container.
-pub(super) fn unified(kind: Kind, variant: Variant) -> Facts {
+pub(crate) fn unified(kind: Kind, variant: Variant) -> Facts {
     let mut table = Table(Vec::new());
     table.add("/", "/", "rw", "ext4 /dev/vda rw");
     table.hierarchy(kind, ROOT, "cgroup2 cgroup2 rw,nsdelegate", "");
@@ -134,22 +137,114 @@ fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32
         cgroup_namespace: Some(variant.has_cgroup_namespace || kind == Kind::Namespace),
         may_mount: variant.may_mount,
         openat2: !variant.has_no_openat2,
+        affinity: 8,
+        online: 8,
+        memory: 16 << 30,
     };
     let mounts = parse_mountinfo(process.mountinfo.as_bytes());
     let asked = places(&parse_memberships(process.cgroup.as_bytes()), &mounts);
-    let answers = asked.into_iter().map(|path| {
-        let answer = answer(kind, variant, &mounts, &path);
-        (path, answer)
-    });
-    Facts::new(process, answers.collect::<BTreeMap<_, _>>())
+    let fake = Fake { kind, variant, mounts: &mounts, found: RefCell::default() };
+    for path in &asked {
+        fake.place(path);
+    }
+    let system = Facts::new(process.clone(), Found::default()).system();
+    readings(&system, &fake);
+    let found = fake.found.into_inner();
+    Facts::new(process, found)
+}
+
+/// What holds in all of them: the container's own limits.
+pub(crate) fn limits() -> Limits {
+    let limit = |value| Some(Limit { value, by: "/c1".to_owned() });
+    let quota = Some(Limit { value: (100_000, 100_000), by: "/c1".to_owned() });
+    Limits { quota, cpus: 8, memory: limit(512 << 20), pids: limit(100) }
+}
+
+/// What a file says, in the container's own cgroup or above.
+fn text(file: &str, is_own: bool) -> &'static str {
+    match (file, is_own) {
+        ("cpu.cfs_quota_us", true) | ("cpu.cfs_period_us", _) => "100000",
+        ("cpu.cfs_quota_us", false) => "-1",
+        ("cpu.max", true) => "100000 100000",
+        ("memory.limit_in_bytes" | "memory.max", true) => "536870912",
+        ("memory.limit_in_bytes", false) | ("memory.soft_limit_in_bytes", _) => "9223372036854771712",
+        ("memory.use_hierarchy", _) => "1",
+        ("memory.stat", true) => "hierarchical_memory_limit 536870912",
+        ("memory.stat", false) => "hierarchical_memory_limit 9223372036854771712",
+        ("pids.max", true) => "100",
+        ("cpuset.cpus" | "cpuset.cpus.effective", _) => "0-7",
+        _ => "max",
+    }
+}
+
+/// The host of all of them.
+pub(crate) struct Host;
+
+/// Where the container is, in the host's names.
+pub(crate) fn members(facts: &Facts) -> Vec<Membership> {
+    parse_memberships(facts.process.cgroup.replace("0::/\n", "0::/c1\n").as_bytes())
+}
+
+impl HostFiles for Host {
+    fn read(&self, kind: &HierarchyKind, path: &CgroupPath, file: &str) -> Option<String> {
+        self.exists(kind, path, Some(file)).then(|| format!("{}\n", text(file, !path.is_root())))
+    }
+
+    fn exists(&self, kind: &HierarchyKind, path: &CgroupPath, file: Option<&str>) -> bool {
+        let is_there = path.is_root() || path.to_string() == "/c1";
+        let has = |file: &str| match (kind, file.split_once('.').map_or("", |(controller, _)| controller)) {
+            (_, "cgroup") => true,
+            (HierarchyKind::Unified, "memory" | "cpu" | "pids") => !path.is_root() && !file.ends_with("_in_bytes"),
+            (HierarchyKind::Unified, "cpuset") => true,
+            (_, controller) => kind.controllers().is_some_and(|all| all.contains(controller)),
+        };
+        is_there && file.is_none_or(has)
+    }
+}
+
+/// Notes what is asked.
+struct Fake<'a> {
+    kind: Kind,
+    variant: Variant,
+    mounts: &'a [MountEntry],
+    found: RefCell<Found>,
+}
+
+impl Fake<'_> {
+    fn place(&self, path: &str) -> Answer {
+        let answer = answer(self.kind, self.variant, self.mounts, path);
+        self.found.borrow_mut().places.insert(path.to_owned(), answer.clone());
+        answer
+    }
+}
+
+impl Files for Fake<'_> {
+    fn read(&self, path: &str) -> Option<String> {
+        let is_there = matches!(answer(self.kind, self.variant, self.mounts, path), Answer::Found(_));
+        let (directory, file) = path.rsplit_once('/')?;
+        let is_own = directory.ends_with("/c1") || self.kind == Kind::Namespace;
+        let text = text(file, is_own);
+        let content = is_there.then(|| format!("{text}\n"));
+        self.found.borrow_mut().contents.insert(path.to_owned(), content.clone());
+        content
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        matches!(self.place(path), Answer::Found(_))
+    }
+
+    fn is_cgroup2(&self, path: &str) -> bool {
+        matches!(self.place(path), Answer::Found(place) if Type::of(place.magic) == Type::Cgroup2)
+    }
 }
 
 const ABSENT: Answer = Answer::Failed(libc::ENOENT);
 
 fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> Answer {
     // Distributions make a symlink for each of the co-mounted controllers.
-    let is_joint =
-        |word: &&str| path.strip_prefix(&format!("{ROOT}/{word}")).is_some_and(|rest| !rest.starts_with(','));
+    let is_joint = |word: &&str| {
+        path.strip_prefix(&format!("{ROOT}/{word}")).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     let path =
         match ["cpuacct", "cpu"].iter().find(|word| is_joint(word) && !path.starts_with(&format!("{ROOT}/cpuset"))) {
             Some(word) => path.replacen(word, "cpu,cpuacct", 1),
@@ -180,10 +275,20 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
     let has = |file: &str| match file {
         "" | "cgroup.procs" => true,
         "docker" => variant.has_alias,
-        "cgroup.controllers" | "cgroup.subtree_control" | "memory.max" => name.is_empty() || name == "c1",
-        // Of the cgroups above the own one, a view shows no limits.
-        "memory.limit_in_bytes" => name.starts_with("memory") && (is_own || !is_fuse),
-        "devices.allow" => name.starts_with("devices") && (is_own || !is_fuse),
+        "cgroup.controllers" | "cgroup.subtree_control" => name.is_empty() || name == "c1",
+        "memory.max" | "memory.high" | "cpu.max" | "pids.max" if is_own && (name.is_empty() || name == "c1") => true,
+        "cpuset.cpus.effective" | "cpu.stat" => name.is_empty() && !is_fuse,
+        // Of the cgroups above the own one, such a view shows no limits.
+        _ if is_fuse && !is_own => false,
+        "memory.limit_in_bytes"
+        | "memory.soft_limit_in_bytes"
+        | "memory.use_hierarchy"
+        | "memory.stat"
+        | "memory.usage_in_bytes" => name.starts_with("memory"),
+        "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "cpuacct.usage" => name.starts_with("cpu,cpuacct"),
+        "cpuset.cpus" => name.starts_with("cpuset"),
+        "pids.max" => name.starts_with("pids"),
+        "devices.allow" => name.starts_with("devices"),
         _ => false,
     };
     if mount.fstype != "tmpfs" && !has(below) {

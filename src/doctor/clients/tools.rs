@@ -1,11 +1,11 @@
 //! Small tools and scripts.
 
 use super::{MOUNT, NAMESPACE, STACK};
-use crate::cli::doctor::facts::{Facts, ROOT, Type, point};
-use crate::cli::doctor::finding::Finding;
+use crate::doctor::facts::{Facts, ROOT, Type, point};
+use crate::doctor::finding::Finding;
 
 /// Lines of `/proc/mounts` of type cgroup or cgroup2; the mode of version 3 also by statfs of the mount points.
-pub(super) fn libcgroup(facts: &Facts) -> Finding {
+pub(crate) fn libcgroup(facts: &Facts) -> Finding {
     let client = "libcgroup";
     let lines: Vec<_> = facts.mounts.iter().filter(|mount| mount.hierarchy().is_some()).collect();
     if lines.is_empty() {
@@ -22,7 +22,7 @@ pub(super) fn libcgroup(facts: &Facts) -> Finding {
 }
 
 /// `[ -f /sys/fs/cgroup/cgroup.controllers ]`, as run-java.sh and many others have it: v2 or v1.
-pub(super) fn shell(facts: &Facts) -> Finding {
+pub(crate) fn shell(facts: &Facts) -> Finding {
     let client = "shell scripts";
     let file = format!("{ROOT}/cgroup.controllers");
     if facts.exists(&file) {

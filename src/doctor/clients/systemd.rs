@@ -1,11 +1,11 @@
 //! systemd: `cg_unified_cached` in its versions, and `cg_is_ready` since 258.
 
 use super::{NAMESPACE, lacking, mending};
-use crate::cli::doctor::facts::{Facts, ROOT, SYSTEMD, Type, UNIFIED, join};
-use crate::cli::doctor::finding::Finding;
+use crate::doctor::facts::{Facts, ROOT, SYSTEMD, Type, UNIFIED, join};
+use crate::doctor::finding::Finding;
 
 /// What systemd takes the tree for.
-enum Tree {
+pub(crate) enum Tree {
     Unified,
     /// cgroup2 on `unified`, or on `systemd` as 232 had it.
     Hybrid(&'static str),
@@ -18,7 +18,7 @@ enum Tree {
 
 impl Tree {
     /// Since 233. 236 goes on where `systemd` has an unknown type (systemd#6477).
-    fn of(facts: &Facts) -> Self {
+    pub(crate) fn of(facts: &Facts) -> Self {
         match facts.type_of(ROOT) {
             Type::Cgroup2 => return Self::Unified,
             Type::Tmpfs => {}
@@ -48,7 +48,7 @@ impl Tree {
     }
 }
 
-const NOT_V2_ALONE: &str = "use 'vcgroupfs attach': on a unified host it keeps a real cgroup2 on /sys/fs/cgroup and puts the view on the \
+pub(crate) const NOT_V2_ALONE: &str = "use 'vcgroupfs attach': on a unified host it keeps a real cgroup2 on /sys/fs/cgroup and puts the view on the \
                             container's own path only, on others it puts a read-only tmpfs there, and the view's \
                             hierarchies on its directories";
 
@@ -57,7 +57,7 @@ const NO_BPF: &str = "DeviceAllow= and IPAddressDeny= are silently not enforced 
                       attached by a view's directory";
 
 /// Whether it can work in its own cgroup as PID 1, once it has recognised the tree.
-fn as_pid1(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
+pub(crate) fn as_pid1(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
     in_own_cgroup(client, facts, tree, tree.why())
 }
 
@@ -92,9 +92,24 @@ fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
     Finding::no(client, format!("{}: as PID 1 it gives up", tree.why()), advice)
 }
 
+/// They know v1 alone: on a unified host they try to mount `name=systemd`, and freeze when they can't.
+pub(crate) fn from_215_to_229(facts: &Facts) -> Finding {
+    let client = "systemd 215-229";
+    if facts.type_of(ROOT) == Type::Tmpfs {
+        return in_own_cgroup(client, facts, &Tree::Legacy, format!("{ROOT} is tmpfs: legacy"));
+    }
+    if facts.is_v2() {
+        let why = format!(
+            "{ROOT} is cgroup2, which these versions don't know: as PID 1 they can't mount cgroup v1, and freeze"
+        );
+        return Finding::no(client, why, "use a guest with a newer systemd, or a host with cgroup v1");
+    }
+    unrecognised(client, facts, &Tree::of(facts))
+}
+
 /// tmpfs means legacy, whatever is in it; 232 looks at `systemd` for cgroup2.
-pub(super) fn up_to_232(facts: &Facts) -> Finding {
-    let client = "systemd <= 232";
+pub(crate) fn from_230_to_232(facts: &Facts) -> Finding {
+    let client = "systemd 230-232";
     match Tree::of(facts) {
         tree @ Tree::Unified => as_pid1(client, facts, &tree),
         _ if facts.type_of(ROOT) == Type::Tmpfs => {
@@ -104,7 +119,7 @@ pub(super) fn up_to_232(facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn from_233_to_235(facts: &Facts) -> Finding {
+pub(crate) fn from_233_to_235(facts: &Facts) -> Finding {
     let client = "systemd 233-235";
     match Tree::of(facts) {
         Tree::Odd(odd) => {
@@ -116,7 +131,7 @@ pub(super) fn from_233_to_235(facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn from_236_to_255(facts: &Facts) -> Finding {
+pub(crate) fn from_236_to_255(facts: &Facts) -> Finding {
     current("systemd 236-255", facts)
 }
 
@@ -127,7 +142,7 @@ fn current(client: &'static str, facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn versions_256_and_257(facts: &Facts) -> Finding {
+pub(crate) fn versions_256_and_257(facts: &Facts) -> Finding {
     let client = "systemd 256, 257";
     match Tree::of(facts) {
         Tree::Unified | Tree::Unknown(..) => current(client, facts),
@@ -139,7 +154,7 @@ pub(super) fn versions_256_and_257(facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn from_258(facts: &Facts) -> Finding {
+pub(crate) fn from_258(facts: &Facts) -> Finding {
     let client = "systemd >= 258";
     match Tree::of(facts) {
         tree @ Tree::Unified => as_pid1(client, facts, &tree),
@@ -151,7 +166,7 @@ pub(super) fn from_258(facts: &Facts) -> Finding {
 }
 
 /// They ask as systemd does (236 and later), and read `cgroup.procs`.
-pub(super) fn cgls_and_cgtop(facts: &Facts) -> Finding {
+pub(crate) fn cgls_and_cgtop(facts: &Facts) -> Finding {
     let client = "systemd-cgls, systemd-cgtop";
     let tree = Tree::of(facts);
     let directory = match tree {

@@ -1,15 +1,25 @@
 //! Every client against every layout: the table of what was measured, or read in the clients' sources.
 
-use super::clients::judge;
+use super::clients::CLIENTS;
 use super::facts::Facts;
-use super::finding::{Level, Recognised};
+use super::finding::{Finding, Level, NumberVerdict, Recognised};
 use super::general::findings;
-use super::layouts::{Kind, LEGACY, UNIFIED, Variant, legacy, unified};
+use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
+use super::limits::Limits;
+use super::native::Native;
+use super::verdict::{self, Beyond};
+
+/// What all make of it, with the limits known that hold, and the host.
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let native = Native::of(&facts.system(), &members(facts), &Host);
+    verdict::judge(facts, Beyond { limits: Some(&limits()), native: native.as_ref() })
+}
 
 fn letter(recognised: Recognised) -> char {
     match recognised {
         Recognised::Yes => 'y',
         Recognised::Partly => 'p',
+        Recognised::Wrong => 'w',
         Recognised::No => 'n',
     }
 }
@@ -23,13 +33,16 @@ fn verdict(facts: &Facts, client: &str) -> char {
 
 /// What each makes of the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in that of `UNIFIED`. Controllers are
 /// delegated.
-const MATRIX: [(&str, &str); 24] = [
-    ("systemd <= 232", "yyyyyn ynnyyyy"),
+const MATRIX: [(&str, &str); 36] = [
+    ("systemd 215-229", "yyyyyn nnnnnnn"),
+    ("systemd 230-232", "yyyyyn ynnyyyy"),
     ("systemd 233-235", "ynnyyn ynnyyyy"),
     ("systemd 236-255", "yyyyyn ynnyyyy"),
     ("systemd 256, 257", "pppppn ynnyyyy"),
     ("systemd >= 258", "nnnnnn ynnyyyy"),
     ("systemd-cgls, systemd-cgtop", "yyyyyn ynnyyyy"),
+    ("elogind", "pppppn ynnyyyy"),
+    ("OpenRC", "pppppp ppppppy"),
     ("runc, kubelet, cadvisor", "ynppnn nnnnnny"),
     ("containerd", "ynyyyn ynnyyyy"),
     ("dockerd", "pnpppn pnnpppy"),
@@ -39,13 +52,22 @@ const MATRIX: [(&str, &str); 24] = [
     ("LXC >= 4", "ynnyyn ynnyyyy"),
     ("LXC 2", "ynyyyn nnnnnnn"),
     ("lxc-checkconfig", "ynyyyn ynyyyyy"),
-    ("JVM (hotspot)", "ynyynn ynnyyyy"),
-    ("Go automaxprocs", "ynyynn ynyyyyy"),
-    ("Go >= 1.25", "ynyyyn ynyyyyy"),
-    (".NET", "ynyyyn ynnyyyy"),
-    ("Node.js 18 (libuv 1.44)", "pnnppn nnnnnnn"),
+    ("JVM (hotspot) 8u372 to 21", "ywyyww ywyyyyy"),
+    ("Go automaxprocs", "ywyyww ywyyyyy"),
+    ("Go >= 1.25", "ywyyyw ywyyyyy"),
+    (".NET", "ywyyyw ywwyyyy"),
+    ("Node.js 18 (libuv 1.44)", "ywyyww ywyywwy"),
     ("Node.js 20 (libuv 1.46)", "yyyyyy yyyyyyy"),
+    ("Node.js 24 (libuv 1.50)", "yyyyyy yyyyyyy"),
     ("Rust std", "yyyyyy yyyyyyy"),
+    ("Rust num_cpus", "ywyyww ywyywwy"),
+    ("nproc (coreutils >= 9.8)", "ywyyww yyyyyyy"),
+    ("nproc (coreutils < 9.8)", "yyyyyy yyyyyyy"),
+    ("Python os.process_cpu_count", "yyyyyy yyyyyyy"),
+    ("Python psutil", "yyyyyy yyyyyyy"),
+    ("Docker sysinfo", "ynnyyn ynnyyyy"),
+    ("monitors at fixed paths", "ynnywn ynnywwy"),
+    ("busybox, Alpine (sendfile)", "yyyyyy yyyyyyy"),
     ("libcgroup", "ynyyyn ynyyyyy"),
     ("shell scripts", "yyyyyy yyyyyyy"),
 ];
@@ -62,7 +84,7 @@ fn the_matrix() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(judge(&legacy(Kind::Real, variant)).len(), MATRIX.len(), "a client that isn't in the table");
+    assert_eq!(CLIENTS.len(), MATRIX.len(), "a client that isn't in the table");
 }
 
 /// What differs from the matrix: `y` all that it had, else the clients by which it was changed, with their new verdict.
@@ -116,7 +138,12 @@ fn what_is_dead_or_hung_serves_nobody() {
             (legacy(Kind::Plain, broken), vec![]),
             (unified(Kind::Fuse, broken), vec![]),
         ] {
+            // Those that ask the kernel, or found nothing to try, don't notice.
+            let asks = |finding: &Finding| {
+                finding.why.contains("/sys/fs/cgroup") || finding.why.contains("line") || finding.why.contains("tmpfs")
+            };
             let yes = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognised::Yes);
+            let yes = yes.filter(asks).filter(|finding| !finding.why.contains("it reads no other"));
             assert_eq!(yes.map(|finding| finding.client).collect::<Vec<_>>(), still);
             let worst = findings(&facts).into_iter().next().unwrap();
             let expected = if broken.is_dead { "dead-view" } else { "hung-view" };
@@ -133,39 +160,74 @@ fn systemd_is_told_about_bpf_where_a_view_serves_v2() {
     assert!(!why(&unified(Kind::Namespace, Variant::default())).contains("DeviceAllow="));
 }
 
-/// Its limit is the file's at the top, which is its own if that's what is mounted there.
+/// It reads one file at the top, which is its own cgroup's only if that's what is mounted there.
 #[test]
 fn an_old_node_needs_its_own_cgroup_at_the_top() {
-    let node = |facts: &Facts| verdict(facts, "Node.js 18 (libuv 1.44)");
-    let at_root = |facts: &Facts| with_cgroups(facts, |text| text.replace("/c1", "/"));
-    let real = legacy(Kind::Real, Variant::default());
-    assert_eq!((node(&real), node(&at_root(&real))), ('p', 'y'));
-    // As Docker binds it for a container without a cgroup namespace.
-    let mut bound = real.clone();
-    let own = |mount: &crate::cgroup::MountEntry| mount.hierarchy().is_some_and(|kind| kind.matches("memory"));
-    bound.mounts.iter_mut().filter(|mount| own(mount)).for_each(|mount| mount.root = "/c1".into());
-    assert_eq!(node(&bound), 'y');
-    let finding = |variant| {
-        let all = judge(&legacy(Kind::Stack, variant));
-        all.into_iter().find(|one| one.client.starts_with("Node.js 18")).unwrap()
+    let finding = |facts: &Facts| {
+        let mut all = judge(facts).into_iter();
+        all.find(|one| one.client.starts_with("Node.js 18")).expect("a client")
     };
-    let hidden = finding(Variant::default());
-    assert!(hidden.why.contains("/sys/fs/cgroup/memory/memory.limit_in_bytes isn't there"), "{hidden:?}");
-    assert!(hidden.advice.is_some_and(|advice| advice.contains("Node.js 20.3")));
-    let dead = finding(Variant { is_dead: true, ..Variant::default() });
+    let real = finding(&legacy(Kind::Real, Variant::default()));
+    assert!(
+        real.recognised == Recognised::Yes && real.why.contains("natively the same, though 1 CPU, 536870912 bytes"),
+        "{real:?}"
+    );
+    let hidden = finding(&legacy(Kind::Fuse, Variant::default()));
+    assert!(hidden.why.contains("/sys/fs/cgroup/memory/memory.limit_in_bytes can't be read"), "{hidden:?}");
+    assert!(
+        hidden.recognised == Recognised::Wrong && hidden.why.contains("536870912 bytes would be right"),
+        "{hidden:?}"
+    );
+    let dead = finding(&legacy(Kind::Fuse, Variant { is_dead: true, ..Variant::default() }));
     assert!(dead.advice.is_some_and(|advice| advice.contains("server has ended")));
 }
 
 /// As on a hybrid host whose kernel has memory for v2 only.
 #[test]
 fn without_v1_memory_dotnet_sees_its_cpus_alone() {
-    for (kind, expected) in [(Kind::Real, 'p'), (Kind::Stack, 'p'), (Kind::Fuse, 'n')] {
+    for (kind, expected) in [(Kind::Real, 'p'), (Kind::Stack, 'p'), (Kind::Fuse, 'w')] {
         let mut facts = with_cgroups(&legacy(kind, Variant::default()), |text| text.replace("4:memory:/c1\n", ""));
-        facts.mounts.retain(|mount| mount.mount_point != "/sys/fs/cgroup/memory");
-        assert!(facts.hierarchy("memory").is_none());
-        assert_eq!(verdict(&facts, ".NET"), expected, "{kind:?}");
-        assert_eq!(verdict(&facts, "JVM (hotspot)"), 'n', "{kind:?}");
+        facts.mounts.retain(|mount| !mount.mount_point.to_string_lossy().starts_with("/sys/fs/cgroup/memory"));
+        let limits = Limits { memory: None, ..limits() };
+        let all = verdict::judge(&facts, Beyond { limits: Some(&limits), native: None });
+        let of = |client: &str| all.iter().find(|finding| finding.client == client).expect("a client");
+        assert_eq!(letter(of(".NET").recognised), expected, "{kind:?}");
+        assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it wants all of them: {kind:?}");
     }
+}
+
+#[test]
+fn numbers_have_what_holds_beside_them() {
+    let number = |facts: &Facts, client: &str| {
+        let all = judge(facts);
+        let finding = all.into_iter().find(|finding| finding.client == client).expect("a client");
+        finding.numbers.into_iter().next().expect("a number")
+    };
+    let real = number(&legacy(Kind::Real, Variant::default()), "Rust std");
+    assert_eq!((real.taken.value, real.expected, real.natively), (Some(1), Some(Some(1)), Some(Some(1))));
+    assert_eq!(real.taken.from.as_deref(), Some("/sys/fs/cgroup/cpu/c1/cpu.cfs_quota_us"));
+    let new = number(&legacy(Kind::Stack, Variant::default()), "nproc (coreutils >= 9.8)");
+    assert_eq!((new.taken.value, new.expected, new.verdict), (Some(8), Some(Some(1)), NumberVerdict::Native));
+    let lost = number(&legacy(Kind::Fuse, Variant::default()), "Go >= 1.25");
+    assert_eq!((lost.taken.value, lost.expected, lost.natively), (Some(8), Some(Some(2)), None));
+    assert_eq!(lost.verdict, NumberVerdict::Wrong);
+    let unknown = verdict::judge(&legacy(Kind::Real, Variant::default()), Beyond::default());
+    let numbers = unknown.iter().flat_map(|finding| &finding.numbers);
+    assert!(numbers.clone().count() > 15 && numbers.clone().all(|number| number.verdict == NumberVerdict::Unknown));
+}
+
+/// The source of each row can be looked up, and says of when it is.
+#[test]
+fn rows_say_where_they_are_from() {
+    for client in CLIENTS {
+        let source = client.source;
+        let date =
+            source.read.split_once('-').and_then(|(year, month)| Some((year.parse().ok()?, month.parse().ok()?)));
+        assert!(matches!(date, Some((2025..=2099, 1..=12))), "{client:?}");
+        assert!(!source.files.is_empty() && !source.version.is_empty(), "{client:?}");
+    }
+    let names: std::collections::BTreeSet<_> = CLIENTS.iter().map(|client| client.name).collect();
+    assert_eq!(names.len(), CLIENTS.len());
 }
 
 #[test]
@@ -177,6 +239,19 @@ fn a_sentinel_is_one_view() {
     let (sentinel, fuse) = (on_v2(Kind::Sentinel).expect("a finding"), on_v2(Kind::Fuse).expect("a finding"));
     assert!(sentinel.what.contains("runc and Docker") && !sentinel.what.contains("systemd"), "{sentinel:?}");
     assert!(fuse.advice.is_some_and(|advice| advice.contains("'vcgroupfs attach'")));
+}
+
+#[test]
+fn what_is_mounted_over_a_view_is_named() {
+    let usual = legacy(Kind::Stack, Variant::default());
+    let mut covered = usual.clone();
+    let mut over = usual.mounts.last().expect("a mount").clone();
+    (over.id, over.fstype) = (999, "tmpfs".to_owned());
+    over.mount_point = "/sys/fs/cgroup/memory/c1".into();
+    covered.mounts.push(over);
+    let finding = findings(&covered).into_iter().find(|one| one.finding == "covered-view").expect("a finding");
+    assert!(finding.what.contains("/sys/fs/cgroup/memory/c1 (tmpfs)"), "{finding:?}");
+    assert!(!findings(&usual).iter().any(|one| one.finding == "covered-view"));
 }
 
 fn words(facts: &Facts) -> Vec<&'static str> {
@@ -244,12 +319,13 @@ fn paths_that_lead_nowhere() {
     for (client, expected) in [
         ("runc, kubelet, cadvisor", 'n'),
         ("systemd 236-255", 'n'),
-        ("JVM (hotspot)", 'n'),
-        ("Rust std", 'n'),
-        ("Node.js 18 (libuv 1.44)", 'n'),
-        ("Node.js 20 (libuv 1.46)", 'n'),
+        ("JVM (hotspot) 8u372 to 21", 'w'),
+        ("Rust std", 'w'),
+        ("Node.js 20 (libuv 1.46)", 'w'),
     ] {
-        assert_eq!(verdict(&facts, client), expected, "{client}");
+        let all = verdict::judge(&facts, Beyond { limits: Some(&limits()), native: None });
+        let finding = all.iter().find(|finding| finding.client == client).expect("a client");
+        assert_eq!(letter(finding.recognised), expected, "{client}");
     }
     let outside = with_cgroups(&unified(Kind::Namespace, Variant::default()), |_| "0::/../x\n".to_owned());
     assert_eq!(verdict(&outside, "runc, kubelet, cadvisor"), 'n');
@@ -258,7 +334,10 @@ fn paths_that_lead_nowhere() {
 
 #[test]
 fn nothing_at_all() {
-    let facts = Facts::new(super::facts::Process::default(), std::collections::BTreeMap::new());
+    let facts = Facts::new(super::facts::Process::default(), super::facts::Found::default());
     assert!(words(&facts).contains(&"no-tree"));
-    assert!(judge(&facts).iter().all(|finding| finding.recognised == Recognised::No), "{:?}", judge(&facts));
+    let fine: Vec<_> = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognised::Yes).collect();
+    let ask_the_kernel =
+        ["nproc (coreutils < 9.8)", "Python os.process_cpu_count", "Python psutil", "busybox, Alpine (sendfile)"];
+    assert_eq!(fine.iter().map(|finding| finding.client).collect::<Vec<_>>(), ask_the_kernel, "{fine:?}");
 }

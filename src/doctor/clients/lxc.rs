@@ -1,11 +1,11 @@
 //! LXC.
 
 use super::{MOUNT, NAMESPACE, STACK};
-use crate::cli::doctor::facts::{Facts, ROOT, Type, directories, point};
-use crate::cli::doctor::finding::Finding;
+use crate::doctor::facts::{Facts, ROOT, Type, directories, point};
+use crate::doctor::finding::Finding;
 
 /// cgfsng: each directory in `/sys/fs/cgroup` has to have the type itself, which a view can't have.
-pub(super) fn from_4(facts: &Facts) -> Finding {
+pub(crate) fn from_4(facts: &Facts) -> Finding {
     let client = "LXC >= 4";
     if facts.is_v2() {
         return Finding::yes(client, format!("{ROOT} is cgroup2"));
@@ -26,7 +26,7 @@ pub(super) fn from_4(facts: &Facts) -> Finding {
 }
 
 /// mountinfo lines `cgroup` below `/sys/fs/cgroup/`, or those of lxcfs.
-pub(super) fn version_2(facts: &Facts) -> Finding {
+pub(crate) fn version_2(facts: &Facts) -> Finding {
     let client = "LXC 2";
     let below = format!("{ROOT}/");
     let lines = facts.mounts.iter().filter(|mount| matches!(mount.fstype.as_str(), "cgroup" | "fuse.lxcfs"));
@@ -37,7 +37,7 @@ pub(super) fn version_2(facts: &Facts) -> Finding {
     }
 }
 
-pub(super) fn checkconfig(facts: &Facts) -> Finding {
+pub(crate) fn checkconfig(facts: &Facts) -> Finding {
     let client = "lxc-checkconfig";
     let count = facts.mounts.iter().filter(|mount| matches!(mount.fstype.as_str(), "cgroup" | "cgroup2")).count();
     if count == 0 {

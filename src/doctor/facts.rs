@@ -6,22 +6,27 @@ use std::fmt;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::reading::{Files, System};
 use crate::cgroup::{
     CgroupPath, ControllerSet, HierarchyKind, Membership, MountEntry, parse_memberships, parse_mountinfo,
 };
 
 /// Where every client looks first.
-pub(super) const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// Where hybrid setups have cgroup2, and where systemd has its v1 hierarchy.
-pub(super) const UNIFIED: &str = "/sys/fs/cgroup/unified";
-pub(super) const SYSTEMD: &str = "/sys/fs/cgroup/systemd";
+pub(crate) const UNIFIED: &str = "/sys/fs/cgroup/unified";
+pub(crate) const SYSTEMD: &str = "/sys/fs/cgroup/systemd";
+
+/// Where elogind and OpenRC have v1 hierarchies of their own.
+pub(crate) const ELOGIND: &str = "/sys/fs/cgroup/elogind";
+pub(crate) const OPENRC: &str = "/sys/fs/cgroup/openrc";
 
 /// Which cgroup Docker puts its containers into, unless it's told another.
-pub(super) const DOCKER: &str = "docker";
+pub(crate) const DOCKER: &str = "docker";
 
 /// The type of a view in mountinfo.
-pub(super) const VIEW: &str = "fuse.vcgroupfs";
+pub(crate) const VIEW: &str = "fuse.vcgroupfs";
 
 /// How many places are looked at, at most: mountinfo is the container's to fill.
 const PLACES_AT_MOST: usize = 4096;
@@ -29,39 +34,44 @@ const PLACES_AT_MOST: usize = 4096;
 /// What the kernel says of the target, as texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// Its command name.
-    pub(super) command: String,
+    pub(crate) command: String,
     /// `/proc/PID/cgroup` and `/proc/PID/mountinfo`, read in its own cgroup namespace.
-    pub(super) cgroup: String,
-    pub(super) mountinfo: String,
+    pub(crate) cgroup: String,
+    pub(crate) mountinfo: String,
     /// `/proc/cgroups`.
-    pub(super) controllers: String,
+    pub(crate) controllers: String,
     /// Whether its cgroup namespace isn't the initial one; `None` where the kernel has none.
-    pub(super) cgroup_namespace: Option<bool>,
+    pub(crate) cgroup_namespace: Option<bool>,
     /// Whether it has CAP_SYS_ADMIN over its mount namespace.
-    pub(super) may_mount: bool,
+    pub(crate) may_mount: bool,
     /// Whether the kernel has openat2 (Linux 5.6).
-    pub(super) openat2: bool,
+    pub(crate) openat2: bool,
+    /// How many CPUs sched_getaffinity(2) gives it, and how many are online.
+    pub(crate) affinity: u64,
+    pub(crate) online: u64,
+    /// The machine's memory in bytes.
+    pub(crate) memory: u64,
 }
 
 /// What a path turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// What statfs says (`f_type`).
-    pub(super) magic: i64,
+    pub(crate) magic: i64,
     /// Whether it's a directory; a regular file otherwise, or something stranger.
-    pub(super) directory: bool,
+    pub(crate) directory: bool,
     /// Whether the target may write it: by its mode, its owner, and the mount.
-    pub(super) writable: bool,
+    pub(crate) writable: bool,
     /// Whether it's reached from the root without crossing a mount or a symlink (openat2 with RESOLVE_NO_XDEV).
-    pub(super) one_mount: bool,
+    pub(crate) one_mount: bool,
 }
 
 /// What looking at a path came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It's there.
     Found(Place),
     /// An errno.
@@ -70,18 +80,48 @@ pub(super) enum Answer {
     Silent,
 }
 
+/// How many bytes of a file two ways of reading it gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Copied {
+    pub(crate) by_read: u64,
+    pub(crate) by_sendfile: u64,
+}
+
+/// What the record of a live view says of its rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ViewRules {
+    pub(crate) policy: String,
+    pub(crate) delegate_controllers: Vec<String>,
+}
+
+/// What was found by looking, path by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What is there.
+    pub(crate) places: BTreeMap<String, Answer>,
+    /// Contents of files; `None` for those that can't be read.
+    pub(crate) contents: BTreeMap<String, Option<String>>,
+    /// A file of a view, read in two ways.
+    pub(crate) copied: Option<(String, Copied)>,
+}
+
 /// Everything that is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    pub(super) process: Process,
-    pub(super) memberships: Vec<Membership>,
-    pub(super) mounts: Vec<MountEntry>,
+pub(crate) struct Facts {
+    pub(crate) process: Process,
+    pub(crate) memberships: Vec<Membership>,
+    pub(crate) mounts: Vec<MountEntry>,
     places: BTreeMap<String, Answer>,
+    contents: BTreeMap<String, Option<String>>,
+    pub(crate) copied: Option<(String, Copied)>,
+    /// Of the view that is in the container, if its record was found.
+    pub(crate) rules: Option<ViewRules>,
 }
 
 /// A filesystem's type, as clients ask statfs for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     Cgroup2,
     Cgroup,
     Tmpfs,
@@ -92,95 +132,146 @@ pub(super) enum Type {
 }
 
 /// `FUSE_SUPER_MAGIC`.
-pub(super) const FUSE: i64 = 0x6573_5546;
+pub(crate) const FUSE: i64 = 0x6573_5546;
 
 /// Numbers of linux/magic.h.
-pub(super) const TYPES: [(i64, Type); 4] =
+pub(crate) const TYPES: [(i64, Type); 4] =
     [(0x6367_7270, Type::Cgroup2), (0x0027_e0eb, Type::Cgroup), (0x0102_1994, Type::Tmpfs), (FUSE, Type::Fuse)];
 
+impl Files for Facts {
+    fn read(&self, path: &str) -> Option<String> {
+        self.contents.get(path).cloned().flatten()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        matches!(self.places.get(path), Some(Answer::Found(_))) || self.read(path).is_some()
+    }
+
+    fn is_cgroup2(&self, path: &str) -> bool {
+        matches!(self.places.get(path), Some(Answer::Found(place)) if Type::of(place.magic) == Type::Cgroup2)
+    }
+}
+
+impl Type {
+    /// The type that has this number.
+    pub(crate) fn of(magic: i64) -> Self {
+        TYPES.iter().find(|(known, _)| *known == magic).map_or(Self::Other(magic), |(_, name)| *name)
+    }
+}
+
 impl Facts {
-    pub(super) fn new(process: Process, places: BTreeMap<String, Answer>) -> Self {
+    pub(crate) fn new(process: Process, found: Found) -> Self {
         let memberships = parse_memberships(process.cgroup.as_bytes());
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
-        Self { process, memberships, mounts, places }
+        let Found { places, contents, copied } = found;
+        Self { process, memberships, mounts, places, contents, copied, rules: None }
+    }
+
+    /// What the models go by.
+    pub(crate) fn system(&self) -> System {
+        System {
+            cgroup: self.process.cgroup.clone(),
+            mounts: self.mounts.clone(),
+            controllers: self.process.controllers.clone(),
+            affinity: self.process.affinity,
+            online: self.process.online,
+            memory: self.process.memory,
+        }
+    }
+
+    /// Whether a path is on a view whose server has ended, or doesn't answer.
+    pub(crate) fn is_dead(&self, path: &str) -> bool {
+        matches!(self.at(path), Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) | Answer::Silent)
     }
 
     /// What was found at a path. What nobody got round to ask, because of a hung filesystem, doesn't answer.
-    pub(super) fn at(&self, path: &str) -> &Answer {
+    pub(crate) fn at(&self, path: &str) -> &Answer {
         #[cfg(test)]
         assert!(self.places.is_empty() || self.places.contains_key(path), "{path} isn't among the places to look at");
         self.places.get(path).unwrap_or(&Answer::Silent)
     }
 
+    /// Whether the view's record says that a v1 controller is delegated.
+    pub(crate) fn delegates(&self, controller: &str) -> bool {
+        let has = |rules: &ViewRules| {
+            rules.policy == "delegate" && rules.delegate_controllers.iter().any(|word| word == controller)
+        };
+        self.rules.as_ref().is_some_and(has)
+    }
+
+    /// Whether it's known what is at a path.
+    pub(crate) fn knows(&self, path: &str) -> bool {
+        self.places.contains_key(path)
+    }
+
+    /// Whether a view's server has ended, or doesn't answer.
+    pub(crate) fn has_broken_view(&self) -> bool {
+        let is_broken = |answer: Option<&Answer>| {
+            matches!(answer, Some(Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) | Answer::Silent))
+        };
+        let mut views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
+        views.any(|mount| is_broken(self.places.get(&point(mount))))
+    }
+
     /// Says of every place that isn't known that it isn't there.
     #[cfg(test)]
-    pub(super) fn mark_absent(&mut self) {
+    pub(crate) fn mark_absent(&mut self) {
         for path in places(&self.memberships, &self.mounts) {
             self.places.entry(path).or_insert(Answer::Failed(libc::ENOENT));
         }
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         matches!(self.at(path), Answer::Found(_))
     }
 
-    pub(super) fn is_writable(&self, path: &str) -> bool {
+    pub(crate) fn is_writable(&self, path: &str) -> bool {
         matches!(self.at(path), Answer::Found(place) if place.writable)
     }
 
     /// What statfs of a path says.
-    pub(super) fn type_of(&self, path: &str) -> Type {
+    pub(crate) fn type_of(&self, path: &str) -> Type {
         match self.at(path) {
-            Answer::Found(place) => {
-                let known = TYPES.iter().find(|(magic, _)| *magic == place.magic);
-                known.map_or(Type::Other(place.magic), |(_, name)| *name)
-            }
+            Answer::Found(place) => Type::of(place.magic),
             Answer::Failed(errno) => Type::Failed(*errno),
             Answer::Silent => Type::Silent,
         }
     }
 
     /// Whether statfs of the root makes every client take this for cgroup v2.
-    pub(super) fn is_v2(&self) -> bool {
+    pub(crate) fn is_v2(&self) -> bool {
         self.type_of(ROOT) == Type::Cgroup2
     }
 
     /// The hierarchy that has a controller, or is named so (`name=systemd`, `unified`).
-    pub(super) fn hierarchy(&self, word: &str) -> Option<&Membership> {
+    pub(crate) fn hierarchy(&self, word: &str) -> Option<&Membership> {
         self.memberships.iter().find(|member| member.kind.matches(word))
     }
 
     /// Where the target is in a hierarchy, if that can be named from within its cgroup namespace.
-    pub(super) fn own_path(&self, word: &str) -> Option<&CgroupPath> {
+    pub(crate) fn own_path(&self, word: &str) -> Option<&CgroupPath> {
         self.hierarchy(word)?.place.path()
     }
 
     /// The v1 controllers that have a hierarchy.
-    pub(super) fn v1_controllers(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn v1_controllers(&self) -> impl Iterator<Item = &str> {
         self.memberships.iter().filter_map(|member| member.kind.controllers()).flat_map(ControllerSet::iter)
     }
 
     /// The first line of mountinfo whose type is `cgroup` or `cgroup2` and that shows this hierarchy: what clients look for that go by
     /// mountinfo, whatever is mounted over it.
-    pub(super) fn line(&self, word: &str) -> Option<&MountEntry> {
+    pub(crate) fn line(&self, word: &str) -> Option<&MountEntry> {
         self.mounts.iter().find(|mount| mount.hierarchy().is_some_and(|kind| kind.matches(word)))
     }
 
-    /// Whether `/proc/cgroups` says that a controller is enabled.
-    pub(super) fn is_enabled(&self, controller: &str) -> bool {
-        let fields = |line: &str| line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let mut lines = self.process.controllers.lines().map(fields);
-        lines.any(|line| line.first().is_some_and(|name| name == controller) && line.get(3).is_some_and(|on| on == "1"))
-    }
-
     /// The mount that a path is on: the last one at or above it, since mountinfo has mounts in the order in which they were made.
-    pub(super) fn mount_of(&self, path: &str) -> Option<&MountEntry> {
+    pub(crate) fn mount_of(&self, path: &str) -> Option<&MountEntry> {
         mount_of(&self.mounts, path)
     }
 
     /// The views on or below the root that aren't covered by another mount. Those elsewhere are for others, and single files, as `attach`
     /// mounts them on unified hosts, are parts of one.
-    pub(super) fn views(&self) -> impl Iterator<Item = &MountEntry> {
+    pub(crate) fn views(&self) -> impl Iterator<Item = &MountEntry> {
         let is_seen = |mount: &&MountEntry| self.mount_of(&point(mount)).is_some_and(|top| top.id == mount.id);
         let is_file = |mount: &&MountEntry| matches!(self.at(&point(mount)), Answer::Found(place) if !place.directory);
         let views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
@@ -188,22 +279,22 @@ impl Facts {
     }
 
     /// Whether a path is on a view.
-    pub(super) fn is_view(&self, path: &str) -> bool {
+    pub(crate) fn is_view(&self, path: &str) -> bool {
         self.mount_of(path).is_some_and(|mount| mount.fstype == VIEW)
     }
 }
 
 /// A mount's mount point as text.
-pub(super) fn point(mount: &MountEntry) -> String {
+pub(crate) fn point(mount: &MountEntry) -> String {
     mount.mount_point.to_string_lossy().into_owned()
 }
 
 /// Whether it's mounted on the root or below it.
-pub(super) fn is_in_root(mount: &MountEntry) -> bool {
+pub(crate) fn is_in_root(mount: &MountEntry) -> bool {
     mount.mount_point == ROOT || point(mount).starts_with(&format!("{ROOT}/"))
 }
 
-pub(super) fn mount_of<'a>(mounts: &'a [MountEntry], path: &str) -> Option<&'a MountEntry> {
+pub(crate) fn mount_of<'a>(mounts: &'a [MountEntry], path: &str) -> Option<&'a MountEntry> {
     mounts.iter().rfind(|mount| {
         let point = point(mount);
         let rest = path.strip_prefix(point.trim_end_matches('/'));
@@ -212,19 +303,20 @@ pub(super) fn mount_of<'a>(mounts: &'a [MountEntry], path: &str) -> Option<&'a M
 }
 
 /// A cgroup below a mount point, as clients put the two together.
-pub(super) fn join(base: &str, path: &CgroupPath) -> String {
+pub(crate) fn join(base: &str, path: &CgroupPath) -> String {
     if path.is_root() { base.to_owned() } else { format!("{base}{path}") }
 }
 
 /// The same, for clients that take what is mounted off the path. `None` if the cgroup isn't below that.
-pub(super) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String> {
+pub(crate) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String> {
     let root = CgroupPath::parse(&mount.root).ok()?;
     Some(join(&point(mount), &path.relative_to(&root)?))
 }
 
 /// Every path that a judgement may ask about.
-pub(super) fn places(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
-    let mut places: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD].map(str::to_owned).into();
+pub(crate) fn places(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
+    let mut places: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
+    places.extend(super::clients::FIXED.map(str::to_owned));
     let files = ["cgroup.controllers", "cgroup.subtree_control", "memory/memory.limit_in_bytes"];
     places.extend(files.map(|file| format!("{ROOT}/{file}")));
     let is_relevant = |mount: &&MountEntry| is_in_root(mount) || mount.hierarchy().is_some();
@@ -257,7 +349,7 @@ fn with_files(directory: String) -> Vec<String> {
 }
 
 /// Where a hierarchy is looked for without asking mountinfo.
-pub(super) fn directories(kind: &HierarchyKind) -> Vec<String> {
+pub(crate) fn directories(kind: &HierarchyKind) -> Vec<String> {
     match kind {
         HierarchyKind::Unified => vec![ROOT.to_owned(), UNIFIED.to_owned()],
         HierarchyKind::V1 { controllers, name } => {
@@ -269,7 +361,7 @@ pub(super) fn directories(kind: &HierarchyKind) -> Vec<String> {
 }
 
 /// An errno by its name.
-pub(super) fn errno(number: i32) -> String {
+pub(crate) fn errno(number: i32) -> String {
     match Errno::from_raw(number) {
         Errno::UnknownErrno => format!("errno {number}"),
         errno => format!("{errno:?}"),

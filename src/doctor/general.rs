@@ -1,16 +1,16 @@
 //! What concerns all clients: whether there's a view, whether it answers, what it lacks, and who could take it away.
 
-use super::facts::{Answer, Facts, ROOT, Type, directories, errno, is_in_root, join, point};
+use super::facts::{Answer, Facts, ROOT, Type, VIEW, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
 use crate::cgroup::{HierarchyKind, MountEntry, Setup};
 
 /// All that there is to say, the worst first.
-pub(super) fn findings(facts: &Facts) -> Vec<General> {
+pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     let mut all: Vec<General> = broken(facts);
     all.extend([no_tree(facts), missing(facts), own_cgroup(facts)].into_iter().flatten());
     let has_view = facts.views().next().is_some();
     if has_view {
-        let more = [unmountable, writable_root, without_stack, uncovered, on_v2];
+        let more = [unmountable, writable_root, without_stack, covered, uncovered, on_v2];
         all.extend(more.iter().filter_map(|look| look(facts)));
         all.push(general(
             "fuse-limits",
@@ -40,7 +40,7 @@ fn general(finding: &'static str, level: Level, what: impl Into<String>, advice:
 }
 
 /// The first three, and how many more.
-pub(super) fn list<T: AsRef<str>>(items: &[T]) -> String {
+pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> String {
     let first: Vec<&str> = items.iter().take(3).map(AsRef::as_ref).collect();
     let more = items.len().saturating_sub(first.len());
     if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
@@ -65,7 +65,7 @@ fn broken(facts: &Facts) -> Vec<General> {
             "dead-view",
             Level::Problem,
             what,
-            Some("unmount it ('umount' in there), and mount a new one"),
+            Some("'vcgroupfs detach' and 'attach' again, or unmount it ('umount' in there) and mount a new one"),
         ));
     }
     if !hung.is_empty() {
@@ -133,7 +133,7 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
 }
 
 /// Which setup the hierarchies make that the target is in.
-pub(super) fn setup(facts: &Facts) -> Option<Setup> {
+pub(crate) fn setup(facts: &Facts) -> Option<Setup> {
     Setup::of(facts.memberships.iter().map(|member| &member.kind))
 }
 
@@ -175,6 +175,21 @@ fn without_stack(facts: &Facts) -> Option<General> {
         format!("view without a stack on {}: clients that go by mountinfo don't see it", list(&bare))
     };
     Some(general("no-stack", Level::Warning, what, Some(super::clients::STACK)))
+}
+
+/// Mounts on a part of a view, which hide what the view has there.
+fn covered(facts: &Facts) -> Option<General> {
+    let views: Vec<String> = facts.views().map(point).collect();
+    let is_on_view = |mount: &&MountEntry| {
+        let at = point(mount);
+        let is_below = |view: &String| at.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        mount.fstype != VIEW && views.iter().any(is_below) && facts.mount_of(&at).is_some_and(|top| top.id == mount.id)
+    };
+    let all: Vec<String> =
+        facts.mounts.iter().filter(is_on_view).map(|mount| format!("{} ({})", point(mount), mount.fstype)).collect();
+    let what = format!("something is mounted over parts of the view, so clients don't see these of it: {}", list(&all));
+    (!all.is_empty())
+        .then(|| general("covered-view", Level::Warning, what, Some("unmount it, unless that is what you want")))
 }
 
 /// Views on a cgroup only, around which the kernel's hierarchy shows.

@@ -1,0 +1,101 @@
+//! The answer as text.
+
+use std::io::{self, Write};
+
+use crate::cgroup::escaped;
+use crate::doctor::facts::{Facts, ROOT, point};
+use crate::doctor::finding::{Finding, General, Recognised};
+use crate::doctor::general;
+use crate::doctor::limits::Limits;
+
+/// Everything: the process, what holds for it, a count of the verdicts, the findings for all, then client by client.
+pub(super) fn all(
+    out: &mut impl Write,
+    pid: i32,
+    facts: &Facts,
+    limits: Option<&Limits>,
+    clients: &[Finding],
+    general: &[General],
+) -> io::Result<()> {
+    writeln!(out, "process    {pid} ({})", escaped(&facts.process.command))?;
+    let setup = general::setup(facts).map_or_else(|| "none".to_owned(), |setup| setup.to_string());
+    writeln!(out, "setup      {setup}, {ROOT} {}", facts.type_of(ROOT))?;
+    let namespace = match facts.process.cgroup_namespace {
+        Some(true) => "its own",
+        Some(false) => "the host's",
+        None => "this kernel has none",
+    };
+    writeln!(out, "cgroup ns  {namespace}")?;
+    let views: Vec<String> = facts.views().map(point).collect();
+    writeln!(out, "views      {}", if views.is_empty() { "none".to_owned() } else { escaped(general::list(&views)) })?;
+    writeln!(
+        out,
+        "limits     {}",
+        limits.map_or_else(|| "unknown: the host's hierarchies aren't seen from here".to_owned(), shown)
+    )?;
+    writeln!(out, "clients    {}", counts(clients))?;
+    writeln!(out)?;
+    for finding in general {
+        writeln!(out, "{:<7}  {}", word(&finding.level), escaped(&finding.what))?;
+        advise(out, finding.advice.as_deref(), 9)?;
+    }
+    writeln!(out)?;
+    let width = clients.iter().map(|finding| finding.client.len()).max().unwrap_or(0);
+    for finding in clients {
+        let verdict = if finding.recognised == Recognised::Yes && !finding.numbers.is_empty() {
+            "ok".to_owned()
+        } else {
+            word(&finding.recognised)
+        };
+        writeln!(out, "{:<width$}  {verdict:<6}  {}", finding.client, escaped(&finding.why))?;
+        advise(out, finding.advice.as_deref(), width + 10)?;
+    }
+    Ok(())
+}
+
+/// The limits that hold, and what sets them.
+fn shown(limits: &Limits) -> String {
+    let mut all = Vec::new();
+    match &limits.quota {
+        Some(limit) => {
+            let (quota, period) = limit.value;
+            let hundredths = quota.saturating_mul(100) / period.max(1);
+            all.push(format!(
+                "{}.{:02} CPUs of {} ({})",
+                hundredths / 100,
+                hundredths % 100,
+                limits.cpus,
+                escaped(&limit.by)
+            ));
+        }
+        None => all.push(format!("{} CPUs", limits.cpus)),
+    }
+    all.extend(limits.memory.as_ref().map(|limit| format!("{} bytes ({})", limit.value, escaped(&limit.by))));
+    all.extend(limits.pids.as_ref().map(|limit| format!("{} processes ({})", limit.value, escaped(&limit.by))));
+    all.join(", ")
+}
+
+/// How many have each verdict.
+fn counts(clients: &[Finding]) -> String {
+    let words = [Recognised::Yes, Recognised::Partly, Recognised::Wrong, Recognised::No];
+    let counts =
+        words.map(|verdict| (clients.iter().filter(|finding| finding.recognised == verdict).count(), word(&verdict)));
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    counts.join(", ")
+}
+
+fn advise(out: &mut impl Write, advice: Option<&str>, indent: usize) -> io::Result<()> {
+    advice.map_or(Ok(()), |advice| writeln!(out, "{:indent$}-> {}", "", escaped(advice)))
+}
+
+/// The word that JSON has for it.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The type of the root, as a word.
+pub(super) fn root(facts: &Facts) -> String {
+    let said = facts.type_of(ROOT).to_string();
+    said.strip_prefix("is ").unwrap_or(&said).to_lowercase()
+}

@@ -1,0 +1,122 @@
+//! What a process would read if no view were in the way: the mounts beneath, and the host's files behind them.
+
+use super::facts::{ROOT, is_in_root, point};
+use super::limits::HostFiles;
+use super::reading::{Files, System};
+use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_memberships};
+
+/// Paths as they would be without a view.
+pub(crate) struct Native<'a> {
+    system: System,
+    host: &'a dyn HostFiles,
+    /// Where the process' cgroup namespace begins, in each hierarchy.
+    beginnings: Vec<(HierarchyKind, CgroupPath)>,
+}
+
+impl<'a> Native<'a> {
+    /// `None` if that can't be told: where no hierarchy is mounted beneath the view, there's nothing to compare with. `members` is where the
+    /// process is in the host's names.
+    pub(crate) fn of(system: &System, members: &[Membership], host: &'a dyn HostFiles) -> Option<Self> {
+        let own = parse_memberships(system.cgroup.as_bytes());
+        let beginnings = members.iter().filter_map(|member| {
+            let inside = own.iter().find(|own| own.kind == member.kind)?.place.path()?;
+            let path = member.place.path()?;
+            let beginning = path.prefix(path.depth().checked_sub(inside.depth())?);
+            (beginning.join_path(inside) == *path).then(|| (member.kind.clone(), beginning))
+        });
+        let mut native = Self { system: system.clone(), host, beginnings: beginnings.collect() };
+        // What else is mounted there covers the hierarchies, as a view does.
+        let is_beneath = |mount: &MountEntry| {
+            if mount.hierarchy().is_some() { !native.is_sentinel(mount, members) } else { !is_in_root(mount) }
+        };
+        let mounts: Vec<_> = system.mounts.iter().filter(|mount| is_beneath(mount)).cloned().collect();
+        native.system.mounts = mounts;
+        let mut lines = native.system.mounts.iter().filter(|mount| mount.hierarchy().is_some());
+        lines.any(|mount| point(mount).starts_with(ROOT)).then_some(native)
+    }
+
+    /// A cgroup that is mounted in place of the hierarchy, neither the process' own nor one above, as `attach` makes it on a unified host.
+    fn is_sentinel(&self, mount: &MountEntry, members: &[Membership]) -> bool {
+        let Some((kind, root)) = mount.hierarchy().zip(self.host_root(mount)) else { return false };
+        let own = members.iter().find(|member| member.kind == kind).and_then(|own| own.place.path());
+        own.is_some_and(|own| !own.is_within(&root))
+    }
+
+    /// What is mounted, in the host's names.
+    fn host_root(&self, mount: &MountEntry) -> Option<CgroupPath> {
+        let kind = mount.hierarchy()?;
+        let (_, beginning) = self.beginnings.iter().find(|(of, _)| *of == kind)?;
+        Some(beginning.join_path(&CgroupPath::parse(&mount.root).ok()?))
+    }
+
+    /// The kernel's words, without the view's mounts.
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// The mount that a path is on, and what is below it.
+    fn mount(&self, path: &str) -> Option<(&MountEntry, String)> {
+        let path = self.followed(path);
+        let mount = super::facts::mount_of(&self.system.mounts, &path)?;
+        let below = path.strip_prefix(point(mount).trim_end_matches('/')).unwrap_or_default().to_owned();
+        Some((mount, below))
+    }
+
+    /// `/sys/fs/cgroup/cpu` is a symlink where controllers are mounted together.
+    fn followed(&self, path: &str) -> String {
+        let Some(rest) = path.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')) else {
+            return path.to_owned();
+        };
+        let (first, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_mounted = self.system.mounts.iter().any(|mount| point(mount) == format!("{ROOT}/{first}"));
+        let mut joint = self.system.v1_mounts(first).map(point).filter(|at| at.starts_with(ROOT));
+        match joint.next() {
+            Some(at) if !is_mounted && at.contains(',') => {
+                if below.is_empty() {
+                    at
+                } else {
+                    format!("{at}/{below}")
+                }
+            }
+            _ => path.to_owned(),
+        }
+    }
+
+    /// The host's cgroup, and the file in it.
+    fn place(&self, path: &str, is_file: bool) -> Option<(&MountEntry, CgroupPath, Option<String>)> {
+        let (mount, below) = self.mount(path)?;
+        let root = self.host_root(mount)?;
+        let (directory, file) = match below.rsplit_once('/') {
+            Some((directory, file)) if is_file => (directory, Some(file.to_owned())),
+            _ => (below.as_str(), None),
+        };
+        let directory = if directory.is_empty() { CgroupPath::root() } else { CgroupPath::parse(directory).ok()? };
+        Some((mount, root.join_path(&directory), file))
+    }
+}
+
+impl Files for Native<'_> {
+    fn read(&self, path: &str) -> Option<String> {
+        let (mount, directory, file) = self.place(path, true)?;
+        self.host.read(&mount.hierarchy()?, &directory, &file?)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        if path == ROOT {
+            return true;
+        }
+        let as_directory = self.place(path, false).is_some_and(|(mount, directory, _)| {
+            mount.hierarchy().is_some_and(|kind| self.host.exists(&kind, &directory, None))
+        });
+        let as_file = || {
+            self.place(path, true).is_some_and(|(mount, directory, file)| {
+                mount.hierarchy().is_some_and(|kind| self.host.exists(&kind, &directory, file.as_deref()))
+            })
+        };
+        as_directory || as_file()
+    }
+
+    fn is_cgroup2(&self, path: &str) -> bool {
+        self.mount(path).is_some_and(|(mount, _)| mount.fstype == "cgroup2")
+    }
+}

@@ -1,0 +1,157 @@
+//! What is to be said of the clients that take numbers.
+
+use super::clients::{CLIENTS, Client, DEAD, MOUNT, Model, STACK, mending};
+use super::facts::Facts;
+use super::finding::{Finding, Number, NumberVerdict, Recognised};
+use super::limits::Limits;
+use super::native::Native;
+use super::reading::{Files, Quantity, Reading, Rounding, System, Taken};
+
+/// What is known besides what the process sees.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Beyond<'a> {
+    /// What holds; `None` where the host's files can't be read.
+    pub(crate) limits: Option<&'a Limits>,
+    pub(crate) native: Option<&'a Native<'a>>,
+}
+
+/// Every client, those that work with the tree and those that take numbers, in the order of the table.
+pub(crate) fn judge(facts: &Facts, beyond: Beyond<'_>) -> Vec<Finding> {
+    let system = facts.system();
+    let judged = CLIENTS.iter().map(|client| match client.model {
+        Model::Works(judgement) => Finding { client: client.name, source: Some(client.source), ..judgement(facts) },
+        Model::Reads(model, rounding) => {
+            let natively = beyond.native.map(|native| model(native.system(), native));
+            reader(facts, client, &model(&system, facts), rounding, beyond.limits, natively.as_ref())
+        }
+    });
+    judged.collect()
+}
+
+/// Runs all models, for what they ask.
+pub(crate) fn readings(system: &System, files: &dyn Files) -> Vec<(&'static Client, Reading)> {
+    let readings = CLIENTS.iter().filter_map(|client| match client.model {
+        Model::Reads(model, _) => Some((client, model(system, files))),
+        Model::Works(_) => None,
+    });
+    readings.collect()
+}
+
+fn reader(
+    facts: &Facts,
+    client: &Client,
+    reading: &Reading,
+    rounding: Rounding,
+    limits: Option<&Limits>,
+    natively: Option<&Reading>,
+) -> Finding {
+    let is_broken = facts.has_broken_view();
+    let mut numbers = Vec::new();
+    for (index, (quantity, taken)) in reading.parts().into_iter().enumerate() {
+        let Some(taken) = taken else { continue };
+        let expected = limits.map(|limits| limits.expected(quantity, rounding));
+        let native = natively.and_then(|reading| reading.parts().get(index).copied()?.1.cloned());
+        let has_lost = |native: &Taken| is_broken && taken.missing.is_some() && native.missing.is_none();
+        let is_same = |native: &Taken| native.value == taken.value && !has_lost(native);
+        let verdict = match expected {
+            _ if Some(taken.value) == expected => NumberVerdict::Ok,
+            None => NumberVerdict::Unknown,
+            Some(_) if native.as_ref().is_some_and(is_same) || is_native(taken) => NumberVerdict::Native,
+            Some(_) => NumberVerdict::Wrong,
+        };
+        // What isn't there natively either (the root cgroup has no limits) isn't missed.
+        let is_lost = taken.missing.is_some() && native.as_ref().is_none_or(|native| native.missing.is_none());
+        let natively = native.map(|native| native.value);
+        numbers.push(Number { quantity, taken: taken.clone(), expected, natively, verdict, is_lost });
+    }
+    let finding = match numbers.iter().find(|number| number.verdict == NumberVerdict::Wrong) {
+        Some(number) => wrong(facts, client.name, number, &numbers),
+        None => match numbers.iter().find(|number| number.is_lost && number.verdict != NumberVerdict::Native) {
+            Some(number) => lost(facts, client.name, number, &numbers),
+            None => right(client.name, &numbers),
+        },
+    };
+    Finding { numbers, source: Some(client.source), ..finding }
+}
+
+/// Whether it asked the kernel, where a view changes nothing.
+fn is_native(taken: &Taken) -> bool {
+    taken.from.as_deref().is_some_and(|from| !from.starts_with("/sys/fs/cgroup"))
+}
+
+fn values(numbers: &[Number]) -> String {
+    numbers.iter().map(|number| of(number.quantity, number.taken.value)).collect::<Vec<_>>().join(", ")
+}
+
+/// A value, and of what it is.
+fn of(quantity: Quantity, value: Option<u64>) -> String {
+    match (quantity, value) {
+        (Quantity::Memory, None) => "no limit of memory".to_owned(),
+        (Quantity::Pids, None) => "no limit of processes".to_owned(),
+        _ => quantity.shown(value),
+    }
+}
+
+fn sources(numbers: &[Number]) -> String {
+    let mut from: Vec<String> = Vec::new();
+    for Number { taken, .. } in numbers {
+        let missing = taken.missing.iter().map(ToString::to_string);
+        from.extend(taken.from.iter().map(|from| format!("by {from}")).chain(missing));
+    }
+    from.dedup();
+    from.join(", ")
+}
+
+fn right(client: &'static str, numbers: &[Number]) -> Finding {
+    let why = format!("takes {}: {}", values(numbers), sources(numbers));
+    let finding = Finding::yes(client, why);
+    let natives = numbers.iter().filter(|number| number.verdict == NumberVerdict::Native);
+    let hold: Vec<String> = natives.map(|number| of(number.quantity, number.expected.flatten())).collect();
+    if hold.is_empty() {
+        finding
+    } else {
+        finding.and(&format!("natively the same, though {} would hold", hold.join(", ")))
+    }
+}
+
+/// Its numbers aren't those that hold.
+fn wrong(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]) -> Finding {
+    let wrong = numbers.iter().filter(|number| number.verdict == NumberVerdict::Wrong);
+    let holds = wrong.map(|number| of(number.quantity, number.expected.flatten())).collect::<Vec<_>>().join(", ");
+    let what = match &number.taken {
+        Taken { missing: Some(missing), .. } => missing.clone(),
+        Taken { from: Some(from), .. } => format!("by {from}"),
+        _ => String::new(),
+    };
+    let why = format!("takes {}: {what}; {holds} would be right", values(numbers));
+    Finding::wrong(client, why, remedy(facts, &number.taken))
+}
+
+/// There's no limit that it misses, or none that is known; it wouldn't find one.
+fn lost(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]) -> Finding {
+    let missing = number.taken.missing.as_deref().unwrap_or_default();
+    let why = format!("takes {}: {missing}, so it would miss a limit", values(numbers));
+    let has_others = numbers.iter().any(|number| number.taken.missing.is_none() && !is_native(&number.taken));
+    let recognised = if has_others { Recognised::Partly } else { Recognised::No };
+    Finding { recognised, ..Finding::no(client, why, remedy(facts, &number.taken)) }
+}
+
+fn remedy(facts: &Facts, taken: &Taken) -> &'static str {
+    let missing = taken.missing.as_deref().unwrap_or_default();
+    let has_view = facts.views().next().is_some();
+    match &taken.lacks {
+        Some(path) if facts.knows(path) => mending(facts, path),
+        _ if facts.has_broken_view() => DEAD,
+        _ if missing.contains("has no line") && has_view => STACK,
+        _ if missing.contains("has no line") => MOUNT,
+        _ if missing.contains("/proc/cgroups") => {
+            "a kernel without one of memory, cpu, cpuacct and cpuset as v1 controllers gives it no container support; \
+             tell it its limits (-XX:ActiveProcessorCount, -Xmx), or use JDK 25"
+        }
+        _ if has_view => {
+            "attach a view of the shape that goes with what was mounted before ('vcgroupfs attach' without --shape), or tell the \
+             client its limits"
+        }
+        _ => "tell the client its limits: it doesn't find them natively either",
+    }
+}
