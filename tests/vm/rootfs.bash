@@ -10,7 +10,7 @@ rootfs_packages() {
     cat <<END
 systemd systemd-sysv systemd-container dbus libpam-systemd login util-linux mount kmod procps busybox-static
 dbus-user-session docker.io containerd runc crun podman conmon cgroup-tools
-nodejs openjdk-17-jre-headless lxc
+nodejs openjdk-17-jre-headless lxc python3-minimal python3-psutil
 END
 }
 
