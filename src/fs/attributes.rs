@@ -205,7 +205,7 @@ impl<H: Host> CgroupFs<H> {
     /// Attributes with the mode that tells the truth.
     pub(super) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
         if matches!(node.object(), Object::File(_)) {
-            attributes.size = attributes.size.max(node.shown_size());
+            attributes.size = self.size_shown(node, &attributes);
         }
         if !matches!(node.object(), Object::Link(_)) {
             let name = node.name();

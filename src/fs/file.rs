@@ -18,16 +18,11 @@ use crate::view::{Node, NodeId, Object};
 /// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
 pub(super) const MAX_WRITE: usize = 4096;
 
-/// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
-const SIZE_STEP: u64 = 4096;
-
-/// The largest size that is shown.
-const SIZE_LIMIT: u64 = 1 << 20;
-
 impl<H: Host> CgroupFs<H> {
     /// Opens a file.
     pub fn open(&self, caller: &Caller, id: NodeId, mode: OpenMode, direct: bool) -> Outcome<HandleId> {
         let node = self.node(id)?;
+        let comes_again = self.comes_again(caller, id);
         if node.is_directory() {
             return Err(Errno::EISDIR.into());
         }
@@ -48,17 +43,22 @@ impl<H: Host> CgroupFs<H> {
         let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref()).map_err(|errno| match errno {
             // Whoever came by a name that the kernel has kept for too long comes again, with what the name means now (do_filp_open).
-            Errno::ENOENT if node.doubt() => Errno::ESTALE,
+            Errno::ENOENT if node.doubt() && !comes_again => self.send_back(&node, caller),
             // No name leads here any more: somebody opens once more what is open (kernfs_fop_open).
-            Errno::ENOENT => Errno::ENODEV,
-            other => other,
+            Errno::ENOENT => Errno::ENODEV.into(),
+            other => other.into(),
         })?;
         // kernfs has no direct I/O, and the kernel looks for it last (do_dentry_open).
         if direct {
             return Err(Errno::EINVAL.into());
         }
         let (checked, waiting) = (OnceLock::new(), Waiting::default());
-        let file = OpenFile { node, backing, checked, writes, opener, _share: share, waiting };
+        node.size().open();
+        if mode.truncate {
+            // By the kernel's own idea.
+            node.size().tell(0);
+        }
+        let file = OpenFile { node, backing, checked, writes, opener, comes_again, _share: share, waiting };
         Ok(self.handles.insert(file))
     }
 
@@ -74,7 +74,7 @@ impl<H: Host> CgroupFs<H> {
         if caller.tid <= 0 { Ok(Writer::without_capabilities(caller)) } else { Ok(self.host.writer(caller)?) }
     }
 
-    fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
+    pub(super) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
         self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
 
@@ -92,7 +92,7 @@ impl<H: Host> CgroupFs<H> {
             Some(Grant::Migrate(_)) => kind().is_some_and(migration_may_block),
             _ => false,
         };
-        Ok(Transfer { file, caller: *caller, numbers, takes_long })
+        Ok(Transfer { file, caller: *caller, numbers, takes_long, for_splice: false })
     }
 
     fn numbers(&self, caller: &Caller) -> Outcome<H::Numbers> {
@@ -104,11 +104,16 @@ impl<H: Host> CgroupFs<H> {
 
     /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
     pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
-        let read = || self.read_once(from, offset, buffer);
+        let read = || {
+            if from.for_splice {
+                return self.fill(from, offset, buffer);
+            }
+            self.read_once(from, offset, buffer).inspect(|count| self.note_read(from, offset, *count))
+        };
         if from.waits_for_an_agent() { self.processor.pay_for_another(read) } else { self.processor.pay_for(read) }
     }
 
-    fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    pub(super) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
         match &from.numbers {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
@@ -123,7 +128,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     fn write_once(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
-        let Transfer { file, caller, numbers, takes_long: _ } = to;
+        let Transfer { file, caller, numbers, .. } = to;
         match &file.writes {
             None => Err(Errno::EBADF.into()),
             Some(Grant::Plain) => {
@@ -189,49 +194,13 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.get(id).is_some_and(|node| self.may_pass(&node))
     }
 
-    fn may_pass(&self, node: &Node) -> bool {
+    pub(super) fn may_pass(&self, node: &Node) -> bool {
         self.passes_through && matches!(node.object(), Object::File(_)) && !has_state_per_open_file(&node.name())
     }
 
     /// One more backing id for a user, if there may be one.
     pub fn take_backing_id(&self, user: u32) -> Option<Share> {
         self.backing_ids.take(user)
-    }
-
-    /// Has the kernel know how much there is of a file that it could read by itself, but for want of a backing id: splice(2) and sendfile(2) of a
-    /// file that the server reads end at its size (Linux 6.5).
-    ///
-    /// # Errors
-    /// `ESTALE` if the kernel has to look the file up once more, which it does at once.
-    pub fn show_size(&self, handle: HandleId) -> Outcome<()> {
-        let file = self.open_file(handle)?;
-        // By a descriptor of its own: what a list shows is the namespace's that reads it first.
-        let backing = self.host.open(&file.node, OpenMode { read: true, write: false, truncate: false }, None)?;
-        let length = self.processor.pay_for(|| self.length_of(&backing))?;
-        if file.node.show_size((length + 1).next_multiple_of(SIZE_STEP)) { Err(Errno::ESTALE.into()) } else { Ok(()) }
-    }
-
-    /// A list of processes has the server's numbers here, which have no fewer digits than anybody's.
-    fn length_of(&self, file: &H::File) -> Answer<u64> {
-        let mut part = [0; 4096];
-        let mut length = 0;
-        while length < SIZE_LIMIT {
-            match self.host.read(file, length, &mut part)? {
-                0 => break,
-                count => length += count as u64,
-            }
-        }
-        Ok(length)
-    }
-
-    /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).
-    pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> Outcome<i64> {
-        let size = i64::try_from(self.node(id)?.shown_size()).unwrap_or(0);
-        match whence {
-            libc::SEEK_DATA if (0..size).contains(&offset) => Ok(offset),
-            libc::SEEK_HOLE if (0..size).contains(&offset) => Ok(size),
-            _ => Err(Errno::ENXIO.into()),
-        }
     }
 
     /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
@@ -259,11 +228,12 @@ impl<H: Host> CgroupFs<H> {
 /// An open file, and who is about to read or write it.
 #[derive(Debug)]
 pub struct Transfer<H: Host> {
-    file: Arc<OpenFile<H::File>>,
+    pub(super) file: Arc<OpenFile<H::File>>,
     caller: Caller,
     /// For a list of processes.
     numbers: Option<Outcome<H::Numbers>>,
     takes_long: bool,
+    pub(super) for_splice: bool,
 }
 
 impl<H: Host> Transfer<H> {
@@ -282,9 +252,9 @@ impl<H: Host> Transfer<H> {
         self.takes_long
     }
 
-    /// The kernel may take something else for the size of the file now than it was told.
-    pub fn lets_size_be_doubted(&self) {
-        self.file.node.doubt_size();
+    /// Whether the kernel fills a page, to splice it: it takes what it gets for the size of the file.
+    pub fn fill_for_splice(&mut self, for_splice: bool) {
+        self.for_splice = for_splice;
     }
 
     /// Whether a write may be longer than a page: lists of processors are (`cpuset_common_files`: `max_write_len`).

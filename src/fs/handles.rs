@@ -35,10 +35,18 @@ pub(super) struct OpenFile<F> {
     pub(super) writes: Option<Grant>,
     /// Who opened it, if for writing.
     pub(super) opener: Option<Credentials>,
+    /// Whether who opened it was sent to look its name up once more, and came again.
+    pub(super) comes_again: bool,
     /// Whose it is, for as long as it's open.
     pub(super) _share: Share,
     /// Who waits for it.
     pub(super) waiting: Waiting,
+}
+
+impl<F> Drop for OpenFile<F> {
+    fn drop(&mut self) {
+        self.node.size().close();
+    }
 }
 
 /// All open files of a view.

@@ -23,6 +23,7 @@ pub mod poll;
 pub mod replay;
 pub mod route;
 mod share;
+mod size;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use handles::Handles;
 use route::Tenant;
 pub use share::Share;
 use share::Shares;
+pub use size::Reading;
 
 /// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
 const BACKING_IDS: usize = 8192;
@@ -127,6 +129,9 @@ pub struct CgroupFs<H: Host> {
     coherent: bool,
     /// Whether the kernel may read files by itself.
     passes_through: bool,
+    /// Who does read them.
+    reading: Arc<Reading>,
+    sent_back: size::SentBack,
     born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
     /// make another container's of the same name, that isn't shown.
@@ -161,6 +166,8 @@ impl<H: Host> CgroupFs<H> {
             processor: Arc::default(),
             coherent: false,
             passes_through: true,
+            reading: Arc::default(),
+            sent_back: size::SentBack::default(),
             born: SystemTime::now(),
         })
     }

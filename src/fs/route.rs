@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Whereabouts};
+use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading, Whereabouts};
 pub use crate::limit::Tenant;
 use crate::view::NodeId;
 
@@ -88,6 +88,9 @@ pub trait Route: Debug + Send + Sync + 'static {
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
 
+    /// Who reads files.
+    fn reading(&self) -> &Reading;
+
     /// Where the caller runs, and how the calling thread does beside it.
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
 }
@@ -156,6 +159,10 @@ impl<H: Host> Route for CgroupFs<H> {
 
     fn keeps_listings(&self) -> bool {
         CgroupFs::keeps_listings(self)
+    }
+
+    fn reading(&self) -> &Reading {
+        CgroupFs::reading(self)
     }
 
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {

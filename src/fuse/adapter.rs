@@ -133,9 +133,10 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         }
         let _ = config.set_max_write(MAX_WRITE);
         self.longest_listed.store(convert::longest_listed(config), Ordering::Relaxed);
-        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
-            self.passthrough.enable();
-        }
+        let passes =
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
+        self.passthrough.enable(passes);
+        self.route.reading().begin(passes, convert::splice_ends_at_size());
         Ok(())
     }
 
@@ -305,6 +306,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                 let opening = || self.passthrough.open(fs, id, about.node, asked.caller.uid, &reply);
                 let mut early = fs.opens_without_a_handle(id, mode, direct).then(opening);
                 if let Some(opening) = early.take_if(|opening| opening.has_id()) {
+                    fs.comes_again(&asked.caller, id);
                     return Ok((HandleId::NONE, (opening, None)));
                 }
                 let about = About { node: id, ..about };
@@ -314,10 +316,10 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
                     fs.release(handle);
                     return Ok((HandleId::NONE, (opening, None)));
                 }
-                let shows_size = opening.lacks_id() && !mode.write;
+                let shows_size = !opening.has_id() && !mode.write && fs.may_show_less(handle);
                 let owing = (shows_size && owes(fs)).then(|| Arc::clone(fs));
                 if shows_size && owing.is_none() {
-                    fs.show_size(handle).inspect_err(|_| fs.release(handle))?;
+                    fs.show_size(&asked.caller, handle).inspect_err(|_| fs.release(handle))?;
                 }
                 Ok((handle, (opening, owing)))
             })
@@ -325,7 +327,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         match opened {
             Ok((handle, (opening, None))) => reply_opened(reply, handle, opening),
             Ok((handle, (opening, Some(fs)))) => {
-                show_size_later(&self.owing, &self.route, fs, (handle, opening), reply)
+                show_size_later(&self.owing, &self.route, fs, (asked.caller, handle, opening), reply)
             }
             Err(errno) => reply.error(errno),
         }
@@ -347,17 +349,15 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let handle = HandleId(handle.0);
         // A reply that is dropped says EIO.
         let _ = self.route.at_file(handle, |fs, tenant| {
-            let from = match caught("read", || fs.transfer(&asked.caller, handle)) {
+            let mut from = match caught("read", || fs.transfer(&asked.caller, handle)) {
                 Ok(from) => from,
                 Err(errno) => {
                     reply.error(errno);
                     return Ok(());
                 }
             };
-            if owner.is_none() {
-                // Nobody's read(2): the kernel fills a page, to splice it, and takes what it gets for the size of the file.
-                from.lets_size_be_doubted();
-            }
+            // What nobody's read(2) asks for fills a page.
+            from.fill_for_splice(owner.is_none());
             let beside = if from.waits_for_an_agent() { &self.agents } else { &self.owing };
             if !from.waits_for_an_agent() && !owes(fs) {
                 BUFFER.with_borrow_mut(|buffer| {

@@ -100,3 +100,11 @@ pub(super) fn longest_listed(config: &KernelConfig) -> usize {
     // 7.44 is Linux 6.16. A path has two pages, which takes FUSE_MAX_PAGES.
     if minor >= 44 && config.capabilities().contains(InitFlags::FUSE_MAX_PAGES) { PAGE - HEADER } else { BEFORE }
 }
+
+/// Whether splice(2) and sendfile(2) of a file that the server reads end at its size: since Linux 6.5 they go by the page cache
+/// (`filemap_splice_read`). It can't be tried out but with a FUSE mount, so it's told by the version.
+pub(super) fn splice_ends_at_size() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(5))
+}

@@ -73,7 +73,7 @@ pub(super) fn show_size_later<R: Route>(
     queue: &Offload,
     route: &Arc<R>,
     fs: Arc<CgroupFs<R::Host>>,
-    (handle, opening): (HandleId, Opening),
+    (caller, handle, opening): (Caller, HandleId, Opening),
     reply: ReplyOpen,
 ) {
     if !queue.has_room(fs.tenant()) {
@@ -83,7 +83,7 @@ pub(super) fn show_size_later<R: Route>(
     let route = Arc::clone(route);
     queue.run(fs.tenant(), move || {
         settle(&fs);
-        match caught("read", || fs.show_size(handle)) {
+        match caught("read", || fs.show_size(&caller, handle)) {
             Ok(()) => reply_opened(reply, handle, opening),
             Err(errno) => {
                 route.release(handle);

@@ -161,11 +161,6 @@ impl Opening {
         self.id.is_some()
     }
 
-    /// Whether it could have been read by the kernel, and can't for want of an id.
-    pub(super) fn lacks_id(&self) -> bool {
-        self.id.is_none() && self.node.is_some()
-    }
-
     /// The kernel is told that it's open, and will say when it's closed.
     pub(super) fn finish(mut self) -> Option<Arc<BackingId>> {
         self.node = None;
@@ -182,9 +177,9 @@ impl Drop for Opening {
 }
 
 impl Passthrough {
-    /// The kernel can do it.
-    pub(super) fn enable(&self) {
-        self.enabled.store(true, Ordering::Release);
+    /// Whether the kernel can do it.
+    pub(super) fn enable(&self, can: bool) {
+        self.enabled.store(can, Ordering::Release);
     }
 
     /// Opens a file of a node of `fs`, which the kernel knows by `number`, for a user.
@@ -243,6 +238,7 @@ impl Passthrough {
                 if error.raw_os_error().map(Errno::from_raw).is_some_and(is_lasting) {
                     // It takes CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it switched on.
                     self.fails.store(true, Ordering::Release);
+                    fs.reading().is_left_to_the_server();
                 }
                 None
             }

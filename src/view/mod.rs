@@ -9,6 +9,7 @@ mod id;
 mod node;
 mod place;
 mod resolve;
+mod size;
 mod table;
 
 pub use attributes::Attributes;
@@ -16,6 +17,7 @@ pub use id::{NodeId, ROOT_ID};
 pub use node::{Cgroups, Node, Object, Watch};
 pub use place::{Child, Door, Position, Spot};
 pub use resolve::{Resolved, view_path_of};
+pub use size::ShownSize;
 pub use table::NodeTable;
 
 use std::ffi::{OsStr, OsString};

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::size::ShownSize;
 use super::{Attributes, NodeId, Position};
 use crate::cgroup::FileClass;
 
@@ -53,10 +54,8 @@ pub struct Node {
     gone: AtomicBool,
     /// Whether the kernel was sent to look its name up once more.
     doubted: AtomicBool,
-    /// The size that it's shown with, if it isn't its own.
-    shown_size: AtomicU64,
-    /// Whether the kernel may have another size of it.
-    size_is_doubted: AtomicBool,
+    /// With what size the kernel knows it, or is to.
+    size: ShownSize,
     /// The nodes that the kernel holds of this directory's entries. Leaf lock: nothing else is locked while it's held.
     children: Mutex<HashMap<Arc<OsStr>, NodeId>>,
     /// Leaf lock, too.
@@ -98,8 +97,7 @@ impl Node {
             forgotten: AtomicBool::default(),
             gone: AtomicBool::default(),
             doubted: AtomicBool::default(),
-            shown_size: AtomicU64::default(),
-            size_is_doubted: AtomicBool::default(),
+            size: ShownSize::default(),
             children: Mutex::default(),
             name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
@@ -208,22 +206,9 @@ impl Node {
         !self.doubted.swap(true, Ordering::AcqRel)
     }
 
-    /// The size that it's shown with; 0 if that is its own.
-    pub fn shown_size(&self) -> u64 {
-        self.shown_size.load(Ordering::Acquire)
-    }
-
-    /// Takes note that it has to be shown with at least this size. Whether the kernel may have another one, and wasn't sent to look once more yet.
-    pub fn show_size(&self, size: u64) -> bool {
-        if self.shown_size.fetch_max(size, Ordering::AcqRel) < size {
-            self.doubt_size();
-        }
-        self.size_is_doubted.swap(false, Ordering::AcqRel)
-    }
-
-    /// Takes note that the kernel may have another size than was shown.
-    pub fn doubt_size(&self) {
-        self.size_is_doubted.store(true, Ordering::Release);
+    /// With what size the kernel knows it, or is to.
+    pub fn size(&self) -> &ShownSize {
+        &self.size
     }
 
     /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.

@@ -7,6 +7,7 @@
 //! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
 //! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs.
 
+pub mod copying;
 pub mod expulsion;
 pub mod flood;
 pub mod hammer;

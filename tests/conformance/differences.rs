@@ -46,18 +46,26 @@ pub(crate) const KNOWN_DIFFERENCES: &[Difference] = &[
         reason: "FUSE answers a write of 0 bytes by itself, so that nobody notices that the cgroup is gone",
     },
     Difference {
-        case: "odd-calls",
-        step: "splice",
+        case: "seek",
+        step: "size",
         passed_through: Some(false),
-        explains: splices_less,
-        reason: "splice(2) and sendfile(2) of a FUSE file end at st_size, which is 0, unless the file is passed through",
+        explains: |_| false,
+        reason: "splice(2) and sendfile(2) of a FUSE file end at st_size, unless the file is passed through: so it has one",
+    },
+    Difference {
+        case: "seek-in-a-removed-cgroup",
+        step: "size",
+        passed_through: Some(false),
+        explains: |_| false,
+        reason: "as above",
     },
     Difference {
         case: "splice-of-a-writable-handle",
         step: "splice",
-        passed_through: None,
+        passed_through: Some(true),
         explains: splices_less,
-        reason: "a handle that may write is never passed through, because the server has to see what is written",
+        reason: "a handle that may write is never passed through, because the server has to see what is written, while the file has the size of \
+                 those that are",
     },
     Difference {
         case: "map-of-a-notified-file",
@@ -222,9 +230,18 @@ pub(crate) fn is_explained(seen: &Seen, passed_through: bool) -> bool {
 
 /// Whether the kernel passes files of a view through (Linux 6.9), where nothing keeps the server from asking for it.
 pub(crate) fn passes_through() -> bool {
+    is_at_least(6, 9)
+}
+
+/// Whether splice(2) of a FUSE file ends at its size (Linux 6.5).
+pub(crate) fn splice_ends_at_size() -> bool {
+    is_at_least(6, 5)
+}
+
+fn is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map(|word| word.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// Whether a step is listed.
@@ -232,5 +249,8 @@ pub(crate) fn is_known(case: &str, step: &str, passed_through: bool) -> bool {
     // An unprivileged owner runs some cases too.
     let case = case.strip_suffix("-by-owner").unwrap_or(case);
     let holds = |known: &Difference| known.passed_through.is_none_or(|only| only == passed_through);
-    !step.is_empty() && KNOWN_DIFFERENCES.iter().any(|known| known.case == case && known.step == step && holds(known))
+    let is_there = step != "size" || splice_ends_at_size();
+    is_there
+        && !step.is_empty()
+        && KNOWN_DIFFERENCES.iter().any(|known| known.case == case && known.step == step && holds(known))
 }

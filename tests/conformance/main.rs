@@ -9,6 +9,7 @@
 mod case;
 mod differences;
 mod fuzz;
+mod reading;
 mod run;
 mod table;
 

@@ -152,7 +152,7 @@ impl Normal {
                 self.names.insert(value.to_string(), name.clone());
                 json!(name)
             }
-            Op::Stat { .. } | Op::Fstat { .. } => without(value, "ino"),
+            Op::Stat { .. } | Op::Fstat { .. } => sizeless(without(value, "ino")),
             Op::Membership { .. } | Op::ThreadMembership => self.membership(&value),
             // How many bytes a number has isn't of interest.
             Op::Write { data, .. } | Op::Pwrite { data, .. } | Op::WriteFile { data, .. } if data.contains('$') => {
@@ -214,6 +214,16 @@ impl Normal {
 fn without(mut value: Value, key: &str) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.remove(key);
+    }
+    value
+}
+
+/// The size that a file is shown with isn't its own where splice(2) goes by it: [`crate::reading`] looks at it.
+pub(crate) fn sizeless(mut value: Value) -> Value {
+    if value.get("type").and_then(Value::as_str) == Some("file")
+        && let Some(size) = value.get_mut("size")
+    {
+        *size = json!(0);
     }
     value
 }

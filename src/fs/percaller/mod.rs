@@ -28,7 +28,7 @@ use super::route::{Route, Tenant};
 use super::share::Shares;
 use super::xattrs::Xattrs;
 use super::{
-    Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, RejectionLog, Whereabouts,
+    Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog, Whereabouts,
 };
 use crate::limit::ProcessorTime;
 use crate::policy::Denial;
@@ -61,6 +61,7 @@ pub struct Commons {
     next_container: AtomicU64,
     next_handle: Arc<AtomicU64>,
     passes_through: bool,
+    reading: Arc<Reading>,
     files: Shares,
     backing_ids: Shares,
     listings: Shares,
@@ -85,6 +86,7 @@ impl Commons {
             next_container: AtomicU64::default(),
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
             passes_through,
+            reading: Arc::default(),
             files: Shares::new(most_files),
             backing_ids: Shares::of(BACKING_IDS),
             listings: Shares::of(PARTS),
@@ -99,6 +101,7 @@ impl Commons {
     pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> Answer<Arc<Container<H>>> {
         let mut fs = CgroupFs::new(view, host)?;
         fs.keep_nothing();
+        fs.reading = Arc::clone(&self.reading);
         if !self.passes_through {
             fs.read_everything();
         }
@@ -350,6 +353,10 @@ impl<C: Containers> Route for PerCaller<C> {
 
     fn keeps_listings(&self) -> bool {
         false
+    }
+
+    fn reading(&self) -> &Reading {
+        self.containers.host().fs.reading()
     }
 
     fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {

@@ -16,6 +16,8 @@
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! vcgroupfs-probe --flood KIND DIR COUNT        asks for one thing so often
 //! vcgroupfs-probe --open-all DIR                  holds all files below DIR open, until standard input ends
+//! vcgroupfs-probe --copy CALL INTO FILE...        copies files into a directory, by a system call
+//! vcgroupfs-probe --copy-each CALL INTO FILE...   the same, with numbers as names
 //! ```
 
 use std::io::{self, Cursor, Read, Write};
@@ -27,7 +29,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use vcgroupfs_testkit::{flood, hammer, rivals};
+use vcgroupfs_testkit::{copying, flood, hammer, rivals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -42,6 +44,11 @@ fn main() -> ExitCode {
             ("--open-all", []) => return hammer::open_all(path),
             _ => {}
         }
+    }
+    if let [role, call, into, files @ ..] = words.as_slice()
+        && matches!(role.as_str(), "--copy" | "--copy-each")
+    {
+        return copying::run(call, into, files, role == "--copy-each");
     }
     if let [role, own, other, name, seconds] = words.as_slice()
         && role == "--rival"

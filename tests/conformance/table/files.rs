@@ -186,10 +186,10 @@ fn reads() -> Vec<Case> {
             ALL,
             [
                 open("f", "$CG/cgroup.procs", &["O_RDONLY"]).ok(),
-                Op::Lseek { fd: "f".into(), off: 0, whence: "end".into() }.gives(0),
-                Op::Lseek { fd: "f".into(), off: 5, whence: "end".into() }.gives(5),
-                Op::Lseek { fd: "f".into(), off: 3, whence: "cur".into() }.gives(8),
-                Op::Lseek { fd: "f".into(), off: -20, whence: "cur".into() }.errno("EINVAL"),
+                Op::Lseek { fd: "f".into(), off: 0, whence: "end".into() }.gives(0).id("size"),
+                Op::Lseek { fd: "f".into(), off: 5, whence: "end".into() }.gives(5).id("size"),
+                Op::Lseek { fd: "f".into(), off: 3, whence: "cur".into() }.gives(8).id("size"),
+                Op::Lseek { fd: "f".into(), off: -20, whence: "cur".into() }.errno("EINVAL").id("size"),
             ],
         ),
         case(

@@ -1,0 +1,229 @@
+//! With what size a file is shown.
+//!
+//! Interface files have size 0, which means nothing: whoever reads them gets what there is. But since Linux 6.5 splice(2), and sendfile(2) with it,
+//! of a FUSE file ends at its size, unless the kernel reads the file by itself ([`CgroupFs::passes_through`]). So a file that the server reads has
+//! the size of a page, as sysfs' files have, of which programs know that it says nothing; a longer one has what there is, rounded up.
+//!
+//! The kernel takes what it gets for such a splice for the size, if that's less. So it mustn't keep the attributes of a file that was ever spliced:
+//! then it asks for them before each open, to check permissions. What it still has from before, or what has become longer since it was told, it's
+//! sent to look up once more: an open that fails with ESTALE is done once more, with everything looked up. Twice it would be the caller's.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::{Attributes, Caller, CgroupFs, HandleId, Host, OpenMode, Outcome, Transfer};
+use crate::cgroup::file::has_state_per_open_file;
+use crate::view::{Node, NodeId, Object};
+
+/// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
+pub(super) const SIZE_STEP: u64 = 4096;
+
+/// The largest size that is shown.
+const SIZE_LIMIT: u64 = 1 << 20;
+
+/// How many callers are remembered that were sent to look once more: each comes again at once.
+const MOST_SENT_BACK: usize = 1024;
+
+/// Who reads files, and whether it matters with what size they're shown: the kernel says so when it begins.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The kernel reads what it may by itself.
+    by_kernel: AtomicBool,
+    /// splice(2) of a file that the server reads ends at its size.
+    ends_at_size: AtomicBool,
+}
+
+impl Reading {
+    /// Takes note of what the kernel does: whether it reads what it may by itself, and whether splice(2) of everything else ends at its size.
+    pub fn begin(&self, by_kernel: bool, ends_at_size: bool) {
+        self.by_kernel.store(by_kernel, Ordering::Release);
+        self.ends_at_size.store(ends_at_size, Ordering::Release);
+    }
+
+    /// Takes note that the kernel can't read files by itself after all.
+    pub fn is_left_to_the_server(&self) {
+        self.by_kernel.store(false, Ordering::Release);
+    }
+}
+
+/// The callers that were sent to look once more, and which file they want.
+#[derive(Debug, Default)]
+pub(super) struct SentBack {
+    count: AtomicUsize,
+    /// Leaf lock.
+    who: Mutex<VecDeque<(NodeId, i32)>>,
+}
+
+impl SentBack {
+    /// Whether a caller comes for the second time. Then it's forgotten.
+    fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut who = self.who.lock();
+        let found = who.iter().position(|one| *one == (node, caller.tid));
+        let is_back = found.is_some_and(|index| who.remove(index).is_some());
+        self.count.store(who.len(), Ordering::Release);
+        is_back
+    }
+
+    fn send(&self, node: NodeId, caller: &Caller) {
+        let mut who = self.who.lock();
+        if who.len() >= MOST_SENT_BACK {
+            who.pop_front();
+        }
+        who.push_back((node, caller.tid));
+        self.count.store(who.len(), Ordering::Release);
+    }
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// Who reads files.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// With what size a file is shown that has these attributes. The kernel is told so now.
+    pub(super) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
+        let Attributes { size, mode, .. } = *attributes;
+        // Nobody but root reads what nobody is to read, and gets an error.
+        if !self.reading.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
+            return size;
+        }
+        let mut shown = size.max(self.size_for_splice(node));
+        if shown == SIZE_STEP
+            && node.size().to_tell().is_none()
+            && node.size().is_open()
+            && self.processor.wait().is_zero()
+            && let Ok(length) = self.processor.pay_for(|| self.length(node))
+        {
+            // Somebody reads it now, and may fill a page of it: see below.
+            shown = length;
+            node.size().watch();
+        }
+        node.size().tell(shown);
+        shown
+    }
+
+    fn size_for_splice(&self, node: &Node) -> u64 {
+        let is_splicable =
+            matches!(node.object(), Object::File(_)) && self.reading.ends_at_size.load(Ordering::Acquire);
+        let by_kernel = self.reading.by_kernel.load(Ordering::Acquire) && self.may_pass(node);
+        node.size().to_tell().unwrap_or(if is_splicable && !by_kernel { SIZE_STEP } else { 0 })
+    }
+
+    /// Whether a file that was opened for reading has to be looked at, since the kernel may know of less than there is.
+    pub fn may_show_less(&self, handle: HandleId) -> bool {
+        if !self.reading.ends_at_size.load(Ordering::Acquire) {
+            return false;
+        }
+        let Some(file) = self.handles.get(handle) else { return false };
+        let (node, size) = (&file.node, file.node.size());
+        // What has state for each open file is short.
+        let may_be_long =
+            || super::file::is_membership(node) || !has_state_per_open_file(&node.name()) && !size.measure();
+        size.is_watched() || size.told() == 0 || may_be_long()
+    }
+
+    /// Has the kernel know a size that is large enough, of a file that the server reads.
+    ///
+    /// # Errors
+    /// `ESTALE` if the kernel has to look the file up once more, which it does at once. Never twice in a row for a caller.
+    pub fn show_size(&self, caller: &Caller, handle: HandleId) -> Outcome<()> {
+        let file = self.open_file(handle)?;
+        let (node, size) = (&file.node, file.node.size());
+        // Whoever reads what has gone meanwhile will be told so.
+        let length = self.processor.pay_for(|| self.length(node)).ok();
+        let Some(length) = length.filter(|length| *length > size.told()) else { return Ok(()) };
+        // As long as others have it open too, it's as long as it is: should they fill a page of it now, the kernel takes what it was told
+        // meanwhile for the size, and not what they get.
+        size.show(if size.is_shared() { length } else { (length + 1).next_multiple_of(SIZE_STEP) });
+        if file.comes_again { Ok(()) } else { Err(self.send_back(node, caller)) }
+    }
+
+    fn length(&self, node: &Node) -> Outcome<u64> {
+        // By a descriptor of its own: what a list shows is the namespace's that reads it first.
+        let backing = self.host.open(node, OpenMode { read: true, write: false, truncate: false }, None)?;
+        let mut part = [0; 4096];
+        let mut length = 0;
+        // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
+        while length < SIZE_LIMIT {
+            match self.host.read(&backing, length, &mut part)? {
+                0 => break,
+                count => length += count as u64,
+            }
+        }
+        Ok(length)
+    }
+
+    /// Takes note of what read(2) gave.
+    pub(super) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
+        // Who may write too reads by the server also what the kernel reads by itself for others.
+        if offset.saturating_add(count as u64) > from.file.node.size().told() && from.file.writes.is_none() {
+            from.file.node.size().watch();
+        }
+    }
+
+    /// Reads pages, to be spliced. Where that falls short the kernel takes it for the end; but a list gives a page at most, and only whole lines.
+    pub(super) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> Outcome<usize> {
+        let mut filled = 0;
+        while let Some(rest) = pages.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.read_once(from, offset.saturating_add(filled as u64), rest)? {
+                0 => {
+                    from.file.node.size().end_at(offset.saturating_add(filled as u64));
+                    break;
+                }
+                count => filled += count,
+            }
+        }
+        from.file.node.size().watch();
+        Ok(filled)
+    }
+
+    /// Whether a caller who opens a file was sent to look it up once more, and comes again. That's forgotten then.
+    pub fn comes_again(&self, caller: &Caller, id: NodeId) -> bool {
+        self.sent_back.is_back(id, caller)
+    }
+
+    /// Sends a caller to look a name up once more.
+    pub(super) fn send_back(&self, node: &Node, caller: &Caller) -> super::Failure {
+        self.sent_back.send(node.id(), caller);
+        Errno::ESTALE.into()
+    }
+
+    /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).
+    pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> Outcome<i64> {
+        let size = i64::try_from(self.size_for_splice(&*self.node(id)?)).unwrap_or(0);
+        match whence {
+            libc::SEEK_DATA if (0..size).contains(&offset) => Ok(offset),
+            libc::SEEK_HOLE if (0..size).contains(&offset) => Ok(size),
+            _ => Err(Errno::ENXIO.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_sent_back_comes_again_once() {
+        let sent = SentBack::default();
+        let caller = |tid| Caller { tid, uid: 0, gid: 0 };
+        let node = NodeId::from_u64;
+        assert!(!sent.is_back(node(7), &caller(1)));
+        for tid in [1, 2] {
+            sent.send(node(7), &caller(tid));
+        }
+        assert!(!sent.is_back(node(8), &caller(1)), "another file");
+        assert!(sent.is_back(node(7), &caller(1)) && !sent.is_back(node(7), &caller(1)));
+        assert!(sent.is_back(node(7), &caller(2)));
+        for tid in 0..2 * MOST_SENT_BACK as i32 {
+            sent.send(node(7), &caller(tid));
+        }
+        assert_eq!(sent.who.lock().len(), MOST_SENT_BACK);
+    }
+}
