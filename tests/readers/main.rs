@@ -52,8 +52,9 @@ fn matrix(kind: Kind) {
         let (after, attached) = (ask(), doctor(scene.init()));
         vcgroupfs(&["detach"], scene.init());
         for (program, (before, after)) in programs.iter().zip(before.into_iter().zip(after)) {
-            let doctor = [&natively, &attached].map(|said| program.expected(said));
+            let doctor = [program.expected(&before, &natively), program.expected(&after, &attached)];
             let (container, limits, program) = (kind.name(), place.name(), program.name);
+            let (before, after) = (before.to_string(), after.to_string());
             table.push(Row { container, limits, program, before, after, doctor });
         }
     }

@@ -1,4 +1,4 @@
-# The suite `readers`: tests/readers with every container manager and every program that there is.
+# The suite `readers`: tests/readers, or the cases of it that `case` is a part of, with every container manager and every program that there is.
 
 disk=/run/vm/readers
 mkdir -p $disk
@@ -8,7 +8,7 @@ if [ "$setup" = unified ]; then
     for controller in cpu memory pids; do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control; done
 fi
 export VCGROUPFS_REQUIRE=all VCGROUPFS_TEST_READERS=$disk/programs VCGROUPFS_PROGRAM=/run/vm/vcgroupfs VCGROUPFS_VM=$setup
-$disk/debug/deps/readers --color=never --test-threads=1 --include-ignored >/run/vm/readers.out 2>/run/vm/readers.table </dev/null
+$disk/debug/deps/readers --color=never --test-threads=1 --include-ignored "${parts[@]}" >/run/vm/readers.out 2>/run/vm/readers.table </dev/null
 sed 's/^/# /' /run/vm/readers.table
 # The harness' own lines, without the text that it says is a failure's.
 cat /run/vm/readers.out
