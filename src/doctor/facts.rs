@@ -93,6 +93,8 @@ pub(crate) struct Copied {
 pub(crate) struct ViewRules {
     pub(crate) policy: String,
     pub(crate) delegate_controllers: Vec<String>,
+    /// The hierarchies in which the process is in the delegated subtree, by the host's paths.
+    pub(crate) holds_process: Vec<String>,
 }
 
 /// What was found by looking, path by path.

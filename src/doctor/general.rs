@@ -127,6 +127,16 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
     if lost.is_empty() {
         return None;
     }
+    let holds = |kind: &String| facts.rules.as_ref().is_some_and(|rules| rules.holds_process.contains(kind));
+    if lost.iter().any(holds) {
+        let again: Vec<String> = lost.into_iter().filter(holds).collect();
+        let what = format!(
+            "the container's cgroup was removed and made again, and the view shows only the one that is gone, in: {}",
+            again.join(", ")
+        );
+        let advice = "'vcgroupfs detach' and 'attach' again";
+        return Some(general("stale-boundary", Level::Problem, what, Some(advice)));
+    }
     let what = format!("the path in /proc/self/cgroup leads nowhere below the mount point, in: {}", lost.join(", "));
     let advice = "with a cgroup namespace mount a rooted view, without one a host-path view, of this process' cgroups";
     Some(general("own-cgroup-not-found", Level::Warning, what, Some(advice)))

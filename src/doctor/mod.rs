@@ -5,6 +5,7 @@
 //! the host's files; [`verdict`] compares. [`general`] is what concerns all programs. Whoever looks and reads is elsewhere (`cli::doctor`).
 
 pub(crate) mod clients;
+pub(crate) mod compare;
 pub(crate) mod facts;
 pub(crate) mod finding;
 pub(crate) mod general;

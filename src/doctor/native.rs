@@ -1,9 +1,14 @@
 //! What a process would read if no view were in the way: the mounts beneath, and the host's files behind them.
 
-use super::facts::{ROOT, is_in_root, point};
+use std::collections::BTreeSet;
+
+use super::facts::{ROOT, VIEW, is_in_root, point};
 use super::limits::HostFiles;
 use super::reading::{Files, System};
 use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_memberships};
+
+/// The source of the tmpfs beneath the view's mounts, as mountinfo has it.
+const TMPFS_SOURCE: &str = "vcgroupfs";
 
 /// Paths as they would be without a view.
 pub(crate) struct Native<'a> {
@@ -25,14 +30,32 @@ impl<'a> Native<'a> {
             (beginning.join_path(inside) == *path).then(|| (member.kind.clone(), beginning))
         });
         let mut native = Self { system: system.clone(), host, beginnings: beginnings.collect() };
+        // Beneath a stack of ours is what was there before it. Where that has no hierarchies, those in the stack are as good.
+        let beneath = native.beneath(&system.mounts, members);
+        let has_lines =
+            |mounts: &[MountEntry]| mounts.iter().any(|mount| mount.hierarchy().is_some() && is_in_root(mount));
+        let mounts = if has_lines(&beneath) { beneath } else { system.mounts.clone() };
         // What else is mounted there covers the hierarchies, as a view does.
-        let is_beneath = |mount: &MountEntry| {
+        let is_native = |mount: &MountEntry| {
             if mount.hierarchy().is_some() { !native.is_sentinel(mount, members) } else { !is_in_root(mount) }
         };
-        let mounts: Vec<_> = system.mounts.iter().filter(|mount| is_beneath(mount)).cloned().collect();
+        let mounts: Vec<_> = mounts.into_iter().filter(is_native).collect();
         native.system.mounts = mounts;
-        let mut lines = native.system.mounts.iter().filter(|mount| mount.hierarchy().is_some());
-        lines.any(|mount| point(mount).starts_with(ROOT)).then_some(native)
+        has_lines(&native.system.mounts).then_some(native)
+    }
+
+    /// The mounts without the stacks of views, and all that is on them.
+    fn beneath(&self, mounts: &[MountEntry], members: &[Membership]) -> Vec<MountEntry> {
+        let mut ours = BTreeSet::new();
+        for mount in mounts {
+            let is_base = mount.fstype == "tmpfs" && mount.source == TMPFS_SOURCE;
+            let is_first = is_in_root(mount) && (is_base || mount.fstype == VIEW || self.is_sentinel(mount, members));
+            // A mount is made after the one that it's on, and listed so.
+            if is_first || ours.contains(&mount.parent) {
+                ours.insert(mount.id);
+            }
+        }
+        mounts.iter().filter(|mount| !ours.contains(&mount.id)).cloned().collect()
     }
 
     /// A cgroup that is mounted in place of the hierarchy, neither the process' own nor one above, as `attach` makes it on a unified host.
@@ -118,5 +141,37 @@ impl Files for Native<'_> {
 
     fn is_cgroup2(&self, path: &str) -> bool {
         self.mount(path).is_some_and(|(mount, _)| mount.fstype == "cgroup2")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::parse_mountinfo;
+    use crate::doctor::layouts::Host;
+
+    /// As runc mounts the own cgroup, with a view of host paths attached over it.
+    #[test]
+    fn what_is_beneath_a_stack() {
+        let mountinfo = "20 10 0:1 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                         21 20 0:2 /c1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+                         30 20 0:3 / /sys/fs/cgroup ro - tmpfs vcgroupfs ro\n\
+                         31 30 0:2 / /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+                         32 31 0:4 /memory /sys/fs/cgroup/memory ro - fuse.vcgroupfs vcgroupfs rw\n";
+        let of = |mountinfo: &str| {
+            let system = System {
+                cgroup: "4:memory:/c1\n".to_owned(),
+                mounts: parse_mountinfo(mountinfo.as_bytes()),
+                ..System::default()
+            };
+            let members = parse_memberships(system.cgroup.as_bytes());
+            let native = Native::of(&system, &members, &Host).expect("a native one");
+            let ids: Vec<u32> = native.system().mounts.iter().map(|mount| mount.id).collect();
+            (ids, native.read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+        };
+        assert_eq!(of(mountinfo), (vec![21], Some("536870912\n".to_owned())));
+        // There was nothing before it.
+        let alone: Vec<&str> = mountinfo.lines().skip(2).collect();
+        assert_eq!(of(&alone.join("\n")), (vec![31], Some("9223372036854771712\n".to_owned())));
     }
 }

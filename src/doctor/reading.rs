@@ -148,9 +148,11 @@ pub(crate) enum Quantity {
 
 impl Quantity {
     /// A value with its unit.
-    pub(crate) fn shown(self, value: Option<u64>) -> String {
+    pub(crate) fn of(self, value: Option<u64>) -> String {
         match (self, value) {
-            (_, None) => "no limit".to_owned(),
+            (Self::Cpus, None) => "no limit of CPUs".to_owned(),
+            (Self::Memory, None) => "no limit of memory".to_owned(),
+            (Self::Pids, None) => "no limit of processes".to_owned(),
             (Self::Cpus, Some(1)) => "1 CPU".to_owned(),
             (Self::Cpus, Some(count)) => format!("{count} CPUs"),
             (Self::Memory, Some(bytes)) => format!("{bytes} bytes"),

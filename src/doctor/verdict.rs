@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::finding::{Finding, Number, NumberVerdict, Recognised};
 use super::limits::Limits;
 use super::native::Native;
-use super::reading::{Files, Quantity, Reading, Rounding, System, Taken};
+use super::reading::{Files, Reading, Rounding, System, Taken};
 
 /// What is known besides what the process sees.
 #[derive(Clone, Copy, Default)]
@@ -80,16 +80,7 @@ fn is_native(taken: &Taken) -> bool {
 }
 
 fn values(numbers: &[Number]) -> String {
-    numbers.iter().map(|number| of(number.quantity, number.taken.value)).collect::<Vec<_>>().join(", ")
-}
-
-/// A value, and of what it is.
-fn of(quantity: Quantity, value: Option<u64>) -> String {
-    match (quantity, value) {
-        (Quantity::Memory, None) => "no limit of memory".to_owned(),
-        (Quantity::Pids, None) => "no limit of processes".to_owned(),
-        _ => quantity.shown(value),
-    }
+    numbers.iter().map(|number| number.quantity.of(number.taken.value)).collect::<Vec<_>>().join(", ")
 }
 
 fn sources(numbers: &[Number]) -> String {
@@ -106,7 +97,7 @@ fn right(client: &'static str, numbers: &[Number]) -> Finding {
     let why = format!("takes {}: {}", values(numbers), sources(numbers));
     let finding = Finding::yes(client, why);
     let natives = numbers.iter().filter(|number| number.verdict == NumberVerdict::Native);
-    let hold: Vec<String> = natives.map(|number| of(number.quantity, number.expected.flatten())).collect();
+    let hold: Vec<String> = natives.map(|number| number.quantity.of(number.expected.flatten())).collect();
     if hold.is_empty() {
         finding
     } else {
@@ -117,7 +108,7 @@ fn right(client: &'static str, numbers: &[Number]) -> Finding {
 /// Its numbers aren't those that hold.
 fn wrong(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]) -> Finding {
     let wrong = numbers.iter().filter(|number| number.verdict == NumberVerdict::Wrong);
-    let holds = wrong.map(|number| of(number.quantity, number.expected.flatten())).collect::<Vec<_>>().join(", ");
+    let holds = wrong.map(|number| number.quantity.of(number.expected.flatten())).collect::<Vec<_>>().join(", ");
     let what = match &number.taken {
         Taken { missing: Some(missing), .. } => missing.clone(),
         Taken { from: Some(from), .. } => format!("by {from}"),

@@ -9,6 +9,7 @@ mod legacy;
 mod names;
 mod prepared;
 mod runtimes;
+mod same_numbers;
 mod scene;
 mod server_fails;
 mod unified;

@@ -43,14 +43,14 @@ echo "rust $(/probe --parallelism)"
 "#;
 
 /// A container of runc's, that runs until it's dropped.
-struct Runc {
+pub(crate) struct Runc {
     folder: tempfile::TempDir,
     cgroup: TestCgroup,
 }
 
 impl Runc {
     /// With these mounts on `/sys/fs/cgroup`, and these hooks.
-    fn run(mounts: &[Value], hooks: &Value) -> Self {
+    pub(crate) fn run(mounts: &[Value], hooks: &Value) -> Self {
         let runc = Self { folder: tempfile::tempdir().expect("a directory"), cgroup: everywhere() };
         runc.bundle(mounts, hooks);
         let mut command = runc.command(&["run", "--detach", "c1"]);
@@ -109,25 +109,25 @@ impl Runc {
         command
     }
 
-    fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         let state: Value = serde_json::from_str(&said(&mut self.command(&["state", "c1"])).ok()).expect("a state");
         state["pid"].to_string()
     }
 
-    fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         said(&mut self.command(&["exec", "c1", "/bin/sh", "-c", script])).ok()
     }
 
-    fn attach(&self, options: &[&str]) -> Said {
+    pub(crate) fn attach(&self, options: &[&str]) -> Said {
         said(Command::new(program()).arg("attach").args(options).arg(self.pid()))
     }
 
-    fn detach(&self) {
+    pub(crate) fn detach(&self) {
         said(Command::new(program()).args(["detach", &self.pid()])).ok();
     }
 
     /// The shape of the view that it has.
-    fn shape(&self) -> Option<String> {
+    pub(crate) fn shape(&self) -> Option<String> {
         let list = said(Command::new(program()).args(["list", "--json"])).ok();
         let list: Value = serde_json::from_str(&list).expect("JSON");
         let pid: u64 = self.pid().parse().expect("a number");
@@ -139,7 +139,7 @@ impl Runc {
     }
 
     /// The files that a process in it finds in the root of a hierarchy.
-    fn own(&self, selector: &str) -> PathBuf {
+    pub(crate) fn own(&self, selector: &str) -> PathBuf {
         self.cgroup.dir(selector).join("c1")
     }
 }
@@ -164,7 +164,7 @@ fn everywhere() -> TestCgroup {
 }
 
 /// As runc, Docker and podman have it on v1.
-fn own_cgroups() -> Value {
+pub(crate) fn own_cgroups() -> Value {
     json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] })
 }
@@ -174,7 +174,7 @@ fn hosts(directory: &str) -> Value {
     json!({ "destination": directory, "type": "bind", "source": directory, "options": ["rbind", "ro"] })
 }
 
-fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     let v1 = ["memory", "cpu", "pids", "name=systemd"].map(Need::Hierarchy);
     let needs = [Need::Root, Need::Fuse, Need::Program("runc")];
     testkit::missing(&needs).is_none() && testkit::missing(&v1).is_none()
@@ -216,7 +216,9 @@ fn every_client_reads_the_same_numbers() {
         assert_eq!(runc.sh(CLIENTS), before);
         // One that was asked for.
         for asked in ["host-path", "rooted"] {
-            runc.attach(&["--shape", asked]).ok();
+            // Which may be told what it changes.
+            let told = runc.attach(&["--shape", asked]);
+            assert_eq!(told.code, 0, "{}", told.stderr);
             assert_eq!(runc.shape().as_deref(), Some(asked));
             let again = runc.attach(&[]);
             assert!(again.code == 0 && again.stderr.contains("already"), "{}", again.stderr);

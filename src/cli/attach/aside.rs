@@ -72,6 +72,12 @@ pub(super) fn copy() -> Result<OwnedFd, Failed> {
     lock_mounts::copy(Path::new(registry::DIRECTORY)).map_err(|error| Failed::system("can't copy the mounts", error))
 }
 
+/// Takes it away again, in this namespace.
+pub(super) fn leave() -> Result<(), Failed> {
+    umount2(registry::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .map_err(failed("can't unmount the view that was tried"))
+}
+
 /// Makes it in this namespace and puts it on `/sys/fs/cgroup`, in place of all that is mounted there. The working directory and the umask
 /// stay this process' own.
 pub(in crate::cli) fn build_here(

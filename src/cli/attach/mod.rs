@@ -6,6 +6,7 @@
 //! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
 
 pub(super) mod aside;
+mod compare;
 mod container;
 mod copies;
 mod lock;
@@ -14,6 +15,7 @@ mod oci;
 mod prepare;
 mod sentinel;
 mod stack;
+mod stand_in;
 mod undo;
 mod unified;
 
@@ -26,27 +28,29 @@ use std::sync::Arc;
 use clap::Args;
 use nix::errno::Errno;
 
-use super::error::{FAILED, Failed, NOT_PERMITTED, USAGE, say};
+use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE, say};
 use super::leaving::Leaving;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
 use super::target::resolve;
-use super::{Outcome, logging};
+use super::{Outcome, doctor, logging};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::doctor::facts::Facts;
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{EntryError, Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
-use crate::view::Shape;
+use crate::view::{Shape, View};
 pub(super) use container::Container;
 use container::PLACES;
 pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
 pub(super) use sentinel::clean_up;
 pub(super) use stack::{Source, recipe};
+use stand_in::StandIn;
 pub(super) use undo::Undo;
 pub(super) use unified::layout as sentinel_layout;
 
@@ -62,6 +66,12 @@ pub(super) struct Options {
     /// Where the container sits in the root of a hierarchy, make a cgroup of this name and migrate the container's processes there
     #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "View options")]
     place: Option<String>,
+    /// Attach nothing: say what each client in the container reads now, and what it would read with the view
+    #[arg(long, conflicts_with_all = ["place", "oci_state"])]
+    dry_run: bool,
+    /// With --dry-run, print JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     /// Read the container from the state that OCI runtimes give their hooks on standard input; for createRuntime, prestart and poststart
     #[arg(long)]
     oci_state: bool,
@@ -113,10 +123,16 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         match server_of(&container) {
             Some(record) => return already(&record, &host, spec, &target.label),
             // Its server has died, so it answers nothing.
+            None if options.dry_run => {
+                let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
+                return Err(Failed::new(FAILED, what));
+            }
             None => container.clear(program.as_fd())?,
         }
     }
     check_gaps(&container, &host, &target.label)?;
+    // In a hook the container isn't there yet: nobody in it has read anything.
+    let before = if options.oci_state { None } else { compare::look_at(&container) };
     let mut prepared = Prepared::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
@@ -126,12 +142,15 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         spec.shape = spec.shape.or(Some(Shape::HostPath));
     }
     let view = Arc::new(plan(&host, &spec)?);
+    hint_at_place(&view, &target.label);
     let source = if aside::moves_mounts() { Source::Binds } else { Source::Mounts };
     let (layout, namespace) = if host.setup == Setup::Unified {
         let own = unified::own_cgroup(&container, &view, &target.label)?;
         unified::layout(&host, &lock, container.number(), own, source, &mut prepared)?
     } else {
-        prepared.prepare(&host, &view)?;
+        if !options.dry_run {
+            prepared.prepare(&host, &view)?;
+        }
         (Layout::Stack(recipe(&host, &view, source)?), None)
     };
     container.check_its_number()?;
@@ -148,6 +167,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
     let inside = Inside { pid: target.pid, namespace: container.number() };
+    let held = Arc::clone(&container);
+    let (label, kind, is_chosen) =
+        (target.label.clone(), super::word_of(&view.shape), options.view.spec().shape.is_some());
     let attaching = Attaching {
         container: Arc::clone(&container),
         program,
@@ -181,8 +203,20 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
         server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
+    if options.dry_run {
+        let after = attaching.try_aside(source, &layout, live)?;
+        let (Some(before), Some(after)) = (before, after) else {
+            return Err(Failed::new(FAILED, format!("nobody could look at what clients in {label} read")));
+        };
+        return compare::print(&label, &kind, &compare::changes(&before, &after, is_chosen), options.json);
+    }
     attaching.attach(source, &layout, live)?;
     log.warn_of_none();
+    if let Some(before) = before
+        && let Some(after) = compare::look_at(&held)
+    {
+        compare::warn(&before, &after, is_chosen);
+    }
     if matches!(layout, Layout::Sentinel(_)) {
         say(unified::NOTE);
     }
@@ -207,6 +241,37 @@ struct Attaching {
 }
 
 impl Attaching {
+    /// Makes the view as `attach` does, puts it into a copy of the container's mounts, and looks at what clients find there. Nothing of it is
+    /// left: the copy ends with the process that is in it, and the server with its last mount. `live` is told when the view answers.
+    fn try_aside(self, source: Source, layout: &Layout, live: Status) -> Result<Option<Facts>, Failed> {
+        if source == Source::Mounts {
+            return Err(Failed::new(UNSUPPORTED, "--dry-run takes mounts that can be moved (Linux 5.2)"));
+        }
+        let Self { container, program, connection, namespace: _, to_server, waits_for_refuge, mounted, committed } =
+            self;
+        let (_, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
+        check_place(&found)?;
+        if let Err(ended) = waits_for_refuge.wait() {
+            live.wait()?;
+            return Err(ended);
+        }
+        let stand_in = StandIn::start(&container)?;
+        aside::enter_own_namespace()?;
+        aside::build(layout, found.depth as usize, &connection, |view| {
+            send_own_mount(view, &to_server);
+            mounted.ok();
+            live.wait()
+        })?;
+        let tree = aside::copy()?;
+        stand_in.put(tree.as_fd(), PLACES.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
+        let target = doctor::Target::open(Some(container.pid()))?.with_mounts_of(stand_in.pid())?;
+        let facts = compare::look(&target);
+        drop((stand_in, target, tree, connection, committed));
+        aside::leave()?;
+        stand_in::await_end(to_server.as_fd());
+        Ok(facts)
+    }
+
     /// `live` is told when the view answers.
     fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Failed> {
         let Self { container, program, connection, namespace, to_server, waits_for_refuge, mounted, committed } = self;
@@ -252,6 +317,14 @@ impl Attaching {
         }
         committed.ok();
         Ok(())
+    }
+}
+
+/// Says what to do about a container without any cgroup of its own.
+fn hint_at_place(view: &View, label: &str) {
+    if view.hierarchies.iter().all(|hierarchy| hierarchy.delegated.is_none()) {
+        let what = "sits in the root of every hierarchy, so that nothing limits it, and its view can't be written";
+        say(format_args!("{label} {what}: --place NAME makes a cgroup of its own for it"));
     }
 }
 

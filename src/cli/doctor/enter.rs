@@ -92,7 +92,9 @@ pub(super) fn enter(
         .and_then(|()| dup2_stderr(&nothing))
         .map_err(failed("can't leave the terminal"))?;
     drop(nothing);
-    sys::process::close_all_but(&[kept, target.as_fd()]).map_err(failed("can't close descriptors"))?;
+    let kept: Vec<_> = target.descriptors().into_iter().chain([kept]).collect();
+    sys::process::close_all_but(&kept).map_err(failed("can't close descriptors"))?;
+    drop(kept);
 
     let own =
         Target::open(None).map_err(|_| Failure { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
@@ -29,9 +30,7 @@ impl Beyond {
     /// `None` where the host's hierarchies can't be seen (inside a container), or the process' cgroups can't be named.
     pub(in crate::cli) fn of(target: &Target) -> Option<Self> {
         let host = discover().ok()?;
-        let mut text = Vec::new();
-        File::from(target.open_file("cgroup", OFlag::O_RDONLY).ok()?).read_to_end(&mut text).ok()?;
-        let memberships = parse_memberships(&text);
+        let memberships = memberships(target)?;
         let is_there = |member: &&Membership| host.hierarchies.iter().any(|hierarchy| hierarchy.kind == member.kind);
         memberships.iter().any(|member| is_there(&member)).then_some(Self { host, memberships })
     }
@@ -74,5 +73,23 @@ pub(in crate::cli) fn rules(target: &Target) -> Option<ViewRules> {
         record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
     };
     let record = records.into_iter().find(is_here)?;
-    Some(ViewRules { policy: record.policy, delegate_controllers: record.delegate_controllers })
+    let memberships = memberships(target).unwrap_or_default();
+    let is_in = |kind: &str, delegated: &Path| {
+        let own = memberships.iter().find(|member| member.kind.to_string() == kind);
+        let path = own.and_then(|member| member.place.path());
+        path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
+    };
+    let holds = record.delegated.iter().filter(|(kind, path)| is_in(kind, path.as_ref()));
+    Some(ViewRules {
+        holds_process: holds.map(|(kind, _)| kind.clone()).collect(),
+        policy: record.policy,
+        delegate_controllers: record.delegate_controllers,
+    })
+}
+
+/// Where a process is, in the host's names.
+fn memberships(target: &Target) -> Option<Vec<Membership>> {
+    let mut text = Vec::new();
+    File::from(target.open_file("cgroup", OFlag::O_RDONLY).ok()?).read_to_end(&mut text).ok()?;
+    Some(parse_memberships(&text))
 }

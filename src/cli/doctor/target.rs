@@ -14,6 +14,8 @@ use crate::cli::error::{FAILED, Failed};
 pub(in crate::cli) struct Target {
     pub(in crate::cli) pid: i32,
     directory: OwnedFd,
+    /// The directory of a process whose mounts and root are to be taken for its own.
+    stand_in: Option<OwnedFd>,
 }
 
 impl Target {
@@ -24,33 +26,43 @@ impl Target {
             (Some(pid), io::ErrorKind::NotFound) => Failed::new(FAILED, format!("there is no process {pid}")),
             _ => Failed::system(format_args!("can't open {path}"), error),
         })?;
-        Ok(Self { pid: pid.unwrap_or(std::process::id().cast_signed()), directory: directory.into() })
+        Ok(Self { pid: pid.unwrap_or(std::process::id().cast_signed()), directory: directory.into(), stand_in: None })
     }
 
-    /// The same once more, with a descriptor of its own.
+    /// The same process, as if it were in the mount namespace of another one, whose root is its own.
+    pub(in crate::cli) fn with_mounts_of(self, pid: i32) -> Result<Self, Failed> {
+        Ok(Self { stand_in: Some(Self::open(Some(pid))?.directory), ..self })
+    }
+
+    /// The same once more, with descriptors of its own.
     pub(in crate::cli) fn share(&self) -> io::Result<Self> {
-        Ok(Self { pid: self.pid, directory: self.directory.try_clone()? })
+        let stand_in = self.stand_in.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self { pid: self.pid, directory: self.directory.try_clone()?, stand_in })
     }
 
     /// Opens something in its directory.
     pub(in crate::cli) fn open_file(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
-        Ok(openat(self.directory.as_fd(), name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+        let directory = match (&self.stand_in, name) {
+            (Some(stand_in), "mountinfo" | "root" | "ns/mnt") => stand_in,
+            _ => &self.directory,
+        };
+        Ok(openat(directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    /// All that it holds.
+    pub(in crate::cli) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.directory.as_fd()).chain(self.stand_in.iter().map(AsFd::as_fd)).collect()
     }
 
     /// Which namespace of this kind it's in; `None` where the kernel has no such.
     pub(in crate::cli) fn namespace(&self, kind: &str) -> io::Result<Option<u64>> {
-        let link = match readlinkat(self.directory.as_fd(), format!("ns/{kind}").as_str()) {
+        let directory = self.stand_in.as_ref().filter(|_| kind == "mnt").unwrap_or(&self.directory);
+        let link = match readlinkat(directory, format!("ns/{kind}").as_str()) {
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             link => link?,
         };
         // `kind:[number]`
         let number = link.to_str().and_then(|link| link.split_once(":[")?.1.strip_suffix(']')?.parse().ok());
         number.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-    }
-}
-
-impl AsFd for Target {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
     }
 }

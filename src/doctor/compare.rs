@@ -1,0 +1,63 @@
+//! What clients take at two moments, beside each other.
+
+use serde::Serialize;
+
+use super::clients::Client;
+use super::facts::Facts;
+use super::reading::{Quantity, Taken};
+use super::verdict::readings;
+
+/// A number that a client takes, before and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    pub(crate) client: &'static str,
+    pub(crate) quantity: Quantity,
+    pub(crate) before: Option<u64>,
+    pub(crate) after: Option<u64>,
+    /// Whether they differ.
+    pub(crate) differs: bool,
+    /// What to do about it, if the client loses by it. Who didn't find what it looked for, and does now, doesn't.
+    pub(crate) remedy: Option<&'static str>,
+}
+
+/// Every number of every client; `remedy` is said of those that differ.
+pub(crate) fn compare(before: &Facts, after: &Facts, remedy: &'static str) -> Vec<Change> {
+    let (before, after) = (readings(&before.system(), before), readings(&after.system(), after));
+    let pairs = before.iter().zip(&after).flat_map(|((client, before), (_, after))| {
+        let parts = before.parts().into_iter().zip(after.parts());
+        parts.map(move |((quantity, before), (_, after))| (*client, quantity, before, after))
+    });
+    let change = |(client, quantity, before, after): (&'static Client, Quantity, Option<&Taken>, Option<&Taken>)| {
+        // What it doesn't ask at all in one of the places, it doesn't know there.
+        let lacked = before.or(after)?.missing.is_some() || before.is_none();
+        let (before, after) = (before.and_then(|taken| taken.value), after.and_then(|taken| taken.value));
+        let differs = before != after;
+        let remedy = (differs && !(lacked && before.is_none())).then_some(remedy);
+        Some(Change { client: client.name, quantity, before, after, differs, remedy })
+    };
+    pairs.filter_map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::layouts::{Kind, Variant, legacy};
+
+    #[test]
+    fn what_a_view_changes() {
+        let of = |kind| legacy(kind, Variant::default());
+        let same = compare(&of(Kind::Real), &of(Kind::Real), "-");
+        assert!(same.len() > 15 && same.iter().all(|change| !change.differs && change.remedy.is_none()), "{same:?}");
+        // The kernel's hierarchies beneath: all find the same numbers.
+        let stack = compare(&of(Kind::Real), &of(Kind::Stack), "-");
+        assert!(!stack.iter().any(|change| change.differs), "{stack:?}");
+        let bare = compare(&of(Kind::Real), &of(Kind::Fuse), "remedy");
+        let lost: Vec<_> = bare.iter().filter(|change| change.differs).collect();
+        let jvm = lost.iter().find(|change| change.client.starts_with("JVM") && change.quantity == Quantity::Memory);
+        assert_eq!(
+            jvm.map(|change| (change.before, change.after, change.remedy)),
+            Some((Some(512 << 20), None, Some("remedy")))
+        );
+        assert!(!lost.iter().any(|change| change.client.starts_with("Node.js 20")), "{lost:?}");
+    }
+}
