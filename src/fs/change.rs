@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::cache::{EntryChange, tell};
-use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Owner, Time};
+use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
 use crate::policy::{self, Operation, Rule};
 use crate::view::{Child, Node, NodeId};
 
@@ -19,8 +19,7 @@ impl<H: Host> CgroupFs<H> {
         }
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
-        let owner = Owner { uid: caller.uid, gid: caller.gid };
-        let make = || self.host.make_directory(&parent, name, mode, owner);
+        let make = || self.host.make_directory(caller, &parent, name, mode);
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.found(&parent, name, attributes)?;
         tell(&parent, name, EntryChange::Made);
@@ -49,7 +48,7 @@ impl<H: Host> CgroupFs<H> {
             self.decide(&node, Operation::RemoveDirectory)?;
         }
         let held = if self.xattrs.is_empty() { None } else { self.host.hold_directory(&parent, name).ok() };
-        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(&parent, name))?;
+        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(caller, &parent, name))?;
         if let Some(hierarchy) = parent.position().hierarchy {
             let removed = self.note_removal(hierarchy, parent.inode(), name);
             self.forget_xattrs(hierarchy, &removed, held);
@@ -115,7 +114,7 @@ impl<H: Host> CgroupFs<H> {
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        let rename = || self.host.rename(&from, name, &to, new_name);
+        let rename = || self.host.rename(caller, (&from, name), (&to, new_name));
         if from.id() == to.id() {
             self.as_own(&from, name, EntryChange::Renamed, rename)?;
         } else {
@@ -153,7 +152,7 @@ impl<H: Host> CgroupFs<H> {
         }
         if *changes != Changes::default() {
             self.decide(&node, Operation::ChangeAttributes)?;
-            match (self.host.change(&node, changes), node.last_seen()) {
+            match (self.host.change(caller, &node, changes), node.last_seen()) {
                 // It's removed, but somebody holds it open: kernfs goes on to keep its attributes.
                 (Err(Errno::ENOENT), Some(last_seen)) => node.seen(changed(last_seen, changes)),
                 (result, _) => result?,

@@ -104,6 +104,14 @@ impl Credentials {
         mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
     }
 
+    /// The capabilities that stand in for being the user to whom an object belongs (`inode_owner_or_capable`).
+    pub fn capabilities_over_user(&self, uid: u32) -> u64 {
+        match &self.id_maps {
+            Some((users, _)) if !users.contains(uid) => 0,
+            _ => self.capabilities,
+        }
+    }
+
     /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).
     pub fn capabilities_over(&self, object: Owner) -> u64 {
         match &self.id_maps {
@@ -258,14 +266,14 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn write_invalid(&self, file: &Self::File, data: &[u8]) -> Answer<usize>;
     /// fsync(2).
     fn sync(&self, file: &Self::File) -> Answer<()>;
-    /// Makes a cgroup that belongs to `owner`, and says what it's like.
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes>;
-    /// Removes a cgroup.
-    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()>;
-    /// Renames a cgroup; both directories are of one hierarchy.
-    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()>;
-    /// chmod, chown, utimens.
-    fn change(&self, node: &Node, changes: &Changes) -> Answer<()>;
+    /// Makes a cgroup with the caller's rights, whose it is then, and says what it's like.
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes>;
+    /// Removes a cgroup, with the caller's rights.
+    fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> Answer<()>;
+    /// Renames a cgroup, with the caller's rights; both directories are of one hierarchy.
+    fn rename(&self, caller: &Caller, from: (&Node, &OsStr), to: (&Node, &OsStr)) -> Answer<()>;
+    /// chmod, chown, utimens, with the caller's rights.
+    fn change(&self, caller: &Caller, node: &Node, changes: &Changes) -> Answer<()>;
     /// An xattr's value.
     fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>>;
     /// The names of all xattrs, each ended by a NUL, as `reader` may see them.

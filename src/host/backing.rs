@@ -4,20 +4,17 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::boundary::Boundary;
 use super::discover::{HostCgroups, HostHierarchy};
 use super::follow::Followers;
-use super::group;
 use super::namespace::OpenedIn;
 use super::objects::Key;
 use super::opening::{open_as, open_flags};
@@ -38,11 +35,8 @@ use crate::fs::host::{
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim};
-use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
 use crate::view::{Node, Object, View, Watch};
-
-const ALL_CAPABILITIES: u64 = u64::MAX;
 
 /// An open backing file.
 #[derive(Debug)]
@@ -159,7 +153,7 @@ pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<Owne
 }
 
 /// A name, if it can only mean an entry of the directory that it's looked up in.
-fn single(name: &OsStr) -> Answer<&OsStr> {
+pub(super) fn single(name: &OsStr) -> Answer<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
         return Err(Errno::ENOENT);
@@ -196,17 +190,6 @@ fn attributes(stat: &FileStat) -> Attributes {
             time(stat.st_ctime, stat.st_ctime_nsec),
         ],
     }
-}
-
-/// Runs `action` so that what it makes belongs to `owner`, with the server's capabilities: whether the caller may do it, the kernel has
-/// asked before the request came (`default_permissions`).
-fn owned_by<T>(owner: Owner, action: impl FnOnce() -> Answer<T>) -> Answer<T> {
-    if owner.uid == 0 && owner.gid == 0 {
-        return action();
-    }
-    let rights = Rights { uid: owner.uid, gid: owner.gid, groups: &[], capabilities: ALL_CAPABILITIES };
-    let _assumed = assume(&rights).map_err(errno)?;
-    action()
 }
 
 impl Host for RealHost {
@@ -320,36 +303,22 @@ impl Host for RealHost {
         nix::unistd::fsync(&file.fd)
     }
 
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes> {
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
         let above = self.object(directory)?;
-        owned_by(owner, || mkdirat(&above, single(name)?, Mode::from_bits_truncate(mode)))?;
+        self.make_directory_as(caller, &above, name, mode)?;
         self.child_of(&above, directory, name)
     }
 
-    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
-        unlinkat(&*self.object(directory)?, single(name)?, UnlinkatFlags::RemoveDir)
+    fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> Answer<()> {
+        self.remove_directory_as(caller, &*self.object(directory)?, name)
     }
 
-    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()> {
-        nix::fcntl::renameat(&*self.object(from)?, single(name)?, &*self.object(to)?, single(new_name)?)
+    fn rename(&self, caller: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> Answer<()> {
+        self.rename_as(caller, (&*self.object(from)?, name), (&*self.object(to)?, new_name))
     }
 
-    fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
-        let object = self.object(node)?;
-        let path = path_of(&object);
-        let _assumed = group::assume_that_of(&object, changes)?;
-        if let Some(mode) = changes.mode {
-            let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
-            std::fs::set_permissions(&path, permissions).map_err(errno)?;
-        }
-        if changes.uid.is_some() || changes.gid.is_some() {
-            std::os::unix::fs::chown(&path, changes.uid, changes.gid).map_err(errno)?;
-        }
-        if changes.access.is_some() || changes.modification.is_some() {
-            let [access, modification] = [changes.access, changes.modification].map(time_spec);
-            utimensat(nix::fcntl::AT_FDCWD, path.as_str(), &access, &modification, UtimensatFlags::FollowSymlink)?;
-        }
-        Ok(())
+    fn change(&self, caller: &Caller, node: &Node, changes: &Changes) -> Answer<()> {
+        self.change_as(caller, &*self.object(node)?, changes)
     }
 
     fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
@@ -555,7 +524,7 @@ impl crate::fs::events::Claim for EventClaim<'_> {
     }
 }
 
-fn time_spec(time: Option<Time>) -> TimeSpec {
+pub(super) fn time_spec(time: Option<Time>) -> TimeSpec {
     match time {
         None => TimeSpec::UTIME_OMIT,
         Some(Time::Now) => TimeSpec::UTIME_NOW,

@@ -1,11 +1,11 @@
 //! The real host: its hierarchies, their files, its processes.
 
+mod acts;
 mod backing;
 mod boundary;
 pub mod containers;
 pub mod discover;
 mod follow;
-mod group;
 mod init;
 mod namespace;
 mod objects;

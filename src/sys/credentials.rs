@@ -2,6 +2,7 @@
 //!
 //! glibc's setuid family changes all threads of a process (nptl(7)), the system calls only the caller's: hence the raw ones.
 
+use std::cell::Cell;
 use std::io;
 
 use nix::errno::Errno;
@@ -43,9 +44,10 @@ pub fn assume(rights: &Rights<'_>) -> io::Result<Assumed> {
     let mut assumed = Assumed { permitted, user, group, groups, capabilities, not_send: std::marker::PhantomData };
     // From here on, dropping `assumed` restores whatever has been changed. Each change makes the kernel copy the thread's credentials: what
     // is as wanted already stays.
-    if !rights.groups.is_empty() || has_groups()? {
+    if !rights.groups.is_empty() || may_have_groups()? {
         set_groups(rights.groups)?;
         assumed.groups = !rights.groups.is_empty();
+        HAS_NO_GROUPS.set(!assumed.groups);
     }
     if rights.gid != 0 {
         assumed.group = true;
@@ -88,9 +90,84 @@ impl Assumed {
         }
         if self.groups {
             set_groups(&[])?;
+            HAS_NO_GROUPS.set(true);
         }
         Ok(())
     }
+}
+
+/// The thread changes files as another user until this is dropped. It can't be sent to another thread.
+#[derive(Debug)]
+#[must_use]
+pub struct AssumedForFiles {
+    user: bool,
+    group: bool,
+    not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// Lets the calling thread, which acts as root, change files as a user other than 0, without supplementary groups and without the capabilities over
+/// files: the kernel takes those away with the user (capabilities(7)). That's half of the system calls that [`assume`] takes.
+///
+/// # Errors
+/// `EPERM` if that can't be, or where the kernel was told not to take capabilities away (`SECBIT_NO_SETUID_FIXUP`); then nothing has changed.
+pub fn assume_for_files(uid: u32, gid: u32) -> io::Result<AssumedForFiles> {
+    if uid == 0 || !takes_capabilities_away() {
+        return Err(Errno::EPERM.into());
+    }
+    if may_have_groups()? {
+        set_groups(&[])?;
+        HAS_NO_GROUPS.set(true);
+    }
+    let mut assumed = AssumedForFiles { user: false, group: false, not_send: std::marker::PhantomData };
+    // From here on, dropping `assumed` restores whatever has been changed.
+    if gid != 0 {
+        assumed.group = true;
+        set_files_group(gid)?;
+    }
+    assumed.user = true;
+    set_files_user(uid)?;
+    Ok(assumed)
+}
+
+impl Drop for AssumedForFiles {
+    fn drop(&mut self) {
+        let user = if self.user { set_files_user(0) } else { Ok(()) };
+        let group = if self.group { set_files_group(0) } else { Ok(()) };
+        if user.is_err() || group.is_err() {
+            // As for `Assumed`.
+            std::process::abort();
+        }
+    }
+}
+
+/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them.
+fn takes_capabilities_away() -> bool {
+    static TAKES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    const SECBIT_NO_SETUID_FIXUP: i32 = 1 << 2;
+    *TAKES.get_or_init(|| {
+        // SAFETY: prctl(2) with this option takes no further argument and touches no memory.
+        let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
+        bits >= 0 && bits & SECBIT_NO_SETUID_FIXUP == 0
+    })
+}
+
+/// setfsuid(2) says who it was before, whether it did anything or not.
+fn set_files_user(uid: u32) -> io::Result<()> {
+    let set = |uid: u32| {
+        // SAFETY: setfsuid(2) takes a number and touches no memory.
+        unsafe { libc::syscall(libc::SYS_setfsuid, uid) }
+    };
+    set(uid);
+    if set(u32::MAX) as u32 == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
+}
+
+fn set_files_group(gid: u32) -> io::Result<()> {
+    let set = |gid: u32| {
+        // SAFETY: setfsgid(2) takes a number and touches no memory.
+        unsafe { libc::syscall(libc::SYS_setfsgid, gid) }
+    };
+    set(gid);
+    if set(u32::MAX) as u32 == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
 /// Lets the calling thread, which acts as root, act with `rights` for the rest of its life, and keep no more than `permitted` of the
@@ -193,7 +270,21 @@ fn set_effective_group(gid: u32) -> io::Result<()> {
     Ok(Errno::result(result).map(drop)?)
 }
 
+thread_local! {
+    /// The calling thread has given up its supplementary groups: nothing but what is here gives it any.
+    static HAS_NO_GROUPS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Whether the calling thread has supplementary groups.
+fn may_have_groups() -> io::Result<bool> {
+    if HAS_NO_GROUPS.get() {
+        return Ok(false);
+    }
+    let has = has_groups()?;
+    HAS_NO_GROUPS.set(!has);
+    Ok(has)
+}
+
 fn has_groups() -> io::Result<bool> {
     // SAFETY: with a size of 0, getgroups(2) touches no memory.
     let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
@@ -209,6 +300,24 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_changes_files_as_a_user_has_no_capability_over_them_and_gets_all_back() {
+        let before = capabilities().unwrap();
+        if !nix::unistd::geteuid().is_root() || before.effective & 0b11111 != 0b11111 {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for gid in [0, 7] {
+            let assumed = assume_for_files(12345, gid).unwrap();
+            assert_eq!(capabilities().unwrap().effective & 0b11111, 0);
+            assert!(std::fs::create_dir(folder.path().join("x")).is_err());
+            drop(assumed);
+            assert_eq!(capabilities().unwrap(), before);
+            std::fs::create_dir(folder.path().join(gid.to_string())).unwrap();
+        }
+        assert!(assume_for_files(0, 7).is_err());
+    }
 
     #[test]
     fn what_a_thread_gives_up_for_good_is_gone_for_it_alone() {

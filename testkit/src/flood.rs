@@ -1,9 +1,10 @@
 //! Requests that cost whoever makes them little, over and over.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ pub const BESIDE: u64 = 18;
 type Once = fn(&Path, u64) -> std::io::Result<()>;
 
 /// What can be done over and over.
-const KINDS: [(&str, Once); 7] = [
+const KINDS: [(&str, Once); 10] = [
     ("list", |directory, _| begin_list(&open(directory)?)),
     ("make-and-list", make_and_list),
     ("list-beside", list_beside),
@@ -27,6 +28,12 @@ const KINDS: [(&str, Once); 7] = [
     }),
     ("xattrs", |directory, _| rustix::fs::listxattr(directory, &mut [0_u8; 4096]).map(drop).map_err(Into::into)),
     ("members", |directory, _| File::open(directory.join("cgroup.procs"))?.read(&mut [0; 256]).map(drop)),
+    ("make", |directory, round| unless_refused(std::fs::create_dir(directory.join(format!("made-{round}"))))),
+    ("remove", |directory, round| unless_refused(std::fs::remove_dir(directory.join(format!("made-{round}"))))),
+    ("change-mode", |directory, round| {
+        let mode = if round % 2 == 0 { 0o711 } else { 0o700 };
+        unless_refused(std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode)))
+    }),
     ("attributes", |directory, _| stat(directory).map(drop).map_err(Into::into)),
 ];
 
@@ -42,6 +49,14 @@ pub fn run(kind: &str, directory: &str, count: u64) -> ExitCode {
             eprintln!("flood: {kind} {directory}: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What isn't allowed, or isn't as it should be, is left out: what others have just done may not be known yet.
+fn unless_refused(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result.as_ref().map_err(std::io::Error::kind) {
+        Err(ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::AlreadyExists) => Ok(()),
+        _ => result,
     }
 }
 

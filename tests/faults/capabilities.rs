@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
-    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, Session, TestCgroup, View, ViewOptions, hierarchy,
-    require,
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, STRANGER, Session, TestCgroup, View, ViewOptions,
+    hierarchy, require,
 };
 
 /// A cgroup by one path, with a container in its `home` and an empty cgroup `a`.
@@ -35,7 +35,7 @@ impl Subject {
         cgroup.child(selector, "a");
         give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { OWNER });
         let mut options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate");
-        if selector != "unified" {
+        if selector != "unified" && !selector.contains('=') {
             options = options.delegate_controllers(&[selector]);
         }
         let view = by_view.then(|| View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options));
@@ -143,6 +143,73 @@ fn opened_without_the_capability_and_written_with_it() {
     });
     assert_eq!(kernel, view, "the kernel, and the view");
     assert_eq!(kernel, ["EPERM", "ok"]);
+}
+
+/// mkdir, rmdir, rename, chmod and chown are done with the caller's rights, too: by whom a directory is owned, and by which group and sticky bit, decides
+/// as on the kernel's cgroupfs.
+#[test]
+fn who_changes_the_tree_has_his_own_rights() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::UserNamespaces);
+    for user_namespace in [false, true] {
+        let [kernel, view] = [false, true].map(|by_view| {
+            let subject = Subject::new("name=systemd", by_view, user_namespace, |_| {});
+            let callers = [Caller::Root, Caller::DockerRoot, Caller::Owner, Caller::Stranger];
+            // In a user namespace there's nobody else: who enters it is its root.
+            let callers = if user_namespace { &callers[..1] } else { &callers[..] };
+            let mut told = Vec::new();
+            for (number, caller) in callers.iter().enumerate() {
+                let mut session = subject.session(*caller);
+                for (case, (owner, group, mode)) in [
+                    (0, 0, 0o755),
+                    (OWNER, 0, 0o755),
+                    (0, OWNER, 0o775),
+                    (MAPPED_ROOT, MAPPED_ROOT, 0o755),
+                    (MAPPED_ROOT + 5, MAPPED_ROOT + 5, 0o700),
+                    (MAPPED_ROOT + 5, 0, 0o700),
+                    (STRANGER, STRANGER, 0o1777),
+                    (OWNER, STRANGER, 0o2775),
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    let name = format!("d{number}-{case}");
+                    let real = subject.cgroup.child("name=systemd", &name);
+                    let taken = subject.cgroup.child("name=systemd", &format!("{name}/others"));
+                    std::os::unix::fs::chown(&taken, Some(owner), Some(owner)).expect("chown of a test cgroup");
+                    std::os::unix::fs::chown(&real, Some(owner), Some(group)).expect("chown of a test cgroup");
+                    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                    std::fs::set_permissions(&real, permissions).expect("chmod of a test cgroup");
+                    let path = |below: &str| format!("$CG/{name}{below}");
+                    for op in [
+                        mkdir(&path("/made")),
+                        chmod(&path("/made"), 0o2750),
+                        rename(&path("/made"), &path("/renamed")),
+                        rename(&path("/others"), &path("/mine")),
+                        rmdir(&path("/renamed")),
+                        rmdir(&path("/others")),
+                        chmod(&path("/others"), 0o711),
+                        chmod(&path(""), 0o2755),
+                        chown(&path(""), 7),
+                        Op::Chown { path: path(""), uid: None, gid: Some(7) },
+                        Op::Utimens { path: path(""), sec: Some(1) },
+                        Op::Utimens { path: path(""), sec: None },
+                    ] {
+                        let outcome = session.run(&op).brief();
+                        told.push(format!("{caller:?} {owner} {group} {mode:o} {op:?}: {outcome}"));
+                        let stat = std::fs::metadata(&real).expect("a test cgroup");
+                        use std::os::unix::fs::MetadataExt;
+                        told.push(format!("{:o} {} {}", stat.mode(), stat.uid(), stat.gid()));
+                    }
+                }
+            }
+            told
+        });
+        for (native, shown) in kernel.iter().zip(&view) {
+            assert_eq!(native, shown, "user namespace: {user_namespace}: the kernel, and the view");
+        }
+        let count = |outcome: &str| kernel.iter().filter(|told| told.ends_with(outcome)).count();
+        assert!(count(": ok") > 10 && count(": EACCES") + count(": EPERM") > 10, "{kernel:#?}");
+    }
 }
 
 /// A process that migrates itself takes its threads along, each of which has rights of its own (`cap_safe_nice`).

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`limits`] | gets a container out of limits that the host has set |
 //! | [`capabilities`] | writes with rights that the caller hasn't |
+//! | [`revoked`] | changes what the host has just taken from the caller |
 //! | [`extended_attributes`] | puts memory of the kernel's on the host, by xattrs |
 //! | [`expulsion`] | comes back after the host has taken a process out of the subtree |
 //! | [`neighbours`] | takes from other containers, and from users of the host |
@@ -24,5 +25,6 @@ mod logging;
 mod names;
 mod neighbours;
 mod registry;
+mod revoked;
 mod signals;
 mod targets;

@@ -259,7 +259,7 @@ impl Host for FakeHost {
         self.record("sync", (file.hierarchy, file.inode), "", false)
     }
 
-    fn make_directory(&self, directory: &Node, name: &OsStr, mode: u32, owner: Owner) -> Answer<Attributes> {
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
         // As the real host: nothing but a single name.
@@ -274,11 +274,11 @@ impl Host for FakeHost {
         }
         let inode = state.add(hierarchy, parent, name, libc::S_IFDIR | mode);
         let made = &mut state.trees[hierarchy].get_mut(&inode).unwrap().attributes;
-        (made.uid, made.gid) = (owner.uid, owner.gid);
+        (made.uid, made.gid) = (caller.uid, caller.gid);
         Ok(*made)
     }
 
-    fn remove_directory(&self, directory: &Node, name: &OsStr) -> Answer<()> {
+    fn remove_directory(&self, _: &Caller, directory: &Node, name: &OsStr) -> Answer<()> {
         let (hierarchy, parent) = self.object(directory)?;
         let fault = self.record("remove_directory", (hierarchy, parent), name.to_string_lossy(), true);
         let mut state = self.state.lock();
@@ -298,7 +298,7 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn rename(&self, from: &Node, name: &OsStr, to: &Node, new_name: &OsStr) -> Answer<()> {
+    fn rename(&self, _: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> Answer<()> {
         let ((hierarchy, parent), target) = (self.object(from)?, self.object(to)?);
         let above = self.state.lock().path(target.0, target.1);
         let detail = format!("{} to {above}/{}", name.display(), new_name.display());
@@ -323,7 +323,7 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn change(&self, node: &Node, changes: &Changes) -> Answer<()> {
+    fn change(&self, _: &Caller, node: &Node, changes: &Changes) -> Answer<()> {
         let at = self.object(node)?;
         self.record("change", at, format!("{changes:?}"), true)?;
         let mut state = self.state.lock();

@@ -1,0 +1,154 @@
+//! What changes the tree or an object's attributes for a caller, done with the caller's rights: the kernel that has asked before the request came went by
+//! attributes that it may have kept for a moment too long.
+//!
+//! Mostly it takes no capability: the caller owns what it changes. So it's first tried without any, which costs less than to find out which ones the
+//! caller has, and what is refused then, with those. User 0 is asked about what it owns by a look at it right before, since to give up capabilities
+//! costs as much as the rest: it would take somebody who is that, and hasn't CAP_DAC_OVERRIDE, to use the moment in between.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::backing::{RealHost, errno, path_of, single, time_spec};
+use crate::fs::host::{Answer, Caller, Changes, Credentials, Host, Owner};
+use crate::sys::credentials::{Rights, assume, assume_for_files};
+
+/// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`, linux/capability.h.
+const CAP_CHOWN: u64 = 1;
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_FOWNER: u64 = 1 << 3;
+const CAP_FSETID: u64 = 1 << 4;
+
+impl RealHost {
+    pub(super) fn make_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr, mode: u32) -> Answer<()> {
+        let lent = |who: &Credentials| Ok(who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE);
+        self.act_as(
+            caller,
+            None,
+            || is_roots(above),
+            lent,
+            || mkdirat(above, single(name)?, Mode::from_bits_truncate(mode)),
+        )
+    }
+
+    pub(super) fn remove_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr) -> Answer<()> {
+        let lent = |who: &Credentials| may_take_away(who, above, name);
+        self.act_as(caller, None, || is_roots(above), lent, || unlinkat(above, single(name)?, UnlinkatFlags::RemoveDir))
+    }
+
+    pub(super) fn rename_as(
+        &self,
+        caller: &Caller,
+        (from, name): (&OwnedFd, &OsStr),
+        (to, new_name): (&OwnedFd, &OsStr),
+    ) -> Answer<()> {
+        let lent = |who: &Credentials| {
+            let there = who.capabilities_over(owner(&fstat(to)?)) & CAP_DAC_OVERRIDE;
+            Ok(may_take_away(who, from, name)? & (there | CAP_FOWNER))
+        };
+        let is_own = || Ok(is_roots(from)? && is_roots(to)?);
+        self.act_as(caller, None, is_own, lent, || nix::fcntl::renameat(from, single(name)?, to, single(new_name)?))
+    }
+
+    pub(super) fn change_as(&self, caller: &Caller, object: &OwnedFd, changes: &Changes) -> Answer<()> {
+        let path = path_of(object);
+        let lent = |who: &Credentials| {
+            let owner = owner(&fstat(object)?);
+            let by_both = who.capabilities_over(owner) & (CAP_CHOWN | CAP_DAC_OVERRIDE | CAP_FSETID);
+            Ok(by_both | who.capabilities_over_user(owner.uid) & CAP_FOWNER)
+        };
+        // To give something away takes a capability, whosesoever it is.
+        let gives = changes.uid.is_some() || changes.gid.is_some();
+        let is_own = || Ok(!gives && fstat(object)?.st_uid == 0);
+        let act = |group, act: &dyn Fn() -> Answer<()>| self.act_as(caller, group, is_own, lent, act);
+        if let Some(mode) = changes.mode {
+            let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
+            let change = || std::fs::set_permissions(&path, permissions.clone()).map_err(errno);
+            act(group_that_stays(object, mode)?, &change)?;
+        }
+        if gives {
+            let change = || std::os::unix::fs::chown(&path, changes.uid, changes.gid).map_err(errno);
+            act(group_that_stays(object, 0)?, &change)?;
+        }
+        if changes.access.is_some() || changes.modification.is_some() {
+            let [access, modification] = [changes.access, changes.modification].map(time_spec);
+            let flags = UtimensatFlags::FollowSymlink;
+            act(None, &|| utimensat(nix::fcntl::AT_FDCWD, path.as_str(), &access, &modification, flags))?;
+        }
+        Ok(())
+    }
+
+    /// Does something as the caller, who waits for it: without a capability, and if the kernel refuses that, with those that it has. Of one in
+    /// another user namespace those count that are `lent`, as the kernel has it for what belongs to users of that namespace
+    /// (`capable_wrt_inode_uidgid`). `group` stands in for the caller's own. `is_own` says whether user 0 may do it as the owner.
+    fn act_as<T>(
+        &self,
+        caller: &Caller,
+        group: Option<u32>,
+        is_own: impl Fn() -> Answer<bool>,
+        lent: impl Fn(&Credentials) -> Answer<u64>,
+        act: impl Fn() -> Answer<T>,
+    ) -> Answer<T> {
+        let (uid, gid) = (caller.uid, group.unwrap_or(caller.gid));
+        let with = |groups: &[u32], capabilities| {
+            let _assumed = assume(&Rights { uid, gid, groups, capabilities }).map_err(errno)?;
+            act()
+        };
+        let tried = if uid != 0 {
+            match assume_for_files(uid, gid) {
+                Ok(_assumed) => act(),
+                Err(_) => with(&[], 0),
+            }
+        } else if is_own()? {
+            return with(&[], u64::MAX);
+        } else {
+            Err(Errno::EACCES)
+        };
+        let refused = match tried {
+            Err(refused @ (Errno::EACCES | Errno::EPERM)) => refused,
+            done => return done,
+        };
+        // Of who can't be seen it isn't known that he had any.
+        if caller.tid <= 0 {
+            return if uid == 0 { with(&[], 0) } else { Err(refused) };
+        }
+        let mut who = self.credentials(caller)?;
+        if gid != caller.gid {
+            who.groups.push(caller.gid);
+        }
+        let capabilities = if who.id_maps.is_none() { who.capabilities } else { lent(&who)? };
+        if uid != 0 && capabilities == 0 && who.groups.is_empty() {
+            return Err(refused);
+        }
+        with(&who.groups, capabilities)
+    }
+}
+
+/// Whether user 0 owns a directory, and may change what is in it as its owner.
+fn is_roots(directory: &OwnedFd) -> Answer<bool> {
+    let stat = fstat(directory)?;
+    Ok(stat.st_uid == 0 && stat.st_mode & 0o300 == 0o300)
+}
+
+fn owner(stat: &FileStat) -> Owner {
+    Owner { uid: stat.st_uid, gid: stat.st_gid }
+}
+
+/// What somebody has towards a directory, and towards what is to be taken from it: in one with the sticky bit the kernel asks about that, too.
+fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> Answer<u64> {
+    let directory = who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE;
+    let taken = fstatat(above, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(directory | who.capabilities_over(owner(&taken)) & CAP_FOWNER)
+}
+
+/// The group of an object that has a set-group-ID bit, or gets one: the kernel takes the bit away from what is changed by somebody who is neither in
+/// its group nor has CAP_FSETID. Whether it does, it has decided for the caller before the request came.
+fn group_that_stays(object: &OwnedFd, mode: u32) -> Answer<Option<u32>> {
+    let stat = fstat(object)?;
+    Ok(((stat.st_mode | mode) & libc::S_ISGID != 0).then_some(stat.st_gid))
+}
