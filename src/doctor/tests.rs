@@ -33,7 +33,7 @@ fn verdict(facts: &Facts, client: &str) -> char {
 
 /// What each makes of the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in that of `UNIFIED`. Controllers are
 /// delegated.
-const MATRIX: [(&str, &str); 36] = [
+const MATRIX: [(&str, &str); 37] = [
     ("systemd 215-229", "yyyyyn nnnnnnn"),
     ("systemd 230-232", "yyyyyn ynnyyyy"),
     ("systemd 233-235", "ynnyyn ynnyyyy"),
@@ -55,7 +55,8 @@ const MATRIX: [(&str, &str); 36] = [
     ("JVM (hotspot) 8u372 to 21", "ywyyww ywyyyyy"),
     ("Go automaxprocs", "ywyyww ywyyyyy"),
     ("Go >= 1.25", "ywyyyw ywyyyyy"),
-    (".NET", "ywyyyw ywwyyyy"),
+    (".NET 8", "ywyyyw ywwyyyy"),
+    (".NET >= 9", "ywyyyw ywwyyyy"),
     ("Node.js 18 (libuv 1.44)", "ywyyww ywyywwy"),
     ("Node.js 20 (libuv 1.46)", "yyyyyy yyyyyyy"),
     ("Node.js 24 (libuv 1.50)", "yyyyyy yyyyyyy"),
@@ -191,7 +192,7 @@ fn without_v1_memory_dotnet_sees_its_cpus_alone() {
         let limits = Limits { memory: None, ..limits() };
         let all = verdict::judge(&facts, Beyond { limits: Some(&limits), native: None });
         let of = |client: &str| all.iter().find(|finding| finding.client == client).expect("a client");
-        assert_eq!(letter(of(".NET").recognised), expected, "{kind:?}");
+        assert_eq!(letter(of(".NET >= 9").recognised), expected, "{kind:?}");
         assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it wants all of them: {kind:?}");
     }
 }

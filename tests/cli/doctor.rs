@@ -228,7 +228,7 @@ fn a_plain_view_is_not_what_clients_look_for() {
         ("dockerd", "no"),
         ("crun", "no"),
         ("JVM", "no"),
-        (".NET", "no"),
+        (".NET 8", "no"),
         // There's no limit to be found at the top, and none of its own.
         ("Node.js 18", "yes"),
         ("Node.js 20", "yes"),
@@ -290,7 +290,7 @@ fn a_stack_is() {
         ("LXC >= 4", "no"),
         ("Go automaxprocs", "yes"),
         ("JVM", "yes"),
-        (".NET", "yes"),
+        (".NET 8", "yes"),
         ("libcgroup", "yes"),
     ] {
         assert_eq!(verdict(&answer, client), expected, "{client}: {answer}");

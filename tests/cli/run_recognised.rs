@@ -13,7 +13,7 @@ use crate::run_ends::server_of;
 use crate::support::{Place, Running, said, wait_until};
 
 /// Each has to find its limits.
-const READERS: [&str; 4] = ["JVM (hotspot) 8u372 to 21", "Go automaxprocs", "Go >= 1.25", ".NET"];
+const READERS: [&str; 4] = ["JVM (hotspot) 8u372 to 21", "Go automaxprocs", "Go >= 1.25", ".NET 8"];
 
 /// The same command, with the system calls of kernels before Linux 5.2.
 fn on_an_old_kernel(place: &Place, command: &Command) -> Command {

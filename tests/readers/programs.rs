@@ -216,7 +216,7 @@ const PROGRAMS: [Program; 13] = [
     Program {
         name: ".NET 8",
         from: From::Elsewhere("dotnet/dotnet"),
-        client: Client::Is(".NET"),
+        client: Client::Is(".NET 8"),
         command: |_| words("/readers/dotnet/dotnet /readers/dotnet/limits.dll"),
         read: dotnet,
     },

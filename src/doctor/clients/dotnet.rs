@@ -8,7 +8,27 @@ use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, f
 /// A limit above this is none.
 const NO_LIMIT: u64 = 0x7fff_ffff_0000_0000;
 
-pub(crate) fn coreclr(system: &System, files: &dyn Files) -> Reading {
+/// Up to 8: of the own cgroup alone.
+pub(crate) fn version_8(system: &System, files: &dyn Files) -> Reading {
+    coreclr(system, files, |files, is_v2, _, own| {
+        let path =
+            format!("{}/{}", own.trim_end_matches('/'), if is_v2 { "memory.max" } else { "memory.limit_in_bytes" });
+        files.read(&path).map(|text| (number(&text), path.clone())).ok_or_else(|| Missing::path(path))
+    })
+}
+
+/// From 9 on: the least of the own cgroup and those above.
+pub(crate) fn version_9(system: &System, files: &dyn Files) -> Reading {
+    coreclr(
+        system,
+        files,
+        |files, is_v2, mount, own| {
+            if is_v2 { v2_memory(files, mount, own) } else { v1_memory(files, own) }
+        },
+    )
+}
+
+fn coreclr(system: &System, files: &dyn Files, limit: impl Fn(&dyn Files, bool, &str, &str) -> Limit) -> Reading {
     if !files.exists(ROOT) {
         let missing = Missing::path(ROOT);
         return Reading {
@@ -22,8 +42,7 @@ pub(crate) fn coreclr(system: &System, files: &dyn Files) -> Reading {
         let own = own.trim_end_matches('/');
         if is_v2 { v2_quota(files, own) } else { v1_quota(files, own) }
     });
-    let memory = own(system, is_v2, "memory")
-        .and_then(|(mount, own)| if is_v2 { v2_memory(files, &mount, &own) } else { v1_memory(files, &own) });
+    let memory = own(system, is_v2, "memory").and_then(|(mount, own)| limit(files, is_v2, &mount, &own));
     let memory = match memory {
         Ok((limit, path)) => {
             let limit = limit.filter(|limit| *limit <= NO_LIMIT && *limit < system.memory);

@@ -80,7 +80,7 @@ const HOTSPOT: &str =
 const CORECLR: &str = "src/coreclr/pal/src/misc/cgroup.cpp, src/coreclr/gc/unix/cgroup.cpp";
 
 /// Every client that is judged, in the order in which they are shown.
-pub(crate) const CLIENTS: [Client; 36] = [
+pub(crate) const CLIENTS: [Client; 37] = [
     works("systemd 215-229", systemd::from_215_to_229, [SYSTEMD, CGROUP_UTIL, "v219, measured", "2026-11"]),
     works("systemd 230-232", systemd::from_230_to_232, [SYSTEMD, CGROUP_UTIL, "v232", "2026-10"]),
     works("systemd 233-235", systemd::from_233_to_235, [SYSTEMD, CGROUP_UTIL, "v234", "2026-10"]),
@@ -129,7 +129,8 @@ pub(crate) const CLIENTS: [Client; 36] = [
         Rounding::UpFromTwo,
         ["golang/go", "src/internal/runtime/cgroup, src/runtime/cgroup_linux.go", "go1.25", "2026-11"],
     ),
-    reads(".NET", dotnet::coreclr, Rounding::Up, ["dotnet/runtime", CORECLR, "8.0", "2026-11"]),
+    reads(".NET 8", dotnet::version_8, Rounding::Up, ["dotnet/runtime", CORECLR, "8.0.4, measured", "2026-11"]),
+    reads(".NET >= 9", dotnet::version_9, Rounding::Up, ["dotnet/runtime", CORECLR, "0204545b4f69", "2026-11"]),
     reads(
         "Node.js 18 (libuv 1.44)",
         libuv::version_1_44,
