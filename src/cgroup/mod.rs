@@ -17,5 +17,5 @@ pub use file::FileClass;
 pub use hierarchy::{HierarchyClass, HierarchyKind, Setup};
 pub use idmap::IdMap;
 pub use membership::{Membership, parse_memberships};
-pub use mountinfo::{MountEntry, parse_mountinfo};
+pub use mountinfo::{MountEntry, VIEW_FSTYPE, parse_mountinfo};
 pub use path::{CgroupPath, PathError};

@@ -6,6 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::HierarchyKind;
 
+/// The filesystem type of a view, as mountinfo shows it.
+pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {

@@ -9,13 +9,12 @@ use clap::Args;
 use super::attach::{Container, Lock, check_whereabouts, clean_up, server_of, stack_of_run};
 use super::error::{FAILED, Failed, NOT_PERMITTED, say};
 use super::server::Server;
-use super::target::resolve;
+use super::target::{HELP, resolve};
 use super::{Outcome, registry};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The container, named as for attach
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", help = HELP)]
     target: String,
 }
 

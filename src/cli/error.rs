@@ -82,7 +82,8 @@ impl fmt::Display for Failed {
 
 impl From<DiscoverError> for Failed {
     fn from(error: DiscoverError) -> Self {
-        let code = if matches!(error, DiscoverError::NoHierarchy) { UNSUPPORTED } else { FAILED };
+        let code =
+            if matches!(error, DiscoverError::NoHierarchy | DiscoverError::InView) { UNSUPPORTED } else { FAILED };
         Self::new(code, error.to_string())
     }
 }

@@ -10,21 +10,23 @@ use serde_json::json;
 
 use super::error::{Failed, USAGE};
 use super::options::ViewOptions;
-use super::{Outcome, json};
+use super::{Outcome, json, whose};
 use crate::cgroup::{CgroupPath, escaped};
 use crate::host::HostCgroups;
 use crate::view::{View, view_path_of};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "vcgroupfs map [OPTIONS] [TARGET] PATH")]
 pub(super) struct Options {
     #[command(flatten)]
     view: ViewOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// A cgroup's path as /proc/PID/cgroup has it, a path below one of the host's mount points, or a path in the view
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    /// [TARGET] PATH. TARGET: as for explain and tree. PATH: a cgroup's path as /proc/PID/cgroup has it, a path below one of the host's mount points, or a path
+    /// in the view
+    #[arg(value_name = "PATH", num_args = 1..=2, required = true, help_heading = "Arguments")]
+    words: Vec<PathBuf>,
 }
 
 /// Where clients expect the tree; a view's paths are shown and taken with it in front or not.
@@ -43,10 +45,13 @@ pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Failed> {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let (host, view) = options.view.plan()?;
-    let path = parse(&options.path)?;
-    let to_view = host_to_view(&host, &view, &path);
-    let to_host = view.resolve_directory(&in_view(&path)).and_then(|resolved| resolved.backing);
+    let (target, rest) = whose::split(&options.words, &options.view, 2);
+    let [path] = rest else { return Err(Failed::new(USAGE, "one PATH is asked about: see 'vcgroupfs help map'")) };
+    let whose = whose::find(target, &options.view)?;
+    let below = whose.path(path)?;
+    let (path, host, view) = (parse(path)?, &whose.host, &whose.view);
+    let to_view = host_to_view(host, view, &path);
+    let to_host = view.resolve_directory(&below).and_then(|resolved| resolved.backing);
     let kind = |index: usize| view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     if options.json {
@@ -69,8 +74,8 @@ pub(super) fn run(options: &Options) -> Outcome {
     }
     writeln!(out, "as a path of the view:")?;
     match to_host {
-        Some((index, cgroup)) => writeln!(out, "  {:<16} {} -> {cgroup}", kind(index), in_view(&path))?,
-        None => writeln!(out, "  {} leads to no cgroup of the host", in_view(&path))?,
+        Some((index, cgroup)) => writeln!(out, "  {:<16} {} -> {cgroup}", kind(index), below)?,
+        None => writeln!(out, "  {} leads to no cgroup of the host", below)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -23,6 +23,7 @@ mod systemd;
 mod target;
 mod tree;
 mod umount;
+mod whose;
 
 use std::process::ExitCode;
 

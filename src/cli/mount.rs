@@ -55,7 +55,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let (pinned, directory) = open_empty(&options.directory)?;
     let connection = Connection::open()?;
     let registration = match &serves {
-        Serves::View(view) => Registration::new(view, &directory, options.view.target()),
+        Serves::View(view) => Registration::new(&host, view, &directory, options.view.target()),
         Serves::Callers(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
     let server = Server {

@@ -129,6 +129,11 @@ impl ViewOptions {
         if self.hide_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown }
     }
 
+    /// Whether they say whose view it is.
+    pub(super) fn is_named(&self) -> bool {
+        self.pid.is_some() || !self.cgroups.is_empty()
+    }
+
     /// For whom, in a word or two.
     pub(super) fn target(&self) -> String {
         let pid = self.pid.map(|pid| format!("pid {pid}"));

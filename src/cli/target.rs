@@ -1,8 +1,9 @@
-//! `TARGET`: a process id, or a container by the name that its manager knows it by.
+//! `TARGET`: a process id, a container by the name that its manager knows it by, or a directory where a view is mounted. What it can be is said
+//! here alone ([`HELP`]).
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cli::error::{FAILED, Failed, USAGE};
@@ -16,6 +17,33 @@ pub(super) struct Target {
     known: Option<(Manager, String)>,
 }
 
+/// What a TARGET can be, for the help of every verb.
+pub(super) const HELP: &str = "A process id, or a container that runs: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
+    crictl:ID, runc:ID, or a NAME that one of these knows";
+
+/// The same, where it's a view that's asked about.
+pub(super) const HELP_OF_VIEWS: &str = "Whose view, if the view options don't say it. A process id, or a container that runs: docker:NAME, podman:NAME, \
+    machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory where a view is mounted. Where a \
+    live view is there, it's that one, with its options";
+
+/// What was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Process(Target),
+    /// Absolute, and without symlinks.
+    Directory(PathBuf),
+}
+
+/// Finds the process, or the directory.
+pub(super) fn resolve_any(target: &str) -> Result<Named, Failed> {
+    if !target.starts_with(['/', '.']) {
+        return resolve(target).map(Named::Process);
+    }
+    let directory =
+        fs::canonicalize(target).map_err(|error| Failed::system(format_args!("can't find {target}"), error));
+    directory.map(Named::Directory)
+}
+
 /// Who knows containers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manager {
@@ -23,6 +51,9 @@ enum Manager {
     Podman,
     Machine,
     Lxc,
+    Incus,
+    Crictl,
+    Runc,
 }
 
 /// What a manager says of a name.
@@ -46,16 +77,26 @@ pub(super) fn resolve(target: &str) -> Result<Target, Failed> {
         return Err(Failed::new(USAGE, format!("{pid} is no process id")));
     }
     let (managers, name) = match target.split_once(':') {
-        None => (Manager::ALL.to_vec(), target),
+        None if target.starts_with('/') => {
+            let what = format!(
+                "'{target}' is a directory: name a process or a container ('vcgroupfs umount' takes a directory's view away)"
+            );
+            return Err(Failed::new(USAGE, what));
+        }
+        // LXC's answer is also Incus'.
+        None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),
         Some((word, name)) => match Manager::ALL.into_iter().find(|manager| manager.word() == word) {
             Some(manager) => (vec![manager], name),
             None => {
-                let what = format!("'{word}' is no kind of container: use PID, docker:, podman:, machine: or lxc:NAME");
+                let what = format!(
+                    "'{word}' is no kind of container: use PID, docker:, podman:, machine:, lxc:, incus:NAME, crictl: or runc:ID"
+                );
                 return Err(Failed::new(USAGE, what));
             }
         },
     };
-    if !is_name(name) {
+    let is_known = |manager: &Manager| *manager == Manager::Lxc && name_in_path(name).is_some();
+    if !is_name(name) && !managers.iter().all(is_known) {
         return Err(Failed::new(USAGE, format!("'{name}' can't be the name of a container")));
     }
     let mut found = Vec::new();
@@ -91,7 +132,8 @@ impl Target {
 }
 
 impl Manager {
-    const ALL: [Self; 4] = [Self::Docker, Self::Podman, Self::Machine, Self::Lxc];
+    const ALL: [Self; 7] =
+        [Self::Docker, Self::Podman, Self::Machine, Self::Lxc, Self::Incus, Self::Crictl, Self::Runc];
 
     fn word(self) -> &'static str {
         match self {
@@ -99,6 +141,9 @@ impl Manager {
             Self::Podman => "podman",
             Self::Machine => "machine",
             Self::Lxc => "lxc",
+            Self::Incus => "incus",
+            Self::Crictl => "crictl",
+            Self::Runc => "runc",
         }
     }
 
@@ -111,6 +156,20 @@ impl Manager {
             Self::Docker => first([command("docker", &pid_of, number)]),
             Self::Podman => first([command("podman", &pid_of, number)]),
             Self::Machine => first([leader(Path::new(MACHINES), name)]),
+            Self::Lxc if name.starts_with('/') => {
+                let (path, name) = name_in_path(name).unwrap_or_default();
+                first([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], number)])
+            }
+            Self::Incus => first([
+                command("incus", &state_of, number_in_state),
+                // LXD's client.
+                command("lxc", &state_of, number_in_state),
+            ]),
+            Self::Crictl => first([command("crictl", &["inspect", "--output", "json", name], number_in_inspection)]),
+            Self::Runc => first([
+                command("runc", &["state", name], number_in_state),
+                command("crun", &["state", name], number_in_state),
+            ]),
             Self::Lxc => first([
                 command("lxc-info", &["-H", "-p", "-n", name], number),
                 command("incus", &state_of, number_in_state),
@@ -158,13 +217,33 @@ fn number(output: &str) -> Option<i32> {
     if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
 }
 
-/// The `pid` of an instance's state, as the API has it (`GET /1.0/instances/NAME/state`).
+/// The `pid` of a state: an instance's, as the API has it (`GET /1.0/instances/NAME/state`), or an OCI runtime's.
 fn number_in_state(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct State {
         pid: i32,
     }
     serde_json::from_str::<State>(output).ok().map(|state| state.pid).filter(|pid| *pid > 0)
+}
+
+/// What the CRI says of a container, with `info` by its runtime.
+fn number_in_inspection(output: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct Inspection {
+        info: Info,
+    }
+    #[derive(serde::Deserialize)]
+    struct Info {
+        pid: i32,
+    }
+    serde_json::from_str::<Inspection>(output).ok().map(|found| found.info.pid).filter(|pid| *pid > 0)
+}
+
+/// A name of LXC's with the directory that it's in (`lxc-info -P`): that directory, and the name.
+fn name_in_path(text: &str) -> Option<(&str, &str)> {
+    let (path, name) = text.rsplit_once('/')?;
+    let is_path = path.starts_with('/') && !path.contains(['\n', '\0']);
+    (is_path && is_name(name)).then_some((path, name))
 }
 
 /// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.

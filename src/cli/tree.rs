@@ -1,19 +1,26 @@
 //! `tree`: a view as a tree, each line marked as writable or not, with counts of what is hidden.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::error::{FAILED, Failed};
+use super::error::{FAILED, Failed, USAGE, say};
 use super::options::ViewOptions;
-use super::{Outcome, json, map, offline};
+use super::{Outcome, json, offline, target, whose};
 use crate::cgroup::escaped;
 use crate::fs::explain::Branch;
 
+/// What stands beside the options.
+static WORDS: LazyLock<String> = LazyLock::new(|| {
+    format!("[TARGET] [PATH]. TARGET: {}. PATH: a path of the view, from which the tree begins", target::HELP_OF_VIEWS)
+});
+
 #[derive(Debug, Args)]
+#[command(override_usage = "vcgroupfs tree [OPTIONS] [TARGET] [PATH]")]
 pub(super) struct Options {
     #[command(flatten)]
     view: ViewOptions,
@@ -23,15 +30,24 @@ pub(super) struct Options {
     /// Show interface files too
     #[arg(long)]
     files: bool,
-    /// From this path of the view
-    #[arg(value_name = "PATH", default_value = "/")]
-    path: PathBuf,
+    #[arg(value_name = "PATH", num_args = 0..=2, help_heading = "Arguments", help = WORDS.as_str())]
+    words: Vec<PathBuf>,
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let (host, view) = options.view.plan()?;
-    let path = map::in_view(&map::parse(&options.path)?);
-    let fs = offline(host, view)?;
+    let (target, rest) = whose::split(&options.words, &options.view, 1);
+    let root = Path::new("/");
+    let path = match rest {
+        [] => root,
+        [path] => path,
+        _ => return Err(Failed::new(USAGE, "with --pid or --cgroup, tree takes a PATH alone")),
+    };
+    let whose = whose::find(target, &options.view)?;
+    let path = whose.path(path)?;
+    if let (Some(told), false) = (whose.told(), options.json) {
+        say(format_args!("view: {told}"));
+    }
+    let fs = offline(whose.host, whose.view)?;
     let branch = fs.branch(path.components()).map_err(|failure| {
         Failed::new(FAILED, format!("can't show {path}: {} (see 'vcgroupfs explain lookup')", failure.errno()))
     })?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::{Attributes, Caller, CgroupFs, Failure, Host, Outcome};
-use crate::cgroup::{CgroupPath, HierarchyKind};
+use super::{Attributes, Caller, CgroupFs, Failure, Host, OpenMode, Outcome};
+use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::{Child, Node, Object};
 
@@ -56,7 +56,8 @@ impl Explanation {
         }
     }
 
-    fn kernel(errno: Errno, reason: &str) -> Self {
+    /// What the kernel says.
+    pub fn kernel(errno: Errno, reason: &str) -> Self {
         Self { allowed: false, errno: Some(errno), rule: "kernel", reason: reason.to_owned(), backing: None }
     }
 
@@ -120,6 +121,36 @@ impl<H: Host> CgroupFs<H> {
             (kind, CgroupPath::from_components(names))
         });
         explanation
+    }
+
+    /// What is on the way to the path with these names, from the root, as far as it's there: names and attributes as shown.
+    pub fn way(&self, names: &[OsString]) -> Vec<(OsString, Attributes)> {
+        let mut node = Arc::clone(self.nodes.root());
+        let root = self.attributes(node.id(), None).map(|(attributes, _)| (OsString::new(), attributes));
+        let mut way: Vec<_> = root.into_iter().collect();
+        for name in names {
+            let Ok((found, attributes)) = self.follow(node).and_then(|directory| self.find(&directory, name)) else {
+                break;
+            };
+            way.push((name.clone(), self.as_shown(&found, attributes)));
+            node = Arc::new(found);
+        }
+        way
+    }
+
+    /// The controller for want of which there's no file at this path of cgroup2, and the cgroup that hasn't got it.
+    pub fn missing_controller(&self, names: &[OsString]) -> Option<(String, CgroupPath)> {
+        let (last, above) = names.split_last()?;
+        let directory = self.walk(above).ok().filter(|directory| self.is_unified(directory))?;
+        let FileClass::Controller(controller) = FileClass::of(&HierarchyKind::Unified, last) else { return None };
+        let (list, _) = self.find(&directory, std::ffi::OsStr::new("cgroup.controllers")).ok()?;
+        let file = self.host.open(&list, OpenMode { read: true, write: false, truncate: false }, None).ok()?;
+        let mut text = [0; 4096];
+        let count = self.host.read(&file, 0, &mut text).ok()?;
+        let text = String::from_utf8_lossy(text.get(..count)?).into_owned();
+        let (_, path) = self.view.backing_path(&directory)?;
+        let is_there = text.split_whitespace().any(|word| word == controller);
+        (!is_there).then(|| (controller, CgroupPath::from_components(path)))
     }
 
     /// What is at the path with these names, and all below.

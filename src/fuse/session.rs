@@ -24,7 +24,7 @@ use crate::fs::{CgroupFs, Host};
 use crate::sys;
 
 /// The filesystem type, as mountinfo shows it.
-pub const FSTYPE: &str = "fuse.vcgroupfs";
+pub const FSTYPE: &str = crate::cgroup::VIEW_FSTYPE;
 
 /// How many requests are served at once.
 const WORKERS: usize = 4;

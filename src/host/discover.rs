@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, mountinfo, parse_mountinfo};
+use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, VIEW_FSTYPE, mountinfo, parse_mountinfo};
 use crate::sys::{handle, mount};
 
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, linux/magic.h.
@@ -88,6 +88,11 @@ pub enum DiscoverError {
         "no cgroup hierarchy is mounted here with its root: mount one, for example: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     )]
     NoHierarchy,
+    /// There's a view.
+    #[error(
+        "no cgroup hierarchy is mounted here with its root, but a view: this is inside one; views are made, and asked about, on the host"
+    )]
+    InView,
 }
 
 /// Finds the host's hierarchies. One that isn't mounted, or only in part, appears nowhere.
@@ -97,7 +102,11 @@ pub enum DiscoverError {
 pub fn discover() -> Result<HostCgroups, DiscoverError> {
     let text = std::fs::read("/proc/self/mountinfo").map_err(DiscoverError::MountInfo)?;
     let mut hierarchies: Vec<HostHierarchy> = Vec::new();
-    for (kind, mounts) in candidates(&parse_mountinfo(&text)) {
+    let mounts = parse_mountinfo(&text);
+    let is_view = mounts
+        .iter()
+        .any(|mount| mount.fstype == VIEW_FSTYPE && Path::new(&mount.mount_point).starts_with("/sys/fs/cgroup"));
+    for (kind, mounts) in candidates(&mounts) {
         let opened = mounts.iter().find_map(|mount| open(&kind, mount));
         match opened {
             Some(hierarchy) => hierarchies.push(hierarchy),
@@ -105,7 +114,8 @@ pub fn discover() -> Result<HostCgroups, DiscoverError> {
         }
     }
     name_apart(&mut hierarchies);
-    let setup = Setup::of(hierarchies.iter().map(|hierarchy| &hierarchy.kind)).ok_or(DiscoverError::NoHierarchy)?;
+    let none = || if is_view { DiscoverError::InView } else { DiscoverError::NoHierarchy };
+    let setup = Setup::of(hierarchies.iter().map(|hierarchy| &hierarchy.kind)).ok_or_else(none)?;
     Ok(HostCgroups { setup, hierarchies })
 }
 

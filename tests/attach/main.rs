@@ -8,6 +8,7 @@ mod kinds;
 mod legacy;
 mod names;
 mod prepared;
+mod questions;
 mod runtimes;
 mod same_numbers;
 mod scene;

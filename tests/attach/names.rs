@@ -76,7 +76,7 @@ fn unknown_and_ambiguous() {
     let refused = managers.run(&["detach", "both"]).fails(1);
     assert!(refused.contains("is ambiguous: say docker:both") && refused.contains("or podman:both"), "{refused}");
     let refused = managers.run(&["attach", "rkt:web"]).fails(2);
-    assert!(refused.contains("docker:, podman:, machine: or lxc:NAME"), "{refused}");
+    assert!(refused.contains("docker:, podman:, machine:, lxc:, incus:NAME"), "{refused}");
     managers.run(&["attach", "docker:--help"]).fails(2);
     managers.run(&["attach", "machine:../c1"]).fails(2);
     // The number that a manager gives is another container's by the time that it's looked at: asked again, it says another.

@@ -127,7 +127,7 @@ impl Scene<'_> {
     fn check(&self, operation: &str, path: &str, host: &Path, checked: &mut [usize; 2]) -> Result<(), String> {
         let explained = self.explain(operation, path);
         let keys: Vec<&str> = explained.as_object().expect("an object").keys().map(String::as_str).collect();
-        assert_eq!(keys, ["allowed", "errno", "host", "operation", "path", "reason", "rule", "verdict"]);
+        assert_eq!(keys, ["allowed", "errno", "host", "operation", "path", "reason", "rule", "verdict", "whose"]);
         assert_eq!((explained["operation"].as_str(), explained["path"].as_str()), (Some(operation), Some(path)));
         let in_view = self.view.dir().join(path.trim_start_matches('/'));
         let happened = attempt(operation, &in_view, self.process, &self.linked);

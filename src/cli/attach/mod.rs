@@ -33,7 +33,7 @@ use super::leaving::Leaving;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
 use super::server::{Place, Server, Serves, Status, in_background};
-use super::target::resolve;
+use super::target::{HELP, resolve};
 use super::{Outcome, doctor, logging};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::doctor::facts::Facts;
@@ -75,8 +75,7 @@ pub(super) struct Options {
     /// Read the container from the state that OCI runtimes give their hooks on standard input; for createRuntime, prestart and poststart
     #[arg(long)]
     oci_state: bool,
-    /// The container: the pid of one of its processes, docker:NAME, podman:NAME, machine:NAME, lxc:NAME, or a NAME that one of these knows
-    #[arg(value_name = "TARGET", required_unless_present = "oci_state", conflicts_with = "oci_state")]
+    #[arg(value_name = "TARGET", help = HELP, required_unless_present = "oci_state", conflicts_with = "oci_state")]
     target: Option<String>,
 }
 
@@ -181,7 +180,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         committed,
     };
     let server = Server {
-        registration: Registration::new(&view, Path::new(DIRECTORY), target.label).inside(inside),
+        registration: Registration::new(&host, &view, Path::new(DIRECTORY), target.label).inside(inside),
         image,
         options: options.serving,
         place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),

@@ -14,11 +14,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::FileStat;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, fstatat};
 
-use crate::cgroup::parse_mountinfo;
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_mountinfo};
 use crate::fuse::FSTYPE;
+use crate::host::HostCgroups;
 use crate::policy::Rules;
 use crate::view::{AncestorLimits, Shape, View};
 
@@ -54,10 +55,11 @@ impl Drop for Registered {
 }
 
 impl Registration {
-    pub(super) fn new(view: &View, directory: &Path, target: String) -> Self {
+    pub(super) fn new(host: &HostCgroups, view: &View, directory: &Path, target: String) -> Self {
         let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.into())));
         let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
         registration.0.aliases = aliases(view);
+        registration.0.boundaries = boundaries(host, view);
         registration.0.hides_ancestor_limits = view.ancestor_limits == AncestorLimits::Hidden;
         registration
     }
@@ -180,14 +182,28 @@ fn is_of(name: &OsStr, ending: &str) -> Option<u32> {
     if is_number { number.parse().ok() } else { None }
 }
 
+/// The device of a live view that is mounted where its server is, by which it's known in any mount namespace.
+pub(super) fn device(record: &Record) -> Option<(u32, u32)> {
+    let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
+    let mount = mounts.iter().rfind(|mount| record.directory.as_ref() == Path::new(&mount.mount_point))?;
+    (mount.fstype == FSTYPE).then_some(mount.device)
+}
+
+/// The delegated subtree of each hierarchy, by the inode number.
+pub(super) fn boundaries(host: &HostCgroups, view: &View) -> Vec<(String, u64)> {
+    let number = |(kind, path): (&HierarchyKind, Option<&CgroupPath>)| {
+        let hierarchy = host.hierarchies.iter().find(|hierarchy| hierarchy.kind == *kind)?;
+        let below = path?.components().join(OsStr::new("/"));
+        let below = if below.is_empty() { OsString::from(".") } else { below };
+        let found = fstatat(hierarchy.root(), below.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        Some((kind.to_string(), found.st_ino))
+    };
+    delegated(view).filter_map(number).collect()
+}
+
 /// The devices of the live mounts for all callers, by which they're known in any mount namespace.
 pub(super) fn per_caller_devices() -> Vec<(u32, u32)> {
-    let device = |record: Record| {
-        let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
-        let mount = mounts.iter().rfind(|mount| record.directory.as_ref() == Path::new(&mount.mount_point))?;
-        (mount.fstype == FSTYPE).then_some(mount.device)
-    };
-    live().unwrap_or_default().into_iter().filter(|record| record.per_caller).filter_map(device).collect()
+    live().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
 }
 
 fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<Found> {

@@ -38,6 +38,9 @@ pub(in crate::cli) struct Record {
     pub(in crate::cli) hides_ancestor_limits: bool,
     /// Hierarchy and delegated subtree.
     pub(in crate::cli) delegated: Vec<(String, Name)>,
+    /// Hierarchy, and inode number of the delegated subtree: a cgroup of the same name that is made later is another one.
+    #[serde(default)]
+    pub(in crate::cli) boundaries: Vec<(String, u64)>,
     /// Seconds since 1970.
     pub(in crate::cli) since: u64,
     /// Whether it's for whoever calls.
@@ -134,6 +137,7 @@ impl Record {
             aliases: Vec::new(),
             hides_ancestor_limits: false,
             delegated,
+            boundaries: Vec::new(),
             since,
             per_caller: false,
             container: None,

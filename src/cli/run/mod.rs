@@ -108,7 +108,7 @@ fn server(
     let spec = ViewSpec { pid: None, cgroups: supervisor.cgroups.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
     let mut prepared = Prepared::new();
-    let registration = Registration::new(&view, Path::new(DIRECTORY), format!("run {name}"));
+    let registration = Registration::new(&host, &view, Path::new(DIRECTORY), format!("run {name}"));
     let (looks, registration, lock) = if options.stack {
         let (looks, lock) = Looks::stack(&host, &view, namespace, &mut prepared)?;
         (looks, registration.of_stack(namespace), lock)

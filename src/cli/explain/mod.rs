@@ -1,0 +1,196 @@
+//! `explain`: what an operation would get, by which rule, and why. Asks the same code as the filesystem does, without mounting anything.
+
+mod kernel;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::error::{Failed, USAGE};
+use super::options::ViewOptions;
+use super::target;
+use super::whose::{self, Whose};
+use super::{Outcome, json, offline};
+use nix::errno::Errno;
+
+use crate::cgroup::{CgroupPath, escaped};
+use crate::fs::explain::{Explanation, Question};
+use crate::host::HostCgroups;
+
+/// What stands beside the options.
+static WORDS: LazyLock<String> = LazyLock::new(|| {
+    let operations: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
+    let target = target::HELP_OF_VIEWS;
+    format!(
+        "[TARGET] OP PATH. TARGET: {target}. OP: {}. PATH: of the view; where it's mounted may stand in front of it",
+        operations.join(", ")
+    )
+});
+
+#[derive(Debug, Args)]
+#[command(override_usage = "vcgroupfs explain [OPTIONS] [TARGET] OP PATH")]
+pub(super) struct Options {
+    #[command(flatten)]
+    view: ViewOptions,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// With 'migrate': may this process (of the host) be migrated there?
+    #[arg(long, value_name = "PID")]
+    process: Option<i32>,
+    /// Who does it, by the container's numbers [default: its root, where a TARGET is named; else nobody, so that permissions don't count]
+    #[arg(long = "as", value_name = "UID[:GID]")]
+    who: Option<kernel::As>,
+    #[arg(value_name = "PATH", num_args = 2..=3, required = true, help_heading = "Arguments", help = WORDS.as_str())]
+    words: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Operation {
+    /// Find it
+    Lookup,
+    /// Read it, or list it
+    Read,
+    /// Write it
+    Write,
+    /// Set its length
+    Truncate,
+    /// Make a cgroup of that name
+    Mkdir,
+    /// Remove the cgroup
+    Rmdir,
+    /// Rename the cgroup
+    Rename,
+    /// Change its permission bits
+    Chmod,
+    /// Change its owner
+    Chown,
+    /// Change its times
+    Utimens,
+    /// Set or remove an extended attribute
+    Setxattr,
+    /// Migrate a process into the cgroup
+    Migrate,
+    /// Create a file of that name
+    Create,
+    /// Remove the file
+    Unlink,
+    /// Make a hard link
+    Link,
+    /// Make a symlink
+    Symlink,
+    /// Make a device or a fifo
+    Mknod,
+}
+
+impl From<Operation> for Question {
+    fn from(operation: Operation) -> Self {
+        use crate::policy::Operation as Policy;
+        match operation {
+            Operation::Lookup | Operation::Read => Self::Of(Policy::Read),
+            Operation::Write => Self::Of(Policy::Write),
+            Operation::Truncate => Self::Truncate,
+            Operation::Rmdir => Self::Of(Policy::RemoveDirectory),
+            Operation::Rename => Self::Of(Policy::Rename),
+            Operation::Chmod | Operation::Chown | Operation::Utimens => Self::Of(Policy::ChangeAttributes),
+            Operation::Setxattr => Self::Of(Policy::ChangeXattrs),
+            Operation::Migrate => Self::Migrate,
+            Operation::Mkdir => Self::In(Policy::MakeDirectory),
+            Operation::Create => Self::In(Policy::CreateFile),
+            Operation::Unlink => Self::Unlink,
+            Operation::Link | Operation::Symlink | Operation::Mknod => Self::In(Policy::MakeNode),
+        }
+    }
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let (target, rest) = whose::split(&options.words, &options.view, 3);
+    let [operation, path] = rest else {
+        return Err(Failed::new(USAGE, "with --pid or --cgroup, explain takes OP and PATH alone"));
+    };
+    let operation = operation.to_str().and_then(|word| Operation::from_str(word, false).ok()).ok_or_else(|| {
+        let all: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
+        Failed::new(USAGE, format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
+    })?;
+    let whose = whose::find(target, &options.view)?;
+    let path = whose.path(path)?;
+    let told = whose.told();
+    let explanation = ask(whose, operation, &path, options)?;
+    print(options.json, (&super::word_of(&operation), &path), told.as_deref(), &explanation)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What comes first: that it isn't there, the kernel's own checks, the view.
+fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Options) -> Result<Explanation, Failed> {
+    let removed = whose.removed();
+    if !removed.is_empty() {
+        let what = format!(
+            "the delegated subtree in {} was removed since the view was made, and made again",
+            removed.join(", ")
+        );
+        let how = "the view shows nothing of another cgroup: 'vcgroupfs detach', and 'attach' again";
+        return Ok(Explanation::kernel(Errno::ENOENT, &format!("{what}; {how}")));
+    }
+    let (host, view) = (std::mem::take(&mut whose.host.hierarchies), whose.view.clone());
+    let fs = offline(HostCgroups { setup: whose.host.setup, hierarchies: host }, view)?;
+    let mut explanation = fs.explain(path.components(), operation.into(), options.process);
+    match explanation.errno {
+        Some(Errno::ENOENT) => {
+            if let Some((controller, cgroup)) =
+                fs.missing_controller(path.components()).filter(|_| explanation.rule == "kernel")
+            {
+                let above = cgroup.parent().unwrap_or_else(CgroupPath::root);
+                let how = format!(
+                    "enable it in cgroup.subtree_control of {above}, and of what is above, where cgroup.controllers has it"
+                );
+                explanation.reason = format!("{controller} isn't in cgroup.controllers of {cgroup}: {how}");
+            }
+        }
+        Some(Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR) => {}
+        _ => {
+            let way = fs.way(path.components());
+            if let Some(refused) = kernel::first(&whose, operation, path, &way, options.who) {
+                explanation = Explanation { backing: explanation.backing, ..refused };
+            }
+        }
+    }
+    Ok(explanation)
+}
+
+fn print(
+    as_json: bool,
+    (operation, path): (&str, &CgroupPath),
+    view: Option<&str>,
+    explanation: &Explanation,
+) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let backing = explanation.backing.as_ref().map(|(kind, path)| format!("{kind}:{path}"));
+    let errno = explanation.errno.map(|errno| format!("{errno:?}"));
+    if as_json {
+        let backing = explanation.backing.as_ref().map(|(kind, path)| {
+            let mut text = OsString::from(format!("{kind}:"));
+            text.push(path.to_os_string());
+            json::name(text)
+        });
+        let answer = json!({
+            "operation": operation, "path": json::name(path.to_os_string()), "host": backing, "allowed": explanation.allowed,
+            "verdict": explanation.verdict(), "errno": errno, "rule": explanation.rule, "reason": explanation.reason, "whose": view,
+        });
+        return writeln!(out, "{}", json::text(&answer));
+    }
+    if let Some(view) = view {
+        writeln!(out, "view       {view}")?;
+    }
+    writeln!(out, "operation  {operation}")?;
+    writeln!(out, "path       {path}")?;
+    writeln!(out, "host       {}", backing.as_deref().unwrap_or("-"))?;
+    writeln!(out, "verdict    {}", explanation.verdict())?;
+    writeln!(out, "errno      {}", errno.as_deref().unwrap_or("-"))?;
+    writeln!(out, "rule       {}", explanation.rule)?;
+    writeln!(out, "reason     {}", explanation.reason)
+}

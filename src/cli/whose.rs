@@ -1,0 +1,152 @@
+//! Whose view a question is about: the live one of a TARGET, with its options, or one that the options describe.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::error::{FAILED, Failed, USAGE, say};
+use super::map;
+use super::options::ViewOptions;
+use super::registry::{self, Record};
+use super::target::{self, Named};
+use crate::cgroup::{CgroupPath, ControllerSet, MountEntry, parse_mountinfo};
+use crate::fuse::FSTYPE;
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::policy::Policy;
+use crate::view::{AncestorLimits, View};
+
+/// A view to ask about.
+pub(super) struct Whose {
+    pub(super) host: HostCgroups,
+    pub(super) view: View,
+    /// The record of its server, if it's live.
+    pub(super) live: Option<Record>,
+    /// A process that sees it.
+    pub(super) pid: Option<i32>,
+    /// How it was named.
+    pub(super) label: Option<String>,
+}
+
+/// TARGET and what else stands beside it. Where the options say whose view it is, there's no TARGET.
+pub(super) fn split<'a>(words: &'a [PathBuf], options: &ViewOptions, most: usize) -> (Option<&'a Path>, &'a [PathBuf]) {
+    match words.split_first() {
+        Some((first, rest)) if !options.is_named() && words.len() >= most => (Some(first), rest),
+        _ => (None, words),
+    }
+}
+
+/// Finds the view.
+pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Whose, Failed> {
+    let Some(target) = target else {
+        let (host, view) = options.plan()?;
+        return Ok(Whose { host, view, live: None, pid: options.pid, label: None });
+    };
+    let text = target.to_str().ok_or_else(|| Failed::new(USAGE, "a TARGET is text"))?;
+    match target::resolve_any(text)? {
+        Named::Directory(directory) => {
+            let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
+            let Some(record) = registry::live().unwrap_or_default().into_iter().find(is_there) else {
+                let what = format!("no live view is mounted on {}: see 'vcgroupfs list'", directory.display());
+                return Err(Failed::new(FAILED, what));
+            };
+            let (host, view) = of_record(&record, None)?;
+            Ok(Whose { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
+        }
+        Named::Process(target) => {
+            let (pid, label) = (Some(target.pid), Some(target.label.clone()));
+            if !Path::new(&format!("/proc/{}", target.pid)).exists() {
+                return Err(Failed::new(FAILED, format!("there is no process {}", target.pid)));
+            }
+            let Some(record) = record_of(target.pid) else {
+                let (host, view) = ViewOptions { pid, ..options.clone() }.plan()?;
+                say(format_args!(
+                    "{} has no live view: this is what 'attach' would give it with these options",
+                    target.label
+                ));
+                return Ok(Whose { host, view, live: None, pid, label });
+            };
+            target.confirm()?;
+            let (host, view) = of_record(&record, pid)?;
+            Ok(Whose { host, view, live: Some(record), pid, label })
+        }
+    }
+}
+
+/// The record of the live view that a process sees.
+fn record_of(pid: i32) -> Option<Record> {
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
+    let all = registry::live().unwrap_or_default();
+    let is_here = |record: &&Record| {
+        record.run == Some(namespace) || record.container.as_ref().is_some_and(|inside| inside.namespace == namespace)
+    };
+    if let Some(record) = all.iter().find(is_here) {
+        return Some(record.clone());
+    }
+    // That of a mount which others brought into its namespace, or that it was made with.
+    let seen: Vec<(u32, u32)> =
+        mounts(pid).iter().filter(|mount| mount.fstype == FSTYPE).map(|mount| mount.device).collect();
+    all.into_iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)))
+}
+
+/// The mounts that a process sees.
+pub(super) fn mounts(pid: i32) -> Vec<MountEntry> {
+    fs::read(format!("/proc/{pid}/mountinfo")).map(|text| parse_mountinfo(&text)).unwrap_or_default()
+}
+
+/// The view that a live server serves, to a process.
+fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Failed> {
+    let host = discover()?;
+    let policy = Policy::from_str(&record.policy, false).unwrap_or_default();
+    let cgroups = record
+        .delegated
+        .iter()
+        .filter_map(|(kind, path)| Some((Some(kind.clone()), CgroupPath::parse(path.as_ref().as_os_str()).ok()?)));
+    let spec = ViewSpec {
+        pid: pid.filter(|_| record.per_caller),
+        cgroups: cgroups.collect(),
+        shape: record.shape(),
+        policy,
+        delegate_controllers: ControllerSet::parse(&record.delegate_controllers.join(",")),
+        aliases: record.aliases.iter().map(|alias| alias.shown()).collect(),
+        ancestor_limits: if record.hides_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown },
+        ..ViewSpec::default()
+    };
+    let view = plan(&host, &spec).map_err(|error| match error {
+        crate::host::PlanError::NoCgroup { .. } => {
+            Failed::new(FAILED, format!("{error}: the view is of one that was removed; detach it, and attach again"))
+        }
+        other => other.into(),
+    })?;
+    Ok((host, view))
+}
+
+impl Whose {
+    /// The view in words: that it's live, and how it was made.
+    pub(super) fn told(&self) -> Option<String> {
+        let record = self.live.as_ref();
+        match (record, &self.label) {
+            (Some(record), _) => Some(format!("live, {}, served by process {}", record.kind(), record.pid)),
+            (None, Some(label)) => Some(format!("none is live in {label}: by the options")),
+            (None, None) => None,
+        }
+    }
+
+    /// The path in the view that a user means, who may have copied it from where the view is mounted.
+    pub(super) fn path(&self, path: &Path) -> Result<CgroupPath, Failed> {
+        let parsed = map::parse(path)?;
+        let mounted =
+            self.live.as_ref().and_then(|record| CgroupPath::parse(record.directory.as_ref().as_os_str()).ok());
+        let below = mounted.and_then(|mounted| parsed.relative_to(&mounted));
+        Ok(below.unwrap_or_else(|| map::in_view(&parsed)))
+    }
+
+    /// The hierarchies in which the boundary isn't the cgroup any more that the live view was made for.
+    pub(super) fn removed(&self) -> Vec<String> {
+        let Some(record) = &self.live else { return Vec::new() };
+        let now = registry::boundaries(&self.host, &self.view);
+        let is_other = |(kind, inode): &&(String, u64)| now.iter().all(|(own, number)| own != kind || number != inode);
+        record.boundaries.iter().filter(is_other).map(|(kind, _)| kind.clone()).collect()
+    }
+}
