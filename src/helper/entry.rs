@@ -15,6 +15,7 @@ use super::HelperImage;
 use super::connection::{deadline_in, wait};
 use crate::sys::{fdpass, spawn};
 
+pub use mount_helper::attach::flags::Flags;
 pub use mount_helper::attach::layout::{Layout, Site};
 pub use mount_helper::attach::message::{Found, Step};
 pub use mount_helper::attach::sentinel::{Sentinel, Source as SentinelSource};
@@ -209,21 +210,26 @@ mod tests {
         let mount = (word("(name=)?[a-z]{1,8}(,[a-z]{1,8}){0,2}"), word("([a-z]{1,8}(/[a-z]{1,8}){0,3})?"));
         let mount = mount.prop_map(|(options, below)| Underlay::Mount { options, below });
         let underlay = prop_oneof![Just(Underlay::None), mount];
-        (word(NAME), underlay, any::<bool>()).prop_map(|(directory, underlay, read_only)| Hierarchy {
+        (word(NAME), underlay, any::<bool>(), flags()).prop_map(|(directory, underlay, read_only, flags)| Hierarchy {
             directory,
             underlay,
             read_only,
+            flags,
         })
+    }
+
+    fn flags() -> impl Strategy<Value = Flags> {
+        "(nosuid|nodev|noexec|noatime|nodiratime|relatime|,){0,8}".prop_map(|options| Flags::from_options(&options))
     }
 
     fn layout() -> impl Strategy<Value = Layout> {
         let links = proptest::collection::vec((word(NAME), word(NAME)), 0..4);
-        let stack = (proptest::collection::vec(hierarchy(), 0..6), links)
-            .prop_map(|(hierarchies, links)| Layout::Stack(Recipe { hierarchies, links }));
+        let stack = (proptest::collection::vec(hierarchy(), 0..6), links, flags())
+            .prop_map(|(hierarchies, links, flags)| Layout::Stack(Recipe { flags, hierarchies, links }));
         let shown = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
         let files = proptest::collection::vec(word("cgroup[.][a-z.]{1,12}"), 0..3);
-        let sentinel = (shown, files).prop_map(|(shown, files)| {
-            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, files })
+        let sentinel = (shown, files, flags()).prop_map(|(shown, files, flags)| {
+            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, flags, files })
         });
         prop_oneof![stack, sentinel]
     }

@@ -3,6 +3,7 @@
 mod clients;
 mod ends;
 mod failures;
+mod flags;
 mod hangs;
 mod kinds;
 mod legacy;

@@ -11,6 +11,7 @@
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
+use super::flags::Flags;
 use super::layout::Layout;
 use super::sentinel::{Sentinel, Source};
 use super::stack::{Hierarchy, Recipe, Underlay};
@@ -171,8 +172,9 @@ impl Order {
                 let (kind, words) = match layout {
                     Layout::Stack(recipe) => (BUILD_STACK, words_of(recipe)),
                     // What it comes from has no word, either.
-                    Layout::Sentinel(Sentinel { shown, files, .. }) => {
-                        (BUILD_SENTINEL, std::iter::once(shown).chain(files).cloned().collect())
+                    Layout::Sentinel(Sentinel { shown, flags, files, .. }) => {
+                        let words = [flags.word(), shown.clone()].into_iter();
+                        (BUILD_SENTINEL, words.chain(files.iter().cloned()).collect())
                     }
                 };
                 let mut out = kind.to_ne_bytes().to_vec();
@@ -201,10 +203,10 @@ impl Order {
 
 /// The words of a recipe. A bind has no words: in a container there's nothing to bind.
 fn words_of(recipe: &Recipe) -> Vec<CString> {
-    let mut words = Vec::new();
+    let mut words = vec![recipe.flags.word()];
     for hierarchy in &recipe.hierarchies {
         let access = if hierarchy.read_only { c"r" } else { c"w" };
-        words.extend([access.to_owned(), hierarchy.directory.clone()]);
+        words.extend([access.to_owned(), hierarchy.flags.word(), hierarchy.directory.clone()]);
         match &hierarchy.underlay {
             Underlay::Mount { options, below } => {
                 words.extend([c"v1".to_owned(), options.clone(), below.clone()]);
@@ -227,19 +229,22 @@ fn words_in(bytes: &[u8]) -> impl Iterator<Item = Result<CString, Malformed>> {
 
 fn sentinel_of(bytes: &[u8]) -> Result<Sentinel, Malformed> {
     let mut words = words_in(bytes);
+    let flags = flags_of(&words.next().ok_or(Malformed)??)?;
     let shown = checked(words.next().ok_or(Malformed)??, is_shown)?;
     let files = words.map(|word| checked(word?, is_core_file)).collect::<Result<_, _>>()?;
-    Ok(Sentinel { underlay: Source::Namespace, shown, files })
+    Ok(Sentinel { underlay: Source::Namespace, shown, flags, files })
 }
 
 fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
     let mut words = words_in(bytes);
-    let mut recipe = Recipe::default();
+    let flags = flags_of(&words.next().ok_or(Malformed)??)?;
+    let mut recipe = Recipe { flags, hierarchies: Vec::new(), links: Vec::new() };
     while let Some(kind) = words.next() {
         let mut next = || words.next().ok_or(Malformed)?;
         let kind = kind?;
         match kind.to_bytes() {
             kind @ (b"r" | b"w") => {
+                let flags = flags_of(&next()?)?;
                 let directory = checked(next()?, is_name)?;
                 let underlay = match next()?.to_bytes() {
                     b"none" => Underlay::None,
@@ -248,13 +253,17 @@ fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
                     }
                     _ => return Err(Malformed),
                 };
-                recipe.hierarchies.push(Hierarchy { directory, underlay, read_only: kind == b"r" });
+                recipe.hierarchies.push(Hierarchy { directory, underlay, read_only: kind == b"r", flags });
             }
             b"l" => recipe.links.push((checked(next()?, is_name)?, checked(next()?, is_name)?)),
             _ => return Err(Malformed),
         }
     }
     Ok(recipe)
+}
+
+fn flags_of(word: &CStr) -> Result<Flags, Malformed> {
+    Flags::from_word(word.to_bytes()).ok_or(Malformed)
 }
 
 fn checked(word: CString, legal: fn(&[u8]) -> bool) -> Result<CString, Malformed> {
@@ -297,9 +306,12 @@ mod tests {
 
     fn recipe() -> Recipe {
         let v1 = |options: &CStr, below: &CStr| Underlay::Mount { options: options.into(), below: below.into() };
-        let hierarchy =
-            |directory: &CStr, underlay, read_only| Hierarchy { directory: directory.into(), underlay, read_only };
+        let hierarchy = |directory: &CStr, underlay, read_only| {
+            let flags = Flags::from_options(if read_only { "nodev,noatime" } else { "" });
+            Hierarchy { directory: directory.into(), underlay, read_only, flags }
+        };
         Recipe {
+            flags: Flags::TMPFS,
             hierarchies: vec![
                 hierarchy(c"unified", Underlay::None, false),
                 hierarchy(c"cpu,cpuacct", v1(c"cpu,cpuacct", c""), true),
@@ -313,9 +325,11 @@ mod tests {
     fn what_is_said_is_understood() {
         let sentinel = |shown: &CStr, files: &[&CStr]| {
             let files = files.iter().map(|name| (*name).to_owned()).collect();
-            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), files })
+            let flags = Flags::HIERARCHY;
+            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), flags, files })
         };
-        let stacks = [Layout::Stack(Recipe::default()), Layout::Stack(recipe())];
+        let stacks =
+            [Layout::Stack(Recipe { hierarchies: Vec::new(), links: Vec::new(), ..recipe() }), Layout::Stack(recipe())];
         let sentinels = [sentinel(c"c1", &[]), sentinel(c"machine.slice/c1", &[c"cgroup.controllers", c"cgroup.type"])];
         for order in stacks.into_iter().chain(sentinels).map(Order::Build).chain([Order::Move]) {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
@@ -330,28 +344,35 @@ mod tests {
     #[test]
     fn nothing_else_is() {
         let build = |words: &[u8]| Order::decode(&[&BUILD_STACK.to_ne_bytes(), words].concat());
-        assert!(build(b"r\0a\0none\0").is_ok());
+        assert!(build(b"\0r\0nosuid\0a\0none\0").is_ok());
         for words in [
-            &b"r\0a\0none"[..],
-            b"r\0a\0",
-            b"x\0a\0none\0",
-            b"r\0a/b\0none\0",
-            b"r\0..\0none\0",
-            b"r\0.view\0none\0",
-            b"r\0\0none\0",
-            b"r\0a\0v2\0\0\0",
-            b"r\0a\0v1\0memory,release_agent=/x\0\0",
-            b"r\0a\0v1\0\0\0",
-            b"r\0a\0v1\0memory\0../x\0",
-            b"r\0a\0v1\0memory\0/x\0",
+            &b"r\0\0a\0none"[..],
+            b"r\0\0a\0",
+            b"x\0\0a\0none\0",
+            b"r\0\0a/b\0none\0",
+            b"r\0\0..\0none\0",
+            b"r\0\0.view\0none\0",
+            b"r\0\0\0none\0",
+            b"r\0rw\0a\0none\0",
+            b"r\0nodev,nosuid\0a\0none\0",
+            b"r\0\0a\0v2\0\0\0",
+            b"r\0\0a\0v1\0memory,release_agent=/x\0\0",
+            b"r\0\0a\0v1\0\0\0",
+            b"r\0\0a\0v1\0memory\0../x\0",
+            b"r\0\0a\0v1\0memory\0/x\0",
             b"l\0a\0",
             b"l\0a\0/etc\0",
             b"\0",
         ] {
+            let words = [b"\0", words].concat();
+            assert_eq!(build(&words), Err(Malformed), "{}", String::from_utf8_lossy(&words));
+        }
+        for words in [&b""[..], b"bind\0", b"nosuid"] {
             assert_eq!(build(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
         }
         let guard = |words: &[u8]| Order::decode(&[&BUILD_SENTINEL.to_ne_bytes(), words].concat());
-        assert!(guard(b"a/b\0cgroup.type\0").is_ok());
+        assert!(guard(b"\0a/b\0cgroup.type\0").is_ok());
+        assert_eq!((guard(b""), guard(b"rw\0a\0")), (Err(Malformed), Err(Malformed)));
         for words in [
             &b""[..],
             b"a",
@@ -366,7 +387,8 @@ mod tests {
             b"a\0cgroup./x\0",
             b"a\0\0",
         ] {
-            assert_eq!(guard(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
+            let words = [b"\0", words].concat();
+            assert_eq!(guard(&words), Err(Malformed), "{}", String::from_utf8_lossy(&words));
         }
         assert_eq!(Order::decode(&[]), Err(Malformed));
         assert_eq!(Order::decode(&[&MOVE.to_ne_bytes()[..], b"x"].concat()), Err(Malformed));

@@ -7,6 +7,7 @@
 //!
 //! The process is never in the container's pid namespace, and not dumpable.
 
+pub mod flags;
 pub mod layout;
 pub mod message;
 pub mod sentinel;

@@ -20,9 +20,10 @@ use nix::sys::stat::{Mode, fstatat, umask};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 
+use super::flags::Flags;
 use super::layout::{Site, mount_id};
 use super::message::Step;
-use super::stack::{FLAGS, Failure, PLACE, at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away};
+use super::stack::{Failure, PLACE, at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away};
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Sentinel {
     pub underlay: Source,
     /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
     pub shown: CString,
+    /// The flags of all its mounts; the sentinel is read-only besides.
+    pub flags: Flags,
     /// Files of the view's top that are shown in place of the sentinel's.
     pub files: Vec<CString>,
 }
@@ -60,12 +63,12 @@ pub(super) fn build(
     let Some((name, between)) = PLACE.get(site.depth..).and_then(<[_]>::split_last) else {
         return cover(site, sentinel, device, mounted);
     };
-    let top = mount_tmpfs(&site)?;
+    let top = mount_tmpfs(&site, Flags::TMPFS)?;
     let built = make_below(&top, between)
         .and_then(|parent| make_below(&parent, &[*name]).map(|_| parent))
         .map_err(at(Step::Fill))
         .and_then(|parent| cover(Site { parent: parent.as_fd(), name, ..site }, sentinel, device, mounted))
-        .and_then(|_| seal(&top).map_err(at(Step::Seal)));
+        .and_then(|_| seal(&top, Flags::TMPFS).map_err(at(Step::Seal)));
     if built.is_err() {
         take_away(&top);
     }
@@ -80,19 +83,18 @@ fn cover(
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<OwnedFd, Failure> {
     let below = open_below(site.parent, site.name).map_err(at(Step::Underlay))?;
-    underlay(&site, &below, &sentinel.underlay).map_err(at(Step::Underlay))?;
+    underlay(&site, &below, sentinel).map_err(at(Step::Underlay))?;
     let top = newly_mounted(&site, &below).map_err(at(Step::Underlay))?;
-    let filled = check(&top, &sentinel.underlay)
-        .map_err(at(Step::Underlay))
-        .and_then(|()| fill(&site, &top, sentinel, device, mounted));
+    let filled =
+        check(&top, sentinel).map_err(at(Step::Underlay)).and_then(|()| fill(&site, &top, sentinel, device, mounted));
     if filled.is_err() {
         take_away(&top);
     }
     filled.map(|()| top)
 }
 
-fn underlay(site: &Site<'_>, below: &OwnedFd, source: &Source) -> Result<(), Errno> {
-    match source {
+fn underlay(site: &Site<'_>, below: &OwnedFd, sentinel: &Sentinel) -> Result<(), Errno> {
+    match &sentinel.underlay {
         Source::Bind(path) => {
             fchdir(below)?;
             mount(Some(path), HERE, None::<&str>, MsFlags::MS_BIND, None::<&str>)
@@ -102,24 +104,24 @@ fn underlay(site: &Site<'_>, below: &OwnedFd, source: &Source) -> Result<(), Err
             if fstatat(site.proc, "self/ns/cgroup", AtFlags::empty())?.st_ino == INITIAL {
                 return Err(Errno::EPERM);
             }
-            match mount_on(below) {
+            match mount_on(below, sentinel.flags) {
                 // A filesystem isn't mounted on itself: the container has cgroup2 there. But it can be bound there.
-                Err(Errno::EBUSY) if site.depth == PLACE.len() => bind_by_detour(site, below),
+                Err(Errno::EBUSY) if site.depth == PLACE.len() => bind_by_detour(site, below, sentinel.flags),
                 mounted => mounted,
             }
         }
     }
 }
 
-fn mount_on(directory: impl AsFd) -> Result<(), Errno> {
+fn mount_on(directory: impl AsFd, flags: Flags) -> Result<(), Errno> {
     fchdir(directory)?;
-    mount(Some("cgroup2"), HERE, Some("cgroup2"), FLAGS | MsFlags::MS_RDONLY, None::<&str>)
+    mount(Some("cgroup2"), HERE, Some("cgroup2"), flags.for_mount() | MsFlags::MS_RDONLY, None::<&str>)
 }
 
 /// Mounts it on the directory above, `/sys/fs`, binds it from there, and takes the mount away again.
-fn bind_by_detour(site: &Site<'_>, below: &OwnedFd) -> Result<(), Errno> {
+fn bind_by_detour(site: &Site<'_>, below: &OwnedFd, flags: Flags) -> Result<(), Errno> {
     let above = site.parent.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
-    mount_on(&above)?;
+    mount_on(&above, flags)?;
     let mounted = open_below(site.parent, c"../fs")?;
     if mount_id(site.proc, &mounted) == mount_id(site.proc, &above) {
         // Somebody has been quicker in taking it away again.
@@ -140,14 +142,14 @@ fn newly_mounted(site: &Site<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn check(top: &OwnedFd, source: &Source) -> Result<(), Errno> {
+fn check(top: &OwnedFd, sentinel: &Sentinel) -> Result<(), Errno> {
     if fstatfs(top)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
         // Between finding the host's mount and now, something else may have come in its place.
         return Err(Errno::ESTALE);
     }
-    if matches!(source, Source::Bind(_)) {
+    if matches!(sentinel.underlay, Source::Bind(_)) {
         fchdir(top)?;
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | FLAGS;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | sentinel.flags.for_mount();
         mount(None::<&str>, HERE, None::<&str>, flags, None::<&str>)?;
     }
     Ok(())
@@ -162,7 +164,7 @@ fn fill(
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<(), Failure> {
     let place = walk(top, &sentinel.shown).map_err(at(Step::Underlay))?;
-    fchdir(top).and_then(|()| mount_view(device, HERE)).map_err(at(Step::View))?;
+    fchdir(top).and_then(|()| mount_view(device, HERE, sentinel.flags)).map_err(at(Step::View))?;
     let view = newly_mounted(site, top).map_err(at(Step::View))?;
     mounted(view.as_fd()).map_err(at(Step::View))?;
     let shown = walk(&view, &sentinel.shown).map_err(at(Step::Overlay))?;

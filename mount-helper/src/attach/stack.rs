@@ -23,6 +23,7 @@ use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, fchdir, symlinkat, unlinkat};
 
+use super::flags::Flags;
 use super::layout::Site;
 use super::message::Step;
 
@@ -35,8 +36,10 @@ pub const VIEW_TYPE: &str = "fuse.vcgroupfs";
 pub const PLACE: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
 
 /// What to make.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
+    /// The flags of the tmpfs, which is read-only besides.
+    pub flags: Flags,
     /// The hierarchies.
     pub hierarchies: Vec<Hierarchy>,
     /// Symlinks and where they lead, both single names.
@@ -52,6 +55,8 @@ pub struct Hierarchy {
     pub underlay: Underlay,
     /// Whether the view's mount is read-only.
     pub read_only: bool,
+    /// The other flags of both mounts.
+    pub flags: Flags,
 }
 
 /// Where the real hierarchy comes from.
@@ -77,9 +82,6 @@ pub(super) fn at(step: Step) -> impl Fn(Errno) -> Failure {
     move |errno| (step, errno)
 }
 
-/// As cgroupfs and sysfs have it.
-pub(super) const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
-
 const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Where the view as a whole is while the stack is made, relative to the working directory. No recipe has such a name.
@@ -102,8 +104,9 @@ pub(super) fn build(
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
 ) -> Result<OwnedFd, Failure> {
     umask(Mode::from_bits_truncate(0o022));
-    let top = mount_tmpfs(&site)?;
-    let filled = fill(&top, site.depth, recipe, device, mounted).and_then(|()| seal(&top).map_err(at(Step::Seal)));
+    let top = mount_tmpfs(&site, recipe.flags)?;
+    let filled =
+        fill(&top, site.depth, recipe, device, mounted).and_then(|()| seal(&top, recipe.flags).map_err(at(Step::Seal)));
     if filled.is_err() {
         take_away(&top);
     }
@@ -111,12 +114,13 @@ pub(super) fn build(
 }
 
 /// Mounts a tmpfs on the site, and returns its root.
-pub(super) fn mount_tmpfs(site: &Site<'_>) -> Result<OwnedFd, Failure> {
+pub(super) fn mount_tmpfs(site: &Site<'_>, flags: Flags) -> Result<OwnedFd, Failure> {
     let below = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
     enter(&below).map_err(at(Step::Tmpfs))?;
     // Read-only comes last. Nobody but root of the initial user namespace can write here until then, and what that could change here
     // would be in its own container.
-    mount(Some(SOURCE), ".", Some("tmpfs"), FLAGS, Some("mode=0755,size=64k,nr_inodes=1k")).map_err(at(Step::Tmpfs))?;
+    mount(Some(SOURCE), ".", Some("tmpfs"), flags.for_mount(), Some("mode=0755,size=64k,nr_inodes=1k"))
+        .map_err(at(Step::Tmpfs))?;
     let top = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
     let fresh = fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(at(Step::Tmpfs))?;
     if !fresh {
@@ -162,7 +166,7 @@ fn fill(
     for (name, target) in &recipe.links {
         symlinkat(target.as_c_str(), &place, name.as_c_str()).map_err(at(Step::Fill))?;
     }
-    mount_view(device, WHOLE_VIEW).map_err(at(Step::View))?;
+    mount_view(device, WHOLE_VIEW, Flags::HIERARCHY).map_err(at(Step::View))?;
     let view = open_below(place.as_fd(), WHOLE_VIEW).map_err(at(Step::View))?;
     mounted(view.as_fd()).map_err(at(Step::View))?;
     drop(view);
@@ -183,10 +187,10 @@ fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 
 /// Mounts a connection to FUSE as a view. To be done in the initial user namespace, so that callers of all user namespaces may come in,
 /// and in the server's pid namespace, in which the kernel then numbers the callers.
-pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr) -> Result<(), Errno> {
+pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr, flags: Flags) -> Result<(), Errno> {
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
-    mount(Some(SOURCE), directory, Some(VIEW_TYPE), FLAGS, Some(options.as_str()))
+    mount(Some(SOURCE), directory, Some(VIEW_TYPE), flags.for_mount(), Some(options.as_str()))
 }
 
 /// Mounts the real hierarchy. It's read-only from the first moment on.
@@ -194,12 +198,12 @@ fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
     let directory = hierarchy.directory.as_c_str();
     match &hierarchy.underlay {
         Underlay::None => return Ok(()),
-        Underlay::Bind(source) => bind(source, directory, true)?,
+        Underlay::Bind(source) => bind(source, directory, hierarchy.flags, true)?,
         Underlay::Mount { options, below } => {
             // The superblock is the host's, which no option of ours changes: read-only is this mount alone, and what is bound from it.
-            let flags = FLAGS | MsFlags::MS_RDONLY;
+            let flags = hierarchy.flags.for_mount() | MsFlags::MS_RDONLY;
             mount(Some("cgroup"), WHOLE_HIERARCHY, Some("cgroup"), flags, Some(options.as_c_str()))?;
-            let bound = bind(&beneath(WHOLE_HIERARCHY, below), directory, true);
+            let bound = bind(&beneath(WHOLE_HIERARCHY, below), directory, hierarchy.flags, true);
             umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
             bound?;
         }
@@ -211,13 +215,14 @@ fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
 
 /// Mounts the view's directory on the hierarchy.
 fn overlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
-    bind(&beneath(WHOLE_VIEW, &hierarchy.directory), &hierarchy.directory, hierarchy.read_only)
+    let Hierarchy { directory, flags, read_only, .. } = hierarchy;
+    bind(&beneath(WHOLE_VIEW, directory), directory, *flags, *read_only)
 }
 
-fn bind(source: &Path, directory: &CStr, read_only: bool) -> Result<(), Errno> {
+fn bind(source: &Path, directory: &CStr, flags: Flags, read_only: bool) -> Result<(), Errno> {
     mount(Some(source), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     let access = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | FLAGS | access;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags.for_mount() | access;
     mount(None::<&str>, directory, None::<&str>, flags, None::<&str>)
 }
 
@@ -227,9 +232,9 @@ fn beneath(directory: &CStr, name: &CStr) -> PathBuf {
 }
 
 /// Makes the tmpfs read-only, its superblock as well as this mount of it.
-pub(super) fn seal(top: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn seal(top: &OwnedFd, flags: Flags) -> Result<(), Errno> {
     enter(top)?;
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | FLAGS;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags.for_mount();
     mount(None::<&str>, ".", None::<&str>, flags, None::<&str>)
 }
 

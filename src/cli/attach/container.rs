@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 
+use super::covered::Covered;
 use super::{copies, sentinel};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
@@ -187,8 +188,7 @@ impl Container {
     /// The view that is attached to the container whose mount namespace has this number, as it's seen here.
     fn attached_for(&self, number: u64) -> Option<Attached> {
         let (mounts, sentinel) = (self.mountinfo(), sentinel::root(number));
-        // Once the process has made it its root, nothing is mounted by that name.
-        let prefix = self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix));
+        let prefix = self.prefix_in(&mounts);
         PLACES.iter().enumerate().find_map(|(index, place)| {
             let mut point = prefix.cloned().unwrap_or_default();
             point.push(place);
@@ -201,6 +201,18 @@ impl Container {
             let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
             is_ours.then_some(Attached { depth: index + 1, device: mount.device, mount: mount.id })
         })
+    }
+
+    /// Where its root directory is in these mounts, if its process hasn't entered that. Once it has, nothing is mounted by that name.
+    fn prefix_in(&self, mounts: &[MountEntry]) -> Option<&OsString> {
+        self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix))
+    }
+
+    /// What a view would cover in it.
+    pub(super) fn covered(&self) -> Covered {
+        let mounts = self.mountinfo();
+        let root = self.prefix_in(&mounts).map_or(Path::new("/"), |prefix| Path::new(prefix));
+        Covered::of(&mounts, root)
     }
 
     /// Whether it's the container's view that is seen here, in another mount namespace.

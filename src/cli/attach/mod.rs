@@ -9,6 +9,7 @@ pub(super) mod aside;
 mod compare;
 mod container;
 mod copies;
+mod covered;
 mod lock;
 mod lock_mounts;
 mod oci;
@@ -46,6 +47,7 @@ use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::{Shape, View};
 pub(super) use container::Container;
 use container::PLACES;
+pub(super) use covered::Covered;
 pub(super) use lock::Lock;
 pub(super) use prepare::Prepared;
 pub(super) use sentinel::clean_up;
@@ -145,12 +147,12 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let source = if aside::moves_mounts() { Source::Binds } else { Source::Mounts };
     let (layout, namespace) = if host.setup == Setup::Unified {
         let own = unified::own_cgroup(&container, &view, &target.label)?;
-        unified::layout(&host, &lock, container.number(), own, source, &mut prepared)?
+        unified::layout(&host, &lock, container.number(), own, source, container.covered().sentinel(), &mut prepared)?
     } else {
         if !options.dry_run {
             prepared.prepare(&host, &view)?;
         }
-        (Layout::Stack(recipe(&host, &view, source)?), None)
+        (Layout::Stack(recipe(&host, &view, source, &container.covered())?), None)
     };
     container.check_its_number()?;
     let connection = Connection::open()?;

@@ -28,7 +28,7 @@ use crate::cgroup::{CgroupPath, Setup};
 use crate::cli::cgroups::{self, OwnCgroups};
 use crate::cli::error::{FAILED, Failed};
 use crate::cli::registry::{self, Record};
-use crate::helper::entry::{Layout, Sentinel, SentinelSource};
+use crate::helper::entry::{Flags, Layout, Sentinel, SentinelSource};
 use crate::host::refuge::write_file;
 use crate::host::{HostCgroups, discover};
 use crate::sys::{self, fdpass};
@@ -85,7 +85,7 @@ impl SentinelCgroup {
     }
 
     /// The layout for the container, bound from the host's mount or mounted.
-    pub(super) fn layout(&self, host: &HostCgroups) -> Result<Layout, Failed> {
+    pub(super) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Failed> {
         let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
         let path = CgroupPath::parse(root(self.number)).map_err(|error| Failed::new(FAILED, error.to_string()))?;
         let underlay = match (&self.namespace, host.hierarchies.first()) {
@@ -96,7 +96,7 @@ impl SentinelCgroup {
         let step = CString::new(below(&self.step).as_bytes());
         let step = step.map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))?;
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
-        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, files }))
+        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, flags, files }))
     }
 
     /// A cgroup namespace for whoever mounts it.

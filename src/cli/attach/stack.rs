@@ -4,6 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::covered::Covered;
 use crate::cgroup::{CgroupPath, HierarchyClass};
 use crate::cli::error::{FAILED, Failed};
 use crate::helper::entry::{Hierarchy, Recipe, Underlay};
@@ -21,13 +22,19 @@ pub(in crate::cli) enum Source {
 }
 
 /// The stack of a view on a legacy or hybrid host.
-pub(in crate::cli) fn recipe(host: &HostCgroups, view: &View, source: Source) -> Result<Recipe, Failed> {
-    let mut recipe = Recipe::default();
+pub(in crate::cli) fn recipe(
+    host: &HostCgroups,
+    view: &View,
+    source: Source,
+    covered: &Covered,
+) -> Result<Recipe, Failed> {
+    let mut recipe = Recipe { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
     for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
         recipe.hierarchies.push(Hierarchy {
             directory: word(&shown.directory)?,
             underlay: underlay(mounted, &view.top_path(index), source)?,
             read_only: is_read_only(view, shown),
+            flags: covered.hierarchy(&shown.directory),
         });
         for link in &shown.links {
             recipe.links.push((word(link)?, word(&shown.directory)?));

@@ -9,7 +9,7 @@ use super::sentinel::SentinelCgroup;
 use super::stack::Source;
 use crate::cgroup::CgroupPath;
 use crate::cli::error::{FAILED, Failed, UNSUPPORTED};
-use crate::helper::entry::Layout;
+use crate::helper::entry::{Flags, Layout};
 use crate::host::{HostCgroups, same_namespace};
 use crate::view::{Shape, View};
 
@@ -56,11 +56,12 @@ pub(in crate::cli) fn layout(
     namespace: u64,
     own: &CgroupPath,
     source: Source,
+    flags: Flags,
     prepared: &mut Prepared,
 ) -> Result<(Layout, Option<OwnedFd>), Failed> {
     let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == Source::Mounts)?;
     let sentinel = prepared.keep(sentinel);
     let namespace =
         sentinel.namespace().map_err(|error| Failed::system("can't share the sentinel's namespace", error))?;
-    Ok((sentinel.layout(host)?, namespace))
+    Ok((sentinel.layout(host, flags)?, namespace))
 }

@@ -14,7 +14,7 @@ use nix::unistd::{chdir, chroot, fchdir};
 
 use crate::cgroup::Setup;
 use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
-use crate::cli::attach::{DIRECTORY, Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
+use crate::cli::attach::{Covered, DIRECTORY, Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
 use crate::cli::error::{Failed, UNSUPPORTED};
 use crate::fuse::{Connection, detached};
 use crate::helper::entry::Layout;
@@ -89,7 +89,8 @@ impl Looks {
     ) -> Result<(Self, Option<Lock>), Failed> {
         if host.setup != Setup::Unified {
             prepared.prepare(host, view)?;
-            return Ok((Self::Attached(Layout::Stack(recipe(host, view, Source::Binds)?)), None));
+            let recipe = recipe(host, view, Source::Binds, &Covered::default())?;
+            return Ok((Self::Attached(Layout::Stack(recipe)), None));
         }
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
         let Some(own) = own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) else {
@@ -97,7 +98,8 @@ impl Looks {
             return Err(Failed::new(UNSUPPORTED, what));
         };
         let lock = Lock::take(namespace)?;
-        let (layout, _) = sentinel_layout(host, &lock, namespace, own, Source::Binds, prepared)?;
+        let (layout, _) =
+            sentinel_layout(host, &lock, namespace, own, Source::Binds, Covered::default().sentinel(), prepared)?;
         Ok((Self::Attached(layout), Some(lock)))
     }
 

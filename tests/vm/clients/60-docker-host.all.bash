@@ -40,6 +40,8 @@ starts_web() {
 attaches_docker() {
     vcgroupfs attach docker:web
     contains "$(vcgroupfs list)" docker:web
+    # On v1 Docker mounts the container's own cgroups.
+    [ "$setup" = unified ] || contains "$(vcgroupfs list)" " rooted "
     sees_its_own "$(docker exec web cat /proc/self/cgroup)" "$(docker exec web find /sys/fs/cgroup)"
 }
 

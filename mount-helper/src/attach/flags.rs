@@ -1,0 +1,103 @@
+//! The flags of a mount, besides read-only.
+//!
+//! Whoever remounts a mount that is locked, or in a user namespace, can't take any of them away: systemd and
+//! sandboxes, which make what is mounted read-only, go by the flags that mountinfo has of the first
+//! mount with that mount point. So a view's mounts have the flags of what they cover.
+
+use std::ffi::CString;
+
+use nix::mount::MsFlags;
+
+/// The flags of a mount, besides read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags(MsFlags);
+
+/// What mountinfo calls them. The first three can only be added; of the others there's a choice.
+const NAMES: [(&str, MsFlags); 6] = [
+    ("nosuid", MsFlags::MS_NOSUID),
+    ("nodev", MsFlags::MS_NODEV),
+    ("noexec", MsFlags::MS_NOEXEC),
+    ("noatime", MsFlags::MS_NOATIME),
+    ("nodiratime", MsFlags::MS_NODIRATIME),
+    ("relatime", MsFlags::MS_RELATIME),
+];
+const RESTRICTIONS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const ACCESS_TIMES: MsFlags = MsFlags::MS_NOATIME.union(MsFlags::MS_NODIRATIME).union(MsFlags::MS_RELATIME);
+
+impl Flags {
+    /// Those that systemd gives cgroups.
+    pub const HIERARCHY: Self = Self(RESTRICTIONS.union(MsFlags::MS_RELATIME));
+    /// Those that systemd gives the tmpfs around them.
+    pub const TMPFS: Self = Self(RESTRICTIONS);
+
+    /// From the per-mount options of mountinfo. What isn't known there is left out.
+    #[must_use]
+    pub fn from_options(options: &str) -> Self {
+        let known = options.split(',').filter_map(|word| NAMES.iter().find(|(name, _)| *name == word));
+        Self(known.fold(MsFlags::empty(), |flags, (_, flag)| flags | *flag))
+    }
+
+    /// What both have of restrictions, and these access times.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self((self.0 & ACCESS_TIMES) | (self.0 & other.0 & RESTRICTIONS))
+    }
+
+    /// As mount(2) takes them: without the first of these flags it would take `relatime`, or none at all for a change.
+    pub(super) fn for_mount(self) -> MsFlags {
+        if self.0.intersects(MsFlags::MS_NOATIME | MsFlags::MS_RELATIME) {
+            self.0
+        } else {
+            self.0 | MsFlags::MS_STRICTATIME
+        }
+    }
+
+    /// As a word of an order.
+    pub(super) fn word(self) -> CString {
+        let names: Vec<&str> = NAMES.iter().filter(|(_, flag)| self.0.contains(*flag)).map(|(name, _)| *name).collect();
+        // There's no NUL in these names.
+        CString::new(names.join(",")).unwrap_or_default()
+    }
+
+    /// From such a word, and nothing else.
+    pub(super) fn from_word(word: &[u8]) -> Option<Self> {
+        let flags = Self::from_options(std::str::from_utf8(word).ok()?);
+        (flags.word().to_bytes() == word).then_some(flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        for options in ["", "nosuid", "nosuid,nodev,noexec,relatime", "noexec,noatime,nodiratime", "nodiratime"] {
+            let flags = Flags::from_options(options);
+            assert_eq!(flags.word().to_bytes(), options.as_bytes());
+            assert_eq!(Flags::from_word(options.as_bytes()), Some(flags));
+        }
+        for word in ["rw", "ro,nosuid", "noexec,nodev", "suid", "nosuid,", "nosuid,nosuid", "bind", "remount"] {
+            assert_eq!(Flags::from_word(word.as_bytes()), None, "{word}");
+        }
+        assert_eq!(Flags::from_word(b"nosuid\xff"), None);
+        assert_eq!(Flags::from_options("ro,nosuid,nodev,noexec,relatime,x=y"), Flags::HIERARCHY);
+        assert_eq!(Flags::TMPFS.word().to_bytes(), b"nosuid,nodev,noexec");
+    }
+
+    #[test]
+    fn times_are_always_said() {
+        let given = |options| Flags::from_options(options).for_mount();
+        assert_eq!(given("nodev"), MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME);
+        assert_eq!(given("relatime"), MsFlags::MS_RELATIME);
+        assert_eq!(given("noatime,nodiratime"), MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME);
+        assert_eq!(given("nodiratime"), MsFlags::MS_NODIRATIME | MsFlags::MS_STRICTATIME);
+    }
+
+    #[test]
+    fn what_all_have() {
+        let both = |a, b| Flags::from_options(a).and(Flags::from_options(b));
+        assert_eq!(both("nosuid,nodev,relatime", "nodev,noexec,noatime"), Flags::from_options("nodev,relatime"));
+        assert_eq!(both("noatime", "nosuid"), Flags::from_options("noatime"));
+    }
+}
