@@ -173,6 +173,7 @@ fn text(file: &str, is_own: bool) -> &'static str {
         ("memory.stat", false) => "hierarchical_memory_limit 9223372036854771712",
         ("pids.max", true) => "100",
         ("cpuset.cpus" | "cpuset.cpus.effective", _) => "0-7",
+        ("cgroup.controllers", _) => "cpuset cpu io memory pids",
         _ => "max",
     }
 }

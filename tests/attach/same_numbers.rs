@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::{ContainerOptions, Need, hierarchies, require};
 
 use crate::runtimes::{Runc, is_possible, own_cgroups};
-use crate::scene::{Scene, Way, program, said};
+use crate::scene::{Host, Scene, Way, program, said};
 
 /// The numbers of a comparison.
 fn changes(runc: &Runc, options: &[&str]) -> Vec<Value> {
@@ -105,6 +105,40 @@ fn a_number_that_changes_is_told() {
     let again = runc.attach(&["--dry-run"]);
     assert!(again.code == 0 && again.stderr.contains("already"), "{}", again.stderr);
     runc.detach();
+}
+
+/// On each host, and for containers with a user namespace, whose rights it takes to look.
+#[test]
+fn a_trial_leaves_nothing_anywhere() {
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
+    for host in [Host::Own, Host::Unified] {
+        for user_namespace in [false, true] {
+            let options = ContainerOptions { user_namespace, ..ContainerOptions::default() };
+            let scene = Scene::new(Way::Moved, options).on(host);
+            let sentinels = || {
+                let unified = hierarchies().into_iter().find(testkit::Hierarchy::is_unified).expect("cgroup2");
+                let entries = fs::read_dir(unified.mountpoint).expect("cgroup2").flatten();
+                let number = format!("-{}", scene.namespace);
+                entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(&number)).count()
+            };
+            let mounts = scene.mounts();
+            let told = scene.attach(&["--dry-run", "--json"]);
+            assert_eq!(told.code, 0, "{host:?}, {user_namespace}: {}", told.stderr);
+            let answer: Value = serde_json::from_str(&told.stdout).expect("JSON");
+            let changes = answer["changes"].as_array().expect("changes");
+            assert!(changes.len() > 15, "{answer}");
+            assert!(changes.iter().all(|change| change["remedy"].is_null()), "{host:?}, {user_namespace}: {answer}");
+            assert_eq!((scene.mounts(), sentinels()), (mounts.clone(), 0), "{host:?}, {user_namespace}");
+            // It can be attached, with the same result.
+            let told = scene.attach(&[]);
+            assert!(told.code == 0 && !told.stderr.contains("another limit"), "{}", told.stderr);
+            scene.detach();
+            assert_eq!(scene.mounts(), mounts);
+        }
+    }
+    let old = Scene::plain(Way::Built);
+    let told = old.attach(&["--dry-run"]);
+    assert!(told.code == 3 && told.stderr.contains("Linux 5.2"), "{}", told.stderr);
 }
 
 #[test]

@@ -437,12 +437,23 @@ fn what_a_container_sends_is_harmless() {
     let container = Container::start(ContainerOptions::default());
     let script = format!(
         "umount -R {ROOT}; mount -t tmpfs tmpfs {ROOT}; mkfifo {ROOT}/cgroup.controllers; ln -s /dev/watchdog {ROOT}/systemd
-         ln -s unified {ROOT}/unified; name=$(printf '{ROOT}/a\\033[31mb'); mkdir \"$name\"; mount -t tmpfs tmpfs \"$name\""
+         ln -s unified {ROOT}/unified; name=$(printf '{ROOT}/a\\033[31mb'); mkdir \"$name\"; mount -t tmpfs tmpfs \"$name\"
+         mkdir {ROOT}/memory; mkfifo {ROOT}/memory/memory.limit_in_bytes; ln -s /dev/zero {ROOT}/memory/memory.soft_limit_in_bytes"
     );
     let made = run_to_end(container.command(Caller::Root).args(["sh", "-ec", &script]), TIMEOUT);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let answer = place.vcgroupfs(&["doctor", "--json", &container.init().to_string()]).json();
     assert_eq!(verdict(&answer, "containerd"), "no", "{answer}");
+    // What isn't a regular file is neither opened nor read.
+    for name in ["Node.js 18", "Node.js 20"] {
+        let memory = client(&answer, name)["numbers"]
+            .as_array()
+            .expect("numbers")
+            .iter()
+            .find(|number| number["quantity"] == "memory");
+        let missing = memory.and_then(|number| number["missing"].as_str());
+        assert!(missing.is_some_and(|missing| missing.contains("can't be read")), "{name}: {answer}");
+    }
     // A name that would clear the terminal.
     let program = place.file("x\u{1b}[2Jy");
     assert_eq!(said(Command::new("cp").arg("/bin/sleep").arg(&program)).code, 0);

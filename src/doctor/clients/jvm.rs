@@ -1,4 +1,4 @@
-//! hotspot, as it is in 8u372, 11.0.16, 17 and 21: `CgroupSubsystemFactory::determine_type`, `CgroupV1Controller::set_subsystem_path`.
+//! hotspot: `CgroupSubsystemFactory::determine_type`, `CgroupV1Controller::set_subsystem_path`, `CgroupUtil::adjust_controller`.
 
 use crate::cgroup::MountEntry;
 use crate::doctor::facts::{ROOT, point};
@@ -7,6 +7,7 @@ use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, c
 /// All of them have to be enabled, and on v1 mounted.
 const REQUIRED: [&str; 4] = ["memory", "cpu", "cpuacct", "cpuset"];
 
+/// As it is in 8u372, 11.0.16, 17 and 21: the own cgroup alone, and on v1 what its `memory.stat` says of those above.
 pub(crate) fn hotspot(system: &System, files: &dyn Files) -> Reading {
     match find(system) {
         Ok(Tree::V2(own)) => v2(system, files, &own),
@@ -25,21 +26,27 @@ enum Tree<'a> {
     V1([(&'static str, Option<&'a MountEntry>); 5]),
 }
 
+/// The numbers of the hierarchies that the required controllers are in.
+fn hierarchies(system: &System) -> Result<Vec<u32>, Missing> {
+    let number = |word: &&str| match system.controller(word) {
+        Some((hierarchy, true)) => Ok(hierarchy),
+        _ => Err(Missing::because(format!("/proc/cgroups doesn't have {word} enabled"))),
+    };
+    REQUIRED.iter().map(number).collect()
+}
+
 fn find(system: &System) -> Result<Tree<'_>, Missing> {
-    let mut is_v2 = true;
-    for word in REQUIRED {
-        match system.controller(word) {
-            Some((hierarchy, true)) => is_v2 &= hierarchy == 0,
-            _ => return Err(Missing::because(format!("/proc/cgroups doesn't have {word} enabled"))),
-        }
-    }
-    if is_v2 {
+    if hierarchies(system)?.iter().all(|hierarchy| *hierarchy == 0) {
         let mount = chosen(system.v2_mounts());
         let mount = mount.ok_or_else(|| Missing::because("mountinfo has no line of type cgroup2"))?;
         let path = system.v2_path().ok_or_else(|| Missing::because("/proc/self/cgroup has no line for cgroup2"))?;
         // The mount's root isn't taken off the path (`CgroupV2Controller::construct_path`).
         return Ok(Tree::V2(join(&point(mount), path)));
     }
+    v1_tree(system)
+}
+
+fn v1_tree(system: &System) -> Result<Tree<'_>, Missing> {
     let all = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
     let mounts = all.map(|word| (word, chosen(system.v1_mounts(word))));
     match mounts.iter().find(|(word, mount)| mount.is_none() && REQUIRED.contains(word)) {
@@ -143,4 +150,110 @@ fn taken(found: Result<(Option<u64>, String), Missing>) -> Taken {
         Ok((value, path)) => Taken::from(value, path),
         Err(missing) => Taken::without(None, &missing),
     }
+}
+
+/// As it is in 25: v2 by statfs and `cgroup.controllers`, and the least limit of all cgroups from the own one to the mount point.
+pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> Reading {
+    let v1 = || hierarchies(system).and_then(|_| v1_tree(system));
+    let found = if files.is_cgroup2(ROOT) { find_v2_25(system, files) } else { v1() };
+    let reading =
+        |cpu: &dyn Fn(&str) -> Option<String>, memory: &dyn Fn(&str) -> Option<String>, path: [&str; 2]| Reading {
+            cpus: Some(walked(path[0], cpu, |own| quota_at(files, own), Some(system.affinity))),
+            memory: Some(walked(path[1], memory, |own| limit_at(system, files, own), None)),
+            pids: None,
+        };
+    match found {
+        Ok(Tree::V2(mount)) => {
+            let path = system.v2_path().unwrap_or("/");
+            let at = |path: &str| Some(join(&mount, path));
+            reading(&at, &at, [path, path])
+        }
+        Ok(Tree::V1(mounts)) => {
+            let mount = |word: &str| mounts.iter().find(|(name, _)| *name == word).and_then(|(_, mount)| *mount);
+            let at = |word: &'static str| move |path: &str| suffix_at(mount(word)?, files, path);
+            let path = |word: &str| system.v1_path(word).unwrap_or("/");
+            reading(&at("cpu"), &at("memory"), [path("cpu"), path("memory")])
+        }
+        Err(missing) => Reading {
+            cpus: Some(Taken::without(Some(system.affinity), &missing)),
+            memory: Some(Taken::without(None, &missing)),
+            pids: None,
+        },
+    }
+}
+
+/// The mount point alone.
+fn find_v2_25<'a>(system: &'a System, files: &dyn Files) -> Result<Tree<'a>, Missing> {
+    let file = format!("{ROOT}/cgroup.controllers");
+    let text = files.read(&file).ok_or_else(|| Missing::path(&file))?;
+    let has = |word: &&&str| !text.split_ascii_whitespace().any(|controller| controller == **word);
+    if let Some(word) = ["cpu", "memory"].iter().find(has) {
+        return Err(Missing::because(format!("{file} doesn't have {word}")));
+    }
+    let mount = chosen(system.v2_mounts()).ok_or_else(|| Missing::because("mountinfo has no line of type cgroup2"))?;
+    system.v2_path().ok_or_else(|| Missing::because("/proc/self/cgroup has no line for cgroup2"))?;
+    Ok(Tree::V2(point(mount)))
+}
+
+/// On v1, where a cgroup's directory is: what is mounted is the hierarchy's root, or the longest end of the path that is there.
+fn suffix_at(mount: &MountEntry, files: &dyn Files, path: &str) -> Option<String> {
+    let at = point(mount);
+    if mount.root == "/" {
+        return Some(join(&at, path));
+    }
+    if mount.root == *path || path == "/" {
+        return Some(at);
+    }
+    let ends = path.match_indices('/').filter_map(|(start, _)| path.get(start..));
+    Some(ends.map(|end| format!("{at}{end}")).find(|directory| files.exists(directory)).unwrap_or(at))
+}
+
+/// The least value on the way up. `none` is what it takes where there's no limit, and more than which it never takes.
+fn walked(
+    path: &str,
+    directory: &dyn Fn(&str) -> Option<String>,
+    read: impl Fn(&str) -> Option<(Option<u64>, String)>,
+    none: Option<u64>,
+) -> Taken {
+    let (mut least, mut from): (Option<u64>, Option<String>) = (None, None);
+    let mut path = if path.contains("../") { "/" } else { path };
+    let first = directory(path);
+    loop {
+        if let Some((value, file)) = directory(path).and_then(|own| read(&own)) {
+            let is_less = value.is_some_and(|value| least.is_none_or(|least| value < least));
+            if is_less || from.is_none() {
+                from = Some(file);
+            }
+            least = if is_less { value } else { least };
+        }
+        if path == "/" {
+            break;
+        }
+        path = path.rsplit_once('/').map_or("/", |(above, _)| if above.is_empty() { "/" } else { above });
+    }
+    let value = match (least, none) {
+        (Some(least), Some(none)) => Some(least.min(none)),
+        (least, none) => least.or(none),
+    };
+    match from {
+        Some(from) => Taken::from(value, from),
+        None => Taken::without(value, &Missing::path(first.unwrap_or_default())),
+    }
+}
+
+fn quota_at(files: &dyn Files, own: &str) -> Option<(Option<u64>, String)> {
+    let v2 = format!("{own}/cpu.max");
+    if let Some(text) = files.read(&v2) {
+        return Some((cpu_max(&text)?.map(|(quota, period)| Rounding::Up.apply(quota, period)), v2));
+    }
+    let (quota, period) = (format!("{own}/cpu.cfs_quota_us"), format!("{own}/cpu.cfs_period_us"));
+    let period = files.read(&period).and_then(|text| number(&text)).filter(|period| *period > 0)?;
+    let count = number(&files.read(&quota)?).filter(|quota| *quota > 0);
+    Some((count.map(|quota| Rounding::Up.apply(quota, period)), quota))
+}
+
+fn limit_at(system: &System, files: &dyn Files, own: &str) -> Option<(Option<u64>, String)> {
+    let found = ["memory.max", "memory.limit_in_bytes"].map(|file| format!("{own}/{file}"));
+    let (text, path) = found.into_iter().find_map(|path| Some((files.read(&path)?, path)))?;
+    Some((number(&text).filter(|limit| *limit < system.memory), path))
 }

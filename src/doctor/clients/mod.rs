@@ -80,7 +80,7 @@ const HOTSPOT: &str =
 const CORECLR: &str = "src/coreclr/pal/src/misc/cgroup.cpp, src/coreclr/gc/unix/cgroup.cpp";
 
 /// Every client that is judged, in the order in which they are shown.
-pub(crate) const CLIENTS: [Client; 37] = [
+pub(crate) const CLIENTS: &[Client] = &[
     works("systemd 215-229", systemd::from_215_to_229, [SYSTEMD, CGROUP_UTIL, "v219, measured", "2026-11"]),
     works("systemd 230-232", systemd::from_230_to_232, [SYSTEMD, CGROUP_UTIL, "v232", "2026-10"]),
     works("systemd 233-235", systemd::from_233_to_235, [SYSTEMD, CGROUP_UTIL, "v234", "2026-10"]),
@@ -116,6 +116,17 @@ pub(crate) const CLIENTS: [Client; 37] = [
         jvm::hotspot,
         Rounding::Up,
         ["openjdk/jdk21u-dev", HOTSPOT, "877967fbd823", "2026-11"],
+    ),
+    reads(
+        "JVM (hotspot) 25",
+        jvm::hotspot_25,
+        Rounding::Up,
+        [
+            "openjdk/jdk",
+            "src/hotspot/os/linux/cgroupSubsystem_linux.cpp, cgroupUtil_linux.cpp",
+            "25, 050815c41362",
+            "2026-11",
+        ],
     ),
     reads(
         "Go automaxprocs",
