@@ -33,7 +33,7 @@ pub(super) fn look_at(container: &Container) -> Option<Facts> {
 pub(super) fn changes(before: &Facts, after: &Facts, is_chosen: bool) -> Vec<Change> {
     // The default shape is the one by which most find the same.
     let remedy = if is_chosen {
-        "'vcgroupfs detach' it, and 'attach' without --shape, which chooses by what the container has mounted"
+        "'attach' without --shape, which chooses by what the container has mounted ('detach' first)"
     } else {
         "tell the client its limits by its own options, or see 'vcgroupfs doctor'"
     };
