@@ -228,8 +228,9 @@ mod tests {
             .prop_map(|(hierarchies, links, flags)| Layout::Stack(Recipe { flags, hierarchies, links }));
         let shown = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
         let files = proptest::collection::vec(word("cgroup[.][a-z.]{1,12}"), 0..3);
-        let sentinel = (shown, files, flags()).prop_map(|(shown, files, flags)| {
-            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, flags, files })
+        let own = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
+        let sentinel = (shown, own, files, flags()).prop_map(|(shown, own, files, flags)| {
+            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, own, flags, files })
         });
         prop_oneof![stack, sentinel]
     }

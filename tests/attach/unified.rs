@@ -40,6 +40,7 @@ fn check(options: &ContainerOptions) {
         is_recognised(&scene);
         obeys(&scene, options);
         ancestors_are_the_hosts(&scene);
+        tells_of_the_container(&scene);
         takes_no_process(&scene);
 
         let attached = scene.mounts();
@@ -128,6 +129,32 @@ fn ancestors_are_the_hosts(scene: &Scene) {
         let content = fs::read_to_string(host.join(name)).expect("a file of the host");
         assert_eq!(scene.sh(&format!("head -n 50 {above}/{name}")).ok(), content, "{name}");
     }
+}
+
+/// The top has the files of the container's own cgroup, as in a cgroup namespace, and none of the sentinel's.
+fn tells_of_the_container(scene: &Scene) {
+    let own = scene.cgroup.dir("unified").join("home");
+    let shown = scene.sh("cd /sys/fs/cgroup && find . -maxdepth 1 -type f").ok();
+    let names: Vec<&str> = shown.lines().filter_map(|name| name.strip_prefix("./")).collect();
+    assert!(names.len() > 10 && names.contains(&"cpu.stat") && names.contains(&"cgroup.procs"), "{names:?}");
+    for name in names {
+        let kind = scene.sh(&format!("stat -f -c %T /sys/fs/cgroup/{name}")).ok();
+        assert_eq!(kind, "fuseblk\n", "{name} is the sentinel's");
+        let written = scene.sh(&format!("sh -c ': > /sys/fs/cgroup/{name}' 2>&1"));
+        assert!(written.code != 0, "{name}: {written:?}");
+        let is_the_hosts = matches!(name, "cgroup.controllers" | "cgroup.subtree_control");
+        let (true, Ok(content)) = (!is_the_hosts, fs::read_to_string(own.join(name))) else { continue };
+        let read = scene.sh(&format!("cat /sys/fs/cgroup/{name}")).ok();
+        if matches!(name, "cgroup.procs" | "cgroup.threads") {
+            assert!(!read.is_empty(), "{name} is empty");
+        } else if name != "cgroup.stat" {
+            let shape = |text: &str| text.chars().filter(|one| !one.is_ascii_digit()).collect::<String>();
+            assert_eq!(shape(&read), shape(&content), "{name}");
+        }
+    }
+    // The processor time is the container's, and grows.
+    let usage = || scene.sh("grep ^usage_usec /sys/fs/cgroup/cpu.stat").ok();
+    assert_ne!(usage(), "usage_usec 0\n");
 }
 
 /// clone3(2) into a cgroup doesn't ask whether the mount is read-only. It asks the cgroup, as a write on the host's own mount does.

@@ -172,8 +172,8 @@ impl Order {
                 let (kind, words) = match layout {
                     Layout::Stack(recipe) => (BUILD_STACK, words_of(recipe)),
                     // What it comes from has no word, either.
-                    Layout::Sentinel(Sentinel { shown, flags, files, .. }) => {
-                        let words = [flags.word(), shown.clone()].into_iter();
+                    Layout::Sentinel(Sentinel { shown, own, flags, files, .. }) => {
+                        let words = [flags.word(), shown.clone(), own.clone()].into_iter();
                         (BUILD_SENTINEL, words.chain(files.iter().cloned()).collect())
                     }
                 };
@@ -231,8 +231,9 @@ fn sentinel_of(bytes: &[u8]) -> Result<Sentinel, Malformed> {
     let mut words = words_in(bytes);
     let flags = flags_of(&words.next().ok_or(Malformed)??)?;
     let shown = checked(words.next().ok_or(Malformed)??, is_shown)?;
+    let own = checked(words.next().ok_or(Malformed)??, is_shown)?;
     let files = words.map(|word| checked(word?, is_core_file)).collect::<Result<_, _>>()?;
-    Ok(Sentinel { underlay: Source::Namespace, shown, flags, files })
+    Ok(Sentinel { underlay: Source::Namespace, shown, own, flags, files })
 }
 
 fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
@@ -325,8 +326,8 @@ mod tests {
     fn what_is_said_is_understood() {
         let sentinel = |shown: &CStr, files: &[&CStr]| {
             let files = files.iter().map(|name| (*name).to_owned()).collect();
-            let flags = Flags::HIERARCHY;
-            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), flags, files })
+            let (flags, own) = (Flags::HIERARCHY, c"machine.slice/c1".into());
+            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), own, flags, files })
         };
         let stacks =
             [Layout::Stack(Recipe { hierarchies: Vec::new(), links: Vec::new(), ..recipe() }), Layout::Stack(recipe())];
@@ -371,8 +372,8 @@ mod tests {
             assert_eq!(build(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
         }
         let guard = |words: &[u8]| Order::decode(&[&BUILD_SENTINEL.to_ne_bytes(), words].concat());
-        assert!(guard(b"\0a/b\0cgroup.type\0").is_ok());
-        assert_eq!((guard(b""), guard(b"rw\0a\0")), (Err(Malformed), Err(Malformed)));
+        assert!(guard(b"\0a\0a/b\0cgroup.type\0").is_ok());
+        assert_eq!((guard(b""), guard(b"rw\0a\0a\0")), (Err(Malformed), Err(Malformed)));
         for words in [
             &b""[..],
             b"a",
@@ -382,10 +383,13 @@ mod tests {
             b"a//b\0",
             b"./a\0",
             b"a/../b\0",
-            b"a\0cgroup.type",
-            b"a\0memory.max\0",
-            b"a\0cgroup./x\0",
-            b"a\0\0",
+            b"a\0",
+            b"a\0/b\0",
+            b"a\0a/../b\0",
+            b"a\0a\0cgroup.type",
+            b"a\0a\0memory.max\0",
+            b"a\0a\0cgroup./x\0",
+            b"a\0a\0\0",
         ] {
             let words = [b"\0", words].concat();
             assert_eq!(guard(&words), Err(Malformed), "{}", String::from_utf8_lossy(&words));

@@ -3,6 +3,7 @@
 //! ```text
 //! /sys/fs/cgroup                     a real cgroup, read-only, without processes and limits: clients ask statfs, and get cgroup2
 //! /sys/fs/cgroup/cgroup.controllers  the view's file: what the host has, and not the sentinel
+//! /sys/fs/cgroup/cpu.stat            and all other files: those of the container's own cgroup, read-only, as in a cgroup namespace
 //! /sys/fs/cgroup/machine.slice       the view's directory, on a real one of the same path: from here on all is the view's
 //! ```
 //!
@@ -13,6 +14,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -32,9 +34,11 @@ pub struct Sentinel {
     pub underlay: Source,
     /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
     pub shown: CString,
+    /// The container's own cgroup, whose files are shown in place of the sentinel's. Relative, never empty.
+    pub own: CString,
     /// The flags of all its mounts; the sentinel is read-only besides.
     pub flags: Flags,
-    /// Files of the view's top that are shown in place of the sentinel's.
+    /// Files of the view's top that are shown instead.
     pub files: Vec<CString>,
 }
 
@@ -170,11 +174,42 @@ fn fill(
     let shown = walk(&view, &sentinel.shown).map_err(at(Step::Overlay))?;
     fchdir(site.proc).map_err(at(Step::Overlay))?;
     bind(&shown, &place).map_err(at(Step::Overlay))?;
-    for name in &sentinel.files {
-        let file = |directory| openat(directory, name.as_c_str(), FILE, Mode::empty());
-        file(&view).and_then(|shown| bind(&shown, &file(top)?)).map_err(at(Step::Overlay))?;
+    let own = walk(&view, &sentinel.own).map_err(at(Step::Overlay))?;
+    for name in files_of(top).map_err(at(Step::Overlay))? {
+        let is_the_hosts = sentinel.files.contains(&name);
+        let from = if is_the_hosts { &view } else { &own };
+        let flags = if is_the_hosts { None } else { Some(sentinel.flags.for_mount() | MsFlags::MS_RDONLY) };
+        cover_file(from, top, &name, flags).map_err(at(Step::Overlay))?;
     }
     fchdir(&view).and_then(|()| umount2(HERE, MntFlags::MNT_DETACH)).map_err(at(Step::View))
+}
+
+/// The interface files of a cgroup.
+fn files_of(cgroup: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    let mut directory = Dir::openat(cgroup, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        if entry.file_type() == Some(Type::File) {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Shows a file in place of the sentinel's, of which nothing is true of the container. `flags`: those of its mount, if they aren't the view's.
+fn cover_file(from: &OwnedFd, top: &OwnedFd, name: &CStr, flags: Option<MsFlags>) -> Result<(), Errno> {
+    let file = |directory: &OwnedFd| openat(directory, name, FILE, Mode::empty());
+    let shown = match file(from) {
+        // A controller's, which the container hasn't got; the sentinel's says nothing either.
+        Err(Errno::ENOENT) => return Ok(()),
+        shown => shown?,
+    };
+    bind(&shown, &file(top)?)?;
+    let Some(flags) = flags else { return Ok(()) };
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
+    let mounted = file(top)?;
+    mount(None::<&str>, format!("self/fd/{}", mounted.as_raw_fd()).as_str(), None::<&str>, flags, None::<&str>)
 }
 
 const FILE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);

@@ -45,6 +45,7 @@ pub(super) struct SentinelCgroup {
     /// The first step from the top to the container's own cgroup. The view's directory lies there, so that all the others are the view's: what
     /// the sentinel has would tell of cgroups without limits.
     step: CgroupPath,
+    own: CgroupPath,
     /// A cgroup namespace whose root is the top, for mounting it where it can't be bound.
     namespace: Option<OwnedFd>,
 }
@@ -76,7 +77,7 @@ impl SentinelCgroup {
         let cgroups = OwnCgroups::at_top(host, 0, &name).ok_or_else(|| failed(Errno::ENOENT))?;
         let step = own.prefix(1);
         match fill(&directory, &step, with_namespace) {
-            Ok(namespace) => Ok(Self { cgroups, number, step, namespace }),
+            Ok(namespace) => Ok(Self { cgroups, number, step, own: own.clone(), namespace }),
             Err(errno) => {
                 cgroups.remove();
                 Err(Failed::system(format!("can't prepare the cgroup /{name}"), errno.into()))
@@ -93,10 +94,12 @@ impl SentinelCgroup {
             (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
             (None, None) => return Err(Failed::new(FAILED, "no cgroup2 is mounted on the host")),
         };
-        let step = CString::new(below(&self.step).as_bytes());
-        let step = step.map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))?;
+        let word = |path: &CgroupPath| {
+            CString::new(below(path).as_bytes()).map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))
+        };
+        let (step, own) = (word(&self.step)?, word(&self.own)?);
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
-        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, flags, files }))
+        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, own, flags, files }))
     }
 
     /// A cgroup namespace for whoever mounts it.
