@@ -103,13 +103,21 @@ fn what_waits_for_a_killed_server_has_nothing() {
     require!(Need::Root, Need::Fuse);
     let cgroup = everywhere();
     let view = view_of(&cgroup);
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
     let is_successor =
         |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "successor");
-    let successor = children.split_ascii_whitespace().find(is_successor).expect("a successor");
-    let successor = successor.parse().expect("a pid");
-    // It has its name first.
+    let find = || {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
+        children.split_ascii_whitespace().find(is_successor).map(|pid| pid.parse().expect("a pid"))
+    };
     let end = Instant::now() + TIMEOUT;
+    let successor = loop {
+        match find() {
+            Some(successor) => break successor,
+            None => assert!(Instant::now() < end, "no successor"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    // It has its name first.
     while (capabilities(successor, "CapPrm") != [0] || fields(successor, "Seccomp") != ["2"]) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -267,10 +275,13 @@ fn an_administrators_affinity_is_kept() {
         let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         line.expect("a list").trim().to_owned()
     };
-    // Whoever is tied there already by itself isn't told apart.
-    let wanted = if list() == "1" { "0" } else { "1" };
-    let set = Command::new("taskset").args(["-c", "-p", wanted, &task]).output();
-    assert!(set.expect("taskset").status.success());
-    use_everywhere(&view);
-    assert_eq!(list(), wanted);
+    // Whoever has tied itself there just now isn't told apart.
+    let holds = || {
+        let wanted = if list() == "1" { "0" } else { "1" };
+        let set = Command::new("taskset").args(["-c", "-p", wanted, &task]).output();
+        assert!(set.expect("taskset").status.success());
+        use_everywhere(&view);
+        list() == wanted
+    };
+    assert!((0..5).any(|_| holds()), "{}", list());
 }
