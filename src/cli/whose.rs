@@ -12,6 +12,7 @@ use super::options::ViewOptions;
 use super::registry::{self, Record};
 use super::target::{self, Named};
 use crate::cgroup::{CgroupPath, ControllerSet, MountEntry, parse_mountinfo};
+use crate::doctor::facts::ROOT;
 use crate::fuse::FSTYPE;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::policy::Policy;
@@ -84,9 +85,9 @@ fn record_of(pid: i32) -> Option<Record> {
     if let Some(record) = all.iter().find(is_here) {
         return Some(record.clone());
     }
-    // That of a mount which others brought into its namespace, or that it was made with.
-    let seen: Vec<(u32, u32)> =
-        mounts(pid).iter().filter(|mount| mount.fstype == FSTYPE).map(|mount| mount.device).collect();
+    // That of a mount which others brought into its namespace, or that it was made with. It may see others elsewhere, which aren't for it.
+    let is_its = |mount: &&MountEntry| mount.fstype == FSTYPE && Path::new(&mount.mount_point).starts_with(ROOT);
+    let seen: Vec<(u32, u32)> = mounts(pid).iter().filter(is_its).map(|mount| mount.device).collect();
     all.into_iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)))
 }
 

@@ -201,7 +201,7 @@ fn one_wrong_errno_fails() {
     assert_eq!(surprises(case, Where::Pids, &wrong).len(), 1);
 }
 
-/// Every listed difference belongs to a step of the table, once.
+/// Every listed difference belongs to steps of the table.
 #[test]
 fn differences_are_of_the_table() {
     let table = table::table();
@@ -211,7 +211,7 @@ fn differences_are_of_the_table() {
             .filter(|case| case.name == known.case)
             .map(|case| case.steps.iter().filter(|step| step.id == known.step).count())
             .sum();
-        assert_eq!(steps, 1, "{known:?}");
+        assert!(steps > 0, "{known:?}");
     }
     let mut names: Vec<_> = table.iter().map(|case| case.name).collect();
     names.sort_unstable();
