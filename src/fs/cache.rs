@@ -260,6 +260,10 @@ impl<H: Host> CgroupFs<H> {
             Change::Entry { hierarchy, directory, name: None, .. } => {
                 for node in self.doors(*hierarchy, *directory) {
                     kernel.node(node.id(), false);
+                    // See `invalidate_entry`.
+                    if let Some(parent) = node.parent() {
+                        kernel.entry(parent.id(), &node.name());
+                    }
                 }
             }
             Change::Entry { hierarchy, directory, name: Some(name), kind } => {
@@ -363,11 +367,13 @@ impl<H: Host> CgroupFs<H> {
     pub(super) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
         self.absences.forget(directory.id(), name);
-        kernel.entry(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
         if let Some(node) = self.nodes.child(directory, name) {
             kernel.node(node.id(), node.is_directory());
         }
+        // The name at last: what a lookup in flight brings is thrown away when the node's attributes are invalidated, and chmod(2) doesn't ask
+        // for them: the owner would be the old one for as long as the name is kept.
+        kernel.entry(directory.id(), name);
     }
 
     pub(super) fn invalidate_files(
