@@ -154,6 +154,10 @@ fn sentinel_built_and_helper_killed() {
 fn killed(host: Host, way: Way) {
     let scene = Scene::new(way, ContainerOptions::default()).on(host);
     let before = scene.mounts();
+    let served = || scene.mounts().iter().filter(|mount| mount.contains(" fuse.vcgroupfs ")).count();
+    assert_eq!(scene.attach(&[]).code, 0);
+    let all = served();
+    scene.detach().ok();
     let mut attached = 0;
     for round in 0..40 {
         let mut command = scene.command();
@@ -163,11 +167,8 @@ fn killed(host: Host, way: Way) {
         kill(&mut child);
         // Whether it comes or goes, it comes to rest.
         wait_until("rest", || {
-            let served = scene.processes().len();
-            let whole = scene.mounts().iter().filter(|mount| mount.contains(" fuse.vcgroupfs ")).count();
-            // A sentinel has the own cgroup, and two files.
-            let all = if host == Host::Unified { 3 } else { testkit::hierarchies().len() };
-            (served == 0 && scene.mounts() == before) || (served == 1 && whole == all && answers(&scene))
+            let servers = scene.processes().len();
+            (servers == 0 && scene.mounts() == before) || (servers == 1 && served() == all && answers(&scene))
         });
         if scene.is_attached() {
             attached += 1;
