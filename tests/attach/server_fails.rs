@@ -1,7 +1,9 @@
 //! The server fails, and whoever attaches is killed at the worst moment: the container is as it was all the same.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,7 +12,7 @@ use testkit::{Need, Programs, TestCgroup, require};
 use crate::scene::{Scene, Way, program, said, wait_until};
 
 /// `attach` in a pids cgroup and under strace, building the stack in the container.
-fn attach_in(scene: &Scene, cgroup: &std::path::Path, strace: &[String], options: &[&str]) -> Command {
+fn attach_in(scene: &Scene, cgroup: &Path, strace: &[String], options: &[&str]) -> Command {
     let mut command = scene.on_host("strace");
     command.args(["-f", "-qq", "-o", "/dev/null"]).args(strace);
     command.args(["sh", "-c", r#"echo $$ > "$1"/cgroup.procs && shift && exec "$@""#, "sh"]).arg(cgroup);
@@ -40,11 +42,35 @@ fn before_it_watches_over_the_container() {
         Need::LegacySyscalls
     );
     // By chance the server's end is there first, and the attempt is undone properly.
-    assert!((0..20).any(|_| is_killed_in_the_midst()), "the helper was never in the midst of its work");
+    assert!((0..20).any(|_| is_killed_in_the_midst(|_| {})), "the helper was never in the midst of its work");
+}
+
+/// Then there's no room for a helper that would take the part away, for a moment: the server tries again. Killed processes take room, too, until
+/// somebody waits for them.
+#[test]
+fn and_cannot_clean_up_at_once() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::Hierarchy("name=systemd"),
+        Need::Hierarchy("pids"),
+        Need::Program("strace"),
+        Need::LegacySyscalls
+    );
+    let crowd = |few: &Path| {
+        let sleep = |_| Command::new("sleep").arg("1").spawn().expect("sleep");
+        let crowd: Vec<_> = (0..4).map(sleep).collect();
+        for process in &crowd {
+            fs::write(few.join("cgroup.procs"), process.id().to_string()).expect("a migration");
+        }
+        // They go by themselves.
+        thread::spawn(|| crowd.into_iter().for_each(|mut process| drop(process.wait())));
+    };
+    assert!((0..20).any(|_| is_killed_in_the_midst(crowd)), "the helper was never in the midst of its work");
 }
 
 /// Whether the helper was, when the command was killed; the container is as it was in any case.
-fn is_killed_in_the_midst() -> bool {
+fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
     let scene = Scene::plain(Way::Built);
     let before = scene.mounts();
     let few = TestCgroup::new(&["pids"]);
@@ -60,6 +86,7 @@ fn is_killed_in_the_midst() -> bool {
     });
     let command = command_of(&scene, strace.id()).filter(|_| scene.is_attached());
     if let Some(command) = command {
+        meanwhile(&few);
         kill(Pid::from_raw(command), Signal::SIGKILL).expect("a signal");
     }
     strace.wait().expect("strace's end");

@@ -37,6 +37,10 @@ const INTERVAL: u16 = 500;
 const REST: u32 = 20;
 const REST_AT_MOST: Duration = Duration::from_secs(1);
 
+/// How long to try to start a helper where the kernel has no room for its process, and how often.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A container, known by one of its processes.
 #[derive(Debug)]
 pub(in crate::cli) struct Container {
@@ -266,12 +270,18 @@ impl Container {
         Ok(())
     }
 
-    /// [`Container::clear`], if something is there; whether it did.
+    /// [`Container::clear`], if something is there; whether it did. Where the kernel has no room for a helper's process it tries for a while:
+    /// a limit counts killed processes, too, until somebody waits for them.
     pub(in crate::cli) fn detach_if_attached(&self, image: BorrowedFd<'_>) -> bool {
         if self.attached().or_else(|| self.attached_by_others()).is_none() {
             return false;
         }
-        let cleared = self.clear(image);
+        let deadline = Instant::now() + ROOM_WITHIN;
+        let mut cleared = self.clear(image);
+        while matches!(cleared, Err(EntryError::System(Errno::EAGAIN | Errno::ENOMEM))) && Instant::now() < deadline {
+            std::thread::sleep(ROOM_INTERVAL);
+            cleared = self.clear(image);
+        }
         if let Err(error) = &cleared {
             tracing::warn!(%error, process = self.pid, "can't take the view out of the container");
         }
