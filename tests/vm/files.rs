@@ -118,6 +118,11 @@ fn on_systemd(zone: Zone, name: &str) -> Told {
     if zone != Zone::Outside && name != "release_agent" { Ok(()) } else { OPEN }
 }
 
+/// What is shown of a cgroup above the container's with `host-path`: on v2, and in every hierarchy with controllers.
+const CORE_ABOVE: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
+const LIMITS_ABOVE: [&str; 7] =
+    ["memory.max", "memory.high", "cpu.max", "cpuset.cpus", "pids.max", "memory.limit_in_bytes", "cpu.cfs_quota_us"];
+
 const V2_FILES: &[(&str, &str)] = &[
     ("cgroup.max.depth", "max"),
     ("cgroup.max.descendants", "max"),
@@ -179,8 +184,8 @@ fn compare_writes(scene: &Scene, shape: &str, policy: &str) -> Vec<String> {
             }
             let is_shown = zone != Zone::Outside
                 || shape == "full"
-                || ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&name)
-                    && hierarchy.is_unified();
+                || CORE_ABOVE.contains(&name) && hierarchy.is_unified()
+                || LIMITS_ABOVE.contains(&name);
             let path = dir.join(name);
             let expected = if is_shown { rule(zone) } else { HIDDEN };
             let told = write(&path, data);
