@@ -36,7 +36,7 @@ const EXIT_STATUS: &str =
 
 /// A virtual cgroupfs for containers: a namespaced view of the host's cgroup tree that lets through exactly the writes that are safe.
 #[derive(Debug, Parser)]
-#[command(name = "vcgroupfs", version, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(name = "vcgroupfs", version = env!("VCGROUPFS_VERSION"), after_help = EXIT_STATUS, max_term_width = 100)]
 struct Arguments {
     #[command(flatten)]
     logging: logging::Options,
