@@ -38,7 +38,7 @@
 //! of them. `cgroup`, `policy` and `view` do no input or output.
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
-//! `docs/SECURITY.md` says what is defended against whom.
+//! `SECURITY.md` says what is defended against whom.
 pub mod cgroup;
 pub mod cli;
 mod doctor;

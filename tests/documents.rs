@@ -1,0 +1,186 @@
+//! The documents are true where a program can tell: commands and options have their lines, links lead somewhere, and the README stays short.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const README_LINES: usize = 200;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn page(name: &str) -> String {
+    read(&root().join("docs/commands").join(name))
+}
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_vcgroupfs")).args(arguments).output().expect("the program");
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The commands that the program has, but for `help`.
+fn verbs() -> Vec<String> {
+    let overview = help(&["--help"]);
+    let lines = overview.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let verbs: Vec<String> = names.map(str::to_owned).collect();
+    assert!(verbs.len() > 8, "{verbs:?}");
+    verbs
+}
+
+/// The long options that a command's help describes, but for `--help`.
+fn options_of_help(verb: &str) -> BTreeSet<String> {
+    let text = help(&[verb, "--help"]);
+    let lines = text.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let words = lines.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
+    words.filter(|word| *word != "--help" && *word != "--").map(str::to_owned).collect()
+}
+
+/// The options that a text describes: those at the beginning of a list's items.
+fn options_of_text(text: &str) -> BTreeSet<String> {
+    let items = text.lines().filter_map(|line| line.strip_prefix("* `-")).map(|rest| format!("-{rest}"));
+    items
+        .flat_map(|item| {
+            let (described, _) = item.split_once(':').unwrap_or((&item, ""));
+            let words = described.split([' ', '`', ',']).filter(|word| word.starts_with("--"));
+            words.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The sections of a page, by the word that a link has behind '#'.
+fn sections(text: &str) -> Vec<(String, String)> {
+    let mut sections: Vec<(String, String)> = Vec::new();
+    let mut is_code = false;
+    for line in text.lines() {
+        is_code ^= line.starts_with("```");
+        if line.starts_with('#') && !is_code {
+            sections.push((anchor(line.trim_start_matches('#')), String::new()));
+        } else if let Some((_, section)) = sections.last_mut() {
+            section.push_str(line);
+            section.push('\n');
+        }
+    }
+    sections
+}
+
+/// As the usual renderers make it of a heading.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim().to_lowercase();
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+#[test]
+fn every_command_has_a_page_with_its_options_and_no_others() {
+    let overview = page("README.md");
+    let shared: Vec<_> =
+        sections(&overview).into_iter().map(|(anchor, text)| (anchor, options_of_text(&text))).collect();
+    for verb in verbs() {
+        assert!(overview.contains(&format!("| [`{verb}`]({verb}.md) |")), "{verb} isn't in the list of commands");
+        let text = page(&format!("{verb}.md"));
+        assert!(text.starts_with(&format!("# vcgroupfs {verb}\n")), "{verb}.md begins otherwise");
+        let own = options_of_text(&text);
+        let linked = shared.iter().filter(|(anchor, _)| text.contains(&format!("README.md#{anchor}")));
+        let linked: BTreeSet<String> = linked.flat_map(|(_, options)| options.clone()).collect();
+        let real = options_of_help(&verb);
+        assert!(real.len() > 2, "{verb}: {real:?}");
+        let documented: BTreeSet<String> = own.union(&linked).cloned().collect();
+        let missing: Vec<_> = real.difference(&documented).collect();
+        let invented: Vec<_> = documented.difference(&real).collect();
+        assert!(missing.is_empty() && invented.is_empty(), "{verb}.md: missing {missing:?}, invented {invented:?}");
+    }
+}
+
+#[test]
+fn no_page_is_of_a_command_that_is_gone() {
+    let verbs = verbs();
+    for entry in fs::read_dir(root().join("docs/commands")).expect("the pages") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name");
+        let verb = name.strip_suffix(".md").expect("a page");
+        assert!(verb == "README" || verbs.iter().any(|one| one == verb), "{name}");
+    }
+}
+
+/// Options that a document gives to the program somewhere are options of the program.
+#[test]
+fn options_in_examples_exist() {
+    let verbs = verbs();
+    let mut seen = 0;
+    for path in documents() {
+        for line in read(&path).lines().flat_map(|line| line.split('`').map(str::to_owned).collect::<Vec<_>>()) {
+            let line = line.trim_start().trim_start_matches("$ ");
+            let Some(rest) = line.strip_prefix("vcgroupfs ") else { continue };
+            let words: Vec<&str> = rest.split(" -- ").next().unwrap_or_default().split_whitespace().collect();
+            let Some(verb) = words.iter().find(|word| verbs.iter().any(|verb| verb == *word)) else { continue };
+            let real = options_of_help(verb);
+            for word in words.iter().filter(|word| word.starts_with("--") && word.len() > 2) {
+                let name = word.trim_end_matches(']').split('=').next().unwrap_or_default();
+                assert!(real.contains(name), "{}: {verb} {word}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root().to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if name != "target" && name != ".git" {
+                    waiting.push(path);
+                }
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 20, "{found:?}");
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut breaches = Vec::new();
+    let mut seen = 0;
+    for path in documents() {
+        let text = read(&path);
+        for rest in text.split("](").skip(1) {
+            let Some((target, _)) = rest.split_once(')') else { continue };
+            if target.contains("://") || target.contains(char::is_whitespace) {
+                continue;
+            }
+            seen += 1;
+            let (file, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { path.parent().expect("a folder").join(file) };
+            let is_there = match wanted {
+                "" => file.exists(),
+                _ => file.is_file() && sections(&read(&file)).iter().any(|(anchor, _)| anchor == wanted),
+            };
+            if !is_there {
+                breaches.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read(&root().join("README.md")).lines().count();
+    assert!(lines <= README_LINES, "{lines} lines: what is for few belongs into docs/");
+}
