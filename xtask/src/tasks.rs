@@ -174,15 +174,15 @@ fn msrv(_: &[String]) -> Outcome {
     run(command.arg("--target-dir").arg(own_target("msrv")).env_remove("CARGO").env_remove("RUSTC"))
 }
 
-/// The lock file of the oldest versions is a file of its own; that and the resolver's option are unstable in cargo.
+/// What it takes of cargo is unstable: the resolver's option, and a lock file of its own for what that finds.
 fn minimal(_: &[String]) -> Outcome {
     let folder = own_target("minimal");
     fs::create_dir_all(&folder).map_err(|error| Failed(format!("{}: {error}", folder.display())))?;
     let lock = folder.join("Cargo.lock");
     let _ = fs::remove_file(&lock);
-    let mut check =
-        cargo("check --workspace --all-targets -Z unstable-options -Z direct-minimal-versions --lockfile-path");
-    run(check.arg(&lock).arg("--target-dir").arg(&folder).env("RUSTC_BOOTSTRAP", "1"))
+    let lock = format!("resolver.lockfile-path='{}'", lock.display());
+    let mut check = cargo("check --workspace --all-targets -Z direct-minimal-versions -Z lockfile-path --config");
+    run(check.arg(lock).arg("--target-dir").arg(&folder).env("RUSTC_BOOTSTRAP", "1"))
 }
 
 /// A target directory beside the usual one's contents, so that neither makes the other build anew.

@@ -226,8 +226,8 @@ fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, F
     if number(target, kind)? == number(own, kind)? {
         return Ok(None);
     }
-    let what = format_args!("can't open the {kind} namespace of process {}", target.pid);
-    target.open_file(&format!("ns/{kind}"), OFlag::O_RDONLY).map(Some).map_err(failed(what))
+    let what = format!("can't open the {kind} namespace of process {}", target.pid);
+    target.open_file(&format!("ns/{kind}"), OFlag::O_RDONLY).map(Some).map_err(failed(&what))
 }
 
 /// Whether the target's mount namespace belongs to its user namespace, so that its capabilities count there.
