@@ -26,7 +26,7 @@ fn check(layout: &Layout) {
             for hierarchy in &recipe.hierarchies {
                 assert!(is_name(hierarchy.directory.to_bytes()));
                 match &hierarchy.underlay {
-                    Underlay::Bind(path) => panic!("bound from {}", path.display()),
+                    Underlay::Bind { point, .. } => panic!("bound from {}", point.display()),
                     Underlay::Mount { options, below } => {
                         assert!(is_below(below));
                         let mut words = options.to_bytes().split(|byte| *byte == b',');

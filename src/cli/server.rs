@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::attach::Attachment;
 use super::ending::{self, Supervisor};
-use super::error::{FAILED, Failed};
+use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::leaving::{Leaving, SharedLeaving, leave};
 use super::logging;
 use super::options::ServeOptions;
@@ -24,6 +24,7 @@ use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
 use crate::helper::confinement::{Role, confine};
 use crate::helper::{AgentPool, HelperImage};
+use crate::host::discover::Attached;
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
 use crate::policy::Rules;
 use crate::sys;
@@ -69,8 +70,9 @@ impl Server {
         HelperImage::new().map_err(|error| Failed::system("can't prepare the mount-helper", error))
     }
 
-    /// Leaves the subtrees of its view.
+    /// Leaves the subtrees of its view. Fails where what is mounted in a hierarchy could lead it elsewhere.
     pub(super) fn take_refuge(&self) -> Result<(), Failed> {
+        self.host.check_detached()?;
         match &self.serves {
             Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
             // It does so whenever a container turns out to be around it.
@@ -287,6 +289,13 @@ pub(super) fn daemonize() -> Result<(), Failed> {
         dup2_stderr(null.as_fd())
     };
     redirect().map_err(|errno| Failed::system("can't redirect output", errno.into()))
+}
+
+impl From<Attached> for Failed {
+    fn from(error: Attached) -> Self {
+        let code = if error.errno == Errno::EPERM { NOT_PERMITTED } else { FAILED };
+        Self::new(code, error.to_string())
+    }
 }
 
 impl From<refuge::NoRefuge> for Failed {

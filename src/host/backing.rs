@@ -139,7 +139,7 @@ pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<Owne
 
 /// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
 /// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
-/// the same hierarchy would pass for a cgroup; the detached mount that `root` is since Linux 5.2 has none.
+/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
 pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;

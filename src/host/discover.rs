@@ -1,14 +1,14 @@
 //! Which hierarchies the host has, and where: from mountinfo alone, never from fixed paths.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
 
+use super::apart;
 use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, VIEW_FSTYPE, mountinfo, parse_mountinfo};
 use crate::sys::{handle, mount};
 
@@ -29,7 +29,8 @@ pub struct HostHierarchy {
     pub links: Vec<OsString>,
     root: OwnedFd,
     root_for_reading: Option<OwnedFd>,
-    is_detached: bool,
+    /// Why the root is the host's own mount's, if it is.
+    attached: Option<Errno>,
     device: u64,
     has_handles: bool,
     has_cpuset: bool,
@@ -49,7 +50,7 @@ impl HostHierarchy {
 
     /// Whether the root is of a mount that's attached nowhere, and nobody else's.
     pub fn is_detached(&self) -> bool {
-        self.is_detached
+        self.attached.is_none()
     }
 
     /// `st_dev` of everything in it.
@@ -95,6 +96,18 @@ pub enum DiscoverError {
     InView,
 }
 
+/// There's no mount of a hierarchy that is nobody else's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "can't make a mount of hierarchy {hierarchy} for the server alone: {errno} (it takes root with CAP_SYS_ADMIN, and user.max_mnt_namespaces above 0); \
+     by the host's own mount, what is mounted on a cgroup there would lead the server elsewhere"
+)]
+pub struct Attached {
+    hierarchy: HierarchyKind,
+    /// Why.
+    pub errno: Errno,
+}
+
 /// Finds the host's hierarchies. One that isn't mounted, or only in part, appears nowhere.
 ///
 /// # Errors
@@ -114,16 +127,22 @@ pub fn discover() -> Result<HostCgroups, DiscoverError> {
         }
     }
     name_apart(&mut hierarchies);
+    detach(&mut hierarchies);
     let none = || if is_view { DiscoverError::InView } else { DiscoverError::NoHierarchy };
     let setup = Setup::of(hierarchies.iter().map(|hierarchy| &hierarchy.kind)).ok_or_else(none)?;
     Ok(HostCgroups { setup, hierarchies })
 }
 
-/// The mounts of each hierarchy that show its root: cgroup2 first, then in the order of mountinfo; of each hierarchy those under
+/// The mounts of each hierarchy that show its root, and that nothing is mounted right on, such as a bind of another cgroup: cgroup2 first, then in the order of mountinfo; of each hierarchy those under
 /// `/sys/fs/cgroup` first, where clients expect them.
 fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
     let mut found: Vec<(HierarchyKind, Vec<&MountEntry>)> = Vec::new();
-    for mount in mounts.iter().filter(|mount| mount.root == "/") {
+    let is_covered = |covered: &MountEntry| {
+        mounts.iter().any(|mount| {
+            mount.parent == covered.id && mount.id != covered.id && mount.mount_point == covered.mount_point
+        })
+    };
+    for mount in mounts.iter().filter(|mount| mount.root == "/" && !is_covered(mount)) {
         let Some(kind) = mount.hierarchy() else { continue };
         match found.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, mounts)) => mounts.push(mount),
@@ -139,11 +158,7 @@ fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
 
 /// Opens a mount point, if what is there is the hierarchy: another filesystem may be mounted over it.
 fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
-    let directory = File::options()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(&entry.mount_point)
-        .ok()?;
+    let directory = apart::open_directory(Path::new(&entry.mount_point)).ok()?;
     let magic = if *kind == HierarchyKind::Unified { CGROUP2_MAGIC } else { CGROUP_MAGIC };
     let stat = nix::sys::stat::fstat(&directory).ok()?;
     let (major, minor) = entry.device;
@@ -154,7 +169,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     // astray there.
     let root_for_reading = mount::detached(directory.as_fd(), true).ok();
     let detached = mount::detached(directory.as_fd(), false);
-    let is_detached = detached.is_ok();
+    let attached = detached.as_ref().err().map(errno_of);
     let root = detached.unwrap_or_else(|_| OwnedFd::from(directory));
     let has_handles = handles_work(root.as_fd(), stat.st_ino);
     let name = mountinfo::base_name(&entry.mount_point).map_or_else(|| kind.to_string().into(), OsStr::to_os_string);
@@ -176,11 +191,35 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
         links,
         root,
         root_for_reading,
-        is_detached,
+        attached,
         device: stat.st_dev,
         has_handles,
         has_cpuset,
     })
+}
+
+/// The same as [`mount::detached`] where the kernel can't do that.
+fn detach(hierarchies: &mut [HostHierarchy]) {
+    let mut attached: Vec<_> = hierarchies.iter_mut().filter(|found| found.attached == Some(Errno::ENOSYS)).collect();
+    if attached.is_empty() {
+        return;
+    }
+    let places = attached.iter().map(|hierarchy| (hierarchy.mount_point.as_path(), &hierarchy.root));
+    let made = apart::mounts(places).map_err(|error| errno_of(&error));
+    let made = match made {
+        Ok(made) => made.into_iter().map(|root| root.map_err(|error| errno_of(&error))).collect(),
+        Err(errno) => attached.iter().map(|_| Err(errno)).collect::<Vec<_>>(),
+    };
+    for (hierarchy, made) in attached.iter_mut().zip(made) {
+        match made {
+            Ok(root) => (hierarchy.root, hierarchy.attached) = (root, None),
+            Err(errno) => hierarchy.attached = Some(errno),
+        }
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// Whether the root can be reopened by its kernfs id: asks the kernel, not its version.
@@ -202,6 +241,15 @@ fn name_apart(hierarchies: &mut [HostHierarchy]) {
 }
 
 impl HostCgroups {
+    /// That what anybody mounts in a hierarchy leads nobody astray who goes by [`HostHierarchy::root`].
+    ///
+    /// # Errors
+    /// For the first hierarchy of which there's no such mount.
+    pub fn check_detached(&self) -> Result<(), Attached> {
+        let found = self.hierarchies.iter().find_map(|hierarchy| Some((&hierarchy.kind, hierarchy.attached?)));
+        found.map_or(Ok(()), |(kind, errno)| Err(Attached { hierarchy: kind.clone(), errno }))
+    }
+
     /// Opens a cgroup, component by component, without leaving the hierarchy's filesystem.
     ///
     /// # Errors
@@ -253,5 +301,14 @@ mod tests {
                     5 0 0:3 /.. /y rw - cgroup2 none rw\n";
         let expected = ["/sys/fs/cgroup/memory".to_owned(), "/mnt/memory".to_owned()];
         assert_eq!(chosen(text), [("memory".to_owned(), expected.to_vec())]);
+    }
+
+    #[test]
+    fn with_a_part_of_it_on_top() {
+        let text = "3 1 0:1 / /mnt/memory rw - cgroup cgroup rw,memory\n\
+                    4 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                    5 4 0:1 /docker/1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                    6 4 0:1 /docker/2 /sys/fs/cgroup/memory/docker/1 rw - cgroup cgroup rw,memory\n";
+        assert_eq!(chosen(text), [("memory".to_owned(), vec!["/mnt/memory".to_owned()])]);
     }
 }

@@ -1,6 +1,7 @@
 //! The real host: its hierarchies, their files, its processes.
 
 mod acts;
+mod apart;
 mod backing;
 mod boundary;
 pub mod containers;

@@ -20,8 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 use parking_lot::{Condvar, Mutex};
 
 use super::backing::by_id;
@@ -164,8 +165,8 @@ fn watch(state: &mut State, shared: &Arc<SharedHost>, hierarchy: usize) -> Resul
 fn mark(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
     let add = |flags, mask| group.mark(MarkFlags::FAN_MARK_ADD | flags, mask, hierarchy.root(), Some("."));
     match add(MarkFlags::FAN_MARK_FILESYSTEM, MaskFlags::FAN_MODIFY) {
-        // Before Linux 4.20. The root is of the host's own mount then.
-        Err(Errno::EINVAL) => return add(MarkFlags::FAN_MARK_MOUNT, MaskFlags::FAN_MODIFY),
+        // Before Linux 4.20.
+        Err(Errno::EINVAL) => return mark_host(group, hierarchy),
         other => other?,
     }
     if hierarchy.is_detached() {
@@ -174,6 +175,16 @@ fn mark(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
         add(MarkFlags::FAN_MARK_MOUNT | ignored, MaskFlags::FAN_MODIFY)?;
     }
     Ok(())
+}
+
+/// The host's own mount, by which nothing is written by us. It isn't held open: the host may unmount it.
+fn mark_host(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mount = open(&hierarchy.mount_point, flags, Mode::empty())?;
+    if fstat(&mount)?.st_dev != hierarchy.device() {
+        return Err(Errno::ENOENT);
+    }
+    group.mark(MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_MOUNT, MaskFlags::FAN_MODIFY, &mount, Some("."))
 }
 
 /// What the thread does: until nothing has been migrated for a while.

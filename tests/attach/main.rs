@@ -1,5 +1,6 @@
 //! `attach` and `detach`: a view in a container that already runs.
 
+mod bound;
 mod clients;
 mod ends;
 mod failures;

@@ -77,8 +77,11 @@ fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
     let few = few.dir("pids");
     // The command, its helper, the server, and its successor.
     fs::write(few.join("pids.max"), "4").expect("a limit");
-    // Not the first mount that the view is asked for: five come before, and nobody but the helper makes as many.
-    let slow = ["-e", "trace=mount", "-e", "inject=mount:delay_enter=60000000:when=6"].map(str::to_owned);
+    // Not the first mount that the view is asked for, and one more than the command makes to have each hierarchy for itself. Nobody but the helper
+    // makes as many.
+    let number = 2 * testkit::hierarchies().len() + 1;
+    let slow = format!("inject=mount:delay_enter=60000000:when={number}");
+    let slow = ["-e", "trace=mount", "-e", &slow].map(str::to_owned);
     let mut strace = attach_in(&scene, &few, &slow, &[]);
     let mut strace = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace");
     wait_until("a thread that can't be started", || {
@@ -109,10 +112,12 @@ fn before_it_can_serve() {
     let before = scene.mounts();
     let home = scene.cgroup.dir("pids").join("home");
     let top = testkit::hierarchy("pids").expect("the hierarchy that was required").mountpoint;
-    // From the cgroup above its own up to the root.
-    let above = home.ancestors().skip(1).take_while(|above| above.starts_with(&top));
+    // From the cgroup above its own up to the root, as they're called in the command's own mount of the hierarchy.
+    let own = Path::new("/").join(home.strip_prefix(top).expect("a cgroup of the hierarchy"));
     let mut stays = vec!["-e".to_owned(), "inject=write:error=EBUSY".to_owned()];
-    stays.extend(above.flat_map(|above| ["-P".to_owned(), above.join("cgroup.procs").display().to_string()]));
+    stays.extend(
+        own.ancestors().skip(1).flat_map(|above| ["-P".to_owned(), above.join("cgroup.procs").display().to_string()]),
+    );
     let delegated = ["--policy", "delegate", "--delegate-controllers", "pids"];
     let complaint = said(&mut attach_in(&scene, &home, &stays, &delegated)).fails(1);
     assert!(complaint.contains("the server would run inside the delegated subtree"), "{complaint}");

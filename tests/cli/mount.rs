@@ -221,3 +221,27 @@ fn a_mount_for_all_callers_is_nobodys() {
     assert!(!is_mounted(&directory) && listed(&place, &directory).is_none());
     place.is_clean();
 }
+
+/// Where it can't have mounts of the hierarchies for itself, it doesn't serve; questions are answered all the same.
+#[test]
+fn it_goes_by_mounts_of_its_own() {
+    require!(Need::Root, Need::Fuse, Need::Program("strace"), Need::LegacySyscalls);
+    let place = Place::everywhere();
+    let (path, directory) = (place.path(), place.directory("view"));
+    let name = directory.to_str().expect("a path");
+    let without = |arguments: &[&str]| {
+        let mut command = place.command_of("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=mount", "-e", "inject=mount:error=ENOSPC", "-P"]);
+        command.arg(&testkit::hierarchies()[0].mountpoint);
+        command.arg(&testkit::Programs::find().legacy).arg(crate::support::program());
+        said(command.args(arguments))
+    };
+    for foreground in [&[][..], &["-f"]] {
+        let refused = without(&[&["mount", "--cgroup", &path], foreground, &[name]].concat()).fails(1);
+        assert!(refused.contains("user.max_mnt_namespaces"), "{refused}");
+        assert!(!is_mounted(&directory));
+    }
+    let shown = without(&["tree", "--cgroup", &path, "--json"]).json();
+    assert_eq!(shown, place.vcgroupfs(&["tree", "--cgroup", &path, "--json"]).json());
+    place.is_clean();
+}

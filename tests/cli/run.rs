@@ -1,6 +1,6 @@
 //! `run`: the command's own status, signals and streams, and what it finds inside.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -240,4 +240,40 @@ fn the_hosts_cgroups_are_left() {
         assert_eq!(said(&mut shell).ok(), "/\netc\n");
     }
     place.is_clean();
+}
+
+/// Another cgroup that the host has mounted on one of the command's leads the server nowhere, on kernels old and new.
+#[test]
+fn a_bind_mount_inside_leads_nowhere() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for (legacy, options) in [(false, &[][..]), (true, &[]), (true, &["--stack"])] {
+        let place = Place::everywhere();
+        let top = place.cgroup().dir("name=systemd");
+        let other = place.cgroup().child("name=systemd", "kept");
+        let script = "echo ready; read -r line; mkdir \"$0\"/sub/by-the-view; echo done; sleep 1000";
+        let shown = testkit::hierarchy("name=systemd").expect("required").mountpoint;
+        let shown = shown.join(place.path().trim_start_matches('/')).join("child").display().to_string();
+        let plain = command(&place, "child", options, &["sh", "-c", script, &shown]);
+        let mut started =
+            place.command_of(if legacy { testkit::Programs::find().legacy.as_os_str() } else { "env".as_ref() });
+        started.arg(plain.get_program()).args(plain.get_args());
+        let mut child = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a child");
+        let mut output = child.stdout.take().expect("a pipe");
+        output.read_exact(&mut [0; "ready\n".len()]).expect("its output");
+        let sub = top.join("child/sub");
+        std::fs::create_dir(&sub).expect("mkdir");
+        let bound = nix::mount::mount(Some(&other), &sub, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>);
+        bound.expect("a bind mount");
+        child.stdin.take().expect("a pipe").write_all(b"go\n").expect("its input");
+        let is_anywhere = || [&other, &sub].map(|dir| dir.join("by-the-view").exists());
+        output.read_exact(&mut [0; "done\n".len()]).expect("its output");
+        let led_away = is_anywhere()[0];
+        nix::mount::umount2(&sub, nix::mount::MntFlags::MNT_DETACH).expect("unmounting");
+        let found = (led_away, is_anywhere()[1]);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)
+            .expect("a signal");
+        child.wait().expect("its end");
+        assert_eq!(found, (false, true), "legacy {legacy}, {options:?}");
+        place.is_clean();
+    }
 }

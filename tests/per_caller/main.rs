@@ -11,6 +11,7 @@ mod stalls;
 
 use std::fs;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{Need, ViewOptions, require};
@@ -22,6 +23,29 @@ fn is_possible() -> bool {
     let v1 = [Need::Hierarchy("pids"), Need::Hierarchy("name=systemd")];
     let needs = [Need::Root, Need::Fuse, Need::Hierarchy("unified")];
     testkit::missing(&needs).is_none() && (!scene::is_split() || testkit::missing(&v1).is_none())
+}
+
+/// One that the host has mounted another container's cgroup on, on kernels old and new.
+#[test]
+fn a_bind_mount_of_anothers_cgroup_leads_nowhere() {
+    if !is_possible() || testkit::missing(&[Need::LegacySyscalls]).is_some() {
+        return;
+    }
+    for legacy in [false, true] {
+        let scene = Scene::with(ViewOptions::new().legacy(legacy));
+        let containers = [scene.container("a"), scene.container("ab")];
+        for &selector in hierarchies() {
+            let (sub, other) = (scene.cgroup.child(selector, "a/sub"), scene.real(selector, "ab"));
+            mount(Some(&other), &sub, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+            let mut session = scene.session(&containers[0], selector, "a", "ab");
+            let made = session.run(&mkdir("$OWN/sub/by-the-view"));
+            fs::create_dir(sub.join("control")).expect("mkdir through the bind mount");
+            umount2(&sub, MntFlags::MNT_DETACH).expect("unmounting");
+            assert_eq!(made.errno(), None, "{selector}");
+            let found = [&other, &sub].map(|dir| dir.join("by-the-view").exists());
+            assert_eq!((found, other.join("control").exists()), ([false, true], true), "{selector}, legacy {legacy}");
+        }
+    }
 }
 
 #[test]

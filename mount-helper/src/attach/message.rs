@@ -211,7 +211,7 @@ fn words_of(recipe: &Recipe) -> Vec<CString> {
             Underlay::Mount { options, below } => {
                 words.extend([c"v1".to_owned(), options.clone(), below.clone()]);
             }
-            Underlay::None | Underlay::Bind(_) => words.push(c"none".to_owned()),
+            Underlay::None | Underlay::Bind { .. } => words.push(c"none".to_owned()),
         }
     }
     for (name, target) in &recipe.links {

@@ -62,8 +62,13 @@ pub struct Hierarchy {
 /// Where the real hierarchy comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Underlay {
-    /// A directory of this mount namespace.
-    Bind(PathBuf),
+    /// A v1 hierarchy or cgroup2, bound from where it's mounted in this mount namespace.
+    Bind {
+        /// The mount point.
+        point: PathBuf,
+        /// The cgroup below its root, relative.
+        below: CString,
+    },
     /// A v1 hierarchy that the host has mounted, mounted once more.
     Mount {
         /// Which one, as mount options.
@@ -198,19 +203,29 @@ fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
     let directory = hierarchy.directory.as_c_str();
     match &hierarchy.underlay {
         Underlay::None => return Ok(()),
-        Underlay::Bind(source) => bind(source, directory, hierarchy.flags, true)?,
+        Underlay::Bind { point, below } => {
+            // What the host has mounted on a cgroup would lead to another one: it isn't in a mount of the hierarchy alone.
+            mount(Some(point), WHOLE_HIERARCHY, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            mount(None::<&str>, WHOLE_HIERARCHY, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+            bind_below(hierarchy, below)?;
+        }
         Underlay::Mount { options, below } => {
             // The superblock is the host's, which no option of ours changes: read-only is this mount alone, and what is bound from it.
             let flags = hierarchy.flags.for_mount() | MsFlags::MS_RDONLY;
             mount(Some("cgroup"), WHOLE_HIERARCHY, Some("cgroup"), flags, Some(options.as_c_str()))?;
-            let bound = bind(&beneath(WHOLE_HIERARCHY, below), directory, hierarchy.flags, true);
-            umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
-            bound?;
+            bind_below(hierarchy, below)?;
         }
     }
     let kind = statfs(directory)?.filesystem_type();
     // Between finding the host's mount and now, something else may have come in its place.
     if kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC { Ok(()) } else { Err(Errno::ESTALE) }
+}
+
+/// Binds a cgroup from the whole hierarchy, which isn't mounted any more then.
+fn bind_below(hierarchy: &Hierarchy, below: &CStr) -> Result<(), Errno> {
+    let bound = bind(&beneath(WHOLE_HIERARCHY, below), &hierarchy.directory, hierarchy.flags, true);
+    umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    bound
 }
 
 /// Mounts the view's directory on the hierarchy.

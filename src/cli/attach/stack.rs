@@ -2,7 +2,6 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use super::covered::Covered;
 use crate::cgroup::{CgroupPath, HierarchyClass};
@@ -48,7 +47,7 @@ pub(in crate::cli) fn recipe(
 fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: Source) -> Result<Underlay, Failed> {
     let below = top.components().join(OsStr::new("/"));
     Ok(match (source, hierarchy.kind.class()) {
-        (Source::Binds, _) => Underlay::Bind(hierarchy.mount_point.join(Path::new(&below))),
+        (Source::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: word(&below)? },
         // Mounting cgroup2 once more sets options of the superblock, which is the host's: none is worth that.
         (Source::Mounts, HierarchyClass::Unified) => Underlay::None,
         (Source::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {

@@ -1,0 +1,61 @@
+//! The host has mounted another cgroup on one of the container's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use testkit::{ContainerOptions, Need, TestCgroup, require};
+
+use crate::scene::{Scene, WAYS};
+
+const NAMED: &str = "name=systemd";
+
+/// Takes a mount away again.
+struct Bind(PathBuf);
+
+impl Bind {
+    fn new(from: &Path, onto: PathBuf) -> Self {
+        mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+        Self(onto)
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        // If it fails, the removal of the cgroup fails loudly.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Whether it's there before the view or comes later, and whether it lies on a cgroup inside or on the container's own: what the container does happens
+/// in its own cgroups, and nothing of the other one is to be seen.
+#[test]
+fn leads_nowhere() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
+    for way in WAYS {
+        for (onto, bound_first) in [("home/sub", true), ("home/sub", false), ("home", true), ("home", false)] {
+            let what = format!("{way:?} {onto} {bound_first}");
+            let scene = Scene::new(way, ContainerOptions::default());
+            let sub = scene.cgroup.child(NAMED, "home/sub");
+            let victim = TestCgroup::new(&[NAMED]);
+            victim.child(NAMED, "sub");
+            let before = scene.mounts();
+            let bind = || Bind::new(&victim.dir(NAMED), scene.cgroup.dir(NAMED).join(onto));
+            let mut bound = bound_first.then(bind);
+            scene.attach(&["--shape", "rooted"]).ok();
+            let bound = bound.take().unwrap_or_else(bind);
+            let own = scene.own(NAMED, true).display().to_string();
+            scene
+                .sh(&format!("mkdir {own}/sub/by-the-view && rmdir {own}/sub/by-the-view && mkdir {own}/sub/stays"))
+                .ok();
+            let mounts = scene.mounts().join("\n");
+            assert!(!mounts.contains(victim.name()), "{what}: {mounts}");
+            fs::create_dir(bound.0.join("control")).expect("mkdir through the bind mount");
+            assert!(victim.dir(NAMED).join("control").exists(), "{what}: the control reaches the other cgroup");
+            drop(bound);
+            assert!(sub.join("stays").exists(), "{what}");
+            scene.detach().ok();
+            scene.is_as_before(&before);
+        }
+    }
+}
