@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::file::MAX_WRITE;
 use super::handles::OpenFile;
 use super::host::Credentials;
-use super::number::{self, Written};
+use super::number::{self, Question, Written};
 use super::{Caller, CgroupFs, Failure, Host, Outcome};
 use crate::cgroup::file::MembershipFile;
 use crate::cgroup::membership::Place;
@@ -46,7 +46,10 @@ impl<H: Host> CgroupFs<H> {
             Some(Err(failure)) => return Err(failure.clone()),
             None => return Err(Rule::CallerInvisible.into()),
         };
-        let written = number::parse(data);
+        let (written, question) = number::parse(data);
+        if let Some(question) = question {
+            self.ask_about_form(file, &question)?;
+        }
         let process = match written {
             Written::Malformed => return Err(self.ask_the_kernel(file, Errno::EINVAL)),
             Written::Writer => self.host.pin_caller(caller),
@@ -184,6 +187,15 @@ impl<H: Host> CgroupFs<H> {
             process.permitted & !writer.permitted == 0
                 || writer.capabilities & (1 << CAP_SYS_NICE) != 0 && counts(&writer)
         })
+    }
+
+    /// Whether the kernel takes a text of this form for a number: its errno, if it doesn't.
+    fn ask_about_form(&self, file: &OpenFile<H::File>, question: &Question) -> Outcome<()> {
+        match (self.host.write_invalid(&file.backing, &question.text), question.taken) {
+            (Err(errno), Some(taken)) if errno == taken => Ok(()),
+            (Err(Errno::ESRCH), Some(_)) | (Ok(_), _) => Err(Errno::EINVAL.into()),
+            (Err(errno), _) => Err(errno.into()),
+        }
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.

@@ -1,4 +1,10 @@
 //! The numbers that are written to membership files.
+//!
+//! Kernels differ in what they take for a number. Since Linux 3.16 it's `kstrtoint` after `strstrip`, with base 0, not negative. 3.15 has `kstrtoull`:
+//! no `-0`, and what is too large loses its upper half. Before it's `simple_strtoull`, in a buffer of 64 bytes: no sign at all, and nothing but spaces
+//! is 0. So what all of them take is decided here, and about everything else the kernel is asked, by a text of the same form that can't name a process.
+
+use nix::errno::Errno;
 
 /// What a write to a membership file asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,42 +13,92 @@ pub enum Written {
     Writer,
     /// This process or thread, in the writer's pid namespace.
     Number(i32),
-    /// Nothing that the kernel takes for a number (`EINVAL`).
+    /// Nothing that a kernel takes for the number of a process (`EINVAL`).
     Malformed,
 }
 
-/// Reads what was written, as `cgroup_procs_write_start` does: `strstrip`, then `kstrtoint` with base 0, not negative.
+/// What the kernel has to be asked before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What to write: it never names a process.
+    pub text: Vec<u8>,
+    /// What the kernel says to it if it takes what was written. `None`: what it says is the answer.
+    pub taken: Option<Errno>,
+}
+
+/// A number that no process has (`PID_MAX_LIMIT`), also in octal digits, and the same for a kernel that takes the lower half of a larger one; one that looks at the whole
+/// finds it too large.
+const NOBODY: &str = "2147483647";
+const NOBODY_OCTAL: &str = "17777777777";
+const TOO_LARGE: &str = "6442450943";
+
+/// What `cgroup_write_X64` has room for, before Linux 3.15.
+const SHORT: usize = 64;
+
+/// Reads what was written.
 ///
 /// What comes out is written to the backing file as a plain decimal number, so that a difference to the kernel's parser could only
 /// reject, never migrate something that wasn't checked.
-pub fn parse(data: &[u8]) -> Written {
+pub fn parse(data: &[u8]) -> (Written, Option<Question>) {
     // The kernel sees a string: it ends at the first NUL.
-    let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text = trim(text);
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+    let whole = data.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = trim(whole);
+    let (sign, digits) = match text {
+        [sign @ (b'-' | b'+'), rest @ ..] => (Some(*sign), rest),
+        rest => (None, rest),
     };
     let (radix, digits) = match digits {
         [b'0', b'x' | b'X', rest @ ..] if rest.first().is_some_and(u8::is_ascii_hexdigit) => (16, rest),
         [b'0', rest @ ..] if !rest.is_empty() => (8, digits),
         _ => (10, digits),
     };
+    let question = |number: &str, taken| Some(question(data, whole, number, taken));
+    if text.is_empty() {
+        // Octal, so that it can have the same length without spaces, by which 3.15 would reject it.
+        let text = format!("+{NOBODY_OCTAL:0>length$}", length = data.len().max(NOBODY_OCTAL.len() + 2) - 1);
+        return (Written::Writer, Some(Question { text: text.into(), taken: Some(Errno::EINVAL) }));
+    }
     if digits.is_empty() || !digits.iter().all(|digit| char::from(*digit).is_digit(radix)) {
-        return Written::Malformed;
+        return (Written::Malformed, None);
     }
     let number = std::str::from_utf8(digits).ok().and_then(|digits| i32::from_str_radix(digits, radix).ok());
-    match number {
+    let written = match number {
         Some(0) => Written::Writer,
-        Some(number) if !negative => Written::Number(number),
-        _ => Written::Malformed,
-    }
+        Some(number) if sign != Some(b'-') => Written::Number(number),
+        None if sign != Some(b'-') => return (Written::Malformed, question(TOO_LARGE, None)),
+        _ => return (Written::Malformed, None),
+    };
+    let is_plain = whole.strip_suffix(b"\n").unwrap_or(whole) == text && data.len() < SHORT;
+    let question = match sign {
+        Some(b'-') => question(TOO_LARGE, Some(Errno::EINVAL)),
+        Some(_) => question(&format!("+{NOBODY}"), Some(Errno::ESRCH)),
+        None if is_plain => None,
+        None => question(NOBODY, Some(Errno::ESRCH)),
+    };
+    (written, question)
+}
+
+/// Asks by this number, with spaces around it where there were some, and in a text of the same length.
+fn question(data: &[u8], whole: &[u8], number: &str, taken: Option<Errno>) -> Question {
+    let before = whole.iter().take_while(|byte| is_space(byte)).count();
+    let after = whole.get(before..).unwrap_or_default().iter().rev().take_while(|byte| is_space(byte)).count();
+    let mut text = whole.get(..before.min(1)).unwrap_or_default().to_vec();
+    text.extend_from_slice(number.as_bytes());
+    let after = whole.get(whole.len() - after..).unwrap_or_default();
+    text.extend(after.first());
+    let last = after.get(1..).and_then(<[u8]>::last);
+    text.resize(text.len().max(data.len() - usize::from(last.is_some())), b' ');
+    text.extend(last);
+    Question { text, taken }
 }
 
 /// `isspace` of the kernel's ctype table: tab to carriage return, space, and Latin-1's no-break space.
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
+}
+
+/// `strstrip`.
 pub(super) fn trim(text: &[u8]) -> &[u8] {
-    let is_space = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0);
     let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
     text.get(start..end).unwrap_or_default()
@@ -60,17 +116,12 @@ mod tests {
             ("0", Writer),
             ("0x0", Writer),
             ("00", Writer),
-            ("-0", Writer),
             ("7", Number(7)),
-            (" 7\n", Number(7)),
-            ("+7", Number(7)),
+            ("7\n", Number(7)),
             ("0x10", Number(16)),
             ("010", Number(8)),
             ("2147483647", Number(i32::MAX)),
-            ("2147483648", Malformed),
             ("-1", Malformed),
-            ("", Malformed),
-            ("\n", Malformed),
             ("1 2", Malformed),
             ("1\n2", Malformed),
             ("08", Malformed),
@@ -78,9 +129,31 @@ mod tests {
             ("++7", Malformed),
             ("7a", Malformed),
             ("7\08", Number(7)),
-            ("\u{0}", Malformed),
         ] {
-            assert_eq!(parse(text.as_bytes()), written, "{text:?}");
+            assert_eq!(parse(text.as_bytes()), (written, None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_is_asked() {
+        use Written::{Malformed, Number, Writer};
+        let long = format!("7{}", " ".repeat(63));
+        let asked_long = format!("2147483647{}", " ".repeat(54));
+        for (text, written, asked, taken) in [
+            ("+7", Number(7), "+2147483647", Some(Errno::ESRCH)),
+            ("+0\n", Writer, "+2147483647\n", Some(Errno::ESRCH)),
+            ("-0", Writer, "6442450943", Some(Errno::EINVAL)),
+            ("", Writer, "+017777777777", Some(Errno::EINVAL)),
+            ("\n", Writer, "+017777777777", Some(Errno::EINVAL)),
+            ("\0x             ", Writer, "+00017777777777", Some(Errno::EINVAL)),
+            (" 7", Number(7), " 2147483647", Some(Errno::ESRCH)),
+            ("\t\t7 \n", Number(7), "\t2147483647 \n", Some(Errno::ESRCH)),
+            ("2147483648", Malformed, "6442450943", None),
+            ("99999999999999999999", Malformed, "6442450943          ", None),
+            (&long, Number(7), &asked_long, Some(Errno::ESRCH)),
+        ] {
+            let question = Question { text: asked.into(), taken };
+            assert_eq!(parse(text.as_bytes()), (written, Some(question)), "{text:?}");
         }
     }
 
@@ -92,8 +165,8 @@ mod tests {
 
         #[test]
         fn every_number_comes_back(number in 1..i32::MAX) {
-            prop_assert_eq!(parse(format!("{number}\n").as_bytes()), Written::Number(number));
-            prop_assert_eq!(parse(format!("{number:#x}").as_bytes()), Written::Number(number));
+            prop_assert_eq!(parse(format!("{number}\n").as_bytes()), (Written::Number(number), None));
+            prop_assert_eq!(parse(format!("{number:#x}").as_bytes()), (Written::Number(number), None));
         }
     }
 }

@@ -248,8 +248,9 @@ impl Host for FakeHost {
         let mut state = self.state.lock();
         let thing = state.trees[file.hierarchy].get_mut(&file.inode).unwrap();
         if matches!(thing.name.to_str(), Some("cgroup.procs" | "cgroup.threads" | "tasks")) {
-            assert_eq!(data, b"-1", "only what names no process may be written as a plain write");
-            return Err(Errno::EINVAL);
+            let number = state.numbers.read(data)?;
+            assert!(number > 4_194_304, "only what names no process may be written as a plain write: {number}");
+            return Err(Errno::ESRCH);
         }
         thing.content = data.to_vec();
         Ok(data.len())

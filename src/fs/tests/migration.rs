@@ -6,6 +6,7 @@ use super::super::host::Credentials;
 use super::super::{Caller, HandleId, Outcome, Owner};
 use super::fake::{FakeProcess, root_credentials};
 use super::scene::{CALLER, DELEGATED, MEMORY, SYSTEMD, Scene, UNIFIED, WRITE, errno, rule};
+use super::tree::Numbers;
 use crate::cgroup::Setup;
 use crate::policy::Policy;
 use crate::view::Shape;
@@ -155,6 +156,53 @@ fn the_ladder_of_a_living_cgroup() {
             assert_eq!(errno(migrate(&scene, path, &data)), expected, "{about}");
             assert_eq!(migrated(&scene), [""; 0], "{about}");
         }
+    }
+}
+
+/// Kernels differ in what they take for a number: it's for the host's to decide.
+#[test]
+fn forms_that_only_some_kernels_take() {
+    use Numbers::{Int, Large, Simple};
+    let by_20 = ["20"; 1].as_slice();
+    let by_writer = ["0"; 1].as_slice();
+    for (_, path) in LISTS {
+        for (data, takes, by) in [
+            ("20", [Simple, Large, Int].as_slice(), by_20),
+            ("20\n", &[Simple, Large, Int], by_20),
+            (" 20", &[Simple, Int], by_20),
+            ("20 \n", &[Simple, Int], by_20),
+            ("+20", &[Large, Int], by_20),
+            ("+0\n", &[Large, Int], by_writer),
+            ("-0", &[Int], by_writer),
+            ("\n", &[Simple], by_writer),
+            (" \t", &[Simple], by_writer),
+            ("                   ", &[Simple], by_writer),
+            ("0", &[Simple, Large, Int], by_writer),
+            ("-20", &[], &[]),
+            ("4294967316", &[], &[]),
+        ] {
+            for numbers in [Simple, Large, Int] {
+                let scene = scene(Shape::Rooted);
+                scene.host.state.lock().numbers = numbers;
+                let is_taken = takes.contains(&numbers);
+                // What is taken for another number by the kernel isn't by the view.
+                let loses_half = data.len() == 10 && numbers != Int;
+                let expected = if is_taken {
+                    None
+                } else if loses_half {
+                    Some(Errno::ESRCH)
+                } else {
+                    Some(Errno::EINVAL)
+                };
+                assert_eq!(errno(migrate(&scene, path, data)), expected, "{path} {data:?} {numbers:?}");
+                let expected = if is_taken { by } else { &[] };
+                assert_eq!(migrated(&scene).len(), expected.len(), "{path} {data:?} {numbers:?}");
+            }
+        }
+        let scene = scene(Shape::Rooted);
+        scene.host.state.lock().numbers = Simple;
+        let outcome = |length: usize| errno(migrate(&scene, path, &format!("20{}", " ".repeat(length - 2))));
+        assert_eq!((outcome(63), outcome(64)), (None, Some(Errno::E2BIG)), "{path}");
     }
 }
 

@@ -62,12 +62,53 @@ pub(super) struct State {
     pub(super) ready: Vec<Vec<Ready>>,
     /// What poll says of every file.
     pub(super) polled: u16,
+    /// What the kernel takes for the number of a process.
+    pub(super) numbers: Numbers,
     /// Whether the kernel checks both ends of a migration by itself.
     pub(super) checks_both_ends: bool,
     /// Where processes go when they're about to be migrated, one after the other.
     pub(super) leaves: Vec<(i32, usize, &'static str)>,
     /// Which were migrated while others were noted.
     pub(super) settled: Vec<i32>,
+}
+
+/// What kernels take for the number of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// `simple_strtoull`, in a buffer of 64 bytes (Linux 3.10).
+    Simple,
+    /// `kstrtoull`, without `strstrip` (Linux 3.15).
+    Large,
+    /// `kstrtoint` (since Linux 3.16).
+    #[default]
+    Int,
+}
+
+impl Numbers {
+    /// What is written here, or why it isn't taken.
+    pub(super) fn read(self, data: &[u8]) -> Result<i32, Errno> {
+        if self == Self::Simple && data.len() >= 64 {
+            return Err(Errno::E2BIG);
+        }
+        let text = String::from_utf8_lossy(data.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+        let text = if self == Self::Large { text.strip_suffix('\n').unwrap_or(&text) } else { text.trim() };
+        let (negative, digits) = match self {
+            Self::Simple if text.is_empty() => return Ok(0),
+            Self::Simple => (false, text),
+            Self::Large => (false, text.strip_prefix('+').unwrap_or(text)),
+            Self::Int => {
+                (text.starts_with('-'), text.strip_prefix('-').or_else(|| text.strip_prefix('+')).unwrap_or(text))
+            }
+        };
+        if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(Errno::EINVAL);
+        }
+        let radix = if digits.len() > 1 && digits.starts_with('0') { 8 } else { 10 };
+        let number = u64::from_str_radix(digits, radix).map_err(|_| Errno::EINVAL)?;
+        let is_out = negative && number > 0 || number > i32::MAX.unsigned_abs().into();
+        // The others hand on an unsigned number of 64 bits, which is looked for as one of 32 bits.
+        if self == Self::Int && is_out { Err(Errno::EINVAL) } else { Ok(number as i32) }
+    }
 }
 
 impl State {
