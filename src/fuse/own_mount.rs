@@ -1,7 +1,7 @@
 //! The server as a user of its own mount, by which it makes events for the view's watchers ([`crate::fs::replay`]).
 //!
-//! One thread does it, with a table of descriptors of its own. It alone holds the way to the mount, which is a mount of the same filesystem
-//! that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. And it doesn't hold `/dev/fuse`: should
+//! One thread does it, with a table of descriptors and a working directory of its own. It alone holds the way to the mount, which is a mount of
+//! the same filesystem that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. And it doesn't hold `/dev/fuse`: should
 //! the server be killed while a request of this thread's is being served, the kernel closes the connection and the request ends. With a
 //! shared table the thread would wait for ever, for an answer that nobody can give, on a connection that it holds itself.
 
@@ -15,13 +15,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, renameat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::stat::{Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fstat, fstatat, mkdirat, stat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, gettid, unlinkat};
+use nix::unistd::{UnlinkatFlags, chdir, fchdir, gettid, unlinkat};
 use parking_lot::Mutex;
 
 use crate::fs::Answer;
@@ -72,7 +73,9 @@ impl OwnMount {
                 Until::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
                 Until::Closed(leash) => (leash.as_fd(), true),
             };
-            let taken = sys::process::take_files([own.root.as_fd(), until, bell.as_fd()]);
+            // A working directory of its own.
+            let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
+            let taken = apart.and_then(|()| sys::process::take_files([own.root.as_fd(), until, bell.as_fd()]));
             drop(theirs);
             let files = match taken {
                 Ok(files) => files,
@@ -217,25 +220,31 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
     lines.any(|line| line.split(|byte| *byte == b' ').nth(2) == Some(number.as_bytes()))
 }
 
-/// Walks by names from the root, so that a watch of the directory gets its event too; never through a symlink or onto another filesystem.
+/// Walks by names from the root, so that a watch of the directory gets its event too; never onto another filesystem. No directory is opened on the way:
+/// before Linux 6.10 its watchers would be told of that, though it be by O_PATH.
 fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> Answer<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut at = openat(root, ".", flags, Mode::empty())?;
-    for name in &act.directory {
-        at = openat(&at, name.as_os_str(), flags, Mode::empty())?;
-        if fstat(&at)?.st_dev != device {
-            return Err(Errno::EXDEV);
-        }
-    }
+    fchdir(root)?;
+    let done = act.directory.iter().try_for_each(|name| {
+        chdir(name.as_os_str())?;
+        if stat(".")?.st_dev == device { Ok(()) } else { Err(Errno::EXDEV) }
+    });
+    let done = done.and_then(|()| perform_here(act));
+    // A directory that is somebody's working directory is kept.
+    fchdir(root)?;
+    done
+}
+
+fn perform_here(act: &Act) -> Answer<()> {
+    let at = AT_FDCWD;
     let name = act.name.as_os_str();
     match &act.deed {
-        Deed::Look => fstatat(&at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
+        Deed::Look => fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
         // With the access time as well it would be IN_ATTRIB (fsnotify_change).
         Deed::Touch => {
-            utimensat(&at, name, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink)
+            utimensat(at, name, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink)
         }
-        Deed::Make => mkdirat(&at, name, Mode::from_bits_truncate(0o755)),
-        Deed::Remove => unlinkat(&at, name, UnlinkatFlags::RemoveDir),
-        Deed::Rename(to) => renameat(&at, name, &at, to.as_os_str()),
+        Deed::Make => mkdirat(at, name, Mode::from_bits_truncate(0o755)),
+        Deed::Remove => unlinkat(at, name, UnlinkatFlags::RemoveDir),
+        Deed::Rename(to) => renameat(at, name, at, to.as_os_str()),
     }
 }

@@ -335,6 +335,49 @@ fn renames() {
     fs::remove_dir(host.join(name)).expect("rmdir");
 }
 
+/// Before Linux 6.10 a watcher is told of a directory that is opened and closed, though it be by a descriptor of its path alone (O_PATH). So the thread
+/// that makes the events opens nothing.
+#[test]
+fn what_makes_the_events_opens_nothing() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(SYSTEMD), Need::Program("strace"), Need::LegacySyscalls);
+    for legacy in [false, true] {
+        let scene = Scene::new(&[SYSTEMD], "rooted", legacy);
+        let (host, seen) = (scene.host(SYSTEMD), scene.seen(SYSTEMD));
+        let below = scene.ours.child(SYSTEMD, "below");
+        let mut view = Watcher::new();
+        view.add("top", &seen);
+        view.add("below", seen.join("below"));
+        let tasks = fs::read_dir(format!("/proc/{}/task", scene.view.server())).expect("the server's threads");
+        let is_it = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "own mount\n");
+        let thread = tasks.flatten().map(|task| task.path()).find(is_it).expect("the thread that makes the events");
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let (log, trace) = (folder.path().join("log"), "trace=open,openat,openat2,open_by_handle_at,mkdirat,renameat");
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-e", trace, "-o"]).arg(&log).arg("-p").arg(thread.file_name().expect("its number"));
+        let mut strace = strace.spawn().expect("strace");
+        let read = || fs::read_to_string(&log).unwrap_or_default();
+        // Something that's traced, so that all that follows is.
+        let mut count = 0;
+        while read().is_empty() {
+            fs::create_dir(host.join(format!("x{count}"))).expect("mkdir");
+            count += 1;
+            view.wait("mkdir", |seen| seen.iter().filter(|seen| seen.at == "top").count() >= count);
+        }
+        for (at, label) in [(&host, "top"), (&below, "below")] {
+            fs::create_dir(at.join("made")).expect("mkdir");
+            fs::rename(at.join("made"), at.join("renamed")).expect("rename");
+            fs::remove_dir(at.join("renamed")).expect("rmdir");
+            view.wait("rmdir", |seen| seen.iter().any(|seen| seen.at == label && seen.mask.contains(Mask::IN_DELETE)));
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::SIGINT)
+            .expect("a signal");
+        strace.wait().expect("its end");
+        let calls = read();
+        assert!(calls.contains("mkdirat(") && calls.contains("renameat("), "the control: {calls}");
+        assert!(!calls.contains("open"), "{calls}");
+    }
+}
+
 #[test]
 fn what_is_hidden_makes_no_event() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
