@@ -13,22 +13,13 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, Programs, STRANGER, Session, TestCgroup, View,
-    ViewOptions, hierarchy, require,
+    ViewOptions, controller, each_sort, hierarchy, require,
 };
 
-const HIERARCHIES: [&str; 3] = ["unified", "pids", "name=systemd"];
-
-/// Returns from the test, loudly, without those, or what else it needs.
+/// Returns from the test, loudly, without what every test or this one needs.
 macro_rules! require_hierarchies {
     ($($more:expr),*) => {
-        require!(
-            Need::Root,
-            Need::Fuse,
-            Need::Hierarchy(HIERARCHIES[0]),
-            Need::Hierarchy(HIERARCHIES[1]),
-            Need::Hierarchy(HIERARCHIES[2]),
-            $($more),*
-        )
+        require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), $($more),*)
     };
 }
 
@@ -50,7 +41,7 @@ impl Subject {
             cgroup.child(selector, below);
         }
         give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { 0 });
-        let controller = if selector == "cpuset" { "cpuset" } else { "pids" };
+        let controller = if selector == "cpuset" { "cpuset" } else { controller() };
         let options =
             ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").delegate_controllers(&[controller]);
         let view = by_view.then(|| View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options));
@@ -133,7 +124,7 @@ impl Record {
 
 /// Runs a script on the kernel and on a view: they have to say the same, and as often as expected that something is so.
 fn compare(user_namespace: bool, script: impl Fn(&Subject, &mut Record), expected: &[&str]) {
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let [kernel, view] = [false, true].map(|by_view| {
             let mut record = Record(Vec::new());
             script(&Subject::new(selector, by_view, user_namespace), &mut record);
@@ -230,7 +221,7 @@ fn opened_by_a_stranger_and_written_by_root() {
 /// inside its subtree.
 #[test]
 fn opened_in_a_cgroup_namespace() {
-    require_hierarchies!();
+    require_hierarchies!(Need::CgroupNamespaces);
     let script = |subject: &Subject, record: &mut Record| {
         for list in subject.lists() {
             for ends in [false, true] {

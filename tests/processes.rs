@@ -10,10 +10,8 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Programs, Session, TestCgroup, View, ViewOptions,
+    controller, each_sort,
 };
-
-/// One hierarchy of each sort.
-const HIERARCHIES: [&str; 3] = ["pids", "name=systemd", "unified"];
 
 /// How long numbers are written while processes come and go.
 const STORM: Duration = Duration::from_secs(4);
@@ -28,12 +26,12 @@ struct Scene {
 
 impl Scene {
     fn new(legacy: bool, user_namespace: bool) -> Self {
-        let (ours, hosts) = (TestCgroup::new(&HIERARCHIES), TestCgroup::new(&HIERARCHIES));
+        let (ours, hosts) = (TestCgroup::new(each_sort()), TestCgroup::new(each_sort()));
         let homes = ours.children("home");
         ours.children("a");
         hosts.children("a");
         if user_namespace {
-            for selector in HIERARCHIES {
+            for &selector in each_sort() {
                 give(&ours.dir(selector), MAPPED_ROOT);
             }
         }
@@ -41,7 +39,7 @@ impl Scene {
             .cgroup(&ours)
             .shape("rooted")
             .policy("delegate")
-            .delegate_controllers(&["pids"])
+            .delegate_controllers(&[controller()])
             .legacy(legacy);
         let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
         let container =
@@ -160,8 +158,7 @@ macro_rules! on_both_kernels {
 
 macro_rules! required {
     () => {
-        require!(Need::Root, Need::Fuse, Need::UserNamespaces);
-        require!(Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
+        require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"));
     };
 }
 use required;
@@ -180,7 +177,7 @@ on_both_kernels! {
 /// By the number that a process has on the host, and by numbers that nobody has in the container.
 fn host_processes_cannot_be_migrated(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let sleepers = Sleepers::start(5, &[scene.hosts.dir(selector).join("a")]);
         let mut session = scene.session(Caller::Root, selector);
         let own: Vec<u32> = fs::read_to_string(scene.ours.dir(selector).join("home/cgroup.procs"))
@@ -210,7 +207,7 @@ fn host_processes_cannot_be_migrated(legacy: bool) {
 /// Numbers are written without pause, while processes come and go in the container and on the host: no host process is ever hit.
 fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    let selector = "pids";
+    let selector = controller();
     let home = scene.hosts.dir(selector).join("a");
     let sleepers = Sleepers::start(50, std::slice::from_ref(&home));
     let mut storms = Sleepers(Vec::new());
@@ -267,7 +264,7 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
 fn own_processes_can_be_migrated(legacy: bool) {
     for user_namespace in [false, true] {
         let scene = Scene::new(legacy, user_namespace);
-        for selector in HIERARCHIES {
+        for &selector in each_sort() {
             thread::scope(|scope| {
                 for number in 0..8 {
                     let scene = &scene;
@@ -301,7 +298,7 @@ fn own_processes_can_be_migrated(legacy: bool) {
 /// A process of the host that joined the container's pid namespace has a number there, but isn't in the delegated subtree.
 fn a_joined_process_cannot_be_pulled_in(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let home = scene.hosts.dir(selector).join("a");
         let mut joined = scene.container.session_in(Caller::Root, std::slice::from_ref(&home));
         scene.prepare(&mut joined, selector);
@@ -327,17 +324,17 @@ fn a_joined_process_cannot_be_pulled_in(legacy: bool) {
 
 /// In a view that shows everything, a process of the container can't be migrated out of its subtree.
 fn nobody_is_pushed_out(legacy: bool) {
-    let (ours, hosts) = (TestCgroup::new(&HIERARCHIES), TestCgroup::new(&HIERARCHIES));
+    let (ours, hosts) = (TestCgroup::new(each_sort()), TestCgroup::new(each_sort()));
     let homes = ours.children("home");
     let options = ViewOptions::new()
         .cgroup(&ours)
         .shape("full")
         .policy("delegate")
-        .delegate_controllers(&["pids"])
+        .delegate_controllers(&[controller()])
         .legacy(legacy);
     let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
     let container = Container::start(ContainerOptions { cgroups: homes, ..ContainerOptions::default() });
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let mut session = container.session(Caller::Root);
         let root = view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"));
         session.set("ROOT", root.display());
@@ -364,7 +361,7 @@ fn nobody_is_pushed_out(legacy: bool) {
 /// Neither others nor themselves, where nothing is theirs; and an owner on v1 only his own.
 fn strangers_migrate_nobody(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         give(&scene.ours.dir(selector), OWNER);
         let mut root = scene.session(Caller::Root, selector);
         let mut owner = scene.session(Caller::Owner, selector);
@@ -392,7 +389,7 @@ fn strangers_migrate_nobody(legacy: bool) {
 /// v1 skips processes that the reader can't see, v2 shows them as 0.
 fn lists_show_own_numbers(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let _sleepers = Sleepers::start(3, &[scene.ours.dir(selector).join("a")]);
         let mut session = scene.session(Caller::Root, selector);
         let mut own = [session.expect(&spawn("C")).to_string(), session.expect(&spawn("D")).to_string()];
@@ -422,7 +419,7 @@ fn lists_show_own_numbers(legacy: bool) {
 /// `0` is the thread or the process that writes, whoever opened.
 fn zero_is_the_writer(legacy: bool) {
     let scene = Scene::new(legacy, false);
-    for selector in HIERARCHIES {
+    for &selector in each_sort() {
         let mut session = scene.session(Caller::Root, selector);
         let path = |below: &str| format!("{}{below}", scene.ours.path());
         session.expect(&thread("T"));

@@ -105,6 +105,13 @@ fn has_stopped(process: Pid) -> bool {
     })
 }
 
+/// The program under test: the one that the environment variable `VCGROUPFS_PROGRAM` names, for example a release build, or the one that cargo
+/// `built` for the test.
+pub fn program(built: &'static str) -> &'static str {
+    static OTHER: OnceLock<Option<String>> = OnceLock::new();
+    OTHER.get_or_init(|| std::env::var("VCGROUPFS_PROGRAM").ok()).as_deref().unwrap_or(built)
+}
+
 /// The test programs of this package.
 #[derive(Clone, Debug)]
 pub struct Programs {

@@ -1,11 +1,18 @@
 //! What a test needs, and what happens when it isn't there.
 
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::hierarchy;
 
 /// The environment variable that turns a skip into a failure: `all`, or the names of what is required, with commas.
 const VARIABLE: &str = "VCGROUPFS_REQUIRE";
+
+/// The environment variable that names a file to which each skip is added, a line each: to the harness, a test that was skipped has passed.
+const LIST: &str = "VCGROUPFS_SKIPPED";
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +23,16 @@ pub enum Need {
     Fuse,
     /// A hierarchy, named as on the command line: `unified`, `pids`, `name=systemd`.
     Hierarchy(&'static str),
+    /// Cgroup namespaces can be made: Linux 4.6.
+    CgroupNamespaces,
+    /// `/proc/PID/status` tells the numbers of a process in each pid namespace: Linux 4.1.
+    NamespacedPids,
     /// User namespaces can be made.
     UserNamespaces,
+    /// A filesystem of FUSE can be mounted in a mount namespace that belongs to another user namespace: Linux 4.18.
+    FuseInUserNamespaces,
+    /// Descriptors of another process can be fetched (pidfd_getfd): Linux 5.6.
+    FetchedDescriptors,
     /// The legacy system call filter works here.
     LegacySyscalls,
     /// An io_uring can be set up.
@@ -41,13 +56,38 @@ fn is_static(program: &std::path::Path) -> bool {
     ldd.is_ok_and(|output| !output.status.success())
 }
 
+/// Whether root can make one. Before Linux 4.9 nothing limits their number, and on RHEL 7 the limit is 0 at first.
+fn has_user_namespaces() -> bool {
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    let is_limited = limit.is_ok_and(|text| text.trim() == "0");
+    !is_limited && std::path::Path::new("/proc/self/ns/user").exists()
+}
+
+/// Whether this process can fetch a descriptor from itself.
+fn has_pidfd_getfd() -> bool {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    own.and_then(|own| pidfd_getfd(own, io::stderr().as_raw_fd(), PidfdGetfdFlags::empty())).is_ok()
+}
+
+/// Whether root of a new user namespace may mount FUSE in a mount namespace of its own: without options that's EINVAL, or EPERM before these are looked
+/// at.
+fn has_fuse_in_user_namespaces() -> bool {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]).arg(&crate::Programs::find().probe).arg("--try-fuse");
+    command.status().is_ok_and(|status| status.success())
+}
+
 impl Need {
     fn name(self) -> String {
         match self {
             Self::Root => "root".into(),
             Self::Fuse => "fuse".into(),
             Self::Hierarchy(selector) => selector.into(),
+            Self::CgroupNamespaces => "cgroupns".into(),
+            Self::NamespacedPids => "NSpid".into(),
             Self::UserNamespaces => "userns".into(),
+            Self::FuseInUserNamespaces => "fuse-in-userns".into(),
+            Self::FetchedDescriptors => "pidfd_getfd".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
             Self::IoUring => "io_uring".into(),
             Self::LoopDevice => "loop".into(),
@@ -56,13 +96,28 @@ impl Need {
         }
     }
 
-    fn is_met(self) -> bool {
+    /// Panics if the environment variable says that this has to be there, which it isn't.
+    fn demand(self) {
+        let (demanded, name) = (std::env::var(VARIABLE).unwrap_or_default(), self.name());
+        assert!(
+            !demanded.split(',').any(|word| word == "all" || word == name),
+            "{VARIABLE}={demanded}, but this machine has no {name}"
+        );
+    }
+
+    /// Whether this machine has it, which is tried.
+    pub fn is_met(self) -> bool {
         match self {
             Self::Root => nix::unistd::geteuid().is_root(),
             Self::Fuse => std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok(),
             Self::Hierarchy(selector) => hierarchy(selector).is_some(),
-            Self::UserNamespaces => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
-                .is_ok_and(|text| text.trim().parse().is_ok_and(|limit: u64| limit > 0)),
+            Self::NamespacedPids => {
+                std::fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nNSpid:"))
+            }
+            Self::CgroupNamespaces => std::path::Path::new("/proc/self/ns/cgroup").exists(),
+            Self::UserNamespaces => has_user_namespaces(),
+            Self::FuseInUserNamespaces => has_fuse_in_user_namespaces(),
+            Self::FetchedDescriptors => has_pidfd_getfd(),
             Self::LegacySyscalls => cfg!(target_arch = "x86_64"),
             Self::IoUring => io_uring::IoUring::new(2).is_ok(),
             Self::LoopDevice => find_program("losetup").is_some() && std::path::Path::new("/dev/loop-control").exists(),
@@ -79,17 +134,55 @@ impl Need {
 /// When `VCGROUPFS_REQUIRE` demands what is missing.
 pub fn missing(needs: &[Need]) -> Option<String> {
     let lack = needs.iter().copied().find(|need| !need.is_met())?;
-    let demanded = std::env::var(VARIABLE).unwrap_or_default();
-    let name = lack.name();
-    assert!(
-        !demanded.split(',').any(|word| word == "all" || word == name),
-        "{VARIABLE}={demanded}, but this machine has no {name}"
-    );
-    let message = format!("skipped: needs {name}");
+    lack.demand();
+    let message = format!("skipped: needs {}", lack.name());
     let thread = std::thread::current();
+    let line = format!("{}: {message}\n", thread.name().unwrap_or("test"));
     // Not `eprintln!`, which the test harness hides when the test passes.
-    let _ = writeln!(io::stderr(), "{}: {message}", thread.name().unwrap_or("test"));
+    let _ = io::stderr().write_all(line.as_bytes());
+    if let Some(list) = std::env::var_os(LIST) {
+        let list = std::fs::File::options().append(true).create(true).open(list);
+        list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list of what was skipped");
+    }
     Some(message)
+}
+
+/// The selectors that this machine has, of these: what is left out is said, as by [`missing`], and may not be what has to be there.
+///
+/// # Panics
+///
+/// When `VCGROUPFS_REQUIRE` demands what is missing.
+pub fn available(selectors: &[&'static str]) -> Vec<&'static str> {
+    let (there, lacking): (Vec<_>, Vec<_>) = selectors.iter().partition(|selector| hierarchy(selector).is_some());
+    for selector in lacking {
+        Need::Hierarchy(selector).demand();
+        let thread = std::thread::current();
+        let _ = writeln!(io::stderr(), "{}: goes without {selector}", thread.name().unwrap_or("test"));
+    }
+    there
+}
+
+/// One hierarchy of each sort that this machine has: of v1 with a controller and with a name, and v2. The controller is [`controller`].
+///
+/// # Panics
+///
+/// When `VCGROUPFS_REQUIRE` demands a sort that is missing.
+pub fn each_sort() -> &'static [&'static str] {
+    static FOUND: OnceLock<Vec<&'static str>> = OnceLock::new();
+    FOUND.get_or_init(|| available(&[controller(), "name=systemd", "unified"]))
+}
+
+/// A controller of v1 that can be delegated and whose cgroups take every process: `pids`, or, before Linux 4.3, which brought that, `freezer`.
+///
+/// # Panics
+///
+/// When `VCGROUPFS_REQUIRE` demands `pids`, and it's missing.
+pub fn controller() -> &'static str {
+    if hierarchy("pids").is_some() {
+        return "pids";
+    }
+    Need::Hierarchy("pids").demand();
+    "freezer"
 }
 
 /// Returns from the test, loudly, unless everything is there.

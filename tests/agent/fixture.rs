@@ -10,28 +10,25 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::{Need, hierarchy, missing};
 use vcgroupfs::helper::{AgentPool, HelperImage, PidNamespace};
 
-/// Directories of the hierarchies that the tests use.
-pub(crate) const V1: &str = "/sys/fs/cgroup/pids";
-pub(crate) const V2: &str = "/sys/fs/cgroup/unified";
+/// A hierarchy of v1 with a controller, as the testkit names it.
+pub(crate) fn v1() -> &'static str {
+    testkit::controller()
+}
+
+/// v2, or where the machine has none, v1 with a name.
+pub(crate) fn v2() -> &'static str {
+    testkit::each_sort().last().expect("a hierarchy")
+}
 
 /// The tests count descriptors and processes of their common process: one at a time.
 static SERIAL: Mutex<()> = Mutex::new(());
 
-/// Whether the test can run here. Skips loudly, or fails if VCGROUPFS_REQUIRE=all.
+/// Whether the test can run here, loudly.
 pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        Some("root")
-    } else if [V1, V2].iter().any(|dir| !Path::new(dir).join("cgroup.procs").exists()) {
-        Some("cgroup v1 pids and v2 in /sys/fs/cgroup")
-    } else {
-        None
-    };
-    if let Some(missing) = missing {
-        let required = std::env::var_os("VCGROUPFS_REQUIRE").is_some_and(|value| value == "all");
-        assert!(!required, "VCGROUPFS_REQUIRE=all, but there's no {missing}");
-        eprintln!("SKIPPED: needs {missing}");
+    if missing(&[Need::Root, Need::Hierarchy("name=systemd")]).is_some() {
         return None;
     }
     let guard = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,9 +37,12 @@ pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
     Some(guard)
 }
 
+pub(crate) fn program() -> &'static str {
+    testkit::program(env!("CARGO_BIN_EXE_vcgroupfs"))
+}
+
 pub(crate) fn pool() -> AgentPool {
-    let program = Path::new(env!("CARGO_BIN_EXE_vcgroupfs"));
-    AgentPool::new(HelperImage::from_program(program).unwrap())
+    AgentPool::new(HelperImage::from_program(Path::new(program())).unwrap())
 }
 
 /// One whose agents are executed from a copy of the program: where others than root may write to that, the kernel's protection of what runs
@@ -50,7 +50,7 @@ pub(crate) fn pool() -> AgentPool {
 pub(crate) fn pool_of_copies() -> AgentPool {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("vcgroupfs");
-    fs::copy(env!("CARGO_BIN_EXE_vcgroupfs"), &program).unwrap();
+    fs::copy(self::program(), &program).unwrap();
     std::os::unix::fs::chown(&program, Some(65534), None).unwrap();
     AgentPool::new(HelperImage::from_program(&program).unwrap())
 }
@@ -78,9 +78,7 @@ impl Container {
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut container = Self { child, input, output, init: 0 };
         assert_eq!(container.run("echo $$").0, "1");
-        let pid = container.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        container.init = children.trim().parse().unwrap();
+        container.init = children(container.child.id())[0];
         container
     }
 
@@ -101,7 +99,7 @@ impl Container {
     /// Starts a process inside: its number there, and on the host.
     pub(crate) fn sleeper(&mut self) -> (i32, i32) {
         let number: i32 = self.run("sleep 300 >/dev/null & echo $!").0.parse().unwrap();
-        let host = processes().into_iter().find(|pid| self.is_inside(*pid) && inner_number(*pid) == Some(number));
+        let host = processes().into_iter().find(|pid| self.is_inside(*pid) && self.inner_number(*pid) == Some(number));
         (number, host.unwrap())
     }
 
@@ -122,6 +120,18 @@ impl Container {
         }
     }
 
+    /// What a process is called in this container: the last number of NSpid, or, before Linux 4.1, the one of it that the container's /proc has.
+    fn inner_number(&self, pid: i32) -> Option<i32> {
+        if let Some(numbers) = status(pid, "NSpid") {
+            return numbers.split_whitespace().last()?.parse().ok();
+        }
+        let wanted = identity(&format!("/proc/{pid}/stat"))?;
+        let inside = format!("/proc/{}/root/proc", self.init);
+        let numbers = fs::read_dir(&inside).ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut numbers = numbers.collect::<Vec<i32>>().into_iter();
+        numbers.find(|number| identity(&format!("{inside}/{number}/stat")).as_ref() == Some(&wanted))
+    }
+
     fn is_inside(&self, pid: i32) -> bool {
         let link = |pid| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         link(pid).is_some_and(|own| Some(own) == link(self.init))
@@ -134,7 +144,7 @@ impl Container {
         processes()
             .into_iter()
             .filter(|pid| is_agent(pid) && self.is_inside(*pid))
-            .filter_map(|pid| Some((pid, inner_number(pid)?)))
+            .filter_map(|pid| Some((pid, self.inner_number(pid)?)))
             .collect()
     }
 
@@ -176,11 +186,12 @@ impl Drop for Container {
 pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    pub(crate) fn new(hierarchy: &str) -> Self {
+    /// In the hierarchy with this selector.
+    pub(crate) fn new(selector: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("vcgroupfs-agent-{}-{count}", std::process::id());
-        let path = Path::new(hierarchy).join(name);
+        let path = hierarchy(selector).expect("a hierarchy that the machine has").mountpoint.join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -210,9 +221,12 @@ impl Drop for Cgroup {
     }
 }
 
-/// The last number of NSpid: what a process is called in its own pid namespace.
-fn inner_number(pid: i32) -> Option<i32> {
-    status(pid, "NSpid")?.split_whitespace().last()?.parse().ok()
+/// When a process began, and where its stack does: no two have both in common.
+fn identity(stat: &str) -> Option<(String, String)> {
+    let text = fs::read_to_string(stat).ok()?;
+    // The name before it may have any characters. proc(5) counts from 1, and the state is number 3.
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+    Some(((*fields.get(22 - 3)?).to_owned(), (*fields.get(28 - 3)?).to_owned()))
 }
 
 /// One field of /proc/PID/status.
@@ -229,6 +243,12 @@ pub(crate) fn exists(pid: i32) -> bool {
 fn processes() -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The processes that a process has started, and that haven't been waited for. Some kernels don't tell in /proc/PID/task/TID/children.
+pub(crate) fn children(parent: u32) -> Vec<i32> {
+    let parent = parent.to_string();
+    processes().into_iter().filter(|pid| status(*pid, "PPid").as_ref() == Some(&parent)).collect()
 }
 
 /// Waits for something that takes its time, on a busy machine a long one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use std::os::fd::AsFd;
 
-use super::fixture::{Cgroup, Container, V2, eventually, exists, pool, pool_of_copies, ready, status};
+use super::fixture::{Cgroup, Container, eventually, exists, pool, pool_of_copies, ready, status, v2};
 use super::list;
 use vcgroupfs::helper::{AgentPool, HelperImage};
 
@@ -18,7 +18,7 @@ fn killed_agents_are_replaced() {
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let (number, host) = container.sleeper();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let procs = cgroup.procs();
     let text = number.to_string();
     for _ in 0..10 {
@@ -36,7 +36,7 @@ fn a_request_that_never_reached_its_agent_gets_another() {
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let (number, _) = container.sleeper();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let procs = cgroup.procs();
     let (_, inside) = container.stop_agent(|| drop(list(&pool, &ns, &procs)));
     thread::scope(|scope| {
@@ -57,7 +57,7 @@ fn killing_at_any_time_fails_a_request_at_worst() {
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let (number, _) = container.sleeper();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let text = number.to_string();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -96,7 +96,7 @@ fn stopped_agents_cost_the_deadline_and_are_gone() {
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let (number, _) = container.sleeper();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let procs = cgroup.procs();
     let (agent, _) = container.stop_agent(|| drop(list(&pool, &ns, &procs)));
     let text = number.to_string();
@@ -114,7 +114,7 @@ fn stopped_agents_end_with_the_server() {
     let Some(_guard) = ready() else { return };
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let (agent, _) = container.stop_agent(|| drop(list(&pool, &ns, &cgroup.procs())));
     drop(pool);
     eventually("the stopped agent is gone", || !exists(agent));
@@ -125,7 +125,7 @@ fn an_agent_has_nothing_to_take() {
     let Some(_guard) = ready() else { return };
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     // Stopped, so that the second of idleness isn't over too early. This is the container's right.
     let (mut agent, mut inside) = (0, 0);
     eventually("the request's file is closed", || {
@@ -193,7 +193,7 @@ fn an_agents_program_can_not_be_changed() {
 fn a_program_can_not_be_changed(pool: &AgentPool) {
     let mut container = Container::start();
     let ns = container.namespace();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let (agent, inside) = container.stop_agent(|| drop(list(pool, &ns, &cgroup.procs())));
     // Held open without reading or writing, and tried again when nobody executes it any more, when
     // ETXTBSY doesn't protect it.
@@ -228,10 +228,10 @@ fn agents_start_when_their_program_has_been_replaced() {
     let Some(_guard) = ready() else { return };
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("vcgroupfs");
-    fs::copy(env!("CARGO_BIN_EXE_vcgroupfs"), &program).unwrap();
+    fs::copy(super::fixture::program(), &program).unwrap();
     let pool = AgentPool::new(HelperImage::from_program(&program).unwrap());
     let container = Container::start();
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     cgroup.add(container.init);
     for replace in [true, false] {
         if replace {
@@ -256,7 +256,7 @@ fn an_agent_is_not_dumpable() {
     let Some(_guard) = ready() else { return };
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
-    let cgroup = Cgroup::new(V2);
+    let cgroup = Cgroup::new(v2());
     let (_, inside) = container.stop_agent(|| drop(list(&pool, &ns, &cgroup.procs())));
     // uid 0 with all of the agent's capabilities but not CAP_SYS_PTRACE can look into a process of
     // the same kind, if that is dumpable.

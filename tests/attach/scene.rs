@@ -215,7 +215,7 @@ impl Drop for Scene {
 }
 
 pub(crate) fn program() -> &'static str {
-    env!("CARGO_BIN_EXE_vcgroupfs")
+    testkit::program(env!("CARGO_BIN_EXE_vcgroupfs"))
 }
 
 pub(crate) fn said(command: &mut Command) -> Said {

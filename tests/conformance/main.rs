@@ -14,6 +14,7 @@ mod run;
 mod table;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -55,6 +56,19 @@ fn is_wanted(case: &Case) -> bool {
     std::env::var("VCGROUPFS_CASE").map_or(true, |part| case.name.contains(&part))
 }
 
+/// What the kernel answers is what a view has to answer. The table's own expectations are of the kernels that it was written on: where
+/// somebody brings another one (tests/vm), they are told, and decide nothing.
+fn expected(surprises: Vec<String>, found: &mut Vec<String>) {
+    match std::env::var_os("VCGROUPFS_NOTES") {
+        Some(notes) => {
+            let notes = fs::File::options().append(true).create(true).open(notes);
+            let text: String = surprises.iter().map(|surprise| format!("another kernel: {surprise}\n")).collect();
+            notes.and_then(|mut notes| notes.write_all(text.as_bytes())).expect("the notes");
+        }
+        None => found.extend(surprises),
+    }
+}
+
 /// Runs every case of a place on the kernel and on what `second` makes of a sibling cgroup.
 fn run_table(
     place: Where,
@@ -78,7 +92,7 @@ fn run_table(
             let left = kernel.run(&case, *caller);
             let right = view.run(&case, *caller);
             if *caller == Caller::Root {
-                found.extend(surprises(&case, place, &left));
+                expected(surprises(&case, place, &left), &mut found);
             } else if !left.iter().any(|record| record.outcome.is_ok()) {
                 found.push(format!("{}: nothing succeeds", case.name));
             }
@@ -164,6 +178,7 @@ fn kernel_memory() {
 
 #[test]
 fn view_memory() {
+    require!(Need::FetchedDescriptors);
     kernel_and_view(Memory, false);
 }
 

@@ -5,7 +5,7 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 
 use crate::rules::{DELEGATED, PROBED_IN_ROOT, skeleton_shows};
-use crate::scene::{BOUNDARY, EVERYBODY, HIERARCHIES, LONGER_SIBLING, Mode, SIBLING, Scene};
+use crate::scene::{BOUNDARY, EVERYBODY, LONGER_SIBLING, Mode, SIBLING, Scene, hierarchies};
 
 /// Every operation on a cgroup `$X`.
 fn everything() -> Vec<Op> {
@@ -59,7 +59,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         // Another container's cgroup, directly below the root.
         let uncle = Scene::new(who);
         let mut session = scene.session();
-        for selector in HIERARCHIES {
+        for &selector in hierarchies() {
             let hierarchy = testkit::hierarchy(selector).expect("a hierarchy of the scene");
             let root = view.hierarchy(&hierarchy).display().to_string();
             let paths = mode.paths(view, &scene.cgroup, selector);

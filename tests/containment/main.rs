@@ -18,11 +18,9 @@ fn is_possible(mode: Mode) -> bool {
         Need::Root,
         Need::Fuse,
         Need::UserNamespaces,
-        Need::Hierarchy("pids"),
         Need::Hierarchy("memory"),
         Need::Hierarchy("devices"),
         Need::Hierarchy("name=systemd"),
-        Need::Hierarchy("unified"),
     ];
     testkit::missing(&needs).is_none() && (!mode.legacy || testkit::missing(&[Need::LegacySyscalls]).is_none())
 }
@@ -80,8 +78,7 @@ modes! {
 /// On the bare cgroupfs nothing is denied to root and nothing is hidden: the same checks have to fail there.
 #[test]
 fn the_bare_cgroupfs_breaches_everything() {
-    require!(Need::Root, Need::Hierarchy("pids"), Need::Hierarchy("memory"), Need::Hierarchy("devices"));
-    require!(Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
+    require!(Need::Root, Need::Hierarchy("memory"), Need::Hierarchy("devices"), Need::Hierarchy("name=systemd"));
     let (denials, breaches) = table::on_the_bare_cgroupfs();
     assert!(denials > 50, "only {denials} denials in the table");
     assert_eq!(breaches, denials, "some denials of the table aren't a view's doing");

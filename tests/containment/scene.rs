@@ -3,12 +3,16 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use testkit::probe::names::spawn;
 use testkit::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions};
 
-/// The hierarchies of every scene; a view has no delegated subtree in any other.
-pub(crate) const HIERARCHIES: [&str; 5] = ["pids", "memory", "devices", "name=systemd", "unified"];
+/// The hierarchies of every scene, of those that the machine has; a view has no delegated subtree in any other.
+pub(crate) fn hierarchies() -> &'static [&'static str] {
+    static FOUND: OnceLock<Vec<&'static str>> = OnceLock::new();
+    FOUND.get_or_init(|| testkit::available(&["pids", "memory", "devices", "name=systemd", "unified"]))
+}
 
 /// The delegation boundary, below the scene's cgroup.
 pub(crate) const BOUNDARY: &str = "vcgroupfs-x-1";
@@ -97,8 +101,8 @@ impl Scene {
 
     /// `mount` runs when the cgroups are there and the container isn't: the view is among the container's mounts.
     pub(crate) fn with(who: Who, mount: impl FnOnce(&TestCgroup) -> Option<View>) -> Self {
-        let cgroup = TestCgroup::new(&HIERARCHIES);
-        for selector in HIERARCHIES {
+        let cgroup = TestCgroup::new(hierarchies());
+        for &selector in hierarchies() {
             for sibling in [LONGER_SIBLING, SIBLING, BOUNDARY] {
                 cgroup.child(selector, sibling);
             }
@@ -114,7 +118,7 @@ impl Scene {
             give(&cgroup.dir(selector).join(BOUNDARY), who.subtree_owner());
         }
         let view = mount(&cgroup);
-        let cgroups = HIERARCHIES.map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home")).to_vec();
+        let cgroups = hierarchies().iter().map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home")).collect();
         let container = Container::start(ContainerOptions {
             cgroups,
             user_namespace: who == Who::MappedRoot,
@@ -184,7 +188,8 @@ impl Mode {
     pub(crate) fn mount(self, cgroup: &TestCgroup, controllers: &[&str]) -> View {
         let mut options = ViewOptions::new().shape(self.shape).policy(self.policy).legacy(self.legacy);
         if self.is_delegate() {
-            options = options.delegate_controllers(controllers);
+            let there = |controller: &&&str| hierarchies().contains(controller);
+            options = options.delegate_controllers(&controllers.iter().filter(there).copied().collect::<Vec<_>>());
         }
         for hierarchy in cgroup.hierarchies() {
             options = options.option("--cgroup", &format!("{}={}/{BOUNDARY}", hierarchy.selector(), cgroup.path()));

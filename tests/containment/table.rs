@@ -5,7 +5,7 @@ use testkit::probe::{Op, Outcome};
 use testkit::{Caller, Session};
 
 use crate::rules::{Action, Answer, DELEGATED, RULES, Want, Zone, answer, is_visible};
-use crate::scene::{EVERYBODY, HIERARCHIES, Mode, Paths, Scene, Who};
+use crate::scene::{EVERYBODY, Mode, Paths, Scene, Who, hierarchies};
 
 /// All lines of the table for one hierarchy, zone by zone.
 fn lines(selector: &'static str) -> impl Iterator<Item = (Zone, Action, Want, Want)> {
@@ -53,7 +53,7 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
         let mut native = twin.session_with_process(who.caller());
         // Root of a user namespace isn't root.
         let mut root = (who != Who::MappedRoot).then(|| twin.session_with_process(Caller::Root));
-        for selector in HIERARCHIES {
+        for &selector in hierarchies() {
             let unified = selector == "unified";
             let paths = mode.paths(view, &scene.cgroup, selector);
             let bare = twin.bare(selector);
@@ -170,7 +170,7 @@ pub(crate) fn on_the_bare_cgroupfs() -> (usize, usize) {
     let scene = Scene::new(Who::HostRoot);
     let mut session = scene.session_with_process(Caller::Root);
     let (mut denials, mut breaches) = (0, 0);
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         let bare = scene.bare(selector);
         bare.tell(&mut session);
         for (zone, action, strict, _) in lines(selector).filter(|(zone, action, ..)| is_native(&bare, *zone, *action)) {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use testkit::probe::names::*;
-use testkit::{View, ViewOptions};
+use testkit::{Need, View, ViewOptions};
 
-use crate::scene::{BOUNDARY, EVERYBODY, HIERARCHIES, Mode, Scene};
+use crate::scene::{BOUNDARY, EVERYBODY, Mode, Scene, hierarchies};
 
 /// Not in any scene.
 const UNDELEGATED: [&str; 3] = ["freezer", "cpuset", "blkio"];
@@ -54,8 +54,9 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
             }
         }
         // With memory delegated, events can be registered where the writer's descriptors can be fetched.
-        let has_events = mode.is_delegate() && !mode.legacy;
-        for (selector, file) in HOSTS.into_iter().filter(|(_, file)| *file != "cgroup.event_control" || !has_events) {
+        let has_events = mode.is_delegate() && !mode.legacy && Need::FetchedDescriptors.is_met();
+        let there = HOSTS.into_iter().filter(|(selector, _)| hierarchies().contains(selector));
+        for (selector, file) in there.filter(|(_, file)| *file != "cgroup.event_control" || !has_events) {
             for below in ["", "below/"] {
                 if mode.is_delegate() && selector == "devices" && !below.is_empty() {
                     continue;
@@ -78,9 +79,10 @@ pub(crate) fn breaches(mode: Mode) -> Vec<String> {
 fn mount_with_everything_delegated(mode: Mode, cgroup: &testkit::TestCgroup) -> View {
     let mut options = ViewOptions::new().shape(mode.shape).policy(mode.policy).legacy(mode.legacy);
     if mode.is_delegate() {
-        options = options.delegate_controllers(&["pids", "memory", "devices"]);
+        let controllers = ["pids", "memory", "devices"].into_iter().filter(|name| hierarchies().contains(name));
+        options = options.delegate_controllers(&controllers.collect::<Vec<_>>());
     }
-    for selector in HIERARCHIES {
+    for &selector in hierarchies() {
         options = options.option("--cgroup", &format!("{selector}={}/{BOUNDARY}", cgroup.path()));
     }
     View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options)

@@ -148,7 +148,7 @@ impl Drop for SilentMount {
 
 #[test]
 fn numbers_never_mean_the_servers_descriptors() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     // A process that has few descriptors.
     let mut writer = Session::start(&mut Command::new(&Programs::find().probe));
@@ -171,7 +171,7 @@ fn numbers_never_mean_the_servers_descriptors() {
 /// They aren't touched: neither fetched, which would mean to close them, nor asked.
 #[test]
 fn files_of_a_silent_fuse() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let files = Files::open(&scene.child("a"));
     let (event, silent) = (event(), SilentMount::new());
@@ -189,7 +189,7 @@ fn files_of_a_silent_fuse() {
 /// Another thread puts a file that nobody can close in the eventfd's place while it's being fetched.
 #[test]
 fn descriptors_that_are_exchanged_meanwhile() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let dir = scene.child("a");
     let files = Files::open(&dir);
@@ -233,7 +233,7 @@ fn descriptors_that_are_exchanged_meanwhile() {
 /// A writer that is killed while it registers, its eventfd with it.
 #[test]
 fn writers_that_die() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let dir = scene.child("a");
     Files::open(&dir).at_oom(&event()).expect("the control");

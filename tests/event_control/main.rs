@@ -22,7 +22,7 @@ fn on_both(test: impl Fn(&Scene)) {
 
 #[test]
 fn a_threshold_is_told_when_usage_crosses_it() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
         let files = Files::open(&dir);
@@ -47,7 +47,7 @@ fn a_threshold_is_told_when_usage_crosses_it() {
 
 #[test]
 fn an_oom_is_told() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
         fs::write(dir.join("memory.limit_in_bytes"), "20M").expect("a limit");
@@ -67,7 +67,7 @@ fn an_oom_is_told() {
 /// The event is the eventfd's: whoever registered it, and by which open files, may be gone.
 #[test]
 fn it_lasts_as_long_as_the_eventfd() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
         let threshold = event();
@@ -82,7 +82,7 @@ fn it_lasts_as_long_as_the_eventfd() {
 /// As many as one likes, one after the other; at a time there's a limit, which the kernel's memory is natively.
 #[test]
 fn closed_eventfds_make_room() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher one");
     let scene = Scene::view();
@@ -111,7 +111,7 @@ fn closed_eventfds_make_room() {
 
 #[test]
 fn a_container_registers_by_its_own_numbers_and_rights() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::UserNamespaces);
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors, Need::UserNamespaces);
     for user_namespace in [false, true] {
         let scene = Scene::view();
         let dir = scene.cgroup.child(MEMORY, "a");

@@ -7,7 +7,7 @@ use testkit::probe::names::*;
 use testkit::{TIMEOUT, run_to_end};
 
 use super::is_possible;
-use super::scene::{Scene, hierarchies, namespace, program, wait_until};
+use super::scene::{Scene, hierarchies, namespace, place, program, wait_until};
 
 #[test]
 fn nothing_is_left_of_a_container_that_ends() {
@@ -16,11 +16,11 @@ fn nothing_is_left_of_a_container_that_ends() {
     }
     let scene = Scene::new();
     let staying = scene.container("a");
-    let mut session = scene.session(&staying, "unified", "a", "b");
+    let mut session = scene.session(&staying, place(), "a", "b");
     session.expect(&stat("$OWN"));
     for name in ["b", "c"] {
         let container = scene.container(name);
-        let mut session = scene.session(&container, "unified", name, "a");
+        let mut session = scene.session(&container, place(), name, "a");
         session.expect(&stat("$OWN"));
         session.expect(&open("F", "$OWN/cgroup.events", &["O_RDONLY"]));
         let its = namespace(container.init());
@@ -79,7 +79,7 @@ fn it_is_listed_and_unmounted() {
     let unmounted = run_to_end(Command::new(program()).arg("umount").arg(scene.view.dir()), TIMEOUT);
     assert!(unmounted.status.success(), "{}", String::from_utf8_lossy(&unmounted.stderr));
     assert!(String::from_utf8_lossy(&unmounted.stderr).contains("last container"), "{unmounted:?}");
-    let mut session = scene.session(&container, "unified", "a", "b");
+    let mut session = scene.session(&container, place(), "a", "b");
     session.expect(&mkdir("$OWN/job"));
     drop((session, container));
     wait_until("the server's end", || !scene.view.is_served());

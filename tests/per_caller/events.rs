@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use testkit::Caller;
 use testkit::probe::Outcome;
 use testkit::probe::names::*;
+use testkit::{Caller, Need, require};
 
 use super::is_possible;
-use super::scene::Scene;
+use super::scene::{Scene, place};
 
 /// The kernel drops the names of a watched directory whenever another container comes by; the watch stays.
 #[test]
@@ -19,7 +19,7 @@ fn a_watch_lasts_whoever_comes_by() {
     }
     let scene = Scene::new();
     let containers = [scene.container("a"), scene.container("b")];
-    let own = scene.shown("unified", "a");
+    let own = scene.shown(place(), "a");
     let mut command = containers[0].command(Caller::Root);
     command.arg(containers[0].probe()).arg("--watch").arg(&own);
     let mut watcher = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a watcher");
@@ -27,8 +27,8 @@ fn a_watch_lasts_whoever_comes_by() {
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
     assert_eq!(line, "ready\n");
-    let mut first = scene.session(&containers[0], "unified", "a", "b");
-    let mut second = scene.session(&containers[1], "unified", "b", "a");
+    let mut first = scene.session(&containers[0], place(), "a", "b");
+    let mut second = scene.session(&containers[1], place(), "b", "a");
     for number in 0..20 {
         second.expect(&readdir("$OWN"));
         first.expect(&mkdir(&format!("$OWN/w{number}")));
@@ -51,6 +51,7 @@ fn who_polls_is_woken() {
     if !is_possible() {
         return;
     }
+    require!(Need::Hierarchy("unified"));
     let scene = Scene::new();
     let containers = [scene.container("a"), scene.container("b")];
     let mut sessions = [("a", "b"), ("b", "a")].map(|(own, other)| {

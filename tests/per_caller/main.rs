@@ -16,13 +16,12 @@ use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{Need, ViewOptions, require};
 
-use scene::{Scene, directories, hierarchies};
+use scene::{Scene, directories, hierarchies, place};
 
 /// Whether the machine has what these tests need; says what is missing.
 fn is_possible() -> bool {
-    let v1 = [Need::Hierarchy("pids"), Need::Hierarchy("name=systemd")];
-    let needs = [Need::Root, Need::Fuse, Need::Hierarchy("unified")];
-    testkit::missing(&needs).is_none() && (!scene::is_split() || testkit::missing(&v1).is_none())
+    let there = Need::Hierarchy(if scene::is_split() { "name=systemd" } else { "unified" });
+    testkit::missing(&[Need::Root, Need::Fuse, Need::NamespacedPids, there]).is_none()
 }
 
 /// One that the host has mounted another container's cgroup on, on kernels old and new.
@@ -91,7 +90,7 @@ fn without_a_cgroup_there_is_only_the_root() {
     require!(Need::Hierarchy("devices"));
     let scene = Scene::new();
     let container = scene.container("a");
-    let mut session = scene.session(&container, "unified", "a", "b");
+    let mut session = scene.session(&container, place(), "a", "b");
     let found = testkit::hierarchy("devices").expect("the hierarchy that was required");
     let top = found.in_view(std::path::Path::new("/sys/fs/cgroup"));
     session.set("TOP", top.display());

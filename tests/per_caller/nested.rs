@@ -7,7 +7,7 @@ use testkit::probe::names::*;
 use testkit::{Caller, Container};
 
 use super::is_possible;
-use super::scene::{Scene, hierarchies};
+use super::scene::{Scene, hierarchies, place};
 
 /// Runs a script as process 1 of a pid namespace inside a container's, in these cgroups.
 fn inside(scene: &Scene, container: &Container, own: &str, script: &str) -> std::process::Output {
@@ -47,7 +47,7 @@ fn it_sees_its_own_part_of_what_is_around_it() {
     let output = inside(&scene, &container, "a/job", &script);
     assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     // What is around goes on to see all of it.
-    let mut session = scene.session(&container, "unified", "a", "b");
+    let mut session = scene.session(&container, place(), "a", "b");
     session.expect(&stat("$OWN/other"));
     session.expect(&rmdir("$OWN/job/new"));
 }
@@ -62,7 +62,7 @@ fn it_sees_nothing_beside_what_is_around_it() {
     let container = scene.container("a");
     let elsewhere = scene.cgroup.children("b");
     let mut session = container.session_in(Caller::Root, &elsewhere);
-    session.set("B", scene.shown("unified", "b").display());
+    session.set("B", scene.shown(place(), "b").display());
     assert_eq!(session.run(&stat("$B")).errno(), Some("ENOENT"), "whoever enters a container sees what it sees");
     let mut command = std::process::Command::new(container.probe());
     command.arg("--join").args(&elsewhere).arg("--");
@@ -112,7 +112,7 @@ fn so_many_and_no_more() {
     }
     let scene = Scene::new();
     let containers = [scene.container("a"), scene.container("b")];
-    let own = scene.shown("unified", "a").display().to_string();
+    let own = scene.shown(place(), "a").display().to_string();
     let start = || -> Child {
         let mut command = containers[0].command(Caller::Root);
         command.args(["unshare", "--pid", "--fork", "--kill-child", "sh", "-c"]);
@@ -133,7 +133,7 @@ fn so_many_and_no_more() {
     let held = scene.held_namespaces().len();
     assert!(held <= 258, "{held}");
     // The others don't feel it.
-    let mut session = scene.session(&containers[1], "unified", "b", "a");
+    let mut session = scene.session(&containers[1], place(), "b", "a");
     session.expect(&mkdir("$OWN/job"));
     let output = inside(&scene, &containers[1], "b", "exit 0");
     assert!(output.status.success());
@@ -145,5 +145,5 @@ fn so_many_and_no_more() {
     // There's room again.
     let output = inside(&scene, &containers[0], "a", &format!("ls {own}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::remove_dir(scene.real("unified", "b/job")).expect("the other's cgroup");
+    fs::remove_dir(scene.real(place(), "b/job")).expect("the other's cgroup");
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use testkit::{Caller, Container, TIMEOUT, ViewOptions, run_to_end};
 
 use super::is_possible;
-use super::scene::{Scene, hierarchies};
+use super::scene::{Scene, hierarchies, place};
 
 /// For how long, in seconds.
 const WHILE: u64 = 4;
@@ -127,7 +127,7 @@ fn nobody_is_told_of_what_others_do() {
     let scene = Scene::new();
     let containers = [scene.container("a"), scene.container("b")];
     let mut command = containers[1].command(Caller::Root);
-    let above = scene.shown("unified", "");
+    let above = scene.shown(place(), "");
     let folders = [above.clone(), above.parent().expect("the hierarchy").into(), "/sys/fs/cgroup".into()];
     command.arg(containers[1].probe()).arg("--watch").args(&folders);
     let mut watcher = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a watcher");
@@ -135,8 +135,8 @@ fn nobody_is_told_of_what_others_do() {
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
     assert_eq!(line, "ready\n");
-    let mut rival = rival(&scene, &containers[0], "unified", ("a", "b"), "job");
-    let mut own = scene.session(&containers[1], "unified", "b", "a");
+    let mut rival = rival(&scene, &containers[0], place(), ("a", "b"), "job");
+    let mut own = scene.session(&containers[1], place(), "b", "a");
     own.expect(&testkit::probe::names::readdir("$OWN"));
     assert!(rival.wait().expect("a rival's end").success());
     drop(watcher.stdin.take());

@@ -11,7 +11,12 @@ use testkit::{Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup,
 /// The hierarchies that the containers have cgroups in: v1 with a controller, v1 with a name, and v2, or v2 alone where there's nothing else. In
 /// all others they sit in the root.
 pub(crate) fn hierarchies() -> &'static [&'static str] {
-    if is_split() { &["pids", "name=systemd", "unified"] } else { &["unified"] }
+    if is_split() { testkit::each_sort() } else { &["unified"] }
+}
+
+/// One of them: v2, where the machine has it.
+pub(crate) fn place() -> &'static str {
+    hierarchies().last().expect("a hierarchy")
 }
 
 /// Whether there are v1 hierarchies on this machine.
@@ -39,8 +44,8 @@ impl Scene {
 
     pub(crate) fn with(options: ViewOptions) -> Self {
         let cgroup = TestCgroup::new(hierarchies());
-        let controllers: &[&str] = if is_split() { &["pids"] } else { &[] };
-        let options = options.flag("--per-caller").policy("delegate").delegate_controllers(controllers);
+        let controllers = if is_split() { vec![testkit::controller()] } else { Vec::new() };
+        let options = options.flag("--per-caller").policy("delegate").delegate_controllers(&controllers);
         Self { view: View::mount(&program(), &options), cgroup }
     }
 

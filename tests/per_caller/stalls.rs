@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use testkit::probe::names::*;
 
 use super::is_possible;
-use super::scene::{Scene, wait_until};
+use super::scene::{Scene, place, wait_until};
 
 /// More than run at once for all of them together.
 const WRITERS: usize = 12;
@@ -47,7 +47,7 @@ fn a_stopped_agent_stops_its_own_container() {
     let server = scene.view.server();
     let session = |number: usize| {
         let (own, other) = if number == 0 { ("a", "b") } else { ("b", "a") };
-        scene.session(&containers[number], "unified", own, other)
+        scene.session(&containers[number], place(), own, other)
     };
     let mut first = session(0);
     for number in 0..WRITERS {

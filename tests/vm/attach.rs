@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Caller, Container, ContainerOptions, Programs, hierarchies, run_to_end};
+use testkit::{Caller, Container, ContainerOptions, Need, Programs, hierarchies, run_to_end};
 
 use crate::scene::{Scene, program, soon};
 use crate::{Setup, in_a_machine, setup};
@@ -37,6 +37,10 @@ fn v1_stack_comes_and_goes() {
         [(false, false, false), (true, true, false), (false, false, true), (true, false, true)]
     {
         let what = format!("user namespace {user_namespace}, cgroup namespace {cgroup_namespace}, legacy {legacy}");
+        let cgroup_namespace = cgroup_namespace && Need::CgroupNamespaces.is_met();
+        if user_namespace && !Need::UserNamespaces.is_met() {
+            continue;
+        }
         let options = ContainerOptions {
             user_namespace,
             cgroup_namespace,
@@ -46,6 +50,12 @@ fn v1_stack_comes_and_goes() {
         let container = Container::start(options);
         let pid = container.init().to_string();
         let before = mounts(&container);
+        if user_namespace && !Need::FuseInUserNamespaces.is_met() {
+            let (code, said) = run(legacy, &["attach", &pid]);
+            assert!(code == Some(3) && said.contains("user namespace"), "{what}: {code:?} {said}");
+            assert_eq!(mounts(&container), before, "{what}");
+            continue;
+        }
         assert_eq!(run(legacy, &["attach", &pid]), (Some(0), String::new()), "{what}");
         let after = mounts(&container);
         for hierarchy in hierarchies() {

@@ -16,6 +16,7 @@
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! vcgroupfs-probe --flood KIND DIR COUNT        asks for one thing so often
 //! vcgroupfs-probe --open-all DIR                  holds all files below DIR open, until standard input ends
+//! vcgroupfs-probe --try-fuse                      ends well where this process may mount FUSE, and mounts none
 //! vcgroupfs-probe --copy CALL INTO FILE...        copies files into a directory, by a system call
 //! vcgroupfs-probe --copy-each CALL INTO FILE...   the same, with numbers as names
 //! ```
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Some("--watch") => rivals::watch(words.get(1..).unwrap_or_default()),
         Some("--parallelism") => thread::available_parallelism().map(|cpus| println!("{cpus}")),
         Some("--exit") => Ok(()),
+        Some("--try-fuse") => try_fuse(),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();
             vcgroupfs_testkit::probe::run(Cursor::new(script), io::stdout())
@@ -94,6 +96,14 @@ fn join(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
     }
     let program = arguments.next().ok_or_else(|| io::Error::other("--join needs a command"))?;
     Err(Command::new(program).args(arguments).exec())
+}
+
+/// Without options it's EINVAL (`fuse_fill_super`), but only to whom it isn't forbidden.
+fn try_fuse() -> io::Result<()> {
+    match nix::mount::mount(Some("none"), "/", Some("fuse"), nix::mount::MsFlags::empty(), None::<&str>) {
+        Err(nix::errno::Errno::EINVAL) => Ok(()),
+        other => Err(io::Error::other(format!("mount of FUSE: {other:?}"))),
+    }
 }
 
 fn init() -> io::Result<()> {

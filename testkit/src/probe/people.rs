@@ -51,7 +51,8 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
         Op::Reap => reap(state),
         Op::Reset { set } => reset(state, set),
         Op::Membership { who } => state.expand(who).and_then(|who| membership(&who)),
-        Op::ThreadMembership => parse_membership("/proc/thread-self/cgroup"),
+        // Not /proc/thread-self, which Linux 3.17 brought.
+        Op::ThreadMembership => parse_membership(&format!("/proc/self/task/{}/cgroup", gettid())),
         _ => return None,
     })
 }
