@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{ContainerOptions, Need, Programs, TIMEOUT, require};
 
-use crate::scene::{Host, Scene, Way, program, wait_until};
+use crate::scene::{Host, Scene, Way, program, said, wait_until};
 
 /// What happens to a call: as strace has it.
 const FAILS: &str = "error=EPERM";
@@ -148,6 +148,33 @@ fn built_and_helper_killed() {
 fn sentinel_built_and_helper_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
     sweep(Host::Unified, Way::Built, "fchdir", KILLS, (1..5).chain([beyond()]));
+}
+
+/// The kernel doesn't mount FUSE where the container is, as before Linux 4.18 where its mounts belong to a user namespace: then another way is told.
+#[test]
+fn where_the_kernel_mounts_no_fuse() {
+    require!(
+        Need::Root,
+        Need::Fuse,
+        Need::UserNamespaces,
+        Need::Hierarchy("name=systemd"),
+        Need::Program("strace"),
+        Need::LegacySyscalls
+    );
+    for (user_namespace, code, parts) in [
+        (true, 3, ["can't mount the view", "user namespace", "Linux 4.18", "'vcgroupfs mount"].as_slice()),
+        (false, 4, &["can't mount the view", "EPERM"]),
+    ] {
+        let scene = Scene::new(Way::Built, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        let before = scene.mounts();
+        let mut command = scene.on_host("strace");
+        // As the helper calls the place of the whole view.
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=mount", "-e", "inject=mount:error=EPERM"]);
+        command.args(["-P", ".view"]).arg(&Programs::find().legacy).args([program(), "attach", &scene.pid()]);
+        let said = said(&mut command).fails(code);
+        parts.iter().for_each(|part| assert!(said.contains(part), "no '{part}' in {said}"));
+        scene.is_as_before(&before);
+    }
 }
 
 /// The command is killed at any time.

@@ -10,6 +10,7 @@ mod compare;
 mod container;
 mod copies;
 mod covered;
+mod foreign;
 mod lock;
 mod lock_mounts;
 mod oci;
@@ -307,7 +308,7 @@ impl Attaching {
             }
             Source::Mounts => {
                 let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
-                let built = built.map_err(Failed::from).and_then(|()| live.wait());
+                let built = built.map_err(|error| foreign::explained(error, &container)).and_then(|()| live.wait());
                 if built.is_err() {
                     // A helper that was ended in the midst of it has left a part, and a server that failed the whole. The server would take
                     // that away, too, but after the end of this command.
