@@ -4,9 +4,27 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 /// Controllers as a set: the order in which the kernel prints co-mounted ones differs between files and releases (Linux 3.10 says
-/// `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`), so it must never count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ControllerSet(BTreeSet<String>);
+/// `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`), so it never counts. It's kept for who reads it.
+#[derive(Clone, Debug, Default)]
+pub struct ControllerSet {
+    set: BTreeSet<String>,
+    /// The same as they were written.
+    written: Vec<String>,
+}
+
+impl PartialEq for ControllerSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.set == other.set
+    }
+}
+
+impl Eq for ControllerSet {}
+
+impl std::hash::Hash for ControllerSet {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.set.hash(state);
+    }
+}
 
 impl ControllerSet {
     /// Reads a list such as `cpu,cpuacct`; empty words don't count.
@@ -28,17 +46,17 @@ impl ControllerSet {
 
     /// Whether `controller` is in it.
     pub fn contains(&self, controller: &str) -> bool {
-        self.0.contains(controller)
+        self.set.contains(controller)
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.set.is_empty()
     }
 
     /// How many it holds.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.set.len()
     }
 
     /// Whether it shares a controller with `other`.
@@ -48,24 +66,29 @@ impl ControllerSet {
 
     /// The controllers in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+        self.set.iter().map(String::as_str)
     }
 
     /// Adds one.
     pub fn insert(&mut self, controller: &str) {
-        self.0.insert(controller.to_owned());
+        if self.set.insert(controller.to_owned()) {
+            self.written.push(controller.to_owned());
+        }
     }
 }
 
 impl<'a> FromIterator<&'a str> for ControllerSet {
     fn from_iter<I: IntoIterator<Item = &'a str>>(controllers: I) -> Self {
-        Self(controllers.into_iter().map(str::to_owned).collect())
+        let mut all = Self::default();
+        controllers.into_iter().for_each(|controller| all.insert(controller));
+        all
     }
 }
 
+/// In the order in which they were written.
 impl fmt::Display for ControllerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, controller) in self.iter().enumerate() {
+        for (index, controller) in self.written.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(f, "{comma}{controller}")?;
         }
@@ -80,11 +103,12 @@ mod tests {
     #[test]
     fn order_and_empty_words_do_not_count() {
         assert_eq!(ControllerSet::parse("cpuacct,cpu"), ControllerSet::parse("cpu, cpuacct,"));
-        assert_eq!(ControllerSet::parse("cpuacct,cpu").to_string(), "cpu,cpuacct");
+        assert_eq!(ControllerSet::parse("cpuacct,cpu,cpuacct").to_string(), "cpuacct,cpu");
+        assert_eq!(ControllerSet::parse("cpuacct,cpu").iter().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
         assert!(ControllerSet::parse("").is_empty());
         assert!(!ControllerSet::parse("cpuset").contains("cpu"));
         let known = ControllerSet::parse("cpu,pids");
-        for (asked, expanded) in [("all", "cpu,pids"), ("x,all,cpu", "cpu,pids,x"), ("cpu", "cpu"), ("", "")] {
+        for (asked, expanded) in [("all", "cpu,pids"), ("x,all,cpu", "cpu,x,pids"), ("cpu", "cpu"), ("", "")] {
             assert_eq!(ControllerSet::parse(asked).expanded(&known).to_string(), expanded, "{asked}");
         }
     }

@@ -50,6 +50,20 @@ impl HierarchyKind {
         Self::V1 { controllers: controllers.into_iter().collect(), name }
     }
 
+    /// The same as it's printed: `unified`, or what [`HierarchyKind::v1`] reads.
+    pub fn parse(text: &str) -> Self {
+        if text == "unified" { Self::Unified } else { Self::v1(text) }
+    }
+
+    /// The same, called as the directory that it's mounted on, if that is a list of its controllers in whatever order.
+    #[must_use]
+    pub fn mounted_on(self, directory: &str) -> Self {
+        match (self, ControllerSet::parse(directory)) {
+            (Self::V1 { controllers, name }, listed) if controllers == listed => Self::V1 { controllers: listed, name },
+            (kind, _) => kind,
+        }
+    }
+
     /// What the policy has to know.
     pub fn class(&self) -> HierarchyClass {
         match self {
@@ -128,12 +142,31 @@ mod tests {
     #[test]
     fn kinds() {
         for (list, class, printed) in [
-            ("cpuacct,cpu", HierarchyClass::V1Controllers, "cpu,cpuacct"),
+            ("cpuacct,cpu", HierarchyClass::V1Controllers, "cpuacct,cpu"),
             ("name=systemd", HierarchyClass::V1Named, "name=systemd"),
             ("pids,name=x", HierarchyClass::V1Controllers, "pids,name=x"),
         ] {
             let kind = HierarchyKind::v1(list);
             assert_eq!((kind.class(), kind.to_string().as_str()), (class, printed), "{list}");
+        }
+    }
+
+    #[test]
+    fn one_set_named_as_it_is_mounted() {
+        let kind = HierarchyKind::v1("cpuacct,cpu");
+        assert_eq!(kind, HierarchyKind::v1("cpu,cpuacct"));
+        for (directory, name) in [
+            ("cpu,cpuacct", "cpu,cpuacct"),
+            ("cpuacct,cpu", "cpuacct,cpu"),
+            ("cpu", "cpuacct,cpu"),
+            ("", "cpuacct,cpu"),
+        ] {
+            let mounted = kind.clone().mounted_on(directory);
+            assert_eq!((&mounted, mounted.to_string().as_str()), (&kind, name), "{directory}");
+        }
+        for kind in [kind, HierarchyKind::Unified, HierarchyKind::v1("name=systemd")] {
+            assert_eq!(HierarchyKind::parse(&kind.to_string()), kind);
+            assert_eq!(kind.clone().mounted_on("systemd").to_string(), kind.to_string());
         }
     }
 

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(
             parsed(nspawn),
             expected(&[
-                ("cpu,cpuacct", "/machine.slice/c1.scope"),
+                ("cpuacct,cpu", "/machine.slice/c1.scope"),
                 ("cpuset", "/"),
                 ("name=systemd", "/machine.slice/c1.scope/payload")
             ])

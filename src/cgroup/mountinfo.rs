@@ -166,7 +166,7 @@ mod tests {
             ),
             (
                 "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:11 - cgroup cgroup rw,seclabel,cpuacct,cpu",
-                "cpu,cpuacct",
+                "cpuacct,cpu",
             ),
             ("33 25 0:29 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset,noprefix,clone_children", "cpuset"),
             ("41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate", "unified"),

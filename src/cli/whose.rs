@@ -11,7 +11,7 @@ use super::map;
 use super::options::ViewOptions;
 use super::registry::{self, Record};
 use super::target::{self, Named};
-use crate::cgroup::{CgroupPath, ControllerSet, MountEntry, parse_mountinfo};
+use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
 use crate::doctor::facts::ROOT;
 use crate::fuse::FSTYPE;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
@@ -147,7 +147,9 @@ impl Whose {
     pub(super) fn removed(&self) -> Vec<String> {
         let Some(record) = &self.live else { return Vec::new() };
         let now = registry::boundaries(&self.host, &self.view);
-        let is_other = |(kind, inode): &&(String, u64)| now.iter().all(|(own, number)| own != kind || number != inode);
+        let is_same = |own: &str, kind: &str| HierarchyKind::parse(own) == HierarchyKind::parse(kind);
+        let is_other =
+            |(kind, inode): &&(String, u64)| now.iter().all(|(own, number)| !is_same(own, kind) || number != inode);
         record.boundaries.iter().filter(is_other).map(|(kind, _)| kind.clone()).collect()
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct ViewRules {
     pub(crate) policy: String,
     pub(crate) delegate_controllers: Vec<String>,
     /// The hierarchies in which the process is in the delegated subtree, by the host's paths.
-    pub(crate) holds_process: Vec<String>,
+    pub(crate) holds_process: Vec<HierarchyKind>,
 }
 
 /// What was found by looking, path by path.
@@ -355,7 +355,8 @@ pub(crate) fn directories(kind: &HierarchyKind) -> Vec<String> {
     match kind {
         HierarchyKind::Unified => vec![ROOT.to_owned(), UNIFIED.to_owned()],
         HierarchyKind::V1 { controllers, name } => {
-            let joint = (controllers.len() > 1).then(|| controllers.to_string());
+            let sorted = controllers.iter().collect::<Vec<_>>().join(",");
+            let joint = [sorted, controllers.to_string()].into_iter().filter(|_| controllers.len() > 1);
             let words = controllers.iter().map(str::to_owned).chain(joint).chain(name.clone());
             words.map(|word| format!("{ROOT}/{word}")).collect()
         }

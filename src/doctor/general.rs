@@ -127,7 +127,9 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
     if lost.is_empty() {
         return None;
     }
-    let holds = |kind: &String| facts.rules.as_ref().is_some_and(|rules| rules.holds_process.contains(kind));
+    let holds = |kind: &String| {
+        facts.rules.as_ref().is_some_and(|rules| rules.holds_process.contains(&HierarchyKind::parse(kind)))
+    };
     if lost.iter().any(holds) {
         let again: Vec<String> = lost.into_iter().filter(holds).collect();
         let what = format!(

@@ -149,8 +149,10 @@ fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
             None => found.push((kind, vec![mount])),
         }
     }
-    for (_, mounts) in &mut found {
+    for (kind, mounts) in &mut found {
         mounts.sort_by_key(|mount| !std::path::Path::new(&mount.mount_point).starts_with("/sys/fs/cgroup"));
+        let directory = mounts.first().and_then(|mount| mountinfo::base_name(&mount.mount_point)?.to_str());
+        *kind = kind.clone().mounted_on(directory.unwrap_or_default());
     }
     found.sort_by_key(|(kind, _)| *kind != HierarchyKind::Unified);
     found
@@ -301,6 +303,18 @@ mod tests {
                     5 0 0:3 /.. /y rw - cgroup2 none rw\n";
         let expected = ["/sys/fs/cgroup/memory".to_owned(), "/mnt/memory".to_owned()];
         assert_eq!(chosen(text), [("memory".to_owned(), expected.to_vec())]);
+    }
+
+    /// On Linux 3.10 the kernel's order is another one than the directory's.
+    #[test]
+    fn co_mounted_controllers_are_named_as_they_are_mounted() {
+        for directory in ["cpu,cpuacct", "cpuacct,cpu"] {
+            for options in ["cpuacct,cpu", "cpu,cpuacct"] {
+                let text = format!("1 0 0:1 / /sys/fs/cgroup/{directory} rw - cgroup cgroup rw,{options}\n");
+                assert_eq!(chosen(&text)[0].0, directory, "{options}");
+            }
+        }
+        assert_eq!(chosen("1 0 0:1 / /cgroup/all rw - cgroup cgroup rw,cpuacct,cpu\n")[0].0, "cpuacct,cpu");
     }
 
     #[test]

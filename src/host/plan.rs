@@ -1,5 +1,6 @@
 //! From what a user asks for to a [`View`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -277,7 +278,9 @@ fn check_cgroup(host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(
 /// All controllers that are bound to v1 hierarchies.
 fn v1_controllers(host: &HostCgroups) -> ControllerSet {
     let v1 = host.hierarchies.iter().filter(|hierarchy| hierarchy.kind.class() == HierarchyClass::V1Controllers);
-    v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter).collect()
+    let all = v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter);
+    // In alphabetical order.
+    all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What was asked for in vain by `--delegate-controllers`, a sentence each, with what to do instead.

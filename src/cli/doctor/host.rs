@@ -75,13 +75,13 @@ pub(in crate::cli) fn rules(target: &Target) -> Option<ViewRules> {
     let record = records.into_iter().find(is_here)?;
     let memberships = memberships(target).unwrap_or_default();
     let is_in = |kind: &str, delegated: &Path| {
-        let own = memberships.iter().find(|member| member.kind.to_string() == kind);
+        let own = memberships.iter().find(|member| member.kind == HierarchyKind::parse(kind));
         let path = own.and_then(|member| member.place.path());
         path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
     };
     let holds = record.delegated.iter().filter(|(kind, path)| is_in(kind, path.as_ref()));
     Some(ViewRules {
-        holds_process: holds.map(|(kind, _)| kind.clone()).collect(),
+        holds_process: holds.map(|(kind, _)| HierarchyKind::parse(kind)).collect(),
         policy: record.policy,
         delegate_controllers: record.delegate_controllers,
     })

@@ -161,7 +161,7 @@ impl Record {
             && self.aliases == aliases(view)
             && self.hides_ancestor_limits == (view.ancestor_limits == AncestorLimits::Hidden)
             && delegated(view).filter(|(kind, _)| is_named(kind)).all(|(kind, path)| {
-                let own = self.delegated.iter().find(|(own, _)| *own == kind.to_string());
+                let own = self.delegated.iter().find(|(own, _)| HierarchyKind::parse(own) == *kind);
                 own.map(|(_, path)| path) == path.map(Name::from).as_ref()
             })
     }
