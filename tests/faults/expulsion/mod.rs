@@ -4,7 +4,11 @@
 #[cfg(target_arch = "x86_64")]
 mod held;
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use testkit::expulsion::Expulsion;
 use testkit::probe::names::*;
@@ -71,6 +75,39 @@ impl Scene {
         let told = |log: &str| log.lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count();
         told(&self.view.log_once(|log| told(log) >= expected))
     }
+}
+
+/// Before Linux 4.20 the kernel watches mounts alone: then it's the host's own mount, which isn't the server's.
+#[test]
+fn before_filesystems_can_be_watched_the_hosts_mount_is() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Program("strace"));
+    let scene = Scene::new("pids", false);
+    let server = scene.view.server().to_string();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let log = folder.path().join("log");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-qq", "-e", "trace=fanotify_mark", "-e", "inject=fanotify_mark:error=EINVAL:when=1"]);
+    let mut strace = strace.arg("-o").arg(&log).args(["-p", &server]).spawn().expect("strace");
+    let is_traced = || {
+        let tasks = fs::read_dir(format!("/proc/{server}/task")).expect("the server's threads").flatten();
+        let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        tasks.map(status).all(|status| !status.contains("TracerPid:\t0\n"))
+    };
+    let end = Instant::now() + testkit::TIMEOUT;
+    while !is_traced() {
+        assert!(Instant::now() < end, "strace doesn't come");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut session = scene.session("pids");
+    session.expect(&spawn("P"));
+    session.expect(&write_file("$CG/a/cgroup.procs", "$P"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::SIGINT)
+        .expect("a signal");
+    strace.wait().expect("its end");
+    let calls = fs::read_to_string(&log).expect("what was traced");
+    let point = format!("<{}>", testkit::hierarchy("pids").expect("required").mountpoint.display());
+    let is_watched = |call: &str| call.contains("FAN_MARK_MOUNT,") && call.contains(&point) && call.ends_with("= 0");
+    assert!(calls.lines().any(is_watched), "{calls}");
 }
 
 /// None comes back in silence, by whatever the container writes.
