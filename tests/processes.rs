@@ -363,6 +363,9 @@ fn strangers_migrate_nobody(legacy: bool) {
     let scene = Scene::new(legacy, false);
     for &selector in each_sort() {
         give(&scene.ours.dir(selector), OWNER);
+        // A view keeps what it has seen until the host's event arrives.
+        let list = scene.seen(selector).join("a/cgroup.procs");
+        wait_until(|| fs::metadata(&list).is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == OWNER));
         let mut root = scene.session(Caller::Root, selector);
         let mut owner = scene.session(Caller::Owner, selector);
         let mut stranger = scene.session(Caller::Stranger, selector);

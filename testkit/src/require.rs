@@ -74,6 +74,7 @@ fn has_pidfd_getfd() -> bool {
 fn has_fuse_in_user_namespaces() -> bool {
     let mut command = std::process::Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount"]).arg(&crate::Programs::find().probe).arg("--try-fuse");
+    command.stderr(std::process::Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -115,7 +115,7 @@ impl Container {
 
     fn kill(&mut self) {
         // While unshare waits for it, the number can't be another's.
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if self.init > 0 && matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.init), Signal::SIGKILL);
         }
     }
