@@ -175,7 +175,7 @@ fn write_all(subject: &Subject, record: &mut Record, title: &str, writer: &mut S
 
 #[test]
 fn opened_by_root_and_written_by_a_stranger() {
-    require_hierarchies!();
+    require_hierarchies!(Need::OpenersRights);
     let script = |subject: &Subject, record: &mut Record| {
         for list in subject.lists() {
             for ends in [false, true] {
@@ -197,7 +197,7 @@ fn opened_by_root_and_written_by_a_stranger() {
 
 #[test]
 fn opened_by_a_stranger_and_written_by_root() {
-    require_hierarchies!();
+    require_hierarchies!(Need::OpenersRights);
     let script = |subject: &Subject, record: &mut Record| {
         for list in subject.lists() {
             subject.give_away(&format!("a/{list}"), STRANGER);
@@ -271,7 +271,7 @@ fn opened_in_another_pid_namespace() {
 /// Root of a user namespace is nobody in particular outside.
 #[test]
 fn opened_in_a_user_namespace() {
-    require_hierarchies!(Need::UserNamespaces);
+    require_hierarchies!(Need::UserNamespaces, Need::OpenersRights);
     let script = |subject: &Subject, record: &mut Record| {
         for list in subject.lists() {
             for ends in [false, true] {

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
 
-use crate::hierarchy;
+use crate::probe::names::{open, seteuid, write};
+use crate::{Programs, STRANGER, Session, TestCgroup, hierarchy};
 
 /// The environment variable that turns a skip into a failure: `all`, or the names of what is required, with commas.
 const VARIABLE: &str = "VCGROUPFS_REQUIRE";
@@ -27,6 +28,10 @@ pub enum Need {
     CgroupNamespaces,
     /// `/proc/PID/status` tells the numbers of a process in each pid namespace: Linux 4.1.
     NamespacedPids,
+    /// The kernel tells in which pid namespace another one is (NS_GET_PARENT): Linux 4.9.
+    NestedPidNamespaces,
+    /// A migration is judged by the rights of whoever opened the list, not of whoever writes: Linux 5.16, and the stable releases of that time.
+    OpenersRights,
     /// User namespaces can be made.
     UserNamespaces,
     /// A filesystem of FUSE can be mounted in a mount namespace that belongs to another user namespace: Linux 4.18.
@@ -63,6 +68,22 @@ fn has_user_namespaces() -> bool {
     !is_limited && std::path::Path::new("/proc/self/ns/user").exists()
 }
 
+/// Whether somebody without rights may migrate by a list that root has opened for him.
+fn asks_openers() -> bool {
+    let Some(selector) = ["name=systemd", "unified"].into_iter().find(|selector| hierarchy(selector).is_some()) else {
+        return false;
+    };
+    let cgroup = TestCgroup::new(&[selector]);
+    let mut session = Session::start(&mut std::process::Command::new(&Programs::find().probe));
+    session.set("CG", cgroup.dir(selector).display());
+    session.expect(&open("f", "$CG/cgroup.procs", &["O_WRONLY"]));
+    // His effective user is another one, the process is root's.
+    session.expect(&seteuid(STRANGER));
+    let migrated = session.run(&write("f", "0")).is_ok();
+    drop(session);
+    migrated
+}
+
 /// Whether this process can fetch a descriptor from itself.
 fn has_pidfd_getfd() -> bool {
     let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
@@ -73,7 +94,7 @@ fn has_pidfd_getfd() -> bool {
 /// at.
 fn has_fuse_in_user_namespaces() -> bool {
     let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount"]).arg(&crate::Programs::find().probe).arg("--try-fuse");
+    command.args(["--user", "--map-root-user", "--mount"]).arg(&Programs::find().probe).arg("--try-fuse");
     command.stderr(std::process::Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
@@ -86,6 +107,8 @@ impl Need {
             Self::Hierarchy(selector) => selector.into(),
             Self::CgroupNamespaces => "cgroupns".into(),
             Self::NamespacedPids => "NSpid".into(),
+            Self::NestedPidNamespaces => "NS_GET_PARENT".into(),
+            Self::OpenersRights => "openers-rights".into(),
             Self::UserNamespaces => "userns".into(),
             Self::FuseInUserNamespaces => "fuse-in-userns".into(),
             Self::FetchedDescriptors => "pidfd_getfd".into(),
@@ -116,6 +139,9 @@ impl Need {
                 std::fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nNSpid:"))
             }
             Self::CgroupNamespaces => std::path::Path::new("/proc/self/ns/cgroup").exists(),
+            // Which came together.
+            Self::NestedPidNamespaces => std::path::Path::new("/proc/sys/user/max_pid_namespaces").exists(),
+            Self::OpenersRights => asks_openers(),
             Self::UserNamespaces => has_user_namespaces(),
             Self::FuseInUserNamespaces => has_fuse_in_user_namespaces(),
             Self::FetchedDescriptors => has_pidfd_getfd(),

@@ -48,7 +48,8 @@ fn a_request_that_never_reached_its_agent_gets_another() {
         container.run(&format!("kill -9 {inside}"));
         assert_eq!(writer.join().unwrap(), Ok(number.to_string().len()));
     });
-    assert_eq!(list(&pool, &ns, &procs), [number]);
+    // By another descriptor: v1 keeps what one has shown for a second.
+    assert_eq!(list(&pool, &ns, &cgroup.procs()), [number]);
 }
 
 #[test]
@@ -151,7 +152,10 @@ fn an_agent_has_nothing_to_take() {
         ("Groups", ""),
         ("PPid", &std::process::id().to_string()),
     ] {
-        assert_eq!(status(agent, field).as_deref(), Some(expected), "{field}");
+        // Linux 4.3 brought ambient capabilities, 4.10 tells of NoNewPrivs.
+        if status(1, field).is_some() {
+            assert_eq!(status(agent, field).as_deref(), Some(expected), "{field}");
+        }
     }
     let limits = fs::read_to_string(format!("/proc/{agent}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -254,6 +258,7 @@ fn agents_start_when_their_program_has_been_replaced() {
 #[test]
 fn an_agent_is_not_dumpable() {
     let Some(_guard) = ready() else { return };
+    testkit::require!(testkit::Need::Program("capsh"));
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let cgroup = Cgroup::new(v2());

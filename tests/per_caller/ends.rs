@@ -22,7 +22,7 @@ fn nothing_is_left_of_a_container_that_ends() {
         let container = scene.container(name);
         let mut session = scene.session(&container, place(), name, "a");
         session.expect(&stat("$OWN"));
-        session.expect(&open("F", "$OWN/cgroup.events", &["O_RDONLY"]));
+        session.expect(&open("F", "$OWN/cgroup.procs", &["O_RDONLY"]));
         let its = namespace(container.init());
         assert!(scene.held_namespaces().contains(&its));
         drop((session, container));

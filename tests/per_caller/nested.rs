@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use testkit::probe::names::*;
-use testkit::{Caller, Container};
+use testkit::{Caller, Container, Need, require};
 
 use super::is_possible;
 use super::scene::{Scene, hierarchies, place};
@@ -33,6 +33,7 @@ fn it_sees_its_own_part_of_what_is_around_it() {
     if !is_possible() {
         return;
     }
+    require!(Need::NestedPidNamespaces);
     let scene = Scene::new();
     let container = scene.container("a");
     for name in ["job", "other"] {
@@ -81,6 +82,7 @@ fn a_working_directory_from_outside_shows_nothing() {
     if !is_possible() {
         return;
     }
+    require!(Need::NestedPidNamespaces);
     let scene = Scene::new();
     let container = scene.container("a");
     for name in ["job", "other/deep"] {
@@ -110,6 +112,7 @@ fn so_many_and_no_more() {
     if !is_possible() {
         return;
     }
+    require!(Need::NestedPidNamespaces);
     let scene = Scene::new();
     let containers = [scene.container("a"), scene.container("b")];
     let own = scene.shown(place(), "a").display().to_string();
