@@ -30,6 +30,8 @@
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
 //! | `doctor` | what programs make of the cgroups that they see: models of their sources. Pure over facts |
 //! | [`cli`] | the command line, one file per verb |
+//! | [`error`] | what goes wrong, as users read it |
+//! | [`message`] | what the program tells its user on standard error |
 //! | [`limit`] | how much is logged of what a container can bring about. Pure |
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
@@ -42,11 +44,13 @@
 pub mod cgroup;
 pub mod cli;
 mod doctor;
+pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod helper;
 pub mod host;
 pub mod limit;
+pub mod message;
 pub mod policy;
 pub mod sys;
 pub mod view;

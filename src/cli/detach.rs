@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::attach::{Container, Lock, check_whereabouts, clean_up, server_of, stack_of_run};
-use super::error::{FAILED, Failed, NOT_PERMITTED, say};
 use super::server::Server;
 use super::target::{HELP, resolve};
 use super::{Outcome, registry};
+use crate::error::Error;
+use crate::message::say;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(options: &Options) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Failed::new(NOT_PERMITTED, "detach enters a container's mount namespace: run it as root"));
+        return Err(Error::not_permitted("detach enters a container's mount namespace: run it as root"));
     }
     let target = resolve(&options.target)?;
     let container = Container::open(target.pid)?;
@@ -40,13 +41,13 @@ pub(super) fn run(options: &Options) -> Outcome {
     }
     let server = server_of(&container);
     let image = Server::image()?;
-    let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
+    let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
     container.clear(program.as_fd())?;
     if let Some(record) = server
         && !registry::wait_for_end(record.pid, PATIENCE)
     {
         let what = format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
-        return Err(Failed::new(FAILED, format!("{what}: is the view still in use, or mounted elsewhere too?")));
+        return Err(Error::failed(format!("{what}: is the view still in use, or mounted elsewhere too?")));
     }
     // One that was killed has left it, be it in this very moment.
     clean_up(&lock, container.number());

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::confined::Confinement;
-use super::error::Failed;
 use super::{Outcome, json, registry};
 use crate::cgroup::escaped;
+use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -18,7 +18,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let views = registry::live().map_err(|error| Failed::system("can't read the list of live views", error))?;
+    let views = registry::live().map_err(|error| Error::system("can't read the list of live views", error))?;
     let mut out = std::io::stdout().lock();
     if options.json {
         let views: Vec<_> = views

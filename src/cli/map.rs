@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::error::{Failed, USAGE};
 use super::options::ViewOptions;
 use super::{Outcome, json, whose};
 use crate::cgroup::{CgroupPath, escaped};
+use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::view::{View, view_path_of};
 
@@ -38,15 +38,14 @@ pub(super) fn in_view(path: &CgroupPath) -> CgroupPath {
     path.relative_to(&usual).unwrap_or_else(|| path.clone())
 }
 
-pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Failed> {
-    CgroupPath::parse(path).map_err(|error| {
-        Failed::new(USAGE, format!("'{}' isn't a path that can be asked about: {error}", escaped(path)))
-    })
+pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Error> {
+    CgroupPath::parse(path)
+        .map_err(|error| Error::usage(format!("'{}' isn't a path that can be asked about: {error}", escaped(path))))
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
     let (target, rest) = whose::split(&options.words, &options.view, 2);
-    let [path] = rest else { return Err(Failed::new(USAGE, "one PATH is asked about: see 'vcgroupfs help map'")) };
+    let [path] = rest else { return Err(Error::usage("one PATH is asked about: see 'vcgroupfs help map'")) };
     let whose = whose::find(target, &options.view)?;
     let below = whose.path(path)?;
     let (path, host, view) = (parse(path)?, &whose.host, &whose.view);

@@ -6,7 +6,7 @@ mod confined;
 mod detach;
 mod doctor;
 mod ending;
-mod error;
+mod exit;
 mod explain;
 mod json;
 mod leaving;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use error::Failed;
+use crate::error::Error;
 
 const EXIT_STATUS: &str =
     "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted; run exits as its command did.";
@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
     logging::log_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return error::usage(&error),
+        Err(error) => return exit::usage(&error),
     };
     let log = &arguments.logging;
     let outcome = log.start().and_then(|()| match arguments.verb {
@@ -88,21 +88,20 @@ pub fn main() -> ExitCode {
         Verb::Map(options) => map::run(&options),
         Verb::Doctor(options) => doctor::run(&options),
     });
-    let code = outcome.unwrap_or_else(|failed| failed.report());
+    let code = outcome.unwrap_or_else(|error| exit::report(&error));
     logging::finish();
     code
 }
 
 /// What a verb ends with.
-type Outcome = Result<ExitCode, Failed>;
+type Outcome = Result<ExitCode, Error>;
 
 /// The filesystem of a view that isn't mounted, to ask questions of.
-fn offline(host: crate::host::HostCgroups, view: crate::view::View) -> Result<OfflineFs, Failed> {
+fn offline(host: crate::host::HostCgroups, view: crate::view::View) -> Result<OfflineFs, Error> {
     let view = std::sync::Arc::new(view);
     let host = crate::host::RealHost::new(std::sync::Arc::clone(&view), host, None);
-    let host = host.map_err(|error| Failed::system("can't read own namespaces", error))?;
-    crate::fs::CgroupFs::new(view, host)
-        .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))
+    let host = host.map_err(|error| Error::system("can't read own namespaces", error))?;
+    crate::fs::CgroupFs::new(view, host).map_err(|errno| Error::system("can't find the root of the view", errno.into()))
 }
 
 type OfflineFs = crate::fs::CgroupFs<crate::host::RealHost>;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
 
-use super::error::{FAILED, Failed};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::{self, Registration};
@@ -19,6 +18,7 @@ use super::server::{Place, Server, Serves, in_background};
 use super::signals::Signals;
 use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
+use crate::error::Error;
 use crate::fuse::{Connection, FSTYPE, OwnMount};
 
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ fn mount_and_serve(
     directory: &OwnedFd,
     signals: Signals,
     live: Box<dyn FnOnce()>,
-) -> Result<(), Failed> {
+) -> Result<(), Error> {
     server.take_refuge()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
@@ -105,8 +105,8 @@ fn mount_and_serve(
 }
 
 /// Opens the directory to mount on, and says what it's called.
-fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
-    let refuse = |why: &str| Err(Failed::new(FAILED, format!("{} {why}", directory.display())));
+fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
+    let refuse = |why: &str| Err(Error::failed(format!("{} {why}", directory.display())));
     let cant = |what: &str| format!("can't {what} {}", directory.display());
     if is_view(directory) && !clear_dead_view(directory) {
         return refuse("is already a view: unmount it first (vcgroupfs umount), or mount elsewhere");
@@ -115,17 +115,17 @@ fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Failed> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return refuse("doesn't exist: make the directory first");
         }
-        name => name.map_err(|error| Failed::system(cant("find"), error))?,
+        name => name.map_err(|error| Error::system(cant("find"), error))?,
     };
     let mut entries = match std::fs::read_dir(&name) {
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return refuse("isn't a directory"),
-        entries => entries.map_err(|error| Failed::system(cant("read"), error))?,
+        entries => entries.map_err(|error| Error::system(cant("read"), error))?,
     };
     if entries.next().is_some() {
         return refuse("isn't empty: mount on an empty directory, so that nothing gets hidden");
     }
     let pinned = std::fs::File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&name);
-    Ok((pinned.map_err(|error| Failed::system(cant("open"), error))?.into(), name))
+    Ok((pinned.map_err(|error| Error::system(cant("open"), error))?.into(), name))
 }
 
 /// How long a view may take to say that its server is gone, which the kernel does by itself.

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 
 use clap::Args;
 
-use super::error::{Failed, UNSUPPORTED, USAGE, warn};
 use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
+use crate::error::Error;
 use crate::host::containers::are_found;
 use crate::host::plan::{rules_for_all, without_effect};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::message::warn;
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View};
 
@@ -77,7 +78,7 @@ fn parse_controllers(list: &str) -> Result<ControllerSet, std::convert::Infallib
 
 impl ViewOptions {
     /// Finds the host's hierarchies and makes the view.
-    pub(super) fn plan(&self) -> Result<(HostCgroups, View), Failed> {
+    pub(super) fn plan(&self) -> Result<(HostCgroups, View), Error> {
         let host = discover()?;
         self.warn(&host);
         let view = plan(&host, &self.spec())?;
@@ -85,7 +86,7 @@ impl ViewOptions {
     }
 
     /// The same for a mount in which each caller has a view of its own.
-    pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules, AncestorLimits), Failed> {
+    pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules, AncestorLimits), Error> {
         let given = [
             ("--pid", self.pid.is_some()),
             ("--cgroup", !self.cgroups.is_empty()),
@@ -94,11 +95,11 @@ impl ViewOptions {
         ];
         if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
             let why = "each caller sees its own container, in the shape host-path";
-            return Err(Failed::new(USAGE, format!("{option} can't be used with --per-caller: {why}")));
+            return Err(Error::usage(format!("{option} can't be used with --per-caller: {why}")));
         }
         if !are_found() {
             let why = "this kernel doesn't say which process is process 1 of a pid namespace (Linux 4.1)";
-            return Err(Failed::new(UNSUPPORTED, format!("--per-caller: {why}; use 'vcgroupfs attach'")));
+            return Err(Error::unsupported(format!("--per-caller: {why}; use 'vcgroupfs attach'")));
         }
         let host = discover()?;
         self.warn(&host);

@@ -13,18 +13,17 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::attach::Attachment;
 use super::ending::{self, Supervisor};
-use super::error::{FAILED, Failed, NOT_PERMITTED};
 use super::leaving::{Leaving, SharedLeaving, leave};
 use super::logging;
 use super::options::ServeOptions;
 use super::registry::Registration;
 use super::signals::Signals;
+use crate::error::{Error, ErrorKind};
 use crate::fs::CgroupFs;
 use crate::fs::percaller::PerCaller;
 use crate::fuse::{self, Connection, OwnMount, Successor};
 use crate::helper::confinement::{Role, confine};
 use crate::helper::{AgentPool, HelperImage};
-use crate::host::discover::Attached;
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
 use crate::policy::Rules;
 use crate::sys;
@@ -66,12 +65,12 @@ pub(super) enum Place {
 
 impl Server {
     /// The image that agents run from.
-    pub(super) fn image() -> Result<HelperImage, Failed> {
-        HelperImage::new().map_err(|error| Failed::system("can't prepare the mount-helper", error))
+    pub(super) fn image() -> Result<HelperImage, Error> {
+        HelperImage::new().map_err(|error| Error::system("can't prepare the mount-helper", error))
     }
 
     /// Leaves the subtrees of its view. Fails where what is mounted in a hierarchy could lead it elsewhere.
-    pub(super) fn take_refuge(&self) -> Result<(), Failed> {
+    pub(super) fn take_refuge(&self) -> Result<(), Error> {
         self.host.check_detached()?;
         match &self.serves {
             Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
@@ -92,15 +91,10 @@ impl Server {
 
     /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
     /// answers.
-    pub(super) fn serve(
-        self,
-        signals: Signals,
-        own_mount: Option<OwnMount>,
-        live: impl FnOnce(),
-    ) -> Result<(), Failed> {
+    pub(super) fn serve(self, signals: Signals, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Error> {
         let failed = |what: &str| {
             let what = what.to_owned();
-            move |error| Failed::system(what, error)
+            move |error| Error::system(what, error)
         };
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         raise_descriptor_limit();
@@ -122,7 +116,7 @@ impl Server {
                 let host = RealHost::new(Arc::clone(&view), self.host, Some(agents))
                     .map_err(failed("can't read own namespaces"))?;
                 let mut fs = CgroupFs::new(view, host)
-                    .map_err(|errno| Failed::system("can't find the root of the view", errno.into()))?;
+                    .map_err(|errno| Error::system("can't find the root of the view", errno.into()))?;
                 if self.options.coherent {
                     fs.keep_nothing();
                 }
@@ -179,9 +173,9 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) fn pair() -> Result<(Status, Status), Failed> {
+    pub(super) fn pair() -> Result<(Status, Status), Error> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-            .map_err(|errno| Failed::system("can't make a pipe", errno.into()))?;
+            .map_err(|errno| Error::system("can't make a pipe", errno.into()))?;
         Ok((Status { pipe: read }, Status { pipe: write }))
     }
 
@@ -191,8 +185,8 @@ impl Status {
     }
 
     /// The same end once more.
-    pub(super) fn share(&self) -> Result<Self, Failed> {
-        let pipe = self.pipe.try_clone().map_err(|error| Failed::system("can't share a pipe", error))?;
+    pub(super) fn share(&self) -> Result<Self, Error> {
+        let pipe = self.pipe.try_clone().map_err(|error| Error::system("can't share a pipe", error))?;
         Ok(Self { pipe })
     }
 
@@ -207,18 +201,20 @@ impl Status {
     }
 
     /// Tells what went wrong.
-    pub(super) fn failed(self, failed: &Failed) {
-        let _ = File::from(self.pipe).write_all(&[&[failed.code()], failed.to_string().as_bytes()].concat());
+    pub(super) fn failed(self, failed: &Error) {
+        let _ = File::from(self.pipe).write_all(&[&[failed.kind().to_byte()], failed.to_string().as_bytes()].concat());
     }
 
     /// Waits for what the other end tells.
-    pub(super) fn wait(self) -> Result<(), Failed> {
+    pub(super) fn wait(self) -> Result<(), Error> {
         let mut told = Vec::new();
         let read = File::from(self.pipe).read_to_end(&mut told);
         match (read, told.split_first()) {
             (Ok(_), Some((0, _))) => Ok(()),
-            (Ok(_), Some((code, message))) => Err(Failed::new(*code, String::from_utf8_lossy(message))),
-            _ => Err(Failed::new(FAILED, "the server ended before the view was live")),
+            (Ok(_), Some((kind, message))) => {
+                Err(Error::new(ErrorKind::from_byte(*kind), String::from_utf8_lossy(message)))
+            }
+            _ => Err(Error::failed("the server ended before the view was live")),
         }
     }
 }
@@ -230,10 +226,10 @@ pub(super) fn in_background<K>(
     log: &logging::Options,
     leaving: &SharedLeaving,
     kept: K,
-    serve: impl FnOnce(Signals, Box<dyn FnOnce()>) -> Result<(), Failed>,
-) -> Result<(Status, K), Failed> {
+    serve: impl FnOnce(Signals, Box<dyn FnOnce()>) -> Result<(), Error>,
+) -> Result<(Status, K), Error> {
     let (waiting, telling) = Status::pair()?;
-    match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
+    match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
         ForkResult::Parent { .. } => {
             leaving.lock().iter().for_each(Leaving::let_go);
             Ok((waiting, kept))
@@ -256,50 +252,32 @@ pub(super) fn in_background<K>(
                     }),
                 )
             });
-            let code = match served {
-                Ok(()) => 0,
-                Err(failed) => {
-                    let code = failed.code();
-                    if let Some(status) = telling.lock().take() {
-                        status.failed(&failed);
-                    } else {
-                        tracing::error!("{failed}");
-                    }
-                    code
+            let failed = served.is_err();
+            if let Err(error) = served {
+                match telling.lock().take() {
+                    Some(status) => status.failed(&error),
+                    None => tracing::error!("{error}"),
                 }
-            };
+            }
             // It may wait for a command that attaches, and that was stopped.
             ending::limit_time();
             leave(leaving);
             logging::finish();
-            std::process::exit(i32::from(code))
+            std::process::exit(i32::from(failed))
         }
     }
 }
 
 /// Leaves the terminal, the directory and the output of whoever started it.
-pub(super) fn daemonize() -> Result<(), Failed> {
-    setsid().map_err(|errno| Failed::system("can't make a session", errno.into()))?;
-    std::env::set_current_dir("/").map_err(|error| Failed::system("can't change to /", error))?;
+pub(super) fn daemonize() -> Result<(), Error> {
+    setsid().map_err(|errno| Error::system("can't make a session", errno.into()))?;
+    std::env::set_current_dir("/").map_err(|error| Error::system("can't change to /", error))?;
     let null = File::options().read(true).write(true).open("/dev/null");
-    let null = null.map_err(|error| Failed::system("can't open /dev/null", error))?;
+    let null = null.map_err(|error| Error::system("can't open /dev/null", error))?;
     let redirect = || {
         dup2_stdin(null.as_fd())?;
         dup2_stdout(null.as_fd())?;
         dup2_stderr(null.as_fd())
     };
-    redirect().map_err(|errno| Failed::system("can't redirect output", errno.into()))
-}
-
-impl From<Attached> for Failed {
-    fn from(error: Attached) -> Self {
-        let code = if error.errno == Errno::EPERM { NOT_PERMITTED } else { FAILED };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<refuge::NoRefuge> for Failed {
-    fn from(error: refuge::NoRefuge) -> Self {
-        Self::new(FAILED, error.to_string())
-    }
+    redirect().map_err(|errno| Error::system("can't redirect output", errno.into()))
 }

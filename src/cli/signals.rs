@@ -9,9 +9,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::error::{FAILED, Failed};
 use super::logging;
 use super::server::Status;
+use crate::error::Error;
 use crate::sys;
 
 /// What a server is told by a signal.
@@ -23,8 +23,8 @@ pub(super) struct Signals(SignalFd);
 
 impl Signals {
     /// From here on signals do to this process what they do to a server. The threads and children that it starts inherit that.
-    pub(super) fn take() -> Result<Self, Failed> {
-        let failed = |errno: Errno| Failed::system("can't take over signals", io::Error::from(errno));
+    pub(super) fn take() -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
         sys::signal::ignore_all_but(&AWAITED.map(|signal| signal as i32)).map_err(failed)?;
         let set: SigSet = AWAITED.into_iter().collect();
         set.thread_block().map_err(failed)?;
@@ -45,10 +45,10 @@ impl Signals {
     ///
     /// # Errors
     /// What it tells; also when the server is told to end meanwhile.
-    pub(super) fn wait_for(&self, status: Status) -> Result<(), Failed> {
+    pub(super) fn wait_for(&self, status: Status) -> Result<(), Error> {
         loop {
             if let Some(signal) = self.next() {
-                return Err(Failed::new(FAILED, format!("the server was told to end ({signal})")));
+                return Err(Error::failed(format!("the server was told to end ({signal})")));
             }
             let mut waited =
                 [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(status.as_fd(), PollFlags::POLLIN)];

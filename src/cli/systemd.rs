@@ -16,7 +16,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pause};
 
 use crate::cgroup::CgroupPath;
-use crate::cli::error::{FAILED, Failed, say};
+use crate::error::Error;
+use crate::message::say;
 use crate::sys;
 
 /// How long systemd may take to start a scope.
@@ -45,11 +46,11 @@ pub(super) fn is_manager() -> bool {
 impl Scope {
     /// Has systemd put a process into a scope `NAME.scope` of its own, in every hierarchy that systemd manages. `None` if it won't, which the
     /// user is told. `option` is where the name comes from.
-    pub(super) fn ask(name: &str, process: i32, option: &str) -> Result<Option<Self>, Failed> {
+    pub(super) fn ask(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
         match Self::with(name, process) {
             Ok(scope) => Ok(Some(scope)),
             Err(Refusal::Taken) => {
-                Err(Failed::new(FAILED, format!("systemd has a unit {name}.scope already (choose another {option})")))
+                Err(Error::failed(format!("systemd has a unit {name}.scope already (choose another {option})")))
             }
             Err(Refusal::Said(why)) => {
                 say(format_args!("systemd makes no scope ({why}): making cgroups without it"));
@@ -95,9 +96,9 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn start() -> Result<Self, Failed> {
+    pub(super) fn start() -> Result<Self, Error> {
         let parent = getpid();
-        match sys::process::fork().map_err(|error| Failed::system("can't start a process for the scope", error))? {
+        match sys::process::fork().map_err(|error| Error::system("can't start a process for the scope", error))? {
             ForkResult::Parent { child } => Ok(Self { child: child.as_raw().into(), parent }),
             ForkResult::Child => {
                 let _ = sys::process::close_all_but(&[]);

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cli::error::{FAILED, Failed, USAGE};
+use crate::error::Error;
 
 /// A container as it was named, and one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,11 @@ pub(super) enum Named {
 }
 
 /// Finds the process, or the directory.
-pub(super) fn resolve_any(target: &str) -> Result<Named, Failed> {
+pub(super) fn resolve_any(target: &str) -> Result<Named, Error> {
     if !target.starts_with(['/', '.']) {
         return resolve(target).map(Named::Process);
     }
-    let directory =
-        fs::canonicalize(target).map_err(|error| Failed::system(format_args!("can't find {target}"), error));
+    let directory = fs::canonicalize(target).map_err(|error| Error::system(format_args!("can't find {target}"), error));
     directory.map(Named::Directory)
 }
 
@@ -69,19 +68,19 @@ enum Answer {
 const MACHINES: &str = "/run/systemd/machines";
 
 /// Finds the process. A name without a manager's is asked of all.
-pub(super) fn resolve(target: &str) -> Result<Target, Failed> {
+pub(super) fn resolve(target: &str) -> Result<Target, Error> {
     if let Ok(pid) = target.parse() {
         if pid > 0 {
             return Ok(Target { pid, label: format!("pid {pid}"), known: None });
         }
-        return Err(Failed::new(USAGE, format!("{pid} is no process id")));
+        return Err(Error::usage(format!("{pid} is no process id")));
     }
     let (managers, name) = match target.split_once(':') {
         None if target.starts_with('/') => {
             let what = format!(
                 "'{target}' is a directory: name a process or a container ('vcgroupfs umount' takes a directory's view away)"
             );
-            return Err(Failed::new(USAGE, what));
+            return Err(Error::usage(what));
         }
         // LXC's answer is also Incus'.
         None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),
@@ -91,13 +90,13 @@ pub(super) fn resolve(target: &str) -> Result<Target, Failed> {
                 let what = format!(
                     "'{word}' is no kind of container: use PID, docker:, podman:, machine:, lxc:, incus:NAME, crictl: or runc:ID"
                 );
-                return Err(Failed::new(USAGE, what));
+                return Err(Error::usage(what));
             }
         },
     };
     let is_known = |manager: &Manager| *manager == Manager::Lxc && name_in_path(name).is_some();
     if !is_name(name) && !managers.iter().all(is_known) {
-        return Err(Failed::new(USAGE, format!("'{name}' can't be the name of a container")));
+        return Err(Error::usage(format!("'{name}' can't be the name of a container")));
     }
     let mut found = Vec::new();
     let mut tried = Vec::new();
@@ -110,21 +109,21 @@ pub(super) fn resolve(target: &str) -> Result<Target, Failed> {
     let label = |manager: Manager| format!("{}:{name}", manager.word());
     match found.as_slice() {
         [(manager, pid)] => Ok(Target { pid: *pid, label: label(*manager), known: Some((*manager, name.to_owned())) }),
-        [] => Err(Failed::new(FAILED, format!("no running container '{name}'; tried: {}", tried.join("; ")))),
+        [] => Err(Error::failed(format!("no running container '{name}'; tried: {}", tried.join("; ")))),
         several => {
             let which: Vec<String> =
                 several.iter().map(|(manager, pid)| format!("{} (process {pid})", label(*manager))).collect();
-            Err(Failed::new(FAILED, format!("'{name}' is ambiguous: say {}", which.join(" or "))))
+            Err(Error::failed(format!("'{name}' is ambiguous: say {}", which.join(" or "))))
         }
     }
 }
 
 impl Target {
     /// Asks once more, when the process is held: between the answer and that, its number could have become another's.
-    pub(super) fn confirm(&self) -> Result<(), Failed> {
+    pub(super) fn confirm(&self) -> Result<(), Error> {
         match &self.known {
             Some((manager, name)) if manager.ask(name) != Answer::Runs(self.pid) => {
-                Err(Failed::new(FAILED, format!("{} has just ended or been restarted: try again", self.label)))
+                Err(Error::failed(format!("{} has just ended or been restarted: try again", self.label)))
             }
             _ => Ok(()),
         }

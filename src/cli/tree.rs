@@ -8,11 +8,12 @@ use std::sync::LazyLock;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::error::{FAILED, Failed, USAGE, say};
 use super::options::ViewOptions;
 use super::{Outcome, json, offline, target, whose};
 use crate::cgroup::escaped;
+use crate::error::Error;
 use crate::fs::explain::Branch;
+use crate::message::say;
 
 /// What stands beside the options.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
@@ -40,7 +41,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let path = match rest {
         [] => root,
         [path] => path,
-        _ => return Err(Failed::new(USAGE, "with --pid or --cgroup, tree takes a PATH alone")),
+        _ => return Err(Error::usage("with --pid or --cgroup, tree takes a PATH alone")),
     };
     let whose = whose::find(target, &options.view)?;
     let path = whose.path(path)?;
@@ -49,7 +50,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     }
     let fs = offline(whose.host, whose.view)?;
     let branch = fs.branch(path.components()).map_err(|failure| {
-        Failed::new(FAILED, format!("can't show {path}: {} (see 'vcgroupfs explain lookup')", failure.errno()))
+        Error::failed(format!("can't show {path}: {} (see 'vcgroupfs explain lookup')", failure.errno()))
     })?;
     let mut out = std::io::stdout().lock();
     if options.json {

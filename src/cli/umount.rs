@@ -8,8 +8,9 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::error::{FAILED, Failed, NOT_PERMITTED, say};
 use super::{Outcome, mount, registry};
+use crate::error::Error;
+use crate::message::say;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -28,7 +29,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let directory = mount::absolute(&options.directory);
     let name = directory.display();
     if !mount::is_view(&options.directory) {
-        return Err(Failed::new(FAILED, format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
+        return Err(Error::failed(format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
     }
     let here =
         |record: &registry::Record| record.directory.as_ref() == directory.as_path() && record.container.is_none();
@@ -38,12 +39,12 @@ pub(super) fn run(options: &Options) -> Outcome {
         Ok(()) => {}
         Err(Errno::EBUSY) => {
             let advice = format!("find who uses it with 'fuser -vm {name}', or detach it with 'umount -l {name}'");
-            return Err(Failed::new(FAILED, format!("{name} is in use: {advice}")));
+            return Err(Error::failed(format!("{name} is in use: {advice}")));
         }
         Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
-            return Err(Failed::new(NOT_PERMITTED, format!("can't unmount {name}: {errno} (run it as root)")));
+            return Err(Error::not_permitted(format!("can't unmount {name}: {errno} (run it as root)")));
         }
-        Err(errno) => return Err(Failed::new(FAILED, format!("can't unmount {name}: {errno}"))),
+        Err(errno) => return Err(Error::failed(format!("can't unmount {name}: {errno}"))),
     }
     match server {
         Some(record) if record.per_caller => {
@@ -55,13 +56,10 @@ pub(super) fn run(options: &Options) -> Outcome {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => Err(Failed::new(
-            FAILED,
-            format!(
-                "{name} is unmounted, but its server (process {}) hasn't ended: is it mounted elsewhere too?",
-                record.pid
-            ),
-        )),
+        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => Err(Error::failed(format!(
+            "{name} is unmounted, but its server (process {}) hasn't ended: is it mounted elsewhere too?",
+            record.pid
+        ))),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::error::{FAILED, Failed, USAGE, say};
 use super::map;
 use super::options::ViewOptions;
 use super::registry::{self, Record};
 use super::target::{self, Named};
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
 use crate::doctor::facts::ROOT;
+use crate::error::Error;
 use crate::fuse::FSTYPE;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::message::say;
 use crate::policy::Policy;
 use crate::view::{AncestorLimits, View};
 
@@ -39,18 +40,18 @@ pub(super) fn split<'a>(words: &'a [PathBuf], options: &ViewOptions, most: usize
 }
 
 /// Finds the view.
-pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Whose, Failed> {
+pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Whose, Error> {
     let Some(target) = target else {
         let (host, view) = options.plan()?;
         return Ok(Whose { host, view, live: None, pid: options.pid, label: None });
     };
-    let text = target.to_str().ok_or_else(|| Failed::new(USAGE, "a TARGET is text"))?;
+    let text = target.to_str().ok_or_else(|| Error::usage("a TARGET is text"))?;
     match target::resolve_any(text)? {
         Named::Directory(directory) => {
             let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
             let Some(record) = registry::live().unwrap_or_default().into_iter().find(is_there) else {
                 let what = format!("no live view is mounted on {}: see 'vcgroupfs list'", directory.display());
-                return Err(Failed::new(FAILED, what));
+                return Err(Error::failed(what));
             };
             let (host, view) = of_record(&record, None)?;
             Ok(Whose { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
@@ -58,7 +59,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Whose
         Named::Process(target) => {
             let (pid, label) = (Some(target.pid), Some(target.label.clone()));
             if !Path::new(&format!("/proc/{}", target.pid)).exists() {
-                return Err(Failed::new(FAILED, format!("there is no process {}", target.pid)));
+                return Err(Error::failed(format!("there is no process {}", target.pid)));
             }
             let Some(record) = record_of(target.pid) else {
                 let (host, view) = ViewOptions { pid, ..options.clone() }.plan()?;
@@ -97,7 +98,7 @@ pub(super) fn mounts(pid: i32) -> Vec<MountEntry> {
 }
 
 /// The view that a live server serves, to a process.
-fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Failed> {
+fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Error> {
     let host = discover()?;
     let policy = Policy::from_str(&record.policy, false).unwrap_or_default();
     let cgroups = record
@@ -116,7 +117,7 @@ fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), F
     };
     let view = plan(&host, &spec).map_err(|error| match error {
         crate::host::PlanError::NoCgroup { .. } => {
-            Failed::new(FAILED, format!("{error}: the view is of one that was removed; detach it, and attach again"))
+            Error::failed(format!("{error}: the view is of one that was removed; detach it, and attach again"))
         }
         other => other.into(),
     })?;
@@ -135,7 +136,7 @@ impl Whose {
     }
 
     /// The path in the view that a user means, who may have copied it from where the view is mounted.
-    pub(super) fn path(&self, path: &Path) -> Result<CgroupPath, Failed> {
+    pub(super) fn path(&self, path: &Path) -> Result<CgroupPath, Error> {
         let parsed = map::parse(path)?;
         let mounted =
             self.live.as_ref().and_then(|record| CgroupPath::parse(record.directory.as_ref().as_os_str()).ok());

@@ -17,7 +17,7 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     ("host", &["cgroup", "limit", "policy", "view", "fs", "helper", "sys"]),
     ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
     ("doctor", &["cgroup"]),
-    ("cli", &["cgroup", "doctor", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
+    ("cli", &["cgroup", "doctor", "error", "message", "policy", "view", "fs", "helper", "host", "fuse", "sys"]),
 ];
 
 /// Where a request passes.

@@ -14,14 +14,14 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchdir;
 
 use super::{DIRECTORY, lock_mounts};
-use crate::cli::error::{FAILED, Failed};
 use crate::cli::registry;
+use crate::error::Error;
 use crate::fuse::Connection;
 use crate::helper::entry::{EntryError, Layout, Site};
 use crate::sys;
 
-fn failed(what: &'static str) -> impl Fn(Errno) -> Failed {
-    move |errno| Failed::system(what, errno.into())
+fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::system(what, errno.into())
 }
 
 /// Whether mounts can be moved into another mount namespace, and locked (Linux 5.2).
@@ -32,7 +32,7 @@ pub(super) fn moves_mounts() -> bool {
 
 /// Makes a mount namespace of this command's own. What is mounted there shows nowhere else. What the host unmounts is unmounted there, too,
 /// where the mounts are shared: a namespace that kept them would keep filesystems of others in use.
-pub(in crate::cli) fn enter_own_namespace() -> Result<(), Failed> {
+pub(in crate::cli) fn enter_own_namespace() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(failed("can't make the mounts slaves of the host's"))
@@ -43,15 +43,15 @@ pub(in crate::cli) fn build(
     layout: &Layout,
     depth: usize,
     connection: &Connection,
-    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failed>,
-) -> Result<(), Failed> {
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let directory = Path::new(registry::DIRECTORY);
     let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Err(Failed::new(FAILED, "no directory to mount on"));
+        return Err(Error::failed("no directory to mount on"));
     };
-    let name = CString::new(name.as_bytes()).map_err(|_| Failed::new(FAILED, "no directory to mount on"))?;
-    let above = File::open(above).map_err(|error| Failed::system("can't open /run", error))?;
-    let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
+    let name = CString::new(name.as_bytes()).map_err(|_| Error::failed("no directory to mount on"))?;
+    let above = File::open(above).map_err(|error| Error::system("can't open /run", error))?;
+    let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
     let site = Site { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
     let mut told = Ok(());
     let built = layout.build(site, connection.as_fd(), |view| {
@@ -64,16 +64,16 @@ pub(in crate::cli) fn build(
 }
 
 /// A copy of it that is attached nowhere.
-pub(super) fn copy() -> Result<OwnedFd, Failed> {
+pub(super) fn copy() -> Result<OwnedFd, Error> {
     // What is mounted or unmounted on the host in the hierarchies beneath is nothing to the container.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, registry::DIRECTORY, None::<&str>, private, None::<&str>)
         .map_err(failed("can't make the view's mounts private"))?;
-    lock_mounts::copy(Path::new(registry::DIRECTORY)).map_err(|error| Failed::system("can't copy the mounts", error))
+    lock_mounts::copy(Path::new(registry::DIRECTORY)).map_err(|error| Error::system("can't copy the mounts", error))
 }
 
 /// Takes it away again, in this namespace.
-pub(super) fn leave() -> Result<(), Failed> {
+pub(super) fn leave() -> Result<(), Error> {
     umount2(registry::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
         .map_err(failed("can't unmount the view that was tried"))
 }
@@ -83,9 +83,9 @@ pub(super) fn leave() -> Result<(), Failed> {
 pub(in crate::cli) fn build_here(
     layout: &Layout,
     connection: &Connection,
-    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Failed>,
-) -> Result<(), Failed> {
-    registry::Directory::make().map_err(|error| Failed::system("can't make a directory to mount on", error))?;
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    registry::Directory::make().map_err(|error| Error::system("can't make a directory to mount on", error))?;
     let here = open_directory(".")?;
     let mask = umask(Mode::empty());
     let built = build(layout, super::PLACES.len(), connection, mounted);
@@ -98,22 +98,22 @@ pub(in crate::cli) fn build_here(
         umount2(registry::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(&no_place)?;
         clear_place()?;
         let place = open_directory(DIRECTORY)?;
-        sys::mount::attach(tree.as_fd(), place.as_fd()).map_err(|error| Failed::system("can't move the mounts", error))
+        sys::mount::attach(tree.as_fd(), place.as_fd()).map_err(|error| Error::system("can't move the mounts", error))
     } else {
         clear_place()?;
         mount(Some(registry::DIRECTORY), DIRECTORY, None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(no_place)
     }
 }
 
-fn open_directory(name: &str) -> Result<File, Failed> {
+fn open_directory(name: &str) -> Result<File, Error> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let opened = File::options().read(true).custom_flags(flags).open(name);
-    opened.map_err(|error| Failed::system(format!("can't open {name}"), error))
+    opened.map_err(|error| Error::system(format!("can't open {name}"), error))
 }
 
 /// Leaves nothing mounted on or below `/sys/fs/cgroup`, in this mount namespace: if the view is ever unmounted there, an empty directory
 /// shows.
-pub(in crate::cli) fn clear_place() -> Result<(), Failed> {
+pub(in crate::cli) fn clear_place() -> Result<(), Error> {
     // Else what the host unmounts there, or mounts, would take the view away, or come in its place: the kernel goes by the directory alone.
     for place in super::PLACES {
         // EINVAL: nothing is mounted there.
@@ -124,7 +124,7 @@ pub(in crate::cli) fn clear_place() -> Result<(), Failed> {
             Ok(()) => {}
             Err(Errno::EINVAL) => return Ok(()),
             Err(Errno::ENOENT) => {
-                return Err(Failed::new(FAILED, format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
+                return Err(Error::failed(format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
             }
             Err(errno) => return Err(failed("can't unmount the host's cgroups in the new namespace")(errno)),
         }

@@ -9,9 +9,9 @@ use super::Container;
 use crate::cgroup::escaped;
 use crate::cli::Outcome;
 use crate::cli::doctor::{Target, ask};
-use crate::cli::error::say;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;
+use crate::message::say;
 
 /// What the clients in a container find now. `None` if nobody could look: then there's nothing to compare.
 pub(super) fn look(target: &Target) -> Option<Facts> {

@@ -16,8 +16,8 @@ use nix::sys::stat::{Mode, fstat};
 use super::covered::Covered;
 use super::{copies, sentinel};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
-use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
 use crate::cli::mount::mount_id;
+use crate::error::Error;
 use crate::helper::entry::{self, EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::sys;
 
@@ -67,15 +67,15 @@ pub(in crate::cli) struct Attached {
 
 impl Container {
     /// Takes hold of the container of a process.
-    pub(in crate::cli) fn open(pid: i32) -> Result<Self, Failed> {
+    pub(in crate::cli) fn open(pid: i32) -> Result<Self, Error> {
         let failed = |what: &str| {
             let what = format!("can't {what} of process {pid}");
             move |errno: Errno| match errno {
-                Errno::ENOENT | Errno::ESRCH => Failed::new(FAILED, format!("{what}: it has ended")),
+                Errno::ENOENT | Errno::ESRCH => Error::failed(format!("{what}: it has ended")),
                 Errno::EACCES | Errno::EPERM => {
-                    Failed::new(NOT_PERMITTED, format!("{what}: {errno} (run it as root of the host)"))
+                    Error::not_permitted(format!("{what}: {errno} (run it as root of the host)"))
                 }
-                errno => Failed::new(FAILED, format!("{what}: {errno}")),
+                errno => Error::failed(format!("{what}: {errno}")),
             }
         };
         let process = File::options()
@@ -83,8 +83,8 @@ impl Container {
             .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
             .open(format!("/proc/{pid}"))
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Failed::new(FAILED, format!("there is no process {pid}")),
-                _ => Failed::system(format!("can't open /proc/{pid}"), error),
+                io::ErrorKind::NotFound => Error::failed(format!("there is no process {pid}")),
+                _ => Error::system(format!("can't open /proc/{pid}"), error),
             })?;
         let process = OwnedFd::from(process);
         let end = sys::process::pidfd(pid).ok();
@@ -97,7 +97,7 @@ impl Container {
                 let what = format!(
                     "process {pid} is in {whose} own mount namespace, not in a container: use 'vcgroupfs mount --pid {pid} DIR'"
                 );
-                return Err(Failed::new(FAILED, what));
+                return Err(Error::failed(what));
             }
         }
         Ok(Self { pid, process, end, mounts, number, root, prefix: None })
@@ -105,9 +105,9 @@ impl Container {
 
     /// Takes hold of the container of a process that is going to make `directory` its root (pivot_root(2)), as it is for the hooks of OCI
     /// runtimes, or has done so (`poststart`). That has to be a mount in its mount namespace.
-    pub(super) fn with_root(self, directory: &Path) -> Result<Self, Failed> {
+    pub(super) fn with_root(self, directory: &Path) -> Result<Self, Error> {
         let what = format!("can't open the container's root {} in its mount namespace", directory.display());
-        let failed = |error: io::Error| Failed::system(&what, error);
+        let failed = |error: io::Error| Error::system(&what, error);
         // On the host, where the same directories lead to it: an absolute symlink followed there would come out here.
         let directory = std::fs::canonicalize(directory).map_err(failed)?;
         let number = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
@@ -129,7 +129,7 @@ impl Container {
                 "{} isn't the container's root: nothing is mounted there in the mount namespace",
                 directory.display()
             );
-            return Err(Failed::new(FAILED, format!("{what} of process {}", self.pid)));
+            return Err(Error::failed(format!("{what} of process {}", self.pid)));
         }
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
     }
@@ -140,8 +140,8 @@ impl Container {
     }
 
     /// Fails if the process has ended since: what was found by its number may be another's, which has that now.
-    pub(super) fn check_its_number(&self) -> Result<(), Failed> {
-        let ended = |_| Failed::new(FAILED, format!("process {} has ended meanwhile", self.pid));
+    pub(super) fn check_its_number(&self) -> Result<(), Error> {
+        let ended = |_| Error::failed(format!("process {} has ended meanwhile", self.pid));
         self.read("stat").map(drop).map_err(ended)
     }
 
@@ -303,7 +303,7 @@ impl Container {
     }
 
     /// Fails if what is mounted in the place would appear on the host as well: mounts of a peer group share what is mounted on them.
-    pub(super) fn check_propagation(&self, found: Found) -> Result<(), Failed> {
+    pub(super) fn check_propagation(&self, found: Found) -> Result<(), Error> {
         let mounts = self.mountinfo();
         let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
         let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
@@ -316,15 +316,12 @@ impl Container {
         let reaches_us = |mount: &&MountEntry| mount.shared == Some(group) || mount.master == Some(group);
         match host.iter().find(reaches_us) {
             None => Ok(()),
-            Some(mount) => Err(Failed::new(
-                FAILED,
-                format!(
-                    "{place} in the container shares its mounts with {} of the host, where the view would appear as well: \
+            Some(mount) => Err(Error::failed(format!(
+                "{place} in the container shares its mounts with {} of the host, where the view would appear as well: \
                      make it private first, for example with 'nsenter -t {} -m mount --make-rslave /'",
-                    mount.mount_point.display(),
-                    self.pid
-                ),
-            )),
+                mount.mount_point.display(),
+                self.pid
+            ))),
         }
     }
 

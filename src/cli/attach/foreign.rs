@@ -15,12 +15,12 @@ use nix::sys::stat::{fstat, stat};
 
 use super::DIRECTORY;
 use super::container::Container;
-use crate::cli::error::{Failed, UNSUPPORTED};
+use crate::error::Error;
 use crate::helper::entry::{EntryError, Step};
 use crate::sys::namespace::owner;
 
 /// Why the view couldn't be made in a container, and what else can be done.
-pub(super) fn explained(error: EntryError, container: &Container) -> Failed {
+pub(super) fn explained(error: EntryError, container: &Container) -> Error {
     let is_refused = matches!(error, EntryError::Failed { step: Step::View, errno: Errno::EPERM });
     if !is_refused || !belongs_to_another(container) {
         return error.into();
@@ -31,7 +31,7 @@ pub(super) fn explained(error: EntryError, container: &Container) -> Failed {
         "bind a view to its {DIRECTORY} when it starts, made on the host by 'vcgroupfs mount --per-caller DIR' or, before Linux 4.1, \
          'vcgroupfs mount --cgroup PATH DIR'"
     );
-    Failed::new(UNSUPPORTED, format!("{error}: {why}; {how}"))
+    Error::unsupported(format!("{error}: {why}; {how}"))
 }
 
 /// Whether the container's mount namespace belongs to another user namespace than this process'.

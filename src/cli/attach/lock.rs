@@ -4,8 +4,8 @@ use std::fs::File;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::cli::error::Failed;
 use crate::cli::registry::Directory;
+use crate::error::Error;
 
 /// Held until it's dropped, or the process ends. A lock of the process and not of the open file: a server that's forked doesn't have it.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Also<'a> {
 impl Lock {
     /// Waits for its turn with the container whose mount namespace has this number. Others don't wait: a hostile container can keep whoever
     /// attaches to it busy for a while.
-    pub(in crate::cli) fn take(namespace: u64) -> Result<Self, Failed> {
-        let failed = |error| Failed::system("can't lock out another attach or detach", error);
+    pub(in crate::cli) fn take(namespace: u64) -> Result<Self, Error> {
+        let failed = |error| Error::system("can't lock out another attach or detach", error);
         let file = Directory::make().and_then(|directory| directory.lock_file("attach.lock")).map_err(failed)?;
         let own = range(namespace, libc::F_WRLCK);
         fcntl(&file, FcntlArg::F_SETLKW(&own)).map_err(|errno| failed(errno.into()))?;

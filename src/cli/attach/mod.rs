@@ -28,9 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use nix::errno::Errno;
 
-use super::error::{FAILED, Failed, NOT_PERMITTED, UNSUPPORTED, USAGE, say};
 use super::leaving::Leaving;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use super::registry::{self, Inside, Record, Registration};
@@ -39,10 +37,12 @@ use super::target::{HELP, resolve};
 use super::{Outcome, doctor, logging};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::doctor::facts::Facts;
+use crate::error::Error;
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
-use crate::helper::entry::{EntryError, Found, Layout};
+use crate::helper::entry::{Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
+use crate::message::say;
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::{Shape, View};
@@ -94,10 +94,10 @@ pub(super) struct Attachment {
 
 pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if options.view.pid.is_some() {
-        return Err(Failed::new(USAGE, "TARGET says whose view it is: leave out --pid"));
+        return Err(Error::usage("TARGET says whose view it is: leave out --pid"));
     }
     if !nix::unistd::geteuid().is_root() {
-        return Err(Failed::new(NOT_PERMITTED, "attach enters a container's mount namespace: run it as root"));
+        return Err(Error::not_permitted("attach enters a container's mount namespace: run it as root"));
     }
     let (named, root, mounts_own_cgroups) = match &options.target {
         Some(target) => (target.clone(), None, false),
@@ -116,7 +116,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let mut spec = ViewSpec { pid: Some(target.pid), new_root, mounts_own_cgroups, ..options.view.spec() };
     let lock = Lock::take(container.number())?;
     let image = Server::image()?;
-    let program = image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?;
+    let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
     if let Some(record) = stack_of_run(&container) {
         return already(&record, &host, spec, &target.label);
     }
@@ -127,7 +127,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
             // Its server has died, so it answers nothing.
             None if options.dry_run => {
                 let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
-                return Err(Failed::new(FAILED, what));
+                return Err(Error::failed(what));
             }
             None => container.clear(program.as_fd())?,
         }
@@ -162,10 +162,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let (waits_for_refuge, refuge) = Status::pair()?;
     let undo = Undo::new(
         Arc::clone(&container),
-        image.share_program().map_err(|error| Failed::system("can't share the mount-helper", error))?,
+        image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?,
         waits_for_commit.share()?,
     );
-    let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()));
+    let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()));
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
     let inside = Inside { pid: target.pid, namespace: container.number() };
@@ -208,7 +208,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if options.dry_run {
         let after = attaching.try_aside(source, &layout, live)?;
         let (Some(before), Some(after)) = (before, after) else {
-            return Err(Failed::new(FAILED, format!("nobody could look at what clients in {label} read")));
+            return Err(Error::failed(format!("nobody could look at what clients in {label} read")));
         };
         return compare::print(&label, &kind, &compare::changes(&before, &after, is_chosen), options.json);
     }
@@ -245,9 +245,9 @@ struct Attaching {
 impl Attaching {
     /// Makes the view as `attach` does, puts it into a copy of the container's mounts, and looks at what clients find there. Nothing of it is
     /// left: the copy ends with the process that is in it, and the server with its last mount. `live` is told when the view answers.
-    fn try_aside(self, source: Source, layout: &Layout, live: Status) -> Result<Option<Facts>, Failed> {
+    fn try_aside(self, source: Source, layout: &Layout, live: Status) -> Result<Option<Facts>, Error> {
         if source == Source::Mounts {
-            return Err(Failed::new(UNSUPPORTED, "--dry-run takes mounts that can be moved (Linux 5.2)"));
+            return Err(Error::unsupported("--dry-run takes mounts that can be moved (Linux 5.2)"));
         }
         let Self { container, program, connection, namespace: _, to_server, waits_for_refuge, mounted, committed } =
             self;
@@ -275,12 +275,12 @@ impl Attaching {
     }
 
     /// `live` is told when the view answers.
-    fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Failed> {
+    fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Error> {
         let Self { container, program, connection, namespace, to_server, waits_for_refuge, mounted, committed } = self;
         let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
         let (entry, found) = match namespace {
             Some(namespace) => {
-                let failed = |error| Failed::system("can't enter the sentinel's cgroup namespace", error);
+                let failed = |error| Error::system("can't enter the sentinel's cgroup namespace", error);
                 let own = File::open("/proc/self/ns/cgroup").map_err(failed)?;
                 let entered = enter_cgroup_namespace(namespace.as_fd(), own.as_fd());
                 let _entered = entered.map_err(|errno| failed(errno.into()))?;
@@ -331,14 +331,14 @@ fn hint_at_place(view: &View, label: &str) {
 }
 
 /// Fails where the stack has no place. Where `/sys/fs/cgroup` isn't there, the tmpfs goes on what of it is, if that hides nothing.
-fn check_place(found: &Found) -> Result<(), Failed> {
+fn check_place(found: &Found) -> Result<(), Error> {
     let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
     if found.depth as usize == PLACES.len() || found.empty {
         return Ok(());
     }
     let what =
         format!("the container has no {DIRECTORY}, and {place} isn't empty: mount sysfs on /sys in the container");
-    Err(Failed::new(FAILED, what))
+    Err(Error::failed(what))
 }
 
 /// Sends the server a way to the view with this root.
@@ -370,13 +370,13 @@ pub(super) fn stack_of_run(container: &Container) -> Option<Record> {
 
 /// Fails if a container's view is served, and isn't where it was attached. To serve it a second one there would help nobody, and what can't be
 /// found can't be taken away.
-pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<(), Failed> {
+pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<(), Error> {
     match server_of(container) {
         Some(record) if container.has_lost_view() => {
             let what = format!("the container of {label} has a view, and process {} doesn't see it", container.pid());
             let why = format!("{DIRECTORY} was moved or mounted over, or the process has another root directory");
             let how = format!("undo that, name another process, or end the view ('kill {}')", record.pid);
-            Err(Failed::new(FAILED, format!("{what}: {why}; {how}")))
+            Err(Error::failed(format!("{what}: {why}; {how}")))
         }
         _ => Ok(()),
     }
@@ -391,12 +391,12 @@ fn already(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> 
     }
     let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
     let what = format!("{label} has a view of another kind ({})", record.kind());
-    Err(Failed::new(FAILED, format!("{what}: {advice}")))
+    Err(Error::failed(format!("{what}: {advice}")))
 }
 
 /// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
 /// so with v2 and uses it ("hybrid") would start nothing any more: fails then.
-fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Failed> {
+fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
     for membership in container.memberships() {
         if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
             continue;
@@ -407,19 +407,9 @@ fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<
             let why = format!("{what}, and {label} has it mounted and uses it");
             let how =
                 "mount it on the host (mount -t cgroup2 cgroup2 DIR), or attach before the container's init starts";
-            return Err(Failed::new(FAILED, format!("{why}: {how}")));
+            return Err(Error::failed(format!("{why}: {how}")));
         }
         say(what);
     }
     Ok(())
-}
-
-impl From<EntryError> for Failed {
-    fn from(error: EntryError) -> Self {
-        let code = match &error {
-            EntryError::Failed { errno: Errno::EPERM | Errno::EACCES, .. } => NOT_PERMITTED,
-            _ => FAILED,
-        };
-        Self::new(code, error.to_string())
-    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::DIRECTORY;
-use crate::cli::error::{FAILED, Failed};
+use crate::error::Error;
 
 /// More than any state or configuration has, in bytes.
 const LENGTH_AT_MOST: u64 = 16 << 20;
@@ -55,11 +55,10 @@ pub(super) struct Told {
 }
 
 /// Reads the state, and from the bundle where the root is.
-pub(super) fn told(state: impl Read) -> Result<Told, Failed> {
+pub(super) fn told(state: impl Read) -> Result<Told, Error> {
     let state: State = parse(state, "the container's state on standard input")?;
     if state.pid <= 0 {
-        return Err(Failed::new(
-            FAILED,
+        return Err(Error::failed(
             "the container's state has no pid: this is for hooks of a container that is being made",
         ));
     }
@@ -68,7 +67,7 @@ pub(super) fn told(state: impl Read) -> Result<Told, Failed> {
     }
     let path = state.bundle.join("config.json");
     let name = path.display().to_string();
-    let file = std::fs::File::open(&path).map_err(|error| Failed::system(format!("can't open {name}"), error))?;
+    let file = std::fs::File::open(&path).map_err(|error| Error::system(format!("can't open {name}"), error))?;
     let config: Config = parse(file, &name)?;
     let root = absolute(&state.bundle, &config.root.path);
     Ok(Told { pid: state.pid, root: Some(root), mounts_own_cgroups: config.mounts.iter().any(Mount::is_of_cgroups) })
@@ -79,12 +78,12 @@ fn absolute(bundle: &Path, root: &Path) -> PathBuf {
     bundle.join(root)
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(file: impl Read, name: &str) -> Result<T, Failed> {
+fn parse<T: for<'a> Deserialize<'a>>(file: impl Read, name: &str) -> Result<T, Error> {
     let mut text = Vec::new();
     let read = file.take(LENGTH_AT_MOST).read_to_end(&mut text);
-    read.map_err(|error| Failed::system(format!("can't read {name}"), error))?;
+    read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
     serde_json::from_slice(&text)
-        .map_err(|error| Failed::new(FAILED, format!("{name} isn't as OCI runtimes write it: {error}")))
+        .map_err(|error| Error::failed(format!("{name} isn't as OCI runtimes write it: {error}")))
 }
 
 #[cfg(test)]

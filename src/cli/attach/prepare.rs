@@ -14,7 +14,7 @@ use super::stack::is_read_only;
 use super::undo::Owner;
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::cli::cgroups::OwnCgroups;
-use crate::cli::error::Failed;
+use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::host::refuge::{read_file, write_file};
 use crate::policy::Policy;
@@ -50,10 +50,10 @@ impl Prepared {
     }
 
     /// Makes a cgroup for the container of a process in each hierarchy where it sits in the root, and migrates its processes there.
-    pub(super) fn place(&mut self, host: &HostCgroups, pid: i32, name: &str) -> Result<(), Failed> {
+    pub(super) fn place(&mut self, host: &HostCgroups, pid: i32, name: &str) -> Result<(), Error> {
         let text = fs::read(format!("/proc/{pid}/cgroup"));
         let memberships = parse_memberships(
-            &text.map_err(|error| Failed::system(format!("can't read the cgroups of process {pid}"), error))?,
+            &text.map_err(|error| Error::system(format!("can't read the cgroups of process {pid}"), error))?,
         );
         let is_at_root = |kind: &HierarchyKind| {
             let own = memberships.iter().find(|membership| membership.kind == *kind);
@@ -67,12 +67,12 @@ impl Prepared {
 
     /// Makes the cgroups that aliases lead to, and lets cpusets be usable as soon as they're made: runc, which copies CPUs and nodes from the
     /// parents, gives up where statfs doesn't say cgroup.
-    pub(in crate::cli) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Failed> {
+    pub(in crate::cli) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Error> {
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             let (Some(delegated), false) = (&hierarchy.delegated, is_read_only(view, hierarchy)) else { continue };
             let failed = |errno: Errno| {
                 let what = format!("can't prepare {delegated} in hierarchy {} for the container", hierarchy.kind);
-                Failed::system(what, errno.into())
+                Error::system(what, errno.into())
             };
             let boundary = host.open_cgroup(index, delegated).map_err(failed)?;
             let is_cpuset = hierarchy.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));

@@ -26,8 +26,8 @@ use nix::unistd::ForkResult;
 use super::lock::Lock;
 use crate::cgroup::{CgroupPath, Setup};
 use crate::cli::cgroups::{self, OwnCgroups};
-use crate::cli::error::{FAILED, Failed};
 use crate::cli::registry::{self, Record};
+use crate::error::Error;
 use crate::helper::entry::{Flags, Layout, Sentinel, SentinelSource};
 use crate::host::refuge::write_file;
 use crate::host::{HostCgroups, discover};
@@ -63,13 +63,13 @@ impl SentinelCgroup {
         number: u64,
         own: &CgroupPath,
         with_namespace: bool,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, Error> {
         remove_stale(host, lock, number);
         let name = format!("{PREFIX}{number}");
         let failed = |errno: Errno| match errno {
-            Errno::EEXIST => Failed::new(FAILED, "the container's former view hasn't ended yet: try again"),
+            Errno::EEXIST => Error::failed("the container's former view hasn't ended yet: try again"),
             errno => {
-                Failed::system(format!("can't make the cgroup /{name}, which the container gets to see"), errno.into())
+                Error::system(format!("can't make the cgroup /{name}, which the container gets to see"), errno.into())
             }
         };
         let above = host.open_cgroup(0, &CgroupPath::root()).map_err(failed)?;
@@ -80,22 +80,22 @@ impl SentinelCgroup {
             Ok(namespace) => Ok(Self { cgroups, number, step, own: own.clone(), namespace }),
             Err(errno) => {
                 cgroups.remove();
-                Err(Failed::system(format!("can't prepare the cgroup /{name}"), errno.into()))
+                Err(Error::system(format!("can't prepare the cgroup /{name}"), errno.into()))
             }
         }
     }
 
     /// The layout for the container, bound from the host's mount or mounted.
-    pub(super) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Failed> {
+    pub(super) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Error> {
         let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
-        let path = CgroupPath::parse(root(self.number)).map_err(|error| Failed::new(FAILED, error.to_string()))?;
+        let path = CgroupPath::parse(root(self.number)).map_err(|error| Error::failed(error.to_string()))?;
         let underlay = match (&self.namespace, host.hierarchies.first()) {
             (Some(_), _) => SentinelSource::Namespace,
             (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
-            (None, None) => return Err(Failed::new(FAILED, "no cgroup2 is mounted on the host")),
+            (None, None) => return Err(Error::failed("no cgroup2 is mounted on the host")),
         };
         let word = |path: &CgroupPath| {
-            CString::new(below(path).as_bytes()).map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))
+            CString::new(below(path).as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
         };
         let (step, own) = (word(&self.step)?, word(&self.own)?);
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::covered::Covered;
 use crate::cgroup::{CgroupPath, HierarchyClass};
-use crate::cli::error::{FAILED, Failed};
+use crate::error::Error;
 use crate::helper::entry::{Hierarchy, Recipe, Underlay};
 use crate::host::{HostCgroups, HostHierarchy};
 use crate::policy::Policy;
@@ -26,7 +26,7 @@ pub(in crate::cli) fn recipe(
     view: &View,
     source: Source,
     covered: &Covered,
-) -> Result<Recipe, Failed> {
+) -> Result<Recipe, Error> {
     let mut recipe = Recipe { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
     for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
         recipe.hierarchies.push(Hierarchy {
@@ -44,7 +44,7 @@ pub(in crate::cli) fn recipe(
 
 /// The real hierarchy that lies beneath. Clients join its mount point and what `/proc/self/cgroup` says, less the mount's root: so that is
 /// the cgroup that the view shows there.
-fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: Source) -> Result<Underlay, Failed> {
+fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: Source) -> Result<Underlay, Error> {
     let below = top.components().join(OsStr::new("/"));
     Ok(match (source, hierarchy.kind.class()) {
         (Source::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: word(&below)? },
@@ -63,6 +63,6 @@ pub(super) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
     strict || hierarchy.delegated.is_none()
 }
 
-fn word(name: &OsStr) -> Result<CString, Failed> {
-    CString::new(name.as_bytes()).map_err(|_| Failed::new(FAILED, "a name with a NUL in it"))
+fn word(name: &OsStr) -> Result<CString, Error> {
+    CString::new(name.as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
 }

@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, chroot, fchdir, pipe2, read, write};
 
 use super::Container;
 use crate::cgroup::parse_mountinfo;
-use crate::cli::error::{FAILED, Failed};
+use crate::error::Error;
 use crate::sys;
 
 /// A process that is in the copy, and nothing else. Dropping it ends both.
@@ -29,12 +29,12 @@ pub(super) struct StandIn {
 
 impl StandIn {
     /// Copies the mounts of a container. What is mounted there later comes behind these in mountinfo, as in the container.
-    pub(super) fn start(container: &Container) -> Result<Self, Failed> {
-        let failed = |errno: Errno| Failed::system("can't copy the container's mounts", errno.into());
+    pub(super) fn start(container: &Container) -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::system("can't copy the container's mounts", errno.into());
         let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let (waits, stay) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let forked = sys::process::fork();
-        match forked.map_err(|error| Failed::system("can't copy the container's mounts", error))? {
+        match forked.map_err(|error| Error::system("can't copy the container's mounts", error))? {
             ForkResult::Child => {
                 drop((told, stay));
                 // Whoever waits for the end of one of the command's pipes isn't to wait for this process.
@@ -57,12 +57,9 @@ impl StandIn {
                 let mut text = Vec::new();
                 std::fs::File::from(mounts)
                     .read_to_end(&mut text)
-                    .map_err(|error| Failed::system("can't see the copied mounts", error))?;
+                    .map_err(|error| Error::system("can't see the copied mounts", error))?;
                 if parse_mountinfo(&text).iter().any(|mount| mount.shared.is_some()) {
-                    return Err(Failed::new(
-                        FAILED,
-                        "the copy of the container's mounts shares them with the container",
-                    ));
+                    return Err(Error::failed("the copy of the container's mounts shares them with the container"));
                 }
                 Ok(stand_in)
             }
@@ -70,14 +67,13 @@ impl StandIn {
     }
 
     /// Mounts a tree on `place`, in the copy.
-    pub(super) fn put(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Failed> {
-        let failed =
-            |errno: Errno| Failed::system(format!("can't mount the view on {place} in the copy"), errno.into());
+    pub(super) fn put(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Error> {
+        let failed = |errno: Errno| Error::system(format!("can't mount the view on {place} in the copy"), errno.into());
         let mounts = self.open("ns/mnt", OFlag::O_RDONLY).map_err(failed)?;
         let root = self.open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?;
         let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let forked = sys::process::fork();
-        match forked.map_err(|error| Failed::system("can't mount the view in the copy", error))? {
+        match forked.map_err(|error| Error::system("can't mount the view in the copy", error))? {
             ForkResult::Child => {
                 let put = || -> Result<(), Errno> {
                     setns(&mounts, CloneFlags::CLONE_NEWNS)?;

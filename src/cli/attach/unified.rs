@@ -8,7 +8,7 @@ use super::prepare::Prepared;
 use super::sentinel::SentinelCgroup;
 use super::stack::Source;
 use crate::cgroup::CgroupPath;
-use crate::cli::error::{FAILED, Failed, UNSUPPORTED};
+use crate::error::Error;
 use crate::helper::entry::{Flags, Layout};
 use crate::host::{HostCgroups, same_namespace};
 use crate::view::{Shape, View};
@@ -19,10 +19,10 @@ pub(super) const NOTE: &str = "on a unified host systemd and programs that only 
 
 /// The container's own cgroup. Fails where clients couldn't find it: by mount point and path in `/proc/self/cgroup`, on a mount of type
 /// cgroup2.
-pub(super) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Failed> {
+pub(super) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Error> {
     let has_namespace = !same_namespace(container.pid(), "cgroup")
-        .map_err(|error| Failed::system(format!("can't look at the cgroup namespace of {label}"), error))?;
-    let unsupported = |what: String| Err(Failed::new(UNSUPPORTED, what));
+        .map_err(|error| Error::system(format!("can't look at the cgroup namespace of {label}"), error))?;
+    let unsupported = |what: String| Err(Error::unsupported(what));
     if has_namespace {
         return unsupported(format!(
             "{label} has a cgroup namespace of its own, in which clients on a unified host only recognise a real cgroup2 on \
@@ -45,7 +45,7 @@ pub(super) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str)
     let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
     own.ok_or_else(|| {
         let what = format!("{label} sits in the host's root cgroup, so there is no subtree to show");
-        Failed::new(FAILED, format!("{what}: --place NAME makes a cgroup and migrates the container's processes there"))
+        Error::failed(format!("{what}: --place NAME makes a cgroup and migrates the container's processes there"))
     })
 }
 
@@ -58,10 +58,10 @@ pub(in crate::cli) fn layout(
     source: Source,
     flags: Flags,
     prepared: &mut Prepared,
-) -> Result<(Layout, Option<OwnedFd>), Failed> {
+) -> Result<(Layout, Option<OwnedFd>), Error> {
     let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == Source::Mounts)?;
     let sentinel = prepared.keep(sentinel);
     let namespace =
-        sentinel.namespace().map_err(|error| Failed::system("can't share the sentinel's namespace", error))?;
+        sentinel.namespace().map_err(|error| Error::system("can't share the sentinel's namespace", error))?;
     Ok((sentinel.layout(host, flags)?, namespace))
 }

@@ -14,8 +14,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::cgroup::{CgroupPath, HierarchyClass, HierarchyKind, parse_memberships};
-use crate::cli::error::{FAILED, Failed};
 use crate::cli::systemd::{self, Holder, Scope};
+use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::host::refuge::{read_file, write_file};
 
@@ -44,9 +44,9 @@ struct OwnCgroup {
 impl OwnCgroups {
     /// Makes a cgroup `name` in each hierarchy: below the cgroup that is asked for there, else below the caller's own. Where none is asked
     /// for and systemd manages the host, a scope of systemd's is taken in the hierarchies that it manages.
-    pub(super) fn make(host: &HostCgroups, asked: &[(Option<String>, CgroupPath)], name: &str) -> Result<Self, Failed> {
+    pub(super) fn make(host: &HostCgroups, asked: &[(Option<String>, CgroupPath)], name: &str) -> Result<Self, Error> {
         let text =
-            fs::read("/proc/self/cgroup").map_err(|error| Failed::system("can't read /proc/self/cgroup", error))?;
+            fs::read("/proc/self/cgroup").map_err(|error| Error::system("can't read /proc/self/cgroup", error))?;
         let memberships = parse_memberships(&text);
         if let Some((Some(unknown), _)) = asked.iter().find(|(hierarchy, _)| {
             hierarchy.as_deref().is_some_and(|word| !host.hierarchies.iter().any(|known| known.kind.matches(word)))
@@ -81,13 +81,13 @@ impl OwnCgroups {
         }
         if asked.iter().any(|(word, path)| word.is_none() && !made.cgroups.iter().any(|own| own.path.is_within(path))) {
             made.remove();
-            return Err(Failed::new(FAILED, "--cgroup: no hierarchy has a cgroup of that path"));
+            return Err(Error::failed("--cgroup: no hierarchy has a cgroup of that path"));
         }
         Ok(made)
     }
 
     /// Asks systemd for a scope, with a process that does nothing in it.
-    fn hold_scope(&mut self, name: &str) -> Result<Option<(Scope, i32)>, Failed> {
+    fn hold_scope(&mut self, name: &str) -> Result<Option<(Scope, i32)>, Error> {
         if !systemd::is_manager() {
             return Ok(None);
         }
@@ -106,7 +106,7 @@ impl OwnCgroups {
         hierarchies: &[usize],
         name: &str,
         process: i32,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, Error> {
         let mut made = Self { cgroups: Vec::new(), holder: None };
         let managed = |kind: &HierarchyKind| match kind.controllers() {
             Some(controllers) => kind.matches("name=systemd") || MANAGED.iter().any(|own| controllers.contains(own)),
@@ -151,10 +151,10 @@ impl OwnCgroups {
     }
 
     /// Migrates processes into all of them, as often as `of_container` finds more of them elsewhere.
-    pub(super) fn gather(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Failed> {
+    pub(super) fn gather(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         for own in &self.cgroups {
             let directory =
-                own.open().map_err(|errno| Failed::system(format!("can't open {}", own.path), errno.into()))?;
+                own.open().map_err(|errno| Error::system(format!("can't open {}", own.path), errno.into()))?;
             for _ in 0..PASSES {
                 let outside = of_container().into_iter().filter(|pid| is_at_root(*pid, &own.kind));
                 let outside: Vec<i32> = outside.collect();
@@ -175,13 +175,13 @@ impl OwnCgroups {
     }
 
     /// Migrates a process into all of them, which keeps them from then on.
-    pub(super) fn enter(&self, process: i32) -> Result<(), Failed> {
+    pub(super) fn enter(&self, process: i32) -> Result<(), Error> {
         for own in &self.cgroups {
             own.open()
                 .and_then(|directory| write_file(&directory, "cgroup.procs", process.to_string().as_bytes()))
                 .map_err(|errno| {
                     let what = format!("can't migrate the command into {} in hierarchy {}", own.path, own.kind);
-                    Failed::system(what, errno.into())
+                    Error::system(what, errno.into())
                 })?;
         }
         self.holder.iter().for_each(Holder::end);
@@ -244,14 +244,14 @@ impl OwnCgroup {
         parent: &CgroupPath,
         name: &str,
         option: &str,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, Error> {
         let failed = |errno: Errno| {
             let advice = if errno == Errno::EEXIST { format!(" (choose another {option})") } else { String::new() };
-            Failed::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}{advice}"), errno.into())
+            Error::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}{advice}"), errno.into())
         };
         let above = host.open_cgroup(index, parent).map_err(failed)?;
         mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
-        let path = parent.join(name).map_err(|error| Failed::new(FAILED, error.to_string()))?;
+        let path = parent.join(name).map_err(|error| Error::failed(error.to_string()))?;
         let own = Self { kind: kind.clone(), path, parent: above, name: name.into(), is_scope: false };
         let prepared = own.prepare();
         if let Err(errno) = prepared {
@@ -262,12 +262,12 @@ impl OwnCgroup {
     }
 
     /// That of a scope in which a process is; `None` where systemd has made none.
-    fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Failed> {
+    fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Error> {
         let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
         let Some(path) = place_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else { return Ok(None) };
         // Whoever is sent out of it again goes to the root, where it was: systemd's slices have no processes.
         let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
-            Failed::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
+            Error::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
         })?;
         let name = path.components().join(OsStr::new("/"));
         Ok(Some(Self { kind: hierarchy.kind.clone(), path, parent, name, is_scope: true }))
@@ -289,7 +289,7 @@ impl OwnCgroup {
     }
 
     /// Migrates a process into it.
-    fn take_in(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Failed> {
+    fn take_in(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
             // Its number may have gone to another process meanwhile.
             Ok(()) if !of_container().contains(&pid) => {
@@ -299,7 +299,7 @@ impl OwnCgroup {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => {
                 let what = format!("can't migrate process {pid} into {} in hierarchy {}", self.path, self.kind);
-                Err(Failed::system(what, errno.into()))
+                Err(Error::system(what, errno.into()))
             }
         }
     }

@@ -14,9 +14,9 @@ use nix::unistd::{ForkResult, Pid, pipe2};
 use super::look::{Line, look};
 use super::target::Target;
 use crate::cgroup::parse_mountinfo;
-use crate::cli::error::{FAILED, Failed, NOT_PERMITTED};
 use crate::cli::registry;
 use crate::doctor::facts::{Facts, Found, Process, mount_of};
+use crate::error::Error;
 use crate::sys;
 
 /// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
@@ -35,7 +35,7 @@ const BYTES_AT_MOST: usize = 32 << 20;
 const HUNG_AT_MOST: usize = 4;
 
 /// Everything about a target.
-pub(in crate::cli) fn ask(target: &Target) -> Result<Facts, Failed> {
+pub(in crate::cli) fn ask(target: &Target) -> Result<Facts, Error> {
     let mut silent = Vec::new();
     let by_caller = registry::per_caller_devices();
     loop {
@@ -52,8 +52,8 @@ pub(in crate::cli) fn ask(target: &Target) -> Result<Facts, Failed> {
 type Answers = (Process, Found, Option<String>);
 
 /// What a child said: the process, what it found, and the path at which it got stuck.
-fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Failed> {
-    let broken = |error: std::io::Error| Failed::system("can't start the process that looks", error);
+fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
+    let broken = |error: std::io::Error| Error::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;
     let shared = target.share().map_err(broken)?;
     match sys::process::fork().map_err(broken)? {
@@ -121,10 +121,10 @@ fn end(child: Pid) {
 }
 
 /// What it says is parsed strictly. One that ends before it's done has been killed.
-fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Failed> {
+fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
     let nonsense = || {
         let what = format!("the process that looked at process {} was ended, or said nonsense", target.pid);
-        Failed::new(FAILED, what)
+        Error::failed(what)
     };
     let mut process = None;
     let mut found = Found::default();
@@ -156,21 +156,20 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Fail
         (Some(process), Some(path)) if !is_whole => Ok((process, found, Some(path))),
         (None, _) if !is_whole => {
             let what = format!("the root directory of process {} doesn't answer: its filesystem hangs", target.pid);
-            Err(Failed::new(FAILED, what))
+            Err(Error::failed(what))
         }
         _ => Err(nonsense()),
     }
 }
 
-fn failed(target: &Target, what: &str, errno: i32) -> Failed {
+fn failed(target: &Target, what: &str, errno: i32) -> Error {
     let error = std::io::Error::from_raw_os_error(errno);
     match errno {
-        libc::ESRCH | libc::ENOENT => Failed::new(FAILED, format!("process {} has ended ({what})", target.pid)),
-        libc::EPERM | libc::EACCES => Failed::new(
-            NOT_PERMITTED,
-            format!("{what}: {error} (run it as root, with the capabilities that the process has)"),
-        ),
-        _ => Failed::system(what, error),
+        libc::ESRCH | libc::ENOENT => Error::failed(format!("process {} has ended ({what})", target.pid)),
+        libc::EPERM | libc::EACCES => Error::not_permitted(format!(
+            "{what}: {error} (run it as root, with the capabilities that the process has)"
+        )),
+        _ => Error::system(what, error),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-use crate::cli::error::{FAILED, Failed};
+use crate::error::Error;
 
 /// A process that is held by its directory in /proc, which never comes to mean another one.
 #[derive(Debug)]
@@ -20,17 +20,17 @@ pub(in crate::cli) struct Target {
 
 impl Target {
     /// The calling process without a number.
-    pub(in crate::cli) fn open(pid: Option<i32>) -> Result<Self, Failed> {
+    pub(in crate::cli) fn open(pid: Option<i32>) -> Result<Self, Error> {
         let path = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let directory = File::open(&path).map_err(|error| match (pid, error.kind()) {
-            (Some(pid), io::ErrorKind::NotFound) => Failed::new(FAILED, format!("there is no process {pid}")),
-            _ => Failed::system(format_args!("can't open {path}"), error),
+            (Some(pid), io::ErrorKind::NotFound) => Error::failed(format!("there is no process {pid}")),
+            _ => Error::system(format_args!("can't open {path}"), error),
         })?;
         Ok(Self { pid: pid.unwrap_or(std::process::id().cast_signed()), directory: directory.into(), stand_in: None })
     }
 
     /// The same process, as if it were in the mount namespace of another one, whose root is its own.
-    pub(in crate::cli) fn with_mounts_of(self, pid: i32) -> Result<Self, Failed> {
+    pub(in crate::cli) fn with_mounts_of(self, pid: i32) -> Result<Self, Error> {
         Ok(Self { stand_in: Some(Self::open(Some(pid))?.directory), ..self })
     }
 

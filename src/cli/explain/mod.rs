@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::error::{Failed, USAGE};
 use super::options::ViewOptions;
 use super::target;
 use super::whose::{self, Whose};
 use super::{Outcome, json, offline};
+use crate::error::Error;
 use nix::errno::Errno;
 
 use crate::cgroup::{CgroupPath, escaped};
@@ -111,11 +111,11 @@ impl From<Operation> for Question {
 pub(super) fn run(options: &Options) -> Outcome {
     let (target, rest) = whose::split(&options.words, &options.view, 3);
     let [operation, path] = rest else {
-        return Err(Failed::new(USAGE, "with --pid or --cgroup, explain takes OP and PATH alone"));
+        return Err(Error::usage("with --pid or --cgroup, explain takes OP and PATH alone"));
     };
     let operation = operation.to_str().and_then(|word| Operation::from_str(word, false).ok()).ok_or_else(|| {
         let all: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
-        Failed::new(USAGE, format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
+        Error::usage(format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
     })?;
     let whose = whose::find(target, &options.view)?;
     let path = whose.path(path)?;
@@ -126,7 +126,7 @@ pub(super) fn run(options: &Options) -> Outcome {
 }
 
 /// What comes first: that it isn't there, the kernel's own checks, the view.
-fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Options) -> Result<Explanation, Failed> {
+fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Options) -> Result<Explanation, Error> {
     let removed = whose.removed();
     if !removed.is_empty() {
         let what = format!(

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
-use super::error::{Failed, say};
+use crate::error::Error;
+use crate::message::say;
 use layout::{Layout, Style};
 use queue::Log;
 use sink::Sink;
@@ -50,9 +51,9 @@ fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
 
 impl Options {
     /// Starts logging, to the file or else to stderr.
-    pub(super) fn start(&self) -> Result<(), Failed> {
+    pub(super) fn start(&self) -> Result<(), Error> {
         if let Some(path) = &self.log_file {
-            let failed = |error| Failed::system(format_args!("can't open the log file {}", path.display()), error);
+            let failed = |error| Error::system(format_args!("can't open the log file {}", path.display()), error);
             let file = File::options().create(true).append(true).open(path).map_err(failed)?;
             // The process may change its working directory before the file is opened once more.
             let path = std::path::absolute(path).map_err(failed)?;

@@ -121,10 +121,10 @@ impl Registration {
 }
 
 /// Fails where a record would be forged or led elsewhere. Whatever else keeps it from being written doesn't keep a view from being served.
-pub(super) fn check() -> Result<(), super::error::Failed> {
+pub(super) fn check() -> Result<(), crate::error::Error> {
     match Directory::find() {
         Err(error) if error.raw_os_error().is_none() => {
-            Err(super::error::Failed::system("can't register the view", error))
+            Err(crate::error::Error::system("can't register the view", error))
         }
         _ => Ok(()),
     }

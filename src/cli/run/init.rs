@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::signals;
-use crate::cli::error::say;
+use crate::message::say;
 use crate::sys;
 
 /// Exit statuses of what isn't the command's own end, as env(1) and chroot(1) have them.

@@ -24,7 +24,6 @@ use nix::unistd::{ForkResult, Pid};
 use super::attach::{DIRECTORY, Lock, Prepared};
 use super::cgroups::OwnCgroups;
 use super::ending;
-use super::error::{Failed, NOT_PERMITTED, USAGE};
 use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
 use super::registry::{self, Registration};
@@ -32,6 +31,7 @@ use super::server::{Place, Server, Serves, Status};
 use super::signals::Signals;
 use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
+use crate::error::Error;
 use crate::fuse::{Connection, OwnMount};
 use crate::helper::HelperImage;
 use crate::helper::confinement::{Role, confine};
@@ -61,13 +61,13 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if options.view.pid.is_some() {
-        return Err(Failed::new(USAGE, "run makes cgroups of its own: use --cgroup to say below which one, not --pid"));
+        return Err(Error::usage("run makes cgroups of its own: use --cgroup to say below which one, not --pid"));
     }
     let name = options.name.clone().unwrap_or_else(|| format!("vcgroupfs-run-{}", std::process::id()));
     check_name(name.as_bytes())
-        .map_err(|error| Failed::new(USAGE, format!("--name '{name}' can't be a cgroup's name: {error}")))?;
+        .map_err(|error| Error::usage(format!("--name '{name}' can't be a cgroup's name: {error}")))?;
     if !nix::unistd::geteuid().is_root() {
-        return Err(Failed::new(NOT_PERMITTED, "run makes namespaces, cgroups and mounts: run it as root"));
+        return Err(Error::not_permitted("run makes namespaces, cgroups and mounts: run it as root"));
     }
     registry::check()?;
     let host = discover()?;
@@ -104,7 +104,7 @@ fn server(
     options: &Options,
     name: &str,
     namespace: u64,
-) -> Result<(Server, Looks, Option<Lock>), Failed> {
+) -> Result<(Server, Looks, Option<Lock>), Error> {
     let spec = ViewSpec { pid: None, cgroups: supervisor.cgroups.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
     let mut prepared = Prepared::new();
@@ -156,13 +156,13 @@ impl Supervisor {
         home: Home,
         own: Arc<OwnCgroups>,
         log: &logging::Options,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, Error> {
         let (waits_for_mount, mounted) = Status::pair()?;
         let (live, tells) = Status::pair()?;
         let connection = server.connection.share()?;
         let (leash, held) =
-            sys::fdpass::seqpacket_pair().map_err(|errno| Failed::system("can't make a socket", errno.into()))?;
-        match sys::process::fork().map_err(|error| Failed::system("can't start the server", error))? {
+            sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()))?;
+        match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
             ForkResult::Parent { child } => {
                 server.leaving.lock().iter().for_each(Leaving::let_go);
                 Ok(Self { lives, connection, looks, lock, home, own, server: child, mounted, leash, live })
@@ -177,7 +177,7 @@ impl Supervisor {
                 let signals = Signals::take();
                 let served = home
                     .enter()
-                    .map_err(|error| Failed::system("can't go back to the host", error))
+                    .map_err(|error| Error::system("can't go back to the host", error))
                     .and(signals)
                     .and_then(|signals| signals.wait_for(waits_for_mount).map(|()| signals))
                     .and_then(|signals| server.take_refuge().map(|()| signals))
@@ -228,13 +228,12 @@ impl Supervisor {
     }
 
     /// `mount` returns when the view is there and live.
-    fn run_inside(mount: impl FnOnce() -> Result<(), Failed>, own: &OwnCgroups, options: &Options) -> Outcome {
+    fn run_inside(mount: impl FnOnce() -> Result<(), Error>, own: &OwnCgroups, options: &Options) -> Outcome {
         let signals = signals::Forwarder::looking()?;
         mount()?;
-        unshare(CloneFlags::CLONE_NEWPID)
-            .map_err(|errno| Failed::system("can't make a pid namespace", errno.into()))?;
+        unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| Error::system("can't make a pid namespace", errno.into()))?;
         let (waits, go) = pipe()?;
-        match sys::process::fork().map_err(|error| Failed::system("can't start the command", error))? {
+        match sys::process::fork().map_err(|error| Error::system("can't start the command", error))? {
             ForkResult::Child => {
                 drop(go);
                 init::run(waits, options.as_pid1, &options.command)
@@ -275,7 +274,7 @@ fn wait_at_most(child: Pid, limit: Duration) -> bool {
 }
 
 /// The reading and the writing end of a pipe.
-fn pipe() -> Result<(OwnedFd, OwnedFd), Failed> {
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let ends = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
-    ends.map_err(|errno| Failed::system("can't make a pipe", errno.into()))
+    ends.map_err(|errno| Error::system("can't make a pipe", errno.into()))
 }

@@ -15,7 +15,7 @@ use nix::unistd::{chdir, chroot, fchdir};
 use crate::cgroup::Setup;
 use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
 use crate::cli::attach::{Covered, DIRECTORY, Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
-use crate::cli::error::{Failed, UNSUPPORTED};
+use crate::error::Error;
 use crate::fuse::{Connection, detached};
 use crate::helper::entry::Layout;
 use crate::host::HostCgroups;
@@ -36,8 +36,8 @@ pub(super) struct Home {
 
 impl Home {
     /// Goes to a new mount namespace, the command's.
-    pub(super) fn leave() -> Result<Self, Failed> {
-        let failed = |error| Failed::system("can't look at this command's mount namespace", error);
+    pub(super) fn leave() -> Result<Self, Error> {
+        let failed = |error| Error::system("can't look at this command's mount namespace", error);
         let namespace = || File::open("/proc/self/ns/mnt").map_err(failed);
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = File::options().read(true).custom_flags(flags).open("/").map_err(failed)?;
@@ -50,7 +50,7 @@ impl Home {
 
     /// Leaves the host's cgroups: a working directory there stays the host's, whatever is mounted over it. What the view has by that name
     /// takes its place, or else the root.
-    pub(super) fn leave_cgroups(&self) -> Result<(), Failed> {
+    pub(super) fn leave_cgroups(&self) -> Result<(), Error> {
         let is_the_hosts = match &self.directory {
             Some(directory) => directory.starts_with(DIRECTORY),
             None => statfs(".").is_ok_and(|found| CGROUPFS.contains(&found.filesystem_type())),
@@ -59,7 +59,7 @@ impl Home {
             return Ok(());
         }
         let changed = self.directory.as_deref().map_or(Err(Errno::ENOENT), chdir);
-        changed.or_else(|_| chdir("/")).map_err(|errno| Failed::system("can't leave the host's cgroups", errno.into()))
+        changed.or_else(|_| chdir("/")).map_err(|errno| Error::system("can't leave the host's cgroups", errno.into()))
     }
 
     /// Goes back. The working directory is the root then.
@@ -86,7 +86,7 @@ impl Looks {
         view: &View,
         namespace: u64,
         prepared: &mut Prepared,
-    ) -> Result<(Self, Option<Lock>), Failed> {
+    ) -> Result<(Self, Option<Lock>), Error> {
         if host.setup != Setup::Unified {
             prepared.prepare(host, view)?;
             let recipe = recipe(host, view, Source::Binds, &Covered::default())?;
@@ -95,7 +95,7 @@ impl Looks {
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
         let Some(own) = own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) else {
             let what = "on a unified host --stack is for the shape host-path, without --alias: what clients recognise there is a real cgroup";
-            return Err(Failed::new(UNSUPPORTED, what));
+            return Err(Error::unsupported(what));
         };
         let lock = Lock::take(namespace)?;
         let (layout, _) =
@@ -108,8 +108,8 @@ impl Looks {
     pub(super) fn mount(
         &self,
         connection: Connection,
-        mounted: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), Failed>,
-    ) -> Result<(), Failed> {
+        mounted: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let tell = |view: &Path| match detached(view) {
             Ok(root) => mounted(Some(root.as_fd())),
             Err(error) => {

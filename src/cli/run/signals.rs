@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cli::cgroups::OwnCgroups;
-use crate::cli::error::Failed;
+use crate::error::Error;
 
 /// What is passed on.
 const FORWARDED: [Signal; 8] = [
@@ -42,8 +42,8 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     /// Blocks the signals from here on.
-    pub(super) fn new() -> Result<Self, Failed> {
-        let failed = |errno: Errno| Failed::system("can't take over signals", io::Error::from(errno));
+    pub(super) fn new() -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
         let set = blocked();
         set.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
@@ -51,8 +51,8 @@ impl Forwarder {
     }
 
     /// The same, for a child whose end [`Forwarder::wait_for`] can see coming.
-    pub(super) fn looking() -> Result<Self, Failed> {
-        let proc = File::open("/proc").map_err(|error| Failed::system("can't open /proc", error))?;
+    pub(super) fn looking() -> Result<Self, Error> {
+        let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
         Ok(Self { proc: Some(proc), ..Self::new()? })
     }
 
