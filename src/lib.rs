@@ -28,21 +28,25 @@
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
 //! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
-//! | `doctor` | what programs make of the cgroups that they see: models of their sources. Pure over facts |
-//! | [`cli`] | the command line, one file per verb |
+//! | `container` | a container that runs: how it's named and held, the stacks of mounts for it, and how they are taken away |
+//! | `provision` | the cgroups that the program makes itself |
+//! | `server` | the life of a server: start, records, log, signals, end |
+//! | `doctor` | what programs make of the cgroups that they see: models of their sources, pure over facts; `doctor::probe` finds the facts |
+//! | [`cli`] | the command line, one file per verb: it parses, calls and prints, and alone knows exit codes |
 //! | [`error`] | what goes wrong, as users read it |
 //! | [`message`] | what the program tells its user on standard error |
 //! | [`limit`] | how much is logged of what a container can bring about. Pure |
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
 //! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
-//! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `cli` uses all
-//! of them. `cgroup`, `policy` and `view` do no input or output.
+//! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
+//! these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or output.
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
 //! `SECURITY.md` says what is defended against whom.
 pub mod cgroup;
 pub mod cli;
+mod container;
 mod doctor;
 pub mod error;
 pub mod fs;
@@ -52,5 +56,7 @@ pub mod host;
 pub mod limit;
 pub mod message;
 pub mod policy;
+mod provision;
+mod server;
 pub mod sys;
 pub mod view;

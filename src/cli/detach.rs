@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::attach::{Container, Lock, check_whereabouts, clean_up, server_of, stack_of_run};
-use super::server::Server;
-use super::target::{HELP, resolve};
-use super::{Outcome, registry};
+use crate::cli::Outcome;
+use crate::container::held::Container;
+use crate::container::lock::Lock;
+use crate::container::served::{check_whereabouts, server_of, stack_of_run};
+use crate::container::target::{HELP, resolve};
 use crate::error::Error;
 use crate::message::say;
+use crate::provision::sentinel::clean_up;
+use crate::server::registry;
+use crate::server::serve::Server;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::confined::Confinement;
-use super::{Outcome, json, registry};
 use crate::cgroup::escaped;
+use crate::cli::{Outcome, json};
 use crate::error::Error;
+use crate::server::confined::Confinement;
+use crate::server::registry;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,7 +27,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             .map(|view| {
                 let delegated: serde_json::Map<_, _> =
                     view.delegated.iter().map(|(kind, path)| (kind.clone(), path.shown().into())).collect();
-                let aliases: Vec<String> = view.aliases.iter().map(registry::Name::shown).collect();
+                let aliases: Vec<String> = view.aliases.iter().map(registry::record::Name::shown).collect();
                 serde_json::json!({
                     "pid": view.pid, "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,

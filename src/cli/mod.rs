@@ -1,26 +1,16 @@
 //! The command line: one file per verb, each printing a table or JSON.
 
 mod attach;
-mod cgroups;
-mod confined;
 mod detach;
 mod doctor;
-mod ending;
 mod exit;
 mod explain;
 mod json;
-mod leaving;
 mod list;
-mod logging;
 mod map;
 mod mount;
 mod options;
-mod registry;
 mod run;
-mod server;
-mod signals;
-mod systemd;
-mod target;
 mod tree;
 mod umount;
 mod whose;
@@ -30,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::Error;
+use crate::server::logging;
 
 const EXIT_STATUS: &str =
     "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted; run exits as its command did.";

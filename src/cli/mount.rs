@@ -1,6 +1,5 @@
 //! `mount`: serve a view on a directory.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -11,15 +10,17 @@ use std::time::Duration;
 use clap::Args;
 use nix::mount::{MntFlags, umount2};
 
-use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
-use super::registry::{self, Registration};
-use super::server::{Place, Server, Serves, in_background};
-use super::signals::Signals;
-use super::{Outcome, logging};
 use crate::cgroup::{mountinfo, parse_mountinfo};
+use crate::cli::Outcome;
 use crate::error::Error;
 use crate::fuse::{Connection, FSTYPE, OwnMount};
+use crate::server::cleanup::{Leaving, leave};
+use crate::server::logging;
+use crate::server::registry;
+use crate::server::registry::Registration;
+use crate::server::serve::{Place, Server, Serves, in_background};
+use crate::server::signals::Signals;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -61,7 +62,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let server = Server {
         registration,
         image: Server::image()?,
-        options: options.serving,
+        options: options.serving.into(),
         place: Place::Directory(directory),
         leaving: Leaving::nothing(),
         host,
@@ -172,11 +173,4 @@ pub(super) fn absolute(directory: &Path) -> PathBuf {
             _ => full,
         }
     })
-}
-
-/// The id of the mount that a descriptor is on (Linux 3.15).
-pub(super) fn mount_id(file: &impl AsRawFd) -> io::Result<u32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
 use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
@@ -12,6 +13,7 @@ use crate::host::plan::{rules_for_all, without_effect};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::message::warn;
 use crate::policy::{Policy, Rules};
+use crate::server::serve;
 use crate::view::{AncestorLimits, Shape, View};
 
 /// Whose view, how it looks, and who may write what.
@@ -55,6 +57,12 @@ pub(super) struct ServeOptions {
     /// Read files in the server, also where the kernel can read them by itself (Linux 6.9)
     #[arg(long)]
     pub(super) no_passthrough: bool,
+}
+
+impl From<ServeOptions> for serve::Options {
+    fn from(ServeOptions { coherent, no_passthrough }: ServeOptions) -> Self {
+        Self { coherent, no_passthrough }
+    }
 }
 
 /// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).
@@ -143,6 +151,35 @@ impl ViewOptions {
             None => path.to_string(),
         });
         pid.into_iter().chain(cgroups).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl ValueEnum for Shape {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.word()).help(match self {
+            Self::HostPath => "Host paths; ancestors are a read-only skeleton, siblings don't exist",
+            Self::Rooted => "The delegated subtree is the root of each hierarchy",
+            Self::Full => "The whole host tree, read-only outside the delegated subtree",
+        }))
+    }
+}
+
+impl ValueEnum for Policy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.word()).help(match self {
+            Self::Strict => "Structure and membership, no controller file; v1 controller hierarchies are read-only",
+            Self::Delegate => {
+                "On v2 what the kernel's nsdelegate allows; on v1 the named controllers below the boundary"
+            }
+        }))
     }
 }
 

@@ -9,8 +9,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::options::ViewOptions;
-use super::{Outcome, json, offline, target, whose};
 use crate::cgroup::escaped;
+use crate::cli::{Outcome, json, offline, whose};
+use crate::container::target;
 use crate::error::Error;
 use crate::fs::explain::Branch;
 use crate::message::say;

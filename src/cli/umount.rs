@@ -8,9 +8,10 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::{Outcome, mount, registry};
+use crate::cli::{Outcome, mount};
 use crate::error::Error;
 use crate::message::say;
+use crate::server::registry;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -31,8 +32,9 @@ pub(super) fn run(options: &Options) -> Outcome {
     if !mount::is_view(&options.directory) {
         return Err(Error::failed(format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
     }
-    let here =
-        |record: &registry::Record| record.directory.as_ref() == directory.as_path() && record.container.is_none();
+    let here = |record: &registry::record::Record| {
+        record.directory.as_ref() == directory.as_path() && record.container.is_none()
+    };
     let mut servers = registry::live().unwrap_or_default().into_iter().filter(here);
     let server = servers.next_back();
     match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {

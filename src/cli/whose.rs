@@ -4,19 +4,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
 use super::map;
 use super::options::ViewOptions;
-use super::registry::{self, Record};
-use super::target::{self, Named};
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
+use crate::container::target::{self, Named};
 use crate::doctor::facts::ROOT;
 use crate::error::Error;
 use crate::fuse::FSTYPE;
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::message::say;
 use crate::policy::Policy;
+use crate::server::registry;
+use crate::server::registry::record::Record;
 use crate::view::{AncestorLimits, View};
 
 /// A view to ask about.
@@ -100,7 +99,7 @@ pub(super) fn mounts(pid: i32) -> Vec<MountEntry> {
 /// The view that a live server serves, to a process.
 fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Error> {
     let host = discover()?;
-    let policy = Policy::from_str(&record.policy, false).unwrap_or_default();
+    let policy = Policy::from_word(&record.policy).unwrap_or_default();
     let cgroups = record
         .delegated
         .iter()

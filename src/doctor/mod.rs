@@ -1,8 +1,8 @@
-//! What programs make of the cgroups that they see: judgements and models, pure over facts.
+//! What programs make of the cgroups that they see: models and judgements, pure over facts.
 //!
 //! Facts are texts of the kernel's and answers about paths, as the process that is looked at would get them ([`facts`]). The models of
 //! [`clients`] compute from them the numbers that each program would take, with where it finds them; [`limits`] says what holds in truth, from
-//! the host's files; [`verdict`] compares. [`general`] is what concerns all programs. Whoever looks and reads is elsewhere (`cli::doctor`).
+//! the host's files; [`verdict`] compares. [`general`] is what concerns all programs. [`probe`] looks and reads; nothing else here does.
 
 pub(crate) mod clients;
 pub(crate) mod compare;
@@ -13,6 +13,7 @@ pub(crate) mod general;
 mod layouts;
 pub(crate) mod limits;
 pub(crate) mod native;
+pub(crate) mod probe;
 pub(crate) mod reading;
 #[cfg(test)]
 mod tests;

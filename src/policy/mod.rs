@@ -17,7 +17,7 @@ pub use migration::{MigrationEnds, decide_migration};
 use crate::cgroup::{ControllerSet, FileClass, HierarchyClass, HierarchyKind, file::MembershipFile};
 
 /// Who may write what inside the delegated subtree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Structure and membership, no controller file; v1 controller hierarchies are read-only.
@@ -25,6 +25,24 @@ pub enum Policy {
     Strict,
     /// On v2 what the kernel's nsdelegate allows; on v1 the named controllers below the boundary.
     Delegate,
+}
+
+impl Policy {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Strict, Self::Delegate];
+
+    /// The word that users have for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Delegate => "delegate",
+        }
+    }
+
+    /// The policy for which users have this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.word() == word)
+    }
 }
 
 /// A policy with its parameters; fixed when a view is made.

@@ -27,7 +27,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Rules, Zone};
 
 /// How much of the host's tree is shown, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
     /// Host paths; ancestors are a read-only skeleton, siblings don't exist.
@@ -36,6 +36,25 @@ pub enum Shape {
     Rooted,
     /// The whole host tree, read-only outside the delegated subtree.
     Full,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::HostPath, Self::Rooted, Self::Full];
+
+    /// The word that users have for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::HostPath => "host-path",
+            Self::Rooted => "rooted",
+            Self::Full => "full",
+        }
+    }
+
+    /// The shape for which users have this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|shape| shape.word() == word)
+    }
 }
 
 /// Whether a skeleton shows the files by which ancestors limit what is below.

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Container;
 use crate::cgroup::escaped;
 use crate::cli::Outcome;
-use crate::cli::doctor::{Target, ask};
+use crate::container::held::Container;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;
+use crate::doctor::probe::ask::ask;
+use crate::doctor::probe::target::Target;
 use crate::message::say;
 
 /// What the clients in a container find now. `None` if nobody could look: then there's nothing to compare.

@@ -5,21 +5,7 @@
 //! a single system call. If anything fails before, the command ends, with it its namespace and all that is mounted there, and with that the
 //! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
 
-pub(super) mod aside;
 mod compare;
-mod container;
-mod copies;
-mod covered;
-mod foreign;
-mod lock;
-mod lock_mounts;
-mod oci;
-mod prepare;
-mod sentinel;
-mod stack;
-mod stand_in;
-mod undo;
-mod unified;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,36 +15,36 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::leaving::Leaving;
+use super::Outcome;
 use super::options::{ServeOptions, ViewOptions, parse_name};
-use super::registry::{self, Inside, Record, Registration};
-use super::server::{Place, Server, Serves, Status, in_background};
-use super::target::{HELP, resolve};
-use super::{Outcome, doctor, logging};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::container::held::{Container, PLACES};
+use crate::container::lock::Lock;
+use crate::container::rollback::Undo;
+use crate::container::served::{check_whereabouts, server_of, stack_of_run};
+use crate::container::stack::{Source, recipe};
+use crate::container::stand_in::StandIn;
+use crate::container::target::{HELP, resolve};
+use crate::container::{DIRECTORY, foreign, hook_state, staging, stand_in, unified};
 use crate::doctor::facts::Facts;
+use crate::doctor::probe::target::Target;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::helper::Entry;
 use crate::helper::entry::{Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::message::say;
+use crate::provision::prepared::Prepared;
+use crate::server::cleanup::Leaving;
+use crate::server::ending::Attachment;
+use crate::server::logging;
+use crate::server::registry::Registration;
+use crate::server::registry::record::{Inside, Record};
+use crate::server::serve::{Place, Server, Serves, in_background};
+use crate::server::status::Status;
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::{Shape, View};
-pub(super) use container::Container;
-use container::PLACES;
-pub(super) use covered::Covered;
-pub(super) use lock::Lock;
-pub(super) use prepare::Prepared;
-pub(super) use sentinel::clean_up;
-pub(super) use stack::{Source, recipe};
-use stand_in::StandIn;
-pub(super) use undo::Undo;
-pub(super) use unified::layout as sentinel_layout;
-
-/// Where the view is mounted.
-pub(super) const DIRECTORY: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -82,16 +68,6 @@ pub(super) struct Options {
     target: Option<String>,
 }
 
-/// What a server has to know of the container that its view is in.
-#[derive(Debug)]
-pub(super) struct Attachment {
-    pub(super) container: Arc<Container>,
-    /// Tells that all is in its place.
-    pub(super) committed: Status,
-    /// Closed when the view isn't mounted there any more: then nobody makes events for its watchers ([`OwnMount`]).
-    pub(super) own_mount: OwnedFd,
-}
-
 pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     if options.view.pid.is_some() {
         return Err(Error::usage("TARGET says whose view it is: leave out --pid"));
@@ -101,7 +77,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     }
     let (named, root, mounts_own_cgroups) = match &options.target {
         Some(target) => (target.clone(), None, false),
-        None => oci::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root, told.mounts_own_cgroups))?,
+        None => {
+            hook_state::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root, told.mounts_own_cgroups))?
+        }
     };
     let target = resolve(&named)?;
     let container = Container::open(target.pid)?;
@@ -145,7 +123,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     }
     let view = Arc::new(plan(&host, &spec)?);
     hint_at_place(&view, &target.label);
-    let source = if aside::moves_mounts() { Source::Binds } else { Source::Mounts };
+    let source = if staging::moves_mounts() { Source::Binds } else { Source::Mounts };
     let (layout, namespace) = if host.setup == Setup::Unified {
         let own = unified::own_cgroup(&container, &view, &target.label)?;
         unified::layout(&host, &lock, container.number(), own, source, container.covered().sentinel(), &mut prepared)?
@@ -171,7 +149,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let inside = Inside { pid: target.pid, namespace: container.number() };
     let held = Arc::clone(&container);
     let (label, kind, is_chosen) =
-        (target.label.clone(), super::word_of(&view.shape), options.view.spec().shape.is_some());
+        (target.label.clone(), view.shape.word().to_owned(), options.view.spec().shape.is_some());
     let attaching = Attaching {
         container: Arc::clone(&container),
         program,
@@ -185,7 +163,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let server = Server {
         registration: Registration::new(&host, &view, Path::new(DIRECTORY), target.label).inside(inside),
         image,
-        options: options.serving,
+        options: options.serving.into(),
         place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),
         leaving: Leaving::of(undo, prepared),
         host,
@@ -258,18 +236,18 @@ impl Attaching {
             return Err(ended);
         }
         let stand_in = StandIn::start(&container)?;
-        aside::enter_own_namespace()?;
-        aside::build(layout, found.depth as usize, &connection, |view| {
+        staging::enter_own_namespace()?;
+        staging::build(layout, found.depth as usize, &connection, |view| {
             send_own_mount(view, &to_server);
             mounted.ok();
             live.wait()
         })?;
-        let tree = aside::copy()?;
+        let tree = staging::copy()?;
         stand_in.put(tree.as_fd(), PLACES.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
-        let target = doctor::Target::open(Some(container.pid()))?.with_mounts_of(stand_in.pid())?;
+        let target = Target::open(Some(container.pid()))?.with_mounts_of(stand_in.pid())?;
         let facts = compare::look(&target);
         drop((stand_in, target, tree, connection, committed));
-        aside::leave()?;
+        staging::leave()?;
         stand_in::await_end(to_server.as_fd());
         Ok(facts)
     }
@@ -298,13 +276,13 @@ impl Attaching {
         }
         match source {
             Source::Binds => {
-                aside::enter_own_namespace()?;
-                aside::build(layout, found.depth as usize, &connection, |view| {
+                staging::enter_own_namespace()?;
+                staging::build(layout, found.depth as usize, &connection, |view| {
                     send_own_mount(view, &to_server);
                     mounted.ok();
                     live.wait()
                 })?;
-                entry.move_there(aside::copy()?.as_fd())?;
+                entry.move_there(staging::copy()?.as_fd())?;
             }
             Source::Mounts => {
                 let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
@@ -349,36 +327,6 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
         Err(error) => {
             tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
         }
-    }
-}
-
-/// The living server of a container's view.
-pub(super) fn server_of(container: &Container) -> Option<Record> {
-    let number = container.number();
-    let here = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
-    registry::live().unwrap_or_default().into_iter().find(here)
-}
-
-/// The living server of the stack that `run` has made in a container. It doesn't hold the mount namespace open, so that when it takes long to
-/// end the number may have become another's, whose view is none yet, or an attached one.
-pub(super) fn stack_of_run(container: &Container) -> Option<Record> {
-    if container.attached().is_none() || server_of(container).is_some() {
-        return None;
-    }
-    registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
-}
-
-/// Fails if a container's view is served, and isn't where it was attached. To serve it a second one there would help nobody, and what can't be
-/// found can't be taken away.
-pub(super) fn check_whereabouts(container: &Container, label: &str) -> Result<(), Error> {
-    match server_of(container) {
-        Some(record) if container.has_lost_view() => {
-            let what = format!("the container of {label} has a view, and process {} doesn't see it", container.pid());
-            let why = format!("{DIRECTORY} was moved or mounted over, or the process has another root directory");
-            let how = format!("undo that, name another process, or end the view ('kill {}')", record.pid);
-            Err(Error::failed(format!("{what}: {why}; {how}")))
-        }
-        _ => Ok(()),
     }
 }
 

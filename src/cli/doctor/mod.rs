@@ -3,12 +3,7 @@
 //! A child joins the process' namespaces, looks and reads (`enter`, `look`); what it finds are plain facts. Everything else is judgement over
 //! these ([`crate::doctor`]) and does no I/O, but for the host's own files (`host`), by which it knows what holds.
 
-mod ask;
-mod enter;
-mod host;
-mod look;
 mod print;
-mod target;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,13 +12,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::Outcome;
-use super::target::resolve;
+use crate::container::target::resolve;
 use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};
+use crate::doctor::probe::ask::ask;
+use crate::doctor::probe::host::{self, Beyond};
+use crate::doctor::probe::target::Target;
 use crate::doctor::verdict::{self, judge};
-pub(super) use ask::ask;
-pub(super) use host::Beyond;
-pub(super) use target::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::options::ViewOptions;
-use super::target;
 use super::whose::{self, Whose};
 use super::{Outcome, json, offline};
+use crate::container::target;
 use crate::error::Error;
 use nix::errno::Errno;
 

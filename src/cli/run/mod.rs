@@ -21,21 +21,26 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-use super::attach::{DIRECTORY, Lock, Prepared};
-use super::cgroups::OwnCgroups;
-use super::ending;
-use super::leaving::{Leaving, leave};
 use super::options::{ServeOptions, ViewOptions};
-use super::registry::{self, Registration};
-use super::server::{Place, Server, Serves, Status};
-use super::signals::Signals;
-use super::{Outcome, logging};
 use crate::cgroup::path::check_name;
+use crate::cli::Outcome;
+use crate::container::DIRECTORY;
+use crate::container::lock::Lock;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount};
 use crate::helper::HelperImage;
 use crate::helper::confinement::{Role, confine};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::provision::cgroups::OwnCgroups;
+use crate::provision::prepared::Prepared;
+use crate::server::cleanup::{Leaving, leave};
+use crate::server::ending;
+use crate::server::logging;
+use crate::server::registry;
+use crate::server::registry::Registration;
+use crate::server::serve::{Place, Server, Serves};
+use crate::server::signals::Signals;
+use crate::server::status::Status;
 use crate::sys;
 use place::{Home, Looks};
 
@@ -118,7 +123,7 @@ fn server(
     let server = Server {
         registration,
         image,
-        options: options.serving,
+        options: options.serving.into(),
         place: Place::Namespace(supervisor),
         leaving: Leaving::prepared(prepared),
         host,

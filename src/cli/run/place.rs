@@ -13,12 +13,18 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::{chdir, chroot, fchdir};
 
 use crate::cgroup::Setup;
-use crate::cli::attach::aside::{build_here, clear_place, enter_own_namespace};
-use crate::cli::attach::{Covered, DIRECTORY, Lock, Prepared, Source, clean_up, recipe, sentinel_layout};
+use crate::container::DIRECTORY;
+use crate::container::covered::Covered;
+use crate::container::lock::Lock;
+use crate::container::stack::{Source, recipe};
+use crate::container::staging::{build_here, clear_place, enter_own_namespace};
+use crate::container::unified;
 use crate::error::Error;
 use crate::fuse::{Connection, detached};
 use crate::helper::entry::Layout;
 use crate::host::HostCgroups;
+use crate::provision::prepared::Prepared;
+use crate::provision::sentinel::clean_up;
 use crate::view::{Shape, View};
 
 const CGROUPFS: [FsType; 2] = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
@@ -99,7 +105,7 @@ impl Looks {
         };
         let lock = Lock::take(namespace)?;
         let (layout, _) =
-            sentinel_layout(host, &lock, namespace, own, Source::Binds, Covered::default().sentinel(), prepared)?;
+            unified::layout(host, &lock, namespace, own, Source::Binds, Covered::default().sentinel(), prepared)?;
         Ok((Self::Attached(layout), Some(lock)))
     }
 

@@ -14,8 +14,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cli::cgroups::OwnCgroups;
 use crate::error::Error;
+use crate::provision::cgroups::OwnCgroups;
 
 /// What is passed on.
 const FORWARDED: [Signal; 8] = [

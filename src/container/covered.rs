@@ -1,0 +1,72 @@
+//! What a view's mounts cover in a container, and which flags that has.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::MountEntry;
+use crate::container::DIRECTORY;
+use crate::helper::entry::Flags;
+
+/// The flags of the mounts on `/sys/fs/cgroup` and below, by mount point.
+#[derive(Debug, Default)]
+pub(crate) struct Covered(HashMap<PathBuf, Flags>);
+
+impl Covered {
+    /// Of these mounts, as seen below a root directory. Of several on one mount point each has the flags: whoever remounts the topmost may go by
+    /// any of them, and systemd goes by the first.
+    pub(crate) fn of(mounts: &[MountEntry], root: &Path) -> Self {
+        let mut flags: HashMap<PathBuf, Flags> = HashMap::new();
+        for mount in mounts {
+            let Ok(point) = Path::new(&mount.mount_point).strip_prefix(root) else { continue };
+            let point = Path::new("/").join(point);
+            if point.starts_with(DIRECTORY) {
+                let own = Flags::from_options(&mount.options);
+                flags.entry(point).and_modify(|flags| *flags = flags.and(own)).or_insert(own);
+            }
+        }
+        Self(flags)
+    }
+
+    /// For the tmpfs of a stack.
+    pub(crate) fn tmpfs(&self) -> Flags {
+        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::TMPFS)
+    }
+
+    /// For a sentinel.
+    pub(crate) fn sentinel(&self) -> Flags {
+        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::HIERARCHY)
+    }
+
+    /// For a hierarchy's directory in a stack.
+    pub(crate) fn hierarchy(&self, directory: &OsStr) -> Flags {
+        self.0.get(&Path::new(DIRECTORY).join(directory)).copied().unwrap_or(Flags::HIERARCHY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::parse_mountinfo;
+
+    #[test]
+    fn each_mount_point_has_its_own() {
+        let mounts = parse_mountinfo(
+            b"1 0 0:1 / / rw,nosuid - ext4 x rw\n\
+              2 1 0:2 / /sys/fs/cgroup rw,noexec,noatime - tmpfs x rw\n\
+              3 2 0:3 / /sys/fs/cgroup/memory ro,nosuid,nodev,relatime - cgroup x rw,memory\n\
+              4 3 0:4 / /sys/fs/cgroup/memory rw,nosuid,noexec - tmpfs x rw\n\
+              5 1 0:5 / /r/sys/fs/cgroup rw,nodev - tmpfs x rw\n\
+              6 1 0:5 / /sys/fs/cgroups rw - tmpfs x rw\n",
+        );
+        let covered = Covered::of(&mounts, Path::new("/"));
+        assert_eq!(covered.tmpfs(), Flags::from_options("noexec,noatime"));
+        assert_eq!(covered.sentinel(), covered.tmpfs());
+        assert_eq!(covered.hierarchy(OsStr::new("memory")), Flags::from_options("nosuid,relatime"));
+        assert_eq!(covered.hierarchy(OsStr::new("pids")), Flags::HIERARCHY);
+        let creating = Covered::of(&mounts, Path::new("/r"));
+        assert_eq!(creating.tmpfs(), Flags::from_options("nodev"));
+        assert_eq!(Covered::default().tmpfs(), Flags::TMPFS);
+        assert_eq!(Covered::default().sentinel(), Flags::HIERARCHY);
+    }
+}

@@ -1,0 +1,124 @@
+//! The state that an OCI runtime gives its hooks on standard input (runtime-spec, "State"), and where the container's root is.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::container::DIRECTORY;
+use crate::error::Error;
+
+/// More than any state or configuration has, in bytes.
+const LENGTH_AT_MOST: u64 = 16 << 20;
+
+#[derive(Debug, Deserialize)]
+struct State {
+    status: String,
+    pid: i32,
+    bundle: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    root: Root,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    destination: PathBuf,
+    #[serde(rename = "type", default)]
+    fstype: Option<String>,
+}
+
+impl Mount {
+    /// Of a container without a cgroup namespace runc and crun mount the own cgroup of each v1 hierarchy then.
+    fn is_of_cgroups(&self) -> bool {
+        self.fstype.as_deref() == Some("cgroup") && self.destination == Path::new(DIRECTORY)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Root {
+    path: PathBuf,
+}
+
+/// What a hook is told of its container.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) pid: i32,
+    /// Its root directory, as long as its process hasn't entered that.
+    pub(crate) root: Option<PathBuf>,
+    /// Whether the runtime mounts its own cgroups, or has done so.
+    pub(crate) mounts_own_cgroups: bool,
+}
+
+/// Reads the state, and from the bundle where the root is.
+pub(crate) fn told(state: impl Read) -> Result<Told, Error> {
+    let state: State = parse(state, "the container's state on standard input")?;
+    if state.pid <= 0 {
+        return Err(Error::failed(
+            "the container's state has no pid: this is for hooks of a container that is being made",
+        ));
+    }
+    if state.status == "running" {
+        return Ok(Told { pid: state.pid, root: None, mounts_own_cgroups: false });
+    }
+    let path = state.bundle.join("config.json");
+    let name = path.display().to_string();
+    let file = std::fs::File::open(&path).map_err(|error| Error::system(format!("can't open {name}"), error))?;
+    let config: Config = parse(file, &name)?;
+    let root = absolute(&state.bundle, &config.root.path);
+    Ok(Told { pid: state.pid, root: Some(root), mounts_own_cgroups: config.mounts.iter().any(Mount::is_of_cgroups) })
+}
+
+/// A relative root is the bundle's.
+fn absolute(bundle: &Path, root: &Path) -> PathBuf {
+    bundle.join(root)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(file: impl Read, name: &str) -> Result<T, Error> {
+    let mut text = Vec::new();
+    let read = file.take(LENGTH_AT_MOST).read_to_end(&mut text);
+    read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::failed(format!("{name} isn't as OCI runtimes write it: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_root_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path();
+        let state = |status: &str, pid: i32| {
+            let text = serde_json::json!({ "ociVersion": "1.0.2", "id": "c1", "status": status, "pid": pid, "bundle": bundle });
+            told(text.to_string().as_bytes())
+        };
+        assert!(state("creating", 7).unwrap_err().to_string().contains("config.json"));
+        for (path, expected) in [("rootfs", bundle.join("rootfs")), ("/x/merged", "/x/merged".into())] {
+            let sysfs = serde_json::json!({ "destination": "/sys", "type": "sysfs", "options": ["ro"] });
+            let bound = serde_json::json!({ "destination": "/sys/fs/cgroup", "source": "/x", "options": ["bind"] });
+            let own = serde_json::json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" });
+            for (mounts, mounts_own_cgroups) in
+                [(None, false), (Some([&sysfs, &bound]), false), (Some([&sysfs, &own]), true)]
+            {
+                let root = serde_json::json!({ "path": path, "readonly": true });
+                let mut config = serde_json::json!({ "ociVersion": "1.0.2", "root": root });
+                if let Some(mounts) = mounts {
+                    config["mounts"] = serde_json::json!(mounts);
+                }
+                std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+                let told = Told { pid: 7, root: Some(expected.clone()), mounts_own_cgroups };
+                assert_eq!(state("creating", 7).unwrap(), told);
+            }
+        }
+        let running = Told { pid: 7, root: None, mounts_own_cgroups: false };
+        assert_eq!(state("running", 7).unwrap(), running);
+        assert!(state("stopped", 0).unwrap_err().to_string().contains("no pid"));
+        assert!(told(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
+    }
+}

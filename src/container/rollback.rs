@@ -1,0 +1,66 @@
+//! What a server has to undo in its container, whichever way it ends.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::container::held::Container;
+use crate::server::status::Status;
+
+/// Whose it is to undo something: after a fork two processes have it.
+#[derive(Debug)]
+pub(crate) struct Owner(AtomicU32);
+
+impl Owner {
+    pub(crate) fn nobody() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    pub(crate) fn this_process() -> Self {
+        Self(AtomicU32::new(std::process::id()))
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take(&self) {
+        self.0.store(std::process::id(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == std::process::id()
+    }
+}
+
+/// A view that is in a container, or may be on its way there. Dropping it takes it away, all of it or the part that a killed helper has
+/// left; in the process that has taken it, and nowhere before.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    owner: Owner,
+    container: Arc<Container>,
+    program: OwnedFd,
+    /// Over when the command is through with the container, and its helper has ended.
+    committed: Status,
+}
+
+impl Undo {
+    /// Nobody's so far.
+    pub(crate) fn new(container: Arc<Container>, program: OwnedFd, committed: Status) -> Self {
+        Self { owner: Owner::nobody(), container, program, committed }
+    }
+
+    /// It's for the calling process to undo from here on.
+    pub(crate) fn take(&self) {
+        self.owner.take();
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.owner.is_this_process() {
+            self.committed.until_over();
+            self.container.detach_if_attached(self.program.as_fd());
+        }
+    }
+}

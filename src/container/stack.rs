@@ -1,0 +1,63 @@
+//! What a view looks like in a container, and how it's made ready for it.
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cgroup::{CgroupPath, HierarchyClass};
+use crate::container::covered::Covered;
+use crate::error::Error;
+use crate::helper::entry::{Hierarchy, Recipe, Underlay};
+use crate::host::{HostCgroups, HostHierarchy};
+use crate::policy::Policy;
+use crate::view::{View, ViewHierarchy};
+
+/// Where the real hierarchies come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// They're bound from the host's mounts.
+    Binds,
+    /// They're mounted anew, in the container's mount namespace.
+    Mounts,
+}
+
+/// The stack of a view on a legacy or hybrid host.
+pub(crate) fn recipe(host: &HostCgroups, view: &View, source: Source, covered: &Covered) -> Result<Recipe, Error> {
+    let mut recipe = Recipe { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
+    for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
+        recipe.hierarchies.push(Hierarchy {
+            directory: word(&shown.directory)?,
+            underlay: underlay(mounted, &view.top_path(index), source)?,
+            read_only: is_read_only(view, shown),
+            flags: covered.hierarchy(&shown.directory),
+        });
+        for link in &shown.links {
+            recipe.links.push((word(link)?, word(&shown.directory)?));
+        }
+    }
+    Ok(recipe)
+}
+
+/// The real hierarchy that lies beneath. Clients join its mount point and what `/proc/self/cgroup` says, less the mount's root: so that is
+/// the cgroup that the view shows there.
+fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: Source) -> Result<Underlay, Error> {
+    let below = top.components().join(OsStr::new("/"));
+    Ok(match (source, hierarchy.kind.class()) {
+        (Source::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: word(&below)? },
+        // Mounting cgroup2 once more sets options of the superblock, which is the host's: none is worth that.
+        (Source::Mounts, HierarchyClass::Unified) => Underlay::None,
+        (Source::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {
+            Underlay::Mount { options: word(OsStr::new(&hierarchy.kind.to_string()))?, below: word(&below)? }
+        }
+    })
+}
+
+/// Whether nothing in a hierarchy can be written: a read-only mount tells clients so before they try, where a view that rejects each write
+/// makes systemd complain and try on.
+pub(crate) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
+    let strict = view.rules.policy == Policy::Strict && hierarchy.kind.class() == HierarchyClass::V1Controllers;
+    strict || hierarchy.delegated.is_none()
+}
+
+fn word(name: &OsStr) -> Result<CString, Error> {
+    CString::new(name.as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
+}

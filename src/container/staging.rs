@@ -1,0 +1,136 @@
+//! The stack is made where nobody sees it: on a directory in `/run`, in a mount namespace of this command's own.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::fchdir;
+
+use crate::container::held::PLACES;
+use crate::container::{DIRECTORY, lock_mounts};
+use crate::error::Error;
+use crate::fuse::Connection;
+use crate::helper::entry::{EntryError, Layout, Site};
+use crate::server::registry;
+use crate::sys;
+
+fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::system(what, errno.into())
+}
+
+/// Whether mounts can be moved into another mount namespace, and locked (Linux 5.2).
+pub(crate) fn moves_mounts() -> bool {
+    let tried = File::open("/proc").and_then(|directory| sys::mount::detached(directory.as_fd(), false));
+    !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
+}
+
+/// Makes a mount namespace of this command's own. What is mounted there shows nowhere else. What the host unmounts is unmounted there, too,
+/// where the mounts are shared: a namespace that kept them would keep filesystems of others in use.
+pub(crate) fn enter_own_namespace() -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(failed("can't make the mounts slaves of the host's"))
+}
+
+/// Makes it there. `mounted` is called with the view's root once the connection is mounted, and returns when it's served.
+pub(crate) fn build(
+    layout: &Layout,
+    depth: usize,
+    connection: &Connection,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let directory = Path::new(registry::directory::DIRECTORY);
+    let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(Error::failed("no directory to mount on"));
+    };
+    let name = CString::new(name.as_bytes()).map_err(|_| Error::failed("no directory to mount on"))?;
+    let above = File::open(above).map_err(|error| Error::system("can't open /run", error))?;
+    let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
+    let site = Site { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
+    let mut told = Ok(());
+    let built = layout.build(site, connection.as_fd(), |view| {
+        told = mounted(view);
+        if told.is_ok() { Ok(()) } else { Err(Errno::ECANCELED) }
+    });
+    told?;
+    built.map_err(|(step, errno)| EntryError::Failed { step, errno })?;
+    Ok(())
+}
+
+/// A copy of it that is attached nowhere.
+pub(crate) fn copy() -> Result<OwnedFd, Error> {
+    // What is mounted or unmounted on the host in the hierarchies beneath is nothing to the container.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, registry::directory::DIRECTORY, None::<&str>, private, None::<&str>)
+        .map_err(failed("can't make the view's mounts private"))?;
+    lock_mounts::copy(Path::new(registry::directory::DIRECTORY))
+        .map_err(|error| Error::system("can't copy the mounts", error))
+}
+
+/// Takes it away again, in this namespace.
+pub(crate) fn leave() -> Result<(), Error> {
+    umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .map_err(failed("can't unmount the view that was tried"))
+}
+
+/// Makes it in this namespace and puts it on `/sys/fs/cgroup`, in place of all that is mounted there. The working directory and the umask
+/// stay this process' own.
+pub(crate) fn build_here(
+    layout: &Layout,
+    connection: &Connection,
+    mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    registry::directory::Directory::make()
+        .map_err(|error| Error::system("can't make a directory to mount on", error))?;
+    let here = open_directory(".")?;
+    let mask = umask(Mode::empty());
+    let built = build(layout, PLACES.len(), connection, mounted);
+    umask(mask);
+    fchdir(&here).map_err(failed("can't go back to the working directory"))?;
+    built?;
+    let no_place = failed("can't move the mounts to /sys/fs/cgroup");
+    if moves_mounts() {
+        let tree = copy()?;
+        umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(&no_place)?;
+        clear_place()?;
+        let place = open_directory(DIRECTORY)?;
+        sys::mount::attach(tree.as_fd(), place.as_fd()).map_err(|error| Error::system("can't move the mounts", error))
+    } else {
+        clear_place()?;
+        mount(Some(registry::directory::DIRECTORY), DIRECTORY, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .map_err(no_place)
+    }
+}
+
+fn open_directory(name: &str) -> Result<File, Error> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let opened = File::options().read(true).custom_flags(flags).open(name);
+    opened.map_err(|error| Error::system(format!("can't open {name}"), error))
+}
+
+/// Leaves nothing mounted on or below `/sys/fs/cgroup`, in this mount namespace: if the view is ever unmounted there, an empty directory
+/// shows.
+pub(crate) fn clear_place() -> Result<(), Error> {
+    // Else what the host unmounts there, or mounts, would take the view away, or come in its place: the kernel goes by the directory alone.
+    for place in PLACES {
+        // EINVAL: nothing is mounted there.
+        let _ = mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
+    }
+    loop {
+        match umount2(DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Ok(()),
+            Err(Errno::ENOENT) => {
+                return Err(Error::failed(format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
+            }
+            Err(errno) => return Err(failed("can't unmount the host's cgroups in the new namespace")(errno)),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A copy of a container's mount namespace, in which a view can be tried: what is mounted there shows nowhere else, and is gone with it.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, chroot, fchdir, pipe2, read, write};
+
+use crate::cgroup::parse_mountinfo;
+use crate::container::held::Container;
+use crate::error::Error;
+use crate::sys;
+
+/// A process that is in the copy, and nothing else. Dropping it ends both.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    pid: Pid,
+    /// The process ends when this is closed.
+    _stay: OwnedFd,
+}
+
+impl StandIn {
+    /// Copies the mounts of a container. What is mounted there later comes behind these in mountinfo, as in the container.
+    pub(crate) fn start(container: &Container) -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::system("can't copy the container's mounts", errno.into());
+        let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let (waits, stay) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let forked = sys::process::fork();
+        match forked.map_err(|error| Error::system("can't copy the container's mounts", error))? {
+            ForkResult::Child => {
+                drop((told, stay));
+                // Whoever waits for the end of one of the command's pipes isn't to wait for this process.
+                let kept = [container.namespace(), container.root(), waits.as_fd(), tells.as_fd()];
+                let closed = sys::process::close_all_but(&kept);
+                let closed = closed.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+                let copied = closed.and_then(|()| copy_mounts(container));
+                let word = copied.map_or_else(|errno| errno as i32, |()| 0);
+                let _ = write(&tells, &word.to_ne_bytes());
+                // Until it's ended; whoever has started it may have ended first.
+                while copied.is_ok() && read(&waits, &mut [0]) == Err(Errno::EINTR) {}
+                std::process::exit(1);
+            }
+            ForkResult::Parent { child } => {
+                drop((tells, waits));
+                let stand_in = Self { pid: child, _stay: stay };
+                hear(&told).map_err(failed)?;
+                // Nothing is mounted before that has been seen: in a group of peers it would appear in the container as well.
+                let mounts = stand_in.open("mountinfo", OFlag::O_RDONLY).map_err(failed)?;
+                let mut text = Vec::new();
+                std::fs::File::from(mounts)
+                    .read_to_end(&mut text)
+                    .map_err(|error| Error::system("can't see the copied mounts", error))?;
+                if parse_mountinfo(&text).iter().any(|mount| mount.shared.is_some()) {
+                    return Err(Error::failed("the copy of the container's mounts shares them with the container"));
+                }
+                Ok(stand_in)
+            }
+        }
+    }
+
+    /// Mounts a tree on `place`, in the copy.
+    pub(crate) fn put(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Error> {
+        let failed = |errno: Errno| Error::system(format!("can't mount the view on {place} in the copy"), errno.into());
+        let mounts = self.open("ns/mnt", OFlag::O_RDONLY).map_err(failed)?;
+        let root = self.open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?;
+        let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let forked = sys::process::fork();
+        match forked.map_err(|error| Error::system("can't mount the view in the copy", error))? {
+            ForkResult::Child => {
+                let put = || -> Result<(), Errno> {
+                    setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+                    fchdir(&root)?;
+                    chroot(".")?;
+                    let place = open(place, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+                    let attached = sys::mount::attach(tree, place.as_fd());
+                    attached.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+                };
+                let word = put().map_or_else(|errno| errno as i32, |()| 0);
+                let _ = write(&tells, &word.to_ne_bytes());
+                std::process::exit(0);
+            }
+            ForkResult::Parent { child } => {
+                drop(tells);
+                let heard = hear(&told);
+                while waitpid(child, None) == Err(Errno::EINTR) {}
+                heard.map_err(failed)
+            }
+        }
+    }
+
+    fn open(&self, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        open(format!("/proc/{}/{name}", self.pid).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+}
+
+/// What a child has to say: nothing, or an errno.
+fn hear(told: &OwnedFd) -> Result<(), Errno> {
+    let mut word = [0; 4];
+    match read(told, &mut word)? {
+        4 => match i32::from_ne_bytes(word) {
+            0 => Ok(()),
+            number => Err(Errno::from_raw(number)),
+        },
+        _ => Err(Errno::ECHILD),
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+}
+
+/// Enters the container's mount namespace, and leaves it for a copy of its own.
+fn copy_mounts(container: &Container) -> Result<(), Errno> {
+    prctl::set_dumpable(false)?;
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    setns(container.namespace(), CloneFlags::CLONE_NEWNS)?;
+    // The root of the namespace stays the root until all is private, for that has to be a mount. The copy takes both directories along: a
+    // descriptor of the container's would still lead to its own mounts.
+    fchdir(container.root())?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    chroot(".")
+}
+
+/// Waits until the server of a view that isn't mounted anywhere any more has ended, but not for ever. `socket` is a connection to it.
+pub(crate) fn await_end(socket: BorrowedFd<'_>) {
+    const PATIENCE_MS: u16 = 5000;
+    let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(PATIENCE_MS));
+}

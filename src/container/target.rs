@@ -1,0 +1,331 @@
+//! `TARGET`: a process id, a container by the name that its manager knows it by, or a directory where a view is mounted. What it can be is said
+//! here alone ([`HELP`]).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+
+/// A container as it was named, and one of its processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) pid: i32,
+    /// As users know it.
+    pub(crate) label: String,
+    known: Option<(Manager, String)>,
+}
+
+/// What a TARGET can be, for the help of every verb.
+pub(crate) const HELP: &str = "A process id, or a container that runs: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
+    crictl:ID, runc:ID, or a NAME that one of these knows";
+
+/// The same, where it's a view that's asked about.
+pub(crate) const HELP_OF_VIEWS: &str = "Whose view, if the view options don't say it. A process id, or a container that runs: docker:NAME, podman:NAME, \
+    machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory where a view is mounted. Where a \
+    live view is there, it's that one, with its options";
+
+/// What was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Process(Target),
+    /// Absolute, and without symlinks.
+    Directory(PathBuf),
+}
+
+/// Finds the process, or the directory.
+pub(crate) fn resolve_any(target: &str) -> Result<Named, Error> {
+    if !target.starts_with(['/', '.']) {
+        return resolve(target).map(Named::Process);
+    }
+    let directory = fs::canonicalize(target).map_err(|error| Error::system(format_args!("can't find {target}"), error));
+    directory.map(Named::Directory)
+}
+
+/// Who knows containers by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manager {
+    Docker,
+    Podman,
+    Machine,
+    Lxc,
+    Incus,
+    Crictl,
+    Runc,
+}
+
+/// What a manager says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It's a container that runs.
+    Runs(i32),
+    /// It isn't; with what was tried, and what came of it.
+    No(Vec<String>),
+}
+
+/// Where systemd-machined keeps what it knows, a file per machine.
+const MACHINES: &str = "/run/systemd/machines";
+
+/// Finds the process. A name without a manager's is asked of all.
+pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
+    if let Ok(pid) = target.parse() {
+        if pid > 0 {
+            return Ok(Target { pid, label: format!("pid {pid}"), known: None });
+        }
+        return Err(Error::usage(format!("{pid} is no process id")));
+    }
+    let (managers, name) = match target.split_once(':') {
+        None if target.starts_with('/') => {
+            let what = format!(
+                "'{target}' is a directory: name a process or a container ('vcgroupfs umount' takes a directory's view away)"
+            );
+            return Err(Error::usage(what));
+        }
+        // LXC's answer is also Incus'.
+        None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),
+        Some((word, name)) => match Manager::ALL.into_iter().find(|manager| manager.word() == word) {
+            Some(manager) => (vec![manager], name),
+            None => {
+                let what = format!(
+                    "'{word}' is no kind of container: use PID, docker:, podman:, machine:, lxc:, incus:NAME, crictl: or runc:ID"
+                );
+                return Err(Error::usage(what));
+            }
+        },
+    };
+    let is_known = |manager: &Manager| *manager == Manager::Lxc && name_in_path(name).is_some();
+    if !is_name(name) && !managers.iter().all(is_known) {
+        return Err(Error::usage(format!("'{name}' can't be the name of a container")));
+    }
+    let mut found = Vec::new();
+    let mut tried = Vec::new();
+    for manager in managers {
+        match manager.ask(name) {
+            Answer::Runs(pid) => found.push((manager, pid)),
+            Answer::No(reasons) => tried.extend(reasons),
+        }
+    }
+    let label = |manager: Manager| format!("{}:{name}", manager.word());
+    match found.as_slice() {
+        [(manager, pid)] => Ok(Target { pid: *pid, label: label(*manager), known: Some((*manager, name.to_owned())) }),
+        [] => Err(Error::failed(format!("no running container '{name}'; tried: {}", tried.join("; ")))),
+        several => {
+            let which: Vec<String> =
+                several.iter().map(|(manager, pid)| format!("{} (process {pid})", label(*manager))).collect();
+            Err(Error::failed(format!("'{name}' is ambiguous: say {}", which.join(" or "))))
+        }
+    }
+}
+
+impl Target {
+    /// Asks once more, when the process is held: between the answer and that, its number could have become another's.
+    pub(crate) fn confirm(&self) -> Result<(), Error> {
+        match &self.known {
+            Some((manager, name)) if manager.ask(name) != Answer::Runs(self.pid) => {
+                Err(Error::failed(format!("{} has just ended or been restarted: try again", self.label)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Manager {
+    const ALL: [Self; 7] =
+        [Self::Docker, Self::Podman, Self::Machine, Self::Lxc, Self::Incus, Self::Crictl, Self::Runc];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Machine => "machine",
+            Self::Lxc => "lxc",
+            Self::Incus => "incus",
+            Self::Crictl => "crictl",
+            Self::Runc => "runc",
+        }
+    }
+
+    fn ask(self, name: &str) -> Answer {
+        let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
+        // Of the daemon on this host, whichever one is the default: another host's numbers mean nothing here.
+        let state = format!("/1.0/instances/{name}/state");
+        let state_of = ["query", &state, "--force-local"];
+        match self {
+            Self::Docker => first([command("docker", &pid_of, number)]),
+            Self::Podman => first([command("podman", &pid_of, number)]),
+            Self::Machine => first([leader(Path::new(MACHINES), name)]),
+            Self::Lxc if name.starts_with('/') => {
+                let (path, name) = name_in_path(name).unwrap_or_default();
+                first([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], number)])
+            }
+            Self::Incus => first([
+                command("incus", &state_of, number_in_state),
+                // LXD's client.
+                command("lxc", &state_of, number_in_state),
+            ]),
+            Self::Crictl => first([command("crictl", &["inspect", "--output", "json", name], number_in_inspection)]),
+            Self::Runc => first([
+                command("runc", &["state", name], number_in_state),
+                command("crun", &["state", name], number_in_state),
+            ]),
+            Self::Lxc => first([
+                command("lxc-info", &["-H", "-p", "-n", name], number),
+                command("incus", &state_of, number_in_state),
+                // LXD's client.
+                command("lxc", &state_of, number_in_state),
+            ]),
+        }
+    }
+}
+
+/// The first that knows a process.
+fn first(answers: impl IntoIterator<Item = Result<i32, String>>) -> Answer {
+    let mut reasons = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(pid) => return Answer::Runs(pid),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Answer::No(reasons)
+}
+
+/// Runs a manager's program. `read` takes what it has printed for machines, as a whole: what it prints for people has words in it that others
+/// have chosen.
+fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, String> {
+    let tried = format!("{program} {}", arguments.join(" "));
+    let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{program} (not installed)")),
+        Err(error) => return Err(format!("{tried} ({error})")),
+        Ok(output) => output,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().map_or_else(|| output.status.to_string(), str::to_owned);
+        return Err(format!("{tried} ({said})"));
+    }
+    let running = std::str::from_utf8(&output.stdout).ok().and_then(read);
+    running.ok_or_else(|| format!("{tried} (it doesn't run)"))
+}
+
+/// A line with nothing but a number. 0 and -1 are what doesn't run.
+fn number(output: &str) -> Option<i32> {
+    let digits = output.strip_suffix('\n').unwrap_or(output);
+    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
+}
+
+/// The `pid` of a state: an instance's, as the API has it (`GET /1.0/instances/NAME/state`), or an OCI runtime's.
+fn number_in_state(output: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        pid: i32,
+    }
+    serde_json::from_str::<State>(output).ok().map(|state| state.pid).filter(|pid| *pid > 0)
+}
+
+/// What the CRI says of a container, with `info` by its runtime.
+fn number_in_inspection(output: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct Inspection {
+        info: Info,
+    }
+    #[derive(serde::Deserialize)]
+    struct Info {
+        pid: i32,
+    }
+    serde_json::from_str::<Inspection>(output).ok().map(|found| found.info.pid).filter(|pid| *pid > 0)
+}
+
+/// A name of LXC's with the directory that it's in (`lxc-info -P`): that directory, and the name.
+fn name_in_path(text: &str) -> Option<(&str, &str)> {
+    let (path, name) = text.rsplit_once('/')?;
+    let is_path = path.starts_with('/') && !path.contains(['\n', '\0']);
+    (is_path && is_name(name)).then_some((path, name))
+}
+
+/// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.
+fn leader(folder: &Path, name: &str) -> Result<i32, String> {
+    let path = folder.join(name);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{} ({error})", path.display()))?;
+    let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
+    let leader = if let [leader] = leaders.as_slice() { number(leader) } else { None };
+    leader.ok_or_else(|| format!("{} (it has no leader)", path.display()))
+}
+
+/// What no program takes for an option, and no path leads astray.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(|other| other.is_ascii_alphanumeric() || matches!(other, '-' | '_' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["web", "a.b-c_d", "4f5e"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "-f", ".", "..", "../x", "a/b", "a b", "a\n"] {
+            assert!(!is_name(name), "{name}");
+        }
+        for target in ["docker:-f", "machine:../../etc", "rkt:x", "0", "-1", ":", ""] {
+            assert!(resolve(target).is_err(), "{target}");
+        }
+        assert_eq!(resolve("17").map(|target| target.label).ok().as_deref(), Some("pid 17"));
+    }
+
+    #[test]
+    fn numbers() {
+        for (output, pid) in [
+            ("4711\n", Some(4711)),
+            ("4711", Some(4711)),
+            ("0\n", None),
+            ("-1\n", None),
+            ("", None),
+            ("\n", None),
+            ("x\n", None),
+            ("+7\n", None),
+            (" 7\n", None),
+            ("7\n8\n", None),
+            ("8\n\n", None),
+            ("99999999999\n", None),
+            ("Name: x\nStatus: RUNNING\nPID: 12\n", None),
+        ] {
+            assert_eq!(number(output), pid, "{output:?}");
+        }
+    }
+
+    #[test]
+    fn states() {
+        for (output, pid) in [
+            ("{\"status\": \"Running\", \"pid\": 12, \"network\": {\"eth0\": {\"pid\": 13}}}\n", Some(12)),
+            ("{\"pid\": 0}", None),
+            ("{\"pid\": -1}", None),
+            ("{\"pid\": \"12\"}", None),
+            ("{\"pid\": 1.5}", None),
+            ("{\"pid\": 12, \"pid\": 13}", None),
+            ("{\"description\": \"PID: 12\"}", None),
+            ("{\"pid\": 12}\nPID: 13\n", None),
+            ("PID: 12\n", None),
+            ("12\n", None),
+        ] {
+            assert_eq!(number_in_state(output), pid, "{output:?}");
+        }
+    }
+
+    #[test]
+    fn machines() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("c1"), "NAME=c1\nLEADER=123\n").unwrap();
+        fs::write(folder.path().join("c2"), "NAME=c2\n").unwrap();
+        assert_eq!(leader(folder.path(), "c1"), Ok(123));
+        assert!(leader(folder.path(), "c2").unwrap_err().contains("no leader"));
+        assert!(leader(folder.path(), "c3").unwrap_err().contains("c3"));
+        fs::write(folder.path().join("c4"), "LEADER=123\nLEADER=124\n").unwrap();
+        assert!(leader(folder.path(), "c4").unwrap_err().contains("no leader"));
+    }
+}

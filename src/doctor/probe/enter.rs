@@ -1,0 +1,300 @@
+//! How the child that looks comes to see what the target sees, and to be no more than the target is.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, open, openat2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{
+    ForkResult, Gid, Uid, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, getppid, setgroups, setresgid,
+    setresuid,
+};
+
+use crate::cgroup::parse_mountinfo;
+use crate::doctor::facts::Process;
+use crate::doctor::limits::{count_in_both, count_of_list};
+use crate::doctor::probe::target::Target;
+use crate::sys;
+
+/// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
+const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// How much of a file of /proc is taken. With mounts of 200 bytes each it's 20000 of them, which the kernel's own limit allows five times.
+const TEXT_AT_MOST: u64 = 4 << 20;
+
+/// A step that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) what: String,
+    pub(crate) errno: i32,
+}
+
+fn failed<E: Into<io::Error>>(what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
+    move |error| {
+        let error: io::Error = error.into();
+        Failure { what: what.to_string(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
+/// The lines of `/proc/PID/status` that make up what a process may do.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Credentials {
+    /// Real, effective, saved, filesystem.
+    users: Vec<u32>,
+    groups: Vec<u32>,
+    supplementary: Vec<u32>,
+    effective: u64,
+}
+
+impl Credentials {
+    fn parse(status: &str) -> Self {
+        let mut found = Self::default();
+        let numbers = |text: &str| text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+        for (key, value) in status.lines().filter_map(|line| line.split_once(':')) {
+            match key {
+                "Uid" => found.users = numbers(value),
+                "Gid" => found.groups = numbers(value),
+                "Groups" => found.supplementary = numbers(value),
+                "CapEff" => found.effective = u64::from_str_radix(value.trim(), 16).unwrap_or(0),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// For the child, whose only thread this is: reads what the kernel says of the target, joins its cgroup and mount namespaces and its root,
+/// and gives up whatever the target hasn't got. Of its descriptors `kept` stays open, and the standard three, which lead nowhere.
+///
+/// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
+/// started in, which the target can't freeze. What it gets besides the facts is a directory of its own descriptors, by which it can open what
+/// one of them leads to. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
+/// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`go_on_inside`]).
+pub(crate) fn enter(
+    target: Target,
+    by_caller: &[(u32, u32)],
+    kept: BorrowedFd<'_>,
+) -> Result<(Process, OwnedFd), Failure> {
+    hide()?;
+    let nothing = File::options().read(true).write(true).open("/dev/null").map_err(failed("can't open /dev/null"))?;
+    dup2_stdin(&nothing)
+        .and_then(|()| dup2_stdout(&nothing))
+        .and_then(|()| dup2_stderr(&nothing))
+        .map_err(failed("can't leave the terminal"))?;
+    drop(nothing);
+    let kept: Vec<_> = target.descriptors().into_iter().chain([kept]).collect();
+    sys::process::close_all_but(&kept).map_err(failed("can't close descriptors"))?;
+    drop(kept);
+
+    let own =
+        Target::open(None).map_err(|_| Failure { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
+    let status = text(&target, "status")?;
+    let credentials = Credentials::parse(&status);
+    let may_mount = credentials.effective & CAP_SYS_ADMIN != 0 && owns_its_mounts(&target)?;
+    let [cgroups, mounts, users] =
+        [other(&target, &own, "cgroup")?, other(&target, &own, "mnt")?, other(&target, &own, "user")?];
+    if let Some(cgroups) = cgroups {
+        setns(cgroups, CloneFlags::CLONE_NEWCGROUP).map_err(failed("can't join the cgroup namespace"))?;
+    }
+    // The paths in these are shown as the reader's cgroup namespace has them.
+    let process = Process {
+        command: text(&target, "comm")?.trim_end().to_owned(),
+        cgroup: text(&target, "cgroup")?,
+        mountinfo: text(&target, "mountinfo")?,
+        controllers: std::fs::read_to_string("/proc/cgroups").unwrap_or_default(),
+        cgroup_namespace: number(&target, "cgroup")?.map(|number| number != INITIAL_CGROUP_NAMESPACE),
+        may_mount,
+        openat2: openat2(nix::fcntl::AT_FDCWD, "/", OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC)).is_ok(),
+        ..processors(&status)
+    };
+    let asks_who_calls =
+        parse_mountinfo(process.mountinfo.as_bytes()).iter().any(|mount| by_caller.contains(&mount.device));
+    let inside = if asks_who_calls { Inside::of(&target, &own)? } else { None };
+    let root = target.open_file("root", OFlag::O_PATH | OFlag::O_DIRECTORY);
+    let root = root.map_err(failed(format_args!("can't open the root of process {}", target.pid)))?;
+    let is_same = users.is_none() && credentials == Credentials::parse(&text(&own, "status")?);
+    drop((target, own));
+
+    if let Some(inside) = inside {
+        go_on_inside(inside)?;
+    }
+    // The last thing of the host's: it leads to this process' own descriptors and nowhere else.
+    let own_files = open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let own_files = own_files.map_err(failed("can't open /proc/self/fd"))?;
+    let is_elsewhere = mounts.is_some();
+    if let Some(mounts) = mounts {
+        setns(mounts, CloneFlags::CLONE_NEWNS).map_err(failed("can't join the mount namespace"))?;
+    }
+    if is_elsewhere || !is_root(root.as_fd()) {
+        fchdir(&root).and_then(|()| chroot(".")).map_err(failed("can't change the root directory"))?;
+    }
+    drop(root);
+    chdir("/").map_err(failed("can't change to the root directory"))?;
+    if !is_same {
+        become_like(&credentials, users).map_err(failed("can't take on the credentials of the process"))?;
+    }
+    // A change of credentials takes these back.
+    hide()?;
+    Ok((process, own_files))
+}
+
+/// The machine's memory and CPUs, and which of these a process may use, by its `status`.
+fn processors(status: &str) -> Process {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    let memory = nix::sys::sysinfo::sysinfo().map_or(0, |machine| machine.ram_total());
+    let count = count_of_list(&online).max(1);
+    // sched_getaffinity leaves out what isn't online.
+    let affinity = if online.is_empty() { count_of_list(allowed) } else { count_in_both(allowed, &online) };
+    Process { affinity: affinity.max(1), online: count, memory, ..Process::default() }
+}
+
+/// A pid namespace, and the target's other namespaces that aren't the own ones.
+struct Inside {
+    pids: OwnedFd,
+    others: Vec<(CloneFlags, OwnedFd)>,
+}
+
+impl Inside {
+    /// `None` for a target in the own pid namespace.
+    fn of(target: &Target, own: &Target) -> Result<Option<Self>, Failure> {
+        let Some(pids) = other(target, own, "pid")? else { return Ok(None) };
+        let mut others = Vec::new();
+        for (kind, flag) in
+            [("net", CloneFlags::CLONE_NEWNET), ("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS)]
+        {
+            others.extend(other(target, own, kind)?.map(|namespace| (flag, namespace)));
+        }
+        Ok(Some(Self { pids, others }))
+    }
+}
+
+/// Returns in a child that is in the target's pid namespace; this process waits for its end, and ends as it did.
+///
+/// There it's seen and can be signalled, which makes it say less, and that's noticed. Who has CAP_SYS_PTRACE in the initial user namespace can
+/// trace it, and so it hasn't more of the host than the target: none of its namespaces but that of time, and no file but the pipe. What it
+/// remembers, the command line and the environment of the command, is theirs to read.
+fn go_on_inside(Inside { pids, others }: Inside) -> Result<(), Failure> {
+    for (flag, namespace) in others {
+        setns(namespace, flag).map_err(failed("can't join the namespaces"))?;
+    }
+    setns(pids, CloneFlags::CLONE_NEWPID).map_err(failed("can't join the pid namespace"))?;
+    match sys::process::fork() {
+        Ok(ForkResult::Child) => {
+            // Not inherited. Whoever is started from outside has no parent, until it gets the namespace's first process for one.
+            hide()?;
+            if getppid().as_raw() == 0 { Ok(()) } else { Err(failed("can't look")(Errno::ESRCH)) }
+        }
+        Ok(ForkResult::Parent { child }) => loop {
+            match waitpid(child, None) {
+                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::Exited(_, code)) => std::process::exit(code),
+                _ => std::process::exit(1),
+            }
+        },
+        // The namespace's first process has ended, and with it all others.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Err(failed("can't start a process")(Errno::ESRCH)),
+        Err(error) => Err(failed("can't start a process in the pid namespace")(error)),
+    }
+}
+
+/// Keeps the process from everybody who isn't root of the host, and ends it with the one that started it.
+fn hide() -> Result<(), Failure> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
+        .and_then(|()| prctl::set_dumpable(false))
+        .and_then(|()| prctl::set_no_new_privs())
+        .and_then(|()| prctl::set_pdeathsig(Signal::SIGKILL))
+        .map_err(failed("can't protect the process that looks"))
+}
+
+fn number(target: &Target, kind: &str) -> Result<Option<u64>, Failure> {
+    target.namespace(kind).map_err(failed(format_args!("can't tell the {kind} namespace of process {}", target.pid)))
+}
+
+/// A namespace of the target's that isn't the own one.
+fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, Failure> {
+    if number(target, kind)? == number(own, kind)? {
+        return Ok(None);
+    }
+    let what = format!("can't open the {kind} namespace of process {}", target.pid);
+    target.open_file(&format!("ns/{kind}"), OFlag::O_RDONLY).map(Some).map_err(failed(&what))
+}
+
+/// Whether the target's mount namespace belongs to its user namespace, so that its capabilities count there.
+fn owns_its_mounts(target: &Target) -> Result<bool, Failure> {
+    let what = format!("can't tell whose the mounts of process {} are", target.pid);
+    let mounts = target.open_file("ns/mnt", OFlag::O_RDONLY).map_err(failed(&what))?;
+    match sys::namespace::owner(mounts.as_fd()) {
+        Ok(owner) => {
+            let owner = fstat(&owner).map_err(failed(&what))?.st_ino;
+            Ok(number(target, "user")? == Some(owner))
+        }
+        // An ancestor's, of which nothing is told.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        // Before Linux 4.9; it may be.
+        Err(_) => Ok(true),
+    }
+}
+
+fn is_root(root: BorrowedFd<'_>) -> bool {
+    let same = |root: nix::sys::stat::FileStat, own: nix::sys::stat::FileStat| {
+        (root.st_dev, root.st_ino) == (own.st_dev, own.st_ino)
+    };
+    matches!((fstat(root), stat("/")), (Ok(root), Ok(own)) if same(root, own))
+}
+
+/// Takes on users, groups, user namespace and capabilities.
+fn become_like(credentials: &Credentials, users: Option<OwnedFd>) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+    let [user, effective_user, saved_user, ..] = *credentials.users else { return Err(invalid()) };
+    let [group, effective_group, saved_group, ..] = *credentials.groups else { return Err(invalid()) };
+    let supplementary: Vec<Gid> = credentials.supplementary.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&supplementary)?;
+    setresgid(Gid::from_raw(group), Gid::from_raw(effective_group), Gid::from_raw(saved_group))?;
+    // The numbers are the host's, so they are taken on before the user namespace is joined, which takes the capabilities that they cost.
+    prctl::set_keepcaps(true)?;
+    setresuid(Uid::from_raw(user), Uid::from_raw(effective_user), Uid::from_raw(saved_user))?;
+    if let Some(users) = users {
+        sys::credentials::keep_capabilities(sys::credentials::capabilities()?.permitted)?;
+        setns(users, CloneFlags::CLONE_NEWUSER)?;
+    }
+    let permitted = sys::credentials::capabilities()?.permitted;
+    sys::credentials::keep_capabilities(credentials.effective & permitted)
+}
+
+/// A file of a process in /proc; bytes that aren't UTF-8 are replaced.
+fn text(target: &Target, name: &str) -> Result<String, Failure> {
+    let what = format!("can't read /proc/{}/{name}", target.pid);
+    let file = target.open_file(name, OFlag::O_RDONLY).map_err(failed(&what))?;
+    let mut bytes = Vec::new();
+    File::from(file).take(TEXT_AT_MOST).read_to_end(&mut bytes).map_err(failed(&what))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_a_status() {
+        let status = "Name:\tx: y\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000200000\n";
+        let expected = Credentials {
+            users: vec![1, 2, 3, 4],
+            groups: vec![5, 6, 7, 8],
+            supplementary: vec![9, 10],
+            effective: CAP_SYS_ADMIN,
+        };
+        assert_eq!(Credentials::parse(status), expected);
+        assert_eq!(Credentials::parse("nonsense"), Credentials::default());
+    }
+}

@@ -1,0 +1,95 @@
+//! The host's side: the files behind what a process sees, and what the records say of its view.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+
+use crate::cgroup::{CgroupPath, HierarchyKind, Membership, parse_memberships};
+use crate::doctor::facts::{Facts, ViewRules};
+use crate::doctor::limits::{HostFiles, Limits};
+use crate::doctor::native::Native;
+use crate::doctor::probe::target::Target;
+use crate::host::{HostCgroups, discover};
+use crate::server::registry;
+
+/// How much of an interface file is read.
+const CONTENT_AT_MOST: u64 = 64 << 10;
+
+/// The host's hierarchies, and where a process is in them.
+#[derive(Debug)]
+pub(crate) struct Beyond {
+    host: HostCgroups,
+    memberships: Vec<Membership>,
+}
+
+impl Beyond {
+    /// `None` where the host's hierarchies can't be seen (inside a container), or the process' cgroups can't be named.
+    pub(crate) fn of(target: &Target) -> Option<Self> {
+        let host = discover().ok()?;
+        let memberships = memberships(target)?;
+        let is_there = |member: &&Membership| host.hierarchies.iter().any(|hierarchy| hierarchy.kind == member.kind);
+        memberships.iter().any(|member| is_there(&member)).then_some(Self { host, memberships })
+    }
+
+    pub(crate) fn limits(&self, facts: &Facts) -> Limits {
+        Limits::of(&self.memberships, self, facts.process.affinity, facts.process.memory)
+    }
+
+    pub(crate) fn native(&self, facts: &Facts) -> Option<Native<'_>> {
+        Native::of(&facts.system(), &self.memberships, self)
+    }
+
+    fn open(&self, kind: &HierarchyKind, path: &CgroupPath) -> Option<OwnedFd> {
+        let index = self.host.hierarchies.iter().position(|hierarchy| hierarchy.kind == *kind)?;
+        self.host.open_cgroup(index, path).ok()
+    }
+}
+
+impl HostFiles for Beyond {
+    fn read(&self, kind: &HierarchyKind, path: &CgroupPath, file: &str) -> Option<String> {
+        let cgroup = self.open(kind, path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = File::from(openat(cgroup.as_fd(), file, flags, Mode::empty()).ok()?);
+        let mut text = String::new();
+        file.take(CONTENT_AT_MOST).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    fn exists(&self, kind: &HierarchyKind, path: &CgroupPath, file: Option<&str>) -> bool {
+        let Some(cgroup) = self.open(kind, path) else { return false };
+        file.is_none_or(|file| fstatat(cgroup.as_fd(), file, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok())
+    }
+}
+
+/// What the record of the view in a process' mount namespace says.
+pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
+    let number = target.namespace("mnt").ok().flatten()?;
+    let records = registry::live().unwrap_or_default();
+    let is_here = |record: &registry::record::Record| {
+        record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
+    };
+    let record = records.into_iter().find(is_here)?;
+    let memberships = memberships(target).unwrap_or_default();
+    let is_in = |kind: &str, delegated: &Path| {
+        let own = memberships.iter().find(|member| member.kind == HierarchyKind::parse(kind));
+        let path = own.and_then(|member| member.place.path());
+        path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
+    };
+    let holds = record.delegated.iter().filter(|(kind, path)| is_in(kind, path.as_ref()));
+    Some(ViewRules {
+        holds_process: holds.map(|(kind, _)| HierarchyKind::parse(kind)).collect(),
+        policy: record.policy,
+        delegate_controllers: record.delegate_controllers,
+    })
+}
+
+/// Where a process is, in the host's names.
+fn memberships(target: &Target) -> Option<Vec<Membership>> {
+    let mut text = Vec::new();
+    File::from(target.open_file("cgroup", OFlag::O_RDONLY).ok()?).read_to_end(&mut text).ok()?;
+    Some(parse_memberships(&text))
+}

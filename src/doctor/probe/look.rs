@@ -1,0 +1,242 @@
+//! The child that looks: inside the target's namespaces it asks the kernel about paths, reads regular files, and executes nothing. What it
+//! finds goes to a pipe, a line each.
+//!
+//! Which files those are, the models of the clients say: they run here for that alone, and once more outside over what was found.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::sendfile::sendfile;
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::fstatfs;
+use nix::unistd::{AccessFlags, faccessat, pipe2};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{MountEntry, parse_memberships, parse_mountinfo};
+use crate::doctor::facts::{
+    Answer, Copied, FUSE, Facts, Found, Place, Process, ROOT, Type, VIEW, directories, join, mount_of, places,
+};
+use crate::doctor::probe::enter::enter;
+use crate::doctor::probe::target::Target;
+use crate::doctor::reading::Files;
+use crate::doctor::verdict::readings;
+
+/// A line from the child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Line {
+    Process(Process),
+    /// It's about to look at this path.
+    Asking(String),
+    Place(String, Answer),
+    /// What a file has; `None` if it can't be read.
+    Content(String, Option<String>),
+    /// A file of a view, read in two ways.
+    Copied(String, Copied),
+    /// It can't go on.
+    Failed {
+        what: String,
+        errno: i32,
+    },
+    Done,
+}
+
+/// How much of a file is read. Interface files of cgroups that models ask for have some lines.
+const CONTENT_AT_MOST: u64 = 64 << 10;
+
+/// The child's whole life. On mounts of the devices `silent` it doesn't touch anything; those of `by_caller` show everybody something else.
+pub(crate) fn look(
+    target: Target,
+    silent: &[(u32, u32)],
+    by_caller: &[(u32, u32)],
+    pipe: OwnedFd,
+) -> std::io::Result<()> {
+    let entered = enter(target, by_caller, pipe.as_fd());
+    let say = Say(RefCell::new(File::from(pipe)));
+    let (process, own_files) = match entered {
+        Ok(entered) => entered,
+        Err(failure) => return say.line(&Line::Failed { what: failure.what, errno: failure.errno }),
+    };
+    say.line(&Line::Process(process.clone()))?;
+    let memberships = parse_memberships(process.cgroup.as_bytes());
+    let mounts = parse_mountinfo(process.mountinfo.as_bytes());
+    let asked = places(&memberships, &mounts);
+    let facts = Facts::new(process, Found::default());
+    let live = Live {
+        say: &say,
+        mounts: &facts.mounts,
+        silent,
+        own_files,
+        places: RefCell::default(),
+        contents: RefCell::default(),
+    };
+    for path in asked {
+        live.place(&path)?;
+    }
+    readings(&facts.system(), &live);
+    if let Some((path, copied)) = live.copied(&facts)? {
+        say.line(&Line::Copied(path, copied))?;
+    }
+    say.line(&Line::Done)
+}
+
+/// The way out.
+struct Say(RefCell<File>);
+
+impl Say {
+    fn line(&self, line: &Line) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.0.borrow_mut().write_all(&text)
+    }
+}
+
+/// Asks the kernel, says what it answers, and asks nothing twice.
+struct Live<'a> {
+    say: &'a Say,
+    mounts: &'a [MountEntry],
+    silent: &'a [(u32, u32)],
+    /// The directory of the own descriptors.
+    own_files: OwnedFd,
+    places: RefCell<BTreeMap<String, Answer>>,
+    contents: RefCell<BTreeMap<String, Option<String>>>,
+}
+
+impl Live<'_> {
+    fn is_silent(&self, path: &str) -> bool {
+        mount_of(self.mounts, path).is_some_and(|mount| self.silent.contains(&mount.device))
+    }
+
+    fn place(&self, path: &str) -> std::io::Result<Answer> {
+        if let Some(answer) = self.places.borrow().get(path) {
+            return Ok(answer.clone());
+        }
+        let answer = if self.is_silent(path) {
+            Answer::Silent
+        } else {
+            self.say.line(&Line::Asking(path.to_owned()))?;
+            place(path).map_or_else(|errno| Answer::Failed(errno as i32), Answer::Found)
+        };
+        self.say.line(&Line::Place(path.to_owned(), answer.clone()))?;
+        self.places.borrow_mut().insert(path.to_owned(), answer.clone());
+        Ok(answer)
+    }
+
+    fn content(&self, path: &str) -> std::io::Result<Option<String>> {
+        if let Some(content) = self.contents.borrow().get(path) {
+            return Ok(content.clone());
+        }
+        let content = if self.is_silent(path) {
+            None
+        } else {
+            self.say.line(&Line::Asking(path.to_owned()))?;
+            let mut text = Vec::new();
+            let read = self.open(path).and_then(|file| file.take(CONTENT_AT_MOST).read_to_end(&mut text));
+            read.ok().map(|_| String::from_utf8_lossy(&text).into_owned())
+        };
+        self.say.line(&Line::Content(path.to_owned(), content.clone()))?;
+        self.contents.borrow_mut().insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    /// Opens a regular file for reading, and nothing else: what is opened is what was looked at, whatever the container does to the path in
+    /// between. To open a device can have effects, to open a fifo can last.
+    fn open(&self, path: &str) -> std::io::Result<File> {
+        let found = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        if fstat(&found)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+            return Err(Errno::EINVAL.into());
+        }
+        let number = found.as_raw_fd().to_string();
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        Ok(openat(&self.own_files, number.as_str(), flags, Mode::empty())?.into())
+    }
+
+    /// Reads a file of the view in two ways, if there's one; of several one in which they differ.
+    fn copied(&self, facts: &Facts) -> std::io::Result<Option<(String, Copied)>> {
+        let mut found = None;
+        // The kernel passes reads of the first ones through on no version: their readers are notified.
+        for file in ["cgroup.events", "memory.oom_control", "memory.max", "memory.limit_in_bytes", "pids.max"] {
+            for member in &facts.memberships {
+                let Some(path) = member.place.path() else { continue };
+                for directory in directories(&member.kind) {
+                    let path = format!("{}/{file}", join(&directory, path));
+                    let is_view = mount_of(self.mounts, &path).is_some_and(|mount| mount.fstype == VIEW);
+                    if !is_view || !matches!(self.place(&path)?, Answer::Found(_)) {
+                        continue;
+                    }
+                    self.say.line(&Line::Asking(path.clone()))?;
+                    match self.copy(&path) {
+                        Ok(copied) if copied.by_read != copied.by_sendfile => return Ok(Some((path, copied))),
+                        Ok(copied) if copied.by_read > 0 => found = found.or(Some((path, copied))),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn copy(&self, path: &str) -> std::io::Result<Copied> {
+        let mut text = Vec::new();
+        self.open(path)?.take(CONTENT_AT_MOST).read_to_end(&mut text)?;
+        let file = self.open(path)?;
+        let (_read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let by_sendfile = sendfile(&write, &file, None, 32 << 10)?;
+        Ok(Copied { by_read: text.len() as u64, by_sendfile: by_sendfile as u64 })
+    }
+}
+
+/// What can't be said ends the child with its next line.
+impl Files for Live<'_> {
+    fn read(&self, path: &str) -> Option<String> {
+        self.content(path).ok().flatten()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.place(path).is_ok_and(|answer| matches!(answer, Answer::Found(_)))
+    }
+
+    fn is_cgroup2(&self, path: &str) -> bool {
+        let magic = |answer: Answer| match answer {
+            Answer::Found(place) => Type::of(place.magic) == Type::Cgroup2,
+            _ => false,
+        };
+        self.place(path).is_ok_and(magic)
+    }
+}
+
+/// Looks at one path. A place that statfs can't be asked about counts as failed: its files can't be used either.
+fn place(path: &str) -> Result<Place, Errno> {
+    // O_PATH opens nothing: no device, no fifo.
+    let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let attributes = fstat(&file)?;
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)] // the type's width varies
+    let magic = fstatfs(&file)?.filesystem_type().0 as i64;
+    // A view tells by the mode what it rejects, which capabilities override for access(2). The kernel's own roots have no write bits either,
+    // and can be written by root.
+    let has_write_bits = magic != FUSE || attributes.st_mode & 0o222 != 0;
+    let may_write = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+    Ok(Place {
+        magic,
+        directory: attributes.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits(),
+        writable: has_write_bits && may_write,
+        one_mount: is_on_one_mount(path).unwrap_or(false),
+    })
+}
+
+/// As libcontainer opens files on v2 (`OpenFile` of its cgroups package).
+fn is_on_one_mount(path: &str) -> Option<bool> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let below = path.strip_prefix(ROOT)?.trim_start_matches('/');
+    let root: OwnedFd = open(ROOT, flags, Mode::empty()).ok()?;
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV
+        | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let open = |root: BorrowedFd<'_>| openat2(root, below, OpenHow::new().flags(flags).resolve(resolve));
+    Some(below.is_empty() || open(root.as_fd()).is_ok())
+}

@@ -1,0 +1,68 @@
+//! Whom to look at.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+use crate::error::Error;
+
+/// A process that is held by its directory in /proc, which never comes to mean another one.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) pid: i32,
+    directory: OwnedFd,
+    /// The directory of a process whose mounts and root are to be taken for its own.
+    stand_in: Option<OwnedFd>,
+}
+
+impl Target {
+    /// The calling process without a number.
+    pub(crate) fn open(pid: Option<i32>) -> Result<Self, Error> {
+        let path = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
+        let directory = File::open(&path).map_err(|error| match (pid, error.kind()) {
+            (Some(pid), io::ErrorKind::NotFound) => Error::failed(format!("there is no process {pid}")),
+            _ => Error::system(format_args!("can't open {path}"), error),
+        })?;
+        Ok(Self { pid: pid.unwrap_or(std::process::id().cast_signed()), directory: directory.into(), stand_in: None })
+    }
+
+    /// The same process, as if it were in the mount namespace of another one, whose root is its own.
+    pub(crate) fn with_mounts_of(self, pid: i32) -> Result<Self, Error> {
+        Ok(Self { stand_in: Some(Self::open(Some(pid))?.directory), ..self })
+    }
+
+    /// The same once more, with descriptors of its own.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        let stand_in = self.stand_in.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self { pid: self.pid, directory: self.directory.try_clone()?, stand_in })
+    }
+
+    /// Opens something in its directory.
+    pub(crate) fn open_file(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
+        let directory = match (&self.stand_in, name) {
+            (Some(stand_in), "mountinfo" | "root" | "ns/mnt") => stand_in,
+            _ => &self.directory,
+        };
+        Ok(openat(directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    /// All that it holds.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.directory.as_fd()).chain(self.stand_in.iter().map(AsFd::as_fd)).collect()
+    }
+
+    /// Which namespace of this kind it's in; `None` where the kernel has no such.
+    pub(crate) fn namespace(&self, kind: &str) -> io::Result<Option<u64>> {
+        let directory = self.stand_in.as_ref().filter(|_| kind == "mnt").unwrap_or(&self.directory);
+        let link = match readlinkat(directory, format!("ns/{kind}").as_str()) {
+            Err(nix::errno::Errno::ENOENT) => return Ok(None),
+            link => link?,
+        };
+        // `kind:[number]`
+        let number = link.to_str().and_then(|link| link.split_once(":[")?.1.strip_suffix(']')?.parse().ok());
+        number.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+}

@@ -1,0 +1,195 @@
+//! The sentinel of a unified host: a real cgroup that lies on `/sys/fs/cgroup` in a container, for clients that ask statfs(2), which
+//! FUSE can't answer for them. It's empty, so that it shows and limits nothing.
+//!
+//! ```text
+//! /vcgroupfs-sentinel-NUMBER           named after the container's mount namespace
+//! /vcgroupfs-sentinel-NUMBER/threads   threaded, which makes all of its siblings "domain invalid"
+//! /vcgroupfs-sentinel-NUMBER/top       what the container sees, with an empty cgroup for the first step to its own
+//! ```
+//!
+//! A read-only mount doesn't keep root in the container from having children in a cgroup whose directory it can open
+//! (clone3(2), `CLONE_INTO_CGROUP`): they would be outside the container's limits. The kernel takes no process into a cgroup that is
+//! "domain invalid", and nobody can change that by a read-only mount.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+
+use crate::cgroup::{CgroupPath, Setup};
+use crate::container::lock::Lock;
+use crate::error::Error;
+use crate::helper::entry::{Flags, Layout, Sentinel, SentinelSource};
+use crate::host::refuge::write_file;
+use crate::host::{HostCgroups, discover};
+use crate::provision::cgroups;
+use crate::provision::cgroups::OwnCgroups;
+use crate::server::registry;
+use crate::server::registry::record::Record;
+use crate::sys;
+use crate::sys::fdpass;
+
+const PREFIX: &str = "vcgroupfs-sentinel-";
+const TOP: &str = "top";
+
+/// The sentinel of one container.
+#[derive(Debug)]
+pub(crate) struct SentinelCgroup {
+    cgroups: OwnCgroups,
+    /// Of the container's mount namespace.
+    number: u64,
+    /// The first step from the top to the container's own cgroup. The view's directory lies there, so that all the others are the view's: what
+    /// the sentinel has would tell of cgroups without limits.
+    step: CgroupPath,
+    own: CgroupPath,
+    /// A cgroup namespace whose root is the top, for mounting it where it can't be bound.
+    namespace: Option<OwnedFd>,
+}
+
+/// The root of the mount that lies on `/sys/fs/cgroup` in the container whose mount namespace has this number.
+pub(crate) fn root(number: u64) -> String {
+    format!("/{PREFIX}{number}/{TOP}")
+}
+
+impl SentinelCgroup {
+    /// Makes the sentinel for a container whose own cgroup is `own`; with a namespace, if it can only be mounted.
+    pub(crate) fn make(
+        host: &HostCgroups,
+        lock: &Lock,
+        number: u64,
+        own: &CgroupPath,
+        with_namespace: bool,
+    ) -> Result<Self, Error> {
+        remove_stale(host, lock, number);
+        let name = format!("{PREFIX}{number}");
+        let failed = |errno: Errno| match errno {
+            Errno::EEXIST => Error::failed("the container's former view hasn't ended yet: try again"),
+            errno => {
+                Error::system(format!("can't make the cgroup /{name}, which the container gets to see"), errno.into())
+            }
+        };
+        let above = host.open_cgroup(0, &CgroupPath::root()).map_err(failed)?;
+        let directory = make_below(&above, OsStr::new(&name)).map_err(failed)?;
+        let cgroups = OwnCgroups::at_top(host, 0, &name).ok_or_else(|| failed(Errno::ENOENT))?;
+        let step = own.prefix(1);
+        match fill(&directory, &step, with_namespace) {
+            Ok(namespace) => Ok(Self { cgroups, number, step, own: own.clone(), namespace }),
+            Err(errno) => {
+                cgroups.remove();
+                Err(Error::system(format!("can't prepare the cgroup /{name}"), errno.into()))
+            }
+        }
+    }
+
+    /// The layout for the container, bound from the host's mount or mounted.
+    pub(crate) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Error> {
+        let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
+        let path = CgroupPath::parse(root(self.number)).map_err(|error| Error::failed(error.to_string()))?;
+        let underlay = match (&self.namespace, host.hierarchies.first()) {
+            (Some(_), _) => SentinelSource::Namespace,
+            (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
+            (None, None) => return Err(Error::failed("no cgroup2 is mounted on the host")),
+        };
+        let word = |path: &CgroupPath| {
+            CString::new(below(path).as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
+        };
+        let (step, own) = (word(&self.step)?, word(&self.own)?);
+        let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
+        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, own, flags, files }))
+    }
+
+    /// A cgroup namespace for whoever mounts it.
+    pub(crate) fn namespace(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.namespace.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    pub(crate) fn remove(&self) {
+        self.cgroups.remove();
+    }
+}
+
+/// Makes a cgroup.
+fn make_below(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    mkdirat(directory, name, Mode::from_bits_truncate(0o755))?;
+    openat(directory, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Makes what is in a sentinel's cgroup, and the namespace, if one is asked for.
+fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result<Option<OwnedFd>, Errno> {
+    let top = make_below(directory, OsStr::new(TOP))?;
+    let mut place = top.try_clone().map_err(|_| Errno::EMFILE)?;
+    for name in shown.components() {
+        place = make_below(&place, name)?;
+    }
+    // As long as the top takes a process.
+    let namespace = with_namespace.then(|| namespace_of(&top)).transpose()?;
+    let threads = make_below(directory, OsStr::new("threads"))?;
+    match write_file(&threads, "cgroup.type", b"threaded") {
+        // Before Linux 4.14, which has neither threaded cgroups nor CLONE_INTO_CGROUP.
+        Ok(()) | Err(Errno::ENOENT) => Ok(namespace),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A cgroup namespace whose root this cgroup is: a process enters it, makes the namespace, and ends.
+fn namespace_of(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let errno_of = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let (ours, theirs) = fdpass::seqpacket_pair()?;
+    match sys::process::fork().map_err(errno_of)? {
+        ForkResult::Child => {
+            let sent = write_file(cgroup, "cgroup.procs", b"0")
+                .and_then(|()| unshare(CloneFlags::CLONE_NEWCGROUP))
+                .and_then(|()| File::open("/proc/self/ns/cgroup").map_err(errno_of))
+                .and_then(|namespace| fdpass::send_with_file(theirs.as_fd(), &[0], &[], namespace.as_fd()));
+            std::process::exit(sent.map_or_else(|errno| errno as i32, |()| 0))
+        }
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            match waitpid(child, None)? {
+                WaitStatus::Exited(_, 0) => fdpass::receive_file(ours.as_fd()),
+                WaitStatus::Exited(_, number) => Err(Errno::from_raw(number)),
+                _ => Err(Errno::EINTR),
+            }
+        }
+    }
+}
+
+/// Removes what a server that was killed has left of the container whose turn this is.
+pub(crate) fn clean_up(lock: &Lock, number: u64) {
+    if let Ok(host) = discover()
+        && host.setup == Setup::Unified
+    {
+        remove_stale(&host, lock, number);
+    }
+}
+
+/// Removes the sentinels of servers that were killed, and one of this container's, whose view is gone.
+fn remove_stale(host: &HostCgroups, lock: &Lock, own: u64) {
+    // What isn't known is left alone.
+    let is_live = |number: u64| {
+        let is_its = |record: &Record| {
+            record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
+        };
+        registry::live().map_or(true, |live| live.iter().any(is_its))
+    };
+    let Ok(above) = host.open_cgroup(0, &CgroupPath::root()) else { return };
+    for name in cgroups::children(&above).unwrap_or_default() {
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        let Some(number) = number else { continue };
+        // While somebody else attaches, there's no record yet. So it's looked for when nobody does.
+        let held = if number == own { None } else { lock.also(number) };
+        if (number == own || held.is_some())
+            && !is_live(number)
+            && let Some(left) = OwnCgroups::at_top(host, 0, &name.to_string_lossy())
+        {
+            left.remove();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Cgroups from systemd, on hosts where it manages the tree: only one program makes cgroups in a part of it, and who wants some asks for a
+//! unit with `Delegate=yes` (the single-writer rule, <https://systemd.io/CGROUP_DELEGATION>).
+//!
+//! It's asked by its own programs, which are wherever it is, and which know its protocol.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, getpid, getppid, pause};
+
+use crate::cgroup::CgroupPath;
+use crate::error::Error;
+use crate::message::say;
+use crate::sys;
+
+/// How long systemd may take to start a scope.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A scope that systemd has made: a unit of processes that others have started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    unit: String,
+}
+
+/// Why there's no scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// There's a unit of that name.
+    Taken,
+    /// systemd's own words.
+    Said(String),
+}
+
+/// Whether systemd is this host's service manager, as sd_booted(3) tells.
+pub(crate) fn is_manager() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+impl Scope {
+    /// Has systemd put a process into a scope `NAME.scope` of its own, in every hierarchy that systemd manages. `None` if it won't, which the
+    /// user is told. `option` is where the name comes from.
+    pub(crate) fn ask(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
+        match Self::with(name, process) {
+            Ok(scope) => Ok(Some(scope)),
+            Err(Refusal::Taken) => {
+                Err(Error::failed(format!("systemd has a unit {name}.scope already (choose another {option})")))
+            }
+            Err(Refusal::Said(why)) => {
+                say(format_args!("systemd makes no scope ({why}): making cgroups without it"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Returns when the process is there.
+    fn with(name: &str, process: i32) -> Result<Self, Refusal> {
+        let unit = format!("{name}.scope");
+        let asked = run(Command::new("busctl").args(request(&unit, process)))?;
+        if !asked.status.success() {
+            return Err(refusal(&String::from_utf8_lossy(&asked.stderr)));
+        }
+        // The answer comes before the deed.
+        let start = Instant::now();
+        loop {
+            let state = run(Command::new("systemctl").args(["is-active", &unit]))?;
+            if state.status.success() {
+                return Ok(Self { unit });
+            }
+            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+            if state == "failed" || start.elapsed() > PATIENCE {
+                return Err(Refusal::Said(format!("{unit} is {state}")));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether a cgroup is that of the scope.
+    pub(crate) fn is_at(&self, path: &CgroupPath) -> bool {
+        path.name().is_some_and(|name| name == self.unit.as_str())
+    }
+}
+
+/// A child that does nothing, for a scope that has no other process yet. It ends with its parent.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    /// 0 when it has ended.
+    child: AtomicI32,
+    parent: Pid,
+}
+
+impl Holder {
+    pub(crate) fn start() -> Result<Self, Error> {
+        let parent = getpid();
+        match sys::process::fork().map_err(|error| Error::system("can't start a process for the scope", error))? {
+            ForkResult::Parent { child } => Ok(Self { child: child.as_raw().into(), parent }),
+            ForkResult::Child => {
+                let _ = sys::process::close_all_but(&[]);
+                // The parent may be gone before this call.
+                if set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent {
+                    pause();
+                }
+                std::process::exit(0)
+            }
+        }
+    }
+
+    pub(crate) fn process(&self) -> i32 {
+        self.child.load(Ordering::Relaxed)
+    }
+
+    /// Ends it, if that hasn't been done, and if it's this process' child and not that of the one that this was forked from.
+    pub(crate) fn end(&self) {
+        if getpid() != self.parent {
+            return;
+        }
+        let child = Pid::from_raw(self.child.swap(0, Ordering::Relaxed));
+        if child.as_raw() > 0 && kill(child, Signal::SIGKILL).is_ok() {
+            let _ = waitpid(child, None);
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Arguments of busctl(1) for `StartTransientUnit(name, mode, properties, auxiliary units)`.
+fn request(unit: &str, process: i32) -> Vec<String> {
+    let process = process.to_string();
+    let words = [
+        &["call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"][..],
+        &["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"],
+        &["3", "Description", "s", "A container of vcgroupfs", "Delegate", "b", "true", "PIDs", "au", "1", &process],
+        &["0"],
+    ];
+    words.concat().into_iter().map(str::to_owned).collect()
+}
+
+fn run(command: &mut Command) -> Result<Output, Refusal> {
+    let output = command.stdin(Stdio::null()).env("LC_ALL", "C").output();
+    output.map_err(|error: io::Error| Refusal::Said(format!("{}: {error}", command.get_program().display())))
+}
+
+/// What busctl's message means.
+fn refusal(said: &str) -> Refusal {
+    let said = said.trim().trim_start_matches("Call failed: ");
+    if said.contains(" already exists") || said.contains("was already loaded") {
+        return Refusal::Taken;
+    }
+    Refusal::Said(said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for() {
+        let words = request("demo.scope", 4711);
+        assert_eq!(words[4..8], ["StartTransientUnit", "ssa(sv)a(sa(sv))", "demo.scope", "fail"]);
+        assert_eq!(
+            words[8..],
+            [
+                "3",
+                "Description",
+                "s",
+                "A container of vcgroupfs",
+                "Delegate",
+                "b",
+                "true",
+                "PIDs",
+                "au",
+                "1",
+                "4711",
+                "0"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_answered() {
+        for taken in [
+            "Call failed: Unit demo.scope already exists.\n",
+            "Call failed: Unit demo.scope was already loaded or has a fragment file.\n",
+        ] {
+            assert_eq!(refusal(taken), Refusal::Taken, "{taken}");
+        }
+        let invalid = "Call failed: Unit name a b.scope is not valid.\n";
+        assert_eq!(refusal(invalid), Refusal::Said("Unit name a b.scope is not valid.".to_owned()));
+    }
+
+    #[test]
+    fn holders_end() {
+        let is_there = |process: i32| Path::new(&format!("/proc/{process}")).exists();
+        // A fork needs a process with one thread, and tests have many.
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = child.id() as i32;
+        let others = Holder { child: process.into(), parent: getppid() };
+        drop(others);
+        assert!(is_there(process));
+        let own = Holder { child: process.into(), parent: getpid() };
+        own.end();
+        assert!(!is_there(process));
+        assert_eq!(own.process(), 0);
+        assert!(child.wait().is_err());
+    }
+
+    #[test]
+    fn whose_cgroup_it_is() {
+        let scope = Scope { unit: "demo.scope".to_owned() };
+        for (path, own) in [
+            ("/system.slice/demo.scope", true),
+            ("/demo.scope", true),
+            ("/system.slice/xdemo.scope", false),
+            ("/system.slice/demo.scope/init.scope", false),
+            ("/", false),
+        ] {
+            assert_eq!(scope.is_at(&CgroupPath::parse(path).unwrap()), own, "{path}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Where the log goes, and how much of it.
+//!
+//! A command writes its log to stderr or to a file as it goes. A server hands its records to a thread by a bounded queue: whoever reads the
+//! log, or doesn't, and wherever it's stored, it can't stop or end a server. See [`queue`].
+
+mod layout;
+mod queue;
+mod sink;
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::error::Error;
+use crate::message::say;
+use crate::server::logging::layout::{Layout, Style};
+use crate::server::logging::queue::Log;
+use crate::server::logging::sink::Sink;
+
+/// The log of this process.
+static LOG: Log = Log::new();
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Text,
+    /// An object a line
+    Json,
+}
+
+/// The log's options; they go before or behind the verb.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct Options {
+    /// How much is logged: error, warn, info (every rejected operation), debug, trace [default: warn]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_level)]
+    log_level: Option<LevelFilter>,
+    /// How it is written
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+    /// Append it to this file. Otherwise commands log to stderr, and servers in the background to the journal or to syslog
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
+    text.parse().map_err(|_| "use error, warn, info, debug, trace or off")
+}
+
+impl Options {
+    /// Starts logging, to the file or else to stderr.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        if let Some(path) = &self.log_file {
+            let failed = |error| Error::system(format_args!("can't open the log file {}", path.display()), error);
+            let file = File::options().create(true).append(true).open(path).map_err(failed)?;
+            // The process may change its working directory before the file is opened once more.
+            let path = std::path::absolute(path).map_err(failed)?;
+            LOG.set_sink(Sink::File { file, path });
+        }
+        LOG.set_style(self.style());
+        // Only a second start in one process could fail, and then the first one logs.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(self.log_level.unwrap_or(LevelFilter::WARN))
+            .with_ansi(false)
+            .log_internal_errors(false)
+            .event_format(Layout::new(&LOG))
+            .with_writer(&LOG)
+            .try_init();
+        Ok(())
+    }
+
+    /// From here on this process is a server that logs to where it did so far. Its records wait for [`start_thread`].
+    pub(crate) fn continue_as_server(&self) {
+        LOG.queue();
+    }
+
+    /// From here on this process is a server in the background: without a file it logs to the journal, or else to syslog.
+    pub(crate) fn continue_in_background(&self) {
+        if self.log_file.is_none() {
+            let service = Sink::system();
+            if !matches!(service, Sink::Nowhere) && self.log_format == Format::Text {
+                LOG.set_style(Style::Bare);
+            }
+            LOG.set_sink(service);
+        }
+        LOG.queue();
+    }
+
+    /// Says so if somebody has asked for a log, and a server in the background has nowhere to write it.
+    pub(crate) fn warn_of_none(&self) {
+        let is_wanted = self.log_level.is_some_and(|level| level != LevelFilter::OFF);
+        if is_wanted && self.log_file.is_none() && matches!(Sink::system(), Sink::Nowhere) {
+            say("the server logs nowhere: there is neither the journal nor /dev/log here; use --log-file FILE");
+        }
+    }
+
+    fn style(&self) -> Style {
+        match self.log_format {
+            Format::Text => Style::Text,
+            Format::Json => Style::Json,
+        }
+    }
+}
+
+/// Starts the thread that writes a server's log. The process can't fork afterwards.
+pub(crate) fn start_thread() {
+    LOG.start_thread();
+}
+
+/// Opens the log's file once more, by its name.
+pub(crate) fn reopen() {
+    LOG.reopen();
+}
+
+/// Gives the last records of a server a moment to be written. A process that ends without this loses them.
+pub(crate) fn finish() {
+    LOG.finish();
+}
+
+/// Has panics logged like everything else. The usual hook writes to stderr, and waits if nobody reads that.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref().copied());
+        let message = message.unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        tracing::error!(place, thread = thread.name().unwrap_or_default(), "internal error: {message}");
+    }));
+}

@@ -1,0 +1,353 @@
+//! The log's queue: between those who log, who never wait, and a thread that writes, which may.
+//!
+//! A record that finds no room, or that can't be written, is lost. How many were lost is counted, and is said in the log as soon as there's
+//! room again. Nothing here panics, and nobody who logs makes a system call but to wake the thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::server::logging::layout::{Style, of_losses};
+use crate::server::logging::sink::Sink;
+
+/// How much waits to be written, in bytes and in records.
+const MAX_BYTES: usize = 256 * 1024;
+const MAX_RECORDS: usize = 1024;
+
+/// The longest record, in bytes; what is beyond is cut off. A log service takes no more than some 200 KiB at once.
+const MAX_RECORD: usize = 16 * 1024;
+
+/// How long a process that ends waits for the last records to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    style: Mutex<Style>,
+    /// Whether records are queued, or written by whoever logs.
+    is_queued: AtomicBool,
+    queue: Mutex<Queue>,
+    /// There's something for the thread.
+    has_work: Condvar,
+    /// The thread has written all there was.
+    is_written: Condvar,
+    /// Held while writing, which may take for ever. The flag: whether a part of a record was written that couldn't be finished.
+    sink: Mutex<(Sink, bool)>,
+    /// How many records were lost since the start.
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    records: VecDeque<Record>,
+    /// The length of all of them.
+    bytes: usize,
+    /// How many records were lost that the log doesn't tell of yet.
+    untold: u64,
+    /// The last record couldn't be written.
+    is_failing: bool,
+    reopen: bool,
+    /// A thread writes. It's busy while it has something in hand.
+    has_thread: bool,
+    is_busy: bool,
+}
+
+#[derive(Debug)]
+struct Record {
+    level: Level,
+    text: String,
+}
+
+/// What the thread does next.
+#[derive(Debug, Default)]
+struct Work {
+    reopen: bool,
+    untold: u64,
+    record: Option<Record>,
+}
+
+impl Log {
+    /// A log to stderr that is written by whoever logs.
+    pub(crate) const fn new() -> Self {
+        Self {
+            style: Mutex::new(Style::Text),
+            is_queued: AtomicBool::new(false),
+            queue: Mutex::new(Queue {
+                records: VecDeque::new(),
+                bytes: 0,
+                untold: 0,
+                is_failing: false,
+                reopen: false,
+                has_thread: false,
+                is_busy: false,
+            }),
+            has_work: Condvar::new(),
+            is_written: Condvar::new(),
+            sink: Mutex::new((Sink::Stderr, false)),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn style(&self) -> Style {
+        *self.style.lock()
+    }
+
+    pub(crate) fn set_style(&self, style: Style) {
+        *self.style.lock() = style;
+    }
+
+    /// Only while there's no thread, which may hold the sink for ever.
+    pub(crate) fn set_sink(&self, sink: Sink) {
+        *self.sink.lock() = (sink, false);
+    }
+
+    /// Queues records from here on.
+    pub(crate) fn queue(&self) {
+        self.is_queued.store(true, Ordering::Relaxed);
+    }
+
+    /// How many records were lost since the start.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Starts the thread that writes what is queued, once. Without a thread, records are lost when the queue is full.
+    pub(crate) fn start_thread(&'static self) {
+        if std::mem::replace(&mut self.queue.lock().has_thread, true) {
+            return;
+        }
+        let started = thread::Builder::new().name("log".to_owned()).stack_size(128 * 1024).spawn(|| {
+            loop {
+                self.perform(self.wait_for_work());
+            }
+        });
+        if started.is_err() {
+            self.queue.lock().has_thread = false;
+        }
+    }
+
+    /// Opens the log's file by its name, soon.
+    pub(crate) fn reopen(&self) {
+        self.queue.lock().reopen = true;
+        self.has_work.notify_one();
+    }
+
+    /// Waits until all that is queued was written, but not for long.
+    pub(crate) fn finish(&'static self) {
+        if !self.is_queued.load(Ordering::Relaxed) {
+            return;
+        }
+        self.start_thread();
+        let end = Instant::now() + FLUSH_TIMEOUT;
+        let mut queue = self.queue.lock();
+        while (queue.is_busy || !queue.records.is_empty())
+            && queue.has_thread
+            && !self.is_written.wait_until(&mut queue, end).timed_out()
+        {}
+    }
+
+    /// Takes a record from whoever logs.
+    fn log(&self, level: Level, text: &str) {
+        let text = cut(text);
+        if !self.is_queued.load(Ordering::Relaxed) {
+            let mut sink = self.sink.lock();
+            let (sink, begun) = &mut *sink;
+            if sink.write(level, &text, begun).is_err() {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        let mut queue = self.queue.lock();
+        if queue.records.len() >= MAX_RECORDS || queue.bytes + text.len() > MAX_BYTES {
+            self.lose(&mut queue, 1);
+            return;
+        }
+        queue.bytes += text.len();
+        queue.records.push_back(Record { level, text });
+        drop(queue);
+        self.has_work.notify_one();
+    }
+
+    fn lose(&self, queue: &mut MutexGuard<'_, Queue>, count: u64) {
+        queue.untold += count;
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn wait_for_work(&self) -> Work {
+        let mut queue = self.queue.lock();
+        loop {
+            let mut work =
+                Work { reopen: std::mem::take(&mut queue.reopen), record: queue.records.pop_front(), untold: 0 };
+            queue.bytes -= work.record.as_ref().map_or(0, |record| record.text.len());
+            // Where nothing can be written, the next record tries.
+            if work.record.is_some() || work.reopen || !queue.is_failing {
+                work.untold = std::mem::take(&mut queue.untold);
+            }
+            queue.is_busy = work.record.is_some() || work.reopen || work.untold > 0;
+            if queue.is_busy {
+                return work;
+            }
+            self.is_written.notify_all();
+            self.has_work.wait(&mut queue);
+        }
+    }
+
+    /// Without the queue's lock, since it may wait.
+    fn perform(&self, work: Work) {
+        let style = self.style();
+        let mut sink = self.sink.lock();
+        let (sink, begun) = &mut *sink;
+        let mut write = |sink: &Sink, level, text: &str| sink.write(level, text, begun);
+        let mut outcome = Ok(());
+        if work.reopen {
+            // Whoever asked for it looks into the old file, if anywhere.
+            if let Err(error) = sink.reopen() {
+                outcome = write(sink, Level::WARN, &format!("can't open the log's file once more: {error}\n"));
+            }
+        }
+        let mut told: io::Result<()> = Ok(());
+        if work.untold > 0 {
+            told = write(sink, Level::WARN, &of_losses(style, work.untold, self.lost()));
+        }
+        let untold = if told.is_err() { work.untold } else { 0 };
+        let mut lost = 0;
+        if let Some(record) = &work.record {
+            outcome = write(sink, record.level, &record.text);
+            lost = u64::from(outcome.is_err());
+        }
+        let mut queue = self.queue.lock();
+        queue.untold += untold;
+        queue.is_failing = outcome.is_err() || told.is_err();
+        self.lose(&mut queue, lost);
+    }
+}
+
+/// A record as long as it may be.
+fn cut(text: &str) -> String {
+    if text.len() <= MAX_RECORD {
+        return text.to_owned();
+    }
+    let mut end = MAX_RECORD;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...\n", text.get(..end).unwrap_or_default())
+}
+
+impl<'a> MakeWriter<'a> for &'static Log {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { log: self, level: Level::INFO }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line { log: self, level: *metadata.level() }
+    }
+}
+
+/// Takes one record, whole.
+#[derive(Debug)]
+pub(crate) struct Line {
+    log: &'static Log,
+    level: Level,
+}
+
+impl io::Write for Line {
+    /// Never fails: who logs isn't to be told, and can't help it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.log.log(self.level, &String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// A log whose file is a pipe that somebody reads, or doesn't.
+    fn piped() -> (&'static Log, std::fs::File) {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let log: &Log = Box::leak(Box::new(Log::new()));
+        log.set_style(Style::Bare);
+        log.set_sink(Sink::File { file: write.into(), path: "/nonexistent/log".into() });
+        log.queue();
+        (log, read.into())
+    }
+
+    #[test]
+    fn who_logs_never_waits_and_losses_are_told() {
+        let (log, mut reader) = piped();
+        log.start_thread();
+        let record = format!("{}\n", "x".repeat(1023));
+        // More than a pipe (64 KiB) and the queue hold.
+        let written = 2 * MAX_RECORDS as u64;
+        for _ in 0..written {
+            log.log(Level::INFO, &record);
+        }
+        let lost = log.lost();
+        assert!(lost > 0);
+        let mut text = String::new();
+        let mut byte = vec![0; 64 * 1024];
+        while !text.contains("lost=") {
+            let count = reader.read(&mut byte).unwrap();
+            text.push_str(std::str::from_utf8(&byte[..count]).unwrap());
+        }
+        let told = text.lines().filter_map(|line| line.split_once("lost=")?.1.parse::<u64>().ok()).sum::<u64>();
+        let whole = text.lines().filter(|line| line.len() == 1023).count() as u64;
+        assert!(told == lost && whole <= written - lost, "{told} {lost} {whole}");
+    }
+
+    #[test]
+    fn nobody_reads_and_it_ends_all_the_same() {
+        let (log, _reader) = piped();
+        for _ in 0..100 {
+            log.log(Level::INFO, &format!("{}\n", "x".repeat(4000)));
+        }
+        log.finish();
+        log.finish();
+        assert!(!log.queue.lock().records.is_empty());
+    }
+
+    #[test]
+    fn what_was_logged_before_the_thread_is_written() {
+        let (log, mut reader) = piped();
+        log.log(Level::INFO, "early\n");
+        log.finish();
+        let mut text = [0; 6];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"early\n");
+    }
+
+    #[test]
+    fn a_closed_pipe_loses_records_and_nothing_else() {
+        let (log, reader) = piped();
+        drop(reader);
+        log.start_thread();
+        for _ in 0..10 {
+            log.log(Level::INFO, "lost\n");
+        }
+        log.finish();
+        assert_eq!(log.lost(), 10);
+        assert_eq!(log.queue.lock().untold, 10);
+    }
+
+    #[test]
+    fn long_records_are_cut() {
+        assert_eq!(cut("a\n"), "a\n");
+        let long = cut(&"\u{e4}".repeat(MAX_RECORD));
+        assert!(long.len() <= MAX_RECORD + 4 && long.ends_with("\u{e4}...\n"));
+    }
+}

@@ -1,0 +1,196 @@
+//! The directory of the records, held open. It's root's alone, or isn't used: whoever else may write there could lead root's writes elsewhere,
+//! and have his own records believed.
+
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Where the records are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
+pub(crate) const DIRECTORY: &str = "/run/vcgroupfs";
+
+/// Whose turn it is to make or remove records.
+const TURN: &str = "records.lock";
+
+const GROUP_OR_OTHERS_WRITE: libc::mode_t = 0o022;
+
+/// [`DIRECTORY`].
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+/// The turn to make or remove records, until it's dropped.
+#[derive(Debug)]
+pub(crate) struct Turn(#[allow(dead_code, reason = "holds the lock")] File);
+
+impl Directory {
+    /// The directory; `None` if there's none.
+    ///
+    /// # Errors
+    /// If it isn't root's alone; those of open(2).
+    pub(crate) fn find() -> io::Result<Option<Self>> {
+        match Self::open(&above()?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// The same, made if there's none.
+    ///
+    /// # Errors
+    /// As [`Self::find`]; those of mkdir(2).
+    pub(crate) fn make() -> io::Result<Self> {
+        let above = above()?;
+        match mkdirat(&above, name(), Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                let made = Self::open(&above)?;
+                // Whatever the umask is: everybody may list the live views.
+                File::from(made.0.try_clone()?).set_permissions(Permissions::from_mode(0o755))?;
+                Ok(made)
+            }
+            Err(Errno::EEXIST) => Self::open(&above),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn open(above: &OwnedFd) -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = match openat(above, name(), flags, Mode::empty()) {
+            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(not_roots("isn't a directory")),
+            directory => directory?,
+        };
+        let found = fstat(&directory)?;
+        if is_roots_alone(&found) {
+            return Ok(Self(directory));
+        }
+        let mode = found.st_mode & 0o7777;
+        Err(not_roots(&format!("isn't root's alone (user {}, group {}, mode {mode:04o})", found.st_uid, found.st_gid)))
+    }
+
+    /// Opens a file of root's in it.
+    ///
+    /// # Errors
+    /// `EPERM` if it isn't a file of root's alone; those of open(2).
+    pub(crate) fn file(&self, name: &OsStr, flags: OFlag) -> io::Result<(File, FileStat)> {
+        // A fifo would let whoever opens it wait.
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = openat(&self.0, name, flags, Mode::from_bits_truncate(0o600))?;
+        let found = fstat(&file)?;
+        let is_file = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        if is_file && is_roots_alone(&found) { Ok((file.into(), found)) } else { Err(Errno::EPERM.into()) }
+    }
+
+    /// Makes a file, for root alone so far, in place of whatever has that name.
+    ///
+    /// # Errors
+    /// Those of open(2) and unlink(2).
+    pub(crate) fn new_file(&self, name: &OsStr) -> io::Result<File> {
+        let _ = self.remove(name);
+        Ok(self.file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?.0)
+    }
+
+    /// A file for locking that only root can open, made if there's none.
+    ///
+    /// # Errors
+    /// As [`Self::file`].
+    pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
+        let (file, found) = self.file(OsStr::new(name), OFlag::O_RDWR | OFlag::O_CREAT)?;
+        // Whoever can open it can lock it.
+        if found.st_mode & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        Ok(file)
+    }
+
+    /// Renames within the directory.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Removes a name from it.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// All names in it.
+    ///
+    /// # Errors
+    /// Those of reading a directory.
+    pub(crate) fn names(&self) -> io::Result<Vec<std::ffi::OsString>> {
+        use std::os::unix::ffi::OsStrExt;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut listing = nix::dir::Dir::openat(&self.0, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in listing.iter() {
+            names.push(OsStr::from_bytes(entry?.file_name().to_bytes()).to_os_string());
+        }
+        Ok(names)
+    }
+
+    /// Waits for the turn, or does without if somebody has it.
+    ///
+    /// # Errors
+    /// `EAGAIN` if somebody has it and `waits` is false; those of open(2).
+    pub(crate) fn turn(&self, waits: bool) -> io::Result<Turn> {
+        let file = self.lock_file(TURN)?;
+        write_lock(file.as_fd(), waits)?;
+        Ok(Turn(file))
+    }
+}
+
+/// Locks a whole file for writing. Nobody can who can't open it for writing, unlike a lock of flock(2).
+///
+/// # Errors
+/// `EAGAIN` if it's locked and `waits` is false.
+pub(crate) fn write_lock(file: BorrowedFd<'_>, waits: bool) -> Result<(), Errno> {
+    let whole = whole_file(libc::F_WRLCK);
+    let tried = fcntl(file, if waits { FcntlArg::F_OFD_SETLKW(&whole) } else { FcntlArg::F_OFD_SETLK(&whole) });
+    match tried {
+        // Before Linux 3.15 it's the process that holds it, until it closes any descriptor of the file. This one has no other.
+        Err(Errno::EINVAL) => fcntl(file, if waits { FcntlArg::F_SETLKW(&whole) } else { FcntlArg::F_SETLK(&whole) }),
+        tried => tried,
+    }
+    .map(drop)
+}
+
+/// Whether somebody else has such a lock, of either kind. Whoever can read the file can ask; locks for reading don't count, which anybody
+/// can have who asks.
+pub(crate) fn is_write_locked(file: &File) -> bool {
+    let mut found = whole_file(libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_GETLK(&mut found)).is_ok() && found.l_type == libc::F_WRLCK as libc::c_short
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    let whence = libc::SEEK_SET as libc::c_short;
+    libc::flock { l_type: kind as libc::c_short, l_whence: whence, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+fn above() -> io::Result<OwnedFd> {
+    let above = Path::new(DIRECTORY).parent().ok_or(Errno::ENOENT)?;
+    Ok(open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+fn name() -> &'static OsStr {
+    Path::new(DIRECTORY).file_name().unwrap_or_default()
+}
+
+fn is_roots_alone(found: &FileStat) -> bool {
+    found.st_uid == 0 && found.st_mode & GROUP_OR_OTHERS_WRITE == 0
+}
+
+fn not_roots(what: &str) -> io::Error {
+    let advice = format!("remove it, or 'chown root:root {DIRECTORY}; chmod 755 {DIRECTORY}' if all in it is root's");
+    io::Error::other(format!("{DIRECTORY} {what}, so that others could forge what is there: {advice}"))
+}

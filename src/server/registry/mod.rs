@@ -1,0 +1,286 @@
+//! The live views of this host: a file per server in a runtime directory, locked for as long as the server lives.
+//!
+//! The lock is one for writing (fcntl(2)), which only root can take, and which whoever may read the record can see: so it's known in every
+//! pid namespace, and by every user, who lives. What others do to a record that they may read says nothing.
+
+pub(crate) mod directory;
+pub(crate) mod record;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, fstatat};
+
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_mountinfo};
+use crate::fuse::FSTYPE;
+use crate::host::HostCgroups;
+use crate::policy::Rules;
+use crate::view::{AncestorLimits, Shape, View};
+
+use crate::server::registry::directory::{DIRECTORY, Directory};
+use crate::server::registry::record::{Inside, Name, Record, Text, aliases, delegated};
+
+/// The longest record in bytes: paths have 4096 at most, escaped four times that, and there's one for each hierarchy.
+const MAX_RECORD: u64 = 1024 * 1024;
+
+/// A record that isn't published yet.
+#[derive(Debug)]
+pub(crate) struct Registration(Record);
+
+/// A published record; taken back when dropped.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    directory: Directory,
+    name: OsString,
+    /// Locked.
+    _file: File,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // What fails for the moment may succeed in the next. Else it's the next `list` that takes it away.
+        let remove = || self.directory.remove(&self.name);
+        let _ = remove().or_else(|_| remove());
+    }
+}
+
+impl Registration {
+    pub(crate) fn new(host: &HostCgroups, view: &View, directory: &Path, target: String) -> Self {
+        let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.into())));
+        let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
+        registration.0.aliases = aliases(view);
+        registration.0.boundaries = boundaries(host, view);
+        registration.0.hides_ancestor_limits = view.ancestor_limits == AncestorLimits::Hidden;
+        registration
+    }
+
+    /// Of a mount for all callers.
+    pub(crate) fn per_caller(rules: &Rules, limits: AncestorLimits, directory: &Path) -> Self {
+        let mut registration =
+            Self::of(directory, "each caller's container".to_owned(), Shape::HostPath, rules, Vec::new());
+        registration.0.per_caller = true;
+        registration.0.hides_ancestor_limits = limits == AncestorLimits::Hidden;
+        registration
+    }
+
+    fn of(directory: &Path, target: String, shape: Shape, rules: &Rules, delegated: Vec<(String, Name)>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(Record::new(directory, target, shape, rules, delegated, since.as_secs()))
+    }
+
+    /// That the directory is in a container.
+    pub(crate) fn inside(mut self, container: Inside) -> Self {
+        self.0.container = Some(container);
+        self
+    }
+
+    /// That it's in a stack, in the mount namespace with this number, which `run` has made.
+    pub(crate) fn of_stack(mut self, namespace: u64) -> Self {
+        self.0.run = Some(namespace);
+        self
+    }
+
+    /// Publishes it for the calling process. A view works without: then `list` doesn't know it.
+    pub(crate) fn enter(mut self) -> Option<Registered> {
+        self.0.pid = std::process::id();
+        match self.write() {
+            Ok(registered) => Some(registered),
+            Err(error) => {
+                tracing::warn!(%error, directory = DIRECTORY, "'list' won't show this view");
+                None
+            }
+        }
+    }
+
+    fn write(&self) -> io::Result<Registered> {
+        let text = serde_json::to_vec(&self.0)?;
+        let directory = Directory::make()?;
+        let [draft, name] = ["new", "json"].map(|ending| OsString::from(format!("{}.{ending}", self.0.pid)));
+        // Nobody takes the draft for a killed server's meanwhile, nor an old record of this number for a dead one's once it's replaced.
+        let turn = directory.turn(true)?;
+        // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's. Until it's
+        // locked, nobody else can open it.
+        let mut file = directory.new_file(&draft)?;
+        directory::write_lock(file.as_fd(), false)?;
+        file.write_all(&text)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        directory.rename(&draft, &name)?;
+        drop(turn);
+        Ok(Registered { directory, name, _file: file })
+    }
+}
+
+/// Fails where a record would be forged or led elsewhere. Whatever else keeps it from being written doesn't keep a view from being served.
+pub(crate) fn check() -> Result<(), crate::error::Error> {
+    match Directory::find() {
+        Err(error) if error.raw_os_error().is_none() => {
+            Err(crate::error::Error::system("can't register the view", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a record's file says of its server.
+#[derive(Debug)]
+enum Found {
+    Live(Box<Record>),
+    /// The server has ended.
+    Dead,
+    /// It isn't root's, or isn't understood.
+    Unusable,
+}
+
+/// All live views, the oldest first. What dead ones have left is removed, where that's permitted.
+pub(crate) fn live() -> io::Result<Vec<Record>> {
+    let Some(directory) = Directory::find()? else { return Ok(Vec::new()) };
+    let mut records = Vec::new();
+    let mut left = Vec::new();
+    for name in directory.names()? {
+        match is_of(&name, "json").map(|pid| read(&directory, &name, pid)) {
+            Some(Ok(Found::Live(record))) => records.push(*record),
+            Some(Ok(Found::Dead)) => left.push(name),
+            None if is_of(&name, "new").is_some() => left.push(name),
+            _ => {}
+        }
+    }
+    if !left.is_empty() {
+        clean(&directory, &left);
+    }
+    records.sort_by_key(|record| (record.since, record.pid));
+    Ok(records)
+}
+
+/// Removes what servers have left that were killed, unless somebody is making a record, which the next one sees.
+fn clean(directory: &Directory, left: &[OsString]) {
+    let Ok(_turn) = directory.turn(false) else { return };
+    for name in left {
+        // While this has the turn, nobody publishes another one by that name, and nobody has a draft.
+        let is_left = match is_of(name, "json") {
+            Some(pid) => matches!(read(directory, name, pid), Ok(Found::Dead)),
+            None => true,
+        };
+        if is_left {
+            let _ = directory.remove(name);
+        }
+    }
+}
+
+/// The number in the name of a file with this ending.
+fn is_of(name: &OsStr, ending: &str) -> Option<u32> {
+    let (number, found) = name.to_str()?.split_once('.')?;
+    let is_number = found == ending && number.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { number.parse().ok() } else { None }
+}
+
+/// The device of a live view that is mounted where its server is, by which it's known in any mount namespace.
+pub(crate) fn device(record: &Record) -> Option<(u32, u32)> {
+    let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
+    let mount = mounts.iter().rfind(|mount| record.directory.as_ref() == Path::new(&mount.mount_point))?;
+    (mount.fstype == FSTYPE).then_some(mount.device)
+}
+
+/// The delegated subtree of each hierarchy, by the inode number.
+pub(crate) fn boundaries(host: &HostCgroups, view: &View) -> Vec<(String, u64)> {
+    let number = |(kind, path): (&HierarchyKind, Option<&CgroupPath>)| {
+        let hierarchy = host.hierarchies.iter().find(|hierarchy| hierarchy.kind == *kind)?;
+        let below = path?.components().join(OsStr::new("/"));
+        let below = if below.is_empty() { OsString::from(".") } else { below };
+        let found = fstatat(hierarchy.root(), below.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        Some((kind.to_string(), found.st_ino))
+    };
+    delegated(view).filter_map(number).collect()
+}
+
+/// The devices of the live mounts for all callers, by which they're known in any mount namespace.
+pub(crate) fn per_caller_devices() -> Vec<(u32, u32)> {
+    live().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
+}
+
+fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<Found> {
+    let (mut file, stat) = match directory.file(name, OFlag::O_RDONLY) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(unusable(name, "isn't root's")),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(unusable(name, "is a symlink")),
+        file => file?,
+    };
+    let is_live = directory::is_write_locked(&file);
+    let mut text =
+        Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default().clamp(1024, MAX_RECORD as usize));
+    Read::by_ref(&mut file).take(MAX_RECORD).read_to_end(&mut text)?;
+    Ok(match record::parse(&text) {
+        Text::Record(record) if is_live && record.pid == pid => Found::Live(Box::new(record)),
+        Text::Former(record) if record.pid == pid && holds_by_flock(pid, &stat) => Found::Live(Box::new(record)),
+        // What a dead one has left needn't be understood.
+        _ if !is_live => Found::Dead,
+        Text::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
+        _ => unusable(name, "isn't a record"),
+    })
+}
+
+fn unusable(name: &OsStr, why: &str) -> Found {
+    tracing::warn!(file = ?Path::new(DIRECTORY).join(name), "left out: it {why}");
+    Found::Unusable
+}
+
+/// Whether this very process has locked the file by flock(2), as the kernel tells: a server of the former version has, while it lives.
+fn holds_by_flock(pid: u32, stat: &FileStat) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
+    let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    locks.lines().any(|line| {
+        // `1: FLOCK  ADVISORY  WRITE 4711 00:1a:42 0 EOF`
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        matches!(words.as_slice(), [_, "FLOCK", _, "WRITE", holder, held, ..]
+            if holder.parse() == Ok(pid) && *held == file)
+    })
+}
+
+/// Waits until the server with this process id has gone, or time is up.
+pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
+    let name = OsString::from(format!("{pid}.json"));
+    let is_live = || {
+        let directory = Directory::find().ok().flatten();
+        directory.is_some_and(|directory| matches!(read(&directory, &name, pid), Ok(Found::Live(_))))
+    };
+    let start = Instant::now();
+    while is_live() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_records() {
+        for (name, number) in [
+            ("17.json", Some(17)),
+            ("17.new", None),
+            ("+17.json", None),
+            (".json", None),
+            ("17.json.new", None),
+            ("x.json", None),
+        ] {
+            assert_eq!(is_of(OsStr::new(name), "json"), number, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_text_comes_back() {
+        let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/a\xff \\040\n\xc3\xa4");
+        let name = Name::from(name);
+        let json = serde_json::to_string(&name).unwrap();
+        assert_eq!(json, r#""/a\\377 \\134040\\012ä""#);
+        assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name);
+    }
+}

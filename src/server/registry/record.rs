@@ -1,0 +1,253 @@
+//! What a record says, and how it's written down.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::mountinfo::{escape, unescape};
+use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::policy::{Policy, Rules};
+use crate::view::{AncestorLimits, Shape, View};
+
+/// The form in which records are written. The first one had no number, no escapes, and was locked by flock(2), which whoever may read can do.
+pub(crate) const FORMAT: u32 = 2;
+
+/// What is known of a live view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    /// The server's process id.
+    pub(crate) pid: u32,
+    /// Where the view is mounted, in its mount namespace.
+    pub(crate) directory: Name,
+    /// For whom.
+    pub(crate) target: String,
+    pub(crate) shape: String,
+    pub(crate) policy: String,
+    /// v1 controllers that it may write, with policy delegate.
+    #[serde(default)]
+    pub(crate) delegate_controllers: Vec<String>,
+    #[serde(default)]
+    pub(crate) aliases: Vec<Name>,
+    /// Whether limits of ancestors aren't shown.
+    #[serde(default)]
+    pub(crate) hides_ancestor_limits: bool,
+    /// Hierarchy and delegated subtree.
+    pub(crate) delegated: Vec<(String, Name)>,
+    /// Hierarchy, and inode number of the delegated subtree: a cgroup of the same name that is made later is another one.
+    #[serde(default)]
+    pub(crate) boundaries: Vec<(String, u64)>,
+    /// Seconds since 1970.
+    pub(crate) since: u64,
+    /// Whether it's for whoever calls.
+    #[serde(default)]
+    pub(crate) per_caller: bool,
+    /// Where it's mounted in a container.
+    #[serde(default)]
+    pub(crate) container: Option<Inside>,
+    /// The number of the mount namespace in which `run` has made a stack. It ends with its command, and the server with it.
+    #[serde(default)]
+    pub(crate) run: Option<u64>,
+}
+
+/// A container with a view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Inside {
+    /// The process by which it was named.
+    pub(crate) pid: i32,
+    /// The number of its mount namespace. The server holds it open, so that it can't become another's.
+    pub(crate) namespace: u64,
+}
+
+/// A path or a name of the kernel's, which needn't be text. JSON has it escaped as `/proc/PID/mountinfo` has: `\ooo` for a byte.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub(crate) struct Name(OsString);
+
+impl From<String> for Name {
+    fn from(escaped: String) -> Self {
+        Self(unescape(escaped.as_bytes()))
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.escaped()
+    }
+}
+
+impl From<&CgroupPath> for Name {
+    fn from(path: &CgroupPath) -> Self {
+        let below = path.components().join(OsStr::new("/"));
+        Self([OsStr::new("/"), &below].into_iter().collect())
+    }
+}
+
+impl From<&OsStr> for Name {
+    fn from(name: &OsStr) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl AsRef<Path> for Name {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl Name {
+    /// With escapes: text without control characters, from which it can be had again.
+    pub(crate) fn escaped(&self) -> String {
+        escape(self.0.as_bytes())
+    }
+
+    /// As text, for people: what isn't is replaced.
+    pub(crate) fn shown(&self) -> String {
+        self.0.to_string_lossy().into_owned()
+    }
+
+    /// As it's printed.
+    pub(crate) fn printed(&self) -> String {
+        crate::cgroup::escaped(&self.0)
+    }
+}
+
+impl Record {
+    /// Of a view whose server isn't known yet.
+    pub(crate) fn new(
+        directory: &Path,
+        target: String,
+        shape: Shape,
+        rules: &Rules,
+        delegated: Vec<(String, Name)>,
+        since: u64,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            pid: 0,
+            directory: directory.as_os_str().into(),
+            target,
+            shape: shape.word().to_owned(),
+            policy: rules.policy.word().to_owned(),
+            delegate_controllers: controllers(rules),
+            aliases: Vec::new(),
+            hides_ancestor_limits: false,
+            delegated,
+            boundaries: Vec::new(),
+            since,
+            per_caller: false,
+            container: None,
+            run: None,
+        }
+    }
+
+    /// Its shape, if it's one that is known here.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        Shape::from_word(&self.shape)
+    }
+
+    /// Whether the view is such a one. Where its subtrees are isn't looked at but where they're `named`: the container's processes may have gone
+    /// further down since.
+    pub(crate) fn is_as(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
+        let (shape, policy) = (view.shape.word(), view.rules.policy.word());
+        let is_named =
+            |kind: &HierarchyKind| named.iter().any(|(word, _)| word.as_ref().is_none_or(|word| kind.matches(word)));
+        (self.shape.as_str(), self.policy.as_str()) == (shape, policy)
+            && self.delegate_controllers == controllers(&view.rules)
+            && self.aliases == aliases(view)
+            && self.hides_ancestor_limits == (view.ancestor_limits == AncestorLimits::Hidden)
+            && delegated(view).filter(|(kind, _)| is_named(kind)).all(|(kind, path)| {
+                let own = self.delegated.iter().find(|(own, _)| HierarchyKind::parse(own) == *kind);
+                own.map(|(_, path)| path) == path.map(Name::from).as_ref()
+            })
+    }
+
+    /// All that tells it from other views of the same container.
+    pub(crate) fn kind(&self) -> String {
+        let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
+        if !self.delegate_controllers.is_empty() {
+            words.push(format!("with controllers {}", self.delegate_controllers.join(",")));
+        }
+        words.extend(self.aliases.iter().map(|alias| format!("alias {}", alias.shown())));
+        if self.hides_ancestor_limits {
+            words.push("without limits of ancestors".to_owned());
+        }
+        let mut paths: Vec<&Name> = self.delegated.iter().map(|(_, path)| path).collect();
+        paths.dedup();
+        if let [path] = paths.as_slice() {
+            words.push(format!("of {}", path.shown()));
+        }
+        words.join(", ")
+    }
+}
+
+/// The v1 controllers that are delegated.
+fn controllers(rules: &Rules) -> Vec<String> {
+    let named = rules.delegate_controllers.iter().map(str::to_owned);
+    named.filter(|_| rules.policy == Policy::Delegate).collect()
+}
+
+pub(crate) fn aliases(view: &View) -> Vec<Name> {
+    let mut names: Vec<Name> = view.aliases.iter().map(|alias| alias.as_os_str().into()).collect();
+    names.sort();
+    names
+}
+
+/// The delegated subtree of each hierarchy.
+pub(crate) fn delegated(view: &View) -> impl Iterator<Item = (&HierarchyKind, Option<&CgroupPath>)> {
+    view.hierarchies.iter().map(|hierarchy| (&hierarchy.kind, hierarchy.delegated.as_ref()))
+}
+
+/// What the text of a record's file is.
+#[derive(Debug)]
+pub(crate) enum Text {
+    Record(Record),
+    /// In the first form.
+    Former(Record),
+    /// In one that isn't known yet.
+    Newer,
+    /// Nothing of that kind.
+    Nonsense,
+}
+
+/// Reads a record.
+pub(crate) fn parse(text: &[u8]) -> Text {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Text::Nonsense };
+    let format = match value.get("format") {
+        None => 1,
+        Some(number) => number.as_u64().unwrap_or(0),
+    };
+    if format > u64::from(FORMAT) {
+        return Text::Newer;
+    }
+    let is_former = format == 1;
+    if is_former {
+        bring_up_to_date(&mut value);
+    }
+    match serde_json::from_value(value) {
+        Ok(record) if is_former => Text::Former(record),
+        Ok(record) => Text::Record(record),
+        Err(_) => Text::Nonsense,
+    }
+}
+
+/// What isn't escaped in the first form is now.
+fn bring_up_to_date(value: &mut serde_json::Value) {
+    let escape_in = |text: &mut serde_json::Value| {
+        if let serde_json::Value::String(text) = text {
+            *text = escape(text.as_bytes());
+        }
+    };
+    value.get_mut("directory").into_iter().for_each(escape_in);
+    for alias in value.get_mut("aliases").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        escape_in(alias);
+    }
+    for pair in value.get_mut("delegated").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        pair.get_mut(1).into_iter().for_each(escape_in);
+    }
+    if let Some(record) = value.as_object_mut() {
+        record.insert("format".to_owned(), FORMAT.into());
+    }
+}

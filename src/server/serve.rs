@@ -1,0 +1,238 @@
+//! The process that serves a view.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+use crate::error::Error;
+use crate::fs::CgroupFs;
+use crate::fs::percaller::PerCaller;
+use crate::fuse;
+use crate::fuse::{Connection, OwnMount, Successor};
+use crate::helper::confinement::{Role, confine};
+use crate::helper::{AgentPool, HelperImage};
+use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
+use crate::policy::Rules;
+use crate::server::cleanup::{Leaving, SharedLeaving, leave};
+use crate::server::ending;
+use crate::server::ending::Attachment;
+use crate::server::ending::Supervisor;
+use crate::server::logging;
+use crate::server::registry::Registration;
+use crate::server::signals::Signals;
+use crate::server::status::Status;
+use crate::sys;
+use crate::view::{AncestorLimits, View};
+
+/// How a view is served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// The kernel keeps nothing of the view.
+    pub(crate) coherent: bool,
+    /// The server reads all files, also those that the kernel could read by itself.
+    pub(crate) no_passthrough: bool,
+}
+
+/// All that a server needs, gathered while failures can still be told to whoever waits.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) host: HostCgroups,
+    pub(crate) serves: Serves,
+    pub(crate) connection: Connection,
+    pub(crate) image: HelperImage,
+    pub(crate) options: Options,
+    pub(crate) registration: Registration,
+    pub(crate) place: Place,
+    /// What is to be undone in the end, by whoever calls [`Server::serve`]: see [`leave`].
+    pub(crate) leaving: SharedLeaving,
+}
+
+/// Whom a server serves.
+#[derive(Debug)]
+pub(crate) enum Serves {
+    /// One container.
+    View(Arc<View>),
+    /// Whoever calls, each by these rules.
+    Callers(Rules, AncestorLimits),
+}
+
+/// Where a view is mounted, and with that how it ends.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On a directory of this mount namespace: unmounted when the server is told to end.
+    Directory(PathBuf),
+    /// In a mount namespace that ends with the command that `run` runs.
+    Namespace(Supervisor),
+    /// In a container: unmounted when the server is told to end, and when the container's process ends.
+    Container(Attachment),
+}
+
+impl Server {
+    /// The image that agents run from.
+    pub(crate) fn image() -> Result<HelperImage, Error> {
+        HelperImage::new().map_err(|error| Error::system("can't prepare the mount-helper", error))
+    }
+
+    /// Leaves the subtrees of its view. Fails where what is mounted in a hierarchy could lead it elsewhere.
+    pub(crate) fn take_refuge(&self) -> Result<(), Error> {
+        self.host.check_detached()?;
+        match &self.serves {
+            Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
+            // It does so whenever a container turns out to be around it.
+            Serves::Callers(..) => Ok(()),
+        }
+    }
+
+    /// Gives up what serving doesn't take. What can't be given up here is left as it is.
+    fn confine(&self) {
+        let pressure = Path::new("/proc/pressure").exists();
+        let role = Role::Server { pressure, kills: matches!(self.place, Place::Namespace(_)) };
+        let kept = self.image.enter_namespaces().into_iter().chain(confine(role));
+        for (what, errno) in kept {
+            tracing::debug!(%errno, what, "the server can't be confined in this");
+        }
+    }
+
+    /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
+    /// answers.
+    pub(crate) fn serve(self, signals: Signals, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Error> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error| Error::system(what, error)
+        };
+        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        raise_descriptor_limit();
+        // A server that is killed for want of memory leaves its container without cgroups.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+        // Also before any thread starts.
+        self.confine();
+        let successor = matches!(self.serves, Serves::View(_))
+            .then(|| Successor::start(&self.connection, || drop(confine(Role::Successor))));
+        let successor = successor.transpose().unwrap_or_else(|error| {
+            tracing::debug!(%error, "nobody would refuse what a killed server leaves");
+            None
+        });
+        logging::start_thread();
+        let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
+        let session = match self.serves {
+            Serves::View(view) => {
+                let agents = AgentPool::new(self.image);
+                let host = RealHost::new(Arc::clone(&view), self.host, Some(agents))
+                    .map_err(failed("can't read own namespaces"))?;
+                let mut fs = CgroupFs::new(view, host)
+                    .map_err(|errno| Error::system("can't find the root of the view", errno.into()))?;
+                if self.options.coherent {
+                    fs.keep_nothing();
+                }
+                if self.options.no_passthrough {
+                    fs.read_everything();
+                }
+                Session::View(Arc::new(fs), own_mount, successor)
+            }
+            Serves::Callers(rules, ancestor_limits) => {
+                let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image).shared_out(tenant_of)), false)
+                    .map_err(failed("can't read own namespaces"))?;
+                let passes_through = !self.options.no_passthrough;
+                let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through)
+                    .map_err(failed("can't find the roots of the hierarchies"))?;
+                Session::Callers(Arc::new(PerCaller::new(containers)))
+            }
+        };
+        let leaving = self.leaving;
+        if let Some(leaving) = leaving.lock().as_mut() {
+            leaving.registered = self.registration.enter();
+        }
+        match self.place {
+            Place::Directory(directory) => ending::end_on_directory(signals, &leaving, &directory),
+            Place::Container(attachment) => ending::end_with_container(signals, &leaving, attachment, program),
+            Place::Namespace(supervisor) => ending::end_with_command(signals, &leaving, supervisor),
+        }
+        .map_err(failed("can't start the thread that waits for the end"))?;
+        let served = match session {
+            Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
+            Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
+        };
+        ending::stay_if_forced();
+        served.map_err(failed("the session broke off"))
+    }
+}
+
+/// What is served, ready to begin.
+enum Session {
+    View(Arc<CgroupFs<RealHost>>, Option<OwnMount>, Option<Successor>),
+    Callers(Arc<PerCaller<PidNamespaces>>),
+}
+
+/// A container may hold as many files open as the host lets us.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given its signals, and
+/// the way to say that all is well. `kept` stays with the caller: the server has no copy of it. `leaving` is the server's from its first moment on, and
+/// however `serve` ends, it's undone.
+pub(crate) fn in_background<K>(
+    log: &logging::Options,
+    leaving: &SharedLeaving,
+    kept: K,
+    serve: impl FnOnce(Signals, Box<dyn FnOnce()>) -> Result<(), Error>,
+) -> Result<(Status, K), Error> {
+    let (waiting, telling) = Status::pair()?;
+    match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
+        ForkResult::Parent { .. } => {
+            leaving.lock().iter().for_each(Leaving::let_go);
+            Ok((waiting, kept))
+        }
+        ForkResult::Child => {
+            leaving.lock().iter().for_each(Leaving::take);
+            drop((waiting, kept));
+            // Whoever started it waits for an answer by this pipe, and gets it once.
+            let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
+            let live = Arc::clone(&telling);
+            let served = daemonize().and_then(|()| {
+                log.continue_in_background();
+                // From here on there's something to undo.
+                serve(
+                    Signals::take()?,
+                    Box::new(move || {
+                        if let Some(status) = live.lock().take() {
+                            status.ok();
+                        }
+                    }),
+                )
+            });
+            let failed = served.is_err();
+            if let Err(error) = served {
+                match telling.lock().take() {
+                    Some(status) => status.failed(&error),
+                    None => tracing::error!("{error}"),
+                }
+            }
+            // It may wait for a command that attaches, and that was stopped.
+            ending::limit_time();
+            leave(leaving);
+            logging::finish();
+            std::process::exit(i32::from(failed))
+        }
+    }
+}
+
+/// Leaves the terminal, the directory and the output of whoever started it.
+pub(crate) fn daemonize() -> Result<(), Error> {
+    setsid().map_err(|errno| Error::system("can't make a session", errno.into()))?;
+    std::env::set_current_dir("/").map_err(|error| Error::system("can't change to /", error))?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| Error::system("can't open /dev/null", error))?;
+    let redirect = || {
+        dup2_stdin(null.as_fd())?;
+        dup2_stdout(null.as_fd())?;
+        dup2_stderr(null.as_fd())
+    };
+    redirect().map_err(|errno| Error::system("can't redirect output", errno.into()))
+}
