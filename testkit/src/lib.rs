@@ -25,7 +25,7 @@ mod view;
 pub use cgroup::TestCgroup;
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
 pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
-pub use programs::{Programs, TIMEOUT, copy_program, program, run_to_end, stop, write_program};
+pub use programs::{Programs, TIMEOUT, copy_program, kill_to_the_end, program, run_to_end, stop, write_program};
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;
 pub use view::{View, ViewOptions};

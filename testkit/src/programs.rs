@@ -112,6 +112,30 @@ pub fn program(built: &'static str) -> &'static str {
     OTHER.get_or_init(|| std::env::var("VCGROUPFS_PROGRAM").ok()).as_deref().unwrap_or(built)
 }
 
+/// Kills a process, and waits until none of its threads holds a file any more: a process that is ending has no command line, but its locks.
+///
+/// # Panics
+///
+/// When it doesn't end.
+pub fn kill_to_the_end(process: Pid) {
+    // It may have ended by itself.
+    let _ = kill(process, Signal::SIGKILL);
+    let end = Instant::now() + TIMEOUT;
+    while !has_ended(process) {
+        assert!(Instant::now() < end, "{process} doesn't end after SIGKILL");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether nothing is left of it but what its parent has to wait for.
+fn has_ended(process: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+        state.is_some_and(|state| "ZX".contains(state))
+    })
+}
+
 /// The test programs of this package.
 #[derive(Clone, Debug)]
 pub struct Programs {

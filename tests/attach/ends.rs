@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{ContainerOptions, Need, require};
+use testkit::{ContainerOptions, Need, kill_to_the_end, require};
 
 use crate::scene::{Scene, WAYS, Way, program, said, wait_until};
 
@@ -100,8 +100,7 @@ fn a_view_whose_server_has_died_is_replaced() {
         let scene = Scene::plain(way);
         let before = scene.mounts();
         scene.attach(&[]).ok();
-        signal(server(&scene), Signal::SIGKILL);
-        wait_until("its end", || scene.processes().is_empty());
+        kill_to_the_end(Pid::from_raw(server(&scene)));
         wait_until("nobody serves it", || scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
         scene.attach(&[]).ok();
         scene.sh("ls /sys/fs/cgroup/memory").ok();
@@ -109,8 +108,7 @@ fn a_view_whose_server_has_died_is_replaced() {
         scene.is_as_before(&before);
 
         scene.attach(&[]).ok();
-        signal(server(&scene), Signal::SIGKILL);
-        wait_until("its end", || scene.processes().is_empty());
+        kill_to_the_end(Pid::from_raw(server(&scene)));
         scene.detach().ok();
         scene.is_as_before(&before);
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{ContainerOptions, Need, hierarchy, require};
+use testkit::{ContainerOptions, Need, hierarchy, kill_to_the_end, require};
 
 use crate::scene::{Host, Said, Scene, WAYS, Way, wait_until};
 
@@ -238,18 +238,17 @@ fn ends() {
     for way in WAYS {
         let scene = scene(way, prepared(CGROUP2));
         let before = scene.mounts();
-        let signal = |signal| {
+        let server = || {
             wait_until("a single server", || scene.processes().len() == 1);
-            kill(Pid::from_raw(scene.processes()[0]), signal).expect("a signal");
+            Pid::from_raw(scene.processes()[0])
         };
         went_well(&scene.attach(&[]));
-        signal(Signal::SIGTERM);
+        kill(server(), Signal::SIGTERM).expect("a signal");
         wait_until("the end of the view", || scene.mounts() == before);
         scene.is_as_before(&before);
 
         went_well(&scene.attach(&[]));
-        signal(Signal::SIGKILL);
-        wait_until("its end", || scene.processes().is_empty());
+        kill_to_the_end(server());
         assert!(scene.has_sentinel());
         went_well(&scene.attach(&[]));
         scene.sh(&format!("mkdir /sys/fs/cgroup{0}/x && rmdir /sys/fs/cgroup{0}/x", scene.home())).ok();
@@ -257,15 +256,13 @@ fn ends() {
         scene.is_as_before(&before);
 
         went_well(&scene.attach(&[]));
-        signal(Signal::SIGKILL);
-        wait_until("its end", || scene.processes().is_empty());
+        kill_to_the_end(server());
         scene.detach().ok();
         scene.is_as_before(&before);
 
         // Also by one that has to do with another container.
         went_well(&scene.attach(&[]));
-        signal(Signal::SIGKILL);
-        wait_until("its end", || scene.processes().is_empty());
+        kill_to_the_end(server());
         let other = self::scene(way, prepared(CGROUP2));
         went_well(&other.attach(&[]));
         assert!(!scene.has_sentinel() && other.has_sentinel());

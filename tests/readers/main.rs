@@ -53,9 +53,10 @@ fn matrix(kind: Kind) {
         vcgroupfs(&["detach"], scene.init());
         for (program, (before, after)) in programs.iter().zip(before.into_iter().zip(after)) {
             let doctor = [program.expected(&before, &natively), program.expected(&after, &attached)];
+            let finds = program.finds(kind, place);
             let (container, limits, program) = (kind.name(), place.name(), program.name);
             let (before, after) = (before.to_string(), after.to_string());
-            table.push(Row { container, limits, program, before, after, doctor });
+            table.push(Row { container, limits, program, before, after, doctor, finds });
         }
     }
     table.print();

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use testkit::Need;
 
-use crate::containers::{Scene, others};
+use crate::containers::{Kind, Scene, others};
+use crate::limits::Where;
 
 /// Where a program is from.
 #[derive(Clone, Copy)]
@@ -257,7 +258,8 @@ fn busybox(scene: &Scene, command: &str) -> Vec<String> {
     let mut script = String::from("cd /sys/fs/cgroup\n");
     for (directory, controller, names) in [
         ("memory", "memory", "memory.limit_in_bytes"),
-        ("cpu", "cpu", "cpu.cfs_quota_us"),
+        // Not everywhere is there a link `cpu`.
+        ("cpu*", "cpu", "cpu.cfs_quota_us"),
         ("pids", "pids", "pids.max"),
         (".", "", "memory.max cpu.max pids.max"),
     ] {
@@ -307,6 +309,21 @@ impl Program {
         let finding = clients.iter().find(|finding| finding["client"] == client);
         Some(reading.0.of(finding.unwrap_or_else(|| panic!("doctor doesn't know {client}"))))
     }
+}
+
+impl Program {
+    /// What it reads in a view, if it doesn't find it natively: Go joins a v1 mount point and what /proc/self/cgroup says, and strips no mount's
+    /// root. A view shows that path, too, beside its root.
+    pub(crate) fn finds(&self, kind: Kind, limits: Where) -> Option<&'static str> {
+        let is_bound = matches!(kind, Kind::Oci { cgroup_namespace: false, .. } | Kind::Podman);
+        let is_go = matches!(self.client, Client::Is("Go >= 1.25"));
+        // One CPU, of which Go makes two at least.
+        (is_go && is_bound && limits == Where::Container && !hierarchy_is_unified("cpu")).then_some("2 CPUs")
+    }
+}
+
+fn hierarchy_is_unified(controller: &str) -> bool {
+    testkit::hierarchy(controller).is_none_or(|found| found.is_unified())
 }
 
 /// What a program reads.

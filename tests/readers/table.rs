@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) after: String,
     /// What `doctor` says that it reads, before and after. `None` for what `doctor` has no model of.
     pub(crate) doctor: [Option<String>; 2],
+    /// What holds, and what it finds with the view alone.
+    pub(crate) finds: Option<&'static str>,
 }
 
 impl Row {
@@ -30,13 +32,15 @@ impl Row {
 
     /// What is wrong with it.
     fn fault(&self) -> Option<String> {
-        let Self { container, limits, program, before, after, doctor } = self;
+        let Self { container, limits, program, before, after, doctor, finds } = self;
         let at = format!("{container}, limits: {limits}, {program}");
-        if after != before {
+        if after != finds.unwrap_or(before) {
             return Some(format!("{at}: {before} before, {after} after"));
         }
-        let wrong = doctor.iter().flatten().find(|said| *said != before)?;
-        Some(format!("{at}: {before}, but doctor says {wrong}"))
+        let pairs = doctor.iter().zip([before, after]);
+        let (said, read) =
+            pairs.filter_map(|(said, read)| Some((said.as_ref()?, read))).find(|(said, read)| said != read)?;
+        Some(format!("{at}: {read}, but doctor says {said}"))
     }
 }
 
