@@ -16,6 +16,8 @@ use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::view::{Node, View, Watch};
 
+use super::held::FakeWatch;
+pub(super) use super::held::{FakeFile, root_credentials};
 pub(super) use super::tree::{Call, FakeProcess, State};
 
 /// The host; clones are the same one.
@@ -23,46 +25,6 @@ pub(super) use super::tree::{Call, FakeProcess, State};
 pub(super) struct FakeHost {
     view: Arc<View>,
     pub(super) state: Arc<Mutex<State>>,
-}
-
-/// An open file, counted as long as it's open.
-#[derive(Debug)]
-pub(super) struct FakeFile {
-    state: Arc<Mutex<State>>,
-    hierarchy: usize,
-    inode: u64,
-    pub(super) mode: OpenMode,
-}
-
-impl Drop for FakeFile {
-    fn drop(&mut self) {
-        self.state.lock().open -= 1;
-    }
-}
-
-/// Counted as long as it isn't dropped.
-#[derive(Debug)]
-struct FakeWatch {
-    state: Arc<Mutex<State>>,
-    at: (usize, u64),
-}
-
-impl Drop for FakeWatch {
-    fn drop(&mut self) {
-        *self.state.lock().watches.entry(self.at).or_default() -= 1;
-    }
-}
-
-/// All rights on the host.
-pub(super) fn root_credentials() -> Credentials {
-    Credentials {
-        thread: 1,
-        owner: Owner { uid: 0, gid: 0 },
-        groups: Vec::new(),
-        capabilities: u64::MAX,
-        permitted: u64::MAX,
-        id_maps: None,
-    }
 }
 
 impl FakeHost {

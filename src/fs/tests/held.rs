@@ -1,0 +1,49 @@
+//! What the fake host gives out: files and watches, counted as long as somebody holds them, and credentials.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::super::host::Credentials;
+use super::super::{OpenMode, Owner};
+use super::tree::State;
+
+/// An open file, counted as long as it's open.
+#[derive(Debug)]
+pub(super) struct FakeFile {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) hierarchy: usize,
+    pub(super) inode: u64,
+    pub(super) mode: OpenMode,
+}
+
+impl Drop for FakeFile {
+    fn drop(&mut self) {
+        self.state.lock().open -= 1;
+    }
+}
+
+/// Counted as long as it isn't dropped.
+#[derive(Debug)]
+pub(super) struct FakeWatch {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) at: (usize, u64),
+}
+
+impl Drop for FakeWatch {
+    fn drop(&mut self) {
+        *self.state.lock().watches.entry(self.at).or_default() -= 1;
+    }
+}
+
+/// All rights on the host.
+pub(super) fn root_credentials() -> Credentials {
+    Credentials {
+        thread: 1,
+        owner: Owner { uid: 0, gid: 0 },
+        groups: Vec::new(),
+        capabilities: u64::MAX,
+        permitted: u64::MAX,
+        id_maps: None,
+    }
+}
