@@ -132,7 +132,12 @@ impl Scene {
     pub(crate) fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid())).expect("the container's mountinfo");
         let mounts = text.lines().map(|line| line.splitn(3, ' ').nth(2).expect("a mount").to_owned());
-        mounts.filter(|mount| !mount.split(' ').nth(2).is_some_and(|point| point.starts_with("/tmp/"))).collect()
+        let is_of_others = |mount: &String| {
+            let point = mount.split(' ').nth(2).unwrap_or_default();
+            let mut cgroups = point.split('/').filter(|name| name.starts_with("vcgroupfs-test-"));
+            point.starts_with("/tmp/") || cgroups.any(|name| name != self.cgroup.name())
+        };
+        mounts.filter(|mount| !is_of_others(mount)).collect()
     }
 
     pub(crate) fn is_attached(&self) -> bool {
