@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use testkit::{Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
 
@@ -247,12 +246,4 @@ impl Said {
     }
 }
 
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !is_so() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use testkit::wait_until;

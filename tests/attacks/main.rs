@@ -21,7 +21,7 @@ use nix::unistd::{Pid, Whence, lseek};
 use testkit::probe::names::*;
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, STRANGER, Session, TIMEOUT, TestCgroup, View, ViewOptions,
-    require, run_to_end,
+    require, run_to_end, wait_in_kernel, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -248,9 +248,10 @@ fn a_permission_that_is_revoked_under_way_is_revoked() {
     }
     let server = Pid::from_raw(i32::try_from(scene.server()).expect("a process number"));
     assert!(testkit::stop(server), "the server is there");
+    let asker = session.pid();
     let asking = thread::spawn(move || session.run(&opening));
-    // The request is under way by then, or the kernel itself refuses it later: both are right.
-    thread::sleep(Duration::from_millis(300));
+    // The request is under way then, or the kernel itself refuses it later: both are right.
+    wait_in_kernel(asker, &["request_wait_answer", "fuse"]);
     let revoked = chown(&file, Some(0), Some(0));
     kill(server, Signal::SIGCONT).expect("SIGCONT");
     revoked.expect("chown of an interface file");
@@ -296,11 +297,7 @@ fn a_stopped_agent_stops_nothing_else() {
                 finished.fetch_add(1, Ordering::AcqRel);
             });
         }
-        let end = Instant::now() + TIMEOUT;
-        while threads_named(server, "slow request\n") < WRITERS {
-            assert!(Instant::now() < end, "only {} requests wait", threads_named(server, "slow request\n"));
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("all requests wait", || threads_named(server, "slow request\n") >= WRITERS);
         others.expect(&mkdir("$CG/made"));
         assert_eq!(finished.load(Ordering::Acquire), 0, "the request had to wait for the agent");
     });
@@ -338,6 +335,7 @@ fn callers_that_are_killed_leave_nothing_behind() {
     for round in 0..30 {
         let mut command = shell(&scene, &format!("while :; do {all}; done"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell in the container");
+        // At another moment each time.
         thread::sleep(Duration::from_millis(40 + 3 * round));
         child.kill().expect("SIGKILL");
         child.wait().expect("its end");
@@ -346,11 +344,7 @@ fn callers_that_are_killed_leave_nothing_behind() {
     let Scene { container, view, cgroup } = scene;
     drop(container);
     let scene = Scene { container: Container::start(ContainerOptions::default()), view, cgroup };
-    let end = Instant::now() + TIMEOUT;
-    while scene.descriptors() > before + held(&scene) + 2 {
-        assert!(Instant::now() < end, "{} descriptors, {before} before", scene.descriptors());
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the server has closed its descriptors", || scene.descriptors() <= before + held(&scene) + 2);
     scene.session(Caller::Root, NAMED).expect(&mkdir("$CG/made"));
 }
 
