@@ -102,9 +102,15 @@ fn at(step: Step) -> impl Fn(Errno) -> Failure {
     move |errno| (step, errno)
 }
 
+/// The word on the command line for an agent that is lent CAP_SYS_ADMIN.
+///
+/// The server starts such a one for a single request, of a process in the same pid namespace that has the capability
+/// itself, and waits until it's answered. Whoever can take over the agent can take over that process as well, so nobody gains anything.
+pub const ADMINISTRATOR: &str = "administrator";
+
 /// Makes an agent from the descriptors that the server left, tells the server how it went, and
 /// ends: in the caller with the exit status, in the agent never.
-pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
+pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode {
     // Whatever else is open belongs to the server by accident, and an agent must have nothing
     // that a container could take from it. First of all, while nobody owns a descriptor.
     let end = FIRST_NAMESPACE_FD + namespaces.0.len() as RawFd;
@@ -113,7 +119,7 @@ pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
         return ExitCode::from(2);
     };
 
-    let prepared = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket, namespaces));
+    let prepared = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket, namespaces, is_administrator));
     let cloned = prepared.and_then(|(leash, permitted)| {
         // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
         // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
@@ -136,7 +142,7 @@ pub(crate) fn start(namespaces: &Namespaces) -> ExitCode {
 
 /// Everything up to the clone, which gives its child exactly what is left of this process.
 /// Returns the leash and the permitted capabilities.
-fn prepare(socket: &OwnedFd, namespaces: &Namespaces) -> Result<(OwnedFd, u64), Failure> {
+fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), Failure> {
     // Not to be ptraced, nor its /proc files to be opened, by anybody without CAP_SYS_PTRACE in
     // the *initial* user namespace. Inherited by the clone.
     prctl::set_dumpable(false).map_err(at(Step::Privileges))?;
@@ -160,7 +166,8 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces) -> Result<(OwnedFd, u64), 
     // arrives later would get the number, and a panic's message be written to it. An O_PATH
     // descriptor of the empty root can't be written to.
     stand_in_for_stdio().map_err(at(Step::Privileges))?;
-    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE).map_err(at(Step::Privileges))?;
+    let more = if is_administrator { privileges::CAP_SYS_ADMIN } else { 0 };
+    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE | more).map_err(at(Step::Privileges))?;
     seccomp::confine().map_err(at(Step::Privileges))?;
     Ok((leash, permitted))
 }

@@ -29,11 +29,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::sys::uio::pwrite;
 use nix::unistd::setsid;
 
 use crate::request::MAX_WRITE;
-use crate::{agent, check, privileges, sys};
+use crate::{agent, check, privileges, serve, sys};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
@@ -208,7 +207,7 @@ fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
 
     let (eventfd, _spare) = note(live, eventfd)?;
     let text = text(eventfd.as_raw_fd(), control.as_raw_fd(), arguments);
-    let written = pwrite(&event_control, &text, 0);
+    let written = serve::write_once(event_control.as_fd(), &text);
     if written.is_err() {
         let _ = live.delete(&eventfd);
     }

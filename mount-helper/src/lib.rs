@@ -50,10 +50,13 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let words = words.unwrap_or_default();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["agent", rest @ ..] => match agent::Namespaces::from_words(rest.iter().copied()) {
-            Some(namespaces) => agent::start(&namespaces),
-            None => usage(),
-        },
+        ["agent", rest @ ..] => {
+            let words = rest.strip_prefix(&[agent::ADMINISTRATOR]);
+            match agent::Namespaces::from_words(words.unwrap_or(rest).iter().copied()) {
+                Some(namespaces) => agent::start(&namespaces, words.is_some()),
+                None => usage(),
+            }
+        }
         ["event"] => events::start(),
         ["boundary", word] => match boundary::Purpose::from_word(word) {
             Some(purpose) => boundary::start(purpose),

@@ -7,9 +7,12 @@ use nix::unistd::setgroups;
 
 use crate::sys;
 
-/// `CAP_SYS_NICE`: the one capability that the kernel looks for in the *writer* of a migration
+/// `CAP_SYS_NICE`: the one capability that a later kernel looks for in the *writer* of a migration
 /// (cpuset's can_attach, by security_task_setscheduler); all others are the opener's.
 pub(crate) const CAP_SYS_NICE: u64 = 1 << 23;
+
+/// `CAP_SYS_ADMIN`: what devices asks the writer of a migration for before Linux 3.13 (`devcgroup_can_attach`).
+pub(crate) const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH`, linux/capability.h.
 pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;

@@ -10,12 +10,16 @@
 //! | reply | result i32 (>= 0, or -errno), length u32, then that many bytes |
 //! | hello | step u32 (0: ready), errno i32; the first message of a connection |
 //!
-//! Every request carries one descriptor (SCM_RIGHTS), a migration two, no reply carries any.
+//! Every request carries one descriptor (SCM_RIGHTS), a migration two, [`Request::Numbers`] one for each number; no reply carries any.
 
 /// Most bytes that one [`Request::Read`] may ask for.
 pub const MAX_READ: usize = 64 * 1024;
 /// Most bytes of one [`Request::Write`]: the kernel refuses longer writes to a cgroup file (E2BIG).
 pub const MAX_WRITE: usize = 4096;
+/// Most numbers that one [`Request::Numbers`] may ask for: a message takes no more than 253 descriptors (`SCM_MAX_FD`).
+pub const MAX_NUMBERS: usize = 64;
+/// Length of a number in the reply to [`Request::Numbers`], in bytes.
+pub const NUMBER_LEN: usize = 4;
 /// Length of a request without its payload, in bytes.
 pub const REQUEST_HEADER: usize = 24;
 /// Length of a reply without its data, in bytes.
@@ -27,7 +31,7 @@ pub const HELLO_LEN: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What an agent can be asked to do, always with the one descriptor that came along.
+/// What an agent can be asked to do, with the descriptors that came along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// pread(2). The reply carries the data.
@@ -61,12 +65,19 @@ pub enum Request<'a> {
         /// Thread id in the agent's pid namespace; > 0.
         number: i32,
     },
+    /// The way back, `fcntl(F_GETOWN_EX)` of each descriptor: the numbers that their owners have in the agent's pid namespace, as `i32` in
+    /// the reply, 0 for one that isn't in there. That too needs no privilege, and tells an agent nothing of another namespace.
+    Numbers {
+        /// How many descriptors there are; 1 to [`MAX_NUMBERS`].
+        count: u32,
+    },
 }
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
 const NAME: u32 = 3;
 const MIGRATE: u32 = 4;
+const NUMBERS: u32 = 5;
 /// Bits of a [`MIGRATE`]'s argument: the lowest one is `nice`, the others are the length of `seen`.
 const NICE: u32 = 1;
 
@@ -83,6 +94,7 @@ impl Request<'_> {
                 (MIGRATE, length << 1 | u32::from(nice), number.len() as u64)
             }
             Self::Name { number } => (NAME, 0, u64::from(number.unsigned_abs())),
+            Self::Numbers { count } => (NUMBERS, count, 0),
         };
         let mut out = [0; REQUEST_HEADER];
         let fields = kind
@@ -103,7 +115,7 @@ impl Request<'_> {
         match self {
             Self::Write { data, .. } => [data, &[]],
             Self::Migrate { number, seen, .. } => [number, seen],
-            Self::Read { .. } | Self::Name { .. } => [&[], &[]],
+            Self::Read { .. } | Self::Name { .. } | Self::Numbers { .. } => [&[], &[]],
         }
     }
 
@@ -112,6 +124,7 @@ impl Request<'_> {
     pub fn files(&self) -> usize {
         match self {
             Self::Migrate { .. } => 2,
+            Self::Numbers { count } => *count as usize,
             Self::Read { .. } | Self::Write { .. } | Self::Name { .. } => 1,
         }
     }
@@ -160,6 +173,12 @@ pub fn decode(message: &[u8]) -> Result<(Request<'_>, u64), Malformed> {
                 return Err(Malformed);
             }
             Request::Name { number }
+        }
+        NUMBERS => {
+            if argument == 0 || argument as usize > MAX_NUMBERS || value != 0 || !payload.is_empty() {
+                return Err(Malformed);
+            }
+            Request::Numbers { count: argument }
         }
         _ => return Err(Malformed),
     };

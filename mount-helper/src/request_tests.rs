@@ -31,6 +31,8 @@ fn requests_survive_the_wire() {
         Request::Migrate { nice: true, number: b"", seen: &longest },
         Request::Name { number: 1 },
         Request::Name { number: i32::MAX },
+        Request::Numbers { count: 1 },
+        Request::Numbers { count: MAX_NUMBERS as u32 },
     ] {
         for deadline in [0, 1, u64::MAX] {
             assert_eq!(decode(&whole(&request, deadline)), Ok((request, deadline)));
@@ -43,7 +45,7 @@ fn malformed_requests_are_refused() {
     let too_long = vec![0; MAX_WRITE + 1];
     for (why, bytes) in [
         ("kind 0", raw(0, 0, 0, b"")),
-        ("kind 5", raw(5, 0, 1, b"")),
+        ("kind 6", raw(6, 0, 1, b"")),
         ("read: too long", raw(READ, MAX_READ as u32 + 1, 0, b"")),
         ("read: negative offset", raw(READ, 1, u64::MAX, b"")),
         ("read: payload", raw(READ, 1, 0, b"x")),
@@ -59,6 +61,10 @@ fn malformed_requests_are_refused() {
         ("name: too big", raw(NAME, 0, 1 << 31, b"")),
         ("name: argument", raw(NAME, 1, 1, b"")),
         ("name: payload", raw(NAME, 0, 1, b"x")),
+        ("numbers: none", raw(NUMBERS, 0, 0, b"")),
+        ("numbers: too many", raw(NUMBERS, MAX_NUMBERS as u32 + 1, 0, b"")),
+        ("numbers: value", raw(NUMBERS, 1, 1, b"")),
+        ("numbers: payload", raw(NUMBERS, 1, 0, b"x")),
     ] {
         assert_eq!(decode(&bytes), Err(Malformed), "{why}");
     }

@@ -30,6 +30,8 @@ const NEEDED: &[libc::c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
+    libc::SYS_lseek,
+    libc::SYS_read,
     libc::SYS_write,
     libc::SYS_fcntl,
     libc::SYS_close,

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio::{pread, pwrite};
-use nix::unistd::write;
+use nix::unistd::{Whence, lseek, read, write};
 
 use crate::clock::monotonic_ns;
-use crate::privileges::CAP_SYS_NICE;
+use crate::privileges::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use crate::request::{MAX_READ, MAX_WRITE, REQUEST_HEADER, Request, decode, reply_header};
 use crate::sys;
 
@@ -18,7 +18,7 @@ const IDLE_MS: u16 = 1000;
 /// Serves until the server closes the connection, or nothing comes for a second. Returns the exit
 /// status: 1 after anything that an honest server doesn't send.
 pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
-    let mut agent = Agent { socket, permitted, nice: false, buffer: vec![0; MAX_READ] };
+    let mut agent = Agent { socket, permitted, effective: 0, buffer: vec![0; MAX_READ] };
     let mut message = [0; REQUEST_HEADER + MAX_WRITE];
     loop {
         match wait(socket) {
@@ -40,13 +40,16 @@ pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
         let Ok((request, deadline)) = decode(bytes) else {
             return 1;
         };
-        let (file, more) = match received.files.as_slice() {
-            [file, more @ ..] if more.len() + 1 == request.files() => (file, more.first()),
-            _ => return 1,
+        let files: Vec<BorrowedFd<'_>> = received.files.iter().map(AsFd::as_fd).collect();
+        let [file, more @ ..] = files.as_slice() else {
+            return 1;
         };
+        if files.len() != request.files() {
+            return 1;
+        }
         // The server has given up on it, and has told its caller so: doing it now would be a
         // surprise. This agent was stopped for long; another one has taken over.
-        if monotonic_ns() >= deadline || agent.answer(&request, file.as_fd(), more.map(AsFd::as_fd)).is_err() {
+        if monotonic_ns() >= deadline || agent.answer(&request, *file, more).is_err() {
             return 1;
         }
     }
@@ -66,24 +69,19 @@ fn wait(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
 struct Agent<'a> {
     socket: BorrowedFd<'a>,
     permitted: u64,
-    /// Whether CAP_SYS_NICE is effective now.
-    nice: bool,
+    /// The capabilities that are effective now.
+    effective: u64,
     buffer: Vec<u8>,
 }
 
 impl Agent<'_> {
     /// Executes the request and sends the reply. An error ends the agent.
-    fn answer(
-        &mut self,
-        request: &Request<'_>,
-        file: BorrowedFd<'_>,
-        memberships: Option<BorrowedFd<'_>>,
-    ) -> Result<(), Errno> {
+    fn answer(&mut self, request: &Request<'_>, file: BorrowedFd<'_>, more: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         match *request {
             Request::Read { offset, len } => {
                 let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
                 let into = self.buffer.get_mut(..len as usize).ok_or(Errno::EINVAL)?;
-                match retry(|| pread(file, into, offset)) {
+                match retry(|| read_at(file, into, offset)) {
                     Ok(read) => {
                         let data = self.buffer.get(..read).ok_or(Errno::EIO)?;
                         let (result, len) = (count(read)?, count(read)?.cast_unsigned());
@@ -93,15 +91,15 @@ impl Agent<'_> {
                 }
             }
             Request::Write { nice, data } => {
-                self.set_nice(nice)?;
+                self.lend(nice)?;
                 self.reply(write_once(file, data))
             }
             Request::Migrate { nice, number, seen } => {
-                self.set_nice(nice)?;
-                let memberships = memberships.ok_or(Errno::EINVAL)?;
+                let memberships = more.first().ok_or(Errno::EINVAL)?;
+                self.lend(nice)?;
                 let into = self.buffer.get_mut(..MAX_WRITE + 1).ok_or(Errno::EINVAL)?;
                 // Nothing comes between the look and the write that could be done before.
-                let result = match retry(|| pread(memberships, into, 0)) {
+                let result = match retry(|| read_at(*memberships, into, 0)) {
                     Ok(length) if into.get(..length) == Some(seen) => write_once(file, number),
                     Ok(_) => Ok(0),
                     Err(errno) => Err(errno),
@@ -109,6 +107,17 @@ impl Agent<'_> {
                 self.reply(result)
             }
             Request::Name { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
+            Request::Numbers { .. } => {
+                let mut numbers = Vec::new();
+                for owned in std::iter::once(&file).chain(more) {
+                    match sys::owner_thread(*owned) {
+                        Ok(number) => numbers.extend(number.to_ne_bytes()),
+                        Err(errno) => return self.reply(Err(errno)),
+                    }
+                }
+                let len = count(numbers.len())?;
+                sys::send(self.socket, &reply_header(len, len.cast_unsigned()), &numbers)
+            }
         }
     }
 
@@ -123,19 +132,30 @@ impl Agent<'_> {
         sys::send(self.socket, &reply_header(result, 0), &[])
     }
 
-    /// Makes CAP_SYS_NICE effective, as far as it's permitted, or takes it back.
-    fn set_nice(&mut self, nice: bool) -> Result<(), Errno> {
-        if nice != self.nice && self.permitted & CAP_SYS_NICE != 0 {
-            sys::set_capabilities(self.permitted, if nice { CAP_SYS_NICE } else { 0 })?;
+    /// Makes effective what a write is lent, and nothing else: CAP_SYS_NICE if the request says so, and CAP_SYS_ADMIN if this agent was
+    /// made for that.
+    fn lend(&mut self, nice: bool) -> Result<(), Errno> {
+        let lent = CAP_SYS_ADMIN | if nice { CAP_SYS_NICE } else { 0 };
+        let wanted = lent & self.permitted;
+        if wanted != self.effective {
+            sys::set_capabilities(self.permitted, wanted)?;
+            self.effective = wanted;
         }
-        self.nice = nice;
         Ok(())
     }
 }
 
-/// Linux 3.10 opens cgroup files in a way that forbids pwrite; write(2) is as good there, for these files
-/// have no use for the offset.
-fn write_once(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize, Errno> {
+/// pread(2), or what comes to the same of a file that can't be read at an offset: nobody else reads what an agent reads by its position.
+fn read_at(file: BorrowedFd<'_>, into: &mut [u8], offset: i64) -> Result<usize, Errno> {
+    match pread(file, into, offset) {
+        Err(Errno::ESPIPE) => lseek(file, offset, Whence::SeekSet).and_then(|_| read(file, into)),
+        other => other,
+    }
+}
+
+/// Before Linux 3.14 lists of processes that are open for reading as well can't be written at an offset (`seq_open`); write(2) is as good
+/// there, for it neither minds the position nor moves it.
+pub(crate) fn write_once(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize, Errno> {
     match retry(|| pwrite(file, data, 0)) {
         Err(Errno::ESPIPE) => retry(|| write(file, data)),
         other => other,

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
+use crate::request::MAX_NUMBERS;
+
 /// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit words per set. Since Linux 2.6.26.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
@@ -33,6 +35,7 @@ struct FOwnerEx {
 
 const F_SETSIG: libc::c_int = 10;
 const F_SETOWN_EX: libc::c_int = 15;
+const F_GETOWN_EX: libc::c_int = 16;
 const F_OWNER_TID: libc::c_int = 0;
 const F_OWNER_PGRP: libc::c_int = 2;
 
@@ -163,6 +166,14 @@ pub(crate) fn set_owner_thread(file: BorrowedFd<'_>, number: i32) -> Result<(), 
     set_owner(file, &FOwnerEx { kind: F_OWNER_TID, pid: number })
 }
 
+/// The number that the owner of `file` has in the caller's pid namespace; 0 if it isn't in there, or has ended.
+pub(crate) fn owner_thread(file: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let mut owner = FOwnerEx { kind: F_OWNER_TID, pid: 0 };
+    // SAFETY: `owner` has the layout of `struct f_owner_ex` and lives through the call.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), F_GETOWN_EX, &raw mut owner) };
+    Errno::result(done).map(|_| owner.pid)
+}
+
 fn set_owner(file: BorrowedFd<'_>, owner: &FOwnerEx) -> Result<(), Errno> {
     // SAFETY: `owner` has the layout of `struct f_owner_ex` and is only read.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), F_SETOWN_EX, std::ptr::from_ref(owner)) };
@@ -284,9 +295,9 @@ pub(crate) struct Received {
     pub(crate) truncated: bool,
 }
 
-/// Receives one message, and up to two descriptors, without waiting.
+/// Receives one message, and as many descriptors as may belong to one, without waiting.
 pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Received, Errno> {
-    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_NUMBERS]);
     let mut parts = [IoSliceMut::new(into)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;

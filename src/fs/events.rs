@@ -36,7 +36,7 @@ pub struct ControlFile {
 const NOTHING: &[u8] = b"x";
 
 impl<H: Host> CgroupFs<H> {
-    pub(super) fn register_event(&self, caller: &Caller, file: &OpenFile<H::File>, data: &[u8]) -> Outcome<usize> {
+    pub(super) fn register_event(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<usize> {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG.into());
         }
@@ -59,7 +59,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(data.len())
     }
 
-    fn try_register(&self, caller: &Caller, file: &OpenFile<H::File>, data: &[u8]) -> Outcome<()> {
+    fn try_register(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<()> {
         let written = parse(data).ok_or(Errno::EINVAL)?;
         let claim = self.host.claim_event(caller, &file.backing, written.eventfd, written.control)?;
         // The kernel only has files of nodes that it was told of. One that another FUSE happens to number like a file of this very cgroup

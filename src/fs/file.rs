@@ -53,12 +53,13 @@ impl<H: Host> CgroupFs<H> {
             return Err(Errno::EINVAL.into());
         }
         let (checked, waiting) = (OnceLock::new(), Waiting::default());
+        let shows = self.host.shows_openers_numbers(&backing).then(|| self.numbers(caller));
         node.size().open();
         if mode.truncate {
             // By the kernel's own idea.
             node.size().tell(0);
         }
-        let file = OpenFile { node, backing, checked, writes, opener, comes_again, _share: share, waiting };
+        let file = OpenFile { node, backing, checked, writes, opener, shows, comes_again, _share: share, waiting };
         Ok(self.handles.insert(file))
     }
 
@@ -74,7 +75,7 @@ impl<H: Host> CgroupFs<H> {
         if caller.tid <= 0 { Ok(Writer::without_capabilities(caller)) } else { Ok(self.host.writer(caller)?) }
     }
 
-    pub(super) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H::File>>> {
+    pub(super) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H>>> {
         self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
 
@@ -114,7 +115,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     pub(super) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
-        match &from.numbers {
+        match from.file.shows.as_ref().or(from.numbers.as_ref()) {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
             None => Ok(from.file.waiting.while_reading(|| self.host.read(&from.file.backing, offset, buffer))?),
@@ -228,7 +229,7 @@ impl<H: Host> CgroupFs<H> {
 /// An open file, and who is about to read or write it.
 #[derive(Debug)]
 pub struct Transfer<H: Host> {
-    pub(super) file: Arc<OpenFile<H::File>>,
+    pub(super) file: Arc<OpenFile<H>>,
     caller: Caller,
     /// For a list of processes.
     numbers: Option<Outcome<H::Numbers>>,
@@ -269,7 +270,8 @@ impl<H: Host> Transfer<H> {
 
     /// Whether it takes an agent, which the container can stop.
     pub fn waits_for_an_agent(&self) -> bool {
-        matches!(&self.numbers, Some(Ok(numbers)) if H::takes_agent(numbers))
+        let whose = [&self.file.shows, &self.numbers];
+        whose.into_iter().any(|numbers| matches!(numbers, Some(Ok(numbers)) if H::takes_agent(numbers)))
     }
 }
 

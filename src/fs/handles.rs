@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::host::Credentials;
 use super::poll::Waiting;
 use super::share::Share;
+use super::{Host, Outcome};
 use crate::policy::Grant;
 use crate::view::Node;
 
@@ -23,18 +24,20 @@ impl HandleId {
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct OpenFile<F> {
+pub(super) struct OpenFile<H: Host> {
     /// Which file.
     pub(super) node: Arc<Node>,
     /// The backing file, opened for this handle alone: what the kernel keeps per open file (the position in a list, a PSI trigger, a
     /// reset of `memory.peak`) is kept per handle.
-    pub(super) backing: F,
+    pub(super) backing: H::File,
     /// A membership file once more, opened so that the kernel checks both ends of a migration, where that could be only later.
-    pub(super) checked: OnceLock<F>,
+    pub(super) checked: OnceLock<H::File>,
     /// What the policy granted to writes; `None` if it's open for reading only.
     pub(super) writes: Option<Grant>,
     /// Who opened it, if for writing.
     pub(super) opener: Option<Credentials>,
+    /// Whose numbers a list of processes shows, if that was settled when it was opened.
+    pub(super) shows: Option<Outcome<H::Numbers>>,
     /// Whether who opened it was sent to look its name up once more, and came again.
     pub(super) comes_again: bool,
     /// Whose it is, for as long as it's open.
@@ -43,7 +46,7 @@ pub(super) struct OpenFile<F> {
     pub(super) waiting: Waiting,
 }
 
-impl<F> Drop for OpenFile<F> {
+impl<H: Host> Drop for OpenFile<H> {
     fn drop(&mut self) {
         self.node.size().close();
     }
@@ -51,37 +54,37 @@ impl<F> Drop for OpenFile<F> {
 
 /// All open files of a view.
 #[derive(Debug)]
-pub(super) struct Handles<F> {
+pub(super) struct Handles<H: Host> {
     /// Several filesystems of a server may count together.
     next: Arc<AtomicU64>,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
-    open: RwLock<HashMap<u64, Arc<OpenFile<F>>>>,
+    open: RwLock<HashMap<u64, Arc<OpenFile<H>>>>,
 }
 
-impl<F> Default for Handles<F> {
+impl<H: Host> Default for Handles<H> {
     fn default() -> Self {
         Self { next: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)), open: RwLock::default() }
     }
 }
 
-impl<F> Handles<F> {
+impl<H: Host> Handles<H> {
     /// From now on, numbers come from there.
     pub(super) fn number_by(&mut self, next: Arc<AtomicU64>) {
         self.next = next;
     }
 
-    pub(super) fn insert(&self, file: OpenFile<F>) -> HandleId {
+    pub(super) fn insert(&self, file: OpenFile<H>) -> HandleId {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.write().insert(number, Arc::new(file));
         HandleId(number)
     }
 
     /// Takes a handle out. The caller drops it, which may close a file, when no lock is held.
-    pub(super) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<F>>> {
+    pub(super) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.write().remove(&handle.0)
     }
 
-    pub(super) fn get(&self, handle: HandleId) -> Option<Arc<OpenFile<F>>> {
+    pub(super) fn get(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.read().get(&handle.0).map(Arc::clone)
     }
 

@@ -149,6 +149,18 @@ pub struct ProcessFacts {
     pub permitted: u64,
 }
 
+/// What the kernel may ask of whoever migrates a process, besides its rules about users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Whether he may change the process' scheduling, where `cpuset_can_attach` may ask for that.
+    pub nice: Option<bool>,
+    /// Who migrates himself may be asked that about each of his threads.
+    pub of_threads: bool,
+    /// Before Linux 3.13, `devcgroup_can_attach` asks for CAP_SYS_ADMIN, unless the thread that is migrated writes by itself. Of a whole
+    /// process it's the first one.
+    pub for_administrators: bool,
+}
+
 /// A user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -228,7 +240,7 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// A migration during which others' writes to lists of processes are noted.
     type Witnessed;
     /// Whose pid numbers a caller uses: its pid namespace.
-    type Numbers: std::fmt::Debug + Send;
+    type Numbers: std::fmt::Debug + Send + Sync;
     /// A caller's eventfd, held to be registered.
     type EventClaim<'a>: super::events::Claim;
 
@@ -323,6 +335,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// Reads a pid list in these numbers.
     fn read_members(&self, numbers: &Self::Numbers, file: &Self::File, offset: u64, buffer: &mut [u8])
     -> Answer<usize>;
+    /// Whether a list of processes that is open for reading shows the numbers of who opened it, as of then, and not the reader's.
+    fn shows_openers_numbers(&self, file: &Self::File) -> bool;
     /// Takes hold of the caller itself.
     fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
     /// Takes hold of what `number` names; `ESRCH` if nothing.
@@ -335,27 +349,26 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn is_held(&self, process: &Self::Process) -> bool;
     /// Whether a migration in this hierarchy asks the writer's right to change the process' scheduling, as a cpuset does.
     fn asks_about_scheduling(&self, hierarchy: usize) -> bool;
+    /// Whether one asks whether the writer is an administrator, as devices may.
+    fn asks_for_administrators(&self, hierarchy: usize) -> bool;
+    /// Whether a process or thread is the calling thread.
+    fn is_caller(&self, process: &Self::Process, caller: &Caller) -> bool;
     /// Where each thread of the process is in this hierarchy, or only the thread itself. It's remembered where that was seen.
     fn places(&self, process: &mut Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
-    /// Writes the caller's own number to a membership file, if it's still where it was seen last; `false` if not. `asks_of_threads`: the kernel
-    /// may ask for each thread of his whether he may change its scheduling.
-    fn migrate_caller(
-        &self,
-        caller: &Caller,
-        file: &Self::File,
-        asks_of_threads: bool,
-        process: &Self::Process,
-    ) -> Answer<bool>;
-    /// Writes `number`, which names `process`, to a membership file, if it's still where it was seen last; `false` if not. `nice`: whether the
-    /// writer may change the process' scheduling, where `cpuset_can_attach` may ask for that; it's the kernel that does.
+    /// Writes the caller's own number to a membership file, if it's still where it was seen last; `false` if not.
+    fn migrate_caller(&self, caller: &Caller, file: &Self::File, asked: Asked, process: &Self::Process)
+    -> Answer<bool>;
+    /// Writes `number`, which names `process`, to a membership file for the caller, if it's still where it was seen last; `false` if not. It's
+    /// the kernel that asks.
     fn migrate(
         &self,
+        caller: &Caller,
         numbers: &Self::Numbers,
         file: &Self::File,
         number: i32,
-        nice: Option<bool>,
+        asked: Asked,
         process: &Self::Process,
     ) -> Answer<bool>;
     /// Notes from now on who else migrates processes in a membership file's hierarchy. `None` where that can't be seen.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::file::MAX_WRITE;
 use super::handles::OpenFile;
-use super::host::Credentials;
+use super::host::{Asked, Credentials};
 use super::number::{self, Question, Written};
 use super::{Caller, CgroupFs, Failure, Host, Outcome};
 use crate::cgroup::file::MembershipFile;
@@ -31,7 +31,7 @@ impl<H: Host> CgroupFs<H> {
         &self,
         caller: &Caller,
         numbers: Option<&Outcome<H::Numbers>>,
-        file: &OpenFile<H::File>,
+        file: &OpenFile<H>,
         list: MembershipFile,
         data: &[u8],
     ) -> Outcome<usize> {
@@ -46,7 +46,7 @@ impl<H: Host> CgroupFs<H> {
             Some(Err(failure)) => return Err(failure.clone()),
             None => return Err(Rule::CallerInvisible.into()),
         };
-        let (written, question) = number::parse(data);
+        let (mut written, question) = number::parse(data);
         if let Some(question) = question {
             self.ask_about_form(file, &question)?;
         }
@@ -61,6 +61,12 @@ impl<H: Host> CgroupFs<H> {
             Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
             Err(errno) => return Err(errno.into()),
         };
+        let hierarchy = file.node.position().hierarchy;
+        let for_administrators = hierarchy.is_some_and(|hierarchy| self.host.asks_for_administrators(hierarchy));
+        // Who migrates itself isn't asked, by whatever number.
+        if for_administrators && matches!(written, Written::Number(_)) && self.host.is_caller(&process, caller) {
+            written = Written::Writer;
+        }
         let backing = self.checked(file);
         let witnessed = if self.host.checks_both_ends(backing) { None } else { self.host.witness(&file.node) };
         for _ in 0..ATTEMPTS {
@@ -75,9 +81,15 @@ impl<H: Host> CgroupFs<H> {
             let migrated = match written {
                 Written::Number(number) => {
                     let nice = self.may_nice(caller, file, &process);
-                    self.host.migrate(numbers, backing, number, nice, &process)
+                    let asked = Asked { nice, for_administrators, ..Asked::default() };
+                    self.host.migrate(caller, numbers, backing, number, asked, &process)
                 }
-                _ => self.host.migrate_caller(caller, backing, self.asks_of_threads(file, list), &process),
+                _ => {
+                    let of_threads = self.asks_of_threads(file, list);
+                    let for_administrators = for_administrators && !list.is_threads();
+                    let asked = Asked { of_threads, for_administrators, ..Asked::default() };
+                    self.host.migrate_caller(caller, backing, asked, &process)
+                }
             };
             match migrated {
                 Ok(true) => {
@@ -109,7 +121,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// The backing file by which to migrate: where it's possible one with which the kernel checks both ends itself. That may have become
     /// possible only after the file was opened.
-    fn checked<'a>(&self, file: &'a OpenFile<H::File>) -> &'a H::File {
+    fn checked<'a>(&self, file: &'a OpenFile<H>) -> &'a H::File {
         if self.host.checks_both_ends(&file.backing) {
             return &file.backing;
         }
@@ -124,7 +136,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Where every thread that would be migrated is now.
-    fn check_source(&self, file: &OpenFile<H::File>, list: MembershipFile, process: &mut H::Process) -> Outcome<()> {
+    fn check_source(&self, file: &OpenFile<H>, list: MembershipFile, process: &mut H::Process) -> Outcome<()> {
         let position = file.node.position();
         let hierarchy = position.hierarchy.ok_or(Errno::ENODEV)?;
         let nowhere = CgroupPath::root();
@@ -144,13 +156,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// The kernel's rules about users. v2: the opener must be able to write `cgroup.procs` of the nearest common ancestor of source and
     /// destination (`cgroup_procs_write_permission`). v1: it's root, or the process is its own (`__cgroup1_procs_write`).
-    fn check_users(
-        &self,
-        file: &OpenFile<H::File>,
-        hierarchy: usize,
-        source: &Place,
-        process: &H::Process,
-    ) -> Outcome<()> {
+    fn check_users(&self, file: &OpenFile<H>, hierarchy: usize, source: &Place, process: &H::Process) -> Outcome<()> {
         let (Some(opener), Some(source)) = (&file.opener, source.path()) else {
             return Err(Rule::CommonAncestor.into());
         };
@@ -169,13 +175,13 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether a process that migrates itself is asked whether it may change the scheduling of its threads, each of which has rights of its own.
-    fn asks_of_threads(&self, file: &OpenFile<H::File>, list: MembershipFile) -> bool {
+    fn asks_of_threads(&self, file: &OpenFile<H>, list: MembershipFile) -> bool {
         let hierarchy = file.node.position().hierarchy;
         !list.is_threads() && hierarchy.is_some_and(|hierarchy| self.host.asks_about_scheduling(hierarchy))
     }
 
     /// Whether the writer may change the process' scheduling, if that is asked (`cap_safe_nice`).
-    fn may_nice(&self, writer: &Caller, file: &OpenFile<H::File>, process: &H::Process) -> Option<bool> {
+    fn may_nice(&self, writer: &Caller, file: &OpenFile<H>, process: &H::Process) -> Option<bool> {
         let hierarchy = file.node.position().hierarchy?;
         self.host.asks_about_scheduling(hierarchy).then(|| {
             // What is a capability in a user namespace doesn't count towards a process of the host's.
@@ -190,7 +196,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the kernel takes a text of this form for a number: its errno, if it doesn't.
-    fn ask_about_form(&self, file: &OpenFile<H::File>, question: &Question) -> Outcome<()> {
+    fn ask_about_form(&self, file: &OpenFile<H>, question: &Question) -> Outcome<()> {
         match (self.host.write_invalid(&file.backing, &question.text), question.taken) {
             (Err(errno), Some(taken)) if errno == taken => Ok(()),
             (Err(Errno::ESRCH), Some(_)) | (Ok(_), _) => Err(Errno::EINVAL.into()),
@@ -199,7 +205,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
-    fn ask_the_kernel(&self, file: &OpenFile<H::File>, expected: Errno) -> Failure {
+    fn ask_the_kernel(&self, file: &OpenFile<H>, expected: Errno) -> Failure {
         match self.host.write_invalid(&file.backing, NO_NUMBER) {
             Err(Errno::EINVAL) | Ok(_) => Failure::Kernel(expected),
             Err(errno) => Failure::Kernel(errno),
@@ -208,7 +214,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Between check and write the process may have ended and its number come to mean another one that the container sees. While the one
     /// that was checked holds its number, it was that one; else there's nothing to undo it by, but it must not stay unseen.
-    fn verify(&self, numbers: &H::Numbers, file: &OpenFile<H::File>, process: &H::Process, number: i32) {
+    fn verify(&self, numbers: &H::Numbers, file: &OpenFile<H>, process: &H::Process, number: i32) {
         if !self.host.is_held(process) && self.host.pin(numbers, number).is_ok() {
             let path = file.node.view_path();
             tracing::warn!(number, ?path, "a process ended while it was migrated, and another one has its number now");

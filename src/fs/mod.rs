@@ -112,7 +112,7 @@ pub struct CgroupFs<H: Host> {
     view: Arc<View>,
     host: H,
     nodes: NodeTable,
-    handles: Handles<H::File>,
+    handles: Handles<H>,
     listings: listings::Listings,
     absences: absent::Absences,
     own: Arc<cache::OwnChanges>,

@@ -119,7 +119,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Has the host report events, each once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).
-    fn arm(&self, file: &OpenFile<H::File>, handle: HandleId) -> Outcome<()> {
+    fn arm(&self, file: &OpenFile<H>, handle: HandleId) -> Outcome<()> {
         let waiting = &file.waiting;
         if waiting.armed.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -134,7 +134,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether what the host reports is something that the waiters weren't told when they began to wait.
-    fn is_news(&self, file: &OpenFile<H::File>, events: u16) -> bool {
+    fn is_news(&self, file: &OpenFile<H>, events: u16) -> bool {
         let waiting = &file.waiting;
         waiting.latch.fetch_or(trigger_event(file, events), Ordering::AcqRel);
         if !waiting.told_already.swap(false, Ordering::AcqRel) {
@@ -149,7 +149,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// A trigger was written. Its queue of waiters is another than the file had before.
-    pub(super) fn note_trigger(&self, file: &OpenFile<H::File>) {
+    pub(super) fn note_trigger(&self, file: &OpenFile<H>) {
         if is_pressure(&file.node) {
             self.host.stop_waking(&file.backing);
             file.waiting.latch.store(0, Ordering::Release);
@@ -159,7 +159,7 @@ impl<H: Host> CgroupFs<H> {
 }
 
 /// The event of a PSI trigger, which poll gives out once. Without a trigger there's an error too, for as long as one looks.
-fn trigger_event<F>(file: &OpenFile<F>, events: u16) -> u16 {
+fn trigger_event<H: Host>(file: &OpenFile<H>, events: u16) -> u16 {
     if is_pressure(&file.node) && events & ERROR == 0 { events & UNREAD } else { 0 }
 }
 

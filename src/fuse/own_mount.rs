@@ -208,8 +208,7 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
     let number = format!("{}:{}", libc::major(device), libc::minor(device));
     let (mut text, mut piece) = (Vec::new(), vec![0; 16 * 1024]);
     loop {
-        let offset = i64::try_from(text.len()).unwrap_or(i64::MAX);
-        match nix::sys::uio::pread(mountinfo, &mut piece, offset) {
+        match sys::offset::read_at(mountinfo, &mut piece, text.len() as u64) {
             Ok(0) => break,
             Ok(count) => text.extend_from_slice(piece.get(..count).unwrap_or_default()),
             Err(Errno::EINTR) => {}

@@ -4,8 +4,9 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use mount_helper::agent::ADMINISTRATOR;
 use mount_helper::clock::monotonic_ns;
-use mount_helper::request::{HELLO_LEN, Hello, MAX_READ, REPLY_HEADER, Request, Step, decode_reply};
+use mount_helper::request::{HELLO_LEN, Hello, MAX_READ, NUMBER_LEN, REPLY_HEADER, Request, Step, decode_reply};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -49,7 +50,7 @@ pub(super) enum Failure {
 }
 
 impl Connection {
-    /// Starts an agent in `namespace`, until `deadline` (monotonic ns).
+    /// Starts an agent in `namespace`, until `deadline` (monotonic ns): an administrator has CAP_SYS_ADMIN while it writes.
     ///
     /// # Errors
     /// EACCES if the namespace isn't the server's or below it (or the server lacks CAP_SYS_ADMIN),
@@ -57,10 +58,11 @@ impl Connection {
     pub(super) fn start(
         image: &HelperImage,
         namespace: &PidNamespace,
+        is_administrator: bool,
         deadline: u64,
         log: &Limiter,
     ) -> Result<Self, Errno> {
-        Self::try_start(image, namespace, deadline).map_err(|error| {
+        Self::try_start(image, namespace, is_administrator, deadline).map_err(|error| {
             if let Some(suppressed) = log.admit() {
                 tracing::warn!(namespace = ?namespace.id(), %error, suppressed, "can't start a pid-namespace agent");
             }
@@ -71,10 +73,19 @@ impl Connection {
         })
     }
 
-    fn try_start(image: &HelperImage, namespace: &PidNamespace, deadline: u64) -> Result<Self, StartError> {
+    fn try_start(
+        image: &HelperImage,
+        namespace: &PidNamespace,
+        is_administrator: bool,
+        deadline: u64,
+    ) -> Result<Self, StartError> {
         let (socket, theirs) = fdpass::seqpacket_pair()?;
         let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
-        let mut words = vec![c"agent".to_owned(), c"pid".to_owned()];
+        let mut words = vec![c"agent".to_owned()];
+        if is_administrator {
+            words.push(CString::new(ADMINISTRATOR).map_err(|_| Errno::EINVAL)?);
+        }
+        words.push(c"pid".to_owned());
         let mut files = vec![theirs.as_fd(), leash.as_fd(), namespace.as_fd()];
         for (kind, file) in image.namespaces() {
             words.push(CString::new(kind.word()).map_err(|_| Errno::EINVAL)?);
@@ -147,6 +158,7 @@ fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usiz
         Request::Migrate { number, .. } => data_len == 0 && done <= number.len(),
         Request::Write { data, .. } => data_len == 0 && done <= data.len(),
         Request::Name { .. } => data_len == 0 && done == 0,
+        Request::Numbers { count } => done == data_len && done == count as usize * NUMBER_LEN,
     };
     legal.then_some(Ok(done))
 }

@@ -28,4 +28,4 @@ pub use image::HelperImage;
 pub use mount_helper::clock::monotonic_ns;
 pub use mount_helper::confinement;
 pub use namespace::PidNamespace;
-pub use pool::{AgentPool, MAX_AGENTS, Whose};
+pub use pool::{AgentPool, Lent, MAX_AGENTS, Whose};

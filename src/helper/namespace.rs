@@ -35,6 +35,14 @@ impl PidNamespace {
         Self::from_path("/proc/self/ns/pid")
     }
 
+    /// The same, for a request that comes now. No thread is known that is in it.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn asked_now(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, id: self.id, since: monotonic_ns(), thread: None })
+    }
+
     /// What tells it from all others that exist: device and inode number of its file.
     #[must_use]
     pub fn id(&self) -> (u64, u64) {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mount_helper::clock::monotonic_ns;
-use mount_helper::request::{MAX_WRITE, Request};
+use mount_helper::request::{MAX_NUMBERS, MAX_WRITE, NUMBER_LEN, Request};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 use parking_lot::Mutex;
@@ -18,6 +19,16 @@ use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
 use crate::limit::{Limiter, Tenant};
 use crate::sys::fowner;
+
+/// What an agent has more than others while it writes: no more than the caller has for whom it's done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// CAP_SYS_NICE, which cpuset looks for.
+    pub nice: bool,
+    /// CAP_SYS_ADMIN, which devices looks for before Linux 3.13. It takes an agent of its own, which ends with the request. The caller, who
+    /// waits, must be in the same pid namespace and have the capability himself: so whoever can take over the agent could take over him.
+    pub admin: bool,
+}
 
 /// Most agents at a time. Namespaces that come later replace the least recently used idle one.
 pub const MAX_AGENTS: usize = 64;
@@ -129,10 +140,19 @@ impl AgentPool {
     /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
     /// After EIO the write may or may not have been done; it's never done twice.
     pub fn write(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], nice: bool) -> Result<usize, Errno> {
+        self.write_with(ns, file, data, Lent { nice, admin: false })
+    }
+
+    /// The same with what is lent to the agent.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`].
+    pub fn write_with(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], lent: Lent) -> Result<usize, Errno> {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG);
         }
-        self.request(ns, &Request::Write { nice, data }, &[file], &mut [], Repeat::Never)
+        let request = Request::Write { nice: lent.nice, data };
+        self.request_of(ns, lent.admin, &request, &[file], &mut [], Repeat::Never)
     }
 
     /// The same for the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the
@@ -145,14 +165,15 @@ impl AgentPool {
         ns: &PidNamespace,
         file: BorrowedFd<'_>,
         number: &[u8],
-        nice: bool,
+        lent: Lent,
         (memberships, seen): (BorrowedFd<'_>, &[u8]),
     ) -> Result<bool, Errno> {
         if number.len() + seen.len() > MAX_WRITE {
             return Err(Errno::E2BIG);
         }
-        let request = Request::Migrate { nice, number, seen };
-        self.request(ns, &request, &[file, memberships], &mut [], Repeat::Never).map(|written| written > 0)
+        let request = Request::Migrate { nice: lent.nice, number, seen };
+        let files = [file, memberships];
+        self.request_of(ns, lent.admin, &request, &files, &mut [], Repeat::Never).map(|written| written > 0)
     }
 
     /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
@@ -183,6 +204,36 @@ impl AgentPool {
         Err(Errno::ENOENT)
     }
 
+    /// The numbers that threads have in `ns`, of their numbers in the server's pid namespace; those that aren't in there, or have ended, are
+    /// left out. The kernel translates them, and an agent learns nothing but what is in its own namespace.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`], EMFILE and ENFILE.
+    pub fn numbers(&self, ns: &PidNamespace, hosts: &[i32]) -> Result<Vec<i32>, Errno> {
+        let mut numbers = Vec::new();
+        let mut owned = Vec::new();
+        for hosts in hosts.chunks(MAX_NUMBERS) {
+            while owned.len() < hosts.len() {
+                owned.push(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+            }
+            let mut files = Vec::new();
+            for (host, file) in hosts.iter().zip(&owned) {
+                match fowner::set_file_owner(file.as_fd(), *host) {
+                    Ok(()) => files.push(file.as_fd()),
+                    // It has ended.
+                    Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            let Ok(count @ 1..) = u32::try_from(files.len()) else { continue };
+            let mut found = vec![0; files.len() * NUMBER_LEN];
+            self.request(ns, &Request::Numbers { count }, &files, &mut found, Repeat::Safe)?;
+            let (found, _) = found.as_chunks::<NUMBER_LEN>();
+            numbers.extend(found.iter().map(|number| i32::from_ne_bytes(*number)).filter(|number| *number > 0));
+        }
+        Ok(numbers)
+    }
+
     /// The number, in the server's pid namespace, of the thread that has `number` in `ns`.
     fn host_number(&self, ns: &PidNamespace, number: i32) -> Result<i32, Errno> {
         // Any file does, but it must be new: an owner left over from before would be an answer.
@@ -208,6 +259,19 @@ impl AgentPool {
         data: &mut [u8],
         repeat: Repeat,
     ) -> Result<usize, Errno> {
+        self.request_of(ns, false, request, files, data, repeat)
+    }
+
+    /// Of an administrator there's one for each request.
+    fn request_of(
+        &self,
+        ns: &PidNamespace,
+        is_administrator: bool,
+        request: &Request<'_>,
+        files: &[BorrowedFd<'_>],
+        data: &mut [u8],
+        repeat: Repeat,
+    ) -> Result<usize, Errno> {
         let slot = match self.slots.find(ns.id(), monotonic_ns()) {
             Some(slot) => slot,
             None => {
@@ -222,13 +286,16 @@ impl AgentPool {
         }
         let deadline = deadline_in(DEADLINE);
         for attempt in 0..2 {
-            let connection = match guard.take() {
+            let kept = if is_administrator { None } else { guard.take() };
+            let connection = match kept {
                 Some(connection) => connection,
-                None => Connection::start(&self.image, ns, deadline, &self.log)?,
+                None => Connection::start(&self.image, ns, is_administrator, deadline, &self.log)?,
             };
             match connection.request(request, files, data, deadline) {
                 Ok(result) => {
-                    *guard = Some(connection);
+                    if !is_administrator {
+                        *guard = Some(connection);
+                    }
                     return result;
                 }
                 // Mostly an agent that had just ended of idleness.

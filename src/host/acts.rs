@@ -8,14 +8,17 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::backing::{RealHost, errno, path_of, single, time_spec};
-use crate::fs::host::{Answer, Caller, Changes, Credentials, Host, Owner};
+use super::backing::{RealHost, errno};
+use super::opening::{path_of, single};
+use crate::fs::host::{Answer, Caller, Changes, Credentials, Host, Owner, Time};
 use crate::sys::credentials::{Rights, assume, assume_for_files};
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`, linux/capability.h.
@@ -151,4 +154,26 @@ fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> Answer<u64
 fn group_that_stays(object: &OwnedFd, mode: u32) -> Answer<Option<u32>> {
     let stat = fstat(object)?;
     Ok(((stat.st_mode | mode) & libc::S_ISGID != 0).then_some(stat.st_gid))
+}
+
+fn time_spec(time: Option<Time>) -> TimeSpec {
+    match time {
+        None => TimeSpec::UTIME_OMIT,
+        Some(Time::Now) => TimeSpec::UTIME_NOW,
+        Some(Time::At(time)) => time_since_epoch(time),
+    }
+}
+
+fn time_since_epoch(time: SystemTime) -> TimeSpec {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => TimeSpec::from_duration(since),
+        Err(before) => {
+            let before = before.duration();
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => TimeSpec::new(-seconds, 0),
+                nanoseconds => TimeSpec::new(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
+            }
+        }
+    }
 }

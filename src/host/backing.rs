@@ -2,22 +2,23 @@
 //! followed through a symlink or onto another filesystem.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
-use nix::sys::time::TimeSpec;
 
 use super::boundary::Boundary;
 use super::discover::{HostCgroups, HostHierarchy};
+use super::file::BackingFile;
 use super::follow::Followers;
+use super::lists::OpenersList;
 use super::namespace::OpenedIn;
 use super::objects::Key;
-use super::opening::{open_as, open_flags};
+use super::opening::{by_id, is_membership, open_as, open_flags, path_of, single, walk};
 use super::process::{HeldProcess, Numbers};
 use super::procfs;
 use super::ready;
@@ -30,20 +31,12 @@ use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::events::ControlFile;
 use crate::fs::host::{
-    Answer, Attributes, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts,
-    Statistics, Time, Whereabouts, Writer,
+    Answer, Asked, Attributes, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts,
+    Statistics, Whereabouts, Writer,
 };
 use crate::fs::poll::Ready;
 use crate::helper::{AgentPool, Control, EventClaim};
-use crate::sys::handle;
 use crate::view::{Node, Object, View, Watch};
-
-/// An open backing file.
-#[derive(Debug)]
-pub struct BackingFile {
-    pub(super) fd: OwnedFd,
-    opened_in: OpenedIn,
-}
 
 /// The host's cgroupfs and processes behind a view.
 #[derive(Debug)]
@@ -125,45 +118,6 @@ impl RealHost {
 fn held_as(node: &Node) -> Option<Key> {
     let is_known = *node.object() == Object::Directory && node.inode() != 0;
     is_known.then_some((node.position().hierarchy?, node.inode()))
-}
-
-pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
-    handle::open_kernfs_id(root, inode, flags).map_err(|error| {
-        match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
-            // The VFS answers ENOENT for a name whose object is gone.
-            Errno::ESTALE => Errno::ENOENT,
-            errno => errno,
-        }
-    })
-}
-
-/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
-/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
-/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
-pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    for name in names {
-        at = openat(&at, single(name)?, flags, Mode::empty())?;
-        if fstat(&at)?.st_dev != hierarchy.device() {
-            return Err(Errno::ENOENT);
-        }
-    }
-    Ok(at)
-}
-
-/// A name, if it can only mean an entry of the directory that it's looked up in.
-pub(super) fn single(name: &OsStr) -> Answer<&OsStr> {
-    let bytes = name.as_bytes();
-    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
-        return Err(Errno::ENOENT);
-    }
-    Ok(name)
-}
-
-/// The path of a descriptor: it leads to the very object, whatever has become of its names.
-pub(super) fn path_of(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 pub(super) fn errno(error: std::io::Error) -> Errno {
@@ -248,7 +202,9 @@ impl Host for RealHost {
         let opened = self.open_backing(file, flags, mode.write, opener.filter(|_| mode.write));
         // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
-        Ok(BackingFile { fd, opened_in })
+        let is_list = mode.read && is_membership(file) && hierarchy.kind != HierarchyKind::Unified;
+        let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenersList::default);
+        Ok(BackingFile::new(fd, opened_in, list))
     }
 
     fn checks_both_ends(&self, file: &BackingFile) -> bool {
@@ -266,7 +222,7 @@ impl Host for RealHost {
         let _entered = self.boundary.as_ref()?.enter()?;
         let mode = OpenMode { read: false, write: true, truncate: false };
         let fd = self.open_backing(node, open_flags(mode), true, Some(opener)).ok()?;
-        Some(BackingFile { fd, opened_in: OpenedIn::Boundary })
+        Some(BackingFile::new(fd, OpenedIn::Boundary, None))
     }
 
     fn passthrough(&self, file: &Node) -> Answer<OwnedFd> {
@@ -284,7 +240,7 @@ impl Host for RealHost {
     }
 
     fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
-        nix::sys::uio::pread(&file.fd, buffer, i64::try_from(offset).map_err(|_| Errno::EINVAL)?)
+        file.read_at(offset, buffer)
     }
 
     fn write(&self, file: &BackingFile, data: &[u8], writer: &Writer) -> Answer<usize> {
@@ -296,7 +252,7 @@ impl Host for RealHost {
     }
 
     fn write_invalid(&self, file: &BackingFile, data: &[u8]) -> Answer<usize> {
-        nix::sys::uio::pwrite(&file.fd, data, 0)
+        file.write_once(data)
     }
 
     fn sync(&self, file: &BackingFile) -> Answer<()> {
@@ -340,7 +296,7 @@ impl Host for RealHost {
     fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())?;
-        Ok(BackingFile { fd, opened_in: OpenedIn::Around })
+        Ok(BackingFile::new(fd, OpenedIn::Around, None))
     }
 
     fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
@@ -435,8 +391,18 @@ impl Host for RealHost {
     fn read_members(&self, numbers: &Numbers, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
         match numbers {
             Numbers::Own => self.read(file, offset, buffer),
-            Numbers::Of(namespace) => self.shared.processes.agents()?.read(namespace, file.fd.as_fd(), offset, buffer),
+            Numbers::Of(namespace) => {
+                let agents = self.shared.processes.agents()?;
+                match &file.list {
+                    Some(list) => list.read(agents, namespace, file, offset, buffer),
+                    None => agents.read(namespace, file.fd.as_fd(), offset, buffer),
+                }
+            }
         }
+    }
+
+    fn shows_openers_numbers(&self, file: &BackingFile) -> bool {
+        file.list.is_some()
     }
 
     fn pin_caller(&self, caller: &Caller) -> Answer<HeldProcess> {
@@ -472,25 +438,34 @@ impl Host for RealHost {
         self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_cpuset)
     }
 
+    fn asks_for_administrators(&self, hierarchy: usize) -> bool {
+        self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_devices)
+    }
+
     fn procs_attributes(&self, hierarchy: usize, cgroup: &crate::cgroup::CgroupPath) -> Answer<Attributes> {
         let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();
         Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asks: bool, process: &HeldProcess) -> Answer<bool> {
-        self.migrate_caller_by(caller, file, asks, process)
+    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asked: Asked, process: &HeldProcess) -> Answer<bool> {
+        self.migrate_caller_by(caller, file, asked, process)
     }
 
     fn migrate(
         &self,
+        caller: &Caller,
         numbers: &Numbers,
         file: &BackingFile,
         number: i32,
-        nice: Option<bool>,
+        asked: Asked,
         process: &HeldProcess,
     ) -> Answer<bool> {
-        self.migrate_number(numbers, file, number, nice, process)
+        self.migrate_number(caller, numbers, file, number, asked, process)
+    }
+
+    fn is_caller(&self, process: &HeldProcess, caller: &Caller) -> bool {
+        process.host_number() == Some(caller.tid)
     }
 
     fn witness(&self, file: &Node) -> Option<Witnessed> {
@@ -521,27 +496,5 @@ impl crate::fs::events::Claim for EventClaim<'_> {
     fn control(&self) -> ControlFile {
         let Control { node, mode, uid, gid } = self.control();
         ControlFile { node, mode, owner: Owner { uid, gid } }
-    }
-}
-
-pub(super) fn time_spec(time: Option<Time>) -> TimeSpec {
-    match time {
-        None => TimeSpec::UTIME_OMIT,
-        Some(Time::Now) => TimeSpec::UTIME_NOW,
-        Some(Time::At(time)) => time_since_epoch(time),
-    }
-}
-
-fn time_since_epoch(time: SystemTime) -> TimeSpec {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => TimeSpec::from_duration(since),
-        Err(before) => {
-            let before = before.duration();
-            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => TimeSpec::new(-seconds, 0),
-                nanoseconds => TimeSpec::new(-seconds - 1, 1_000_000_000 - i64::from(nanoseconds)),
-            }
-        }
     }
 }

@@ -23,6 +23,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinf
 use crate::fs::host::{Answer, Credentials};
 use crate::helper::{HelperImage, Outsider, monotonic_ns};
 use crate::sys::namespace::Entered;
+use crate::sys::offset::read_at;
 use crate::view::View;
 
 use super::namespace::OpenedIn;
@@ -226,7 +227,7 @@ impl Boundary {
         let memberships = std::fs::File::open(format!("/proc/{thread}/cgroup")).ok()?;
         let read = || {
             let mut text = vec![0; MEMBERSHIPS];
-            let length = nix::sys::uio::pread(&memberships, &mut text, 0).ok()?;
+            let length = read_at(&memberships, &mut text, 0).ok()?;
             text.truncate(length);
             unified_path(&text).map(<[u8]>::to_vec)
         };

@@ -33,6 +33,7 @@ use crate::fs::{Caller, Outcome};
 use crate::limit::Limiter;
 use crate::policy::{Rule, Rules};
 use crate::sys;
+use crate::sys::offset::read_at;
 use crate::view::{AncestorLimits, Shape, View};
 
 /// How many pid namespaces are known at once.
@@ -184,7 +185,7 @@ impl PidNamespaces {
             // Read under the lock, so that what is older is never taken for news. One read gives all of it, as of one moment
             // (proc_cgroup_show).
             let mut seen = known.seen.lock();
-            let length = nix::sys::uio::pread(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
+            let length = read_at(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
             let now = buffer.get(..length).filter(|_| length < LONGEST).ok_or(Rule::ContainerUnknown)?;
             let number = around.as_ref().map(|around| around.number());
             if let Some(seen) = &mut *seen

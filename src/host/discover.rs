@@ -34,6 +34,7 @@ pub struct HostHierarchy {
     device: u64,
     has_handles: bool,
     has_cpuset: bool,
+    has_devices: bool,
 }
 
 impl HostHierarchy {
@@ -61,6 +62,11 @@ impl HostHierarchy {
     /// Whether the cpuset controller is bound to it.
     pub fn has_cpuset(&self) -> bool {
         self.has_cpuset
+    }
+
+    /// Whether the devices controller of cgroup v1 is bound to it.
+    pub fn has_devices(&self) -> bool {
+        self.has_devices
     }
 
     /// Whether its objects can be opened by their kernfs ids (Linux 5.5, with CAP_DAC_READ_SEARCH).
@@ -186,6 +192,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
         None => super::refuge::read_file(&root, "cgroup.controllers")
             .is_ok_and(|available| available.split_ascii_whitespace().any(|controller| controller == "cpuset")),
     };
+    let has_devices = kind.controllers().is_some_and(|controllers| controllers.contains("devices"));
     Some(HostHierarchy {
         kind: kind.clone(),
         mount_point: PathBuf::from(&entry.mount_point),
@@ -197,6 +204,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
         device: stat.st_dev,
         has_handles,
         has_cpuset,
+        has_devices,
     })
 }
 
@@ -258,7 +266,7 @@ impl HostCgroups {
     /// `ENOENT` for what isn't there or is on another filesystem, `ENOTDIR` for a file.
     pub fn open_cgroup(&self, hierarchy: usize, path: &CgroupPath) -> nix::Result<OwnedFd> {
         let hierarchy = self.hierarchies.get(hierarchy).ok_or(nix::Error::ENOENT)?;
-        let opened = super::backing::walk(hierarchy, path.components())?;
+        let opened = super::opening::walk(hierarchy, path.components())?;
         if nix::sys::stat::fstat(&opened)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
             return Err(nix::Error::ENOTDIR);
         }

@@ -1,16 +1,20 @@
 //! How files are opened: with whose rights, and in which cgroup namespace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::backing::{RealHost, by_id, errno, path_of};
+use super::backing::{RealHost, errno};
+use super::discover::HostHierarchy;
 use super::namespace::OpenedIn;
 use crate::cgroup::FileClass;
 use crate::fs::host::{Answer, Credentials, OpenMode, Owner};
 use crate::sys::credentials::{Rights, assume};
+use crate::sys::handle;
 use crate::sys::namespace::Entered;
 use crate::view::{Node, Object};
 
@@ -59,7 +63,46 @@ impl RealHost {
     }
 }
 
-fn is_membership(node: &Node) -> bool {
+pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
+    handle::open_kernfs_id(root, inode, flags).map_err(|error| {
+        match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
+            // The VFS answers ENOENT for a name whose object is gone.
+            Errno::ESTALE => Errno::ENOENT,
+            errno => errno,
+        }
+    })
+}
+
+/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
+/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
+/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
+pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    for name in names {
+        at = openat(&at, single(name)?, flags, Mode::empty())?;
+        if fstat(&at)?.st_dev != hierarchy.device() {
+            return Err(Errno::ENOENT);
+        }
+    }
+    Ok(at)
+}
+
+/// A name, if it can only mean an entry of the directory that it's looked up in.
+pub(super) fn single(name: &OsStr) -> Answer<&OsStr> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+        return Err(Errno::ENOENT);
+    }
+    Ok(name)
+}
+
+/// The path of a descriptor: it leads to the very object, whatever has become of its names.
+pub(super) fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+pub(super) fn is_membership(node: &Node) -> bool {
     matches!(node.object(), Object::File(FileClass::Membership(_)))
 }
 

@@ -13,6 +13,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::helper::{AgentPool, PidNamespace};
 use crate::sys::credentials::{Capabilities, capabilities_of};
+use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;
 
 /// `CAP_DAC_OVERRIDE`, linux/capability.h.
@@ -108,7 +109,7 @@ impl Sighting {
 fn memberships_at_once(file: &OwnedFd) -> Answer<Vec<u8>> {
     let mut text = vec![0; 4096];
     loop {
-        let length = nix::sys::uio::pread(file, &mut text, 0).map_err(no_process)?;
+        let length = read_at(file, &mut text, 0).map_err(no_process)?;
         if length < text.len() {
             text.truncate(length);
             return Ok(text);

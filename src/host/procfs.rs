@@ -117,8 +117,12 @@ fn parse_kind(stat: &str) -> Option<ThreadKind> {
 
 /// Whether threads of the kernel may do what a process asks of its io_uring: before Linux 5.12.
 pub(super) fn kernel_threads_act_for_processes() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
-    release.and_then(|release| parse_release(&release)).is_none_or(|release| release < (5, 12))
+    release().is_none_or(|release| release < (5, 12))
+}
+
+/// Which Linux this is, if that can be told.
+pub(super) fn release() -> Option<(u32, u32)> {
+    parse_release(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
 }
 
 fn parse_release(release: &str) -> Option<(u32, u32)> {

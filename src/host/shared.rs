@@ -31,6 +31,8 @@ pub struct SharedHost {
     pub(super) cgroup_namespace: Option<OwnNamespace>,
     pub(super) nsdelegate: Nsdelegate,
     pub(super) witness: Witness,
+    /// Whether the kernel makes lists of processes when they're opened. Not asked before somebody opens one.
+    pub(super) lists_are_made_at_open: OnceLock<bool>,
     /// `None` where there are no agents either.
     pub(super) registrar: Option<Registrar>,
 }
@@ -60,7 +62,13 @@ impl SharedHost {
             cgroup_namespace: OwnNamespace::new(),
             nsdelegate: Nsdelegate::default(),
             witness: Witness::default(),
+            lists_are_made_at_open: OnceLock::new(),
         })
+    }
+
+    /// Whether a list of processes of cgroup v1 shows what was the case when it was opened, to whom opened it.
+    pub(super) fn lists_are_made_at_open(&self) -> bool {
+        *self.lists_are_made_at_open.get_or_init(|| super::lists::are_made_at_open(&self.cgroups))
     }
 
     /// The host's hierarchies.

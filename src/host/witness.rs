@@ -25,8 +25,8 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFl
 use nix::sys::stat::{Mode, fstat};
 use parking_lot::{Condvar, Mutex};
 
-use super::backing::by_id;
 use super::discover::HostHierarchy;
+use super::opening::by_id;
 use super::process::HeldProcess;
 use super::procfs;
 use super::shared::SharedHost;

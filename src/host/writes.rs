@@ -9,16 +9,19 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::backing::{BackingFile, RealHost, errno};
+use super::backing::{RealHost, errno};
+use super::file::BackingFile;
 use super::process::{HeldProcess, Numbers, is_single};
 use super::procfs;
 use super::refuge::read_file;
-use crate::fs::host::{Answer, Caller, Credentials, Host, Owner, Writer};
-use crate::helper::PidNamespace;
+use crate::fs::host::{Answer, Asked, Caller, Credentials, Host, Owner, Writer};
+use crate::helper::{Lent, PidNamespace};
 use crate::sys::credentials::{Rights, assume, become_for_good};
+use crate::sys::process::is_first_thread;
 use crate::view::Node;
 
-/// `CAP_SYS_NICE`, linux/capability.h.
+/// `CAP_SYS_ADMIN` and `CAP_SYS_NICE`, linux/capability.h.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_NICE: u64 = 1 << 23;
 
 /// The stack of a thread that makes a few system calls, in bytes.
@@ -32,7 +35,7 @@ impl RealHost {
             true => None,
             false => Some(assume(&rights_of(writer)).map_err(errno)?),
         };
-        nix::sys::uio::pwrite(&file.fd, data, 0)
+        file.write_once(data)
     }
 
     /// `cap_safe_nice` asks for CAP_SYS_NICE, or compares permitted capabilities: a thread that still could have more than the writer would do
@@ -61,40 +64,61 @@ impl RealHost {
 
     pub(super) fn migrate_number(
         &self,
+        caller: &Caller,
         numbers: &Numbers,
         file: &BackingFile,
         number: i32,
-        nice: Option<bool>,
+        asked: Asked,
         process: &HeldProcess,
     ) -> Answer<bool> {
         let text = number.to_string();
-        let by_agent = |namespace: &PidNamespace| {
-            let (agents, nice) = (self.shared.processes.agents()?, nice == Some(true));
+        let by_agent = |namespace: &PidNamespace, admin: bool| {
+            let agents = self.shared.processes.agents()?;
+            let lent = Lent { nice: asked.nice == Some(true), admin };
             let seen = process.seen().ok_or(Errno::ESRCH)?;
             let last = (seen.memberships.as_fd(), seen.text.as_slice());
-            match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), nice, last) {
+            match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), lent, last) {
                 Err(Errno::E2BIG) if !seen.is_true()? => Ok(false),
-                Err(Errno::E2BIG) => agents.write(namespace, file.fd.as_fd(), text.as_bytes(), nice).map(|_| true),
+                Err(Errno::E2BIG) => agents.write_with(namespace, file.fd.as_fd(), text.as_bytes(), lent).map(|_| true),
                 other => other,
             }
         };
-        match numbers {
+        self.as_administrator_if_need_be(caller, asked, |admin| match numbers {
             // The server may, so the kernel has to see somebody who mayn't.
-            Numbers::Own if nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?),
-            Numbers::Own => migrate_by(&file.fd, text.as_bytes(), process),
-            Numbers::Of(namespace) => by_agent(namespace),
+            Numbers::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
+            Numbers::Own => migrate_by(file, text.as_bytes(), process),
+            Numbers::Of(namespace) => by_agent(namespace, admin),
+        })
+    }
+
+    /// Has the kernel decide about somebody who isn't an administrator (CAP_SYS_ADMIN), where it may ask for that, and only if that's denied
+    /// about the caller as he is. The closure is told which; what this thread itself does in there is done accordingly.
+    fn as_administrator_if_need_be<T>(
+        &self,
+        caller: &Caller,
+        asked: Asked,
+        migrate: impl Fn(bool) -> Answer<T>,
+    ) -> Answer<T> {
+        if !asked.for_administrators {
+            return migrate(false);
         }
+        let capabilities = self.shared.capabilities & !CAP_SYS_ADMIN;
+        let lesser = assume(&Rights { uid: 0, gid: 0, groups: &[], capabilities }).map_err(errno)?;
+        let migrated = migrate(false);
+        drop(lesser);
+        let is_administrator = || Ok::<_, Errno>(self.writer(caller)?.capabilities & CAP_SYS_ADMIN != 0);
+        if migrated.as_ref().err() == Some(&Errno::EPERM) && is_administrator()? { migrate(true) } else { migrated }
     }
 
     pub(super) fn migrate_caller_by(
         &self,
         caller: &Caller,
         file: &BackingFile,
-        asks_of_threads: bool,
+        asked: Asked,
         process: &HeldProcess,
     ) -> Answer<bool> {
         let number = caller.tid.to_string();
-        if asks_of_threads {
+        if asked.of_threads {
             let held = process.directory();
             let writer = self.credentials(caller)?;
             let may = is_single(held)?
@@ -109,7 +133,9 @@ impl RealHost {
                 return write_as(&Writer { owner, capabilities: 0, permitted }, file, number.as_bytes()).map(|_| true);
             }
         }
-        migrate_by(&file.fd, number.as_bytes(), process)
+        // Of a whole process, the kernel asks about the first thread. Only that one is itself.
+        let asked = Asked { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
+        self.as_administrator_if_need_be(caller, asked, |_| migrate_by(file, number.as_bytes(), process))
     }
 
     /// All capabilities that threads in and below a cgroup of cgroup2 may put in force.
@@ -153,11 +179,11 @@ fn cgroups_in(at: OwnedFd) -> Answer<Vec<OsString>> {
 }
 
 /// Writes the number of a process that is still where it was seen last.
-fn migrate_by(file: &OwnedFd, number: &[u8], process: &HeldProcess) -> Answer<bool> {
+fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> Answer<bool> {
     if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
         return Ok(false);
     }
-    nix::sys::uio::pwrite(file, number, 0).map(|_| true)
+    file.write_once(number).map(|_| true)
 }
 
 fn rights_of(writer: &Writer) -> Rights<'static> {
@@ -169,7 +195,7 @@ fn rights_of(writer: &Writer) -> Rights<'static> {
 fn write_as(writer: &Writer, file: &BackingFile, data: &[u8]) -> Answer<usize> {
     let write = || {
         become_for_good(&rights_of(writer), writer.permitted).map_err(errno)?;
-        nix::sys::uio::pwrite(&file.fd, data, 0)
+        file.write_once(data)
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("lesser writer".to_owned()).stack_size(LESSER_STACK);

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::backing::{errno, path_of};
+use super::backing::errno;
+use super::opening::path_of;
 use crate::fs::host::{Answer, Credentials, Owner};
 use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::xattr;

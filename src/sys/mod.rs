@@ -10,6 +10,7 @@ pub mod handle;
 pub mod inotify;
 pub mod mount;
 pub mod namespace;
+pub mod offset;
 pub mod pidfd;
 pub mod process;
 pub mod signal;

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::super::cache::Change;
-use super::super::host::{BackingEntry, Credentials, Follow, ProcessFacts};
+use super::super::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
 use super::super::poll::Ready;
 use super::super::{
     Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
@@ -403,6 +403,10 @@ impl Host for FakeHost {
         self.read(file, offset, buffer)
     }
 
+    fn shows_openers_numbers(&self, _: &FakeFile) -> bool {
+        false
+    }
+
     fn pin_caller(&self, caller: &Caller) -> Answer<i32> {
         self.record("pin_caller", (0, 1), caller.tid.to_string(), false)?;
         self.state.lock().processes.contains_key(&caller.tid).then_some(caller.tid).ok_or(Errno::ESRCH)
@@ -448,6 +452,14 @@ impl Host for FakeHost {
         self.view.hierarchies[hierarchy].kind.controllers().is_some_and(|controllers| controllers.contains("memory"))
     }
 
+    fn asks_for_administrators(&self, _: usize) -> bool {
+        false
+    }
+
+    fn is_caller(&self, process: &i32, caller: &Caller) -> bool {
+        *process == caller.tid
+    }
+
     fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();
@@ -476,15 +488,15 @@ impl Host for FakeHost {
         self.state.lock().settled.push(process);
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: bool, _: &i32) -> Answer<bool> {
+    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: Asked, _: &i32) -> Answer<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 
-    fn migrate(&self, _: &i32, file: &FakeFile, number: i32, nice: Option<bool>, _: &i32) -> Answer<bool> {
+    fn migrate(&self, _: &Caller, _: &i32, file: &FakeFile, number: i32, asked: Asked, _: &i32) -> Answer<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={nice:?}"), true)?;
+        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", asked.nice), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 }

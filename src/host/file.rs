@@ -1,0 +1,51 @@
+//! Open files of the backing cgroupfs.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::lists::OpenersList;
+use super::namespace::OpenedIn;
+use crate::fs::host::Answer;
+use crate::sys::offset::{read_at, write_once};
+
+/// An open backing file.
+#[derive(Debug)]
+pub struct BackingFile {
+    pub(super) fd: OwnedFd,
+    pub(super) opened_in: OpenedIn,
+    /// Held while the position counts: where the file can't be read or written at an offset.
+    position: Mutex<()>,
+    /// What it shows, if that is up to who opened it.
+    pub(super) list: Option<OpenersList>,
+}
+
+impl BackingFile {
+    pub(super) fn new(fd: OwnedFd, opened_in: OpenedIn, list: Option<OpenersList>) -> Self {
+        Self { fd, opened_in, position: Mutex::new(()), list }
+    }
+
+    /// Reads at an offset.
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        match nix::sys::uio::pread(&self.fd, buffer, offset) {
+            Err(Errno::ESPIPE) => {
+                let _alone = self.position.lock();
+                read_at(&self.fd, buffer, offset.unsigned_abs())
+            }
+            other => other,
+        }
+    }
+
+    /// Writes once. Agents write by the same file, but only lists of processes, and those can be read at an offset on every kernel.
+    pub(super) fn write_once(&self, data: &[u8]) -> Answer<usize> {
+        match nix::sys::uio::pwrite(&self.fd, data, 0) {
+            Err(Errno::ESPIPE) => {
+                let _alone = self.position.lock();
+                write_once(&self.fd, data)
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Reading and writing at an offset, also of files that have only a position.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::{Whence, lseek, read, write};
+
+/// Reads at an offset: pread(2), or where that's ESPIPE by the file's position. So nobody else may read or write the same open file at that
+/// time where pread(2) may fail.
+///
+/// # Errors
+/// What the system calls say; `EINVAL` for an offset that no file has.
+pub fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> nix::Result<usize> {
+    let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    match pread(&file, buffer, at) {
+        Err(Errno::ESPIPE) => {
+            lseek(&file, at, Whence::SeekSet)?;
+            read(&file, buffer)
+        }
+        other => other,
+    }
+}
+
+/// Writes once to an interface file, for which offsets don't count: pwrite(2), or where that's ESPIPE write(2). Before Linux 3.14 that's so
+/// of all files that the kernel reads as sequences (`seq_open` takes FMODE_PWRITE away).
+///
+/// # Errors
+/// What the system calls say.
+pub fn write_once(file: impl AsFd, data: &[u8]) -> nix::Result<usize> {
+    match pwrite(&file, data, 0) {
+        Err(Errno::ESPIPE) => write(&file, data),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn files_with_and_without_offsets() {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(tempfile::tempdir().unwrap().path().join("file"));
+        let file = file.unwrap();
+        assert_eq!(write_once(&file, b"12345"), Ok(5));
+        let mut part = [0; 2];
+        assert_eq!((read_at(&file, &mut part, 3), part), (Ok(2), *b"45"));
+        assert_eq!(read_at(&file, &mut part, u64::MAX), Err(Errno::EINVAL));
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        assert_eq!(write_once(&writer, b"7"), Ok(1));
+        // A pipe has no position either.
+        assert_eq!(read_at(&reader, &mut part, 0), Err(Errno::ESPIPE));
+    }
+}
