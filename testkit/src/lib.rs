@@ -3,15 +3,16 @@
 //! * [`probe`]: file operations as data, executed by the program `vcgroupfs-probe` as any caller;
 //! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that get in each other's way; [`flood`]: one that asks all the time;
 //! * [`expulsion`]: processes that the host takes out of a container that holds on to them;
+//! * [`legacy`]: cgroup v1 as Linux 3.10 has it, for a program that runs on a later kernel;
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
 //! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
-//! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs;
-//! * [`wait_until`] and others: waiting for conditions.
+//! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs.
 
 pub mod copying;
 pub mod expulsion;
 pub mod flood;
 pub mod hammer;
+pub mod legacy;
 pub mod probe;
 pub mod rivals;
 
@@ -22,7 +23,6 @@ mod programs;
 mod require;
 mod session;
 mod view;
-mod waiting;
 
 pub use cgroup::TestCgroup;
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
@@ -31,4 +31,3 @@ pub use programs::{Programs, TIMEOUT, copy_program, kill_to_the_end, program, ru
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;
 pub use view::{View, ViewOptions};
-pub use waiting::{comes_true, end_of, wait_in_kernel, wait_until};

@@ -141,8 +141,10 @@ fn has_ended(process: Pid) -> bool {
 pub struct Programs {
     /// `vcgroupfs-probe`.
     pub probe: PathBuf,
-    /// `vcgroupfs-legacy-syscalls`.
+    /// `vcgroupfs-legacy-kernel`.
     pub legacy: PathBuf,
+    /// `vcgroupfs-legacy-syscalls`.
+    pub legacy_calls: PathBuf,
 }
 
 impl Programs {
@@ -163,7 +165,11 @@ impl Programs {
                 assert!(path.exists(), "{} is missing: cargo build -p vcgroupfs-testkit", path.display());
                 path
             };
-            Self { probe: program("vcgroupfs-probe"), legacy: program("vcgroupfs-legacy-syscalls") }
+            Self {
+                probe: program("vcgroupfs-probe"),
+                legacy: program("vcgroupfs-legacy-kernel"),
+                legacy_calls: program("vcgroupfs-legacy-syscalls"),
+            }
         })
     }
 }

@@ -16,12 +16,13 @@ use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, run_to_end};
 pub struct ViewOptions {
     arguments: Vec<String>,
     legacy: bool,
+    without_later_calls: bool,
 }
 
 impl ViewOptions {
-    /// The defaults of the program.
+    /// The defaults of the program. Where the environment variable `VCGROUPFS_LEGACY` is set, as on an old kernel.
     pub fn new() -> Self {
-        Self::default()
+        Self { legacy: std::env::var_os("VCGROUPFS_LEGACY").is_some(), ..Self::default() }
     }
 
     /// `--cgroup HIERARCHY=PATH` for every hierarchy that a test cgroup is in.
@@ -65,10 +66,17 @@ impl ViewOptions {
         self
     }
 
-    /// Whether the server runs as on Linux 3.10.
+    /// Whether the server runs as on Linux 3.10, as far as that can be had here ([`crate::legacy`]).
     #[must_use]
     pub fn legacy(mut self, legacy: bool) -> Self {
         self.legacy = legacy;
+        self
+    }
+
+    /// Whether the server has the system calls of Linux 3.10 alone, and everything else of this kernel.
+    #[must_use]
+    pub fn without_later_calls(mut self, without: bool) -> Self {
+        self.without_later_calls = without;
         self
     }
 }
@@ -94,13 +102,14 @@ impl View {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod of a temporary directory");
         fs::create_dir(folder.path().join("view")).expect("a mount point");
         let log = File::create(folder.path().join("log")).expect("the server's log");
-        let mut command = if options.legacy {
-            let mut command = Command::new(&Programs::find().legacy);
-            command.arg(program);
-            command
-        } else {
-            Command::new(program)
+        let programs = Programs::find();
+        let wrapper = match (options.legacy, options.without_later_calls) {
+            (true, _) => Some(&programs.legacy),
+            (false, true) => Some(&programs.legacy_calls),
+            (false, false) => None,
         };
+        let mut command = Command::new(wrapper.map_or(program, PathBuf::as_path));
+        command.args(wrapper.map(|_| program));
         command.arg("mount").args(&options.arguments).arg("-f").arg(folder.path().join("view"));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
         let server = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));

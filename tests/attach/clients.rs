@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 
 use testkit::{ContainerOptions, MAPPED_ROOT, Need, hierarchies, require};
 
-use crate::scene::{Scene, WAYS};
+use crate::scene::{Scene, WAYS, Way};
 
 const DELEGATED: [&str; 4] =
     ["--policy", "delegate", "--delegate-controllers", "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids"];
@@ -81,6 +81,11 @@ fn runc_runs_a_container_inside() {
         chown(folder.path(), Some(root), Some(root)).expect("chown");
         let path = folder.path().display();
         let ran = scene.sh(&format!("cd {path} && runc --root {path}/state run c1"));
+        if user_namespace && matches!(way, Way::Built) {
+            // An old kernel lets nobody but administrators of the host migrate others in devices, by a view or not.
+            assert!(ran.stderr.contains("devices/docker/c1/cgroup.procs: operation not permitted"), "{}", ran.stderr);
+            continue;
+        }
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         for hierarchy in hierarchies().iter().filter(|hierarchy| !hierarchy.is_unified()) {
             let line = format!("{}:{}/docker/c1", hierarchy.selector(), scene.home());

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use testkit::{Need, TIMEOUT, TestCgroup, comes_true, require};
+use testkit::{Need, TIMEOUT, TestCgroup, require};
 
 use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
 
@@ -64,6 +65,7 @@ fn left(place: &TestCgroup, name: &str) -> Vec<String> {
     for hierarchy in place.hierarchies() {
         let place = hierarchy.mountpoint.join(place.name());
         let pivot = place.join(format!("{name}-pivot"));
+        let end = Instant::now() + TIMEOUT;
         // It has one more in it. Until its last process has ended.
         let remove = || {
             for inside in fs::read_dir(&pivot).into_iter().flatten().flatten() {
@@ -71,7 +73,9 @@ fn left(place: &TestCgroup, name: &str) -> Vec<String> {
             }
             fs::remove_dir(&pivot)
         };
-        comes_true(TIMEOUT, || !pivot.exists() || remove().is_ok());
+        while pivot.exists() && remove().is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let there = |suffix: &&&str| place.join(format!("{name}{suffix}")).exists();
         let suffixes = ["", "-monitor", "-pivot"];
         left.extend(suffixes.iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{
-    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, comes_true, hierarchies, require,
-    run_to_end, wait_until,
+    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchies, require, run_to_end,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -110,10 +109,18 @@ fn what_waits_for_a_killed_server_has_nothing() {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
         children.split_ascii_whitespace().find(is_successor).map(|pid| pid.parse().expect("a pid"))
     };
-    wait_until("a successor", || find().is_some());
-    let successor = find().expect("it was there");
+    let end = Instant::now() + TIMEOUT;
+    let successor = loop {
+        match find() {
+            Some(successor) => break successor,
+            None => assert!(Instant::now() < end, "no successor"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     // It has its name first.
-    comes_true(TIMEOUT, || capabilities(successor, "CapPrm") == [0] && fields(successor, "Seccomp") == ["2"]);
+    while (capabilities(successor, "CapPrm") != [0] || fields(successor, "Seccomp") != ["2"]) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     is_confined(successor, 0);
 }
 

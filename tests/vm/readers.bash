@@ -41,7 +41,8 @@ readers_image() {
     cp -r "$(reader_folder)"/. "$(dotnet_folder)" "$root/programs/"
     mv "$root/programs/kept" "$root/programs/dotnet"
     install "$(go_limits)" "$root/programs/go-limits"
-    install -s "$build/debug/vcgroupfs-probe" "$build/debug/vcgroupfs-legacy-syscalls" "$root/debug/"
+    install -s "$build/debug/vcgroupfs-probe" "$build/debug/vcgroupfs-legacy-kernel" "$build/debug/vcgroupfs-legacy-syscalls" \
+        "$root/debug/"
     program=$(sed -n 's|^ *Executable tests/readers.* (\(.*\))$|\1|p' "$work/readers.log")
     install -s "$program" "$root/debug/deps/readers"
     truncate -s 700M "$work/readers.ext4"

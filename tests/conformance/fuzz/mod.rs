@@ -33,7 +33,7 @@ use self::random::Random;
 use self::twins::Twin;
 use crate::case::Where;
 use crate::differences::{Seen, is_explained, passes_through};
-use crate::{mount, told};
+use crate::{options, told};
 
 /// Who runs the sequences, and whether from inside a pid namespace.
 const CALLERS: &[(Caller, bool)] =
@@ -72,7 +72,11 @@ struct Found {
 
 impl Pair {
     fn new(setting: Setting, legacy: bool) -> Self {
-        Self::with(setting, legacy, |cgroup| mount(setting.place, legacy, cgroup))
+        // The kernel beside it makes lists when they're read.
+        Self::with(setting, legacy, |cgroup| {
+            let options = options(setting.place, cgroup).without_later_calls(legacy);
+            View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options)
+        })
     }
 
     fn with(setting: Setting, legacy: bool, mount: impl FnOnce(&TestCgroup) -> View) -> Self {

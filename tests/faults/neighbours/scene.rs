@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{SysconfVar, sysconf};
 use testkit::{
@@ -64,7 +65,13 @@ impl Scene {
     }
 }
 
-pub(super) use testkit::wait_until;
+pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
+    while !condition() {
+        assert!(Instant::now() < end, "{what} doesn't come");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
 /// listing from the host.
