@@ -6,14 +6,13 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, Programs, STRANGER, Session, TestCgroup, View,
-    ViewOptions, controller, each_sort, hierarchy, require,
+    ViewOptions, controller, each_sort, hierarchy, require, wait_until,
 };
 
 /// Returns from the test, loudly, without what every test or this one needs.
@@ -82,12 +81,8 @@ impl Subject {
     fn give_away(&self, below: &str, user: u32) {
         let file = self.cgroup.dir(self.selector).join(below);
         chown(&file, Some(user), Some(user)).expect("chown of an interface file");
-        let end = Instant::now() + Duration::from_secs(20);
         let owner = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok();
-        while owner(&self.seen.join(below)) != Some(user) {
-            assert!(Instant::now() < end, "the view doesn't see the new owner");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_until("the view sees the new owner", || owner(&self.seen.join(below)) == Some(user));
     }
 
     /// Where a process of that session is, below the cgroup.

@@ -112,12 +112,9 @@ impl Drop for Sleepers {
     }
 }
 
-fn wait_until(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + testkit::TIMEOUT;
-    while !condition() {
-        assert!(Instant::now() < end, "it doesn't happen");
-        thread::sleep(Duration::from_millis(5));
-    }
+#[track_caller]
+fn wait_until(condition: impl FnMut() -> bool) {
+    testkit::wait_until("it doesn't happen", condition);
 }
 
 /// Where a process of the host is in a hierarchy.

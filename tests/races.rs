@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{
-    Caller, Container, ContainerOptions, Need, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, require,
-    run_to_end,
+    Caller, Container, ContainerOptions, Need, Session, TIMEOUT, TestCgroup, View, ViewOptions, comes_true, hierarchy,
+    require, run_to_end,
 };
 
 /// How many processes are stopped and killed.
@@ -66,12 +66,8 @@ enum Through {
     OldView,
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT * 2;
-    while !condition() {
-        assert!(Instant::now() < end, "{what} doesn't come");
-        thread::sleep(Duration::from_millis(20));
-    }
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes_true(TIMEOUT * 2, condition), "{what} doesn't come");
 }
 
 /// Many processes in a cgroup that was made through the view; those who sleep are children of the second session.

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, require};
+use testkit::{
+    Caller, Container, ContainerOptions, Need, TestCgroup, View, ViewOptions, require, wait_until as eventually,
+};
 
 const UNIFIED: &str = "unified";
 
@@ -62,14 +64,6 @@ impl Scene {
         fs::create_dir(&path).expect("mkdir in another view");
         assert_eq!(fs::read_to_string(path.join("cgroup.procs")).expect("a read in another view"), "");
         fs::remove_dir(&path).expect("rmdir in another view");
-    }
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !holds() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

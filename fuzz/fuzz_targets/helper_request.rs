@@ -6,11 +6,14 @@ use mount_helper::request::{Hello, MAX_READ, MAX_WRITE, Request, decode, decode_
 
 fuzz_target!(|data: &[u8]| {
     if let Ok((request, deadline)) = decode(data) {
-        let again = [&request.header(deadline)[..], request.payload()].concat();
+        let again = [&[&request.header(deadline)[..]], &request.payload()[..]].concat().concat();
         assert_eq!(again, data);
         match request {
             Request::Read { offset, len } => assert!(len as usize <= MAX_READ && i64::try_from(offset).is_ok()),
             Request::Write { data, .. } => assert!(data.len() <= MAX_WRITE),
+            Request::Migrate { number, seen, .. } => {
+                assert!(!seen.is_empty() && number.len() + seen.len() <= MAX_WRITE);
+            }
             Request::Name { number } => assert!(number > 0),
         }
     }

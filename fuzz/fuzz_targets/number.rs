@@ -4,6 +4,10 @@
 use libfuzzer_sys::fuzz_target;
 use vcgroupfs::fs::number::{Written, parse};
 
+/// asm-generic/errno-base.h.
+const ESRCH: i32 = 3;
+const EINVAL: i32 = 22;
+
 /// `isspace`: lib/ctype.c.
 fn is_space(byte: u8) -> bool {
     (9..=13).contains(&byte) || byte == 32 || byte == 160
@@ -54,7 +58,8 @@ fn kstrtoint(text: &[u8]) -> Option<i64> {
     i32::try_from(value).ok().map(i64::from)
 }
 
-fuzz_target!(|data: &[u8]| {
+/// `strstrip` of a string.
+fn stripped(data: &[u8]) -> &[u8] {
     let mut text = data.split(|byte| *byte == 0).next().unwrap_or_default();
     while text.first().is_some_and(|byte| is_space(*byte)) {
         text = &text[1..];
@@ -62,10 +67,28 @@ fuzz_target!(|data: &[u8]| {
     while text.last().is_some_and(|byte| is_space(*byte)) {
         text = &text[..text.len() - 1];
     }
-    let expected = match kstrtoint(text) {
+    text
+}
+
+/// What a kernel since Linux 3.16 says to a text that names no process.
+fn errno_of(text: &[u8]) -> i32 {
+    match kstrtoint(stripped(text)) {
+        Some(number) if number >= 0 => {
+            assert!(number > 4_194_304, "{number} could be a process");
+            ESRCH
+        }
+        _ => EINVAL,
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let expected = match kstrtoint(stripped(data)) {
         Some(0) => Written::Writer,
         Some(number) if number > 0 => Written::Number(i32::try_from(number).expect("an int")),
         _ => Written::Malformed,
     };
-    assert_eq!(parse(data), expected, "{data:?}");
+    let (written, question) = parse(data);
+    let is_taken =
+        question.is_none_or(|question| question.taken.map(|errno| errno as i32) == Some(errno_of(&question.text)));
+    assert_eq!(if is_taken { written } else { Written::Malformed }, expected, "{data:?}");
 });

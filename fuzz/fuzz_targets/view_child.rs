@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use libfuzzer_sys::fuzz_target;
 use vcgroupfs::cgroup::{CgroupPath, HierarchyKind, Setup};
 use vcgroupfs::policy::{Rules, Zone};
-use vcgroupfs::view::{Child, Position, Shape, Spot, View, ViewHierarchy, view_path_of};
+use vcgroupfs::view::{AncestorLimits, Child, Position, Shape, Spot, View, ViewHierarchy, view_path_of};
 
 /// A path of few names, so that they meet.
 fn path(bytes: &[u8]) -> CgroupPath {
@@ -112,7 +112,9 @@ fuzz_target!(|data: (u8, u8, Vec<u8>, Vec<u8>, Vec<u8>, &[u8])| {
         Setup::Hybrid => [unified].into_iter().chain(v1).collect(),
         Setup::Legacy => v1.into(),
     };
-    let view = View { setup, shape, rules: Rules::default(), hierarchies, aliases: vec!["docker".into()] };
+    let aliases = vec!["docker".into()];
+    let ancestor_limits = AncestorLimits::default();
+    let view = View { setup, shape, rules: Rules::default(), ancestor_limits, hierarchies, aliases };
     let mut names: Vec<&OsStr> = steps.iter().map(|byte| OsStr::new(name(*byte))).collect();
     names.extend(raw.split(|byte| *byte == b'/').map(OsStr::from_bytes));
     follow(&view, &names, lacks);

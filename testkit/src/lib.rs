@@ -6,7 +6,8 @@
 //! * [`legacy`]: cgroup v1 as Linux 3.10 has it, for a program that runs on a later kernel;
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
 //! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
-//! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs.
+//! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs;
+//! * [`wait_until`] and others: waiting for conditions.
 
 pub mod copying;
 pub mod expulsion;
@@ -23,6 +24,7 @@ mod programs;
 mod require;
 mod session;
 mod view;
+mod waiting;
 
 pub use cgroup::TestCgroup;
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
@@ -31,3 +33,4 @@ pub use programs::{Programs, TIMEOUT, copy_program, kill_to_the_end, program, ru
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;
 pub use view::{View, ViewOptions};
+pub use waiting::{comes_true, end_of, wait_in_kernel, wait_until};

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::probe::names::{open, seteuid, write};
@@ -34,6 +36,8 @@ pub enum Need {
     OpenersRights,
     /// User namespaces can be made.
     UserNamespaces,
+    /// A mount can be made on the host and moved into a container (open_tree, move_mount): Linux 5.2.
+    MovedMounts,
     /// A filesystem of FUSE can be mounted in a mount namespace that belongs to another user namespace: Linux 4.18.
     FuseInUserNamespaces,
     /// Descriptors of another process can be fetched (pidfd_getfd): Linux 5.6.
@@ -110,6 +114,7 @@ impl Need {
             Self::NestedPidNamespaces => "NS_GET_PARENT".into(),
             Self::OpenersRights => "openers-rights".into(),
             Self::UserNamespaces => "userns".into(),
+            Self::MovedMounts => "move_mount".into(),
             Self::FuseInUserNamespaces => "fuse-in-userns".into(),
             Self::FetchedDescriptors => "pidfd_getfd".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
@@ -143,6 +148,7 @@ impl Need {
             Self::NestedPidNamespaces => std::path::Path::new("/proc/sys/user/max_pid_namespaces").exists(),
             Self::OpenersRights => asks_openers(),
             Self::UserNamespaces => has_user_namespaces(),
+            Self::MovedMounts => open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).is_ok(),
             Self::FuseInUserNamespaces => has_fuse_in_user_namespaces(),
             Self::FetchedDescriptors => has_pidfd_getfd(),
             Self::LegacySyscalls => crate::legacy::can_be_had(),

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -256,11 +255,4 @@ pub(crate) fn children(parent: u32) -> Vec<i32> {
     processes().into_iter().filter(|pid| status(*pid, "PPid").as_ref() == Some(&parent)).collect()
 }
 
-/// Waits for something that takes its time, on a busy machine a long one.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+pub(crate) use testkit::wait_until as eventually;

@@ -62,7 +62,7 @@ fn with_its_target_and_not_with_the_container() {
 #[test]
 fn watches_see_what_the_host_does() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::MovedMounts);
     let scene = Scene::plain(Way::Moved);
     let before = scene.mounts();
     scene.attach(&[]).ok();
@@ -120,6 +120,9 @@ fn when_the_container_unmounts_it() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         for user_namespace in [false, true] {
+            if user_namespace && !Need::FuseInUserNamespaces.is_met() {
+                continue;
+            }
             let scene = Scene::new(way, ContainerOptions { user_namespace, ..ContainerOptions::default() });
             let before = scene.mounts();
             scene.attach(&[]).ok();
@@ -132,7 +135,7 @@ fn when_the_container_unmounts_it() {
 /// Not even then does it come at what is beneath the view.
 #[test]
 fn the_container_cant_lift_it_off() {
-    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"));
+    require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::MovedMounts);
     for user_namespace in [false, true] {
         let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
         scene.attach(&[]).ok();

@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,7 +65,7 @@ fn a_filesystem_that_never_answers() {
     let before = scene.mounts();
 
     let mut interrupted = start(&scene);
-    thread::sleep(Duration::from_millis(200));
+    testkit::wait_in_kernel(interrupted.id(), &["request_wait_answer", "fuse"]);
     assert!(interrupted.try_wait().expect("its state").is_none(), "it doesn't wait for anything");
     kill(Pid::from_raw(interrupted.id().cast_signed()), Signal::SIGINT).expect("a signal");
     let mut ended = false;

@@ -112,7 +112,7 @@ fn an_alias_leads_into_the_subtree() {
     let scene = Scene::plain(Way::Moved);
     let home = |selector| scene.cgroup.dir(selector).join("home");
     scene.attach(&[&DELEGATED[..], &["--alias", "docker"]].concat()).ok();
-    for selector in ["memory", "cpuset", "name=systemd", "unified"] {
+    for selector in testkit::available(&["memory", "cpuset", "name=systemd", "unified"]) {
         let top = testkit::hierarchy(selector).expect("a hierarchy").in_view("/sys/fs/cgroup".as_ref());
         let top = top.display();
         // As Docker does it, and a process goes in at once, even into a cpuset.
@@ -120,7 +120,7 @@ fn an_alias_leads_into_the_subtree() {
         assert!(home(selector).join("docker/c1").is_dir(), "{selector}");
         assert!(!scene.sh(&format!("ls {top}")).ok().contains("docker"), "{selector}");
         assert_eq!(scene.sh(&format!("readlink {top}/docker")).ok(), format!("{}/docker\n", &scene.home()[1..]));
-        assert_eq!(scene.sh(&format!("ls {top}/podman")).code, 2);
+        assert_ne!(scene.sh(&format!("ls {top}/podman")).code, 0);
     }
     assert_eq!(fs::read_to_string(home("cpuset").join("cgroup.clone_children")).expect("a flag"), "1\n");
     let top = testkit::hierarchy("memory").expect("memory").in_view("/sys/fs/cgroup".as_ref()).display().to_string();

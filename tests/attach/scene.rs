@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use testkit::{Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
 
@@ -132,7 +131,12 @@ impl Scene {
     pub(crate) fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid())).expect("the container's mountinfo");
         let mounts = text.lines().map(|line| line.splitn(3, ' ').nth(2).expect("a mount").to_owned());
-        mounts.filter(|mount| !mount.split(' ').nth(2).is_some_and(|point| point.starts_with("/tmp/"))).collect()
+        let is_of_others = |mount: &String| {
+            let point = mount.split(' ').nth(2).unwrap_or_default();
+            let mut cgroups = point.split('/').filter(|name| name.starts_with("vcgroupfs-test-"));
+            point.starts_with("/tmp/") || cgroups.any(|name| name != self.cgroup.name())
+        };
+        mounts.filter(|mount| !is_of_others(mount)).collect()
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -242,12 +246,4 @@ impl Said {
     }
 }
 
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !is_so() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use testkit::wait_until;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -222,19 +222,10 @@ fn compare(shape: &str, policy: &str) {
 }
 
 /// One after the other: each starts a thousand processes.
-static BUSY: AtomicBool = AtomicBool::new(false);
+static BUSY: Mutex<()> = Mutex::new(());
 
 fn alone(what: impl FnOnce()) {
-    struct Free;
-    impl Drop for Free {
-        fn drop(&mut self) {
-            BUSY.store(false, Ordering::Release);
-        }
-    }
-    while BUSY.swap(true, Ordering::AcqRel) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let _free = Free;
+    let _busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
     what();
 }
 

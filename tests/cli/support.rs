@@ -208,15 +208,7 @@ pub(crate) fn said(command: &mut Command) -> Said {
     Said { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !is_so() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use testkit::wait_until;
 
 pub(crate) fn is_mounted(directory: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::probe::{Op, Outcome};
-use testkit::{Caller, Container, ContainerOptions, OWNER, TestCgroup};
+use testkit::{Caller, Container, ContainerOptions, OWNER, TestCgroup, wait_until};
 
 use crate::case::{Case, Expect, Where};
 
@@ -84,15 +83,11 @@ fn await_same(dir: &Path, seen: &Path) {
     };
     let files = fs::read_dir(dir).expect("a test cgroup").flatten().map(|entry| entry.file_name());
     let names: Vec<_> = files.chain([".".into()]).collect();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while names.iter().any(|name| facts(&dir.join(name)) != facts(&seen.join(name))) {
+    wait_until(&format!("{} looks like {}", seen.display(), dir.display()), || {
         // A subject that is no cgroup at all never looks the same; the table then says so.
-        if !seen.join("cgroup.procs").exists() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{} doesn't come to look like {}", seen.display(), dir.display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        !seen.join("cgroup.procs").exists()
+            || names.iter().all(|name| facts(&dir.join(name)) == facts(&seen.join(name)))
+    });
 }
 
 pub(crate) fn give(dir: &Path, owner: u32) {

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use testkit::{Need, TIMEOUT, TestCgroup, require};
+use testkit::{Need, TIMEOUT, TestCgroup, comes_true, require};
 
 use crate::{SCRIPT, dist, is_contained, is_unserved, output, program, root};
 
@@ -65,7 +64,6 @@ fn left(place: &TestCgroup, name: &str) -> Vec<String> {
     for hierarchy in place.hierarchies() {
         let place = hierarchy.mountpoint.join(place.name());
         let pivot = place.join(format!("{name}-pivot"));
-        let end = Instant::now() + TIMEOUT;
         // It has one more in it. Until its last process has ended.
         let remove = || {
             for inside in fs::read_dir(&pivot).into_iter().flatten().flatten() {
@@ -73,9 +71,7 @@ fn left(place: &TestCgroup, name: &str) -> Vec<String> {
             }
             fs::remove_dir(&pivot)
         };
-        while pivot.exists() && remove().is_err() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        comes_true(TIMEOUT, || !pivot.exists() || remove().is_ok());
         let there = |suffix: &&&str| place.join(format!("{name}{suffix}")).exists();
         let suffixes = ["", "-monitor", "-pivot"];
         left.extend(suffixes.iter().filter(there).map(|suffix| format!("{}{suffix}", hierarchy.selector())));

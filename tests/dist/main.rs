@@ -8,9 +8,8 @@ mod per_caller;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
-use testkit::TIMEOUT;
+use testkit::{TIMEOUT, end_of, wait_until};
 
 fn program() -> &'static str {
     env!("CARGO_BIN_EXE_vcgroupfs")
@@ -54,16 +53,12 @@ fn is_contained(said: &str, shape: &str, cgroup: &str) {
 
 /// No server is left that serves a container in this cgroup.
 fn is_unserved(cgroup: &str) {
-    let end = Instant::now() + TIMEOUT;
     let is_served = || {
         let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
         let mut texts = records.map(|record| fs::read_to_string(record.path()).unwrap_or_default());
         texts.any(|text| text.contains(&format!("\"/{cgroup}\"")))
     };
-    while is_served() {
-        assert!(Instant::now() < end, "a server is left");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("no server is left", || !is_served());
 }
 
 /// Runs a command whose output a process that it leaves behind may keep open.
@@ -71,17 +66,10 @@ fn output(command: &mut Command, folder: &Path) -> Output {
     let file = |name: &str| fs::File::create(folder.join(name)).expect("a file");
     command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let end = Instant::now() + TIMEOUT;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("its state") {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{command:?} doesn't end");
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let Some(status) = end_of(&mut child, TIMEOUT) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{command:?} doesn't end");
     };
     let read = |name: &str| fs::read(folder.join(name)).expect("the output");
     Output { status, stdout: read("stdout"), stderr: read("stderr") }

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, require, run_to_end};
+use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, require, run_to_end, wait_until};
 
 use crate::{dist, program};
 
@@ -41,11 +40,10 @@ fn the_unit_starts_again_after_a_crash() {
         let made = run_to_end(&mut quoted("ExecStartPre=", &text), TIMEOUT);
         assert!(made.status.success(), "{made:?}");
         let mut server = command("ExecStart=", &text).spawn().expect("the server");
-        let end = Instant::now() + TIMEOUT;
-        while fs::read_dir(&text).map_or(0, Iterator::count) == 0 {
-            assert!(server.try_wait().expect("its state").is_none() && Instant::now() < end, "it isn't mounted");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until("it's mounted", || {
+            assert!(server.try_wait().expect("its state").is_none(), "it has ended");
+            fs::read_dir(&text).map_or(0, Iterator::count) > 0
+        });
         let cgroups = vec![cgroup.dir("name=systemd")];
         let prepare = format!("mount --bind {text} /sys/fs/cgroup");
         containers.push(Container::start(ContainerOptions { cgroups, prepare, ..ContainerOptions::default() }));
@@ -67,12 +65,11 @@ fn the_units_mount_is_bound_into_a_container() {
     fs::create_dir(&directory).expect("a directory");
     let text = directory.display().to_string();
     let mut server = command("ExecStart=", &text).spawn().expect("the server");
-    let end = Instant::now() + TIMEOUT;
     let is_mounted = || fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").contains(&format!(" {text} "));
-    while !is_mounted() {
-        assert!(server.try_wait().expect("its state").is_none() && Instant::now() < end, "it isn't mounted");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("it's mounted", || {
+        assert!(server.try_wait().expect("its state").is_none(), "it has ended");
+        is_mounted()
+    });
     let cgroup = TestCgroup::new(&["name=systemd"]);
     cgroup.child("name=systemd", "sibling");
     let cgroups = cgroup.children("home");

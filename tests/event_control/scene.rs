@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -139,23 +137,11 @@ pub(crate) fn use_memory(dir: &Path, megabytes: usize) -> bool {
     command.arg("--join").arg(dir).args(["--", "dd", "if=/dev/zero", "of=/dev/null", "count=1"]);
     command.arg(format!("bs={megabytes}M")).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("a process that uses memory");
-    let end = Instant::now() + TIMEOUT;
-    loop {
-        if let Some(status) = child.try_wait().expect("its status") {
-            return status.success();
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            panic!("it doesn't end");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    let Some(status) = testkit::end_of(&mut child, TIMEOUT) else {
+        let _ = child.kill();
+        panic!("it doesn't end");
+    };
+    status.success()
 }
 
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !condition() {
-        assert!(Instant::now() < end, "it doesn't happen: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use testkit::wait_until;

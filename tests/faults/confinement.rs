@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{
-    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchies, require, run_to_end,
+    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, comes_true, hierarchies, require,
+    run_to_end, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -109,18 +110,10 @@ fn what_waits_for_a_killed_server_has_nothing() {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
         children.split_ascii_whitespace().find(is_successor).map(|pid| pid.parse().expect("a pid"))
     };
-    let end = Instant::now() + TIMEOUT;
-    let successor = loop {
-        match find() {
-            Some(successor) => break successor,
-            None => assert!(Instant::now() < end, "no successor"),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    wait_until("a successor", || find().is_some());
+    let successor = find().expect("it was there");
     // It has its name first.
-    while (capabilities(successor, "CapPrm") != [0] || fields(successor, "Seccomp") != ["2"]) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    comes_true(TIMEOUT, || capabilities(successor, "CapPrm") == [0] && fields(successor, "Seccomp") == ["2"]);
     is_confined(successor, 0);
 }
 

@@ -5,15 +5,13 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{
-    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy,
-    require,
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, TestCgroup, View, ViewOptions, hierarchy, require,
+    wait_until,
 };
 use vcgroupfs::sys::xattr;
 
@@ -150,11 +148,7 @@ fn what_is_removed_replaced_or_gone_is_given_back() {
 
     assert_eq!(fill(&scene, "b", 20 * BUDGET).1, Some(Errno::ENOSPC));
     fs::remove_dir(scene.cgroup.dir(selector()).join("a2")).expect("an empty cgroup");
-    let end = Instant::now() + TIMEOUT;
-    while fits("user.b").is_err() {
-        assert!(Instant::now() < end, "what the host has removed isn't given back");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("what the host has removed is given back", || fits("user.b").is_ok());
     // What fails takes nothing.
     for _ in 0..200 {
         assert_eq!(set(&next, "nonsense.a", &large), Err(Errno::EOPNOTSUPP));

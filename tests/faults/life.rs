@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{TIMEOUT, TestCgroup};
+use testkit::TestCgroup;
 
 /// What hangs without a fault may take so long on a busy machine, and what is hung doesn't end by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,15 +20,7 @@ pub(crate) fn program() -> PathBuf {
     std::env::var_os("VCGROUPFS_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_vcgroupfs").into(), PathBuf::from)
 }
 
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !is_so() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use testkit::wait_until;
 
 /// Does something in another thread that may hang; `None` if it does.
 pub(crate) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -88,13 +80,7 @@ impl Server {
 
     /// How it ended, if it did in time.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match self.child.try_wait().expect("its state") {
-                None if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
-                status => return status,
-            }
-        }
+        testkit::end_of(&mut self.child, PATIENCE)
     }
 
     /// Makes directories that the view rejects; returns what each of them got, but for those that hang.

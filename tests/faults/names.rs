@@ -7,12 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use testkit::{Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, require};
+use testkit::{Need, TestCgroup, View, ViewOptions, hierarchy, require, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
 
@@ -99,12 +98,8 @@ fn a_long_name_is_a_name_like_others() {
                 assert!(ok && String::from_utf8_lossy(&text).contains(&long), "{verb} {length}");
             }
             drop(process);
-            let end = Instant::now() + TIMEOUT;
             fs::remove_dir(dir.join("below")).expect("an empty cgroup");
-            while let Err(error) = fs::remove_dir(&dir) {
-                assert!(Instant::now() < end, "{error}");
-                thread::sleep(Duration::from_millis(5));
-            }
+            wait_until("the cgroup can be removed", || fs::remove_dir(&dir).is_ok());
         }
     }
 }
@@ -149,20 +144,14 @@ fn the_longest_names_neither_end_a_listing_nor_the_watch() {
         let after = real.join(format!("after-{length}"));
         fs::create_dir(&after).expect("mkdir on the host");
         let expected = after.file_name().expect("a name");
-        let end = Instant::now() + TIMEOUT;
-        while !names(&top).contains(&expected.to_owned()) {
-            assert!(Instant::now() < end, "{length}: nothing is heard of the host any more");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let heard = format!("{length}: something is heard of the host");
+        wait_until(&heard, || names(&top).contains(&expected.to_owned()));
         let listed = names(&top);
         assert!(listed.len() <= 2 && listed.iter().all(|name| name == expected || name.len() == length), "{length}");
         assert!(length > 1024 || listed.len() == 2, "{length}: every FUSE takes it");
         drop(long);
         fs::remove_dir(&after).expect("an empty cgroup");
-        while names(&top) != [] as [OsString; 0] {
-            assert!(Instant::now() < end, "{length}: it isn't heard that it's removed");
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_until(&format!("{length}: it's heard that it's removed"), || names(&top) == [] as [OsString; 0]);
     }
 }
 

@@ -125,15 +125,8 @@ impl Drop for Host {
     }
 }
 
-fn until(mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + TIMEOUT;
-    while !is_so() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    true
+fn until(is_so: impl FnMut() -> bool) -> bool {
+    testkit::comes_true(TIMEOUT, is_so)
 }
 
 fn has_ended(pid: Pid) -> bool {

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -202,13 +202,7 @@ fn a_signal_ends_a_mount_for_all_callers_that_containers_have_bound() {
 }
 
 fn end_of(child: &mut Child) -> Option<ExitStatus> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait().expect("its state") {
-            None if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
-            status => return status,
-        }
-    }
+    testkit::end_of(child, PATIENCE)
 }
 
 /// Whenever the signal comes: no dead mount is left.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::inotify::AddWatchFlags as Mask;
 use tempfile::TempDir;
-use testkit::{Need, TIMEOUT, TestCgroup, hierarchy, require, run_to_end};
+use testkit::{Need, TIMEOUT, TestCgroup, comes_true, hierarchy, require, run_to_end};
 
 use super::watcher::Watcher;
 use super::{SYSTEMD, UNIFIED, program};
@@ -60,18 +60,7 @@ impl Drop for Apart {
 }
 
 fn wait(what: &str, condition: impl FnMut() -> bool) {
-    assert!(comes(TIMEOUT, condition), "{what} doesn't come");
-}
-
-fn comes(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + patience;
-    while !condition() {
-        if Instant::now() >= end {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    true
+    assert!(comes_true(TIMEOUT, condition), "{what} doesn't come");
 }
 
 fn unmounted(legacy: bool) {
@@ -189,7 +178,10 @@ fn nobody_waits_for_a_server_that_was_killed() {
             let users = users.iter_mut().filter_map(|user| user.try_wait().transpose()).count();
             users == 2 * 3 && apart.has_ended() && successors.clone().all(|exe| exe.read_link().is_err())
         };
-        assert!(comes(Duration::from_secs(20), is_over), "round {round}: somebody waits for a server that is gone");
+        assert!(
+            comes_true(Duration::from_secs(20), is_over),
+            "round {round}: somebody waits for a server that is gone"
+        );
         assert_eq!(connection.look(), Err(nix::errno::Errno::ENOTCONN));
         assert!(connection.umount(&apart), "it can't be unmounted");
         for dir in &dirs {
@@ -239,7 +231,7 @@ impl Connected {
         drop(std::mem::replace(&mut self.root, nothing));
         // From now on the number may be another's.
         self.device = None;
-        comes(Duration::from_secs(20), || {
+        comes_true(Duration::from_secs(20), || {
             let mut command = Command::new("nsenter");
             run_to_end(command.arg(&namespace).arg("umount").arg(apart.folder.path()), TIMEOUT).status.success()
         })

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::inotify::AddWatchFlags as Mask;
+use nix::sys::inotify::{AddWatchFlags as Mask, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Need, require};
+use testkit::{Need, require, wait_until};
 
 use super::watcher::Watcher;
 use super::{Scene, UNIFIED, end, sleeper};
@@ -116,9 +116,11 @@ fn lost_events_are_made_up_for() {
     }
     fs::remove_dir(host.join("old")).expect("rmdir");
     fs::create_dir(host.join("new")).expect("mkdir");
+    let natively = Inotify::init(InitFlags::IN_NONBLOCK).expect("inotify");
+    natively.add_watch(&job.join("cgroup.events"), Mask::IN_MODIFY).expect("a watch on the host");
     end(child);
     // The kernel tells of it a little later.
-    thread::sleep(Duration::from_millis(100));
+    wait_until("the kernel's notification", || natively.read_events().is_ok());
     kill(server, Signal::SIGCONT).expect("continue");
     view.wait("the last event", |seen| {
         let has = |at: &str, mask: Mask, name: &str| {

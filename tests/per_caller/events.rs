@@ -67,7 +67,9 @@ fn who_polls_is_woken() {
     let briefly = [poll_pri("E", 300)];
     sessions[0].begin(&waits);
     sessions[1].begin(&briefly);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    for session in &sessions {
+        testkit::wait_in_kernel(session.pid(), &["poll"]);
+    }
     let procs = scene.real("unified", "a/job/cgroup.procs");
     fs::write(&procs, containers[0].init().to_string()).expect("a migration by the host");
     let told = |outcomes: &[Outcome]| format!("{outcomes:?}").contains("PRI");

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use testkit::{Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy};
+use testkit::{Caller, Container, ContainerOptions, Session, TestCgroup, View, ViewOptions, hierarchy};
 
 /// The hierarchies that the containers have cgroups in: v1 with a controller, v1 with a name, and v2, or v2 alone where there's nothing else. In
 /// all others they sit in the root.
@@ -100,10 +98,4 @@ pub(crate) fn directories(listing: &serde_json::Value) -> Vec<String> {
     entries.filter_map(|entry| entry.strip_suffix(" directory").map(str::to_owned)).collect()
 }
 
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !condition() {
-        assert!(Instant::now() < end, "{what} doesn't come");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
+pub(crate) use testkit::wait_until;

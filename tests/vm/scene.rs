@@ -140,15 +140,8 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
 }
 
 /// Whether something comes true soon.
-pub(crate) fn soon(mut is_true: impl FnMut() -> bool) -> bool {
-    let end = std::time::Instant::now() + Duration::from_secs(20);
-    while !is_true() {
-        if std::time::Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
+pub(crate) fn soon(is_true: impl FnMut() -> bool) -> bool {
+    testkit::comes_true(Duration::from_secs(20), is_true)
 }
 
 /// Fails with everything that was found.

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 use testkit::{
@@ -65,13 +64,7 @@ impl Scene {
     }
 }
 
-pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + TIMEOUT;
-    while !condition() {
-        assert!(Instant::now() < end, "{what} doesn't come");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
+pub(super) use testkit::wait_until;
 
 /// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
 /// listing from the host.

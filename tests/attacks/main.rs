@@ -1,5 +1,7 @@
 //! Attacks on a view and its server, each beside a control that shows what it would do without the defence.
 
+mod bound;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -13,14 +15,13 @@ use std::time::{Duration, Instant};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Pid, Whence, lseek};
 use testkit::probe::names::*;
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, STRANGER, Session, TIMEOUT, TestCgroup, View, ViewOptions,
-    require, run_to_end,
+    require, run_to_end, wait_in_kernel, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -114,96 +115,6 @@ fn what_was_opened_for_reading_cant_be_reopened_for_writing() {
     let bare = File::open(scene.cgroup.dir("pids").join("cgroup.procs")).expect("a file of the bare cgroupfs");
     let number = std::os::fd::AsRawFd::as_raw_fd(&bare).to_string();
     assert_eq!(reopen_for_write(std::process::id(), &number), Ok(()), "the control");
-}
-
-/// Takes a mount away again.
-struct Bind(PathBuf);
-
-impl Bind {
-    fn new(from: &Path, onto: PathBuf) -> Self {
-        mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
-        Self(onto)
-    }
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        // If it fails, the removal of the cgroup fails loudly.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
-fn bind_leads_nowhere(legacy: bool, bound_first: bool) {
-    let victim = TestCgroup::new(&[NAMED]);
-    let cgroup = TestCgroup::new(&[NAMED]);
-    let (homes, sub) = (cgroup.children("home"), cgroup.child(NAMED, "sub"));
-    let mut bind = bound_first.then(|| Bind::new(&victim.dir(NAMED), sub.clone()));
-    let view = View::mount(Path::new(PROGRAM), &ViewOptions::new().cgroup(&cgroup).shape("rooted").legacy(legacy));
-    let container = Container::start(ContainerOptions { cgroups: homes, ..ContainerOptions::default() });
-    let scene = Scene { container, view, cgroup };
-    bind.get_or_insert_with(|| Bind::new(&victim.dir(NAMED), sub.clone()));
-    let mut session = scene.session(Caller::Root, NAMED);
-    session.expect(&mkdir("$CG/sub/by-the-view"));
-    fs::create_dir(sub.join("control")).expect("mkdir through the bind mount");
-    drop(bind);
-    assert!(victim.dir(NAMED).join("control").exists(), "the control reaches the other cgroup");
-    assert!(!victim.dir(NAMED).join("by-the-view").exists());
-    assert!(sub.join("by-the-view").exists());
-}
-
-#[test]
-fn a_bind_mount_of_another_cgroup_leads_nowhere() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
-    bind_leads_nowhere(false, false);
-    bind_leads_nowhere(false, true);
-}
-
-#[test]
-fn a_bind_mount_of_another_cgroup_leads_nowhere_without_new_system_calls() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
-    bind_leads_nowhere(true, false);
-    bind_leads_nowhere(true, true);
-}
-
-/// Where all mounts are shared, what the host mounts doesn't come to the server, what the server mounts doesn't come to the host, and nothing of the
-/// server's keeps the host from unmounting a hierarchy. `$0` is the test cgroup, `$1` its directory, `$2` the other cgroup, `$3` where the view goes,
-/// `$4` the hierarchy, `$5` its mount point, and the rest the program.
-const SHARED: &str = r#"
-    ours=$0 own=$1 victim=$2 dir=$3 name=$4 point=$5
-    shift 5
-    mount --make-rshared /
-    before=$(cat /proc/self/mountinfo)
-    "$@" mount --cgroup "$name=$ours" --shape rooted "$dir"
-    test "$(grep -v " $dir " /proc/self/mountinfo)" = "$before"
-    view=$dir/$(basename "$point")
-    mount --bind "$victim" "$own/sub"
-    mkdir "$view/sub/by-the-view" "$own/sub/control"
-    umount "$own/sub"
-    test -d "$own/sub/by-the-view" -a ! -d "$own/sub/control"
-    umount "$point"
-    mkdir "$view/sub/later"
-    test -d "$view/sub/later"
-    umount "$dir"
-"#;
-
-#[test]
-fn the_servers_own_mounts_and_the_hosts_dont_meet() {
-    require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
-    for legacy in [false, true] {
-        let (cgroup, victim) = (TestCgroup::new(&[NAMED]), TestCgroup::new(&[NAMED]));
-        cgroup.child(NAMED, "sub");
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-ec", SHARED]);
-        command.args([cgroup.path(), cgroup.dir(NAMED).display().to_string(), victim.dir(NAMED).display().to_string()]);
-        command.arg(folder.path()).arg(NAMED).arg(testkit::hierarchy(NAMED).expect("required").mountpoint);
-        if legacy {
-            command.arg(&testkit::Programs::find().legacy);
-        }
-        let output = run_to_end(command.arg(PROGRAM).stderr(Stdio::piped()), TIMEOUT);
-        assert!(output.status.success(), "legacy {legacy}: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(cgroup.dir(NAMED).join("sub/later").exists());
-    }
 }
 
 #[test]
@@ -337,9 +248,10 @@ fn a_permission_that_is_revoked_under_way_is_revoked() {
     }
     let server = Pid::from_raw(i32::try_from(scene.server()).expect("a process number"));
     assert!(testkit::stop(server), "the server is there");
+    let asker = session.pid();
     let asking = thread::spawn(move || session.run(&opening));
-    // The request is under way by then, or the kernel itself refuses it later: both are right.
-    thread::sleep(Duration::from_millis(300));
+    // The request is under way then, or the kernel itself refuses it later: both are right.
+    wait_in_kernel(asker, &["request_wait_answer", "fuse"]);
     let revoked = chown(&file, Some(0), Some(0));
     kill(server, Signal::SIGCONT).expect("SIGCONT");
     revoked.expect("chown of an interface file");
@@ -385,11 +297,7 @@ fn a_stopped_agent_stops_nothing_else() {
                 finished.fetch_add(1, Ordering::AcqRel);
             });
         }
-        let end = Instant::now() + TIMEOUT;
-        while threads_named(server, "slow request\n") < WRITERS {
-            assert!(Instant::now() < end, "only {} requests wait", threads_named(server, "slow request\n"));
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("all requests wait", || threads_named(server, "slow request\n") >= WRITERS);
         others.expect(&mkdir("$CG/made"));
         assert_eq!(finished.load(Ordering::Acquire), 0, "the request had to wait for the agent");
     });
@@ -427,6 +335,7 @@ fn callers_that_are_killed_leave_nothing_behind() {
     for round in 0..30 {
         let mut command = shell(&scene, &format!("while :; do {all}; done"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell in the container");
+        // At another moment each time.
         thread::sleep(Duration::from_millis(40 + 3 * round));
         child.kill().expect("SIGKILL");
         child.wait().expect("its end");
@@ -435,11 +344,7 @@ fn callers_that_are_killed_leave_nothing_behind() {
     let Scene { container, view, cgroup } = scene;
     drop(container);
     let scene = Scene { container: Container::start(ContainerOptions::default()), view, cgroup };
-    let end = Instant::now() + TIMEOUT;
-    while scene.descriptors() > before + held(&scene) + 2 {
-        assert!(Instant::now() < end, "{} descriptors, {before} before", scene.descriptors());
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the server has closed its descriptors", || scene.descriptors() <= before + held(&scene) + 2);
     scene.session(Caller::Root, NAMED).expect(&mkdir("$CG/made"));
 }
 
