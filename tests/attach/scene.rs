@@ -186,13 +186,14 @@ impl Scene {
         let is_left = |mount: &str| mount.contains(" /run/vcgroupfs ") && !mount.contains(" - tmpfs tmpfs ");
         assert!(!host.lines().any(is_left), "{host}");
         assert!(!self.has_sentinel());
-        let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
-        let pid = format!("\"pid\":{},", self.pid());
-        for record in records {
+        // What a killed server has left, the next verb that has the turn removes: others attach at the same time.
+        wait_until("the end of the record", || {
+            assert_eq!(said(self.command().arg("list")).code, 0);
+            let records = fs::read_dir("/run/vcgroupfs").into_iter().flatten().flatten();
+            let pid = format!("\"pid\":{},", self.pid());
             // Others' come and go.
-            let text = fs::read_to_string(record.path()).unwrap_or_default();
-            assert!(!text.contains(&pid), "{text}");
-        }
+            records.map(|record| fs::read_to_string(record.path()).unwrap_or_default()).all(|text| !text.contains(&pid))
+        });
     }
 }
 
