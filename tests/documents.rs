@@ -179,6 +179,26 @@ fn links_lead_somewhere() {
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
 }
 
+/// What stands as `src/...` is there, also after a move.
+#[test]
+fn sources_that_are_named_exist() {
+    let mut breaches = Vec::new();
+    let mut seen = 0;
+    for path in documents() {
+        for word in
+            read(&path).split('`').filter(|word| word.starts_with("src/") && !word.contains(char::is_whitespace))
+        {
+            seen += 1;
+            // A package's own README speaks of its own sources.
+            if !root().join(word).exists() && !path.parent().expect("a folder").join(word).exists() {
+                breaches.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
 #[test]
 fn the_readme_is_short() {
     let lines = read(&root().join("README.md")).lines().count();
