@@ -9,7 +9,7 @@ use testkit::{ContainerOptions, Need, TIMEOUT, require};
 
 use crate::scene::{Scene, Way, program, wait_until};
 
-/// A filesystem whose server is stopped.
+/// A filesystem whose server will be stopped.
 struct Hung {
     server: Child,
     folder: tempfile::TempDir,
@@ -23,8 +23,11 @@ impl Hung {
         let server = command.spawn().expect("a server");
         let hung = Self { server, folder };
         wait_until("the mount", || fs::read_dir(hung.folder.path()).is_ok_and(|mut names| names.next().is_some()));
-        assert!(testkit::stop(Pid::from_raw(hung.server.id().cast_signed())), "the server is there");
         hung
+    }
+
+    fn stop(&self) {
+        assert!(testkit::stop(Pid::from_raw(self.server.id().cast_signed())), "the server is there");
     }
 
     fn signal(&self, signal: Signal) {
@@ -45,7 +48,10 @@ fn hung_scene() -> (Scene, Hung) {
     let other = testkit::TestCgroup::new(&["name=systemd"]);
     let hung = Hung::new(&other.path());
     let script = format!("mount --bind {} /sys", hung.folder.path().display());
-    (Scene::new(Way::Moved, ContainerOptions { prepare: script, ..ContainerOptions::default() }), hung)
+    let scene = Scene::new(Way::Moved, ContainerOptions { prepare: script, ..ContainerOptions::default() });
+    // Not before: busybox' mount asks the filesystem that it binds.
+    hung.stop();
+    (scene, hung)
 }
 
 fn start(scene: &Scene) -> Child {
