@@ -3,10 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
+use nix::unistd::gettid;
 
 use super::backing::{RealHost, errno};
 use super::discover::HostHierarchy;
@@ -97,9 +100,16 @@ pub(super) fn single(name: &OsStr) -> Answer<&OsStr> {
     Ok(name)
 }
 
-/// The path of a descriptor: it leads to the very object, whatever has become of its names.
+/// The path of a descriptor, for the thread that asks: it leads to the very object, whatever has become of its names.
+///
+/// It's by the thread's own directory. On old kernels (3.10) only the first thread may use `/proc/self/fd` once it has given up its capabilities
+/// (`proc_fd_permission`, `__ptrace_may_access`). `/proc/thread-self` is there since Linux 3.17.
 pub(super) fn path_of(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    static HAS_THREAD_SELF: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
+    match *HAS_THREAD_SELF {
+        true => format!("/proc/thread-self/fd/{}", fd.as_raw_fd()),
+        false => format!("/proc/self/task/{}/fd/{}", gettid(), fd.as_raw_fd()),
+    }
 }
 
 pub(super) fn is_membership(node: &Node) -> bool {
@@ -142,5 +152,23 @@ pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> A
             open(own | CAP_DAC_OVERRIDE)
         }
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another thread's directory doesn't lead there.
+    #[test]
+    fn the_path_of_a_descriptor_is_the_threads_own() {
+        let opened_in_a_table_of_its_own = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            let object = nix::fcntl::open(folder.path(), flags, Mode::empty()).unwrap();
+            assert_eq!(std::fs::read_link(path_of(&object)).unwrap(), folder.path());
+        };
+        std::thread::spawn(opened_in_a_table_of_its_own).join().unwrap();
     }
 }
