@@ -32,6 +32,8 @@ pub enum Need {
     NamespacedPids,
     /// The kernel tells in which pid namespace another one is (NS_GET_PARENT): Linux 4.9.
     NestedPidNamespaces,
+    /// A thread finds itself in a `/proc` of a pid namespace around its own, too (`/proc/thread-self`): Linux 3.17.
+    ThreadSelf,
     /// A migration is judged by the rights of whoever opened the list, not of whoever writes: Linux 5.16, and the stable releases of that time.
     OpenersRights,
     /// User namespaces can be made.
@@ -113,6 +115,7 @@ impl Need {
             Self::CgroupNamespaces => "cgroupns".into(),
             Self::NamespacedPids => "NSpid".into(),
             Self::NestedPidNamespaces => "NS_GET_PARENT".into(),
+            Self::ThreadSelf => "thread-self".into(),
             Self::OpenersRights => "openers-rights".into(),
             Self::UserNamespaces => "userns".into(),
             Self::MovedMounts => "move_mount".into(),
@@ -147,6 +150,7 @@ impl Need {
             Self::CgroupNamespaces => std::path::Path::new("/proc/self/ns/cgroup").exists(),
             // Which came together.
             Self::NestedPidNamespaces => std::path::Path::new("/proc/sys/user/max_pid_namespaces").exists(),
+            Self::ThreadSelf => std::path::Path::new("/proc/thread-self").exists(),
             Self::OpenersRights => asks_openers(),
             Self::UserNamespaces => has_user_namespaces(),
             Self::MovedMounts => open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).is_ok(),

@@ -103,7 +103,13 @@ impl Container {
     /// Starts a process inside: its number there, and on the host.
     pub(crate) fn sleeper(&mut self) -> (i32, i32) {
         let number: i32 = self.run("sleep 300 >/dev/null & echo $!").0.parse().unwrap();
-        let host = processes().into_iter().find(|pid| self.is_inside(*pid) && self.inner_number(*pid) == Some(number));
+        let mut host = None;
+        // It may be about to become `sleep`.
+        eventually("the process is found", || {
+            let mut inside = processes().into_iter().filter(|pid| self.is_inside(*pid));
+            host = inside.find(|pid| self.inner_number(*pid) == Some(number));
+            host.is_some()
+        });
         (number, host.unwrap())
     }
 
