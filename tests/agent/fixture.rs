@@ -36,6 +36,10 @@ pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     let guard = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    if !crate::is_legacy() {
+        // They may have to be built, by a child whose end couldn't be waited for afterwards.
+        testkit::Programs::find();
+    }
     // As the server does, so that agents leave no zombies.
     vcgroupfs::sys::process::set_disposition(nix::sys::signal::Signal::SIGCHLD, true).unwrap();
     Some(guard)
