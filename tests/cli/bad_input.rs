@@ -80,6 +80,26 @@ fn runs_that_cannot_be() {
     }
 }
 
+/// Options stand anywhere; how many words there are is counted all the same.
+#[test]
+fn words_of_explain() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let own = std::process::id().to_string();
+    let told = place.vcgroupfs(&["explain", &own, "--as", "1:1", "lookup", "--json", "/"]);
+    assert!(told.code == 0 && told.stdout.contains("\"verdict\""), "{told:?}");
+    let cgroup = place.path();
+    for (arguments, says) in [
+        (vec!["lookup"], "OP and PATH, or TARGET"),
+        (vec![&own, "lookup", "/", "/"], "OP and PATH, or TARGET"),
+        (vec!["--cgroup", &cgroup, &own, "lookup", "/"], "OP and PATH alone"),
+        (vec![&own, "nosuch", "/"], "'nosuch' is no OP"),
+    ] {
+        let line = place.vcgroupfs(&[&["explain"], arguments.as_slice()].concat()).fails(2);
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+}
+
 #[test]
 fn directories_that_cannot_be_mounted_on() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));

@@ -46,7 +46,7 @@ pub(super) struct Options {
     /// Who does it, by the container's numbers [default: its root, where a TARGET is named; else nobody, so that permissions don't count]
     #[arg(long = "as", value_name = "UID[:GID]")]
     who: Option<kernel::As>,
-    #[arg(value_name = "PATH", num_args = 2..=3, required = true, help_heading = "Arguments", help = WORDS.as_str())]
+    #[arg(value_name = "PATH", num_args = 1.., required = true, help_heading = "Arguments", help = WORDS.as_str())]
     words: Vec<PathBuf>,
 }
 
@@ -111,7 +111,10 @@ impl From<Operation> for Question {
 pub(super) fn run(options: &Options) -> Outcome {
     let (target, rest) = whose::split(&options.words, &options.view, 3);
     let [operation, path] = rest else {
-        return Err(Error::usage("with --pid or --cgroup, explain takes OP and PATH alone"));
+        return Err(Error::usage(match options.view.is_named() {
+            true => "with --pid or --cgroup, explain takes OP and PATH alone",
+            false => "explain takes OP and PATH, or TARGET, OP and PATH: see 'vcgroupfs help explain'",
+        }));
     };
     let operation = operation.to_str().and_then(|word| Operation::from_str(word, false).ok()).ok_or_else(|| {
         let all: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
