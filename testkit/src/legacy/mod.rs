@@ -3,7 +3,7 @@
 //! * A list of processes (`cgroup.procs`, `tasks`, `cgroup.threads`) is made when it's *opened* for reading, in the opener's pid namespace
 //!   (`cgroup_pidlist_open`), and stays as it is. Later kernels make it when it's read, in the reader's.
 //! * pwrite(2) is ESPIPE where the kernel has made a seq_file (`seq_open` takes FMODE_PWRITE away): lists that are open for reading, and
-//!   [`SEQ_FILES`] in any case. The supervisor answers the same to pread(2) of the latter, which those kernels let pass: so that whoever gets
+//!   `SEQ_FILES` in any case. The supervisor answers the same to pread(2) of the latter, which those kernels let pass: so that whoever gets
 //!   on here needs it nowhere.
 //! * Who migrates another thread than itself in `devices` needs CAP_SYS_ADMIN, at that moment (`devcgroup_can_attach`).
 //!
