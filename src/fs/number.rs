@@ -55,8 +55,12 @@ pub fn parse(data: &[u8]) -> (Written, Option<Question>) {
     let question = |number: &str, taken| Some(question(data, whole, number, taken));
     if text.is_empty() {
         // Octal, so that it can have the same length without spaces, by which 3.15 would reject it.
-        let text = format!("+{NOBODY_OCTAL:0>length$}", length = data.len().max(NOBODY_OCTAL.len() + 2) - 1);
-        return (Written::Writer, Some(Question { text: text.into(), taken: Some(Errno::EINVAL) }));
+        let mut text = vec![b'0'; data.len().saturating_sub(NOBODY_OCTAL.len()).max(2)];
+        if let Some(sign) = text.first_mut() {
+            *sign = b'+';
+        }
+        text.extend_from_slice(NOBODY_OCTAL.as_bytes());
+        return (Written::Writer, Some(Question { text, taken: Some(Errno::EINVAL) }));
     }
     if digits.is_empty() || !digits.iter().all(|digit| char::from(*digit).is_digit(radix)) {
         return (Written::Malformed, None);
@@ -131,6 +135,15 @@ mod tests {
             ("7\08", Number(7)),
         ] {
             assert_eq!(parse(text.as_bytes()), (written, None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_read() {
+        // Longer than what a format string may pad to.
+        for data in [vec![b'\n'; 100_000], vec![0; 100_000], [b"+7", &[b' '; 100_000][..]].concat()] {
+            let (_, question) = parse(&data);
+            assert_eq!(question.map(|question| question.text.len() >= data.len()), Some(true));
         }
     }
 
