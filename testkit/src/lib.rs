@@ -17,6 +17,7 @@ pub mod legacy;
 pub mod probe;
 pub mod rivals;
 
+mod bind;
 mod cgroup;
 mod container;
 mod hierarchy;
@@ -26,6 +27,7 @@ mod session;
 mod view;
 mod waiting;
 
+pub use bind::Bind;
 pub use cgroup::TestCgroup;
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
 pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};

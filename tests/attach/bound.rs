@@ -1,31 +1,12 @@
 //! The host has mounted another cgroup on one of the container's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use testkit::{ContainerOptions, Need, TestCgroup, require};
+use testkit::{Bind, ContainerOptions, Need, TestCgroup, require};
 
 use crate::scene::{Scene, WAYS};
 
 const NAMED: &str = "name=systemd";
-
-/// Takes a mount away again.
-struct Bind(PathBuf);
-
-impl Bind {
-    fn new(from: &Path, onto: PathBuf) -> Self {
-        mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
-        Self(onto)
-    }
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        // If it fails, the removal of the cgroup fails loudly.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
 
 /// Whether it's there before the view or comes later, and whether it lies on a cgroup inside or on the container's own: what the container does happens
 /// in its own cgroups, and nothing of the other one is to be seen.
@@ -50,7 +31,7 @@ fn leads_nowhere() {
                 .ok();
             let mounts = scene.mounts().join("\n");
             assert!(!mounts.contains(victim.name()), "{what}: {mounts}");
-            fs::create_dir(bound.0.join("control")).expect("mkdir through the bind mount");
+            fs::create_dir(bound.point().join("control")).expect("mkdir through the bind mount");
             assert!(victim.dir(NAMED).join("control").exists(), "{what}: the control reaches the other cgroup");
             drop(bound);
             assert!(sub.join("stays").exists(), "{what}");

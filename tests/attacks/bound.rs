@@ -1,33 +1,16 @@
 //! The host has mounted another cgroup on one inside the subtree.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use testkit::probe::names::*;
 use testkit::{
-    Caller, Container, ContainerOptions, Need, Programs, TIMEOUT, TestCgroup, View, ViewOptions, require, run_to_end,
+    Bind, Caller, Container, ContainerOptions, Need, Programs, TIMEOUT, TestCgroup, View, ViewOptions, require,
+    run_to_end,
 };
 
 use super::{NAMED, PROGRAM, Scene};
-
-/// Takes a mount away again.
-struct Bind(PathBuf);
-
-impl Bind {
-    fn new(from: &Path, onto: PathBuf) -> Self {
-        mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
-        Self(onto)
-    }
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        // If it fails, the removal of the cgroup fails loudly.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
 
 fn bind_leads_nowhere(legacy: bool, bound_first: bool) {
     let victim = TestCgroup::new(&[NAMED]);
@@ -63,10 +46,11 @@ fn a_bind_mount_of_another_cgroup_leads_nowhere_without_new_system_calls() {
 
 /// Where all mounts are shared, what the host mounts doesn't come to the server, what the server mounts doesn't come to the host, and nothing of the
 /// server's keeps the host from unmounting a hierarchy. `$0` is the test cgroup, `$1` its directory, `$2` the other cgroup, `$3` where the view goes,
-/// `$4` the hierarchy, `$5` its mount point, and the rest the program. What other tests mount on their cgroups may come and go.
+/// `$4` the hierarchy, `$5` its mount point, and the rest the program. What other tests mount on their cgroups may come and go, and is taken away in here.
 const SHARED: &str = r#"
     ours=$0 own=$1 victim=$2 dir=$3 name=$4 point=$5
     shift 5
+    grep -o " $point/vcgroupfs-test-[^ ]*" /proc/self/mountinfo | xargs -r -n 1 umount
     mount --make-rshared /
     before=$(grep -v /vcgroupfs-test- /proc/self/mountinfo)
     "$@" mount --cgroup "$name=$ours" --shape rooted "$dir"
