@@ -2,9 +2,9 @@
 
 use std::{fmt, io};
 
+use crate::agents::attach::EntryError;
 use crate::cgroup::escaped;
 use crate::fuse::MountError;
-use crate::helper::entry::EntryError;
 use crate::host::PlanError;
 use crate::host::discover::DiscoverError;
 

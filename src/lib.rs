@@ -16,7 +16,7 @@
 //! A request comes in at [`fuse`], which knows the protocol and nothing else. It asks [`fs`], which holds the
 //! operations of a filesystem and knows no FUSE. That looks up where the node stands in [`view`], asks [`policy`]
 //! whether the operation may be done there, and hands what is allowed to [`fs::Host`], a trait whose real
-//! implementation is in [`host`]. Pid numbers are translated by the kernel, for a process that [`helper`] keeps in the
+//! implementation is in [`host`]. Pid numbers are translated by the kernel, for a process that [`agents`] keeps in the
 //! caller's pid namespace.
 //!
 //! | module | what it is |
@@ -26,7 +26,7 @@
 //! | [`view`] | which node is shown where, under which number: shapes, alias, node ids, inode table. Pure |
 //! | [`fs`] | the filesystem's operations over a view, a policy and a host |
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
-//! | [`helper`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
+//! | [`agents`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
 //! | `container` | a container that runs: how it's named and held, the stacks of mounts for it, and how they are taken away |
 //! | `provision` | the cgroups that the program makes itself |
@@ -39,11 +39,12 @@
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
 //! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
-//! `view`; `helper` uses `sys`; `host` uses `fs` (for the trait), `helper` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
+//! `view`; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
 //! these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or output.
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
 //! `SECURITY.md` says what is defended against whom.
+pub mod agents;
 pub mod cgroup;
 pub mod cli;
 mod container;
@@ -51,7 +52,6 @@ mod doctor;
 pub mod error;
 pub mod fs;
 pub mod fuse;
-pub mod helper;
 pub mod host;
 pub mod limit;
 pub mod message;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::agents::attach::Flags;
 use crate::cgroup::MountEntry;
 use crate::container::DIRECTORY;
-use crate::helper::entry::Flags;
 
 /// The flags of the mounts on `/sys/fs/cgroup` and below, by mount point.
 #[derive(Debug, Default)]

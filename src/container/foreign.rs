@@ -13,10 +13,10 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::{fstat, stat};
 
+use crate::agents::attach::{EntryError, Step};
 use crate::container::DIRECTORY;
 use crate::container::held::Container;
 use crate::error::Error;
-use crate::helper::entry::{EntryError, Step};
 use crate::sys::namespace::owner;
 
 /// Why the view couldn't be made in a container, and what else can be done.

@@ -13,12 +13,12 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 
+use crate::agents::attach;
+use crate::agents::attach::{EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
 use crate::container::covered::Covered;
 use crate::container::propagated;
 use crate::error::Error;
-use crate::helper::entry;
-use crate::helper::entry::{EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::host::mount_id;
 use crate::provision::sentinel;
 use crate::sys;
@@ -252,7 +252,7 @@ impl Container {
 
     /// Takes a view away in this mount namespace, and where the kernel does so, too.
     pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
-        entry::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
+        attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
     /// Takes away all that is there of a view: a helper that was killed in the midst of its work may have left two mounts. And, first, its
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn both_programs_mount_the_same() {
-        assert_eq!(entry::VIEW_TYPE, crate::fuse::FSTYPE);
+        assert_eq!(attach::VIEW_TYPE, crate::fuse::FSTYPE);
     }
 
     #[test]

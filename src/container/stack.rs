@@ -3,10 +3,10 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
+use crate::agents::attach::{Hierarchy, Recipe, Underlay};
 use crate::cgroup::{CgroupPath, HierarchyClass};
 use crate::container::covered::Covered;
 use crate::error::Error;
-use crate::helper::entry::{Hierarchy, Recipe, Underlay};
 use crate::host::{HostCgroups, HostHierarchy};
 use crate::policy::Policy;
 use crate::view::{View, ViewHierarchy};

@@ -13,11 +13,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchdir;
 
+use crate::agents::attach::{EntryError, Layout, Site};
 use crate::container::held::PLACES;
 use crate::container::{DIRECTORY, lock_mounts};
 use crate::error::Error;
 use crate::fuse::Connection;
-use crate::helper::entry::{EntryError, Layout, Site};
 use crate::server::registry;
 use crate::sys;
 

@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::agents::attach::{Flags, Layout};
 use crate::cgroup::CgroupPath;
 use crate::container::held::Container;
 use crate::container::lock::Lock;
 use crate::container::stack::Source;
 use crate::error::Error;
-use crate::helper::entry::{Flags, Layout};
 use crate::host::{HostCgroups, same_namespace};
 use crate::provision::prepared::Prepared;
 use crate::provision::sentinel::SentinelCgroup;

@@ -25,6 +25,7 @@ use super::ready;
 use super::shared::SharedHost;
 use super::witness::{self, Witnessed};
 use super::xattrs;
+use crate::agents::{AgentPool, Control, EventClaim};
 use crate::cgroup::HierarchyKind;
 use crate::cgroup::file::has_notified_files;
 use crate::fs::HandleId;
@@ -35,7 +36,6 @@ use crate::fs::host::{
     Statistics, Whereabouts, Writer,
 };
 use crate::fs::poll::Ready;
-use crate::helper::{AgentPool, Control, EventClaim};
 use crate::view::{Node, Object, View, Watch};
 
 /// The host's cgroupfs and processes behind a view.

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 
 use super::refuge::read_file;
 use super::shared::SharedHost;
+use crate::agents::{HelperImage, Outsider, monotonic_ns};
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
 use crate::fs::host::{Answer, Credentials};
-use crate::helper::{HelperImage, Outsider, monotonic_ns};
 use crate::sys::namespace::Entered;
 use crate::sys::offset::read_at;
 use crate::view::View;

@@ -20,9 +20,9 @@ use super::discover::{HostCgroups, HostHierarchy};
 use super::file::BackingFile;
 use super::opening::walk;
 use super::procfs;
+use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::{HierarchyKind, parse_memberships};
 use crate::fs::host::Answer;
-use crate::helper::{AgentPool, PidNamespace};
 
 /// The stack of a thread that does nothing, in bytes.
 const STACK: usize = 64 * 1024;

@@ -8,10 +8,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
 use super::procfs::{self, Namespace, ThreadKind};
+use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
-use crate::helper::{AgentPool, PidNamespace};
 use crate::sys::credentials::{Capabilities, capabilities_of};
 use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;

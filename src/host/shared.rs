@@ -11,7 +11,7 @@ use super::process::Processes;
 use super::ready::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;
-use crate::helper::{AgentPool, Registrar};
+use crate::agents::{AgentPool, Registrar};
 use crate::sys::credentials::capabilities;
 
 /// What the views of a server share.

@@ -23,10 +23,10 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
+use crate::agents::attach::{Flags, Layout, Sentinel, SentinelSource};
 use crate::cgroup::{CgroupPath, Setup};
 use crate::container::lock::Lock;
 use crate::error::Error;
-use crate::helper::entry::{Flags, Layout, Sentinel, SentinelSource};
 use crate::host::refuge::write_file;
 use crate::host::{HostCgroups, discover};
 use crate::provision::cgroups;

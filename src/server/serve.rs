@@ -8,13 +8,13 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::agents::confinement::{Role, confine};
+use crate::agents::{AgentPool, HelperImage};
 use crate::error::Error;
 use crate::fs::CgroupFs;
 use crate::fs::percaller::PerCaller;
 use crate::fuse;
 use crate::fuse::{Connection, OwnMount, Successor};
-use crate::helper::confinement::{Role, confine};
-use crate::helper::{AgentPool, HelperImage};
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
 use crate::policy::Rules;
 use crate::server::cleanup::{Leaving, SharedLeaving, leave};

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Need, hierarchy, missing};
-use vcgroupfs::helper::{AgentPool, HelperImage, PidNamespace};
+use vcgroupfs::agents::{AgentPool, HelperImage, PidNamespace};
 
 /// A hierarchy of v1 with a controller, as the testkit names it.
 pub(crate) fn v1() -> &'static str {

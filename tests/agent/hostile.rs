@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use super::fixture::{Cgroup, Container, eventually, exists, pool, pool_of_copies, ready, status, v2};
 use super::list;
-use vcgroupfs::helper::{AgentPool, HelperImage};
+use vcgroupfs::agents::{AgentPool, HelperImage};
 
 #[test]
 fn killed_agents_are_replaced() {

@@ -12,7 +12,7 @@ use fixture::{Cgroup, Container, eventually, exists, pool, ready, v1, v2};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use vcgroupfs::helper::{AgentPool, Lent, MAX_AGENTS, PidNamespace};
+use vcgroupfs::agents::{AgentPool, Lent, MAX_AGENTS, PidNamespace};
 
 /// A whole pid list as seen from the namespace, sorted.
 fn list(pool: &AgentPool, ns: &PidNamespace, file: &File) -> Vec<i32> {

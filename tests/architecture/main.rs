@@ -5,7 +5,7 @@ mod source;
 
 use source::{Source, sources};
 
-/// What a folder or file of `src` may import of the others: cli -> container, provision, server -> fuse, host -> helper; fs -> view -> policy ->
+/// What a folder or file of `src` may import of the others: cli -> container, provision, server -> fuse, host -> agents; fs -> view -> policy ->
 /// cgroup, and sys at the bottom.
 const IMPORTS: [(&str, &[&str]); 17] = [
     ("cgroup", &[]),
@@ -15,10 +15,10 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("policy", &["cgroup"]),
     ("view", &["cgroup", "policy"]),
     ("fs", &["cgroup", "limit", "policy", "view"]),
-    ("helper", &["limit", "sys"]),
-    ("host", &["cgroup", "limit", "policy", "view", "fs", "helper", "sys"]),
+    ("agents", &["limit", "sys"]),
+    ("host", &["cgroup", "limit", "policy", "view", "fs", "agents", "sys"]),
     ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
-    ("error", &["cgroup", "fuse", "helper", "host"]),
+    ("error", &["cgroup", "fuse", "agents", "host"]),
     ("doctor", &["cgroup"]),
     ("doctor/probe", &["cgroup", "doctor", "error", "host", "server", "sys"]),
     ("provision", &BELOW_CLI),
@@ -38,7 +38,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
             "server",
             "view",
             "fs",
-            "helper",
+            "agents",
             "host",
             "fuse",
             "sys",
@@ -53,7 +53,7 @@ const BELOW_CLI: [&str; 13] = [
     "error",
     "fs",
     "fuse",
-    "helper",
+    "agents",
     "host",
     "message",
     "policy",
@@ -116,7 +116,7 @@ fn one_folder_knows_fuse_and_one_the_helper() {
     let mut breaches = Vec::new();
     let mut seen = [0, 0];
     for source in shipped() {
-        for (index, (word, home)) in [("fuser", "src/fuse/"), ("mount_helper", "src/helper/")].into_iter().enumerate() {
+        for (index, (word, home)) in [("fuser", "src/fuse/"), ("mount_helper", "src/agents/")].into_iter().enumerate() {
             for line in source.lines_with_word(word) {
                 seen[index] += 1;
                 // The program is the helper as well, by the name that it's started with.

@@ -17,6 +17,8 @@ use clap::Args;
 
 use super::Outcome;
 use super::options::{ServeOptions, ViewOptions, parse_name};
+use crate::agents::Entry;
+use crate::agents::attach::{Found, Layout};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::container::held::{Container, PLACES};
 use crate::container::lock::Lock;
@@ -30,8 +32,6 @@ use crate::doctor::facts::Facts;
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount, detached_from};
-use crate::helper::Entry;
-use crate::helper::entry::{Found, Layout};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::message::say;
 use crate::provision::prepared::Prepared;

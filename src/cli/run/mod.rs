@@ -22,14 +22,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use super::options::{ServeOptions, ViewOptions};
+use crate::agents::HelperImage;
+use crate::agents::confinement::{Role, confine};
 use crate::cgroup::path::check_name;
 use crate::cli::Outcome;
 use crate::container::DIRECTORY;
 use crate::container::lock::Lock;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount};
-use crate::helper::HelperImage;
-use crate::helper::confinement::{Role, confine};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::provision::cgroups::OwnCgroups;
 use crate::provision::prepared::Prepared;

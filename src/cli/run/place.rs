@@ -12,6 +12,7 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use nix::unistd::{chdir, chroot, fchdir};
 
+use crate::agents::attach::Layout;
 use crate::cgroup::Setup;
 use crate::container::DIRECTORY;
 use crate::container::covered::Covered;
@@ -21,7 +22,6 @@ use crate::container::staging::{build_here, clear_place, enter_own_namespace};
 use crate::container::unified;
 use crate::error::Error;
 use crate::fuse::{Connection, detached};
-use crate::helper::entry::Layout;
 use crate::host::HostCgroups;
 use crate::provision::prepared::Prepared;
 use crate::provision::sentinel::clean_up;

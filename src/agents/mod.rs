@@ -13,16 +13,16 @@
 //! set SIGCHLD to be ignored (`SIG_IGN`), so that the kernel reaps them: as zombies they would pile
 //! up, and keep the init of their container from ending.
 
+pub mod attach;
 mod boundary;
 mod connection;
-pub mod entry;
 mod events;
 mod image;
 mod namespace;
 mod pool;
 
+pub use attach::Entry;
 pub use boundary::Outsider;
-pub use entry::Entry;
 pub use events::{Control, EventClaim, Registrar};
 pub use image::HelperImage;
 pub use mount_helper::clock::monotonic_ns;
