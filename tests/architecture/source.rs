@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A source file.
 pub(crate) struct Source {
@@ -16,8 +17,13 @@ pub(crate) struct Source {
     lines: Vec<String>,
 }
 
-/// All sources of the repository.
-pub(crate) fn sources() -> Vec<Source> {
+/// All sources of the repository, read once.
+pub(crate) fn sources() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
+    &SOURCES
+}
+
+fn read_sources() -> Vec<Source> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(top, &mut files);
@@ -145,7 +151,7 @@ fn without_inline_tests(text: &str) -> String {
     inline.map_or(text, |(at, _)| &text[..at]).to_owned()
 }
 
-fn is_word(one: char) -> bool {
+pub(crate) fn is_word(one: char) -> bool {
     one.is_alphanumeric() || one == '_'
 }
 
@@ -166,6 +172,12 @@ pub(crate) fn indexing(line: &str) -> Option<usize> {
 }
 
 impl Source {
+    /// A source that a test makes up.
+    pub(crate) fn of(path: &str, text: &str) -> Self {
+        let lines = without_inline_tests(&blank(text)).lines().map(str::to_owned).collect();
+        Self { path: path.to_owned(), length: text.lines().count(), is_test: false, lines }
+    }
+
     /// The lines with their numbers.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines.iter().enumerate().map(|(index, line)| (index + 1, line.as_str()))
