@@ -23,8 +23,8 @@
 //! |---|---|
 //! | [`cgroup`] | the vocabulary: paths, controllers, hierarchies, interface files, memberships, mountinfo. Pure |
 //! | [`policy`] | decisions: facts and an operation in, a verdict out; the one table of rules and errnos. Pure |
-//! | [`view`] | which node is shown where, under which number: shapes, alias, node ids, inode table. Pure |
-//! | [`fs`] | the filesystem's operations over a view, a policy and a host |
+//! | [`view`] | which name is shown where: shapes, skeleton, alias. Pure |
+//! | [`fs`] | the filesystem over a view, a policy and a host: inode table, operations, caches |
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
 //! | [`agents`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |

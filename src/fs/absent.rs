@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use super::cache::{Invalidate, WATCHED};
 use super::{CgroupFs, Entry, Failure, Host, Outcome};
-use crate::view::{Child, Node, NodeId, Object};
+use crate::fs::inode::{Node, NodeId, Object};
+use crate::view::Child;
 
 /// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
 const LIMIT: usize = 1024;
@@ -120,7 +121,7 @@ impl<H: Host> CgroupFs<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::ROOT_ID;
+    use crate::fs::inode::ROOT_ID;
 
     /// The kernel, which is told by another thread as well just before.
     struct Twice<'a>(Option<&'a Absences>, Mutex<Vec<OsString>>);

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use super::absent::Found;
 use super::{Answer, Attributes, Caller, CgroupFs, Entry, Failure, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
+use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
 use crate::policy;
-use crate::view::{Child, Door, Node, NodeId, Object, Position, ROOT_ID, Shape, Spot, View};
+use crate::view::{Child, Door, Position, Shape, Spot, View};
 
 /// Permission bits of what the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;

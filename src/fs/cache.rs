@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use super::way::Apart;
 use super::{CgroupFs, Host};
 use crate::cgroup::FileClass;
-use crate::view::{Door, Node, NodeId, Object, ROOT_ID, Watch};
+use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
+use crate::view::Door;
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
 pub(super) const WATCHED: Duration = Duration::from_secs(60);

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 
 use super::cache::{EntryChange, tell};
 use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
+use crate::fs::inode::{Node, NodeId};
 use crate::policy::{self, Operation, Rule};
-use crate::view::{Child, Node, NodeId};
+use crate::view::Child;
 
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.

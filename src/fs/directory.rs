@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use super::host::{BackingEntry, Since};
 use super::listings::{Kept, Listing};
 use super::{Answer, CgroupFs, Host, Outcome};
-use crate::view::{Cgroups, Node, NodeId, Object, Spot};
+use crate::fs::inode::{Cgroups, Node, NodeId, Object};
+use crate::view::Spot;
 
 /// An entry as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

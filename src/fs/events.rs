@@ -12,8 +12,8 @@ use super::file::MAX_WRITE;
 use super::handles::OpenFile;
 use super::number::trim;
 use super::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
+use crate::fs::inode::{Node, NodeId, Object};
 use crate::policy::Rule;
-use crate::view::{Node, NodeId, Object};
 
 /// A caller's eventfd that is held.
 pub trait Claim {

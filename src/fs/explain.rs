@@ -7,8 +7,9 @@ use nix::errno::Errno;
 
 use super::{Attributes, Caller, CgroupFs, Failure, Host, OpenMode, Outcome};
 use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
+use crate::fs::inode::{Node, Object};
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
-use crate::view::{Child, Node, Object};
+use crate::view::Child;
 
 /// What is asked about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl<H: Host> CgroupFs<H> {
             (Question::In(operation) | Question::Of(operation), _) => self.judge(&node, operation),
             (Question::Migrate, _) => self.judge_migration(&node, process),
         };
-        explanation.backing = self.view.backing_path(&node).map(|(index, mut names)| {
+        explanation.backing = node.backing_path(&self.view).map(|(index, mut names)| {
             names.extend(last.cloned());
             let kind = self.view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
             (kind, CgroupPath::from_components(names))
@@ -148,7 +149,7 @@ impl<H: Host> CgroupFs<H> {
         let mut text = [0; 4096];
         let count = self.host.read(&file, 0, &mut text).ok()?;
         let text = String::from_utf8_lossy(text.get(..count)?).into_owned();
-        let (_, path) = self.view.backing_path(&directory)?;
+        let (_, path) = directory.backing_path(&self.view)?;
         let is_there = text.split_whitespace().any(|word| word == controller);
         (!is_there).then(|| (controller, CgroupPath::from_components(path)))
     }

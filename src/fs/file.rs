@@ -11,8 +11,8 @@ use super::share::Share;
 use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
+use crate::fs::inode::{Node, NodeId, Object};
 use crate::policy::{Grant, Operation};
-use crate::view::{Node, NodeId, Object};
 
 /// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
 /// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.

@@ -10,8 +10,8 @@ use super::host::Credentials;
 use super::poll::Waiting;
 use super::share::Share;
 use super::{Host, Outcome};
+use crate::fs::inode::Node;
 use crate::policy::Grant;
-use crate::view::Node;
 
 /// The number of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

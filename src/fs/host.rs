@@ -10,12 +10,10 @@ use nix::errno::Errno;
 
 use super::HandleId;
 use super::cache::Change;
+use super::inode::{Attributes, Node, Watch};
 use super::poll::Ready;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
-pub use crate::view::Attributes;
-use crate::view::Node;
-use crate::view::Watch;
 
 /// What the kernel answers: a value, or its errno, verbatim.
 pub type Answer<T> = Result<T, Errno>;

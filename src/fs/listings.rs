@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::directory::ListedEntry;
 use super::host::{Follow, Since};
 use super::share::{Share, Shares};
-use crate::view::{Node, NodeId};
+use crate::fs::inode::{Node, NodeId};
 
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
 const LISTINGS: usize = 16;
@@ -267,7 +267,8 @@ fn take(kept: &mut VecDeque<Kept>, id: NodeId) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::{Object, Position, ROOT_ID};
+    use crate::fs::inode::{Object, ROOT_ID};
+    use crate::view::Position;
 
     /// A reader that is slow to list a directory mustn't leave an old listing to one that has begun since.
     #[test]

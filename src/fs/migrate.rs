@@ -168,7 +168,7 @@ impl<H: Host> CgroupFs<H> {
         if opener.overrides_permissions() {
             return Ok(());
         }
-        let directory = file.node.parent().and_then(|directory| self.view.backing_path(directory));
+        let directory = file.node.parent().and_then(|directory| directory.backing_path(&self.view));
         let destination = CgroupPath::from_components(directory.ok_or(Errno::ENODEV)?.1);
         let procs = self.host.procs_attributes(hierarchy, &source.common_ancestor(&destination))?;
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::cgroup::file::is_notified;
-use crate::view::Node;
+use crate::fs::inode::Node;
 
 /// For how long the event of an own write may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
@@ -119,7 +119,8 @@ impl Drop for OwnWrite {
 mod tests {
     use super::*;
     use crate::cgroup::FileClass;
-    use crate::view::{Door, NodeId, Object, Position, ROOT_ID, Spot};
+    use crate::fs::inode::{NodeId, Object, ROOT_ID};
+    use crate::view::{Door, Position, Spot};
 
     #[test]
     fn what_no_event_comes_of_is_forgotten() {

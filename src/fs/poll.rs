@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::handles::OpenFile;
 use super::{CgroupFs, Failure, HandleId, Host, Outcome};
 use crate::cgroup::FileClass;
-use crate::view::{Node, NodeId, Object};
+use crate::fs::inode::{Node, NodeId, Object};
 
 /// What every file says (`DEFAULT_POLLMASK`).
 const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;

@@ -23,7 +23,8 @@ use super::stage::Stage;
 use super::way::Way;
 use super::{Answer, Caller, CgroupFs, Host};
 use crate::cgroup::file::is_events;
-use crate::view::{Cgroups, Child, Node, NodeId, Object, Spot};
+use crate::fs::inode::{Cgroups, Node, NodeId, Object};
+use crate::view::{Child, Spot};
 
 /// How many events may wait.
 const LIMIT: usize = 8192;

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading, Whereabouts};
+use crate::fs::inode::NodeId;
 pub use crate::limit::Tenant;
-use crate::view::NodeId;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
 ///

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{Attributes, Caller, CgroupFs, HandleId, Host, OpenMode, Outcome, Transfer};
 use crate::cgroup::file::has_state_per_open_file;
-use crate::view::{Node, NodeId, Object};
+use crate::fs::inode::{Node, NodeId, Object};
 
 /// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
 pub(super) const SIZE_STEP: u64 = 4096;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::cache::{EntryChange, Keep, tell};
 use super::replay::{Deed, Event};
 use super::{Attributes, CgroupFs, Entry, Failure, Host, Outcome};
-use crate::view::{Node, NodeId, Object};
+use crate::fs::inode::{Node, NodeId, Object};
 
 /// One replay under way.
 #[derive(Debug)]

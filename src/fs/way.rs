@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::cache::Invalidate;
-use crate::view::{Node, NodeId};
+use crate::fs::inode::{Node, NodeId};
 
 /// Who is where.
 #[derive(Debug, Default)]

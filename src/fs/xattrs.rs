@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::{Answer, Caller, CgroupFs, Failure, Host, Outcome};
+use crate::fs::inode::{Node, NodeId, Object};
 use crate::policy::{Operation, Rule};
-use crate::view::{Node, NodeId, Object};
 
 /// How many bytes of the kernel's memory the xattrs that were set through a view may take: with those that systemd sets, enough for 4000 cgroups.
 pub(super) const BUDGET: usize = 2 * 1024 * 1024;

@@ -24,8 +24,8 @@ use super::turn::{Asked, Workers};
 use crate::fs::poll::Wake;
 use crate::fs::route::Route;
 use crate::fs::{Caller, CgroupFs, Changes, Found, HandleId, Outcome};
+use crate::fs::{NodeId, ROOT_ID};
 use crate::policy::Operation;
-use crate::view::{NodeId, ROOT_ID};
 
 /// A write is cut into pieces of this size by the kernel. The first piece of one that is too long for every file is refused as the whole
 /// would be (`E2BIG`), so it needn't be larger.

@@ -8,9 +8,9 @@ use fuser::{Generation, INodeNo, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, 
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
+use crate::fs::NodeId;
 use crate::fs::poll::Wake;
 use crate::fs::{Caller, CgroupFs, Failure, Found, Host, Outcome, Transfer};
-use crate::view::NodeId;
 
 /// Whom a request is about, for the log.
 #[derive(Clone, Copy)]

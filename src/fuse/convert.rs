@@ -5,8 +5,8 @@ use std::time::UNIX_EPOCH;
 use fuser::{FileAttr, FileType, INodeNo, InitFlags, KernelConfig, OpenFlags, Request, TimeOrNow, Version};
 use nix::errno::Errno;
 
+use crate::fs::NodeId;
 use crate::fs::{Attributes, Caller, OpenMode, Time};
-use crate::view::NodeId;
 
 pub(super) fn caller(request: &Request) -> Caller {
     // A number that doesn't fit can't be a thread's.

@@ -15,9 +15,9 @@ use std::thread;
 use fuser::{INodeNo, Notifier};
 
 use super::successor::Successor;
+use crate::fs::NodeId;
 use crate::fs::cache::Invalidate;
 use crate::sys;
-use crate::view::NodeId;
 
 /// `FUSE_NOTIFY_INVAL_INODE` and `FUSE_NOTIFY_INVAL_ENTRY` of linux/fuse.h.
 const NODE: i32 = 2;

@@ -9,9 +9,9 @@ use super::ask::caught;
 use super::convert;
 use super::offload::Offload;
 use super::passthrough::Opening;
+use crate::fs::NodeId;
 use crate::fs::route::Route;
 use crate::fs::{Caller, CgroupFs, HandleId, Host, Outcome};
-use crate::view::NodeId;
 
 /// What is opened without anything being kept for it.
 pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);

@@ -16,9 +16,9 @@ use fuser::{BackingId, ReplyOpen};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use crate::fs::NodeId;
 use crate::fs::route::Tenant;
 use crate::fs::{CgroupFs, Host, Share};
-use crate::view::NodeId;
 
 /// How many ids are looked at to find one that can be given back.
 const LOOKS: usize = 16;

@@ -32,11 +32,12 @@ use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::events::ControlFile;
 use crate::fs::host::{
-    Answer, Asked, Attributes, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts,
-    Statistics, Whereabouts, Writer,
+    Answer, Asked, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts, Statistics,
+    Whereabouts, Writer,
 };
+use crate::fs::inode::{Attributes, Node, Object, Watch};
 use crate::fs::poll::Ready;
-use crate::view::{Node, Object, View, Watch};
+use crate::view::View;
 
 /// The host's cgroupfs and processes behind a view.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl RealHost {
         if hierarchy.has_handles() && node.inode() != 0 {
             return by_id(hierarchy.root(), node.inode(), libc::O_PATH);
         }
-        let (_, path) = self.view.backing_path(node).ok_or(Errno::ENOENT)?;
+        let (_, path) = node.backing_path(&self.view).ok_or(Errno::ENOENT)?;
         let object = walk(hierarchy, &path)?;
         // What the path leads to now may be another cgroup of the same name.
         if node.inode() != 0 && fstat(&object)?.st_ino != node.inode() {

@@ -16,10 +16,10 @@ use super::discover::HostHierarchy;
 use super::namespace::OpenedIn;
 use crate::cgroup::FileClass;
 use crate::fs::host::{Answer, Credentials, OpenMode, Owner};
+use crate::fs::inode::{Node, Object};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
 use crate::sys::namespace::Entered;
-use crate::view::{Node, Object};
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;

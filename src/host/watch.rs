@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use crate::cgroup::file::{is_notified, lets_files_come};
 use crate::fs::cache::{Change, EntryChange};
+use crate::fs::inode::Watch;
 use crate::sys::inotify::{Event, Inotify, WatchNumber};
-use crate::view::Watch;
 
 /// The most watches of a view, should the host allow so many.
 const LIMIT: usize = 32 * 1024;

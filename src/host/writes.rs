@@ -16,9 +16,9 @@ use super::procfs;
 use super::refuge::read_file;
 use crate::agents::{Lent, PidNamespace};
 use crate::fs::host::{Answer, Asked, Caller, Credentials, Host, Owner, Writer};
+use crate::fs::inode::Node;
 use crate::sys::credentials::{Rights, assume, become_for_good};
 use crate::sys::process::is_first_thread;
-use crate::view::Node;
 
 /// `CAP_SYS_ADMIN` and `CAP_SYS_NICE`, linux/capability.h.
 const CAP_SYS_ADMIN: u64 = 1 << 21;

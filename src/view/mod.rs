@@ -1,24 +1,13 @@
-//! What the container sees: which node is shown where, under which number. Pure: no I/O.
+//! What the container sees: which name is shown where. Pure: no I/O.
 //!
-//! A [`View`] says where a directory stands ([`Position`]) and what a name in it can be ([`Child`]); [`NodeTable`] remembers the
-//! [`Node`]s that the kernel holds. A node is only ever reached by a chain of lookups from the root, each of which was allowed by
-//! [`View::child`]: that's what containment rests on, no path is compared on the way.
+//! A [`View`] says where a directory stands ([`Position`]) and what a name in it can be ([`Child`]). The filesystem reaches a node only by a
+//! chain of lookups from the root, each of which was allowed by [`View::child`]: containment rests on that, and no path is compared on the way.
 
-mod attributes;
-mod id;
-mod node;
 mod place;
 mod resolve;
-mod size;
-mod table;
 
-pub use attributes::Attributes;
-pub use id::{NodeId, ROOT_ID};
-pub use node::{Cgroups, Node, Object, Watch};
 pub use place::{Child, Door, Position, Spot};
 pub use resolve::{Resolved, view_path_of};
-pub use size::ShownSize;
-pub use table::NodeTable;
 
 use std::ffi::{OsStr, OsString};
 

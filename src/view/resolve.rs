@@ -1,8 +1,6 @@
 //! View path to host path and back, without asking the host.
 
-use std::ffi::OsString;
-
-use super::{Child, Node, Object, Position, Shape, Spot, View};
+use super::{Child, Position, Shape, Spot, View};
 use crate::cgroup::CgroupPath;
 
 /// Where a path of the view leads, as far as names alone can tell.
@@ -42,30 +40,6 @@ impl View {
             };
         }
         Some(at)
-    }
-
-    /// The hierarchy of a node's backing object, and the names that lead to it from that hierarchy's root. `None` if it has none.
-    pub fn backing_path(&self, node: &Node) -> Option<(usize, Vec<OsString>)> {
-        let hierarchy = node.position().hierarchy?;
-        let delegated = self.hierarchy(hierarchy)?.delegated.as_ref().map(CgroupPath::components).unwrap_or_default();
-        let mut below = Vec::new();
-        let mut at = node;
-        // Climb to the nearest directory whose backing cgroup the view itself names.
-        let anchor = loop {
-            if *at.object() == Object::Directory {
-                match at.position().spot {
-                    Spot::Boundary => break delegated,
-                    Spot::Ancestor { depth } => break delegated.get(..depth)?,
-                    Spot::HostRoot => break &[],
-                    Spot::Foreign if at.parent().is_none_or(|above| above.position().hierarchy.is_none()) => break &[],
-                    Spot::Foreign | Spot::Inside => {}
-                    Spot::Top | Spot::AliasStep { .. } => return None,
-                }
-            }
-            below.push(at.name().to_os_string());
-            at = at.parent()?;
-        };
-        Some((hierarchy, anchor.iter().cloned().chain(below.into_iter().rev()).collect()))
     }
 
     fn through_alias(&self, position: Position) -> Resolved {

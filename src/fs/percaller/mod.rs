@@ -30,9 +30,10 @@ use super::xattrs::Xattrs;
 use super::{
     Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog, Whereabouts,
 };
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::limit::ProcessorTime;
 use crate::policy::Denial;
-use crate::view::{NodeId, ROOT_ID, View};
+use crate::view::View;
 use nodes::Nodes;
 
 /// A container, and its filesystem.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::Host;
 use super::Container;
-use crate::view::{NodeId, ROOT_ID};
+use crate::fs::inode::{NodeId, ROOT_ID};
 
 /// What the kernel was told of.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use super::super::{Caller, HandleId, OpenMode};
 use super::lookup::{is_shown, is_within, join, objects};
 use super::scene::{self, CALLER, DELEGATED, MEMORY, READ, SYSTEMD, Scene, UNIFIED, WRITE, errno, rule};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::fs::inode::ROOT_ID;
 use crate::policy::Policy;
-use crate::view::{ROOT_ID, Shape};
+use crate::view::Shape;
 
 /// What a write has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use super::super::{Caller, Changes, Outcome, Time};
 use super::lookup::{is_shown, is_within, objects};
 use super::scene::{self, CALLER, DELEGATED, READ, Scene, UNIFIED, errno, rule};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::fs::inode::ROOT_ID;
 use crate::policy::{Operation, Policy};
-use crate::view::{ROOT_ID, Shape};
+use crate::view::Shape;
 
 /// Whether the kernel has no rename there.
 fn is_unified(scene: &Scene, hierarchy: usize) -> bool {

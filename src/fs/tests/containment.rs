@@ -11,8 +11,8 @@ use super::fake::Call;
 use super::lookup::is_within;
 use super::scene::{self, CALLER, DELEGATED, Scene};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::{Operation, Policy};
-use crate::view::{NodeId, ROOT_ID};
 
 /// One operation on one of the nodes that were found so far.
 #[derive(Clone, Debug)]

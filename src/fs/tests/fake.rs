@@ -14,7 +14,8 @@ use super::super::{
 };
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::view::{Node, View, Watch};
+use crate::fs::inode::{Node, Watch};
+use crate::view::View;
 
 use super::held::FakeWatch;
 pub(super) use super::held::{FakeFile, root_credentials};
@@ -46,7 +47,7 @@ impl FakeHost {
         let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         let state = self.state.lock();
         let inode = if node.inode() == 0 {
-            let (_, names) = self.view.backing_path(node).ok_or(Errno::ENOENT)?;
+            let (_, names) = node.backing_path(&self.view).ok_or(Errno::ENOENT)?;
             names.iter().try_fold(1, |at, name| state.in_directory(hierarchy, at, name)).ok_or(Errno::ENOENT)?
         } else {
             node.inode()

@@ -10,8 +10,9 @@ use super::super::ListedEntry;
 use super::lookup::{is_shown, is_within, join, objects};
 use super::scene::{self, CALLER, CGROUPS, CPUSET, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::Policy;
-use crate::view::{NodeId, ROOT_ID, Shape};
+use crate::view::Shape;
 
 fn list(scene: &Scene, id: NodeId) -> Vec<ListedEntry> {
     scene.list(id, 0).unwrap()

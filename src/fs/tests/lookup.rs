@@ -6,8 +6,9 @@ use nix::errno::Errno;
 
 use super::scene::{self, CALLER, CGROUPS, CPU, CPUSET, DELEGATED, SYSTEMD, Scene, UNIFIED, errno};
 use crate::cgroup::{HierarchyKind, Setup};
+use crate::fs::inode::ROOT_ID;
 use crate::policy::Policy;
-use crate::view::{ROOT_ID, Shape};
+use crate::view::Shape;
 
 /// Whether `path` is `above` or lies below it.
 pub(super) fn is_within(path: &str, above: &str) -> bool {

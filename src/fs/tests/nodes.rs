@@ -11,8 +11,9 @@ use super::super::cache::{Change, EntryChange, Invalidate};
 use super::super::poll::{Ready, Wake};
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::Policy;
-use crate::view::{NodeId, ROOT_ID, Shape};
+use crate::view::Shape;
 
 #[test]
 fn a_node_is_known_as_long_as_it_is_counted() {

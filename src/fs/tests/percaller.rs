@@ -11,8 +11,9 @@ use super::super::{Caller, Found, HandleId, Outcome};
 use super::fake::FakeHost;
 use super::scene::{READ, Scene, WRITE, errno, rule};
 use crate::cgroup::{CgroupPath, Setup};
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::{Policy, Rule};
-use crate::view::{NodeId, ROOT_ID, Shape, View};
+use crate::view::{Shape, View};
 
 const FIRST: Caller = Caller { tid: 7, uid: 0, gid: 0 };
 const SECOND: Caller = Caller { tid: 8, uid: 0, gid: 0 };

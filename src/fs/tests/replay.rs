@@ -14,8 +14,9 @@ use super::super::{Answer, Caller, CgroupFs, Changes, Entry, Failure, Found, Out
 use super::fake::FakeHost;
 use super::scene::{CALLER, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::Policy;
-use crate::view::{NodeId, ROOT_ID, Shape};
+use crate::view::Shape;
 
 /// The thread that acts on the own mount.
 const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };

@@ -9,8 +9,9 @@ use super::super::cache::Keep;
 use super::super::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, OpenMode, Outcome};
 use super::fake::FakeHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::{Policy, Rules};
-use crate::view::{AncestorLimits, NodeId, ROOT_ID, Shape, View, ViewHierarchy};
+use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
 /// The delegated subtree, wherever there is one.
 pub(super) const DELEGATED: &str = "/lxc/c1";

@@ -8,7 +8,7 @@
 //! hierarchy    door    kernfs id, or a number of our own
 //! ```
 
-use super::Door;
+use crate::view::Door;
 
 /// What FUSE calls the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: NodeId = NodeId(1);

@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::size::ShownSize;
-use super::{Attributes, NodeId, Position};
+use super::{Attributes, NodeId, ShownSize};
 use crate::cgroup::FileClass;
+use crate::view::Position;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -158,7 +158,8 @@ impl NodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::{Door, Object, Position, Spot};
+    use crate::fs::inode::Object;
+    use crate::view::{Door, Position, Spot};
 
     fn table() -> NodeTable {
         NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1))

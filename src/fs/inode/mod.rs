@@ -1,0 +1,17 @@
+//! The inode table: the [`Node`]s that the kernel holds, by [`NodeId`].
+//!
+//! A node is only ever reached by a chain of lookups from the root, each of which was allowed by [`View::child`](crate::view::View::child):
+//! containment rests on that, and no path is compared on the way.
+
+mod attributes;
+mod backing_path;
+mod node;
+mod node_id;
+mod shown_size;
+mod table;
+
+pub use attributes::Attributes;
+pub use node::{Cgroups, Node, Object, Watch};
+pub use node_id::{NodeId, ROOT_ID};
+pub use shown_size::ShownSize;
+pub use table::NodeTable;
