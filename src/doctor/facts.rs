@@ -1,6 +1,6 @@
 //! What a target's programs can find out about their cgroups: plain data, and what can be looked up in it. No I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use nix::errno::Errno;
@@ -27,9 +27,6 @@ pub(crate) const DOCKER: &str = "docker";
 
 /// The type of a view in mountinfo.
 pub(crate) const VIEW: &str = "fuse.vcgroupfs";
-
-/// How many places are looked at, at most: mountinfo is the container's to fill.
-const PLACES_AT_MOST: usize = 4096;
 
 /// What the kernel says of the target, as texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,10 +212,10 @@ impl Facts {
         views.any(|mount| is_broken(self.places.get(&point(mount))))
     }
 
-    /// Says of every place that isn't known that it isn't there.
+    /// Says of all of these paths that aren't known that they aren't there.
     #[cfg(test)]
-    pub(crate) fn mark_absent(&mut self) {
-        for path in places(&self.memberships, &self.mounts) {
+    pub(crate) fn mark_absent(&mut self, paths: impl IntoIterator<Item = String>) {
+        for path in paths {
             self.places.entry(path).or_insert(Answer::Failed(libc::ENOENT));
         }
     }
@@ -313,41 +310,6 @@ pub(crate) fn join(base: &str, path: &CgroupPath) -> String {
 pub(crate) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String> {
     let root = CgroupPath::parse(&mount.root).ok()?;
     Some(join(&point(mount), &path.relative_to(&root)?))
-}
-
-/// Every path that a judgement may ask about.
-pub(crate) fn places(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
-    let mut places: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
-    places.extend(super::clients::FIXED.map(str::to_owned));
-    let files = ["cgroup.controllers", "cgroup.subtree_control", "memory/memory.limit_in_bytes"];
-    places.extend(files.map(|file| format!("{ROOT}/{file}")));
-    let is_relevant = |mount: &&MountEntry| is_in_root(mount) || mount.hierarchy().is_some();
-    places.extend(mounts.iter().filter(is_relevant).map(point));
-    for member in memberships {
-        let mut bases: BTreeSet<String> = directories(&member.kind).into_iter().collect();
-        let lines = mounts.iter().filter(|mount| mount.hierarchy().as_ref() == Some(&member.kind));
-        let path = member.place.path();
-        for mount in lines {
-            bases.insert(point(mount));
-            places.extend(path.and_then(|path| join_below(mount, path)).into_iter().flat_map(with_files));
-        }
-        for base in bases {
-            places.insert(format!("{base}/{DOCKER}"));
-            places.extend(path.map(|path| join(&base, path)).into_iter().flat_map(with_files));
-            places.extend(with_files(base));
-        }
-        if places.len() > PLACES_AT_MOST {
-            break;
-        }
-    }
-    places.into_iter().take(PLACES_AT_MOST).collect()
-}
-
-/// A cgroup's directory and the files in it that clients look for.
-fn with_files(directory: String) -> Vec<String> {
-    let files = ["cgroup.procs", "cgroup.controllers", "memory.limit_in_bytes", "memory.max", "devices.allow"];
-    let files = files.map(|file| format!("{directory}/{file}"));
-    std::iter::once(directory).chain(files).collect()
 }
 
 /// Where a hierarchy is looked for without asking mountinfo.

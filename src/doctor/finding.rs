@@ -2,8 +2,20 @@
 
 use serde::Serialize;
 
-use super::clients::Source;
 use super::reading::{Quantity, Taken};
+
+/// Where a row's knowledge is from.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Source {
+    /// The repository.
+    pub(crate) repository: &'static str,
+    /// The files in it, or how it was measured.
+    pub(crate) files: &'static str,
+    /// Which version was read: a tag, a branch, or the beginning of a commit.
+    pub(crate) version: &'static str,
+    /// When, as YYYY-MM.
+    pub(crate) read: &'static str,
+}
 
 /// Whether a client takes what it sees for a cgroup tree, and gets what it wants of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

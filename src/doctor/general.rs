@@ -1,5 +1,6 @@
 //! What concerns all clients: whether there's a view, whether it answers, what it lacks, and who could take it away.
 
+use super::advice::STACK;
 use super::facts::{Answer, Facts, ROOT, Type, VIEW, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
 use crate::cgroup::{HierarchyKind, MountEntry, Setup};
@@ -186,7 +187,7 @@ fn without_stack(facts: &Facts) -> Option<General> {
     } else {
         format!("view without a stack on {}: clients that go by mountinfo don't see it", list(&bare))
     };
-    Some(general("no-stack", Level::Warning, what, Some(super::clients::STACK)))
+    Some(general("no-stack", Level::Warning, what, Some(STACK)))
 }
 
 /// Mounts on a part of a view, which hide what the view has there.

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::facts::{Answer, Facts, Found, Place, Process, ROOT, TYPES, Type, mount_of, places, point};
+use super::facts::{Answer, Facts, Found, Place, Process, ROOT, TYPES, Type, mount_of, point};
 use super::limits::{HostFiles, Limit, Limits};
+use super::paths::paths_to_probe;
 use super::reading::Files;
 use super::verdict::readings;
 use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_memberships, parse_mountinfo};
@@ -142,7 +143,7 @@ fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32
         memory: 16 << 30,
     };
     let mounts = parse_mountinfo(process.mountinfo.as_bytes());
-    let asked = places(&parse_memberships(process.cgroup.as_bytes()), &mounts);
+    let asked = paths_to_probe(&parse_memberships(process.cgroup.as_bytes()), &mounts);
     let fake = Fake { kind, variant, mounts: &mounts, found: RefCell::default() };
     for path in &asked {
         fake.place(path);

@@ -4,6 +4,7 @@
 //! [`clients`] compute from them the numbers that each program would take, with where it finds them; [`limits`] says what holds in truth, from
 //! the host's files; [`verdict`] compares. [`general`] is what concerns all programs. [`probe`] looks and reads; nothing else here does.
 
+pub(crate) mod advice;
 pub(crate) mod clients;
 pub(crate) mod compare;
 pub(crate) mod facts;
@@ -13,6 +14,7 @@ pub(crate) mod general;
 mod layouts;
 pub(crate) mod limits;
 pub(crate) mod native;
+pub(crate) mod paths;
 pub(crate) mod probe;
 pub(crate) mod reading;
 #[cfg(test)]

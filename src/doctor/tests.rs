@@ -7,6 +7,7 @@ use super::general::findings;
 use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
 use super::limits::Limits;
 use super::native::Native;
+use super::paths::paths_to_probe;
 use super::verdict::{self, Beyond};
 
 /// What all make of it, with the limits known that hold, and the host.
@@ -295,7 +296,7 @@ fn with_cgroups(facts: &Facts, change: impl Fn(&str) -> String) -> Facts {
     let mut changed = facts.clone();
     changed.process.cgroup = change(&facts.process.cgroup);
     changed.memberships = crate::cgroup::parse_memberships(changed.process.cgroup.as_bytes());
-    changed.mark_absent();
+    changed.mark_absent(paths_to_probe(&changed.memberships, &changed.mounts));
     changed
 }
 

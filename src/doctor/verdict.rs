@@ -1,6 +1,7 @@
 //! What is to be said of the clients that take numbers.
 
-use super::clients::{CLIENTS, Client, DEAD, MOUNT, Model, STACK, mending};
+use super::advice::{DEAD, MOUNT, STACK, mending};
+use super::clients::{CLIENTS, Client, Model};
 use super::facts::Facts;
 use super::finding::{Finding, Number, NumberVerdict, Recognised};
 use super::limits::Limits;

@@ -1,6 +1,6 @@
 //! Monitors that read files at the top, whatever `/proc/self/cgroup` says.
 
-use super::{NAMESPACE, lacking, mending};
+use crate::doctor::advice::{NAMESPACE, lacking, mending};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 

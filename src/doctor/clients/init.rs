@@ -1,7 +1,7 @@
 //! Service managers beside systemd.
 
 use super::systemd::{NOT_V2_ALONE, Tree, as_pid1};
-use super::{MOUNT, lacking, mending};
+use crate::doctor::advice::{MOUNT, lacking, mending};
 use crate::doctor::facts::{ELOGIND, Facts, OPENRC, ROOT, Type, point};
 use crate::doctor::finding::Finding;
 

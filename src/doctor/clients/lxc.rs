@@ -1,6 +1,6 @@
 //! LXC.
 
-use super::{MOUNT, NAMESPACE, STACK};
+use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
 use crate::doctor::facts::{Facts, ROOT, Type, directories, point};
 use crate::doctor::finding::Finding;
 

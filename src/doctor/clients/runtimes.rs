@@ -1,7 +1,7 @@
 //! Container runtimes.
 
-use super::{MOUNT, NAMESPACE, STACK, lacking, mending};
 use crate::cgroup::CgroupPath;
+use crate::doctor::advice::{MOUNT, NAMESPACE, STACK, lacking, mending};
 use crate::doctor::facts::{Answer, DOCKER, Facts, ROOT, Type, UNIFIED, join, join_below, point};
 use crate::doctor::finding::{Finding, Recognised};
 

@@ -1,6 +1,6 @@
 //! Programs that copy by sendfile(2) or splice(2): busybox `cat` and `cp`, Python's `shutil.copyfile`.
 
-use super::mending;
+use crate::doctor::advice::mending;
 use crate::doctor::facts::{Copied, Facts};
 use crate::doctor::finding::Finding;
 

@@ -1,6 +1,6 @@
 //! systemd: `cg_unified_cached` in its versions, and `cg_is_ready` since 258.
 
-use super::{NAMESPACE, lacking, mending};
+use crate::doctor::advice::{NAMESPACE, lacking, mending};
 use crate::doctor::facts::{Facts, ROOT, SYSTEMD, Type, UNIFIED, join};
 use crate::doctor::finding::Finding;
 

@@ -1,6 +1,6 @@
 //! Small tools and scripts.
 
-use super::{MOUNT, NAMESPACE, STACK};
+use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
 use crate::doctor::facts::{Facts, ROOT, Type, point};
 use crate::doctor::finding::Finding;
 

@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{MountEntry, parse_memberships, parse_mountinfo};
 use crate::doctor::facts::{
-    Answer, Copied, FUSE, Facts, Found, Place, Process, ROOT, Type, VIEW, directories, join, mount_of, places,
+    Answer, Copied, FUSE, Facts, Found, Place, Process, ROOT, Type, VIEW, directories, join, mount_of,
 };
+use crate::doctor::paths::paths_to_probe;
 use crate::doctor::probe::enter::enter;
 use crate::doctor::probe::target::Target;
 use crate::doctor::reading::Files;
@@ -64,7 +65,7 @@ pub(crate) fn look(
     say.line(&Line::Process(process.clone()))?;
     let memberships = parse_memberships(process.cgroup.as_bytes());
     let mounts = parse_mountinfo(process.mountinfo.as_bytes());
-    let asked = places(&memberships, &mounts);
+    let asked = paths_to_probe(&memberships, &mounts);
     let facts = Facts::new(process, Found::default());
     let live = Live {
         say: &say,
