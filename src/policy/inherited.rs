@@ -3,7 +3,7 @@
 //! Where the kernel doesn't apply a controller's limits to everything below, whoever can make a cgroup there and migrate to it has left them
 //! behind. So there structure and membership are the container's only if the controller is delegated, with all that this means.
 
-use super::Rules;
+use super::rules::Rules;
 use crate::cgroup::HierarchyKind;
 
 /// The controllers whose limits the kernel applies to everything below, and how it does. One that isn't here isn't known to.

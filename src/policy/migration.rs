@@ -1,8 +1,9 @@
 //! Containment of migrations: where a process comes from, and where it goes.
 
-use super::{Denial, Rule, Verdict, Zone};
+use super::denial::{Denial, Rule};
+use super::operation::Zone;
+use super::verdict::{Grant, Verdict};
 use crate::cgroup::CgroupPath;
-use crate::policy::Grant;
 
 /// Both ends of a migration in one hierarchy.
 #[derive(Clone, Copy, Debug)]

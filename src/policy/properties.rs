@@ -1,9 +1,11 @@
 //! Properties that hold for every path, name, zone and policy.
 
+use std::ffi::OsStr;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::cgroup::CgroupPath;
+use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
 
 fn operations() -> impl Strategy<Value = Operation> {
     prop::sample::select(vec![

@@ -1,6 +1,9 @@
-//! The table of DESIGN: who may write what, row by row.
+//! The table of policies: who may write what, row by row.
+
+use std::ffi::OsStr;
 
 use super::*;
+use crate::cgroup::{ControllerSet, FileClass, HierarchyKind};
 
 fn kind(list: &str) -> HierarchyKind {
     if list == "v2" { HierarchyKind::Unified } else { HierarchyKind::v1(list) }

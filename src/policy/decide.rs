@@ -1,0 +1,160 @@
+//! The decision about every operation but a migration.
+
+use std::ffi::OsStr;
+
+use super::denial::{Denial, Rule};
+use super::inherited;
+use super::operation::{Node, Operation, Subject, Zone};
+use super::rules::{Policy, Rules};
+use super::verdict::{Grant, PLAIN, Verdict, deny};
+use crate::cgroup::{FileClass, HierarchyClass, HierarchyKind};
+
+/// Decides. An operation that the kernel's cgroupfs doesn't have gets the kernel's errno everywhere.
+pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+    match operation {
+        Operation::Read => Verdict::Allow(Grant::Plain),
+        Operation::CreateFile => deny(Rule::NoFileCreation),
+        Operation::MakeNode => deny(Rule::NoSuchOperation),
+        Operation::Write => decide_write(rules, node),
+        Operation::MakeDirectory | Operation::RemoveDirectory | Operation::Rename => structure(rules, node, operation),
+        Operation::ChangeAttributes => decide_attributes(rules, node),
+        Operation::ChangeXattrs => decide_xattrs(rules, node),
+    }
+    .without_migration_unless(operation == Operation::Write)
+}
+
+/// The permission bits to show for a node whose real ones are `mode`: without write bits wherever an open for write, or a mkdir, is
+/// rejected, so that `ls -l` tells the truth.
+pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
+    let operation = match node.subject {
+        Subject::File { .. } => Operation::Write,
+        Subject::Directory | Subject::Synthetic => Operation::MakeDirectory,
+    };
+    if decide(rules, node, operation).is_allowed() { mode } else { mode & !0o222 }
+}
+
+/// The controller that has `cgroup.event_control`.
+const MEMORY: &str = "memory";
+
+/// mkdir in it, rmdir of it, rename of it.
+fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+    let (Some(kind), Subject::Directory) = (node.kind, node.subject) else {
+        return deny(Rule::OutsideSubtree);
+    };
+    match (node.zone, operation) {
+        (Zone::Outside, _) => return deny(Rule::OutsideSubtree),
+        // Removing or renaming the boundary changes the directory above it.
+        (Zone::Boundary, Operation::RemoveDirectory | Operation::Rename) => return deny(Rule::BoundaryItself),
+        (Zone::Boundary | Zone::Inside, _) => {}
+    }
+    match (kind.class(), rules.policy) {
+        (HierarchyClass::V1Controllers, Policy::Strict) => deny(Rule::V1ControllersReadOnly),
+        (HierarchyClass::V1Controllers, Policy::Delegate) if operation == Operation::Rename => {
+            deny(Rule::V1ControllersRename)
+        }
+        (HierarchyClass::V1Controllers, Policy::Delegate) if !inherited::limits_hold(rules, kind) => {
+            deny(Rule::LimitsNotInherited)
+        }
+        _ => PLAIN,
+    }
+}
+
+/// Whoever may change a file's content or a directory's children may change its attributes, since nothing else is its own. Under `strict` the
+/// boundary's are the host's: whoever could set its mode or owner would decide who of the container may write there.
+fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
+    let verdict = match node.subject {
+        Subject::File { .. } => decide_write(rules, node),
+        Subject::Directory | Subject::Synthetic => structure(rules, node, Operation::MakeDirectory),
+    };
+    match (rules.policy, node.zone) {
+        (Policy::Strict, Zone::Boundary) if verdict.is_allowed() => deny(Rule::BoundaryAttributes),
+        _ => verdict,
+    }
+}
+
+/// Xattrs are a directory's. Those of a file would multiply what a cgroup can hold of the kernel's memory by the number of its files, and no
+/// client of cgroups has any there.
+fn decide_xattrs(rules: &Rules, node: &Node<'_>) -> Verdict {
+    if !matches!(node.subject, Subject::File { .. }) {
+        return decide_attributes(rules, node);
+    }
+    // What may be changed nowhere around it is rejected as everything else there is.
+    let directory = Node { subject: Subject::Directory, ..*node };
+    match decide_attributes(rules, &directory) {
+        Verdict::Allow(_) => deny(Rule::XattrOnFile),
+        verdict => verdict,
+    }
+}
+
+fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
+    let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
+        return deny(Rule::OutsideSubtree);
+    };
+    // These face the host or carry what only means something in the writer's process: never, wherever they stand. Only the memory controller
+    // has events.
+    let has_events = || kind.controllers().is_some_and(|controllers| controllers.contains(MEMORY));
+    match class {
+        FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
+        FileClass::EventControl if !rules.fetches_descriptors || !has_events() => return deny(Rule::EventControl),
+        FileClass::Unknown => return deny(Rule::UnknownFile),
+        _ => {}
+    }
+    if node.zone == Zone::Outside {
+        return deny(Rule::OutsideSubtree);
+    }
+    match kind.class() {
+        HierarchyClass::Unified => write_unified(rules, node.zone, name, class),
+        HierarchyClass::V1Named => write_v1_named(class),
+        HierarchyClass::V1Controllers => match rules.policy {
+            Policy::Strict => deny(Rule::V1ControllersReadOnly),
+            Policy::Delegate => write_v1_delegated(rules, kind, node.zone, class),
+        },
+    }
+}
+
+fn write_unified(rules: &Rules, zone: Zone, name: &OsStr, class: &FileClass) -> Verdict {
+    let delegatable = name.to_str().is_some_and(|name| rules.delegatable.contains(name));
+    match (class, zone, rules.policy) {
+        // A trigger belongs to the open file and changes no state of the cgroup.
+        (FileClass::Pressure, _, _) => PLAIN,
+        (FileClass::Membership(file), Zone::Inside, _) => Verdict::Allow(Grant::Migrate(*file)),
+        (FileClass::Membership(file), _, _) if delegatable => Verdict::Allow(Grant::Migrate(*file)),
+        (FileClass::Core, _, _) if delegatable || zone == Zone::Inside => PLAIN,
+        (FileClass::Controller(_), Zone::Boundary, Policy::Delegate) if delegatable => PLAIN,
+        (_, Zone::Boundary, Policy::Delegate) => {
+            Verdict::Allow(Grant::FailsAtWrite(Denial::new(Rule::NotDelegatableAtWrite)))
+        }
+        (FileClass::Controller(_), Zone::Inside, Policy::Delegate) => PLAIN,
+        (FileClass::Controller(_), _, Policy::Strict) => deny(Rule::ControllerFile),
+        _ => deny(Rule::NotDelegatable),
+    }
+}
+
+fn write_v1_named(class: &FileClass) -> Verdict {
+    match class {
+        FileClass::Membership(file) => Verdict::Allow(Grant::Migrate(*file)),
+        FileClass::NotifyOnRelease | FileClass::CloneChildren => PLAIN,
+        _ => deny(Rule::UnknownFile),
+    }
+}
+
+fn write_v1_delegated(rules: &Rules, kind: &HierarchyKind, zone: Zone, class: &FileClass) -> Verdict {
+    match (class, zone) {
+        (FileClass::Membership(_), _) if !inherited::limits_hold(rules, kind) => deny(Rule::LimitsNotInherited),
+        (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
+        // It changes nothing of the cgroup. But a listener for memory pressure keeps the news from those that listen further up, at the host's
+        // cgroups (`vmpressure_event`), so it's for the host to delegate.
+        (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => {
+            Verdict::Allow(Grant::RegisterEvent)
+        }
+        (FileClass::EventControl, _) => deny(Rule::ControllerNotDelegated),
+        (_, Zone::Boundary) => deny(Rule::V1BoundaryLimits),
+        (FileClass::Controller(controller), _) if rules.delegate_controllers.contains(controller) => PLAIN,
+        (FileClass::Controller(_), _) => deny(Rule::ControllerNotDelegated),
+        // Only cpuset acts on it (`cpuset_css_online`), so it goes with cpuset.
+        (FileClass::CloneChildren, _) if rules.delegate_controllers.contains("cpuset") => PLAIN,
+        (FileClass::CloneChildren, _) => deny(Rule::ControllerNotDelegated),
+        (FileClass::NotifyOnRelease, _) => deny(Rule::NotifyOnRelease),
+        _ => deny(Rule::UnknownFile),
+    }
+}

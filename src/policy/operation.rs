@@ -1,0 +1,67 @@
+//! What is asked: an operation, on a node that stands somewhere.
+
+use std::ffi::OsStr;
+
+use crate::cgroup::{FileClass, HierarchyKind};
+
+/// Where a node stands in relation to the delegated subtree of its hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// Above it, beside it, or in a hierarchy that has none.
+    Outside,
+    /// The top directory of it, and that directory's files.
+    Boundary,
+    /// Strictly below the boundary.
+    Inside,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// Something that the view makes itself: its root, a symlink, a step of the alias.
+    Synthetic,
+    /// A cgroup directory.
+    Directory,
+    /// An interface file.
+    File {
+        /// Its name.
+        name: &'a OsStr,
+        /// What it's for.
+        class: &'a FileClass,
+    },
+}
+
+/// A node as the policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// Its hierarchy; `None` for what belongs to no hierarchy.
+    pub kind: Option<&'a HierarchyKind>,
+    /// Where it stands.
+    pub zone: Zone,
+    /// What it is.
+    pub subject: Subject<'a>,
+}
+
+/// What a process wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Look at it: lookup, stat, list, read, read an xattr.
+    Read,
+    /// Open it for writing, or truncate it.
+    Write,
+    /// Make a cgroup in this directory.
+    MakeDirectory,
+    /// Remove this cgroup.
+    RemoveDirectory,
+    /// Rename this cgroup.
+    Rename,
+    /// chmod, chown, utimens.
+    ChangeAttributes,
+    /// Set or remove an xattr.
+    ChangeXattrs,
+    /// Create a regular file in this directory.
+    CreateFile,
+    /// link, symlink, mknod, unlink.
+    MakeNode,
+}

@@ -1,0 +1,56 @@
+//! A policy, and what it's parametrised by.
+
+use std::collections::BTreeSet;
+
+use crate::cgroup::ControllerSet;
+
+/// Who may write what inside the delegated subtree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Structure and membership, no controller file; v1 controller hierarchies are read-only.
+    #[default]
+    Strict,
+    /// On v2 what the kernel's nsdelegate allows; on v1 the named controllers below the boundary.
+    Delegate,
+}
+
+impl Policy {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Strict, Self::Delegate];
+
+    /// The word that users have for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Delegate => "delegate",
+        }
+    }
+
+    /// The policy for which users have this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.word() == word)
+    }
+}
+
+/// A policy with its parameters; fixed when a view is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Which policy.
+    pub policy: Policy,
+    /// v1 controllers whose files are writable below the boundary under [`Policy::Delegate`].
+    pub delegate_controllers: ControllerSet,
+    /// The files that the kernel lets a delegatee write at the boundary, `/sys/kernel/cgroup/delegate`.
+    pub delegatable: BTreeSet<String>,
+    /// Whether what the memory cgroups below the boundary use counts there too (`memory.use_hierarchy`).
+    pub memory_is_hierarchical: bool,
+    /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that `cgroup.event_control` means what the writer means.
+    pub fetches_descriptors: bool,
+}
+
+impl Rules {
+    /// What `/sys/kernel/cgroup/delegate` held when it appeared (Linux 4.15); for kernels without it.
+    pub fn default_delegatable() -> BTreeSet<String> {
+        ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"].map(str::to_owned).into()
+    }
+}
