@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::{MountEntry, parse_mountinfo};
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::fuse::FSTYPE;
 use crate::host::mount_id;
 use crate::provision::cgroups::OwnCgroups;

@@ -4,22 +4,11 @@ use std::fmt;
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::server::logging::queue::Log;
-
-/// How records are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// Lines with time and level.
-    Text,
-    /// Lines without, for a service that has its own.
-    Bare,
-    /// An object a line.
-    Json,
-}
+use crate::server::logging::style::Style;
 
 /// Formats events as the log's style is at that time.
 #[derive(Debug)]
@@ -53,35 +42,5 @@ where
             Style::Bare => self.bare.format_event(context, writer, event),
             Style::Json => self.json.format_event(context, writer, event),
         }
-    }
-}
-
-/// The record that says how many others were lost: since the last such record, and since the start.
-pub(crate) fn of_losses(style: Style, lost: u64, since_start: u64) -> String {
-    let message = "records of this log were lost: they couldn't be written, or not fast enough";
-    let mut time = String::new();
-    // A time that can't be written is left out.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    match style {
-        Style::Text => format!("{time}  WARN {message} since_start={since_start} lost={lost}\n"),
-        Style::Bare => format!("{message} since_start={since_start} lost={lost}\n"),
-        Style::Json => {
-            let counts = format!("\"since_start\":{since_start},\"lost\":{lost}");
-            format!("{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{message}\",{counts}}}\n")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn losses_are_told_in_every_style() {
-        let text = of_losses(Style::Text, 7, 9);
-        assert!(text.contains("Z  WARN records of this log were lost") && text.ends_with(" since_start=9 lost=7\n"));
-        assert!(of_losses(Style::Bare, 7, 9).starts_with("records of this log were lost"));
-        let object: serde_json::Value = serde_json::from_str(&of_losses(Style::Json, 7, 9)).unwrap();
-        assert_eq!((&object["lost"], &object["level"]), (&7.into(), &"WARN".into()));
     }
 }

@@ -6,6 +6,7 @@
 mod layout;
 mod queue;
 mod sink;
+mod style;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,9 +16,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::Error;
 use crate::message::say;
-use crate::server::logging::layout::{Layout, Style};
+use crate::server::logging::layout::Layout;
 use crate::server::logging::queue::Log;
 use crate::server::logging::sink::Sink;
+use crate::server::logging::style::Style;
 
 /// The log of this process.
 static LOG: Log = Log::new();

@@ -13,8 +13,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::server::logging::layout::{Style, of_losses};
 use crate::server::logging::sink::Sink;
+use crate::server::logging::style::{Style, of_losses};
 
 /// How much waits to be written, in bytes and in records.
 const MAX_BYTES: usize = 256 * 1024;
