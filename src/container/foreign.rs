@@ -15,7 +15,7 @@ use nix::sys::stat::{fstat, stat};
 
 use crate::agents::attach::{EntryError, Step};
 use crate::container::DIRECTORY;
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::error::Error;
 use crate::sys::namespace::owner;
 

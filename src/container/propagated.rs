@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
 
-use crate::container::held::{Attached, Container};
+use crate::container::handle::Container;
+use crate::container::view_mounts::Attached;
 
 /// A container can have as many as it likes, and filesystems in them that keep the helper waiting.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::server::status::Status;
 
 /// Whose it is to undo something: after a fork two processes have it.

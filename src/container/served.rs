@@ -1,7 +1,7 @@
 //! Whether a container has a view already, and who serves it.
 
 use crate::container::DIRECTORY;
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::error::Error;
 use crate::server::registry;
 use crate::server::registry::record::Record;

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchdir;
 
 use crate::agents::attach::{EntryError, Layout, Site};
-use crate::container::held::PLACES;
+use crate::container::view_mounts::PLACES;
 use crate::container::{DIRECTORY, lock_mounts};
 use crate::error::Error;
 use crate::fuse::Connection;

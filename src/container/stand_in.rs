@@ -15,7 +15,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chroot, fchdir, pipe2, read, write};
 
 use crate::cgroup::parse_mountinfo;
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::error::Error;
 use crate::sys;
 

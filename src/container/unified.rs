@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crate::agents::attach::{Flags, Layout};
 use crate::cgroup::CgroupPath;
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::container::lock::Lock;
 use crate::container::stack::Source;
 use crate::error::Error;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cgroup::escaped;
 use crate::cli::Outcome;
-use crate::container::held::Container;
+use crate::container::handle::Container;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;
 use crate::doctor::probe::ask::ask;

@@ -1,0 +1,184 @@
+//! A container that runs: its process, its mount namespace and its root, held so that they can't come to mean another's.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
+use crate::error::Error;
+use crate::host::mount_id;
+use crate::sys;
+
+/// A container, known by one of its processes.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pid: i32,
+    /// Its directory in /proc, which never comes to mean another process.
+    pub(super) process: OwnedFd,
+    /// Becomes readable when the process ends; `None` before Linux 5.3.
+    pub(super) end: Option<OwnedFd>,
+    mounts: OwnedFd,
+    number: u64,
+    root: OwnedFd,
+    /// Where that is until the process has made it its root.
+    pub(super) prefix: Option<OsString>,
+}
+
+impl Container {
+    /// Takes hold of the container of a process.
+    pub(crate) fn open(pid: i32) -> Result<Self, Error> {
+        let failed = |what: &str| {
+            let what = format!("can't {what} of process {pid}");
+            move |errno: Errno| match errno {
+                Errno::ENOENT | Errno::ESRCH => Error::failed(format!("{what}: it has ended")),
+                Errno::EACCES | Errno::EPERM => {
+                    Error::not_permitted(format!("{what}: {errno} (run it as root of the host)"))
+                }
+                errno => Error::failed(format!("{what}: {errno}")),
+            }
+        };
+        let process = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
+            .open(format!("/proc/{pid}"))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::failed(format!("there is no process {pid}")),
+                _ => Error::system(format!("can't open /proc/{pid}"), error),
+            })?;
+        let process = OwnedFd::from(process);
+        let end = sys::process::pidfd(pid).ok();
+        let open = |name: &str, flags| openat(&process, name, flags | OFlag::O_CLOEXEC, Mode::empty());
+        let mounts = open("ns/mnt", OFlag::O_RDONLY).map_err(failed("open the mount namespace"))?;
+        let number = fstat(&mounts).map_err(failed("look at the mount namespace"))?.st_ino;
+        let root = open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed("open the root directory"))?;
+        for (whose, path) in [("this command's", "/proc/self/ns/mnt"), ("the host's", "/proc/1/ns/mnt")] {
+            if File::open(path).is_ok_and(|own| fstat(&own).is_ok_and(|own| own.st_ino == number)) {
+                let what = format!(
+                    "process {pid} is in {whose} own mount namespace, not in a container: use 'vcgroupfs mount --pid {pid} DIR'"
+                );
+                return Err(Error::failed(what));
+            }
+        }
+        Ok(Self { pid, process, end, mounts, number, root, prefix: None })
+    }
+
+    /// Takes hold of the container of a process that is going to make `directory` its root (pivot_root(2)), as it is for the hooks of OCI
+    /// runtimes, or has done so (`poststart`). That has to be a mount in its mount namespace.
+    pub(crate) fn with_root(self, directory: &Path) -> Result<Self, Error> {
+        let what = format!("can't open the container's root {} in its mount namespace", directory.display());
+        let failed = |error: io::Error| Error::system(&what, error);
+        // On the host, where the same directories lead to it: an absolute symlink followed there would come out here.
+        let directory = std::fs::canonicalize(directory).map_err(failed)?;
+        let number = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+        let entered = fstat(&self.root).map(number).map_err(|errno| failed(errno.into()))?;
+        if nix::sys::stat::stat(&directory).is_ok_and(|there| number(there) == entered) {
+            return Ok(self);
+        }
+        let mut root = self.root.try_clone().map_err(failed)?;
+        for component in directory.components() {
+            if let Component::Normal(name) = component {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                root = openat(&root, name, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+            }
+        }
+        let id = mount_id(&root).map_err(failed)?;
+        let is_root = |mount: &MountEntry| mount.id == id && mount.mount_point == directory.as_os_str();
+        if !self.mountinfo().iter().any(is_root) {
+            let what = format!(
+                "{} isn't the container's root: nothing is mounted there in the mount namespace",
+                directory.display()
+            );
+            return Err(Error::failed(format!("{what} of process {}", self.pid)));
+        }
+        Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
+    }
+
+    /// Where its root directory is, if its process hasn't entered that yet.
+    pub(crate) fn new_root(&self) -> Option<&OsStr> {
+        self.prefix.as_deref()
+    }
+
+    /// Fails if the process has ended since: what was found by its number may be another's, which has that now.
+    pub(crate) fn check_its_number(&self) -> Result<(), Error> {
+        let ended = |_| Error::failed(format!("process {} has ended meanwhile", self.pid));
+        self.read("stat").map(drop).map_err(ended)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The number of its mount namespace.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn namespace(&self) -> BorrowedFd<'_> {
+        self.mounts.as_fd()
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Its mounts, with paths as its process sees them. Empty when that has ended.
+    pub(crate) fn mountinfo(&self) -> Vec<MountEntry> {
+        parse_mountinfo(&self.read("mountinfo").unwrap_or_default())
+    }
+
+    /// In which cgroups its process is.
+    pub(crate) fn memberships(&self) -> Vec<Membership> {
+        parse_memberships(&self.read("cgroup").unwrap_or_default())
+    }
+
+    /// Whether v2 is mounted in it.
+    pub(crate) fn mounts_v2(&self) -> bool {
+        self.mountinfo().iter().any(|mount| mount.fstype == "cgroup2")
+    }
+
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = openat(&self.process, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut File::from(file), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_number_is_its_own_while_it_lives() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let open = |name: &str| OwnedFd::from(File::open(name).unwrap());
+        let container = Container {
+            pid: child.id() as i32,
+            process: open(&format!("/proc/{}", child.id())),
+            end: None,
+            mounts: open("/proc/self/ns/mnt"),
+            number: 0,
+            root: open("/"),
+            prefix: None,
+        };
+        assert!(container.check_its_number().is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(container.check_its_number().unwrap_err().to_string().contains("has ended"));
+    }
+
+    #[test]
+    fn what_is_no_container() {
+        let own = Container::open(std::process::id() as i32).unwrap_err();
+        assert!(own.to_string().contains("not in a container"), "{own}");
+        let nobody = Container::open(i32::MAX).unwrap_err();
+        assert!(nobody.to_string().contains("there is no process"), "{nobody}");
+    }
+}

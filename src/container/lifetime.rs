@@ -1,0 +1,69 @@
+//! How long a container has its view: until its process ends, or somebody unmounts the view.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+
+use crate::container::handle::Container;
+
+/// How often a process is looked at where the kernel doesn't tell of its end, in ms.
+const INTERVAL: u16 = 500;
+
+/// How much longer than it looks at a container's mounts a server rests from that, and for how long at most.
+const REST: u32 = 20;
+const REST_AT_MOST: Duration = Duration::from_secs(1);
+
+impl Container {
+    /// Waits until the process has ended, or the view isn't in the container's mount namespace any more.
+    pub(crate) fn wait_for_end(&self) {
+        // Its priority event is that something was mounted or unmounted.
+        let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        // Something that looks like a view, or is left of one, can be anywhere.
+        let view = self.device_of_view();
+        let has_view = || match view {
+            Some(device) => self.mountinfo().iter().any(|mount| mount.device == device),
+            None => self.has_any(),
+        };
+        loop {
+            let start = Instant::now();
+            // The process alone may have gone elsewhere.
+            if mounts.is_some() && !has_view() && self.attached_by_others().is_none() {
+                return;
+            }
+            // A container can mount and unmount all the time, and have very many mounts to look at.
+            std::thread::sleep((start.elapsed() * REST).min(REST_AT_MOST));
+            let mut waited = Vec::new();
+            waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+            waited.extend(mounts.as_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
+            let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(INTERVAL) };
+            if poll(&mut waited, timeout).is_err_and(|errno| errno != Errno::EINTR) {
+                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+            }
+            if self.end.is_none() {
+                if self.has_ended() {
+                    return;
+                }
+            } else if waited.first().is_some_and(|end| end.any().unwrap_or(false)) {
+                return;
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let Ok(stat) = self.read("stat") else { return true };
+        // The state is the word behind the command's closing parenthesis. A leader that has ended waits for its threads as a zombie.
+        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
+        matches!(state, Some(b'Z' | b'X' | b'x')) && self.is_alone()
+    }
+
+    fn is_alone(&self) -> bool {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let threads = openat(&self.process, "task", flags, Mode::empty()).and_then(nix::dir::Dir::from_fd);
+        // ".", ".." and the leader.
+        threads.is_ok_and(|mut threads| threads.iter().count() <= 3)
+    }
+}

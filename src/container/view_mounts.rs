@@ -1,0 +1,178 @@
+//! The mounts of a view in a container: where they are, and what they cover.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::sys::stat::fstat;
+
+use crate::agents::attach;
+use crate::agents::attach::{EntryError, Found, SOURCE, VIEW_TYPE};
+use crate::cgroup::{MountEntry, parse_mountinfo};
+use crate::container::covered::Covered;
+use crate::container::handle::Container;
+use crate::error::Error;
+use crate::provision::sentinel;
+
+/// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
+pub(crate) const PLACES: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
+
+/// How many mounts deep a stack is.
+const DEPTH_AT_MOST: usize = 4;
+
+/// A view that is mounted in a container: the topmost mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    depth: usize,
+    device: (u32, u32),
+    /// The mount's id.
+    mount: u32,
+}
+
+impl Container {
+    /// The view that is attached to it.
+    pub(crate) fn attached(&self) -> Option<Attached> {
+        self.attached_for(self.number())
+    }
+
+    /// The view that is attached to the container whose mount namespace has this number, as it's seen here.
+    fn attached_for(&self, number: u64) -> Option<Attached> {
+        let (mounts, sentinel) = (self.mountinfo(), sentinel::root(number));
+        let prefix = self.prefix_in(&mounts);
+        PLACES.iter().enumerate().find_map(|(index, place)| {
+            let mut point = prefix.cloned().unwrap_or_default();
+            point.push(place);
+            let mount = topmost(&mounts, &point)?;
+            let beneath = |mount: &MountEntry| mounts.iter().find(|beneath| beneath.id == mount.parent);
+            // On a tmpfs of ours it comes and goes with that.
+            let is_alone = |mount: &MountEntry| is_sentinel(mount, &sentinel) && !beneath(mount).is_some_and(is_tmpfs);
+            // The whole view lies on its sentinel while the helper takes from it what is shown, and if that is killed then.
+            let is_unfinished = |mount: &MountEntry| mount.fstype == VIEW_TYPE && beneath(mount).is_some_and(is_alone);
+            let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
+            is_ours.then_some(Attached { depth: index + 1, device: mount.device, mount: mount.id })
+        })
+    }
+
+    /// Where its root directory is in these mounts, if its process hasn't entered that. Once it has, nothing is mounted by that name.
+    pub(super) fn prefix_in(&self, mounts: &[MountEntry]) -> Option<&OsString> {
+        self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix))
+    }
+
+    /// What a view would cover in it.
+    pub(crate) fn covered(&self) -> Covered {
+        let mounts = self.mountinfo();
+        let root = self.prefix_in(&mounts).map_or(Path::new("/"), |prefix| Path::new(prefix));
+        Covered::of(&mounts, root)
+    }
+
+    /// Whether it's the container's view that is seen here, in another mount namespace.
+    pub(crate) fn copy_of(&self, container: &Self, attached: Attached) -> Option<Attached> {
+        self.attached_for(container.number()).filter(|copy| copy.device == attached.device)
+    }
+
+    /// The device of the view that is attached to it.
+    pub(super) fn device_of_view(&self) -> Option<(u32, u32)> {
+        let (mounts, attached) = (self.mountinfo(), self.attached()?);
+        let is_in_it = |mount: &&MountEntry| {
+            let beneath = |mount: &&MountEntry| mounts.iter().find(|other| other.id == mount.parent);
+            // A view's directory lies on a real one, and that in the stack.
+            let below = std::iter::successors(Some(*mount), beneath).take(DEPTH_AT_MOST);
+            mount.fstype == VIEW_TYPE && below.into_iter().any(|mount| mount.id == attached.mount)
+        };
+        mounts.iter().find(is_in_it).map(|mount| mount.device)
+    }
+
+    /// Whether something of a view is mounted, be it covered by another mount.
+    pub(super) fn has_any(&self) -> bool {
+        let sentinel = sentinel::root(self.number());
+        self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
+    }
+
+    /// Whether a view is in its mount namespace, but not on `/sys/fs/cgroup` as its process sees that: somebody has moved or covered it, or
+    /// the process has another root directory.
+    pub(crate) fn has_lost_view(&self) -> bool {
+        self.attached().is_none() && (self.has_any() || self.attached_by_others().is_some())
+    }
+
+    /// Takes a view away in this mount namespace, and where the kernel does so, too.
+    pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
+        attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
+    }
+
+    /// [`Container::attached`], when the process has ended: another process' mountinfo shows the same mounts.
+    pub(super) fn attached_by_others(&self) -> Option<Attached> {
+        for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let same = File::open(format!("/proc/{pid}/ns/mnt")).and_then(|file| Ok(fstat(&file)?.st_ino));
+            if same.is_ok_and(|number| number == self.number())
+                && let Some(attached) = Self::open(pid).ok().and_then(|other| other.attached())
+            {
+                return Some(attached);
+            }
+        }
+        None
+    }
+
+    /// Fails if what is mounted in the place would appear on the host as well: mounts of a peer group share what is mounted on them.
+    pub(crate) fn check_propagation(&self, found: Found) -> Result<(), Error> {
+        let mounts = self.mountinfo();
+        let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
+        let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
+        let by_path = || {
+            let above = Path::new(place).ancestors().filter_map(|path| topmost(&mounts, path));
+            above.max_by_key(|mount| mount.mount_point.len())
+        };
+        let Some(group) = by_id.or_else(by_path).and_then(|mount| mount.shared) else { return Ok(()) };
+        let host = parse_mountinfo(&std::fs::read("/proc/self/mountinfo")?);
+        let reaches_us = |mount: &&MountEntry| mount.shared == Some(group) || mount.master == Some(group);
+        match host.iter().find(reaches_us) {
+            None => Ok(()),
+            Some(mount) => Err(Error::failed(format!(
+                "{place} in the container shares its mounts with {} of the host, where the view would appear as well: \
+                     make it private first, for example with 'nsenter -t {} -m mount --make-rslave /'",
+                mount.mount_point.display(),
+                self.pid()
+            ))),
+        }
+    }
+}
+
+/// The tmpfs of a view. A view without one is that of `run`, or of a `mount` in there.
+fn is_tmpfs(mount: &MountEntry) -> bool {
+    mount.source == SOURCE && mount.fstype == "tmpfs"
+}
+
+fn is_sentinel(mount: &MountEntry, root: &str) -> bool {
+    mount.fstype == "cgroup2" && mount.root == *root
+}
+
+/// The mount that whoever goes to `place` gets to, if something is mounted right there.
+fn topmost(mounts: &[MountEntry], place: impl AsRef<OsStr>) -> Option<&MountEntry> {
+    let here = |mount: &&MountEntry| mount.mount_point == place.as_ref();
+    let covered =
+        |mount: &MountEntry| mounts.iter().filter(here).any(|other| other.parent == mount.id && other.id != mount.id);
+    mounts.iter().filter(here).find(|mount| !covered(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topmost_is_what_nothing_is_mounted_on() {
+        let mounts = parse_mountinfo(
+            b"30 20 0:9 / /sys/fs/cgroup rw - tmpfs vcgroupfs rw\n\
+              20 10 0:8 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+              10 10 0:1 / / rw - rootfs none rw\n",
+        );
+        assert_eq!(topmost(&mounts, "/sys/fs/cgroup").unwrap().id, 30);
+        assert_eq!(topmost(&mounts, "/").unwrap().id, 10);
+        assert_eq!(topmost(&mounts, "/sys"), None);
+    }
+
+    #[test]
+    fn both_programs_mount_the_same() {
+        assert_eq!(attach::VIEW_TYPE, crate::fuse::FSTYPE);
+    }
+}
