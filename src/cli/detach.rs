@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Outcome;
+use crate::cli::exit::Outcome;
 use crate::container::handle::Container;
 use crate::container::lock::Lock;
 use crate::container::served::{check_whereabouts, server_of, stack_of_run};

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
+/// What a verb ends with.
+pub(super) type Outcome = Result<ExitCode, Error>;
+
 /// The exit code that stands for a kind of error: a contract with scripts.
 pub(super) fn code_of(kind: ErrorKind) -> u8 {
     match kind {
@@ -39,3 +42,8 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     let said = said.strip_prefix("error: ").unwrap_or(&said);
     report(&Error::usage(format!("{said} (see --help)")))
 }
+
+/// Exit statuses of `run` for what isn't the command's own end, as env(1) and chroot(1) have them.
+pub(super) const OWN_FAILURE: u8 = 125;
+pub(super) const CANNOT_EXECUTE: u8 = 126;
+pub(super) const NOT_FOUND: u8 = 127;

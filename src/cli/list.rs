@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cgroup::escaped;
-use crate::cli::{Outcome, json};
+use crate::cli::exit::Outcome;
+use crate::cli::json;
 use crate::error::Error;
 use crate::server::confined::Confinement;
 use crate::server::registry;

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::exit::Outcome;
 use super::options::ViewOptions;
-use super::{Outcome, json, whose};
-use crate::cgroup::{CgroupPath, escaped};
+use super::view_path::parse;
+use super::{json, whose};
+use crate::cgroup::CgroupPath;
 use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::view::{View, view_path_of};
@@ -27,20 +29,6 @@ pub(super) struct Options {
     /// in the view
     #[arg(value_name = "PATH", num_args = 1..=2, required = true, help_heading = "Arguments")]
     words: Vec<PathBuf>,
-}
-
-/// Where clients expect the tree; a view's paths are shown and taken with it in front or not.
-const USUAL: [&str; 3] = ["sys", "fs", "cgroup"];
-
-/// The path in the view that a user means, who may have copied it from inside the container.
-pub(super) fn in_view(path: &CgroupPath) -> CgroupPath {
-    let usual = CgroupPath::from_components(USUAL.map(Into::into).to_vec());
-    path.relative_to(&usual).unwrap_or_else(|| path.clone())
-}
-
-pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Error> {
-    CgroupPath::parse(path)
-        .map_err(|error| Error::usage(format!("'{}' isn't a path that can be asked about: {error}", escaped(path))))
 }
 
 pub(super) fn run(options: &Options) -> Outcome {

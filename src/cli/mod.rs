@@ -9,17 +9,18 @@ mod json;
 mod list;
 mod map;
 mod mount;
+mod offline;
 mod options;
 mod run;
 mod tree;
 mod umount;
+mod view_path;
 mod whose;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Error;
 use crate::server::logging;
 
 const EXIT_STATUS: &str =
@@ -82,22 +83,4 @@ pub fn main() -> ExitCode {
     let code = outcome.unwrap_or_else(|error| exit::report(&error));
     logging::finish();
     code
-}
-
-/// What a verb ends with.
-type Outcome = Result<ExitCode, Error>;
-
-/// The filesystem of a view that isn't mounted, to ask questions of.
-fn offline(host: crate::host::HostCgroups, view: crate::view::View) -> Result<OfflineFs, Error> {
-    let view = std::sync::Arc::new(view);
-    let host = crate::host::RealHost::new(std::sync::Arc::clone(&view), host, None);
-    let host = host.map_err(|error| Error::system("can't read own namespaces", error))?;
-    crate::fs::CgroupFs::new(view, host).map_err(|errno| Error::system("can't find the root of the view", errno.into()))
-}
-
-type OfflineFs = crate::fs::CgroupFs<crate::host::RealHost>;
-
-/// The word by which the command line knows a value.
-fn word_of(value: &impl clap::ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::options::{ServeOptions, ViewOptions};
 use crate::cgroup::{mountinfo, parse_mountinfo};
-use crate::cli::Outcome;
+use crate::cli::exit::Outcome;
 use crate::error::Error;
 use crate::fuse::{Connection, FSTYPE, OwnMount};
 use crate::server::cleanup::{Leaving, leave};

@@ -84,6 +84,11 @@ fn parse_controllers(list: &str) -> Result<ControllerSet, std::convert::Infallib
     Ok(ControllerSet::parse(list))
 }
 
+/// The word by which the command line knows a value.
+pub(super) fn word_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 impl ViewOptions {
     /// Finds the host's hierarchies and makes the view.
     pub(super) fn plan(&self) -> Result<(HostCgroups, View), Error> {

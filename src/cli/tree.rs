@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::options::ViewOptions;
 use crate::cgroup::escaped;
-use crate::cli::{Outcome, json, offline, whose};
+use crate::cli::exit::Outcome;
+use crate::cli::offline::offline;
+use crate::cli::{json, whose};
 use crate::container::target;
 use crate::error::Error;
 use crate::fs::explain::Branch;

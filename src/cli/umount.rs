@@ -8,7 +8,8 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use crate::cli::{Outcome, mount};
+use crate::cli::exit::Outcome;
+use crate::cli::mount;
 use crate::error::Error;
 use crate::message::say;
 use crate::server::registry;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::map;
 use super::options::ViewOptions;
+use super::view_path;
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
 use crate::container::target::{self, Named};
 use crate::doctor::facts::ROOT;
@@ -136,11 +136,11 @@ impl Whose {
 
     /// The path in the view that a user means, who may have copied it from where the view is mounted.
     pub(super) fn path(&self, path: &Path) -> Result<CgroupPath, Error> {
-        let parsed = map::parse(path)?;
+        let parsed = view_path::parse(path)?;
         let mounted =
             self.live.as_ref().and_then(|record| CgroupPath::parse(record.directory.as_ref().as_os_str()).ok());
         let below = mounted.and_then(|mounted| parsed.relative_to(&mounted));
-        Ok(below.unwrap_or_else(|| map::in_view(&parsed)))
+        Ok(below.unwrap_or_else(|| view_path::in_view(&parsed)))
     }
 
     /// The hierarchies in which the boundary isn't the cgroup any more that the live view was made for.

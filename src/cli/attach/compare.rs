@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cgroup::escaped;
-use crate::cli::Outcome;
+use crate::cli::exit::Outcome;
 use crate::container::handle::Container;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::Outcome;
+use super::exit::Outcome;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use crate::agents::Entry;
 use crate::agents::attach::{Found, Layout};

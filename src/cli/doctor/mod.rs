@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::Outcome;
+use super::exit::Outcome;
 use crate::container::target::resolve;
 use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};

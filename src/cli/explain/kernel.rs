@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 
-use super::Operation;
+use super::operation::Operation;
 use crate::cgroup::{CgroupPath, IdMap};
 use crate::cli::whose::{Whose, mounts};
 use crate::fs::Attributes;

@@ -1,6 +1,7 @@
 //! `explain`: what an operation would get, by which rule, and why. Asks the same code as the filesystem does, without mounting anything.
 
 mod kernel;
+mod operation;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,20 +12,24 @@ use std::sync::LazyLock;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::exit::Outcome;
+use super::json;
+use super::offline::offline;
 use super::options::ViewOptions;
+use super::options::word_of;
 use super::whose::{self, Whose};
-use super::{Outcome, json, offline};
 use crate::container::target;
 use crate::error::Error;
 use nix::errno::Errno;
+use operation::Operation;
 
 use crate::cgroup::{CgroupPath, escaped};
-use crate::fs::explain::{Explanation, Question};
+use crate::fs::explain::Explanation;
 use crate::host::HostCgroups;
 
 /// What stands beside the options.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
-    let operations: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
+    let operations: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
     let target = target::HELP_OF_VIEWS;
     format!(
         "[TARGET] OP PATH. TARGET: {target}. OP: {}. PATH: of the view; where it's mounted may stand in front of it",
@@ -50,64 +55,6 @@ pub(super) struct Options {
     words: Vec<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Operation {
-    /// Find it
-    Lookup,
-    /// Read it, or list it
-    Read,
-    /// Write it
-    Write,
-    /// Set its length
-    Truncate,
-    /// Make a cgroup of that name
-    Mkdir,
-    /// Remove the cgroup
-    Rmdir,
-    /// Rename the cgroup
-    Rename,
-    /// Change its permission bits
-    Chmod,
-    /// Change its owner
-    Chown,
-    /// Change its times
-    Utimens,
-    /// Set or remove an extended attribute
-    Setxattr,
-    /// Migrate a process into the cgroup
-    Migrate,
-    /// Create a file of that name
-    Create,
-    /// Remove the file
-    Unlink,
-    /// Make a hard link
-    Link,
-    /// Make a symlink
-    Symlink,
-    /// Make a device or a fifo
-    Mknod,
-}
-
-impl From<Operation> for Question {
-    fn from(operation: Operation) -> Self {
-        use crate::policy::Operation as Policy;
-        match operation {
-            Operation::Lookup | Operation::Read => Self::Of(Policy::Read),
-            Operation::Write => Self::Of(Policy::Write),
-            Operation::Truncate => Self::Truncate,
-            Operation::Rmdir => Self::Of(Policy::RemoveDirectory),
-            Operation::Rename => Self::Of(Policy::Rename),
-            Operation::Chmod | Operation::Chown | Operation::Utimens => Self::Of(Policy::ChangeAttributes),
-            Operation::Setxattr => Self::Of(Policy::ChangeXattrs),
-            Operation::Migrate => Self::Migrate,
-            Operation::Mkdir => Self::In(Policy::MakeDirectory),
-            Operation::Create => Self::In(Policy::CreateFile),
-            Operation::Unlink => Self::Unlink,
-            Operation::Link | Operation::Symlink | Operation::Mknod => Self::In(Policy::MakeNode),
-        }
-    }
-}
-
 pub(super) fn run(options: &Options) -> Outcome {
     let (target, rest) = whose::split(&options.words, &options.view, 3);
     let [operation, path] = rest else {
@@ -117,14 +64,14 @@ pub(super) fn run(options: &Options) -> Outcome {
         }));
     };
     let operation = operation.to_str().and_then(|word| Operation::from_str(word, false).ok()).ok_or_else(|| {
-        let all: Vec<String> = Operation::value_variants().iter().map(super::word_of).collect();
+        let all: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
         Error::usage(format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
     })?;
     let whose = whose::find(target, &options.view)?;
     let path = whose.path(path)?;
     let told = whose.told();
     let explanation = ask(whose, operation, &path, options)?;
-    print(options.json, (&super::word_of(&operation), &path), told.as_deref(), &explanation)?;
+    print(options.json, (&word_of(&operation), &path), told.as_deref(), &explanation)?;
     Ok(ExitCode::SUCCESS)
 }
 

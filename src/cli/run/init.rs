@@ -13,13 +13,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::signals;
+use crate::cli::exit::{CANNOT_EXECUTE, NOT_FOUND, OWN_FAILURE};
 use crate::message::say;
 use crate::sys;
-
-/// Exit statuses of what isn't the command's own end, as env(1) and chroot(1) have them.
-pub(super) const OWN_FAILURE: u8 = 125;
-const CANNOT_EXECUTE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// Never returns: the process is init, or becomes the command.
 pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {

@@ -25,7 +25,7 @@ use super::options::{ServeOptions, ViewOptions};
 use crate::agents::HelperImage;
 use crate::agents::confinement::{Role, confine};
 use crate::cgroup::path::check_name;
-use crate::cli::Outcome;
+use crate::cli::exit::Outcome;
 use crate::container::DIRECTORY;
 use crate::container::lock::Lock;
 use crate::error::Error;

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::cli::exit::OWN_FAILURE;
 use crate::error::Error;
 use crate::provision::cgroups::OwnCgroups;
 
@@ -73,7 +74,7 @@ impl Forwarder {
                     Ok(WaitStatus::StillAlive) => break,
                     Ok(_) | Err(Errno::EINTR) => {}
                     // Nobody is left to wait for.
-                    Err(_) => return super::init::OWN_FAILURE,
+                    Err(_) => return OWN_FAILURE,
                 }
             }
             let mut timeout = PollTimeout::NONE;
@@ -124,7 +125,7 @@ impl Forwarder {
         match self.stat(process, process.as_raw()).and_then(|stat| field(&stat, 52)) {
             Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
             Some(status) => 128 + (status & 0x7f) as u8,
-            None => super::init::OWN_FAILURE,
+            None => OWN_FAILURE,
         }
     }
 
