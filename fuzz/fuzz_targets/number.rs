@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vcgroupfs::fs::number::{Written, parse};
+use vcgroupfs::fs::membership::pid_arg::{Written, parse};
 
 /// asm-generic/errno-base.h.
 const ESRCH: i32 = 3;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::{Attributes, Caller, CgroupFs, Failure, Host, OpenMode, Outcome};
 use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
 use crate::fs::inode::{Node, Object};
+use crate::fs::{Attributes, Caller, CgroupFs, Failure, Host, OpenMode, Outcome};
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::Child;
 
@@ -295,7 +295,7 @@ impl<H: Host> CgroupFs<H> {
             // What migrates is a write to a file that isn't shown.
             Err(_) => return Explanation::denied(&Denial::new(Rule::Hidden)),
         };
-        if !super::file::is_membership(&list) {
+        if !crate::fs::ops::file::is_membership(&list) {
             return Explanation::kernel(Errno::EINVAL, "it's neither a cgroup nor a membership file");
         }
         let explanation = self.judge(&list, Operation::Write);

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::HandleId;
-use super::cache::Change;
-use super::inode::{Attributes, Node, Watch};
-use super::poll::Ready;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, IdMap};
+use crate::fs::HandleId;
+use crate::fs::cache::Change;
+use crate::fs::inode::{Attributes, Node, Watch};
+use crate::fs::ops::Ready;
 
 /// What the kernel answers: a value, or its errno, verbatim.
 pub type Answer<T> = Result<T, Errno>;
@@ -240,7 +240,7 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// Whose pid numbers a caller uses: its pid namespace.
     type Numbers: std::fmt::Debug + Send + Sync;
     /// A caller's eventfd, held to be registered.
-    type EventClaim<'a>: super::events::Claim;
+    type EventClaim<'a>: crate::fs::ops::Claim;
 
     /// Attributes of a node.
     fn attributes(&self, node: &Node) -> Answer<Attributes>;

@@ -9,7 +9,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
 use crate::fs::NodeId;
-use crate::fs::poll::Wake;
+use crate::fs::ops::Wake;
 use crate::fs::{Caller, CgroupFs, Failure, Found, Host, Outcome, Transfer};
 
 /// Whom a request is about, for the log.

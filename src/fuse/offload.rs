@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::ask::survives;
-use crate::fs::route::Tenant;
+use crate::fs::dispatch::Tenant;
 
 /// How much of a kind may run at once for all tenants together, but for one of each, which it may always have.
 const RUNNING: usize = 256;

@@ -10,7 +10,7 @@ use super::convert;
 use super::offload::Offload;
 use super::passthrough::Opening;
 use crate::fs::NodeId;
-use crate::fs::route::Route;
+use crate::fs::dispatch::Route;
 use crate::fs::{Caller, CgroupFs, HandleId, Host, Outcome};
 
 /// What is opened without anything being kept for it.

@@ -1,4 +1,4 @@
-//! The server as a user of its own mount, by which it makes events for the view's watchers ([`crate::fs::replay`]).
+//! The server as a user of its own mount, by which it makes events for the view's watchers ([`crate::fs::inotify::replay`]).
 //!
 //! One thread does it, with a table of descriptors and a working directory of its own. It alone holds the way to the mount, which is a mount of
 //! the same filesystem that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. And it doesn't hold `/dev/fuse`: should
@@ -26,7 +26,7 @@ use nix::unistd::{UnlinkatFlags, chdir, fchdir, gettid, unlinkat};
 use parking_lot::Mutex;
 
 use crate::fs::Answer;
-use crate::fs::replay::{self, Act, Deed};
+use crate::fs::inotify::{self, Act, Deed};
 use crate::sys;
 
 /// A way to a view's own mount. It keeps the filesystem alive, so it says itself when it ends.
@@ -140,7 +140,7 @@ pub(super) struct Hands {
     answers: Mutex<Receiver<Answer<()>>>,
 }
 
-impl replay::OwnMount for Hands {
+impl inotify::OwnMount for Hands {
     fn act(&self, act: &Act) -> Answer<()> {
         let answers = self.answers.lock();
         self.acts.send(act.clone()).map_err(|_| Errno::ENXIO)?;

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::fs::NodeId;
-use crate::fs::route::Tenant;
+use crate::fs::dispatch::Tenant;
 use crate::fs::{CgroupFs, Host, Share};
 
 /// How many ids are looked at to find one that can be given back.

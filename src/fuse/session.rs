@@ -18,8 +18,8 @@ use super::notifier::Kernel;
 use super::own_mount::OwnMount;
 use super::successor::Successor;
 use super::turn::Workers;
-use crate::fs::percaller::{Containers, PerCaller};
-use crate::fs::route::Route;
+use crate::fs::dispatch::Route;
+use crate::fs::dispatch::{Containers, PerCaller};
 use crate::fs::{CgroupFs, Host};
 use crate::sys;
 

@@ -30,13 +30,13 @@ use crate::cgroup::HierarchyKind;
 use crate::cgroup::file::has_notified_files;
 use crate::fs::HandleId;
 use crate::fs::cache::Change;
-use crate::fs::events::ControlFile;
 use crate::fs::host::{
     Answer, Asked, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts, Statistics,
     Whereabouts, Writer,
 };
 use crate::fs::inode::{Attributes, Node, Object, Watch};
-use crate::fs::poll::Ready;
+use crate::fs::ops::ControlFile;
+use crate::fs::ops::Ready;
 use crate::view::View;
 
 /// The host's cgroupfs and processes behind a view.
@@ -493,7 +493,7 @@ impl Host for RealHost {
     }
 }
 
-impl crate::fs::events::Claim for EventClaim<'_> {
+impl crate::fs::ops::Claim for EventClaim<'_> {
     fn control(&self) -> ControlFile {
         let Control { node, mode, uid, gid } = self.control();
         ControlFile { node, mode, owner: Owner { uid, gid } }

@@ -12,7 +12,7 @@ use crate::agents::confinement::{Role, confine};
 use crate::agents::{AgentPool, HelperImage};
 use crate::error::Error;
 use crate::fs::CgroupFs;
-use crate::fs::percaller::PerCaller;
+use crate::fs::dispatch::PerCaller;
 use crate::fuse;
 use crate::fuse::{Connection, OwnMount, Successor};
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};

@@ -2,11 +2,11 @@
 
 use nix::errno::Errno;
 
-use super::super::{Caller, HandleId, OpenMode};
 use super::lookup::{is_shown, is_within, join, objects};
 use super::scene::{self, CALLER, DELEGATED, MEMORY, READ, SYSTEMD, Scene, UNIFIED, WRITE, errno, rule};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fs::inode::ROOT_ID;
+use crate::fs::{Caller, HandleId, OpenMode};
 use crate::policy::Policy;
 use crate::view::Shape;
 

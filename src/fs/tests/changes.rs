@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 
 use nix::errno::Errno;
 
-use super::super::{Caller, Changes, Outcome, Time};
 use super::lookup::{is_shown, is_within, objects};
 use super::scene::{self, CALLER, DELEGATED, READ, Scene, UNIFIED, errno, rule};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fs::inode::ROOT_ID;
+use crate::fs::{Caller, Changes, Outcome, Time};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
 

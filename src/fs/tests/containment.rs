@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use super::super::{Changes, OpenMode};
 use super::access::with_process;
 use super::fake::Call;
 use super::lookup::is_within;
 use super::scene::{self, CALLER, DELEGATED, Scene};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::{Changes, OpenMode};
 use crate::policy::{Operation, Policy};
 
 /// One operation on one of the nodes that were found so far.

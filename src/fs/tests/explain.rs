@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 
 use nix::errno::Errno;
 
-use super::super::explain::{Branch, Question};
-use super::super::{Changes, Outcome};
 use super::access::with_process;
 use super::lookup::{is_shown, join, objects};
 use super::scene::{self, CALLER, READ, Scene, WRITE, errno};
 use crate::cgroup::{CgroupPath, Setup};
+use crate::fs::explain::{Branch, Question};
+use crate::fs::{Changes, Outcome};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
 

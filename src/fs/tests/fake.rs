@@ -6,15 +6,15 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::super::cache::Change;
-use super::super::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
-use super::super::poll::Ready;
-use super::super::{
-    Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
-};
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::fs::cache::Change;
+use crate::fs::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
 use crate::fs::inode::{Node, Watch};
+use crate::fs::ops::Ready;
+use crate::fs::{
+    Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
+};
 use crate::view::View;
 
 use super::held::FakeWatch;
@@ -106,8 +106,8 @@ fn can_be_found(name: &OsStr) -> Answer<()> {
 /// A fake process has no descriptors.
 pub(super) enum NoClaim {}
 
-impl crate::fs::events::Claim for NoClaim {
-    fn control(&self) -> crate::fs::events::ControlFile {
+impl crate::fs::ops::Claim for NoClaim {
+    fn control(&self) -> crate::fs::ops::ControlFile {
         match *self {}
     }
 }

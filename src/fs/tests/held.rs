@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::host::Credentials;
-use super::super::{OpenMode, Owner};
 use super::tree::State;
+use crate::fs::host::Credentials;
+use crate::fs::{OpenMode, Owner};
 
 /// An open file, counted as long as it's open.
 #[derive(Debug)]

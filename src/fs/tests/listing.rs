@@ -6,10 +6,10 @@ use std::ffi::{OsStr, OsString};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use super::super::ListedEntry;
 use super::lookup::{is_shown, is_within, join, objects};
 use super::scene::{self, CALLER, CGROUPS, CPUSET, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::ListedEntry;
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::policy::Policy;
 use crate::view::Shape;

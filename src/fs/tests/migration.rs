@@ -2,12 +2,12 @@
 
 use nix::errno::Errno;
 
-use super::super::host::Credentials;
-use super::super::{Caller, HandleId, Outcome, Owner};
 use super::fake::{FakeProcess, root_credentials};
 use super::scene::{CALLER, DELEGATED, MEMORY, SYSTEMD, Scene, UNIFIED, WRITE, errno, rule};
 use super::tree::Numbers;
 use crate::cgroup::Setup;
+use crate::fs::host::Credentials;
+use crate::fs::{Caller, HandleId, Outcome, Owner};
 use crate::policy::Policy;
 use crate::view::Shape;
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::super::Found;
-use super::super::cache::{Change, EntryChange, Invalidate};
-use super::super::poll::{Ready, Wake};
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::Found;
+use crate::fs::cache::{Change, EntryChange, Invalidate};
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::ops::{Ready, Wake};
 use crate::policy::Policy;
 use crate::view::Shape;
 

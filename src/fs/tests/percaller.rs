@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::super::percaller::{Commons, Container, Containers, PerCaller};
-use super::super::route::{Route, Tenant};
-use super::super::{Caller, Found, HandleId, Outcome};
 use super::fake::FakeHost;
 use super::scene::{READ, Scene, WRITE, errno, rule};
 use crate::cgroup::{CgroupPath, Setup};
+use crate::fs::dispatch::{Commons, Container, Containers, PerCaller};
+use crate::fs::dispatch::{Route, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::{Caller, Found, HandleId, Outcome};
 use crate::policy::{Policy, Rule};
 use crate::view::{Shape, View};
 
@@ -138,7 +138,7 @@ fn the_same_object_is_ruled_by_whose_caller_asks() {
 fn an_open_file_is_its_openers() {
     let pair = Pair::new();
     let file = pair.walk(&FIRST, "unified/lxc/c1/a/memory.max").unwrap();
-    let open = |fs: &Arc<super::super::CgroupFs<FakeHost>>, node| Ok((fs.open(&FIRST, node, WRITE, false)?, ()));
+    let open = |fs: &Arc<crate::fs::CgroupFs<FakeHost>>, node| Ok((fs.open(&FIRST, node, WRITE, false)?, ()));
     let (handle, ()) = pair.all.open_at(&FIRST, file, open).unwrap();
     let write = || pair.all.at_file(handle, |fs, _| fs.write_by(&SECOND, handle, b"max"));
     assert_eq!(write(), Ok(3));

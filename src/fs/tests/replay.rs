@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::super::cache::{Change, EntryChange, Invalidate};
-use super::super::replay::{Act, Deed, OwnMount};
-use super::super::{Answer, Caller, CgroupFs, Changes, Entry, Failure, Found, Outcome};
 use super::fake::FakeHost;
 use super::scene::{CALLER, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
+use crate::fs::cache::{Change, EntryChange, Invalidate};
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::inotify::{Act, Deed, OwnMount};
+use crate::fs::{Answer, Caller, CgroupFs, Changes, Entry, Failure, Found, Outcome};
 use crate::policy::Policy;
 use crate::view::Shape;
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::super::cache::Keep;
-use super::super::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, OpenMode, Outcome};
 use super::fake::FakeHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::fs::Keep;
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, OpenMode, Outcome};
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 

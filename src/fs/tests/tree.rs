@@ -6,9 +6,9 @@ use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
 
-use super::super::host::Credentials;
-use super::super::poll::Ready;
-use super::super::{Answer, Attributes};
+use crate::fs::host::Credentials;
+use crate::fs::ops::Ready;
+use crate::fs::{Answer, Attributes};
 
 /// What was done to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]

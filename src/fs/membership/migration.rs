@@ -7,14 +7,14 @@
 
 use nix::errno::Errno;
 
-use super::file::MAX_WRITE;
-use super::handles::OpenFile;
-use super::host::{Asked, Credentials};
-use super::number::{self, Question, Written};
-use super::{Caller, CgroupFs, Failure, Host, Outcome};
 use crate::cgroup::file::MembershipFile;
 use crate::cgroup::membership::Place;
 use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::fs::host::{Asked, Credentials};
+use crate::fs::membership::pid_arg::{Question, Written, parse};
+use crate::fs::ops::file::MAX_WRITE;
+use crate::fs::ops::handles::OpenFile;
+use crate::fs::{Caller, CgroupFs, Failure, Host, Outcome};
 use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
 
 /// `CAP_SYS_NICE`, linux/capability.h.
@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 100;
 const NO_NUMBER: &[u8] = b"-1";
 
 impl<H: Host> CgroupFs<H> {
-    pub(super) fn migrate(
+    pub(in crate::fs) fn migrate(
         &self,
         caller: &Caller,
         numbers: Option<&Outcome<H::Numbers>>,
@@ -46,7 +46,7 @@ impl<H: Host> CgroupFs<H> {
             Some(Err(failure)) => return Err(failure.clone()),
             None => return Err(Rule::CallerInvisible.into()),
         };
-        let (mut written, question) = number::parse(data);
+        let (mut written, question) = parse(data);
         if let Some(question) = question {
             self.ask_about_form(file, &question)?;
         }

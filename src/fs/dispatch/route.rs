@@ -1,11 +1,11 @@
 //! Which filesystem a request is for: a view has one, and a mount for all callers one for each container
-//! ([`super::percaller`]).
+//! ([`crate::fs::dispatch::per_caller`]).
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading, Whereabouts};
 use crate::fs::inode::NodeId;
+use crate::fs::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading, Whereabouts};
 pub use crate::limit::Tenant;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.

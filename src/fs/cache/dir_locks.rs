@@ -1,7 +1,7 @@
 //! Directories of which the kernel may hold the locks.
 //!
 //! An invalidation waits for a directory's lock, in the kernel and whatever kills the server; before Linux 4.2 on the server's own channel,
-//! which stays open meanwhile. Should it wait for an own operation ([`super::replay`]), which waits for the server's answer, a server that is
+//! which stays open meanwhile. Should it wait for an own operation ([`crate::fs::inotify::replay`]), which waits for the server's answer, a server that is
 //! killed then would hang for ever: so there's never one where the other is.
 
 use std::ffi::OsStr;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::cache::Invalidate;
+use crate::fs::cache::Invalidate;
 use crate::fs::inode::{Node, NodeId};
 
 /// Who is where.
 #[derive(Debug, Default)]
-pub(super) struct Way {
+pub(in crate::fs) struct Way {
     /// Leaf lock.
     taken: Mutex<Taken>,
     freed: Condvar,
@@ -30,7 +30,7 @@ struct Taken {
 
 impl Way {
     /// Invalidates an entry while no own operation is under way there. For one thread at a time, and none that has own operations done.
-    pub(super) fn keep_out(&self, directory: NodeId, invalidate: impl FnOnce()) {
+    pub(in crate::fs) fn keep_out(&self, directory: NodeId, invalidate: impl FnOnce()) {
         let mut taken = self.taken.lock();
         taken.invalidated = Some(directory);
         while taken.walked.contains(&directory) {
@@ -43,7 +43,7 @@ impl Way {
     }
 
     /// Has an own operation done in a directory while nothing on its way is invalidated.
-    pub(super) fn walk<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
+    pub(in crate::fs) fn walk<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
         let chain = std::iter::successors(Some(directory), |node| node.parent());
         let walked: Vec<NodeId> = chain.map(|node| node.id()).collect();
         let mut taken = self.taken.lock();
@@ -60,9 +60,9 @@ impl Way {
 }
 
 /// The kernel, as the thread tells it that doesn't have own operations done.
-pub(super) struct Apart<'a, K> {
-    pub(super) way: &'a Way,
-    pub(super) kernel: &'a K,
+pub(in crate::fs) struct Apart<'a, K> {
+    pub(in crate::fs) way: &'a Way,
+    pub(in crate::fs) kernel: &'a K,
 }
 
 impl<K: Invalidate> Invalidate for Apart<'_, K> {

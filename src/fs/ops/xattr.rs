@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::{Answer, Caller, CgroupFs, Failure, Host, Outcome};
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::{Answer, Caller, CgroupFs, Failure, Host, Outcome};
 use crate::policy::{Operation, Rule};
 
 /// How many bytes of the kernel's memory the xattrs that were set through a view may take: with those that systemd sets, enough for 4000 cgroups.
-pub(super) const BUDGET: usize = 2 * 1024 * 1024;
+pub(in crate::fs) const BUDGET: usize = 2 * 1024 * 1024;
 
 /// What the kernel has for an xattr besides name and value, in bytes: `struct simple_xattr`, before the value in one allocation.
 const HEADER: usize = 40;
@@ -34,7 +34,7 @@ type Key = (usize, u64);
 ///
 /// What was there before isn't in it: that's charged to whoever set it.
 #[derive(Debug, Default)]
-pub(super) struct Xattrs {
+pub(in crate::fs) struct Xattrs {
     /// Held while an xattr is set or removed, so that it says what the kernel has, however many set the same one at a time.
     ledger: Mutex<Ledger>,
 }
@@ -87,18 +87,18 @@ impl Xattrs {
     }
 
     /// Whether nothing is set.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::fs) fn is_empty(&self) -> bool {
         self.ledger.lock().directories.is_empty()
     }
 
     /// Whether something may be set. Doesn't wait for one that is being set.
-    pub(super) fn may_hold_any(&self) -> bool {
+    pub(in crate::fs) fn may_hold_any(&self) -> bool {
         self.ledger.try_lock().is_none_or(|ledger| !ledger.directories.is_empty())
     }
 
     /// A directory was removed. What was set there has to go by `clear`: the kernel keeps it as long as anybody has a file of the cgroup open, or
     /// the cgroup has memory.
-    pub(super) fn removed(&self, directory: Key, clear: impl Fn(&OsStr)) {
+    pub(in crate::fs) fn removed(&self, directory: Key, clear: impl Fn(&OsStr)) {
         let mut ledger = self.ledger.lock();
         let Some(names) = ledger.directories.remove(&directory) else { return };
         for (name, cost) in names {
@@ -108,7 +108,7 @@ impl Xattrs {
     }
 
     /// A directory was removed, and what was set there can't be cleared any more. It counts for good.
-    pub(super) fn write_off(&self, directory: Key) {
+    pub(in crate::fs) fn write_off(&self, directory: Key) {
         self.ledger.lock().directories.remove(&directory);
     }
 }

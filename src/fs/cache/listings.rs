@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::directory::ListedEntry;
-use super::host::{Follow, Since};
-use super::share::{Share, Shares};
+use crate::fs::host::{Follow, Since};
 use crate::fs::inode::{Node, NodeId};
+use crate::fs::limits::fd_quota::{Share, Shares};
+use crate::fs::ops::readdir::ListedEntry;
 
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
 const LISTINGS: usize = 16;
@@ -23,7 +23,7 @@ const LISTINGS: usize = 16;
 const PART: usize = 64 * 1024;
 
 /// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
-pub(super) const PARTS: usize = 1024;
+pub(in crate::fs) const PARTS: usize = 1024;
 
 /// What an entry takes besides its name, in bytes: in the listing, and to be found by its name.
 const EACH: usize = size_of::<ListedEntry>() + 64;
@@ -43,7 +43,7 @@ const REMEMBERED: usize = 1024;
 /// Whoever lists a directory once more within [`GOOD_FOR`] has it followed. Its listing then answers all who read it from the beginning, and what
 /// has come and gone meanwhile is looked up by name: to list thousands of cgroups takes the server many times as long as who asks for it.
 #[derive(Debug)]
-pub(super) struct Listings {
+pub(in crate::fs) struct Listings {
     kept: Mutex<VecDeque<Kept>>,
     begun: AtomicU64,
     last: Mutex<HashMap<NodeId, Instant>>,
@@ -52,7 +52,7 @@ pub(super) struct Listings {
 
 /// A listing that is kept.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(in crate::fs) struct Kept {
     id: NodeId,
     listing: Listing,
     begun_at: Instant,
@@ -65,7 +65,7 @@ pub(super) struct Kept {
 
 /// What a directory has. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct Listing(Arc<Mutex<Entries>>);
+pub(in crate::fs) struct Listing(Arc<Mutex<Entries>>);
 
 /// Its lock is held while the directory's changes are looked at, so that nobody reads what is known to be otherwise.
 #[derive(Debug)]
@@ -79,13 +79,13 @@ struct Entries {
 
 impl Listing {
     /// Of these entries, in any order.
-    pub(super) fn of(entries: Vec<ListedEntry>) -> Self {
+    pub(in crate::fs) fn of(entries: Vec<ListedEntry>) -> Self {
         let by_cookie = entries.into_iter().map(|entry| (entry.cookie, entry)).collect();
         Self(Arc::new(Mutex::new(Entries { by_cookie, by_name: None, spoiled: false })))
     }
 
     /// Hands out what is behind `offset`, until `take` wants no more. False if there's nothing.
-    pub(super) fn hand_out(&self, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> bool {
+    pub(in crate::fs) fn hand_out(&self, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> bool {
         let entries = self.0.lock();
         let mut behind = entries.by_cookie.range((Bound::Excluded(offset), Bound::Unbounded)).peekable();
         let is_any = behind.peek().is_some();
@@ -136,17 +136,20 @@ impl Entries {
 
 impl Kept {
     /// Whether a reader has come to its end.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(in crate::fs) fn is_finished(&self) -> bool {
         self.finished
     }
 
     /// Whether it's so young that what can't be seen may be left out.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::fs) fn is_fresh(&self) -> bool {
         self.begun_at.elapsed() < GOOD_FOR
     }
 
     /// Brings in what `look` finds by what has changed since it was looked last. False if it has to be taken anew.
-    pub(super) fn renew(&self, look: impl FnOnce(Since) -> Option<Vec<(OsString, Option<ListedEntry>)>>) -> bool {
+    pub(in crate::fs) fn renew(
+        &self,
+        look: impl FnOnce(Since) -> Option<Vec<(OsString, Option<ListedEntry>)>>,
+    ) -> bool {
         let Some(followed) = &self.followed else { return false };
         let mut entries = self.listing.0.lock();
         if entries.spoiled {
@@ -158,7 +161,7 @@ impl Kept {
         is_done
     }
 
-    pub(super) fn into_listing(self) -> Listing {
+    pub(in crate::fs) fn into_listing(self) -> Listing {
         self.listing
     }
 }
@@ -171,17 +174,17 @@ impl Default for Listings {
 
 impl Listings {
     /// Which share this memory with others.
-    pub(super) fn within(room: Shares) -> Self {
+    pub(in crate::fs) fn within(room: Shares) -> Self {
         Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
     }
 
     /// What is kept of a directory.
-    pub(super) fn get(&self, id: NodeId) -> Option<Kept> {
+    pub(in crate::fs) fn get(&self, id: NodeId) -> Option<Kept> {
         self.kept.lock().iter().find(|kept| kept.id == id).cloned()
     }
 
     /// Begins a listing: its number, and whether the directory was listed just before.
-    pub(super) fn begin(&self, id: NodeId) -> (u64, bool) {
+    pub(in crate::fs) fn begin(&self, id: NodeId) -> (u64, bool) {
         let now = Instant::now();
         let mut last = self.last.lock();
         if last.len() >= REMEMBERED {
@@ -194,7 +197,7 @@ impl Listings {
     }
 
     /// What goes is dropped when the lock isn't held any more.
-    pub(super) fn keep(
+    pub(in crate::fs) fn keep(
         &self,
         node: &Node,
         begun: u64,
@@ -239,7 +242,7 @@ impl Listings {
     }
 
     /// A reader has come to the end.
-    pub(super) fn finish(&self, id: NodeId) {
+    pub(in crate::fs) fn finish(&self, id: NodeId) {
         let mut kept = self.kept.lock();
         let dropped = match kept.iter_mut().find(|kept| kept.id == id) {
             Some(listing) if listing.followed.is_some() => {
@@ -252,7 +255,7 @@ impl Listings {
         drop(dropped);
     }
 
-    pub(super) fn remove(&self, id: NodeId) {
+    pub(in crate::fs) fn remove(&self, id: NodeId) {
         let removed = take(&mut self.kept.lock(), id);
         drop(removed);
         self.last.lock().remove(&id);

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::super::Host;
-use super::Container;
+use crate::fs::Host;
+use crate::fs::dispatch::Container;
 use crate::fs::inode::{NodeId, ROOT_ID};
 
 /// What the kernel was told of.
 #[derive(Debug)]
-pub(super) struct Nodes<H: Host> {
+pub(in crate::fs) struct Nodes<H: Host> {
     /// Counts up for ever.
     last: u64,
     /// Makes numbers of that which nobody guesses: with CAP_DAC_READ_SEARCH what the kernel holds can be opened by its number alone
@@ -36,7 +36,7 @@ impl<H: Host> Default for Nodes<H> {
 
 impl<H: Host> Nodes<H> {
     /// Counts a lookup that the kernel is about to be told of, and returns the number to tell.
-    pub(super) fn tell(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
+    pub(in crate::fs) fn tell(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
         if inner == ROOT_ID {
             return ROOT_ID;
         }
@@ -61,14 +61,14 @@ impl<H: Host> Nodes<H> {
     }
 
     /// Whose node a number is, and its number there.
-    pub(super) fn get(&self, number: NodeId) -> Option<(Arc<Container<H>>, NodeId)> {
+    pub(in crate::fs) fn get(&self, number: NodeId) -> Option<(Arc<Container<H>>, NodeId)> {
         self.known.get(&number).map(|known| (Arc::clone(&known.container), known.inner))
     }
 
     /// The kernel drops `lookups` references: whose node it is, its number there, and whether these were the last.
     ///
     /// The container counts for itself, and is told after this: a lookup in between is counted by both, under a new number.
-    pub(super) fn forget(&mut self, number: NodeId, lookups: u64) -> Option<(Arc<Container<H>>, NodeId, bool)> {
+    pub(in crate::fs) fn forget(&mut self, number: NodeId, lookups: u64) -> Option<(Arc<Container<H>>, NodeId, bool)> {
         let known = self.known.get_mut(&number)?;
         known.lookups = known.lookups.saturating_sub(lookups);
         let (container, inner, is_last) = (Arc::clone(&known.container), known.inner, known.lookups == 0);
@@ -80,7 +80,7 @@ impl<H: Host> Nodes<H> {
     }
 
     /// How many the kernel holds.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fs) fn len(&self) -> usize {
         self.known.len()
     }
 }

@@ -22,15 +22,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
 
-use super::listings::{Listings, PARTS};
-use super::log::Subject;
-use super::route::{Route, Tenant};
-use super::share::Shares;
-use super::xattrs::Xattrs;
-use super::{
-    Answer, BACKING_IDS, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog, Whereabouts,
-};
+use crate::fs::cache::listings::{Listings, PARTS};
+use crate::fs::cgroup_fs::BACKING_IDS;
+use crate::fs::dispatch::{Route, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::limits::fd_quota::Shares;
+use crate::fs::limits::rejection_log::Subject;
+use crate::fs::ops::xattr::Xattrs;
+use crate::fs::{
+    Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog, Whereabouts,
+};
 use crate::limit::ProcessorTime;
 use crate::policy::Denial;
 use crate::view::View;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::absent::Found;
-use super::{Answer, Attributes, Caller, CgroupFs, Entry, Failure, HandleId, Host, Outcome, Statistics};
 use crate::cgroup::FileClass;
+use crate::fs::Found;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
+use crate::fs::{Answer, Attributes, Caller, CgroupFs, Entry, Failure, HandleId, Host, Outcome, Statistics};
 use crate::policy;
 use crate::view::{Child, Door, Position, Shape, Spot, View};
 
@@ -17,7 +17,7 @@ use crate::view::{Child, Door, Position, Shape, Spot, View};
 const SYNTHETIC_MODE: u32 = 0o555;
 
 impl<H: Host> CgroupFs<H> {
-    pub(super) fn make_root(view: &View, host: &H) -> Answer<Node> {
+    pub(in crate::fs) fn make_root(view: &View, host: &H) -> Answer<Node> {
         let position = view.root();
         // The host finds the top of a hierarchy by the position alone, so a node with no inode number yet is enough to ask.
         let Some(_) = position.hierarchy else {
@@ -29,7 +29,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The inode number of a hierarchy's boundary.
-    pub(super) fn find_boundary(view: &View, host: &H, hierarchy: usize) -> Answer<Option<u64>> {
+    pub(in crate::fs) fn find_boundary(view: &View, host: &H, hierarchy: usize) -> Answer<Option<u64>> {
         if view.hierarchy(hierarchy).is_none_or(|entry| entry.delegated.is_none()) {
             return Ok(None);
         }
@@ -72,7 +72,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Counts a lookup, and makes the answer to it.
-    pub(super) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
+    pub(in crate::fs) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
         node.seen(attributes);
         let mut keep = self.keep(&node);
@@ -84,7 +84,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
-    pub(super) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> Outcome<(Node, Attributes)> {
+    pub(in crate::fs) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> Outcome<(Node, Attributes)> {
         match self.view.child(parent.position(), name) {
             Child::Hidden => Err(Errno::ENOENT.into()),
             Child::Hierarchy(index) => self.top(parent, name, index),
@@ -103,7 +103,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What the view has in `parent` under `name`, where the host has an object with these attributes.
-    pub(super) fn found(
+    pub(in crate::fs) fn found(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
@@ -204,13 +204,13 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Attributes with the mode that tells the truth.
-    pub(super) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
+    pub(in crate::fs) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
         if matches!(node.object(), Object::File(_)) {
             attributes.size = self.size_shown(node, &attributes);
         }
         if !matches!(node.object(), Object::Link(_)) {
             let name = node.name();
-            let node = self.as_policy_sees(node.position(), super::subject(node, &name));
+            let node = self.as_policy_sees(node.position(), crate::fs::cgroup_fs::subject(node, &name));
             attributes.mode = policy::shown_mode(&self.view.rules, &node, attributes.mode);
         }
         if self.hides_its_neighbours(node) {

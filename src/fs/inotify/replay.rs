@@ -2,7 +2,7 @@
 //!
 //! FUSE has no message by which a server could make one. So each change that came by another hand is done once more, as an operation of the
 //! server's own on its own mount ([`OwnMount`]): the kernel makes the event that such an operation makes, for all watchers of the view. The
-//! server knows its own requests by their thread and answers them without touching the host (`super::stage`).
+//! server knows its own requests by their thread and answers them without touching the host (`crate::fs::inotify::injection`).
 //!
 //! What is replayed waits in a queue, for a thread of its own: an operation may have to wait for a directory that a caller holds. If the
 //! queue grows too long, or the host's events were lost, the known directories are compared with the host instead.
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
 
-use super::cache::{EntryChange, Invalidate, tell};
-use super::directory::cgroups;
-use super::stage::Stage;
-use super::way::Way;
-use super::{Answer, Caller, CgroupFs, Host};
 use crate::cgroup::file::is_events;
+use crate::fs::cache::dir_locks::Way;
+use crate::fs::cache::invalidation::{EntryChange, Invalidate, tell};
 use crate::fs::inode::{Cgroups, Node, NodeId, Object};
+use crate::fs::inotify::injection::Stage;
+use crate::fs::ops::readdir::cgroups;
+use crate::fs::{Answer, Caller, CgroupFs, Host};
 use crate::view::{Child, Spot};
 
 /// How many events may wait.
@@ -77,10 +77,10 @@ pub trait OwnMount {
 
 /// One change, as it's shown at one door.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
-    pub(super) directory: Arc<Node>,
-    pub(super) name: OsString,
-    pub(super) deed: Deed,
+pub(in crate::fs) struct Event {
+    pub(in crate::fs) directory: Arc<Node>,
+    pub(in crate::fs) name: OsString,
+    pub(in crate::fs) deed: Deed,
 }
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ struct Queue {
 
 /// What waits to be replayed, and what is being replayed.
 #[derive(Debug, Default)]
-pub(super) struct Replays {
+pub(in crate::fs) struct Replays {
     /// The thread that acts on the own mount; 0 if there's none.
     thread: Arc<AtomicI32>,
     /// Whether there's a way to the own mount.
@@ -126,8 +126,8 @@ pub(super) struct Replays {
     queue: Mutex<Queue>,
     filled: Condvar,
     /// Leaf lock.
-    pub(super) stage: Mutex<Option<Stage>>,
-    pub(super) way: Way,
+    pub(in crate::fs) stage: Mutex<Option<Stage>>,
+    pub(in crate::fs) way: Way,
     ghosts: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
@@ -137,34 +137,34 @@ pub(super) struct Replays {
 
 impl Replays {
     /// Whether a request is the server's own.
-    pub(super) fn is_own(&self, caller: &Caller) -> bool {
+    pub(in crate::fs) fn is_own(&self, caller: &Caller) -> bool {
         caller.tid > 0 && caller.tid == self.thread.load(Ordering::Acquire)
     }
 
     /// Whether a replay is under way that changes what this name is: the kernel mustn't keep it.
-    pub(super) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
+    pub(in crate::fs) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
         self.stage.lock().as_ref().is_some_and(|stage| stage.changes(directory, name))
     }
 
     /// A number for something that is gone.
-    pub(super) fn ghost(&self) -> NodeId {
+    pub(in crate::fs) fn ghost(&self) -> NodeId {
         NodeId::ghost(self.ghosts.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A change that comes through this door failed, and the event that was taken for its own was another's.
-    pub(super) fn again(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
+    pub(in crate::fs) fn again(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
         self.push(Task::Again(Arc::clone(directory), name.to_os_string(), kind));
     }
 
     /// A directory was removed, through this view.
-    pub(super) fn removed(&self, nodes: Vec<Arc<Node>>) {
+    pub(in crate::fs) fn removed(&self, nodes: Vec<Arc<Node>>) {
         for node in nodes.into_iter().filter(|node| node.has_children()) {
             self.push(Task::Removed(node));
         }
     }
 
     /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves requests.
-    pub(super) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
+    pub(in crate::fs) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
         let (done, told) = sync_channel(0);
         let mut queue = self.queue.lock();
         // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
@@ -252,7 +252,7 @@ impl<H: Host> CgroupFs<H> {
         self.replays.enabled.store(has_mount, Ordering::Release);
     }
 
-    pub(super) fn replay_entry(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
+    pub(in crate::fs) fn replay_entry(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
         let deed = match kind {
             EntryChange::Made => Deed::Make,
             EntryChange::Removed => Deed::Remove,
@@ -266,7 +266,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// The kernel has told of a change that came through this door at `since`; a change before it, of the same name, may be shown only now. The
     /// last that is shown has to be what is true.
-    pub(super) fn settle_if_late(&self, directory: &Arc<Node>, name: &OsStr, since: Instant) {
+    pub(in crate::fs) fn settle_if_late(&self, directory: &Arc<Node>, name: &OsStr, since: Instant) {
         if self.replays.is_late(directory.id(), name, since)
             && self.view.lists(directory.position(), name, true)
             && self.replays.enabled.load(Ordering::Acquire)
@@ -284,7 +284,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn replay_rename(&self, directory: &Arc<Node>, from: &OsStr, to: &OsStr) {
+    pub(in crate::fs) fn replay_rename(&self, directory: &Arc<Node>, from: &OsStr, to: &OsStr) {
         let is_plain =
             |name: &OsStr| self.view.lists(directory.position(), name, true) && !self.is_boundary(directory, name);
         if is_plain(from) && is_plain(to) {
@@ -295,13 +295,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn replay_modification(&self, directory: &Arc<Node>, name: &OsStr) {
+    pub(in crate::fs) fn replay_modification(&self, directory: &Arc<Node>, name: &OsStr) {
         if self.view.lists(directory.position(), name, false) {
             self.replays.show(directory, name, Deed::Touch);
         }
     }
 
-    pub(super) fn replay_everything(&self) {
+    pub(in crate::fs) fn replay_everything(&self) {
         if self.replays.enabled.load(Ordering::Acquire) {
             self.replays.push(Task::Everything);
         }

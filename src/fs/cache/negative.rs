@@ -1,6 +1,6 @@
 //! Names that aren't there, and that the kernel may keep as such.
 //!
-//! What comes is told by its name (`super::cache`). But files that come with a controller, or with `cgroup.pressure`, have no event of their
+//! What comes is told by its name (`crate::fs::cache::invalidation`). But files that come with a controller, or with `cgroup.pressure`, have no event of their
 //! own, and lost events may be of any name: so the names are remembered, until the kernel has to ask anew anyway.
 
 use std::collections::HashMap;
@@ -10,26 +10,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::cache::{Invalidate, WATCHED};
-use super::{CgroupFs, Entry, Failure, Host, Outcome};
+use crate::fs::cache::invalidation::{Invalidate, WATCHED};
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::{CgroupFs, Failure, Found, Host, Outcome};
 use crate::view::Child;
 
 /// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
 const LIMIT: usize = 1024;
 
-/// What a lookup finds.
-#[derive(Debug)]
-pub enum Found {
-    /// Something.
-    Something(Entry),
-    /// Nothing (`ENOENT`), and for how long the kernel may keep that.
-    Nothing(Duration),
-}
-
 /// The names that the kernel may keep, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Absences(Mutex<Known>);
+pub(in crate::fs) struct Absences(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -61,7 +52,7 @@ impl Absences {
     }
 
     /// A name is there now.
-    pub(super) fn forget(&self, directory: NodeId, name: &OsStr) {
+    pub(in crate::fs) fn forget(&self, directory: NodeId, name: &OsStr) {
         self.0.lock().since.remove(&(directory, name.to_os_string()));
     }
 
@@ -88,7 +79,7 @@ impl Absences {
 
 impl<H: Host> CgroupFs<H> {
     /// A name wasn't found.
-    pub(super) fn not_found(&self, directory: &Node, name: &OsStr) -> Outcome<Found> {
+    pub(in crate::fs) fn not_found(&self, directory: &Node, name: &OsStr) -> Outcome<Found> {
         let id = directory.id();
         if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
             return Ok(Found::Nothing(Duration::ZERO));
@@ -108,12 +99,12 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Names may have come in a directory, without an event of their own.
-    pub(super) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
         self.absences.invalidate(|id| id == directory, kernel);
     }
 
     /// Any name may have come.
-    pub(super) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
         self.absences.invalidate(|_| true, kernel);
     }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-use super::host::Credentials;
-use super::poll::Waiting;
-use super::share::Share;
-use super::{Host, Outcome};
+use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
+use crate::fs::limits::fd_quota::Share;
+use crate::fs::ops::poll::Waiting;
+use crate::fs::{Host, Outcome};
 use crate::policy::Grant;
 
 /// The number of an open file.
@@ -24,26 +24,26 @@ impl HandleId {
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct OpenFile<H: Host> {
+pub(in crate::fs) struct OpenFile<H: Host> {
     /// Which file.
-    pub(super) node: Arc<Node>,
+    pub(in crate::fs) node: Arc<Node>,
     /// The backing file, opened for this handle alone: what the kernel keeps per open file (the position in a list, a PSI trigger, a
     /// reset of `memory.peak`) is kept per handle.
-    pub(super) backing: H::File,
+    pub(in crate::fs) backing: H::File,
     /// A membership file once more, opened so that the kernel checks both ends of a migration, where that could be only later.
-    pub(super) checked: OnceLock<H::File>,
+    pub(in crate::fs) checked: OnceLock<H::File>,
     /// What the policy granted to writes; `None` if it's open for reading only.
-    pub(super) writes: Option<Grant>,
+    pub(in crate::fs) writes: Option<Grant>,
     /// Who opened it, if for writing.
-    pub(super) opener: Option<Credentials>,
+    pub(in crate::fs) opener: Option<Credentials>,
     /// Whose numbers a list of processes shows, if that was settled when it was opened.
-    pub(super) shows: Option<Outcome<H::Numbers>>,
+    pub(in crate::fs) shows: Option<Outcome<H::Numbers>>,
     /// Whether who opened it was sent to look its name up once more, and came again.
-    pub(super) comes_again: bool,
+    pub(in crate::fs) comes_again: bool,
     /// Whose it is, for as long as it's open.
-    pub(super) _share: Share,
+    pub(in crate::fs) _share: Share,
     /// Who waits for it.
-    pub(super) waiting: Waiting,
+    pub(in crate::fs) waiting: Waiting,
 }
 
 impl<H: Host> Drop for OpenFile<H> {
@@ -54,7 +54,7 @@ impl<H: Host> Drop for OpenFile<H> {
 
 /// All open files of a view.
 #[derive(Debug)]
-pub(super) struct Handles<H: Host> {
+pub(in crate::fs) struct Handles<H: Host> {
     /// Several filesystems of a server may count together.
     next: Arc<AtomicU64>,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
@@ -69,26 +69,26 @@ impl<H: Host> Default for Handles<H> {
 
 impl<H: Host> Handles<H> {
     /// From now on, numbers come from there.
-    pub(super) fn number_by(&mut self, next: Arc<AtomicU64>) {
+    pub(in crate::fs) fn number_by(&mut self, next: Arc<AtomicU64>) {
         self.next = next;
     }
 
-    pub(super) fn insert(&self, file: OpenFile<H>) -> HandleId {
+    pub(in crate::fs) fn insert(&self, file: OpenFile<H>) -> HandleId {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.write().insert(number, Arc::new(file));
         HandleId(number)
     }
 
     /// Takes a handle out. The caller drops it, which may close a file, when no lock is held.
-    pub(super) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
+    pub(in crate::fs) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.write().remove(&handle.0)
     }
 
-    pub(super) fn get(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
+    pub(in crate::fs) fn get(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.read().get(&handle.0).map(Arc::clone)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fs) fn len(&self) -> usize {
         self.open.read().len()
     }
 }

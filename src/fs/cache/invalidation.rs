@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::way::Apart;
-use super::{CgroupFs, Host};
 use crate::cgroup::FileClass;
+use crate::fs::cache::dir_locks::Apart;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
+use crate::fs::{CgroupFs, Host, Keep};
 use crate::view::Door;
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
-pub(super) const WATCHED: Duration = Duration::from_secs(60);
+pub(in crate::fs) const WATCHED: Duration = Duration::from_secs(60);
 
 /// A change on the host, by another hand than through the view or by the view itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,10 +87,10 @@ pub enum EntryChange {
 /// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
 /// at that door: it would wait for the directory's lock each time.
 #[derive(Debug, Default)]
-pub(super) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
+pub(in crate::fs) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
 
 /// Through which door a change comes, and since when.
-pub(super) type Announced = (NodeId, Instant);
+pub(in crate::fs) type Announced = (NodeId, Instant);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Own {
@@ -102,7 +102,7 @@ struct Own {
 
 impl OwnChanges {
     /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
-    pub(super) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+    pub(in crate::fs) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
             return false;
         };
@@ -111,7 +111,7 @@ impl OwnChanges {
     }
 
     /// It wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
-    pub(super) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+    pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let Some(own) = Own::new(directory, name, kind) else { return true };
         let id = directory.id();
         let mut expected = self.0.lock();
@@ -187,18 +187,9 @@ pub trait Invalidate {
     fn entry(&self, directory: NodeId, name: &OsStr);
 }
 
-/// For how long the kernel may keep a found entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
-    /// The name.
-    pub entry: Duration,
-    /// The attributes.
-    pub attributes: Duration,
-}
-
 /// Takes note of what watchers of a directory are told by the kernel, once it gets the answer. It holds the directory's lock until they are,
 /// so what is noted before the answer is noted in their order.
-pub(super) fn tell(directory: &Node, name: &OsStr, kind: EntryChange) {
+pub(in crate::fs) fn tell(directory: &Node, name: &OsStr, kind: EntryChange) {
     directory.tell_change(|cgroups| match kind {
         EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
         EntryChange::Removed => drop(cgroups.remove(name)),
@@ -218,7 +209,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// For how long the kernel may keep this node and its name.
-    pub(super) fn keep(&self, node: &Node) -> Keep {
+    pub(in crate::fs) fn keep(&self, node: &Node) -> Keep {
         let by_parent =
             if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED } else { Duration::ZERO };
         let attributes = match node.object() {
@@ -234,7 +225,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Watches a directory before it's first looked into: what the kernel is then told, it may keep.
-    pub(super) fn watch(&self, node: &Node) {
+    pub(in crate::fs) fn watch(&self, node: &Node) {
         if *node.object() == Object::Directory {
             node.watch_once(|| {
                 let (own, hierarchy) = (Arc::clone(&self.own), node.position().hierarchy?);
@@ -322,7 +313,7 @@ impl<H: Host> CgroupFs<H> {
         true
     }
 
-    pub(super) fn invalidate_everything(&self, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate_everything(&self, kernel: &impl Invalidate) {
         let nodes = self.nodes.all();
         self.drop_listing(self.nodes.root(), kernel);
         for node in &nodes {
@@ -348,7 +339,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Takes note, at every door, that what a directory had under this name was removed. Returns by which nodes the kernel knows it.
-    pub(super) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
+    pub(in crate::fs) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
         let doors = self.doors(hierarchy, directory);
         let removed: Vec<_> = doors.iter().filter_map(|node| self.nodes.child(node, name)).collect();
         for node in &removed {
@@ -359,13 +350,13 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What is open in a directory that was removed keeps its name there, in the kernel: whoever holds the directory would find it.
-    pub(super) fn invalidate_names(&self, removed: &Arc<Node>, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate_names(&self, removed: &Arc<Node>, kernel: &impl Invalidate) {
         for child in self.nodes.children(removed) {
             kernel.entry(removed.id(), &child.name());
         }
     }
 
-    pub(super) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
         self.absences.forget(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
@@ -377,7 +368,7 @@ impl<H: Host> CgroupFs<H> {
         kernel.entry(directory.id(), name);
     }
 
-    pub(super) fn invalidate_files(
+    pub(in crate::fs) fn invalidate_files(
         &self,
         hierarchy: usize,
         directory: u64,

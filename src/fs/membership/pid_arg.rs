@@ -102,7 +102,7 @@ fn is_space(byte: &u8) -> bool {
 }
 
 /// `strstrip`.
-pub(super) fn trim(text: &[u8]) -> &[u8] {
+pub(in crate::fs) fn trim(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
     text.get(start..end).unwrap_or_default()

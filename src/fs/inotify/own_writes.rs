@@ -18,7 +18,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// inotify doesn't say whose a write was, and makes one event of two that nobody has read yet. So an event counts for one write, but none is
 /// waited for for long.
 #[derive(Debug, Default)]
-pub(super) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
+pub(in crate::fs) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
 
 /// How many files are remembered at least before those are forgotten whose events don't come: of what failed, or of a cgroup that is gone.
 const FEW: usize = 64;
@@ -41,14 +41,14 @@ impl Writes {
 
 /// A write under way.
 #[derive(Debug)]
-pub(super) struct OwnWrite {
+pub(in crate::fs) struct OwnWrite {
     writes: Arc<Mutex<HashMap<WrittenFile, Writes>>>,
     file: WrittenFile,
 }
 
 impl OwnWrites {
     /// A write to this file begins, which ends when the result is dropped. `None` if it isn't a file that is notified.
-    pub(super) fn begin(&self, file: &Node) -> Option<OwnWrite> {
+    pub(in crate::fs) fn begin(&self, file: &Node) -> Option<OwnWrite> {
         let name = file.name();
         let directory = file.parent().filter(|_| name.to_str().is_some_and(is_notified))?;
         let file = (file.position().hierarchy?, directory.inode(), name.to_os_string());
@@ -87,11 +87,11 @@ impl OwnWrites {
         is_own
     }
 
-    pub(super) fn take(&self, hierarchy: usize, directory: u64, name: &OsStr) -> bool {
+    pub(in crate::fs) fn take(&self, hierarchy: usize, directory: u64, name: &OsStr) -> bool {
         self.take_of(&(hierarchy, directory, name.to_os_string()))
     }
 
-    pub(super) fn clear(&self) {
+    pub(in crate::fs) fn clear(&self) {
         self.0.lock().retain(|_, writes| {
             writes.finished.clear();
             writes.running > 0

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::host::{BackingEntry, Since};
-use super::listings::{Kept, Listing};
-use super::{Answer, CgroupFs, Host, Outcome};
+use crate::fs::cache::listings::{Kept, Listing};
+use crate::fs::host::{BackingEntry, Since};
 use crate::fs::inode::{Cgroups, Node, NodeId, Object};
+use crate::fs::{Answer, CgroupFs, Host, Outcome};
 use crate::view::Spot;
 
 /// An entry as a listing shows it.
@@ -112,7 +112,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(listing)
     }
 
-    pub(super) fn entries(&self, node: &Node) -> Outcome<Vec<ListedEntry>> {
+    pub(in crate::fs) fn entries(&self, node: &Node) -> Outcome<Vec<ListedEntry>> {
         let above = node.parent().map_or(node.inode(), |parent| parent.inode());
         let directory =
             |name: &str, inode, cookie| ListedEntry { name: name.into(), inode, kind: libc::S_IFDIR, cookie };
@@ -131,7 +131,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Takes note of what a directory has, before its first event is shown.
-    pub(super) fn look_once(&self, directory: &Node) {
+    pub(in crate::fs) fn look_once(&self, directory: &Node) {
         if directory.told().is_none()
             && let Ok(shown) = self.shown(directory)
         {
@@ -140,7 +140,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What the host has in a directory, as far as it's shown.
-    pub(super) fn shown(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+    pub(in crate::fs) fn shown(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
         let mut entries = self.host.list(directory)?;
         entries.retain(|entry| self.lists(directory, entry));
         Ok(entries)
@@ -175,6 +175,6 @@ fn listed(entry: BackingEntry) -> ListedEntry {
 }
 
 /// The cgroups among these entries.
-pub(super) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
+pub(in crate::fs) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
     entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
 }

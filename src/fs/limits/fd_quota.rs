@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::route::Tenant;
+use crate::fs::dispatch::Tenant;
 
 /// Descriptors that aren't for open files: lookups, agents and the rest of the server need some.
 const RESERVE: usize = 512;
 
 /// What all users hold of something.
 #[derive(Clone, Debug)]
-pub(super) struct Shares {
+pub(in crate::fs) struct Shares {
     held: Arc<Mutex<Held>>,
     /// Those whose holder all of these are together.
     above: Option<(Arc<Mutex<Held>>, Holder)>,
@@ -44,24 +44,24 @@ pub struct Share {
 
 impl Shares {
     /// Shares of `descriptors`, which is what the server may have.
-    pub(super) fn new(descriptors: usize) -> Self {
+    pub(in crate::fs) fn new(descriptors: usize) -> Self {
         let limit = descriptors.saturating_sub(RESERVE).max(descriptors / 2);
         Self::of(limit)
     }
 
     /// Shares of so many.
-    pub(super) fn of(limit: usize) -> Self {
+    pub(in crate::fs) fn of(limit: usize) -> Self {
         Self { held: held(limit), above: None }
     }
 
     /// Shares of what a tenant may have of these, for its users.
-    pub(super) fn below(&self, tenant: Tenant) -> Self {
+    pub(in crate::fs) fn below(&self, tenant: Tenant) -> Self {
         let limit = self.held.lock().limit / 2;
         Self { held: held(limit), above: Some((Arc::clone(&self.held), Holder::Tenant(tenant))) }
     }
 
     /// One more for a user, who may have half of what the others leave. What it is gives the share back by being dropped.
-    pub(super) fn take(&self, user: u32) -> Option<Share> {
+    pub(in crate::fs) fn take(&self, user: u32) -> Option<Share> {
         let above = match &self.above {
             Some((held, tenant)) => Some(Box::new(take(held, *tenant, None)?)),
             None => None,

@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::{Attributes, Caller, CgroupFs, HandleId, Host, OpenMode, Outcome, Transfer};
 use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::{Attributes, Caller, CgroupFs, HandleId, Host, OpenMode, Outcome, Transfer};
 
 /// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
-pub(super) const SIZE_STEP: u64 = 4096;
+pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 
 /// The largest size that is shown.
 const SIZE_LIMIT: u64 = 1 << 20;
@@ -51,7 +51,7 @@ impl Reading {
 
 /// The callers that were sent to look once more, and which file they want.
 #[derive(Debug, Default)]
-pub(super) struct SentBack {
+pub(in crate::fs) struct SentBack {
     count: AtomicUsize,
     /// Leaf lock.
     who: Mutex<VecDeque<(NodeId, i32)>>,
@@ -87,7 +87,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// With what size a file is shown that has these attributes. The kernel is told so now.
-    pub(super) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
+    pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
         // Nobody but root reads what nobody is to read, and gets an error.
         if !self.reading.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
@@ -124,7 +124,7 @@ impl<H: Host> CgroupFs<H> {
         let (node, size) = (&file.node, file.node.size());
         // What has state for each open file is short.
         let may_be_long =
-            || super::file::is_membership(node) || !has_state_per_open_file(&node.name()) && !size.measure();
+            || crate::fs::ops::file::is_membership(node) || !has_state_per_open_file(&node.name()) && !size.measure();
         size.is_watched() || size.told() == 0 || may_be_long()
     }
 
@@ -160,7 +160,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Takes note of what read(2) gave.
-    pub(super) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
+    pub(in crate::fs) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
         // Who may write too reads by the server also what the kernel reads by itself for others.
         if offset.saturating_add(count as u64) > from.file.node.size().told() && from.file.writes.is_none() {
             from.file.node.size().watch();
@@ -168,7 +168,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Reads pages, to be spliced. Where that falls short the kernel takes it for the end; but a list gives a page at most, and only whole lines.
-    pub(super) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> Outcome<usize> {
+    pub(in crate::fs) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> Outcome<usize> {
         let mut filled = 0;
         while let Some(rest) = pages.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.read_once(from, offset.saturating_add(filled as u64), rest)? {
@@ -189,7 +189,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Sends a caller to look a name up once more.
-    pub(super) fn send_back(&self, node: &Node, caller: &Caller) -> super::Failure {
+    pub(in crate::fs) fn send_back(&self, node: &Node, caller: &Caller) -> crate::fs::Failure {
         self.sent_back.send(node.id(), caller);
         Errno::ESTALE.into()
     }

@@ -12,11 +12,11 @@ const LONGEST_PATH: usize = 1024;
 
 /// Who was rejected, and where.
 #[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) pid: i32,
-    pub(super) uid: u32,
-    pub(super) operation: String,
-    pub(super) path: OsString,
+pub(in crate::fs) struct Subject {
+    pub(in crate::fs) pid: i32,
+    pub(in crate::fs) uid: u32,
+    pub(in crate::fs) operation: String,
+    pub(in crate::fs) path: OsString,
 }
 
 /// The log of a view's rejections.
@@ -25,7 +25,7 @@ pub struct RejectionLog(Limiter);
 
 impl RejectionLog {
     /// Logs a rejection, unless there were too many. What it's about is only looked up if it is logged.
-    pub(super) fn record(&self, denial: &Denial, subject: impl FnOnce() -> Subject) {
+    pub(in crate::fs) fn record(&self, denial: &Denial, subject: impl FnOnce() -> Subject) {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }

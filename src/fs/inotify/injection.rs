@@ -1,4 +1,4 @@
-//! The server's own requests, by which it makes events for the view's watchers ([`super::replay`]).
+//! The server's own requests, by which it makes events for the view's watchers ([`crate::fs::inotify::replay`]).
 //!
 //! None of them touches the host. The kernel makes an event for a directory that is made only if it wasn't there, and for one that is
 //! removed only if it was: so the own lookup, and nobody else's, finds the opposite of what there is. It happens under the directory's lock,
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::cache::{EntryChange, Keep, tell};
-use super::replay::{Deed, Event};
-use super::{Attributes, CgroupFs, Entry, Failure, Host, Outcome};
+use crate::fs::cache::invalidation::{EntryChange, tell};
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::inotify::replay::{Deed, Event};
+use crate::fs::{Attributes, CgroupFs, Entry, Failure, Host, Keep, Outcome};
 
 /// One replay under way.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(in crate::fs) struct Stage {
     event: Event,
     /// Whether the name was looked up.
     looked_up: bool,
@@ -28,17 +28,17 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(event: Event) -> Self {
+    pub(in crate::fs) fn new(event: Event) -> Self {
         Self { event, looked_up: false, looked_up_new: false, ghost: None }
     }
 
     /// Whether its first request came.
-    pub(super) fn was_entered(&self) -> bool {
+    pub(in crate::fs) fn was_entered(&self) -> bool {
         self.looked_up
     }
 
     /// Whether it changes what this name is.
-    pub(super) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
+    pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
         let Event { directory: at, name: of, deed } = &self.event;
         let is_new = matches!(deed, Deed::Rename(to) if to == name);
         *deed != Deed::Touch && at.id() == directory && (of == name || is_new)
@@ -104,7 +104,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    pub(in crate::fs) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         match self.part(parent, name) {
             Part::Plain => self.lookup(parent, name),
             Part::Nothing => Err(Errno::ENOENT.into()),
@@ -166,7 +166,7 @@ impl<H: Host> CgroupFs<H> {
         Attributes { inode: id.as_u64(), mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times }
     }
 
-    pub(super) fn own_make(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    pub(in crate::fs) fn own_make(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
         let (directory, ghost) = match &*self.replays.stage.lock() {
             Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Make) => {
                 (Arc::clone(&stage.event.directory), stage.ghost)
@@ -182,7 +182,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn own_remove(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
+    pub(in crate::fs) fn own_remove(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
         match &*self.replays.stage.lock() {
             Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Remove) => {
                 tell(&stage.event.directory, name, EntryChange::Removed);
@@ -192,7 +192,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> Outcome<()> {
+    pub(in crate::fs) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> Outcome<()> {
         let deed = Deed::Rename(new_name.to_os_string());
         match &*self.replays.stage.lock() {
             Some(stage) if stage.looked_up && stage.looked_up_new && from == to && stage.is(from, name, &deed) => {
@@ -205,7 +205,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The modification time isn't changed: the kernel makes the event when it's told that it was.
-    pub(super) fn own_change(&self, id: NodeId) -> Outcome<(Attributes, Duration)> {
+    pub(in crate::fs) fn own_change(&self, id: NodeId) -> Outcome<(Attributes, Duration)> {
         let ghost = self.replays.stage.lock().as_ref().and_then(|stage| stage.ghost);
         if ghost == Some(id) {
             return Ok((self.ghost_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));

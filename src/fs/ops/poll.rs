@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::handles::OpenFile;
-use super::{CgroupFs, Failure, HandleId, Host, Outcome};
 use crate::cgroup::FileClass;
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::ops::handles::OpenFile;
+use crate::fs::{CgroupFs, Failure, HandleId, Host, Outcome};
 
 /// What every file says (`DEFAULT_POLLMASK`).
 const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;
@@ -29,7 +29,7 @@ pub trait Wake: Send {
 
 /// Who waits for an open file.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(in crate::fs) struct Waiting {
     /// Leaf lock; nobody is woken while it's held.
     waker: Mutex<Option<Box<dyn Wake>>>,
     /// The host reports this file's events.
@@ -46,7 +46,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Reads it, which re-arms it.
-    pub(super) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
+    pub(in crate::fs) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
         self.reads_begun.fetch_add(1, Ordering::AcqRel);
         let result = read();
         self.reads_done.fetch_add(1, Ordering::AcqRel);
@@ -110,7 +110,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Wakes who waits for an open file, if what is reported of it is news.
-    pub(super) fn wake(&self, Ready { handle, events }: Ready) {
+    pub(in crate::fs) fn wake(&self, Ready { handle, events }: Ready) {
         if let Some(file) = self.handles.get(handle)
             && self.is_news(&file, events)
         {
@@ -149,7 +149,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// A trigger was written. Its queue of waiters is another than the file had before.
-    pub(super) fn note_trigger(&self, file: &OpenFile<H>) {
+    pub(in crate::fs) fn note_trigger(&self, file: &OpenFile<H>) {
         if is_pressure(&file.node) {
             self.host.stop_waking(&file.backing);
             file.waiting.latch.store(0, Ordering::Release);

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::cache::{EntryChange, tell};
-use super::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
+use crate::fs::cache::invalidation::{EntryChange, tell};
 use crate::fs::inode::{Node, NodeId};
+use crate::fs::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
 use crate::policy::{self, Operation, Rule};
 use crate::view::Child;
 

@@ -8,11 +8,11 @@
 
 use nix::errno::Errno;
 
-use super::file::MAX_WRITE;
-use super::handles::OpenFile;
-use super::number::trim;
-use super::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::membership::pid_arg::trim;
+use crate::fs::ops::file::MAX_WRITE;
+use crate::fs::ops::handles::OpenFile;
+use crate::fs::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
 use crate::policy::Rule;
 
 /// A caller's eventfd that is held.
@@ -36,7 +36,7 @@ pub struct ControlFile {
 const NOTHING: &[u8] = b"x";
 
 impl<H: Host> CgroupFs<H> {
-    pub(super) fn register_event(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<usize> {
+    pub(in crate::fs) fn register_event(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<usize> {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG.into());
         }

@@ -5,18 +5,18 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
-use super::handles::OpenFile;
-use super::poll::Waiting;
-use super::share::Share;
-use super::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
 use crate::fs::inode::{Node, NodeId, Object};
+use crate::fs::limits::fd_quota::Share;
+use crate::fs::ops::handles::OpenFile;
+use crate::fs::ops::poll::Waiting;
+use crate::fs::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
 use crate::policy::{Grant, Operation};
 
 /// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
 /// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
-pub(super) const MAX_WRITE: usize = 4096;
+pub(in crate::fs) const MAX_WRITE: usize = 4096;
 
 impl<H: Host> CgroupFs<H> {
     /// Opens a file.
@@ -63,7 +63,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.handles.insert(file))
     }
 
-    pub(super) fn credentials(&self, caller: &Caller) -> Outcome<super::host::Credentials> {
+    pub(in crate::fs) fn credentials(&self, caller: &Caller) -> Outcome<crate::fs::host::Credentials> {
         if caller.tid <= 0 {
             return Err(crate::policy::Rule::CallerInvisible.into());
         }
@@ -75,7 +75,7 @@ impl<H: Host> CgroupFs<H> {
         if caller.tid <= 0 { Ok(Writer::without_capabilities(caller)) } else { Ok(self.host.writer(caller)?) }
     }
 
-    pub(super) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H>>> {
+    pub(in crate::fs) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H>>> {
         self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
     }
 
@@ -114,7 +114,7 @@ impl<H: Host> CgroupFs<H> {
         if from.waits_for_an_agent() { self.processor.pay_for_another(read) } else { self.processor.pay_for(read) }
     }
 
-    pub(super) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    pub(in crate::fs) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
         match from.file.shows.as_ref().or(from.numbers.as_ref()) {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
@@ -195,7 +195,7 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.get(id).is_some_and(|node| self.may_pass(&node))
     }
 
-    pub(super) fn may_pass(&self, node: &Node) -> bool {
+    pub(in crate::fs) fn may_pass(&self, node: &Node) -> bool {
         self.passes_through && matches!(node.object(), Object::File(_)) && !has_state_per_open_file(&node.name())
     }
 
@@ -229,12 +229,12 @@ impl<H: Host> CgroupFs<H> {
 /// An open file, and who is about to read or write it.
 #[derive(Debug)]
 pub struct Transfer<H: Host> {
-    pub(super) file: Arc<OpenFile<H>>,
+    pub(in crate::fs) file: Arc<OpenFile<H>>,
     caller: Caller,
     /// For a list of processes.
     numbers: Option<Outcome<H::Numbers>>,
     takes_long: bool,
-    pub(super) for_splice: bool,
+    pub(in crate::fs) for_splice: bool,
 }
 
 impl<H: Host> Transfer<H> {
@@ -294,7 +294,7 @@ fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> Answer<u32>) -
     Ok(())
 }
 
-pub(super) fn is_membership(node: &Node) -> bool {
+pub(in crate::fs) fn is_membership(node: &Node) -> bool {
     matches!(node.object(), Object::File(FileClass::Membership(_)))
 }
 

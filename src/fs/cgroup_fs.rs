@@ -1,0 +1,186 @@
+//! The filesystem itself: what it holds, and how an operation is decided.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+
+use super::cache::invalidation::OwnChanges;
+use super::cache::listings::Listings;
+use super::cache::negative::Absences;
+use super::dispatch::Tenant;
+use super::inode::{Node, NodeId, NodeTable, Object};
+use super::inotify::own_writes::OwnWrites;
+use super::inotify::replay::Replays;
+use super::limits::RejectionLog;
+use super::limits::fd_quota::Shares;
+use super::limits::rejection_log::Subject;
+use super::ops::Reading;
+use super::ops::handles::Handles;
+use super::ops::splice_size::SentBack;
+use super::ops::xattr::Xattrs;
+use super::{Answer, Caller, Failure, Host, Outcome, Whereabouts};
+use crate::limit::ProcessorTime;
+use crate::policy::{self, Denial, Grant, Operation, Verdict};
+use crate::view::{Position, View};
+
+/// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
+pub(super) const BACKING_IDS: usize = 8192;
+
+/// One container's filesystem.
+#[derive(Debug)]
+pub struct CgroupFs<H: Host> {
+    pub(super) view: Arc<View>,
+    pub(super) host: H,
+    pub(super) nodes: NodeTable,
+    pub(super) handles: Handles<H>,
+    pub(super) listings: Listings,
+    pub(super) absences: Absences,
+    pub(super) own: Arc<OwnChanges>,
+    pub(super) own_writes: OwnWrites,
+    pub(super) replays: Replays,
+    pub(super) shares: Shares,
+    pub(super) backing_ids: Shares,
+    /// With whom it shares what one may have.
+    pub(super) tenant: Tenant,
+    pub(super) log: Arc<RejectionLog>,
+    pub(super) xattrs: Arc<Xattrs>,
+    pub(super) processor: Arc<ProcessorTime>,
+    /// Whether the kernel may keep nothing.
+    pub(super) coherent: bool,
+    /// Whether the kernel may read files by itself.
+    pub(super) passes_through: bool,
+    /// Who does read them.
+    pub(super) reading: Arc<Reading>,
+    pub(super) sent_back: SentBack,
+    pub(super) born: SystemTime,
+    /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
+    /// make another container's of the same name, that isn't shown.
+    pub(super) boundaries: Vec<Option<u64>>,
+}
+
+impl<H: Host> CgroupFs<H> {
+    /// A filesystem for this view.
+    ///
+    /// # Errors
+    /// When the host can't find the top of a hierarchy.
+    pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
+        let root = Self::make_root(&view, &host)?;
+        let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
+        let boundaries = boundaries.collect::<Answer<_>>()?;
+        Ok(Self {
+            boundaries,
+            shares: Shares::new(host.most_files()),
+            backing_ids: Shares::of(BACKING_IDS),
+            tenant: Tenant::default(),
+            view,
+            host,
+            nodes: NodeTable::new(root),
+            handles: Handles::default(),
+            listings: Listings::default(),
+            absences: Absences::default(),
+            own: Arc::default(),
+            own_writes: OwnWrites::default(),
+            replays: Replays::default(),
+            log: Arc::default(),
+            xattrs: Arc::default(),
+            processor: Arc::default(),
+            coherent: false,
+            passes_through: true,
+            reading: Arc::default(),
+            sent_back: SentBack::default(),
+            born: SystemTime::now(),
+        })
+    }
+
+    /// The view that it serves.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// With whom it shares what one may have.
+    pub fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
+    /// The processor time that it uses of the server.
+    pub fn processor(&self) -> &ProcessorTime {
+        &self.processor
+    }
+
+    /// Whether the kernel holds this node.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        self.nodes.get(id).is_some()
+    }
+
+    /// The names that lead from the root to this node; `None` if the kernel doesn't hold it.
+    pub(crate) fn names_of(&self, id: NodeId) -> Option<Vec<std::ffi::OsString>> {
+        self.nodes.get(id).map(|node| node.view_components())
+    }
+
+    /// How many nodes the kernel holds, besides the root.
+    pub fn known_nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many files are open that something is kept for.
+    pub fn open_handles(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Takes note of a rejection, with who wanted what where.
+    pub fn log_rejection(&self, caller: &Caller, operation: &str, id: NodeId, name: Option<&OsStr>, denial: &Denial) {
+        self.log.record(denial, || {
+            let mut path = self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default();
+            if let Some(name) = name {
+                if path != "/" {
+                    path.push("/");
+                }
+                path.push(name);
+            }
+            Subject { pid: self.host.process_id(caller), uid: caller.uid, operation: operation.to_owned(), path }
+        });
+    }
+
+    /// Where the caller runs, and how the calling thread does beside it.
+    pub fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
+        self.host.whereabouts(caller)
+    }
+
+    /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.
+    pub(super) fn node(&self, id: NodeId) -> Outcome<Arc<Node>> {
+        self.nodes.get(id).ok_or(Failure::Kernel(Errno::ESTALE))
+    }
+
+    pub(super) fn decide(&self, node: &Node, operation: Operation) -> Result<Grant, Denial> {
+        let name = node.name();
+        self.decide_at(node.position(), subject(node, &name), operation)
+    }
+
+    pub(super) fn decide_at(
+        &self,
+        position: Position,
+        subject: policy::Subject<'_>,
+        operation: Operation,
+    ) -> Result<Grant, Denial> {
+        match policy::decide(&self.view.rules, &self.as_policy_sees(position, subject), operation) {
+            Verdict::Allow(grant) => Ok(grant),
+            Verdict::Deny(denial) => Err(denial),
+        }
+    }
+
+    pub(super) fn as_policy_sees<'a>(&'a self, position: Position, subject: policy::Subject<'a>) -> policy::Node<'a> {
+        let hierarchy = position.hierarchy.and_then(|index| self.view.hierarchy(index));
+        policy::Node { kind: hierarchy.map(|hierarchy| &hierarchy.kind), zone: self.view.zone(position), subject }
+    }
+}
+
+/// What a node is to the policy.
+pub(super) fn subject<'a>(node: &'a Node, name: &'a OsStr) -> policy::Subject<'a> {
+    match node.object() {
+        Object::Synthetic | Object::Link(_) => policy::Subject::Synthetic,
+        Object::Directory => policy::Subject::Directory,
+        Object::File(class) => policy::Subject::File { name, class },
+    }
+}

@@ -1,0 +1,34 @@
+//! What a lookup finds.
+
+use std::time::Duration;
+
+use super::inode::{Attributes, NodeId};
+
+/// What a lookup finds.
+#[derive(Debug)]
+pub enum Found {
+    /// Something.
+    Something(Entry),
+    /// Nothing (`ENOENT`), and for how long the kernel may keep that.
+    Nothing(Duration),
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Under which number.
+    pub id: NodeId,
+    /// Its attributes, with the mode to show.
+    pub attributes: Attributes,
+    /// For how long the kernel may keep them.
+    pub keep: Keep,
+}
+
+/// For how long the kernel may keep a found entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The name.
+    pub entry: Duration,
+    /// The attributes.
+    pub attributes: Duration,
+}

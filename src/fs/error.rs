@@ -1,0 +1,45 @@
+//! Why an operation failed.
+
+use nix::errno::Errno;
+
+use crate::policy::{Denial, Rule};
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The kernel says so.
+    Kernel(Errno),
+    /// The policy says so.
+    Denied(Denial),
+}
+
+impl Failure {
+    /// What the caller gets.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Kernel(errno) => *errno,
+            Self::Denied(denial) => denial.errno(),
+        }
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Kernel(errno)
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<Rule> for Failure {
+    fn from(rule: Rule) -> Self {
+        Denial::new(rule).into()
+    }
+}
+
+/// The result of an operation.
+pub type Outcome<T> = Result<T, Failure>;

@@ -1,0 +1,18 @@
+//! The operations of the filesystem, a file for each kind.
+
+pub(in crate::fs) mod event_control;
+pub(in crate::fs) mod file;
+pub(in crate::fs) mod handles;
+mod lookup;
+mod mutate;
+pub(in crate::fs) mod poll;
+pub(in crate::fs) mod readdir;
+pub(in crate::fs) mod splice_size;
+pub(in crate::fs) mod xattr;
+
+pub use event_control::{Claim, ControlFile};
+pub use file::Transfer;
+pub use handles::HandleId;
+pub use poll::{Ready, Wake};
+pub use readdir::ListedEntry;
+pub use splice_size::Reading;
