@@ -13,14 +13,14 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::ask::{
+use super::convert::{self, node};
+use super::deferred::{NO_HANDLE, list, list_later, owes, reply_directory, reply_opened, settle, show_size_later};
+use super::passthrough::Passthrough;
+use super::reply::{
     About, Waiter, at, caught, kept_of, logged, on, reply_empty, reply_found, reply_read, reply_written, reply_xattr,
 };
-use super::convert::{self, node};
-use super::offload::Offload;
-use super::owing::{NO_HANDLE, list, list_later, owes, reply_directory, reply_opened, settle, show_size_later};
-use super::passthrough::Passthrough;
-use super::turn::{Asked, Workers};
+use super::workers::fair_pool::Offload;
+use super::workers::{Asked, Workers};
 use crate::fs::dispatch::Route;
 use crate::fs::ops::Wake;
 use crate::fs::{Caller, CgroupFs, Changes, Found, HandleId, Outcome};

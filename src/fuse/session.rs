@@ -13,11 +13,11 @@ use fuser::{Config, Session, SessionACL};
 use nix::mount::{MsFlags, mount};
 
 use super::adapter::Adapter;
-use super::ask::survives;
-use super::notifier::Kernel;
-use super::own_mount::OwnMount;
-use super::successor::Successor;
-use super::turn::Workers;
+use super::notify::abort_guard::Successor;
+use super::notify::invalidation::Kernel;
+use super::notify::self_mount::OwnMount;
+use super::reply::survives;
+use super::workers::Workers;
 use crate::fs::dispatch::Route;
 use crate::fs::dispatch::{Containers, PerCaller};
 use crate::fs::{CgroupFs, Host};

@@ -2,7 +2,7 @@
 //!
 //! The kernel ends a connection when its last channel is closed. But telling it to forget an entry waits, whatever kills the thread, for the
 //! directory's lock; whoever holds that may wait for an answer of the server's. So the thread that tells has a channel and a table of
-//! descriptors of its own ([`super::notifier`]): the server's channel is closed then, which ends all requests that were read from it. Those
+//! descriptors of its own ([`super::invalidation`]): the server's channel is closed then, which ends all requests that were read from it. Those
 //! that nobody has read yet are left, and more come. They are refused by a process that does nothing else: the successor.
 
 use std::fs::File;
@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
 
-use super::adapter::MAX_WRITE;
-use super::session::Connection;
+use crate::fuse::adapter::MAX_WRITE;
+use crate::fuse::session::Connection;
 use crate::sys;
 
 /// The process that refuses what a killed server leaves, as the server knows it. It waits for this to be closed.
@@ -25,9 +25,9 @@ pub struct Successor {
     /// Open in the server's table of descriptors.
     _server: OwnedFd,
     /// The notifier's channel.
-    pub(super) channel: OwnedFd,
+    pub(in crate::fuse) channel: OwnedFd,
     /// To be open in the notifier's table of descriptors.
-    pub(super) notifier: OwnedFd,
+    pub(in crate::fuse) notifier: OwnedFd,
 }
 
 impl Successor {

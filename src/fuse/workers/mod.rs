@@ -4,16 +4,22 @@
 //! for a caller that sends one request after another a single worker reads, and looks out for the next one before it sleeps; the others stand by.
 //! Where callers have to wait for each other, all of them read for a while.
 
+pub(super) mod fair_pool;
+
+mod affinity;
+mod busy_poll;
+mod leader;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use fuser::{Request, RequestId};
 
+use self::affinity::Placement;
+use self::busy_poll::{Lookout, Sight};
+use self::leader::StandBy;
 use super::convert;
-use super::lookout::{Lookout, Sight};
-use super::placement::Placement;
-use super::standby::StandBy;
 use crate::fs::{Caller, Whereabouts};
 
 /// Of how many requests a mean is taken.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::ask::survives;
 use crate::fs::dispatch::Tenant;
+use crate::fuse::reply::survives;
 
 /// How much of a kind may run at once for all tenants together, but for one of each, which it may always have.
 const RUNNING: usize = 256;
@@ -30,7 +30,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Work of one kind. No tenant ever waits for another one's.
 #[derive(Debug)]
-pub(super) struct Offload {
+pub(in crate::fuse) struct Offload {
     queues: Arc<Mutex<Queues>>,
     /// How much runs at once for a tenant. The rest waits for its turn.
     at_once: usize,
@@ -69,17 +69,17 @@ fn share(limit: usize, others: usize, least: usize) -> usize {
 
 impl Offload {
     /// Of which so much runs at once for a tenant.
-    pub(super) fn new(at_once: usize) -> Self {
+    pub(in crate::fuse) fn new(at_once: usize) -> Self {
         Self { queues: Arc::default(), at_once }
     }
 
     /// Whether there's room for more work.
-    pub(super) fn has_room(&self, tenant: Tenant) -> bool {
+    pub(in crate::fuse) fn has_room(&self, tenant: Tenant) -> bool {
         self.has_room_for(tenant, 0)
     }
 
     /// Whether there's room for more work that holds so many bytes.
-    pub(super) fn has_room_for(&self, tenant: Tenant, bytes: usize) -> bool {
+    pub(in crate::fuse) fn has_room_for(&self, tenant: Tenant, bytes: usize) -> bool {
         const PAGE: usize = 4096;
         let pages = (bytes / PAGE).max(1);
         let queues = self.queues.lock();
@@ -89,7 +89,7 @@ impl Offload {
     }
 
     /// Runs `work` in another thread, soon. If there can be none, or the work panics, it's dropped; a reply that it holds then says EIO.
-    pub(super) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
+    pub(in crate::fuse) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
         let mut queues = self.queues.lock();
         queues.waiting += 1;
         let all = queues.running;

@@ -2,7 +2,7 @@
 //!
 //! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So this thread has a table of descriptors of its
 //! own, in which there's only a channel of its own: whatever it waits for, a server that is killed lets go of everything else
-//! ([`super::successor`]).
+//! ([`super::abort_guard`]).
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,7 +14,7 @@ use std::thread;
 
 use fuser::{INodeNo, Notifier};
 
-use super::successor::Successor;
+use super::abort_guard::Successor;
 use crate::fs::NodeId;
 use crate::fs::cache::Invalidate;
 use crate::sys;
@@ -28,7 +28,7 @@ type Work = (Vec<u8>, SyncSender<()>);
 
 /// The kernel's end of a connection. Whoever tells it something waits until that is done.
 #[derive(Clone, Debug)]
-pub(super) enum Kernel {
+pub(in crate::fuse) enum Kernel {
     /// By the thread that does nothing else, for as long as somebody has this.
     Apart(Sender<Work>),
     /// By the session's own channel, where the kernel has no second one.
@@ -37,7 +37,7 @@ pub(super) enum Kernel {
 
 impl Kernel {
     /// Starts the thread.
-    pub(super) fn apart(successor: &Successor) -> io::Result<Self> {
+    pub(in crate::fuse) fn apart(successor: &Successor) -> io::Result<Self> {
         let shared = Arc::new((successor.channel.try_clone()?, successor.notifier.try_clone()?));
         let (work, wanted) = channel();
         let (ready, started) = channel();

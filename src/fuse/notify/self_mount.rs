@@ -60,7 +60,7 @@ impl OwnMount {
     }
 
     /// Starts the thread that uses it. It leaves its id in `thread`.
-    pub(super) fn start(self, thread: Arc<AtomicI32>) -> io::Result<Hands> {
+    pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<Hands> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new((self, bell));
         let (acts, wanted) = channel();
@@ -134,7 +134,7 @@ fn private(at: &Path) -> nix::Result<()> {
 
 /// The thread that acts on the own mount, as the others know it.
 #[derive(Debug)]
-pub(super) struct Hands {
+pub(in crate::fuse) struct Hands {
     bell: OwnedFd,
     acts: Sender<Act>,
     answers: Mutex<Receiver<Answer<()>>>,

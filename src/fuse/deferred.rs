@@ -5,10 +5,10 @@ use std::thread;
 
 use fuser::{FileHandle, FopenFlags, INodeNo, ReplyDirectory, ReplyOpen};
 
-use super::ask::caught;
 use super::convert;
-use super::offload::Offload;
 use super::passthrough::Opening;
+use super::reply::caught;
+use super::workers::fair_pool::Offload;
 use crate::fs::NodeId;
 use crate::fs::dispatch::Route;
 use crate::fs::{Caller, CgroupFs, HandleId, Host, Outcome};
