@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
             let id = membership.id;
             id == 0 && membership.kind.controllers().is_none()
         });
-        if let Some(path) = membership.place.path() {
+        if let Some(path) = membership.location.path() {
             // What climbs out is never taken for a place.
             assert!(path.components().iter().all(|name| name != "." && name != ".." && !name.is_empty()));
             let climbs = |line: &&[u8]| {

@@ -13,12 +13,12 @@ pub struct Membership {
     /// Which hierarchy.
     pub kind: HierarchyKind,
     /// The cgroup, as the reader's cgroup namespace shows it.
-    pub place: Place,
+    pub location: CgroupLocation,
 }
 
 /// A cgroup as a cgroup namespace shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum CgroupLocation {
     /// Inside the reader's cgroup namespace. A v2 cgroup that has been removed prints with " (deleted)" behind its name, which is kept:
     /// it can't be told from a name that ends so.
     At(CgroupPath),
@@ -26,7 +26,7 @@ pub enum Place {
     OutsideNamespace,
 }
 
-impl Place {
+impl CgroupLocation {
     /// The path, if it can be named.
     pub fn path(&self) -> Option<&CgroupPath> {
         match self {
@@ -52,12 +52,12 @@ fn parse_line(line: &[u8]) -> Option<Membership> {
         (_, "") => return None,
         (_, list) => HierarchyKind::v1(list),
     };
-    let place = if path == b"/.." || path.starts_with(b"/../") {
-        Place::OutsideNamespace
+    let location = if path == b"/.." || path.starts_with(b"/../") {
+        CgroupLocation::OutsideNamespace
     } else {
-        Place::At(CgroupPath::parse(OsStr::from_bytes(path)).ok()?)
+        CgroupLocation::At(CgroupPath::parse(OsStr::from_bytes(path)).ok()?)
     };
-    Some(Membership { id, kind, place })
+    Some(Membership { id, kind, location })
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parsed(text: &str) -> Vec<(String, Option<String>)> {
-        let line = |m: &Membership| (m.kind.to_string(), m.place.path().map(ToString::to_string));
+        let line = |m: &Membership| (m.kind.to_string(), m.location.path().map(ToString::to_string));
         parse_memberships(text.as_bytes()).iter().map(line).collect()
     }
 
@@ -124,7 +124,7 @@ mod tests {
             let line = format!("{id}:{name}:{path}\n");
             let memberships = parse_memberships(line.as_bytes());
             prop_assert_eq!(memberships.len(), 1);
-            prop_assert_eq!(memberships[0].place.path().unwrap().to_string(), path);
+            prop_assert_eq!(memberships[0].location.path().unwrap().to_string(), path);
         }
     }
 }

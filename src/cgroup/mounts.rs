@@ -15,7 +15,7 @@ const VIEW_TYPE: &str = "fuse.vcgroupfs";
 const SENTINEL: &str = "/vcgroupfs-sentinel-";
 
 /// How many mount points of a hierarchy are looked at, however many a container has made.
-const POINTS_AT_MOST: usize = 32;
+const MAX_MOUNT_POINTS: usize = 32;
 
 /// Whether more hierarchies are mounted from the own cgroup than from above it, as it's seen below `root`; `None` if none of them is mounted there.
 ///
@@ -34,7 +34,7 @@ pub fn begin_at_own<'a>(
         let points: BTreeSet<_> = of_it()
             .filter_map(|mount| Some((below(mount, &place)?.components().count(), mount.mount_point.as_os_str())))
             .collect();
-        let seen = points.iter().take(POINTS_AT_MOST).filter_map(|(_, point)| topmost(&mounts, Path::new(point)));
+        let seen = points.iter().take(MAX_MOUNT_POINTS).filter_map(|(_, point)| topmost(&mounts, Path::new(point)));
         let Some(mount) = seen.into_iter().find(|seen| of_it().any(|mount| mount.id == seen.id)) else { continue };
         if mount.root == own.to_os_string() && !keeps_paths(mount, &place, own) {
             at_own += 1;

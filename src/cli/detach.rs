@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::container::handle::Container;
-use crate::container::lock::Lock;
-use crate::container::served::{check_whereabouts, server_of, stack_of_run};
+use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
+use crate::container::lock::ContainerLock;
 use crate::container::target::{HELP, resolve};
 use crate::error::Error;
 use crate::message::say;
-use crate::provision::sentinel::clean_up;
+use crate::provision::sentinel::remove_leftovers;
 use crate::server::registry;
 use crate::server::serve::Server;
 
@@ -24,36 +24,36 @@ pub(super) struct Options {
 }
 
 /// How long the server may take to end after its mount has gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CliResult {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::not_permitted("detach enters a container's mount namespace: run it as root"));
     }
     let target = resolve(&options.target)?;
     let container = Container::open(target.pid)?;
     target.confirm()?;
-    let lock = Lock::take(container.number())?;
-    if stack_of_run(&container).is_some() {
+    let lock = ContainerLock::acquire(container.number())?;
+    if run_stack_of(&container).is_some() {
         say(format_args!("{} has no view that was attached; that of 'run' ends with its command", target.label));
         return Ok(ExitCode::SUCCESS);
     }
-    check_whereabouts(&container, &target.label)?;
+    check_view_reachable(&container, &target.label)?;
     if container.attached().is_none() {
         say(format_args!("{} has no view", target.label));
         return Ok(ExitCode::SUCCESS);
     }
-    let server = server_of(&container);
+    let server = live_server_of(&container);
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
     container.clear(program.as_fd())?;
     if let Some(record) = server
-        && !registry::wait_for_end(record.pid, PATIENCE)
+        && !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT)
     {
         let what = format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
         return Err(Error::failed(format!("{what}: is the view still in use, or mounted elsewhere too?")));
     }
     // One that was killed has left it, be it in this very moment.
-    clean_up(&lock, container.number());
+    remove_leftovers(&lock, container.number());
     Ok(ExitCode::SUCCESS)
 }

@@ -6,10 +6,10 @@ use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
 /// What a verb ends with.
-pub(super) type Outcome = Result<ExitCode, Error>;
+pub(super) type CliResult = Result<ExitCode, Error>;
 
 /// The exit code that stands for a kind of error: a contract with scripts.
-pub(super) fn code_of(kind: ErrorKind) -> u8 {
+pub(super) fn exit_code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::ReaderGone => 0,
         ErrorKind::Failed => 1,
@@ -24,15 +24,15 @@ pub(super) fn report(error: &Error) -> ExitCode {
     if error.kind() != ErrorKind::ReaderGone {
         say(error.message());
     }
-    ExitCode::from(code_of(error.kind()))
+    ExitCode::from(exit_code_of(error.kind()))
 }
 
 /// Prints help, the version, or what is wrong with the command line.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingAsked;
     if !error.use_stderr() || error.kind() == NothingAsked {
         let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { code_of(ErrorKind::Usage) } else { 0 });
+        return ExitCode::from(if error.use_stderr() { exit_code_of(ErrorKind::Usage) } else { 0 });
     }
     // What is wrong and which values there are; the usage that follows is in the help.
     let text = error.render().to_string();
@@ -44,6 +44,6 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// Exit statuses of `run` for what isn't the command's own end, as env(1) and chroot(1) have them.
-pub(super) const OWN_FAILURE: u8 = 125;
-pub(super) const CANNOT_EXECUTE: u8 = 126;
-pub(super) const NOT_FOUND: u8 = 127;
+pub(super) const EXIT_RUN_FAILED: u8 = 125;
+pub(super) const EXIT_CANNOT_EXECUTE: u8 = 126;
+pub(super) const EXIT_NOT_FOUND: u8 = 127;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cgroup::escaped;
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::cli::json;
 use crate::error::Error;
 use crate::server::confined::Confinement;
@@ -19,7 +19,7 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CliResult {
     let views = registry::live().map_err(|error| Error::system("can't read the list of live views", error))?;
     let mut out = std::io::stdout().lock();
     if options.json {
@@ -28,7 +28,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             .map(|view| {
                 let delegated: serde_json::Map<_, _> =
                     view.delegated.iter().map(|(kind, path)| (kind.clone(), path.shown().into())).collect();
-                let aliases: Vec<String> = view.aliases.iter().map(registry::record::Name::shown).collect();
+                let aliases: Vec<String> = view.aliases.iter().map(registry::record::EscapedName::shown).collect();
                 serde_json::json!({
                     "pid": view.pid, "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target, "shape": view.shape,
                     "policy": view.policy, "delegated": delegated, "since": view.since, "per_caller": view.per_caller,

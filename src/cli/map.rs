@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::exit::Outcome;
+use super::exit::CliResult;
 use super::options::ViewOptions;
-use super::view_path::parse;
-use super::{json, whose};
+use super::view_path::parse_path;
+use super::{json, selected_view};
 use crate::cgroup::CgroupPath;
 use crate::error::Error;
 use crate::host::HostCgroups;
@@ -31,12 +31,12 @@ pub(super) struct Options {
     words: Vec<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
-    let (target, rest) = whose::split(&options.words, &options.view, 2);
+pub(super) fn run(options: &Options) -> CliResult {
+    let (target, rest) = selected_view::split_target(&options.words, &options.view, 2);
     let [path] = rest else { return Err(Error::usage("one PATH is asked about: see 'vcgroupfs help map'")) };
-    let whose = whose::find(target, &options.view)?;
-    let below = whose.path(path)?;
-    let (path, host, view) = (parse(path)?, &whose.host, &whose.view);
+    let selected = selected_view::find(target, &options.view)?;
+    let below = selected.path_in_view(path)?;
+    let (path, host, view) = (parse_path(path)?, &selected.host, &selected.view);
     let to_view = host_to_view(host, view, &path);
     let to_host = view.resolve_directory(&below).and_then(|resolved| resolved.backing);
     let kind = |index: usize| view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();

@@ -12,10 +12,10 @@ mod mount;
 mod offline;
 mod options;
 mod run;
+mod selected_view;
 mod tree;
 mod umount;
 mod view_path;
-mod whose;
 
 use std::process::ExitCode;
 
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     logging::log_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::report_usage(&error),
     };
     let log = &arguments.logging;
     let outcome = log.start().and_then(|()| match arguments.verb {

@@ -12,15 +12,15 @@ use nix::mount::{MntFlags, umount2};
 
 use super::options::{ServeOptions, ViewOptions};
 use crate::cgroup::{mountinfo, parse_mountinfo};
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::error::Error;
 use crate::fuse::{Connection, FSTYPE, OwnMount};
-use crate::server::cleanup::{Leaving, leave};
+use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry;
 use crate::server::registry::Registration;
-use crate::server::serve::{Place, Server, Serves, in_background};
-use crate::server::signals::Signals;
+use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
+use crate::server::signals::ServerSignals;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -44,40 +44,40 @@ pub(super) struct Options {
     directory: PathBuf,
 }
 
-pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
-    let (host, serves) = if options.per_caller {
+pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
+    let (host, views) = if options.per_caller {
         let (host, rules, ancestor_limits) = options.view.plan_for_callers()?;
-        (host, Serves::Callers(rules, ancestor_limits))
+        (host, ServedViews::PerCaller(rules, ancestor_limits))
     } else {
         let (host, view) = options.view.plan()?;
-        (host, Serves::View(Arc::new(view)))
+        (host, ServedViews::Single(Arc::new(view)))
     };
     registry::check()?;
     let (pinned, directory) = open_empty(&options.directory)?;
     let connection = Connection::open()?;
-    let registration = match &serves {
-        Serves::View(view) => Registration::new(&host, view, &directory, options.view.target()),
-        Serves::Callers(rules, limits) => Registration::per_caller(rules, *limits, &directory),
+    let registration = match &views {
+        ServedViews::Single(view) => Registration::new(&host, view, &directory, options.view.target()),
+        ServedViews::PerCaller(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
     let server = Server {
         registration,
         image: Server::image()?,
         options: options.serving.into(),
-        place: Place::Directory(directory),
-        leaving: Leaving::nothing(),
+        target: MountTarget::Directory(directory),
+        cleanup: Cleanup::empty(),
         host,
-        serves,
+        views,
         connection,
     };
-    let leaving = Arc::clone(&server.leaving);
+    let cleanup = Arc::clone(&server.cleanup);
     if options.foreground {
         log.continue_as_server();
         let live = Box::new(|| tracing::info!("the view is live"));
-        let served = Signals::take().and_then(|signals| mount_and_serve(server, &pinned, signals, live));
-        leave(&leaving);
+        let served = ServerSignals::install().and_then(|signals| mount_and_serve(server, &pinned, signals, live));
+        run_cleanup(&cleanup);
         return served.map(|()| ExitCode::SUCCESS);
     }
-    let (live, ()) = in_background(log, &leaving, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
+    let (live, ()) = in_background(log, &cleanup, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
     live.wait()?;
     log.warn_of_none();
     Ok(ExitCode::SUCCESS)
@@ -86,17 +86,17 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
 fn mount_and_serve(
     server: Server,
     directory: &OwnedFd,
-    signals: Signals,
+    signals: ServerSignals,
     live: Box<dyn FnOnce()>,
 ) -> Result<(), Error> {
-    server.take_refuge()?;
+    server.leave_delegated_subtrees()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
     // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
-    let own_mount = match (&server.place, &server.serves) {
+    let own_mount = match (&server.target, &server.views) {
         // It tells no events.
-        (_, Serves::Callers(..)) => Ok(None),
-        (Place::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
-        (Place::Namespace(_) | Place::Container(_), _) => Ok(None),
+        (_, ServedViews::PerCaller(..)) => Ok(None),
+        (MountTarget::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
+        (MountTarget::Namespace(_) | MountTarget::Container(_), _) => Ok(None),
     };
     let own_mount = own_mount.unwrap_or_else(|error| {
         tracing::warn!(%error, "no way to the own mount: inotify reports only what is done through the view");
@@ -135,7 +135,7 @@ const DEAD_VIEW_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unmounts the view on a directory if its server is gone and it can't ever answer again. Whether it's gone.
 fn clear_dead_view(directory: &Path) -> bool {
     let name = absolute(directory);
-    for _ in 0..DEAD_VIEWS_AT_MOST {
+    for _ in 0..MAX_DEAD_VIEWS {
         let (sender, receiver) = std::sync::mpsc::channel();
         let asked = name.clone();
         // A server that lives and doesn't answer keeps whoever asks.
@@ -154,7 +154,7 @@ fn clear_dead_view(directory: &Path) -> bool {
 }
 
 /// How many dead views on top of each other are cleared.
-const DEAD_VIEWS_AT_MOST: usize = 16;
+const MAX_DEAD_VIEWS: usize = 16;
 
 /// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
 pub(super) fn is_view(directory: &Path) -> bool {

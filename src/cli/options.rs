@@ -16,7 +16,7 @@ use crate::policy::{Policy, Rules};
 use crate::server::serve;
 use crate::view::{AncestorLimits, Shape, View};
 
-/// Whose view, how it looks, and who may write what.
+/// Selects a view: of which container, how it looks, and who may write what.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "View options")]
 pub(super) struct ViewOptions {
@@ -143,7 +143,7 @@ impl ViewOptions {
         if self.hide_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown }
     }
 
-    /// Whether they say whose view it is.
+    /// Whether they select a container.
     pub(super) fn is_named(&self) -> bool {
         self.pid.is_some() || !self.cgroups.is_empty()
     }

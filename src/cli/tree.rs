@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::options::ViewOptions;
 use crate::cgroup::escaped;
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::cli::offline::offline;
-use crate::cli::{json, whose};
+use crate::cli::{json, selected_view};
 use crate::container::target;
 use crate::error::Error;
 use crate::fs::explain::Branch;
@@ -38,20 +38,20 @@ pub(super) struct Options {
     words: Vec<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
-    let (target, rest) = whose::split(&options.words, &options.view, 1);
+pub(super) fn run(options: &Options) -> CliResult {
+    let (target, rest) = selected_view::split_target(&options.words, &options.view, 1);
     let root = Path::new("/");
     let path = match rest {
         [] => root,
         [path] => path,
         _ => return Err(Error::usage("with --pid or --cgroup, tree takes a PATH alone")),
     };
-    let whose = whose::find(target, &options.view)?;
-    let path = whose.path(path)?;
-    if let (Some(told), false) = (whose.told(), options.json) {
+    let selected = selected_view::find(target, &options.view)?;
+    let path = selected.path_in_view(path)?;
+    if let (Some(told), false) = (selected.description(), options.json) {
         say(format_args!("view: {told}"));
     }
-    let fs = offline(whose.host, whose.view)?;
+    let fs = offline(selected.host, selected.view)?;
     let branch = fs.branch(path.components()).map_err(|failure| {
         Error::failed(format!("can't show {path}: {} (see 'vcgroupfs explain lookup')", failure.errno()))
     })?;

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::cli::mount;
 use crate::error::Error;
 use crate::message::say;
@@ -22,12 +22,12 @@ pub(super) struct Options {
 }
 
 /// How long the server may take to end after its mount has gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same of a mount for all callers, which containers may go on to use.
-const SETTLING: Duration = Duration::from_secs(1);
+const PER_CALLER_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CliResult {
     let directory = mount::absolute(&options.directory);
     let name = directory.display();
     if !mount::is_view(&options.directory) {
@@ -51,7 +51,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     }
     match server {
         Some(record) if record.per_caller => {
-            if !registry::wait_for_end(record.pid, SETTLING) {
+            if !registry::wait_for_end(record.pid, PER_CALLER_END_TIMEOUT) {
                 let server = record.pid;
                 say(format_args!(
                     "{name} is unmounted; its server (process {server}) ends with the last container that has it"
@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options) -> Outcome {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(record) if !registry::wait_for_end(record.pid, PATIENCE) => Err(Error::failed(format!(
+        Some(record) if !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT) => Err(Error::failed(format!(
             "{name} is unmounted, but its server (process {}) hasn't ended: is it mounted elsewhere too?",
             record.pid
         ))),

@@ -4,15 +4,15 @@ use crate::cgroup::{CgroupPath, escaped};
 use crate::error::Error;
 
 /// Where clients expect the tree; a view's paths are shown and taken with it in front or not.
-const USUAL: [&str; 3] = ["sys", "fs", "cgroup"];
+const CGROUP_MOUNT_POINT: [&str; 3] = ["sys", "fs", "cgroup"];
 
 /// The path in the view that a user means, who may have copied it from inside the container.
-pub(super) fn in_view(path: &CgroupPath) -> CgroupPath {
-    let usual = CgroupPath::from_components(USUAL.map(Into::into).to_vec());
+pub(super) fn without_mount_point(path: &CgroupPath) -> CgroupPath {
+    let usual = CgroupPath::from_components(CGROUP_MOUNT_POINT.map(Into::into).to_vec());
     path.relative_to(&usual).unwrap_or_else(|| path.clone())
 }
 
-pub(super) fn parse(path: &std::path::Path) -> Result<CgroupPath, Error> {
+pub(super) fn parse_path(path: &std::path::Path) -> Result<CgroupPath, Error> {
     CgroupPath::parse(path)
         .map_err(|error| Error::usage(format!("'{}' isn't a path that can be asked about: {error}", escaped(path))))
 }

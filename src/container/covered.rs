@@ -10,9 +10,9 @@ use crate::container::DIRECTORY;
 
 /// The flags of the mounts on `/sys/fs/cgroup` and below, by mount point.
 #[derive(Debug, Default)]
-pub(crate) struct Covered(HashMap<PathBuf, Flags>);
+pub(crate) struct CoveredMounts(HashMap<PathBuf, Flags>);
 
-impl Covered {
+impl CoveredMounts {
     /// Of these mounts, as seen below a root directory. Of several on one mount point each has the flags: whoever remounts the topmost may go by
     /// any of them, and systemd goes by the first.
     pub(crate) fn of(mounts: &[MountEntry], root: &Path) -> Self {
@@ -59,14 +59,14 @@ mod tests {
               5 1 0:5 / /r/sys/fs/cgroup rw,nodev - tmpfs x rw\n\
               6 1 0:5 / /sys/fs/cgroups rw - tmpfs x rw\n",
         );
-        let covered = Covered::of(&mounts, Path::new("/"));
+        let covered = CoveredMounts::of(&mounts, Path::new("/"));
         assert_eq!(covered.tmpfs(), Flags::from_options("noexec,noatime"));
         assert_eq!(covered.sentinel(), covered.tmpfs());
         assert_eq!(covered.hierarchy(OsStr::new("memory")), Flags::from_options("nosuid,relatime"));
         assert_eq!(covered.hierarchy(OsStr::new("pids")), Flags::HIERARCHY);
-        let creating = Covered::of(&mounts, Path::new("/r"));
+        let creating = CoveredMounts::of(&mounts, Path::new("/r"));
         assert_eq!(creating.tmpfs(), Flags::from_options("nodev"));
-        assert_eq!(Covered::default().tmpfs(), Flags::TMPFS);
-        assert_eq!(Covered::default().sentinel(), Flags::HIERARCHY);
+        assert_eq!(CoveredMounts::default().tmpfs(), Flags::TMPFS);
+        assert_eq!(CoveredMounts::default().sentinel(), Flags::HIERARCHY);
     }
 }

@@ -106,7 +106,7 @@ impl Container {
     }
 
     /// Fails if the process has ended since: what was found by its number may be another's, which has that now.
-    pub(crate) fn check_its_number(&self) -> Result<(), Error> {
+    pub(crate) fn check_still_running(&self) -> Result<(), Error> {
         let ended = |_| Error::failed(format!("process {} has ended meanwhile", self.pid));
         self.read("stat").map(drop).map_err(ended)
     }
@@ -168,10 +168,10 @@ mod tests {
             root: open("/"),
             prefix: None,
         };
-        assert!(container.check_its_number().is_ok());
+        assert!(container.check_still_running().is_ok());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(container.check_its_number().unwrap_err().to_string().contains("has ended"));
+        assert!(container.check_still_running().unwrap_err().to_string().contains("has ended"));
     }
 
     #[test]

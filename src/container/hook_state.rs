@@ -9,30 +9,30 @@ use crate::container::DIRECTORY;
 use crate::error::Error;
 
 /// More than any state or configuration has, in bytes.
-const LENGTH_AT_MOST: u64 = 16 << 20;
+const MAX_JSON_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Deserialize)]
-struct State {
+struct OciState {
     status: String,
     pid: i32,
     bundle: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
-struct Config {
-    root: Root,
+struct OciConfig {
+    root: OciRoot,
     #[serde(default)]
-    mounts: Vec<Mount>,
+    mounts: Vec<OciMount>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Mount {
+struct OciMount {
     destination: PathBuf,
     #[serde(rename = "type", default)]
     fstype: Option<String>,
 }
 
-impl Mount {
+impl OciMount {
     /// Of a container without a cgroup namespace runc and crun mount the own cgroup of each v1 hierarchy then.
     fn is_of_cgroups(&self) -> bool {
         self.fstype.as_deref() == Some("cgroup") && self.destination == Path::new(DIRECTORY)
@@ -40,13 +40,13 @@ impl Mount {
 }
 
 #[derive(Debug, Deserialize)]
-struct Root {
+struct OciRoot {
     path: PathBuf,
 }
 
 /// What a hook is told of its container.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct HookState {
     pub(crate) pid: i32,
     /// Its root directory, as long as its process hasn't entered that.
     pub(crate) root: Option<PathBuf>,
@@ -55,22 +55,26 @@ pub(crate) struct Told {
 }
 
 /// Reads the state, and from the bundle where the root is.
-pub(crate) fn told(state: impl Read) -> Result<Told, Error> {
-    let state: State = parse(state, "the container's state on standard input")?;
+pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
+    let state: OciState = parse(state, "the container's state on standard input")?;
     if state.pid <= 0 {
         return Err(Error::failed(
             "the container's state has no pid: this is for hooks of a container that is being made",
         ));
     }
     if state.status == "running" {
-        return Ok(Told { pid: state.pid, root: None, mounts_own_cgroups: false });
+        return Ok(HookState { pid: state.pid, root: None, mounts_own_cgroups: false });
     }
     let path = state.bundle.join("config.json");
     let name = path.display().to_string();
     let file = std::fs::File::open(&path).map_err(|error| Error::system(format!("can't open {name}"), error))?;
-    let config: Config = parse(file, &name)?;
+    let config: OciConfig = parse(file, &name)?;
     let root = absolute(&state.bundle, &config.root.path);
-    Ok(Told { pid: state.pid, root: Some(root), mounts_own_cgroups: config.mounts.iter().any(Mount::is_of_cgroups) })
+    Ok(HookState {
+        pid: state.pid,
+        root: Some(root),
+        mounts_own_cgroups: config.mounts.iter().any(OciMount::is_of_cgroups),
+    })
 }
 
 /// A relative root is the bundle's.
@@ -80,7 +84,7 @@ fn absolute(bundle: &Path, root: &Path) -> PathBuf {
 
 fn parse<T: for<'a> Deserialize<'a>>(file: impl Read, name: &str) -> Result<T, Error> {
     let mut text = Vec::new();
-    let read = file.take(LENGTH_AT_MOST).read_to_end(&mut text);
+    let read = file.take(MAX_JSON_BYTES).read_to_end(&mut text);
     read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::failed(format!("{name} isn't as OCI runtimes write it: {error}")))
@@ -96,7 +100,7 @@ mod tests {
         let bundle = folder.path();
         let state = |status: &str, pid: i32| {
             let text = serde_json::json!({ "ociVersion": "1.0.2", "id": "c1", "status": status, "pid": pid, "bundle": bundle });
-            told(text.to_string().as_bytes())
+            parse_hook_state(text.to_string().as_bytes())
         };
         assert!(state("creating", 7).unwrap_err().to_string().contains("config.json"));
         for (path, expected) in [("rootfs", bundle.join("rootfs")), ("/x/merged", "/x/merged".into())] {
@@ -112,13 +116,13 @@ mod tests {
                     config["mounts"] = serde_json::json!(mounts);
                 }
                 std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-                let told = Told { pid: 7, root: Some(expected.clone()), mounts_own_cgroups };
-                assert_eq!(state("creating", 7).unwrap(), told);
+                let expected_state = HookState { pid: 7, root: Some(expected.clone()), mounts_own_cgroups };
+                assert_eq!(state("creating", 7).unwrap(), expected_state);
             }
         }
-        let running = Told { pid: 7, root: None, mounts_own_cgroups: false };
+        let running = HookState { pid: 7, root: None, mounts_own_cgroups: false };
         assert_eq!(state("running", 7).unwrap(), running);
         assert!(state("stopped", 0).unwrap_err().to_string().contains("no pid"));
-        assert!(told(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
+        assert!(parse_hook_state(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
     }
 }

@@ -11,11 +11,11 @@ use nix::sys::stat::Mode;
 use crate::container::handle::Container;
 
 /// How often a process is looked at where the kernel doesn't tell of its end, in ms.
-const INTERVAL: u16 = 500;
+const POLL_INTERVAL_MS: u16 = 500;
 
 /// How much longer than it looks at a container's mounts a server rests from that, and for how long at most.
-const REST: u32 = 20;
-const REST_AT_MOST: Duration = Duration::from_secs(1);
+const BACKOFF_FACTOR: u32 = 20;
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 impl Container {
     /// Waits until the process has ended, or the view isn't in the container's mount namespace any more.
@@ -23,25 +23,25 @@ impl Container {
         // Its priority event is that something was mounted or unmounted.
         let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
         // Something that looks like a view, or is left of one, can be anywhere.
-        let view = self.device_of_view();
+        let view = self.view_device();
         let has_view = || match view {
             Some(device) => self.mountinfo().iter().any(|mount| mount.device == device),
-            None => self.has_any(),
+            None => self.has_any_view_mount(),
         };
         loop {
             let start = Instant::now();
             // The process alone may have gone elsewhere.
-            if mounts.is_some() && !has_view() && self.attached_by_others().is_none() {
+            if mounts.is_some() && !has_view() && self.attached_as_others_see().is_none() {
                 return;
             }
             // A container can mount and unmount all the time, and have very many mounts to look at.
-            std::thread::sleep((start.elapsed() * REST).min(REST_AT_MOST));
+            std::thread::sleep((start.elapsed() * BACKOFF_FACTOR).min(MAX_BACKOFF));
             let mut waited = Vec::new();
             waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
             waited.extend(mounts.as_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
-            let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(INTERVAL) };
+            let timeout = if self.end.is_some() { PollTimeout::NONE } else { PollTimeout::from(POLL_INTERVAL_MS) };
             if poll(&mut waited, timeout).is_err_and(|errno| errno != Errno::EINTR) {
-                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+                std::thread::sleep(Duration::from_millis(POLL_INTERVAL_MS.into()));
             }
             if self.end.is_none() {
                 if self.has_ended() {

@@ -9,19 +9,19 @@ use crate::server::registry::directory::Directory;
 
 /// Held until it's dropped, or the process ends. A lock of the process and not of the open file: a server that's forked doesn't have it.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct ContainerLock(File);
 
 /// The turn with another container as well, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Also<'a> {
-    lock: &'a Lock,
+pub(crate) struct SecondLock<'a> {
+    lock: &'a ContainerLock,
     namespace: u64,
 }
 
-impl Lock {
+impl ContainerLock {
     /// Waits for its turn with the container whose mount namespace has this number. Others don't wait: a hostile container can keep whoever
     /// attaches to it busy for a while.
-    pub(crate) fn take(namespace: u64) -> Result<Self, Error> {
+    pub(crate) fn acquire(namespace: u64) -> Result<Self, Error> {
         let failed = |error| Error::system("can't lock out another attach or detach", error);
         let file = Directory::make().and_then(|directory| directory.lock_file("attach.lock")).map_err(failed)?;
         let own = range(namespace, libc::F_WRLCK);
@@ -30,13 +30,13 @@ impl Lock {
     }
 
     /// The turn with another container, if nobody has it. By the same open file: closing another one would unlock all.
-    pub(crate) fn also(&self, namespace: u64) -> Option<Also<'_>> {
+    pub(crate) fn try_lock_other(&self, namespace: u64) -> Option<SecondLock<'_>> {
         fcntl(&self.0, FcntlArg::F_SETLK(&range(namespace, libc::F_WRLCK))).ok()?;
-        Some(Also { lock: self, namespace })
+        Some(SecondLock { lock: self, namespace })
     }
 }
 
-impl Drop for Also<'_> {
+impl Drop for SecondLock<'_> {
     fn drop(&mut self) {
         let _ = fcntl(&self.lock.0, FcntlArg::F_SETLK(&range(self.namespace, libc::F_UNLCK)));
     }

@@ -17,7 +17,7 @@ use crate::sys;
 use crate::sys::fdpass;
 
 /// A copy, attached nowhere, of what is mounted on and below a directory. Locked, if user namespaces can be made here.
-pub(crate) fn copy(directory: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn copy_tree(directory: &Path) -> io::Result<OwnedFd> {
     locked_copy(directory).or_else(|error| {
         tracing::debug!(%error, "the mounts aren't locked");
         plain_copy(directory)

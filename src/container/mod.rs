@@ -2,20 +2,20 @@
 
 pub(crate) mod covered;
 mod detach;
-pub(crate) mod foreign;
 pub(crate) mod handle;
 pub(crate) mod hook_state;
 mod lifetime;
+pub(crate) mod live_view;
 pub(crate) mod lock;
 mod lock_mounts;
+pub(crate) mod namespace_copy;
 mod propagated;
 pub(crate) mod rollback;
-pub(crate) mod served;
 pub(crate) mod stack;
 pub(crate) mod staging;
-pub(crate) mod stand_in;
 pub(crate) mod target;
 pub(crate) mod unified;
+pub(crate) mod userns_mounts;
 pub(crate) mod view_mounts;
 
 /// Where a container looks for its cgroups, and where its view is mounted.

@@ -14,26 +14,26 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::fstat;
 
 use crate::container::handle::Container;
-use crate::container::view_mounts::Attached;
+use crate::container::view_mounts::AttachedView;
 
 /// A container can have as many as it likes, and filesystems in them that keep the helper waiting.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Those that are made while others are cleared are found the next time.
-const PASSES: usize = 3;
+const MAX_PASSES: usize = 3;
 
 /// Takes a container's view away in all other mount namespaces that processes are in.
-pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: Attached) {
+pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: AttachedView) {
     let start = Instant::now();
     // Of what can't be cleared, and of what needn't be.
     let mut seen = HashSet::from([container.number()]);
-    for _ in 0..PASSES {
+    for _ in 0..MAX_PASSES {
         let found = others(&mut seen, container, attached);
         if found.is_empty() {
             return;
         }
         for (other, copy) in found {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > CLEAR_TIMEOUT {
                 tracing::warn!("there are too many mount namespaces with copies of the view to clear all of them");
                 return;
             }
@@ -45,7 +45,7 @@ pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: Atta
 }
 
 /// One process of each namespace with the view that isn't among those seen so far.
-fn others(seen: &mut HashSet<u64>, container: &Container, attached: Attached) -> Vec<(Container, Attached)> {
+fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView) -> Vec<(Container, AttachedView)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };

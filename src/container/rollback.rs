@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::container::handle::Container;
-use crate::server::status::Status;
+use crate::server::status::StatusPipe;
 
 /// Whose it is to undo something: after a fork two processes have it.
 #[derive(Debug)]
-pub(crate) struct Owner(AtomicU32);
+pub(crate) struct CleanupOwner(AtomicU32);
 
-impl Owner {
+impl CleanupOwner {
     pub(crate) fn nobody() -> Self {
         Self(AtomicU32::new(0))
     }
@@ -20,11 +20,11 @@ impl Owner {
         Self(AtomicU32::new(std::process::id()))
     }
 
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn disown(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn take(&self) {
+    pub(crate) fn adopt(&self) {
         self.0.store(std::process::id(), Ordering::Relaxed);
     }
 
@@ -36,30 +36,30 @@ impl Owner {
 /// A view that is in a container, or may be on its way there. Dropping it takes it away, all of it or the part that a killed helper has
 /// left; in the process that has taken it, and nowhere before.
 #[derive(Debug)]
-pub(crate) struct Undo {
-    owner: Owner,
+pub(crate) struct Rollback {
+    owner: CleanupOwner,
     container: Arc<Container>,
     program: OwnedFd,
     /// Over when the command is through with the container, and its helper has ended.
-    committed: Status,
+    committed: StatusPipe,
 }
 
-impl Undo {
+impl Rollback {
     /// Nobody's so far.
-    pub(crate) fn new(container: Arc<Container>, program: OwnedFd, committed: Status) -> Self {
-        Self { owner: Owner::nobody(), container, program, committed }
+    pub(crate) fn new(container: Arc<Container>, program: OwnedFd, committed: StatusPipe) -> Self {
+        Self { owner: CleanupOwner::nobody(), container, program, committed }
     }
 
     /// It's for the calling process to undo from here on.
-    pub(crate) fn take(&self) {
-        self.owner.take();
+    pub(crate) fn adopt(&self) {
+        self.owner.adopt();
     }
 }
 
-impl Drop for Undo {
+impl Drop for Rollback {
     fn drop(&mut self) {
         if self.owner.is_this_process() {
-            self.committed.until_over();
+            self.committed.wait_until_told();
             self.container.detach_if_attached(self.program.as_fd());
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::agents::attach::{Hierarchy, Recipe, Underlay};
 use crate::cgroup::{CgroupPath, HierarchyClass};
-use crate::container::covered::Covered;
+use crate::container::covered::CoveredMounts;
 use crate::error::Error;
 use crate::host::{HostCgroups, HostHierarchy};
 use crate::policy::Policy;
@@ -13,7 +13,7 @@ use crate::view::{View, ViewHierarchy};
 
 /// Where the real hierarchies come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum UnderlaySource {
     /// They're bound from the host's mounts.
     Binds,
     /// They're mounted anew, in the container's mount namespace.
@@ -21,17 +21,22 @@ pub(crate) enum Source {
 }
 
 /// The stack of a view on a legacy or hybrid host.
-pub(crate) fn recipe(host: &HostCgroups, view: &View, source: Source, covered: &Covered) -> Result<Recipe, Error> {
+pub(crate) fn recipe(
+    host: &HostCgroups,
+    view: &View,
+    source: UnderlaySource,
+    covered: &CoveredMounts,
+) -> Result<Recipe, Error> {
     let mut recipe = Recipe { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
     for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
         recipe.hierarchies.push(Hierarchy {
-            directory: word(&shown.directory)?,
+            directory: c_string(&shown.directory)?,
             underlay: underlay(mounted, &view.top_path(index), source)?,
             read_only: is_read_only(view, shown),
             flags: covered.hierarchy(&shown.directory),
         });
         for link in &shown.links {
-            recipe.links.push((word(link)?, word(&shown.directory)?));
+            recipe.links.push((c_string(link)?, c_string(&shown.directory)?));
         }
     }
     Ok(recipe)
@@ -39,14 +44,14 @@ pub(crate) fn recipe(host: &HostCgroups, view: &View, source: Source, covered: &
 
 /// The real hierarchy that lies beneath. Clients join its mount point and what `/proc/self/cgroup` says, less the mount's root: so that is
 /// the cgroup that the view shows there.
-fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: Source) -> Result<Underlay, Error> {
+fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: UnderlaySource) -> Result<Underlay, Error> {
     let below = top.components().join(OsStr::new("/"));
     Ok(match (source, hierarchy.kind.class()) {
-        (Source::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: word(&below)? },
+        (UnderlaySource::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: c_string(&below)? },
         // Mounting cgroup2 once more sets options of the superblock, which is the host's: none is worth that.
-        (Source::Mounts, HierarchyClass::Unified) => Underlay::None,
-        (Source::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {
-            Underlay::Mount { options: word(OsStr::new(&hierarchy.kind.to_string()))?, below: word(&below)? }
+        (UnderlaySource::Mounts, HierarchyClass::Unified) => Underlay::None,
+        (UnderlaySource::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {
+            Underlay::Mount { options: c_string(OsStr::new(&hierarchy.kind.to_string()))?, below: c_string(&below)? }
         }
     })
 }
@@ -58,6 +63,6 @@ pub(crate) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
     strict || hierarchy.delegated.is_none()
 }
 
-fn word(name: &OsStr) -> Result<CString, Error> {
+fn c_string(name: &OsStr) -> Result<CString, Error> {
     CString::new(name.as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
 }

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchdir;
 
 use crate::agents::attach::{EntryError, Layout, Site};
-use crate::container::view_mounts::PLACES;
+use crate::container::view_mounts::MOUNT_POINTS;
 use crate::container::{DIRECTORY, lock_mounts};
 use crate::error::Error;
 use crate::fuse::Connection;
@@ -26,7 +26,7 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
 }
 
 /// Whether mounts can be moved into another mount namespace, and locked (Linux 5.2).
-pub(crate) fn moves_mounts() -> bool {
+pub(crate) fn can_move_mounts() -> bool {
     let tried = File::open("/proc").and_then(|directory| sys::mount::detached(directory.as_fd(), false));
     !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
 }
@@ -65,24 +65,24 @@ pub(crate) fn build(
 }
 
 /// A copy of it that is attached nowhere.
-pub(crate) fn copy() -> Result<OwnedFd, Error> {
+pub(crate) fn copy_tree() -> Result<OwnedFd, Error> {
     // What is mounted or unmounted on the host in the hierarchies beneath is nothing to the container.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, registry::directory::DIRECTORY, None::<&str>, private, None::<&str>)
         .map_err(failed("can't make the view's mounts private"))?;
-    lock_mounts::copy(Path::new(registry::directory::DIRECTORY))
+    lock_mounts::copy_tree(Path::new(registry::directory::DIRECTORY))
         .map_err(|error| Error::system("can't copy the mounts", error))
 }
 
 /// Takes it away again, in this namespace.
-pub(crate) fn leave() -> Result<(), Error> {
+pub(crate) fn unmount() -> Result<(), Error> {
     umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
         .map_err(failed("can't unmount the view that was tried"))
 }
 
 /// Makes it in this namespace and puts it on `/sys/fs/cgroup`, in place of all that is mounted there. The working directory and the umask
 /// stay this process' own.
-pub(crate) fn build_here(
+pub(crate) fn build_in_place(
     layout: &Layout,
     connection: &Connection,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
@@ -91,19 +91,19 @@ pub(crate) fn build_here(
         .map_err(|error| Error::system("can't make a directory to mount on", error))?;
     let here = open_directory(".")?;
     let mask = umask(Mode::empty());
-    let built = build(layout, PLACES.len(), connection, mounted);
+    let built = build(layout, MOUNT_POINTS.len(), connection, mounted);
     umask(mask);
     fchdir(&here).map_err(failed("can't go back to the working directory"))?;
     built?;
     let no_place = failed("can't move the mounts to /sys/fs/cgroup");
-    if moves_mounts() {
-        let tree = copy()?;
+    if can_move_mounts() {
+        let tree = copy_tree()?;
         umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(&no_place)?;
-        clear_place()?;
+        clear_mount_point()?;
         let place = open_directory(DIRECTORY)?;
         sys::mount::attach(tree.as_fd(), place.as_fd()).map_err(|error| Error::system("can't move the mounts", error))
     } else {
-        clear_place()?;
+        clear_mount_point()?;
         mount(Some(registry::directory::DIRECTORY), DIRECTORY, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .map_err(no_place)
     }
@@ -117,9 +117,9 @@ fn open_directory(name: &str) -> Result<File, Error> {
 
 /// Leaves nothing mounted on or below `/sys/fs/cgroup`, in this mount namespace: if the view is ever unmounted there, an empty directory
 /// shows.
-pub(crate) fn clear_place() -> Result<(), Error> {
+pub(crate) fn clear_mount_point() -> Result<(), Error> {
     // Else what the host unmounts there, or mounts, would take the view away, or come in its place: the kernel goes by the directory alone.
-    for place in PLACES {
+    for place in MOUNT_POINTS {
         // EINVAL: nothing is mounted there.
         let _ = mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
     }

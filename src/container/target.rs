@@ -14,7 +14,7 @@ pub(crate) struct Target {
     pub(crate) pid: i32,
     /// As users know it.
     pub(crate) label: String,
-    known: Option<(Manager, String)>,
+    by_manager: Option<(Manager, String)>,
 }
 
 /// What a TARGET can be, for the help of every verb.
@@ -28,19 +28,19 @@ pub(crate) const HELP_OF_VIEWS: &str = "Whose view, if the view options don't sa
 
 /// What was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum ResolvedTarget {
     Process(Target),
     /// Absolute, and without symlinks.
     Directory(PathBuf),
 }
 
 /// Finds the process, or the directory.
-pub(crate) fn resolve_any(target: &str) -> Result<Named, Error> {
+pub(crate) fn resolve_target_or_directory(target: &str) -> Result<ResolvedTarget, Error> {
     if !target.starts_with(['/', '.']) {
-        return resolve(target).map(Named::Process);
+        return resolve(target).map(ResolvedTarget::Process);
     }
     let directory = fs::canonicalize(target).map_err(|error| Error::system(format_args!("can't find {target}"), error));
-    directory.map(Named::Directory)
+    directory.map(ResolvedTarget::Directory)
 }
 
 /// Who knows containers by name.
@@ -57,7 +57,7 @@ enum Manager {
 
 /// What a manager says of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+enum Lookup {
     /// It's a container that runs.
     Runs(i32),
     /// It isn't; with what was tried, and what came of it.
@@ -71,7 +71,7 @@ const MACHINES: &str = "/run/systemd/machines";
 pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
     if let Ok(pid) = target.parse() {
         if pid > 0 {
-            return Ok(Target { pid, label: format!("pid {pid}"), known: None });
+            return Ok(Target { pid, label: format!("pid {pid}"), by_manager: None });
         }
         return Err(Error::usage(format!("{pid} is no process id")));
     }
@@ -102,13 +102,15 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
     let mut tried = Vec::new();
     for manager in managers {
         match manager.ask(name) {
-            Answer::Runs(pid) => found.push((manager, pid)),
-            Answer::No(reasons) => tried.extend(reasons),
+            Lookup::Runs(pid) => found.push((manager, pid)),
+            Lookup::No(reasons) => tried.extend(reasons),
         }
     }
     let label = |manager: Manager| format!("{}:{name}", manager.word());
     match found.as_slice() {
-        [(manager, pid)] => Ok(Target { pid: *pid, label: label(*manager), known: Some((*manager, name.to_owned())) }),
+        [(manager, pid)] => {
+            Ok(Target { pid: *pid, label: label(*manager), by_manager: Some((*manager, name.to_owned())) })
+        }
         [] => Err(Error::failed(format!("no running container '{name}'; tried: {}", tried.join("; ")))),
         several => {
             let which: Vec<String> =
@@ -121,8 +123,8 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
 impl Target {
     /// Asks once more, when the process is held: between the answer and that, its number could have become another's.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
-        match &self.known {
-            Some((manager, name)) if manager.ask(name) != Answer::Runs(self.pid) => {
+        match &self.by_manager {
+            Some((manager, name)) if manager.ask(name) != Lookup::Runs(self.pid) => {
                 Err(Error::failed(format!("{} has just ended or been restarted: try again", self.label)))
             }
             _ => Ok(()),
@@ -146,49 +148,51 @@ impl Manager {
         }
     }
 
-    fn ask(self, name: &str) -> Answer {
+    fn ask(self, name: &str) -> Lookup {
         let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
         // Of the daemon on this host, whichever one is the default: another host's numbers mean nothing here.
         let state = format!("/1.0/instances/{name}/state");
         let state_of = ["query", &state, "--force-local"];
         match self {
-            Self::Docker => first([command("docker", &pid_of, number)]),
-            Self::Podman => first([command("podman", &pid_of, number)]),
-            Self::Machine => first([leader(Path::new(MACHINES), name)]),
+            Self::Docker => first_running([command("docker", &pid_of, parse_pid)]),
+            Self::Podman => first_running([command("podman", &pid_of, parse_pid)]),
+            Self::Machine => first_running([machine_leader(Path::new(MACHINES), name)]),
             Self::Lxc if name.starts_with('/') => {
                 let (path, name) = name_in_path(name).unwrap_or_default();
-                first([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], number)])
+                first_running([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], parse_pid)])
             }
-            Self::Incus => first([
-                command("incus", &state_of, number_in_state),
+            Self::Incus => first_running([
+                command("incus", &state_of, pid_in_state),
                 // LXD's client.
-                command("lxc", &state_of, number_in_state),
+                command("lxc", &state_of, pid_in_state),
             ]),
-            Self::Crictl => first([command("crictl", &["inspect", "--output", "json", name], number_in_inspection)]),
-            Self::Runc => first([
-                command("runc", &["state", name], number_in_state),
-                command("crun", &["state", name], number_in_state),
+            Self::Crictl => {
+                first_running([command("crictl", &["inspect", "--output", "json", name], pid_in_inspection)])
+            }
+            Self::Runc => first_running([
+                command("runc", &["state", name], pid_in_state),
+                command("crun", &["state", name], pid_in_state),
             ]),
-            Self::Lxc => first([
-                command("lxc-info", &["-H", "-p", "-n", name], number),
-                command("incus", &state_of, number_in_state),
+            Self::Lxc => first_running([
+                command("lxc-info", &["-H", "-p", "-n", name], parse_pid),
+                command("incus", &state_of, pid_in_state),
                 // LXD's client.
-                command("lxc", &state_of, number_in_state),
+                command("lxc", &state_of, pid_in_state),
             ]),
         }
     }
 }
 
 /// The first that knows a process.
-fn first(answers: impl IntoIterator<Item = Result<i32, String>>) -> Answer {
+fn first_running(answers: impl IntoIterator<Item = Result<i32, String>>) -> Lookup {
     let mut reasons = Vec::new();
     for answer in answers {
         match answer {
-            Ok(pid) => return Answer::Runs(pid),
+            Ok(pid) => return Lookup::Runs(pid),
             Err(reason) => reasons.push(reason),
         }
     }
-    Answer::No(reasons)
+    Lookup::No(reasons)
 }
 
 /// Runs a manager's program. `read` takes what it has printed for machines, as a whole: what it prints for people has words in it that others
@@ -209,15 +213,15 @@ fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>
     running.ok_or_else(|| format!("{tried} (it doesn't run)"))
 }
 
-/// A line with nothing but a number. 0 and -1 are what doesn't run.
-fn number(output: &str) -> Option<i32> {
+/// Reads a line with nothing but a process id. 0 and -1 stand for a container that doesn't run.
+fn parse_pid(output: &str) -> Option<i32> {
     let digits = output.strip_suffix('\n').unwrap_or(output);
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
 }
 
 /// The `pid` of a state: an instance's, as the API has it (`GET /1.0/instances/NAME/state`), or an OCI runtime's.
-fn number_in_state(output: &str) -> Option<i32> {
+fn pid_in_state(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct State {
         pid: i32,
@@ -226,7 +230,7 @@ fn number_in_state(output: &str) -> Option<i32> {
 }
 
 /// What the CRI says of a container, with `info` by its runtime.
-fn number_in_inspection(output: &str) -> Option<i32> {
+fn pid_in_inspection(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Inspection {
         info: Info,
@@ -246,12 +250,12 @@ fn name_in_path(text: &str) -> Option<(&str, &str)> {
 }
 
 /// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.
-fn leader(folder: &Path, name: &str) -> Result<i32, String> {
+fn machine_leader(folder: &Path, name: &str) -> Result<i32, String> {
     let path = folder.join(name);
     let text = fs::read_to_string(&path).map_err(|error| format!("{} ({error})", path.display()))?;
     let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
-    let leader = if let [leader] = leaders.as_slice() { number(leader) } else { None };
-    leader.ok_or_else(|| format!("{} (it has no leader)", path.display()))
+    let machine_leader = if let [machine_leader] = leaders.as_slice() { parse_pid(machine_leader) } else { None };
+    machine_leader.ok_or_else(|| format!("{} (it has no leader)", path.display()))
 }
 
 /// What no program takes for an option, and no path leads astray.
@@ -295,7 +299,7 @@ mod tests {
             ("99999999999\n", None),
             ("Name: x\nStatus: RUNNING\nPID: 12\n", None),
         ] {
-            assert_eq!(number(output), pid, "{output:?}");
+            assert_eq!(parse_pid(output), pid, "{output:?}");
         }
     }
 
@@ -313,7 +317,7 @@ mod tests {
             ("PID: 12\n", None),
             ("12\n", None),
         ] {
-            assert_eq!(number_in_state(output), pid, "{output:?}");
+            assert_eq!(pid_in_state(output), pid, "{output:?}");
         }
     }
 
@@ -322,10 +326,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("c1"), "NAME=c1\nLEADER=123\n").unwrap();
         fs::write(folder.path().join("c2"), "NAME=c2\n").unwrap();
-        assert_eq!(leader(folder.path(), "c1"), Ok(123));
-        assert!(leader(folder.path(), "c2").unwrap_err().contains("no leader"));
-        assert!(leader(folder.path(), "c3").unwrap_err().contains("c3"));
+        assert_eq!(machine_leader(folder.path(), "c1"), Ok(123));
+        assert!(machine_leader(folder.path(), "c2").unwrap_err().contains("no leader"));
+        assert!(machine_leader(folder.path(), "c3").unwrap_err().contains("c3"));
         fs::write(folder.path().join("c4"), "LEADER=123\nLEADER=124\n").unwrap();
-        assert!(leader(folder.path(), "c4").unwrap_err().contains("no leader"));
+        assert!(machine_leader(folder.path(), "c4").unwrap_err().contains("no leader"));
     }
 }

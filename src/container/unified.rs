@@ -5,16 +5,16 @@ use std::os::fd::OwnedFd;
 use crate::agents::attach::{Flags, Layout};
 use crate::cgroup::CgroupPath;
 use crate::container::handle::Container;
-use crate::container::lock::Lock;
-use crate::container::stack::Source;
+use crate::container::lock::ContainerLock;
+use crate::container::stack::UnderlaySource;
 use crate::error::Error;
 use crate::host::{HostCgroups, same_namespace};
-use crate::provision::prepared::Prepared;
+use crate::provision::prepared::PreparedContainer;
 use crate::provision::sentinel::SentinelCgroup;
 use crate::view::{Shape, View};
 
 /// Said of every view that is attached there, since nothing else does before a client fails.
-pub(crate) const NOTE: &str = "on a unified host systemd and programs that only read recognise the view; runc, crun, Docker \
+pub(crate) const UNIFIED_NOTE: &str = "on a unified host systemd and programs that only read recognise the view; runc, crun, Docker \
                                and podman in the container need a kernel cgroup namespace instead (see 'vcgroupfs doctor')";
 
 /// The container's own cgroup. Fails where clients couldn't find it: by mount point and path in `/proc/self/cgroup`, on a mount of type
@@ -52,15 +52,15 @@ pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str)
 /// What is to be made in the container whose mount namespace has this number, and for whoever can only mount it, the cgroup namespace to do that in.
 pub(crate) fn layout(
     host: &HostCgroups,
-    lock: &Lock,
+    lock: &ContainerLock,
     namespace: u64,
     own: &CgroupPath,
-    source: Source,
+    source: UnderlaySource,
     flags: Flags,
-    prepared: &mut Prepared,
+    prepared: &mut PreparedContainer,
 ) -> Result<(Layout, Option<OwnedFd>), Error> {
-    let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == Source::Mounts)?;
-    let sentinel = prepared.keep(sentinel);
+    let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == UnderlaySource::Mounts)?;
+    let sentinel = prepared.keep_sentinel(sentinel);
     let namespace =
         sentinel.namespace().map_err(|error| Error::system("can't share the sentinel's namespace", error))?;
     Ok((sentinel.layout(host, flags)?, namespace))

@@ -10,20 +10,20 @@ use nix::sys::stat::fstat;
 use crate::agents::attach;
 use crate::agents::attach::{EntryError, Found, SOURCE, VIEW_TYPE};
 use crate::cgroup::{MountEntry, parse_mountinfo};
-use crate::container::covered::Covered;
+use crate::container::covered::CoveredMounts;
 use crate::container::handle::Container;
 use crate::error::Error;
 use crate::provision::sentinel;
 
 /// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
-pub(crate) const PLACES: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
+pub(crate) const MOUNT_POINTS: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
 
 /// How many mounts deep a stack is.
-const DEPTH_AT_MOST: usize = 4;
+const MAX_STACK_DEPTH: usize = 4;
 
 /// A view that is mounted in a container: the topmost mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attached {
+pub(crate) struct AttachedView {
     depth: usize,
     device: (u32, u32),
     /// The mount's id.
@@ -32,15 +32,15 @@ pub(crate) struct Attached {
 
 impl Container {
     /// The view that is attached to it.
-    pub(crate) fn attached(&self) -> Option<Attached> {
+    pub(crate) fn attached(&self) -> Option<AttachedView> {
         self.attached_for(self.number())
     }
 
     /// The view that is attached to the container whose mount namespace has this number, as it's seen here.
-    fn attached_for(&self, number: u64) -> Option<Attached> {
+    fn attached_for(&self, number: u64) -> Option<AttachedView> {
         let (mounts, sentinel) = (self.mountinfo(), sentinel::root(number));
         let prefix = self.prefix_in(&mounts);
-        PLACES.iter().enumerate().find_map(|(index, place)| {
+        MOUNT_POINTS.iter().enumerate().find_map(|(index, place)| {
             let mut point = prefix.cloned().unwrap_or_default();
             point.push(place);
             let mount = topmost(&mounts, &point)?;
@@ -50,7 +50,7 @@ impl Container {
             // The whole view lies on its sentinel while the helper takes from it what is shown, and if that is killed then.
             let is_unfinished = |mount: &MountEntry| mount.fstype == VIEW_TYPE && beneath(mount).is_some_and(is_alone);
             let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
-            is_ours.then_some(Attached { depth: index + 1, device: mount.device, mount: mount.id })
+            is_ours.then_some(AttachedView { depth: index + 1, device: mount.device, mount: mount.id })
         })
     }
 
@@ -60,31 +60,31 @@ impl Container {
     }
 
     /// What a view would cover in it.
-    pub(crate) fn covered(&self) -> Covered {
+    pub(crate) fn covered(&self) -> CoveredMounts {
         let mounts = self.mountinfo();
         let root = self.prefix_in(&mounts).map_or(Path::new("/"), |prefix| Path::new(prefix));
-        Covered::of(&mounts, root)
+        CoveredMounts::of(&mounts, root)
     }
 
     /// Whether it's the container's view that is seen here, in another mount namespace.
-    pub(crate) fn copy_of(&self, container: &Self, attached: Attached) -> Option<Attached> {
+    pub(crate) fn copy_of(&self, container: &Self, attached: AttachedView) -> Option<AttachedView> {
         self.attached_for(container.number()).filter(|copy| copy.device == attached.device)
     }
 
     /// The device of the view that is attached to it.
-    pub(super) fn device_of_view(&self) -> Option<(u32, u32)> {
+    pub(super) fn view_device(&self) -> Option<(u32, u32)> {
         let (mounts, attached) = (self.mountinfo(), self.attached()?);
         let is_in_it = |mount: &&MountEntry| {
             let beneath = |mount: &&MountEntry| mounts.iter().find(|other| other.id == mount.parent);
             // A view's directory lies on a real one, and that in the stack.
-            let below = std::iter::successors(Some(*mount), beneath).take(DEPTH_AT_MOST);
+            let below = std::iter::successors(Some(*mount), beneath).take(MAX_STACK_DEPTH);
             mount.fstype == VIEW_TYPE && below.into_iter().any(|mount| mount.id == attached.mount)
         };
         mounts.iter().find(is_in_it).map(|mount| mount.device)
     }
 
     /// Whether something of a view is mounted, be it covered by another mount.
-    pub(super) fn has_any(&self) -> bool {
+    pub(super) fn has_any_view_mount(&self) -> bool {
         let sentinel = sentinel::root(self.number());
         self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
     }
@@ -92,16 +92,16 @@ impl Container {
     /// Whether a view is in its mount namespace, but not on `/sys/fs/cgroup` as its process sees that: somebody has moved or covered it, or
     /// the process has another root directory.
     pub(crate) fn has_lost_view(&self) -> bool {
-        self.attached().is_none() && (self.has_any() || self.attached_by_others().is_some())
+        self.attached().is_none() && (self.has_any_view_mount() || self.attached_as_others_see().is_some())
     }
 
     /// Takes a view away in this mount namespace, and where the kernel does so, too.
-    pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: Attached) -> Result<(), EntryError> {
+    pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: AttachedView) -> Result<(), EntryError> {
         attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
     /// [`Container::attached`], when the process has ended: another process' mountinfo shows the same mounts.
-    pub(super) fn attached_by_others(&self) -> Option<Attached> {
+    pub(super) fn attached_as_others_see(&self) -> Option<AttachedView> {
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let same = File::open(format!("/proc/{pid}/ns/mnt")).and_then(|file| Ok(fstat(&file)?.st_ino));
@@ -117,7 +117,7 @@ impl Container {
     /// Fails if what is mounted in the place would appear on the host as well: mounts of a peer group share what is mounted on them.
     pub(crate) fn check_propagation(&self, found: Found) -> Result<(), Error> {
         let mounts = self.mountinfo();
-        let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
+        let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
         let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
         let by_path = || {
             let above = Path::new(place).ancestors().filter_map(|path| topmost(&mounts, path));

@@ -1,6 +1,6 @@
 //! What is said about many clients alike: why a path can't be used, and what to change.
 
-use super::facts::{Answer, Facts, errno};
+use super::facts::{Facts, ProbeOutcome, errno};
 
 /// Advice that several give.
 pub(crate) const STACK: &str = "keep a read-only bind of the real hierarchy mounted beneath the view, at the same mount point, \
@@ -9,21 +9,21 @@ pub(crate) const NAMESPACE: &str = "give the container a kernel cgroup namespace
 pub(crate) const MOUNT: &str = "mount the hierarchy, or a view, in the container";
 
 /// Why a path can't be used, in words.
-pub(crate) fn lacking(facts: &Facts, path: &str) -> String {
+pub(crate) fn describe_missing(facts: &Facts, path: &str) -> String {
     match facts.at(path) {
-        Answer::Found(_) => format!("{path} is there"),
-        Answer::Failed(libc::ENOENT) => format!("{path} isn't there"),
-        Answer::Failed(number) => format!("{path} can't be used ({})", errno(*number)),
-        Answer::Silent => format!("{path} doesn't answer"),
+        ProbeOutcome::Found(_) => format!("{path} is there"),
+        ProbeOutcome::Failed(libc::ENOENT) => format!("{path} isn't there"),
+        ProbeOutcome::Failed(number) => format!("{path} can't be used ({})", errno(*number)),
+        ProbeOutcome::Silent => format!("{path} doesn't answer"),
     }
 }
 
 /// What to change about a path that can't be used.
-pub(crate) fn mending(facts: &Facts, path: &str) -> &'static str {
+pub(crate) fn remedy_for(facts: &Facts, path: &str) -> &'static str {
     match facts.at(path) {
-        Answer::Failed(libc::ENOTCONN) => DEAD,
-        Answer::Silent => "find out why the view's server doesn't answer, or unmount the view",
-        Answer::Failed(_) if path.ends_with("/systemd") => MOUNT,
+        ProbeOutcome::Failed(libc::ENOTCONN) => DEAD,
+        ProbeOutcome::Silent => "find out why the view's server doesn't answer, or unmount the view",
+        ProbeOutcome::Failed(_) if path.ends_with("/systemd") => MOUNT,
         _ => {
             "what is mounted has to go with the paths of /proc/self/cgroup: host-path or an alias without a cgroup \
               namespace, rooted with one"

@@ -55,7 +55,7 @@ pub(crate) struct Process {
 /// What a path turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Place {
+pub(crate) struct PathProbe {
     /// What statfs says (`f_type`).
     pub(crate) magic: i64,
     /// Whether it's a directory; a regular file otherwise, or something stranger.
@@ -68,9 +68,9 @@ pub(crate) struct Place {
 
 /// What looking at a path came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum ProbeOutcome {
     /// It's there.
-    Found(Place),
+    Found(PathProbe),
     /// An errno.
     Failed(i32),
     /// Nothing, for so long that the filesystem must be considered hung.
@@ -80,7 +80,7 @@ pub(crate) enum Answer {
 /// How many bytes of a file two ways of reading it gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Copied {
+pub(crate) struct CopyCheck {
     pub(crate) by_read: u64,
     pub(crate) by_sendfile: u64,
 }
@@ -96,13 +96,13 @@ pub(crate) struct ViewRules {
 
 /// What was found by looking, path by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct ProbeResults {
     /// What is there.
-    pub(crate) places: BTreeMap<String, Answer>,
+    pub(crate) places: BTreeMap<String, ProbeOutcome>,
     /// Contents of files; `None` for those that can't be read.
     pub(crate) contents: BTreeMap<String, Option<String>>,
     /// A file of a view, read in two ways.
-    pub(crate) copied: Option<(String, Copied)>,
+    pub(crate) copied: Option<(String, CopyCheck)>,
 }
 
 /// Everything that is known.
@@ -111,16 +111,16 @@ pub(crate) struct Facts {
     pub(crate) process: Process,
     pub(crate) memberships: Vec<Membership>,
     pub(crate) mounts: Vec<MountEntry>,
-    places: BTreeMap<String, Answer>,
+    places: BTreeMap<String, ProbeOutcome>,
     contents: BTreeMap<String, Option<String>>,
-    pub(crate) copied: Option<(String, Copied)>,
+    pub(crate) copied: Option<(String, CopyCheck)>,
     /// Of the view that is in the container, if its record was found.
     pub(crate) rules: Option<ViewRules>,
 }
 
 /// A filesystem's type, as clients ask statfs for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Type {
+pub(crate) enum FsType {
     Cgroup2,
     Cgroup,
     Tmpfs,
@@ -134,8 +134,8 @@ pub(crate) enum Type {
 pub(crate) const FUSE: i64 = 0x6573_5546;
 
 /// Numbers of linux/magic.h.
-pub(crate) const TYPES: [(i64, Type); 4] =
-    [(0x6367_7270, Type::Cgroup2), (0x0027_e0eb, Type::Cgroup), (0x0102_1994, Type::Tmpfs), (FUSE, Type::Fuse)];
+pub(crate) const FS_TYPES: [(i64, FsType); 4] =
+    [(0x6367_7270, FsType::Cgroup2), (0x0027_e0eb, FsType::Cgroup), (0x0102_1994, FsType::Tmpfs), (FUSE, FsType::Fuse)];
 
 impl Files for Facts {
     fn read(&self, path: &str) -> Option<String> {
@@ -143,26 +143,26 @@ impl Files for Facts {
     }
 
     fn exists(&self, path: &str) -> bool {
-        matches!(self.places.get(path), Some(Answer::Found(_))) || self.read(path).is_some()
+        matches!(self.places.get(path), Some(ProbeOutcome::Found(_))) || self.read(path).is_some()
     }
 
     fn is_cgroup2(&self, path: &str) -> bool {
-        matches!(self.places.get(path), Some(Answer::Found(place)) if Type::of(place.magic) == Type::Cgroup2)
+        matches!(self.places.get(path), Some(ProbeOutcome::Found(place)) if FsType::of(place.magic) == FsType::Cgroup2)
     }
 }
 
-impl Type {
+impl FsType {
     /// The type that has this number.
     pub(crate) fn of(magic: i64) -> Self {
-        TYPES.iter().find(|(known, _)| *known == magic).map_or(Self::Other(magic), |(_, name)| *name)
+        FS_TYPES.iter().find(|(known, _)| *known == magic).map_or(Self::Other(magic), |(_, name)| *name)
     }
 }
 
 impl Facts {
-    pub(crate) fn new(process: Process, found: Found) -> Self {
+    pub(crate) fn new(process: Process, found: ProbeResults) -> Self {
         let memberships = parse_memberships(process.cgroup.as_bytes());
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
-        let Found { places, contents, copied } = found;
+        let ProbeResults { places, contents, copied } = found;
         Self { process, memberships, mounts, places, contents, copied, rules: None }
     }
 
@@ -180,14 +180,14 @@ impl Facts {
 
     /// Whether a path is on a view whose server has ended, or doesn't answer.
     pub(crate) fn is_dead(&self, path: &str) -> bool {
-        matches!(self.at(path), Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) | Answer::Silent)
+        matches!(self.at(path), ProbeOutcome::Failed(libc::ENOTCONN | libc::ECONNABORTED) | ProbeOutcome::Silent)
     }
 
     /// What was found at a path. What nobody got round to ask, because of a hung filesystem, doesn't answer.
-    pub(crate) fn at(&self, path: &str) -> &Answer {
+    pub(crate) fn at(&self, path: &str) -> &ProbeOutcome {
         #[cfg(test)]
         assert!(self.places.is_empty() || self.places.contains_key(path), "{path} isn't among the places to look at");
-        self.places.get(path).unwrap_or(&Answer::Silent)
+        self.places.get(path).unwrap_or(&ProbeOutcome::Silent)
     }
 
     /// Whether the view's record says that a v1 controller is delegated.
@@ -205,8 +205,8 @@ impl Facts {
 
     /// Whether a view's server has ended, or doesn't answer.
     pub(crate) fn has_broken_view(&self) -> bool {
-        let is_broken = |answer: Option<&Answer>| {
-            matches!(answer, Some(Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) | Answer::Silent))
+        let is_broken = |answer: Option<&ProbeOutcome>| {
+            matches!(answer, Some(ProbeOutcome::Failed(libc::ENOTCONN | libc::ECONNABORTED) | ProbeOutcome::Silent))
         };
         let mut views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
         views.any(|mount| is_broken(self.places.get(&point(mount))))
@@ -216,30 +216,30 @@ impl Facts {
     #[cfg(test)]
     pub(crate) fn mark_absent(&mut self, paths: impl IntoIterator<Item = String>) {
         for path in paths {
-            self.places.entry(path).or_insert(Answer::Failed(libc::ENOENT));
+            self.places.entry(path).or_insert(ProbeOutcome::Failed(libc::ENOENT));
         }
     }
 
     pub(crate) fn exists(&self, path: &str) -> bool {
-        matches!(self.at(path), Answer::Found(_))
+        matches!(self.at(path), ProbeOutcome::Found(_))
     }
 
     pub(crate) fn is_writable(&self, path: &str) -> bool {
-        matches!(self.at(path), Answer::Found(place) if place.writable)
+        matches!(self.at(path), ProbeOutcome::Found(place) if place.writable)
     }
 
     /// What statfs of a path says.
-    pub(crate) fn type_of(&self, path: &str) -> Type {
+    pub(crate) fn type_of(&self, path: &str) -> FsType {
         match self.at(path) {
-            Answer::Found(place) => Type::of(place.magic),
-            Answer::Failed(errno) => Type::Failed(*errno),
-            Answer::Silent => Type::Silent,
+            ProbeOutcome::Found(place) => FsType::of(place.magic),
+            ProbeOutcome::Failed(errno) => FsType::Failed(*errno),
+            ProbeOutcome::Silent => FsType::Silent,
         }
     }
 
     /// Whether statfs of the root makes every client take this for cgroup v2.
     pub(crate) fn is_v2(&self) -> bool {
-        self.type_of(ROOT) == Type::Cgroup2
+        self.type_of(ROOT) == FsType::Cgroup2
     }
 
     /// The hierarchy that has a controller, or is named so (`name=systemd`, `unified`).
@@ -249,7 +249,7 @@ impl Facts {
 
     /// Where the target is in a hierarchy, if that can be named from within its cgroup namespace.
     pub(crate) fn own_path(&self, word: &str) -> Option<&CgroupPath> {
-        self.hierarchy(word)?.place.path()
+        self.hierarchy(word)?.location.path()
     }
 
     /// The v1 controllers that have a hierarchy.
@@ -272,7 +272,8 @@ impl Facts {
     /// mounts them on unified hosts, are parts of one.
     pub(crate) fn views(&self) -> impl Iterator<Item = &MountEntry> {
         let is_seen = |mount: &&MountEntry| self.mount_of(&point(mount)).is_some_and(|top| top.id == mount.id);
-        let is_file = |mount: &&MountEntry| matches!(self.at(&point(mount)), Answer::Found(place) if !place.directory);
+        let is_file =
+            |mount: &&MountEntry| matches!(self.at(&point(mount)), ProbeOutcome::Found(place) if !place.directory);
         let views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
         views.filter(is_seen).filter(move |mount| !is_file(mount))
     }
@@ -333,7 +334,7 @@ pub(crate) fn errno(number: i32) -> String {
     }
 }
 
-impl fmt::Display for Type {
+impl fmt::Display for FsType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cgroup2 => f.write_str("is cgroup2"),

@@ -20,7 +20,7 @@ pub(crate) struct Source {
 /// Whether a client takes what it sees for a cgroup tree, and gets what it wants of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Recognised {
+pub(crate) enum Recognition {
     Yes,
     /// It finds the tree, but something that it does with it fails.
     Partly,
@@ -33,7 +33,7 @@ pub(crate) enum Recognised {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) client: &'static str,
-    pub(crate) recognised: Recognised,
+    pub(crate) recognised: Recognition,
     /// What it looks at, and what it finds there.
     pub(crate) why: String,
     /// What to change.
@@ -75,17 +75,17 @@ pub(crate) enum NumberVerdict {
 
 impl Finding {
     pub(crate) fn yes(client: &'static str, why: impl Into<String>) -> Self {
-        Self { client, recognised: Recognised::Yes, why: why.into(), advice: None, numbers: Vec::new(), source: None }
+        Self { client, recognised: Recognition::Yes, why: why.into(), advice: None, numbers: Vec::new(), source: None }
     }
 
     pub(crate) fn partly(client: &'static str, why: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { recognised: Recognised::Partly, ..Self::no(client, why, advice) }
+        Self { recognised: Recognition::Partly, ..Self::no(client, why, advice) }
     }
 
     pub(crate) fn no(client: &'static str, why: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             client,
-            recognised: Recognised::No,
+            recognised: Recognition::No,
             why: why.into(),
             advice: Some(advice.into()),
             numbers: Vec::new(),
@@ -94,7 +94,7 @@ impl Finding {
     }
 
     pub(crate) fn wrong(client: &'static str, why: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { recognised: Recognised::Wrong, ..Self::no(client, why, advice) }
+        Self { recognised: Recognition::Wrong, ..Self::no(client, why, advice) }
     }
 
     /// With something to know besides.

@@ -1,7 +1,7 @@
 //! What concerns all clients: whether there's a view, whether it answers, what it lacks, and who could take it away.
 
 use super::advice::STACK;
-use super::facts::{Answer, Facts, ROOT, Type, VIEW, directories, errno, is_in_root, join, point};
+use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
 use crate::cgroup::{HierarchyKind, MountEntry, Setup};
 
@@ -54,8 +54,8 @@ fn broken(facts: &Facts) -> Vec<General> {
     let (mut dead, mut hung) = (Vec::new(), Vec::new());
     for point in facts.mounts.iter().filter(is_fuse).map(point) {
         match facts.at(&point) {
-            Answer::Failed(libc::ENOTCONN | libc::ECONNABORTED) => dead.push(point),
-            Answer::Silent => hung.push(point),
+            ProbeOutcome::Failed(libc::ENOTCONN | libc::ECONNABORTED) => dead.push(point),
+            ProbeOutcome::Silent => hung.push(point),
             _ => {}
         };
     }
@@ -79,7 +79,7 @@ fn broken(facts: &Facts) -> Vec<General> {
 
 /// Nothing at all where everybody looks.
 fn no_tree(facts: &Facts) -> Option<General> {
-    if let Answer::Failed(number) = facts.at(ROOT) {
+    if let ProbeOutcome::Failed(number) = facts.at(ROOT) {
         let what = format!("{ROOT} can't be used ({}): no client finds anything", errno(*number));
         return Some(general(
             "no-tree",
@@ -95,7 +95,7 @@ fn no_tree(facts: &Facts) -> Option<General> {
 
 /// Hierarchies that `/proc/self/cgroup` names, and that aren't there.
 fn missing(facts: &Facts) -> Option<General> {
-    let is_there = |path: &String| path != ROOT && *facts.at(path) != Answer::Failed(libc::ENOENT);
+    let is_there = |path: &String| path != ROOT && *facts.at(path) != ProbeOutcome::Failed(libc::ENOENT);
     let missing: Vec<String> = facts
         .memberships
         .iter()
@@ -117,7 +117,7 @@ fn missing(facts: &Facts) -> Option<General> {
 /// Own cgroups that aren't where mount point and path lead.
 fn own_cgroup(facts: &Facts) -> Option<General> {
     let lost = facts.memberships.iter().filter(|member| {
-        let Some(path) = member.place.path() else { return true };
+        let Some(path) = member.location.path() else { return true };
         let mut bases: Vec<String> = directories(&member.kind);
         bases.extend(facts.line(&member.kind.to_string()).map(point));
         // A hierarchy that isn't there at all is another finding's.
@@ -159,7 +159,7 @@ fn unmountable(facts: &Facts) -> Option<General> {
 }
 
 fn writable_root(facts: &Facts) -> Option<General> {
-    let is_open = facts.type_of(ROOT) == Type::Tmpfs && facts.is_writable(ROOT);
+    let is_open = facts.type_of(ROOT) == FsType::Tmpfs && facts.is_writable(ROOT);
     let what = format!(
         "the tmpfs on {ROOT} is writable: a systemd with CAP_SYS_ADMIN mounts there what it misses, beside the view"
     );

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::facts::{Answer, Facts, Found, Place, Process, ROOT, TYPES, Type, mount_of, point};
+use super::facts::{FS_TYPES, Facts, FsType, PathProbe, ProbeOutcome, ProbeResults, Process, ROOT, mount_of, point};
 use super::limits::{HostFiles, Limit, Limits};
 use super::paths::paths_to_probe;
 use super::reading::Files;
@@ -148,7 +148,7 @@ fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32
     for path in &asked {
         fake.place(path);
     }
-    let system = Facts::new(process.clone(), Found::default()).system();
+    let system = Facts::new(process.clone(), ProbeResults::default()).system();
     readings(&system, &fake);
     let found = fake.found.into_inner();
     Facts::new(process, found)
@@ -209,11 +209,11 @@ struct Fake<'a> {
     kind: Kind,
     variant: Variant,
     mounts: &'a [MountEntry],
-    found: RefCell<Found>,
+    found: RefCell<ProbeResults>,
 }
 
 impl Fake<'_> {
-    fn place(&self, path: &str) -> Answer {
+    fn place(&self, path: &str) -> ProbeOutcome {
         let answer = answer(self.kind, self.variant, self.mounts, path);
         self.found.borrow_mut().places.insert(path.to_owned(), answer.clone());
         answer
@@ -222,7 +222,7 @@ impl Fake<'_> {
 
 impl Files for Fake<'_> {
     fn read(&self, path: &str) -> Option<String> {
-        let is_there = matches!(answer(self.kind, self.variant, self.mounts, path), Answer::Found(_));
+        let is_there = matches!(answer(self.kind, self.variant, self.mounts, path), ProbeOutcome::Found(_));
         let (directory, file) = path.rsplit_once('/')?;
         let is_own = directory.ends_with("/c1") || self.kind == Kind::Namespace;
         let text = text(file, is_own);
@@ -232,17 +232,17 @@ impl Files for Fake<'_> {
     }
 
     fn exists(&self, path: &str) -> bool {
-        matches!(self.place(path), Answer::Found(_))
+        matches!(self.place(path), ProbeOutcome::Found(_))
     }
 
     fn is_cgroup2(&self, path: &str) -> bool {
-        matches!(self.place(path), Answer::Found(place) if Type::of(place.magic) == Type::Cgroup2)
+        matches!(self.place(path), ProbeOutcome::Found(place) if FsType::of(place.magic) == FsType::Cgroup2)
     }
 }
 
-const ABSENT: Answer = Answer::Failed(libc::ENOENT);
+const ABSENT: ProbeOutcome = ProbeOutcome::Failed(libc::ENOENT);
 
-fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> Answer {
+fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> ProbeOutcome {
     // Distributions make a symlink for each of the co-mounted controllers.
     let is_joint = |word: &&str| {
         path.strip_prefix(&format!("{ROOT}/{word}")).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -259,8 +259,8 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
     match mount.fstype.as_str() {
         "ext4" => return ABSENT,
         "tmpfs" if !below.is_empty() => return ABSENT,
-        _ if is_fuse && variant.is_dead => return Answer::Failed(libc::ENOTCONN),
-        _ if is_fuse && variant.is_hung => return Answer::Silent,
+        _ if is_fuse && variant.is_dead => return ProbeOutcome::Failed(libc::ENOTCONN),
+        _ if is_fuse && variant.is_hung => return ProbeOutcome::Silent,
         _ => {}
     }
     let mut name = at.strip_prefix(ROOT).unwrap_or_default().trim_start_matches('/').to_owned();
@@ -297,12 +297,12 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
         return ABSENT;
     }
     let name_of = |mount: &MountEntry| match mount.fstype.as_str() {
-        "tmpfs" => Type::Tmpfs,
-        "cgroup" => Type::Cgroup,
-        "cgroup2" => Type::Cgroup2,
-        _ => Type::Fuse,
+        "tmpfs" => FsType::Tmpfs,
+        "cgroup" => FsType::Cgroup,
+        "cgroup2" => FsType::Cgroup2,
+        _ => FsType::Fuse,
     };
-    let magic = TYPES.iter().find(|(_, name)| *name == name_of(mount)).map_or(0, |(magic, _)| *magic);
+    let magic = FS_TYPES.iter().find(|(_, name)| *name == name_of(mount)).map_or(0, |(magic, _)| *magic);
     let is_v1_controller =
         !path.starts_with(&format!("{ROOT}/systemd")) && mounts.iter().any(|one| one.fstype == "tmpfs");
     let is_mine = is_own || below == "docker";
@@ -310,7 +310,7 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> An
         mount.options.starts_with("rw") && (!is_fuse || (is_mine && !(variant.is_strict && is_v1_controller)));
     let writable = writable && (below != "devices.allow" || !is_fuse || variant.passes_devices);
     let root = mount_of(mounts, ROOT).map(|mount| mount.id);
-    Answer::Found(Place {
+    ProbeOutcome::Found(PathProbe {
         magic,
         directory: !FILES.iter().any(|file| path.ends_with(file)),
         writable,

@@ -40,7 +40,7 @@ impl Limits {
     pub(crate) fn of(memberships: &[Membership], host: &dyn HostFiles, cpus: u64, memory: u64) -> Self {
         let mut limits = Self { cpus, ..Self::default() };
         for membership in memberships {
-            let Some(own) = membership.place.path() else { continue };
+            let Some(own) = membership.location.path() else { continue };
             for depth in (0..=own.depth()).rev() {
                 limits.tighten(&membership.kind, &own.prefix(depth), host, memory);
             }

@@ -24,8 +24,8 @@ impl<'a> Native<'a> {
     pub(crate) fn of(system: &System, members: &[Membership], host: &'a dyn HostFiles) -> Option<Self> {
         let own = parse_memberships(system.cgroup.as_bytes());
         let beginnings = members.iter().filter_map(|member| {
-            let inside = own.iter().find(|own| own.kind == member.kind)?.place.path()?;
-            let path = member.place.path()?;
+            let inside = own.iter().find(|own| own.kind == member.kind)?.location.path()?;
+            let path = member.location.path()?;
             let beginning = path.prefix(path.depth().checked_sub(inside.depth())?);
             (beginning.join_path(inside) == *path).then(|| (member.kind.clone(), beginning))
         });
@@ -61,7 +61,7 @@ impl<'a> Native<'a> {
     /// A cgroup that is mounted in place of the hierarchy, neither the process' own nor one above, as `attach` makes it on a unified host.
     fn is_sentinel(&self, mount: &MountEntry, members: &[Membership]) -> bool {
         let Some((kind, root)) = mount.hierarchy().zip(self.host_root(mount)) else { return false };
-        let own = members.iter().find(|member| member.kind == kind).and_then(|own| own.place.path());
+        let own = members.iter().find(|member| member.kind == kind).and_then(|own| own.location.path());
         own.is_some_and(|own| !own.is_within(&root))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::clients::FIXED;
+use super::clients::FIXED_PATHS;
 use super::facts::{DOCKER, ELOGIND, OPENRC, ROOT, SYSTEMD, UNIFIED, directories, is_in_root, join, join_below, point};
 use crate::cgroup::{Membership, MountEntry};
 
@@ -12,7 +12,7 @@ const MAX_PATHS: usize = 4096;
 /// Every path that a judgement may ask about.
 pub(crate) fn paths_to_probe(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
     let mut paths: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
-    paths.extend(FIXED.map(str::to_owned));
+    paths.extend(FIXED_PATHS.map(str::to_owned));
     let files = ["cgroup.controllers", "cgroup.subtree_control", "memory/memory.limit_in_bytes"];
     paths.extend(files.map(|file| format!("{ROOT}/{file}")));
     let is_relevant = |mount: &&MountEntry| is_in_root(mount) || mount.hierarchy().is_some();
@@ -20,7 +20,7 @@ pub(crate) fn paths_to_probe(memberships: &[Membership], mounts: &[MountEntry]) 
     for member in memberships {
         let mut bases: BTreeSet<String> = directories(&member.kind).into_iter().collect();
         let lines = mounts.iter().filter(|mount| mount.hierarchy().as_ref() == Some(&member.kind));
-        let path = member.place.path();
+        let path = member.location.path();
         for mount in lines {
             bases.insert(point(mount));
             paths.extend(path.and_then(|path| join_below(mount, path)).into_iter().flat_map(with_files));

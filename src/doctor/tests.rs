@@ -2,33 +2,33 @@
 
 use super::clients::CLIENTS;
 use super::facts::Facts;
-use super::finding::{Finding, Level, NumberVerdict, Recognised};
+use super::finding::{Finding, Level, NumberVerdict, Recognition};
 use super::general::findings;
 use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
 use super::limits::Limits;
 use super::native::Native;
 use super::paths::paths_to_probe;
-use super::verdict::{self, Beyond};
+use super::verdict::{self, HostView};
 
 /// What all make of it, with the limits known that hold, and the host.
 fn judge(facts: &Facts) -> Vec<Finding> {
     let native = Native::of(&facts.system(), &members(facts), &Host);
-    verdict::judge(facts, Beyond { limits: Some(&limits()), native: native.as_ref() })
+    verdict::judge(facts, HostView { limits: Some(&limits()), native: native.as_ref() })
 }
 
-fn letter(recognised: Recognised) -> char {
+fn letter(recognised: Recognition) -> char {
     match recognised {
-        Recognised::Yes => 'y',
-        Recognised::Partly => 'p',
-        Recognised::Wrong => 'w',
-        Recognised::No => 'n',
+        Recognition::Yes => 'y',
+        Recognition::Partly => 'p',
+        Recognition::Wrong => 'w',
+        Recognition::No => 'n',
     }
 }
 
 fn verdict(facts: &Facts, client: &str) -> char {
     let all = judge(facts);
     let finding = all.iter().find(|finding| finding.client == client).unwrap_or_else(|| panic!("no {client}"));
-    assert_eq!(finding.recognised == Recognised::Yes, finding.advice.is_none(), "{finding:?}");
+    assert_eq!(finding.recognised == Recognition::Yes, finding.advice.is_none(), "{finding:?}");
     letter(finding.recognised)
 }
 
@@ -145,7 +145,7 @@ fn what_is_dead_or_hung_serves_nobody() {
             let asks = |finding: &Finding| {
                 finding.why.contains("/sys/fs/cgroup") || finding.why.contains("line") || finding.why.contains("tmpfs")
             };
-            let yes = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognised::Yes);
+            let yes = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognition::Yes);
             let yes = yes.filter(asks).filter(|finding| !finding.why.contains("it reads no other"));
             assert_eq!(yes.map(|finding| finding.client).collect::<Vec<_>>(), still);
             let worst = findings(&facts).into_iter().next().unwrap();
@@ -172,13 +172,13 @@ fn an_old_node_needs_its_own_cgroup_at_the_top() {
     };
     let real = finding(&legacy(Kind::Real, Variant::default()));
     assert!(
-        real.recognised == Recognised::Yes && real.why.contains("natively the same, though 1 CPU, 536870912 bytes"),
+        real.recognised == Recognition::Yes && real.why.contains("natively the same, though 1 CPU, 536870912 bytes"),
         "{real:?}"
     );
     let hidden = finding(&legacy(Kind::Fuse, Variant::default()));
     assert!(hidden.why.contains("/sys/fs/cgroup/memory/memory.limit_in_bytes can't be read"), "{hidden:?}");
     assert!(
-        hidden.recognised == Recognised::Wrong && hidden.why.contains("536870912 bytes would be right"),
+        hidden.recognised == Recognition::Wrong && hidden.why.contains("536870912 bytes would be right"),
         "{hidden:?}"
     );
     let dead = finding(&legacy(Kind::Fuse, Variant { is_dead: true, ..Variant::default() }));
@@ -192,7 +192,7 @@ fn without_v1_memory_dotnet_sees_its_cpus_alone() {
         let mut facts = with_cgroups(&legacy(kind, Variant::default()), |text| text.replace("4:memory:/c1\n", ""));
         facts.mounts.retain(|mount| !mount.mount_point.to_string_lossy().starts_with("/sys/fs/cgroup/memory"));
         let limits = Limits { memory: None, ..limits() };
-        let all = verdict::judge(&facts, Beyond { limits: Some(&limits), native: None });
+        let all = verdict::judge(&facts, HostView { limits: Some(&limits), native: None });
         let of = |client: &str| all.iter().find(|finding| finding.client == client).expect("a client");
         assert_eq!(letter(of(".NET >= 9").recognised), expected, "{kind:?}");
         assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it wants all of them: {kind:?}");
@@ -214,7 +214,7 @@ fn numbers_have_what_holds_beside_them() {
     let lost = number(&legacy(Kind::Fuse, Variant::default()), "Go >= 1.25");
     assert_eq!((lost.taken.value, lost.expected, lost.natively), (Some(8), Some(Some(2)), None));
     assert_eq!(lost.verdict, NumberVerdict::Wrong);
-    let unknown = verdict::judge(&legacy(Kind::Real, Variant::default()), Beyond::default());
+    let unknown = verdict::judge(&legacy(Kind::Real, Variant::default()), HostView::default());
     let numbers = unknown.iter().flat_map(|finding| &finding.numbers);
     assert!(numbers.clone().count() > 15 && numbers.clone().all(|number| number.verdict == NumberVerdict::Unknown));
 }
@@ -326,7 +326,7 @@ fn paths_that_lead_nowhere() {
         ("Rust std", 'w'),
         ("Node.js 20 (libuv 1.46)", 'w'),
     ] {
-        let all = verdict::judge(&facts, Beyond { limits: Some(&limits()), native: None });
+        let all = verdict::judge(&facts, HostView { limits: Some(&limits()), native: None });
         let finding = all.iter().find(|finding| finding.client == client).expect("a client");
         assert_eq!(letter(finding.recognised), expected, "{client}");
     }
@@ -337,9 +337,9 @@ fn paths_that_lead_nowhere() {
 
 #[test]
 fn nothing_at_all() {
-    let facts = Facts::new(super::facts::Process::default(), super::facts::Found::default());
+    let facts = Facts::new(super::facts::Process::default(), super::facts::ProbeResults::default());
     assert!(words(&facts).contains(&"no-tree"));
-    let fine: Vec<_> = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognised::Yes).collect();
+    let fine: Vec<_> = judge(&facts).into_iter().filter(|finding| finding.recognised == Recognition::Yes).collect();
     let ask_the_kernel =
         ["nproc (coreutils < 9.8)", "Python os.process_cpu_count", "Python psutil", "busybox, Alpine (sendfile)"];
     assert_eq!(fine.iter().map(|finding| finding.client).collect::<Vec<_>>(), ask_the_kernel, "{fine:?}");

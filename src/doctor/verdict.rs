@@ -1,23 +1,23 @@
 //! What is to be said of the clients that take numbers.
 
-use super::advice::{DEAD, MOUNT, STACK, mending};
+use super::advice::{DEAD, MOUNT, STACK, remedy_for};
 use super::clients::{CLIENTS, Client, Model};
 use super::facts::Facts;
-use super::finding::{Finding, Number, NumberVerdict, Recognised};
+use super::finding::{Finding, Number, NumberVerdict, Recognition};
 use super::limits::Limits;
 use super::native::Native;
 use super::reading::{Files, Reading, Rounding, System, Taken};
 
 /// What is known besides what the process sees.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Beyond<'a> {
+pub(crate) struct HostView<'a> {
     /// What holds; `None` where the host's files can't be read.
     pub(crate) limits: Option<&'a Limits>,
     pub(crate) native: Option<&'a Native<'a>>,
 }
 
 /// Every client, those that work with the tree and those that take numbers, in the order of the table.
-pub(crate) fn judge(facts: &Facts, beyond: Beyond<'_>) -> Vec<Finding> {
+pub(crate) fn judge(facts: &Facts, beyond: HostView<'_>) -> Vec<Finding> {
     let system = facts.system();
     let judged = CLIENTS.iter().map(|client| match client.model {
         Model::Works(judgement) => Finding { client: client.name, source: Some(client.source), ..judgement(facts) },
@@ -124,7 +124,7 @@ fn lost(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]
     let missing = number.taken.missing.as_deref().unwrap_or_default();
     let why = format!("takes {}: {missing}, so it would miss a limit", values(numbers));
     let has_others = numbers.iter().any(|number| number.taken.missing.is_none() && !is_native(&number.taken));
-    let recognised = if has_others { Recognised::Partly } else { Recognised::No };
+    let recognised = if has_others { Recognition::Partly } else { Recognition::No };
     Finding { recognised, ..Finding::no(client, why, remedy(facts, &number.taken)) }
 }
 
@@ -132,7 +132,7 @@ fn remedy(facts: &Facts, taken: &Taken) -> &'static str {
     let missing = taken.missing.as_deref().unwrap_or_default();
     let has_view = facts.views().next().is_some();
     match &taken.lacks {
-        Some(path) if facts.knows(path) => mending(facts, path),
+        Some(path) if facts.knows(path) => remedy_for(facts, path),
         _ if facts.has_broken_view() => DEAD,
         _ if missing.contains("has no line") && has_view => STACK,
         _ if missing.contains("has no line") => MOUNT,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use crate::cgroup::membership::Place;
+use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, IdMap};
 use crate::fs::HandleId;
 use crate::fs::cache::Change;
@@ -352,7 +352,8 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     /// Whether a process or thread is the calling thread.
     fn is_caller(&self, process: &Self::Process, caller: &Caller) -> bool;
     /// Where each thread of the process is in this hierarchy, or only the thread itself. It's remembered where that was seen.
-    fn places(&self, process: &mut Self::Process, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>>;
+    fn places(&self, process: &mut Self::Process, hierarchy: usize, whole_process: bool)
+    -> Answer<Vec<CgroupLocation>>;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
     /// Writes the caller's own number to a membership file, if it's still where it was seen last; `false` if not.

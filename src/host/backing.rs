@@ -419,7 +419,7 @@ impl Host for RealHost {
         process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
-    ) -> Answer<Vec<crate::cgroup::membership::Place>> {
+    ) -> Answer<Vec<crate::cgroup::membership::CgroupLocation>> {
         self.shared.processes.places(process, hierarchy, whole_process)
     }
 

@@ -292,7 +292,7 @@ fn own_path() -> Option<Vec<u8>> {
 /// The server's own cgroup.
 fn own_place() -> Option<CgroupPath> {
     let all = parse_memberships(&std::fs::read("/proc/self/cgroup").ok()?);
-    all.into_iter().find(|membership| membership.kind == HierarchyKind::Unified)?.place.path().cloned()
+    all.into_iter().find(|membership| membership.kind == HierarchyKind::Unified)?.location.path().cloned()
 }
 
 fn for_writing(directory: &OwnedFd) -> Result<OwnedFd, Errno> {

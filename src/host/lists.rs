@@ -112,7 +112,7 @@ fn try_hierarchy(hierarchy: &HostHierarchy) -> Answer<bool> {
 fn shows_who_comes_later(hierarchy: &HostHierarchy) -> Answer<bool> {
     let own = std::fs::read("/proc/self/cgroup").map_err(errno)?;
     let own = parse_memberships(&own).into_iter().find(|membership| membership.kind == hierarchy.kind);
-    let own = own.as_ref().and_then(|own| own.place.path()).ok_or(Errno::ENOENT)?;
+    let own = own.as_ref().and_then(|own| own.location.path()).ok_or(Errno::ENOENT)?;
     let cgroup = walk(hierarchy, own.components())?;
     let list = openat(&cgroup, "tasks", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let (number, started) = channel();

@@ -233,7 +233,7 @@ pub(super) fn container_by(host: &HostCgroups, memberships: &[u8]) -> Vec<Option
 
 /// The container's cgroup, of which this is its PID 1's membership.
 fn container_of(membership: &Membership) -> Option<CgroupPath> {
-    let path = membership.place.path()?;
+    let path = membership.location.path()?;
     if path.name().is_some_and(|name| name == INIT_SCOPE) { path.parent() } else { Some(path.clone()) }
 }
 

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::agents::{AgentPool, PidNamespace};
-use crate::cgroup::membership::Place;
+use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::sys::credentials::{Capabilities, capabilities_of};
@@ -80,7 +80,7 @@ impl HeldProcess {
     /// Where it was seen last in this hierarchy.
     pub(super) fn seen_at(&self, kind: &HierarchyKind) -> Option<CgroupPath> {
         let all = parse_memberships(&self.seen.as_ref()?.text);
-        all.into_iter().find(|membership| membership.kind == *kind)?.place.path().cloned()
+        all.into_iter().find(|membership| membership.kind == *kind)?.location.path().cloned()
     }
 
     /// Its number in the server's pid namespace, for messages.
@@ -251,7 +251,7 @@ impl Processes {
         process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
-    ) -> Answer<Vec<Place>> {
+    ) -> Answer<Vec<CgroupLocation>> {
         let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
         let directory = &process.directory;
         let mut places = Vec::new();
@@ -307,9 +307,9 @@ fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {
 
 /// Where a thread is; `None` for one that has exited and waits to be reaped: on v1 it shows the root, wherever it was, and the kernel
 /// doesn't migrate it (`PF_EXITING`).
-fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> Answer<Option<Place>> {
+fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> Answer<Option<CgroupLocation>> {
     let found = parse_memberships(text).into_iter().find(|membership| membership.kind == *kind);
-    let place = found.ok_or(Errno::ENODEV)?.place;
+    let place = found.ok_or(Errno::ENODEV)?.location;
     let at_root = place.path().is_some_and(|path| path.is_root());
     if at_root && is_dead(&read(process, &format!("{below}stat"))?) {
         return Ok(None);

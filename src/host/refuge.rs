@@ -34,7 +34,7 @@ pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
             HierarchyClass::V1Controllers => view.rules.policy == Policy::Delegate,
             HierarchyClass::V1Named => false,
         };
-        let place = own.iter().find(|membership| membership.kind == hierarchy.kind).and_then(|own| own.place.path());
+        let place = own.iter().find(|membership| membership.kind == hierarchy.kind).and_then(|own| own.location.path());
         let (true, Some(delegated), Some(place)) = (can_stop, &hierarchy.delegated, place) else { continue };
         if place.is_within(delegated) {
             leave(host, index, delegated).map_err(|errno| NoRefuge {

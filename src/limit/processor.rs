@@ -7,16 +7,16 @@ use nix::time::{ClockId, clock_gettime};
 
 /// What each piece of work takes for nothing. It's some times of what it costs to ask for it, so that who is limited himself can't have the server
 /// take much more; and nothing that programs ask for again and again takes as long.
-const FREE: Duration = Duration::from_micros(250);
+const FREE_PER_TASK: Duration = Duration::from_micros(250);
 
 /// The same for what another process does meanwhile: how long it takes depends on how busy the machine is.
 const FREE_ELSEWHERE: Duration = Duration::from_millis(2);
 
 /// The most that counts of what another process does: one that is stopped takes as long as one likes, but no processor time.
-const MOST_ELSEWHERE: Duration = Duration::from_millis(20);
+const MAX_ELSEWHERE: Duration = Duration::from_millis(20);
 
 /// How many times as long as a piece of work takes it's paid for: a tenant has an eighth of a processor.
-const TIMES: u32 = 8;
+const PRICE_FACTOR: u32 = 8;
 
 /// How much processor time a tenant has at once, if it hasn't used any for long.
 const BURST: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ impl ProcessorTime {
     pub fn pay_for<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = used_by_thread();
         let done = work();
-        self.charge(used_by_thread().saturating_sub(before).saturating_sub(FREE), self.since.elapsed());
+        self.charge(used_by_thread().saturating_sub(before).saturating_sub(FREE_PER_TASK), self.since.elapsed());
         done
     }
 
@@ -48,7 +48,7 @@ impl ProcessorTime {
     pub fn pay_for_another<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = Instant::now();
         let done = self.pay_for(work);
-        let took = before.elapsed().saturating_sub(FREE_ELSEWHERE).min(MOST_ELSEWHERE);
+        let took = before.elapsed().saturating_sub(FREE_ELSEWHERE).min(MAX_ELSEWHERE);
         self.charge(took, self.since.elapsed());
         done
     }
@@ -59,7 +59,7 @@ impl ProcessorTime {
     }
 
     fn wait_at(&self, now: Duration) -> Duration {
-        let window = BURST * TIMES;
+        let window = BURST * PRICE_FACTOR;
         Duration::from_nanos(self.paid_at.load(Ordering::Acquire)).saturating_sub(now + window)
     }
 
@@ -67,7 +67,7 @@ impl ProcessorTime {
         if used.is_zero() {
             return;
         }
-        let price = nanoseconds(used.saturating_mul(TIMES));
+        let price = nanoseconds(used.saturating_mul(PRICE_FACTOR));
         let pay = |paid_at: u64| Some(paid_at.max(nanoseconds(now)).saturating_add(price));
         let _ = self.paid_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, pay);
     }
@@ -111,17 +111,20 @@ mod tests {
         assert_eq!(time.paid_at.load(Ordering::Acquire), 0);
         let busy = || {
             let before = used_by_thread();
-            while used_by_thread() - before < FREE * 8 {}
+            while used_by_thread() - before < FREE_PER_TASK * 8 {}
         };
         time.pay_for(busy);
-        assert!(time.paid_at.load(Ordering::Acquire) > nanoseconds(FREE * 7 * TIMES));
+        assert!(time.paid_at.load(Ordering::Acquire) > nanoseconds(FREE_PER_TASK * 7 * PRICE_FACTOR));
     }
 
     #[test]
     fn who_is_stopped_costs_little() {
         let time = ProcessorTime::default();
-        time.pay_for_another(|| std::thread::sleep(MOST_ELSEWHERE * 3));
+        time.pay_for_another(|| std::thread::sleep(MAX_ELSEWHERE * 3));
         let paid_at = Duration::from_nanos(time.paid_at.load(Ordering::Acquire));
-        assert!(paid_at > MOST_ELSEWHERE * TIMES && paid_at < MOST_ELSEWHERE * TIMES + SECOND, "{paid_at:?}");
+        assert!(
+            paid_at > MAX_ELSEWHERE * PRICE_FACTOR && paid_at < MAX_ELSEWHERE * PRICE_FACTOR + SECOND,
+            "{paid_at:?}"
+        );
     }
 }

@@ -10,21 +10,21 @@ use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchownat, unlinkat};
 
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
-use crate::container::rollback::Owner;
+use crate::container::rollback::CleanupOwner;
 use crate::container::stack::is_read_only;
 use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::host::refuge::{read_file, write_file};
 use crate::policy::Policy;
-use crate::provision::cgroups::OwnCgroups;
+use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::sentinel::SentinelCgroup;
 use crate::view::View;
 
 /// What was done for a container. Dropping it undoes it, in the process whose it is.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    owner: Owner,
-    placed: Option<OwnCgroups>,
+pub(crate) struct PreparedContainer {
+    owner: CleanupOwner,
+    placed: Option<CreatedCgroups>,
     /// Where cgroups for aliases were made.
     made: Vec<(OwnedFd, String)>,
     /// `cgroup.clone_children` of these was 0.
@@ -32,21 +32,21 @@ pub(crate) struct Prepared {
     sentinel: Option<SentinelCgroup>,
 }
 
-impl Prepared {
+impl PreparedContainer {
     /// Nothing so far; the calling process'.
     pub(crate) fn new() -> Self {
-        let owner = Owner::this_process();
+        let owner = CleanupOwner::this_process();
         Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
 
     /// It isn't the calling process' any more, but that of one which was forked.
-    pub(crate) fn let_go(&self) {
-        self.owner.let_go();
+    pub(crate) fn disown(&self) {
+        self.owner.disown();
     }
 
     /// It's the calling process' from here on.
-    pub(crate) fn take(&self) {
-        self.owner.take();
+    pub(crate) fn adopt(&self) {
+        self.owner.adopt();
     }
 
     /// Makes a cgroup for the container of a process in each hierarchy where it sits in the root, and migrates its processes there.
@@ -57,12 +57,12 @@ impl Prepared {
         );
         let is_at_root = |kind: &HierarchyKind| {
             let own = memberships.iter().find(|membership| membership.kind == *kind);
-            own.and_then(|own| own.place.path()).is_some_and(CgroupPath::is_root)
+            own.and_then(|own| own.location.path()).is_some_and(CgroupPath::is_root)
         };
         let hierarchies = host.hierarchies.iter().enumerate().filter(|(_, hierarchy)| is_at_root(&hierarchy.kind));
         let hierarchies: Vec<usize> = hierarchies.map(|(index, _)| index).collect();
-        let placed = self.placed.insert(OwnCgroups::make_at_top(host, &hierarchies, name, pid)?);
-        placed.gather(|| processes_of(pid))
+        let placed = self.placed.insert(CreatedCgroups::make_at_top(host, &hierarchies, name, pid)?);
+        placed.migrate_container(|| processes_of(pid))
     }
 
     /// Makes the cgroups that aliases lead to, and lets cpusets be usable as soon as they're made: runc, which copies CPUs and nodes from the
@@ -77,7 +77,7 @@ impl Prepared {
             let boundary = host.open_cgroup(index, delegated).map_err(failed)?;
             let is_cpuset = hierarchy.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));
             if is_cpuset && view.rules.policy == Policy::Delegate {
-                self.let_clone(host, index, delegated).map_err(failed)?;
+                self.enable_clone_children(host, index, delegated).map_err(failed)?;
             }
             for alias in &view.aliases {
                 let name = alias.to_string_lossy().into_owned();
@@ -88,7 +88,7 @@ impl Prepared {
     }
 
     /// `cgroup.clone_children`: new cpusets get what the one above has.
-    fn let_clone(&mut self, host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(), Errno> {
+    fn enable_clone_children(&mut self, host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(), Errno> {
         let directory = host.open_cgroup(index, path)?;
         let is_off = read_file(&directory, "cgroup.clone_children").is_ok_and(|text| text.trim() == "0");
         if is_off {
@@ -99,7 +99,7 @@ impl Prepared {
     }
 
     /// Keeps the sentinel that the container gets to see.
-    pub(crate) fn keep(&mut self, sentinel: SentinelCgroup) -> &SentinelCgroup {
+    pub(crate) fn keep_sentinel(&mut self, sentinel: SentinelCgroup) -> &SentinelCgroup {
         self.sentinel.insert(sentinel)
     }
 
@@ -136,7 +136,7 @@ impl Prepared {
     }
 }
 
-impl Drop for Prepared {
+impl Drop for PreparedContainer {
     fn drop(&mut self) {
         if !self.owner.is_this_process() {
             return;

@@ -25,12 +25,12 @@ use nix::unistd::ForkResult;
 
 use crate::agents::attach::{Flags, Layout, Sentinel, SentinelSource};
 use crate::cgroup::{CgroupPath, Setup};
-use crate::container::lock::Lock;
+use crate::container::lock::ContainerLock;
 use crate::error::Error;
 use crate::host::refuge::write_file;
 use crate::host::{HostCgroups, discover};
 use crate::provision::cgroups;
-use crate::provision::cgroups::OwnCgroups;
+use crate::provision::cgroups::CreatedCgroups;
 use crate::server::registry;
 use crate::server::registry::record::Record;
 use crate::sys;
@@ -42,7 +42,7 @@ const TOP: &str = "top";
 /// The sentinel of one container.
 #[derive(Debug)]
 pub(crate) struct SentinelCgroup {
-    cgroups: OwnCgroups,
+    cgroups: CreatedCgroups,
     /// Of the container's mount namespace.
     number: u64,
     /// The first step from the top to the container's own cgroup. The view's directory lies there, so that all the others are the view's: what
@@ -62,7 +62,7 @@ impl SentinelCgroup {
     /// Makes the sentinel for a container whose own cgroup is `own`; with a namespace, if it can only be mounted.
     pub(crate) fn make(
         host: &HostCgroups,
-        lock: &Lock,
+        lock: &ContainerLock,
         number: u64,
         own: &CgroupPath,
         with_namespace: bool,
@@ -77,7 +77,7 @@ impl SentinelCgroup {
         };
         let above = host.open_cgroup(0, &CgroupPath::root()).map_err(failed)?;
         let directory = make_below(&above, OsStr::new(&name)).map_err(failed)?;
-        let cgroups = OwnCgroups::at_top(host, 0, &name).ok_or_else(|| failed(Errno::ENOENT))?;
+        let cgroups = CreatedCgroups::existing_at_top(host, 0, &name).ok_or_else(|| failed(Errno::ENOENT))?;
         let step = own.prefix(1);
         match fill(&directory, &step, with_namespace) {
             Ok(namespace) => Ok(Self { cgroups, number, step, own: own.clone(), namespace }),
@@ -97,10 +97,10 @@ impl SentinelCgroup {
             (None, Some(hierarchy)) => SentinelSource::Bind(hierarchy.mount_point.join(below(&path))),
             (None, None) => return Err(Error::failed("no cgroup2 is mounted on the host")),
         };
-        let word = |path: &CgroupPath| {
+        let c_string = |path: &CgroupPath| {
             CString::new(below(path).as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
         };
-        let (step, own) = (word(&self.step)?, word(&self.own)?);
+        let (step, own) = (c_string(&self.step)?, c_string(&self.own)?);
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
         Ok(Layout::Sentinel(Sentinel { underlay, shown: step, own, flags, files }))
     }
@@ -129,7 +129,7 @@ fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result
         place = make_below(&place, name)?;
     }
     // As long as the top takes a process.
-    let namespace = with_namespace.then(|| namespace_of(&top)).transpose()?;
+    let namespace = with_namespace.then(|| make_cgroup_namespace(&top)).transpose()?;
     let threads = make_below(directory, OsStr::new("threads"))?;
     match write_file(&threads, "cgroup.type", b"threaded") {
         // Before Linux 4.14, which has neither threaded cgroups nor CLONE_INTO_CGROUP.
@@ -139,7 +139,7 @@ fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result
 }
 
 /// A cgroup namespace whose root this cgroup is: a process enters it, makes the namespace, and ends.
-fn namespace_of(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn make_cgroup_namespace(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
     let errno_of = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let (ours, theirs) = fdpass::seqpacket_pair()?;
     match sys::process::fork().map_err(errno_of)? {
@@ -162,7 +162,7 @@ fn namespace_of(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Removes what a server that was killed has left of the container whose turn this is.
-pub(crate) fn clean_up(lock: &Lock, number: u64) {
+pub(crate) fn remove_leftovers(lock: &ContainerLock, number: u64) {
     if let Ok(host) = discover()
         && host.setup == Setup::Unified
     {
@@ -171,7 +171,7 @@ pub(crate) fn clean_up(lock: &Lock, number: u64) {
 }
 
 /// Removes the sentinels of servers that were killed, and one of this container's, whose view is gone.
-fn remove_stale(host: &HostCgroups, lock: &Lock, own: u64) {
+fn remove_stale(host: &HostCgroups, lock: &ContainerLock, own: u64) {
     // What isn't known is left alone.
     let is_live = |number: u64| {
         let is_its = |record: &Record| {
@@ -184,10 +184,10 @@ fn remove_stale(host: &HostCgroups, lock: &Lock, own: u64) {
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         let Some(number) = number else { continue };
         // While somebody else attaches, there's no record yet. So it's looked for when nobody does.
-        let held = if number == own { None } else { lock.also(number) };
+        let held = if number == own { None } else { lock.try_lock_other(number) };
         if (number == own || held.is_some())
             && !is_live(number)
-            && let Some(left) = OwnCgroups::at_top(host, 0, &name.to_string_lossy())
+            && let Some(left) = CreatedCgroups::existing_at_top(host, 0, &name.to_string_lossy())
         {
             left.remove();
         }

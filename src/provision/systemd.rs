@@ -21,7 +21,7 @@ use crate::message::say;
 use crate::sys;
 
 /// How long systemd may take to start a scope.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SCOPE_START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A scope that systemd has made: a unit of processes that others have started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub(crate) struct Scope {
 
 /// Why there's no scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Refusal {
+enum ScopeError {
     /// There's a unit of that name.
-    Taken,
+    NameTaken,
     /// systemd's own words.
-    Said(String),
+    Systemd(String),
 }
 
 /// Whether systemd is this host's service manager, as sd_booted(3) tells.
@@ -46,13 +46,13 @@ pub(crate) fn is_manager() -> bool {
 impl Scope {
     /// Has systemd put a process into a scope `NAME.scope` of its own, in every hierarchy that systemd manages. `None` if it won't, which the
     /// user is told. `option` is where the name comes from.
-    pub(crate) fn ask(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
+    pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
         match Self::with(name, process) {
             Ok(scope) => Ok(Some(scope)),
-            Err(Refusal::Taken) => {
+            Err(ScopeError::NameTaken) => {
                 Err(Error::failed(format!("systemd has a unit {name}.scope already (choose another {option})")))
             }
-            Err(Refusal::Said(why)) => {
+            Err(ScopeError::Systemd(why)) => {
                 say(format_args!("systemd makes no scope ({why}): making cgroups without it"));
                 Ok(None)
             }
@@ -60,11 +60,11 @@ impl Scope {
     }
 
     /// Returns when the process is there.
-    fn with(name: &str, process: i32) -> Result<Self, Refusal> {
+    fn with(name: &str, process: i32) -> Result<Self, ScopeError> {
         let unit = format!("{name}.scope");
-        let asked = run(Command::new("busctl").args(request(&unit, process)))?;
+        let asked = run(Command::new("busctl").args(busctl_arguments(&unit, process)))?;
         if !asked.status.success() {
-            return Err(refusal(&String::from_utf8_lossy(&asked.stderr)));
+            return Err(parse_error(&String::from_utf8_lossy(&asked.stderr)));
         }
         // The answer comes before the deed.
         let start = Instant::now();
@@ -74,8 +74,8 @@ impl Scope {
                 return Ok(Self { unit });
             }
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            if state == "failed" || start.elapsed() > PATIENCE {
-                return Err(Refusal::Said(format!("{unit} is {state}")));
+            if state == "failed" || start.elapsed() > SCOPE_START_TIMEOUT {
+                return Err(ScopeError::Systemd(format!("{unit} is {state}")));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -89,13 +89,13 @@ impl Scope {
 
 /// A child that does nothing, for a scope that has no other process yet. It ends with its parent.
 #[derive(Debug)]
-pub(crate) struct Holder {
+pub(crate) struct ScopeHolder {
     /// 0 when it has ended.
     child: AtomicI32,
     parent: Pid,
 }
 
-impl Holder {
+impl ScopeHolder {
     pub(crate) fn start() -> Result<Self, Error> {
         let parent = getpid();
         match sys::process::fork().map_err(|error| Error::system("can't start a process for the scope", error))? {
@@ -127,14 +127,14 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for ScopeHolder {
     fn drop(&mut self) {
         self.end();
     }
 }
 
 /// Arguments of busctl(1) for `StartTransientUnit(name, mode, properties, auxiliary units)`.
-fn request(unit: &str, process: i32) -> Vec<String> {
+fn busctl_arguments(unit: &str, process: i32) -> Vec<String> {
     let process = process.to_string();
     let words = [
         &["call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"][..],
@@ -145,18 +145,18 @@ fn request(unit: &str, process: i32) -> Vec<String> {
     words.concat().into_iter().map(str::to_owned).collect()
 }
 
-fn run(command: &mut Command) -> Result<Output, Refusal> {
+fn run(command: &mut Command) -> Result<Output, ScopeError> {
     let output = command.stdin(Stdio::null()).env("LC_ALL", "C").output();
-    output.map_err(|error: io::Error| Refusal::Said(format!("{}: {error}", command.get_program().display())))
+    output.map_err(|error: io::Error| ScopeError::Systemd(format!("{}: {error}", command.get_program().display())))
 }
 
 /// What busctl's message means.
-fn refusal(said: &str) -> Refusal {
+fn parse_error(said: &str) -> ScopeError {
     let said = said.trim().trim_start_matches("Call failed: ");
     if said.contains(" already exists") || said.contains("was already loaded") {
-        return Refusal::Taken;
+        return ScopeError::NameTaken;
     }
-    Refusal::Said(said.to_owned())
+    ScopeError::Systemd(said.to_owned())
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for() {
-        let words = request("demo.scope", 4711);
+        let words = busctl_arguments("demo.scope", 4711);
         assert_eq!(words[4..8], ["StartTransientUnit", "ssa(sv)a(sa(sv))", "demo.scope", "fail"]);
         assert_eq!(
             words[8..],
@@ -192,10 +192,10 @@ mod tests {
             "Call failed: Unit demo.scope already exists.\n",
             "Call failed: Unit demo.scope was already loaded or has a fragment file.\n",
         ] {
-            assert_eq!(refusal(taken), Refusal::Taken, "{taken}");
+            assert_eq!(parse_error(taken), ScopeError::NameTaken, "{taken}");
         }
         let invalid = "Call failed: Unit name a b.scope is not valid.\n";
-        assert_eq!(refusal(invalid), Refusal::Said("Unit name a b.scope is not valid.".to_owned()));
+        assert_eq!(parse_error(invalid), ScopeError::Systemd("Unit name a b.scope is not valid.".to_owned()));
     }
 
     #[test]
@@ -204,10 +204,10 @@ mod tests {
         // A fork needs a process with one thread, and tests have many.
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = child.id() as i32;
-        let others = Holder { child: process.into(), parent: getppid() };
+        let others = ScopeHolder { child: process.into(), parent: getppid() };
         drop(others);
         assert!(is_there(process));
-        let own = Holder { child: process.into(), parent: getpid() };
+        let own = ScopeHolder { child: process.into(), parent: getpid() };
         own.end();
         assert!(!is_there(process));
         assert_eq!(own.process(), 0);

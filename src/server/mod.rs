@@ -2,9 +2,9 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod confined;
-pub(crate) mod ending;
 pub(crate) mod logging;
 pub(crate) mod registry;
 pub(crate) mod serve;
+pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub(crate) mod status;

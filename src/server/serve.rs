@@ -17,14 +17,14 @@ use crate::fuse;
 use crate::fuse::{Connection, OwnMount, Successor};
 use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
 use crate::policy::Rules;
-use crate::server::cleanup::{Leaving, SharedLeaving, leave};
-use crate::server::ending;
-use crate::server::ending::Attachment;
-use crate::server::ending::Supervisor;
+use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry::Registration;
-use crate::server::signals::Signals;
-use crate::server::status::Status;
+use crate::server::shutdown;
+use crate::server::shutdown::AttachedContainer;
+use crate::server::shutdown::SupervisorHandle;
+use crate::server::signals::ServerSignals;
+use crate::server::status::StatusPipe;
 use crate::sys;
 use crate::view::{AncestorLimits, View};
 
@@ -41,34 +41,34 @@ pub(crate) struct Options {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) host: HostCgroups,
-    pub(crate) serves: Serves,
+    pub(crate) views: ServedViews,
     pub(crate) connection: Connection,
     pub(crate) image: HelperImage,
     pub(crate) options: Options,
     pub(crate) registration: Registration,
-    pub(crate) place: Place,
+    pub(crate) target: MountTarget,
     /// What is to be undone in the end, by whoever calls [`Server::serve`]: see [`leave`].
-    pub(crate) leaving: SharedLeaving,
+    pub(crate) cleanup: SharedCleanup,
 }
 
 /// Whom a server serves.
 #[derive(Debug)]
-pub(crate) enum Serves {
+pub(crate) enum ServedViews {
     /// One container.
-    View(Arc<View>),
+    Single(Arc<View>),
     /// Whoever calls, each by these rules.
-    Callers(Rules, AncestorLimits),
+    PerCaller(Rules, AncestorLimits),
 }
 
 /// Where a view is mounted, and with that how it ends.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum MountTarget {
     /// On a directory of this mount namespace: unmounted when the server is told to end.
     Directory(PathBuf),
     /// In a mount namespace that ends with the command that `run` runs.
-    Namespace(Supervisor),
+    Namespace(SupervisorHandle),
     /// In a container: unmounted when the server is told to end, and when the container's process ends.
-    Container(Attachment),
+    Container(AttachedContainer),
 }
 
 impl Server {
@@ -78,19 +78,19 @@ impl Server {
     }
 
     /// Leaves the subtrees of its view. Fails where what is mounted in a hierarchy could lead it elsewhere.
-    pub(crate) fn take_refuge(&self) -> Result<(), Error> {
+    pub(crate) fn leave_delegated_subtrees(&self) -> Result<(), Error> {
         self.host.check_detached()?;
-        match &self.serves {
-            Serves::View(view) => Ok(refuge::take_refuge(&self.host, view)?),
+        match &self.views {
+            ServedViews::Single(view) => Ok(refuge::take_refuge(&self.host, view)?),
             // It does so whenever a container turns out to be around it.
-            Serves::Callers(..) => Ok(()),
+            ServedViews::PerCaller(..) => Ok(()),
         }
     }
 
     /// Gives up what serving doesn't take. What can't be given up here is left as it is.
     fn confine(&self) {
         let pressure = Path::new("/proc/pressure").exists();
-        let role = Role::Server { pressure, kills: matches!(self.place, Place::Namespace(_)) };
+        let role = Role::Server { pressure, kills: matches!(self.target, MountTarget::Namespace(_)) };
         let kept = self.image.enter_namespaces().into_iter().chain(confine(role));
         for (what, errno) in kept {
             tracing::debug!(%errno, what, "the server can't be confined in this");
@@ -99,7 +99,12 @@ impl Server {
 
     /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
     /// answers.
-    pub(crate) fn serve(self, signals: Signals, own_mount: Option<OwnMount>, live: impl FnOnce()) -> Result<(), Error> {
+    pub(crate) fn serve(
+        self,
+        signals: ServerSignals,
+        own_mount: Option<OwnMount>,
+        live: impl FnOnce(),
+    ) -> Result<(), Error> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error| Error::system(what, error)
@@ -110,7 +115,7 @@ impl Server {
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Also before any thread starts.
         self.confine();
-        let successor = matches!(self.serves, Serves::View(_))
+        let successor = matches!(self.views, ServedViews::Single(_))
             .then(|| Successor::start(&self.connection, || drop(confine(Role::Successor))));
         let successor = successor.transpose().unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody would refuse what a killed server leaves");
@@ -118,8 +123,8 @@ impl Server {
         });
         logging::start_thread();
         let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
-        let session = match self.serves {
-            Serves::View(view) => {
+        let session = match self.views {
+            ServedViews::Single(view) => {
                 let agents = AgentPool::new(self.image);
                 let host = RealHost::new(Arc::clone(&view), self.host, Some(agents))
                     .map_err(failed("can't read own namespaces"))?;
@@ -133,7 +138,7 @@ impl Server {
                 }
                 Session::View(Arc::new(fs), own_mount, successor)
             }
-            Serves::Callers(rules, ancestor_limits) => {
+            ServedViews::PerCaller(rules, ancestor_limits) => {
                 let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image).shared_out(tenant_of)), false)
                     .map_err(failed("can't read own namespaces"))?;
                 let passes_through = !self.options.no_passthrough;
@@ -142,21 +147,23 @@ impl Server {
                 Session::Callers(Arc::new(PerCaller::new(containers)))
             }
         };
-        let leaving = self.leaving;
-        if let Some(leaving) = leaving.lock().as_mut() {
-            leaving.registered = self.registration.enter();
+        let cleanup = self.cleanup;
+        if let Some(cleanup) = cleanup.lock().as_mut() {
+            cleanup.registered = self.registration.publish();
         }
-        match self.place {
-            Place::Directory(directory) => ending::end_on_directory(signals, &leaving, &directory),
-            Place::Container(attachment) => ending::end_with_container(signals, &leaving, attachment, program),
-            Place::Namespace(supervisor) => ending::end_with_command(signals, &leaving, supervisor),
+        match self.target {
+            MountTarget::Directory(directory) => shutdown::shut_down_directory_view(signals, &cleanup, &directory),
+            MountTarget::Container(attachment) => {
+                shutdown::shut_down_with_container(signals, &cleanup, attachment, program)
+            }
+            MountTarget::Namespace(supervisor) => shutdown::shut_down_with_command(signals, &cleanup, supervisor),
         }
         .map_err(failed("can't start the thread that waits for the end"))?;
         let served = match session {
             Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
             Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
         };
-        ending::stay_if_forced();
+        shutdown::park_if_exiting();
         served.map_err(failed("the session broke off"))
     }
 }
@@ -175,22 +182,22 @@ fn raise_descriptor_limit() {
 }
 
 /// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given its signals, and
-/// the way to say that all is well. `kept` stays with the caller: the server has no copy of it. `leaving` is the server's from its first moment on, and
+/// the way to say that all is well. `kept` stays with the caller: the server has no copy of it. `cleanup` is the server's from its first moment on, and
 /// however `serve` ends, it's undone.
 pub(crate) fn in_background<K>(
     log: &logging::Options,
-    leaving: &SharedLeaving,
+    cleanup: &SharedCleanup,
     kept: K,
-    serve: impl FnOnce(Signals, Box<dyn FnOnce()>) -> Result<(), Error>,
-) -> Result<(Status, K), Error> {
-    let (waiting, telling) = Status::pair()?;
+    serve: impl FnOnce(ServerSignals, Box<dyn FnOnce()>) -> Result<(), Error>,
+) -> Result<(StatusPipe, K), Error> {
+    let (waiting, telling) = StatusPipe::pair()?;
     match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
         ForkResult::Parent { .. } => {
-            leaving.lock().iter().for_each(Leaving::let_go);
+            cleanup.lock().iter().for_each(Cleanup::disown);
             Ok((waiting, kept))
         }
         ForkResult::Child => {
-            leaving.lock().iter().for_each(Leaving::take);
+            cleanup.lock().iter().for_each(Cleanup::adopt);
             drop((waiting, kept));
             // Whoever started it waits for an answer by this pipe, and gets it once.
             let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
@@ -199,7 +206,7 @@ pub(crate) fn in_background<K>(
                 log.continue_in_background();
                 // From here on there's something to undo.
                 serve(
-                    Signals::take()?,
+                    ServerSignals::install()?,
                     Box::new(move || {
                         if let Some(status) = live.lock().take() {
                             status.ok();
@@ -215,8 +222,8 @@ pub(crate) fn in_background<K>(
                 }
             }
             // It may wait for a command that attaches, and that was stopped.
-            ending::limit_time();
-            leave(leaving);
+            shutdown::start_exit_deadline();
+            run_cleanup(cleanup);
             logging::finish();
             std::process::exit(i32::from(failed))
         }

@@ -11,22 +11,22 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::Error;
 use crate::server::logging;
-use crate::server::status::Status;
+use crate::server::status::StatusPipe;
 use crate::sys;
 
 /// What a server is told by a signal.
-const AWAITED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+const HANDLED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// Signals that wait to be read.
 #[derive(Debug)]
-pub(crate) struct Signals(SignalFd);
+pub(crate) struct ServerSignals(SignalFd);
 
-impl Signals {
+impl ServerSignals {
     /// From here on signals do to this process what they do to a server. The threads and children that it starts inherit that.
-    pub(crate) fn take() -> Result<Self, Error> {
+    pub(crate) fn install() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
-        sys::signal::ignore_all_but(&AWAITED.map(|signal| signal as i32)).map_err(failed)?;
-        let set: SigSet = AWAITED.into_iter().collect();
+        sys::signal::ignore_all_but(&HANDLED.map(|signal| signal as i32)).map_err(failed)?;
+        let set: SigSet = HANDLED.into_iter().collect();
         set.thread_block().map_err(failed)?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?))
     }
@@ -45,7 +45,7 @@ impl Signals {
     ///
     /// # Errors
     /// What it tells; also when the server is told to end meanwhile.
-    pub(crate) fn wait_for(&self, status: Status) -> Result<(), Error> {
+    pub(crate) fn wait_for(&self, status: StatusPipe) -> Result<(), Error> {
         loop {
             if let Some(signal) = self.next() {
                 return Err(Error::failed(format!("the server was told to end ({signal})")));

@@ -11,15 +11,15 @@ use crate::error::{Error, ErrorKind};
 
 /// The two ends by which a server tells whoever started it how it went.
 #[derive(Debug)]
-pub(crate) struct Status {
+pub(crate) struct StatusPipe {
     pipe: OwnedFd,
 }
 
-impl Status {
-    pub(crate) fn pair() -> Result<(Status, Status), Error> {
+impl StatusPipe {
+    pub(crate) fn pair() -> Result<(StatusPipe, StatusPipe), Error> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|errno| Error::system("can't make a pipe", errno.into()))?;
-        Ok((Status { pipe: read }, Status { pipe: write }))
+        Ok((StatusPipe { pipe: read }, StatusPipe { pipe: write }))
     }
 
     /// The end that tells, for whoever only has to keep it open.
@@ -34,7 +34,7 @@ impl Status {
     }
 
     /// Waits until the other end has told something, or is closed, and takes nothing of what it told.
-    pub(crate) fn until_over(&self) {
+    pub(crate) fn wait_until_told(&self) {
         while poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 

@@ -6,17 +6,17 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cgroup::escaped;
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::container::handle::Container;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;
-use crate::doctor::probe::ask::ask;
+use crate::doctor::probe::ask::probe;
 use crate::doctor::probe::target::Target;
 use crate::message::say;
 
 /// What the clients in a container find now. `None` if nobody could look: then there's nothing to compare.
 pub(super) fn look(target: &Target) -> Option<Facts> {
-    match ask(target) {
+    match probe(target) {
         Ok(facts) => Some(facts),
         Err(error) => {
             tracing::debug!(%error, "nobody could look at what clients read");
@@ -56,7 +56,7 @@ pub(super) fn warn(before: &Facts, after: &Facts, is_chosen: bool) {
 }
 
 /// Prints the comparison.
-pub(super) fn print(label: &str, view: &str, changes: &[Change], as_json: bool) -> Outcome {
+pub(super) fn print(label: &str, view: &str, changes: &[Change], as_json: bool) -> CliResult {
     let mut out = io::stdout().lock();
     if as_json {
         let answer = json!({ "target": label, "view": view, "changes": changes });

@@ -15,34 +15,34 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::exit::Outcome;
+use super::exit::CliResult;
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use crate::agents::Entry;
 use crate::agents::attach::{Found, Layout};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::container::handle::Container;
-use crate::container::lock::Lock;
-use crate::container::rollback::Undo;
-use crate::container::served::{check_whereabouts, server_of, stack_of_run};
-use crate::container::stack::{Source, recipe};
-use crate::container::stand_in::StandIn;
+use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
+use crate::container::lock::ContainerLock;
+use crate::container::namespace_copy::MountNamespaceCopy;
+use crate::container::rollback::Rollback;
+use crate::container::stack::{UnderlaySource, recipe};
 use crate::container::target::{HELP, resolve};
-use crate::container::view_mounts::PLACES;
-use crate::container::{DIRECTORY, foreign, hook_state, staging, stand_in, unified};
+use crate::container::view_mounts::MOUNT_POINTS;
+use crate::container::{DIRECTORY, hook_state, namespace_copy, staging, unified, userns_mounts};
 use crate::doctor::facts::Facts;
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount, detached_from};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
 use crate::message::say;
-use crate::provision::prepared::Prepared;
-use crate::server::cleanup::Leaving;
-use crate::server::ending::Attachment;
+use crate::provision::prepared::PreparedContainer;
+use crate::server::cleanup::Cleanup;
 use crate::server::logging;
 use crate::server::registry::Registration;
-use crate::server::registry::record::{Inside, Record};
-use crate::server::serve::{Place, Server, Serves, in_background};
-use crate::server::status::Status;
+use crate::server::registry::record::{ContainerRef, Record};
+use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
+use crate::server::shutdown::AttachedContainer;
+use crate::server::status::StatusPipe;
 use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::{Shape, View};
@@ -69,18 +69,17 @@ pub(super) struct Options {
     target: Option<String>,
 }
 
-pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
+pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if options.view.pid.is_some() {
-        return Err(Error::usage("TARGET says whose view it is: leave out --pid"));
+        return Err(Error::usage("TARGET already names the container: leave out --pid"));
     }
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::not_permitted("attach enters a container's mount namespace: run it as root"));
     }
     let (named, root, mounts_own_cgroups) = match &options.target {
         Some(target) => (target.clone(), None, false),
-        None => {
-            hook_state::told(std::io::stdin()).map(|told| (told.pid.to_string(), told.root, told.mounts_own_cgroups))?
-        }
+        None => hook_state::parse_hook_state(std::io::stdin())
+            .map(|state| (state.pid.to_string(), state.root, state.mounts_own_cgroups))?,
     };
     let target = resolve(&named)?;
     let container = Container::open(target.pid)?;
@@ -93,16 +92,16 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     options.view.warn(&host);
     let new_root = container.new_root().map(PathBuf::from);
     let mut spec = ViewSpec { pid: Some(target.pid), new_root, mounts_own_cgroups, ..options.view.spec() };
-    let lock = Lock::take(container.number())?;
+    let lock = ContainerLock::acquire(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
-    if let Some(record) = stack_of_run(&container) {
-        return already(&record, &host, spec, &target.label);
+    if let Some(record) = run_stack_of(&container) {
+        return report_existing(&record, &host, spec, &target.label);
     }
-    check_whereabouts(&container, &target.label)?;
+    check_view_reachable(&container, &target.label)?;
     if container.attached().is_some() {
-        match server_of(&container) {
-            Some(record) => return already(&record, &host, spec, &target.label),
+        match live_server_of(&container) {
+            Some(record) => return report_existing(&record, &host, spec, &target.label),
             // Its server has died, so it answers nothing.
             None if options.dry_run => {
                 let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
@@ -111,10 +110,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
             None => container.clear(program.as_fd())?,
         }
     }
-    check_gaps(&container, &host, &target.label)?;
+    check_missing_hierarchies(&container, &host, &target.label)?;
     // In a hook the container isn't there yet: nobody in it has read anything.
     let before = if options.oci_state { None } else { compare::look_at(&container) };
-    let mut prepared = Prepared::new();
+    let mut prepared = PreparedContainer::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
     }
@@ -123,8 +122,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         spec.shape = spec.shape.or(Some(Shape::HostPath));
     }
     let view = Arc::new(plan(&host, &spec)?);
-    hint_at_place(&view, &target.label);
-    let source = if staging::moves_mounts() { Source::Binds } else { Source::Mounts };
+    suggest_place_option(&view, &target.label);
+    let source = if staging::can_move_mounts() { UnderlaySource::Binds } else { UnderlaySource::Mounts };
     let (layout, namespace) = if host.setup == Setup::Unified {
         let own = unified::own_cgroup(&container, &view, &target.label)?;
         unified::layout(&host, &lock, container.number(), own, source, container.covered().sentinel(), &mut prepared)?
@@ -134,12 +133,12 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         }
         (Layout::Stack(recipe(&host, &view, source, &container.covered())?), None)
     };
-    container.check_its_number()?;
+    container.check_still_running()?;
     let connection = Connection::open()?;
-    let (waits_for_mount, mounted) = Status::pair()?;
-    let (waits_for_commit, committed) = Status::pair()?;
-    let (waits_for_refuge, refuge) = Status::pair()?;
-    let undo = Undo::new(
+    let (waits_for_mount, mounted) = StatusPipe::pair()?;
+    let (waits_for_commit, committed) = StatusPipe::pair()?;
+    let (waits_for_refuge, refuge) = StatusPipe::pair()?;
+    let rollback = Rollback::new(
         Arc::clone(&container),
         image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?,
         waits_for_commit.share()?,
@@ -147,11 +146,11 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()));
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
-    let inside = Inside { pid: target.pid, namespace: container.number() };
+    let inside = ContainerRef { pid: target.pid, namespace: container.number() };
     let held = Arc::clone(&container);
     let (label, kind, is_chosen) =
         (target.label.clone(), view.shape.word().to_owned(), options.view.spec().shape.is_some());
-    let attaching = Attaching {
+    let attach_command = AttachCommand {
         container: Arc::clone(&container),
         program,
         connection: connection.share()?,
@@ -162,22 +161,22 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         committed,
     };
     let server = Server {
-        registration: Registration::new(&host, &view, Path::new(DIRECTORY), target.label).inside(inside),
+        registration: Registration::new(&host, &view, Path::new(DIRECTORY), target.label).in_container(inside),
         image,
         options: options.serving.into(),
-        place: Place::Container(Attachment { container, committed: waits_for_commit, own_mount }),
-        leaving: Leaving::of(undo, prepared),
+        target: MountTarget::Container(AttachedContainer { container, committed: waits_for_commit, own_mount }),
+        cleanup: Cleanup::of_attached(rollback, prepared),
         host,
-        serves: Serves::View(view),
+        views: ServedViews::Single(view),
         connection,
     };
-    let leaving = Arc::clone(&server.leaving);
-    let (live, attaching) = in_background(log, &leaving, attaching, |signals, live| {
+    let cleanup = Arc::clone(&server.cleanup);
+    let (live, attach_command) = in_background(log, &cleanup, attach_command, |signals, live| {
         if options.oci_state {
             // Those of a runtime's process may be the container's, or are to be removed.
             refuge::go_to_roots(&server.host);
         }
-        server.take_refuge()?;
+        server.leave_delegated_subtrees()?;
         refuge.ok();
         signals.wait_for(waits_for_mount)?;
         // If none comes, the view does without.
@@ -185,13 +184,13 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
     if options.dry_run {
-        let after = attaching.try_aside(source, &layout, live)?;
+        let after = attach_command.try_in_copy(source, &layout, live)?;
         let (Some(before), Some(after)) = (before, after) else {
             return Err(Error::failed(format!("nobody could look at what clients in {label} read")));
         };
         return compare::print(&label, &kind, &compare::changes(&before, &after, is_chosen), options.json);
     }
-    attaching.attach(source, &layout, live)?;
+    attach_command.attach(source, &layout, live)?;
     log.warn_of_none();
     if let Some(before) = before
         && let Some(after) = compare::look_at(&held)
@@ -199,13 +198,13 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
         compare::warn(&before, &after, is_chosen);
     }
     if matches!(layout, Layout::Sentinel(_)) {
-        say(unified::NOTE);
+        say(unified::UNIFIED_NOTE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What the command does while the server waits.
-struct Attaching {
+struct AttachCommand {
     container: Arc<Container>,
     program: OwnedFd,
     connection: Connection,
@@ -214,47 +213,47 @@ struct Attaching {
     /// By which the server gets a way to its own mount.
     to_server: OwnedFd,
     /// Tells that the server is where it can serve from. One that isn't would leave whoever looks into the view waiting.
-    waits_for_refuge: Status,
+    waits_for_refuge: StatusPipe,
     /// Tells the server that the connection is mounted.
-    mounted: Status,
+    mounted: StatusPipe,
     /// Tells it that all is in its place.
-    committed: Status,
+    committed: StatusPipe,
 }
 
-impl Attaching {
+impl AttachCommand {
     /// Makes the view as `attach` does, puts it into a copy of the container's mounts, and looks at what clients find there. Nothing of it is
     /// left: the copy ends with the process that is in it, and the server with its last mount. `live` is told when the view answers.
-    fn try_aside(self, source: Source, layout: &Layout, live: Status) -> Result<Option<Facts>, Error> {
-        if source == Source::Mounts {
+    fn try_in_copy(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<Option<Facts>, Error> {
+        if source == UnderlaySource::Mounts {
             return Err(Error::unsupported("--dry-run takes mounts that can be moved (Linux 5.2)"));
         }
         let Self { container, program, connection, namespace: _, to_server, waits_for_refuge, mounted, committed } =
             self;
         let (_, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
-        check_place(&found)?;
+        check_mount_point(&found)?;
         if let Err(ended) = waits_for_refuge.wait() {
             live.wait()?;
             return Err(ended);
         }
-        let stand_in = StandIn::start(&container)?;
+        let copy = MountNamespaceCopy::start(&container)?;
         staging::enter_own_namespace()?;
         staging::build(layout, found.depth as usize, &connection, |view| {
             send_own_mount(view, &to_server);
             mounted.ok();
             live.wait()
         })?;
-        let tree = staging::copy()?;
-        stand_in.put(tree.as_fd(), PLACES.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
-        let target = Target::open(Some(container.pid()))?.with_mounts_of(stand_in.pid())?;
+        let tree = staging::copy_tree()?;
+        copy.mount_tree(tree.as_fd(), MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
+        let target = Target::open(Some(container.pid()))?.with_mounts_of(copy.pid())?;
         let facts = compare::look(&target);
-        drop((stand_in, target, tree, connection, committed));
-        staging::leave()?;
-        stand_in::await_end(to_server.as_fd());
+        drop((copy, target, tree, connection, committed));
+        staging::unmount()?;
+        namespace_copy::wait_for_server_end(to_server.as_fd());
         Ok(facts)
     }
 
     /// `live` is told when the view answers.
-    fn attach(self, source: Source, layout: &Layout, live: Status) -> Result<(), Error> {
+    fn attach(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<(), Error> {
         let Self { container, program, connection, namespace, to_server, waits_for_refuge, mounted, committed } = self;
         let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
         let (entry, found) = match namespace {
@@ -268,7 +267,7 @@ impl Attaching {
             }
             None => find()?,
         };
-        check_place(&found)?;
+        check_mount_point(&found)?;
         container.check_propagation(found)?;
         if let Err(ended) = waits_for_refuge.wait() {
             // It says why.
@@ -276,18 +275,19 @@ impl Attaching {
             return Err(ended);
         }
         match source {
-            Source::Binds => {
+            UnderlaySource::Binds => {
                 staging::enter_own_namespace()?;
                 staging::build(layout, found.depth as usize, &connection, |view| {
                     send_own_mount(view, &to_server);
                     mounted.ok();
                     live.wait()
                 })?;
-                entry.move_there(staging::copy()?.as_fd())?;
+                entry.move_there(staging::copy_tree()?.as_fd())?;
             }
-            Source::Mounts => {
+            UnderlaySource::Mounts => {
                 let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
-                let built = built.map_err(|error| foreign::explained(error, &container)).and_then(|()| live.wait());
+                let built =
+                    built.map_err(|error| userns_mounts::explain_refusal(error, &container)).and_then(|()| live.wait());
                 if built.is_err() {
                     // A helper that was ended in the midst of it has left a part, and a server that failed the whole. The server would take
                     // that away, too, but after the end of this command.
@@ -302,7 +302,7 @@ impl Attaching {
 }
 
 /// Says what to do about a container without any cgroup of its own.
-fn hint_at_place(view: &View, label: &str) {
+fn suggest_place_option(view: &View, label: &str) {
     if view.hierarchies.iter().all(|hierarchy| hierarchy.delegated.is_none()) {
         let what = "sits in the root of every hierarchy, so that nothing limits it, and its view can't be written";
         say(format_args!("{label} {what}: --place NAME makes a cgroup of its own for it"));
@@ -310,9 +310,9 @@ fn hint_at_place(view: &View, label: &str) {
 }
 
 /// Fails where the stack has no place. Where `/sys/fs/cgroup` isn't there, the tmpfs goes on what of it is, if that hides nothing.
-fn check_place(found: &Found) -> Result<(), Error> {
-    let place = PLACES.get(found.depth as usize - 1).copied().unwrap_or_default();
-    if found.depth as usize == PLACES.len() || found.empty {
+fn check_mount_point(found: &Found) -> Result<(), Error> {
+    let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
+    if found.depth as usize == MOUNT_POINTS.len() || found.empty {
         return Ok(());
     }
     let what =
@@ -332,26 +332,26 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
 }
 
 /// A view is attached already: that's as good, if it's the one that is asked for. With no shape asked for, any is.
-fn already(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> Outcome {
+fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> CliResult {
     let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
-    if record.is_as(&plan(host, &spec)?, &spec.cgroups) {
+    if record.matches_view(&plan(host, &spec)?, &spec.cgroups) {
         say(format_args!("{label} has its view already, by server {}", record.pid));
         return Ok(ExitCode::SUCCESS);
     }
     let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
-    let what = format!("{label} has a view of another kind ({})", record.kind());
+    let what = format!("{label} has a view of another kind ({})", record.description());
     Err(Error::failed(format!("{what}: {advice}")))
 }
 
 /// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
 /// so with v2 and uses it ("hybrid") would start nothing any more: fails then.
-fn check_gaps(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
+fn check_missing_hierarchies(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
     for membership in container.memberships() {
         if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
             continue;
         }
         let what = format!("hierarchy {} isn't mounted on the host, so the view has none", membership.kind);
-        let is_used = membership.place.path().is_some_and(|path| !path.is_root());
+        let is_used = membership.location.path().is_some_and(|path| !path.is_root());
         if membership.kind.class() == HierarchyClass::Unified && is_used && container.mounts_v2() {
             let why = format!("{what}, and {label} has it mounted and uses it");
             let how =

@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::exit::Outcome;
+use super::exit::CliResult;
 use crate::container::target::resolve;
 use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};
-use crate::doctor::probe::ask::ask;
-use crate::doctor::probe::host::{self, Beyond};
+use crate::doctor::probe::ask::probe;
+use crate::doctor::probe::host::{self, HostView};
 use crate::doctor::probe::target::Target;
 use crate::doctor::verdict::{self, judge};
 
@@ -30,16 +30,16 @@ pub(super) struct Options {
     target: Option<String>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CliResult {
     let named = options.target.as_deref().map(resolve).transpose()?;
     let target = Target::open(named.as_ref().map(|named| named.pid))?;
     named.as_ref().map_or(Ok(()), |named| named.confirm())?;
-    let mut facts = ask(&target)?;
+    let mut facts = probe(&target)?;
     facts.rules = host::rules(&target);
-    let beyond = Beyond::of(&target);
+    let beyond = HostView::of(&target);
     let limits = beyond.as_ref().map(|beyond| beyond.limits(&facts));
     let native = beyond.as_ref().and_then(|beyond| beyond.native(&facts));
-    let clients = judge(&facts, verdict::Beyond { limits: limits.as_ref(), native: native.as_ref() });
+    let clients = judge(&facts, verdict::HostView { limits: limits.as_ref(), native: native.as_ref() });
     let general = findings(&facts);
     let mut out = io::stdout().lock();
     if options.json {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::cgroup::escaped;
 use crate::doctor::facts::{Facts, ROOT, point};
-use crate::doctor::finding::{Finding, General, Recognised};
+use crate::doctor::finding::{Finding, General, Recognition};
 use crate::doctor::general;
 use crate::doctor::limits::Limits;
 
@@ -42,7 +42,7 @@ pub(super) fn all(
     writeln!(out)?;
     let width = clients.iter().map(|finding| finding.client.len()).max().unwrap_or(0);
     for finding in clients {
-        let verdict = if finding.recognised == Recognised::Yes && !finding.numbers.is_empty() {
+        let verdict = if finding.recognised == Recognition::Yes && !finding.numbers.is_empty() {
             "ok".to_owned()
         } else {
             word(&finding.recognised)
@@ -77,7 +77,7 @@ fn shown(limits: &Limits) -> String {
 
 /// How many have each verdict.
 fn counts(clients: &[Finding]) -> String {
-    let words = [Recognised::Yes, Recognised::Partly, Recognised::Wrong, Recognised::No];
+    let words = [Recognition::Yes, Recognition::Partly, Recognition::Wrong, Recognition::No];
     let counts =
         words.map(|verdict| (clients.iter().filter(|finding| finding.recognised == verdict).count(), word(&verdict)));
     let counts: Vec<String> =

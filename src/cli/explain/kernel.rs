@@ -9,18 +9,18 @@ use nix::errno::Errno;
 
 use super::operation::Operation;
 use crate::cgroup::{CgroupPath, IdMap};
-use crate::cli::whose::{Whose, mounts};
+use crate::cli::selected_view::{SelectedView, mounts};
 use crate::fs::Attributes;
 use crate::fs::explain::Explanation;
 
 /// A user, by the numbers that the container has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct As {
+pub(super) struct UserSpec {
     user: u32,
     group: u32,
 }
 
-impl FromStr for As {
+impl FromStr for UserSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -41,13 +41,13 @@ struct Caller {
 
 impl Caller {
     /// Root of the container, unless somebody else is meant.
-    fn of(pid: Option<i32>, who: Option<As>) -> Option<Self> {
+    fn of(pid: Option<i32>, who: Option<UserSpec>) -> Option<Self> {
         let map = |name: &str| match pid {
             Some(pid) => fs::read_to_string(format!("/proc/{pid}/{name}")).ok(),
             None => Some("0 0 4294967295".to_owned()),
         };
         let (users, groups) = (IdMap::parse(&map("uid_map")?), IdMap::parse(&map("gid_map")?));
-        let who = who.unwrap_or(As { user: 0, group: 0 });
+        let who = who.unwrap_or(UserSpec { user: 0, group: 0 });
         let (user, group) = (users.outside(who.user)?, groups.outside(who.group)?);
         Some(Self { user, group, root_of: (who.user == 0).then_some((users, groups)) })
     }
@@ -70,24 +70,24 @@ impl Caller {
     }
 }
 
-/// What is on the way to a path of the view, from its root.
-type Way = Vec<(OsString, Attributes)>;
+/// The directories and the file on a path of the view, from its root, with their attributes.
+type PathAttributes = Vec<(OsString, Attributes)>;
 
-/// What the kernel says first, if it refuses. `way` ends before what doesn't exist.
-pub(super) fn first(
-    whose: &Whose,
+/// The refusal of the kernel, if it refuses before the view is asked. `on_path` ends before what doesn't exist.
+pub(super) fn refusal(
+    selected: &SelectedView,
     operation: Operation,
     path: &CgroupPath,
-    way: &Way,
-    who: Option<As>,
+    on_path: &PathAttributes,
+    who: Option<UserSpec>,
 ) -> Option<Explanation> {
     // Who asks about a view that the options describe, and about nobody, asks about the policy alone.
-    if whose.label.is_none() && who.is_none() {
+    if selected.label.is_none() && who.is_none() {
         return None;
     }
-    let caller = Caller::of(whose.pid, who);
-    let by_mode = || caller.as_ref().and_then(|caller| by_mode(caller, operation, path, way));
-    let by_mount = || whose.live.as_ref().filter(|_| changes(operation)).and_then(|_| by_mount(whose, path));
+    let caller = Caller::of(selected.pid, who);
+    let by_mode = || caller.as_ref().and_then(|caller| by_mode(caller, operation, path, on_path));
+    let by_mount = || selected.live.as_ref().filter(|_| changes(operation)).and_then(|_| by_mount(selected, path));
     // open(2) asks for the mode first, all else for the mount (`do_open`, `mnt_want_write`).
     match operation {
         Operation::Write | Operation::Migrate => by_mode().or_else(by_mount),
@@ -99,11 +99,11 @@ fn changes(operation: Operation) -> bool {
     !matches!(operation, Operation::Lookup | Operation::Read)
 }
 
-fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, way: &Way) -> Option<Explanation> {
+fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
     let depth = path.components().len();
-    // The last one is there if the way is that long.
-    let above = way.get(..depth.min(way.len()))?;
-    let last = way.get(depth);
+    // The last one is there if `on_path` is that long.
+    let above = on_path.get(..depth.min(on_path.len()))?;
+    let last = on_path.get(depth);
     let refused = |errno: Errno, name: &OsString, attributes: &Attributes, what: &str| {
         let name = if name.is_empty() { "/".into() } else { crate::cgroup::escaped(name) };
         let Attributes { mode, uid, gid, .. } = attributes;
@@ -136,11 +136,11 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, way: &Way) 
 }
 
 /// The mount that a path of the view is on, as the process sees it.
-fn by_mount(whose: &Whose, path: &CgroupPath) -> Option<Explanation> {
-    let record = whose.live.as_ref()?;
+fn by_mount(selected: &SelectedView, path: &CgroupPath) -> Option<Explanation> {
+    let record = selected.live.as_ref()?;
     let mut place = Path::new(record.directory.as_ref()).to_path_buf();
     place.extend(path.components());
-    let pid = whose.pid.unwrap_or(record.pid.cast_signed());
+    let pid = selected.pid.unwrap_or(record.pid.cast_signed());
     let all = mounts(pid);
     let over = all.iter().filter(|mount| place.starts_with(Path::new(&mount.mount_point)));
     let mount = over.max_by_key(|mount| Path::new(&mount.mount_point).components().count())?;
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn who() {
-        assert_eq!("7".parse(), Ok(As { user: 7, group: 7 }));
-        assert_eq!("7:8".parse(), Ok(As { user: 7, group: 8 }));
+        assert_eq!("7".parse(), Ok(UserSpec { user: 7, group: 7 }));
+        assert_eq!("7:8".parse(), Ok(UserSpec { user: 7, group: 8 }));
         for wrong in ["", "x", "7:", ":8", "-1", "7:8:9"] {
-            assert!(wrong.parse::<As>().is_err(), "{wrong}");
+            assert!(wrong.parse::<UserSpec>().is_err(), "{wrong}");
         }
     }
 }

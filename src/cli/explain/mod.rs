@@ -12,12 +12,12 @@ use std::sync::LazyLock;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::exit::Outcome;
+use super::exit::CliResult;
 use super::json;
 use super::offline::offline;
 use super::options::ViewOptions;
 use super::options::word_of;
-use super::whose::{self, Whose};
+use super::selected_view::{self, SelectedView};
 use crate::container::target;
 use crate::error::Error;
 use nix::errno::Errno;
@@ -50,13 +50,13 @@ pub(super) struct Options {
     process: Option<i32>,
     /// Who does it, by the container's numbers [default: its root, where a TARGET is named; else nobody, so that permissions don't count]
     #[arg(long = "as", value_name = "UID[:GID]")]
-    who: Option<kernel::As>,
+    who: Option<kernel::UserSpec>,
     #[arg(value_name = "PATH", num_args = 1.., required = true, help_heading = "Arguments", help = WORDS.as_str())]
     words: Vec<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
-    let (target, rest) = whose::split(&options.words, &options.view, 3);
+pub(super) fn run(options: &Options) -> CliResult {
+    let (target, rest) = selected_view::split_target(&options.words, &options.view, 3);
     let [operation, path] = rest else {
         return Err(Error::usage(match options.view.is_named() {
             true => "with --pid or --cgroup, explain takes OP and PATH alone",
@@ -67,17 +67,22 @@ pub(super) fn run(options: &Options) -> Outcome {
         let all: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
         Error::usage(format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
     })?;
-    let whose = whose::find(target, &options.view)?;
-    let path = whose.path(path)?;
-    let told = whose.told();
-    let explanation = ask(whose, operation, &path, options)?;
+    let selected = selected_view::find(target, &options.view)?;
+    let path = selected.path_in_view(path)?;
+    let told = selected.description();
+    let explanation = ask(selected, operation, &path, options)?;
     print(options.json, (&word_of(&operation), &path), told.as_deref(), &explanation)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// What comes first: that it isn't there, the kernel's own checks, the view.
-fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Options) -> Result<Explanation, Error> {
-    let removed = whose.removed();
+fn ask(
+    mut selected: SelectedView,
+    operation: Operation,
+    path: &CgroupPath,
+    options: &Options,
+) -> Result<Explanation, Error> {
+    let removed = selected.removed_boundaries();
     if !removed.is_empty() {
         let what = format!(
             "the delegated subtree in {} was removed since the view was made, and made again",
@@ -86,8 +91,8 @@ fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Opti
         let how = "the view shows nothing of another cgroup: 'vcgroupfs detach', and 'attach' again";
         return Ok(Explanation::kernel(Errno::ENOENT, &format!("{what}; {how}")));
     }
-    let (host, view) = (std::mem::take(&mut whose.host.hierarchies), whose.view.clone());
-    let fs = offline(HostCgroups { setup: whose.host.setup, hierarchies: host }, view)?;
+    let (host, view) = (std::mem::take(&mut selected.host.hierarchies), selected.view.clone());
+    let fs = offline(HostCgroups { setup: selected.host.setup, hierarchies: host }, view)?;
     let mut explanation = fs.explain(path.components(), operation.into(), options.process);
     match explanation.errno {
         Some(Errno::ENOENT) => {
@@ -103,8 +108,8 @@ fn ask(mut whose: Whose, operation: Operation, path: &CgroupPath, options: &Opti
         }
         Some(Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR) => {}
         _ => {
-            let way = fs.way(path.components());
-            if let Some(refused) = kernel::first(&whose, operation, path, &way, options.who) {
+            let on_path = fs.way(path.components());
+            if let Some(refused) = kernel::refusal(&selected, operation, path, &on_path, options.who) {
                 explanation = Explanation { backing: explanation.backing, ..refused };
             }
         }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::signals;
-use crate::cli::exit::{CANNOT_EXECUTE, NOT_FOUND, OWN_FAILURE};
+use crate::cli::exit::{EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_RUN_FAILED};
 use crate::message::say;
 use crate::sys;
 
@@ -23,7 +23,7 @@ pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
         Ok(status) => status,
         Err(message) => {
             say(message);
-            OWN_FAILURE
+            EXIT_RUN_FAILED
         }
     };
     std::process::exit(i32::from(status))
@@ -38,7 +38,7 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
     let mut told = [0];
     let count = File::from(go).read(&mut told).map_err(|error| format!("can't wait for the supervisor: {error}"))?;
     if count == 0 {
-        return Ok(OWN_FAILURE);
+        return Ok(EXIT_RUN_FAILED);
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
@@ -49,7 +49,7 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
     match sys::process::fork().map_err(|error| format!("can't start the command: {error}"))? {
         ForkResult::Child => Ok(execute(command)),
         ForkResult::Parent { child } => {
-            let forwarder = signals::Forwarder::new().map_err(|failed| failed.to_string())?;
+            let forwarder = signals::SignalForwarder::new().map_err(|failed| failed.to_string())?;
             Ok(forwarder.wait_for(child, None))
         }
     }
@@ -58,12 +58,12 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
 /// Becomes the command; returns the exit status if it can't.
 fn execute(command: &[OsString]) -> u8 {
     let Some((program, arguments)) = command.split_first() else {
-        return OWN_FAILURE;
+        return EXIT_RUN_FAILED;
     };
     signals::unblock();
     let error = Command::new(program).args(arguments).exec();
     // It was given back its default for the command. Nobody may be there to read what follows.
     let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
     say(format_args!("can't run {}: {error}", program.display()));
-    if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
+    if error.kind() == std::io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE }
 }

@@ -6,7 +6,7 @@
 //! removed even if that is killed. *init* is PID 1 inside, started by the supervisor, and starts the command.
 
 mod init;
-mod place;
+mod mount_ns;
 mod signals;
 
 use std::ffi::OsString;
@@ -25,24 +25,24 @@ use super::options::{ServeOptions, ViewOptions};
 use crate::agents::HelperImage;
 use crate::agents::confinement::{Role, confine};
 use crate::cgroup::path::check_name;
-use crate::cli::exit::Outcome;
+use crate::cli::exit::CliResult;
 use crate::container::DIRECTORY;
-use crate::container::lock::Lock;
+use crate::container::lock::ContainerLock;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
-use crate::provision::cgroups::OwnCgroups;
-use crate::provision::prepared::Prepared;
-use crate::server::cleanup::{Leaving, leave};
-use crate::server::ending;
+use crate::provision::cgroups::CreatedCgroups;
+use crate::provision::prepared::PreparedContainer;
+use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry;
 use crate::server::registry::Registration;
-use crate::server::serve::{Place, Server, Serves};
-use crate::server::signals::Signals;
-use crate::server::status::Status;
+use crate::server::serve::{MountTarget, ServedViews, Server};
+use crate::server::shutdown;
+use crate::server::signals::ServerSignals;
+use crate::server::status::StatusPipe;
 use crate::sys;
-use place::{Home, Looks};
+use mount_ns::{CommandView, Origin};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -64,7 +64,7 @@ pub(super) struct Options {
     command: Vec<OsString>,
 }
 
-pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
+pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if options.view.pid.is_some() {
         return Err(Error::usage("run makes cgroups of its own: use --cgroup to say below which one, not --pid"));
     }
@@ -79,14 +79,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> Outcome {
     options.view.warn(&host);
     let connection = Connection::open()?;
     let image = Server::image()?;
-    let held = signals::hold();
-    let own = Arc::new(OwnCgroups::make(&host, &options.view.cgroups, &name)?);
+    let held = signals::block();
+    let own = Arc::new(CreatedCgroups::make(&host, &options.view.cgroups, &name)?);
     // From here on all that is mounted shows to nobody else. The server goes back.
-    let started = Home::leave().and_then(|home| {
+    let started = Origin::leave_for_new_namespace().and_then(|origin| {
         let (lives, ends) = pipe()?;
-        let supervisor = ending::Supervisor { ends, cgroups: Arc::clone(&own) };
-        let (server, looks, lock) = server(host, connection, image, supervisor, &options, &name, home.inside)?;
-        Supervisor::start(server, lives, looks, lock, home, Arc::clone(&own), log)
+        let supervisor = shutdown::SupervisorHandle { ends, cgroups: Arc::clone(&own) };
+        let (server, command_view, lock) = server(host, connection, image, supervisor, &options, &name, origin.inside)?;
+        Supervisor::start(server, lives, command_view, lock, origin, Arc::clone(&own), log)
     });
     // Until the server runs, nobody else removes them.
     match started {
@@ -105,32 +105,32 @@ fn server(
     host: HostCgroups,
     connection: Connection,
     image: HelperImage,
-    supervisor: ending::Supervisor,
+    supervisor: shutdown::SupervisorHandle,
     options: &Options,
     name: &str,
     namespace: u64,
-) -> Result<(Server, Looks, Option<Lock>), Error> {
+) -> Result<(Server, CommandView, Option<ContainerLock>), Error> {
     let spec = ViewSpec { pid: None, cgroups: supervisor.cgroups.paths(), ..options.view.spec() };
     let view = Arc::new(plan(&host, &spec)?);
-    let mut prepared = Prepared::new();
+    let mut prepared = PreparedContainer::new();
     let registration = Registration::new(&host, &view, Path::new(DIRECTORY), format!("run {name}"));
-    let (looks, registration, lock) = if options.stack {
-        let (looks, lock) = Looks::stack(&host, &view, namespace, &mut prepared)?;
-        (looks, registration.of_stack(namespace), lock)
+    let (command_view, registration, lock) = if options.stack {
+        let (command_view, lock) = CommandView::stack(&host, &view, namespace, &mut prepared)?;
+        (command_view, registration.with_run_stack(namespace), lock)
     } else {
-        (Looks::Bare, registration, None)
+        (CommandView::Bare, registration, None)
     };
     let server = Server {
         registration,
         image,
         options: options.serving.into(),
-        place: Place::Namespace(supervisor),
-        leaving: Leaving::prepared(prepared),
+        target: MountTarget::Namespace(supervisor),
+        cleanup: Cleanup::of_prepared(prepared),
         host,
-        serves: Serves::View(view),
+        views: ServedViews::Single(view),
         connection,
     };
-    Ok((server, looks, lock))
+    Ok((server, command_view, lock))
 }
 
 /// The process that was started, once its server runs.
@@ -138,54 +138,54 @@ struct Supervisor {
     /// Closed when this process ends, however that comes.
     lives: OwnedFd,
     connection: Connection,
-    looks: Looks,
+    command_view: CommandView,
     /// Held until the view is live: a sentinel that no live view is known for is taken for a leftover.
-    lock: Option<Lock>,
-    home: Home,
-    own: Arc<OwnCgroups>,
+    lock: Option<ContainerLock>,
+    origin: Origin,
+    own: Arc<CreatedCgroups>,
     server: Pid,
     /// Told when the connection is mounted.
-    mounted: Status,
+    mounted: StatusPipe,
     /// By which the server gets a way to its own mount, and keeps it until this is closed.
     leash: OwnedFd,
     /// Tells when the view is live.
-    live: Status,
+    live: StatusPipe,
 }
 
 impl Supervisor {
     fn start(
         server: Server,
         lives: OwnedFd,
-        looks: Looks,
-        lock: Option<Lock>,
-        home: Home,
-        own: Arc<OwnCgroups>,
+        command_view: CommandView,
+        lock: Option<ContainerLock>,
+        origin: Origin,
+        own: Arc<CreatedCgroups>,
         log: &logging::Options,
     ) -> Result<Self, Error> {
-        let (waits_for_mount, mounted) = Status::pair()?;
-        let (live, tells) = Status::pair()?;
+        let (waits_for_mount, mounted) = StatusPipe::pair()?;
+        let (live, tells) = StatusPipe::pair()?;
         let connection = server.connection.share()?;
         let (leash, held) =
             sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()))?;
         match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
             ForkResult::Parent { child } => {
-                server.leaving.lock().iter().for_each(Leaving::let_go);
-                Ok(Self { lives, connection, looks, lock, home, own, server: child, mounted, leash, live })
+                server.cleanup.lock().iter().for_each(Cleanup::disown);
+                Ok(Self { lives, connection, command_view, lock, origin, own, server: child, mounted, leash, live })
             }
             ForkResult::Child => {
-                server.leaving.lock().iter().for_each(Leaving::take);
+                server.cleanup.lock().iter().for_each(Cleanup::adopt);
                 drop((lives, mounted, live, leash, connection, lock));
                 // A process group of its own: what the terminal sends to the command's isn't for the server.
                 let _ = nix::unistd::setsid();
-                let leaving = Arc::clone(&server.leaving);
+                let cleanup = Arc::clone(&server.cleanup);
                 log.continue_as_server();
-                let signals = Signals::take();
-                let served = home
-                    .enter()
+                let signals = ServerSignals::install();
+                let served = origin
+                    .return_to()
                     .map_err(|error| Error::system("can't go back to the host", error))
                     .and(signals)
                     .and_then(|signals| signals.wait_for(waits_for_mount).map(|()| signals))
-                    .and_then(|signals| server.take_refuge().map(|()| signals))
+                    .and_then(|signals| server.leave_delegated_subtrees().map(|()| signals))
                     .and_then(|signals| {
                         let root = sys::fdpass::receive_file(held.as_fd());
                         let root = root.ok().map(|root| OwnMount::until_closed(root, held));
@@ -194,7 +194,7 @@ impl Supervisor {
                 if let Err(failed) = &served {
                     tracing::error!("{failed}");
                 }
-                leave(&leaving);
+                run_cleanup(&cleanup);
                 own.remove();
                 logging::finish();
                 std::process::exit(i32::from(served.is_err()));
@@ -202,10 +202,10 @@ impl Supervisor {
         }
     }
 
-    fn run(self, options: &Options) -> Outcome {
-        let Self { lives: _lives, connection, looks, lock, home, own, server, mounted, leash, live } = self;
+    fn run(self, options: &Options) -> CliResult {
+        let Self { lives: _lives, connection, command_view, lock, origin, own, server, mounted, leash, live } = self;
         let mount = || {
-            looks.mount(connection, |root| {
+            command_view.mount(connection, |root| {
                 if let Some(root) = root {
                     // If it can't be sent, the server is gone, or does without.
                     let _ = sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root);
@@ -214,27 +214,27 @@ impl Supervisor {
                 live.wait()
             })?;
             drop(lock);
-            home.leave_cgroups()
+            origin.leave_cgroups()
         };
         let ended = Self::run_inside(mount, &own, options);
         drop(leash);
         // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
         // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
-        if let Err(error) = home.enter() {
+        if let Err(error) = origin.return_to() {
             tracing::warn!(%error, "can't leave the command's mount namespace");
         }
         own.end_processes();
-        if !wait_at_most(server, PATIENCE) {
+        if !wait_at_most(server, SERVER_END_TIMEOUT) {
             tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
         }
-        looks.clean_up(&home);
+        command_view.remove_sentinel(&origin);
         own.remove();
         ended
     }
 
     /// `mount` returns when the view is there and live.
-    fn run_inside(mount: impl FnOnce() -> Result<(), Error>, own: &OwnCgroups, options: &Options) -> Outcome {
-        let signals = signals::Forwarder::looking()?;
+    fn run_inside(mount: impl FnOnce() -> Result<(), Error>, own: &CreatedCgroups, options: &Options) -> CliResult {
+        let signals = signals::SignalForwarder::with_proc()?;
         mount()?;
         unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| Error::system("can't make a pid namespace", errno.into()))?;
         let (waits, go) = pipe()?;
@@ -264,7 +264,7 @@ impl Supervisor {
 }
 
 /// How long the server may take to notice that nobody uses the view any more.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SERVER_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits for a child to end; false if it doesn't in time.
 fn wait_at_most(child: Pid, limit: Duration) -> bool {

@@ -14,9 +14,9 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cli::exit::OWN_FAILURE;
+use crate::cli::exit::EXIT_RUN_FAILED;
 use crate::error::Error;
-use crate::provision::cgroups::OwnCgroups;
+use crate::provision::cgroups::CreatedCgroups;
 
 /// What is passed on.
 const FORWARDED: [Signal; 8] = [
@@ -35,13 +35,13 @@ const SI_KERNEL: i32 = 0x80;
 
 /// Holds signals back from this process and hands them to another.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub(super) struct SignalForwarder {
     signals: SignalFd,
     /// The one that was there before the command's process 1 has mounted its own. That process itself looks at nobody, and has none.
     proc: Option<File>,
 }
 
-impl Forwarder {
+impl SignalForwarder {
     /// Blocks the signals from here on.
     pub(super) fn new() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
@@ -51,8 +51,8 @@ impl Forwarder {
         Ok(Self { signals, proc: None })
     }
 
-    /// The same, for a child whose end [`Forwarder::wait_for`] can see coming.
-    pub(super) fn looking() -> Result<Self, Error> {
+    /// The same, for a child whose end [`SignalForwarder::wait_for`] can see coming.
+    pub(super) fn with_proc() -> Result<Self, Error> {
         let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
         Ok(Self { proc: Some(proc), ..Self::new()? })
     }
@@ -63,7 +63,7 @@ impl Forwarder {
     /// A process that is frozen gets no signal, and on v1 can't even be killed when the process 1 of its pid namespace ends, which waits for
     /// it. So `cgroups`, if there are any, are thawed when the child is told to end, and while it's about to. Is that in vain, the status is
     /// returned without waiting any longer.
-    pub(super) fn wait_for(&self, child: Pid, cgroups: Option<&OwnCgroups>) -> u8 {
+    pub(super) fn wait_for(&self, child: Pid, cgroups: Option<&CreatedCgroups>) -> u8 {
         let mut told: Option<Instant> = None;
         let mut ending: Option<Instant> = None;
         loop {
@@ -74,7 +74,7 @@ impl Forwarder {
                     Ok(WaitStatus::StillAlive) => break,
                     Ok(_) | Err(Errno::EINTR) => {}
                     // Nobody is left to wait for.
-                    Err(_) => return OWN_FAILURE,
+                    Err(_) => return EXIT_RUN_FAILED,
                 }
             }
             let mut timeout = PollTimeout::NONE;
@@ -125,7 +125,7 @@ impl Forwarder {
         match self.stat(process, process.as_raw()).and_then(|stat| field(&stat, 52)) {
             Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
             Some(status) => 128 + (status & 0x7f) as u8,
-            None => OWN_FAILURE,
+            None => EXIT_RUN_FAILED,
         }
     }
 
@@ -161,16 +161,16 @@ fn blocked() -> SigSet {
 /// Signals are held back until this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Held(());
+pub(super) struct BlockedSignals(());
 
 /// Holds signals back, while something is made that nobody else would remove.
-pub(super) fn hold() -> Held {
+pub(super) fn block() -> BlockedSignals {
     // Without, a signal at the wrong time leaves something behind.
     let _ = blocked().thread_block();
-    Held(())
+    BlockedSignals(())
 }
 
-impl Drop for Held {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         unblock();
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_proc_says_of_an_end() {
-        let forwarder = Forwarder::looking().unwrap();
+        let forwarder = SignalForwarder::with_proc().unwrap();
         assert!(!forwarder.is_ending(Pid::this()));
         assert!(forwarder.stat(Pid::this(), Pid::this().as_raw()).is_some_and(|stat| field(&stat, 52).is_some()));
         let stat = "7 (a) b) S 1 7 7 0 -1 4194564 1";

@@ -1,6 +1,6 @@
 //! Monitors that read files at the top, whatever `/proc/self/cgroup` says.
 
-use crate::doctor::advice::{NAMESPACE, lacking, mending};
+use crate::doctor::advice::{NAMESPACE, describe_missing, remedy_for};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 
@@ -20,8 +20,8 @@ pub(crate) fn monitors(facts: &Facts) -> Finding {
     let (file, other) = if facts.is_v2() { (v2, v2_memory) } else { (v1, v1_cpu) };
     let Some(present) = [file, other].into_iter().find(|file| facts.exists(file)) else {
         let advice = if facts.is_v2() { NAMESPACE } else { ROOTED };
-        let advice = if facts.is_dead(file) { mending(facts, file) } else { advice };
-        return Finding::no(client, format!("{}, and they read no other", lacking(facts, file)), advice);
+        let advice = if facts.is_dead(file) { remedy_for(facts, file) } else { advice };
+        return Finding::no(client, format!("{}, and they read no other", describe_missing(facts, file)), advice);
     };
     if facts.is_view(present) {
         return Finding::yes(client, format!("{present} is the view's, of the container's own cgroup"));

@@ -1,8 +1,8 @@
 //! Service managers beside systemd.
 
 use super::systemd::{NOT_V2_ALONE, Tree, as_pid1};
-use crate::doctor::advice::{MOUNT, lacking, mending};
-use crate::doctor::facts::{ELOGIND, Facts, OPENRC, ROOT, Type, point};
+use crate::doctor::advice::{MOUNT, describe_missing, remedy_for};
+use crate::doctor::facts::{ELOGIND, Facts, FsType, OPENRC, ROOT, point};
 use crate::doctor::finding::Finding;
 
 /// It decides as systemd does (236 and later), with a named hierarchy of its own on v1, which has to be mounted for it.
@@ -10,13 +10,13 @@ pub(crate) fn elogind(facts: &Facts) -> Finding {
     let client = "elogind";
     match Tree::of(facts) {
         tree @ (Tree::Unified | Tree::Hybrid(_)) => as_pid1(client, facts, &tree),
-        _ if facts.type_of(ROOT) != Type::Tmpfs => {
+        _ if facts.type_of(ROOT) != FsType::Tmpfs => {
             let why = format!("{ROOT} {}, neither cgroup2 nor tmpfs", facts.type_of(ROOT));
             Finding::no(client, why, NOT_V2_ALONE)
         }
         _ if facts.exists(ELOGIND) => Finding::yes(client, format!("{ROOT} is tmpfs and {ELOGIND} is there: legacy")),
         _ => {
-            let why = format!("{ROOT} is tmpfs, but {}: sessions have no cgroups", lacking(facts, ELOGIND));
+            let why = format!("{ROOT} is tmpfs, but {}: sessions have no cgroups", describe_missing(facts, ELOGIND));
             let advice = "mount a hierarchy 'name=elogind' on the host, with the container in a cgroup of it, before the view is attached";
             Finding::partly(client, why, advice)
         }
@@ -39,12 +39,14 @@ pub(crate) fn openrc(facts: &Facts) -> Finding {
         );
     }
     match facts.type_of(ROOT) {
-        Type::Failed(_) | Type::Silent => Finding::no(client, lacking(facts, ROOT), mending(facts, ROOT)),
+        FsType::Failed(_) | FsType::Silent => {
+            Finding::no(client, describe_missing(facts, ROOT), remedy_for(facts, ROOT))
+        }
         _ if facts.exists(OPENRC) => {
             Finding::yes(client, format!("{OPENRC} is there: each service gets a cgroup in it"))
         }
         _ => {
-            let why = format!("services run, but get no cgroups: {}", lacking(facts, OPENRC));
+            let why = format!("services run, but get no cgroups: {}", describe_missing(facts, OPENRC));
             Finding::partly(client, why, "mount a hierarchy 'name=openrc' on the host before the view is attached")
         }
     }

@@ -80,8 +80,8 @@ fn v1_memory(system: &System, files: &dyn Files) -> Taken {
     let own = own.next().map(|(_, _, path)| format!("{ROOT}/memory{}", path.trim_end_matches('/')));
     let of_all = format!("{ROOT}/memory");
     let found = own.as_deref().and_then(read).or_else(|| read(&of_all));
-    let lacking = || format!("{}/memory.limit_in_bytes", own.as_deref().unwrap_or(&of_all));
-    found.unwrap_or_else(|| Taken::without(None, &Missing::path(lacking())))
+    let describe_missing = || format!("{}/memory.limit_in_bytes", own.as_deref().unwrap_or(&of_all));
+    found.unwrap_or_else(|| Taken::without(None, &Missing::path(describe_missing())))
 }
 
 /// The last quota that is found on the way up, whole CPUs.

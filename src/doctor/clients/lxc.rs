@@ -1,7 +1,7 @@
 //! LXC.
 
 use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
-use crate::doctor::facts::{Facts, ROOT, Type, directories, point};
+use crate::doctor::facts::{Facts, FsType, ROOT, directories, point};
 use crate::doctor::finding::Finding;
 
 /// cgfsng: each directory in `/sys/fs/cgroup` has to have the type itself, which a view can't have.
@@ -10,9 +10,9 @@ pub(crate) fn from_4(facts: &Facts) -> Finding {
     if facts.is_v2() {
         return Finding::yes(client, format!("{ROOT} is cgroup2"));
     }
-    let is_real = |path: &String| matches!(facts.type_of(path), Type::Cgroup | Type::Cgroup2);
+    let is_real = |path: &String| matches!(facts.type_of(path), FsType::Cgroup | FsType::Cgroup2);
     let mut all: Vec<String> = facts.memberships.iter().flat_map(|member| directories(&member.kind)).collect();
-    all.retain(|path| path != ROOT && !matches!(facts.type_of(path), Type::Failed(libc::ENOENT)));
+    all.retain(|path| path != ROOT && !matches!(facts.type_of(path), FsType::Failed(libc::ENOENT)));
     let real = all.iter().filter(|path| is_real(path)).count();
     match all.iter().find(|path| !is_real(path)) {
         _ if all.is_empty() => Finding::no(client, format!("{ROOT} holds no hierarchy"), MOUNT),

@@ -18,7 +18,7 @@ mod sendfile;
 mod systemd;
 mod tools;
 
-pub(crate) use fixed::FILES as FIXED;
+pub(crate) use fixed::FILES as FIXED_PATHS;
 
 use super::facts::Facts;
 use super::finding::{Finding, Source};

@@ -1,9 +1,9 @@
 //! Container runtimes.
 
 use crate::cgroup::CgroupPath;
-use crate::doctor::advice::{MOUNT, NAMESPACE, STACK, lacking, mending};
-use crate::doctor::facts::{Answer, DOCKER, Facts, ROOT, Type, UNIFIED, join, join_below, point};
-use crate::doctor::finding::{Finding, Recognised};
+use crate::doctor::advice::{MOUNT, NAMESPACE, STACK, describe_missing, remedy_for};
+use crate::doctor::facts::{DOCKER, Facts, FsType, ProbeOutcome, ROOT, UNIFIED, join, join_below, point};
+use crate::doctor::finding::{Finding, Recognition};
 
 const READ_ONLY: &str = "containers in it take controllers that are delegated (--policy delegate --delegate-controllers); \
                          or start them without cgroups ('podman run --cgroups=disabled', 'runc --rootless=true')";
@@ -16,18 +16,18 @@ const EMPTY_CPUSETS: &str =
     "cpusets that it makes stay empty and take no process (ENOSPC), unless cgroup.clone_children is 1 in its own";
 
 /// Where v1 clients that go by mountinfo find a controller, and the target's own cgroup there.
-struct Found {
+struct FoundController {
     controller: String,
     own: Option<String>,
 }
 
 /// What libcontainer finds of the v1 controllers: at the default path if that is of type cgroup, else by mountinfo.
-fn controllers(facts: &Facts) -> (Vec<Found>, Vec<String>) {
+fn controllers(facts: &Facts) -> (Vec<FoundController>, Vec<String>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for controller in facts.v1_controllers() {
         let path = facts.own_path(controller);
         let usual = format!("{ROOT}/{controller}");
-        let own = if facts.type_of(&usual) == Type::Cgroup && facts.line(controller).is_none() {
+        let own = if facts.type_of(&usual) == FsType::Cgroup && facts.line(controller).is_none() {
             path.map(|path| join(&usual, path))
         } else if let Some(line) = facts.line(controller) {
             path.and_then(|path| join_below(line, path))
@@ -35,7 +35,7 @@ fn controllers(facts: &Facts) -> (Vec<Found>, Vec<String>) {
             missing.push(controller.to_owned());
             continue;
         };
-        found.push(Found { controller: controller.to_owned(), own });
+        found.push(FoundController { controller: controller.to_owned(), own });
     }
     (found, missing)
 }
@@ -49,22 +49,28 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
         return Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT });
     }
     let why = format!("mountinfo has 'cgroup' lines for {} controllers", found.len());
-    let lost: Vec<&Found> = found.iter().filter(|one| one.own.as_ref().is_none_or(|own| !facts.exists(own))).collect();
+    let lost: Vec<&FoundController> =
+        found.iter().filter(|one| one.own.as_ref().is_none_or(|own| !facts.exists(own))).collect();
     if let Some(first) = lost.first() {
         let place = first.own.as_ref().map_or_else(
             || format!("the own cgroup isn't below the root that mountinfo has for {}", first.controller),
-            |own| lacking(facts, own),
+            |own| describe_missing(facts, own),
         );
         let advice = first
             .own
             .as_ref()
-            .map_or("bind the root of the real hierarchy, not another cgroup", |own| mending(facts, own));
+            .map_or("bind the root of the real hierarchy, not another cgroup", |own| remedy_for(facts, own));
         let why = format!("{why}, but for {} of them {place}", lost.len());
         let finding = Finding::no(client, why, advice);
-        return if lost.len() == found.len() { finding } else { Finding { recognised: Recognised::Partly, ..finding } };
+        return if lost.len() == found.len() {
+            finding
+        } else {
+            Finding { recognised: Recognition::Partly, ..finding }
+        };
     }
     if !facts.process.openat2
-        && let Some(own) = found.iter().filter_map(|one| one.own.as_ref()).find(|own| facts.type_of(own) == Type::Fuse)
+        && let Some(own) =
+            found.iter().filter_map(|one| one.own.as_ref()).find(|own| facts.type_of(own) == FsType::Fuse)
     {
         let why = format!(
             "{why}; but without openat2 (Linux 5.6) it refuses files on FUSE, as in {own} ('not a cgroup file')"
@@ -79,7 +85,7 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
     let rejected = found.iter().find(|one| one.own.as_ref().is_some_and(|own| !facts.is_writable(own)));
     let devices = own_in("devices").map(|own| format!("{own}/devices.allow"));
     let finding = match (rejected, devices) {
-        (Some(Found { controller, own: Some(own) }), _) => {
+        (Some(FoundController { controller, own: Some(own) }), _) => {
             let why = format!("{why}; but it may not make cgroups in {own} ({controller})");
             Finding::partly(client, why, READ_ONLY)
         }
@@ -104,7 +110,7 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
         }
         _ => Finding::yes(client, why),
     };
-    if own_in("cpuset").is_some_and(|own| facts.type_of(own) == Type::Fuse) {
+    if own_in("cpuset").is_some_and(|own| facts.type_of(own) == FsType::Fuse) {
         finding.and(EMPTY_CPUSETS)
     } else {
         finding
@@ -121,8 +127,12 @@ fn within_one_mount(client: &'static str, facts: &Facts) -> Finding {
         );
     };
     let own = join(ROOT, path);
-    let Answer::Found(place) = facts.at(&own) else {
-        return Finding::no(client, format!("{ROOT} is cgroup2, but {}", lacking(facts, &own)), mending(facts, &own));
+    let ProbeOutcome::Found(place) = facts.at(&own) else {
+        return Finding::no(
+            client,
+            format!("{ROOT} is cgroup2, but {}", describe_missing(facts, &own)),
+            remedy_for(facts, &own),
+        );
     };
     if facts.process.openat2 && !place.one_mount {
         let why = format!(
@@ -130,7 +140,7 @@ fn within_one_mount(client: &'static str, facts: &Facts) -> Finding {
         );
         return Finding::no(client, why, NAMESPACE);
     }
-    if !facts.process.openat2 && facts.type_of(&own) != Type::Cgroup2 {
+    if !facts.process.openat2 && facts.type_of(&own) != FsType::Cgroup2 {
         let why = format!("without openat2 (Linux 5.6) it asks for the type of {own}, which {}", facts.type_of(&own));
         return Finding::no(client, why, NAMESPACE);
     }
@@ -153,7 +163,7 @@ pub(crate) fn containerd(facts: &Facts) -> Finding {
     if facts.is_v2() {
         return Finding::yes(client, format!("{ROOT} is cgroup2"));
     }
-    let mode = if facts.type_of(UNIFIED) == Type::Cgroup2 { "hybrid" } else { "legacy" };
+    let mode = if facts.type_of(UNIFIED) == FsType::Cgroup2 { "hybrid" } else { "legacy" };
     let lines = facts.mounts.iter().filter(|mount| mount.fstype == "cgroup").count();
     if lines > 0 {
         return Finding::yes(client, format!("{mode}: mountinfo has {lines} 'cgroup' lines"));
@@ -173,7 +183,7 @@ pub(crate) fn dockerd(facts: &Facts) -> Finding {
         return Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT });
     }
     let runc = if facts.is_v2() { within_one_mount(client, facts) } else { libcontainer_v1(client, facts) };
-    if runc.recognised != Recognised::Yes {
+    if runc.recognised != Recognition::Yes {
         let why = format!("the daemon starts; but containers by runc don't: {}", runc.why);
         return Finding::partly(client, why, runc.advice.unwrap_or_default());
     }
@@ -193,7 +203,7 @@ pub(crate) fn crun(facts: &Facts) -> Finding {
     let client = "crun";
     let root = facts.type_of(ROOT);
     match root {
-        Type::Cgroup2 => {
+        FsType::Cgroup2 => {
             let control = format!("{ROOT}/cgroup.subtree_control");
             if facts.exists(&control) && !facts.is_writable(&control) {
                 let why = format!("{ROOT} is cgroup2, but it opens {control} for writing, which it may not");
@@ -205,13 +215,13 @@ pub(crate) fn crun(facts: &Facts) -> Finding {
             }
             Finding::yes(client, format!("{ROOT} is cgroup2"))
         }
-        Type::Tmpfs if facts.type_of(UNIFIED) == Type::Cgroup2 => {
+        FsType::Tmpfs if facts.type_of(UNIFIED) == FsType::Cgroup2 => {
             by_directories(client, facts).and("in a hybrid setup it refuses a cgroup2 that has controllers")
         }
-        Type::Tmpfs => {
+        FsType::Tmpfs => {
             let finding = by_directories(client, facts).and("pausing asks for the type of the freezer's files");
             let cpuset = facts.own_path("cpuset").map(|path| join(&format!("{ROOT}/cpuset"), path));
-            let is_view = cpuset.is_some_and(|own| facts.type_of(&own) == Type::Fuse);
+            let is_view = cpuset.is_some_and(|own| facts.type_of(&own) == FsType::Fuse);
             if is_view { finding.and(EMPTY_CPUSETS) } else { finding }
         }
         other => {
@@ -230,9 +240,9 @@ fn by_directories(client: &'static str, facts: &Facts) -> Finding {
     match (lost, rejected) {
         _ if owns.is_empty() => Finding::no(client, format!("{ROOT} is tmpfs, without any controller"), MOUNT),
         (Some(lost), _) => {
-            let why = format!("{ROOT} is tmpfs, so v1; but {}", lacking(facts, lost));
-            let finding = Finding::no(client, why, mending(facts, lost));
-            if is_all { finding } else { Finding { recognised: Recognised::Partly, ..finding } }
+            let why = format!("{ROOT} is tmpfs, so v1; but {}", describe_missing(facts, lost));
+            let finding = Finding::no(client, why, remedy_for(facts, lost));
+            if is_all { finding } else { Finding { recognised: Recognition::Partly, ..finding } }
         }
         (None, Some(own)) => {
             Finding::partly(client, format!("{ROOT} is tmpfs, so v1; but it may not make cgroups in {own}"), READ_ONLY)
@@ -257,11 +267,11 @@ pub(crate) fn podman(facts: &Facts) -> Finding {
         return within_one_mount(client, facts);
     }
     let root = facts.type_of(ROOT);
-    if root != Type::Tmpfs {
+    if root != FsType::Tmpfs {
         let why = format!("{ROOT} {root}: it takes that for v1, and doesn't find the controllers as it wants them");
         return Finding::no(client, why, tmpfs_or_namespace(facts));
     }
-    let on_fuse = facts.v1_controllers().find(|word| facts.type_of(&format!("{ROOT}/{word}")) == Type::Fuse);
+    let on_fuse = facts.v1_controllers().find(|word| facts.type_of(&format!("{ROOT}/{word}")) == FsType::Fuse);
     match on_fuse {
         Some(word) if !facts.process.openat2 => {
             let why = format!("without openat2 (Linux 5.6) it asks for the type of {ROOT}/{word}, which is FUSE");
@@ -284,8 +294,8 @@ pub(crate) fn podman(facts: &Facts) -> Finding {
 pub(crate) fn youki(facts: &Facts) -> Finding {
     let client = "youki";
     match facts.type_of(ROOT) {
-        Type::Cgroup2 => Finding::yes(client, format!("{ROOT} is cgroup2")),
-        Type::Tmpfs => by_directories(client, facts),
+        FsType::Cgroup2 => Finding::yes(client, format!("{ROOT} is cgroup2")),
+        FsType::Tmpfs => by_directories(client, facts),
         other => Finding::no(client, format!("{ROOT} {other}, neither cgroup2 nor tmpfs"), tmpfs_or_namespace(facts)),
     }
 }

@@ -1,7 +1,7 @@
 //! Programs that copy by sendfile(2) or splice(2): busybox `cat` and `cp`, Python's `shutil.copyfile`.
 
-use crate::doctor::advice::mending;
-use crate::doctor::facts::{Copied, Facts};
+use crate::doctor::advice::remedy_for;
+use crate::doctor::facts::{CopyCheck, Facts};
 use crate::doctor::finding::Finding;
 
 pub(crate) fn copies(facts: &Facts) -> Finding {
@@ -13,13 +13,13 @@ pub(crate) fn copies(facts: &Facts) -> Finding {
         );
     };
     match copied {
-        Copied { by_read, by_sendfile } if by_read == by_sendfile => {
+        CopyCheck { by_read, by_sendfile } if by_read == by_sendfile => {
             Finding::yes(client, format!("sendfile(2) gives the {by_read} bytes of {path} that read(2) gives"))
         }
-        Copied { by_read, by_sendfile } if facts.is_dead(path) => {
-            Finding::no(client, format!("{path}: {by_sendfile} of {by_read} bytes"), mending(facts, path))
+        CopyCheck { by_read, by_sendfile } if facts.is_dead(path) => {
+            Finding::no(client, format!("{path}: {by_sendfile} of {by_read} bytes"), remedy_for(facts, path))
         }
-        Copied { by_read, by_sendfile } => Finding::wrong(
+        CopyCheck { by_read, by_sendfile } => Finding::wrong(
             client,
             format!(
                 "sendfile(2) gives {by_sendfile} bytes of {path}, read(2) {by_read}: it copies too little, and says nothing"

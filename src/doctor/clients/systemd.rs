@@ -1,7 +1,7 @@
 //! systemd: `cg_unified_cached` in its versions, and `cg_is_ready` since 258.
 
-use crate::doctor::advice::{NAMESPACE, lacking, mending};
-use crate::doctor::facts::{Facts, ROOT, SYSTEMD, Type, UNIFIED, join};
+use crate::doctor::advice::{NAMESPACE, describe_missing, remedy_for};
+use crate::doctor::facts::{Facts, FsType, ROOT, SYSTEMD, UNIFIED, join};
 use crate::doctor::finding::Finding;
 
 /// What systemd takes the tree for.
@@ -11,7 +11,7 @@ pub(crate) enum Tree {
     Hybrid(&'static str),
     Legacy,
     /// Of a type that it doesn't know: legacy since 236, a failure before.
-    Odd(Type),
+    Odd(FsType),
     /// For this reason, to be mended at this path.
     Unknown(String, &'static str),
 }
@@ -20,17 +20,17 @@ impl Tree {
     /// Since 233. 236 goes on where `systemd` has an unknown type (systemd#6477).
     pub(crate) fn of(facts: &Facts) -> Self {
         match facts.type_of(ROOT) {
-            Type::Cgroup2 => return Self::Unified,
-            Type::Tmpfs => {}
+            FsType::Cgroup2 => return Self::Unified,
+            FsType::Tmpfs => {}
             other => return Self::Unknown(format!("{ROOT} {other}, neither cgroup2 nor tmpfs"), ROOT),
         }
-        if facts.type_of(UNIFIED) == Type::Cgroup2 {
+        if facts.type_of(UNIFIED) == FsType::Cgroup2 {
             return Self::Hybrid(UNIFIED);
         }
         match facts.type_of(SYSTEMD) {
-            Type::Cgroup2 => Self::Hybrid(SYSTEMD),
-            Type::Cgroup => Self::Legacy,
-            failed @ (Type::Failed(_) | Type::Silent) => {
+            FsType::Cgroup2 => Self::Hybrid(SYSTEMD),
+            FsType::Cgroup => Self::Legacy,
+            failed @ (FsType::Failed(_) | FsType::Silent) => {
                 Self::Unknown(format!("{ROOT} is tmpfs, but {SYSTEMD} {failed}"), SYSTEMD)
             }
             odd => Self::Odd(odd),
@@ -73,7 +73,7 @@ fn in_own_cgroup(client: &'static str, facts: &Facts, tree: &Tree, why: String) 
     };
     let own = join(base, path);
     if !facts.exists(&own) {
-        return Finding::no(client, format!("{why}; but {}", lacking(facts, &own)), mending(facts, &own));
+        return Finding::no(client, format!("{why}; but {}", describe_missing(facts, &own)), remedy_for(facts, &own));
     }
     let finding = if facts.is_writable(&own) {
         Finding::yes(client, why)
@@ -86,7 +86,7 @@ fn in_own_cgroup(client: &'static str, facts: &Facts, tree: &Tree, why: String) 
 
 fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
     let advice = match tree {
-        Tree::Unknown(_, at) if !facts.exists(at) => mending(facts, at),
+        Tree::Unknown(_, at) if !facts.exists(at) => remedy_for(facts, at),
         _ => NOT_V2_ALONE,
     };
     Finding::no(client, format!("{}: as PID 1 it gives up", tree.why()), advice)
@@ -95,7 +95,7 @@ fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
 /// They know v1 alone: on a unified host they try to mount `name=systemd`, and freeze when they can't.
 pub(crate) fn from_215_to_229(facts: &Facts) -> Finding {
     let client = "systemd 215-229";
-    if facts.type_of(ROOT) == Type::Tmpfs {
+    if facts.type_of(ROOT) == FsType::Tmpfs {
         return in_own_cgroup(client, facts, &Tree::Legacy, format!("{ROOT} is tmpfs: legacy"));
     }
     if facts.is_v2() {
@@ -112,7 +112,7 @@ pub(crate) fn from_230_to_232(facts: &Facts) -> Finding {
     let client = "systemd 230-232";
     match Tree::of(facts) {
         tree @ Tree::Unified => as_pid1(client, facts, &tree),
-        _ if facts.type_of(ROOT) == Type::Tmpfs => {
+        _ if facts.type_of(ROOT) == FsType::Tmpfs => {
             in_own_cgroup(client, facts, &Tree::Legacy, format!("{ROOT} is tmpfs: legacy"))
         }
         tree => unrecognised(client, facts, &tree),
@@ -180,6 +180,6 @@ pub(crate) fn cgls_and_cgtop(facts: &Facts) -> Finding {
     if facts.exists(directory) {
         Finding::yes(client, tree.why())
     } else {
-        Finding::no(client, lacking(facts, directory), mending(facts, directory))
+        Finding::no(client, describe_missing(facts, directory), remedy_for(facts, directory))
     }
 }

@@ -1,7 +1,7 @@
 //! Small tools and scripts.
 
 use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
-use crate::doctor::facts::{Facts, ROOT, Type, point};
+use crate::doctor::facts::{Facts, FsType, ROOT, point};
 use crate::doctor::finding::Finding;
 
 /// Lines of `/proc/mounts` of type cgroup or cgroup2; the mode of version 3 also by statfs of the mount points.
@@ -13,7 +13,7 @@ pub(crate) fn libcgroup(facts: &Facts) -> Finding {
         return Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT });
     }
     let why = format!("/proc/mounts has {} lines of type cgroup or cgroup2", lines.len());
-    match lines.iter().map(|line| point(line)).find(|point| facts.type_of(point) == Type::Fuse) {
+    match lines.iter().map(|line| point(line)).find(|point| facts.type_of(point) == FsType::Fuse) {
         Some(point) => {
             Finding::yes(client, why).and(&format!("since version 3 setup_mode is unknown, for {point} is FUSE"))
         }

@@ -1,4 +1,4 @@
-//! Asking the child, which may be stuck on a filesystem that doesn't answer, and whose words are the container's for all that is known.
+//! Asks the child, which may be stuck on a filesystem that doesn't answer, and whose words are the container's for all that is known.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::cgroup::parse_mountinfo;
-use crate::doctor::facts::{Facts, Found, Process, mount_of};
+use crate::doctor::facts::{Facts, ProbeResults, Process, mount_of};
 use crate::doctor::probe::look::{Line, look};
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
@@ -20,22 +20,22 @@ use crate::server::registry;
 use crate::sys;
 
 /// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take in all: a filesystem of the container's could answer each question in the last moment.
-const LIMIT: Duration = Duration::from_secs(30);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a killed child may take to end. One that waits for a FUSE server that has taken its request can't be killed.
-const LAST_BREATH: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much it may say.
-const BYTES_AT_MOST: usize = 32 << 20;
+const MAX_ANSWER_BYTES: usize = 32 << 20;
 
 /// How many hung filesystems are gone around, one child each.
-const HUNG_AT_MOST: usize = 4;
+const MAX_HUNG_DEVICES: usize = 4;
 
 /// Everything about a target.
-pub(crate) fn ask(target: &Target) -> Result<Facts, Error> {
+pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
     let mut silent = Vec::new();
     let by_caller = registry::per_caller_devices();
     loop {
@@ -43,13 +43,13 @@ pub(crate) fn ask(target: &Target) -> Result<Facts, Error> {
         let Some(path) = stuck else { return Ok(Facts::new(process, found)) };
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
         match mount_of(&mounts, &path).map(|mount| mount.device) {
-            Some(device) if !silent.contains(&device) && silent.len() < HUNG_AT_MOST => silent.push(device),
+            Some(device) if !silent.contains(&device) && silent.len() < MAX_HUNG_DEVICES => silent.push(device),
             _ => return Ok(Facts::new(process, found)),
         }
     }
 }
 
-type Answers = (Process, Found, Option<String>);
+type Answers = (Process, ProbeResults, Option<String>);
 
 /// What a child said: the process, what it found, and the path at which it got stuck.
 fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
@@ -63,7 +63,7 @@ fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -
         }
         ForkResult::Parent { child } => {
             drop((write, shared));
-            let said = listen(read, PATIENCE, LIMIT);
+            let said = listen(read, SILENCE_TIMEOUT, TOTAL_TIMEOUT);
             end(child);
             answers(target, &said.bytes, said.is_whole)
         }
@@ -83,7 +83,7 @@ fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
     let last = Instant::now() + limit;
     let mut end = Instant::now() + patience;
     let mut file = std::fs::File::from(pipe);
-    while said.len() < BYTES_AT_MOST {
+    while said.len() < MAX_ANSWER_BYTES {
         let left = end.min(last).saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Said { bytes: said, is_whole: false };
@@ -109,7 +109,7 @@ fn end(child: Pid) {
     let _ = kill(child, Signal::SIGKILL);
     let start = Instant::now();
     while matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)) {
-        if start.elapsed() > LAST_BREATH {
+        if start.elapsed() > KILL_TIMEOUT {
             tracing::warn!(
                 pid = child.as_raw(),
                 "the process that looked is stuck, and ends when its filesystem answers"
@@ -127,15 +127,15 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
         Error::failed(what)
     };
     let mut process = None;
-    let mut found = Found::default();
+    let mut found = ProbeResults::default();
     let mut asking = None;
     // What follows the last line break is a line that isn't finished.
     let lines = said.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     for line in lines {
         match serde_json::from_slice(line).map_err(|_| nonsense())? {
             Line::Process(said) if process.is_none() => process = Some(said),
-            Line::Asking(path) => asking = Some(path),
-            Line::Place(path, answer) => {
+            Line::Probing(path) => asking = Some(path),
+            Line::Probed(path, answer) => {
                 asking = None;
                 found.places.insert(path, answer);
             }
@@ -143,7 +143,7 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
                 asking = None;
                 found.contents.insert(path, content);
             }
-            Line::Copied(path, copied) => {
+            Line::CopyCheck(path, copied) => {
                 asking = None;
                 found.copied = Some((path, copied));
             }
@@ -176,7 +176,7 @@ fn failed(target: &Target, what: &str, errno: i32) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::facts::{Answer, Place};
+    use crate::doctor::facts::{PathProbe, ProbeOutcome};
 
     fn said(lines: &[Line]) -> Vec<u8> {
         lines.iter().flat_map(|line| [serde_json::to_vec(line).unwrap(), b"\n".to_vec()].concat()).collect()
@@ -199,7 +199,7 @@ mod tests {
         // It ends when nobody listens any more.
         let talker = std::thread::spawn(move || while nix::unistd::write(&write, b"x").is_ok() {});
         let said = listen(read, long, short);
-        assert!(!said.is_whole || said.bytes.len() >= BYTES_AT_MOST, "talk without end");
+        assert!(!said.is_whole || said.bytes.len() >= MAX_ANSWER_BYTES, "talk without end");
         talker.join().unwrap();
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         nix::unistd::write(&write, b"x").unwrap();
@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn what_a_child_says() {
         let process = Line::Process(Process::default());
-        let asking = |path: &str| Line::Asking(path.to_owned());
-        let found = Answer::Found(Place { magic: 1, directory: true, writable: false, one_mount: true });
-        let place = |path: &str| Line::Place(path.to_owned(), found.clone());
+        let asking = |path: &str| Line::Probing(path.to_owned());
+        let found = ProbeOutcome::Found(PathProbe { magic: 1, directory: true, writable: false, one_mount: true });
+        let place = |path: &str| Line::Probed(path.to_owned(), found.clone());
         let whole = said(&[process.clone(), asking("/a"), place("/a"), asking("/b"), place("/b"), Line::Done]);
         assert_eq!(heard(&whole, true), Ok((2, None)));
         // It fell silent in the middle of a place; or it was ended there.
@@ -225,7 +225,7 @@ mod tests {
             said(&[process.clone(), process.clone(), Line::Done]),
             b"{}\n".to_vec(),
             b"\xff\n".to_vec(),
-            b"{\"Place\":[\"/a\",{\"Found\":{\"magic\":1}}]}\n".to_vec(),
+            b"{\"Probed\":[\"/a\",{\"Found\":{\"magic\":1}}]}\n".to_vec(),
             said(&[process]).into_iter().filter(|byte| *byte != b'\n').collect(),
         ] {
             assert!(heard(&nonsense, false).is_err() && heard(&nonsense, true).is_err(), "{nonsense:?}");

@@ -30,19 +30,19 @@ const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// How much of a file of /proc is taken. With mounts of 200 bytes each it's 20000 of them, which the kernel's own limit allows five times.
-const TEXT_AT_MOST: u64 = 4 << 20;
+const MAX_PROC_BYTES: u64 = 4 << 20;
 
 /// A step that failed.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct EnterError {
     pub(crate) what: String,
     pub(crate) errno: i32,
 }
 
-fn failed<E: Into<io::Error>>(what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
+fn failed<E: Into<io::Error>>(what: impl fmt::Display) -> impl FnOnce(E) -> EnterError {
     move |error| {
         let error: io::Error = error.into();
-        Failure { what: what.to_string(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
+        EnterError { what: what.to_string(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
     }
 }
 
@@ -79,12 +79,12 @@ impl Credentials {
 /// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
 /// started in, which the target can't freeze. What it gets besides the facts is a directory of its own descriptors, by which it can open what
 /// one of them leads to. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
-/// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`go_on_inside`]).
+/// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`continue_in_pid_namespace`]).
 pub(crate) fn enter(
     target: Target,
     by_caller: &[(u32, u32)],
     kept: BorrowedFd<'_>,
-) -> Result<(Process, OwnedFd), Failure> {
+) -> Result<(Process, OwnedFd), EnterError> {
     hide()?;
     let nothing = File::options().read(true).write(true).open("/dev/null").map_err(failed("can't open /dev/null"))?;
     dup2_stdin(&nothing)
@@ -97,7 +97,7 @@ pub(crate) fn enter(
     drop(kept);
 
     let own =
-        Target::open(None).map_err(|_| Failure { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
+        Target::open(None).map_err(|_| EnterError { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
     let status = text(&target, "status")?;
     let credentials = Credentials::parse(&status);
     let may_mount = credentials.effective & CAP_SYS_ADMIN != 0 && owns_its_mounts(&target)?;
@@ -119,14 +119,14 @@ pub(crate) fn enter(
     };
     let asks_who_calls =
         parse_mountinfo(process.mountinfo.as_bytes()).iter().any(|mount| by_caller.contains(&mount.device));
-    let inside = if asks_who_calls { Inside::of(&target, &own)? } else { None };
+    let inside = if asks_who_calls { TargetNamespaces::of(&target, &own)? } else { None };
     let root = target.open_file("root", OFlag::O_PATH | OFlag::O_DIRECTORY);
     let root = root.map_err(failed(format_args!("can't open the root of process {}", target.pid)))?;
     let is_same = users.is_none() && credentials == Credentials::parse(&text(&own, "status")?);
     drop((target, own));
 
     if let Some(inside) = inside {
-        go_on_inside(inside)?;
+        continue_in_pid_namespace(inside)?;
     }
     // The last thing of the host's: it leads to this process' own descriptors and nowhere else.
     let own_files = open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
@@ -141,7 +141,7 @@ pub(crate) fn enter(
     drop(root);
     chdir("/").map_err(failed("can't change to the root directory"))?;
     if !is_same {
-        become_like(&credentials, users).map_err(failed("can't take on the credentials of the process"))?;
+        take_on_credentials(&credentials, users).map_err(failed("can't take on the credentials of the process"))?;
     }
     // A change of credentials takes these back.
     hide()?;
@@ -160,14 +160,14 @@ fn processors(status: &str) -> Process {
 }
 
 /// A pid namespace, and the target's other namespaces that aren't the own ones.
-struct Inside {
+struct TargetNamespaces {
     pids: OwnedFd,
     others: Vec<(CloneFlags, OwnedFd)>,
 }
 
-impl Inside {
+impl TargetNamespaces {
     /// `None` for a target in the own pid namespace.
-    fn of(target: &Target, own: &Target) -> Result<Option<Self>, Failure> {
+    fn of(target: &Target, own: &Target) -> Result<Option<Self>, EnterError> {
         let Some(pids) = other(target, own, "pid")? else { return Ok(None) };
         let mut others = Vec::new();
         for (kind, flag) in
@@ -184,7 +184,7 @@ impl Inside {
 /// There it's seen and can be signalled, which makes it say less, and that's noticed. Who has CAP_SYS_PTRACE in the initial user namespace can
 /// trace it, and so it hasn't more of the host than the target: none of its namespaces but that of time, and no file but the pipe. What it
 /// remembers, the command line and the environment of the command, is theirs to read.
-fn go_on_inside(Inside { pids, others }: Inside) -> Result<(), Failure> {
+fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces) -> Result<(), EnterError> {
     for (flag, namespace) in others {
         setns(namespace, flag).map_err(failed("can't join the namespaces"))?;
     }
@@ -209,7 +209,7 @@ fn go_on_inside(Inside { pids, others }: Inside) -> Result<(), Failure> {
 }
 
 /// Keeps the process from everybody who isn't root of the host, and ends it with the one that started it.
-fn hide() -> Result<(), Failure> {
+fn hide() -> Result<(), EnterError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
         .and_then(|()| prctl::set_dumpable(false))
         .and_then(|()| prctl::set_no_new_privs())
@@ -217,12 +217,12 @@ fn hide() -> Result<(), Failure> {
         .map_err(failed("can't protect the process that looks"))
 }
 
-fn number(target: &Target, kind: &str) -> Result<Option<u64>, Failure> {
+fn number(target: &Target, kind: &str) -> Result<Option<u64>, EnterError> {
     target.namespace(kind).map_err(failed(format_args!("can't tell the {kind} namespace of process {}", target.pid)))
 }
 
 /// A namespace of the target's that isn't the own one.
-fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, Failure> {
+fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, EnterError> {
     if number(target, kind)? == number(own, kind)? {
         return Ok(None);
     }
@@ -231,7 +231,7 @@ fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, F
 }
 
 /// Whether the target's mount namespace belongs to its user namespace, so that its capabilities count there.
-fn owns_its_mounts(target: &Target) -> Result<bool, Failure> {
+fn owns_its_mounts(target: &Target) -> Result<bool, EnterError> {
     let what = format!("can't tell whose the mounts of process {} are", target.pid);
     let mounts = target.open_file("ns/mnt", OFlag::O_RDONLY).map_err(failed(&what))?;
     match sys::namespace::owner(mounts.as_fd()) {
@@ -254,7 +254,7 @@ fn is_root(root: BorrowedFd<'_>) -> bool {
 }
 
 /// Takes on users, groups, user namespace and capabilities.
-fn become_like(credentials: &Credentials, users: Option<OwnedFd>) -> io::Result<()> {
+fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let [user, effective_user, saved_user, ..] = *credentials.users else { return Err(invalid()) };
     let [group, effective_group, saved_group, ..] = *credentials.groups else { return Err(invalid()) };
@@ -273,11 +273,11 @@ fn become_like(credentials: &Credentials, users: Option<OwnedFd>) -> io::Result<
 }
 
 /// A file of a process in /proc; bytes that aren't UTF-8 are replaced.
-fn text(target: &Target, name: &str) -> Result<String, Failure> {
+fn text(target: &Target, name: &str) -> Result<String, EnterError> {
     let what = format!("can't read /proc/{}/{name}", target.pid);
     let file = target.open_file(name, OFlag::O_RDONLY).map_err(failed(&what))?;
     let mut bytes = Vec::new();
-    File::from(file).take(TEXT_AT_MOST).read_to_end(&mut bytes).map_err(failed(&what))?;
+    File::from(file).take(MAX_PROC_BYTES).read_to_end(&mut bytes).map_err(failed(&what))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -17,16 +17,16 @@ use crate::host::{HostCgroups, discover};
 use crate::server::registry;
 
 /// How much of an interface file is read.
-const CONTENT_AT_MOST: u64 = 64 << 10;
+const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
 /// The host's hierarchies, and where a process is in them.
 #[derive(Debug)]
-pub(crate) struct Beyond {
+pub(crate) struct HostView {
     host: HostCgroups,
     memberships: Vec<Membership>,
 }
 
-impl Beyond {
+impl HostView {
     /// `None` where the host's hierarchies can't be seen (inside a container), or the process' cgroups can't be named.
     pub(crate) fn of(target: &Target) -> Option<Self> {
         let host = discover().ok()?;
@@ -49,13 +49,13 @@ impl Beyond {
     }
 }
 
-impl HostFiles for Beyond {
+impl HostFiles for HostView {
     fn read(&self, kind: &HierarchyKind, path: &CgroupPath, file: &str) -> Option<String> {
         let cgroup = self.open(kind, path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let file = File::from(openat(cgroup.as_fd(), file, flags, Mode::empty()).ok()?);
         let mut text = String::new();
-        file.take(CONTENT_AT_MOST).read_to_string(&mut text).ok()?;
+        file.take(MAX_CONTENT_BYTES).read_to_string(&mut text).ok()?;
         Some(text)
     }
 
@@ -76,7 +76,7 @@ pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
     let memberships = memberships(target).unwrap_or_default();
     let is_in = |kind: &str, delegated: &Path| {
         let own = memberships.iter().find(|member| member.kind == HierarchyKind::parse(kind));
-        let path = own.and_then(|member| member.place.path());
+        let path = own.and_then(|member| member.location.path());
         path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
     };
     let holds = record.delegated.iter().filter(|(kind, path)| is_in(kind, path.as_ref()));

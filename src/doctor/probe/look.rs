@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{MountEntry, parse_memberships, parse_mountinfo};
 use crate::doctor::facts::{
-    Answer, Copied, FUSE, Facts, Found, Place, Process, ROOT, Type, VIEW, directories, join, mount_of,
+    CopyCheck, FUSE, Facts, FsType, PathProbe, ProbeOutcome, ProbeResults, Process, ROOT, VIEW, directories, join,
+    mount_of,
 };
 use crate::doctor::paths::paths_to_probe;
 use crate::doctor::probe::enter::enter;
@@ -32,12 +33,12 @@ use crate::doctor::verdict::readings;
 pub(crate) enum Line {
     Process(Process),
     /// It's about to look at this path.
-    Asking(String),
-    Place(String, Answer),
+    Probing(String),
+    Probed(String, ProbeOutcome),
     /// What a file has; `None` if it can't be read.
     Content(String, Option<String>),
     /// A file of a view, read in two ways.
-    Copied(String, Copied),
+    CopyCheck(String, CopyCheck),
     /// It can't go on.
     Failed {
         what: String,
@@ -47,7 +48,7 @@ pub(crate) enum Line {
 }
 
 /// How much of a file is read. Interface files of cgroups that models ask for have some lines.
-const CONTENT_AT_MOST: u64 = 64 << 10;
+const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
 /// The child's whole life. On mounts of the devices `silent` it doesn't touch anything; those of `by_caller` show everybody something else.
 pub(crate) fn look(
@@ -57,17 +58,17 @@ pub(crate) fn look(
     pipe: OwnedFd,
 ) -> std::io::Result<()> {
     let entered = enter(target, by_caller, pipe.as_fd());
-    let say = Say(RefCell::new(File::from(pipe)));
+    let say = LineWriter(RefCell::new(File::from(pipe)));
     let (process, own_files) = match entered {
         Ok(entered) => entered,
-        Err(failure) => return say.line(&Line::Failed { what: failure.what, errno: failure.errno }),
+        Err(error) => return say.line(&Line::Failed { what: error.what, errno: error.errno }),
     };
     say.line(&Line::Process(process.clone()))?;
     let memberships = parse_memberships(process.cgroup.as_bytes());
     let mounts = parse_mountinfo(process.mountinfo.as_bytes());
     let asked = paths_to_probe(&memberships, &mounts);
-    let facts = Facts::new(process, Found::default());
-    let live = Live {
+    let facts = Facts::new(process, ProbeResults::default());
+    let live = LiveFiles {
         say: &say,
         mounts: &facts.mounts,
         silent,
@@ -76,19 +77,19 @@ pub(crate) fn look(
         contents: RefCell::default(),
     };
     for path in asked {
-        live.place(&path)?;
+        live.probe(&path)?;
     }
     readings(&facts.system(), &live);
     if let Some((path, copied)) = live.copied(&facts)? {
-        say.line(&Line::Copied(path, copied))?;
+        say.line(&Line::CopyCheck(path, copied))?;
     }
     say.line(&Line::Done)
 }
 
 /// The way out.
-struct Say(RefCell<File>);
+struct LineWriter(RefCell<File>);
 
-impl Say {
+impl LineWriter {
     fn line(&self, line: &Line) -> std::io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -97,32 +98,32 @@ impl Say {
 }
 
 /// Asks the kernel, says what it answers, and asks nothing twice.
-struct Live<'a> {
-    say: &'a Say,
+struct LiveFiles<'a> {
+    say: &'a LineWriter,
     mounts: &'a [MountEntry],
     silent: &'a [(u32, u32)],
     /// The directory of the own descriptors.
     own_files: OwnedFd,
-    places: RefCell<BTreeMap<String, Answer>>,
+    places: RefCell<BTreeMap<String, ProbeOutcome>>,
     contents: RefCell<BTreeMap<String, Option<String>>>,
 }
 
-impl Live<'_> {
+impl LiveFiles<'_> {
     fn is_silent(&self, path: &str) -> bool {
         mount_of(self.mounts, path).is_some_and(|mount| self.silent.contains(&mount.device))
     }
 
-    fn place(&self, path: &str) -> std::io::Result<Answer> {
+    fn probe(&self, path: &str) -> std::io::Result<ProbeOutcome> {
         if let Some(answer) = self.places.borrow().get(path) {
             return Ok(answer.clone());
         }
         let answer = if self.is_silent(path) {
-            Answer::Silent
+            ProbeOutcome::Silent
         } else {
-            self.say.line(&Line::Asking(path.to_owned()))?;
-            place(path).map_or_else(|errno| Answer::Failed(errno as i32), Answer::Found)
+            self.say.line(&Line::Probing(path.to_owned()))?;
+            probe_path(path).map_or_else(|errno| ProbeOutcome::Failed(errno as i32), ProbeOutcome::Found)
         };
-        self.say.line(&Line::Place(path.to_owned(), answer.clone()))?;
+        self.say.line(&Line::Probed(path.to_owned(), answer.clone()))?;
         self.places.borrow_mut().insert(path.to_owned(), answer.clone());
         Ok(answer)
     }
@@ -134,9 +135,9 @@ impl Live<'_> {
         let content = if self.is_silent(path) {
             None
         } else {
-            self.say.line(&Line::Asking(path.to_owned()))?;
+            self.say.line(&Line::Probing(path.to_owned()))?;
             let mut text = Vec::new();
-            let read = self.open(path).and_then(|file| file.take(CONTENT_AT_MOST).read_to_end(&mut text));
+            let read = self.open(path).and_then(|file| file.take(MAX_CONTENT_BYTES).read_to_end(&mut text));
             read.ok().map(|_| String::from_utf8_lossy(&text).into_owned())
         };
         self.say.line(&Line::Content(path.to_owned(), content.clone()))?;
@@ -157,19 +158,19 @@ impl Live<'_> {
     }
 
     /// Reads a file of the view in two ways, if there's one; of several one in which they differ.
-    fn copied(&self, facts: &Facts) -> std::io::Result<Option<(String, Copied)>> {
+    fn copied(&self, facts: &Facts) -> std::io::Result<Option<(String, CopyCheck)>> {
         let mut found = None;
         // The kernel passes reads of the first ones through on no version: their readers are notified.
         for file in ["cgroup.events", "memory.oom_control", "memory.max", "memory.limit_in_bytes", "pids.max"] {
             for member in &facts.memberships {
-                let Some(path) = member.place.path() else { continue };
+                let Some(path) = member.location.path() else { continue };
                 for directory in directories(&member.kind) {
                     let path = format!("{}/{file}", join(&directory, path));
                     let is_view = mount_of(self.mounts, &path).is_some_and(|mount| mount.fstype == VIEW);
-                    if !is_view || !matches!(self.place(&path)?, Answer::Found(_)) {
+                    if !is_view || !matches!(self.probe(&path)?, ProbeOutcome::Found(_)) {
                         continue;
                     }
-                    self.say.line(&Line::Asking(path.clone()))?;
+                    self.say.line(&Line::Probing(path.clone()))?;
                     match self.copy(&path) {
                         Ok(copied) if copied.by_read != copied.by_sendfile => return Ok(Some((path, copied))),
                         Ok(copied) if copied.by_read > 0 => found = found.or(Some((path, copied))),
@@ -181,37 +182,37 @@ impl Live<'_> {
         Ok(found)
     }
 
-    fn copy(&self, path: &str) -> std::io::Result<Copied> {
+    fn copy(&self, path: &str) -> std::io::Result<CopyCheck> {
         let mut text = Vec::new();
-        self.open(path)?.take(CONTENT_AT_MOST).read_to_end(&mut text)?;
+        self.open(path)?.take(MAX_CONTENT_BYTES).read_to_end(&mut text)?;
         let file = self.open(path)?;
         let (_read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let by_sendfile = sendfile(&write, &file, None, 32 << 10)?;
-        Ok(Copied { by_read: text.len() as u64, by_sendfile: by_sendfile as u64 })
+        Ok(CopyCheck { by_read: text.len() as u64, by_sendfile: by_sendfile as u64 })
     }
 }
 
 /// What can't be said ends the child with its next line.
-impl Files for Live<'_> {
+impl Files for LiveFiles<'_> {
     fn read(&self, path: &str) -> Option<String> {
         self.content(path).ok().flatten()
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.place(path).is_ok_and(|answer| matches!(answer, Answer::Found(_)))
+        self.probe(path).is_ok_and(|answer| matches!(answer, ProbeOutcome::Found(_)))
     }
 
     fn is_cgroup2(&self, path: &str) -> bool {
-        let magic = |answer: Answer| match answer {
-            Answer::Found(place) => Type::of(place.magic) == Type::Cgroup2,
+        let magic = |answer: ProbeOutcome| match answer {
+            ProbeOutcome::Found(place) => FsType::of(place.magic) == FsType::Cgroup2,
             _ => false,
         };
-        self.place(path).is_ok_and(magic)
+        self.probe(path).is_ok_and(magic)
     }
 }
 
 /// Looks at one path. A place that statfs can't be asked about counts as failed: its files can't be used either.
-fn place(path: &str) -> Result<Place, Errno> {
+fn probe_path(path: &str) -> Result<PathProbe, Errno> {
     // O_PATH opens nothing: no device, no fifo.
     let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let attributes = fstat(&file)?;
@@ -221,7 +222,7 @@ fn place(path: &str) -> Result<Place, Errno> {
     // and can be written by root.
     let has_write_bits = magic != FUSE || attributes.st_mode & 0o222 != 0;
     let may_write = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
-    Ok(Place {
+    Ok(PathProbe {
         magic,
         directory: attributes.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits(),
         writable: has_write_bits && may_write,

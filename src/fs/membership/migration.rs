@@ -8,7 +8,7 @@
 use nix::errno::Errno;
 
 use crate::cgroup::file::MembershipFile;
-use crate::cgroup::membership::Place;
+use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::fs::host::{Asked, Credentials};
 use crate::fs::membership::pid_arg::{Question, Written, parse};
@@ -156,7 +156,13 @@ impl<H: Host> CgroupFs<H> {
 
     /// The kernel's rules about users. v2: the opener must be able to write `cgroup.procs` of the nearest common ancestor of source and
     /// destination (`cgroup_procs_write_permission`). v1: it's root, or the process is its own (`__cgroup1_procs_write`).
-    fn check_users(&self, file: &OpenFile<H>, hierarchy: usize, source: &Place, process: &H::Process) -> Outcome<()> {
+    fn check_users(
+        &self,
+        file: &OpenFile<H>,
+        hierarchy: usize,
+        source: &CgroupLocation,
+        process: &H::Process,
+    ) -> Outcome<()> {
         let (Some(opener), Some(source)) = (&file.opener, source.path()) else {
             return Err(Rule::CommonAncestor.into());
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::cgroup::membership::Place;
+use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::fs::cache::Change;
 use crate::fs::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
@@ -461,15 +461,15 @@ impl Host for FakeHost {
         *process == caller.tid
     }
 
-    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<Place>> {
+    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<CgroupLocation>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();
         let found =
             state.processes.get(process).and_then(|process| process.places.get(&hierarchy)).ok_or(Errno::ESRCH)?;
         let shown = found.iter().take(if whole_process { usize::MAX } else { 1 });
         let place = |path: &Option<&str>| match path {
-            Some(path) => Place::At(CgroupPath::parse(path).unwrap()),
-            None => Place::OutsideNamespace,
+            Some(path) => CgroupLocation::At(CgroupPath::parse(path).unwrap()),
+            None => CgroupLocation::OutsideNamespace,
         };
         Ok(shown.map(place).collect())
     }

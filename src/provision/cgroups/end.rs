@@ -9,15 +9,15 @@ use nix::unistd::Pid;
 
 use crate::cgroup::HierarchyClass;
 use crate::host::refuge::{read_file, write_file};
-use crate::provision::cgroups::{OwnCgroup, OwnCgroups, children, open_directory};
+use crate::provision::cgroups::{CreatedCgroup, CreatedCgroups, children, open_directory};
 
 /// How long processes that were killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often they are looked for meanwhile: those that were forked, or frozen once more, since the last time.
-const INTERVAL: Duration = Duration::from_millis(20);
+const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
-impl OwnCgroups {
+impl CreatedCgroups {
     /// Thaws what is frozen in them or below, by whomever. Those that run may freeze some again.
     pub(crate) fn thaw(&self) {
         for own in &self.cgroups {
@@ -48,12 +48,12 @@ impl OwnCgroups {
                 left.dedup();
                 return tracing::warn!(processes = ?left, "killed processes of the command don't end");
             }
-            std::thread::sleep(INTERVAL);
+            std::thread::sleep(KILL_INTERVAL);
         }
     }
 }
 
-impl OwnCgroup {
+impl CreatedCgroup {
     /// Kills what is in it or below, and returns whom.
     fn kill(&self) -> Vec<i32> {
         let mut found = Vec::new();

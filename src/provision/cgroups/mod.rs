@@ -18,21 +18,21 @@ use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::host::refuge::{read_file, write_file};
 use crate::provision::systemd;
-use crate::provision::systemd::{Holder, Scope};
+use crate::provision::systemd::{Scope, ScopeHolder};
 
 /// How long the last processes of a cgroup may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Cgroups of one name, in some hierarchies.
 #[derive(Debug)]
-pub(crate) struct OwnCgroups {
-    cgroups: Vec<OwnCgroup>,
+pub(crate) struct CreatedCgroups {
+    cgroups: Vec<CreatedCgroup>,
     /// A process that keeps systemd's scope, in which no other is yet.
-    holder: Option<Holder>,
+    holder: Option<ScopeHolder>,
 }
 
 #[derive(Debug)]
-struct OwnCgroup {
+struct CreatedCgroup {
     kind: HierarchyKind,
     path: CgroupPath,
     parent: OwnedFd,
@@ -42,37 +42,43 @@ struct OwnCgroup {
     is_scope: bool,
 }
 
-impl OwnCgroups {
-    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is asked for there, else below the caller's own. Where none is asked
-    /// for and systemd manages the host, a scope of systemd's is taken in the hierarchies that it manages.
-    pub(crate) fn make(host: &HostCgroups, asked: &[(Option<String>, CgroupPath)], name: &str) -> Result<Self, Error> {
+impl CreatedCgroups {
+    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is requested there, else below the caller's own. Where none is requested
+    /// and systemd manages the host, a scope of systemd's is taken in the hierarchies that it manages.
+    pub(crate) fn make(
+        host: &HostCgroups,
+        requested: &[(Option<String>, CgroupPath)],
+        name: &str,
+    ) -> Result<Self, Error> {
         let text =
             fs::read("/proc/self/cgroup").map_err(|error| Error::system("can't read /proc/self/cgroup", error))?;
         let memberships = parse_memberships(&text);
-        if let Some((Some(unknown), _)) = asked.iter().find(|(hierarchy, _)| {
+        if let Some((Some(unknown), _)) = requested.iter().find(|(hierarchy, _)| {
             hierarchy.as_deref().is_some_and(|word| !host.hierarchies.iter().any(|known| known.kind.matches(word)))
         }) {
             return Err(crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: known(host) }.into());
         }
         let mut made = Self { cgroups: Vec::new(), holder: None };
-        let scope = if asked.is_empty() { made.hold_scope(name)? } else { None };
+        let scope = if requested.is_empty() { made.hold_scope(name)? } else { None };
         for (index, hierarchy) in host.hierarchies.iter().enumerate() {
             if let Some((scope, process)) = &scope
-                && let Some(cgroup) = OwnCgroup::of_scope(host, index, scope, *process)?
+                && let Some(cgroup) = CreatedCgroup::of_scope(host, index, scope, *process)?
             {
                 made.cgroups.push(cgroup);
                 continue;
             }
             let own = memberships.iter().find(|membership| membership.kind == hierarchy.kind);
-            let named = asked.iter().find(|(word, _)| word.as_deref().is_some_and(|word| hierarchy.kind.matches(word)));
-            let anywhere = asked.iter().find(|(word, path)| word.is_none() && host.open_cgroup(index, path).is_ok());
-            let parent = match (named.or(anywhere), own.and_then(|own| own.place.path())) {
+            let named =
+                requested.iter().find(|(word, _)| word.as_deref().is_some_and(|word| hierarchy.kind.matches(word)));
+            let anywhere =
+                requested.iter().find(|(word, path)| word.is_none() && host.open_cgroup(index, path).is_ok());
+            let parent = match (named.or(anywhere), own.and_then(|own| own.location.path())) {
                 (Some((_, path)), _) => path.clone(),
                 (None, Some(own)) => own.clone(),
                 // A hierarchy that the caller's cgroup namespace doesn't reach.
                 (None, None) => continue,
             };
-            match OwnCgroup::make(host, index, &hierarchy.kind, &parent, name, "--name") {
+            match CreatedCgroup::make(host, index, &hierarchy.kind, &parent, name, "--name") {
                 Ok(cgroup) => made.cgroups.push(cgroup),
                 Err(failed) => {
                     made.remove();
@@ -80,7 +86,10 @@ impl OwnCgroups {
                 }
             }
         }
-        if asked.iter().any(|(word, path)| word.is_none() && !made.cgroups.iter().any(|own| own.path.is_within(path))) {
+        if requested
+            .iter()
+            .any(|(word, path)| word.is_none() && !made.cgroups.iter().any(|own| own.path.is_within(path)))
+        {
             made.remove();
             return Err(Error::failed("--cgroup: no hierarchy has a cgroup of that path"));
         }
@@ -92,8 +101,8 @@ impl OwnCgroups {
         if !systemd::is_manager() {
             return Ok(None);
         }
-        let holder = self.holder.insert(Holder::start()?).process();
-        let scope = Scope::ask(name, holder, "--name")?;
+        let holder = self.holder.insert(ScopeHolder::start()?).process();
+        let scope = Scope::request(name, holder, "--name")?;
         if scope.is_none() {
             self.holder = None;
         }
@@ -110,20 +119,22 @@ impl OwnCgroups {
     ) -> Result<Self, Error> {
         let mut made = Self { cgroups: Vec::new(), holder: None };
         let managed = |kind: &HierarchyKind| match kind.controllers() {
-            Some(controllers) => kind.matches("name=systemd") || MANAGED.iter().any(|own| controllers.contains(own)),
+            Some(controllers) => {
+                kind.matches("name=systemd") || SYSTEMD_CONTROLLERS.iter().any(|own| controllers.contains(own))
+            }
             None => true,
         };
         let mut all = host.hierarchies.iter().enumerate().filter(|(_, hierarchy)| managed(&hierarchy.kind));
         let is_free = systemd::is_manager() && all.all(|(index, _)| hierarchies.contains(&index));
-        let scope = if is_free { Scope::ask(name, process, "--place")? } else { None };
+        let scope = if is_free { Scope::request(name, process, "--place")? } else { None };
         for (index, hierarchy) in host.hierarchies.iter().enumerate().filter(|(index, _)| hierarchies.contains(index)) {
             if let Some(scope) = &scope
-                && let Some(cgroup) = OwnCgroup::of_scope(host, index, scope, process)?
+                && let Some(cgroup) = CreatedCgroup::of_scope(host, index, scope, process)?
             {
                 made.cgroups.push(cgroup);
                 continue;
             }
-            match OwnCgroup::make(host, index, &hierarchy.kind, &CgroupPath::root(), name, "--place") {
+            match CreatedCgroup::make(host, index, &hierarchy.kind, &CgroupPath::root(), name, "--place") {
                 Ok(cgroup) => made.cgroups.push(cgroup),
                 Err(failed) => {
                     made.remove();
@@ -135,11 +146,11 @@ impl OwnCgroups {
     }
 
     /// One that is there already, at the top of the hierarchy with this number.
-    pub(crate) fn at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
+    pub(crate) fn existing_at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
         let kind = host.hierarchies.get(index)?.kind.clone();
         let parent = host.open_cgroup(index, &CgroupPath::root()).ok()?;
         let path = CgroupPath::root().join(name).ok()?;
-        let own = OwnCgroup { kind, path, parent, name: name.into(), is_scope: false };
+        let own = CreatedCgroup { kind, path, parent, name: name.into(), is_scope: false };
         Some(Self { cgroups: vec![own], holder: None })
     }
 
@@ -147,23 +158,23 @@ impl OwnCgroups {
     pub(crate) fn evacuate(&self) {
         // systemd removes a scope when nobody is in it on v2, on legacy hosts in its named hierarchy: so these come last.
         for class in [HierarchyClass::V1Controllers, HierarchyClass::V1Named, HierarchyClass::Unified] {
-            self.cgroups.iter().filter(|own| own.kind.class() == class).for_each(OwnCgroup::evacuate);
+            self.cgroups.iter().filter(|own| own.kind.class() == class).for_each(CreatedCgroup::evacuate);
         }
     }
 
     /// Migrates processes into all of them, as often as `of_container` finds more of them elsewhere.
-    pub(crate) fn gather(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
+    pub(crate) fn migrate_container(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         for own in &self.cgroups {
             let directory =
                 own.open().map_err(|errno| Error::system(format!("can't open {}", own.path), errno.into()))?;
-            for _ in 0..PASSES {
+            for _ in 0..MAX_MIGRATION_PASSES {
                 let outside = of_container().into_iter().filter(|pid| is_at_root(*pid, &own.kind));
                 let outside: Vec<i32> = outside.collect();
                 if outside.is_empty() {
                     break;
                 }
                 for pid in outside {
-                    own.take_in(&directory, pid, &of_container)?;
+                    own.migrate_process(&directory, pid, &of_container)?;
                 }
             }
         }
@@ -185,17 +196,17 @@ impl OwnCgroups {
                     Error::system(what, errno.into())
                 })?;
         }
-        self.holder.iter().for_each(Holder::end);
+        self.holder.iter().for_each(ScopeHolder::end);
         Ok(())
     }
 
     /// Removes them with all that was made below, once their processes have ended. Those that are gone don't matter.
     pub(crate) fn remove(&self) {
-        self.holder.iter().for_each(Holder::end);
+        self.holder.iter().for_each(ScopeHolder::end);
         let start = Instant::now();
         for own in &self.cgroups {
             let mut outcome = own.remove_once();
-            while outcome == Err(Errno::EBUSY) && start.elapsed() < PATIENCE {
+            while outcome == Err(Errno::EBUSY) && start.elapsed() < REMOVE_TIMEOUT {
                 std::thread::sleep(Duration::from_millis(10));
                 outcome = own.remove_once();
             }
@@ -207,37 +218,37 @@ impl OwnCgroups {
 }
 
 /// The v1 controllers that systemd manages.
-const MANAGED: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
+const SYSTEMD_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
 /// How often processes are looked for that were forked while others were migrated.
-const PASSES: usize = 20;
+const MAX_MIGRATION_PASSES: usize = 20;
 
-fn processes_where(is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
+fn processes_that(is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     numbers.filter(|pid| is_meant(*pid)).collect()
 }
 
-fn place_of(pid: i32, kind: &HierarchyKind) -> Option<CgroupPath> {
+fn location_of(pid: i32, kind: &HierarchyKind) -> Option<CgroupPath> {
     let memberships = parse_memberships(&fs::read(format!("/proc/{pid}/cgroup")).ok()?);
     let own = memberships.into_iter().find(|membership| membership.kind == *kind)?;
-    own.place.path().cloned()
+    own.location.path().cloned()
 }
 
 fn is_within(pid: i32, kind: &HierarchyKind, path: &CgroupPath) -> bool {
-    place_of(pid, kind).is_some_and(|place| place.is_within(path))
+    location_of(pid, kind).is_some_and(|place| place.is_within(path))
 }
 
 /// One that has ended seems to be there, too, on v1.
 fn is_at_root(pid: i32, kind: &HierarchyKind) -> bool {
-    place_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+    location_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 fn known(host: &HostCgroups) -> String {
     host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-impl OwnCgroup {
+impl CreatedCgroup {
     fn make(
         host: &HostCgroups,
         index: usize,
@@ -265,7 +276,9 @@ impl OwnCgroup {
     /// That of a scope in which a process is; `None` where systemd has made none.
     fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Error> {
         let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
-        let Some(path) = place_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else { return Ok(None) };
+        let Some(path) = location_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else {
+            return Ok(None);
+        };
         // Whoever is sent out of it again goes to the root, where it was: systemd's slices have no processes.
         let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
             Error::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
@@ -277,8 +290,8 @@ impl OwnCgroup {
     /// Migrates the processes that are in or below it to the cgroup above.
     fn evacuate(&self) {
         // Those that a process forks meanwhile are found the next time.
-        for _ in 0..PASSES {
-            let inside = processes_where(|pid| is_within(pid, &self.kind, &self.path));
+        for _ in 0..MAX_MIGRATION_PASSES {
+            let inside = processes_that(|pid| is_within(pid, &self.kind, &self.path));
             if inside.is_empty() {
                 break;
             }
@@ -290,7 +303,7 @@ impl OwnCgroup {
     }
 
     /// Migrates a process into it.
-    fn take_in(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
+    fn migrate_process(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
             // Its number may have gone to another process meanwhile.
             Ok(()) if !of_container().contains(&pid) => {

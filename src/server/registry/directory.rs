@@ -17,7 +17,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 pub(crate) const DIRECTORY: &str = "/run/vcgroupfs";
 
 /// Whose turn it is to make or remove records.
-const TURN: &str = "records.lock";
+const LOCK_FILE: &str = "records.lock";
 
 const GROUP_OR_OTHERS_WRITE: libc::mode_t = 0o022;
 
@@ -27,7 +27,7 @@ pub(crate) struct Directory(OwnedFd);
 
 /// The turn to make or remove records, until it's dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(#[allow(dead_code, reason = "holds the lock")] File);
+pub(crate) struct RecordsLock(#[allow(dead_code, reason = "holds the lock")] File);
 
 impl Directory {
     /// The directory; `None` if there's none.
@@ -143,10 +143,10 @@ impl Directory {
     ///
     /// # Errors
     /// `EAGAIN` if somebody has it and `waits` is false; those of open(2).
-    pub(crate) fn turn(&self, waits: bool) -> io::Result<Turn> {
-        let file = self.lock_file(TURN)?;
+    pub(crate) fn lock_records(&self, waits: bool) -> io::Result<RecordsLock> {
+        let file = self.lock_file(LOCK_FILE)?;
         write_lock(file.as_fd(), waits)?;
-        Ok(Turn(file))
+        Ok(RecordsLock(file))
     }
 }
 

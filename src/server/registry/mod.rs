@@ -24,10 +24,10 @@ use crate::policy::Rules;
 use crate::view::{AncestorLimits, Shape, View};
 
 use crate::server::registry::directory::{DIRECTORY, Directory};
-use crate::server::registry::record::{Inside, Name, Record, Text, aliases, delegated};
+use crate::server::registry::record::{ContainerRef, EscapedName, ParsedRecord, Record, aliases, delegated};
 
 /// The longest record in bytes: paths have 4096 at most, escaped four times that, and there's one for each hierarchy.
-const MAX_RECORD: u64 = 1024 * 1024;
+const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 
 /// A record that isn't published yet.
 #[derive(Debug)]
@@ -69,25 +69,31 @@ impl Registration {
         registration
     }
 
-    fn of(directory: &Path, target: String, shape: Shape, rules: &Rules, delegated: Vec<(String, Name)>) -> Self {
+    fn of(
+        directory: &Path,
+        target: String,
+        shape: Shape,
+        rules: &Rules,
+        delegated: Vec<(String, EscapedName)>,
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(Record::new(directory, target, shape, rules, delegated, since.as_secs()))
     }
 
     /// That the directory is in a container.
-    pub(crate) fn inside(mut self, container: Inside) -> Self {
+    pub(crate) fn in_container(mut self, container: ContainerRef) -> Self {
         self.0.container = Some(container);
         self
     }
 
     /// That it's in a stack, in the mount namespace with this number, which `run` has made.
-    pub(crate) fn of_stack(mut self, namespace: u64) -> Self {
+    pub(crate) fn with_run_stack(mut self, namespace: u64) -> Self {
         self.0.run = Some(namespace);
         self
     }
 
     /// Publishes it for the calling process. A view works without: then `list` doesn't know it.
-    pub(crate) fn enter(mut self) -> Option<Registered> {
+    pub(crate) fn publish(mut self) -> Option<Registered> {
         self.0.pid = std::process::id();
         match self.write() {
             Ok(registered) => Some(registered),
@@ -103,7 +109,7 @@ impl Registration {
         let directory = Directory::make()?;
         let [draft, name] = ["new", "json"].map(|ending| OsString::from(format!("{}.{ending}", self.0.pid)));
         // Nobody takes the draft for a killed server's meanwhile, nor an old record of this number for a dead one's once it's replaced.
-        let turn = directory.turn(true)?;
+        let lock = directory.lock_records(true)?;
         // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's. Until it's
         // locked, nobody else can open it.
         let mut file = directory.new_file(&draft)?;
@@ -111,7 +117,7 @@ impl Registration {
         file.write_all(&text)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         directory.rename(&draft, &name)?;
-        drop(turn);
+        drop(lock);
         Ok(Registered { directory, name, _file: file })
     }
 }
@@ -128,7 +134,7 @@ pub(crate) fn check() -> Result<(), crate::error::Error> {
 
 /// What a record's file says of its server.
 #[derive(Debug)]
-enum Found {
+enum RecordState {
     Live(Box<Record>),
     /// The server has ended.
     Dead,
@@ -142,10 +148,10 @@ pub(crate) fn live() -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut left = Vec::new();
     for name in directory.names()? {
-        match is_of(&name, "json").map(|pid| read(&directory, &name, pid)) {
-            Some(Ok(Found::Live(record))) => records.push(*record),
-            Some(Ok(Found::Dead)) => left.push(name),
-            None if is_of(&name, "new").is_some() => left.push(name),
+        match pid_in_name(&name, "json").map(|pid| read(&directory, &name, pid)) {
+            Some(Ok(RecordState::Live(record))) => records.push(*record),
+            Some(Ok(RecordState::Dead)) => left.push(name),
+            None if pid_in_name(&name, "new").is_some() => left.push(name),
             _ => {}
         }
     }
@@ -158,11 +164,11 @@ pub(crate) fn live() -> io::Result<Vec<Record>> {
 
 /// Removes what servers have left that were killed, unless somebody is making a record, which the next one sees.
 fn clean(directory: &Directory, left: &[OsString]) {
-    let Ok(_turn) = directory.turn(false) else { return };
+    let Ok(_lock) = directory.lock_records(false) else { return };
     for name in left {
-        // While this has the turn, nobody publishes another one by that name, and nobody has a draft.
-        let is_left = match is_of(name, "json") {
-            Some(pid) => matches!(read(directory, name, pid), Ok(Found::Dead)),
+        // While this has the lock, nobody publishes another one by that name, and nobody has a draft.
+        let is_left = match pid_in_name(name, "json") {
+            Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead)),
             None => true,
         };
         if is_left {
@@ -172,7 +178,7 @@ fn clean(directory: &Directory, left: &[OsString]) {
 }
 
 /// The number in the name of a file with this ending.
-fn is_of(name: &OsStr, ending: &str) -> Option<u32> {
+fn pid_in_name(name: &OsStr, ending: &str) -> Option<u32> {
     let (number, found) = name.to_str()?.split_once('.')?;
     let is_number = found == ending && number.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { number.parse().ok() } else { None }
@@ -202,7 +208,7 @@ pub(crate) fn per_caller_devices() -> Vec<(u32, u32)> {
     live().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
 }
 
-fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<Found> {
+fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState> {
     let (mut file, stat) = match directory.file(name, OFlag::O_RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(unusable(name, "isn't root's")),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(unusable(name, "is a symlink")),
@@ -210,25 +216,27 @@ fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<Found> {
     };
     let is_live = directory::is_write_locked(&file);
     let mut text =
-        Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default().clamp(1024, MAX_RECORD as usize));
-    Read::by_ref(&mut file).take(MAX_RECORD).read_to_end(&mut text)?;
+        Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default().clamp(1024, MAX_RECORD_BYTES as usize));
+    Read::by_ref(&mut file).take(MAX_RECORD_BYTES).read_to_end(&mut text)?;
     Ok(match record::parse(&text) {
-        Text::Record(record) if is_live && record.pid == pid => Found::Live(Box::new(record)),
-        Text::Former(record) if record.pid == pid && holds_by_flock(pid, &stat) => Found::Live(Box::new(record)),
+        ParsedRecord::Record(record) if is_live && record.pid == pid => RecordState::Live(Box::new(record)),
+        ParsedRecord::Format1(record) if record.pid == pid && is_flocked_by(pid, &stat) => {
+            RecordState::Live(Box::new(record))
+        }
         // What a dead one has left needn't be understood.
-        _ if !is_live => Found::Dead,
-        Text::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
+        _ if !is_live => RecordState::Dead,
+        ParsedRecord::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
         _ => unusable(name, "isn't a record"),
     })
 }
 
-fn unusable(name: &OsStr, why: &str) -> Found {
+fn unusable(name: &OsStr, why: &str) -> RecordState {
     tracing::warn!(file = ?Path::new(DIRECTORY).join(name), "left out: it {why}");
-    Found::Unusable
+    RecordState::Unusable
 }
 
 /// Whether this very process has locked the file by flock(2), as the kernel tells: a server of the former version has, while it lives.
-fn holds_by_flock(pid: u32, stat: &FileStat) -> bool {
+fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
     let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
@@ -245,7 +253,7 @@ pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
     let name = OsString::from(format!("{pid}.json"));
     let is_live = || {
         let directory = Directory::find().ok().flatten();
-        directory.is_some_and(|directory| matches!(read(&directory, &name, pid), Ok(Found::Live(_))))
+        directory.is_some_and(|directory| matches!(read(&directory, &name, pid), Ok(RecordState::Live(_))))
     };
     let start = Instant::now();
     while is_live() {
@@ -271,16 +279,16 @@ mod tests {
             ("17.json.new", None),
             ("x.json", None),
         ] {
-            assert_eq!(is_of(OsStr::new(name), "json"), number, "{name}");
+            assert_eq!(pid_in_name(OsStr::new(name), "json"), number, "{name}");
         }
     }
 
     #[test]
     fn a_name_that_is_not_text_comes_back() {
         let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/a\xff \\040\n\xc3\xa4");
-        let name = Name::from(name);
+        let name = EscapedName::from(name);
         let json = serde_json::to_string(&name).unwrap();
         assert_eq!(json, r#""/a\\377 \\134040\\012ä""#);
-        assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name);
+        assert_eq!(serde_json::from_str::<EscapedName>(&json).unwrap(), name);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Record {
     /// The server's process id.
     pub(crate) pid: u32,
     /// Where the view is mounted, in its mount namespace.
-    pub(crate) directory: Name,
+    pub(crate) directory: EscapedName,
     /// For whom.
     pub(crate) target: String,
     pub(crate) shape: String,
@@ -30,12 +30,12 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) delegate_controllers: Vec<String>,
     #[serde(default)]
-    pub(crate) aliases: Vec<Name>,
+    pub(crate) aliases: Vec<EscapedName>,
     /// Whether limits of ancestors aren't shown.
     #[serde(default)]
     pub(crate) hides_ancestor_limits: bool,
     /// Hierarchy and delegated subtree.
-    pub(crate) delegated: Vec<(String, Name)>,
+    pub(crate) delegated: Vec<(String, EscapedName)>,
     /// Hierarchy, and inode number of the delegated subtree: a cgroup of the same name that is made later is another one.
     #[serde(default)]
     pub(crate) boundaries: Vec<(String, u64)>,
@@ -46,7 +46,7 @@ pub(crate) struct Record {
     pub(crate) per_caller: bool,
     /// Where it's mounted in a container.
     #[serde(default)]
-    pub(crate) container: Option<Inside>,
+    pub(crate) container: Option<ContainerRef>,
     /// The number of the mount namespace in which `run` has made a stack. It ends with its command, and the server with it.
     #[serde(default)]
     pub(crate) run: Option<u64>,
@@ -54,7 +54,7 @@ pub(crate) struct Record {
 
 /// A container with a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Inside {
+pub(crate) struct ContainerRef {
     /// The process by which it was named.
     pub(crate) pid: i32,
     /// The number of its mount namespace. The server holds it open, so that it can't become another's.
@@ -64,40 +64,40 @@ pub(crate) struct Inside {
 /// A path or a name of the kernel's, which needn't be text. JSON has it escaped as `/proc/PID/mountinfo` has: `\ooo` for a byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub(crate) struct Name(OsString);
+pub(crate) struct EscapedName(OsString);
 
-impl From<String> for Name {
+impl From<String> for EscapedName {
     fn from(escaped: String) -> Self {
         Self(unescape(escaped.as_bytes()))
     }
 }
 
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
+impl From<EscapedName> for String {
+    fn from(name: EscapedName) -> Self {
         name.escaped()
     }
 }
 
-impl From<&CgroupPath> for Name {
+impl From<&CgroupPath> for EscapedName {
     fn from(path: &CgroupPath) -> Self {
         let below = path.components().join(OsStr::new("/"));
         Self([OsStr::new("/"), &below].into_iter().collect())
     }
 }
 
-impl From<&OsStr> for Name {
+impl From<&OsStr> for EscapedName {
     fn from(name: &OsStr) -> Self {
         Self(name.to_owned())
     }
 }
 
-impl AsRef<Path> for Name {
+impl AsRef<Path> for EscapedName {
     fn as_ref(&self) -> &Path {
         Path::new(&self.0)
     }
 }
 
-impl Name {
+impl EscapedName {
     /// With escapes: text without control characters, from which it can be had again.
     pub(crate) fn escaped(&self) -> String {
         escape(self.0.as_bytes())
@@ -121,7 +121,7 @@ impl Record {
         target: String,
         shape: Shape,
         rules: &Rules,
-        delegated: Vec<(String, Name)>,
+        delegated: Vec<(String, EscapedName)>,
         since: u64,
     ) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl Record {
 
     /// Whether the view is such a one. Where its subtrees are isn't looked at but where they're `named`: the container's processes may have gone
     /// further down since.
-    pub(crate) fn is_as(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
+    pub(crate) fn matches_view(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
         let (shape, policy) = (view.shape.word(), view.rules.policy.word());
         let is_named =
             |kind: &HierarchyKind| named.iter().any(|(word, _)| word.as_ref().is_none_or(|word| kind.matches(word)));
@@ -160,12 +160,12 @@ impl Record {
             && self.hides_ancestor_limits == (view.ancestor_limits == AncestorLimits::Hidden)
             && delegated(view).filter(|(kind, _)| is_named(kind)).all(|(kind, path)| {
                 let own = self.delegated.iter().find(|(own, _)| HierarchyKind::parse(own) == *kind);
-                own.map(|(_, path)| path) == path.map(Name::from).as_ref()
+                own.map(|(_, path)| path) == path.map(EscapedName::from).as_ref()
             })
     }
 
     /// All that tells it from other views of the same container.
-    pub(crate) fn kind(&self) -> String {
+    pub(crate) fn description(&self) -> String {
         let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
         if !self.delegate_controllers.is_empty() {
             words.push(format!("with controllers {}", self.delegate_controllers.join(",")));
@@ -174,7 +174,7 @@ impl Record {
         if self.hides_ancestor_limits {
             words.push("without limits of ancestors".to_owned());
         }
-        let mut paths: Vec<&Name> = self.delegated.iter().map(|(_, path)| path).collect();
+        let mut paths: Vec<&EscapedName> = self.delegated.iter().map(|(_, path)| path).collect();
         paths.dedup();
         if let [path] = paths.as_slice() {
             words.push(format!("of {}", path.shown()));
@@ -189,8 +189,8 @@ fn controllers(rules: &Rules) -> Vec<String> {
     named.filter(|_| rules.policy == Policy::Delegate).collect()
 }
 
-pub(crate) fn aliases(view: &View) -> Vec<Name> {
-    let mut names: Vec<Name> = view.aliases.iter().map(|alias| alias.as_os_str().into()).collect();
+pub(crate) fn aliases(view: &View) -> Vec<EscapedName> {
+    let mut names: Vec<EscapedName> = view.aliases.iter().map(|alias| alias.as_os_str().into()).collect();
     names.sort();
     names
 }
@@ -202,10 +202,10 @@ pub(crate) fn delegated(view: &View) -> impl Iterator<Item = (&HierarchyKind, Op
 
 /// What the text of a record's file is.
 #[derive(Debug)]
-pub(crate) enum Text {
+pub(crate) enum ParsedRecord {
     Record(Record),
     /// In the first form.
-    Former(Record),
+    Format1(Record),
     /// In one that isn't known yet.
     Newer,
     /// Nothing of that kind.
@@ -213,28 +213,28 @@ pub(crate) enum Text {
 }
 
 /// Reads a record.
-pub(crate) fn parse(text: &[u8]) -> Text {
-    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Text::Nonsense };
+pub(crate) fn parse(text: &[u8]) -> ParsedRecord {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return ParsedRecord::Nonsense };
     let format = match value.get("format") {
         None => 1,
         Some(number) => number.as_u64().unwrap_or(0),
     };
     if format > u64::from(FORMAT) {
-        return Text::Newer;
+        return ParsedRecord::Newer;
     }
-    let is_former = format == 1;
-    if is_former {
-        bring_up_to_date(&mut value);
+    let is_format1 = format == 1;
+    if is_format1 {
+        upgrade_format1(&mut value);
     }
     match serde_json::from_value(value) {
-        Ok(record) if is_former => Text::Former(record),
-        Ok(record) => Text::Record(record),
-        Err(_) => Text::Nonsense,
+        Ok(record) if is_format1 => ParsedRecord::Format1(record),
+        Ok(record) => ParsedRecord::Record(record),
+        Err(_) => ParsedRecord::Nonsense,
     }
 }
 
 /// What isn't escaped in the first form is now.
-fn bring_up_to_date(value: &mut serde_json::Value) {
+fn upgrade_format1(value: &mut serde_json::Value) {
     let escape_in = |text: &mut serde_json::Value| {
         if let serde_json::Value::String(text) = text {
             *text = escape(text.as_bytes());

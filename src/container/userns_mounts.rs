@@ -20,9 +20,9 @@ use crate::error::Error;
 use crate::sys::namespace::owner;
 
 /// Why the view couldn't be made in a container, and what else can be done.
-pub(crate) fn explained(error: EntryError, container: &Container) -> Error {
+pub(crate) fn explain_refusal(error: EntryError, container: &Container) -> Error {
     let is_refused = matches!(error, EntryError::Failed { step: Step::View, errno: Errno::EPERM });
-    if !is_refused || !belongs_to_another(container) {
+    if !is_refused || !belongs_to_other_user_namespace(container) {
         return error.into();
     }
     let why =
@@ -35,7 +35,7 @@ pub(crate) fn explained(error: EntryError, container: &Container) -> Error {
 }
 
 /// Whether the container's mount namespace belongs to another user namespace than this process'.
-fn belongs_to_another(container: &Container) -> bool {
+fn belongs_to_other_user_namespace(container: &Container) -> bool {
     let theirs = match owner(container.namespace()) {
         Ok(owner) => fstat(owner.as_fd()),
         // Before Linux 4.9. The process may have left the user namespace that its mounts belong to, but hardly.

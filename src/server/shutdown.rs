@@ -20,37 +20,37 @@ use crate::cgroup::{MountEntry, parse_mountinfo};
 use crate::container::handle::Container;
 use crate::fuse::FSTYPE;
 use crate::host::mount_id;
-use crate::provision::cgroups::OwnCgroups;
-use crate::server::cleanup::SharedLeaving;
+use crate::provision::cgroups::CreatedCgroups;
+use crate::server::cleanup::SharedCleanup;
 use crate::server::logging;
-use crate::server::signals::Signals;
-use crate::server::status::Status;
+use crate::server::signals::ServerSignals;
+use crate::server::status::StatusPipe;
 use crate::sys;
 
 /// How long the session may take to end by itself once it's unmounted.
-const GRACE: Duration = Duration::from_secs(1);
+const SESSION_END_GRACE: Duration = Duration::from_secs(1);
 
 /// How long all that a server undoes may take. A helper in a container has 30 s for an answer.
-const ENDING_TIMEOUT: Duration = Duration::from_secs(45);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// What a server has to know of the container that its view is in.
 #[derive(Debug)]
-pub(crate) struct Attachment {
+pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<Container>,
     /// Tells that all is in its place.
-    pub(crate) committed: Status,
+    pub(crate) committed: StatusPipe,
     /// Closed when the view isn't mounted there any more: then nobody makes events for its watchers ([`OwnMount`]).
     pub(crate) own_mount: OwnedFd,
 }
 
 /// A mount of this process' mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mounted {
+pub(crate) struct ViewMount {
     id: u32,
     device: (u32, u32),
 }
 
-impl Mounted {
+impl ViewMount {
     /// The view that was just mounted on a directory.
     pub(crate) fn on(directory: &Path) -> Option<Self> {
         let mounts = own_mounts();
@@ -92,33 +92,37 @@ fn is_found(place: &Path, id: u32) -> bool {
 }
 
 /// Ends the server of a view on a directory when it's told to.
-pub(crate) fn end_on_signals(
-    signals: Signals,
-    leaving: SharedLeaving,
+pub(crate) fn shut_down_on_signal(
+    signals: ServerSignals,
+    cleanup: SharedCleanup,
     unmount: impl Fn() + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).stack_size(256 * 1024).spawn(move || {
         let signal = signals.wait_for_end();
         tracing::info!(%signal, "told to end: unmounting");
-        limit_time();
-        before_the_end(&leaving, unmount);
-        end_after_grace(&leaving);
+        start_exit_deadline();
+        unmount_under_lock(&cleanup, unmount);
+        exit_after_grace(&cleanup);
     })?;
     Ok(())
 }
 
 /// From here on the process ends in bounded time, whatever what it undoes waits for. If there's no thread for that, it goes without.
-pub(crate) fn limit_time() {
+pub(crate) fn start_exit_deadline() {
     let _ = thread::Builder::new().name("end".to_owned()).stack_size(64 * 1024).spawn(|| {
-        thread::sleep(ENDING_TIMEOUT);
-        end_now()
+        thread::sleep(SHUTDOWN_TIMEOUT);
+        exit_now()
     });
 }
 
 /// The same for a view on a directory of this mount namespace.
-pub(crate) fn end_on_directory(signals: Signals, leaving: &SharedLeaving, directory: &Path) -> io::Result<()> {
-    let mounted = Mounted::on(directory);
-    end_on_signals(signals, Arc::clone(leaving), move || {
+pub(crate) fn shut_down_directory_view(
+    signals: ServerSignals,
+    cleanup: &SharedCleanup,
+    directory: &Path,
+) -> io::Result<()> {
+    let mounted = ViewMount::on(directory);
+    shut_down_on_signal(signals, Arc::clone(cleanup), move || {
         if let Some(mounted) = mounted {
             mounted.unmount();
         }
@@ -126,15 +130,15 @@ pub(crate) fn end_on_directory(signals: Signals, leaving: &SharedLeaving, direct
 }
 
 /// The same for a view in a container, which also ends with the container.
-pub(crate) fn end_with_container(
-    signals: Signals,
-    leaving: &SharedLeaving,
-    attachment: Attachment,
+pub(crate) fn shut_down_with_container(
+    signals: ServerSignals,
+    cleanup: &SharedCleanup,
+    attachment: AttachedContainer,
     program: OwnedFd,
 ) -> io::Result<()> {
-    let Attachment { container, committed, own_mount } = attachment;
+    let AttachedContainer { container, committed, own_mount } = attachment;
     let watched = Arc::clone(&container);
-    let leaving_there = Arc::clone(leaving);
+    let cleanup_there = Arc::clone(cleanup);
     thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
         // Whoever attaches may be killed in the midst of it.
         match committed.wait() {
@@ -146,12 +150,12 @@ pub(crate) fn end_with_container(
         }
         drop(own_mount);
         // Somebody else may still be there.
-        if let Some(leaving) = leaving_there.lock().as_mut() {
-            drop(leaving.attached.take());
+        if let Some(cleanup) = cleanup_there.lock().as_mut() {
+            drop(cleanup.attached.take());
         }
-        end_after_grace(&leaving_there);
+        exit_after_grace(&cleanup_there);
     })?;
-    end_on_signals(signals, Arc::clone(leaving), move || {
+    shut_down_on_signal(signals, Arc::clone(cleanup), move || {
         // What the container has moved or covered, or keeps from being taken away, isn't served either.
         container.detach_if_attached(program.as_fd());
     })
@@ -159,22 +163,26 @@ pub(crate) fn end_with_container(
 
 /// The process that runs a command, as its server knows it.
 #[derive(Debug)]
-pub(crate) struct Supervisor {
+pub(crate) struct SupervisorHandle {
     /// Its end is the supervisor's.
     pub(crate) ends: OwnedFd,
-    pub(crate) cgroups: Arc<OwnCgroups>,
+    pub(crate) cgroups: Arc<CreatedCgroups>,
 }
 
 /// The same for a view that ends with a command, and for the end of whoever runs that: if it's killed, the command's processes have to be
 /// ended by somebody who can thaw them.
-pub(crate) fn end_with_command(signals: Signals, leaving: &SharedLeaving, supervisor: Supervisor) -> io::Result<()> {
+pub(crate) fn shut_down_with_command(
+    signals: ServerSignals,
+    cleanup: &SharedCleanup,
+    supervisor: SupervisorHandle,
+) -> io::Result<()> {
     let supervisor = Arc::new(supervisor);
     let watched = Arc::clone(&supervisor);
     thread::Builder::new().name("supervisor".to_owned()).stack_size(256 * 1024).spawn(move || {
         while !has_ended(&watched.ends, PollTimeout::NONE) {}
         watched.cgroups.end_processes();
     })?;
-    end_on_signals(signals, Arc::clone(leaving), move || {
+    shut_down_on_signal(signals, Arc::clone(cleanup), move || {
         // While it's there, it goes on with its command, and removes the cgroups afterwards.
         if has_ended(&supervisor.ends, PollTimeout::ZERO) {
             supervisor.cgroups.end_processes();
@@ -189,37 +197,37 @@ fn has_ended(pipe: &OwnedFd, limit: PollTimeout) -> bool {
 }
 
 /// Unmounts, and until that's done the server doesn't end: its session may with the first of several mounts, while the others are left.
-fn before_the_end(leaving: &SharedLeaving, unmount: impl FnOnce()) {
-    let _held = leaving.lock();
+fn unmount_under_lock(cleanup: &SharedCleanup, unmount: impl FnOnce()) {
+    let _held = cleanup.lock();
     unmount();
 }
 
 /// The session ends by itself once it's unmounted. Unless somebody still holds something open there: whoever asks a server to end doesn't
 /// wait for its users, who get ENOTCONN from then on.
-fn end_after_grace(leaving: &SharedLeaving) -> ! {
-    thread::sleep(GRACE);
-    let mut leaving = leaving.lock();
-    drop(leaving.take());
+fn exit_after_grace(cleanup: &SharedCleanup) -> ! {
+    thread::sleep(SESSION_END_GRACE);
+    let mut cleanup = cleanup.lock();
+    drop(cleanup.take());
     tracing::info!("the view is still in use: ending nevertheless");
     // Whoever serves and comes to the end by itself waits for the lock, and so for the end of the process.
-    end_now()
+    exit_now()
 }
 
 /// Whether the process is about to end, whatever its threads do.
-static IS_FORCED: AtomicBool = AtomicBool::new(false);
+static IS_EXITING: AtomicBool = AtomicBool::new(false);
 
 /// Stays here if the process is about to end: the session broke off by that, and there's nothing to be done about it.
-pub(crate) fn stay_if_forced() {
-    while IS_FORCED.load(Ordering::Acquire) {
+pub(crate) fn park_if_exiting() {
+    while IS_EXITING.load(Ordering::Acquire) {
         thread::park();
     }
 }
 
 /// Ends the connection and the process. A thread that waits for a device, which nothing can end, would keep the connection open with the
 /// descriptors that all threads share, and its callers waiting; so these are closed before.
-fn end_now() -> ! {
+fn exit_now() -> ! {
     logging::finish();
-    IS_FORCED.store(true, Ordering::Release);
+    IS_EXITING.store(true, Ordering::Release);
     let _ = sys::process::abandon_files();
     std::process::exit(0)
 }

@@ -7,7 +7,7 @@ use crate::server::registry;
 use crate::server::registry::record::Record;
 
 /// The living server of a container's view.
-pub(crate) fn server_of(container: &Container) -> Option<Record> {
+pub(crate) fn live_server_of(container: &Container) -> Option<Record> {
     let number = container.number();
     let here = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
     registry::live().unwrap_or_default().into_iter().find(here)
@@ -15,8 +15,8 @@ pub(crate) fn server_of(container: &Container) -> Option<Record> {
 
 /// The living server of the stack that `run` has made in a container. It doesn't hold the mount namespace open, so that when it takes long to
 /// end the number may have become another's, whose view is none yet, or an attached one.
-pub(crate) fn stack_of_run(container: &Container) -> Option<Record> {
-    if container.attached().is_none() || server_of(container).is_some() {
+pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
+    if container.attached().is_none() || live_server_of(container).is_some() {
         return None;
     }
     registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
@@ -24,8 +24,8 @@ pub(crate) fn stack_of_run(container: &Container) -> Option<Record> {
 
 /// Fails if a container's view is served, and isn't where it was attached. To serve it a second one there would help nobody, and what can't be
 /// found can't be taken away.
-pub(crate) fn check_whereabouts(container: &Container, label: &str) -> Result<(), Error> {
-    match server_of(container) {
+pub(crate) fn check_view_reachable(container: &Container, label: &str) -> Result<(), Error> {
+    match live_server_of(container) {
         Some(record) if container.has_lost_view() => {
             let what = format!("the container of {label} has a view, and process {} doesn't see it", container.pid());
             let why = format!("{DIRECTORY} was moved or mounted over, or the process has another root directory");

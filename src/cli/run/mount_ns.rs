@@ -1,4 +1,4 @@
-//! Where the view goes: the mount namespace of the command, and what it looks like there.
+//! The mount namespace of the command, and the view in it.
 
 use std::fs::File;
 use std::io;
@@ -15,23 +15,23 @@ use nix::unistd::{chdir, chroot, fchdir};
 use crate::agents::attach::Layout;
 use crate::cgroup::Setup;
 use crate::container::DIRECTORY;
-use crate::container::covered::Covered;
-use crate::container::lock::Lock;
-use crate::container::stack::{Source, recipe};
-use crate::container::staging::{build_here, clear_place, enter_own_namespace};
+use crate::container::covered::CoveredMounts;
+use crate::container::lock::ContainerLock;
+use crate::container::stack::{UnderlaySource, recipe};
+use crate::container::staging::{build_in_place, clear_mount_point, enter_own_namespace};
 use crate::container::unified;
 use crate::error::Error;
 use crate::fuse::{Connection, detached};
 use crate::host::HostCgroups;
-use crate::provision::prepared::Prepared;
-use crate::provision::sentinel::clean_up;
+use crate::provision::prepared::PreparedContainer;
+use crate::provision::sentinel::remove_leftovers;
 use crate::view::{Shape, View};
 
 const CGROUPFS: [FsType; 2] = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
 
 /// Where the supervisor comes from: the mount namespace and the root directory that its server works in.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct Origin {
     namespace: File,
     root: File,
     /// The working directory, if it can be reached.
@@ -40,18 +40,18 @@ pub(super) struct Home {
     pub(super) inside: u64,
 }
 
-impl Home {
+impl Origin {
     /// Goes to a new mount namespace, the command's.
-    pub(super) fn leave() -> Result<Self, Error> {
+    pub(super) fn leave_for_new_namespace() -> Result<Self, Error> {
         let failed = |error| Error::system("can't look at this command's mount namespace", error);
         let namespace = || File::open("/proc/self/ns/mnt").map_err(failed);
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = File::options().read(true).custom_flags(flags).open("/").map_err(failed)?;
         let directory = std::env::current_dir().ok();
-        let home = namespace()?;
+        let origin = namespace()?;
         enter_own_namespace()?;
         let inside = fstat(namespace()?).map_err(|errno| failed(errno.into()))?.st_ino;
-        Ok(Self { namespace: home, root, directory, inside })
+        Ok(Self { namespace: origin, root, directory, inside })
     }
 
     /// Leaves the host's cgroups: a working directory there stays the host's, whatever is mounted over it. What the view has by that name
@@ -69,33 +69,33 @@ impl Home {
     }
 
     /// Goes back. The working directory is the root then.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    pub(super) fn return_to(&self) -> io::Result<()> {
         setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
         fchdir(&self.root)?;
         Ok(chroot(".")?)
     }
 }
 
-/// What the view looks like to the command.
+/// How the view is mounted for the command.
 #[derive(Debug)]
-pub(super) enum Looks {
+pub(super) enum CommandView {
     /// As `attach` has it, so that clients recognise it.
     Attached(Layout),
     /// The view alone: every rejection is its own, with a reason in its log.
     Bare,
 }
 
-impl Looks {
+impl CommandView {
     /// Prepares what the command's cgroups need for the stack. The lock is to be held until the server is known to others.
     pub(super) fn stack(
         host: &HostCgroups,
         view: &View,
         namespace: u64,
-        prepared: &mut Prepared,
-    ) -> Result<(Self, Option<Lock>), Error> {
+        prepared: &mut PreparedContainer,
+    ) -> Result<(Self, Option<ContainerLock>), Error> {
         if host.setup != Setup::Unified {
             prepared.prepare(host, view)?;
-            let recipe = recipe(host, view, Source::Binds, &Covered::default())?;
+            let recipe = recipe(host, view, UnderlaySource::Binds, &CoveredMounts::default())?;
             return Ok((Self::Attached(Layout::Stack(recipe)), None));
         }
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
@@ -103,9 +103,16 @@ impl Looks {
             let what = "on a unified host --stack is for the shape host-path, without --alias: what clients recognise there is a real cgroup";
             return Err(Error::unsupported(what));
         };
-        let lock = Lock::take(namespace)?;
-        let (layout, _) =
-            unified::layout(host, &lock, namespace, own, Source::Binds, Covered::default().sentinel(), prepared)?;
+        let lock = ContainerLock::acquire(namespace)?;
+        let (layout, _) = unified::layout(
+            host,
+            &lock,
+            namespace,
+            own,
+            UnderlaySource::Binds,
+            CoveredMounts::default().sentinel(),
+            prepared,
+        )?;
         Ok((Self::Attached(layout), Some(lock)))
     }
 
@@ -124,12 +131,12 @@ impl Looks {
             }
         };
         match self {
-            Self::Attached(layout) => build_here(layout, &connection, |view| {
+            Self::Attached(layout) => build_in_place(layout, &connection, |view| {
                 // On old kernels it takes a name.
                 tell(&std::fs::read_link(format!("/proc/self/fd/{}", view.as_raw_fd()))?)
             }),
             Self::Bare => {
-                clear_place()?;
+                clear_mount_point()?;
                 connection.mount(Path::new(DIRECTORY))?;
                 // The server alone holds the connection, so that it ends with the server.
                 drop(connection);
@@ -139,11 +146,11 @@ impl Looks {
     }
 
     /// Removes what a server that was killed has left.
-    pub(super) fn clean_up(&self, home: &Home) {
+    pub(super) fn remove_sentinel(&self, origin: &Origin) {
         if matches!(self, Self::Attached(Layout::Sentinel(_)))
-            && let Ok(lock) = Lock::take(home.inside)
+            && let Ok(lock) = ContainerLock::acquire(origin.inside)
         {
-            clean_up(&lock, home.inside);
+            remove_leftovers(&lock, origin.inside);
         }
     }
 }

@@ -21,13 +21,13 @@ use crate::sys;
 
 /// A process that is in the copy, and nothing else. Dropping it ends both.
 #[derive(Debug)]
-pub(crate) struct StandIn {
+pub(crate) struct MountNamespaceCopy {
     pid: Pid,
     /// The process ends when this is closed.
     _stay: OwnedFd,
 }
 
-impl StandIn {
+impl MountNamespaceCopy {
     /// Copies the mounts of a container. What is mounted there later comes behind these in mountinfo, as in the container.
     pub(crate) fn start(container: &Container) -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't copy the container's mounts", errno.into());
@@ -50,10 +50,10 @@ impl StandIn {
             }
             ForkResult::Parent { child } => {
                 drop((tells, waits));
-                let stand_in = Self { pid: child, _stay: stay };
-                hear(&told).map_err(failed)?;
+                let copy = Self { pid: child, _stay: stay };
+                read_errno(&told).map_err(failed)?;
                 // Nothing is mounted before that has been seen: in a group of peers it would appear in the container as well.
-                let mounts = stand_in.open("mountinfo", OFlag::O_RDONLY).map_err(failed)?;
+                let mounts = copy.open("mountinfo", OFlag::O_RDONLY).map_err(failed)?;
                 let mut text = Vec::new();
                 std::fs::File::from(mounts)
                     .read_to_end(&mut text)
@@ -61,13 +61,13 @@ impl StandIn {
                 if parse_mountinfo(&text).iter().any(|mount| mount.shared.is_some()) {
                     return Err(Error::failed("the copy of the container's mounts shares them with the container"));
                 }
-                Ok(stand_in)
+                Ok(copy)
             }
         }
     }
 
     /// Mounts a tree on `place`, in the copy.
-    pub(crate) fn put(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Error> {
+    pub(crate) fn mount_tree(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Error> {
         let failed = |errno: Errno| Error::system(format!("can't mount the view on {place} in the copy"), errno.into());
         let mounts = self.open("ns/mnt", OFlag::O_RDONLY).map_err(failed)?;
         let root = self.open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?;
@@ -89,7 +89,7 @@ impl StandIn {
             }
             ForkResult::Parent { child } => {
                 drop(tells);
-                let heard = hear(&told);
+                let heard = read_errno(&told);
                 while waitpid(child, None) == Err(Errno::EINTR) {}
                 heard.map_err(failed)
             }
@@ -106,7 +106,7 @@ impl StandIn {
 }
 
 /// What a child has to say: nothing, or an errno.
-fn hear(told: &OwnedFd) -> Result<(), Errno> {
+fn read_errno(told: &OwnedFd) -> Result<(), Errno> {
     let mut word = [0; 4];
     match read(told, &mut word)? {
         4 => match i32::from_ne_bytes(word) {
@@ -117,7 +117,7 @@ fn hear(told: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-impl Drop for StandIn {
+impl Drop for MountNamespaceCopy {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         while waitpid(self.pid, None) == Err(Errno::EINTR) {}
@@ -138,7 +138,7 @@ fn copy_mounts(container: &Container) -> Result<(), Errno> {
 }
 
 /// Waits until the server of a view that isn't mounted anywhere any more has ended, but not for ever. `socket` is a connection to it.
-pub(crate) fn await_end(socket: BorrowedFd<'_>) {
-    const PATIENCE_MS: u16 = 5000;
-    let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(PATIENCE_MS));
+pub(crate) fn wait_for_server_end(socket: BorrowedFd<'_>) {
+    const SERVER_END_TIMEOUT_MS: u16 = 5000;
+    let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(SERVER_END_TIMEOUT_MS));
 }

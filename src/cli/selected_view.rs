@@ -1,4 +1,4 @@
-//! Whose view a question is about: the live one of a TARGET, with its options, or one that the options describe.
+//! The view that a question is about: the live one of a TARGET, with its options, or the one that the options describe.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::options::ViewOptions;
 use super::view_path;
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
-use crate::container::target::{self, Named};
+use crate::container::target::{self, ResolvedTarget};
 use crate::doctor::facts::ROOT;
 use crate::error::Error;
 use crate::fuse::FSTYPE;
@@ -19,7 +19,7 @@ use crate::server::registry::record::Record;
 use crate::view::{AncestorLimits, View};
 
 /// A view to ask about.
-pub(super) struct Whose {
+pub(super) struct SelectedView {
     pub(super) host: HostCgroups,
     pub(super) view: View,
     /// The record of its server, if it's live.
@@ -30,8 +30,12 @@ pub(super) struct Whose {
     pub(super) label: Option<String>,
 }
 
-/// TARGET and what else stands beside it. Where the options say whose view it is, there's no TARGET.
-pub(super) fn split<'a>(words: &'a [PathBuf], options: &ViewOptions, most: usize) -> (Option<&'a Path>, &'a [PathBuf]) {
+/// Splits the words of a command line into TARGET and the rest. There's no TARGET if the options select a container.
+pub(super) fn split_target<'a>(
+    words: &'a [PathBuf],
+    options: &ViewOptions,
+    most: usize,
+) -> (Option<&'a Path>, &'a [PathBuf]) {
     match words.split_first() {
         Some((first, rest)) if !options.is_named() && words.len() >= most => (Some(first), rest),
         _ => (None, words),
@@ -39,44 +43,44 @@ pub(super) fn split<'a>(words: &'a [PathBuf], options: &ViewOptions, most: usize
 }
 
 /// Finds the view.
-pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Whose, Error> {
+pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<SelectedView, Error> {
     let Some(target) = target else {
         let (host, view) = options.plan()?;
-        return Ok(Whose { host, view, live: None, pid: options.pid, label: None });
+        return Ok(SelectedView { host, view, live: None, pid: options.pid, label: None });
     };
     let text = target.to_str().ok_or_else(|| Error::usage("a TARGET is text"))?;
-    match target::resolve_any(text)? {
-        Named::Directory(directory) => {
+    match target::resolve_target_or_directory(text)? {
+        ResolvedTarget::Directory(directory) => {
             let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
             let Some(record) = registry::live().unwrap_or_default().into_iter().find(is_there) else {
                 let what = format!("no live view is mounted on {}: see 'vcgroupfs list'", directory.display());
                 return Err(Error::failed(what));
             };
-            let (host, view) = of_record(&record, None)?;
-            Ok(Whose { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
+            let (host, view) = view_of_record(&record, None)?;
+            Ok(SelectedView { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
         }
-        Named::Process(target) => {
+        ResolvedTarget::Process(target) => {
             let (pid, label) = (Some(target.pid), Some(target.label.clone()));
             if !Path::new(&format!("/proc/{}", target.pid)).exists() {
                 return Err(Error::failed(format!("there is no process {}", target.pid)));
             }
-            let Some(record) = record_of(target.pid) else {
+            let Some(record) = find_record(target.pid) else {
                 let (host, view) = ViewOptions { pid, ..options.clone() }.plan()?;
                 say(format_args!(
                     "{} has no live view: this is what 'attach' would give it with these options",
                     target.label
                 ));
-                return Ok(Whose { host, view, live: None, pid, label });
+                return Ok(SelectedView { host, view, live: None, pid, label });
             };
             target.confirm()?;
-            let (host, view) = of_record(&record, pid)?;
-            Ok(Whose { host, view, live: Some(record), pid, label })
+            let (host, view) = view_of_record(&record, pid)?;
+            Ok(SelectedView { host, view, live: Some(record), pid, label })
         }
     }
 }
 
 /// The record of the live view that a process sees.
-fn record_of(pid: i32) -> Option<Record> {
+fn find_record(pid: i32) -> Option<Record> {
     let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
     let all = registry::live().unwrap_or_default();
     let is_here = |record: &&Record| {
@@ -97,7 +101,7 @@ pub(super) fn mounts(pid: i32) -> Vec<MountEntry> {
 }
 
 /// The view that a live server serves, to a process.
-fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Error> {
+fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Error> {
     let host = discover()?;
     let policy = Policy::from_word(&record.policy).unwrap_or_default();
     let cgroups = record
@@ -123,28 +127,28 @@ fn of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), E
     Ok((host, view))
 }
 
-impl Whose {
+impl SelectedView {
     /// The view in words: that it's live, and how it was made.
-    pub(super) fn told(&self) -> Option<String> {
+    pub(super) fn description(&self) -> Option<String> {
         let record = self.live.as_ref();
         match (record, &self.label) {
-            (Some(record), _) => Some(format!("live, {}, served by process {}", record.kind(), record.pid)),
+            (Some(record), _) => Some(format!("live, {}, served by process {}", record.description(), record.pid)),
             (None, Some(label)) => Some(format!("none is live in {label}: by the options")),
             (None, None) => None,
         }
     }
 
     /// The path in the view that a user means, who may have copied it from where the view is mounted.
-    pub(super) fn path(&self, path: &Path) -> Result<CgroupPath, Error> {
-        let parsed = view_path::parse(path)?;
+    pub(super) fn path_in_view(&self, path: &Path) -> Result<CgroupPath, Error> {
+        let parsed = view_path::parse_path(path)?;
         let mounted =
             self.live.as_ref().and_then(|record| CgroupPath::parse(record.directory.as_ref().as_os_str()).ok());
         let below = mounted.and_then(|mounted| parsed.relative_to(&mounted));
-        Ok(below.unwrap_or_else(|| view_path::in_view(&parsed)))
+        Ok(below.unwrap_or_else(|| view_path::without_mount_point(&parsed)))
     }
 
     /// The hierarchies in which the boundary isn't the cgroup any more that the live view was made for.
-    pub(super) fn removed(&self) -> Vec<String> {
+    pub(super) fn removed_boundaries(&self) -> Vec<String> {
         let Some(record) = &self.live else { return Vec::new() };
         let now = registry::boundaries(&self.host, &self.view);
         let is_same = |own: &str, kind: &str| HierarchyKind::parse(own) == HierarchyKind::parse(kind);
