@@ -1,6 +1,8 @@
-//! What goes wrong, as users read it: one line that says what failed, on what, why, and what to do.
+//! Errors as users read them: one line that says what failed, on what, why, and what to do.
 
 use std::{fmt, io};
+
+use nix::errno::Errno;
 
 use crate::agents::attach::EntryError;
 use crate::cgroup::escaped;
@@ -8,92 +10,120 @@ use crate::fuse::MountError;
 use crate::host::PlanError;
 use crate::host::discover::DiscoverError;
 
-/// What kind of error it is. The command line has an exit code for each.
+/// The kind of an error. The command line has an exit code for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Whoever reads the output has gone, which is no failure.
+    /// The reader of the output has closed it, which isn't a failure.
     ReaderGone,
-    /// Something that was asked for properly didn't work.
+    /// A valid request failed.
     Failed,
-    /// What was asked for makes no sense.
+    /// The request is wrong: an option, an argument, or their combination.
     Usage,
     /// This kernel or this host can't do it.
     Unsupported,
-    /// The caller may not do it.
+    /// The caller lacks a permission.
     NotPermitted,
 }
 
 impl ErrorKind {
-    /// All of them. The position of each is the byte that stands for it between two processes of the program.
+    /// All kinds. The position of a kind is its byte in [`ErrorKind::to_byte`].
     const ALL: [Self; 5] = [Self::ReaderGone, Self::Failed, Self::Usage, Self::Unsupported, Self::NotPermitted];
 
-    /// The byte that stands for the kind between two processes of the program.
+    /// Encodes the kind as a byte, for another process of the program.
     pub fn to_byte(self) -> u8 {
         self as u8
     }
 
-    /// The kind that a byte stands for. A byte that stands for none is [`ErrorKind::Failed`].
+    /// Decodes a byte of [`ErrorKind::to_byte`]. Any other byte becomes [`ErrorKind::Failed`].
     pub fn from_byte(byte: u8) -> Self {
         Self::ALL.get(usize::from(byte)).copied().unwrap_or(Self::Failed)
     }
 }
 
-/// An error with the message that its user reads.
+/// An error: what failed and on what, why, and what the user can do.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
-    message: String,
+    /// What failed, with the name of the object.
+    problem: String,
+    /// Why it failed.
+    cause: Option<String>,
+    /// What the user can do.
+    remedy: Option<String>,
 }
 
 impl Error {
-    /// An error of any kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+    /// Makes an error of any kind. `problem` says what failed, and on what.
+    pub fn new(kind: ErrorKind, problem: impl Into<String>) -> Self {
+        Self { kind, problem: problem.into(), cause: None, remedy: None }
     }
 
-    /// Something that didn't work.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Failed, message)
+    /// Makes an [`ErrorKind::Failed`].
+    pub fn failed(problem: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, problem)
     }
 
-    /// Something that was asked for and makes no sense.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Usage, message)
+    /// Makes an [`ErrorKind::Usage`].
+    pub fn usage(problem: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, problem)
     }
 
-    /// Something that this kernel or this host can't do.
-    pub fn unsupported(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Unsupported, message)
+    /// Makes an [`ErrorKind::Unsupported`].
+    pub fn unsupported(problem: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, problem)
     }
 
-    /// Something that the caller may not do.
-    pub fn not_permitted(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::NotPermitted, message)
+    /// Makes an [`ErrorKind::NotPermitted`].
+    pub fn not_permitted(problem: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotPermitted, problem)
     }
 
-    /// A system call that failed while the program did `what`: `EPERM` and `EACCES` are [`ErrorKind::NotPermitted`].
-    pub fn system(what: impl fmt::Display, error: io::Error) -> Self {
+    /// Makes the error of a failed system call: `EPERM` and `EACCES` are [`ErrorKind::NotPermitted`].
+    pub fn system(problem: impl fmt::Display, error: io::Error) -> Self {
         let kind = match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => ErrorKind::NotPermitted,
             _ => ErrorKind::Failed,
         };
-        Self::new(kind, format!("{what}: {error}"))
+        Self::new(kind, problem.to_string()).because(describe(&error))
     }
 
-    /// What kind of error it is.
+    /// Adds why it failed.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn advise(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The message as it is, which may have names in it that aren't fit for a terminal.
-    pub fn message(&self) -> &str {
-        &self.message
+    /// The whole message, `problem: cause; remedy`. Names in it aren't escaped for a terminal.
+    pub fn message(&self) -> String {
+        let more: Vec<&str> = self.cause.iter().chain(&self.remedy).map(String::as_str).collect();
+        if more.is_empty() { self.problem.clone() } else { format!("{}: {}", self.problem, more.join("; ")) }
+    }
+}
+
+/// An error of a system call in words: `Permission denied (EACCES)`.
+pub(crate) fn describe(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) if errno != Errno::UnknownErrno => format!("{} ({errno:?})", errno.desc()),
+        _ => error.to_string(),
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escaped(&self.message))
+        f.write_str(&escaped(self.message()))
     }
 }
 
@@ -112,9 +142,7 @@ impl From<PlanError> for Error {
     fn from(error: PlanError) -> Self {
         let kind = match &error {
             _ if error.is_usage() => ErrorKind::Usage,
-            PlanError::Open { errno: nix::errno::Errno::EACCES | nix::errno::Errno::EPERM, .. } => {
-                ErrorKind::NotPermitted
-            }
+            PlanError::Open { errno: Errno::EACCES | Errno::EPERM, .. } => ErrorKind::NotPermitted,
             _ => ErrorKind::Failed,
         };
         Self::new(kind, error.to_string())
@@ -126,7 +154,7 @@ impl From<MountError> for Error {
         let source = match &error {
             MountError::Device(source) | MountError::Mount { source, .. } => source.raw_os_error(),
         };
-        let (kind, advice) = match (&error, source) {
+        let (kind, remedy) = match (&error, source) {
             (MountError::Device(_), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) => (
                 ErrorKind::Unsupported,
                 "this kernel has no FUSE, or the device isn't there: try 'modprobe fuse', and in a container pass /dev/fuse in",
@@ -140,10 +168,9 @@ impl From<MountError> for Error {
             (MountError::Mount { .. }, Some(libc::ENODEV)) => {
                 (ErrorKind::Unsupported, "this kernel has no FUSE: try 'modprobe fuse'")
             }
-            _ => (ErrorKind::Failed, ""),
+            _ => return Self::failed(error.to_string()),
         };
-        let message = if advice.is_empty() { error.to_string() } else { format!("{error} ({advice})") };
-        Self::new(kind, message)
+        Self::new(kind, error.to_string()).advise(remedy)
     }
 }
 
@@ -158,9 +185,7 @@ impl From<io::Error> for Error {
 impl From<EntryError> for Error {
     fn from(error: EntryError) -> Self {
         let kind = match &error {
-            EntryError::Failed { errno: nix::errno::Errno::EPERM | nix::errno::Errno::EACCES, .. } => {
-                ErrorKind::NotPermitted
-            }
+            EntryError::Failed { errno: Errno::EPERM | Errno::EACCES, .. } => ErrorKind::NotPermitted,
             _ => ErrorKind::Failed,
         };
         Self::new(kind, error.to_string())
@@ -175,7 +200,27 @@ impl From<crate::host::refuge::NoRefuge> for Error {
 
 impl From<crate::host::discover::Attached> for Error {
     fn from(error: crate::host::discover::Attached) -> Self {
-        let kind = if error.errno == nix::errno::Errno::EPERM { ErrorKind::NotPermitted } else { ErrorKind::Failed };
+        let kind = if error.errno == Errno::EPERM { ErrorKind::NotPermitted } else { ErrorKind::Failed };
         Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_cause_and_remedy() {
+        let error = || Error::failed("can't open x");
+        assert_eq!(error().to_string(), "can't open x");
+        assert_eq!(error().because("it has ended").to_string(), "can't open x: it has ended");
+        assert_eq!(error().advise("try again").to_string(), "can't open x: try again");
+        assert_eq!(
+            error().because("it has ended").advise("try again").to_string(),
+            "can't open x: it has ended; try again"
+        );
+        let refused = Error::system("can't open x", io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!(refused.to_string(), "can't open x: Permission denied (EACCES)");
+        assert_eq!(refused.kind(), ErrorKind::NotPermitted);
     }
 }

@@ -20,16 +20,16 @@ pub struct CgroupPath {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// It doesn't begin with `/`.
-    #[error("it isn't absolute: a cgroup path begins with '/'")]
+    #[error("a cgroup's path begins with '/'")]
     NotAbsolute,
     /// A component is `.` or `..`.
-    #[error("it has a '.' or '..' component")]
+    #[error("it has a component '.' or '..'")]
     Dots,
     /// A component holds a NUL byte, a newline or a `/`: no cgroup has such a name.
-    #[error("it has a byte that no cgroup's name can hold")]
+    #[error("a name of a cgroup has no '/', line break or NUL")]
     ForbiddenByte,
     /// A component is longer than [`NAME_MAX`] bytes, or empty where a single name was asked for.
-    #[error("a component is empty or longer than 4095 bytes")]
+    #[error("a name of a cgroup has 1 to 4095 bytes")]
     NameLength,
 }
 

@@ -28,7 +28,7 @@ const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(options: &Options) -> CliResult {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::not_permitted("detach enters a container's mount namespace: run it as root"));
+        return Err(Error::not_permitted("'detach' enters a container's mount namespace").advise("run it as root"));
     }
     let target = resolve(&options.target)?;
     let container = Container::open(target.pid)?;
@@ -51,7 +51,8 @@ pub(super) fn run(options: &Options) -> CliResult {
         && !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT)
     {
         let what = format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
-        return Err(Error::failed(format!("{what}: is the view still in use, or mounted elsewhere too?")));
+        let remedy = "end the processes that still use the view, or unmount it where else it's mounted";
+        return Err(Error::failed(what).advise(remedy));
     }
     // One that was killed has left it, be it in this very moment.
     remove_leftovers(&lock, container.number());

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
+
 use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
@@ -27,23 +29,93 @@ pub(super) fn report(error: &Error) -> ExitCode {
     ExitCode::from(exit_code_of(error.kind()))
 }
 
-/// Prints help, the version, or what is wrong with the command line.
-pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingAsked;
-    if !error.use_stderr() || error.kind() == NothingAsked {
+/// Prints help, the version, or what is wrong with the command line of a verb.
+pub(super) fn report_usage(error: &clap::Error, verb: Option<&str>) -> ExitCode {
+    if !error.use_stderr() || error.kind() == Kind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { exit_code_of(ErrorKind::Usage) } else { 0 });
     }
-    // What is wrong and which values there are; the usage that follows is in the help.
-    let text = error.render().to_string();
-    let lines =
-        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let said = said.strip_prefix("error: ").unwrap_or(&said);
-    report(&Error::usage(format!("{said} (see --help)")))
+    let help =
+        verb.map_or_else(|| "see 'vcgroupfs --help'".to_owned(), |verb| format!("see 'vcgroupfs {verb} --help'"));
+    report(&usage_error(error).advise(help))
+}
+
+/// Says in the words of the manual what is wrong with the command line.
+fn usage_error(error: &clap::Error) -> Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(" and ")),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg).map(|argument| name_of_argument(&argument)).unwrap_or_default();
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let problem = match error.kind() {
+        Kind::MissingRequiredArgument => format!("{argument} is missing"),
+        Kind::InvalidSubcommand => {
+            format!("there is no command '{}'", text(ContextKind::InvalidSubcommand).unwrap_or_default())
+        }
+        Kind::UnknownArgument if argument.starts_with('-') => format!("there is no option '{argument}' here"),
+        Kind::UnknownArgument => format!("'{argument}' is one argument too many"),
+        Kind::ArgumentConflict => {
+            let other = text(ContextKind::PriorArg).map(|other| name_of_argument(&other));
+            match other.filter(|other| *other != argument) {
+                Some(other) => format!("{argument} can't be used with {other}"),
+                None => format!("{argument} is given more than once"),
+            }
+        }
+        Kind::InvalidValue if value.is_empty() => format!("{argument} is empty"),
+        Kind::InvalidValue => {
+            let valid = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(words)) => words.join(", "),
+                _ => String::new(),
+            };
+            return Error::usage(argument).because(format!("'{value}' isn't one of {valid}"));
+        }
+        Kind::ValueValidation => {
+            let why = std::error::Error::source(error).map_or_else(|| "wrong value".to_owned(), ToString::to_string);
+            return Error::usage(argument).because(why);
+        }
+        _ => {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        }
+    };
+    Error::usage(problem)
+}
+
+/// An argument as the manual names it: `--pid`, `DIR`. clap writes `--pid <PID>`, `<DIR>`, `[TARGET]`, `<PATH>...`.
+fn name_of_argument(argument: &str) -> String {
+    let names = argument.split(" and ").map(|one| {
+        let name = one.split_once(' ').filter(|_| one.starts_with('-')).map_or(one, |(name, _)| name);
+        let bare = name.strip_suffix("...").unwrap_or(name);
+        let bare = bare.strip_prefix('<').and_then(|bare| bare.strip_suffix('>')).unwrap_or(bare);
+        bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(bare)
+    });
+    names.collect::<Vec<_>>().join(" and ")
 }
 
 /// Exit statuses of `run` for what isn't the command's own end, as env(1) and chroot(1) have them.
 pub(super) const EXIT_RUN_FAILED: u8 = 125;
 pub(super) const EXIT_CANNOT_EXECUTE: u8 = 126;
 pub(super) const EXIT_NOT_FOUND: u8 = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_names_of_the_manual() {
+        for (clap, name) in [
+            ("--pid <PID>", "--pid"),
+            ("--cgroup <[HIERARCHY=]PATH>", "--cgroup"),
+            ("<DIR>", "DIR"),
+            ("[TARGET]", "TARGET"),
+            ("<PATH>...", "PATH"),
+            ("--dry-run", "--dry-run"),
+            ("<A> and --b <B>", "A and --b"),
+        ] {
+            assert_eq!(name_of_argument(clap), name);
+        }
+    }
+}

@@ -33,7 +33,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> CliResult {
     let (target, rest) = selected_view::split_target(&options.words, &options.view, 2);
-    let [path] = rest else { return Err(Error::usage("one PATH is asked about: see 'vcgroupfs help map'")) };
+    let [path] = rest else { return Err(Error::usage("'map' takes one path").advise("see 'vcgroupfs map --help'")) };
     let selected = selected_view::find(target, &options.view)?;
     let below = selected.path_in_view(path)?;
     let (path, host, view) = (parse_path(path)?, &selected.host, &selected.view);

@@ -19,7 +19,7 @@ mod view_path;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::server::logging;
 
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     logging::log_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return exit::report_usage(&error),
+        Err(error) => return exit::report_usage(&error, given_verb().as_deref()),
     };
     let log = &arguments.logging;
     let outcome = log.start().and_then(|()| match arguments.verb {
@@ -83,4 +83,13 @@ pub fn main() -> ExitCode {
     let code = outcome.unwrap_or_else(|error| exit::report(&error));
     logging::finish();
     code
+}
+
+/// The verb among the program's arguments, if one of them is a verb.
+fn given_verb() -> Option<String> {
+    let command = Arguments::command();
+    std::env::args_os()
+        .skip(1)
+        .filter_map(|word| word.into_string().ok())
+        .find(|word| command.find_subcommand(word).is_some())
 }

@@ -107,23 +107,26 @@ fn mount_and_serve(
 
 /// Opens the directory to mount on, and says what it's called.
 fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
-    let refuse = |why: &str| Err(Error::failed(format!("{} {why}", directory.display())));
+    let refuse =
+        |what: &str, remedy: &str| Err(Error::failed(format!("{} {what}", directory.display())).advise(remedy));
     let cant = |what: &str| format!("can't {what} {}", directory.display());
     if is_view(directory) && !clear_dead_view(directory) {
-        return refuse("is already a view: unmount it first (vcgroupfs umount), or mount elsewhere");
+        return refuse("is already a view", "unmount it with 'vcgroupfs umount', or mount on another directory");
     }
     let name = match std::fs::canonicalize(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return refuse("doesn't exist: make the directory first");
+            return refuse("doesn't exist", "make the directory first");
         }
         name => name.map_err(|error| Error::system(cant("find"), error))?,
     };
     let mut entries = match std::fs::read_dir(&name) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return refuse("isn't a directory"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return refuse("isn't a directory", "name an empty directory");
+        }
         entries => entries.map_err(|error| Error::system(cant("read"), error))?,
     };
     if entries.next().is_some() {
-        return refuse("isn't empty: mount on an empty directory, so that nothing gets hidden");
+        return refuse("isn't empty", "mount on an empty directory, so that the view hides nothing");
     }
     let pinned = std::fs::File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&name);
     Ok((pinned.map_err(|error| Error::system(cant("open"), error))?.into(), name))

@@ -21,7 +21,7 @@ use crate::view::{AncestorLimits, Shape, View};
 #[command(next_help_heading = "View options")]
 pub(super) struct ViewOptions {
     /// The view of this process' container: its cgroups are the delegated subtrees
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = parse_pid)]
     pub(super) pid: Option<i32>,
     /// This cgroup is the delegated subtree of a hierarchy (unified, memory, name=systemd ...), or of all that have it
     #[arg(long = "cgroup", value_name = "[HIERARCHY=]PATH", value_parser = parse_cgroup)]
@@ -65,19 +65,27 @@ impl From<ServeOptions> for serve::Options {
     }
 }
 
+/// Reads a process id.
+pub(super) fn parse_pid(text: &str) -> Result<i32, String> {
+    text.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("'{text}' isn't a process id"))
+}
+
 /// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).
 fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
     let (hierarchy, path) = match text.find("=/") {
         Some(end) if !text.starts_with('/') => (text.get(..end), text.get(end + 1..).unwrap_or_default()),
         _ => (None, text),
     };
-    let path = CgroupPath::parse(OsStr::new(path)).map_err(|error| error.to_string())?;
+    let path =
+        CgroupPath::parse(OsStr::new(path)).map_err(|error| format!("'{path}' isn't the path of a cgroup: {error}"))?;
     Ok((hierarchy.map(str::to_owned), path))
 }
 
 /// The name of a cgroup.
 pub(super) fn parse_name(name: &str) -> Result<String, String> {
-    check_name(name.as_bytes()).map(|()| name.to_owned()).map_err(|error| error.to_string())
+    check_name(name.as_bytes())
+        .map(|()| name.to_owned())
+        .map_err(|error| format!("'{name}' isn't the name of a cgroup: {error}"))
 }
 
 fn parse_controllers(list: &str) -> Result<ControllerSet, std::convert::Infallible> {
@@ -107,12 +115,13 @@ impl ViewOptions {
             ("--alias", !self.aliases.is_empty()),
         ];
         if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
-            let why = "each caller sees its own container, in the shape host-path";
-            return Err(Error::usage(format!("{option} can't be used with --per-caller: {why}")));
+            let why = "each process sees its own container's cgroups, in the shape host-path";
+            return Err(Error::usage(format!("{option} can't be used with --per-caller")).because(why));
         }
         if !are_found() {
             let why = "this kernel doesn't say which process is process 1 of a pid namespace (Linux 4.1)";
-            return Err(Error::unsupported(format!("--per-caller: {why}; use 'vcgroupfs attach'")));
+            let error = Error::unsupported("--per-caller isn't possible here").because(why);
+            return Err(error.advise("use 'vcgroupfs attach' for each container"));
         }
         let host = discover()?;
         self.warn(&host);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::ViewOptions;
 use super::view_path;
-use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, parse_mountinfo};
+use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, escaped, parse_mountinfo};
 use crate::container::target::{self, ResolvedTarget};
 use crate::doctor::facts::ROOT;
 use crate::error::Error;
@@ -48,13 +48,15 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
         let (host, view) = options.plan()?;
         return Ok(SelectedView { host, view, live: None, pid: options.pid, label: None });
     };
-    let text = target.to_str().ok_or_else(|| Error::usage("a TARGET is text"))?;
+    let text = target
+        .to_str()
+        .ok_or_else(|| Error::usage(format!("'{}' isn't a TARGET", escaped(target))).because("its name isn't UTF-8"))?;
     match target::resolve_target_or_directory(text)? {
         ResolvedTarget::Directory(directory) => {
             let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
             let Some(record) = registry::live().unwrap_or_default().into_iter().find(is_there) else {
-                let what = format!("no live view is mounted on {}: see 'vcgroupfs list'", directory.display());
-                return Err(Error::failed(what));
+                let what = format!("no live view is mounted on {}", directory.display());
+                return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
             };
             let (host, view) = view_of_record(&record, None)?;
             Ok(SelectedView { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
@@ -67,7 +69,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
             let Some(record) = find_record(target.pid) else {
                 let (host, view) = ViewOptions { pid, ..options.clone() }.plan()?;
                 say(format_args!(
-                    "{} has no live view: this is what 'attach' would give it with these options",
+                    "{} has no live view: the answer is for the view that 'attach' would make with these options",
                     target.label
                 ));
                 return Ok(SelectedView { host, view, live: None, pid, label });
@@ -119,9 +121,9 @@ fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, Vie
         ..ViewSpec::default()
     };
     let view = plan(&host, &spec).map_err(|error| match error {
-        crate::host::PlanError::NoCgroup { .. } => {
-            Error::failed(format!("{error}: the view is of one that was removed; detach it, and attach again"))
-        }
+        crate::host::PlanError::NoCgroup { .. } => Error::failed(error.to_string())
+            .because("the cgroup that the view was made for was removed")
+            .advise("'vcgroupfs detach' the view, and 'attach' it again"),
         other => other.into(),
     })?;
     Ok((host, view))

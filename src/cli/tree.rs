@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::Args;
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::options::ViewOptions;
@@ -14,7 +15,7 @@ use crate::cli::exit::CliResult;
 use crate::cli::offline::offline;
 use crate::cli::{json, selected_view};
 use crate::container::target;
-use crate::error::Error;
+use crate::error::{Error, describe};
 use crate::fs::explain::Branch;
 use crate::message::say;
 
@@ -44,7 +45,10 @@ pub(super) fn run(options: &Options) -> CliResult {
     let path = match rest {
         [] => root,
         [path] => path,
-        _ => return Err(Error::usage("with --pid or --cgroup, tree takes a PATH alone")),
+        _ => {
+            return Err(Error::usage("'tree' takes no TARGET with --pid or --cgroup, but one path at most")
+                .advise("see 'vcgroupfs tree --help'"));
+        }
     };
     let selected = selected_view::find(target, &options.view)?;
     let path = selected.path_in_view(path)?;
@@ -53,7 +57,11 @@ pub(super) fn run(options: &Options) -> CliResult {
     }
     let fs = offline(selected.host, selected.view)?;
     let branch = fs.branch(path.components()).map_err(|failure| {
-        Error::failed(format!("can't show {path}: {} (see 'vcgroupfs explain lookup')", failure.errno()))
+        let what = match failure.errno() {
+            Errno::ENOENT => format!("the view has no {path}"),
+            errno => format!("can't show {path}: {}", describe(&errno.into())),
+        };
+        Error::failed(what).advise(format!("'vcgroupfs explain ... lookup {path}' says why"))
     })?;
     let mut out = std::io::stdout().lock();
     if options.json {

@@ -31,7 +31,8 @@ pub(super) fn run(options: &Options) -> CliResult {
     let directory = mount::absolute(&options.directory);
     let name = directory.display();
     if !mount::is_view(&options.directory) {
-        return Err(Error::failed(format!("{name} is not a view of vcgroupfs ('vcgroupfs list' shows them)")));
+        let remedy = "'vcgroupfs list' shows where views are mounted";
+        return Err(Error::failed(format!("no view is mounted on {name}")).advise(remedy));
     }
     let here = |record: &registry::record::Record| {
         record.directory.as_ref() == directory.as_path() && record.container.is_none()
@@ -41,13 +42,13 @@ pub(super) fn run(options: &Options) -> CliResult {
     match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => {}
         Err(Errno::EBUSY) => {
-            let advice = format!("find who uses it with 'fuser -vm {name}', or detach it with 'umount -l {name}'");
-            return Err(Error::failed(format!("{name} is in use: {advice}")));
+            let remedy = format!("find who uses it with 'fuser -vm {name}', or unmount it with 'umount -l {name}'");
+            return Err(Error::failed(format!("{name} is in use")).advise(remedy));
         }
         Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
-            return Err(Error::not_permitted(format!("can't unmount {name}: {errno} (run it as root)")));
+            return Err(Error::system(format!("can't unmount {name}"), errno.into()).advise("run it as root"));
         }
-        Err(errno) => return Err(Error::failed(format!("can't unmount {name}: {errno}"))),
+        Err(errno) => return Err(Error::system(format!("can't unmount {name}"), errno.into())),
     }
     match server {
         Some(record) if record.per_caller => {
@@ -59,10 +60,10 @@ pub(super) fn run(options: &Options) -> CliResult {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(record) if !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT) => Err(Error::failed(format!(
-            "{name} is unmounted, but its server (process {}) hasn't ended: is it mounted elsewhere too?",
-            record.pid
-        ))),
+        Some(record) if !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT) => {
+            let what = format!("{name} is unmounted, but its server (process {}) hasn't ended", record.pid);
+            Err(Error::failed(what).advise("unmount the view where else it's mounted"))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }

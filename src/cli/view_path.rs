@@ -13,6 +13,7 @@ pub(super) fn without_mount_point(path: &CgroupPath) -> CgroupPath {
 }
 
 pub(super) fn parse_path(path: &std::path::Path) -> Result<CgroupPath, Error> {
-    CgroupPath::parse(path)
-        .map_err(|error| Error::usage(format!("'{}' isn't a path that can be asked about: {error}", escaped(path))))
+    CgroupPath::parse(path).map_err(|error| {
+        Error::usage(format!("'{}' isn't the path of a cgroup", escaped(path))).because(error.to_string())
+    })
 }

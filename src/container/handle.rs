@@ -37,11 +37,9 @@ impl Container {
         let failed = |what: &str| {
             let what = format!("can't {what} of process {pid}");
             move |errno: Errno| match errno {
-                Errno::ENOENT | Errno::ESRCH => Error::failed(format!("{what}: it has ended")),
-                Errno::EACCES | Errno::EPERM => {
-                    Error::not_permitted(format!("{what}: {errno} (run it as root of the host)"))
-                }
-                errno => Error::failed(format!("{what}: {errno}")),
+                Errno::ENOENT | Errno::ESRCH => Error::failed(what).because("it has ended"),
+                Errno::EACCES | Errno::EPERM => Error::system(what, errno.into()).advise("run it as root of the host"),
+                errno => Error::system(what, errno.into()),
             }
         };
         let process = File::options()
@@ -60,10 +58,8 @@ impl Container {
         let root = open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed("open the root directory"))?;
         for (whose, path) in [("this command's", "/proc/self/ns/mnt"), ("the host's", "/proc/1/ns/mnt")] {
             if File::open(path).is_ok_and(|own| fstat(&own).is_ok_and(|own| own.st_ino == number)) {
-                let what = format!(
-                    "process {pid} is in {whose} own mount namespace, not in a container: use 'vcgroupfs mount --pid {pid} DIR'"
-                );
-                return Err(Error::failed(what));
+                let what = format!("process {pid} is in {whose} own mount namespace, not in a container");
+                return Err(Error::failed(what).advise(format!("use 'vcgroupfs mount --pid {pid} DIR'")));
             }
         }
         Ok(Self { pid, process, end, mounts, number, root, prefix: None })
@@ -91,11 +87,9 @@ impl Container {
         let id = mount_id(&root).map_err(failed)?;
         let is_root = |mount: &MountEntry| mount.id == id && mount.mount_point == directory.as_os_str();
         if !self.mountinfo().iter().any(is_root) {
-            let what = format!(
-                "{} isn't the container's root: nothing is mounted there in the mount namespace",
-                directory.display()
-            );
-            return Err(Error::failed(format!("{what} of process {}", self.pid)));
+            let cause = format!("nothing is mounted there in the mount namespace of process {}", self.pid);
+            let what = format!("{} isn't the container's root directory", directory.display());
+            return Err(Error::failed(what).because(cause));
         }
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
     }

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use crate::container::DIRECTORY;
 use crate::error::Error;
 
+/// What to do about an input that isn't a hook's.
+const FOR_HOOKS: &str = "--oci-state is for OCI hooks, to which the runtime gives that state";
+
 /// More than any state or configuration has, in bytes.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
@@ -56,19 +59,26 @@ pub(crate) struct HookState {
 
 /// Reads the state, and from the bundle where the root is.
 pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
-    let state: OciState = parse(state, "the container's state on standard input")?;
+    let text = read(state, "standard input")?;
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::usage("standard input is empty").advise(FOR_HOOKS));
+    }
+    let state: OciState = parse(&text).map_err(|cause| {
+        Error::failed("standard input isn't the state of a container").because(cause).advise(FOR_HOOKS)
+    })?;
     if state.pid <= 0 {
-        return Err(Error::failed(
-            "the container's state has no pid: this is for hooks of a container that is being made",
-        ));
+        let what = "the container's state on standard input has no process id";
+        return Err(Error::failed(what).because("its process has ended, or isn't started yet").advise(FOR_HOOKS));
     }
     if state.status == "running" {
         return Ok(HookState { pid: state.pid, root: None, mounts_own_cgroups: false });
     }
     let path = state.bundle.join("config.json");
     let name = path.display().to_string();
-    let file = std::fs::File::open(&path).map_err(|error| Error::system(format!("can't open {name}"), error))?;
-    let config: OciConfig = parse(file, &name)?;
+    let file = std::fs::File::open(&path)
+        .map_err(|error| Error::system(format!("can't open {name}, the container's configuration"), error))?;
+    let config: OciConfig = parse(&read(file, &name)?)
+        .map_err(|cause| Error::failed(format!("{name} isn't a container's configuration")).because(cause))?;
     let root = absolute(&state.bundle, &config.root.path);
     Ok(HookState {
         pid: state.pid,
@@ -82,12 +92,20 @@ fn absolute(bundle: &Path, root: &Path) -> PathBuf {
     bundle.join(root)
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(file: impl Read, name: &str) -> Result<T, Error> {
+fn read(file: impl Read, name: &str) -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
     let read = file.take(MAX_JSON_BYTES).read_to_end(&mut text);
     read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::failed(format!("{name} isn't as OCI runtimes write it: {error}")))
+    Ok(text)
+}
+
+/// Reads a JSON object. The error says what is wrong with it.
+fn parse<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, String> {
+    match serde_json::from_slice::<serde_json::Value>(text) {
+        Ok(value) if !value.is_object() => Err("it isn't a JSON object".to_owned()),
+        Ok(value) => serde_json::from_value(value).map_err(|error| error.to_string()),
+        Err(_) => Err("it isn't JSON".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +140,7 @@ mod tests {
         }
         let running = HookState { pid: 7, root: None, mounts_own_cgroups: false };
         assert_eq!(state("running", 7).unwrap(), running);
-        assert!(state("stopped", 0).unwrap_err().to_string().contains("no pid"));
+        assert!(state("stopped", 0).unwrap_err().to_string().contains("no process id"));
         assert!(parse_hook_state(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
     }
 }

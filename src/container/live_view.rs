@@ -27,10 +27,10 @@ pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
 pub(crate) fn check_view_reachable(container: &Container, label: &str) -> Result<(), Error> {
     match live_server_of(container) {
         Some(record) if container.has_lost_view() => {
-            let what = format!("the container of {label} has a view, and process {} doesn't see it", container.pid());
+            let what = format!("the container of {label} has a view, but process {} doesn't see it", container.pid());
             let why = format!("{DIRECTORY} was moved or mounted over, or the process has another root directory");
             let how = format!("undo that, name another process, or end the view ('kill {}')", record.pid);
-            Err(Error::failed(format!("{what}: {why}; {how}")))
+            Err(Error::failed(what).because(why).advise(how))
         }
         _ => Ok(()),
     }

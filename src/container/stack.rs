@@ -64,5 +64,5 @@ pub(crate) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
 }
 
 fn c_string(name: &OsStr) -> Result<CString, Error> {
-    CString::new(name.as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
+    CString::new(name.as_bytes()).map_err(|_| Error::failed("a cgroup's path contains a NUL"))
 }

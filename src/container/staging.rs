@@ -36,7 +36,7 @@ pub(crate) fn can_move_mounts() -> bool {
 pub(crate) fn enter_own_namespace() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .map_err(failed("can't make the mounts slaves of the host's"))
+        .map_err(failed("can't make the mounts slaves of the host's mounts"))
 }
 
 /// Makes it there. `mounted` is called with the view's root once the connection is mounted, and returns when it's served.
@@ -77,7 +77,7 @@ pub(crate) fn copy_tree() -> Result<OwnedFd, Error> {
 /// Takes it away again, in this namespace.
 pub(crate) fn unmount() -> Result<(), Error> {
     umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-        .map_err(failed("can't unmount the view that was tried"))
+        .map_err(failed("can't unmount the view that was tried out"))
 }
 
 /// Makes it in this namespace and puts it on `/sys/fs/cgroup`, in place of all that is mounted there. The working directory and the umask
@@ -128,7 +128,7 @@ pub(crate) fn clear_mount_point() -> Result<(), Error> {
             Ok(()) => {}
             Err(Errno::EINVAL) => return Ok(()),
             Err(Errno::ENOENT) => {
-                return Err(Error::failed(format!("there is no {DIRECTORY}: mount sysfs on /sys first")));
+                return Err(Error::failed(format!("there is no {DIRECTORY}")).advise("mount sysfs on /sys first"));
             }
             Err(errno) => return Err(failed("can't unmount the host's cgroups in the new namespace")(errno)),
         }

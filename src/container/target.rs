@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::error::Error;
+use crate::error::{Error, describe};
 
 /// A container as it was named, and one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +55,42 @@ enum Manager {
     Runc,
 }
 
+/// What TARGET can be, in an error's advice.
+const NAMES: &str = "use a process id, docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, \
+    or a container's NAME alone";
+
+/// Why a manager doesn't tell a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    /// This program isn't there.
+    NotInstalled(String),
+    /// What was asked, and what came of it.
+    Said(String, String),
+}
+
+/// What the managers said, those that aren't there last.
+fn in_one_line(reasons: &[Reason]) -> String {
+    let mut said = Vec::new();
+    let mut missing = Vec::new();
+    for reason in reasons {
+        match reason {
+            Reason::Said(asked, answer) => said.push(format!("{asked} ({answer})")),
+            Reason::NotInstalled(program) => missing.push(program.as_str()),
+        }
+    }
+    if !missing.is_empty() {
+        said.push(format!("not installed: {}", missing.join(", ")));
+    }
+    said.join("; ")
+}
+
 /// What a manager says of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Lookup {
     /// It's a container that runs.
     Runs(i32),
     /// It isn't; with what was tried, and what came of it.
-    No(Vec<String>),
+    No(Vec<Reason>),
 }
 
 /// Where systemd-machined keeps what it knows, a file per machine.
@@ -73,30 +102,28 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
         if pid > 0 {
             return Ok(Target { pid, label: format!("pid {pid}"), by_manager: None });
         }
-        return Err(Error::usage(format!("{pid} is no process id")));
+        return Err(Error::usage(format!("'{pid}' isn't a process id")).because("the first one is 1"));
     }
     let (managers, name) = match target.split_once(':') {
-        None if target.starts_with('/') => {
-            let what = format!(
-                "'{target}' is a directory: name a process or a container ('vcgroupfs umount' takes a directory's view away)"
-            );
-            return Err(Error::usage(what));
+        _ if target.is_empty() => return Err(Error::usage("TARGET is empty").advise(NAMES)),
+        None if target.starts_with(['/', '.']) => {
+            return Err(Error::usage(format!("'{target}' is a path, which TARGET can't be here"))
+                .advise(format!("{NAMES}; 'vcgroupfs umount' unmounts the view on a directory")));
         }
         // LXC's answer is also Incus'.
         None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),
         Some((word, name)) => match Manager::ALL.into_iter().find(|manager| manager.word() == word) {
             Some(manager) => (vec![manager], name),
             None => {
-                let what = format!(
-                    "'{word}' is no kind of container: use PID, docker:, podman:, machine:, lxc:, incus:NAME, crictl: or runc:ID"
+                return Err(
+                    Error::usage(format!("'{word}' isn't a container manager that vcgroupfs knows")).advise(NAMES)
                 );
-                return Err(Error::usage(what));
             }
         },
     };
     let is_known = |manager: &Manager| *manager == Manager::Lxc && name_in_path(name).is_some();
     if !is_name(name) && !managers.iter().all(is_known) {
-        return Err(Error::usage(format!("'{name}' can't be the name of a container")));
+        return Err(Error::usage(format!("'{target}' can't be the name of a container")).advise(NAMES));
     }
     let mut found = Vec::new();
     let mut tried = Vec::new();
@@ -111,11 +138,12 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
         [(manager, pid)] => {
             Ok(Target { pid: *pid, label: label(*manager), by_manager: Some((*manager, name.to_owned())) })
         }
-        [] => Err(Error::failed(format!("no running container '{name}'; tried: {}", tried.join("; ")))),
+        [] => Err(Error::failed(format!("no running container '{name}' was found")).because(in_one_line(&tried))),
         several => {
             let which: Vec<String> =
                 several.iter().map(|(manager, pid)| format!("{} (process {pid})", label(*manager))).collect();
-            Err(Error::failed(format!("'{name}' is ambiguous: say {}", which.join(" or "))))
+            let what = format!("several managers have a container '{name}'");
+            Err(Error::failed(what).advise(format!("name one of {}", which.join(" or "))))
         }
     }
 }
@@ -125,7 +153,7 @@ impl Target {
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         match &self.by_manager {
             Some((manager, name)) if manager.ask(name) != Lookup::Runs(self.pid) => {
-                Err(Error::failed(format!("{} has just ended or been restarted: try again", self.label)))
+                Err(Error::failed(format!("{} has just ended or been restarted", self.label)).advise("try again"))
             }
             _ => Ok(()),
         }
@@ -184,7 +212,7 @@ impl Manager {
 }
 
 /// The first that knows a process.
-fn first_running(answers: impl IntoIterator<Item = Result<i32, String>>) -> Lookup {
+fn first_running(answers: impl IntoIterator<Item = Result<i32, Reason>>) -> Lookup {
     let mut reasons = Vec::new();
     for answer in answers {
         match answer {
@@ -197,20 +225,19 @@ fn first_running(answers: impl IntoIterator<Item = Result<i32, String>>) -> Look
 
 /// Runs a manager's program. `read` takes what it has printed for machines, as a whole: what it prints for people has words in it that others
 /// have chosen.
-fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, String> {
-    let tried = format!("{program} {}", arguments.join(" "));
+fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, Reason> {
+    let said = |answer: String| Reason::Said(format!("{program} {}", arguments.join(" ")), answer);
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{program} (not installed)")),
-        Err(error) => return Err(format!("{tried} ({error})")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Reason::NotInstalled(program.to_owned())),
+        Err(error) => return Err(said(describe(&error))),
         Ok(output) => output,
     };
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().map_or_else(|| output.status.to_string(), str::to_owned);
-        return Err(format!("{tried} ({said})"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        return Err(said(error.lines().next().map_or_else(|| output.status.to_string(), str::to_owned)));
     }
     let running = std::str::from_utf8(&output.stdout).ok().and_then(read);
-    running.ok_or_else(|| format!("{tried} (it doesn't run)"))
+    running.ok_or_else(|| said("it doesn't run".to_owned()))
 }
 
 /// Reads a line with nothing but a process id. 0 and -1 stand for a container that doesn't run.
@@ -250,12 +277,13 @@ fn name_in_path(text: &str) -> Option<(&str, &str)> {
 }
 
 /// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.
-fn machine_leader(folder: &Path, name: &str) -> Result<i32, String> {
+fn machine_leader(folder: &Path, name: &str) -> Result<i32, Reason> {
     let path = folder.join(name);
-    let text = fs::read_to_string(&path).map_err(|error| format!("{} ({error})", path.display()))?;
+    let said = |answer: String| Reason::Said(path.display().to_string(), answer);
+    let text = fs::read_to_string(&path).map_err(|error| said(describe(&error)))?;
     let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
     let machine_leader = if let [machine_leader] = leaders.as_slice() { parse_pid(machine_leader) } else { None };
-    machine_leader.ok_or_else(|| format!("{} (it has no leader)", path.display()))
+    machine_leader.ok_or_else(|| said("it has no leader".to_owned()))
 }
 
 /// What no program takes for an option, and no path leads astray.
@@ -327,9 +355,10 @@ mod tests {
         fs::write(folder.path().join("c1"), "NAME=c1\nLEADER=123\n").unwrap();
         fs::write(folder.path().join("c2"), "NAME=c2\n").unwrap();
         assert_eq!(machine_leader(folder.path(), "c1"), Ok(123));
-        assert!(machine_leader(folder.path(), "c2").unwrap_err().contains("no leader"));
-        assert!(machine_leader(folder.path(), "c3").unwrap_err().contains("c3"));
+        let said = |name: &str| in_one_line(&[machine_leader(folder.path(), name).unwrap_err()]);
+        assert!(said("c2").contains("no leader"));
+        assert!(said("c3").contains("c3"));
         fs::write(folder.path().join("c4"), "LEADER=123\nLEADER=124\n").unwrap();
-        assert!(machine_leader(folder.path(), "c4").unwrap_err().contains("no leader"));
+        assert!(said("c4").contains("no leader"));
     }
 }

@@ -22,30 +22,28 @@ pub(crate) const UNIFIED_NOTE: &str = "on a unified host systemd and programs th
 pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Error> {
     let has_namespace = !same_namespace(container.pid(), "cgroup")
         .map_err(|error| Error::system(format!("can't look at the cgroup namespace of {label}"), error))?;
-    let unsupported = |what: String| Err(Error::unsupported(what));
     if has_namespace {
-        return unsupported(format!(
-            "{label} has a cgroup namespace of its own, in which clients on a unified host only recognise a real cgroup2 on \
-             /sys/fs/cgroup: mount that in the container ('mount -t cgroup2 cgroup2 /sys/fs/cgroup'), where it shows and \
-             contains what a view would"
-        ));
+        let cause =
+            "there programs recognise nothing but a real cgroup2 on /sys/fs/cgroup, which shows the container the same";
+        return Err(Error::unsupported(format!("{label} has a cgroup namespace of its own, on a unified host"))
+            .because(cause)
+            .advise("mount that in the container: 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'"));
     }
+    let cause = "programs recognise cgroups there by a real cgroup2 on /sys/fs/cgroup";
     if view.shape != Shape::HostPath {
-        return unsupported(
-            "on a unified host a view is attached with shape host-path: with others clients wouldn't find a cgroup2 \
-             filesystem on /sys/fs/cgroup"
-                .to_owned(),
-        );
+        let what = format!("--shape {} can't be attached on a unified host", view.shape.word());
+        return Err(Error::unsupported(what).because(cause).advise("use --shape host-path"));
     }
     if !view.aliases.is_empty() {
-        return unsupported(
-            "--alias has no place on a unified host, where a real cgroup is on /sys/fs/cgroup: leave it out".to_owned(),
-        );
+        return Err(Error::unsupported("--alias isn't possible on a unified host")
+            .because(cause)
+            .advise("leave it out"));
     }
     let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
     own.ok_or_else(|| {
-        let what = format!("{label} sits in the host's root cgroup, so there is no subtree to show");
-        Error::failed(format!("{what}: --place NAME makes a cgroup and migrates the container's processes there"))
+        Error::failed(format!("{label} is in the host's root cgroup"))
+            .because("the view shows a subtree, and that has none")
+            .advise("'--place NAME' makes a cgroup and migrates the container's processes there")
     })
 }
 

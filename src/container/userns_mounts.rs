@@ -25,13 +25,12 @@ pub(crate) fn explain_refusal(error: EntryError, container: &Container) -> Error
     if !is_refused || !belongs_to_other_user_namespace(container) {
         return error.into();
     }
-    let why =
-        "the container's mounts belong to a user namespace, where this kernel mounts no FUSE (it takes Linux 4.18)";
+    let why = "the container's mounts belong to a user namespace, where FUSE can be mounted since Linux 4.18";
     let how = format!(
-        "bind a view to its {DIRECTORY} when it starts, made on the host by 'vcgroupfs mount --per-caller DIR' or, before Linux 4.1, \
-         'vcgroupfs mount --cgroup PATH DIR'"
+        "mount a view on the host ('vcgroupfs mount --per-caller DIR' or, before Linux 4.1, \
+         'vcgroupfs mount --cgroup PATH DIR'), and bind it to {DIRECTORY} when the container starts"
     );
-    Error::unsupported(format!("{error}: {why}; {how}"))
+    Error::unsupported(error.to_string()).because(why).advise(how)
 }
 
 /// Whether the container's mount namespace belongs to another user namespace than this process'.

@@ -128,12 +128,17 @@ impl Container {
         let reaches_us = |mount: &&MountEntry| mount.shared == Some(group) || mount.master == Some(group);
         match host.iter().find(reaches_us) {
             None => Ok(()),
-            Some(mount) => Err(Error::failed(format!(
-                "{place} in the container shares its mounts with {} of the host, where the view would appear as well: \
-                     make it private first, for example with 'nsenter -t {} -m mount --make-rslave /'",
-                mount.mount_point.display(),
-                self.pid()
-            ))),
+            Some(mount) => {
+                let what = format!(
+                    "{place} in the container shares its mounts with {} of the host",
+                    mount.mount_point.display()
+                );
+                let remedy = format!(
+                    "make them private first, for example with 'nsenter -t {} -m mount --make-rslave /'",
+                    self.pid()
+                );
+                Err(Error::failed(what).because("the view would appear there, too").advise(remedy))
+            }
         }
     }
 }

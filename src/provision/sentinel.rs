@@ -70,10 +70,11 @@ impl SentinelCgroup {
         remove_stale(host, lock, number);
         let name = format!("{PREFIX}{number}");
         let failed = |errno: Errno| match errno {
-            Errno::EEXIST => Error::failed("the container's former view hasn't ended yet: try again"),
-            errno => {
-                Error::system(format!("can't make the cgroup /{name}, which the container gets to see"), errno.into())
-            }
+            Errno::EEXIST => Error::failed("the container's former view hasn't ended yet").advise("try again"),
+            errno => Error::system(
+                format!("can't make the cgroup /{name}, which programs in the container recognise"),
+                errno.into(),
+            ),
         };
         let above = host.open_cgroup(0, &CgroupPath::root()).map_err(failed)?;
         let directory = make_below(&above, OsStr::new(&name)).map_err(failed)?;
@@ -98,7 +99,7 @@ impl SentinelCgroup {
             (None, None) => return Err(Error::failed("no cgroup2 is mounted on the host")),
         };
         let c_string = |path: &CgroupPath| {
-            CString::new(below(path).as_bytes()).map_err(|_| Error::failed("a name with a NUL in it"))
+            CString::new(below(path).as_bytes()).map_err(|_| Error::failed("a cgroup's path contains a NUL"))
         };
         let (step, own) = (c_string(&self.step)?, c_string(&self.own)?);
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();

@@ -49,11 +49,10 @@ impl Scope {
     pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
         match Self::with(name, process) {
             Ok(scope) => Ok(Some(scope)),
-            Err(ScopeError::NameTaken) => {
-                Err(Error::failed(format!("systemd has a unit {name}.scope already (choose another {option})")))
-            }
+            Err(ScopeError::NameTaken) => Err(Error::failed(format!("systemd already has a unit {name}.scope"))
+                .advise(format!("choose another {option}"))),
             Err(ScopeError::Systemd(why)) => {
-                say(format_args!("systemd makes no scope ({why}): making cgroups without it"));
+                say(format_args!("systemd refuses to make a scope ({why}): the cgroups are made without it"));
                 Ok(None)
             }
         }

@@ -256,7 +256,7 @@ fn a_stack_of_run_is_left_alone() {
     assert!(detached.code == 0 && detached.stderr.contains("has no view that was attached"), "{}", detached.stderr);
     assert!(has_view());
     let attached = said(Command::new(program()).args(["attach", &inside]));
-    assert!(attached.code == 0 && attached.stderr.contains("has its view already"), "{}", attached.stderr);
+    assert!(attached.code == 0 && attached.stderr.contains("already has this view"), "{}", attached.stderr);
     let other = said(Command::new(program()).args(["attach", "--shape", "rooted", &inside])).fails(1);
     assert!(other.contains("'run' has made it"), "{other}");
     assert!(has_view());

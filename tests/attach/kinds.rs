@@ -201,7 +201,7 @@ fn where_the_host_would_see_it() {
         Scene::new(Way::Moved, ContainerOptions { prepare: script, shared: true, ..ContainerOptions::default() });
     let before = scene.mounts();
     let refused = scene.attach(&[]).fails(1);
-    assert!(refused.contains("of the host, where the view would appear as well"), "{refused}");
+    assert!(refused.contains("of the host: the view would appear there, too"), "{refused}");
     scene.is_as_before(&before);
     drop(scene);
     let _ = said(std::process::Command::new("umount").args(["-l", &path]));

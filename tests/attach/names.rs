@@ -74,9 +74,13 @@ fn unknown_and_ambiguous() {
         assert!(refused.contains(tried), "{refused}");
     }
     let refused = managers.run(&["detach", "both"]).fails(1);
-    assert!(refused.contains("is ambiguous: say docker:both") && refused.contains("or podman:both"), "{refused}");
+    assert!(
+        refused.contains("several managers have a container 'both': name one of docker:both")
+            && refused.contains("or podman:both"),
+        "{refused}"
+    );
     let refused = managers.run(&["attach", "rkt:web"]).fails(2);
-    assert!(refused.contains("docker:, podman:, machine:, lxc:, incus:NAME"), "{refused}");
+    assert!(refused.contains("docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME"), "{refused}");
     managers.run(&["attach", "docker:--help"]).fails(2);
     managers.run(&["attach", "machine:../c1"]).fails(2);
     // The number that a manager gives is another container's by the time that it's looked at: asked again, it says another.

@@ -90,10 +90,10 @@ fn words_of_explain() {
     assert!(told.code == 0 && told.stdout.contains("\"verdict\""), "{told:?}");
     let cgroup = place.path();
     for (arguments, says) in [
-        (vec!["lookup"], "OP and PATH, or TARGET"),
-        (vec![&own, "lookup", "/", "/"], "OP and PATH, or TARGET"),
-        (vec!["--cgroup", &cgroup, &own, "lookup", "/"], "OP and PATH alone"),
-        (vec![&own, "nosuch", "/"], "'nosuch' is no OP"),
+        (vec!["lookup"], "needs an operation and a path"),
+        (vec![&own, "lookup", "/", "/"], "one TARGET, one operation and one path"),
+        (vec!["--cgroup", &cgroup, &own, "lookup", "/"], "no TARGET with --pid or --cgroup"),
+        (vec![&own, "nosuch", "/"], "'nosuch' isn't an operation"),
     ] {
         let line = place.vcgroupfs(&[&["explain"], arguments.as_slice()].concat()).fails(2);
         assert!(line.contains(says), "{arguments:?}: {line}");
@@ -137,7 +137,7 @@ fn questions_that_make_no_sense() {
         (vec!["explain", "nosuch", "/"], 2, "mkdir"),
         (vec!["explain", "write", "relative"], 2, "begins with '/'"),
         (vec!["explain", "write", "/a/../b"], 2, "'..'"),
-        (vec!["explain", "write"], 2, "PATH"),
+        (vec!["explain", "write"], 2, "an operation and a path"),
         (vec!["tree", "/nosuch"], 1, "explain"),
         (vec!["tree", "/unified/nosuch"], 1, "explain"),
         (vec!["tree", "x"], 2, "begins with '/'"),
@@ -159,7 +159,7 @@ fn what_is_no_view_is_not_unmounted() {
     let directory = place.directory("plain");
     for path in [directory.to_str().expect("a path"), "/proc", "/nosuch", "/proc/self/cmdline"] {
         let line = place.vcgroupfs(&["umount", path]).fails(1);
-        assert!(line.contains("not a view"), "{path}: {line}");
+        assert!(line.contains("no view is mounted on"), "{path}: {line}");
     }
     assert!(fs::metadata("/proc/self").is_ok(), "/proc is still there");
     place.vcgroupfs(&["umount"]).fails(2);
@@ -184,6 +184,85 @@ fn without_fuse() {
         command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", program]).args(&arguments);
         let line = said(&mut command).fails(3);
         assert!(line.contains("modprobe fuse"), "{line}");
+    }
+    place.is_clean();
+}
+
+/// One wrong input of each kind: what the line says, in the words of the manual.
+#[test]
+fn messages_name_the_object_and_the_remedy() {
+    require!(Need::Root);
+    let place = Place::new();
+    let directory = place.directory("plain");
+    let plain = directory.to_str().expect("a path");
+    for (arguments, code, says) in [
+        // A wrong value, an empty one, and one of several words.
+        (vec!["mount", "--pid", "12a", plain], 2, "--pid: '12a' isn't a process id; see 'vcgroupfs mount --help'"),
+        (vec!["mount", "--pid", "0", plain], 2, "--pid: '0' isn't a process id;"),
+        (
+            vec!["mount", "--cgroup", "a", plain],
+            2,
+            "--cgroup: 'a' isn't the path of a cgroup: a cgroup's path begins with",
+        ),
+        (vec!["mount", "--pid", "1", "--alias", "a/b", plain], 2, "--alias: 'a/b' isn't the name of a cgroup"),
+        (vec!["mount", "--pid", "1", "--shape", "x", plain], 2, "--shape: 'x' isn't one of host-path, rooted, full;"),
+        (vec!["mount", ""], 2, "DIR is empty: see 'vcgroupfs mount --help'"),
+        (vec!["--log-level", "x", "list"], 2, "--log-level: 'x' isn't one of error, warn, info, debug, trace, off;"),
+        (vec!["explain", "--as", "x", "lookup", "/"], 2, "--as: 'x' isn't the number of a user or group;"),
+        // Something is missing, unknown, or too much.
+        (vec!["mount"], 2, "DIR is missing: see 'vcgroupfs mount --help'"),
+        (vec!["run"], 2, "COMMAND is missing: see 'vcgroupfs run --help'"),
+        (vec!["nosuch"], 2, "there is no command 'nosuch': see 'vcgroupfs --help'"),
+        (vec!["list", "--nosuch"], 2, "there is no option '--nosuch' here: see 'vcgroupfs list --help'"),
+        (vec!["list", "extra"], 2, "'extra' is one argument too many: see 'vcgroupfs list --help'"),
+        // Options that exclude each other, or an argument.
+        (vec!["attach", "--oci-state", "5"], 2, "--oci-state can't be used with TARGET"),
+        (vec!["attach", "--dry-run", "--place", "x", "5"], 2, "--dry-run can't be used with --place"),
+        (vec!["attach", "--json", "5"], 2, "--json is only for --dry-run"),
+        (vec!["attach", "--pid", "5", "6"], 2, "--pid can't be used with 'attach': TARGET already names the container"),
+        (vec!["run", "--pid", "5", "--", "true"], 2, "--pid can't be used with 'run'"),
+        (vec!["explain", "--process", "1", "lookup", "/"], 2, "--process can't be used with lookup"),
+        // What isn't a container, or isn't one any more.
+        (vec!["attach", ""], 2, "TARGET is empty: use a process id, docker:NAME"),
+        (vec!["attach", "docker:"], 2, "'docker:' can't be the name of a container"),
+        (vec!["attach", "docker:a\nb"], 2, "'docker:a\\nb' can't be the name of a container"),
+        (vec!["attach", "rkt:x"], 2, "'rkt' isn't a container manager that vcgroupfs knows: use a process id"),
+        (vec!["attach", plain], 2, "is a path, which TARGET can't be here"),
+        (vec!["attach", "0"], 2, "'0' isn't a process id"),
+        (vec!["attach", "2147483647"], 1, "there is no process 2147483647"),
+        (vec!["detach", "2147483647"], 1, "there is no process 2147483647"),
+        (vec!["doctor", "2147483647"], 1, "there is no process 2147483647"),
+        // What isn't a view.
+        (vec!["umount", plain], 1, "no view is mounted on"),
+        (vec!["explain", plain, "lookup", "/"], 1, "no live view is mounted on"),
+        // System calls that fail: the errno by its name.
+        (vec!["mount", "--log-file", plain, "--pid", "1", plain], 1, "Is a directory (EISDIR)"),
+        (vec!["explain", "/nosuch", "lookup", "/"], 1, "can't find /nosuch: No such file or directory (ENOENT)"),
+    ] {
+        let line = place.vcgroupfs(&arguments).fails(code);
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+    place.is_clean();
+}
+
+#[test]
+fn the_state_of_a_hook_is_checked() {
+    require!(Need::Root);
+    let place = Place::new();
+    for (state, code, says) in [
+        ("", 2, "standard input is empty: --oci-state is for OCI hooks"),
+        ("\n", 2, "standard input is empty"),
+        ("x", 1, "standard input isn't the state of a container: it isn't JSON; --oci-state is for OCI hooks"),
+        ("[]", 1, "it isn't a JSON object"),
+        ("{}", 1, "missing field `status`"),
+        ("{\"status\": \"stopped\", \"pid\": 0, \"bundle\": \"/\"}", 1, "has no process id"),
+        ("{\"status\": \"creating\", \"pid\": 1, \"bundle\": \"/nosuch\"}", 1, "can't open /nosuch/config.json"),
+    ] {
+        let mut command = place.command_of("sh");
+        let program = program().to_str().expect("a path");
+        command.args(["-c", "printf %s \"$2\" | \"$1\" attach --oci-state", "sh", program, state]);
+        let line = said(&mut command).fails(code);
+        assert!(line.contains(says), "{state}: {line}");
     }
     place.is_clean();
 }

@@ -473,7 +473,7 @@ fn bad_targets() {
         ("0", 2, "process"),
         ("-1", 2, ""),
         ("x", 1, "no running container"),
-        ("what:x", 2, "no kind of container"),
+        ("what:x", 2, "isn't a container manager"),
         ("2147483647", 1, "no process"),
     ] {
         let line = place.vcgroupfs(&["doctor", target]).fails(code);

@@ -128,7 +128,7 @@ fn on_unified_hosts() {
         assert!(!sentinel(namespace).exists());
     }
     let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--stack", "--shape", "rooted"], &["true"]));
-    assert!(said(&mut rooted).fails(3).contains("--stack is for the shape host-path"));
+    assert!(said(&mut rooted).fails(3).contains("--stack can't be used with another shape"));
     place.is_clean();
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Options {
     #[arg(long, conflicts_with_all = ["place", "oci_state"])]
     dry_run: bool,
     /// With --dry-run, print JSON
-    #[arg(long, requires = "dry_run")]
+    #[arg(long)]
     json: bool,
     /// Read the container from the state that OCI runtimes give their hooks on standard input; for createRuntime, prestart and poststart
     #[arg(long)]
@@ -71,10 +71,13 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if options.view.pid.is_some() {
-        return Err(Error::usage("TARGET already names the container: leave out --pid"));
+        return Err(Error::usage("--pid can't be used with 'attach'").because("TARGET already names the container"));
+    }
+    if options.json && !options.dry_run {
+        return Err(Error::usage("--json is only for --dry-run").because("'attach' prints nothing else"));
     }
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::not_permitted("attach enters a container's mount namespace: run it as root"));
+        return Err(Error::not_permitted("'attach' enters a container's mount namespace").advise("run it as root"));
     }
     let (named, root, mounts_own_cgroups) = match &options.target {
         Some(target) => (target.clone(), None, false),
@@ -186,7 +189,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if options.dry_run {
         let after = attach_command.try_in_copy(source, &layout, live)?;
         let (Some(before), Some(after)) = (before, after) else {
-            return Err(Error::failed(format!("nobody could look at what clients in {label} read")));
+            let what = format!("can't compare what programs in {label} read before and after");
+            return Err(Error::failed(what).advise("'vcgroupfs doctor' says why"));
         };
         return compare::print(&label, &kind, &compare::changes(&before, &after, is_chosen), options.json);
     }
@@ -225,7 +229,8 @@ impl AttachCommand {
     /// left: the copy ends with the process that is in it, and the server with its last mount. `live` is told when the view answers.
     fn try_in_copy(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<Option<Facts>, Error> {
         if source == UnderlaySource::Mounts {
-            return Err(Error::unsupported("--dry-run takes mounts that can be moved (Linux 5.2)"));
+            return Err(Error::unsupported("--dry-run isn't possible on this kernel")
+                .because("it moves mounts, which takes Linux 5.2"));
         }
         let Self { container, program, connection, namespace: _, to_server, waits_for_refuge, mounted, committed } =
             self;
@@ -304,8 +309,8 @@ impl AttachCommand {
 /// Says what to do about a container without any cgroup of its own.
 fn suggest_place_option(view: &View, label: &str) {
     if view.hierarchies.iter().all(|hierarchy| hierarchy.delegated.is_none()) {
-        let what = "sits in the root of every hierarchy, so that nothing limits it, and its view can't be written";
-        say(format_args!("{label} {what}: --place NAME makes a cgroup of its own for it"));
+        let what = "is in the root of every hierarchy: nothing limits it, and it can't write to its view";
+        say(format_args!("{label} {what}; 'attach --place NAME' makes a cgroup of its own for it"));
     }
 }
 
@@ -315,9 +320,8 @@ fn check_mount_point(found: &Found) -> Result<(), Error> {
     if found.depth as usize == MOUNT_POINTS.len() || found.empty {
         return Ok(());
     }
-    let what =
-        format!("the container has no {DIRECTORY}, and {place} isn't empty: mount sysfs on /sys in the container");
-    Err(Error::failed(what))
+    let what = format!("the container has no {DIRECTORY}, and {place} isn't empty");
+    Err(Error::failed(what).advise("mount sysfs on /sys in the container"))
 }
 
 /// Sends the server a way to the view with this root.
@@ -335,12 +339,14 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
 fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> CliResult {
     let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
     if record.matches_view(&plan(host, &spec)?, &spec.cgroups) {
-        say(format_args!("{label} has its view already, by server {}", record.pid));
+        say(format_args!("{label} already has this view, served by process {}", record.pid));
         return Ok(ExitCode::SUCCESS);
     }
-    let advice = if record.run.is_some() { "'run' has made it" } else { "detach that first" };
-    let what = format!("{label} has a view of another kind ({})", record.description());
-    Err(Error::failed(format!("{what}: {advice}")))
+    let error = Error::failed(format!("{label} already has a view with other options ({})", record.description()));
+    Err(match record.run {
+        Some(_) => error.because("'run' has made it, and it ends with its command"),
+        None => error.advise("'vcgroupfs detach' it first"),
+    })
 }
 
 /// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
@@ -356,7 +362,7 @@ fn check_missing_hierarchies(container: &Container, host: &HostCgroups, label: &
             let why = format!("{what}, and {label} has it mounted and uses it");
             let how =
                 "mount it on the host (mount -t cgroup2 cgroup2 DIR), or attach before the container's init starts";
-            return Err(Error::failed(format!("{why}: {how}")));
+            return Err(Error::failed(why).advise(how));
         }
         say(what);
     }

@@ -25,7 +25,7 @@ impl FromStr for UserSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (user, group) = text.split_once(':').unwrap_or((text, text));
-        let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is no number of a user or group"));
+        let number = |text: &str| text.parse().map_err(|_| format!("'{text}' isn't the number of a user or group"));
         Ok(Self { user: number(user)?, group: number(group)? })
     }
 }

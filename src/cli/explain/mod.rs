@@ -16,7 +16,7 @@ use super::exit::CliResult;
 use super::json;
 use super::offline::offline;
 use super::options::ViewOptions;
-use super::options::word_of;
+use super::options::{parse_pid, word_of};
 use super::selected_view::{self, SelectedView};
 use crate::container::target;
 use crate::error::Error;
@@ -46,7 +46,7 @@ pub(super) struct Options {
     #[arg(long)]
     json: bool,
     /// With 'migrate': may this process (of the host) be migrated there?
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid)]
     process: Option<i32>,
     /// Who does it, by the container's numbers [default: its root, where a TARGET is named; else nobody, so that permissions don't count]
     #[arg(long = "as", value_name = "UID[:GID]")]
@@ -58,21 +58,38 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> CliResult {
     let (target, rest) = selected_view::split_target(&options.words, &options.view, 3);
     let [operation, path] = rest else {
-        return Err(Error::usage(match options.view.is_named() {
-            true => "with --pid or --cgroup, explain takes OP and PATH alone",
-            false => "explain takes OP and PATH, or TARGET, OP and PATH: see 'vcgroupfs help explain'",
-        }));
+        let what = match (options.view.is_named(), rest.len()) {
+            (_, 0 | 1) => "'explain' needs an operation and a path",
+            (true, _) => "'explain' takes no TARGET with --pid or --cgroup, but an operation and a path",
+            (false, _) => "'explain' takes one TARGET, one operation and one path",
+        };
+        return Err(Error::usage(what).advise("see 'vcgroupfs explain --help'"));
     };
     let operation = operation.to_str().and_then(|word| Operation::from_str(word, false).ok()).ok_or_else(|| {
         let all: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
-        Error::usage(format!("'{}' is no OP: there are {}", escaped(operation), all.join(", ")))
+        Error::usage(format!("'{}' isn't an operation", escaped(operation)))
+            .advise(format!("use one of {}", all.join(", ")))
     })?;
+    check_process(operation, options.process)?;
     let selected = selected_view::find(target, &options.view)?;
     let path = selected.path_in_view(path)?;
     let told = selected.description();
     let explanation = ask(selected, operation, &path, options)?;
     print(options.json, (&word_of(&operation), &path), told.as_deref(), &explanation)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fails if `--process` has no meaning for the operation, or names no process.
+fn check_process(operation: Operation, process: Option<i32>) -> Result<(), Error> {
+    let Some(pid) = process else { return Ok(()) };
+    if operation != Operation::Migrate {
+        let what = format!("--process can't be used with {}", word_of(&operation));
+        return Err(Error::usage(what).because("only 'migrate' is about a process"));
+    }
+    if std::fs::exists(format!("/proc/{pid}")).unwrap_or(true) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("there is no process {pid}")))
 }
 
 /// What comes first: that it isn't there, the kernel's own checks, the view.
@@ -85,10 +102,10 @@ fn ask(
     let removed = selected.removed_boundaries();
     if !removed.is_empty() {
         let what = format!(
-            "the delegated subtree in {} was removed since the view was made, and made again",
+            "the delegated subtree in {} was removed and made again since the view was made",
             removed.join(", ")
         );
-        let how = "the view shows nothing of another cgroup: 'vcgroupfs detach', and 'attach' again";
+        let how = "the view doesn't show the new one: 'vcgroupfs detach' it, and 'attach' it again";
         return Ok(Explanation::kernel(Errno::ENOENT, &format!("{what}; {how}")));
     }
     let (host, view) = (std::mem::take(&mut selected.host.hierarchies), selected.view.clone());
@@ -100,9 +117,8 @@ fn ask(
                 fs.missing_controller(path.components()).filter(|_| explanation.rule == "kernel")
             {
                 let above = cgroup.parent().unwrap_or_else(CgroupPath::root);
-                let how = format!(
-                    "enable it in cgroup.subtree_control of {above}, and of what is above, where cgroup.controllers has it"
-                );
+                let how =
+                    format!("enable it in cgroup.subtree_control of {above}, and first in those above that lack it");
                 explanation.reason = format!("{controller} isn't in cgroup.controllers of {cgroup}: {how}");
             }
         }

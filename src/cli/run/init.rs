@@ -14,6 +14,7 @@ use nix::unistd::ForkResult;
 
 use super::signals;
 use crate::cli::exit::{EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_RUN_FAILED};
+use crate::error::describe;
 use crate::message::say;
 use crate::sys;
 
@@ -64,6 +65,6 @@ fn execute(command: &[OsString]) -> u8 {
     let error = Command::new(program).args(arguments).exec();
     // It was given back its default for the command. Nobody may be there to read what follows.
     let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
-    say(format_args!("can't run {}: {error}", program.display()));
+    say(format_args!("can't run '{}': {}", program.display(), describe(&error)));
     if error.kind() == std::io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE }
 }

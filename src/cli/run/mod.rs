@@ -66,13 +66,16 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if options.view.pid.is_some() {
-        return Err(Error::usage("run makes cgroups of its own: use --cgroup to say below which one, not --pid"));
+        return Err(Error::usage("--pid can't be used with 'run'")
+            .because("'run' makes a cgroup of its own")
+            .advise("choose the cgroup above it with --cgroup"));
     }
     let name = options.name.clone().unwrap_or_else(|| format!("vcgroupfs-run-{}", std::process::id()));
-    check_name(name.as_bytes())
-        .map_err(|error| Error::usage(format!("--name '{name}' can't be a cgroup's name: {error}")))?;
+    check_name(name.as_bytes()).map_err(|error| {
+        Error::usage(format!("--name: '{name}' isn't the name of a cgroup")).because(error.to_string())
+    })?;
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::not_permitted("run makes namespaces, cgroups and mounts: run it as root"));
+        return Err(Error::not_permitted("'run' makes namespaces, cgroups and mounts").advise("run it as root"));
     }
     registry::check()?;
     let host = discover()?;

@@ -100,8 +100,8 @@ impl CommandView {
         }
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
         let Some(own) = own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) else {
-            let what = "on a unified host --stack is for the shape host-path, without --alias: what clients recognise there is a real cgroup";
-            return Err(Error::unsupported(what));
+            let what = "on a unified host --stack can't be used with another shape than host-path, or with --alias";
+            return Err(Error::unsupported(what).because("what programs recognise there is a real cgroup"));
         };
         let lock = ContainerLock::acquire(namespace)?;
         let (layout, _) = unified::layout(

@@ -123,8 +123,8 @@ fn end(child: Pid) {
 /// What it says is parsed strictly. One that ends before it's done has been killed.
 fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
     let nonsense = || {
-        let what = format!("the process that looked at process {} was ended, or said nonsense", target.pid);
-        Error::failed(what)
+        let what = format!("can't look at what process {} sees", target.pid);
+        Error::failed(what).because("the process that looked was ended, or its answer can't be read")
     };
     let mut process = None;
     let mut found = ProbeResults::default();
@@ -155,8 +155,8 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
     match (process, asking) {
         (Some(process), Some(path)) if !is_whole => Ok((process, found, Some(path))),
         (None, _) if !is_whole => {
-            let what = format!("the root directory of process {} doesn't answer: its filesystem hangs", target.pid);
-            Err(Error::failed(what))
+            let what = format!("the root directory of process {} doesn't answer", target.pid);
+            Err(Error::failed(what).because("its filesystem hangs"))
         }
         _ => Err(nonsense()),
     }
@@ -165,10 +165,10 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
 fn failed(target: &Target, what: &str, errno: i32) -> Error {
     let error = std::io::Error::from_raw_os_error(errno);
     match errno {
-        libc::ESRCH | libc::ENOENT => Error::failed(format!("process {} has ended ({what})", target.pid)),
-        libc::EPERM | libc::EACCES => Error::not_permitted(format!(
-            "{what}: {error} (run it as root, with the capabilities that the process has)"
-        )),
+        libc::ESRCH | libc::ENOENT => Error::failed(what).because(format!("process {} has ended", target.pid)),
+        libc::EPERM | libc::EACCES => {
+            Error::system(what, error).advise("run it as root, with the capabilities that the process has")
+        }
         _ => Error::system(what, error),
     }
 }

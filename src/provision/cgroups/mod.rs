@@ -91,7 +91,8 @@ impl CreatedCgroups {
             .any(|(word, path)| word.is_none() && !made.cgroups.iter().any(|own| own.path.is_within(path)))
         {
             made.remove();
-            return Err(Error::failed("--cgroup: no hierarchy has a cgroup of that path"));
+            let what = "--cgroup: no hierarchy has a cgroup of this path";
+            return Err(Error::failed(what).advise("name an existing cgroup, below which 'run' makes its own"));
         }
         Ok(made)
     }
@@ -258,8 +259,9 @@ impl CreatedCgroup {
         option: &str,
     ) -> Result<Self, Error> {
         let failed = |errno: Errno| {
-            let advice = if errno == Errno::EEXIST { format!(" (choose another {option})") } else { String::new() };
-            Error::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}{advice}"), errno.into())
+            let error =
+                Error::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}"), errno.into());
+            if errno == Errno::EEXIST { error.advise(format!("choose another {option}")) } else { error }
         };
         let above = host.open_cgroup(index, parent).map_err(failed)?;
         mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;

@@ -47,8 +47,8 @@ pub(crate) struct Options {
     log_file: Option<PathBuf>,
 }
 
-fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
-    text.parse().map_err(|_| "use error, warn, info, debug, trace or off")
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| format!("'{text}' isn't one of error, warn, info, debug, trace, off"))
 }
 
 impl Options {
