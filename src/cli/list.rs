@@ -14,7 +14,7 @@ use crate::server::registry;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Print JSON, an object a view
+    /// Print JSON: an array with an object for each view
     #[arg(long)]
     json: bool,
 }

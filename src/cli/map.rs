@@ -20,15 +20,15 @@ use crate::view::{View, view_path_of};
 #[derive(Debug, Args)]
 #[command(override_usage = "vcgroupfs map [OPTIONS] [TARGET] PATH")]
 pub(super) struct Options {
-    #[command(flatten)]
-    view: ViewOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// [TARGET] PATH. TARGET: as for explain and tree. PATH: a cgroup's path as /proc/PID/cgroup has it, a path below one of the host's mount points, or a path
-    /// in the view
-    #[arg(value_name = "PATH", num_args = 1..=2, required = true, help_heading = "Arguments")]
+    /// [TARGET] PATH. TARGET: as for explain and tree. PATH: a cgroup's path as in /proc/PID/cgroup, a path below a cgroup mount of the host, or a
+    /// path in the view
+    #[arg(value_name = "PATH", num_args = 1..=2, required = true)]
     words: Vec<PathBuf>,
+    #[command(flatten)]
+    view: ViewOptions,
 }
 
 pub(super) fn run(options: &Options) -> CliResult {

@@ -24,9 +24,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::server::logging;
 
 const EXIT_STATUS: &str =
-    "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted; run exits as its command did.";
+    "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted. 'run' exits as its command did.";
 
-/// A virtual cgroupfs for containers: a namespaced view of the host's cgroup tree that lets through exactly the writes that are safe.
+/// A virtual cgroupfs for containers: it shows a container its own cgroups and rejects writes outside them.
 #[derive(Debug, Parser)]
 #[command(name = "vcgroupfs", version = env!("VCGROUPFS_VERSION"), after_help = EXIT_STATUS, max_term_width = 100)]
 struct Arguments {
@@ -38,25 +38,41 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Serve a view on DIR; returns when it's live
+    /// Serve a view on a directory
+    ///
+    /// The server stays in the background, until the view is unmounted or it gets SIGTERM.
+    #[command(after_help = "Example: vcgroupfs mount --pid 4711 /run/view")]
     Mount(mount::Options),
-    /// Take a view away again
+    /// Unmount a view from a directory
+    #[command(after_help = "Example: vcgroupfs umount /run/view")]
     Umount(umount::Options),
-    /// Run a command in new pid and mount namespaces, in a cgroup of its own, with the view on /sys/fs/cgroup
+    /// Run a command in new cgroups, with a view on /sys/fs/cgroup
+    ///
+    /// The command gets a pid namespace, a mount namespace, and a cgroup in each hierarchy.
+    #[command(after_help = "Example: vcgroupfs run -- bash")]
+    #[command(mut_arg("pid", |arg| arg.help(run::NO_PID).long_help(None)))]
     Run(run::Options),
-    /// Mount the view on /sys/fs/cgroup of a container that already runs
+    /// Mount a view on /sys/fs/cgroup of a running container
+    #[command(after_help = "Example: vcgroupfs attach docker:web")]
+    #[command(mut_arg("pid", |arg| arg.help(attach::NO_PID).long_help(None)))]
     Attach(attach::Options),
-    /// Take an attached view away again: what was there before shows again
+    /// Take an attached view away, so that what it covered shows again
+    #[command(after_help = "Example: vcgroupfs detach docker:web")]
     Detach(detach::Options),
     /// List the live views
+    #[command(after_help = "Example: vcgroupfs list --json")]
     List(list::Options),
-    /// Tell what an operation on a path would get, by which rule, and why
+    /// Predict whether an operation in a view would succeed, and say why
+    #[command(after_help = "Example: vcgroupfs explain docker:web write /sys/fs/cgroup/memory/memory.limit_in_bytes")]
     Explain(explain::Options),
-    /// Show a view as a tree
+    /// Show a view as a tree, with what is writable and what is hidden
+    #[command(after_help = "Example: vcgroupfs tree docker:web")]
     Tree(tree::Options),
-    /// Translate between paths of the host and of a view, both ways
+    /// Translate a path between the host and a view, both ways
+    #[command(after_help = "Example: vcgroupfs map docker:web /sys/fs/cgroup/memory/job")]
     Map(map::Options),
-    /// Tell what each kind of client recognises in a process' namespaces, what is wrong, and what to change
+    /// Say what programs in a container recognise of its cgroups, which limits they read, and what to change
+    #[command(after_help = "Example: vcgroupfs doctor docker:web")]
     Doctor(doctor::Options),
 }
 

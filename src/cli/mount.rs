@@ -24,24 +24,23 @@ use crate::server::signals::ServerSignals;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    #[command(flatten)]
-    view: ViewOptions,
-    /// One mount for all containers: each process sees the view of its container (its pid namespace's process 1), and nothing is kept between
-    /// callers. Shape host-path. DIR can be bind-mounted into any container
+    /// Serve all containers by one mount: each process sees its own container's cgroups, in the shape host-path. Bind DIR into any container
     ///
-    /// All of them share one superblock, and with that the kernel's lock of its root directory: a container that means harm can make all others
-    /// wait there for as long as it likes. Where containers have to be kept from each other, give each a view of its own: 'vcgroupfs attach', or
-    /// the OCI hook
+    /// A container is a pid namespace, and its cgroups are those of its process 1. All share one superblock, and with it the kernel's lock of the
+    /// root directory: a hostile container can keep all others waiting there for as long as it likes. To isolate containers from each other,
+    /// use 'vcgroupfs attach' or the OCI hook, which give each a view of its own
     #[arg(long, help_heading = "View options")]
     per_caller: bool,
-    #[command(flatten)]
-    serving: ServeOptions,
-    /// Stay in the foreground, logging to stderr
+    /// Stay in the foreground, and log to stderr
     #[arg(short, long)]
     foreground: bool,
-    /// Where: an empty directory
+    /// An empty directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    #[command(flatten)]
+    view: ViewOptions,
+    #[command(flatten)]
+    serving: ServeOptions,
 }
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {

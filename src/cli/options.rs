@@ -20,28 +20,28 @@ use crate::view::{AncestorLimits, Shape, View};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "View options")]
 pub(super) struct ViewOptions {
-    /// The view of this process' container: its cgroups are the delegated subtrees
+    /// The process whose cgroups are the container's: one delegated subtree per hierarchy
     #[arg(long, value_name = "PID", value_parser = parse_pid)]
     pub(super) pid: Option<i32>,
-    /// This cgroup is the delegated subtree of a hierarchy (unified, memory, name=systemd ...), or of all that have it
+    /// The cgroup that is the container's in a hierarchy (unified, memory, name=systemd ...), or in each that has it. Overrides --pid
     #[arg(long = "cgroup", value_name = "[HIERARCHY=]PATH", value_parser = parse_cgroup)]
     pub(super) cgroups: Vec<(Option<String>, CgroupPath)>,
-    /// How much is shown [default: rooted if the process has a cgroup namespace of its own, or most of its hierarchies are mounted from its own
-    /// cgroup, as runc does it on v1; else host-path]
+    /// How much of the host's tree the view shows [default: rooted if the process has a cgroup namespace, or its hierarchies are mounted from its
+    /// own cgroup, as runc does on v1; else host-path]
     #[arg(long, value_enum)]
     pub(super) shape: Option<Shape>,
-    /// Who may write what inside the delegated subtree
+    /// What the container may change in its delegated subtree
     #[arg(long, value_enum, default_value = "strict")]
     pub(super) policy: Policy,
-    /// v1 controllers whose files are writable below the boundary, with --policy delegate; "all" names every one
+    /// With --policy delegate, the v1 controllers whose files the container may write below the boundary; "all" names every one
     #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
     pub(super) delegate_controllers: ControllerSet,
-    /// A name at the top of each hierarchy that leads to the cgroup of that name in the delegated subtree, for clients that have their cgroups
-    /// there: docker, libpod_parent. In a rooted view it's there anyway
+    /// Show the cgroup NAME of the delegated subtree at the top of each hierarchy, too, for programs that look for it there: docker,
+    /// libpod_parent. The shape rooted shows it there anyway
     #[arg(long = "alias", value_name = "NAME", value_parser = parse_name)]
     pub(super) aliases: Vec<String>,
-    /// Leave out the limits of cgroups above the delegated subtree (memory.max, cpu.max, pids.max ...), which are shown read-only otherwise,
-    /// since they hold for the container, too. With --shape host-path
+    /// With --shape host-path, hide the limits of the cgroups above the delegated subtree (memory.max, cpu.max, pids.max ...). They hold for
+    /// the container, too, and are shown read-only otherwise
     #[arg(long)]
     pub(super) hide_ancestor_limits: bool,
 }
@@ -50,11 +50,10 @@ pub(super) struct ViewOptions {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Serving options")]
 pub(super) struct ServeOptions {
-    /// Let the kernel keep nothing of the view: what the host changes shows at once instead of after some milliseconds, and everything
-    /// takes several times as long
+    /// Disable kernel caching: the host's changes show at once instead of after some milliseconds, and everything takes several times as long
     #[arg(long)]
     pub(super) coherent: bool,
-    /// Read files in the server, also where the kernel can read them by itself (Linux 6.9)
+    /// Read all files in the server, even where the kernel can read them by itself (Linux 6.9)
     #[arg(long)]
     pub(super) no_passthrough: bool,
 }
@@ -175,9 +174,9 @@ impl ValueEnum for Shape {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.word()).help(match self {
-            Self::HostPath => "Host paths; ancestors are a read-only skeleton, siblings don't exist",
-            Self::Rooted => "The delegated subtree is the root of each hierarchy",
-            Self::Full => "The whole host tree, read-only outside the delegated subtree",
+            Self::HostPath => "The host's paths: the way to the delegated subtree, read-only, and that; no siblings",
+            Self::Rooted => "The delegated subtree as the root of each hierarchy",
+            Self::Full => "The host's whole tree, read-only outside the delegated subtree",
         }))
     }
 }
@@ -189,10 +188,8 @@ impl ValueEnum for Policy {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.word()).help(match self {
-            Self::Strict => "Structure and membership, no controller file; v1 controller hierarchies are read-only",
-            Self::Delegate => {
-                "On v2 what the kernel's nsdelegate allows; on v1 the named controllers below the boundary"
-            }
+            Self::Strict => "Cgroups and their processes, but no controller's files; v1 controllers are read-only",
+            Self::Delegate => "On v2 what the kernel's nsdelegate allows; on v1 also --delegate-controllers",
         }))
     }
 }

@@ -21,22 +21,22 @@ use crate::message::say;
 
 /// What stands beside the options.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
-    format!("[TARGET] [PATH]. TARGET: {}. PATH: a path of the view, from which the tree begins", target::HELP_OF_VIEWS)
+    format!("[TARGET] [PATH]. TARGET: {}. PATH: the cgroup of the view at which the tree begins", target::HELP_OF_VIEWS)
 });
 
 #[derive(Debug, Args)]
 #[command(override_usage = "vcgroupfs tree [OPTIONS] [TARGET] [PATH]")]
 pub(super) struct Options {
-    #[command(flatten)]
-    view: ViewOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Show interface files too
+    /// Show interface files, too
     #[arg(long)]
     files: bool,
-    #[arg(value_name = "PATH", num_args = 0..=2, help_heading = "Arguments", help = WORDS.as_str())]
+    #[arg(value_name = "PATH", num_args = 0..=2, help = WORDS.as_str())]
     words: Vec<PathBuf>,
+    #[command(flatten)]
+    view: ViewOptions,
 }
 
 pub(super) fn run(options: &Options) -> CliResult {

@@ -16,7 +16,7 @@ use crate::server::registry;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Where the view is mounted
+    /// The directory on which the view is mounted
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -18,13 +18,13 @@ pub(crate) struct Target {
 }
 
 /// What a TARGET can be, for the help of every verb.
-pub(crate) const HELP: &str = "A process id, or a container that runs: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
+pub(crate) const HELP: &str = "A process id, or a running container: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
     crictl:ID, runc:ID, or a NAME that one of these knows";
 
-/// The same, where it's a view that's asked about.
-pub(crate) const HELP_OF_VIEWS: &str = "Whose view, if the view options don't say it. A process id, or a container that runs: docker:NAME, podman:NAME, \
-    machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory where a view is mounted. Where a \
-    live view is there, it's that one, with its options";
+/// The same for verbs that take a view, too.
+pub(crate) const HELP_OF_VIEWS: &str = "the container, if neither --pid nor --cgroup names it: a process id, or a running container: docker:NAME, podman:NAME, \
+    machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory on which a view is mounted. If it has \
+    a live view, the answer is for that view and its options";
 
 /// What was named.
 #[derive(Clone, Debug, PartialEq, Eq)]

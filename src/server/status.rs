@@ -57,7 +57,7 @@ impl StatusPipe {
             (Ok(_), Some((kind, message))) => {
                 Err(Error::new(ErrorKind::from_byte(*kind), String::from_utf8_lossy(message)))
             }
-            _ => Err(Error::failed("the server ended before the view was live").advise("see its log")),
+            _ => Err(Error::failed("the server ended before the view was live")),
         }
     }
 }

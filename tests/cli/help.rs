@@ -2,7 +2,7 @@
 
 use crate::support::Place;
 
-const VERBS: [&str; 8] = ["mount", "umount", "run", "list", "explain", "tree", "map", "doctor"];
+const VERBS: [&str; 10] = ["mount", "umount", "run", "attach", "detach", "list", "explain", "tree", "map", "doctor"];
 
 #[test]
 fn every_verb_explains_itself() {
@@ -12,6 +12,7 @@ fn every_verb_explains_itself() {
         assert!(overview.lines().any(|line| line.trim_start().starts_with(verb)), "{verb}: {overview}");
         let help = place.vcgroupfs(&[verb, "--help"]).ok();
         assert!(help.contains(&format!("Usage: vcgroupfs {verb}")), "{help}");
+        assert!(help.contains(&format!("Example: vcgroupfs {verb} ")), "{help}");
         // Every option and argument has a description.
         let short = place.vcgroupfs(&[verb, "-h"]).ok();
         let undescribed: Vec<&str> = short

@@ -47,26 +47,29 @@ use crate::sys;
 use crate::sys::namespace::enter_cgroup_namespace;
 use crate::view::{Shape, View};
 
+/// The help of `--pid`.
+pub(super) const NO_PID: &str = "Not with 'attach', where TARGET names the container";
+
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    #[command(flatten)]
-    view: ViewOptions,
-    #[command(flatten)]
-    serving: ServeOptions,
-    /// Where the container sits in the root of a hierarchy, make a cgroup of this name and migrate the container's processes there
+    /// Where the container is in the root of a hierarchy, make a cgroup of this name and migrate the container's processes there
     #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "View options")]
     place: Option<String>,
-    /// Attach nothing: say what each client in the container reads now, and what it would read with the view
+    /// Attach nothing, but say which limits each program in the container reads now, and which it would read with the view
     #[arg(long, conflicts_with_all = ["place", "oci_state"])]
     dry_run: bool,
     /// With --dry-run, print JSON
     #[arg(long)]
     json: bool,
-    /// Read the container from the state that OCI runtimes give their hooks on standard input; for createRuntime, prestart and poststart
+    /// For OCI hooks (createRuntime, prestart, poststart): read the container's state from standard input, as the runtime gives it
     #[arg(long)]
     oci_state: bool,
     #[arg(value_name = "TARGET", help = HELP, required_unless_present = "oci_state", conflicts_with = "oci_state")]
     target: Option<String>,
+    #[command(flatten)]
+    view: ViewOptions,
+    #[command(flatten)]
+    serving: ServeOptions,
 }
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {

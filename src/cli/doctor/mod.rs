@@ -25,7 +25,7 @@ pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// A process or a container, as for attach; without it, the calling process
+    /// A process or a container, as for 'attach' [default: the calling process]
     #[arg(value_name = "TARGET")]
     target: Option<String>,
 }

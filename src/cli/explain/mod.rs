@@ -32,7 +32,7 @@ static WORDS: LazyLock<String> = LazyLock::new(|| {
     let operations: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
     let target = target::HELP_OF_VIEWS;
     format!(
-        "[TARGET] OP PATH. TARGET: {target}. OP: {}. PATH: of the view; where it's mounted may stand in front of it",
+        "[TARGET] OP PATH. TARGET: {target}. OP: {}. PATH: a path in the view, with or without the directory on which the view is mounted",
         operations.join(", ")
     )
 });
@@ -40,19 +40,20 @@ static WORDS: LazyLock<String> = LazyLock::new(|| {
 #[derive(Debug, Args)]
 #[command(override_usage = "vcgroupfs explain [OPTIONS] [TARGET] OP PATH")]
 pub(super) struct Options {
-    #[command(flatten)]
-    view: ViewOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// With 'migrate': may this process (of the host) be migrated there?
+    /// With 'migrate', also check where this process is now (a pid of the host)
     #[arg(long, value_name = "PID", value_parser = parse_pid)]
     process: Option<i32>,
-    /// Who does it, by the container's numbers [default: its root, where a TARGET is named; else nobody, so that permissions don't count]
+    /// The user and group that try it, by the container's numbers [default: the container's root with a TARGET; without, permissions don't
+    /// count]
     #[arg(long = "as", value_name = "UID[:GID]")]
     who: Option<kernel::UserSpec>,
-    #[arg(value_name = "PATH", num_args = 1.., required = true, help_heading = "Arguments", help = WORDS.as_str())]
+    #[arg(value_name = "PATH", num_args = 1.., required = true, help = WORDS.as_str())]
     words: Vec<PathBuf>,
+    #[command(flatten)]
+    view: ViewOptions,
 }
 
 pub(super) fn run(options: &Options) -> CliResult {

@@ -6,13 +6,13 @@ use crate::fs::explain::Question;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Operation {
-    /// Find it
+    /// Find the path
     Lookup,
-    /// Read it, or list it
+    /// Read the file, or list the cgroup
     Read,
-    /// Write it
+    /// Write the file
     Write,
-    /// Set its length
+    /// Set the file's length
     Truncate,
     /// Make a cgroup of that name
     Mkdir,
@@ -20,11 +20,11 @@ pub(super) enum Operation {
     Rmdir,
     /// Rename the cgroup
     Rename,
-    /// Change its permission bits
+    /// Change the permission bits
     Chmod,
-    /// Change its owner
+    /// Change the owner
     Chown,
-    /// Change its times
+    /// Change the times
     Utimens,
     /// Set or remove an extended attribute
     Setxattr,

@@ -44,24 +44,27 @@ use crate::server::status::StatusPipe;
 use crate::sys;
 use mount_ns::{CommandView, Origin};
 
+/// The help of `--pid`.
+pub(super) const NO_PID: &str = "Not with 'run', which makes cgroups of its own: see --cgroup";
+
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    /// The name of the new cgroups, below your own or below --cgroup [default: vcgroupfs-run-PID]
+    #[arg(long)]
+    name: Option<String>,
+    /// Run the command itself as process 1, as init systems need it. It then ignores signals for which it has no handler
+    #[arg(long)]
+    as_pid1: bool,
+    /// Mount the view over the real hierarchies, as 'attach' does, so that programs recognise their cgroups and limits
+    #[arg(long)]
+    stack: bool,
+    /// The command, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
     #[command(flatten)]
     view: ViewOptions,
     #[command(flatten)]
     serving: ServeOptions,
-    /// The name of the new cgroups, below the caller's own or below --cgroup [default: vcgroupfs-run-PID]
-    #[arg(long)]
-    name: Option<String>,
-    /// Make the command PID 1 itself, as an init system wants it; it then ignores signals that it has no handler for
-    #[arg(long)]
-    as_pid1: bool,
-    /// Mount the view as 'attach' does, over the real hierarchies, so that programs recognise their cgroups and limits
-    #[arg(long)]
-    stack: bool,
-    /// The command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
 }
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {

@@ -28,7 +28,7 @@ static LOG: Log = Log::new();
 enum Format {
     /// Lines for people
     Text,
-    /// An object a line
+    /// One JSON object a line
     Json,
 }
 
@@ -36,13 +36,13 @@ enum Format {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct Options {
-    /// How much is logged: error, warn, info (every rejected operation), debug, trace [default: warn]
+    /// What is logged: error, warn, info (also each rejection by a rule), debug, trace, off [default: warn]
     #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_level)]
     log_level: Option<LevelFilter>,
-    /// How it is written
+    /// The format of the log
     #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: Format,
-    /// Append it to this file. Otherwise commands log to stderr, and servers in the background to the journal or to syslog
+    /// Append the log to this file. Without, commands log to stderr, and servers in the background to the journal or syslog
     #[arg(long, global = true, value_name = "FILE")]
     log_file: Option<PathBuf>,
 }
