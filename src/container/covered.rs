@@ -1,4 +1,4 @@
-//! What a view's mounts cover in a container, and which flags that has.
+//! The flags of the mounts that a view covers in a container. The view's mounts get the same.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,8 +13,8 @@ use crate::container::DIRECTORY;
 pub(crate) struct CoveredMounts(HashMap<PathBuf, Flags>);
 
 impl CoveredMounts {
-    /// Of these mounts, as seen below a root directory. Of several on one mount point each has the flags: whoever remounts the topmost may go by
-    /// any of them, and systemd goes by the first.
+    /// Collects the flags of mounts below a root directory. Of several mounts on one mount point, only flags that all have count: a
+    /// program that remounts the topmost may go by any of them, and systemd goes by the first.
     pub(crate) fn of(mounts: &[MountEntry], root: &Path) -> Self {
         let mut flags: HashMap<PathBuf, Flags> = HashMap::new();
         for mount in mounts {
@@ -28,17 +28,17 @@ impl CoveredMounts {
         Self(flags)
     }
 
-    /// For the tmpfs of a stack.
+    /// The flags for the tmpfs of a stack.
     pub(crate) fn tmpfs(&self) -> Flags {
         self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::TMPFS)
     }
 
-    /// For a sentinel.
+    /// The flags for a sentinel.
     pub(crate) fn sentinel(&self) -> Flags {
         self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::HIERARCHY)
     }
 
-    /// For a hierarchy's directory in a stack.
+    /// The flags for a hierarchy's directory in a stack.
     pub(crate) fn hierarchy(&self, directory: &OsStr) -> Flags {
         self.0.get(&Path::new(DIRECTORY).join(directory)).copied().unwrap_or(Flags::HIERARCHY)
     }

@@ -1,4 +1,4 @@
-//! Takes a view out of a container.
+//! Detaching: unmounts a view in a container and in the namespaces that have copies of it.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use crate::agents::attach::EntryError;
 use crate::container::handle::Container;
 use crate::container::propagated;
 
-/// How many mounts a helper that is killed can leave, and one that somebody has bound elsewhere.
+/// How many mounts a killed helper can leave, plus one that somebody has bound elsewhere.
 const MAX_LEFTOVER_MOUNTS: usize = 3;
 
-/// How long to try to start a helper where the kernel has no room for its process, and how often.
+/// How long, and how often, to try to start a helper while the kernel has no room for its process.
 const FORK_RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const FORK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Container {
-    /// Takes away all that is there of a view: a helper that was killed in the midst of its work may have left two mounts. And, first, its
-    /// copies: a server that does this may end with the last mount of its view.
+    /// Unmounts all that there is of a view. Its copies in other namespaces go first, since a server that does this may end with
+    /// the last mount of its view. A killed helper may have left two mounts.
     pub(crate) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), EntryError> {
         if let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) {
             propagated::clear(self, image, attached);
@@ -26,7 +26,7 @@ impl Container {
         for _ in 0..MAX_LEFTOVER_MOUNTS {
             let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) else { break };
             match self.detach_here(image, attached) {
-                // It went by itself, or others have taken it away; the kernel does where a cgroup that it's mounted on is removed.
+                // It's gone: others have unmounted it, or the kernel has, since a cgroup on which it was mounted was removed.
                 Err(EntryError::Failed { errno: Errno::ESTALE, .. }) if self.attached() != Some(attached) => {}
                 detached => detached?,
             }
@@ -34,7 +34,7 @@ impl Container {
         Ok(())
     }
 
-    /// [`Container::clear`], if something is there; whether it did. Where the kernel has no room for a helper's process it tries for a while:
+    /// Unmounts a view if there is one; returns whether it did. While the kernel has no room for a helper's process, it tries again:
     /// a limit counts killed processes, too, until somebody waits for them.
     pub(crate) fn detach_if_attached(&self, image: BorrowedFd<'_>) -> bool {
         if self.attached().or_else(|| self.attached_as_others_see()).is_none() {

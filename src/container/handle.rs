@@ -1,4 +1,5 @@
-//! A container that runs: its process, its mount namespace and its root, held so that they can't come to mean another's.
+//! A handle to a running container: its process, mount namespace and root directory, held open so that they can't come to
+//! mean another container's.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,23 +17,26 @@ use crate::error::Error;
 use crate::host::mount_id;
 use crate::sys;
 
-/// A container, known by one of its processes.
+/// A container, given by one of its processes.
 #[derive(Debug)]
 pub(crate) struct Container {
     pid: i32,
-    /// Its directory in /proc, which never comes to mean another process.
+    /// The process' directory in /proc, which never comes to mean another process.
     pub(super) process: OwnedFd,
-    /// Becomes readable when the process ends; `None` before Linux 5.3.
+    /// A pidfd, which becomes readable when the process ends; `None` before Linux 5.3.
     pub(super) end: Option<OwnedFd>,
     mounts: OwnedFd,
     number: u64,
     root: OwnedFd,
-    /// Where that is until the process has made it its root.
+    /// The path of the root directory, as long as the process hasn't made it its root.
     pub(super) prefix: Option<OsString>,
 }
 
 impl Container {
-    /// Takes hold of the container of a process.
+    /// Opens the container of a process.
+    ///
+    /// # Errors
+    /// If there's no such process, if it's in the mount namespace of this command or of the host, or if it can't be opened.
     pub(crate) fn open(pid: i32) -> Result<Self, Error> {
         let failed = |what: &str| {
             let what = format!("can't {what} of process {pid}");
@@ -65,12 +69,16 @@ impl Container {
         Ok(Self { pid, process, end, mounts, number, root, prefix: None })
     }
 
-    /// Takes hold of the container of a process that is going to make `directory` its root (pivot_root(2)), as it is for the hooks of OCI
-    /// runtimes, or has done so (`poststart`). That has to be a mount in its mount namespace.
+    /// The same container with `directory` as its root. An OCI runtime calls its hooks before the process makes that its root
+    /// (pivot_root(2)), or after it (`poststart`).
+    ///
+    /// # Errors
+    /// If `directory` isn't a mount point in the container's mount namespace.
     pub(crate) fn with_root(self, directory: &Path) -> Result<Self, Error> {
         let what = format!("can't open the container's root {} in its mount namespace", directory.display());
         let failed = |error: io::Error| Error::system(&what, error);
-        // On the host, where the same directories lead to it: an absolute symlink followed there would come out here.
+        // Symlinks are resolved on the host: an absolute one that is followed in the container's namespace would lead to the host's
+        // directories as well.
         let directory = std::fs::canonicalize(directory).map_err(failed)?;
         let number = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
         let entered = fstat(&self.root).map(number).map_err(|errno| failed(errno.into()))?;
@@ -94,12 +102,12 @@ impl Container {
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })
     }
 
-    /// Where its root directory is, if its process hasn't entered that yet.
+    /// The path of its root directory, if its process hasn't entered that yet.
     pub(crate) fn new_root(&self) -> Option<&OsStr> {
         self.prefix.as_deref()
     }
 
-    /// Fails if the process has ended since: what was found by its number may be another's, which has that now.
+    /// Fails if the process has ended: what was found by its number since may belong to another process.
     pub(crate) fn check_still_running(&self) -> Result<(), Error> {
         let ended = |_| Error::failed(format!("process {} has ended meanwhile", self.pid));
         self.read("stat").map(drop).map_err(ended)
@@ -109,7 +117,7 @@ impl Container {
         self.pid
     }
 
-    /// The number of its mount namespace.
+    /// The inode number of its mount namespace.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -122,17 +130,17 @@ impl Container {
         self.root.as_fd()
     }
 
-    /// Its mounts, with paths as its process sees them. Empty when that has ended.
+    /// The mounts of its namespace, with paths as its process sees them. Empty if the process has ended.
     pub(crate) fn mountinfo(&self) -> Vec<MountEntry> {
         parse_mountinfo(&self.read("mountinfo").unwrap_or_default())
     }
 
-    /// In which cgroups its process is.
+    /// The cgroups of its process. Empty if the process has ended.
     pub(crate) fn memberships(&self) -> Vec<Membership> {
         parse_memberships(&self.read("cgroup").unwrap_or_default())
     }
 
-    /// Whether v2 is mounted in it.
+    /// Whether cgroup2 is mounted in its mount namespace.
     pub(crate) fn mounts_v2(&self) -> bool {
         self.mountinfo().iter().any(|mount| mount.fstype == "cgroup2")
     }

@@ -1,4 +1,4 @@
-//! The state that an OCI runtime gives its hooks on standard input (runtime-spec, "State"), and where the container's root is.
+//! Reads the state that an OCI runtime gives its hooks on standard input (runtime-spec, "State"), and the container's configuration.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::container::DIRECTORY;
 use crate::error::Error;
 
-/// What to do about an input that isn't a hook's.
+/// The remedy for an input that isn't a hook's.
 const FOR_HOOKS: &str = "--oci-state is for OCI hooks, to which the runtime gives that state";
 
-/// More than any state or configuration has, in bytes.
+/// The most that is read of a state or configuration, in bytes: more than any has.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,8 @@ struct OciMount {
 }
 
 impl OciMount {
-    /// Of a container without a cgroup namespace runc and crun mount the own cgroup of each v1 hierarchy then.
+    /// Whether it's `/sys/fs/cgroup` of type `cgroup`. For a container without a cgroup namespace, runc and crun then mount its own
+    /// cgroup of each v1 hierarchy.
     fn is_of_cgroups(&self) -> bool {
         self.fstype.as_deref() == Some("cgroup") && self.destination == Path::new(DIRECTORY)
     }
@@ -47,17 +48,17 @@ struct OciRoot {
     path: PathBuf,
 }
 
-/// What a hook is told of its container.
+/// What a hook knows of its container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HookState {
     pub(crate) pid: i32,
-    /// Its root directory, as long as its process hasn't entered that.
+    /// The container's root directory, as long as its process hasn't entered that.
     pub(crate) root: Option<PathBuf>,
-    /// Whether the runtime mounts its own cgroups, or has done so.
+    /// Whether the runtime mounts the container's own cgroups, or has done so.
     pub(crate) mounts_own_cgroups: bool,
 }
 
-/// Reads the state, and from the bundle where the root is.
+/// Reads the state, and the root directory from the configuration in the bundle.
 pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
     let text = read(state, "standard input")?;
     if text.iter().all(u8::is_ascii_whitespace) {
@@ -87,7 +88,7 @@ pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
     })
 }
 
-/// A relative root is the bundle's.
+/// The path of the root directory. A relative one begins at the bundle.
 fn absolute(bundle: &Path, root: &Path) -> PathBuf {
     bundle.join(root)
 }

@@ -1,4 +1,4 @@
-//! How long a container has its view: until its process ends, or somebody unmounts the view.
+//! Waits for the end of a view in a container: its process ends, or somebody unmounts the view.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -10,19 +10,20 @@ use nix::sys::stat::Mode;
 
 use crate::container::handle::Container;
 
-/// How often a process is looked at where the kernel doesn't tell of its end, in ms.
+/// How often to look at a process of whose end the kernel doesn't tell, in ms.
 const POLL_INTERVAL_MS: u16 = 500;
 
-/// How much longer than it looks at a container's mounts a server rests from that, and for how long at most.
+/// After reading a container's mounts the server waits this many times as long as that took, up to a limit: a container can mount
+/// all the time, and have very many mounts.
 const BACKOFF_FACTOR: u32 = 20;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 impl Container {
-    /// Waits until the process has ended, or the view isn't in the container's mount namespace any more.
+    /// Waits until the process has ended, or the container's mount namespace has no view any more.
     pub(crate) fn wait_for_end(&self) {
-        // Its priority event is that something was mounted or unmounted.
+        // poll(2) reports POLLPRI for it when something was mounted or unmounted.
         let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
-        // Something that looks like a view, or is left of one, can be anywhere.
+        // Remains of other views, and mounts that look like one, can be anywhere. So it goes by the device.
         let view = self.view_device();
         let has_view = || match view {
             Some(device) => self.mountinfo().iter().any(|mount| mount.device == device),
@@ -30,11 +31,10 @@ impl Container {
         };
         loop {
             let start = Instant::now();
-            // The process alone may have gone elsewhere.
+            // The process may have left the namespace, and others may be in it.
             if mounts.is_some() && !has_view() && self.attached_as_others_see().is_none() {
                 return;
             }
-            // A container can mount and unmount all the time, and have very many mounts to look at.
             std::thread::sleep((start.elapsed() * BACKOFF_FACTOR).min(MAX_BACKOFF));
             let mut waited = Vec::new();
             waited.extend(self.end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
@@ -55,7 +55,8 @@ impl Container {
 
     fn has_ended(&self) -> bool {
         let Ok(stat) = self.read("stat") else { return true };
-        // The state is the word behind the command's closing parenthesis. A leader that has ended waits for its threads as a zombie.
+        // The state is the word behind the command's closing parenthesis. A thread group leader that has ended is a zombie until all of
+        // its threads have ended.
         let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
         matches!(state, Some(b'Z' | b'X' | b'x')) && self.is_alone()
     }

@@ -1,4 +1,4 @@
-//! Whether a container has a view already, and who serves it.
+//! Finds the live view of a container in the registry.
 
 use crate::container::DIRECTORY;
 use crate::container::handle::Container;
@@ -6,15 +6,15 @@ use crate::error::Error;
 use crate::server::registry;
 use crate::server::registry::record::Record;
 
-/// The living server of a container's view.
+/// The record of the live server of a container's view.
 pub(crate) fn live_server_of(container: &Container) -> Option<Record> {
     let number = container.number();
     let here = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
     registry::live().unwrap_or_default().into_iter().find(here)
 }
 
-/// The living server of the stack that `run` has made in a container. It doesn't hold the mount namespace open, so that when it takes long to
-/// end the number may have become another's, whose view is none yet, or an attached one.
+/// The record of the live server of a stack that `run` has made in a container. Such a server doesn't hold the mount namespace open.
+/// If it's slow to end, the number may already belong to another namespace, without a view or with an attached one.
 pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
     if container.attached().is_none() || live_server_of(container).is_some() {
         return None;
@@ -22,7 +22,7 @@ pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
     registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
 }
 
-/// Fails if a container's view is served, and isn't where it was attached. To serve it a second one there would help nobody, and what can't be
+/// Fails if a container has a live view that isn't where it was attached. A second view there wouldn't help, and a view that isn't
 /// found can't be taken away.
 pub(crate) fn check_view_reachable(container: &Container, label: &str) -> Result<(), Error> {
     match live_server_of(container) {

@@ -1,4 +1,4 @@
-//! One `attach` or `detach` at a time and container.
+//! Keeps two commands from attaching to a container, or detaching from it, at the same time.
 
 use std::fs::File;
 
@@ -7,11 +7,12 @@ use nix::fcntl::{FcntlArg, fcntl};
 use crate::error::Error;
 use crate::server::registry::directory::Directory;
 
-/// Held until it's dropped, or the process ends. A lock of the process and not of the open file: a server that's forked doesn't have it.
+/// The lock of one container, held until it's dropped or the process ends. It belongs to the process and not to the open file, so a
+/// forked server doesn't hold it.
 #[derive(Debug)]
 pub(crate) struct ContainerLock(File);
 
-/// The turn with another container as well, until this is dropped.
+/// The lock of another container besides, held until it's dropped.
 #[derive(Debug)]
 pub(crate) struct SecondLock<'a> {
     lock: &'a ContainerLock,
@@ -19,8 +20,8 @@ pub(crate) struct SecondLock<'a> {
 }
 
 impl ContainerLock {
-    /// Waits for its turn with the container whose mount namespace has this number. Others don't wait: a hostile container can keep whoever
-    /// attaches to it busy for a while.
+    /// Waits for the lock of the container whose mount namespace has this number. Each container has its own, since a hostile one can
+    /// keep a command that attaches to it busy for a while.
     pub(crate) fn acquire(namespace: u64) -> Result<Self, Error> {
         let failed = |error| Error::system("can't lock out another attach or detach", error);
         let file = Directory::make().and_then(|directory| directory.lock_file("attach.lock")).map_err(failed)?;
@@ -29,7 +30,7 @@ impl ContainerLock {
         Ok(Self(file))
     }
 
-    /// The turn with another container, if nobody has it. By the same open file: closing another one would unlock all.
+    /// Takes the lock of another container, too, if nobody has it. By the same open file: closing another one would release all locks.
     pub(crate) fn try_lock_other(&self, namespace: u64) -> Option<SecondLock<'_>> {
         fcntl(&self.0, FcntlArg::F_SETLK(&range(namespace, libc::F_WRLCK))).ok()?;
         Some(SecondLock { lock: self, namespace })
@@ -42,7 +43,7 @@ impl Drop for SecondLock<'_> {
     }
 }
 
-/// The byte that stands for a mount namespace.
+/// The byte of the lock file that stands for a mount namespace.
 fn range(namespace: u64, kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

@@ -1,4 +1,5 @@
-//! A container that runs: how it's named and held, the stacks of mounts that `attach` and `run` make for it, and how they are taken away.
+//! A running container: how a TARGET names it, how it's held open, which mounts `attach` and `run` make for it, and how
+//! they are taken away.
 
 pub(crate) mod covered;
 mod detach;
@@ -18,5 +19,5 @@ pub(crate) mod unified;
 pub(crate) mod userns_mounts;
 pub(crate) mod view_mounts;
 
-/// Where a container looks for its cgroups, and where its view is mounted.
+/// The directory where a container looks for its cgroups. Its view is mounted there.
 pub(crate) const DIRECTORY: &str = "/sys/fs/cgroup";

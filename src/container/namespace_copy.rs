@@ -1,4 +1,5 @@
-//! A copy of a container's mount namespace, in which a view can be tried: what is mounted there shows nowhere else, and is gone with it.
+//! A copy of a container's mount namespace, in which `attach --dry-run` tries a view. What is mounted there shows nowhere else and ends
+//! with the copy.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +20,7 @@ use crate::container::handle::Container;
 use crate::error::Error;
 use crate::sys;
 
-/// A process that is in the copy, and nothing else. Dropping it ends both.
+/// A process that keeps the copy alive. Dropping this ends both.
 #[derive(Debug)]
 pub(crate) struct MountNamespaceCopy {
     pid: Pid,
@@ -28,7 +29,7 @@ pub(crate) struct MountNamespaceCopy {
 }
 
 impl MountNamespaceCopy {
-    /// Copies the mounts of a container. What is mounted there later comes behind these in mountinfo, as in the container.
+    /// Copies the mounts of a container.
     pub(crate) fn start(container: &Container) -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't copy the container's mounts", errno.into());
         let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -37,14 +38,14 @@ impl MountNamespaceCopy {
         match forked.map_err(|error| Error::system("can't copy the container's mounts", error))? {
             ForkResult::Child => {
                 drop((told, stay));
-                // Whoever waits for the end of one of the command's pipes isn't to wait for this process.
+                // A copy of the command's pipes in this process would keep their readers waiting.
                 let kept = [container.namespace(), container.root(), waits.as_fd(), tells.as_fd()];
                 let closed = sys::process::close_all_but(&kept);
                 let closed = closed.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
                 let copied = closed.and_then(|()| copy_mounts(container));
                 let word = copied.map_or_else(|errno| errno as i32, |()| 0);
                 let _ = write(&tells, &word.to_ne_bytes());
-                // Until it's ended; whoever has started it may have ended first.
+                // It waits until it's killed, or until the process that has started it ends.
                 while copied.is_ok() && read(&waits, &mut [0]) == Err(Errno::EINTR) {}
                 std::process::exit(1);
             }
@@ -52,7 +53,7 @@ impl MountNamespaceCopy {
                 drop((tells, waits));
                 let copy = Self { pid: child, _stay: stay };
                 read_errno(&told).map_err(failed)?;
-                // Nothing is mounted before that has been seen: in a group of peers it would appear in the container as well.
+                // Checked before anything is mounted: in a shared mount it would appear in the container, too.
                 let mounts = copy.open("mountinfo", OFlag::O_RDONLY).map_err(failed)?;
                 let mut text = Vec::new();
                 std::fs::File::from(mounts)
@@ -66,7 +67,7 @@ impl MountNamespaceCopy {
         }
     }
 
-    /// Mounts a tree on `place`, in the copy.
+    /// Mounts a tree on `place` in the copy.
     pub(crate) fn mount_tree(&self, tree: BorrowedFd<'_>, place: &str) -> Result<(), Error> {
         let failed = |errno: Errno| Error::system(format!("can't mount the view on {place} in the copy"), errno.into());
         let mounts = self.open("ns/mnt", OFlag::O_RDONLY).map_err(failed)?;
@@ -105,7 +106,7 @@ impl MountNamespaceCopy {
     }
 }
 
-/// What a child has to say: nothing, or an errno.
+/// Reads the errno that a child writes: 0 if it succeeded.
 fn read_errno(told: &OwnedFd) -> Result<(), Errno> {
     let mut word = [0; 4];
     match read(told, &mut word)? {
@@ -124,20 +125,20 @@ impl Drop for MountNamespaceCopy {
     }
 }
 
-/// Enters the container's mount namespace, and leaves it for a copy of its own.
+/// Enters the container's mount namespace, and then a copy of it.
 fn copy_mounts(container: &Container) -> Result<(), Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     setns(container.namespace(), CloneFlags::CLONE_NEWNS)?;
-    // The root of the namespace stays the root until all is private, for that has to be a mount. The copy takes both directories along: a
-    // descriptor of the container's would still lead to its own mounts.
+    // The root of the namespace stays the root directory until all mounts are private, since that call needs a mount point. unshare(2)
+    // moves root and working directory to the copy, while a descriptor would still lead to the container's mounts.
     fchdir(container.root())?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     chroot(".")
 }
 
-/// Waits until the server of a view that isn't mounted anywhere any more has ended, but not for ever. `socket` is a connection to it.
+/// Waits, with a limit, until the server of a view that is unmounted has ended. `socket` is a connection to it.
 pub(crate) fn wait_for_server_end(socket: BorrowedFd<'_>) {
     const SERVER_END_TIMEOUT_MS: u16 = 5000;
     let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(SERVER_END_TIMEOUT_MS));

@@ -1,9 +1,9 @@
-//! Mount namespaces that were copied from a container's, or get what is mounted there: an init system makes one for each service that
-//! is to see other files than the rest.
+//! Mount namespaces that have a copy of a container's view, since they were copied from the container's or get its mounts by
+//! propagation. An init system makes such a namespace for each service that sees other files than the rest.
 //!
-//! What is unmounted in the container is unmounted in them too, but, before Linux 6.17, for mounts that are locked
-//! ([`super::lock_mounts`]): of a stack the kernel takes away the tmpfs alone there, and the views stay, on the place where it was. So
-//! they're cleared first. What systemd leaves beneath the new root of a service can't be reached: there a view stays, unseen, until the
+//! An unmount in the container propagates to them. But before Linux 6.17 it doesn't unmount locked mounts
+//! ([`super::lock_mounts`]): the kernel removes the tmpfs of a stack and leaves the views in its place. So these namespaces are
+//! cleared first. What systemd leaves beneath the new root of a service can't be reached: a view stays there, unseen, until the
 //! service ends. Its server ends all the same ([`Container::wait_for_end`]).
 
 use std::collections::HashSet;
@@ -16,16 +16,16 @@ use nix::sys::stat::fstat;
 use crate::container::handle::Container;
 use crate::container::view_mounts::AttachedView;
 
-/// A container can have as many as it likes, and filesystems in them that keep the helper waiting.
+/// How long clearing all of them may take: a container can have any number, with filesystems that keep the helper waiting.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Those that are made while others are cleared are found the next time.
+/// How often to look for namespaces that were made while others were cleared.
 const MAX_PASSES: usize = 3;
 
-/// Takes a container's view away in all other mount namespaces that processes are in.
+/// Unmounts a container's view in all other mount namespaces in which processes are.
 pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: AttachedView) {
     let start = Instant::now();
-    // Of what can't be cleared, and of what needn't be.
+    // Namespaces that were cleared, can't be, or needn't be.
     let mut seen = HashSet::from([container.number()]);
     for _ in 0..MAX_PASSES {
         let found = others(&mut seen, container, attached);
@@ -44,7 +44,7 @@ pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: Atta
     }
 }
 
-/// One process of each namespace with the view that isn't among those seen so far.
+/// Finds the namespaces with the view that aren't in `seen`, by one process of each.
 fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView) -> Vec<(Container, AttachedView)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -53,7 +53,7 @@ fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView
         if !number.is_ok_and(|number| seen.insert(number)) {
             continue;
         }
-        // None is the host's, nor one that has ended.
+        // `open` refuses processes of the host and those that have ended.
         if let Ok(other) = Container::open(pid)
             && let Some(copy) = other.copy_of(container, attached)
         {

@@ -1,4 +1,4 @@
-//! What a server has to undo in its container, whichever way it ends.
+//! What a server undoes in its container when it ends.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::container::handle::Container;
 use crate::server::status::StatusPipe;
 
-/// Whose it is to undo something: after a fork two processes have it.
+/// The process that does a cleanup. After a fork two processes have the same value, and only the owner acts.
 #[derive(Debug)]
 pub(crate) struct CleanupOwner(AtomicU32);
 
@@ -33,24 +33,24 @@ impl CleanupOwner {
     }
 }
 
-/// A view that is in a container, or may be on its way there. Dropping it takes it away, all of it or the part that a killed helper has
-/// left; in the process that has taken it, and nowhere before.
+/// A view that is in a container, or may be on its way there. The process that has adopted it unmounts the view when it drops this:
+/// all of it, or the part that a killed helper has left. Other processes do nothing.
 #[derive(Debug)]
 pub(crate) struct Rollback {
     owner: CleanupOwner,
     container: Arc<Container>,
     program: OwnedFd,
-    /// Over when the command is through with the container, and its helper has ended.
+    /// Closed, or written to, when the command is done with the container and its helper has ended.
     committed: StatusPipe,
 }
 
 impl Rollback {
-    /// Nobody's so far.
+    /// Makes a rollback that no process has adopted yet.
     pub(crate) fn new(container: Arc<Container>, program: OwnedFd, committed: StatusPipe) -> Self {
         Self { owner: CleanupOwner::nobody(), container, program, committed }
     }
 
-    /// It's for the calling process to undo from here on.
+    /// Makes the calling process the one that undoes it.
     pub(crate) fn adopt(&self) {
         self.owner.adopt();
     }

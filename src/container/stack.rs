@@ -1,4 +1,4 @@
-//! What a view looks like in a container, and how it's made ready for it.
+//! The stack of mounts by which programs on a legacy or hybrid host recognise a view.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -11,16 +11,16 @@ use crate::host::{HostCgroups, HostHierarchy};
 use crate::policy::Policy;
 use crate::view::{View, ViewHierarchy};
 
-/// Where the real hierarchies come from.
+/// How the real hierarchies beneath the view are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnderlaySource {
-    /// They're bound from the host's mounts.
+    /// Bound from the host's mounts.
     Binds,
-    /// They're mounted anew, in the container's mount namespace.
+    /// Mounted anew, in the container's mount namespace.
     Mounts,
 }
 
-/// The stack of a view on a legacy or hybrid host.
+/// The stack of a view.
 pub(crate) fn recipe(
     host: &HostCgroups,
     view: &View,
@@ -42,13 +42,13 @@ pub(crate) fn recipe(
     Ok(recipe)
 }
 
-/// The real hierarchy that lies beneath. Clients join its mount point and what `/proc/self/cgroup` says, less the mount's root: so that is
-/// the cgroup that the view shows there.
+/// The mount of the real hierarchy beneath a view's directory. Programs join its mount point and the path in `/proc/self/cgroup`
+/// without the mount's root. So its root is the cgroup that the view shows there.
 fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: UnderlaySource) -> Result<Underlay, Error> {
     let below = top.components().join(OsStr::new("/"));
     Ok(match (source, hierarchy.kind.class()) {
         (UnderlaySource::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: c_string(&below)? },
-        // Mounting cgroup2 once more sets options of the superblock, which is the host's: none is worth that.
+        // Mounting cgroup2 once more would set options of the host's superblock.
         (UnderlaySource::Mounts, HierarchyClass::Unified) => Underlay::None,
         (UnderlaySource::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {
             Underlay::Mount { options: c_string(OsStr::new(&hierarchy.kind.to_string()))?, below: c_string(&below)? }
@@ -56,8 +56,8 @@ fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: UnderlaySource)
     })
 }
 
-/// Whether nothing in a hierarchy can be written: a read-only mount tells clients so before they try, where a view that rejects each write
-/// makes systemd complain and try on.
+/// Whether the container can write nothing in a hierarchy. Then its mounts are read-only, which programs notice before they try. A
+/// view that rejects each write makes systemd complain and go on trying.
 pub(crate) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
     let strict = view.rules.policy == Policy::Strict && hierarchy.kind.class() == HierarchyClass::V1Controllers;
     strict || hierarchy.delegated.is_none()

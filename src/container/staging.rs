@@ -1,4 +1,4 @@
-//! The stack is made where nobody sees it: on a directory in `/run`, in a mount namespace of this command's own.
+//! Staging: the stack of mounts is built where nobody sees it, on a directory in `/run`, in a mount namespace of this command's own.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -25,21 +25,22 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
     move |errno| Error::system(what, errno.into())
 }
 
-/// Whether mounts can be moved into another mount namespace, and locked (Linux 5.2).
+/// Whether this kernel can move mounts into another mount namespace, and lock them (Linux 5.2).
 pub(crate) fn can_move_mounts() -> bool {
     let tried = File::open("/proc").and_then(|directory| sys::mount::detached(directory.as_fd(), false));
     !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
 }
 
-/// Makes a mount namespace of this command's own. What is mounted there shows nowhere else. What the host unmounts is unmounted there, too,
-/// where the mounts are shared: a namespace that kept them would keep filesystems of others in use.
+/// Enters a new mount namespace. What is mounted there shows nowhere else. Where the host's mounts are shared, what the host unmounts
+/// is unmounted there, too: otherwise the namespace would keep filesystems of others in use.
 pub(crate) fn enter_own_namespace() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(failed("can't make the mounts slaves of the host's mounts"))
 }
 
-/// Makes it there. `mounted` is called with the view's root once the connection is mounted, and returns when it's served.
+/// Builds the stack on the staging directory. `mounted` is called with the view's root once the connection is mounted, and returns
+/// when the view is served.
 pub(crate) fn build(
     layout: &Layout,
     depth: usize,
@@ -64,9 +65,9 @@ pub(crate) fn build(
     Ok(())
 }
 
-/// A copy of it that is attached nowhere.
+/// Copies the stack. The copy is attached nowhere.
 pub(crate) fn copy_tree() -> Result<OwnedFd, Error> {
-    // What is mounted or unmounted on the host in the hierarchies beneath is nothing to the container.
+    // Mounts and unmounts of the host in the hierarchies beneath mustn't reach the container.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, registry::directory::DIRECTORY, None::<&str>, private, None::<&str>)
         .map_err(failed("can't make the view's mounts private"))?;
@@ -74,14 +75,14 @@ pub(crate) fn copy_tree() -> Result<OwnedFd, Error> {
         .map_err(|error| Error::system("can't copy the mounts", error))
 }
 
-/// Takes it away again, in this namespace.
+/// Unmounts the stack in this namespace.
 pub(crate) fn unmount() -> Result<(), Error> {
     umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
         .map_err(failed("can't unmount the view that was tried out"))
 }
 
-/// Makes it in this namespace and puts it on `/sys/fs/cgroup`, in place of all that is mounted there. The working directory and the umask
-/// stay this process' own.
+/// Builds the stack in this namespace and moves it to `/sys/fs/cgroup`, in place of all that is mounted there. The working directory
+/// and the umask of this process stay the same.
 pub(crate) fn build_in_place(
     layout: &Layout,
     connection: &Connection,
@@ -115,10 +116,10 @@ fn open_directory(name: &str) -> Result<File, Error> {
     opened.map_err(|error| Error::system(format!("can't open {name}"), error))
 }
 
-/// Leaves nothing mounted on or below `/sys/fs/cgroup`, in this mount namespace: if the view is ever unmounted there, an empty directory
-/// shows.
+/// Unmounts everything on and below `/sys/fs/cgroup` in this mount namespace. If the view is unmounted later, an empty directory shows.
 pub(crate) fn clear_mount_point() -> Result<(), Error> {
-    // Else what the host unmounts there, or mounts, would take the view away, or come in its place: the kernel goes by the directory alone.
+    // Otherwise mounts and unmounts of the host on these directories would propagate, and cover or remove the view: the kernel goes by
+    // the directory alone.
     for place in MOUNT_POINTS {
         // EINVAL: nothing is mounted there.
         let _ = mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);

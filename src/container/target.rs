@@ -1,5 +1,5 @@
-//! `TARGET`: a process id, a container by the name that its manager knows it by, or a directory where a view is mounted. What it can be is said
-//! here alone ([`HELP`]).
+//! Resolves a `TARGET`: a process id, a container by the name that its manager knows, or a directory on which a view is mounted
+//! ([`HELP`]).
 
 use std::fs;
 use std::io;
@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Error, describe};
 
-/// A container as it was named, and one of its processes.
+/// A container, as the user named it and by one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) pid: i32,
-    /// As users know it.
+    /// Its name in messages.
     pub(crate) label: String,
     by_manager: Option<(Manager, String)>,
 }
@@ -26,15 +26,15 @@ pub(crate) const HELP_OF_VIEWS: &str = "the container, if neither --pid nor --cg
     machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory on which a view is mounted. If it has \
     a live view, the answer is for that view and its options";
 
-/// What was named.
+/// What a TARGET names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ResolvedTarget {
     Process(Target),
-    /// Absolute, and without symlinks.
+    /// A directory, as an absolute path without symlinks.
     Directory(PathBuf),
 }
 
-/// Finds the process, or the directory.
+/// Finds the process or the directory that a TARGET names.
 pub(crate) fn resolve_target_or_directory(target: &str) -> Result<ResolvedTarget, Error> {
     if !target.starts_with(['/', '.']) {
         return resolve(target).map(ResolvedTarget::Process);
@@ -43,7 +43,7 @@ pub(crate) fn resolve_target_or_directory(target: &str) -> Result<ResolvedTarget
     directory.map(ResolvedTarget::Directory)
 }
 
-/// Who knows containers by name.
+/// A container manager, which knows containers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manager {
     Docker,
@@ -59,16 +59,16 @@ enum Manager {
 const NAMES: &str = "use a process id, docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, \
     or a container's NAME alone";
 
-/// Why a manager doesn't tell a process.
+/// Why a manager names no process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reason {
-    /// This program isn't there.
+    /// Its program isn't installed.
     NotInstalled(String),
-    /// What was asked, and what came of it.
+    /// The command or file that was asked, and its answer.
     Said(String, String),
 }
 
-/// What the managers said, those that aren't there last.
+/// Joins the managers' answers; those that aren't installed come last.
 fn in_one_line(reasons: &[Reason]) -> String {
     let mut said = Vec::new();
     let mut missing = Vec::new();
@@ -84,19 +84,19 @@ fn in_one_line(reasons: &[Reason]) -> String {
     said.join("; ")
 }
 
-/// What a manager says of a name.
+/// The answer of a manager about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Lookup {
-    /// It's a container that runs.
+    /// A running container, by its process.
     Runs(i32),
-    /// It isn't; with what was tried, and what came of it.
+    /// No running container, for these reasons.
     No(Vec<Reason>),
 }
 
-/// Where systemd-machined keeps what it knows, a file per machine.
+/// The directory in which systemd-machined keeps a file per machine.
 const MACHINES: &str = "/run/systemd/machines";
 
-/// Finds the process. A name without a manager's is asked of all.
+/// Finds the process that a TARGET names. A name without a manager is looked up with all of them.
 pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
     if let Ok(pid) = target.parse() {
         if pid > 0 {
@@ -149,7 +149,7 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
 }
 
 impl Target {
-    /// Asks once more, when the process is held: between the answer and that, its number could have become another's.
+    /// Asks the manager once more, after the process was opened. Its number could have been reused between the answer and that.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         match &self.by_manager {
             Some((manager, name)) if manager.ask(name) != Lookup::Runs(self.pid) => {
@@ -178,7 +178,7 @@ impl Manager {
 
     fn ask(self, name: &str) -> Lookup {
         let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
-        // Of the daemon on this host, whichever one is the default: another host's numbers mean nothing here.
+        // The daemon of this host, even if another one is the default: its process ids would mean nothing here.
         let state = format!("/1.0/instances/{name}/state");
         let state_of = ["query", &state, "--force-local"];
         match self {
@@ -211,7 +211,7 @@ impl Manager {
     }
 }
 
-/// The first that knows a process.
+/// The first answer that names a process.
 fn first_running(answers: impl IntoIterator<Item = Result<i32, Reason>>) -> Lookup {
     let mut reasons = Vec::new();
     for answer in answers {
@@ -223,8 +223,8 @@ fn first_running(answers: impl IntoIterator<Item = Result<i32, Reason>>) -> Look
     Lookup::No(reasons)
 }
 
-/// Runs a manager's program. `read` takes what it has printed for machines, as a whole: what it prints for people has words in it that others
-/// have chosen.
+/// Runs a manager's program. `read` parses its whole output, which has to be made for machines: output for people contains texts that
+/// a container's owner has chosen.
 fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, Reason> {
     let said = |answer: String| Reason::Said(format!("{program} {}", arguments.join(" ")), answer);
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
@@ -247,7 +247,7 @@ fn parse_pid(output: &str) -> Option<i32> {
     if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
 }
 
-/// The `pid` of a state: an instance's, as the API has it (`GET /1.0/instances/NAME/state`), or an OCI runtime's.
+/// Reads the `pid` of a state: of an instance (`GET /1.0/instances/NAME/state`), or of an OCI runtime.
 fn pid_in_state(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct State {
@@ -256,7 +256,7 @@ fn pid_in_state(output: &str) -> Option<i32> {
     serde_json::from_str::<State>(output).ok().map(|state| state.pid).filter(|pid| *pid > 0)
 }
 
-/// What the CRI says of a container, with `info` by its runtime.
+/// Reads the process id from the CRI's description of a container, where the runtime has written it into `info`.
 fn pid_in_inspection(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Inspection {
@@ -269,14 +269,14 @@ fn pid_in_inspection(output: &str) -> Option<i32> {
     serde_json::from_str::<Inspection>(output).ok().map(|found| found.info.pid).filter(|pid| *pid > 0)
 }
 
-/// A name of LXC's with the directory that it's in (`lxc-info -P`): that directory, and the name.
+/// Splits a path into the directory of LXC's containers (`lxc-info -P`) and a name.
 fn name_in_path(text: &str) -> Option<(&str, &str)> {
     let (path, name) = text.rsplit_once('/')?;
     let is_path = path.starts_with('/') && !path.contains(['\n', '\0']);
     (is_path && is_name(name)).then_some((path, name))
 }
 
-/// What systemd-machined says: one assignment a line, of values in which it has escaped line breaks.
+/// Reads the leader from systemd-machined's file: one assignment a line, with line breaks in values escaped.
 fn machine_leader(folder: &Path, name: &str) -> Result<i32, Reason> {
     let path = folder.join(name);
     let said = |answer: String| Reason::Said(path.display().to_string(), answer);
@@ -286,7 +286,7 @@ fn machine_leader(folder: &Path, name: &str) -> Result<i32, Reason> {
     machine_leader.ok_or_else(|| said("it has no leader".to_owned()))
 }
 
-/// What no program takes for an option, and no path leads astray.
+/// Whether it's a name that no program takes for an option, and that leads to no other directory as part of a path.
 fn is_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.chars().all(|other| other.is_ascii_alphanumeric() || matches!(other, '-' | '_' | '.'))

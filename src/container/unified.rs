@@ -1,4 +1,4 @@
-//! What is different on a unified host.
+//! Attaching on a unified host, where a real cgroup2 has to be on `/sys/fs/cgroup`.
 
 use std::os::fd::OwnedFd;
 
@@ -13,12 +13,14 @@ use crate::provision::prepared::PreparedContainer;
 use crate::provision::sentinel::SentinelCgroup;
 use crate::view::{Shape, View};
 
-/// Said of every view that is attached there, since nothing else does before a client fails.
+/// What `attach` tells the user there: nothing else would before a program fails.
 pub(crate) const UNIFIED_NOTE: &str = "on a unified host systemd and programs that only read recognise the view; runc, crun, Docker \
                                and podman in the container need a kernel cgroup namespace instead (see 'vcgroupfs doctor')";
 
-/// The container's own cgroup. Fails where clients couldn't find it: by mount point and path in `/proc/self/cgroup`, on a mount of type
-/// cgroup2.
+/// The container's own cgroup.
+///
+/// # Errors
+/// If programs couldn't find it. They join the mount point, which has to be of type cgroup2, and the path in `/proc/self/cgroup`.
 pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Error> {
     let has_namespace = !same_namespace(container.pid(), "cgroup")
         .map_err(|error| Error::system(format!("can't look at the cgroup namespace of {label}"), error))?;
@@ -47,7 +49,8 @@ pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str)
     })
 }
 
-/// What is to be made in the container whose mount namespace has this number, and for whoever can only mount it, the cgroup namespace to do that in.
+/// Makes the sentinel for the container whose mount namespace has this number. Returns the mounts to make there, and the cgroup
+/// namespace in which to mount the sentinel where it can't be bound.
 pub(crate) fn layout(
     host: &HostCgroups,
     lock: &ContainerLock,

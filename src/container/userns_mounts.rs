@@ -1,11 +1,17 @@
-//! Containers whose mounts belong to a user namespace, on kernels that mount FUSE only where they belong to the initial one (before Linux 4.18).
+//! Containers whose mount namespace belongs to a user namespace. Before Linux 4.18 the kernel mounts FUSE only in mount namespaces of
+//! the initial one.
 //!
-//! There's no way in, then. `mount(2)` asks whom the mount namespace belongs to (`do_new_mount`, FS_USERNS_MOUNT), and so do bind and move, which take
-//! both ends in one namespace (`check_mnt`). A mount namespace that is made inside of the container's by root of the host belongs to the host, but is a
-//! slave of the container's: mounts come from there, and don't go there (`CL_SHARED_TO_SLAVE`). The other way round it takes a mount in the container
-//! that is a slave of one of the host's, with a directory in both to mount on, where everybody who shares that mount would see the view, too. An OCI
-//! runtime's hooks are too late, since the container's mount namespace is made together with its user namespace. What is mounted on the host before
-//! the container starts is there in its copy of the mounts, though, and can be bound.
+//! No way leads in there:
+//!
+//! * mount(2) checks the owner of the mount namespace (`do_new_mount`, FS_USERNS_MOUNT).
+//! * Bind and move need both ends in one namespace (`check_mnt`).
+//! * A mount namespace that root of the host makes inside the container's belongs to the host, but is a slave of the container's:
+//!   mounts propagate from there, and not to there (`CL_SHARED_TO_SLAVE`).
+//! * Propagation from the host needs a mount in the container that is a slave of one of the host's. Everybody who shares that mount
+//!   would see the view, too.
+//! * Hooks of OCI runtimes come too late: the mount namespace is made together with the user namespace.
+//!
+//! But what is mounted on the host before the container starts is in its copy of the mounts, and can be bound there.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -19,7 +25,7 @@ use crate::container::handle::Container;
 use crate::error::Error;
 use crate::sys::namespace::owner;
 
-/// Why the view couldn't be made in a container, and what else can be done.
+/// Turns an error of building the view in a container into one with cause and remedy, if the kernel refused to mount FUSE there.
 pub(crate) fn explain_refusal(error: EntryError, container: &Container) -> Error {
     let is_refused = matches!(error, EntryError::Failed { step: Step::View, errno: Errno::EPERM });
     if !is_refused || !belongs_to_other_user_namespace(container) {
@@ -33,11 +39,11 @@ pub(crate) fn explain_refusal(error: EntryError, container: &Container) -> Error
     Error::unsupported(error.to_string()).because(why).advise(how)
 }
 
-/// Whether the container's mount namespace belongs to another user namespace than this process'.
+/// Whether the container's mount namespace belongs to another user namespace than that of this process.
 fn belongs_to_other_user_namespace(container: &Container) -> bool {
     let theirs = match owner(container.namespace()) {
         Ok(owner) => fstat(owner.as_fd()),
-        // Before Linux 4.9. The process may have left the user namespace that its mounts belong to, but hardly.
+        // Before Linux 4.9 the kernel doesn't tell the owner. Processes hardly leave the user namespace that owns their mounts.
         Err(_) => stat(format!("/proc/{}/ns/user", container.pid()).as_str()),
     };
     let own = File::open("/proc/self/ns/user").map_err(|_| Errno::ENOENT).and_then(fstat);

@@ -1,4 +1,4 @@
-//! The mounts of a view in a container: where they are, and what they cover.
+//! Finds the mounts of a view in a container, and what they cover.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,13 +15,13 @@ use crate::container::handle::Container;
 use crate::error::Error;
 use crate::provision::sentinel;
 
-/// `/sys`, `/sys/fs`, `/sys/fs/cgroup`: where a view can have been mounted, by depth.
+/// The mount points that a view can have, by depth: the deepest directory that the container has.
 pub(crate) const MOUNT_POINTS: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
 
-/// How many mounts deep a stack is.
+/// How many mounts lie on top of each other in a stack.
 const MAX_STACK_DEPTH: usize = 4;
 
-/// A view that is mounted in a container: the topmost mount.
+/// The topmost mount of a view that is attached to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttachedView {
     depth: usize,
@@ -31,12 +31,12 @@ pub(crate) struct AttachedView {
 }
 
 impl Container {
-    /// The view that is attached to it.
+    /// Finds the view that is attached to the container.
     pub(crate) fn attached(&self) -> Option<AttachedView> {
         self.attached_for(self.number())
     }
 
-    /// The view that is attached to the container whose mount namespace has this number, as it's seen here.
+    /// Finds, among the mounts of this container, the view of the one whose mount namespace has this number.
     fn attached_for(&self, number: u64) -> Option<AttachedView> {
         let (mounts, sentinel) = (self.mountinfo(), sentinel::root(number));
         let prefix = self.prefix_in(&mounts);
@@ -45,62 +45,62 @@ impl Container {
             point.push(place);
             let mount = topmost(&mounts, &point)?;
             let beneath = |mount: &MountEntry| mounts.iter().find(|beneath| beneath.id == mount.parent);
-            // On a tmpfs of ours it comes and goes with that.
+            // A sentinel on a tmpfs of ours comes and goes with the tmpfs.
             let is_alone = |mount: &MountEntry| is_sentinel(mount, &sentinel) && !beneath(mount).is_some_and(is_tmpfs);
-            // The whole view lies on its sentinel while the helper takes from it what is shown, and if that is killed then.
+            // The whole view lies on its sentinel while the helper binds parts of it, and stays if the helper is killed then.
             let is_unfinished = |mount: &MountEntry| mount.fstype == VIEW_TYPE && beneath(mount).is_some_and(is_alone);
             let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
             is_ours.then_some(AttachedView { depth: index + 1, device: mount.device, mount: mount.id })
         })
     }
 
-    /// Where its root directory is in these mounts, if its process hasn't entered that. Once it has, nothing is mounted by that name.
+    /// The path of its root directory in these mounts, if its process hasn't entered that. Once it has, no mount has that name.
     pub(super) fn prefix_in(&self, mounts: &[MountEntry]) -> Option<&OsString> {
         self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix))
     }
 
-    /// What a view would cover in it.
+    /// The mounts that a view would cover.
     pub(crate) fn covered(&self) -> CoveredMounts {
         let mounts = self.mountinfo();
         let root = self.prefix_in(&mounts).map_or(Path::new("/"), |prefix| Path::new(prefix));
         CoveredMounts::of(&mounts, root)
     }
 
-    /// Whether it's the container's view that is seen here, in another mount namespace.
+    /// Finds a copy of `container`'s view in this mount namespace.
     pub(crate) fn copy_of(&self, container: &Self, attached: AttachedView) -> Option<AttachedView> {
         self.attached_for(container.number()).filter(|copy| copy.device == attached.device)
     }
 
-    /// The device of the view that is attached to it.
+    /// The device number of the view that is attached to the container.
     pub(super) fn view_device(&self) -> Option<(u32, u32)> {
         let (mounts, attached) = (self.mountinfo(), self.attached()?);
         let is_in_it = |mount: &&MountEntry| {
             let beneath = |mount: &&MountEntry| mounts.iter().find(|other| other.id == mount.parent);
-            // A view's directory lies on a real one, and that in the stack.
+            // A directory of the view is mounted on a real hierarchy, which is mounted in the stack.
             let below = std::iter::successors(Some(*mount), beneath).take(MAX_STACK_DEPTH);
             mount.fstype == VIEW_TYPE && below.into_iter().any(|mount| mount.id == attached.mount)
         };
         mounts.iter().find(is_in_it).map(|mount| mount.device)
     }
 
-    /// Whether something of a view is mounted, be it covered by another mount.
+    /// Whether any mount of a view is there, even if another mount covers it.
     pub(super) fn has_any_view_mount(&self) -> bool {
         let sentinel = sentinel::root(self.number());
         self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
     }
 
-    /// Whether a view is in its mount namespace, but not on `/sys/fs/cgroup` as its process sees that: somebody has moved or covered it, or
-    /// the process has another root directory.
+    /// Whether its mount namespace has a view, but its process doesn't see it on `/sys/fs/cgroup`: somebody has moved or covered it,
+    /// or the process has another root directory.
     pub(crate) fn has_lost_view(&self) -> bool {
         self.attached().is_none() && (self.has_any_view_mount() || self.attached_as_others_see().is_some())
     }
 
-    /// Takes a view away in this mount namespace, and where the kernel does so, too.
+    /// Unmounts a view in this mount namespace. The kernel unmounts it where this one propagates to.
     pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: AttachedView) -> Result<(), EntryError> {
         attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
-    /// [`Container::attached`], when the process has ended: another process' mountinfo shows the same mounts.
+    /// As [`Container::attached`], but by the mountinfo of any process in the namespace: the container's own may have ended.
     pub(super) fn attached_as_others_see(&self) -> Option<AttachedView> {
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -114,7 +114,7 @@ impl Container {
         None
     }
 
-    /// Fails if what is mounted in the place would appear on the host as well: mounts of a peer group share what is mounted on them.
+    /// Fails if the view would appear on the host, too: what is mounted on a mount appears on all mounts of its peer group.
     pub(crate) fn check_propagation(&self, found: Found) -> Result<(), Error> {
         let mounts = self.mountinfo();
         let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
@@ -143,7 +143,7 @@ impl Container {
     }
 }
 
-/// The tmpfs of a view. A view without one is that of `run`, or of a `mount` in there.
+/// Whether it's the tmpfs of an attached view. Views of `run` and `mount` have none.
 fn is_tmpfs(mount: &MountEntry) -> bool {
     mount.source == SOURCE && mount.fstype == "tmpfs"
 }
@@ -152,7 +152,7 @@ fn is_sentinel(mount: &MountEntry, root: &str) -> bool {
     mount.fstype == "cgroup2" && mount.root == *root
 }
 
-/// The mount that whoever goes to `place` gets to, if something is mounted right there.
+/// The mount that a lookup of `place` reaches, if it's mounted right there.
 fn topmost(mounts: &[MountEntry], place: impl AsRef<OsStr>) -> Option<&MountEntry> {
     let here = |mount: &&MountEntry| mount.mount_point == place.as_ref();
     let covered =
