@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vcgroupfs::host::{Status, parse_processor, parse_running, parse_status};
+use vcgroupfs::cgroup::{parse_processor, parse_running};
+use vcgroupfs::host::{Status, parse_status};
 
 /// As `proc_task_name()` of the kernel escapes a name in `status`.
 fn escape(name: &[u8]) -> Vec<u8> {

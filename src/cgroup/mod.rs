@@ -10,6 +10,7 @@ pub mod membership;
 pub mod mountinfo;
 pub mod mounts;
 pub mod path;
+mod proc_stat;
 
 pub use controller::ControllerSet;
 pub use escape::escaped;
@@ -19,3 +20,4 @@ pub use idmap::IdMap;
 pub use membership::{Membership, parse_memberships};
 pub use mountinfo::{MountEntry, VIEW_FSTYPE, parse_mountinfo};
 pub use path::{CgroupPath, PathError};
+pub use proc_stat::{parse_processor, parse_running, stat_field};

@@ -20,7 +20,7 @@ use super::ops::Reading;
 use super::ops::handles::Handles;
 use super::ops::splice_size::SentBack;
 use super::ops::xattr::Xattrs;
-use super::{Answer, Caller, Failure, Host, Outcome, Whereabouts};
+use super::{Answer, Caller, Failure, Host, Outcome};
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
 use crate::view::{Position, View};
@@ -141,11 +141,6 @@ impl<H: Host> CgroupFs<H> {
             }
             Subject { pid: self.host.process_id(caller), uid: caller.uid, operation: operation.to_owned(), path }
         });
-    }
-
-    /// Where the caller runs, and how the calling thread does beside it.
-    pub fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
-        self.host.whereabouts(caller)
     }
 
     /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.

@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 
@@ -38,17 +38,6 @@ pub struct Caller {
     pub uid: u32,
     /// Its fsgid.
     pub gid: u32,
-}
-
-/// Where a caller runs, and how the thread that serves it does beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whereabouts {
-    /// The processor on which the caller last ran.
-    pub processor: usize,
-    /// How long the calling thread has waited for a processor so far.
-    pub waited: Duration,
-    /// How many threads run or wait for a processor on the whole machine, the calling one among them.
-    pub running: usize,
 }
 
 /// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
@@ -322,8 +311,6 @@ pub trait Host: std::fmt::Debug + Send + Sync + 'static {
     fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
     /// With which rights the caller writes, now. It waits for its answer meanwhile.
     fn writer(&self, caller: &Caller) -> Answer<Writer>;
-    /// Where the caller runs, and how the calling thread does beside it. `None` where that can't be seen.
-    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
     /// The caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
     /// Whose pid numbers the caller uses. It waits for its answer meanwhile, so that doesn't change.

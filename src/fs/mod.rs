@@ -21,7 +21,7 @@ mod tests;
 pub use cgroup_fs::CgroupFs;
 pub use entry::{Entry, Found, Keep};
 pub use error::{Failure, Outcome};
-pub use host::{Answer, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Whereabouts, Writer};
+pub use host::{Answer, Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Writer};
 pub use inode::{Attributes, NodeId, ROOT_ID};
 pub use limits::{RejectionLog, Share};
 pub use ops::{HandleId, ListedEntry, Reading, Transfer};

@@ -100,7 +100,7 @@ impl<R: Route> Adapter<R> {
 
     /// A request has come. The turn has to be taken before, and to end after, everything that a handler does.
     fn turn(&self, request: &Request) -> Asked<'_> {
-        self.workers.turn(request, |caller| self.route.whereabouts(caller))
+        self.workers.turn(request)
     }
 }
 

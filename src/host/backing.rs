@@ -20,7 +20,6 @@ use super::namespace::OpenedIn;
 use super::objects::Key;
 use super::opening::{by_id, is_membership, open_as, open_flags, path_of, single, walk};
 use super::process::{HeldProcess, Numbers};
-use super::procfs;
 use super::ready;
 use super::shared::SharedHost;
 use super::witness::{self, Witnessed};
@@ -32,7 +31,7 @@ use crate::fs::HandleId;
 use crate::fs::cache::Change;
 use crate::fs::host::{
     Answer, Asked, BackingEntry, Caller, Changes, Credentials, Follow, Host, OpenMode, Owner, ProcessFacts, Statistics,
-    Whereabouts, Writer,
+    Writer,
 };
 use crate::fs::inode::{Attributes, Node, Object, Watch};
 use crate::fs::ops::ControlFile;
@@ -369,12 +368,6 @@ impl Host for RealHost {
 
     fn writer(&self, caller: &Caller) -> Answer<Writer> {
         self.shared.processes.writer(caller)
-    }
-
-    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
-        let (processor, waited) = (procfs::last_processor(caller.tid)?, procfs::waited()?);
-        // The last of them: the caller sleeps by now.
-        Some(Whereabouts { processor, waited, running: procfs::running()? })
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {

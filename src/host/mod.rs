@@ -32,6 +32,6 @@ pub use file::BackingFile;
 pub use mounts::mount_id;
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::{HeldProcess, Numbers};
-pub use procfs::{Namespace, Status, own_namespace, parse_processor, parse_running, parse_status, same_namespace};
+pub use procfs::{Namespace, Status, own_namespace, parse_status, same_namespace};
 pub use shared::SharedHost;
 pub use witness::Witnessed;

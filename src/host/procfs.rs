@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use nix::errno::Errno;
+
+use crate::cgroup::stat_field;
 
 /// The lines of `/proc/TID/status` that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,22 +69,6 @@ pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     }
 }
 
-/// On which processor a thread last ran.
-pub(super) fn last_processor(tid: i32) -> Option<usize> {
-    parse_processor(&text(tid, "stat").ok()?)
-}
-
-/// `processor`, field 39 of `/proc/TID/stat` (proc_pid_stat(5)).
-pub fn parse_processor(stat: &str) -> Option<usize> {
-    field(stat, 39)?.parse().ok()
-}
-
-/// A field of `/proc/TID/stat` behind the second one, which is the command, and may have spaces and parentheses in it.
-fn field(stat: &str, number: usize) -> Option<&str> {
-    let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(number.checked_sub(3)?)
-}
-
 /// What a thread is (`include/linux/sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ThreadKind {
@@ -107,7 +92,7 @@ pub(super) fn kind(tid: i32) -> io::Result<ThreadKind> {
 fn parse_kind(stat: &str) -> Option<ThreadKind> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_KTHREAD: u32 = 0x0020_0000;
-    let flags: u32 = field(stat, 9)?.parse().ok()?;
+    let flags: u32 = stat_field(stat, 9)?.parse().ok()?;
     Some(match flags {
         _ if flags & PF_KTHREAD != 0 => ThreadKind::Kernel,
         _ if flags & PF_IO_WORKER != 0 => ThreadKind::IoWorker,
@@ -129,22 +114,6 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     let (major, rest) = release.split_once('.')?;
     let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// How long the calling thread has waited for a processor so far, by `run_delay` of its schedstat (Linux 3.17).
-pub(super) fn waited() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
-}
-
-/// How many threads run or wait for a processor on this machine, the calling one among them.
-pub(super) fn running() -> Option<usize> {
-    parse_running(&fs::read_to_string("/proc/loadavg").ok()?)
-}
-
-/// The first number of the fourth field of `/proc/loadavg` (proc_loadavg(5)).
-pub fn parse_running(loadavg: &str) -> Option<usize> {
-    loadavg.split_ascii_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
 }
 
 /// A namespace, by the number that tells it from all others of its kind that exist.
@@ -221,23 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_stat() {
-        let fields: Vec<String> = (3..53).map(|number| number.to_string()).collect();
-        let stat = format!("7 (a) 9 (b) {}", fields.join(" "));
-        assert_eq!(parse_processor(&stat), Some(39));
-        assert_eq!(parse_processor("7 (a) S 1"), None);
+    fn kinds_of_threads() {
         for (flags, kind) in
             [(4_194_384, ThreadKind::IoWorker), (4_194_368, ThreadKind::Plain), (0x0020_8050, ThreadKind::Kernel)]
         {
             assert_eq!(parse_kind(&format!("7 (a) 9) S 1 6 1 0 -1 {flags} 16 16")), Some(kind));
         }
         assert_eq!(parse_kind("7 (a) S 1"), None);
-        assert_eq!(parse_running("0.58 1.49 2.30 3/345 23001\n"), Some(3));
-        assert_eq!(parse_running("0.58 1.49 2.30 345 23001\n"), None);
-        assert!(running().unwrap() >= 1);
-        assert!(last_processor(std::process::id() as i32).is_some());
-        let before = waited().unwrap();
-        assert!(waited().unwrap() >= before);
     }
 
     #[test]

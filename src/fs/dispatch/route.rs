@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading, Whereabouts};
+use crate::fs::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading};
 pub use crate::limit::Tenant;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
@@ -90,9 +90,6 @@ pub trait Route: Debug + Send + Sync + 'static {
 
     /// Who reads files.
     fn reading(&self) -> &Reading;
-
-    /// Where the caller runs, and how the calling thread does beside it.
-    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts>;
 }
 
 impl<H: Host> Route for CgroupFs<H> {
@@ -163,9 +160,5 @@ impl<H: Host> Route for CgroupFs<H> {
 
     fn reading(&self) -> &Reading {
         CgroupFs::reading(self)
-    }
-
-    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
-        CgroupFs::whereabouts(self, caller)
     }
 }

@@ -12,9 +12,7 @@ use crate::fs::cache::Change;
 use crate::fs::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
 use crate::fs::inode::{Node, Watch};
 use crate::fs::ops::Ready;
-use crate::fs::{
-    Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Whereabouts, Writer,
-};
+use crate::fs::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Writer};
 use crate::view::View;
 
 use super::held::FakeWatch;
@@ -389,10 +387,6 @@ impl Host for FakeHost {
     fn writer(&self, caller: &Caller) -> Answer<Writer> {
         let Credentials { owner, capabilities, permitted, id_maps, .. } = self.credentials(caller)?;
         Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
-    }
-
-    fn whereabouts(&self, _: &Caller) -> Option<Whereabouts> {
-        None
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {

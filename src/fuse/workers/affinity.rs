@@ -18,7 +18,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use crate::fs::Whereabouts;
+use super::sched_hint::SchedHint;
 
 /// How many requests pass between two looks, each of which takes about as long as a short request: few when a caller has moved, more and
 /// more while nothing new is seen.
@@ -62,7 +62,7 @@ impl Default for Placement {
 
 impl Placement {
     /// A request has come to the calling worker. If it was time to look: whether there's a processor to spare, so that it needn't share its caller's.
-    pub(super) fn request_came(&self, look: impl FnOnce() -> Option<Whereabouts>) -> Option<bool> {
+    pub(super) fn request_came(&self, look: impl FnOnce() -> Option<SchedHint>) -> Option<bool> {
         WORKER.with_borrow_mut(|worker| {
             worker.requests = worker.requests.saturating_add(1);
             if worker.moved.is_none() {
@@ -78,7 +78,7 @@ impl Placement {
         })
     }
 
-    fn look(&self, worker: &mut Worker, seen: Option<Whereabouts>) -> bool {
+    fn look(&self, worker: &mut Worker, seen: Option<SchedHint>) -> bool {
         let mut plan = self.plan.lock();
         let allowed = allowed();
         if allowed != plan.allowed {
@@ -239,7 +239,7 @@ mod tests {
         let placement = Placement { processors: 4.into(), ..Placement::default() };
         let look = |running| {
             placement.countdown.store(1, Ordering::Relaxed);
-            placement.request_came(|| Some(Whereabouts { processor: 0, waited: Duration::ZERO, running }))
+            placement.request_came(|| Some(SchedHint { processor: 0, waited: Duration::ZERO, running }))
         };
         assert_eq!([look(1), look(3), look(4), look(5)], [Some(true), Some(true), Some(false), Some(false)]);
         assert_eq!(placement.request_came(|| None), None, "no time for a look");
@@ -299,7 +299,7 @@ mod tests {
             for _ in 0..100 {
                 placement.request_came(|| {
                     looks += 1;
-                    Some(Whereabouts { processor, waited: Duration::ZERO, running: usize::MAX })
+                    Some(SchedHint { processor, waited: Duration::ZERO, running: usize::MAX })
                 });
             }
             assert_eq!(looks, 4, "at 4, 12, 28 and 60");

@@ -9,6 +9,7 @@ pub(super) mod fair_pool;
 mod affinity;
 mod busy_poll;
 mod leader;
+mod sched_hint;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -19,8 +20,9 @@ use fuser::{Request, RequestId};
 use self::affinity::Placement;
 use self::busy_poll::{Lookout, Sight};
 use self::leader::StandBy;
+use self::sched_hint::SchedHint;
 use super::convert;
-use crate::fs::{Caller, Whereabouts};
+use crate::fs::Caller;
 
 /// Of how many requests a mean is taken.
 const MEMORY: u32 = 16;
@@ -68,11 +70,11 @@ impl Workers {
     }
 
     /// A request has come to the calling worker.
-    pub(super) fn turn(&self, request: &Request, look: impl FnOnce(&Caller) -> Option<Whereabouts>) -> Asked<'_> {
+    pub(super) fn turn(&self, request: &Request) -> Asked<'_> {
         self.standby.begins();
         let caller = convert::caller(request);
         self.note(caller.tid);
-        if let Some(has_room) = self.placement.request_came(|| look(&caller)) {
+        if let Some(has_room) = self.placement.request_came(|| SchedHint::of_caller(caller.tid)) {
             self.lookout.allow(has_room);
         }
         Asked { caller, _turn: Turn(self) }

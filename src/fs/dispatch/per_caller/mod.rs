@@ -29,9 +29,7 @@ use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::limits::fd_quota::Shares;
 use crate::fs::limits::rejection_log::Subject;
 use crate::fs::ops::xattr::Xattrs;
-use crate::fs::{
-    Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog, Whereabouts,
-};
+use crate::fs::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog};
 use crate::limit::ProcessorTime;
 use crate::policy::Denial;
 use crate::view::View;
@@ -359,9 +357,5 @@ impl<C: Containers> Route for PerCaller<C> {
 
     fn reading(&self) -> &Reading {
         self.containers.host().fs.reading()
-    }
-
-    fn whereabouts(&self, caller: &Caller) -> Option<Whereabouts> {
-        self.containers.host().fs.whereabouts(caller)
     }
 }
