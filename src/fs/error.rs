@@ -41,5 +41,8 @@ impl From<Rule> for Failure {
     }
 }
 
+/// The result of a system call: a value, or the kernel's errno, verbatim.
+pub type Answer<T> = Result<T, Errno>;
+
 /// The result of an operation.
 pub type Outcome<T> = Result<T, Failure>;

@@ -5,6 +5,7 @@ mod changes;
 mod containment;
 mod explain;
 mod fake;
+mod fake_processes;
 mod held;
 mod listing;
 mod lookup;

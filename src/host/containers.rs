@@ -19,9 +19,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
-use super::backing::RealHost;
 use super::init::{Around, HeldNamespace};
 pub use super::init::{are_found, tenant_of};
+use super::kernel_host::RealHost;
 use super::procfs::{self, Namespace};
 use super::refuge::take_refuge;
 use super::shared::SharedHost;
@@ -29,6 +29,7 @@ use super::{plan, process};
 use crate::cgroup::CgroupPath;
 use crate::fs::dispatch::Tenant;
 use crate::fs::dispatch::{Commons, Container, Containers};
+use crate::fs::host::HostFiles;
 use crate::fs::{Caller, Outcome};
 use crate::limit::Limiter;
 use crate::policy::{Rule, Rules};
@@ -116,7 +117,7 @@ impl PidNamespaces {
         let nowhere = vec![None; shared.cgroups().hierarchies.len()];
         let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
         let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&shared));
-        let files = crate::fs::Host::most_files(&host);
+        let files = host.most_files();
         let commons = Commons::new(files, passes_through);
         let host = commons.container(view, host, Tenant::default())?;
         let (ends, stop) = (

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::lists::OpenersList;
 use super::namespace::OpenedIn;
-use crate::fs::host::Answer;
+use crate::fs::Answer;
 use crate::sys::offset::{read_at, write_once};
 
 /// An open backing file.

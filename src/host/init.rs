@@ -8,8 +8,8 @@ use nix::sys::stat::{Mode, fstat};
 
 use super::process;
 use super::procfs::{self, Namespace};
+use crate::fs::Answer;
 use crate::fs::dispatch::Tenant;
-use crate::fs::host::Answer;
 use crate::sys::namespace;
 
 /// How far a process' parents are followed up.

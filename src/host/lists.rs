@@ -15,14 +15,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::gettid;
 use parking_lot::Mutex;
 
-use super::backing::errno;
 use super::discover::{HostCgroups, HostHierarchy};
+use super::errno::errno;
 use super::file::BackingFile;
 use super::opening::walk;
 use super::procfs;
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::{HierarchyKind, parse_memberships};
-use crate::fs::host::Answer;
+use crate::fs::Answer;
 
 /// The stack of a thread that does nothing, in bytes.
 const STACK: usize = 64 * 1024;

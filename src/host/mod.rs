@@ -1,14 +1,14 @@
 //! The real host: its hierarchies, their files, its processes.
 
-mod acts;
 mod apart;
-mod backing;
 mod boundary;
 pub mod containers;
 pub mod discover;
+mod errno;
 mod file;
 mod follow;
 mod init;
+mod kernel_host;
 mod lists;
 mod mounts;
 mod namespace;
@@ -22,13 +22,11 @@ pub mod refuge;
 mod shared;
 mod watch;
 mod witness;
-mod writes;
-mod xattrs;
 
-pub use backing::RealHost;
 pub use containers::{PidNamespaces, tenant_of};
 pub use discover::{HostCgroups, HostHierarchy, discover};
 pub use file::BackingFile;
+pub use kernel_host::RealHost;
 pub use mounts::mount_id;
 pub use plan::{PlanError, ViewSpec, plan};
 pub use process::{HeldProcess, Numbers};

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use super::procfs;
-use crate::fs::host::Answer;
+use crate::fs::Answer;
 use crate::sys::namespace::{Entered, enter_cgroup_namespace};
 
 /// The server's own cgroup namespace.

@@ -1,7 +1,7 @@
 //! How files are opened: with whose rights, and in which cgroup namespace.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -11,60 +11,18 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::gettid;
 
-use super::backing::{RealHost, errno};
 use super::discover::HostHierarchy;
-use super::namespace::OpenedIn;
+use super::errno::errno;
 use crate::cgroup::FileClass;
-use crate::fs::host::{Answer, Credentials, OpenMode, Owner};
+use crate::fs::Answer;
+use crate::fs::host::{Credentials, OpenMode, Owner};
 use crate::fs::inode::{Node, Object};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
-use crate::sys::namespace::Entered;
 
 /// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
-
-impl RealHost {
-    /// Enters the cgroup namespace in which a file of cgroup2 is opened for writing.
-    pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
-        match &self.boundary {
-            Some(boundary) if is_membership(file) => boundary.enter_for(opener),
-            _ => {
-                let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
-                let other = own.other_of(opener.thread)?;
-                Ok((other.map(|other| own.enter(other.as_fd())).transpose()?, OpenedIn::Elsewhere))
-            }
-        }
-    }
-
-    /// Opens a file, as its opener if there's one.
-    pub(super) fn open_backing(
-        &self,
-        file: &Node,
-        flags: OFlag,
-        write: bool,
-        opener: Option<&Credentials>,
-    ) -> Answer<OwnedFd> {
-        let hierarchy = self.hierarchy(file)?;
-        match opener {
-            Some(opener) if !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
-            _ if hierarchy.has_handles() && file.inode() != 0 => {
-                let root = if write { hierarchy.root() } else { hierarchy.root_for_reading() };
-                by_id(root, file.inode(), flags.bits())
-            }
-            _ => nix::fcntl::open(path_of(&*self.object(file)?).as_str(), flags, Mode::empty()),
-        }
-    }
-
-    /// Whether opening as this opener is opening as the server itself.
-    fn is_as_server(&self, opener: &Credentials) -> bool {
-        opener.id_maps.is_none()
-            && opener.owner == (Owner { uid: 0, gid: 0 })
-            && opener.groups.is_empty()
-            && opener.capabilities & self.shared.capabilities == self.shared.capabilities
-    }
-}
 
 pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
     handle::open_kernfs_id(root, inode, flags).map_err(|error| {

@@ -7,11 +7,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
+use super::errno::errno;
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
-use crate::fs::host::{Answer, Caller, Credentials, Owner, ProcessFacts, Writer};
+use crate::fs::Answer;
+use crate::fs::host::{Caller, Credentials, Owner, ProcessFacts, Writer};
 use crate::sys::credentials::{Capabilities, capabilities_of};
 use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;
@@ -326,10 +328,6 @@ fn is_dead(stat: &[u8]) -> bool {
 pub(super) fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
-}
-
-fn errno(error: io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// procfs says ENOENT where a system call on processes says ESRCH.

@@ -9,7 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::fs::HandleId;
-use crate::fs::ops::Ready;
+use crate::fs::host::Ready;
 
 /// The number that [`ReadyFiles::stop`] is known by; handles count from 1.
 const STOP: u64 = 0;

@@ -13,7 +13,7 @@ use nix::sys::inotify::AddWatchFlags;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::{is_notified, lets_files_come};
-use crate::fs::cache::{Change, EntryChange};
+use crate::fs::host::{Change, EntryChange};
 use crate::fs::inode::Watch;
 use crate::sys::inotify::{Event, Inotify, WatchNumber};
 

@@ -17,72 +17,13 @@ use parking_lot::Mutex;
 
 use crate::cgroup::FileClass;
 use crate::fs::cache::dir_locks::Apart;
+use crate::fs::host::{Change, EntryChange};
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
 use crate::fs::{CgroupFs, Host, Keep};
 use crate::view::Door;
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
 pub(in crate::fs) const WATCHED: Duration = Duration::from_secs(60);
-
-/// A change on the host, by another hand than through the view or by the view itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// An entry came, went, or changed its attributes.
-    Entry {
-        /// In which hierarchy.
-        hierarchy: usize,
-        /// The inode number of the directory.
-        directory: u64,
-        /// Its name; `None` if it's the directory itself.
-        name: Option<OsString>,
-        /// What happened to it.
-        kind: EntryChange,
-    },
-    /// A cgroup was renamed; it stays in its directory.
-    Renamed {
-        /// In which hierarchy.
-        hierarchy: usize,
-        /// The inode number of the directory.
-        directory: u64,
-        /// Its name before.
-        from: OsString,
-        /// Its name now.
-        to: OsString,
-    },
-    /// A file that the kernel notifies was notified, or written.
-    Modified {
-        /// In which hierarchy.
-        hierarchy: usize,
-        /// The inode number of the directory.
-        directory: u64,
-        /// The name of the file.
-        name: OsString,
-    },
-    /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` was written, or another such file.
-    Files {
-        /// In which hierarchy.
-        hierarchy: usize,
-        /// The inode number of the directory.
-        directory: u64,
-        /// Whether it's the children's.
-        of_children: bool,
-    },
-    /// Events were lost: anything may have changed.
-    Anything,
-}
-
-/// What happened to an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EntryChange {
-    /// A cgroup was made.
-    Made,
-    /// A cgroup was removed.
-    Removed,
-    /// A cgroup was renamed; it's known by the name that it had.
-    Renamed,
-    /// Its attributes changed.
-    Other,
-}
 
 /// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
 /// at that door: it would wait for the directory's lock each time.
@@ -241,7 +182,8 @@ impl<H: Host> CgroupFs<H> {
 
     /// Lets [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.
     pub fn stop_waiting(&self) {
-        self.host.stop_waiting();
+        self.host.stop_waiting_for_ready();
+        self.host.stop_watching();
     }
 
     /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]). False if they know already: the view has

@@ -5,4 +5,4 @@ pub(in crate::fs) mod invalidation;
 pub(in crate::fs) mod listings;
 pub(in crate::fs) mod negative;
 
-pub use invalidation::{Change, EntryChange, Invalidate};
+pub use invalidation::Invalidate;

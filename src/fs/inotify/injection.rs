@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::fs::cache::invalidation::{EntryChange, tell};
+use crate::fs::cache::invalidation::tell;
+use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::inotify::replay::{Deed, Event};
 use crate::fs::{Attributes, CgroupFs, Entry, Failure, Host, Keep, Outcome};

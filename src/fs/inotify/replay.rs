@@ -19,7 +19,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::cgroup::file::is_events;
 use crate::fs::cache::dir_locks::Way;
-use crate::fs::cache::invalidation::{EntryChange, Invalidate, tell};
+use crate::fs::cache::invalidation::{Invalidate, tell};
+use crate::fs::host::EntryChange;
 use crate::fs::inode::{Cgroups, Node, NodeId, Object};
 use crate::fs::inotify::injection::Stage;
 use crate::fs::ops::readdir::cgroups;

@@ -8,29 +8,13 @@
 
 use nix::errno::Errno;
 
+use crate::fs::host::Claim;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::membership::pid_arg::trim;
 use crate::fs::ops::file::MAX_WRITE;
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
 use crate::policy::Rule;
-
-/// A caller's eventfd that is held.
-pub trait Claim {
-    /// What the control file is.
-    fn control(&self) -> ControlFile;
-}
-
-/// What a descriptor of a caller is open on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlFile {
-    /// The node id, if it's a file of a FUSE, which may be another one.
-    pub node: Option<u64>,
-    /// Its mode.
-    pub mode: u32,
-    /// Its owner.
-    pub owner: Owner,
-}
 
 /// No registration: what comes back is `ENODEV` if the cgroup is gone, and `EINVAL` where a kernel has events.
 const NOTHING: &[u8] = b"x";

@@ -10,17 +10,8 @@ use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
 use crate::fs::limits::fd_quota::Share;
 use crate::fs::ops::poll::Waiting;
-use crate::fs::{Host, Outcome};
+use crate::fs::{HandleId, Host, Outcome};
 use crate::policy::Grant;
-
-/// The number of an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HandleId(pub u64);
-
-impl HandleId {
-    /// What is open without anything being kept for it: directories, and files that the kernel reads by itself.
-    pub const NONE: Self = Self(0);
-}
 
 /// An open file.
 #[derive(Debug)]

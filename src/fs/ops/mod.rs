@@ -10,9 +10,7 @@ pub(in crate::fs) mod readdir;
 pub(in crate::fs) mod splice_size;
 pub(in crate::fs) mod xattr;
 
-pub use event_control::{Claim, ControlFile};
 pub use file::Transfer;
-pub use handles::HandleId;
-pub use poll::{Ready, Wake};
+pub use poll::Wake;
 pub use readdir::ListedEntry;
 pub use splice_size::Reading;

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use crate::fs::cache::invalidation::{EntryChange, tell};
+use crate::fs::cache::invalidation::tell;
+use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
 use crate::fs::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
 use crate::policy::{self, Operation, Rule};

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::cgroup::FileClass;
+use crate::fs::host::Ready;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::{CgroupFs, Failure, HandleId, Host, Outcome};
@@ -70,15 +71,6 @@ impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Waiting").field("latch", &self.latch).finish_non_exhaustive()
     }
-}
-
-/// An event of an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// Which file, by the number that it was armed with.
-    pub handle: HandleId,
-    /// What poll(2) would say, as its bits.
-    pub events: u16,
 }
 
 impl<H: Host> CgroupFs<H> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::cgroup::membership::CgroupLocation;
-use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::fs::cache::Change;
-use crate::fs::host::{Asked, BackingEntry, Credentials, Follow, ProcessFacts};
+use crate::cgroup::HierarchyKind;
+use crate::fs::host::Change;
+use crate::fs::host::Ready;
+use crate::fs::host::{
+    BackingEntry, Credentials, Follow, HostEvents, HostFiles, HostMutations, HostReadiness, HostTree, HostXattrs,
+};
 use crate::fs::inode::{Node, Watch};
-use crate::fs::ops::Ready;
-use crate::fs::{Answer, Attributes, Caller, Changes, HandleId, Host, OpenMode, Owner, Statistics, Writer};
+use crate::fs::{Answer, Attributes, Caller, Changes, HandleId, OpenMode, Owner, Statistics, Writer};
 use crate::view::View;
 
 use super::held::FakeWatch;
@@ -22,7 +23,7 @@ pub(super) use super::tree::{Call, FakeProcess, State};
 /// The host; clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct FakeHost {
-    view: Arc<View>,
+    pub(super) view: Arc<View>,
     pub(super) state: Arc<Mutex<State>>,
 }
 
@@ -41,7 +42,7 @@ impl FakeHost {
     }
 
     /// The backing object of a node: by its number, or else by its path, as the real host finds it.
-    fn object(&self, node: &Node) -> Answer<(usize, u64)> {
+    pub(super) fn object(&self, node: &Node) -> Answer<(usize, u64)> {
         let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         let state = self.state.lock();
         let inode = if node.inode() == 0 {
@@ -54,7 +55,7 @@ impl FakeHost {
         Ok((hierarchy, inode))
     }
 
-    fn record(
+    pub(super) fn record(
         &self,
         name: &'static str,
         (hierarchy, inode): (usize, u64),
@@ -71,14 +72,14 @@ impl FakeHost {
     }
 
     /// A migration: unless somebody else migrates the process right before.
-    fn is_still_there(&self) -> Answer<bool> {
+    pub(super) fn is_still_there(&self) -> Answer<bool> {
         let mut state = self.state.lock();
         let Some((process, hierarchy, path)) = state.leaves.pop() else { return Ok(true) };
         state.processes.get_mut(&process).unwrap().places.insert(hierarchy, vec![Some(path)]);
         if state.checks_both_ends { Err(Errno::ENOENT) } else { Ok(false) }
     }
 
-    fn is_gone(&self, file: &FakeFile) -> bool {
+    pub(super) fn is_gone(&self, file: &FakeFile) -> bool {
         self.state.lock().living(file.hierarchy, file.inode).is_err()
     }
 
@@ -100,32 +101,13 @@ impl FakeHost {
 fn can_be_found(name: &OsStr) -> Answer<()> {
     name.to_str().map(drop).ok_or(Errno::EINVAL)
 }
-
-/// A fake process has no descriptors.
-pub(super) enum NoClaim {}
-
-impl crate::fs::ops::Claim for NoClaim {
-    fn control(&self) -> crate::fs::ops::ControlFile {
-        match *self {}
-    }
-}
-
-impl Host for FakeHost {
-    type File = FakeFile;
-    type Process = i32;
-    type Witnessed = ();
+impl HostTree for FakeHost {
     /// The caller that they belong to.
-    type Numbers = i32;
-    type EventClaim<'a> = NoClaim;
 
     fn attributes(&self, node: &Node) -> Answer<Attributes> {
         let at = self.object(node)?;
         self.record("attributes", at, "", false)?;
         self.state.lock().living(at.0, at.1).map(|thing| thing.attributes)
-    }
-
-    fn file_attributes(&self, file: &FakeFile) -> Answer<Attributes> {
-        Ok(self.state.lock().trees[file.hierarchy][&file.inode].attributes)
     }
 
     fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
@@ -154,6 +136,22 @@ impl Host for FakeHost {
         Ok(entries)
     }
 
+    fn follow(&self, _: &Node) -> Option<Box<dyn Follow>> {
+        None
+    }
+
+    fn has_directory(&self, hierarchy: usize, inode: u64) -> bool {
+        self.state.lock().trees[hierarchy].get(&inode).is_some_and(|thing| !thing.removed)
+    }
+
+    fn statistics(&self, _hierarchy: usize) -> Answer<Statistics> {
+        Ok(Statistics { block_size: 4096, name_length: 255 })
+    }
+}
+
+impl HostFiles for FakeHost {
+    type File = FakeFile;
+
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<FakeFile> {
         let (hierarchy, inode) = self.object(file)?;
         let detail = format!("read={} write={} as={:?}", mode.read, mode.write, opener.map(|opener| opener.owner.uid));
@@ -162,16 +160,16 @@ impl Host for FakeHost {
         Ok(FakeFile { state: Arc::clone(&self.state), hierarchy, inode, mode })
     }
 
-    fn checks_both_ends(&self, _: &FakeFile) -> bool {
-        self.state.lock().checks_both_ends
+    fn file_attributes(&self, file: &FakeFile) -> Answer<Attributes> {
+        Ok(self.state.lock().trees[file.hierarchy][&file.inode].attributes)
     }
 
-    fn is_opened_inside(&self, _: &FakeFile) -> bool {
-        false
+    fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
+        Ok(std::fs::File::open("/dev/null").map_err(|_| Errno::EIO)?.into())
     }
 
-    fn open_checked(&self, _: &FakeFile, _: &Node, _: &Credentials) -> Option<FakeFile> {
-        None
+    fn most_files(&self) -> usize {
+        1 << 20
     }
 
     fn read(&self, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
@@ -185,14 +183,6 @@ impl Host for FakeHost {
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
-    }
-
-    fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> Answer<usize> {
-        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX, permitted: u64::MAX })
-    }
-
-    fn write_migrating(&self, file: &FakeFile, _: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
-        self.write(file, data, writer)
     }
 
     fn write(&self, file: &FakeFile, data: &[u8], writer: &Writer) -> Answer<usize> {
@@ -217,10 +207,20 @@ impl Host for FakeHost {
         Ok(data.len())
     }
 
+    fn write_migrating(&self, file: &FakeFile, _: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+        self.write(file, data, writer)
+    }
+
+    fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> Answer<usize> {
+        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX, permitted: u64::MAX })
+    }
+
     fn sync(&self, file: &FakeFile) -> Answer<()> {
         self.record("sync", (file.hierarchy, file.inode), "", false)
     }
+}
 
+impl HostMutations for FakeHost {
     fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
@@ -295,15 +295,9 @@ impl Host for FakeHost {
         found.gid = changes.gid.unwrap_or(found.gid);
         Ok(())
     }
+}
 
-    fn claim_event(&self, _caller: &Caller, _file: &FakeFile, _eventfd: u32, _control: u32) -> Answer<NoClaim> {
-        Err(Errno::EBADF)
-    }
-
-    fn register_event(&self, claim: NoClaim, _control: &FakeFile, _arguments: &[u8]) -> Answer<()> {
-        match claim {}
-    }
-
+impl HostXattrs for FakeHost {
     fn xattr(&self, node: &Node, _name: &OsStr) -> Answer<Vec<u8>> {
         self.object(node)?;
         Err(Errno::ENODATA)
@@ -335,24 +329,14 @@ impl Host for FakeHost {
     fn clear_xattr(&self, removed: &FakeFile, name: &OsStr) {
         self.record("clear_xattr", (removed.hierarchy, removed.inode), name.to_string_lossy(), true).unwrap();
     }
+}
 
-    fn has_directory(&self, hierarchy: usize, inode: u64) -> bool {
-        self.state.lock().trees[hierarchy].get(&inode).is_some_and(|thing| !thing.removed)
-    }
-
-    fn statistics(&self, _hierarchy: usize) -> Answer<Statistics> {
-        Ok(Statistics { block_size: 4096, name_length: 255 })
-    }
-
+impl HostEvents for FakeHost {
     fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
         let at = self.object(directory).ok()?;
         self.record("watch", at, "", false).ok()?;
         *self.state.lock().watches.entry(at).or_default() += 1;
         Some(Box::new(FakeWatch { state: Arc::clone(&self.state), at }))
-    }
-
-    fn follow(&self, _: &Node) -> Option<Box<dyn Follow>> {
-        None
     }
 
     fn forget(&self, _: &Node) {}
@@ -361,6 +345,10 @@ impl Host for FakeHost {
         None
     }
 
+    fn stop_watching(&self) {}
+}
+
+impl HostReadiness for FakeHost {
     fn poll(&self, file: &FakeFile) -> Answer<u16> {
         self.record("poll", (file.hierarchy, file.inode), "", false)?;
         Ok(self.state.lock().polled)
@@ -376,122 +364,5 @@ impl Host for FakeHost {
         self.state.lock().ready.pop()
     }
 
-    fn stop_waiting(&self) {}
-
-    fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
-        let known = self.state.lock().credentials.get(&caller.tid).cloned();
-        let owner = Owner { uid: caller.uid, gid: caller.gid };
-        Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
-    }
-
-    fn writer(&self, caller: &Caller) -> Answer<Writer> {
-        let Credentials { owner, capabilities, permitted, id_maps, .. } = self.credentials(caller)?;
-        Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
-    }
-
-    fn process_id(&self, caller: &Caller) -> i32 {
-        caller.tid
-    }
-
-    fn read_members(&self, numbers: &i32, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
-        self.record("read_members", (file.hierarchy, file.inode), numbers.to_string(), false)?;
-        self.read(file, offset, buffer)
-    }
-
-    fn shows_openers_numbers(&self, _: &FakeFile) -> bool {
-        false
-    }
-
-    fn pin_caller(&self, caller: &Caller) -> Answer<i32> {
-        self.record("pin_caller", (0, 1), caller.tid.to_string(), false)?;
-        self.state.lock().processes.contains_key(&caller.tid).then_some(caller.tid).ok_or(Errno::ESRCH)
-    }
-
-    fn pin(&self, _: &i32, number: i32) -> Answer<i32> {
-        self.record("pin", (0, 1), number.to_string(), false)?;
-        self.state.lock().processes.contains_key(&number).then_some(number).ok_or(Errno::ESRCH)
-    }
-
-    fn facts(&self, process: &i32) -> Answer<ProcessFacts> {
-        self.record("facts", (0, 1), process.to_string(), false)?;
-        let state = self.state.lock();
-        let known = state.processes.get(process).ok_or(Errno::ESRCH)?;
-        Ok(ProcessFacts { users: known.users, permitted: known.permitted })
-    }
-
-    fn is_in_own_user_namespace(&self, process: &i32) -> bool {
-        self.state.lock().processes.get(process).is_none_or(|known| known.users[0] < 100_000)
-    }
-
-    fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
-        Ok(std::fs::File::open("/dev/null").map_err(|_| Errno::EIO)?.into())
-    }
-
-    fn numbers(&self, caller: &Caller) -> Answer<i32> {
-        Ok(caller.tid)
-    }
-
-    fn takes_agent(_: &i32) -> bool {
-        false
-    }
-
-    fn most_files(&self) -> usize {
-        1 << 20
-    }
-
-    fn is_held(&self, process: &i32) -> bool {
-        self.state.lock().processes.contains_key(process)
-    }
-
-    fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
-        self.view.hierarchies[hierarchy].kind.controllers().is_some_and(|controllers| controllers.contains("memory"))
-    }
-
-    fn asks_for_administrators(&self, _: usize) -> bool {
-        false
-    }
-
-    fn is_caller(&self, process: &i32, caller: &Caller) -> bool {
-        *process == caller.tid
-    }
-
-    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<CgroupLocation>> {
-        self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
-        let state = self.state.lock();
-        let found =
-            state.processes.get(process).and_then(|process| process.places.get(&hierarchy)).ok_or(Errno::ESRCH)?;
-        let shown = found.iter().take(if whole_process { usize::MAX } else { 1 });
-        let place = |path: &Option<&str>| match path {
-            Some(path) => CgroupLocation::At(CgroupPath::parse(path).unwrap()),
-            None => CgroupLocation::OutsideNamespace,
-        };
-        Ok(shown.map(place).collect())
-    }
-
-    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes> {
-        self.record("procs_attributes", (hierarchy, 1), cgroup.to_string(), false)?;
-        let state = self.state.lock();
-        let inode = state.find(hierarchy, &format!("{cgroup}/cgroup.procs")).ok_or(Errno::ENOENT)?;
-        Ok(state.trees[hierarchy][&inode].attributes)
-    }
-
-    fn witness(&self, file: &Node) -> Option<()> {
-        self.record("witness", self.object(file).ok()?, "", false).ok()
-    }
-
-    fn settle(&self, (): (), process: i32) {
-        self.state.lock().settled.push(process);
-    }
-
-    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: Asked, _: &i32) -> Answer<bool> {
-        assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
-        if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
-    }
-
-    fn migrate(&self, _: &Caller, _: &i32, file: &FakeFile, number: i32, asked: Asked, _: &i32) -> Answer<bool> {
-        assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", asked.nice), true)?;
-        if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
-    }
+    fn stop_waiting_for_ready(&self) {}
 }

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
 use crate::fs::Found;
-use crate::fs::cache::{Change, EntryChange, Invalidate};
+use crate::fs::cache::Invalidate;
+use crate::fs::host::Ready;
+use crate::fs::host::{Change, EntryChange};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::ops::{Ready, Wake};
+use crate::fs::ops::Wake;
 use crate::policy::Policy;
 use crate::view::Shape;
 

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use nix::errno::Errno;
 
 use crate::fs::host::Credentials;
-use crate::fs::ops::Ready;
+use crate::fs::host::Ready;
 use crate::fs::{Answer, Attributes};
 
 /// What was done to the host.

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::fs::cache::listings::{Listings, PARTS};
 use crate::fs::cgroup_fs::BACKING_IDS;
 use crate::fs::dispatch::{Route, Tenant};
+use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::limits::fd_quota::Shares;
 use crate::fs::limits::rejection_log::Subject;

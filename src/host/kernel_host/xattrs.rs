@@ -5,11 +5,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
 
-use super::backing::errno;
-use super::opening::path_of;
-use crate::fs::host::{Answer, Credentials, Owner};
+use super::RealHost;
+use crate::fs::Answer;
+use crate::fs::host::{Credentials, HostXattrs, Owner};
+use crate::fs::inode::Node;
+use crate::host::errno::errno;
+use crate::host::file::BackingFile;
+use crate::host::namespace::OpenedIn;
+use crate::host::opening::{path_of, single};
 use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::xattr;
 
@@ -17,13 +23,42 @@ use crate::sys::xattr;
 /// CAP_FSETID, CAP_SETFCAP.
 const CAPABILITIES_OVER_INODES: u64 = 0b1_1111 | 1 << 31;
 
+impl HostXattrs for RealHost {
+    fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
+        get(&*self.object(node)?, name)
+    }
+
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
+        list(&*self.object(node)?, reader)
+    }
+
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
+        set(&*self.object(node)?, name, value, flags, writer)
+    }
+
+    fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> Answer<()> {
+        remove(&*self.object(node)?, name, writer)
+    }
+
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())?;
+        Ok(BackingFile::new(fd, OpenedIn::Around, None))
+    }
+
+    fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
+        // It may have been removed by others.
+        let _ = clear(&removed.fd, name);
+    }
+}
+
 /// An xattr's value.
-pub(super) fn get(object: &OwnedFd, name: &OsStr) -> Answer<Vec<u8>> {
+fn get(object: &OwnedFd, name: &OsStr) -> Answer<Vec<u8>> {
     xattr::get(&path(object)?, &c_name(name)?).map_err(errno)
 }
 
 /// The names that `reader` may see.
-pub(super) fn list(object: &OwnedFd, reader: &Credentials) -> Answer<Vec<u8>> {
+fn list(object: &OwnedFd, reader: &Credentials) -> Answer<Vec<u8>> {
     let path = path(object)?;
     // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
     let _assumed = assume_with(reader, if reader.id_maps.is_none() { reader.capabilities } else { 0 })?;
@@ -31,21 +66,21 @@ pub(super) fn list(object: &OwnedFd, reader: &Credentials) -> Answer<Vec<u8>> {
 }
 
 /// Sets one with the rights of `writer`.
-pub(super) fn set(object: &OwnedFd, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
+fn set(object: &OwnedFd, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::set(&path, &name, value, flags).map_err(errno)
 }
 
 /// Removes one with the rights of `writer`.
-pub(super) fn remove(object: &OwnedFd, name: &OsStr, writer: &Credentials) -> Answer<()> {
+fn remove(object: &OwnedFd, name: &OsStr, writer: &Credentials) -> Answer<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::remove(&path, &name).map_err(errno)
 }
 
 /// Removes one with the server's rights.
-pub(super) fn clear(object: &OwnedFd, name: &OsStr) -> Answer<()> {
+fn clear(object: &OwnedFd, name: &OsStr) -> Answer<()> {
     xattr::remove(&path(object)?, &c_name(name)?).map_err(errno)
 }
 

@@ -16,9 +16,12 @@ use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, ut
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::backing::{RealHost, errno};
-use super::opening::{path_of, single};
-use crate::fs::host::{Answer, Caller, Changes, Credentials, Host, Owner, Time};
+use super::RealHost;
+use crate::fs::Answer;
+use crate::fs::host::{Caller, Changes, Credentials, HostCredentials, HostMutations, Owner, Time};
+use crate::fs::inode::{Attributes, Node};
+use crate::host::errno::errno;
+use crate::host::opening::{path_of, single};
 use crate::sys::credentials::{Rights, assume, assume_for_files};
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`, linux/capability.h.
@@ -26,6 +29,26 @@ const CAP_CHOWN: u64 = 1;
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_FOWNER: u64 = 1 << 3;
 const CAP_FSETID: u64 = 1 << 4;
+
+impl HostMutations for RealHost {
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
+        let above = self.object(directory)?;
+        self.make_directory_as(caller, &above, name, mode)?;
+        self.child_of(&above, directory, name)
+    }
+
+    fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> Answer<()> {
+        self.remove_directory_as(caller, &*self.object(directory)?, name)
+    }
+
+    fn rename(&self, caller: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> Answer<()> {
+        self.rename_as(caller, (&*self.object(from)?, name), (&*self.object(to)?, new_name))
+    }
+
+    fn change(&self, caller: &Caller, node: &Node, changes: &Changes) -> Answer<()> {
+        self.change_as(caller, &*self.object(node)?, changes)
+    }
+}
 
 impl RealHost {
     pub(super) fn make_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr, mode: u32) -> Answer<()> {

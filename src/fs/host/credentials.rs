@@ -1,0 +1,103 @@
+//! The rights by which the kernel judges opens and writes.
+
+use super::{Caller, Owner};
+use crate::cgroup::IdMap;
+use crate::fs::Answer;
+use crate::fs::inode::Attributes;
+
+/// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The thread that they were read of, which has its number for as long as it waits for its answer.
+    pub thread: i32,
+    /// fsuid and fsgid.
+    pub owner: Owner,
+    /// Supplementary groups; none where they can't decide anything ([`Credentials::overrides_permissions`]).
+    pub groups: Vec<u32>,
+    /// The effective capabilities, a bit each, in the process' own user namespace.
+    pub capabilities: u64,
+    /// The permitted ones.
+    pub permitted: u64,
+    /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that the capabilities
+    /// count towards all of the host's objects.
+    pub id_maps: Option<(IdMap, IdMap)>,
+}
+
+/// `CAP_DAC_OVERRIDE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+
+/// `CAP_DAC_READ_SEARCH`, linux/capability.h.
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+
+impl Credentials {
+    /// Whether the permissions of the host's objects don't count for them, whosesoever these are.
+    pub fn overrides_permissions(&self) -> bool {
+        self.id_maps.is_none() && self.capabilities & CAP_DAC_OVERRIDE != 0
+    }
+
+    /// Whether they suffice to write an object (`generic_permission`).
+    pub fn may_write(&self, object: &Attributes) -> bool {
+        self.may(0o222, CAP_DAC_OVERRIDE, object.mode, Owner { uid: object.uid, gid: object.gid })
+    }
+
+    /// Whether they suffice to read an object with this mode and owner.
+    pub fn may_read(&self, mode: u32, owner: Owner) -> bool {
+        self.may(0o444, CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH, mode, owner)
+    }
+
+    fn may(&self, bits: u32, capabilities: u64, mode: u32, owner: Owner) -> bool {
+        let class = if self.owner.uid == owner.uid {
+            0o700
+        } else if self.owner.gid == owner.gid || self.groups.contains(&owner.gid) {
+            0o070
+        } else {
+            0o007
+        };
+        mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
+    }
+
+    /// The capabilities that stand in for being the user to whom an object belongs (`inode_owner_or_capable`).
+    pub fn capabilities_over_user(&self, uid: u32) -> u64 {
+        match &self.id_maps {
+            Some((users, _)) if !users.contains(uid) => 0,
+            _ => self.capabilities,
+        }
+    }
+
+    /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).
+    pub fn capabilities_over(&self, object: Owner) -> u64 {
+        match &self.id_maps {
+            Some((users, groups)) if !(users.contains(object.uid) && groups.contains(object.gid)) => 0,
+            _ => self.capabilities,
+        }
+    }
+}
+
+/// With which rights something is written: at each write the kernel asks some of the writer's of that moment (`capable`), whoever opened the
+/// file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// fsuid and fsgid: the owner of files that appear by the write.
+    pub owner: Owner,
+    /// The effective capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
+    pub capabilities: u64,
+    /// The permitted ones, in his own user namespace.
+    pub permitted: u64,
+}
+
+impl Writer {
+    /// One that has no capability.
+    pub fn without_capabilities(caller: &Caller) -> Self {
+        Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0, permitted: 0 }
+    }
+}
+
+/// What the host says of callers. A caller waits for its answer, so its thread id can't come to mean another thread meanwhile.
+pub trait HostCredentials {
+    /// The caller's rights, now.
+    fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
+    /// The rights with which the caller writes, now.
+    fn writer(&self, caller: &Caller) -> Answer<Writer>;
+    /// The caller's process id, for messages.
+    fn process_id(&self, caller: &Caller) -> i32;
+}

@@ -1,0 +1,39 @@
+//! Registrations of v1 memory events.
+
+use super::{Caller, HostFiles, Owner};
+use crate::fs::Answer;
+
+/// A caller's eventfd that is held.
+pub trait Claim {
+    /// What the control file is.
+    fn control(&self) -> ControlFile;
+}
+
+/// What a descriptor of a caller is open on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlFile {
+    /// The node id, if it's a file of a FUSE, which may be another one.
+    pub node: Option<u64>,
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: Owner,
+}
+
+/// Registers a caller's eventfd by `cgroup.event_control`.
+pub trait HostEventControl: HostFiles + 'static {
+    /// A caller's eventfd, held to be registered.
+    type EventClaim<'a>: Claim;
+
+    /// Holds the eventfd that the caller has as `eventfd`, to be registered by this file, and looks at what it has as `control`. `EBADF` and
+    /// `EINVAL` as the kernel.
+    fn claim_event(
+        &self,
+        caller: &Caller,
+        event_control: &Self::File,
+        eventfd: u32,
+        control: u32,
+    ) -> Answer<Self::EventClaim<'_>>;
+    /// Registers it with a control file, and lets it go.
+    fn register_event(&self, claim: Self::EventClaim<'_>, control: &Self::File, arguments: &[u8]) -> Answer<()>;
+}

@@ -1,0 +1,77 @@
+//! Changes on the host that the filesystem is told of.
+
+use std::ffi::OsString;
+
+use crate::fs::inode::{Node, Watch};
+
+/// A change on the host, by another hand than through the view or by the view itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An entry came, went, or changed its attributes.
+    Entry {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Its name; `None` if it's the directory itself.
+        name: Option<OsString>,
+        /// What happened to it.
+        kind: EntryChange,
+    },
+    /// A cgroup was renamed; it stays in its directory.
+    Renamed {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Its name before.
+        from: OsString,
+        /// Its name now.
+        to: OsString,
+    },
+    /// A file that the kernel notifies was notified, or written.
+    Modified {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// The name of the file.
+        name: OsString,
+    },
+    /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` was written, or another such file.
+    Files {
+        /// In which hierarchy.
+        hierarchy: usize,
+        /// The inode number of the directory.
+        directory: u64,
+        /// Whether it's the children's.
+        of_children: bool,
+    },
+    /// Events were lost: anything may have changed.
+    Anything,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryChange {
+    /// A cgroup was made.
+    Made,
+    /// A cgroup was removed.
+    Removed,
+    /// A cgroup was renamed; it's known by the name that it had.
+    Renamed,
+    /// Its attributes changed.
+    Other,
+}
+
+/// Watches the backing tree for changes.
+pub trait HostEvents {
+    /// Watches a directory until what is returned is dropped. `None` if it can't be watched.
+    fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>>;
+    /// Drops what is kept for a node: it was removed, or the kernel has forgotten it.
+    fn forget(&self, node: &Node);
+    /// Waits for changes of watched directories. `None` once [`stop_watching`](Self::stop_watching) was called.
+    fn wait_for_changes(&self) -> Option<Vec<Change>>;
+    /// Lets [`wait_for_changes`](Self::wait_for_changes) return.
+    fn stop_watching(&self);
+}

@@ -1,0 +1,44 @@
+//! Open backing files.
+
+use std::os::fd::OwnedFd;
+
+use super::{Credentials, Writer};
+use crate::fs::Answer;
+use crate::fs::inode::{Attributes, Node};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// With `O_TRUNC`, which changes nothing but is seen by who watches the file.
+    pub truncate: bool,
+}
+
+/// Opens, reads and writes backing files.
+pub trait HostFiles {
+    /// An open backing file.
+    type File: std::fmt::Debug + Send + Sync + 'static;
+
+    /// Opens a file, with the opener's rights if they are given, else with the server's.
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    /// Attributes of an open file. They outlive its removal.
+    fn file_attributes(&self, file: &Self::File) -> Answer<Attributes>;
+    /// A descriptor by which the kernel can serve reads of the file by itself, to everybody who opens it in the view.
+    fn passthrough(&self, file: &Node) -> Answer<OwnedFd>;
+    /// How many files the server can have open at once.
+    fn most_files(&self) -> usize;
+    /// Reads at an offset.
+    fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
+    /// Writes once, with no more than the writer's rights. Files that appear by the write belong to the writer.
+    fn write(&self, file: &Self::File, data: &[u8], writer: &Writer) -> Answer<usize>;
+    /// Writes as [`write`](Self::write) does, to a file by which the processes below `directory` change their cpuset: the kernel may compare
+    /// their permitted capabilities with the writer's.
+    fn write_migrating(&self, file: &Self::File, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize>;
+    /// Writes, with the server's rights, what the kernel takes from nobody, for its errno.
+    fn write_invalid(&self, file: &Self::File, data: &[u8]) -> Answer<usize>;
+    /// fsync(2).
+    fn sync(&self, file: &Self::File) -> Answer<()>;
+}

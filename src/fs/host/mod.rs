@@ -1,0 +1,61 @@
+//! What the filesystem needs of the host: the backing cgroupfs and the processes that call.
+//!
+//! Each trait stands on one level; [`Host`] is all of them. The real host is `crate::host::RealHost`; tests have a tree in memory.
+//! Every method that takes a [`Node`](crate::fs::inode::Node) means its backing object, and fails with `ENOENT` on a node without one.
+
+mod caller;
+mod credentials;
+mod event_control;
+mod events;
+mod files;
+mod migrations;
+mod mutations;
+mod processes;
+mod readiness;
+mod tree;
+mod xattrs;
+
+pub use caller::{Caller, Owner};
+pub use credentials::{Credentials, HostCredentials, Writer};
+pub use event_control::{Claim, ControlFile, HostEventControl};
+pub use events::{Change, EntryChange, HostEvents};
+pub use files::{HostFiles, OpenMode};
+pub use migrations::{Asked, HostMigrations};
+pub use mutations::{Changes, HostMutations, Time};
+pub use processes::{HostProcesses, ProcessFacts};
+pub use readiness::{HostReadiness, Ready};
+pub use tree::{BackingEntry, Follow, HostTree, Since, Statistics};
+pub use xattrs::HostXattrs;
+
+/// The host behind a view: its tree, its files, its events and its processes.
+pub trait Host:
+    HostTree
+    + HostMutations
+    + HostXattrs
+    + HostReadiness
+    + HostEvents
+    + HostCredentials
+    + HostMigrations
+    + HostEventControl
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<H> Host for H where
+    H: HostTree
+        + HostMutations
+        + HostXattrs
+        + HostReadiness
+        + HostEvents
+        + HostCredentials
+        + HostMigrations
+        + HostEventControl
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}

@@ -1,0 +1,28 @@
+//! Readiness of open backing files, as poll(2) has it.
+
+use super::HostFiles;
+use crate::fs::Answer;
+use crate::fs::HandleId;
+
+/// An event of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The file, by the number that it was armed with.
+    pub handle: HandleId,
+    /// What poll(2) would say, as its bits.
+    pub events: u16,
+}
+
+/// Says when open files become ready.
+pub trait HostReadiness: HostFiles {
+    /// What poll(2) says of an open file, as its bits.
+    fn poll(&self, file: &Self::File) -> Answer<u16>;
+    /// Lets [`wait_for_ready`](Self::wait_for_ready) report each event of this file from now on, and at first one that it has already.
+    fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> Answer<()>;
+    /// Ends that.
+    fn stop_waking(&self, file: &Self::File);
+    /// Waits for files to become ready. `None` once [`stop_waiting_for_ready`](Self::stop_waiting_for_ready) was called.
+    fn wait_for_ready(&self) -> Option<Vec<Ready>>;
+    /// Lets [`wait_for_ready`](Self::wait_for_ready) return.
+    fn stop_waiting_for_ready(&self);
+}

@@ -1,0 +1,8 @@
+//! Errors of the standard library as errnos.
+
+use nix::errno::Errno;
+
+/// The errno of an error; `EIO` if it isn't a system call's.
+pub(super) fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

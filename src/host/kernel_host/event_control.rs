@@ -1,0 +1,37 @@
+//! Registrations of v1 memory events.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::RealHost;
+use crate::agents::{Control, EventClaim};
+use crate::fs::Answer;
+use crate::fs::host::{Caller, Claim, ControlFile, HostEventControl, Owner};
+use crate::host::file::BackingFile;
+
+impl HostEventControl for RealHost {
+    type EventClaim<'a> = EventClaim<'a>;
+
+    fn claim_event(
+        &self,
+        caller: &Caller,
+        event_control: &BackingFile,
+        eventfd: u32,
+        control: u32,
+    ) -> Answer<EventClaim<'_>> {
+        let registrar = self.shared.registrar.as_ref().ok_or(Errno::EACCES)?;
+        registrar.claim(caller.tid, eventfd, control, event_control.fd.as_fd())
+    }
+
+    fn register_event(&self, claim: EventClaim<'_>, control: &BackingFile, arguments: &[u8]) -> Answer<()> {
+        claim.register(control.fd.as_fd(), arguments)
+    }
+}
+
+impl Claim for EventClaim<'_> {
+    fn control(&self) -> ControlFile {
+        let Control { node, mode, uid, gid } = self.control();
+        ControlFile { node, mode, owner: Owner { uid, gid } }
+    }
+}

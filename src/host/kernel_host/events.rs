@@ -1,0 +1,32 @@
+//! Watches of backing directories.
+
+use std::os::fd::AsFd;
+
+use super::{RealHost, held_as};
+use crate::cgroup::file::has_notified_files;
+use crate::fs::host::{Change, HostEvents};
+use crate::fs::inode::{Node, Watch};
+
+impl HostEvents for RealHost {
+    fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
+        let hierarchy = directory.position().hierarchy?;
+        let files = has_notified_files(&self.view.hierarchy(hierarchy)?.kind);
+        self.shared.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
+    }
+
+    fn forget(&self, node: &Node) {
+        if let Some(key) = held_as(node) {
+            self.shared.objects.release(key);
+        }
+    }
+
+    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+        self.shared.watches.as_ref()?.wait()
+    }
+
+    fn stop_watching(&self) {
+        if let Some(watches) = &self.shared.watches {
+            watches.stop();
+        }
+    }
+}

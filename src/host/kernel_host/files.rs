@@ -1,0 +1,121 @@
+//! Open backing files: how they are opened, read and written.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
+
+use super::RealHost;
+use super::tree::attributes;
+use crate::cgroup::HierarchyKind;
+use crate::fs::Answer;
+use crate::fs::host::{Credentials, HostFiles, OpenMode, Owner, Writer};
+use crate::fs::inode::{Attributes, Node};
+use crate::host::file::BackingFile;
+use crate::host::lists::OpenersList;
+use crate::host::namespace::OpenedIn;
+use crate::host::opening::{by_id, is_membership, open_as, open_flags, path_of};
+use crate::sys::namespace::Entered;
+
+impl HostFiles for RealHost {
+    type File = BackingFile;
+
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
+        let flags = open_flags(mode);
+        let hierarchy = self.hierarchy(file)?;
+        let (_entered, opened_in) = match opener {
+            Some(opener) if mode.write && hierarchy.kind == HierarchyKind::Unified => self.enter_for(file, opener)?,
+            _ => (None, OpenedIn::Around),
+        };
+        if let (Some(opener), true, false) = (opener, mode.truncate, mode.write) {
+            // The kernel takes set-user and set-group bits away, or not, by the opener's rights. The mount for reading doesn't let truncate.
+            open_as(&*self.object(file)?, flags | OFlag::O_TRUNC, opener)?;
+        }
+        let opened = self.open_backing(file, flags, mode.write, opener.filter(|_| mode.write));
+        // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
+        let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
+        let is_list = mode.read && is_membership(file) && hierarchy.kind != HierarchyKind::Unified;
+        let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenersList::default);
+        Ok(BackingFile::new(fd, opened_in, list))
+    }
+
+    fn file_attributes(&self, file: &BackingFile) -> Answer<Attributes> {
+        Ok(attributes(&fstat(&file.fd)?))
+    }
+
+    fn passthrough(&self, file: &Node) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(file)?;
+        if hierarchy.has_handles() && file.inode() != 0 {
+            return by_id(hierarchy.root(), file.inode(), libc::O_RDONLY);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path_of(&*self.object(file)?).as_str(), flags, Mode::empty())
+    }
+
+    fn most_files(&self) -> usize {
+        let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+    }
+
+    fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+        file.read_at(offset, buffer)
+    }
+
+    fn write(&self, file: &BackingFile, data: &[u8], writer: &Writer) -> Answer<usize> {
+        self.write_by(writer, file, data)
+    }
+
+    fn write_migrating(&self, file: &BackingFile, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+        self.write_migrating_by(writer, file, directory, data)
+    }
+
+    fn write_invalid(&self, file: &BackingFile, data: &[u8]) -> Answer<usize> {
+        file.write_once(data)
+    }
+
+    fn sync(&self, file: &BackingFile) -> Answer<()> {
+        nix::unistd::fsync(&file.fd)
+    }
+}
+
+impl RealHost {
+    /// Enters the cgroup namespace in which a file of cgroup2 is opened for writing.
+    pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
+        match &self.boundary {
+            Some(boundary) if is_membership(file) => boundary.enter_for(opener),
+            _ => {
+                let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
+                let other = own.other_of(opener.thread)?;
+                Ok((other.map(|other| own.enter(other.as_fd())).transpose()?, OpenedIn::Elsewhere))
+            }
+        }
+    }
+
+    /// Opens a file, as its opener if there's one.
+    pub(super) fn open_backing(
+        &self,
+        file: &Node,
+        flags: OFlag,
+        write: bool,
+        opener: Option<&Credentials>,
+    ) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(file)?;
+        match opener {
+            Some(opener) if !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),
+            _ if hierarchy.has_handles() && file.inode() != 0 => {
+                let root = if write { hierarchy.root() } else { hierarchy.root_for_reading() };
+                by_id(root, file.inode(), flags.bits())
+            }
+            _ => nix::fcntl::open(path_of(&*self.object(file)?).as_str(), flags, Mode::empty()),
+        }
+    }
+
+    /// Whether opening as this opener is opening as the server itself.
+    fn is_as_server(&self, opener: &Credentials) -> bool {
+        opener.id_maps.is_none()
+            && opener.owner == (Owner { uid: 0, gid: 0 })
+            && opener.groups.is_empty()
+            && opener.capabilities & self.shared.capabilities == self.shared.capabilities
+    }
+}

@@ -1,0 +1,176 @@
+//! What is written for a caller: with no more than the caller's capabilities, since the kernel asks some of whoever writes, at that moment
+//! (`capable`), whoever opened the file.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::RealHost;
+use super::tree::attributes;
+use super::writes::write_as;
+use crate::agents::{Lent, PidNamespace};
+use crate::cgroup::{CgroupPath, HierarchyKind};
+use crate::fs::Answer;
+use crate::fs::host::{Asked, Caller, Credentials, HostCredentials, HostMigrations, OpenMode, Writer};
+use crate::fs::inode::{Attributes, Node};
+use crate::host::discover::HostHierarchy;
+use crate::host::errno::errno;
+use crate::host::file::BackingFile;
+use crate::host::namespace::OpenedIn;
+use crate::host::opening::{open_flags, walk};
+use crate::host::process::{HeldProcess, Numbers, is_single};
+use crate::host::witness::{self, Witnessed};
+use crate::sys::credentials::{Rights, assume};
+use crate::sys::process::is_first_thread;
+
+/// `CAP_SYS_ADMIN` and `CAP_SYS_NICE`, linux/capability.h.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_NICE: u64 = 1 << 23;
+
+impl HostMigrations for RealHost {
+    type Witnessed = Witnessed;
+
+    fn checks_both_ends(&self, file: &BackingFile) -> bool {
+        self.boundary.as_ref().is_some_and(|boundary| boundary.is_checked(file.opened_in))
+    }
+
+    fn is_opened_inside(&self, file: &BackingFile) -> bool {
+        file.opened_in == OpenedIn::Inside
+    }
+
+    fn open_checked(&self, file: &BackingFile, node: &Node, opener: &Credentials) -> Option<BackingFile> {
+        if file.opened_in != OpenedIn::Around || self.hierarchy(node).ok()?.kind != HierarchyKind::Unified {
+            return None;
+        }
+        let _entered = self.boundary.as_ref()?.enter()?;
+        let mode = OpenMode { read: false, write: true, truncate: false };
+        let fd = self.open_backing(node, open_flags(mode), true, Some(opener)).ok()?;
+        Some(BackingFile::new(fd, OpenedIn::Boundary, None))
+    }
+
+    fn asks_about_scheduling(&self, hierarchy: usize) -> bool {
+        self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_cpuset)
+    }
+
+    fn asks_for_administrators(&self, hierarchy: usize) -> bool {
+        self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_devices)
+    }
+
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes> {
+        let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
+        let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();
+        Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
+    }
+
+    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asked: Asked, process: &HeldProcess) -> Answer<bool> {
+        self.migrate_caller_by(caller, file, asked, process)
+    }
+
+    fn migrate(
+        &self,
+        caller: &Caller,
+        numbers: &Numbers,
+        file: &BackingFile,
+        number: i32,
+        asked: Asked,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
+        self.migrate_number(caller, numbers, file, number, asked, process)
+    }
+
+    fn witness(&self, file: &Node) -> Option<Witnessed> {
+        witness::begin(&self.shared, &self.view, file.position().hierarchy?)
+    }
+
+    fn settle(&self, witnessed: Witnessed, process: HeldProcess) {
+        witnessed.settle(process);
+    }
+}
+
+impl RealHost {
+    pub(super) fn migrate_number(
+        &self,
+        caller: &Caller,
+        numbers: &Numbers,
+        file: &BackingFile,
+        number: i32,
+        asked: Asked,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
+        let text = number.to_string();
+        let by_agent = |namespace: &PidNamespace, admin: bool| {
+            let agents = self.shared.processes.agents()?;
+            let lent = Lent { nice: asked.nice == Some(true), admin };
+            let seen = process.seen().ok_or(Errno::ESRCH)?;
+            let last = (seen.memberships.as_fd(), seen.text.as_slice());
+            match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), lent, last) {
+                Err(Errno::E2BIG) if !seen.is_true()? => Ok(false),
+                Err(Errno::E2BIG) => agents.write_with(namespace, file.fd.as_fd(), text.as_bytes(), lent).map(|_| true),
+                other => other,
+            }
+        };
+        self.as_administrator_if_need_be(caller, asked, |admin| match numbers {
+            // The server may, so the kernel has to see somebody who mayn't.
+            Numbers::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
+            Numbers::Own => migrate_by(file, text.as_bytes(), process),
+            Numbers::Of(namespace) => by_agent(namespace, admin),
+        })
+    }
+
+    /// Has the kernel decide about somebody who isn't an administrator (CAP_SYS_ADMIN), where it may ask for that, and only if that's denied
+    /// about the caller as he is. The closure is told which; what this thread itself does in there is done accordingly.
+    fn as_administrator_if_need_be<T>(
+        &self,
+        caller: &Caller,
+        asked: Asked,
+        migrate: impl Fn(bool) -> Answer<T>,
+    ) -> Answer<T> {
+        if !asked.for_administrators {
+            return migrate(false);
+        }
+        let capabilities = self.shared.capabilities & !CAP_SYS_ADMIN;
+        let lesser = assume(&Rights { uid: 0, gid: 0, groups: &[], capabilities }).map_err(errno)?;
+        let migrated = migrate(false);
+        drop(lesser);
+        let is_administrator = || Ok::<_, Errno>(self.writer(caller)?.capabilities & CAP_SYS_ADMIN != 0);
+        if migrated.as_ref().err() == Some(&Errno::EPERM) && is_administrator()? { migrate(true) } else { migrated }
+    }
+
+    pub(super) fn migrate_caller_by(
+        &self,
+        caller: &Caller,
+        file: &BackingFile,
+        asked: Asked,
+        process: &HeldProcess,
+    ) -> Answer<bool> {
+        let number = caller.tid.to_string();
+        if asked.of_threads {
+            let held = process.directory();
+            let writer = self.credentials(caller)?;
+            let may = is_single(held)?
+                || writer.capabilities & CAP_SYS_NICE != 0
+                || self.shared.processes.permitted(held)? & !writer.permitted == 0;
+            if !may {
+                // The server may, so the kernel has to see somebody who mayn't.
+                let Credentials { owner, permitted, .. } = writer;
+                if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+                    return Ok(false);
+                }
+                return write_as(&Writer { owner, capabilities: 0, permitted }, file, number.as_bytes()).map(|_| true);
+            }
+        }
+        // Of a whole process, the kernel asks about the first thread. Only that one is itself.
+        let asked = Asked { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
+        self.as_administrator_if_need_be(caller, asked, |_| migrate_by(file, number.as_bytes(), process))
+    }
+}
+
+/// Writes the number of a process that is still where it was seen last.
+fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> Answer<bool> {
+    if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+        return Ok(false);
+    }
+    file.write_once(number).map(|_| true)
+}

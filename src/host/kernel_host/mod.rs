@@ -1,0 +1,102 @@
+//! The backing cgroupfs: every object is reached from a held directory descriptor, by its kernfs id or by single names that are never
+//! followed through a symlink or onto another filesystem.
+
+mod credentials;
+mod event_control;
+mod events;
+mod files;
+mod migrations;
+mod mutations;
+mod processes;
+mod readiness;
+mod tree;
+mod writes;
+mod xattrs;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::boundary::Boundary;
+use super::discover::{HostCgroups, HostHierarchy};
+use super::objects::Key;
+use super::opening::{by_id, walk};
+use super::shared::SharedHost;
+use crate::agents::AgentPool;
+use crate::fs::Answer;
+use crate::fs::inode::{Node, Object};
+use crate::view::View;
+
+/// The host's cgroupfs and processes behind a view.
+#[derive(Debug)]
+pub struct RealHost {
+    view: Arc<View>,
+    shared: Arc<SharedHost>,
+    boundary: Option<Arc<Boundary>>,
+}
+
+impl RealHost {
+    /// The host behind `view`, whose hierarchies are those of `cgroups`, in that order. Without agents nothing can be asked about the
+    /// processes of another pid namespace.
+    ///
+    /// # Errors
+    /// When the server's own namespaces can't be read.
+    pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
+        let host = Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true)?));
+        if let Some(boundary) = &host.boundary {
+            boundary.attempt();
+        }
+        Ok(host)
+    }
+
+    /// The host behind one of several views.
+    pub fn sharing(view: Arc<View>, shared: Arc<SharedHost>) -> Self {
+        let boundary = Boundary::of(&view, &shared);
+        Self { view, shared, boundary }
+    }
+
+    fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
+        let index = node.position().hierarchy.ok_or(Errno::ENOENT)?;
+        self.shared.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
+    }
+
+    /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
+    /// there are still the attributes.
+    fn object(&self, node: &Node) -> Answer<Arc<OwnedFd>> {
+        let Some(key) = held_as(node) else {
+            return self.open_object(node).map(Arc::new);
+        };
+        if let Some(object) = self.shared.objects.get(key) {
+            return Ok(object);
+        }
+        let object = Arc::new(self.open_object(node)?);
+        self.shared.objects.hold(key, &object);
+        if node.is_forgotten() || node.may_be_gone() {
+            // It may have been let go just before.
+            self.shared.objects.release(key);
+        }
+        Ok(object)
+    }
+
+    fn open_object(&self, node: &Node) -> Answer<OwnedFd> {
+        let hierarchy = self.hierarchy(node)?;
+        if hierarchy.has_handles() && node.inode() != 0 {
+            return by_id(hierarchy.root(), node.inode(), libc::O_PATH);
+        }
+        let (_, path) = node.backing_path(&self.view).ok_or(Errno::ENOENT)?;
+        let object = walk(hierarchy, &path)?;
+        // What the path leads to now may be another cgroup of the same name.
+        if node.inode() != 0 && fstat(&object)?.st_ino != node.inode() {
+            return Err(Errno::ENOENT);
+        }
+        Ok(object)
+    }
+}
+
+/// As what the object of a node is held open, if it's a directory.
+fn held_as(node: &Node) -> Option<Key> {
+    let is_known = *node.object() == Object::Directory && node.inode() != 0;
+    is_known.then_some((node.position().hierarchy?, node.inode()))
+}
