@@ -192,8 +192,8 @@ impl From<EntryError> for Error {
     }
 }
 
-impl From<crate::host::refuge::NoRefuge> for Error {
-    fn from(error: crate::host::refuge::NoRefuge) -> Self {
+impl From<crate::host::server_cgroup::ServerInsideSubtree> for Error {
+    fn from(error: crate::host::server_cgroup::ServerInsideSubtree) -> Self {
         Self::failed(error.to_string())
     }
 }

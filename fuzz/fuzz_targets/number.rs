@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vcgroupfs::fs::membership::pid_arg::{Written, parse};
+use vcgroupfs::fs::membership::pid_arg::{PidArg, parse};
 
 /// asm-generic/errno-base.h.
 const ESRCH: i32 = 3;
@@ -83,12 +83,12 @@ fn errno_of(text: &[u8]) -> i32 {
 
 fuzz_target!(|data: &[u8]| {
     let expected = match kstrtoint(stripped(data)) {
-        Some(0) => Written::Writer,
-        Some(number) if number > 0 => Written::Number(i32::try_from(number).expect("an int")),
-        _ => Written::Malformed,
+        Some(0) => PidArg::Writer,
+        Some(number) if number > 0 => PidArg::Number(i32::try_from(number).expect("an int")),
+        _ => PidArg::Malformed,
     };
     let (written, question) = parse(data);
     let is_taken =
         question.is_none_or(|question| question.taken.map(|errno| errno as i32) == Some(errno_of(&question.text)));
-    assert_eq!(if is_taken { written } else { Written::Malformed }, expected, "{data:?}");
+    assert_eq!(if is_taken { written } else { PidArg::Malformed }, expected, "{data:?}");
 });

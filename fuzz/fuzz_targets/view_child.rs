@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use libfuzzer_sys::fuzz_target;
 use vcgroupfs::cgroup::{CgroupPath, HierarchyKind, Setup};
 use vcgroupfs::policy::{Rules, Zone};
-use vcgroupfs::view::{AncestorLimits, Child, Position, Shape, Spot, View, ViewHierarchy, view_path_of};
+use vcgroupfs::view::{AncestorLimits, Child, Position, Shape, Role, View, ViewHierarchy, view_path_of};
 
 /// A path of few names, so that they meet.
 fn path(bytes: &[u8]) -> CgroupPath {
@@ -46,14 +46,14 @@ fn follow(view: &View, names: &[&OsStr], lacks: u8) {
                 (view.top_of(index), Some(view.top_path(index)))
             }
             // A symlink into the subtree.
-            Child::Shortcut { name } => {
+            Child::Alias { name } => {
                 let index = at.hierarchy.expect("a hierarchy");
-                let target = view.shortcut_target(index, name).expect("a shortcut of a view with a subtree");
-                (Position { spot: Spot::Inside, ..at }, Some(target))
+                let target = view.alias_target(index, name).expect("a shortcut of a view with a subtree");
+                (Position { role: Role::Inside, ..at }, Some(target))
             }
-            Child::Alias(position) => through_alias(view, position),
+            Child::HostPathAlias(position) => through_host_path_alias(view, position),
             Child::Backing { otherwise: Some(position), .. } if lacks >> (step % 8) & 1 == 1 => {
-                through_alias(view, position)
+                through_host_path_alias(view, position)
             }
             Child::Backing { directory: Some(position), .. } => {
                 let Some(below) = backing.as_ref().and_then(|above| above.join(name).ok()) else { return };
@@ -71,7 +71,7 @@ fn follow(view: &View, names: &[&OsStr], lacks: u8) {
             Zone::Outside => {
                 let inside = below.as_ref().zip(delegated).is_some_and(|(below, delegated)| below.is_within(delegated));
                 assert!(!inside, "{below:?} is in the subtree");
-                let shown = view.shape == Shape::Full || !matches!(position.spot, Spot::Foreign);
+                let shown = view.shape == Shape::Full || !matches!(position.role, Role::Foreign);
                 assert!(shown, "{position:?} is shown");
             }
         }
@@ -82,9 +82,9 @@ fn follow(view: &View, names: &[&OsStr], lacks: u8) {
     }
 }
 
-fn through_alias(view: &View, position: Position) -> (Position, Option<CgroupPath>) {
+fn through_host_path_alias(view: &View, position: Position) -> (Position, Option<CgroupPath>) {
     let delegated = position.hierarchy.and_then(|index| view.hierarchy(index)?.delegated.clone());
-    (position, delegated.filter(|_| position.spot == Spot::Boundary))
+    (position, delegated.filter(|_| position.role == Role::Boundary))
 }
 
 fuzz_target!(|data: (u8, u8, Vec<u8>, Vec<u8>, Vec<u8>, &[u8])| {

@@ -8,25 +8,25 @@ use nix::errno::Errno;
 
 use super::cache::invalidation::OwnChanges;
 use super::cache::listings::Listings;
-use super::cache::negative::Absences;
+use super::cache::negative::NegativeCache;
 use super::dispatch::Tenant;
 use super::inode::{Node, NodeId, NodeTable, Object};
 use super::inotify::own_writes::OwnWrites;
 use super::inotify::replay::Replays;
 use super::limits::RejectionLog;
-use super::limits::fd_quota::Shares;
+use super::limits::quota::Quota;
 use super::limits::rejection_log::Subject;
 use super::ops::Reading;
 use super::ops::handles::Handles;
-use super::ops::splice_size::SentBack;
+use super::ops::splice_size::RetriedOpens;
 use super::ops::xattr::Xattrs;
-use super::{Answer, Caller, Failure, Host, Outcome};
+use super::{Caller, FsError, FsResult, Host, SysResult};
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
 use crate::view::{Position, View};
 
 /// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
-pub(super) const BACKING_IDS: usize = 8192;
+pub(super) const BACKING_IDS_MAX: usize = 8192;
 
 /// One container's filesystem.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ pub struct CgroupFs<H: Host> {
     pub(super) nodes: NodeTable,
     pub(super) handles: Handles<H>,
     pub(super) listings: Listings,
-    pub(super) absences: Absences,
+    pub(super) negative: NegativeCache,
     pub(super) own: Arc<OwnChanges>,
     pub(super) own_writes: OwnWrites,
     pub(super) replays: Replays,
-    pub(super) shares: Shares,
-    pub(super) backing_ids: Shares,
+    pub(super) shares: Quota,
+    pub(super) backing_ids: Quota,
     /// With whom it shares what one may have.
     pub(super) tenant: Tenant,
     pub(super) log: Arc<RejectionLog>,
@@ -53,7 +53,7 @@ pub struct CgroupFs<H: Host> {
     pub(super) passes_through: bool,
     /// Who does read them.
     pub(super) reading: Arc<Reading>,
-    pub(super) sent_back: SentBack,
+    pub(super) retried_opens: RetriedOpens,
     pub(super) born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
     /// make another container's of the same name, that isn't shown.
@@ -65,21 +65,21 @@ impl<H: Host> CgroupFs<H> {
     ///
     /// # Errors
     /// When the host can't find the top of a hierarchy.
-    pub fn new(view: Arc<View>, host: H) -> Answer<Self> {
+    pub fn new(view: Arc<View>, host: H) -> SysResult<Self> {
         let root = Self::make_root(&view, &host)?;
         let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
-        let boundaries = boundaries.collect::<Answer<_>>()?;
+        let boundaries = boundaries.collect::<SysResult<_>>()?;
         Ok(Self {
             boundaries,
-            shares: Shares::new(host.most_files()),
-            backing_ids: Shares::of(BACKING_IDS),
+            shares: Quota::new(host.most_files()),
+            backing_ids: Quota::of(BACKING_IDS_MAX),
             tenant: Tenant::default(),
             view,
             host,
             nodes: NodeTable::new(root),
             handles: Handles::default(),
             listings: Listings::default(),
-            absences: Absences::default(),
+            negative: NegativeCache::default(),
             own: Arc::default(),
             own_writes: OwnWrites::default(),
             replays: Replays::default(),
@@ -89,7 +89,7 @@ impl<H: Host> CgroupFs<H> {
             coherent: false,
             passes_through: true,
             reading: Arc::default(),
-            sent_back: SentBack::default(),
+            retried_opens: RetriedOpens::default(),
             born: SystemTime::now(),
         })
     }
@@ -144,8 +144,8 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.
-    pub(super) fn node(&self, id: NodeId) -> Outcome<Arc<Node>> {
-        self.nodes.get(id).ok_or(Failure::Kernel(Errno::ESTALE))
+    pub(super) fn node(&self, id: NodeId) -> FsResult<Arc<Node>> {
+        self.nodes.get(id).ok_or(FsError::Kernel(Errno::ESTALE))
     }
 
     pub(super) fn decide(&self, node: &Node, operation: Operation) -> Result<Grant, Denial> {

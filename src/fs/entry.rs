@@ -21,12 +21,12 @@ pub struct Entry {
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
     /// For how long the kernel may keep them.
-    pub keep: Keep,
+    pub ttl: EntryTtl,
 }
 
 /// For how long the kernel may keep a found entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
+pub struct EntryTtl {
     /// The name.
     pub entry: Duration,
     /// The attributes.

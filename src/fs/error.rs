@@ -6,14 +6,14 @@ use crate::policy::{Denial, Rule};
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum FsError {
     /// The kernel says so.
     Kernel(Errno),
     /// The policy says so.
     Denied(Denial),
 }
 
-impl Failure {
+impl FsError {
     /// What the caller gets.
     pub fn errno(&self) -> Errno {
         match self {
@@ -23,26 +23,26 @@ impl Failure {
     }
 }
 
-impl From<Errno> for Failure {
+impl From<Errno> for FsError {
     fn from(errno: Errno) -> Self {
         Self::Kernel(errno)
     }
 }
 
-impl From<Denial> for Failure {
+impl From<Denial> for FsError {
     fn from(denial: Denial) -> Self {
         Self::Denied(denial)
     }
 }
 
-impl From<Rule> for Failure {
+impl From<Rule> for FsError {
     fn from(rule: Rule) -> Self {
         Denial::new(rule).into()
     }
 }
 
 /// The result of a system call: a value, or the kernel's errno, verbatim.
-pub type Answer<T> = Result<T, Errno>;
+pub type SysResult<T> = Result<T, Errno>;
 
 /// The result of an operation.
-pub type Outcome<T> = Result<T, Failure>;
+pub type FsResult<T> = Result<T, FsError>;

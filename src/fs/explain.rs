@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
 use crate::fs::inode::{Node, Object};
-use crate::fs::{Attributes, Caller, CgroupFs, Failure, Host, OpenMode, Outcome};
+use crate::fs::{Attributes, Caller, CgroupFs, FsError, FsResult, Host, OpenMode};
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::Child;
 
@@ -155,7 +155,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What is at the path with these names, and all below.
-    pub fn branch(&self, names: &[OsString]) -> Outcome<Branch> {
+    pub fn branch(&self, names: &[OsString]) -> FsResult<Branch> {
         let root = self.nodes.root();
         let mut found = (Arc::clone(root), self.attributes(root.id(), None)?.0);
         for name in names {
@@ -165,7 +165,7 @@ impl<H: Host> CgroupFs<H> {
         self.grow(&found.0, &found.1)
     }
 
-    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> Outcome<Branch> {
+    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> FsResult<Branch> {
         let (link, is_file) = match node.object() {
             Object::Link(target) => (Some(target.clone()), false),
             Object::File(_) => (None, true),
@@ -189,7 +189,7 @@ impl<H: Host> CgroupFs<H> {
             match self.find(node, &name) {
                 Ok((child, attributes)) => branch.children.push(self.grow(&Arc::new(child), &attributes)?),
                 // It has gone since it was listed.
-                Err(Failure::Kernel(Errno::ENOENT)) => {}
+                Err(FsError::Kernel(Errno::ENOENT)) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -197,7 +197,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Follows a symlink of the view's root.
-    fn follow(&self, node: Arc<Node>) -> Outcome<Arc<Node>> {
+    fn follow(&self, node: Arc<Node>) -> FsResult<Arc<Node>> {
         match node.object() {
             Object::Link(target) => {
                 let mut at = Arc::clone(node.parent().unwrap_or(self.nodes.root()));
@@ -211,7 +211,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     fn walk(&self, names: &[OsString]) -> Result<Arc<Node>, Explanation> {
-        let gone = |failure: Failure| Explanation::kernel(failure.errno(), "the host doesn't have it (any more)");
+        let gone = |failure: FsError| Explanation::kernel(failure.errno(), "the host doesn't have it (any more)");
         let mut node = Arc::clone(self.nodes.root());
         for name in names {
             node = self.follow(node).map_err(gone)?;
@@ -221,7 +221,7 @@ impl<H: Host> CgroupFs<H> {
             let found = self.find(&node, name);
             node = match found {
                 Ok((node, _)) => Arc::new(node),
-                Err(Failure::Kernel(Errno::ENOENT)) if self.hides(&node, name) => {
+                Err(FsError::Kernel(Errno::ENOENT)) if self.hides(&node, name) => {
                     return Err(Explanation::denied(&Denial::new(Rule::Hidden)));
                 }
                 Err(failure) => return Err(gone(failure)),
@@ -235,7 +235,7 @@ impl<H: Host> CgroupFs<H> {
         match self.view.child(directory.position(), name) {
             Child::Hidden => true,
             Child::Backing { .. } => self.host.child(directory, name).is_ok(),
-            Child::Hierarchy(_) | Child::Link { .. } | Child::Shortcut { .. } | Child::Alias(_) => false,
+            Child::Hierarchy(_) | Child::Link { .. } | Child::Alias { .. } | Child::HostPathAlias(_) => false,
         }
     }
 

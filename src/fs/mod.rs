@@ -1,7 +1,7 @@
 //! The filesystem's operations over a view, its policy and a host. It knows no FUSE.
 //!
 //! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and hands what is allowed to the [`Host`]. A rejection
-//! is a [`Failure::Denied`] with its rule; everything else is the kernel's own errno.
+//! is a [`FsError::Denied`] with its rule; everything else is the kernel's own errno.
 
 pub mod cache;
 mod cgroup_fs;
@@ -20,10 +20,10 @@ pub mod ops;
 mod tests;
 
 pub use cgroup_fs::CgroupFs;
-pub use entry::{Entry, Found, Keep};
-pub use error::{Answer, Failure, Outcome};
+pub use entry::{Entry, EntryTtl, Found};
+pub use error::{FsError, FsResult, SysResult};
 pub use handle_id::HandleId;
-pub use host::{Caller, Changes, Host, OpenMode, Owner, Statistics, Time, Writer};
+pub use host::{Caller, Host, OpenMode, Owner, SetAttr, SetTime, Statistics, WriterCredentials};
 pub use inode::{Attributes, NodeId, ROOT_ID};
-pub use limits::{RejectionLog, Share};
+pub use limits::{Permit, RejectionLog};
 pub use ops::{ListedEntry, Reading, Transfer};

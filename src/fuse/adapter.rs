@@ -21,9 +21,9 @@ use super::reply::{
 };
 use super::workers::fair_pool::Offload;
 use super::workers::{Asked, Workers};
-use crate::fs::dispatch::Route;
+use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
-use crate::fs::{Caller, CgroupFs, Changes, Found, HandleId, Outcome};
+use crate::fs::{Caller, CgroupFs, Found, FsResult, HandleId, SetAttr};
 use crate::fs::{NodeId, ROOT_ID};
 use crate::policy::Operation;
 
@@ -36,7 +36,7 @@ const MAX_READ: usize = 128 * 1024;
 
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
-pub(super) struct Adapter<R: Route> {
+pub(super) struct Adapter<R: Dispatch> {
     route: Arc<R>,
     offload: Offload,
     agents: Offload,
@@ -51,7 +51,7 @@ pub(super) struct Adapter<R: Route> {
     longest_listed: AtomicUsize,
 }
 
-impl<R: Route> Adapter<R> {
+impl<R: Dispatch> Adapter<R> {
     pub(super) fn new(route: Arc<R>, workers: Workers) -> Self {
         let slow = || Offload::new(R::SLOW_AT_ONCE);
         Self {
@@ -71,7 +71,7 @@ impl<R: Route> Adapter<R> {
         &self,
         asked: &Asked<'_>,
         about: About<'_>,
-        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<T>,
+        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<T>,
     ) -> Result<T, fuser::Errno> {
         let caller = &asked.caller;
         caught(about.operation, || {
@@ -87,11 +87,11 @@ impl<R: Route> Adapter<R> {
         asked: &Asked<'_>,
         about: About<'_>,
         reply: ReplyEntry,
-        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> Outcome<Found>,
+        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<Found>,
     ) {
         let caller = &asked.caller;
         let found = caught(about.operation, || {
-            self.route.entry_at(caller, about.node, |fs, node| {
+            self.route.with_entry(caller, about.node, |fs, node| {
                 logged(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         });
@@ -105,7 +105,7 @@ impl<R: Route> Adapter<R> {
 }
 
 /// For how long the kernel may keep something.
-fn kept<R: Route>(keep: Duration) -> Duration {
+fn kept<R: Dispatch>(keep: Duration) -> Duration {
     if R::KEEPS { keep } else { Duration::ZERO }
 }
 
@@ -114,7 +114,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl<R: Route> fuser::Filesystem for Adapter<R> {
+impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each by itself: asked for together, one that the kernel lacks would lose all.
         let wanted = [
@@ -158,7 +158,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let asked = self.turn(request);
         let found = match handle.map(|handle| HandleId(handle.0)).filter(|handle| *handle != HandleId::NONE) {
-            Some(handle) => caught("getattr", || self.route.at_file(handle, |fs, _| fs.file_attributes(handle))),
+            Some(handle) => caught("getattr", || self.route.with_file(handle, |fs, _| fs.file_attributes(handle))),
             None => self.ask(&asked, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
         };
         match found {
@@ -187,7 +187,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
     ) {
         let asked = self.turn(request);
         let changes =
-            Changes { mode, uid, gid, access: atime.map(convert::time), modification: mtime.map(convert::time) };
+            SetAttr { mode, uid, gid, access: atime.map(convert::time), modification: mtime.map(convert::time) };
         let operation = match (size, mode, uid.or(gid)) {
             (Some(_), ..) => "truncate",
             (None, Some(_), _) => "chmod",
@@ -265,7 +265,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let asked = self.turn(request);
         let about = at("rename", parent, name);
         let answer = caught(about.operation, || {
-            self.route.at_both(&asked.caller, (about.node, node(new_parent)), |fs, from, to| {
+            self.route.with_nodes(&asked.caller, (about.node, node(new_parent)), |fs, from, to| {
                 let rename = || fs.rename(&asked.caller, from, name, to, new_name, flags.bits());
                 logged(fs, &asked.caller, About { node: from, ..about }, rename)
             })
@@ -302,11 +302,11 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let (mode, direct) = (convert::open_mode(flags), flags.0 & libc::O_DIRECT != 0);
         let about = on(if mode.write { "write" } else { "read" }, inode);
         let opened = caught(about.operation, || {
-            self.route.open_at(&asked.caller, about.node, |fs, id| {
+            self.route.with_opened(&asked.caller, about.node, |fs, id| {
                 let opening = || self.passthrough.open(fs, id, about.node, asked.caller.uid, &reply);
                 let mut early = fs.opens_without_a_handle(id, mode, direct).then(opening);
                 if let Some(opening) = early.take_if(|opening| opening.has_id()) {
-                    fs.comes_again(&asked.caller, id);
+                    fs.is_retry(&asked.caller, id);
                     return Ok((HandleId::NONE, (opening, None)));
                 }
                 let about = About { node: id, ..about };
@@ -348,7 +348,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let size = (size as usize).min(MAX_READ);
         let handle = HandleId(handle.0);
         // A reply that is dropped says EIO.
-        let _ = self.route.at_file(handle, |fs, tenant| {
+        let _ = self.route.with_file(handle, |fs, tenant| {
             let mut from = match caught("read", || fs.transfer(&asked.caller, handle)) {
                 Ok(from) => from,
                 Err(errno) => {
@@ -394,7 +394,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let asked = self.turn(request);
         let handle = HandleId(handle.0);
         // A reply that is dropped says EIO.
-        let _ = self.route.at_file(handle, |fs, tenant| {
+        let _ = self.route.with_file(handle, |fs, tenant| {
             let to = match caught("write", || fs.transfer(&asked.caller, handle)) {
                 Ok(to) => to,
                 Err(errno) => {
@@ -454,7 +454,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let handle = HandleId(handle.0);
         let answer = match handle {
             HandleId::NONE => self.ask(&asked, on("fsync", inode), |fs, _, _| fs.sync(handle)),
-            _ => caught("fsync", || self.route.at_file(handle, |fs, _| fs.sync(handle))),
+            _ => caught("fsync", || self.route.with_file(handle, |fs, _| fs.sync(handle))),
         };
         reply_empty(reply, answer);
     }
@@ -573,7 +573,7 @@ impl<R: Route> fuser::Filesystem for Adapter<R> {
         let handle = HandleId(handle.0);
         let ready = match handle {
             HandleId::NONE => self.ask(&asked, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
-            _ => caught("poll", || self.route.at_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
+            _ => caught("poll", || self.route.with_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
         };
         match ready {
             Ok(ready) => {

@@ -6,7 +6,7 @@ use fuser::{FileAttr, FileType, INodeNo, InitFlags, KernelConfig, OpenFlags, Req
 use nix::errno::Errno;
 
 use crate::fs::NodeId;
-use crate::fs::{Attributes, Caller, OpenMode, Time};
+use crate::fs::{Attributes, Caller, OpenMode, SetTime};
 
 pub(super) fn caller(request: &Request) -> Caller {
     // A number that doesn't fit can't be a thread's.
@@ -82,10 +82,10 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     }
 }
 
-pub(super) fn time(from: TimeOrNow) -> Time {
+pub(super) fn time(from: TimeOrNow) -> SetTime {
     match from {
-        TimeOrNow::SpecificTime(time) => Time::At(time),
-        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::At(time),
+        TimeOrNow::Now => SetTime::Now,
     }
 }
 

@@ -10,8 +10,8 @@ use super::passthrough::Opening;
 use super::reply::caught;
 use super::workers::fair_pool::Offload;
 use crate::fs::NodeId;
-use crate::fs::dispatch::Route;
-use crate::fs::{Caller, CgroupFs, HandleId, Host, Outcome};
+use crate::fs::dispatch::Dispatch;
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host};
 
 /// What is opened without anything being kept for it.
 pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
@@ -39,7 +39,7 @@ pub(super) fn list<H: Host>(
     offset: u64,
     longest: usize,
     reply: &mut ReplyDirectory,
-) -> Outcome<()> {
+) -> FsResult<()> {
     fs.list(node, offset, |entry| {
         // One that is longer would be EIO for the whole listing.
         entry.name.len() > longest
@@ -48,7 +48,7 @@ pub(super) fn list<H: Host>(
 }
 
 /// Lists a directory once that's paid for, in the name of `caller`, who waits for it.
-pub(super) fn list_later<R: Route>(
+pub(super) fn list_later<R: Dispatch>(
     queue: &Offload,
     route: &Arc<R>,
     fs: Arc<CgroupFs<R::Host>>,
@@ -69,7 +69,7 @@ pub(super) fn list_later<R: Route>(
 }
 
 /// Opens a file once it's paid for that the server reads it.
-pub(super) fn show_size_later<R: Route>(
+pub(super) fn show_size_later<R: Dispatch>(
     queue: &Offload,
     route: &Arc<R>,
     fs: Arc<CgroupFs<R::Host>>,

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::fs::NodeId;
 use crate::fs::dispatch::Tenant;
-use crate::fs::{CgroupFs, Host, Share};
+use crate::fs::{CgroupFs, Host, Permit};
 
 /// How many ids are looked at to find one that can be given back.
 const LOOKS: usize = 16;
@@ -68,7 +68,7 @@ struct Opened<I> {
 #[derive(Debug)]
 struct Held<I> {
     id: I,
-    _share: Option<Share>,
+    _share: Option<Permit>,
 }
 
 impl<I: Clone> Files<I> {

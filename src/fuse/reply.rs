@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::convert::{self, node};
 use crate::fs::NodeId;
 use crate::fs::ops::Wake;
-use crate::fs::{Caller, CgroupFs, Failure, Found, Host, Outcome, Transfer};
+use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, Host, Transfer};
 
 /// Whom a request is about, for the log.
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> Ab
 
 /// Answers a question. A handler must not panic, since a dead server wedges its containers; should one all the same, its caller gets EIO and
 /// the server goes on.
-pub(super) fn caught<T>(operation: &str, question: impl FnOnce() -> Outcome<T>) -> Result<T, fuser::Errno> {
+pub(super) fn caught<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
         Err(_) => {
@@ -60,10 +60,10 @@ pub(super) fn logged<H: Host, T>(
     fs: &CgroupFs<H>,
     caller: &Caller,
     about: About<'_>,
-    question: impl FnOnce() -> Outcome<T>,
-) -> Outcome<T> {
+    question: impl FnOnce() -> FsResult<T>,
+) -> FsResult<T> {
     let outcome = question();
-    if let Err(Failure::Denied(denial)) = &outcome {
+    if let Err(FsError::Denied(denial)) = &outcome {
         fs.log_rejection(caller, about.operation, about.node, about.name, denial);
     }
     outcome
@@ -85,9 +85,9 @@ pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, f
         Ok(Found::Something(entry)) => {
             let number = entry.id.as_u64();
             let same = number == entry.attributes.inode;
-            let keep = if same { kept(entry.keep.attributes) } else { Duration::ZERO };
+            let keep = if same { kept(entry.ttl.attributes) } else { Duration::ZERO };
             let attributes = convert::attributes(&entry.attributes, number);
-            reply.entry_with_ttls(&keep, &kept(entry.keep.entry), &attributes, Generation(0));
+            reply.entry_with_ttls(&keep, &kept(entry.ttl.entry), &attributes, Generation(0));
         }
         // Node id 0 is ENOENT that is kept.
         Ok(Found::Nothing(keep)) if !kept(keep).is_zero() => {

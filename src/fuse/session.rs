@@ -18,7 +18,7 @@ use super::notify::invalidation::Kernel;
 use super::notify::self_mount::OwnMount;
 use super::reply::survives;
 use super::workers::Workers;
-use crate::fs::dispatch::Route;
+use crate::fs::dispatch::Dispatch;
 use crate::fs::dispatch::{Containers, PerCaller};
 use crate::fs::{CgroupFs, Host};
 use crate::sys;
@@ -126,7 +126,7 @@ fn lasting(name: &str, round: impl Fn() -> bool) {
 }
 
 /// Shakes hands with the kernel.
-fn start<R: Route>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
+fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKERS);

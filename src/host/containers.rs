@@ -19,18 +19,18 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
-use super::init::{Around, HeldNamespace};
-pub use super::init::{are_found, tenant_of};
-use super::kernel_host::RealHost;
+use super::kernel_host::KernelHost;
+use super::pid_namespace::{ParentNs, PidNamespaceFd};
+pub use super::pid_namespace::{are_found, tenant_of};
 use super::procfs::{self, Namespace};
-use super::refuge::take_refuge;
+use super::server_cgroup::leave_delegated_subtrees;
 use super::shared::SharedHost;
 use super::{plan, process};
 use crate::cgroup::CgroupPath;
 use crate::fs::dispatch::Tenant;
-use crate::fs::dispatch::{Commons, Container, Containers};
+use crate::fs::dispatch::{Container, Containers, SharedLimits};
 use crate::fs::host::HostFiles;
-use crate::fs::{Caller, Outcome};
+use crate::fs::{Caller, FsResult};
 use crate::limit::Limiter;
 use crate::policy::{Rule, Rules};
 use crate::sys;
@@ -38,22 +38,22 @@ use crate::sys::offset::read_at;
 use crate::view::{AncestorLimits, Shape, View};
 
 /// How many pid namespaces are known at once.
-const MOST: usize = 4096;
+const NAMESPACES_MAX: usize = 4096;
 
 /// How many of them one tenant may have: a container with those inside it, or a user of the host; but never more than half of what the others
 /// leave.
-const MOST_OF_ONE: usize = 256;
+const NAMESPACES_PER_TENANT_MAX: usize = 256;
 
 /// How many descriptors there should be for each of them.
-const DESCRIPTORS_EACH: usize = 16;
+const FDS_PER_NAMESPACE: usize = 16;
 
 /// How often it's looked who has ended, in milliseconds, where the kernel doesn't tell (before Linux 5.3).
-const LOOK_EVERY: u16 = 500;
+const END_CHECK_INTERVAL_MS: u16 = 500;
 
 /// The longest text of memberships: a path for each hierarchy, and there can't be more than some dozens.
-const LONGEST: usize = 256 * 1024;
+const MEMBERSHIPS_BYTES_MAX: usize = 256 * 1024;
 
-type Inside = Arc<Container<RealHost>>;
+type HostContainer = Arc<Container<KernelHost>>;
 
 /// All containers.
 #[derive(Debug)]
@@ -64,11 +64,11 @@ pub struct PidNamespaces {
     own: Namespace,
     /// The server's user namespace; `None` on a kernel that has none.
     own_user: Option<Namespace>,
-    host: Inside,
-    commons: Commons,
+    host: HostContainer,
+    commons: SharedLimits,
     most: usize,
     /// No system call is made while it's held.
-    known: RwLock<HashMap<Namespace, Arc<Known>>>,
+    known: RwLock<HashMap<Namespace, Arc<KnownNamespace>>>,
     ends: Epoll,
     stop: EventFd,
     log: Limiter,
@@ -76,9 +76,9 @@ pub struct PidNamespaces {
 
 /// A pid namespace that somebody has called from.
 #[derive(Debug)]
-struct Known {
-    namespace: HeldNamespace,
-    around: Option<Arc<Known>>,
+struct KnownNamespace {
+    namespace: PidNamespaceFd,
+    around: Option<Arc<KnownNamespace>>,
     tenant: Tenant,
     init: OwnedFd,
     /// `/proc/PID/cgroup` of process 1: it says nothing once that has been reaped, and never speaks of another one.
@@ -86,16 +86,16 @@ struct Known {
     /// Readable once process 1 has ended. `None` before Linux 5.3.
     end: Option<OwnedFd>,
     /// Held while memberships are read and a container is made: only its own callers wait for that.
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<LastSeen>>,
 }
 
 /// What was seen last.
 #[derive(Debug)]
-struct Seen {
+struct LastSeen {
     memberships: Vec<u8>,
     /// By which container the view is bounded.
     around: Option<u64>,
-    container: Inside,
+    container: HostContainer,
 }
 
 thread_local! {
@@ -116,9 +116,9 @@ impl PidNamespaces {
     ) -> std::io::Result<Self> {
         let nowhere = vec![None; shared.cgroups().hierarchies.len()];
         let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
-        let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&shared));
+        let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&shared));
         let files = host.most_files();
-        let commons = Commons::new(files, passes_through);
+        let commons = SharedLimits::new(files, passes_through);
         let host = commons.container(view, host, Tenant::default())?;
         let (ends, stop) = (
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -133,7 +133,7 @@ impl PidNamespaces {
             own_user: procfs::own_namespace("user").ok(),
             host,
             commons,
-            most: MOST.min(files / DESCRIPTORS_EACH),
+            most: NAMESPACES_MAX.min(files / FDS_PER_NAMESPACE),
             known: RwLock::default(),
             ends,
             stop,
@@ -141,13 +141,13 @@ impl PidNamespaces {
         })
     }
 
-    fn known(&self, namespace: HeldNamespace, thread: Option<i32>) -> Outcome<Arc<Known>> {
+    fn known(&self, namespace: PidNamespaceFd, thread: Option<i32>) -> FsResult<Arc<KnownNamespace>> {
         if let Some(known) = self.known.read().get(&namespace.id()) {
             return Ok(Arc::clone(known));
         }
         let around = match namespace.around(self.own, thread).map_err(|_| Rule::ContainerUnknown)? {
-            Around::Own => None,
-            Around::Other(around) => Some(self.known(around, None)?),
+            ParentNs::Own => None,
+            ParentNs::Other(around) => Some(self.known(around, None)?),
         };
         let tenant = around.as_ref().map_or_else(|| namespace.tenant(self.own_user, thread), |around| around.tenant);
         self.check_room(&self.known.read(), tenant)?;
@@ -169,25 +169,25 @@ impl PidNamespaces {
         Ok(known)
     }
 
-    fn check_room(&self, all: &HashMap<Namespace, Arc<Known>>, tenant: Tenant) -> Outcome<()> {
+    fn check_room(&self, all: &HashMap<Namespace, Arc<KnownNamespace>>, tenant: Tenant) -> FsResult<()> {
         let own = all.values().filter(|known| known.tenant == tenant).count();
         let others = all.len().saturating_sub(own);
-        if own < MOST_OF_ONE.min(self.most.saturating_sub(others).div_ceil(2)) {
+        if own < NAMESPACES_PER_TENANT_MAX.min(self.most.saturating_sub(others).div_ceil(2)) {
             Ok(())
         } else {
             Err(Rule::TooManyContainers.into())
         }
     }
 
-    fn container(&self, known: &Known) -> Outcome<Inside> {
+    fn container(&self, known: &KnownNamespace) -> FsResult<HostContainer> {
         let around = known.around.as_ref().map(|around| self.container(around)).transpose()?;
         BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(LONGEST, 0);
+            buffer.resize(MEMBERSHIPS_BYTES_MAX, 0);
             // Read under the lock, so that what is older is never taken for news. One read gives all of it, as of one moment
             // (proc_cgroup_show).
             let mut seen = known.seen.lock();
             let length = read_at(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
-            let now = buffer.get(..length).filter(|_| length < LONGEST).ok_or(Rule::ContainerUnknown)?;
+            let now = buffer.get(..length).filter(|_| length < MEMBERSHIPS_BYTES_MAX).ok_or(Rule::ContainerUnknown)?;
             let number = around.as_ref().map(|around| around.number());
             if let Some(seen) = &mut *seen
                 && seen.around == number
@@ -202,14 +202,14 @@ impl PidNamespaces {
             }
             let container = self.make(self.subtrees(now, around.as_deref()), known.tenant)?;
             let memberships = now.to_vec();
-            let before = seen.replace(Seen { memberships, around: number, container: Arc::clone(&container) });
+            let before = seen.replace(LastSeen { memberships, around: number, container: Arc::clone(&container) });
             drop((seen, before));
             Ok(container)
         })
     }
 
     /// The container's cgroups, by its process 1's, as far as they are within what is around them.
-    fn subtrees(&self, memberships: &[u8], around: Option<&Container<RealHost>>) -> Vec<Option<CgroupPath>> {
+    fn subtrees(&self, memberships: &[u8], around: Option<&Container<KernelHost>>) -> Vec<Option<CgroupPath>> {
         let mut subtrees = plan::container_by(self.shared.cgroups(), memberships);
         for subtree in &mut subtrees {
             subtree.take_if(|path| path.is_root());
@@ -222,7 +222,7 @@ impl PidNamespaces {
         subtrees
     }
 
-    fn make(&self, mut subtrees: Vec<Option<CgroupPath>>, tenant: Tenant) -> Outcome<Inside> {
+    fn make(&self, mut subtrees: Vec<Option<CgroupPath>>, tenant: Tenant) -> FsResult<HostContainer> {
         let cgroups = self.shared.cgroups();
         for (index, subtree) in subtrees.iter_mut().enumerate() {
             // One that is gone is none.
@@ -230,13 +230,13 @@ impl PidNamespaces {
         }
         let view = plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees);
         let view = Arc::new(View { ancestor_limits: self.ancestor_limits, ..view });
-        take_refuge(cgroups, &view).map_err(|error| {
+        leave_delegated_subtrees(cgroups, &view).map_err(|error| {
             if let Some(suppressed) = self.log.admit() {
                 tracing::warn!(suppressed, "a container gets no view: {error}");
             }
             Rule::ServerInside
         })?;
-        let host = RealHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
+        let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
         Ok(self.commons.container(view, host, tenant)?)
     }
 }
@@ -252,16 +252,16 @@ fn stays_inside(view: &View, subtrees: &[Option<CgroupPath>]) -> bool {
 
 /// Takes hold of a namespace's process 1.
 fn look_at(
-    namespace: HeldNamespace,
-    around: Option<Arc<Known>>,
+    namespace: PidNamespaceFd,
+    around: Option<Arc<KnownNamespace>>,
     tenant: Tenant,
     thread: Option<i32>,
-) -> Result<Known, Errno> {
+) -> Result<KnownNamespace, Errno> {
     let init = namespace.init(thread)?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let memberships = openat(&init, "cgroup", flags, Mode::empty())?;
     let end = pidfd_of(&init).filter(|_| process::is_held(&init));
-    Ok(Known { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
+    Ok(KnownNamespace { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
 }
 
 /// A pidfd of the process that this directory of procfs is, if it still has its number afterwards.
@@ -271,9 +271,9 @@ fn pidfd_of(process: &OwnedFd) -> Option<OwnedFd> {
 }
 
 impl Containers for PidNamespaces {
-    type Host = RealHost;
+    type Host = KernelHost;
 
-    fn of(&self, caller: &Caller) -> Outcome<Inside> {
+    fn of(&self, caller: &Caller) -> FsResult<HostContainer> {
         if caller.tid <= 0 {
             return Err(Rule::CallerInvisible.into());
         }
@@ -285,20 +285,20 @@ impl Containers for PidNamespaces {
         let known = match known {
             Some(known) => known,
             None => {
-                let held = HeldNamespace::of_thread(caller.tid).map_err(|_| Rule::ContainerUnknown)?;
+                let held = PidNamespaceFd::of_thread(caller.tid).map_err(|_| Rule::ContainerUnknown)?;
                 self.known(held, Some(caller.tid))?
             }
         };
         self.container(&known)
     }
 
-    fn host(&self) -> &Inside {
+    fn host(&self) -> &HostContainer {
         &self.host
     }
 
     fn forget_the_ended(&self) -> bool {
         let looks = self.known.read().values().any(|known| known.end.is_none());
-        let timeout = if looks { EpollTimeout::from(LOOK_EVERY) } else { EpollTimeout::NONE };
+        let timeout = if looks { EpollTimeout::from(END_CHECK_INTERVAL_MS) } else { EpollTimeout::NONE };
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.ends.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -309,7 +309,7 @@ impl Containers for PidNamespaces {
         if events.iter().any(|event| event.data() == u64::MAX) && self.stop.read().is_ok_and(|asked| asked > STOP) {
             return false;
         }
-        let has_ended = |known: &Known| match known.end {
+        let has_ended = |known: &KnownNamespace| match known.end {
             Some(_) => events.iter().any(|event| event.data() == known.namespace.id().number()),
             None => !process::is_held(&known.init),
         };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
 
-use super::apart;
+use super::detached_mounts;
 use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, VIEW_FSTYPE, mountinfo, parse_mountinfo};
 use crate::sys::{handle, mount};
 
@@ -166,7 +166,7 @@ fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
 
 /// Opens a mount point, if what is there is the hierarchy: another filesystem may be mounted over it.
 fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
-    let directory = apart::open_directory(Path::new(&entry.mount_point)).ok()?;
+    let directory = detached_mounts::open_directory(Path::new(&entry.mount_point)).ok()?;
     let magic = if *kind == HierarchyKind::Unified { CGROUP2_MAGIC } else { CGROUP_MAGIC };
     let stat = nix::sys::stat::fstat(&directory).ok()?;
     let (major, minor) = entry.device;
@@ -189,7 +189,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     };
     let has_cpuset = match kind.controllers() {
         Some(controllers) => controllers.contains("cpuset"),
-        None => super::refuge::read_file(&root, "cgroup.controllers")
+        None => super::server_cgroup::read_file(&root, "cgroup.controllers")
             .is_ok_and(|available| available.split_ascii_whitespace().any(|controller| controller == "cpuset")),
     };
     let has_devices = kind.controllers().is_some_and(|controllers| controllers.contains("devices"));
@@ -215,7 +215,7 @@ fn detach(hierarchies: &mut [HostHierarchy]) {
         return;
     }
     let places = attached.iter().map(|hierarchy| (hierarchy.mount_point.as_path(), &hierarchy.root));
-    let made = apart::mounts(places).map_err(|error| errno_of(&error));
+    let made = detached_mounts::mounts(places).map_err(|error| errno_of(&error));
     let made = match made {
         Ok(made) => made.into_iter().map(|root| root.map_err(|error| errno_of(&error))).collect(),
         Err(errno) => attached.iter().map(|_| Err(errno)).collect::<Vec<_>>(),

@@ -20,13 +20,13 @@ use crate::fs::host::{Follow, Since};
 
 /// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most two, and those that are kept are
 /// shared out among tenants (`fs::listings::PARTS`), so nobody takes all.
-const LIMIT: usize = 2048;
+const WATCHES_MAX: usize = 2048;
 
 /// How many events are taken at once, at most: as many as the kernel keeps by default.
-const MOST_EVENTS: usize = 16_384;
+const EVENTS_MAX: usize = 16_384;
 
 /// How many names are told of at once. Where more have changed, to list the directory takes hardly longer.
-const MOST_NAMES: usize = 64;
+const NAMES_MAX: usize = 64;
 
 /// The directories whose listings are followed.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Followers {
         // One directory may be what one listing is of, and above that of another.
         let flags = events | AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD) | AddWatchFlags::IN_ONLYDIR;
         let mut by_watch = self.by_watch.lock();
-        if by_watch.len() >= LIMIT {
+        if by_watch.len() >= WATCHES_MAX {
             return None;
         }
         let watch = self.inotify.add_watch(path.as_str(), flags).ok()?;
@@ -94,7 +94,7 @@ impl Followers {
     fn take_events(&self) {
         let by_watch = self.by_watch.lock();
         let mut taken = 0;
-        while taken < MOST_EVENTS {
+        while taken < EVENTS_MAX {
             match self.inotify.read_events() {
                 Ok(events) => {
                     taken += events.len();
@@ -120,7 +120,7 @@ impl Follower {
         match &mut *news {
             Since::Nothing => *news = Since::Names(vec![name.to_os_string()]),
             Since::Names(names) if names.iter().any(|known| known == name) => {}
-            Since::Names(names) if names.len() < MOST_NAMES => names.push(name.to_os_string()),
+            Since::Names(names) if names.len() < NAMES_MAX => names.push(name.to_os_string()),
             Since::Names(_) | Since::Anything => *news = Since::Anything,
         }
     }
@@ -205,7 +205,7 @@ mod tests {
             (&|| fs::write(folder.path().join("cgroup.subtree_control"), "1"), Since::Anything),
             (&|| fs::create_dir(folder.path().join("beside")), Since::Nothing),
             (
-                &|| (0..=MOST_NAMES).try_for_each(|number| fs::create_dir(inner.join(number.to_string()))),
+                &|| (0..=NAMES_MAX).try_for_each(|number| fs::create_dir(inner.join(number.to_string()))),
                 Since::Anything,
             ),
         ] {

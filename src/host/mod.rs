@@ -1,35 +1,35 @@
 //! The real host: its hierarchies, their files, its processes.
 
-mod apart;
-mod boundary;
+mod backing_file;
+mod boundary_namespace;
+mod cgroup_namespace;
 pub mod containers;
+mod detached_mounts;
+mod dir_fd_cache;
 pub mod discover;
 mod errno;
-mod file;
 mod follow;
-mod init;
 mod kernel_host;
-mod lists;
 mod mounts;
-mod namespace;
-mod objects;
 mod opening;
+mod pid_list;
+mod pid_namespace;
 pub mod plan;
 mod process;
 mod procfs;
-mod ready;
-pub mod refuge;
+mod readiness;
+pub mod server_cgroup;
 mod shared;
 mod watch;
 mod witness;
 
+pub use backing_file::BackingFile;
 pub use containers::{PidNamespaces, tenant_of};
 pub use discover::{HostCgroups, HostHierarchy, discover};
-pub use file::BackingFile;
-pub use kernel_host::RealHost;
+pub use kernel_host::KernelHost;
 pub use mounts::mount_id;
 pub use plan::{PlanError, ViewSpec, plan};
-pub use process::{HeldProcess, Numbers};
+pub use process::{HeldProcess, PidNs};
 pub use procfs::{Namespace, Status, own_namespace, parse_status, same_namespace};
 pub use shared::SharedHost;
 pub use witness::Witnessed;

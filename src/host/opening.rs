@@ -14,7 +14,7 @@ use nix::unistd::gettid;
 use super::discover::HostHierarchy;
 use super::errno::errno;
 use crate::cgroup::FileClass;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::host::{Credentials, OpenMode, Owner};
 use crate::fs::inode::{Node, Object};
 use crate::sys::credentials::{Rights, assume};
@@ -24,7 +24,7 @@ use crate::sys::handle;
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<OwnedFd> {
+pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<OwnedFd> {
     handle::open_kernfs_id(root, inode, flags).map_err(|error| {
         match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
             // The VFS answers ENOENT for a name whose object is gone.
@@ -37,7 +37,7 @@ pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> Answer<Owne
 /// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
 /// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
 /// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
-pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<OwnedFd> {
+pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> SysResult<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
     for name in names {
@@ -50,7 +50,7 @@ pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> Answer<Owne
 }
 
 /// A name, if it can only mean an entry of the directory that it's looked up in.
-pub(super) fn single(name: &OsStr) -> Answer<&OsStr> {
+pub(super) fn single(name: &OsStr) -> SysResult<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
         return Err(Errno::ENOENT);
@@ -85,7 +85,7 @@ pub(super) fn open_flags(mode: OpenMode) -> OFlag {
 }
 
 /// Opens a file with the opener's own rights, by which the kernel judges what is written to it (`of->file->f_cred`).
-pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> Answer<OwnedFd> {
+pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> SysResult<OwnedFd> {
     let path = path_of(object);
     let open = |capabilities| {
         let Owner { uid, gid } = opener.owner;

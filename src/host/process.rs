@@ -12,8 +12,8 @@ use super::procfs::{self, Namespace, ThreadKind};
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
-use crate::fs::Answer;
-use crate::fs::host::{Caller, Credentials, Owner, ProcessFacts, Writer};
+use crate::fs::SysResult;
+use crate::fs::host::{Caller, Credentials, Owner, ProcessFacts, WriterCredentials};
 use crate::sys::credentials::{Capabilities, capabilities_of};
 use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;
@@ -33,7 +33,7 @@ pub(super) struct Processes {
 
 /// Whose pid numbers a caller uses.
 #[derive(Debug)]
-pub enum Numbers {
+pub enum PidNs {
     /// The server's own.
     Own,
     /// Those of this pid namespace.
@@ -45,12 +45,12 @@ pub enum Numbers {
 pub struct HeldProcess {
     directory: OwnedFd,
     /// How it was seen last.
-    seen: Option<Sighting>,
+    seen: Option<MembershipSnapshot>,
 }
 
 /// Where a thread was, in all hierarchies.
 #[derive(Debug)]
-pub(super) struct Sighting {
+pub(super) struct MembershipSnapshot {
     /// `/proc/TID/cgroup`.
     pub(super) memberships: OwnedFd,
     /// What it said.
@@ -75,7 +75,7 @@ impl HeldProcess {
     }
 
     /// How it was seen last.
-    pub(super) fn seen(&self) -> Option<&Sighting> {
+    pub(super) fn seen(&self) -> Option<&MembershipSnapshot> {
         self.seen.as_ref()
     }
 
@@ -92,8 +92,8 @@ impl HeldProcess {
     }
 }
 
-impl Sighting {
-    fn of(process: &OwnedFd, below: &str) -> Answer<Self> {
+impl MembershipSnapshot {
+    fn of(process: &OwnedFd, below: &str) -> SysResult<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let memberships =
             openat(process, format!("{below}cgroup").as_str(), flags, Mode::empty()).map_err(no_process)?;
@@ -102,13 +102,13 @@ impl Sighting {
     }
 
     /// Whether the thread is still where it was, in all hierarchies. `ESRCH` if it has ended.
-    pub(super) fn is_true(&self) -> Answer<bool> {
+    pub(super) fn is_true(&self) -> SysResult<bool> {
         Ok(memberships_at_once(&self.memberships)? == self.text)
     }
 }
 
 /// All of `/proc/TID/cgroup`, as of one moment (`proc_cgroup_show`).
-fn memberships_at_once(file: &OwnedFd) -> Answer<Vec<u8>> {
+fn memberships_at_once(file: &OwnedFd) -> SysResult<Vec<u8>> {
     let mut text = vec![0; 4096];
     loop {
         let length = read_at(file, &mut text, 0).map_err(no_process)?;
@@ -132,7 +132,7 @@ impl Processes {
     }
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
-    pub(super) fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+    pub(super) fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
         let thread = accountable(caller.tid).map_err(errno)?;
         let id_maps = if self.is_in_own_user_namespace(thread)? {
             None
@@ -166,8 +166,8 @@ impl Processes {
     }
 
     /// The same for a write, which asks for less.
-    pub(super) fn writer(&self, caller: &Caller) -> Answer<Writer> {
-        let none = Writer::without_capabilities(caller);
+    pub(super) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
+        let none = WriterCredentials::without_capabilities(caller);
         let thread = accountable(caller.tid).map_err(errno)?;
         let Capabilities { effective, permitted } = capabilities_of(thread).map_err(errno)?;
         if permitted == 0 || !self.acts_for_itself(thread)? {
@@ -180,11 +180,11 @@ impl Processes {
                 return Ok(none);
             }
         }
-        Ok(Writer { capabilities: if counts { effective } else { 0 }, permitted, ..none })
+        Ok(WriterCredentials { capabilities: if counts { effective } else { 0 }, permitted, ..none })
     }
 
     /// All capabilities that threads of a process may put in force.
-    pub(super) fn permitted(&self, process: &OwnedFd) -> Answer<u64> {
+    pub(super) fn permitted(&self, process: &OwnedFd) -> SysResult<u64> {
         let mut permitted = 0;
         for thread in threads(process)? {
             match read(process, &format!("task/{thread}/status")) {
@@ -197,7 +197,7 @@ impl Processes {
         Ok(permitted)
     }
 
-    fn is_in_own_user_namespace(&self, thread: i32) -> Answer<bool> {
+    fn is_in_own_user_namespace(&self, thread: i32) -> SysResult<bool> {
         match self.own_user_namespace {
             Some(own) => Ok(procfs::namespace(thread, "user").map_err(errno)? == own),
             // A kernel without user namespaces.
@@ -213,11 +213,11 @@ impl Processes {
     }
 
     /// Whether it isn't one of the kernel's threads, which do for processes what these ask of their io_uring before Linux 5.12.
-    fn acts_for_itself(&self, thread: i32) -> Answer<bool> {
+    fn acts_for_itself(&self, thread: i32) -> SysResult<bool> {
         Ok(!self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel)
     }
 
-    pub(super) fn agents(&self) -> Answer<&AgentPool> {
+    pub(super) fn agents(&self) -> SysResult<&AgentPool> {
         self.agents.as_ref().ok_or(Errno::EACCES)
     }
 
@@ -225,23 +225,23 @@ impl Processes {
         procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
     }
 
-    pub(super) fn numbers(&self, caller: &Caller) -> Answer<Numbers> {
+    pub(super) fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
         if procfs::namespace(caller.tid, "pid").map_err(errno)? == self.own_pid_namespace {
-            return Ok(Numbers::Own);
+            return Ok(PidNs::Own);
         }
-        Ok(Numbers::Of(PidNamespace::open(caller.tid).map_err(errno)?))
+        Ok(PidNs::Of(PidNamespace::open(caller.tid).map_err(errno)?))
     }
 
-    pub(super) fn pin_own(&self, number: i32) -> Answer<HeldProcess> {
+    pub(super) fn pin_own(&self, number: i32) -> SysResult<HeldProcess> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty());
         opened.map(HeldProcess::from).map_err(no_process)
     }
 
-    pub(super) fn pin(&self, numbers: &Numbers, number: i32) -> Answer<HeldProcess> {
+    pub(super) fn pin(&self, numbers: &PidNs, number: i32) -> SysResult<HeldProcess> {
         match numbers {
-            Numbers::Own => self.pin_own(number),
-            Numbers::Of(namespace) => {
+            PidNs::Own => self.pin_own(number),
+            PidNs::Of(namespace) => {
                 self.agents()?.open_proc(namespace, number).map(HeldProcess::from).map_err(no_process)
             }
         }
@@ -253,14 +253,16 @@ impl Processes {
         process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
-    ) -> Answer<Vec<CgroupLocation>> {
+    ) -> SysResult<Vec<CgroupLocation>> {
         let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
         let directory = &process.directory;
         let mut places = Vec::new();
         if whole_process && !is_single(directory)? {
             for thread in threads(directory)? {
                 let below = format!("task/{thread}/");
-                match Sighting::of(directory, &below).and_then(|seen| place(directory, &below, &seen.text, kind)) {
+                match MembershipSnapshot::of(directory, &below)
+                    .and_then(|seen| place(directory, &below, &seen.text, kind))
+                {
                     Ok(found) => places.extend(found),
                     // A thread that has ended meanwhile isn't migrated.
                     Err(Errno::ESRCH) => {}
@@ -268,7 +270,7 @@ impl Processes {
                 }
             }
         }
-        let seen = Sighting::of(directory, "")?;
+        let seen = MembershipSnapshot::of(directory, "")?;
         places.extend(place(directory, "", &seen.text, kind)?);
         process.seen = Some(seen);
         if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
@@ -286,7 +288,7 @@ fn accountable(tid: i32) -> io::Result<i32> {
 
 /// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
 /// where this one is.
-pub(super) fn is_single(process: &OwnedFd) -> Answer<bool> {
+pub(super) fn is_single(process: &OwnedFd) -> SysResult<bool> {
     let tasks = fstatat(process, "task", AtFlags::empty()).map_err(no_process)?;
     Ok(tasks.st_nlink == 3)
 }
@@ -296,7 +298,7 @@ pub(super) fn is_held(process: &OwnedFd) -> bool {
     fstatat(process, "cgroup", AtFlags::empty()).is_ok()
 }
 
-fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {
+fn threads(process: &OwnedFd) -> SysResult<Vec<i32>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut listing = nix::dir::Dir::from_fd(openat(process, "task", flags, Mode::empty()).map_err(no_process)?)?;
     let mut threads = Vec::new();
@@ -309,7 +311,7 @@ fn threads(process: &OwnedFd) -> Answer<Vec<i32>> {
 
 /// Where a thread is; `None` for one that has exited and waits to be reaped: on v1 it shows the root, wherever it was, and the kernel
 /// doesn't migrate it (`PF_EXITING`).
-fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> Answer<Option<CgroupLocation>> {
+fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> SysResult<Option<CgroupLocation>> {
     let found = parse_memberships(text).into_iter().find(|membership| membership.kind == *kind);
     let place = found.ok_or(Errno::ENODEV)?.location;
     let at_root = place.path().is_some_and(|path| path.is_root());
@@ -325,7 +327,7 @@ fn is_dead(stat: &[u8]) -> bool {
     matches!(behind.and_then(|rest| rest.first()), Some(b'Z' | b'X' | b'x'))
 }
 
-pub(super) fn read(process: &OwnedFd, name: &str) -> Answer<Vec<u8>> {
+pub(super) fn read(process: &OwnedFd, name: &str) -> SysResult<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
 }
@@ -336,7 +338,7 @@ fn no_process(errno: Errno) -> Errno {
 }
 
 /// Whose a process is.
-pub(super) fn facts(process: &HeldProcess) -> Answer<ProcessFacts> {
+pub(super) fn facts(process: &HeldProcess) -> SysResult<ProcessFacts> {
     let status = procfs::parse_status(&String::from_utf8_lossy(&read(&process.directory, "status")?));
     let [real, _, saved, _] = status.users;
     Ok(ProcessFacts { users: [real, saved], permitted: status.permitted })

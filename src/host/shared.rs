@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::boundary::Nsdelegate;
+use super::boundary_namespace::Nsdelegate;
+use super::cgroup_namespace::OwnNamespace;
+use super::dir_fd_cache::DirFdCache;
 use super::discover::HostCgroups;
 use super::follow::Followers;
-use super::namespace::OwnNamespace;
-use super::objects::Objects;
 use super::process::Processes;
-use super::ready::ReadyFiles;
+use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;
 use crate::agents::{AgentPool, Registrar};
@@ -19,7 +19,7 @@ use crate::sys::credentials::capabilities;
 pub struct SharedHost {
     pub(super) cgroups: HostCgroups,
     pub(super) processes: Processes,
-    pub(super) objects: Objects,
+    pub(super) objects: DirFdCache,
     /// The server's own permitted capabilities, all of which are effective.
     pub(super) capabilities: u64,
     /// `None` where there's no inotify instance left: then nothing is cached.
@@ -53,7 +53,7 @@ impl SharedHost {
         Ok(Self {
             cgroups,
             processes: Processes::new(kinds, agents)?,
-            objects: Objects::default(),
+            objects: DirFdCache::default(),
             capabilities: capabilities()?.permitted,
             watches: watches.map(Arc::new),
             followers: OnceLock::new(),
@@ -68,7 +68,7 @@ impl SharedHost {
 
     /// Whether a list of processes of cgroup v1 shows what was the case when it was opened, to whom opened it.
     pub(super) fn lists_are_made_at_open(&self) -> bool {
-        *self.lists_are_made_at_open.get_or_init(|| super::lists::are_made_at_open(&self.cgroups))
+        *self.lists_are_made_at_open.get_or_init(|| super::pid_list::are_made_at_open(&self.cgroups))
     }
 
     /// The host's hierarchies.

@@ -13,12 +13,12 @@ use nix::sys::inotify::AddWatchFlags;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::{is_notified, lets_files_come};
-use crate::fs::host::{Change, EntryChange};
+use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::Watch;
 use crate::sys::inotify::{Event, Inotify, WatchNumber};
 
 /// The most watches of a view, should the host allow so many.
-const LIMIT: usize = 32 * 1024;
+const WATCHES_MAX: usize = 32 * 1024;
 
 /// All watches of a view.
 #[derive(Debug)]
@@ -31,11 +31,11 @@ pub(super) struct Watches {
     most_queued: usize,
     /// Held across the two system calls that add and remove a watch, neither of which waits for anything: one directory may be known by
     /// two doors, or be forgotten and found again at once, and has a single watch all the same.
-    known: Mutex<Known>,
+    known: Mutex<WatchTable>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct WatchTable {
     by_directory: HashMap<(usize, u64), (WatchNumber, usize)>,
     by_watch: HashMap<WatchNumber, (usize, u64)>,
     /// The first half of a rename, whose second half is the next event, but may come with the next batch.
@@ -44,7 +44,7 @@ struct Known {
     lacked: bool,
 }
 
-impl Known {
+impl WatchTable {
     /// Says so, but once: a container can be the cause, as often as it likes.
     fn lacks_a_watch(&mut self) {
         if !std::mem::replace(&mut self.lacked, true) {
@@ -144,7 +144,7 @@ impl Watches {
     }
 
     /// Waits for changes; `None` after [`Watches::stop`].
-    pub(super) fn wait(&self) -> Option<Vec<Change>> {
+    pub(super) fn wait(&self) -> Option<Vec<HostEvent>> {
         loop {
             let mut ready = [
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
@@ -167,7 +167,7 @@ impl Watches {
                         known.renamed_from = None;
                         drop(known);
                         self.skip();
-                        changes.push(Change::Anything);
+                        changes.push(HostEvent::Anything);
                     }
                     return Some(changes);
                 }
@@ -200,7 +200,7 @@ impl Watches {
 fn limit() -> usize {
     const SHARE: usize = 8;
     // 8192 is what kernels before Linux 5.11 allow.
-    (setting("max_user_watches", 8192) / SHARE).min(LIMIT)
+    (setting("max_user_watches", 8192) / SHARE).min(WATCHES_MAX)
 }
 
 fn setting(name: &str, otherwise: usize) -> usize {
@@ -213,18 +213,18 @@ fn is_overflow(event: &Event) -> bool {
 }
 
 /// What an event says, if it's of interest; `None` if events were lost there.
-fn change(event: &Event, known: &mut Known) -> Option<Option<Change>> {
+fn change(event: &Event, known: &mut WatchTable) -> Option<Option<HostEvent>> {
     (!is_overflow(event)).then(|| change_of(event, known))
 }
 
-fn change_of(event: &Event, known: &mut Known) -> Option<Change> {
+fn change_of(event: &Event, known: &mut WatchTable) -> Option<HostEvent> {
     let (hierarchy, directory) = *known.by_watch.get(&event.watch)?;
     if event.mask.contains(AddWatchFlags::IN_MODIFY) {
         let name = event.name.as_deref()?;
         if name.to_str().is_some_and(is_notified) {
-            return Some(Change::Modified { hierarchy, directory, name: name.to_os_string() });
+            return Some(HostEvent::Modified { hierarchy, directory, name: name.to_os_string() });
         }
-        return lets_files_come(name).map(|of_children| Change::Files { hierarchy, directory, of_children });
+        return lets_files_come(name).map(|of_children| HostEvent::Files { hierarchy, directory, of_children });
     }
     if event.mask.contains(AddWatchFlags::IN_MOVED_FROM) {
         known.renamed_from = Some((event.cookie, event.name.clone()));
@@ -234,7 +234,7 @@ fn change_of(event: &Event, known: &mut Known) -> Option<Change> {
         // A cgroup stays in its directory (cgroup1_rename), so both halves are of one watch.
         let from = known.renamed_from.take_if(|(cookie, _)| *cookie == event.cookie).and_then(|(_, name)| name);
         if let (Some(from), Some(to)) = (from, event.name.clone()) {
-            return Some(Change::Renamed { hierarchy, directory, from, to });
+            return Some(HostEvent::Renamed { hierarchy, directory, from, to });
         }
     }
     let entry = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_ATTRIB;
@@ -243,7 +243,7 @@ fn change_of(event: &Event, known: &mut Known) -> Option<Change> {
         mask if mask.contains(AddWatchFlags::IN_DELETE) => EntryChange::Removed,
         _ => EntryChange::Other,
     };
-    event.mask.intersects(entry).then(|| Change::Entry { hierarchy, directory, name: event.name.clone(), kind })
+    event.mask.intersects(entry).then(|| HostEvent::Entry { hierarchy, directory, name: event.name.clone(), kind })
 }
 
 #[cfg(test)]

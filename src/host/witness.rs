@@ -35,19 +35,19 @@ use crate::limit::Limiter;
 use crate::view::View;
 
 /// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
-const GRACE: Duration = Duration::from_millis(5);
+const EVENT_GRACE: Duration = Duration::from_millis(5);
 
 /// For how long nothing has to be migrated until it's looked for less often.
-const LULL: Duration = Duration::from_millis(50);
+const LULL_AFTER: Duration = Duration::from_millis(50);
 
 /// How often it's looked for then.
-const SELDOM: Duration = Duration::from_millis(100);
+const LULL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// For how long nothing has to be migrated until nobody looks any more.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When there are so many migrations, those that are older than [`GRACE`] are forgotten.
-const MOST: usize = 64;
+/// When there are so many migrations, those that are older than [`EVENT_GRACE`] are forgotten.
+const MIGRATIONS_MAX: usize = 64;
 
 /// Looks for others who migrate processes.
 #[derive(Debug, Default)]
@@ -194,12 +194,12 @@ fn run(shared: &SharedHost) {
         take(shared);
         let mut state = witness.state.lock();
         let read = state.read;
-        let is_over = |done: &(Instant, HeldProcess)| read.is_some_and(|read| done.0 + GRACE < read);
+        let is_over = |done: &(Instant, HeldProcess)| read.is_some_and(|read| done.0 + EVENT_GRACE < read);
         let (over, rest) =
             state.migrations.drain(..).partition(|migration| migration.done.as_ref().is_some_and(is_over));
         state.migrations = rest;
-        let quiet = state.used.map_or(IDLE, |used| used.elapsed());
-        if state.migrations.is_empty() && quiet >= IDLE {
+        let quiet = state.used.map_or(IDLE_TIMEOUT, |used| used.elapsed());
+        if state.migrations.is_empty() && quiet >= IDLE_TIMEOUT {
             let gone = std::mem::take(&mut *state);
             // Numbers aren't given twice.
             state.next = gone.next;
@@ -208,14 +208,14 @@ fn run(shared: &SharedHost) {
             return;
         }
         // One that is under way, however long it takes, is looked for when it ends.
-        if quiet >= LULL && state.migrations.iter().all(|migration| migration.done.is_none()) {
+        if quiet >= LULL_AFTER && state.migrations.iter().all(|migration| migration.done.is_none()) {
             state.is_lull = true;
-            witness.begun.wait_for(&mut state, SELDOM);
+            witness.begun.wait_for(&mut state, LULL_INTERVAL);
             state.is_lull = false;
             drop(state);
         } else {
             drop(state);
-            thread::sleep(GRACE);
+            thread::sleep(EVENT_GRACE);
         }
         drop::<VecDeque<Migration>>(over);
     }
@@ -295,7 +295,7 @@ fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Opt
         }
         match &migration.done {
             None => drop(migration.met.get_or_insert_with(|| write.clone())),
-            Some((at, _)) if since.is_some_and(|since| *at + GRACE < since) => {}
+            Some((at, _)) if since.is_some_and(|since| *at + EVENT_GRACE < since) => {}
             Some(_) => suspects.push(migration.id),
         }
     }
@@ -347,9 +347,9 @@ impl Witnessed {
         let now = Instant::now();
         let mut gone = VecDeque::new();
         let mut state = witness.state.lock();
-        if state.migrations.len() >= MOST {
+        if state.migrations.len() >= MIGRATIONS_MAX {
             // What is still under way stays, however long it takes: an agent may have been stopped in the middle of it.
-            let is_old = |migration: &Migration| migration.done.as_ref().is_some_and(|(at, _)| *at + GRACE < now);
+            let is_old = |migration: &Migration| migration.done.as_ref().is_some_and(|(at, _)| *at + EVENT_GRACE < now);
             let (old, rest) = state.migrations.drain(..).partition(is_old);
             gone = old;
             state.migrations = rest;

@@ -15,7 +15,7 @@ use crate::fs::CgroupFs;
 use crate::fs::dispatch::PerCaller;
 use crate::fuse;
 use crate::fuse::{Connection, OwnMount, Successor};
-use crate::host::{HostCgroups, PidNamespaces, RealHost, SharedHost, refuge, tenant_of};
+use crate::host::{HostCgroups, KernelHost, PidNamespaces, SharedHost, server_cgroup, tenant_of};
 use crate::policy::Rules;
 use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
 use crate::server::logging;
@@ -81,7 +81,7 @@ impl Server {
     pub(crate) fn leave_delegated_subtrees(&self) -> Result<(), Error> {
         self.host.check_detached()?;
         match &self.views {
-            ServedViews::Single(view) => Ok(refuge::take_refuge(&self.host, view)?),
+            ServedViews::Single(view) => Ok(server_cgroup::leave_delegated_subtrees(&self.host, view)?),
             // It does so whenever a container turns out to be around it.
             ServedViews::PerCaller(..) => Ok(()),
         }
@@ -126,7 +126,7 @@ impl Server {
         let session = match self.views {
             ServedViews::Single(view) => {
                 let agents = AgentPool::new(self.image);
-                let host = RealHost::new(Arc::clone(&view), self.host, Some(agents))
+                let host = KernelHost::new(Arc::clone(&view), self.host, Some(agents))
                     .map_err(failed("can't read own namespaces"))?;
                 let mut fs = CgroupFs::new(view, host)
                     .map_err(|errno| Error::system("can't find the root of the view", errno.into()))?;
@@ -170,7 +170,7 @@ impl Server {
 
 /// What is served, ready to begin.
 enum Session {
-    View(Arc<CgroupFs<RealHost>>, Option<OwnMount>, Option<Successor>),
+    View(Arc<CgroupFs<KernelHost>>, Option<OwnMount>, Option<Successor>),
     Callers(Arc<PerCaller<PidNamespaces>>),
 }
 

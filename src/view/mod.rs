@@ -3,10 +3,10 @@
 //! A [`View`] says where a directory stands ([`Position`]) and what a name in it can be ([`Child`]). The filesystem reaches a node only by a
 //! chain of lookups from the root, each of which was allowed by [`View::child`]: containment rests on that, and no path is compared on the way.
 
-mod place;
+mod position;
 mod resolve;
 
-pub use place::{Child, Door, Position, Spot};
+pub use position::{Child, EntryPath, Position, Role};
 pub use resolve::{Resolved, view_path_of};
 
 use std::ffi::{OsStr, OsString};
@@ -104,13 +104,13 @@ impl View {
     /// Where the top directory of a hierarchy stands.
     pub fn top_of(&self, hierarchy: usize) -> Position {
         let delegated = self.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
-        let spot = match (delegated, self.shape) {
-            (None, Shape::Full) => Spot::Foreign,
-            (None, _) => Spot::HostRoot,
-            (Some(_), Shape::Rooted) => Spot::Boundary,
-            (Some(_), Shape::HostPath | Shape::Full) => Spot::Ancestor { depth: 0 },
+        let role = match (delegated, self.shape) {
+            (None, Shape::Full) => Role::Foreign,
+            (None, _) => Role::HostRoot,
+            (Some(_), Shape::Rooted) => Role::Boundary,
+            (Some(_), Shape::HostPath | Shape::Full) => Role::Ancestor { depth: 0 },
         };
-        Position { hierarchy: Some(hierarchy), door: Door::Main, spot }
+        Position { hierarchy: Some(hierarchy), entry_path: EntryPath::Main, role }
     }
 
     /// The backing cgroup of a hierarchy's top directory.
@@ -123,10 +123,10 @@ impl View {
 
     /// The zone of a position, for the policy.
     pub fn zone(&self, position: Position) -> Zone {
-        match position.spot {
-            Spot::Boundary => Zone::Boundary,
-            Spot::Inside => Zone::Inside,
-            Spot::Top | Spot::Ancestor { .. } | Spot::AliasStep { .. } | Spot::HostRoot | Spot::Foreign => {
+        match position.role {
+            Role::Boundary => Zone::Boundary,
+            Role::Inside => Zone::Inside,
+            Role::Top | Role::Ancestor { .. } | Role::HostPathStep { .. } | Role::HostRoot | Role::Foreign => {
                 Zone::Outside
             }
         }
@@ -140,36 +140,39 @@ impl View {
         let Some(hierarchy) = self.hierarchy(index) else {
             return Child::Hidden;
         };
-        let below = |spot| Position { spot, ..position };
+        let below = |role| Position { role, ..position };
         let step = |depth: usize| hierarchy.delegated.as_ref()?.components().get(depth);
         let leads_on = |depth: usize| step(depth).is_some_and(|step| step == name);
         // Where the directory that is `depth` steps on the way to the boundary stands.
-        let way = |depth: usize, on_the_way: fn(usize) -> Spot| {
-            if step(depth).is_none() { Spot::Boundary } else { on_the_way(depth) }
+        let way = |depth: usize, on_the_way: fn(usize) -> Role| {
+            if step(depth).is_none() { Role::Boundary } else { on_the_way(depth) }
         };
-        let ancestor = |depth| Spot::Ancestor { depth };
-        let alias_step = |depth| Spot::AliasStep { depth };
-        match position.spot {
-            Spot::Top => Child::Hidden,
-            Spot::HostRoot => Child::Backing { directory: None, file: true, otherwise: None },
-            Spot::Foreign => Child::Backing { directory: Some(position), file: true, otherwise: None },
-            Spot::Inside => Child::Backing { directory: Some(position), file: true, otherwise: None },
-            Spot::Boundary => {
-                let has_alias = self.shape == Shape::Rooted && position.door == Door::Main && leads_on(0);
-                let alias = Position { door: Door::Alias, spot: way(1, alias_step), ..position };
+        let ancestor = |depth| Role::Ancestor { depth };
+        let host_path_step = |depth| Role::HostPathStep { depth };
+        match position.role {
+            Role::Top => Child::Hidden,
+            Role::HostRoot => Child::Backing { directory: None, file: true, otherwise: None },
+            Role::Foreign => Child::Backing { directory: Some(position), file: true, otherwise: None },
+            Role::Inside => Child::Backing { directory: Some(position), file: true, otherwise: None },
+            Role::Boundary => {
+                let has_host_path_alias =
+                    self.shape == Shape::Rooted && position.entry_path == EntryPath::Main && leads_on(0);
+                let alias = Position { entry_path: EntryPath::HostPathAlias, role: way(1, host_path_step), ..position };
                 Child::Backing {
-                    directory: Some(below(Spot::Inside)),
+                    directory: Some(below(Role::Inside)),
                     file: true,
-                    otherwise: has_alias.then_some(alias),
+                    otherwise: has_host_path_alias.then_some(alias),
                 }
             }
-            Spot::AliasStep { depth } if leads_on(depth) => Child::Alias(below(way(depth + 1, alias_step))),
-            Spot::AliasStep { .. } => Child::Hidden,
-            Spot::Ancestor { depth } => {
+            Role::HostPathStep { depth } if leads_on(depth) => {
+                Child::HostPathAlias(below(way(depth + 1, host_path_step)))
+            }
+            Role::HostPathStep { .. } => Child::Hidden,
+            Role::Ancestor { depth } => {
                 let on_the_way = leads_on(depth).then(|| below(way(depth + 1, ancestor)));
                 match self.shape {
                     Shape::Full => Child::Backing {
-                        directory: Some(on_the_way.unwrap_or(below(Spot::Foreign))),
+                        directory: Some(on_the_way.unwrap_or(below(Role::Foreign))),
                         file: true,
                         otherwise: None,
                     },
@@ -178,9 +181,7 @@ impl View {
                         None if self.ancestor_shows(&hierarchy.kind, depth, name) => {
                             Child::Backing { directory: None, file: true, otherwise: None }
                         }
-                        None if depth == 0 => {
-                            self.shortcut(name).map_or(Child::Hidden, |name| Child::Shortcut { name })
-                        }
+                        None if depth == 0 => self.alias(name).map_or(Child::Hidden, |name| Child::Alias { name }),
                         None => Child::Hidden,
                     },
                 }
@@ -197,12 +198,12 @@ impl View {
             || self.ancestor_limits == AncestorLimits::Shown && limits_what_is_below(kind, depth, name)
     }
 
-    fn shortcut(&self, name: &OsStr) -> Option<usize> {
+    fn alias(&self, name: &OsStr) -> Option<usize> {
         self.aliases.iter().position(|alias| alias == name)
     }
 
     /// Where a shortcut leads, relative to the top of its hierarchy.
-    pub fn shortcut_target(&self, hierarchy: usize, name: usize) -> Option<CgroupPath> {
+    pub fn alias_target(&self, hierarchy: usize, name: usize) -> Option<CgroupPath> {
         self.hierarchy(hierarchy)?.delegated.as_ref()?.join(self.aliases.get(name)?).ok()
     }
 
@@ -228,9 +229,11 @@ impl View {
                     file
                 }
             }
-            Child::Hidden | Child::Hierarchy(_) | Child::Link { .. } | Child::Shortcut { .. } | Child::Alias(_) => {
-                false
-            }
+            Child::Hidden
+            | Child::Hierarchy(_)
+            | Child::Link { .. }
+            | Child::Alias { .. }
+            | Child::HostPathAlias(_) => false,
         }
     }
 }

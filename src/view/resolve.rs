@@ -1,6 +1,6 @@
 //! View path to host path and back, without asking the host.
 
-use super::{Child, Position, Shape, Spot, View};
+use super::{Child, Position, Role, Shape, View};
 use crate::cgroup::CgroupPath;
 
 /// Where a path of the view leads, as far as names alone can tell.
@@ -25,14 +25,14 @@ impl View {
                 Child::Hierarchy(index) | Child::Link { hierarchy: index, .. } => {
                     Resolved { position: self.top_of(index), backing: Some((index, self.top_path(index))) }
                 }
-                Child::Shortcut { name } => {
+                Child::Alias { name } => {
                     let index = at.position.hierarchy?;
-                    let position = Position { spot: Spot::Inside, ..at.position };
-                    Resolved { position, backing: Some((index, self.shortcut_target(index, name)?)) }
+                    let position = Position { role: Role::Inside, ..at.position };
+                    Resolved { position, backing: Some((index, self.alias_target(index, name)?)) }
                 }
-                Child::Alias(position) => self.through_alias(position),
+                Child::HostPathAlias(position) => self.through_host_path_alias(position),
                 // A name that may be the alias is the alias here: what the host has under it, only the host can tell.
-                Child::Backing { otherwise: Some(position), .. } => self.through_alias(position),
+                Child::Backing { otherwise: Some(position), .. } => self.through_host_path_alias(position),
                 Child::Backing { directory, .. } => {
                     let (index, above) = at.backing?;
                     Resolved { position: directory?, backing: Some((index, above.join(name).ok()?)) }
@@ -42,9 +42,9 @@ impl View {
         Some(at)
     }
 
-    fn through_alias(&self, position: Position) -> Resolved {
-        let backing = match position.spot {
-            Spot::Boundary => position.hierarchy.map(|index| (index, self.top_path(index))),
+    fn through_host_path_alias(&self, position: Position) -> Resolved {
+        let backing = match position.role {
+            Role::Boundary => position.hierarchy.map(|index| (index, self.top_path(index))),
             _ => None,
         };
         Resolved { position, backing }

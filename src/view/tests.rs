@@ -31,22 +31,22 @@ fn view(shape: Shape, setup: Setup, delegated: Option<&str>) -> View {
     }
 }
 
-fn spot(view: &View, text: &str) -> Option<(Spot, Door, Option<String>)> {
+fn role(view: &View, text: &str) -> Option<(Role, EntryPath, Option<String>)> {
     let resolved = view.resolve_directory(&path(text))?;
     let backing = resolved.backing.map(|(_, path)| path.to_string());
-    Some((resolved.position.spot, resolved.position.door, backing))
+    Some((resolved.position.role, resolved.position.entry_path, backing))
 }
 
 #[test]
 fn host_path_shows_the_way_and_nothing_beside_it() {
     let view = view(Shape::HostPath, Setup::Hybrid, Some("/lxc/c1"));
-    let at = |text| spot(&view, text).map(|(spot, _, backing)| (spot, backing.unwrap_or_default()));
-    assert_eq!(at("/"), Some((Spot::Top, String::new())));
-    assert_eq!(at("/unified"), Some((Spot::Ancestor { depth: 0 }, "/".into())));
-    assert_eq!(at("/unified/lxc"), Some((Spot::Ancestor { depth: 1 }, "/lxc".into())));
-    assert_eq!(at("/unified/lxc/c1"), Some((Spot::Boundary, "/lxc/c1".into())));
-    assert_eq!(at("/unified/lxc/c1/a/b"), Some((Spot::Inside, "/lxc/c1/a/b".into())));
-    assert_eq!(at("/cpu/lxc/c1"), Some((Spot::Boundary, "/lxc/c1".into())));
+    let at = |text| role(&view, text).map(|(role, _, backing)| (role, backing.unwrap_or_default()));
+    assert_eq!(at("/"), Some((Role::Top, String::new())));
+    assert_eq!(at("/unified"), Some((Role::Ancestor { depth: 0 }, "/".into())));
+    assert_eq!(at("/unified/lxc"), Some((Role::Ancestor { depth: 1 }, "/lxc".into())));
+    assert_eq!(at("/unified/lxc/c1"), Some((Role::Boundary, "/lxc/c1".into())));
+    assert_eq!(at("/unified/lxc/c1/a/b"), Some((Role::Inside, "/lxc/c1/a/b".into())));
+    assert_eq!(at("/cpu/lxc/c1"), Some((Role::Boundary, "/lxc/c1".into())));
     for hidden in ["/unified/lxc/c10", "/unified/lxc/c", "/unified/other", "/memory", "/lxc"] {
         assert_eq!(at(hidden), None, "{hidden}");
     }
@@ -79,23 +79,24 @@ fn ancestors_show_limits_unless_they_are_hidden() {
         assert!(!shown.lists(position, OsStr::new(name), true));
     }
     let rooted = view(Shape::Rooted, Setup::Unified, Some("/lxc/c1"));
-    let step = Position { hierarchy: Some(0), door: Door::Alias, spot: Spot::AliasStep { depth: 1 } };
+    let step =
+        Position { hierarchy: Some(0), entry_path: EntryPath::HostPathAlias, role: Role::HostPathStep { depth: 1 } };
     assert_eq!(rooted.child(step, OsStr::new("memory.max")), Child::Hidden);
 }
 
 #[test]
 fn rooted_has_a_hidden_alias() {
     let view = view(Shape::Rooted, Setup::Unified, Some("/lxc/c1"));
-    assert_eq!(spot(&view, "/"), Some((Spot::Boundary, Door::Main, Some("/lxc/c1".into()))));
-    assert_eq!(spot(&view, "/x"), Some((Spot::Inside, Door::Main, Some("/lxc/c1/x".into()))));
-    assert_eq!(spot(&view, "/lxc"), Some((Spot::AliasStep { depth: 1 }, Door::Alias, None)));
-    assert_eq!(spot(&view, "/lxc/c1"), Some((Spot::Boundary, Door::Alias, Some("/lxc/c1".into()))));
-    assert_eq!(spot(&view, "/lxc/c1/x"), Some((Spot::Inside, Door::Alias, Some("/lxc/c1/x".into()))));
-    assert_eq!(spot(&view, "/lxc/c2"), None);
+    assert_eq!(role(&view, "/"), Some((Role::Boundary, EntryPath::Main, Some("/lxc/c1".into()))));
+    assert_eq!(role(&view, "/x"), Some((Role::Inside, EntryPath::Main, Some("/lxc/c1/x".into()))));
+    assert_eq!(role(&view, "/lxc"), Some((Role::HostPathStep { depth: 1 }, EntryPath::HostPathAlias, None)));
+    assert_eq!(role(&view, "/lxc/c1"), Some((Role::Boundary, EntryPath::HostPathAlias, Some("/lxc/c1".into()))));
+    assert_eq!(role(&view, "/lxc/c1/x"), Some((Role::Inside, EntryPath::HostPathAlias, Some("/lxc/c1/x".into()))));
+    assert_eq!(role(&view, "/lxc/c2"), None);
     // The alias isn't offered again behind itself: below it, the name is an ordinary one.
-    assert_eq!(spot(&view, "/lxc/c1/lxc"), Some((Spot::Inside, Door::Alias, Some("/lxc/c1/lxc".into()))));
+    assert_eq!(role(&view, "/lxc/c1/lxc"), Some((Role::Inside, EntryPath::HostPathAlias, Some("/lxc/c1/lxc".into()))));
     assert!(!view.lists(
-        Position { hierarchy: Some(0), door: Door::Alias, spot: Spot::AliasStep { depth: 1 } },
+        Position { hierarchy: Some(0), entry_path: EntryPath::HostPathAlias, role: Role::HostPathStep { depth: 1 } },
         OsStr::new("c1"),
         true
     ));
@@ -104,7 +105,7 @@ fn rooted_has_a_hidden_alias() {
 #[test]
 fn an_alias_of_one_step() {
     let view = view(Shape::Rooted, Setup::Unified, Some("/c1"));
-    assert_eq!(spot(&view, "/c1"), Some((Spot::Boundary, Door::Alias, Some("/c1".into()))));
+    assert_eq!(role(&view, "/c1"), Some((Role::Boundary, EntryPath::HostPathAlias, Some("/c1".into()))));
 }
 
 #[test]
@@ -123,13 +124,13 @@ fn without_a_delegated_subtree_there_are_only_the_roots_files() {
     for shape in [Shape::HostPath, Shape::Rooted] {
         let view = view(shape, Setup::Hybrid, None);
         let top = view.top_of(1);
-        assert_eq!(top.spot, Spot::HostRoot);
+        assert_eq!(top.role, Role::HostRoot);
         assert_eq!(view.zone(top), Zone::Outside);
         assert!(view.lists(top, OsStr::new("cgroup.procs"), false));
         assert!(!view.lists(top, OsStr::new("system.slice"), true));
-        assert_eq!(spot(&view, "/unified/system.slice"), None);
+        assert_eq!(role(&view, "/unified/system.slice"), None);
     }
-    assert_eq!(spot(&view(Shape::Full, Setup::Unified, None), "/a").unwrap().0, Spot::Foreign);
+    assert_eq!(role(&view(Shape::Full, Setup::Unified, None), "/a").unwrap().0, Role::Foreign);
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -171,12 +172,12 @@ proptest! {
         let view = View { ancestor_limits, aliases: Vec::new(), ..view(Shape::HostPath, setup, Some("/a/b/aa")) };
         let steps = ["a", "b", "aa"];
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
-            let position = Position { hierarchy: Some(index), door: Door::Main, spot: Spot::Ancestor { depth } };
+            let position = Position { hierarchy: Some(index), entry_path: EntryPath::Main, role: Role::Ancestor { depth } };
             prop_assert_eq!(view.zone(position), Zone::Outside);
             match view.child(position, OsStr::new(&name)) {
                 Child::Backing { directory: Some(below), file: false, otherwise: None } => {
                     prop_assert_eq!(name.as_str(), steps[depth]);
-                    prop_assert_eq!(below.spot == Spot::Boundary, depth == 2);
+                    prop_assert_eq!(below.role == Role::Boundary, depth == 2);
                 }
                 Child::Backing { directory: None, file: true, otherwise: None } => {
                     let is_core = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"].contains(&name.as_str());
@@ -208,8 +209,8 @@ proptest! {
             if let Some(shown) = view_path_of(&view, index, &host) {
                 let resolved = view.resolve_directory(&shown);
                 // Names below the boundary of a rooted view that are the alias' own lead through the alias instead.
-                let through_alias = resolved.as_ref().is_none_or(|resolved| resolved.position.door == Door::Alias);
-                prop_assume!(!(shape == Shape::Rooted && through_alias));
+                let through_host_path_alias = resolved.as_ref().is_none_or(|resolved| resolved.position.entry_path == EntryPath::HostPathAlias);
+                prop_assume!(!(shape == Shape::Rooted && through_host_path_alias));
                 prop_assert_eq!(resolved.unwrap().backing, Some((index, host.clone())));
             } else {
                 prop_assert!(shape != Shape::Full && !host.is_within(&path(&delegated)));

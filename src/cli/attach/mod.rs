@@ -33,7 +33,7 @@ use crate::doctor::facts::Facts;
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
 use crate::fuse::{Connection, OwnMount, detached_from};
-use crate::host::{HostCgroups, ViewSpec, discover, plan, refuge};
+use crate::host::{HostCgroups, ViewSpec, discover, plan, server_cgroup};
 use crate::message::say;
 use crate::provision::prepared::PreparedContainer;
 use crate::server::cleanup::Cleanup;
@@ -143,7 +143,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let connection = Connection::open()?;
     let (waits_for_mount, mounted) = StatusPipe::pair()?;
     let (waits_for_commit, committed) = StatusPipe::pair()?;
-    let (waits_for_refuge, refuge) = StatusPipe::pair()?;
+    let (waits_for_move, moved) = StatusPipe::pair()?;
     let rollback = Rollback::new(
         Arc::clone(&container),
         image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?,
@@ -162,7 +162,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         connection: connection.share()?,
         namespace,
         to_server,
-        waits_for_refuge,
+        waits_for_move,
         mounted,
         committed,
     };
@@ -180,10 +180,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let (live, attach_command) = in_background(log, &cleanup, attach_command, |signals, live| {
         if options.oci_state {
             // Those of a runtime's process may be the container's, or are to be removed.
-            refuge::go_to_roots(&server.host);
+            server_cgroup::move_to_roots(&server.host);
         }
         server.leave_delegated_subtrees()?;
-        refuge.ok();
+        moved.ok();
         signals.wait_for(waits_for_mount)?;
         // If none comes, the view does without.
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
@@ -220,7 +220,7 @@ struct AttachCommand {
     /// By which the server gets a way to its own mount.
     to_server: OwnedFd,
     /// Tells that the server is where it can serve from. One that isn't would leave whoever looks into the view waiting.
-    waits_for_refuge: StatusPipe,
+    waits_for_move: StatusPipe,
     /// Tells the server that the connection is mounted.
     mounted: StatusPipe,
     /// Tells it that all is in its place.
@@ -235,11 +235,10 @@ impl AttachCommand {
             return Err(Error::unsupported("--dry-run isn't possible on this kernel")
                 .because("it moves mounts, which takes Linux 5.2"));
         }
-        let Self { container, program, connection, namespace: _, to_server, waits_for_refuge, mounted, committed } =
-            self;
+        let Self { container, program, connection, namespace: _, to_server, waits_for_move, mounted, committed } = self;
         let (_, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
         check_mount_point(&found)?;
-        if let Err(ended) = waits_for_refuge.wait() {
+        if let Err(ended) = waits_for_move.wait() {
             live.wait()?;
             return Err(ended);
         }
@@ -262,7 +261,7 @@ impl AttachCommand {
 
     /// `live` is told when the view answers.
     fn attach(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<(), Error> {
-        let Self { container, program, connection, namespace, to_server, waits_for_refuge, mounted, committed } = self;
+        let Self { container, program, connection, namespace, to_server, waits_for_move, mounted, committed } = self;
         let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
         let (entry, found) = match namespace {
             Some(namespace) => {
@@ -277,7 +276,7 @@ impl AttachCommand {
         };
         check_mount_point(&found)?;
         container.check_propagation(found)?;
-        if let Err(ended) = waits_for_refuge.wait() {
+        if let Err(ended) = waits_for_move.wait() {
             // It says why.
             live.wait()?;
             return Err(ended);

@@ -14,7 +14,7 @@ use crate::fs::inode::{Node, NodeId};
 
 /// Who is where.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct Way {
+pub(in crate::fs) struct DirLocks {
     /// Leaf lock.
     taken: Mutex<Taken>,
     freed: Condvar,
@@ -28,9 +28,9 @@ struct Taken {
     invalidated: Option<NodeId>,
 }
 
-impl Way {
+impl DirLocks {
     /// Invalidates an entry while no own operation is under way there. For one thread at a time, and none that has own operations done.
-    pub(in crate::fs) fn keep_out(&self, directory: NodeId, invalidate: impl FnOnce()) {
+    pub(in crate::fs) fn while_invalidating(&self, directory: NodeId, invalidate: impl FnOnce()) {
         let mut taken = self.taken.lock();
         taken.invalidated = Some(directory);
         while taken.walked.contains(&directory) {
@@ -60,17 +60,17 @@ impl Way {
 }
 
 /// The kernel, as the thread tells it that doesn't have own operations done.
-pub(in crate::fs) struct Apart<'a, K> {
-    pub(in crate::fs) way: &'a Way,
+pub(in crate::fs) struct LockingInvalidate<'a, K> {
+    pub(in crate::fs) way: &'a DirLocks,
     pub(in crate::fs) kernel: &'a K,
 }
 
-impl<K: Invalidate> Invalidate for Apart<'_, K> {
+impl<K: Invalidate> Invalidate for LockingInvalidate<'_, K> {
     fn node(&self, node: NodeId, listing: bool) {
         self.kernel.node(node, listing);
     }
 
     fn entry(&self, directory: NodeId, name: &OsStr) {
-        self.way.keep_out(directory, || self.kernel.entry(directory, name));
+        self.way.while_invalidating(directory, || self.kernel.entry(directory, name));
     }
 }

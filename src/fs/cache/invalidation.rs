@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::cgroup::FileClass;
-use crate::fs::cache::dir_locks::Apart;
-use crate::fs::host::{Change, EntryChange};
+use crate::fs::cache::dir_locks::LockingInvalidate;
+use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
-use crate::fs::{CgroupFs, Host, Keep};
-use crate::view::Door;
+use crate::fs::{CgroupFs, EntryTtl, Host};
+use crate::view::EntryPath;
 
 /// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
-pub(in crate::fs) const WATCHED: Duration = Duration::from_secs(60);
+pub(in crate::fs) const WATCHED_TTL: Duration = Duration::from_secs(60);
 
 /// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
 /// at that door: it would wait for the directory's lock each time.
@@ -56,14 +56,14 @@ impl OwnChanges {
         let Some(own) = Own::new(directory, name, kind) else { return true };
         let id = directory.id();
         let mut expected = self.0.lock();
-        let Some(doors) = expected.get_mut(&own) else { return false };
-        let last_of_its = doors.iter().rposition(|(door, _)| *door == id);
+        let Some(nodes_of) = expected.get_mut(&own) else { return false };
+        let last_of_its = nodes_of.iter().rposition(|(entry_path, _)| *entry_path == id);
         match last_of_its {
-            Some(at) => drop(doors.remove(at)),
+            Some(at) => drop(nodes_of.remove(at)),
             // If another door expects one of the same kind, it was that one's, which won't have a second.
-            None => drop(doors.pop_front()),
+            None => drop(nodes_of.pop_front()),
         }
-        if doors.is_empty() {
+        if nodes_of.is_empty() {
             expected.remove(&own);
         }
         last_of_its.is_some()
@@ -75,12 +75,12 @@ impl OwnChanges {
         take: impl FnOnce(&mut VecDeque<Announced>) -> Option<Announced>,
     ) -> Option<Announced> {
         let mut expected = self.0.lock();
-        let doors = expected.get_mut(own)?;
-        let door = take(doors);
-        if doors.is_empty() {
+        let nodes_of = expected.get_mut(own)?;
+        let entry_path = take(nodes_of);
+        if nodes_of.is_empty() {
             expected.remove(own);
         }
-        door
+        entry_path
     }
 
     /// The events of a directory won't come any more.
@@ -150,14 +150,14 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// For how long the kernel may keep this node and its name.
-    pub(in crate::fs) fn keep(&self, node: &Node) -> Keep {
+    pub(in crate::fs) fn ttl_of(&self, node: &Node) -> EntryTtl {
         let by_parent =
-            if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED } else { Duration::ZERO };
+            if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED_TTL } else { Duration::ZERO };
         let attributes = match node.object() {
             Object::Directory if !self.is_watched(node) => Duration::ZERO,
             _ => by_parent,
         };
-        Keep { entry: by_parent, attributes }
+        EntryTtl { entry: by_parent, attributes }
     }
 
     /// What the view makes itself never changes.
@@ -176,7 +176,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Waits for changes on the host; `None` once [`CgroupFs::stop_waiting`] was called. There may be none that matter.
-    pub fn wait_for_changes(&self) -> Option<Vec<Change>> {
+    pub fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
         self.host.wait_for_changes()
     }
 
@@ -188,11 +188,11 @@ impl<H: Host> CgroupFs<H> {
 
     /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]). False if they know already: the view has
     /// made the change itself.
-    pub fn invalidate(&self, change: &Change, kernel: &impl Invalidate) -> bool {
-        let kernel = &Apart { way: &self.replays.way, kernel };
+    pub fn invalidate(&self, change: &HostEvent, kernel: &impl Invalidate) -> bool {
+        let kernel = &LockingInvalidate { way: &self.replays.way, kernel };
         match change {
-            Change::Entry { hierarchy, directory, name: None, .. } => {
-                for node in self.doors(*hierarchy, *directory) {
+            HostEvent::Entry { hierarchy, directory, name: None, .. } => {
+                for node in self.nodes_of(*hierarchy, *directory) {
                     kernel.node(node.id(), false);
                     // See `invalidate_entry`.
                     if let Some(parent) = node.parent() {
@@ -200,16 +200,16 @@ impl<H: Host> CgroupFs<H> {
                     }
                 }
             }
-            Change::Entry { hierarchy, directory, name: Some(name), kind } => {
+            HostEvent::Entry { hierarchy, directory, name: Some(name), kind } => {
                 let removed = match kind {
                     EntryChange::Removed => self.note_removal(*hierarchy, *directory, name),
                     EntryChange::Made | EntryChange::Renamed | EntryChange::Other => Vec::new(),
                 };
                 let by = self.own.take(*hierarchy, *directory, name, *kind);
                 let mut is_news = false;
-                for node in self.doors(*hierarchy, *directory) {
+                for node in self.nodes_of(*hierarchy, *directory) {
                     match by {
-                        Some((door, since)) if door == node.id() => {
+                        Some((entry_path, since)) if entry_path == node.id() => {
                             self.settle_if_late(&node, name, since);
                         }
                         _ => {
@@ -224,28 +224,28 @@ impl<H: Host> CgroupFs<H> {
                 }
                 return is_news;
             }
-            Change::Renamed { hierarchy, directory, from, to } => {
+            HostEvent::Renamed { hierarchy, directory, from, to } => {
                 let by = self.own.take(*hierarchy, *directory, from, EntryChange::Renamed);
-                for node in self.doors(*hierarchy, *directory) {
-                    if by.is_none_or(|(door, _)| door != node.id()) {
+                for node in self.nodes_of(*hierarchy, *directory) {
+                    if by.is_none_or(|(entry_path, _)| entry_path != node.id()) {
                         self.invalidate_entry(&node, from, kernel);
                         self.invalidate_entry(&node, to, kernel);
                         self.replay_rename(&node, from, to);
                     }
                 }
             }
-            Change::Modified { hierarchy, directory, name } => {
+            HostEvent::Modified { hierarchy, directory, name } => {
                 if self.own_writes.take(*hierarchy, *directory, name) {
                     return false;
                 }
-                for node in self.doors(*hierarchy, *directory) {
+                for node in self.nodes_of(*hierarchy, *directory) {
                     self.replay_modification(&node, name);
                 }
             }
-            Change::Files { hierarchy, directory, of_children } => {
+            HostEvent::Files { hierarchy, directory, of_children } => {
                 self.invalidate_files(*hierarchy, *directory, *of_children, kernel);
             }
-            Change::Anything => {
+            HostEvent::Anything => {
                 self.own.clear();
                 self.own_writes.clear();
                 self.invalidate_everything(kernel);
@@ -270,20 +270,20 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The nodes by which the kernel knows this directory.
-    fn doors(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
-        let by_door = |door| NodeId::backing(hierarchy, door, inode);
-        let ids = [by_door(Door::Main), by_door(Door::Alias), NodeId::top(hierarchy), Some(ROOT_ID)];
+    fn nodes_of(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
+        let by_door = |entry_path| NodeId::backing(hierarchy, entry_path, inode);
+        let ids = [by_door(EntryPath::Main), by_door(EntryPath::HostPathAlias), NodeId::top(hierarchy), Some(ROOT_ID)];
         let is_it = |node: &Arc<Node>| {
             node.position().hierarchy == Some(hierarchy) && node.inode() == inode && *node.object() == Object::Directory
         };
-        let doors: Vec<_> = ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect();
-        if doors.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { doors }
+        let nodes_of: Vec<_> = ids.into_iter().flatten().filter_map(|id| self.nodes.get(id)).filter(is_it).collect();
+        if nodes_of.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { nodes_of }
     }
 
     /// Takes note, at every door, that what a directory had under this name was removed. Returns by which nodes the kernel knows it.
     pub(in crate::fs) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
-        let doors = self.doors(hierarchy, directory);
-        let removed: Vec<_> = doors.iter().filter_map(|node| self.nodes.child(node, name)).collect();
+        let nodes_of = self.nodes_of(hierarchy, directory);
+        let removed: Vec<_> = nodes_of.iter().filter_map(|node| self.nodes.child(node, name)).collect();
         for node in &removed {
             node.set_gone(true);
             self.host.forget(node);
@@ -300,7 +300,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(in crate::fs) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
-        self.absences.forget(directory.id(), name);
+        self.negative.forget(directory.id(), name);
         // Whoever holds it open asks for its attributes by number, not by name.
         if let Some(node) = self.nodes.child(directory, name) {
             kernel.node(node.id(), node.is_directory());
@@ -317,7 +317,7 @@ impl<H: Host> CgroupFs<H> {
         of_children: bool,
         kernel: &impl Invalidate,
     ) {
-        for node in self.doors(hierarchy, directory) {
+        for node in self.nodes_of(hierarchy, directory) {
             self.invalidate_files_at(&node, of_children, kernel);
         }
     }

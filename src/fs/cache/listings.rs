@@ -13,26 +13,26 @@ use parking_lot::Mutex;
 
 use crate::fs::host::{Follow, Since};
 use crate::fs::inode::{Node, NodeId};
-use crate::fs::limits::fd_quota::{Share, Shares};
+use crate::fs::limits::quota::{Permit, Quota};
 use crate::fs::ops::readdir::ListedEntry;
 
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
-const LISTINGS: usize = 16;
+const LISTINGS_MAX: usize = 16;
 
 /// In parts of how many bytes memory for listings is shared out.
-const PART: usize = 64 * 1024;
+const PART_BYTES: usize = 64 * 1024;
 
 /// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
-pub(in crate::fs) const PARTS: usize = 1024;
+pub(in crate::fs) const PARTS_MAX: usize = 1024;
 
 /// What an entry takes besides its name, in bytes: in the listing, and to be found by its name.
-const EACH: usize = size_of::<ListedEntry>() + 64;
+const ENTRY_OVERHEAD_BYTES: usize = size_of::<ListedEntry>() + 64;
 
 /// For how long a listing is good, whatever is seen to change: the kernel may bring files along without saying so (a module that is loaded).
-const GOOD_FOR: Duration = Duration::from_secs(1);
+const LISTING_TTL: Duration = Duration::from_secs(1);
 
 /// Of how many directories it's known when they were listed last.
-const REMEMBERED: usize = 1024;
+const LAST_LISTED_MAX: usize = 1024;
 
 /// The listings of directories that are being read, or are read again and again, the oldest first.
 ///
@@ -40,14 +40,14 @@ const REMEMBERED: usize = 1024;
 /// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew. None is replaced by one that
 /// was begun before it: whoever began to read after a change goes on with what is so since.
 ///
-/// Whoever lists a directory once more within [`GOOD_FOR`] has it followed. Its listing then answers all who read it from the beginning, and what
+/// Whoever lists a directory once more within [`LISTING_TTL`] has it followed. Its listing then answers all who read it from the beginning, and what
 /// has come and gone meanwhile is looked up by name: to list thousands of cgroups takes the server many times as long as who asks for it.
 #[derive(Debug)]
 pub(in crate::fs) struct Listings {
     kept: Mutex<VecDeque<Kept>>,
     begun: AtomicU64,
     last: Mutex<HashMap<NodeId, Instant>>,
-    room: Shares,
+    room: Quota,
 }
 
 /// A listing that is kept.
@@ -60,7 +60,7 @@ pub(in crate::fs) struct Kept {
     /// A reader has come to its end.
     finished: bool,
     /// What it takes of the memory.
-    _room: Arc<Vec<Share>>,
+    _room: Arc<Vec<Permit>>,
 }
 
 /// What a directory has. Clones are the same one.
@@ -99,7 +99,7 @@ impl Listing {
 
     /// What it takes of the memory, in bytes.
     fn size(&self) -> usize {
-        self.0.lock().by_cookie.values().map(|entry| EACH + entry.name.len()).sum()
+        self.0.lock().by_cookie.values().map(|entry| ENTRY_OVERHEAD_BYTES + entry.name.len()).sum()
     }
 }
 
@@ -142,7 +142,7 @@ impl Kept {
 
     /// Whether it's so young that what can't be seen may be left out.
     pub(in crate::fs) fn is_fresh(&self) -> bool {
-        self.begun_at.elapsed() < GOOD_FOR
+        self.begun_at.elapsed() < LISTING_TTL
     }
 
     /// Brings in what `look` finds by what has changed since it was looked last. False if it has to be taken anew.
@@ -168,13 +168,13 @@ impl Kept {
 
 impl Default for Listings {
     fn default() -> Self {
-        Self::within(Shares::of(PARTS / 2))
+        Self::within(Quota::of(PARTS_MAX / 2))
     }
 }
 
 impl Listings {
     /// Which share this memory with others.
-    pub(in crate::fs) fn within(room: Shares) -> Self {
+    pub(in crate::fs) fn within(room: Quota) -> Self {
         Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
     }
 
@@ -187,12 +187,12 @@ impl Listings {
     pub(in crate::fs) fn begin(&self, id: NodeId) -> (u64, bool) {
         let now = Instant::now();
         let mut last = self.last.lock();
-        if last.len() >= REMEMBERED {
+        if last.len() >= LAST_LISTED_MAX {
             last.clear();
         }
         let before = last.insert(id, now);
         drop(last);
-        let again = before.is_some_and(|before| now.duration_since(before) < GOOD_FOR);
+        let again = before.is_some_and(|before| now.duration_since(before) < LISTING_TTL);
         (self.begun.fetch_add(1, Ordering::AcqRel), again)
     }
 
@@ -220,14 +220,14 @@ impl Listings {
         }
         let replaced = take(&mut kept, node.id());
         kept.push_back(listing);
-        let displaced = if kept.len() > LISTINGS { kept.pop_front() } else { None };
+        let displaced = if kept.len() > LISTINGS_MAX { kept.pop_front() } else { None };
         drop(kept);
         drop((replaced, displaced));
     }
 
     /// Memory for a listing, in place of older ones if need be.
-    fn make_room(&self, listing: &Listing) -> Option<Vec<Share>> {
-        let parts = listing.size().div_ceil(PART);
+    fn make_room(&self, listing: &Listing) -> Option<Vec<Permit>> {
+        let parts = listing.size().div_ceil(PART_BYTES);
         let mut room = Vec::with_capacity(parts);
         while room.len() < parts {
             match self.room.take(0) {

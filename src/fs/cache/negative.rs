@@ -10,40 +10,40 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fs::cache::invalidation::{Invalidate, WATCHED};
+use crate::fs::cache::invalidation::{Invalidate, WATCHED_TTL};
 use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::{CgroupFs, Failure, Found, Host, Outcome};
+use crate::fs::{CgroupFs, Found, FsError, FsResult, Host};
 use crate::view::Child;
 
 /// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
-const LIMIT: usize = 1024;
+const NEGATIVE_ENTRIES_MAX: usize = 1024;
 
 /// The names that the kernel may keep, and since when.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct Absences(Mutex<Known>);
+pub(in crate::fs) struct NegativeCache(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Known {
-    since: HashMap<Absence, Instant>,
+struct Entries {
+    since: HashMap<NegativeEntry, Instant>,
     /// While it's full: when the oldest is no longer kept.
     full_until: Option<Instant>,
 }
 
 /// A name in a directory.
-type Absence = (NodeId, OsString);
+type NegativeEntry = (NodeId, OsString);
 
-impl Absences {
+impl NegativeCache {
     /// Takes note of a name. False if there are too many.
     fn note(&self, directory: NodeId, name: &OsStr) -> bool {
         let mut known = self.0.lock();
         let now = Instant::now();
         if known.full_until.take_if(|until| *until <= now).is_some() {
-            known.since.retain(|_, since| now.duration_since(*since) < WATCHED);
+            known.since.retain(|_, since| now.duration_since(*since) < WATCHED_TTL);
         }
         let absence = (directory, name.to_os_string());
-        if known.since.len() >= LIMIT && !known.since.contains_key(&absence) {
+        if known.since.len() >= NEGATIVE_ENTRIES_MAX && !known.since.contains_key(&absence) {
             if known.full_until.is_none() {
-                known.full_until = known.since.values().min().map(|oldest| *oldest + WATCHED);
+                known.full_until = known.since.values().min().map(|oldest| *oldest + WATCHED_TTL);
             }
             return false;
         }
@@ -59,7 +59,7 @@ impl Absences {
     /// The kernel is to ask anew. A name is forgotten only then: another thread that is to tell of it meanwhile does so as well, and whoever waits
     /// for that one finds what is so.
     fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
-        let told: Vec<(Absence, Instant)> = {
+        let told: Vec<(NegativeEntry, Instant)> = {
             let known = self.0.lock();
             let noted = known.since.iter().filter(|((directory, _), _)| is_it(*directory));
             noted.map(|(absence, since)| (absence.clone(), *since)).collect()
@@ -79,33 +79,33 @@ impl Absences {
 
 impl<H: Host> CgroupFs<H> {
     /// A name wasn't found.
-    pub(in crate::fs) fn not_found(&self, directory: &Node, name: &OsStr) -> Outcome<Found> {
+    pub(in crate::fs) fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<Found> {
         let id = directory.id();
         if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
             return Ok(Found::Nothing(Duration::ZERO));
         }
         let is_fixed = *directory.object() != Object::Directory;
         if is_fixed || matches!(self.view.child(directory.position(), name), Child::Hidden) {
-            return Ok(Found::Nothing(WATCHED));
+            return Ok(Found::Nothing(WATCHED_TTL));
         }
-        if !directory.is_watched() || !self.absences.note(id, name) {
+        if !directory.is_watched() || !self.negative.note(id, name) {
             return Ok(Found::Nothing(Duration::ZERO));
         }
         // It may have come before it was noted.
         match self.lookup(id, name) {
-            Err(Failure::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED)),
+            Err(FsError::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED_TTL)),
             looked => looked.map(Found::Something),
         }
     }
 
     /// Names may have come in a directory, without an event of their own.
     pub(in crate::fs) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
-        self.absences.invalidate(|id| id == directory, kernel);
+        self.negative.invalidate(|id| id == directory, kernel);
     }
 
     /// Any name may have come.
     pub(in crate::fs) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
-        self.absences.invalidate(|_| true, kernel);
+        self.negative.invalidate(|_| true, kernel);
     }
 }
 
@@ -115,53 +115,55 @@ mod tests {
     use crate::fs::inode::ROOT_ID;
 
     /// The kernel, which is told by another thread as well just before.
-    struct Twice<'a>(Option<&'a Absences>, Mutex<Vec<OsString>>);
+    struct Twice<'a>(Option<&'a NegativeCache>, Mutex<Vec<OsString>>);
 
     impl Invalidate for Twice<'_> {
         fn node(&self, _node: NodeId, _listing: bool) {}
 
         fn entry(&self, _directory: NodeId, name: &OsStr) {
-            if let Some(absences) = self.0 {
+            if let Some(negative) = self.0 {
                 let other = Twice(None, Mutex::default());
-                absences.invalidate(|_| true, &other);
+                negative.invalidate(|_| true, &other);
                 assert_eq!(*other.1.lock(), [name], "it isn't told yet by the one who had it first");
-                absences.note(ROOT_ID, OsStr::new("again"));
+                negative.note(ROOT_ID, OsStr::new("again"));
             }
             self.1.lock().push(name.to_os_string());
         }
     }
 
     /// The names that are told.
-    fn told(absences: &Absences, is_it: impl Fn(NodeId) -> bool) -> usize {
+    fn told(negative: &NegativeCache, is_it: impl Fn(NodeId) -> bool) -> usize {
         let kernel = Twice(None, Mutex::default());
-        absences.invalidate(is_it, &kernel);
+        negative.invalidate(is_it, &kernel);
         kernel.1.into_inner().len()
     }
 
     #[test]
     fn a_name_is_known_until_it_is_told() {
-        let absences = Absences::default();
-        assert!(absences.note(ROOT_ID, OsStr::new("again")));
-        let kernel = Twice(Some(&absences), Mutex::default());
-        absences.invalidate(|_| true, &kernel);
+        let negative = NegativeCache::default();
+        assert!(negative.note(ROOT_ID, OsStr::new("again")));
+        let kernel = Twice(Some(&negative), Mutex::default());
+        negative.invalidate(|_| true, &kernel);
         assert_eq!(*kernel.1.lock(), ["again"]);
-        assert_eq!(told(&absences, |_| true), 1, "it was noted once more meanwhile");
-        assert_eq!(told(&absences, |_| true), 0);
+        assert_eq!(told(&negative, |_| true), 1, "it was noted once more meanwhile");
+        assert_eq!(told(&negative, |_| true), 0);
     }
 
     #[test]
     fn there_is_a_limit() {
-        let absences = Absences::default();
-        let noted = (0..LIMIT + 10).filter(|number| absences.note(ROOT_ID, OsStr::new(&number.to_string()))).count();
-        assert_eq!(noted, LIMIT);
-        assert_eq!(told(&absences, |_| false), 0);
-        assert_eq!(told(&absences, |id| id == ROOT_ID), LIMIT);
-        for number in 0..LIMIT + 10 {
-            assert!(absences.note(ROOT_ID, OsStr::new("x")), "one that is known takes no room, the {number}th time");
+        let negative = NegativeCache::default();
+        let noted = (0..NEGATIVE_ENTRIES_MAX + 10)
+            .filter(|number| negative.note(ROOT_ID, OsStr::new(&number.to_string())))
+            .count();
+        assert_eq!(noted, NEGATIVE_ENTRIES_MAX);
+        assert_eq!(told(&negative, |_| false), 0);
+        assert_eq!(told(&negative, |id| id == ROOT_ID), NEGATIVE_ENTRIES_MAX);
+        for number in 0..NEGATIVE_ENTRIES_MAX + 10 {
+            assert!(negative.note(ROOT_ID, OsStr::new("x")), "one that is known takes no room, the {number}th time");
         }
-        let ids = (0..LIMIT).map(|number| NodeId::from_u64(number as u64));
-        assert_eq!(ids.filter(|id| absences.note(*id, OsStr::new("y"))).count(), LIMIT - 1);
-        absences.forget(ROOT_ID, OsStr::new("x"));
-        assert!(absences.note(ROOT_ID, OsStr::new("z")), "there's room again");
+        let ids = (0..NEGATIVE_ENTRIES_MAX).map(|number| NodeId::from_u64(number as u64));
+        assert_eq!(ids.filter(|id| negative.note(*id, OsStr::new("y"))).count(), NEGATIVE_ENTRIES_MAX - 1);
+        negative.forget(ROOT_ID, OsStr::new("x"));
+        assert!(negative.note(ROOT_ID, OsStr::new("z")), "there's room again");
     }
 }

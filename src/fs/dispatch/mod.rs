@@ -1,7 +1,7 @@
 //! Which filesystem a request is for: the one of a view, or the one of the caller's container.
 
+mod one_view;
 mod per_caller;
-mod route;
 
-pub use per_caller::{Commons, Container, Containers, PerCaller};
-pub use route::{Route, Tenant};
+pub use one_view::{Dispatch, Tenant};
+pub use per_caller::{Container, Containers, PerCaller, SharedLimits};

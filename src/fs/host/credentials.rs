@@ -2,7 +2,7 @@
 
 use super::{Caller, Owner};
 use crate::cgroup::IdMap;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::inode::Attributes;
 
 /// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
@@ -76,7 +76,7 @@ impl Credentials {
 /// With which rights something is written: at each write the kernel asks some of the writer's of that moment (`capable`), whoever opened the
 /// file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Writer {
+pub struct WriterCredentials {
     /// fsuid and fsgid: the owner of files that appear by the write.
     pub owner: Owner,
     /// The effective capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
@@ -85,7 +85,7 @@ pub struct Writer {
     pub permitted: u64,
 }
 
-impl Writer {
+impl WriterCredentials {
     /// One that has no capability.
     pub fn without_capabilities(caller: &Caller) -> Self {
         Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0, permitted: 0 }
@@ -95,9 +95,9 @@ impl Writer {
 /// What the host says of callers. A caller waits for its answer, so its thread id can't come to mean another thread meanwhile.
 pub trait HostCredentials {
     /// The caller's rights, now.
-    fn credentials(&self, caller: &Caller) -> Answer<Credentials>;
+    fn credentials(&self, caller: &Caller) -> SysResult<Credentials>;
     /// The rights with which the caller writes, now.
-    fn writer(&self, caller: &Caller) -> Answer<Writer>;
+    fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials>;
     /// The caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
 }

@@ -1,7 +1,7 @@
 //! Registrations of v1 memory events.
 
 use super::{Caller, HostFiles, Owner};
-use crate::fs::Answer;
+use crate::fs::SysResult;
 
 /// A caller's eventfd that is held.
 pub trait Claim {
@@ -33,7 +33,7 @@ pub trait HostEventControl: HostFiles + 'static {
         event_control: &Self::File,
         eventfd: u32,
         control: u32,
-    ) -> Answer<Self::EventClaim<'_>>;
+    ) -> SysResult<Self::EventClaim<'_>>;
     /// Registers it with a control file, and lets it go.
-    fn register_event(&self, claim: Self::EventClaim<'_>, control: &Self::File, arguments: &[u8]) -> Answer<()>;
+    fn register_event(&self, claim: Self::EventClaim<'_>, control: &Self::File, arguments: &[u8]) -> SysResult<()>;
 }

@@ -6,7 +6,7 @@ use crate::fs::inode::{Node, Watch};
 
 /// A change on the host, by another hand than through the view or by the view itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum HostEvent {
     /// An entry came, went, or changed its attributes.
     Entry {
         /// In which hierarchy.
@@ -71,7 +71,7 @@ pub trait HostEvents {
     /// Drops what is kept for a node: it was removed, or the kernel has forgotten it.
     fn forget(&self, node: &Node);
     /// Waits for changes of watched directories. `None` once [`stop_watching`](Self::stop_watching) was called.
-    fn wait_for_changes(&self) -> Option<Vec<Change>>;
+    fn wait_for_changes(&self) -> Option<Vec<HostEvent>>;
     /// Lets [`wait_for_changes`](Self::wait_for_changes) return.
     fn stop_watching(&self);
 }

@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{Credentials, Writer};
-use crate::fs::Answer;
+use super::{Credentials, WriterCredentials};
+use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
 /// How a file is opened.
@@ -23,22 +23,28 @@ pub trait HostFiles {
     type File: std::fmt::Debug + Send + Sync + 'static;
 
     /// Opens a file, with the opener's rights if they are given, else with the server's.
-    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<Self::File>;
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> SysResult<Self::File>;
     /// Attributes of an open file. They outlive its removal.
-    fn file_attributes(&self, file: &Self::File) -> Answer<Attributes>;
+    fn file_attributes(&self, file: &Self::File) -> SysResult<Attributes>;
     /// A descriptor by which the kernel can serve reads of the file by itself, to everybody who opens it in the view.
-    fn passthrough(&self, file: &Node) -> Answer<OwnedFd>;
+    fn passthrough(&self, file: &Node) -> SysResult<OwnedFd>;
     /// How many files the server can have open at once.
     fn most_files(&self) -> usize;
     /// Reads at an offset.
-    fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> Answer<usize>;
+    fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> SysResult<usize>;
     /// Writes once, with no more than the writer's rights. Files that appear by the write belong to the writer.
-    fn write(&self, file: &Self::File, data: &[u8], writer: &Writer) -> Answer<usize>;
+    fn write(&self, file: &Self::File, data: &[u8], writer: &WriterCredentials) -> SysResult<usize>;
     /// Writes as [`write`](Self::write) does, to a file by which the processes below `directory` change their cpuset: the kernel may compare
     /// their permitted capabilities with the writer's.
-    fn write_migrating(&self, file: &Self::File, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize>;
+    fn write_migrating(
+        &self,
+        file: &Self::File,
+        directory: &Node,
+        data: &[u8],
+        writer: &WriterCredentials,
+    ) -> SysResult<usize>;
     /// Writes, with the server's rights, what the kernel takes from nobody, for its errno.
-    fn write_invalid(&self, file: &Self::File, data: &[u8]) -> Answer<usize>;
+    fn write_invalid(&self, file: &Self::File, data: &[u8]) -> SysResult<usize>;
     /// fsync(2).
-    fn sync(&self, file: &Self::File) -> Answer<()>;
+    fn sync(&self, file: &Self::File) -> SysResult<()>;
 }

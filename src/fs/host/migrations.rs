@@ -2,12 +2,12 @@
 
 use super::{Caller, Credentials, HostProcesses};
 use crate::cgroup::CgroupPath;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
 /// What the kernel may ask of whoever migrates a process, besides its rules about users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct MigrationChecks {
     /// Whether he may change the process' scheduling, where `cpuset_can_attach` may ask for that.
     pub nice: Option<bool>,
     /// Who migrates himself may be asked that about each of his threads.
@@ -34,20 +34,25 @@ pub trait HostMigrations: HostProcesses {
     /// Whether the kernel asks, in this hierarchy, whether the writer is an administrator, as devices may.
     fn asks_for_administrators(&self, hierarchy: usize) -> bool;
     /// Owner and mode of `cgroup.procs` of a cgroup.
-    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes>;
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> SysResult<Attributes>;
     /// Writes the caller's own number to a membership file. `false` if the caller isn't where it was seen last.
-    fn migrate_caller(&self, caller: &Caller, file: &Self::File, asked: Asked, process: &Self::Process)
-    -> Answer<bool>;
+    fn migrate_caller(
+        &self,
+        caller: &Caller,
+        file: &Self::File,
+        asked: MigrationChecks,
+        process: &Self::Process,
+    ) -> SysResult<bool>;
     /// Writes `number`, which names `process`, to a membership file for the caller. `false` if the process isn't where it was seen last.
     fn migrate(
         &self,
         caller: &Caller,
-        numbers: &Self::Numbers,
+        numbers: &Self::PidNs,
         file: &Self::File,
         number: i32,
-        asked: Asked,
+        asked: MigrationChecks,
         process: &Self::Process,
-    ) -> Answer<bool>;
+    ) -> SysResult<bool>;
     /// Notes from now on who else migrates processes in a membership file's hierarchy. `None` where that can't be seen.
     fn witness(&self, file: &Node) -> Option<Self::Witnessed>;
     /// Ends that after the migration. If somebody else has written a list outside of the subtree meanwhile, and the process is inside, that's

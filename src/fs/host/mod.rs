@@ -1,6 +1,6 @@
 //! What the filesystem needs of the host: the backing cgroupfs and the processes that call.
 //!
-//! Each trait stands on one level; [`Host`] is all of them. The real host is `crate::host::RealHost`; tests have a tree in memory.
+//! Each trait stands on one level; [`Host`] is all of them. The real host is `crate::host::KernelHost`; tests have a tree in memory.
 //! Every method that takes a [`Node`](crate::fs::inode::Node) means its backing object, and fails with `ENOENT` on a node without one.
 
 mod caller;
@@ -16,12 +16,12 @@ mod tree;
 mod xattrs;
 
 pub use caller::{Caller, Owner};
-pub use credentials::{Credentials, HostCredentials, Writer};
+pub use credentials::{Credentials, HostCredentials, WriterCredentials};
 pub use event_control::{Claim, ControlFile, HostEventControl};
-pub use events::{Change, EntryChange, HostEvents};
+pub use events::{EntryChange, HostEvent, HostEvents};
 pub use files::{HostFiles, OpenMode};
-pub use migrations::{Asked, HostMigrations};
-pub use mutations::{Changes, HostMutations, Time};
+pub use migrations::{HostMigrations, MigrationChecks};
+pub use mutations::{HostMutations, SetAttr, SetTime};
 pub use processes::{HostProcesses, ProcessFacts};
 pub use readiness::{HostReadiness, Ready};
 pub use tree::{BackingEntry, Follow, HostTree, Since, Statistics};

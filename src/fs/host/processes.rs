@@ -2,7 +2,7 @@
 
 use super::{Caller, HostFiles};
 use crate::cgroup::membership::CgroupLocation;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 
 /// What the kernel's rules on migration ask of the process that is migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,23 +18,28 @@ pub trait HostProcesses: HostFiles {
     /// A process or thread, held so that its number can't come to mean another one.
     type Process;
     /// The pid namespace whose numbers a caller uses.
-    type Numbers: std::fmt::Debug + Send + Sync;
+    type PidNs: std::fmt::Debug + Send + Sync;
 
     /// The numbers that the caller uses. It waits for its answer meanwhile, so they don't change.
-    fn numbers(&self, caller: &Caller) -> Answer<Self::Numbers>;
+    fn numbers(&self, caller: &Caller) -> SysResult<Self::PidNs>;
     /// Whether it takes an agent to translate them.
-    fn takes_agent(numbers: &Self::Numbers) -> bool;
+    fn takes_agent(numbers: &Self::PidNs) -> bool;
     /// Reads a pid list in these numbers.
-    fn read_members(&self, numbers: &Self::Numbers, file: &Self::File, offset: u64, buffer: &mut [u8])
-    -> Answer<usize>;
+    fn read_members(
+        &self,
+        numbers: &Self::PidNs,
+        file: &Self::File,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> SysResult<usize>;
     /// Whether a pid list that is open for reading shows the numbers of its opener, as of the open, and not the reader's.
     fn shows_openers_numbers(&self, file: &Self::File) -> bool;
     /// Holds the caller itself.
-    fn pin_caller(&self, caller: &Caller) -> Answer<Self::Process>;
+    fn pin_caller(&self, caller: &Caller) -> SysResult<Self::Process>;
     /// Holds what `number` names. `ESRCH` if it names nothing.
-    fn pin(&self, numbers: &Self::Numbers, number: i32) -> Answer<Self::Process>;
+    fn pin(&self, numbers: &Self::PidNs, number: i32) -> SysResult<Self::Process>;
     /// Whose a process is.
-    fn facts(&self, process: &Self::Process) -> Answer<ProcessFacts>;
+    fn facts(&self, process: &Self::Process) -> SysResult<ProcessFacts>;
     /// Whether a process is in the server's own user namespace, or can't be told to be in another one.
     fn is_in_own_user_namespace(&self, process: &Self::Process) -> bool;
     /// Whether the process still has its number.
@@ -42,6 +47,10 @@ pub trait HostProcesses: HostFiles {
     /// Whether a process or thread is the calling thread.
     fn is_caller(&self, process: &Self::Process, caller: &Caller) -> bool;
     /// Where each thread of the process is in this hierarchy, or only the thread itself. The process remembers where it was seen.
-    fn places(&self, process: &mut Self::Process, hierarchy: usize, whole_process: bool)
-    -> Answer<Vec<CgroupLocation>>;
+    fn places(
+        &self,
+        process: &mut Self::Process,
+        hierarchy: usize,
+        whole_process: bool,
+    ) -> SysResult<Vec<CgroupLocation>>;
 }

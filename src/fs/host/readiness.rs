@@ -1,8 +1,8 @@
 //! Readiness of open backing files, as poll(2) has it.
 
 use super::HostFiles;
-use crate::fs::Answer;
 use crate::fs::HandleId;
+use crate::fs::SysResult;
 
 /// An event of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub struct Ready {
 /// Says when open files become ready.
 pub trait HostReadiness: HostFiles {
     /// What poll(2) says of an open file, as its bits.
-    fn poll(&self, file: &Self::File) -> Answer<u16>;
+    fn poll(&self, file: &Self::File) -> SysResult<u16>;
     /// Lets [`wait_for_ready`](Self::wait_for_ready) report each event of this file from now on, and at first one that it has already.
-    fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> Answer<()>;
+    fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> SysResult<()>;
     /// Ends that.
     fn stop_waking(&self, file: &Self::File);
     /// Waits for files to become ready. `None` once [`stop_waiting_for_ready`](Self::stop_waiting_for_ready) was called.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
 /// An entry of a backing directory.
@@ -45,15 +45,15 @@ pub trait Follow: std::fmt::Debug + Send + Sync {
 /// Reads the backing tree.
 pub trait HostTree {
     /// Attributes of a node.
-    fn attributes(&self, node: &Node) -> Answer<Attributes>;
+    fn attributes(&self, node: &Node) -> SysResult<Attributes>;
     /// Attributes of what a directory has under this name. `ENOENT` also for what isn't on the same filesystem.
-    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes>;
+    fn child(&self, directory: &Node, name: &OsStr) -> SysResult<Attributes>;
     /// The entries of a directory, without `.` and `..`.
-    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>>;
+    fn list(&self, directory: &Node) -> SysResult<Vec<BackingEntry>>;
     /// Follows the changes of a directory's entries from now on. `None` where they can't be seen.
     fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>>;
     /// Whether a cgroup has this inode number. True also where that can't be told.
     fn has_directory(&self, hierarchy: usize, inode: u64) -> bool;
     /// statfs(2) of a hierarchy.
-    fn statistics(&self, hierarchy: usize) -> Answer<Statistics>;
+    fn statistics(&self, hierarchy: usize) -> SysResult<Statistics>;
 }

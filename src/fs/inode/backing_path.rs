@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::{Node, Object};
 use crate::cgroup::CgroupPath;
-use crate::view::{Spot, View};
+use crate::view::{Role, View};
 
 impl Node {
     /// The hierarchy of the backing object, and the names that lead to it from that hierarchy's root. `None` if it has none.
@@ -16,13 +16,13 @@ impl Node {
         // Climb to the nearest directory whose backing cgroup the view itself names.
         let anchor = loop {
             if *at.object() == Object::Directory {
-                match at.position().spot {
-                    Spot::Boundary => break delegated,
-                    Spot::Ancestor { depth } => break delegated.get(..depth)?,
-                    Spot::HostRoot => break &[],
-                    Spot::Foreign if at.parent().is_none_or(|above| above.position().hierarchy.is_none()) => break &[],
-                    Spot::Foreign | Spot::Inside => {}
-                    Spot::Top | Spot::AliasStep { .. } => return None,
+                match at.position().role {
+                    Role::Boundary => break delegated,
+                    Role::Ancestor { depth } => break delegated.get(..depth)?,
+                    Role::HostRoot => break &[],
+                    Role::Foreign if at.parent().is_none_or(|above| above.position().hierarchy.is_none()) => break &[],
+                    Role::Foreign | Role::Inside => {}
+                    Role::Top | Role::HostPathStep { .. } => return None,
                 }
             }
             below.push(at.name().to_os_string());

@@ -8,7 +8,7 @@
 //! hierarchy    door    kernfs id, or a number of our own
 //! ```
 
-use crate::view::Door;
+use crate::view::EntryPath;
 
 /// What FUSE calls the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: NodeId = NodeId(1);
@@ -28,16 +28,16 @@ pub struct NodeId(u64);
 impl NodeId {
     /// The id of a backing object, by its inode number. `None` if the numbers don't fit: kernfs counts up to 2^31 with a generation
     /// above that (`kernfs_new_node`), which would have to wrap 2^24 times.
-    pub fn backing(hierarchy: usize, door: Door, inode: u64) -> Option<Self> {
-        let door = match door {
-            Door::Main => 0,
-            Door::Alias => 1,
+    pub fn backing(hierarchy: usize, entry_path: EntryPath, inode: u64) -> Option<Self> {
+        let entry_path = match entry_path {
+            EntryPath::Main => 0,
+            EntryPath::HostPathAlias => 1,
         };
-        (hierarchy < MAX_HIERARCHIES && inode <= NUMBER_MASK).then(|| Self::compose(hierarchy, door, inode))
+        (hierarchy < MAX_HIERARCHIES && inode <= NUMBER_MASK).then(|| Self::compose(hierarchy, entry_path, inode))
     }
 
     /// The id of the alias' step at this depth.
-    pub fn alias_step(hierarchy: usize, depth: usize) -> Option<Self> {
+    pub fn host_path_step(hierarchy: usize, depth: usize) -> Option<Self> {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, depth as u64))
     }
 
@@ -67,8 +67,8 @@ impl NodeId {
 
     // In the hierarchy with number 0 (cgroup2, where there is one) the main door's ids are the kernfs ids. None of them is FUSE's
     // root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or is the view's root.
-    fn compose(hierarchy: usize, door: u64, number: u64) -> Self {
-        Self((hierarchy as u64) << HIERARCHY_SHIFT | door << DOOR_SHIFT | number)
+    fn compose(hierarchy: usize, entry_path: u64, number: u64) -> Self {
+        Self((hierarchy as u64) << HIERARCHY_SHIFT | entry_path << DOOR_SHIFT | number)
     }
 
     /// As FUSE's number.
@@ -89,10 +89,10 @@ mod tests {
 
     #[test]
     fn bounds() {
-        assert!(NodeId::backing(MAX_HIERARCHIES, Door::Main, 1).is_none());
-        assert!(NodeId::backing(0, Door::Main, 1 << 56).is_none());
+        assert!(NodeId::backing(MAX_HIERARCHIES, EntryPath::Main, 1).is_none());
+        assert!(NodeId::backing(0, EntryPath::Main, 1 << 56).is_none());
         assert_ne!(NodeId::top(0), Some(ROOT_ID));
-        assert_eq!(NodeId::backing(0, Door::Main, 4711).map(NodeId::as_u64), Some(4711));
+        assert_eq!(NodeId::backing(0, EntryPath::Main, 4711).map(NodeId::as_u64), Some(4711));
     }
 
     proptest! {
@@ -103,16 +103,16 @@ mod tests {
             depth in 0usize..1000,
         ) {
             let id = |(hierarchy, alias, inode)| {
-                NodeId::backing(hierarchy, if alias { Door::Alias } else { Door::Main }, inode)
+                NodeId::backing(hierarchy, if alias { EntryPath::HostPathAlias } else { EntryPath::Main }, inode)
             };
             prop_assert_eq!(a == b, id(a) == id(b));
-            prop_assert_ne!(id(a), NodeId::alias_step(b.0, depth));
+            prop_assert_ne!(id(a), NodeId::host_path_step(b.0, depth));
             prop_assert_ne!(id(a), NodeId::link(b.0, depth));
-            prop_assert_ne!(NodeId::link(a.0, depth), NodeId::alias_step(b.0, depth));
-            prop_assert_ne!(NodeId::top(a.0), NodeId::alias_step(b.0, depth));
+            prop_assert_ne!(NodeId::link(a.0, depth), NodeId::host_path_step(b.0, depth));
+            prop_assert_ne!(NodeId::top(a.0), NodeId::host_path_step(b.0, depth));
             prop_assert_ne!(NodeId::top(a.0), NodeId::link(b.0, depth));
             let ghost = Some(NodeId::ghost(a.2));
-            prop_assert!(![id(b), NodeId::top(b.0), NodeId::link(b.0, depth), NodeId::alias_step(b.0, depth)].contains(&ghost));
+            prop_assert!(![id(b), NodeId::top(b.0), NodeId::link(b.0, depth), NodeId::host_path_step(b.0, depth)].contains(&ghost));
         }
     }
 }

@@ -14,11 +14,11 @@ use super::{Node, NodeId, ROOT_ID};
 pub struct NodeTable {
     root: Arc<Node>,
     /// No system call is made while it's held, and nothing locked but names and children of nodes.
-    nodes: RwLock<HashMap<NodeId, Known>>,
+    nodes: RwLock<HashMap<NodeId, TableEntry>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct TableEntry {
     node: Arc<Node>,
     lookups: u64,
 }
@@ -62,7 +62,7 @@ impl NodeTable {
             Entry::Vacant(entry) => {
                 let node = Arc::new(found);
                 node.enter();
-                entry.insert(Known { node: Arc::clone(&node), lookups: 1 });
+                entry.insert(TableEntry { node: Arc::clone(&node), lookups: 1 });
                 (node, true)
             }
         }
@@ -159,15 +159,15 @@ impl NodeTable {
 mod tests {
     use super::*;
     use crate::fs::inode::Object;
-    use crate::view::{Door, Position, Spot};
+    use crate::view::{EntryPath, Position, Role};
 
     fn table() -> NodeTable {
         NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1))
     }
 
     fn child(table: &NodeTable, name: &str, inode: u64) -> Node {
-        let id = NodeId::backing(0, Door::Main, inode).unwrap();
-        let position = Position { hierarchy: Some(0), door: Door::Main, spot: Spot::Inside };
+        let id = NodeId::backing(0, EntryPath::Main, inode).unwrap();
+        let position = Position { hierarchy: Some(0), entry_path: EntryPath::Main, role: Role::Inside };
         Node::child(table.root(), OsStr::new(name), id, position, Object::Directory, inode)
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let below = Node::child(
             &a,
             OsStr::new("b"),
-            NodeId::backing(0, Door::Main, 8).unwrap(),
+            NodeId::backing(0, EntryPath::Main, 8).unwrap(),
             a.position(),
             Object::Directory,
             8,
@@ -209,7 +209,7 @@ mod tests {
         let table = table();
         let (mut at, _) = table.remember(child(&table, "a", 2));
         for inode in 3..300_000 {
-            let id = NodeId::backing(0, Door::Main, inode).unwrap();
+            let id = NodeId::backing(0, EntryPath::Main, inode).unwrap();
             let below = Node::child(&at, OsStr::new("a"), id, at.position(), Object::Directory, inode);
             let above = std::mem::replace(&mut at, table.remember(below).0);
             table.forget(above.id(), 1);

@@ -14,11 +14,11 @@ use crate::fs::cache::invalidation::tell;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::inotify::replay::{Deed, Event};
-use crate::fs::{Attributes, CgroupFs, Entry, Failure, Host, Keep, Outcome};
+use crate::fs::{Attributes, CgroupFs, Entry, EntryTtl, FsError, FsResult, Host};
 
 /// One replay under way.
 #[derive(Debug)]
-pub(in crate::fs) struct Stage {
+pub(in crate::fs) struct PendingInjection {
     event: Event,
     /// Whether the name was looked up.
     looked_up: bool,
@@ -28,7 +28,7 @@ pub(in crate::fs) struct Stage {
     ghost: Option<NodeId>,
 }
 
-impl Stage {
+impl PendingInjection {
     pub(in crate::fs) fn new(event: Event) -> Self {
         Self { event, looked_up: false, looked_up_new: false, ghost: None }
     }
@@ -80,32 +80,32 @@ enum Part {
 
 impl<H: Host> CgroupFs<H> {
     fn part(&self, parent: NodeId, name: &OsStr) -> Part {
-        let mut stage = self.replays.stage.lock();
-        let Some(stage) = &mut *stage else { return Part::Plain };
-        if stage.event.directory.id() != parent {
-            return stage.step(parent, name).map_or(Part::Plain, Part::Step);
+        let mut pending = self.replays.pending.lock();
+        let Some(pending) = &mut *pending else { return Part::Plain };
+        if pending.event.directory.id() != parent {
+            return pending.step(parent, name).map_or(Part::Plain, Part::Step);
         }
-        let ghost = *stage.ghost.get_or_insert_with(|| self.replays.ghost());
-        let is_it = stage.event.name == name;
-        match &stage.event.deed {
+        let ghost = *pending.ghost.get_or_insert_with(|| self.replays.ghost());
+        let is_it = pending.event.name == name;
+        match &pending.event.deed {
             Deed::Rename(to) if to == name => {
-                stage.looked_up_new = true;
+                pending.looked_up_new = true;
                 Part::Nothing
             }
             _ if !is_it => Part::Plain,
             deed => {
-                stage.looked_up = true;
+                pending.looked_up = true;
                 match deed {
                     Deed::Look | Deed::Make => Part::Nothing,
                     Deed::Remove => Part::Ghost(ghost),
-                    Deed::Rename(to) => Part::Renamed(Arc::clone(&stage.event.directory), to.clone(), ghost),
-                    Deed::Touch => Part::File(Arc::clone(&stage.event.directory), ghost),
+                    Deed::Rename(to) => Part::Renamed(Arc::clone(&pending.event.directory), to.clone(), ghost),
+                    Deed::Touch => Part::File(Arc::clone(&pending.event.directory), ghost),
                 }
             }
         }
     }
 
-    pub(in crate::fs) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    pub(in crate::fs) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
         match self.part(parent, name) {
             Part::Plain => self.lookup(parent, name),
             Part::Nothing => Err(Errno::ENOENT.into()),
@@ -116,11 +116,11 @@ impl<H: Host> CgroupFs<H> {
                     return Ok(self.ghost(ghost, libc::S_IFDIR | 0o755));
                 };
                 let mut entry = self.remember(node, attributes);
-                entry.keep.entry = Duration::ZERO;
+                entry.ttl.entry = Duration::ZERO;
                 Ok(entry)
             }
             Part::File(directory, ghost) => match self.lookup(parent, name) {
-                Err(Failure::Kernel(Errno::ENOENT)) => {
+                Err(FsError::Kernel(Errno::ENOENT)) => {
                     let known = self.nodes.child(&directory, name);
                     let entry = known.and_then(|node| self.known(&node));
                     Ok(entry.unwrap_or_else(|| self.ghost(ghost, libc::S_IFREG | 0o444)))
@@ -130,12 +130,12 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn step(&self, node: &Arc<Node>, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    fn step(&self, node: &Arc<Node>, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
         let above = self.node(parent)?;
         match self.find(&above, name) {
             Ok((found, attributes)) if found.id() == node.id() => Ok(self.remember(found, attributes)),
             // It's gone, or another one has its name. Somebody may watch it all the same.
-            Ok(_) | Err(Failure::Kernel(Errno::ENOENT)) => self.known(node).ok_or(Failure::Kernel(Errno::ENOENT)),
+            Ok(_) | Err(FsError::Kernel(Errno::ENOENT)) => self.known(node).ok_or(FsError::Kernel(Errno::ENOENT)),
             Err(failure) => Err(failure),
         }
     }
@@ -143,9 +143,9 @@ impl<H: Host> CgroupFs<H> {
     /// A node that is gone, if the kernel still knows it. It's not to be kept under its name: nobody else is to find it.
     fn known(&self, node: &Node) -> Option<Entry> {
         let node = self.nodes.count(node.id())?;
-        let keep = Keep { entry: Duration::ZERO, attributes: Duration::ZERO };
+        let ttl = EntryTtl { entry: Duration::ZERO, attributes: Duration::ZERO };
         match node.last_seen() {
-            Some(attributes) => Some(Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }),
+            Some(attributes) => Some(Entry { id: node.id(), attributes: self.as_shown(&node, attributes), ttl }),
             None => {
                 self.nodes.forget(node.id(), 1);
                 None
@@ -157,7 +157,7 @@ impl<H: Host> CgroupFs<H> {
         Entry {
             id,
             attributes: self.ghost_attributes(id, mode),
-            keep: Keep { entry: Duration::ZERO, attributes: Duration::ZERO },
+            ttl: EntryTtl { entry: Duration::ZERO, attributes: Duration::ZERO },
         }
     }
 
@@ -167,10 +167,10 @@ impl<H: Host> CgroupFs<H> {
         Attributes { inode: id.as_u64(), mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times }
     }
 
-    pub(in crate::fs) fn own_make(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
-        let (directory, ghost) = match &*self.replays.stage.lock() {
-            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Make) => {
-                (Arc::clone(&stage.event.directory), stage.ghost)
+    pub(in crate::fs) fn own_make(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        let (directory, ghost) = match &*self.replays.pending.lock() {
+            Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Make) => {
+                (Arc::clone(&pending.event.directory), pending.ghost)
             }
             _ => return Err(Errno::EAGAIN.into()),
         };
@@ -183,22 +183,24 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(in crate::fs) fn own_remove(&self, parent: NodeId, name: &OsStr) -> Outcome<()> {
-        match &*self.replays.stage.lock() {
-            Some(stage) if stage.looked_up && stage.is(parent, name, &Deed::Remove) => {
-                tell(&stage.event.directory, name, EntryChange::Removed);
+    pub(in crate::fs) fn own_remove(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        match &*self.replays.pending.lock() {
+            Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Remove) => {
+                tell(&pending.event.directory, name, EntryChange::Removed);
                 Ok(())
             }
             _ => Err(Errno::EAGAIN.into()),
         }
     }
 
-    pub(in crate::fs) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> Outcome<()> {
+    pub(in crate::fs) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> FsResult<()> {
         let deed = Deed::Rename(new_name.to_os_string());
-        match &*self.replays.stage.lock() {
-            Some(stage) if stage.looked_up && stage.looked_up_new && from == to && stage.is(from, name, &deed) => {
-                tell(&stage.event.directory, name, EntryChange::Removed);
-                tell(&stage.event.directory, new_name, EntryChange::Made);
+        match &*self.replays.pending.lock() {
+            Some(pending)
+                if pending.looked_up && pending.looked_up_new && from == to && pending.is(from, name, &deed) =>
+            {
+                tell(&pending.event.directory, name, EntryChange::Removed);
+                tell(&pending.event.directory, new_name, EntryChange::Made);
                 Ok(())
             }
             _ => Err(Errno::EAGAIN.into()),
@@ -206,8 +208,8 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The modification time isn't changed: the kernel makes the event when it's told that it was.
-    pub(in crate::fs) fn own_change(&self, id: NodeId) -> Outcome<(Attributes, Duration)> {
-        let ghost = self.replays.stage.lock().as_ref().and_then(|stage| stage.ghost);
+    pub(in crate::fs) fn own_change(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
+        let ghost = self.replays.pending.lock().as_ref().and_then(|pending| pending.ghost);
         if ghost == Some(id) {
             return Ok((self.ghost_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));
         }

@@ -11,7 +11,7 @@ use crate::cgroup::file::is_notified;
 use crate::fs::inode::Node;
 
 /// For how long the event of an own write may be on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
+const EVENT_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// Whose events are still to come.
 ///
@@ -21,7 +21,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 pub(in crate::fs) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
 
 /// How many files are remembered at least before those are forgotten whose events don't come: of what failed, or of a cgroup that is gone.
-const FEW: usize = 64;
+const FILES_BEFORE_SWEEP: usize = 64;
 
 type WrittenFile = (usize, u64, OsString);
 
@@ -35,7 +35,7 @@ struct Writes {
 
 impl Writes {
     fn is_awaited(&self) -> bool {
-        self.running > 0 || self.finished.back().is_some_and(|finished| finished.elapsed() < ON_ITS_WAY)
+        self.running > 0 || self.finished.back().is_some_and(|finished| finished.elapsed() < EVENT_DELAY_MAX)
     }
 }
 
@@ -57,7 +57,7 @@ impl OwnWrites {
         }
         let mut all = self.0.lock();
         // As often as the map grows, so that a single write needn't look at all of them.
-        if all.len() >= FEW && all.len() == all.capacity() {
+        if all.len() >= FILES_BEFORE_SWEEP && all.len() == all.capacity() {
             all.retain(|_, writes| writes.is_awaited());
             let few = all.len();
             all.shrink_to(few * 2);
@@ -72,7 +72,7 @@ impl OwnWrites {
     fn take_of(&self, file: &WrittenFile) -> bool {
         let mut all = self.0.lock();
         let Some(writes) = all.get_mut(file) else { return false };
-        writes.finished.retain(|finished| finished.elapsed() < ON_ITS_WAY);
+        writes.finished.retain(|finished| finished.elapsed() < EVENT_DELAY_MAX);
         let is_own = if writes.finished.pop_front().is_some() {
             true
         } else if writes.early < writes.running {
@@ -110,7 +110,7 @@ impl Drop for OwnWrite {
                 writes.finished.push_back(Instant::now());
             }
             // What fails has no event, and what has gone has no more.
-            writes.finished.retain(|finished| finished.elapsed() < ON_ITS_WAY);
+            writes.finished.retain(|finished| finished.elapsed() < EVENT_DELAY_MAX);
         }
     }
 }
@@ -120,11 +120,11 @@ mod tests {
     use super::*;
     use crate::cgroup::FileClass;
     use crate::fs::inode::{NodeId, Object, ROOT_ID};
-    use crate::view::{Door, Position, Spot};
+    use crate::view::{EntryPath, Position, Role};
 
     #[test]
     fn what_no_event_comes_of_is_forgotten() {
-        let position = Position { hierarchy: Some(0), door: Door::Main, spot: Spot::Inside };
+        let position = Position { hierarchy: Some(0), entry_path: EntryPath::Main, role: Role::Inside };
         let writes = OwnWrites::default();
         let begin = |inode| {
             let directory = Arc::new(Node::root(ROOT_ID, position, Object::Directory, inode));
@@ -140,11 +140,11 @@ mod tests {
             if inode.is_multiple_of(50) {
                 // As if they were long ago.
                 for writes in writes.0.lock().values_mut() {
-                    writes.finished.iter_mut().for_each(|finished| *finished -= ON_ITS_WAY);
+                    writes.finished.iter_mut().for_each(|finished| *finished -= EVENT_DELAY_MAX);
                 }
             }
         }
-        assert!(writes.0.lock().len() < 4 * FEW, "{}", writes.0.lock().len());
+        assert!(writes.0.lock().len() < 4 * FILES_BEFORE_SWEEP, "{}", writes.0.lock().len());
         assert!(writes.take(0, 1, OsStr::new("cpu.pressure")), "what is under way isn't forgotten");
         drop(running);
     }

@@ -18,27 +18,27 @@ use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cgroup::file::is_events;
-use crate::fs::cache::dir_locks::Way;
+use crate::fs::cache::dir_locks::DirLocks;
 use crate::fs::cache::invalidation::{Invalidate, tell};
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Cgroups, Node, NodeId, Object};
-use crate::fs::inotify::injection::Stage;
+use crate::fs::inotify::injection::PendingInjection;
 use crate::fs::ops::readdir::cgroups;
-use crate::fs::{Answer, Caller, CgroupFs, Host};
-use crate::view::{Child, Spot};
+use crate::fs::{Caller, CgroupFs, Host, SysResult};
+use crate::view::{Child, Role};
 
 /// How many events may wait.
-const LIMIT: usize = 8192;
+const QUEUED_TASKS_MAX: usize = 8192;
 
 /// How many shown events are remembered.
-const REMEMBERED: usize = 256;
+const SHOWN_EVENTS_MAX: usize = 256;
 
 /// How often an operation is tried that meets what a caller has looked up meanwhile.
-const TRIES: usize = 4;
+const ATTEMPTS_MAX: usize = 4;
 
 /// For how long a write waits, at most, until the kernel has forgotten what it has changed: that may have to wait for a directory that a caller
 /// holds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the server does on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub trait OwnMount {
     ///
     /// # Errors
     /// The system call's; `ENXIO` once there is no way to the mount any more.
-    fn act(&self, act: &Act) -> Answer<()>;
+    fn act(&self, act: &Act) -> SysResult<()>;
 }
 
 /// One change, as it's shown at one door.
@@ -127,8 +127,8 @@ pub(in crate::fs) struct Replays {
     queue: Mutex<Queue>,
     filled: Condvar,
     /// Leaf lock.
-    pub(in crate::fs) stage: Mutex<Option<Stage>>,
-    pub(in crate::fs) way: Way,
+    pub(in crate::fs) pending: Mutex<Option<PendingInjection>>,
+    pub(in crate::fs) way: DirLocks,
     ghosts: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
@@ -144,7 +144,7 @@ impl Replays {
 
     /// Whether a replay is under way that changes what this name is: the kernel mustn't keep it.
     pub(in crate::fs) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
-        self.stage.lock().as_ref().is_some_and(|stage| stage.changes(directory, name))
+        self.pending.lock().as_ref().is_some_and(|pending| pending.changes(directory, name))
     }
 
     /// A number for something that is gone.
@@ -169,13 +169,13 @@ impl Replays {
         let (done, told) = sync_channel(0);
         let mut queue = self.queue.lock();
         // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
-        if !queue.has_taker || queue.tasks.len() >= LIMIT {
+        if !queue.has_taker || queue.tasks.len() >= QUEUED_TASKS_MAX {
             return;
         }
         queue.tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
         drop(queue);
         self.filled.notify_one();
-        let _ = told.recv_timeout(PATIENCE);
+        let _ = told.recv_timeout(INVALIDATION_TIMEOUT);
     }
 
     /// Whether a change of this name that was made before `since` is shown at this door only after it, if at all.
@@ -190,19 +190,19 @@ impl Replays {
         }
         let shown = self.shown.lock();
         // What was shown first since then may be forgotten already: rather one event too many than a wrong last one.
-        let all_known = shown.len() < REMEMBERED || shown.back().is_some_and(|(_, _, when)| *when <= since);
+        let all_known = shown.len() < SHOWN_EVENTS_MAX || shown.back().is_some_and(|(_, _, when)| *when <= since);
         !all_known || shown.iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
     }
 
     fn remember(&self, event: &Event) {
         let mut shown = self.shown.lock();
-        shown.truncate(REMEMBERED - 1);
+        shown.truncate(SHOWN_EVENTS_MAX - 1);
         shown.push_front((event.directory.id(), event.name.clone(), Instant::now()));
     }
 
     fn push(&self, task: Task) {
         let mut queue = self.queue.lock();
-        if queue.tasks.len() >= LIMIT {
+        if queue.tasks.len() >= QUEUED_TASKS_MAX {
             queue.tasks.retain(|task| matches!(task, Task::Again(..)));
             queue.tasks.push_back(Task::Everything);
         }
@@ -361,15 +361,18 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the server knows its own requests: one that it took for a container's would be carried out.
-    fn try_out(&self, mount: &impl OwnMount) -> Answer<()> {
+    fn try_out(&self, mount: &impl OwnMount) -> SysResult<()> {
         let name = OsString::from("vcgroupfs");
-        *self.replays.stage.lock() =
-            Some(Stage::new(Event { directory: Arc::clone(self.nodes.root()), name: name.clone(), deed: Deed::Look }));
+        *self.replays.pending.lock() = Some(PendingInjection::new(Event {
+            directory: Arc::clone(self.nodes.root()),
+            name: name.clone(),
+            deed: Deed::Look,
+        }));
         let act = Act { directory: Vec::new(), name, deed: Deed::Look };
         let looked = self.replays.way.walk(self.nodes.root(), || mount.act(&act));
-        let stage = self.replays.stage.lock().take();
-        match (looked, stage) {
-            (Err(Errno::ENOENT), Some(stage)) if stage.was_entered() => Ok(()),
+        let pending = self.replays.pending.lock().take();
+        match (looked, pending) {
+            (Err(Errno::ENOENT), Some(pending)) if pending.was_entered() => Ok(()),
             (Err(errno), _) if errno != Errno::ENOENT => Err(errno),
             _ => Err(Errno::ESRCH),
         }
@@ -377,7 +380,7 @@ impl<H: Host> CgroupFs<H> {
 
     fn is_boundary(&self, directory: &Node, name: &OsStr) -> bool {
         let child = self.view.child(directory.position(), name);
-        matches!(child, Child::Backing { directory: Some(position), .. } if position.spot == Spot::Boundary)
+        matches!(child, Child::Backing { directory: Some(position), .. } if position.role == Role::Boundary)
     }
 
     /// Whether what came or went by the boundary's name is the boundary.
@@ -406,8 +409,8 @@ impl<H: Host> CgroupFs<H> {
         let directory = event.directory.view_components();
         let act = Act { directory, name: event.name.clone(), deed: event.deed.clone() };
         let mut done = Err(Errno::EAGAIN);
-        for _ in 0..TRIES {
-            *self.replays.stage.lock() = Some(Stage::new(event.clone()));
+        for _ in 0..ATTEMPTS_MAX {
+            *self.replays.pending.lock() = Some(PendingInjection::new(event.clone()));
             done = self.replays.way.walk(&event.directory, || mount.act(&act));
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
@@ -419,7 +422,7 @@ impl<H: Host> CgroupFs<H> {
             }
         }
         self.replays.remember(event);
-        *self.replays.stage.lock() = None;
+        *self.replays.pending.lock() = None;
         match done {
             Ok(()) => {}
             // Callers use the name all the time. What they were told can be compared afterwards.
@@ -455,7 +458,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Replays what must have happened in a directory.
     fn compare(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl OwnMount) {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS_MAX {
             let Ok(shown) = self.shown(directory) else { return };
             let differences = self.differences(directory, &cgroups(&shown));
             if differences.is_empty() {

@@ -8,7 +8,7 @@ use crate::limit::Limiter;
 use crate::policy::Denial;
 
 /// How much of a path is logged, in bytes.
-const LONGEST_PATH: usize = 1024;
+const LOGGED_PATH_BYTES_MAX: usize = 1024;
 
 /// Who was rejected, and where.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl RejectionLog {
 /// The end of a path that is too long for the log: how deep its cgroups are, and how long their names, is up to the container.
 fn shortened(path: &OsStr) -> String {
     let bytes = path.as_bytes();
-    match bytes.len().checked_sub(LONGEST_PATH) {
+    match bytes.len().checked_sub(LOGGED_PATH_BYTES_MAX) {
         None | Some(0) => escaped(path),
         Some(cut) => format!("...{}", escaped(OsStr::from_bytes(bytes.get(cut..).unwrap_or_default()))),
     }
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn long_paths_are_cut() {
         assert_eq!(shortened(OsStr::new("/a/b")), "/a/b");
-        let long = format!("/{}end", "x".repeat(2 * LONGEST_PATH));
+        let long = format!("/{}end", "x".repeat(2 * LOGGED_PATH_BYTES_MAX));
         let cut = shortened(OsStr::new(&long));
-        assert!(cut.len() == LONGEST_PATH + 3 && cut.starts_with("...x") && cut.ends_with("xend"), "{cut}");
+        assert!(cut.len() == LOGGED_PATH_BYTES_MAX + 3 && cut.starts_with("...x") && cut.ends_with("xend"), "{cut}");
     }
 }

@@ -10,32 +10,32 @@ use nix::errno::Errno;
 use crate::cgroup::file::MembershipFile;
 use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::fs::host::{Asked, Credentials};
-use crate::fs::membership::pid_arg::{Question, Written, parse};
-use crate::fs::ops::file::MAX_WRITE;
+use crate::fs::host::{Credentials, MigrationChecks};
+use crate::fs::membership::pid_arg::{PidArg, Question, parse};
+use crate::fs::ops::file::WRITE_BYTES_MAX;
 use crate::fs::ops::handles::OpenFile;
-use crate::fs::{Caller, CgroupFs, Failure, Host, Outcome};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host};
 use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
 
 /// `CAP_SYS_NICE`, linux/capability.h.
 const CAP_SYS_NICE: u32 = 23;
 
 /// How often a process is looked at anew that others migrate in the moment before it's migrated.
-const ATTEMPTS: usize = 100;
+const ATTEMPTS_MAX: usize = 100;
 
 /// A number that the kernel never takes: what comes back is `ENODEV` if the cgroup is gone, else `EINVAL`.
-const NO_NUMBER: &[u8] = b"-1";
+const INVALID_PID: &[u8] = b"-1";
 
 impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn migrate(
         &self,
         caller: &Caller,
-        numbers: Option<&Outcome<H::Numbers>>,
+        numbers: Option<&FsResult<H::PidNs>>,
         file: &OpenFile<H>,
         list: MembershipFile,
         data: &[u8],
-    ) -> Outcome<usize> {
-        if data.len() > MAX_WRITE {
+    ) -> FsResult<usize> {
+        if data.len() > WRITE_BYTES_MAX {
             return Err(Errno::E2BIG.into());
         }
         if data.is_empty() {
@@ -51,9 +51,9 @@ impl<H: Host> CgroupFs<H> {
             self.ask_about_form(file, &question)?;
         }
         let process = match written {
-            Written::Malformed => return Err(self.ask_the_kernel(file, Errno::EINVAL)),
-            Written::Writer => self.host.pin_caller(caller),
-            Written::Number(number) => self.host.pin(numbers, number),
+            PidArg::Malformed => return Err(self.ask_the_kernel(file, Errno::EINVAL)),
+            PidArg::Writer => self.host.pin_caller(caller),
+            PidArg::Number(number) => self.host.pin(numbers, number),
         };
         let mut process = match process {
             Ok(process) => process,
@@ -64,36 +64,36 @@ impl<H: Host> CgroupFs<H> {
         let hierarchy = file.node.position().hierarchy;
         let for_administrators = hierarchy.is_some_and(|hierarchy| self.host.asks_for_administrators(hierarchy));
         // Who migrates itself isn't asked, by whatever number.
-        if for_administrators && matches!(written, Written::Number(_)) && self.host.is_caller(&process, caller) {
-            written = Written::Writer;
+        if for_administrators && matches!(written, PidArg::Number(_)) && self.host.is_caller(&process, caller) {
+            written = PidArg::Writer;
         }
         let backing = self.checked(file);
         let witnessed = if self.host.checks_both_ends(backing) { None } else { self.host.witness(&file.node) };
-        for _ in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS_MAX {
             match self.check_source(file, list, &mut process) {
                 Ok(()) => {}
-                Err(Failure::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
+                Err(FsError::Kernel(Errno::ESRCH)) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
                 Err(denied) => match self.ask_the_kernel(file, Errno::EACCES) {
-                    gone @ Failure::Kernel(Errno::ENODEV) => return Err(gone),
+                    gone @ FsError::Kernel(Errno::ENODEV) => return Err(gone),
                     _ => return Err(denied),
                 },
             }
             let migrated = match written {
-                Written::Number(number) => {
+                PidArg::Number(number) => {
                     let nice = self.may_nice(caller, file, &process);
-                    let asked = Asked { nice, for_administrators, ..Asked::default() };
+                    let asked = MigrationChecks { nice, for_administrators, ..MigrationChecks::default() };
                     self.host.migrate(caller, numbers, backing, number, asked, &process)
                 }
                 _ => {
                     let of_threads = self.asks_of_threads(file, list);
                     let for_administrators = for_administrators && !list.is_threads();
-                    let asked = Asked { of_threads, for_administrators, ..Asked::default() };
+                    let asked = MigrationChecks { of_threads, for_administrators, ..MigrationChecks::default() };
                     self.host.migrate_caller(caller, backing, asked, &process)
                 }
             };
             match migrated {
                 Ok(true) => {
-                    if let Written::Number(number) = written {
+                    if let PidArg::Number(number) = written {
                         self.verify(numbers, file, &process, number);
                     }
                     if let Some(witnessed) = witnessed {
@@ -136,7 +136,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Where every thread that would be migrated is now.
-    fn check_source(&self, file: &OpenFile<H>, list: MembershipFile, process: &mut H::Process) -> Outcome<()> {
+    fn check_source(&self, file: &OpenFile<H>, list: MembershipFile, process: &mut H::Process) -> FsResult<()> {
         let position = file.node.position();
         let hierarchy = position.hierarchy.ok_or(Errno::ENODEV)?;
         let nowhere = CgroupPath::root();
@@ -147,7 +147,7 @@ impl<H: Host> CgroupFs<H> {
             let ends = MigrationEnds { delegated, source: place.path(), destination: self.view.zone(position) };
             match decide_migration(&ends) {
                 Verdict::Allow(_) => {}
-                Verdict::Deny(denial) => return Err(Failure::Denied(denial)),
+                Verdict::Deny(denial) => return Err(FsError::Denied(denial)),
             }
             self.check_users(file, hierarchy, &place, process)?;
         }
@@ -162,7 +162,7 @@ impl<H: Host> CgroupFs<H> {
         hierarchy: usize,
         source: &CgroupLocation,
         process: &H::Process,
-    ) -> Outcome<()> {
+    ) -> FsResult<()> {
         let (Some(opener), Some(source)) = (&file.opener, source.path()) else {
             return Err(Rule::CommonAncestor.into());
         };
@@ -202,7 +202,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the kernel takes a text of this form for a number: its errno, if it doesn't.
-    fn ask_about_form(&self, file: &OpenFile<H>, question: &Question) -> Outcome<()> {
+    fn ask_about_form(&self, file: &OpenFile<H>, question: &Question) -> FsResult<()> {
         match (self.host.write_invalid(&file.backing, &question.text), question.taken) {
             (Err(errno), Some(taken)) if errno == taken => Ok(()),
             (Err(Errno::ESRCH), Some(_)) | (Ok(_), _) => Err(Errno::EINVAL.into()),
@@ -211,16 +211,16 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
-    fn ask_the_kernel(&self, file: &OpenFile<H>, expected: Errno) -> Failure {
-        match self.host.write_invalid(&file.backing, NO_NUMBER) {
-            Err(Errno::EINVAL) | Ok(_) => Failure::Kernel(expected),
-            Err(errno) => Failure::Kernel(errno),
+    fn ask_the_kernel(&self, file: &OpenFile<H>, expected: Errno) -> FsError {
+        match self.host.write_invalid(&file.backing, INVALID_PID) {
+            Err(Errno::EINVAL) | Ok(_) => FsError::Kernel(expected),
+            Err(errno) => FsError::Kernel(errno),
         }
     }
 
     /// Between check and write the process may have ended and its number come to mean another one that the container sees. While the one
     /// that was checked holds its number, it was that one; else there's nothing to undo it by, but it must not stay unseen.
-    fn verify(&self, numbers: &H::Numbers, file: &OpenFile<H>, process: &H::Process, number: i32) {
+    fn verify(&self, numbers: &H::PidNs, file: &OpenFile<H>, process: &H::Process, number: i32) {
         if !self.host.is_held(process) && self.host.pin(numbers, number).is_ok() {
             let path = file.node.view_path();
             tracing::warn!(number, ?path, "a process ended while it was migrated, and another one has its number now");

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 /// What a write to a membership file asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum PidArg {
     /// `0`: the writer itself.
     Writer,
     /// This process or thread, in the writer's pid namespace.
@@ -28,18 +28,18 @@ pub struct Question {
 
 /// A number that no process has (`PID_MAX_LIMIT`), also in octal digits, and the same for a kernel that takes the lower half of a larger one; one that looks at the whole
 /// finds it too large.
-const NOBODY: &str = "2147483647";
-const NOBODY_OCTAL: &str = "17777777777";
-const TOO_LARGE: &str = "6442450943";
+const UNUSED_PID: &str = "2147483647";
+const UNUSED_PID_OCTAL: &str = "17777777777";
+const TOO_LARGE_PID: &str = "6442450943";
 
 /// What `cgroup_write_X64` has room for, before Linux 3.15.
-const SHORT: usize = 64;
+const OLD_BUFFER_BYTES: usize = 64;
 
 /// Reads what was written.
 ///
 /// What comes out is written to the backing file as a plain decimal number, so that a difference to the kernel's parser could only
 /// reject, never migrate something that wasn't checked.
-pub fn parse(data: &[u8]) -> (Written, Option<Question>) {
+pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
     // The kernel sees a string: it ends at the first NUL.
     let whole = data.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = trim(whole);
@@ -55,29 +55,29 @@ pub fn parse(data: &[u8]) -> (Written, Option<Question>) {
     let question = |number: &str, taken| Some(question(data, whole, number, taken));
     if text.is_empty() {
         // Octal, so that it can have the same length without spaces, by which 3.15 would reject it.
-        let mut text = vec![b'0'; data.len().saturating_sub(NOBODY_OCTAL.len()).max(2)];
+        let mut text = vec![b'0'; data.len().saturating_sub(UNUSED_PID_OCTAL.len()).max(2)];
         if let Some(sign) = text.first_mut() {
             *sign = b'+';
         }
-        text.extend_from_slice(NOBODY_OCTAL.as_bytes());
-        return (Written::Writer, Some(Question { text, taken: Some(Errno::EINVAL) }));
+        text.extend_from_slice(UNUSED_PID_OCTAL.as_bytes());
+        return (PidArg::Writer, Some(Question { text, taken: Some(Errno::EINVAL) }));
     }
     if digits.is_empty() || !digits.iter().all(|digit| char::from(*digit).is_digit(radix)) {
-        return (Written::Malformed, None);
+        return (PidArg::Malformed, None);
     }
     let number = std::str::from_utf8(digits).ok().and_then(|digits| i32::from_str_radix(digits, radix).ok());
     let written = match number {
-        Some(0) => Written::Writer,
-        Some(number) if sign != Some(b'-') => Written::Number(number),
-        None if sign != Some(b'-') => return (Written::Malformed, question(TOO_LARGE, None)),
-        _ => return (Written::Malformed, None),
+        Some(0) => PidArg::Writer,
+        Some(number) if sign != Some(b'-') => PidArg::Number(number),
+        None if sign != Some(b'-') => return (PidArg::Malformed, question(TOO_LARGE_PID, None)),
+        _ => return (PidArg::Malformed, None),
     };
-    let is_plain = whole.strip_suffix(b"\n").unwrap_or(whole) == text && data.len() < SHORT;
+    let is_plain = whole.strip_suffix(b"\n").unwrap_or(whole) == text && data.len() < OLD_BUFFER_BYTES;
     let question = match sign {
-        Some(b'-') => question(TOO_LARGE, Some(Errno::EINVAL)),
-        Some(_) => question(&format!("+{NOBODY}"), Some(Errno::ESRCH)),
+        Some(b'-') => question(TOO_LARGE_PID, Some(Errno::EINVAL)),
+        Some(_) => question(&format!("+{UNUSED_PID}"), Some(Errno::ESRCH)),
         None if is_plain => None,
-        None => question(NOBODY, Some(Errno::ESRCH)),
+        None => question(UNUSED_PID, Some(Errno::ESRCH)),
     };
     (written, question)
 }
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn as_the_kernel() {
-        use Written::{Malformed, Number, Writer};
+        use PidArg::{Malformed, Number, Writer};
         for (text, written) in [
             ("0", Writer),
             ("0x0", Writer),
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_is_asked() {
-        use Written::{Malformed, Number, Writer};
+        use PidArg::{Malformed, Number, Writer};
         let long = format!("7{}", " ".repeat(63));
         let asked_long = format!("2147483647{}", " ".repeat(54));
         for (text, written, asked, taken) in [
@@ -178,8 +178,8 @@ mod tests {
 
         #[test]
         fn every_number_comes_back(number in 1..i32::MAX) {
-            prop_assert_eq!(parse(format!("{number}\n").as_bytes()), (Written::Number(number), None));
-            prop_assert_eq!(parse(format!("{number:#x}").as_bytes()), (Written::Number(number), None));
+            prop_assert_eq!(parse(format!("{number}\n").as_bytes()), (PidArg::Number(number), None));
+            prop_assert_eq!(parse(format!("{number:#x}").as_bytes()), (PidArg::Number(number), None));
         }
     }
 }

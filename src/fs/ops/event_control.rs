@@ -11,17 +11,17 @@ use nix::errno::Errno;
 use crate::fs::host::Claim;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::membership::pid_arg::trim;
-use crate::fs::ops::file::MAX_WRITE;
+use crate::fs::ops::file::WRITE_BYTES_MAX;
 use crate::fs::ops::handles::OpenFile;
-use crate::fs::{Caller, CgroupFs, Failure, Host, OpenMode, Outcome, Owner};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host, OpenMode, Owner};
 use crate::policy::Rule;
 
 /// No registration: what comes back is `ENODEV` if the cgroup is gone, and `EINVAL` where a kernel has events.
 const NOTHING: &[u8] = b"x";
 
 impl<H: Host> CgroupFs<H> {
-    pub(in crate::fs) fn register_event(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<usize> {
-        if data.len() > MAX_WRITE {
+    pub(in crate::fs) fn register_event(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> FsResult<usize> {
+        if data.len() > WRITE_BYTES_MAX {
             return Err(Errno::E2BIG.into());
         }
         if data.is_empty() {
@@ -32,7 +32,7 @@ impl<H: Host> CgroupFs<H> {
         }
         self.try_register(caller, file, data).map_err(|failure| match failure {
             // A removed cgroup comes before everything that may be wrong with what is written.
-            Failure::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES | Errno::ENOENT)) => {
+            FsError::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES | Errno::ENOENT)) => {
                 match self.host.write_invalid(&file.backing, NOTHING) {
                     Err(Errno::EINVAL) | Ok(_) => errno.into(),
                     Err(errno) => errno.into(),
@@ -43,7 +43,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(data.len())
     }
 
-    fn try_register(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> Outcome<()> {
+    fn try_register(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> FsResult<()> {
         let written = parse(data).ok_or(Errno::EINVAL)?;
         let claim = self.host.claim_event(caller, &file.backing, written.eventfd, written.control)?;
         // The kernel only has files of nodes that it was told of. One that another FUSE happens to number like a file of this very cgroup

@@ -8,21 +8,21 @@ use nix::errno::Errno;
 use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
 use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::limits::fd_quota::Share;
+use crate::fs::limits::quota::Permit;
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::ops::poll::Waiting;
-use crate::fs::{Answer, Caller, CgroupFs, Failure, HandleId, Host, OpenMode, Outcome, Writer};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, OpenMode, SysResult, WriterCredentials};
 use crate::policy::{Grant, Operation};
 
 /// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
 /// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
-pub(in crate::fs) const MAX_WRITE: usize = 4096;
+pub(in crate::fs) const WRITE_BYTES_MAX: usize = 4096;
 
 impl<H: Host> CgroupFs<H> {
     /// Opens a file.
-    pub fn open(&self, caller: &Caller, id: NodeId, mode: OpenMode, direct: bool) -> Outcome<HandleId> {
+    pub fn open(&self, caller: &Caller, id: NodeId, mode: OpenMode, direct: bool) -> FsResult<HandleId> {
         let node = self.node(id)?;
-        let comes_again = self.comes_again(caller, id);
+        let is_retry = self.is_retry(caller, id);
         if node.is_directory() {
             return Err(Errno::EISDIR.into());
         }
@@ -43,7 +43,7 @@ impl<H: Host> CgroupFs<H> {
         let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref()).map_err(|errno| match errno {
             // Whoever came by a name that the kernel has kept for too long comes again, with what the name means now (do_filp_open).
-            Errno::ENOENT if node.doubt() && !comes_again => self.send_back(&node, caller),
+            Errno::ENOENT if node.doubt() && !is_retry => self.ask_to_retry(&node, caller),
             // No name leads here any more: somebody opens once more what is open (kernfs_fop_open).
             Errno::ENOENT => Errno::ENODEV.into(),
             other => other.into(),
@@ -59,11 +59,11 @@ impl<H: Host> CgroupFs<H> {
             // By the kernel's own idea.
             node.size().tell(0);
         }
-        let file = OpenFile { node, backing, checked, writes, opener, shows, comes_again, _share: share, waiting };
+        let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting };
         Ok(self.handles.insert(file))
     }
 
-    pub(in crate::fs) fn credentials(&self, caller: &Caller) -> Outcome<crate::fs::host::Credentials> {
+    pub(in crate::fs) fn credentials(&self, caller: &Caller) -> FsResult<crate::fs::host::Credentials> {
         if caller.tid <= 0 {
             return Err(crate::policy::Rule::CallerInvisible.into());
         }
@@ -71,16 +71,20 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// With which rights `caller` writes. Of who can't be seen it isn't known that he had any.
-    fn writer(&self, caller: &Caller) -> Outcome<Writer> {
-        if caller.tid <= 0 { Ok(Writer::without_capabilities(caller)) } else { Ok(self.host.writer(caller)?) }
+    fn writer(&self, caller: &Caller) -> FsResult<WriterCredentials> {
+        if caller.tid <= 0 {
+            Ok(WriterCredentials::without_capabilities(caller))
+        } else {
+            Ok(self.host.writer(caller)?)
+        }
     }
 
-    pub(in crate::fs) fn open_file(&self, handle: HandleId) -> Outcome<Arc<OpenFile<H>>> {
-        self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))
+    pub(in crate::fs) fn open_file(&self, handle: HandleId) -> FsResult<Arc<OpenFile<H>>> {
+        self.handles.get(handle).ok_or(FsError::Kernel(Errno::EBADF))
     }
 
     /// An open file that `caller` is about to read or write.
-    pub fn transfer(&self, caller: &Caller, handle: HandleId) -> Outcome<Transfer<H>> {
+    pub fn transfer(&self, caller: &Caller, handle: HandleId) -> FsResult<Transfer<H>> {
         let file = self.open_file(handle)?;
         let numbers = is_membership(&file.node).then(|| self.numbers(caller));
         let kind =
@@ -96,7 +100,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(Transfer { file, caller: *caller, numbers, takes_long, for_splice: false })
     }
 
-    fn numbers(&self, caller: &Caller) -> Outcome<H::Numbers> {
+    fn numbers(&self, caller: &Caller) -> FsResult<H::PidNs> {
         if caller.tid <= 0 {
             return Err(crate::policy::Rule::CallerInvisible.into());
         }
@@ -104,7 +108,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
-    pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
         let read = || {
             if from.for_splice {
                 return self.fill(from, offset, buffer);
@@ -114,7 +118,7 @@ impl<H: Host> CgroupFs<H> {
         if from.waits_for_an_agent() { self.processor.pay_for_another(read) } else { self.processor.pay_for(read) }
     }
 
-    pub(in crate::fs) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    pub(in crate::fs) fn read_once(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
         match from.file.shows.as_ref().or(from.numbers.as_ref()) {
             Some(Ok(numbers)) => Ok(self.host.read_members(numbers, &from.file.backing, offset, buffer)?),
             Some(Err(failure)) => Err(failure.clone()),
@@ -123,12 +127,12 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Writes once. The offset doesn't count, as in kernfs.
-    pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
+    pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> FsResult<usize> {
         let write = || self.write_once(to, data);
         if to.waits_for_an_agent() { self.processor.pay_for_another(write) } else { self.processor.pay_for(write) }
     }
 
-    fn write_once(&self, to: &Transfer<H>, data: &[u8]) -> Outcome<usize> {
+    fn write_once(&self, to: &Transfer<H>, data: &[u8]) -> FsResult<usize> {
         let Transfer { file, caller, numbers, .. } = to;
         match &file.writes {
             None => Err(Errno::EBADF.into()),
@@ -147,11 +151,11 @@ impl<H: Host> CgroupFs<H> {
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
             Some(Grant::RegisterEvent) => self.register_event(caller, file, data),
             // The kernel's order: length, removed cgroup, nothing to write, nsdelegate.
-            Some(Grant::FailsAtWrite(_)) if data.len() > MAX_WRITE => Err(Errno::E2BIG.into()),
+            Some(Grant::FailsAtWrite(_)) if data.len() > WRITE_BYTES_MAX => Err(Errno::E2BIG.into()),
             Some(Grant::FailsAtWrite(denial)) => match self.host.attributes(&file.node) {
                 Err(_) => Err(Errno::ENODEV.into()),
                 Ok(_) if data.is_empty() => Ok(0),
-                Ok(_) => Err(Failure::Denied(denial.clone())),
+                Ok(_) => Err(FsError::Denied(denial.clone())),
             },
         }
     }
@@ -200,7 +204,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// One more backing id for a user, if there may be one.
-    pub fn take_backing_id(&self, user: u32) -> Option<Share> {
+    pub fn take_backing_id(&self, user: u32) -> Option<Permit> {
         self.backing_ids.take(user)
     }
 
@@ -212,7 +216,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// fsync.
-    pub fn sync(&self, handle: HandleId) -> Outcome<()> {
+    pub fn sync(&self, handle: HandleId) -> FsResult<()> {
         if handle == HandleId::NONE {
             // As kernfs: noop_fsync.
             return Ok(());
@@ -232,7 +236,7 @@ pub struct Transfer<H: Host> {
     pub(in crate::fs) file: Arc<OpenFile<H>>,
     caller: Caller,
     /// For a list of processes.
-    numbers: Option<Outcome<H::Numbers>>,
+    numbers: Option<FsResult<H::PidNs>>,
     takes_long: bool,
     pub(in crate::fs) for_splice: bool,
 }
@@ -277,16 +281,16 @@ impl<H: Host> Transfer<H> {
 
 /// How many supplementary groups an open file remembers. There can be 65536, which are 512 KiB for each open file, half of it the kernel's
 /// (`f_cred`): memory that natively is the container's, and shared by its files.
-const MAX_GROUPS: usize = 64;
+const GROUPS_MAX: usize = 64;
 
 /// Drops the groups beyond that, but not the one that the file belongs to, by which its opening is judged.
-fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> Answer<u32>) -> Outcome<()> {
-    if groups.len() <= MAX_GROUPS {
+fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> SysResult<u32>) -> FsResult<()> {
+    if groups.len() <= GROUPS_MAX {
         return Ok(());
     }
     let decisive = decisive()?;
     let is_member = groups.contains(&decisive);
-    groups.truncate(MAX_GROUPS);
+    groups.truncate(GROUPS_MAX);
     if is_member && !groups.contains(&decisive) {
         groups.push(decisive);
     }
@@ -307,7 +311,7 @@ mod tests {
         let mut few = vec![1, 2, 3];
         bound_groups(&mut few, || Err(Errno::EIO)).unwrap();
         assert_eq!(few, [1, 2, 3]);
-        for (decisive, kept) in [(7, MAX_GROUPS), (60_000, MAX_GROUPS + 1), (70_000, MAX_GROUPS)] {
+        for (decisive, kept) in [(7, GROUPS_MAX), (60_000, GROUPS_MAX + 1), (70_000, GROUPS_MAX)] {
             let mut many: Vec<u32> = (0..65_536).collect();
             bound_groups(&mut many, || Ok(decisive)).unwrap();
             assert_eq!((many.len(), many.contains(&decisive)), (kept, decisive < 65_536));

@@ -8,9 +8,9 @@ use parking_lot::RwLock;
 
 use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
-use crate::fs::limits::fd_quota::Share;
+use crate::fs::limits::quota::Permit;
 use crate::fs::ops::poll::Waiting;
-use crate::fs::{HandleId, Host, Outcome};
+use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
 
 /// An open file.
@@ -28,11 +28,11 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     /// Who opened it, if for writing.
     pub(in crate::fs) opener: Option<Credentials>,
     /// Whose numbers a list of processes shows, if that was settled when it was opened.
-    pub(in crate::fs) shows: Option<Outcome<H::Numbers>>,
+    pub(in crate::fs) shows: Option<FsResult<H::PidNs>>,
     /// Whether who opened it was sent to look its name up once more, and came again.
-    pub(in crate::fs) comes_again: bool,
+    pub(in crate::fs) is_retry: bool,
     /// Whose it is, for as long as it's open.
-    pub(in crate::fs) _share: Share,
+    pub(in crate::fs) _share: Permit,
     /// Who waits for it.
     pub(in crate::fs) waiting: Waiting,
 }

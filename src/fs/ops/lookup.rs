@@ -9,15 +9,15 @@ use nix::errno::Errno;
 use crate::cgroup::FileClass;
 use crate::fs::Found;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
-use crate::fs::{Answer, Attributes, Caller, CgroupFs, Entry, Failure, HandleId, Host, Outcome, Statistics};
+use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId, Host, Statistics, SysResult};
 use crate::policy;
-use crate::view::{Child, Door, Position, Shape, Spot, View};
+use crate::view::{Child, EntryPath, Position, Role, Shape, View};
 
 /// Permission bits of what the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;
 
 impl<H: Host> CgroupFs<H> {
-    pub(in crate::fs) fn make_root(view: &View, host: &H) -> Answer<Node> {
+    pub(in crate::fs) fn make_root(view: &View, host: &H) -> SysResult<Node> {
         let position = view.root();
         // The host finds the top of a hierarchy by the position alone, so a node with no inode number yet is enough to ask.
         let Some(_) = position.hierarchy else {
@@ -29,42 +29,42 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The inode number of a hierarchy's boundary.
-    pub(in crate::fs) fn find_boundary(view: &View, host: &H, hierarchy: usize) -> Answer<Option<u64>> {
+    pub(in crate::fs) fn find_boundary(view: &View, host: &H, hierarchy: usize) -> SysResult<Option<u64>> {
         if view.hierarchy(hierarchy).is_none_or(|entry| entry.delegated.is_none()) {
             return Ok(None);
         }
-        let position = Position { hierarchy: Some(hierarchy), door: Door::Main, spot: Spot::Boundary };
+        let position = Position { hierarchy: Some(hierarchy), entry_path: EntryPath::Main, role: Role::Boundary };
         let asking = Node::root(ROOT_ID, position, Object::Directory, 0);
         Ok(Some(host.attributes(&asking)?.inode))
     }
 
     /// Whether a cgroup that was found where the boundary is, is the boundary.
-    fn check_boundary(&self, position: Position, attributes: &Attributes) -> Outcome<()> {
+    fn check_boundary(&self, position: Position, attributes: &Attributes) -> FsResult<()> {
         let expected = position.hierarchy.and_then(|index| self.boundaries.get(index).copied().flatten());
-        if position.spot == Spot::Boundary && expected != Some(attributes.inode) {
+        if position.role == Role::Boundary && expected != Some(attributes.inode) {
             return Err(Errno::ENOENT.into());
         }
         Ok(())
     }
 
     /// Finds `name` in a directory for a caller, and counts the lookup if there's something.
-    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<Found> {
+    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<Found> {
         if self.replays.is_own(caller) {
             return self.own_lookup(parent, name).map(Found::Something);
         }
         let mut entry = match self.lookup(parent, name) {
             Ok(entry) => entry,
-            Err(Failure::Kernel(Errno::ENOENT)) => return self.not_found(&*self.node(parent)?, name),
+            Err(FsError::Kernel(Errno::ENOENT)) => return self.not_found(&*self.node(parent)?, name),
             Err(failure) => return Err(failure),
         };
         if self.replays.is_about_to_change(parent, name) {
-            entry.keep.entry = Duration::ZERO;
+            entry.ttl.entry = Duration::ZERO;
         }
         Ok(Found::Something(entry))
     }
 
     /// Finds `name` in a directory, and counts the lookup.
-    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Outcome<Entry> {
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
         let parent = self.node(parent)?;
         self.watch(&parent);
         let (node, attributes) = self.find(&parent, name)?;
@@ -75,26 +75,26 @@ impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
         node.seen(attributes);
-        let mut keep = self.keep(&node);
+        let mut ttl = self.ttl_of(&node);
         if is_new {
             // A change since it was looked at can't be told to a kernel that doesn't know the node yet: it has to look once more.
-            keep.attributes = Duration::ZERO;
+            ttl.attributes = Duration::ZERO;
         }
-        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), keep }
+        Entry { id: node.id(), attributes: self.as_shown(&node, attributes), ttl }
     }
 
     /// What the view has in `parent` under `name`, and its real attributes.
-    pub(in crate::fs) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> Outcome<(Node, Attributes)> {
+    pub(in crate::fs) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Node, Attributes)> {
         match self.view.child(parent.position(), name) {
             Child::Hidden => Err(Errno::ENOENT.into()),
             Child::Hierarchy(index) => self.top(parent, name, index),
             Child::Link { hierarchy, link } => self.link(parent, name, hierarchy, link),
-            Child::Shortcut { name: alias } => self.shortcut(parent, name, alias),
-            Child::Alias(position) => self.alias(parent, name, position),
+            Child::Alias { name: alias } => self.alias(parent, name, alias),
+            Child::HostPathAlias(position) => self.host_path_alias(parent, name, position),
             Child::Backing { otherwise, .. } => match self.host.child(parent, name) {
                 Ok(attributes) => self.found(parent, name, attributes),
                 Err(Errno::ENOENT) => match otherwise {
-                    Some(position) => self.alias(parent, name, position),
+                    Some(position) => self.host_path_alias(parent, name, position),
                     None => Err(Errno::ENOENT.into()),
                 },
                 Err(errno) => Err(errno.into()),
@@ -108,7 +108,7 @@ impl<H: Host> CgroupFs<H> {
         parent: &Arc<Node>,
         name: &OsStr,
         attributes: Attributes,
-    ) -> Outcome<(Node, Attributes)> {
+    ) -> FsResult<(Node, Attributes)> {
         let Child::Backing { directory, file, .. } = self.view.child(parent.position(), name) else {
             return Err(Errno::ENOENT.into());
         };
@@ -131,16 +131,16 @@ impl<H: Host> CgroupFs<H> {
         name: &OsStr,
         (position, object): (Position, Object),
         attributes: Attributes,
-    ) -> Outcome<(Node, Attributes)> {
+    ) -> FsResult<(Node, Attributes)> {
         if object == Object::Directory {
             self.check_boundary(position, &attributes)?;
         }
         let hierarchy = position.hierarchy.ok_or(Errno::ENOENT)?;
-        let id = NodeId::backing(hierarchy, position.door, attributes.inode).ok_or(Errno::EOVERFLOW)?;
+        let id = NodeId::backing(hierarchy, position.entry_path, attributes.inode).ok_or(Errno::EOVERFLOW)?;
         Ok((Node::child(parent, name, id, position, object, attributes.inode), attributes))
     }
 
-    fn top(&self, parent: &Arc<Node>, name: &OsStr, index: usize) -> Outcome<(Node, Attributes)> {
+    fn top(&self, parent: &Arc<Node>, name: &OsStr, index: usize) -> FsResult<(Node, Attributes)> {
         let position = self.view.top_of(index);
         let id = NodeId::top(index).ok_or(Errno::EOVERFLOW)?;
         let attributes = self.host.attributes(&Node::child(parent, name, id, position, Object::Directory, 0))?;
@@ -148,16 +148,16 @@ impl<H: Host> CgroupFs<H> {
         Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes))
     }
 
-    fn link(&self, parent: &Arc<Node>, name: &OsStr, index: usize, link: usize) -> Outcome<(Node, Attributes)> {
+    fn link(&self, parent: &Arc<Node>, name: &OsStr, index: usize, link: usize) -> FsResult<(Node, Attributes)> {
         let target = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.directory.clone();
         self.symlink(parent, name, NodeId::link(index, link), target)
     }
 
     /// A name at the top of a hierarchy that leads into the delegated subtree.
-    fn shortcut(&self, parent: &Arc<Node>, name: &OsStr, alias: usize) -> Outcome<(Node, Attributes)> {
+    fn alias(&self, parent: &Arc<Node>, name: &OsStr, alias: usize) -> FsResult<(Node, Attributes)> {
         let index = parent.position().hierarchy.ok_or(Errno::ENOENT)?;
         let links = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.links.len();
-        let target = self.view.shortcut_target(index, alias).ok_or(Errno::ENOENT)?;
+        let target = self.view.alias_target(index, alias).ok_or(Errno::ENOENT)?;
         // Relative, and never upwards: clients forbid symlinks that leave the hierarchy (RESOLVE_BENEATH).
         let target = target.components().join(OsStr::new("/"));
         self.symlink(parent, name, NodeId::link(index, links + alias), target)
@@ -169,26 +169,26 @@ impl<H: Host> CgroupFs<H> {
         name: &OsStr,
         id: Option<NodeId>,
         target: OsString,
-    ) -> Outcome<(Node, Attributes)> {
+    ) -> FsResult<(Node, Attributes)> {
         let id = id.ok_or(Errno::EOVERFLOW)?;
         let node = Node::child(parent, name, id, parent.position(), Object::Link(target), id.as_u64());
         let attributes = self.synthetic_attributes(&node);
         Ok((node, attributes))
     }
 
-    fn alias(&self, parent: &Arc<Node>, name: &OsStr, position: Position) -> Outcome<(Node, Attributes)> {
+    fn host_path_alias(&self, parent: &Arc<Node>, name: &OsStr, position: Position) -> FsResult<(Node, Attributes)> {
         let index = position.hierarchy.ok_or(Errno::ENOENT)?;
-        if position.spot == Spot::Boundary {
+        if position.role == Role::Boundary {
             let asking = Node::child(parent, name, ROOT_ID, position, Object::Directory, 0);
             let attributes = self.host.attributes(&asking)?;
             self.check_boundary(position, &attributes)?;
-            let id = NodeId::backing(index, Door::Alias, attributes.inode).ok_or(Errno::EOVERFLOW)?;
+            let id = NodeId::backing(index, EntryPath::HostPathAlias, attributes.inode).ok_or(Errno::EOVERFLOW)?;
             return Ok((Node::child(parent, name, id, position, Object::Directory, attributes.inode), attributes));
         }
-        let Spot::AliasStep { depth } = position.spot else {
+        let Role::HostPathStep { depth } = position.role else {
             return Err(Errno::ENOENT.into());
         };
-        let id = NodeId::alias_step(index, depth).ok_or(Errno::EOVERFLOW)?;
+        let id = NodeId::host_path_step(index, depth).ok_or(Errno::EOVERFLOW)?;
         let node = Node::child(parent, name, id, position, Object::Synthetic, id.as_u64());
         let attributes = self.synthetic_attributes(&node);
         Ok((node, attributes))
@@ -215,7 +215,7 @@ impl<H: Host> CgroupFs<H> {
         }
         if self.hides_its_neighbours(node) {
             // The real numbers tell how many cgroups are hidden here, and when one comes or goes.
-            attributes.links = 2 + u32::from(matches!(node.position().spot, Spot::Ancestor { .. }));
+            attributes.links = 2 + u32::from(matches!(node.position().role, Role::Ancestor { .. }));
             attributes.times = [self.born; 3];
             if node.is_watched() {
                 return attributes;
@@ -231,24 +231,24 @@ impl<H: Host> CgroupFs<H> {
     /// Whether it's a directory in which the host has cgroups that the view doesn't show.
     fn hides_its_neighbours(&self, node: &Node) -> bool {
         *node.object() == Object::Directory
-            && match node.position().spot {
-                Spot::Ancestor { .. } => self.view.shape != Shape::Full,
-                Spot::HostRoot => true,
-                Spot::Top | Spot::AliasStep { .. } | Spot::Boundary | Spot::Inside | Spot::Foreign => false,
+            && match node.position().role {
+                Role::Ancestor { .. } => self.view.shape != Shape::Full,
+                Role::HostRoot => true,
+                Role::Top | Role::HostPathStep { .. } | Role::Boundary | Role::Inside | Role::Foreign => false,
             }
     }
 
     /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
-    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> Outcome<(Attributes, Duration)> {
+    pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> FsResult<(Attributes, Duration)> {
         let node = self.node(id)?;
         self.watch(&node);
         if *node.object() == Object::Directory && !node.is_watched() {
             // The kernel keeps the listing of every directory, for as long as its modification time stays the same.
             node.move_on();
         }
-        let keep = self.keep(&node).attributes;
+        let ttl = self.ttl_of(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.get(handle)) {
-            return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), keep));
+            return Ok((self.as_shown(&node, self.host.file_attributes(&open.backing)?), ttl));
         }
         let attributes = match node.object() {
             Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
@@ -262,17 +262,17 @@ impl<H: Host> CgroupFs<H> {
                 (Err(errno), _) => return Err(errno.into()),
             },
         };
-        Ok((self.as_shown(&node, attributes), keep))
+        Ok((self.as_shown(&node, attributes), ttl))
     }
 
     /// The attributes of an open file, as [`CgroupFs::attributes`] has them.
-    pub fn file_attributes(&self, handle: HandleId) -> Outcome<(Attributes, Duration)> {
+    pub fn file_attributes(&self, handle: HandleId) -> FsResult<(Attributes, Duration)> {
         let open = self.handles.get(handle).ok_or(Errno::EBADF)?;
-        Ok((self.as_shown(&open.node, self.host.file_attributes(&open.backing)?), self.keep(&open.node).attributes))
+        Ok((self.as_shown(&open.node, self.host.file_attributes(&open.backing)?), self.ttl_of(&open.node).attributes))
     }
 
     /// Where a symlink leads.
-    pub fn link_target(&self, id: NodeId) -> Outcome<OsString> {
+    pub fn link_target(&self, id: NodeId) -> FsResult<OsString> {
         match self.node(id)?.object() {
             Object::Link(target) => Ok(target.clone()),
             _ => Err(Errno::EINVAL.into()),
@@ -290,7 +290,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// statfs.
-    pub fn statistics(&self, id: NodeId) -> Outcome<Statistics> {
+    pub fn statistics(&self, id: NodeId) -> FsResult<Statistics> {
         let hierarchy = self.node(id)?.position().hierarchy.unwrap_or(0);
         Ok(self.host.statistics(hierarchy)?)
     }

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use crate::fs::cache::invalidation::tell;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
-use crate::fs::{Answer, Attributes, Caller, CgroupFs, Changes, Entry, Failure, Host, Outcome, Time};
+use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, Host, SetAttr, SetTime, SysResult};
 use crate::policy::{self, Operation, Rule};
 use crate::view::Child;
 
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
-    pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> Outcome<Entry> {
+    pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> FsResult<Entry> {
         if self.replays.is_own(caller) {
             return self.own_make(parent, name);
         }
@@ -25,12 +25,12 @@ impl<H: Host> CgroupFs<H> {
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.found(&parent, name, attributes)?;
         tell(&parent, name, EntryChange::Made);
-        self.absences.forget(parent.id(), name);
+        self.negative.forget(parent.id(), name);
         Ok(self.remember(node, attributes))
     }
 
     /// Removes a cgroup.
-    pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Outcome<()> {
+    pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
         if self.replays.is_own(caller) {
             return self.own_remove(parent, name);
         }
@@ -77,14 +77,14 @@ impl<H: Host> CgroupFs<H> {
         parent: &Arc<Node>,
         name: &OsStr,
         kind: EntryChange,
-        change: impl FnOnce() -> Answer<T>,
-    ) -> Outcome<T> {
+        change: impl FnOnce() -> SysResult<T>,
+    ) -> FsResult<T> {
         let expected = self.own.announce(parent, name, kind);
         change().map_err(|errno| {
             if expected && !self.own.forget(parent, name, kind) {
                 self.replays.again(parent, name, kind);
             }
-            Failure::Kernel(errno)
+            FsError::Kernel(errno)
         })
     }
 
@@ -97,7 +97,7 @@ impl<H: Host> CgroupFs<H> {
         to: NodeId,
         new_name: &OsStr,
         flags: u32,
-    ) -> Outcome<()> {
+    ) -> FsResult<()> {
         if self.replays.is_own(caller) {
             return self.own_rename(from, name, to, new_name);
         }
@@ -129,7 +129,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// link, symlink, mknod, unlink: a cgroupfs has none. create: neither.
-    pub fn make_node(&self, parent: NodeId, operation: Operation) -> Failure {
+    pub fn make_node(&self, parent: NodeId, operation: Operation) -> FsError {
         match self.node(parent).and_then(|parent| Ok(self.decide(&parent, operation)?)) {
             Err(failure) => failure,
             Ok(_) => Rule::NoSuchOperation.into(),
@@ -141,9 +141,9 @@ impl<H: Host> CgroupFs<H> {
         &self,
         caller: &Caller,
         id: NodeId,
-        changes: &Changes,
+        changes: &SetAttr,
         truncates: bool,
-    ) -> Outcome<(Attributes, Duration)> {
+    ) -> FsResult<(Attributes, Duration)> {
         if self.replays.is_own(caller) {
             return self.own_change(id);
         }
@@ -152,7 +152,7 @@ impl<H: Host> CgroupFs<H> {
             // Succeeds and does nothing, as in kernfs_iop_setattr.
             self.decide(&node, Operation::Write)?;
         }
-        if *changes != Changes::default() {
+        if *changes != SetAttr::default() {
             self.decide(&node, Operation::ChangeAttributes)?;
             match (self.host.change(caller, &node, changes), node.last_seen()) {
                 // It's removed, but somebody holds it open: kernfs goes on to keep its attributes.
@@ -164,11 +164,11 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-fn changed(attributes: Attributes, changes: &Changes) -> Attributes {
-    let time = |change: Option<Time>, before| match change {
+fn changed(attributes: Attributes, changes: &SetAttr) -> Attributes {
+    let time = |change: Option<SetTime>, before| match change {
         None => before,
-        Some(Time::Now) => SystemTime::now(),
-        Some(Time::At(time)) => time,
+        Some(SetTime::Now) => SystemTime::now(),
+        Some(SetTime::At(time)) => time,
     };
     let [access, modification, _] = attributes.times;
     Attributes {

@@ -12,7 +12,7 @@ use crate::cgroup::FileClass;
 use crate::fs::host::Ready;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::ops::handles::OpenFile;
-use crate::fs::{CgroupFs, Failure, HandleId, Host, Outcome};
+use crate::fs::{CgroupFs, FsError, FsResult, HandleId, Host};
 
 /// What every file says (`DEFAULT_POLLMASK`).
 const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;
@@ -75,13 +75,13 @@ impl std::fmt::Debug for Waiting {
 
 impl<H: Host> CgroupFs<H> {
     /// What poll(2) says of an open file, as its bits. With a `waker`, whoever waits is woken when that changes.
-    pub fn poll(&self, id: NodeId, handle: HandleId, waker: Option<Box<dyn Wake>>) -> Outcome<u16> {
+    pub fn poll(&self, id: NodeId, handle: HandleId, waker: Option<Box<dyn Wake>>) -> FsResult<u16> {
         if handle == HandleId::NONE {
             // The kernel reads it by itself, so what is unread isn't known here. Nothing is ever notified on such a file.
             let is_there = self.host.attributes(&*self.node(id)?).is_ok();
             return Ok(if is_there { USABLE } else { USABLE | UNREAD });
         }
-        let file = self.handles.get(handle).ok_or(Failure::Kernel(Errno::EBADF))?;
+        let file = self.handles.get(handle).ok_or(FsError::Kernel(Errno::EBADF))?;
         if let Some(waker) = waker {
             *file.waiting.waker.lock() = Some(waker);
             // Armed before it's looked at: an event in between wakes the waiter, who asks again.
@@ -111,7 +111,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Has the host report events, each once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).
-    fn arm(&self, file: &OpenFile<H>, handle: HandleId) -> Outcome<()> {
+    fn arm(&self, file: &OpenFile<H>, handle: HandleId) -> FsResult<()> {
         let waiting = &file.waiting;
         if waiting.armed.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use crate::fs::cache::listings::{Kept, Listing};
 use crate::fs::host::{BackingEntry, Since};
 use crate::fs::inode::{Cgroups, Node, NodeId, Object};
-use crate::fs::{Answer, CgroupFs, Host, Outcome};
-use crate::view::Spot;
+use crate::fs::{CgroupFs, FsResult, Host, SysResult};
+use crate::view::Role;
 
 /// An entry as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ const DOT_DOT: u64 = 2;
 
 impl<H: Host> CgroupFs<H> {
     /// Opens a directory for listing. Nothing is kept for it.
-    pub fn open_directory(&self, id: NodeId) -> Outcome<()> {
+    pub fn open_directory(&self, id: NodeId) -> FsResult<()> {
         let node = self.node(id)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR.into());
@@ -42,7 +42,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. What is read from its beginning is
     /// taken anew, unless it's known what has changed since.
-    pub fn list(&self, id: NodeId, offset: u64, take: impl FnMut(&ListedEntry) -> bool) -> Outcome<()> {
+    pub fn list(&self, id: NodeId, offset: u64, take: impl FnMut(&ListedEntry) -> bool) -> FsResult<()> {
         let listing = match self.kept_listing(id, offset) {
             Some(listing) => listing,
             None => self.processor.pay_for(|| self.list_anew(id))?,
@@ -96,7 +96,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn list_anew(&self, id: NodeId) -> Outcome<Listing> {
+    fn list_anew(&self, id: NodeId) -> FsResult<Listing> {
         let node = self.node(id)?;
         if !node.is_directory() {
             return Err(Errno::ENOTDIR.into());
@@ -112,14 +112,14 @@ impl<H: Host> CgroupFs<H> {
         Ok(listing)
     }
 
-    pub(in crate::fs) fn entries(&self, node: &Node) -> Outcome<Vec<ListedEntry>> {
+    pub(in crate::fs) fn entries(&self, node: &Node) -> FsResult<Vec<ListedEntry>> {
         let above = node.parent().map_or(node.inode(), |parent| parent.inode());
         let directory =
             |name: &str, inode, cookie| ListedEntry { name: name.into(), inode, kind: libc::S_IFDIR, cookie };
         let mut entries = vec![directory(".", node.inode(), DOT), directory("..", above, DOT_DOT)];
         match node.object() {
             // A step of the alias lists nothing: it's hidden.
-            Object::Synthetic if node.position().spot == Spot::Top => self.add_hierarchies(&mut entries),
+            Object::Synthetic if node.position().role == Role::Top => self.add_hierarchies(&mut entries),
             Object::Directory => {
                 let shown = self.shown(node)?;
                 node.tell(|| cgroups(&shown));
@@ -140,7 +140,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What the host has in a directory, as far as it's shown.
-    pub(in crate::fs) fn shown(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+    pub(in crate::fs) fn shown(&self, directory: &Node) -> SysResult<Vec<BackingEntry>> {
         let mut entries = self.host.list(directory)?;
         entries.retain(|entry| self.lists(directory, entry));
         Ok(entries)

@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 
 use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::{Attributes, Caller, CgroupFs, HandleId, Host, OpenMode, Outcome, Transfer};
+use crate::fs::{Attributes, Caller, CgroupFs, FsResult, HandleId, Host, OpenMode, Transfer};
 
 /// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
 pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 
 /// The largest size that is shown.
-const SIZE_LIMIT: u64 = 1 << 20;
+const SHOWN_SIZE_MAX: u64 = 1 << 20;
 
 /// How many callers are remembered that were sent to look once more: each comes again at once.
-const MOST_SENT_BACK: usize = 1024;
+const RETRIED_OPENS_MAX: usize = 1024;
 
 /// Who reads files, and whether it matters with what size they're shown: the kernel says so when it begins.
 #[derive(Debug, Default)]
@@ -51,13 +51,13 @@ impl Reading {
 
 /// The callers that were sent to look once more, and which file they want.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct SentBack {
+pub(in crate::fs) struct RetriedOpens {
     count: AtomicUsize,
     /// Leaf lock.
     who: Mutex<VecDeque<(NodeId, i32)>>,
 }
 
-impl SentBack {
+impl RetriedOpens {
     /// Whether a caller comes for the second time. Then it's forgotten.
     fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
@@ -72,7 +72,7 @@ impl SentBack {
 
     fn send(&self, node: NodeId, caller: &Caller) {
         let mut who = self.who.lock();
-        if who.len() >= MOST_SENT_BACK {
+        if who.len() >= RETRIED_OPENS_MAX {
             who.pop_front();
         }
         who.push_back((node, caller.tid));
@@ -132,7 +132,7 @@ impl<H: Host> CgroupFs<H> {
     ///
     /// # Errors
     /// `ESTALE` if the kernel has to look the file up once more, which it does at once. Never twice in a row for a caller.
-    pub fn show_size(&self, caller: &Caller, handle: HandleId) -> Outcome<()> {
+    pub fn show_size(&self, caller: &Caller, handle: HandleId) -> FsResult<()> {
         let file = self.open_file(handle)?;
         let (node, size) = (&file.node, file.node.size());
         // Whoever reads what has gone meanwhile will be told so.
@@ -141,16 +141,16 @@ impl<H: Host> CgroupFs<H> {
         // As long as others have it open too, it's as long as it is: should they fill a page of it now, the kernel takes what it was told
         // meanwhile for the size, and not what they get.
         size.show(if size.is_shared() { length } else { (length + 1).next_multiple_of(SIZE_STEP) });
-        if file.comes_again { Ok(()) } else { Err(self.send_back(node, caller)) }
+        if file.is_retry { Ok(()) } else { Err(self.ask_to_retry(node, caller)) }
     }
 
-    fn length(&self, node: &Node) -> Outcome<u64> {
+    fn length(&self, node: &Node) -> FsResult<u64> {
         // By a descriptor of its own: what a list shows is the namespace's that reads it first.
         let backing = self.host.open(node, OpenMode { read: true, write: false, truncate: false }, None)?;
         let mut part = [0; 4096];
         let mut length = 0;
         // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
-        while length < SIZE_LIMIT {
+        while length < SHOWN_SIZE_MAX {
             match self.host.read(&backing, length, &mut part)? {
                 0 => break,
                 count => length += count as u64,
@@ -168,7 +168,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Reads pages, to be spliced. Where that falls short the kernel takes it for the end; but a list gives a page at most, and only whole lines.
-    pub(in crate::fs) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> Outcome<usize> {
+    pub(in crate::fs) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> FsResult<usize> {
         let mut filled = 0;
         while let Some(rest) = pages.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.read_once(from, offset.saturating_add(filled as u64), rest)? {
@@ -184,18 +184,18 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether a caller who opens a file was sent to look it up once more, and comes again. That's forgotten then.
-    pub fn comes_again(&self, caller: &Caller, id: NodeId) -> bool {
-        self.sent_back.is_back(id, caller)
+    pub fn is_retry(&self, caller: &Caller, id: NodeId) -> bool {
+        self.retried_opens.is_back(id, caller)
     }
 
     /// Sends a caller to look a name up once more.
-    pub(in crate::fs) fn send_back(&self, node: &Node, caller: &Caller) -> crate::fs::Failure {
-        self.sent_back.send(node.id(), caller);
+    pub(in crate::fs) fn ask_to_retry(&self, node: &Node, caller: &Caller) -> crate::fs::FsError {
+        self.retried_opens.send(node.id(), caller);
         Errno::ESTALE.into()
     }
 
     /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).
-    pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> Outcome<i64> {
+    pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> FsResult<i64> {
         let size = i64::try_from(self.size_for_splice(&*self.node(id)?)).unwrap_or(0);
         match whence {
             libc::SEEK_DATA if (0..size).contains(&offset) => Ok(offset),
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn who_was_sent_back_comes_again_once() {
-        let sent = SentBack::default();
+        let sent = RetriedOpens::default();
         let caller = |tid| Caller { tid, uid: 0, gid: 0 };
         let node = NodeId::from_u64;
         assert!(!sent.is_back(node(7), &caller(1)));
@@ -221,9 +221,9 @@ mod tests {
         assert!(!sent.is_back(node(8), &caller(1)), "another file");
         assert!(sent.is_back(node(7), &caller(1)) && !sent.is_back(node(7), &caller(1)));
         assert!(sent.is_back(node(7), &caller(2)));
-        for tid in 0..2 * MOST_SENT_BACK as i32 {
+        for tid in 0..2 * RETRIED_OPENS_MAX as i32 {
             sent.send(node(7), &caller(tid));
         }
-        assert_eq!(sent.who.lock().len(), MOST_SENT_BACK);
+        assert_eq!(sent.who.lock().len(), RETRIED_OPENS_MAX);
     }
 }

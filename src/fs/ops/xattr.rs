@@ -1,7 +1,7 @@
 //! Extended attributes, and how much of the kernel's memory they may take.
 //!
 //! The kernel charges the memory for an xattr to the memory cgroup of whoever sets it, and through a view that's the server: a container that is
-//! limited to some MiB could put any number of them on the host. So what is set through a view has a budget, [`BUDGET`].
+//! limited to some MiB could put any number of them on the host. So what is set through a view has a budget, [`BUDGET_BYTES`].
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -12,20 +12,20 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::{Answer, Caller, CgroupFs, Failure, Host, Outcome};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host, SysResult};
 use crate::policy::{Operation, Rule};
 
 /// How many bytes of the kernel's memory the xattrs that were set through a view may take: with those that systemd sets, enough for 4000 cgroups.
-pub(in crate::fs) const BUDGET: usize = 2 * 1024 * 1024;
+pub(in crate::fs) const BUDGET_BYTES: usize = 2 * 1024 * 1024;
 
 /// What the kernel has for an xattr besides name and value, in bytes: `struct simple_xattr`, before the value in one allocation.
-const HEADER: usize = 40;
+const XATTR_HEADER_BYTES: usize = 40;
 
 /// What the kernel notes for each allocation that it charges, in bytes: whom it's charged to.
-const PER_ALLOCATION: usize = 8;
+const ALLOCATION_OVERHEAD_BYTES: usize = 8;
 
 /// How often it's looked, at most, whether cgroups have gone that nobody removed through the view.
-const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A directory: its hierarchy, and its inode number, which no other one is given.
 type Key = (usize, u64);
@@ -53,8 +53,8 @@ impl Xattrs {
         (directory, name): (Key, &OsStr),
         length: usize,
         is_there: impl Fn(Key) -> bool,
-        set: impl FnOnce() -> Answer<()>,
-    ) -> Outcome<()> {
+        set: impl FnOnce() -> SysResult<()>,
+    ) -> FsResult<()> {
         let cost = cost(name, length);
         let mut ledger = self.ledger.lock();
         if !ledger.has_room(directory, name, cost) {
@@ -70,7 +70,7 @@ impl Xattrs {
     }
 
     /// Removes an xattr by `remove`.
-    fn remove(&self, (directory, name): (Key, &OsStr), remove: impl FnOnce() -> Answer<()>) -> Outcome<()> {
+    fn remove(&self, (directory, name): (Key, &OsStr), remove: impl FnOnce() -> SysResult<()>) -> FsResult<()> {
         let mut ledger = self.ledger.lock();
         let removed = remove();
         // Where there's none, somebody else has removed it.
@@ -83,7 +83,7 @@ impl Xattrs {
             }
             ledger.spent = ledger.without(before);
         }
-        removed.map_err(Failure::Kernel)
+        removed.map_err(FsError::Kernel)
     }
 
     /// Whether nothing is set.
@@ -116,7 +116,7 @@ impl Xattrs {
 impl Ledger {
     fn has_room(&self, directory: Key, name: &OsStr, cost: usize) -> bool {
         let before = self.directories.get(&directory).and_then(|names| names.get(name));
-        self.without(before.copied()) + cost <= BUDGET
+        self.without(before.copied()) + cost <= BUDGET_BYTES
     }
 
     fn without(&self, cost: Option<usize>) -> usize {
@@ -126,7 +126,7 @@ impl Ledger {
     /// Gives back what was set on directories that others have removed.
     fn sweep(&mut self, is_there: impl Fn(Key) -> bool) {
         let now = Instant::now();
-        if self.swept.is_some_and(|before| now.saturating_duration_since(before) < BETWEEN_SWEEPS) {
+        if self.swept.is_some_and(|before| now.saturating_duration_since(before) < SWEEP_INTERVAL) {
             return;
         }
         let gone = self.directories.extract_if(|directory, _| !is_there(*directory));
@@ -138,7 +138,7 @@ impl Ledger {
 
 /// What an xattr takes of the kernel's memory, in bytes, or a little more.
 fn cost(name: &OsStr, length: usize) -> usize {
-    allocation(HEADER + length) + allocation(name.as_bytes().len() + 1) + 2 * PER_ALLOCATION
+    allocation(XATTR_HEADER_BYTES + length) + allocation(name.as_bytes().len() + 1) + 2 * ALLOCATION_OVERHEAD_BYTES
 }
 
 /// What the kernel takes for an allocation of this size: kmalloc(9) has sizes, and those of many pages are powers of two.
@@ -153,7 +153,7 @@ fn allocation(size: usize) -> usize {
 
 impl<H: Host> CgroupFs<H> {
     /// An xattr's value.
-    pub fn xattr(&self, id: NodeId, name: &OsStr) -> Outcome<Vec<u8>> {
+    pub fn xattr(&self, id: NodeId, name: &OsStr) -> FsResult<Vec<u8>> {
         let node = self.node(id)?;
         if !has_xattrs(&node) {
             return Err(Errno::EOPNOTSUPP.into());
@@ -162,7 +162,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The names of the xattrs that the caller may see.
-    pub fn xattrs(&self, caller: &Caller, id: NodeId) -> Outcome<Vec<u8>> {
+    pub fn xattrs(&self, caller: &Caller, id: NodeId) -> FsResult<Vec<u8>> {
         let node = self.node(id)?;
         if !has_xattrs(&node) {
             return Ok(Vec::new());
@@ -172,7 +172,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Sets an xattr, with the caller's rights.
-    pub fn set_xattr(&self, caller: &Caller, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> Outcome<()> {
+    pub fn set_xattr(&self, caller: &Caller, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> FsResult<()> {
         let (node, key) = self.with_xattrs_to_change(id)?;
         let writer = self.credentials(caller)?;
         let is_there = |(hierarchy, inode)| self.host.has_directory(hierarchy, inode);
@@ -181,13 +181,13 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Removes an xattr, with the caller's rights.
-    pub fn remove_xattr(&self, caller: &Caller, id: NodeId, name: &OsStr) -> Outcome<()> {
+    pub fn remove_xattr(&self, caller: &Caller, id: NodeId, name: &OsStr) -> FsResult<()> {
         let (node, key) = self.with_xattrs_to_change(id)?;
         let writer = self.credentials(caller)?;
         self.xattrs.remove((key, name), || self.host.remove_xattr(&node, name, &writer))
     }
 
-    fn with_xattrs_to_change(&self, id: NodeId) -> Outcome<(std::sync::Arc<Node>, Key)> {
+    fn with_xattrs_to_change(&self, id: NodeId) -> FsResult<(std::sync::Arc<Node>, Key)> {
         let node = self.node(id)?;
         self.decide(&node, Operation::ChangeXattrs)?;
         let hierarchy = node.position().hierarchy.ok_or(Errno::EOPNOTSUPP)?;
@@ -211,7 +211,7 @@ mod tests {
         OsStr::new(text)
     }
 
-    fn set(xattrs: &Xattrs, directory: Key, key: &str, length: usize) -> Outcome<()> {
+    fn set(xattrs: &Xattrs, directory: Key, key: &str, length: usize) -> FsResult<()> {
         xattrs.set((directory, name(key)), length, |_| true, || Ok(()))
     }
 
@@ -248,7 +248,7 @@ mod tests {
             number += 1;
         }
         assert!((900..1024).contains(&number), "{number}");
-        assert!(spent(&xattrs) <= BUDGET);
+        assert!(spent(&xattrs) <= BUDGET_BYTES);
         let refused = set(&xattrs, TWO, "user.x", 1000).unwrap_err();
         assert_eq!(refused.errno(), Errno::ENOSPC);
         // Another value of the same size has room, a larger one hasn't.
@@ -268,7 +268,7 @@ mod tests {
     fn what_fails_costs_nothing() {
         let xattrs = Xattrs::default();
         let refused = xattrs.set((ONE, name("user.x")), 10, |_| true, || Err(Errno::EEXIST));
-        assert_eq!(refused, Err(Failure::Kernel(Errno::EEXIST)));
+        assert_eq!(refused, Err(FsError::Kernel(Errno::EEXIST)));
         assert!(xattrs.is_empty() && spent(&xattrs) == 0);
         assert_eq!(set(&xattrs, ONE, "user.x", 10), Ok(()));
         assert!(xattrs.remove((ONE, name("user.x")), || Err(Errno::EPERM)).is_err());

@@ -13,7 +13,7 @@ use crate::view::Shape;
 /// What a write has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    Written,
+    PidArg,
     Migrated,
     /// The open is rejected.
     Rejected,
@@ -23,7 +23,7 @@ pub(super) enum Expected {
 
 /// The table of the policies, written down once more.
 pub(super) fn expected(scene: &Scene, hierarchy: usize, cgroup: &str, file: &str) -> Expected {
-    use Expected::{Migrated, Rejected, RejectedAtWrite, Written};
+    use Expected::{Migrated, PidArg, Rejected, RejectedAtWrite};
     let entry = &scene.view.hierarchies[hierarchy];
     let is_delegate = scene.view.rules.policy == Policy::Delegate;
     let is_boundary = cgroup == DELEGATED;
@@ -34,14 +34,14 @@ pub(super) fn expected(scene: &Scene, hierarchy: usize, cgroup: &str, file: &str
         (_, "release_agent" | "cgroup.event_control" | "odd") => Rejected,
         (HierarchyClass::V1Controllers, _) if !is_delegate => Rejected,
         (_, "cgroup.procs" | "cgroup.threads" | "tasks") => Migrated,
-        (HierarchyClass::V1Controllers, "memory.limit_in_bytes") if !is_boundary => Written,
+        (HierarchyClass::V1Controllers, "memory.limit_in_bytes") if !is_boundary => PidArg,
         (HierarchyClass::V1Controllers, _) => Rejected,
-        (HierarchyClass::V1Named, "notify_on_release" | "cgroup.clone_children") => Written,
+        (HierarchyClass::V1Named, "notify_on_release" | "cgroup.clone_children") => PidArg,
         (HierarchyClass::V1Named, _) => Rejected,
-        (HierarchyClass::Unified, "cgroup.subtree_control" | "memory.pressure") => Written,
+        (HierarchyClass::Unified, "cgroup.subtree_control" | "memory.pressure") => PidArg,
         (HierarchyClass::Unified, _) if is_boundary && is_delegate => RejectedAtWrite,
         (HierarchyClass::Unified, _) if is_boundary => Rejected,
-        (HierarchyClass::Unified, core) if is_delegate || core.starts_with("cgroup.") => Written,
+        (HierarchyClass::Unified, core) if is_delegate || core.starts_with("cgroup.") => PidArg,
         (HierarchyClass::Unified, _) => Rejected,
     }
 }
@@ -80,7 +80,7 @@ fn writes_follow_the_table() {
             let written = scene.fs.write_by(&CALLER, handle, b"42");
             let changes = scene.host.changes();
             match expected {
-                Expected::Written => {
+                Expected::PidArg => {
                     assert_eq!((written, changes.len()), (Ok(2), 1), "{about}");
                     assert_eq!((changes[0].name, &changes[0].path), ("write", &host), "{about}");
                 }

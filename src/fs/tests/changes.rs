@@ -8,7 +8,7 @@ use super::lookup::{is_shown, is_within, objects};
 use super::scene::{self, CALLER, DELEGATED, READ, Scene, UNIFIED, errno, rule};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fs::inode::ROOT_ID;
-use crate::fs::{Caller, Changes, Outcome, Time};
+use crate::fs::{Caller, FsResult, SetAttr, SetTime};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
 
@@ -164,7 +164,7 @@ fn a_cgroup_that_vanishes_while_it_is_made() {
     assert_eq!(errno(scene.fs.make_directory(&CALLER, gone, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
     assert_eq!(errno(scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
     assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
-    let changes = Changes { mode: Some(0o700), uid: Some(7), ..Default::default() };
+    let changes = SetAttr { mode: Some(0o700), uid: Some(7), ..Default::default() };
     let (changed, _) = scene.fs.change(&CALLER, gone, &changes, false).unwrap();
     assert_eq!((changed.mode, changed.uid, changed.links), (libc::S_IFDIR | 0o700, 7, 2), "and can change it");
     assert_eq!(scene.fs.attributes(gone, None).unwrap().0.mode, changed.mode);
@@ -200,13 +200,13 @@ fn attributes_change_where_content_may() {
                 Some(_) => entry.attributes.mode & 0o222 != 0 && !is_kept,
             };
             scene.host.calls();
-            let outcomes: [Outcome<()>; 4] = [
-                scene.fs.change(&CALLER, id, &Changes { mode: Some(0o700), ..Changes::default() }, false).map(drop),
-                scene.fs.change(&CALLER, id, &Changes { uid: Some(5), ..Changes::default() }, false).map(drop),
-                scene.fs.change(&CALLER, id, &Changes { gid: Some(5), ..Changes::default() }, false).map(drop),
+            let outcomes: [FsResult<()>; 4] = [
+                scene.fs.change(&CALLER, id, &SetAttr { mode: Some(0o700), ..SetAttr::default() }, false).map(drop),
+                scene.fs.change(&CALLER, id, &SetAttr { uid: Some(5), ..SetAttr::default() }, false).map(drop),
+                scene.fs.change(&CALLER, id, &SetAttr { gid: Some(5), ..SetAttr::default() }, false).map(drop),
                 scene
                     .fs
-                    .change(&CALLER, id, &Changes { modification: Some(Time::Now), ..Changes::default() }, false)
+                    .change(&CALLER, id, &SetAttr { modification: Some(SetTime::Now), ..SetAttr::default() }, false)
                     .map(drop),
             ];
             let changes = scene.host.changes();
@@ -243,7 +243,7 @@ fn truncation_is_a_write_that_does_nothing() {
         ("/lxc/cgroup.type", "outside-subtree"),
         ("/lxc/c1/cgroup.type", "not-delegatable"),
     ] {
-        let outcome = scene.fs.change(&CALLER, scene.id(path), &Changes::default(), true);
+        let outcome = scene.fs.change(&CALLER, scene.id(path), &SetAttr::default(), true);
         assert_eq!(rule(&outcome), expected, "{path}");
     }
     assert_eq!(scene.host.changes(), []);

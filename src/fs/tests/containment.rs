@@ -11,7 +11,7 @@ use super::lookup::is_within;
 use super::scene::{self, CALLER, DELEGATED, Scene};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::{Changes, OpenMode};
+use crate::fs::{OpenMode, SetAttr};
 use crate::policy::{Operation, Policy};
 
 /// One operation on one of the nodes that were found so far.
@@ -22,7 +22,7 @@ enum Step {
     Rmdir(usize, OsString),
     Rename(usize, OsString, usize, OsString),
     Write(usize, Vec<u8>),
-    Change(usize),
+    HostEvent(usize),
     Truncate(usize),
     Xattr(usize),
     Node(usize),
@@ -84,7 +84,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (node(), names()).prop_map(|(node, name)| Step::Rmdir(node, name)),
         3 => (node(), names(), node(), names()).prop_map(|(from, name, to, new)| Step::Rename(from, name, to, new)),
         6 => (node(), data()).prop_map(|(node, data)| Step::Write(node, data)),
-        2 => node().prop_map(Step::Change),
+        2 => node().prop_map(Step::HostEvent),
         1 => node().prop_map(Step::Truncate),
         2 => node().prop_map(Step::Xattr),
         1 => node().prop_map(Step::Node),
@@ -113,11 +113,11 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
             }
             None
         }
-        Step::Change(at) => {
-            let changes = Changes { mode: Some(0o777), uid: Some(1), ..Changes::default() };
+        Step::HostEvent(at) => {
+            let changes = SetAttr { mode: Some(0o777), uid: Some(1), ..SetAttr::default() };
             fs.change(&CALLER, node(at), &changes, false).err().and(None)
         }
-        Step::Truncate(at) => fs.change(&CALLER, node(at), &Changes::default(), true).err().and(None),
+        Step::Truncate(at) => fs.change(&CALLER, node(at), &SetAttr::default(), true).err().and(None),
         Step::Xattr(at) => {
             drop(fs.set_xattr(&CALLER, node(at), "user.x".as_ref(), b"1", 0));
             fs.remove_xattr(&CALLER, node(at), "user.x".as_ref()).err().and(None)

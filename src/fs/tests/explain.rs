@@ -9,7 +9,7 @@ use super::lookup::{is_shown, join, objects};
 use super::scene::{self, CALLER, READ, Scene, WRITE, errno};
 use crate::cgroup::{CgroupPath, Setup};
 use crate::fs::explain::{Branch, Question};
-use crate::fs::{Changes, Outcome};
+use crate::fs::{FsResult, SetAttr};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
 
@@ -18,7 +18,7 @@ fn components(path: &str) -> Vec<OsString> {
 }
 
 /// Does what is asked about. What the fake host says after a yes doesn't matter.
-fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
+fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
     let (above, name) = path.rsplit_once('/').unwrap();
     let name = OsStr::new(name);
     let itself = || scene.walk(path).map(|entry| entry.id);
@@ -46,7 +46,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
         }
         Question::Of(Operation::ChangeXattrs) => scene.fs.set_xattr(&CALLER, itself()?, OsStr::new("user.x"), b"1", 0),
         Question::Of(_) => {
-            scene.fs.change(&CALLER, itself()?, &Changes { mode: Some(0o777), ..Changes::default() }, false).map(drop)
+            scene.fs.change(&CALLER, itself()?, &SetAttr { mode: Some(0o777), ..SetAttr::default() }, false).map(drop)
         }
         Question::In(Operation::MakeDirectory) => {
             scene.host.fail("make_directory", Errno::EBUSY);
@@ -57,7 +57,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> Outcome<()> {
             }
         }
         Question::Truncate if scene.walk(path)?.attributes.is_directory() => Err(Errno::EISDIR.into()),
-        Question::Truncate => scene.fs.change(&CALLER, itself()?, &Changes::default(), true).map(drop),
+        Question::Truncate => scene.fs.change(&CALLER, itself()?, &SetAttr::default(), true).map(drop),
         Question::Unlink => {
             let entry = scene.walk(path)?;
             if entry.attributes.is_directory() {

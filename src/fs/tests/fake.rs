@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::cgroup::HierarchyKind;
-use crate::fs::host::Change;
+use crate::fs::host::HostEvent;
 use crate::fs::host::Ready;
 use crate::fs::host::{
     BackingEntry, Credentials, Follow, HostEvents, HostFiles, HostMutations, HostReadiness, HostTree, HostXattrs,
 };
 use crate::fs::inode::{Node, Watch};
-use crate::fs::{Answer, Attributes, Caller, Changes, HandleId, OpenMode, Owner, Statistics, Writer};
+use crate::fs::{Attributes, Caller, HandleId, OpenMode, Owner, SetAttr, Statistics, SysResult, WriterCredentials};
 use crate::view::View;
 
 use super::held::FakeWatch;
@@ -42,7 +42,7 @@ impl FakeHost {
     }
 
     /// The backing object of a node: by its number, or else by its path, as the real host finds it.
-    pub(super) fn object(&self, node: &Node) -> Answer<(usize, u64)> {
+    pub(super) fn object(&self, node: &Node) -> SysResult<(usize, u64)> {
         let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         let state = self.state.lock();
         let inode = if node.inode() == 0 {
@@ -61,7 +61,7 @@ impl FakeHost {
         (hierarchy, inode): (usize, u64),
         detail: impl Into<String>,
         changes: bool,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let mut state = self.state.lock();
         let path = state.path(hierarchy, inode);
         state.calls.push(Call { name, hierarchy, path, detail: detail.into(), changes });
@@ -72,7 +72,7 @@ impl FakeHost {
     }
 
     /// A migration: unless somebody else migrates the process right before.
-    pub(super) fn is_still_there(&self) -> Answer<bool> {
+    pub(super) fn is_still_there(&self) -> SysResult<bool> {
         let mut state = self.state.lock();
         let Some((process, hierarchy, path)) = state.leaves.pop() else { return Ok(true) };
         state.processes.get_mut(&process).unwrap().places.insert(hierarchy, vec![Some(path)]);
@@ -98,19 +98,19 @@ impl FakeHost {
 }
 
 /// Tests name the fake's objects by text, so it takes no other names. The real host is given them as they are.
-fn can_be_found(name: &OsStr) -> Answer<()> {
+fn can_be_found(name: &OsStr) -> SysResult<()> {
     name.to_str().map(drop).ok_or(Errno::EINVAL)
 }
 impl HostTree for FakeHost {
     /// The caller that they belong to.
 
-    fn attributes(&self, node: &Node) -> Answer<Attributes> {
+    fn attributes(&self, node: &Node) -> SysResult<Attributes> {
         let at = self.object(node)?;
         self.record("attributes", at, "", false)?;
         self.state.lock().living(at.0, at.1).map(|thing| thing.attributes)
     }
 
-    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+    fn child(&self, directory: &Node, name: &OsStr) -> SysResult<Attributes> {
         let (hierarchy, inode) = self.object(directory)?;
         self.record("child", (hierarchy, inode), name.to_string_lossy(), false)?;
         let state = self.state.lock();
@@ -118,7 +118,7 @@ impl HostTree for FakeHost {
         Ok(state.trees[hierarchy][&child].attributes)
     }
 
-    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+    fn list(&self, directory: &Node) -> SysResult<Vec<BackingEntry>> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("list", (hierarchy, parent), "", false)?;
         let state = self.state.lock();
@@ -144,7 +144,7 @@ impl HostTree for FakeHost {
         self.state.lock().trees[hierarchy].get(&inode).is_some_and(|thing| !thing.removed)
     }
 
-    fn statistics(&self, _hierarchy: usize) -> Answer<Statistics> {
+    fn statistics(&self, _hierarchy: usize) -> SysResult<Statistics> {
         Ok(Statistics { block_size: 4096, name_length: 255 })
     }
 }
@@ -152,7 +152,7 @@ impl HostTree for FakeHost {
 impl HostFiles for FakeHost {
     type File = FakeFile;
 
-    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<FakeFile> {
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> SysResult<FakeFile> {
         let (hierarchy, inode) = self.object(file)?;
         let detail = format!("read={} write={} as={:?}", mode.read, mode.write, opener.map(|opener| opener.owner.uid));
         self.record("open", (hierarchy, inode), detail, false)?;
@@ -160,11 +160,11 @@ impl HostFiles for FakeHost {
         Ok(FakeFile { state: Arc::clone(&self.state), hierarchy, inode, mode })
     }
 
-    fn file_attributes(&self, file: &FakeFile) -> Answer<Attributes> {
+    fn file_attributes(&self, file: &FakeFile) -> SysResult<Attributes> {
         Ok(self.state.lock().trees[file.hierarchy][&file.inode].attributes)
     }
 
-    fn passthrough(&self, _: &Node) -> Answer<std::os::fd::OwnedFd> {
+    fn passthrough(&self, _: &Node) -> SysResult<std::os::fd::OwnedFd> {
         Ok(std::fs::File::open("/dev/null").map_err(|_| Errno::EIO)?.into())
     }
 
@@ -172,7 +172,7 @@ impl HostFiles for FakeHost {
         1 << 20
     }
 
-    fn read(&self, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+    fn read(&self, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         self.record("read", (file.hierarchy, file.inode), offset.to_string(), false)?;
         if self.is_gone(file) {
             return Err(Errno::ENODEV);
@@ -185,7 +185,7 @@ impl HostFiles for FakeHost {
         Ok(count)
     }
 
-    fn write(&self, file: &FakeFile, data: &[u8], writer: &Writer) -> Answer<usize> {
+    fn write(&self, file: &FakeFile, data: &[u8], writer: &WriterCredentials) -> SysResult<usize> {
         let with = if writer.capabilities == 0 { " without capabilities" } else { "" };
         let detail = format!("{} by {}{with}", String::from_utf8_lossy(data), writer.owner.uid);
         self.record("write", (file.hierarchy, file.inode), detail, true)?;
@@ -207,21 +207,25 @@ impl HostFiles for FakeHost {
         Ok(data.len())
     }
 
-    fn write_migrating(&self, file: &FakeFile, _: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+    fn write_migrating(&self, file: &FakeFile, _: &Node, data: &[u8], writer: &WriterCredentials) -> SysResult<usize> {
         self.write(file, data, writer)
     }
 
-    fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> Answer<usize> {
-        self.write(file, data, &Writer { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX, permitted: u64::MAX })
+    fn write_invalid(&self, file: &FakeFile, data: &[u8]) -> SysResult<usize> {
+        self.write(
+            file,
+            data,
+            &WriterCredentials { owner: Owner { uid: 0, gid: 0 }, capabilities: u64::MAX, permitted: u64::MAX },
+        )
     }
 
-    fn sync(&self, file: &FakeFile) -> Answer<()> {
+    fn sync(&self, file: &FakeFile) -> SysResult<()> {
         self.record("sync", (file.hierarchy, file.inode), "", false)
     }
 }
 
 impl HostMutations for FakeHost {
-    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> SysResult<Attributes> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
         // As the real host: nothing but a single name.
@@ -240,7 +244,7 @@ impl HostMutations for FakeHost {
         Ok(*made)
     }
 
-    fn remove_directory(&self, _: &Caller, directory: &Node, name: &OsStr) -> Answer<()> {
+    fn remove_directory(&self, _: &Caller, directory: &Node, name: &OsStr) -> SysResult<()> {
         let (hierarchy, parent) = self.object(directory)?;
         let fault = self.record("remove_directory", (hierarchy, parent), name.to_string_lossy(), true);
         let mut state = self.state.lock();
@@ -260,7 +264,7 @@ impl HostMutations for FakeHost {
         Ok(())
     }
 
-    fn rename(&self, _: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> Answer<()> {
+    fn rename(&self, _: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> SysResult<()> {
         let ((hierarchy, parent), target) = (self.object(from)?, self.object(to)?);
         let above = self.state.lock().path(target.0, target.1);
         let detail = format!("{} to {above}/{}", name.display(), new_name.display());
@@ -285,7 +289,7 @@ impl HostMutations for FakeHost {
         Ok(())
     }
 
-    fn change(&self, _: &Caller, node: &Node, changes: &Changes) -> Answer<()> {
+    fn change(&self, _: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
         let at = self.object(node)?;
         self.record("change", at, format!("{changes:?}"), true)?;
         let mut state = self.state.lock();
@@ -298,25 +302,25 @@ impl HostMutations for FakeHost {
 }
 
 impl HostXattrs for FakeHost {
-    fn xattr(&self, node: &Node, _name: &OsStr) -> Answer<Vec<u8>> {
+    fn xattr(&self, node: &Node, _name: &OsStr) -> SysResult<Vec<u8>> {
         self.object(node)?;
         Err(Errno::ENODATA)
     }
 
-    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> SysResult<Vec<u8>> {
         self.object(node)?;
         Ok(if reader.id_maps.is_none() { b"trusted.x\0".to_vec() } else { Vec::new() })
     }
 
-    fn set_xattr(&self, node: &Node, name: &OsStr, _value: &[u8], _flags: i32, _writer: &Credentials) -> Answer<()> {
+    fn set_xattr(&self, node: &Node, name: &OsStr, _value: &[u8], _flags: i32, _writer: &Credentials) -> SysResult<()> {
         self.record("set_xattr", self.object(node)?, name.to_string_lossy(), true)
     }
 
-    fn remove_xattr(&self, node: &Node, name: &OsStr, _writer: &Credentials) -> Answer<()> {
+    fn remove_xattr(&self, node: &Node, name: &OsStr, _writer: &Credentials) -> SysResult<()> {
         self.record("remove_xattr", self.object(node)?, name.to_string_lossy(), true)
     }
 
-    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<FakeFile> {
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> SysResult<FakeFile> {
         let hierarchy = self.object(directory)?.0;
         let inode = self.child(directory, name)?.inode;
         let mut state = self.state.lock();
@@ -341,7 +345,7 @@ impl HostEvents for FakeHost {
 
     fn forget(&self, _: &Node) {}
 
-    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+    fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
         None
     }
 
@@ -349,12 +353,12 @@ impl HostEvents for FakeHost {
 }
 
 impl HostReadiness for FakeHost {
-    fn poll(&self, file: &FakeFile) -> Answer<u16> {
+    fn poll(&self, file: &FakeFile) -> SysResult<u16> {
         self.record("poll", (file.hierarchy, file.inode), "", false)?;
         Ok(self.state.lock().polled)
     }
 
-    fn wake_when_ready(&self, file: &FakeFile, handle: HandleId) -> Answer<()> {
+    fn wake_when_ready(&self, file: &FakeFile, handle: HandleId) -> SysResult<()> {
         self.record("wake_when_ready", (file.hierarchy, file.inode), handle.0.to_string(), false)
     }
 

@@ -7,11 +7,11 @@ use super::held::{FakeFile, root_credentials};
 use crate::cgroup::CgroupPath;
 use crate::cgroup::membership::CgroupLocation;
 use crate::fs::host::{
-    Asked, Caller, Claim, ControlFile, Credentials, HostCredentials, HostEventControl, HostFiles, HostMigrations,
-    HostProcesses, Owner, ProcessFacts, Writer,
+    Caller, Claim, ControlFile, Credentials, HostCredentials, HostEventControl, HostFiles, HostMigrations,
+    HostProcesses, MigrationChecks, Owner, ProcessFacts, WriterCredentials,
 };
 use crate::fs::inode::Node;
-use crate::fs::{Answer, Attributes};
+use crate::fs::{Attributes, SysResult};
 
 /// A fake process has no descriptors.
 pub(super) enum NoClaim {}
@@ -23,15 +23,15 @@ impl Claim for NoClaim {
 }
 
 impl HostCredentials for FakeHost {
-    fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+    fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
         let known = self.state.lock().credentials.get(&caller.tid).cloned();
         let owner = Owner { uid: caller.uid, gid: caller.gid };
         Ok(known.unwrap_or_else(|| Credentials { owner, ..root_credentials() }))
     }
 
-    fn writer(&self, caller: &Caller) -> Answer<Writer> {
+    fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         let Credentials { owner, capabilities, permitted, id_maps, .. } = self.credentials(caller)?;
-        Ok(Writer { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
+        Ok(WriterCredentials { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {
@@ -41,9 +41,9 @@ impl HostCredentials for FakeHost {
 
 impl HostProcesses for FakeHost {
     type Process = i32;
-    type Numbers = i32;
+    type PidNs = i32;
 
-    fn numbers(&self, caller: &Caller) -> Answer<i32> {
+    fn numbers(&self, caller: &Caller) -> SysResult<i32> {
         Ok(caller.tid)
     }
 
@@ -51,7 +51,7 @@ impl HostProcesses for FakeHost {
         false
     }
 
-    fn read_members(&self, numbers: &i32, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+    fn read_members(&self, numbers: &i32, file: &FakeFile, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         self.record("read_members", (file.hierarchy, file.inode), numbers.to_string(), false)?;
         self.read(file, offset, buffer)
     }
@@ -60,17 +60,17 @@ impl HostProcesses for FakeHost {
         false
     }
 
-    fn pin_caller(&self, caller: &Caller) -> Answer<i32> {
+    fn pin_caller(&self, caller: &Caller) -> SysResult<i32> {
         self.record("pin_caller", (0, 1), caller.tid.to_string(), false)?;
         self.state.lock().processes.contains_key(&caller.tid).then_some(caller.tid).ok_or(Errno::ESRCH)
     }
 
-    fn pin(&self, _: &i32, number: i32) -> Answer<i32> {
+    fn pin(&self, _: &i32, number: i32) -> SysResult<i32> {
         self.record("pin", (0, 1), number.to_string(), false)?;
         self.state.lock().processes.contains_key(&number).then_some(number).ok_or(Errno::ESRCH)
     }
 
-    fn facts(&self, process: &i32) -> Answer<ProcessFacts> {
+    fn facts(&self, process: &i32) -> SysResult<ProcessFacts> {
         self.record("facts", (0, 1), process.to_string(), false)?;
         let state = self.state.lock();
         let known = state.processes.get(process).ok_or(Errno::ESRCH)?;
@@ -89,7 +89,7 @@ impl HostProcesses for FakeHost {
         *process == caller.tid
     }
 
-    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> Answer<Vec<CgroupLocation>> {
+    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> SysResult<Vec<CgroupLocation>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();
         let found =
@@ -126,20 +126,28 @@ impl HostMigrations for FakeHost {
         false
     }
 
-    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes> {
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> SysResult<Attributes> {
         self.record("procs_attributes", (hierarchy, 1), cgroup.to_string(), false)?;
         let state = self.state.lock();
         let inode = state.find(hierarchy, &format!("{cgroup}/cgroup.procs")).ok_or(Errno::ENOENT)?;
         Ok(state.trees[hierarchy][&inode].attributes)
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: Asked, _: &i32) -> Answer<bool> {
+    fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: MigrationChecks, _: &i32) -> SysResult<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 
-    fn migrate(&self, _: &Caller, _: &i32, file: &FakeFile, number: i32, asked: Asked, _: &i32) -> Answer<bool> {
+    fn migrate(
+        &self,
+        _: &Caller,
+        _: &i32,
+        file: &FakeFile,
+        number: i32,
+        asked: MigrationChecks,
+        _: &i32,
+    ) -> SysResult<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", asked.nice), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
@@ -157,11 +165,11 @@ impl HostMigrations for FakeHost {
 impl HostEventControl for FakeHost {
     type EventClaim<'a> = NoClaim;
 
-    fn claim_event(&self, _caller: &Caller, _file: &FakeFile, _eventfd: u32, _control: u32) -> Answer<NoClaim> {
+    fn claim_event(&self, _caller: &Caller, _file: &FakeFile, _eventfd: u32, _control: u32) -> SysResult<NoClaim> {
         Err(Errno::EBADF)
     }
 
-    fn register_event(&self, claim: NoClaim, _control: &FakeFile, _arguments: &[u8]) -> Answer<()> {
+    fn register_event(&self, claim: NoClaim, _control: &FakeFile, _arguments: &[u8]) -> SysResult<()> {
         match claim {}
     }
 }

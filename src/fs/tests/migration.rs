@@ -4,10 +4,10 @@ use nix::errno::Errno;
 
 use super::fake::{FakeProcess, root_credentials};
 use super::scene::{CALLER, DELEGATED, MEMORY, SYSTEMD, Scene, UNIFIED, WRITE, errno, rule};
-use super::tree::Numbers;
+use super::tree::PidNs;
 use crate::cgroup::Setup;
 use crate::fs::host::Credentials;
-use crate::fs::{Caller, HandleId, Outcome, Owner};
+use crate::fs::{Caller, FsResult, HandleId, Owner};
 use crate::policy::Policy;
 use crate::view::Shape;
 
@@ -58,7 +58,7 @@ fn open(scene: &Scene, path: &str) -> HandleId {
     handle
 }
 
-fn migrate(scene: &Scene, path: &str, data: &str) -> Outcome<usize> {
+fn migrate(scene: &Scene, path: &str, data: &str) -> FsResult<usize> {
     let handle = open(scene, path);
     let written = scene.fs.write_by(&CALLER, handle, data.as_bytes());
     scene.fs.release(handle);
@@ -162,7 +162,7 @@ fn the_ladder_of_a_living_cgroup() {
 /// Kernels differ in what they take for a number: it's for the host's to decide.
 #[test]
 fn forms_that_only_some_kernels_take() {
-    use Numbers::{Int, Large, Simple};
+    use PidNs::{Int, Large, Simple};
     let by_20 = ["20"; 1].as_slice();
     let by_writer = ["0"; 1].as_slice();
     for (_, path) in LISTS {

@@ -11,7 +11,7 @@ use crate::cgroup::Setup;
 use crate::fs::Found;
 use crate::fs::cache::Invalidate;
 use crate::fs::host::Ready;
-use crate::fs::host::{Change, EntryChange};
+use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::ops::Wake;
 use crate::policy::Policy;
@@ -32,7 +32,7 @@ fn a_node_is_known_as_long_as_it_is_counted() {
     scene.fs.forget(ROOT_ID, 1000);
     assert!(scene.fs.attributes(ROOT_ID, None).is_ok(), "the root is never forgotten");
     assert_eq!(scene.fs.known_nodes(), 1);
-    for id in [0, 2, u64::MAX, NodeId::alias_step(0, 1).unwrap().as_u64()] {
+    for id in [0, 2, u64::MAX, NodeId::host_path_step(0, 1).unwrap().as_u64()] {
         assert_eq!(errno(scene.fs.attributes(NodeId::from_u64(id), None)), Some(Errno::ESTALE), "{id} was never told");
     }
 }
@@ -97,7 +97,7 @@ fn what_cannot_be_watched_is_not_kept() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
     let [unwatched, watched] = ["/a", "/z"].map(|path| scene.id(path));
     scene.host.fail("watch", Errno::ENOSPC);
-    let below = scene.fs.lookup(unwatched, OsStr::new("memory.max")).unwrap().keep;
+    let below = scene.fs.lookup(unwatched, OsStr::new("memory.max")).unwrap().ttl;
     assert!(below.attributes.is_zero() && below.entry.is_zero());
     // The kernel throws the listing of a directory away that has another modification time.
     let looks_changed = |id| {
@@ -105,9 +105,9 @@ fn what_cannot_be_watched_is_not_kept() {
         modified() != modified()
     };
     assert!(looks_changed(unwatched));
-    let first = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    let first = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().ttl;
     assert!(first.attributes.is_zero(), "a change since it was looked at can't have been told");
-    let below = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().keep;
+    let below = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().ttl;
     assert!(!below.attributes.is_zero() && !below.entry.is_zero() && !looks_changed(watched));
     scene.fs.forget(unwatched, 1);
     assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0), "what wasn't watched isn't unwatched");
@@ -118,19 +118,19 @@ fn a_coherent_view_keeps_nothing_of_the_host() {
     let mut scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let top = scene.id("/unified");
     for _ in 0..2 {
-        assert!(!scene.fs.lookup(top, OsStr::new("a")).unwrap().keep.entry.is_zero(), "the control");
+        assert!(!scene.fs.lookup(top, OsStr::new("a")).unwrap().ttl.entry.is_zero(), "the control");
     }
     scene.fs.keep_nothing();
     assert!(!scene.fs.keeps_listings());
     for name in ["a", "cgroup.procs"] {
         for _ in 0..2 {
-            let keep = scene.fs.lookup(top, OsStr::new(name)).unwrap().keep;
-            assert!(keep.entry.is_zero() && keep.attributes.is_zero(), "{name}");
+            let ttl = scene.fs.lookup(top, OsStr::new(name)).unwrap().ttl;
+            assert!(ttl.entry.is_zero() && ttl.attributes.is_zero(), "{name}");
         }
         let id = scene.fs.lookup(top, OsStr::new(name)).unwrap().id;
         assert!(scene.fs.attributes(id, None).unwrap().1.is_zero(), "{name}");
     }
-    assert!(!scene.fs.lookup(ROOT_ID, OsStr::new("unified")).unwrap().keep.entry.is_zero(), "the view's own names");
+    assert!(!scene.fs.lookup(ROOT_ID, OsStr::new("unified")).unwrap().ttl.entry.is_zero(), "the view's own names");
 }
 
 /// The kernel, as it's told.
@@ -151,10 +151,10 @@ impl Invalidate for Told {
 fn a_change_is_told_at_every_door() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
-    let doors = [scene.id("/unified"), scene.id("/unified/lxc/c1")];
+    let nodes_of = [scene.id("/unified"), scene.id("/unified/lxc/c1")];
     let files = ["/unified/cgroup.type", "/unified/lxc/c1/cgroup.type"].map(|path| scene.id(path));
-    let before = doors.map(|door| scene.fs.attributes(door, None).unwrap().0.times[1]);
-    let change = Change::Entry {
+    let before = nodes_of.map(|entry_path| scene.fs.attributes(entry_path, None).unwrap().0.times[1]);
+    let change = HostEvent::Entry {
         hierarchy: UNIFIED,
         directory: inode,
         name: Some("cgroup.type".into()),
@@ -163,16 +163,21 @@ fn a_change_is_told_at_every_door() {
     let told = Told::default();
     scene.fs.invalidate(&change, &told);
     let told = told.0.into_inner();
-    for (door, file) in doors.into_iter().zip(files) {
-        assert!(told.contains(&(door, Some("cgroup.type".into()))), "the name: {told:?}");
-        assert!(told.contains(&(door, None)) && told.contains(&(file, None)), "listing and attributes: {told:?}");
+    for (entry_path, file) in nodes_of.into_iter().zip(files) {
+        assert!(told.contains(&(entry_path, Some("cgroup.type".into()))), "the name: {told:?}");
+        assert!(told.contains(&(entry_path, None)) && told.contains(&(file, None)), "listing and attributes: {told:?}");
     }
-    let after = doors.map(|door| scene.fs.attributes(door, None).unwrap().0.times[1]);
+    let after = nodes_of.map(|entry_path| scene.fs.attributes(entry_path, None).unwrap().0.times[1]);
     assert!(before[0] < after[0] && before[1] < after[1], "a stored listing is thrown away");
     // The same number in another hierarchy is another directory.
     let elsewhere = Told::default();
     scene.fs.invalidate(
-        &Change::Entry { hierarchy: 1, directory: inode, name: Some("cgroup.type".into()), kind: EntryChange::Other },
+        &HostEvent::Entry {
+            hierarchy: 1,
+            directory: inode,
+            name: Some("cgroup.type".into()),
+            kind: EntryChange::Other,
+        },
         &elsewhere,
     );
     assert_eq!(elsewhere.0.into_inner(), []);
@@ -183,7 +188,7 @@ fn after_lost_events_everything_known_is_told() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     let ids = ["/lxc", "/lxc/c1", "/lxc/c1/a", "/lxc/c1/a/memory.max"].map(|path| scene.id(path));
     let told = Told::default();
-    scene.fs.invalidate(&Change::Anything, &told);
+    scene.fs.invalidate(&HostEvent::Anything, &told);
     let told = told.0.into_inner();
     for (id, (parent, name)) in
         ids.iter().zip([ROOT_ID, ids[0], ids[1], ids[2]].into_iter().zip(["lxc", "c1", "a", "memory.max"]))
@@ -203,7 +208,7 @@ fn enabled_controllers_bring_files_to_the_children() {
     scene.id("/lxc/c1/memory.max");
     let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
     let told = Told::default();
-    scene.fs.invalidate(&Change::Files { hierarchy: UNIFIED, directory: inode, of_children: true }, &told);
+    scene.fs.invalidate(&HostEvent::Files { hierarchy: UNIFIED, directory: inode, of_children: true }, &told);
     let told = told.0.into_inner();
     assert!(told.contains(&(child, None)) && told.contains(&(child, Some("memory.max".into()))), "{told:?}");
     assert!(!told.contains(&(child, Some("cgroup.procs".into()))), "every cgroup has it: {told:?}");
@@ -216,25 +221,25 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     let (above, boundary, child) = (scene.id("/lxc"), scene.id("/lxc/c1"), scene.id("/lxc/c1/a"));
     let keeps = |directory, name: &str| match scene.fs.lookup_for(&CALLER, directory, OsStr::new(name)) {
-        Ok(Found::Nothing(keep)) => !keep.is_zero(),
+        Ok(Found::Nothing(ttl)) => !ttl.is_zero(),
         found => panic!("{name}: {found:?}"),
     };
     assert!(keeps(child, "hugetlb.max") && keeps(child, "x") && keeps(boundary, "hugetlb.max"));
     assert!(keeps(above, "c2"), "what is hidden never comes");
-    let told_of = |change: &Change| {
+    let told_of = |change: &HostEvent| {
         let told = Told::default();
         scene.fs.invalidate(change, &told);
         let named = told.0.into_inner().into_iter().filter_map(|(node, name)| Some((node, name?)));
         named.map(|(node, name)| (node, name.to_string_lossy().into_owned())).collect::<Vec<_>>()
     };
     let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
-    let told = told_of(&Change::Files { hierarchy: UNIFIED, directory: inode, of_children: true });
+    let told = told_of(&HostEvent::Files { hierarchy: UNIFIED, directory: inode, of_children: true });
     assert!(told.contains(&(child, "hugetlb.max".into())) && told.contains(&(child, "x".into())), "{told:?}");
     assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
-    assert!(told_of(&Change::Anything).contains(&(boundary, "hugetlb.max".into())));
+    assert!(told_of(&HostEvent::Anything).contains(&(boundary, "hugetlb.max".into())));
     // Nobody is told of what comes to a directory that is gone, or isn't watched.
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
-    told_of(&Change::Entry {
+    told_of(&HostEvent::Entry {
         hierarchy: UNIFIED,
         directory: inode,
         name: Some("a".into()),
@@ -320,15 +325,15 @@ fn own_changes_are_told_at_the_other_doors_only() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let inode = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
     let [main, alias] = ["/unified", "/unified/lxc/c1"].map(|path| scene.id(path));
-    for door in [main, alias] {
-        scene.fs.lookup(door, OsStr::new("a")).unwrap();
+    for entry_path in [main, alias] {
+        scene.fs.lookup(entry_path, OsStr::new("a")).unwrap();
     }
     let told_of = |kind| {
         let told = Told::default();
-        let change = Change::Entry { hierarchy: UNIFIED, directory: inode, name: Some("x".into()), kind };
+        let change = HostEvent::Entry { hierarchy: UNIFIED, directory: inode, name: Some("x".into()), kind };
         scene.fs.invalidate(&change, &told);
         let told = told.0.into_inner();
-        [main, alias].map(|door| told.contains(&(door, Some("x".into()))))
+        [main, alias].map(|entry_path| told.contains(&(entry_path, Some("x".into()))))
     };
     scene.fs.make_directory(&CALLER, main, OsStr::new("x"), 0o755).unwrap();
     assert_eq!(told_of(EntryChange::Made), [false, true]);

@@ -8,10 +8,10 @@ use nix::errno::Errno;
 use super::fake::FakeHost;
 use super::scene::{READ, Scene, WRITE, errno, rule};
 use crate::cgroup::{CgroupPath, Setup};
-use crate::fs::dispatch::{Commons, Container, Containers, PerCaller};
-use crate::fs::dispatch::{Route, Tenant};
+use crate::fs::dispatch::{Container, Containers, PerCaller, SharedLimits};
+use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::{Caller, Found, HandleId, Outcome};
+use crate::fs::{Caller, Found, FsResult, HandleId};
 use crate::policy::{Policy, Rule};
 use crate::view::{Shape, View};
 
@@ -30,7 +30,7 @@ struct Known {
 impl Containers for Known {
     type Host = FakeHost;
 
-    fn of(&self, caller: &Caller) -> Outcome<Arc<Container<FakeHost>>> {
+    fn of(&self, caller: &Caller) -> FsResult<Arc<Container<FakeHost>>> {
         let found = usize::try_from(caller.tid - FIRST.tid).ok().and_then(|index| self.containers.get(index));
         Ok(Arc::clone(found.ok_or(Rule::ContainerUnknown)?))
     }
@@ -54,7 +54,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let Scene { host, view, .. } = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Delegate);
-        let commons = Commons::new(4096, true);
+        let commons = SharedLimits::new(4096, true);
         let containers = [("/lxc/c1", 1), ("/lxc/c10", 2), ("/lxc/c1/a", 1)].map(|(path, tenant)| {
             let mut view = View { aliases: Vec::new(), ..View::clone(&view) };
             for hierarchy in &mut view.hierarchies {
@@ -66,21 +66,21 @@ impl Pair {
         Self { all: Arc::new(PerCaller::new(Known { containers })), host }
     }
 
-    fn lookup(&self, caller: &Caller, parent: NodeId, name: &str) -> Outcome<NodeId> {
-        match self.all.entry_at(caller, parent, |fs, parent| fs.lookup_for(caller, parent, OsStr::new(name)))? {
+    fn lookup(&self, caller: &Caller, parent: NodeId, name: &str) -> FsResult<NodeId> {
+        match self.all.with_entry(caller, parent, |fs, parent| fs.lookup_for(caller, parent, OsStr::new(name)))? {
             Found::Something(entry) => Ok(entry.id),
-            Found::Nothing(keep) => {
-                assert!(keep.is_zero(), "a name that isn't there for one may be there for another");
+            Found::Nothing(ttl) => {
+                assert!(ttl.is_zero(), "a name that isn't there for one may be there for another");
                 Err(Errno::ENOENT.into())
             }
         }
     }
 
-    fn walk(&self, caller: &Caller, path: &str) -> Outcome<NodeId> {
+    fn walk(&self, caller: &Caller, path: &str) -> FsResult<NodeId> {
         path.split('/').try_fold(ROOT_ID, |at, name| self.lookup(caller, at, name))
     }
 
-    fn inode(&self, caller: &Caller, node: NodeId) -> Outcome<u64> {
+    fn inode(&self, caller: &Caller, node: NodeId) -> FsResult<u64> {
         self.all.at(caller, node, |fs, node| Ok(fs.attributes(node, None)?.0.inode))
     }
 }
@@ -106,12 +106,12 @@ fn what_one_has_is_nothing_to_the_other() {
     assert_eq!(errno(pair.inode(&SECOND, inside)), Some(Errno::ENOENT));
     assert_eq!(errno(pair.lookup(&SECOND, inside, "b")), Some(Errno::ENOENT));
     for mode in [READ, WRITE] {
-        let opened = pair.all.open_at(&SECOND, file, |fs, node| Ok((fs.open(&SECOND, node, mode, false)?, ())));
+        let opened = pair.all.with_opened(&SECOND, file, |fs, node| Ok((fs.open(&SECOND, node, mode, false)?, ())));
         assert_eq!(errno(opened), Some(Errno::ENOENT));
     }
     let removed = pair.all.at(&SECOND, inside, |fs, node| fs.remove_directory(&SECOND, node, OsStr::new("b")));
     assert_eq!(errno(removed), Some(Errno::ENOENT));
-    let renamed = pair.all.at_both(&SECOND, (ROOT_ID, inside), |_, _, _| Ok(()));
+    let renamed = pair.all.with_nodes(&SECOND, (ROOT_ID, inside), |_, _, _| Ok(()));
     assert_eq!(errno(renamed), Some(Errno::ENOENT));
     assert!(pair.host.calls().iter().all(|call| !call.changes && !call.path.starts_with("/lxc/c1/")));
     // The one that it belongs to has it still.
@@ -123,7 +123,7 @@ fn the_same_object_is_ruled_by_whose_caller_asks() {
     let pair = Pair::new();
     let (outer, inner) = (pair.walk(&FIRST, "unified/lxc/c1").unwrap(), pair.walk(&NESTED, "unified/lxc/c1").unwrap());
     let make = |caller: &Caller, parent, name: &str| {
-        pair.all.entry_at(caller, parent, |fs, parent| {
+        pair.all.with_entry(caller, parent, |fs, parent| {
             fs.make_directory(caller, parent, OsStr::new(name), 0o755).map(Found::Something)
         })
     };
@@ -139,8 +139,8 @@ fn an_open_file_is_its_openers() {
     let pair = Pair::new();
     let file = pair.walk(&FIRST, "unified/lxc/c1/a/memory.max").unwrap();
     let open = |fs: &Arc<crate::fs::CgroupFs<FakeHost>>, node| Ok((fs.open(&FIRST, node, WRITE, false)?, ()));
-    let (handle, ()) = pair.all.open_at(&FIRST, file, open).unwrap();
-    let write = || pair.all.at_file(handle, |fs, _| fs.write_by(&SECOND, handle, b"max"));
+    let (handle, ()) = pair.all.with_opened(&FIRST, file, open).unwrap();
+    let write = || pair.all.with_file(handle, |fs, _| fs.write_by(&SECOND, handle, b"max"));
     assert_eq!(write(), Ok(3));
     pair.all.release(handle);
     assert_eq!(errno(write()), Some(Errno::EBADF));
@@ -190,9 +190,9 @@ fn nothing_is_left_of_what_the_kernel_forgets() {
 #[test]
 fn handles_have_different_numbers_and_tenants_share_files() {
     let pair = Pair::new();
-    let open = |caller: &Caller| -> Outcome<HandleId> {
+    let open = |caller: &Caller| -> FsResult<HandleId> {
         let file = pair.walk(caller, "unified/lxc/cgroup.type")?;
-        let opened = pair.all.open_at(caller, file, |fs, node| Ok((fs.open(caller, node, READ, false)?, ())));
+        let opened = pair.all.with_opened(caller, file, |fs, node| Ok((fs.open(caller, node, READ, false)?, ())));
         opened.map(|(handle, ())| handle)
     };
     let all_of = |caller: &Caller| std::iter::from_fn(|| open(caller).ok()).collect::<Vec<_>>();

@@ -12,10 +12,10 @@ use super::fake::FakeHost;
 use super::scene::{CALLER, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
 use crate::fs::cache::Invalidate;
-use crate::fs::host::{Change, EntryChange};
+use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::inotify::{Act, Deed, OwnMount};
-use crate::fs::{Answer, Caller, CgroupFs, Changes, Entry, Failure, Found, Outcome};
+use crate::fs::{Caller, CgroupFs, Entry, Found, FsError, FsResult, SetAttr, SysResult};
 use crate::policy::Policy;
 use crate::view::Shape;
 
@@ -23,7 +23,7 @@ use crate::view::Shape;
 const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };
 
 /// A lookup, if it finds something.
-fn look(fs: &CgroupFs<FakeHost>, caller: &Caller, directory: NodeId, name: &OsStr) -> Outcome<Entry> {
+fn look(fs: &CgroupFs<FakeHost>, caller: &Caller, directory: NodeId, name: &OsStr) -> FsResult<Entry> {
     match fs.lookup_for(caller, directory, name)? {
         Found::Something(entry) => Ok(entry),
         Found::Nothing(_) => Err(Errno::ENOENT.into()),
@@ -77,9 +77,9 @@ impl<'a> Mount<'a> {
 }
 
 impl OwnMount for Mount<'_> {
-    fn act(&self, act: &Act) -> Answer<()> {
+    fn act(&self, act: &Act) -> SysResult<()> {
         let fs = &self.scene.fs;
-        let kernels = |failure: Failure| failure.errno();
+        let kernels = |failure: FsError| failure.errno();
         let mut at = ROOT_ID;
         for name in &act.directory {
             at = look(fs, &OWN, at, name).map_err(kernels)?.id;
@@ -89,7 +89,7 @@ impl OwnMount for Mount<'_> {
         if act.deed == Deed::Look {
             return looked.map(drop).map_err(kernels);
         }
-        let outcome: Outcome<()> = match (&act.deed, looked) {
+        let outcome: FsResult<()> = match (&act.deed, looked) {
             (Deed::Make, Ok(_)) => return Err(Errno::EEXIST),
             (Deed::Make, Err(_)) => fs.make_directory(&OWN, at, &act.name, 0o755).map(drop),
             (_, Err(failure)) => return Err(failure.errno()),
@@ -98,7 +98,7 @@ impl OwnMount for Mount<'_> {
                 assert_eq!(errno(look(fs, &OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
                 fs.rename(&OWN, at, &act.name, at, to, 0)
             }
-            (Deed::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &Changes::default(), false).map(drop),
+            (Deed::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &SetAttr::default(), false).map(drop),
             (Deed::Look, Ok(_)) => Ok(()),
         };
         outcome.map_err(kernels)?;
@@ -108,18 +108,18 @@ impl OwnMount for Mount<'_> {
 }
 
 /// The host's hand, and its event.
-fn made(scene: &Scene, above: &str, name: &str) -> Change {
+fn made(scene: &Scene, above: &str, name: &str) -> HostEvent {
     let mut state = scene.host.state.lock();
     let directory = state.find(UNIFIED, above).unwrap();
     state.add(UNIFIED, directory, OsStr::new(name), libc::S_IFDIR | 0o755);
-    Change::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Made }
+    HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Made }
 }
 
-fn removed(scene: &Scene, above: &str, name: &str) -> Change {
+fn removed(scene: &Scene, above: &str, name: &str) -> HostEvent {
     let mut state = scene.host.state.lock();
     let directory = state.find(UNIFIED, above).unwrap();
     state.remove(UNIFIED, &format!("{above}/{name}"));
-    Change::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Removed }
+    HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some(name.into()), kind: EntryChange::Removed }
 }
 
 fn scene(shape: Shape) -> Scene {
@@ -174,15 +174,15 @@ fn ghosts_are_for_the_own_thread_and_for_once() {
     let before = scene.id("/a");
     let found = Mutex::new(Vec::new());
     let mount = Mount::new(&scene, |act, at| {
-        let ghost = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.keep.entry));
+        let ghost = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.ttl.entry));
         if act.deed == Deed::Remove {
-            let (id, keep) = ghost.unwrap();
-            assert!(keep.is_zero());
+            let (id, ttl) = ghost.unwrap();
+            assert!(ttl.is_zero());
             assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "it's no node");
             found.lock().push(id);
         }
         let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", act.name.display()));
-        let seen = look(&scene.fs, &CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.keep.entry));
+        let seen = look(&scene.fs, &CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.ttl.entry));
         match real {
             Some(inode) => assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "what there is, for now"),
             None => assert_eq!(errno(seen), Some(Errno::ENOENT)),
@@ -211,8 +211,8 @@ fn what_is_hidden_is_never_shown() {
         made(&scene, "/lxc", "c2"),
         removed(&scene, "/lxc", "c10"),
         made(&scene, "/", "other2"),
-        Change::Renamed { hierarchy: UNIFIED, directory: lxc, from: "c11".into(), to: "c12".into() },
-        Change::Anything,
+        HostEvent::Renamed { hierarchy: UNIFIED, directory: lxc, from: "c11".into(), to: "c12".into() },
+        HostEvent::Anything,
         made(&scene, "/lxc/c1", "ours"),
     ] {
         scene.fs.invalidate(&change, &Nobody);
@@ -235,11 +235,11 @@ fn lost_events_are_made_up_for_by_what_was_told() {
     // Through the view and gone by the host: the kernel told of the one half.
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("half"), 0o755).unwrap();
     removed(&scene, "/lxc/c1", "half");
-    scene.fs.invalidate(&Change::Anything, &Nobody);
+    scene.fs.invalidate(&HostEvent::Anything, &Nobody);
     let mut shown = mount.replay(2);
     shown.retain(|(_, deed)| *deed != Deed::Touch);
     assert_eq!(shown, [("/half".to_owned(), Deed::Remove), ("/lost".to_owned(), Deed::Make)]);
-    scene.fs.invalidate(&Change::Anything, &Nobody);
+    scene.fs.invalidate(&HostEvent::Anything, &Nobody);
     assert_eq!(mount.replay(0), []);
 }
 
@@ -255,9 +255,9 @@ fn the_last_event_of_a_name_is_true() {
         assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)]);
         let directory = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
         let removed =
-            Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
+            HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
         if lost {
-            scene.fs.invalidate(&Change::Anything, &Nobody);
+            scene.fs.invalidate(&HostEvent::Anything, &Nobody);
         } else {
             // However much was shown since.
             for number in 0..300 {
@@ -284,13 +284,13 @@ fn what_is_late_is_settled_once() {
                 EntryChange::Removed => scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap(),
                 _ => drop(scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("x"), 0o755).unwrap()),
             }
-            let event = Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind };
+            let event = HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind };
             scene.fs.invalidate(&event, &Nobody);
         }
     }
     assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)], "it's what is true already");
     scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
-    let event = Change::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
+    let event = HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
     scene.fs.invalidate(&event, &Nobody);
     assert_eq!(mount.replay(0), [], "the kernel has told of it");
 }
@@ -300,7 +300,7 @@ fn what_is_late_is_settled_once() {
 fn what_cannot_be_shown_at_once_is_shown_later() {
     struct Stubborn<'a>(&'a Mount<'a>, Mutex<usize>);
     impl OwnMount for Stubborn<'_> {
-        fn act(&self, act: &Act) -> Answer<()> {
+        fn act(&self, act: &Act) -> SysResult<()> {
             let mut left = self.1.lock();
             if *left > 0 && act.deed == Deed::Make {
                 *left -= 1;

@@ -7,9 +7,9 @@ use nix::errno::Errno;
 
 use super::fake::FakeHost;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
-use crate::fs::Keep;
+use crate::fs::EntryTtl;
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::{Caller, CgroupFs, Entry, Failure, HandleId, ListedEntry, OpenMode, Outcome};
+use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, HandleId, ListedEntry, OpenMode};
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
@@ -163,11 +163,11 @@ impl Scene {
     }
 
     /// Looks up every component of a path of the view.
-    pub(super) fn walk(&self, path: &str) -> Outcome<Entry> {
+    pub(super) fn walk(&self, path: &str) -> FsResult<Entry> {
         let names: Vec<OsString> = path.split('/').filter(|name| !name.is_empty()).map(OsString::from).collect();
         let (attributes, attributes_last) = self.fs.attributes(ROOT_ID, None)?;
-        let keep = Keep { entry: attributes_last, attributes: attributes_last };
-        names.iter().try_fold(Entry { id: ROOT_ID, attributes, keep }, |at, name| self.fs.lookup(at.id, name))
+        let ttl = EntryTtl { entry: attributes_last, attributes: attributes_last };
+        names.iter().try_fold(Entry { id: ROOT_ID, attributes, ttl }, |at, name| self.fs.lookup(at.id, name))
     }
 
     pub(super) fn id(&self, path: &str) -> NodeId {
@@ -199,12 +199,12 @@ impl Scene {
         self.shown(hierarchy, host).unwrap_or_else(|| panic!("{}: {host} isn't shown", self.name()))
     }
 
-    pub(super) fn open(&self, path: &str, mode: OpenMode) -> Outcome<HandleId> {
+    pub(super) fn open(&self, path: &str, mode: OpenMode) -> FsResult<HandleId> {
         self.fs.open(&CALLER, self.walk(path)?.id, mode, false)
     }
 
     /// All entries behind an offset.
-    pub(super) fn list(&self, id: NodeId, offset: u64) -> Outcome<Vec<ListedEntry>> {
+    pub(super) fn list(&self, id: NodeId, offset: u64) -> FsResult<Vec<ListedEntry>> {
         let mut entries = Vec::new();
         self.fs.list(id, offset, |entry| {
             entries.push(entry.clone());
@@ -213,7 +213,7 @@ impl Scene {
         Ok(entries)
     }
 
-    pub(super) fn read(&self, path: &str) -> Outcome<Vec<u8>> {
+    pub(super) fn read(&self, path: &str) -> FsResult<Vec<u8>> {
         let handle = self.open(path, READ)?;
         let mut buffer = [0; 4096];
         let count = self.fs.read_by(&CALLER, handle, 0, &mut buffer);
@@ -223,25 +223,25 @@ impl Scene {
 }
 
 impl CgroupFs<FakeHost> {
-    pub(super) fn read_by(&self, caller: &Caller, handle: HandleId, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
+    pub(super) fn read_by(&self, caller: &Caller, handle: HandleId, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
         self.read(&self.transfer(caller, handle)?, offset, buffer)
     }
 
-    pub(super) fn write_by(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> Outcome<usize> {
+    pub(super) fn write_by(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> FsResult<usize> {
         self.write(&self.transfer(caller, handle)?, data)
     }
 }
 
 /// The errno of a failure.
-pub(super) fn errno<T: std::fmt::Debug>(outcome: Outcome<T>) -> Option<Errno> {
+pub(super) fn errno<T: std::fmt::Debug>(outcome: FsResult<T>) -> Option<Errno> {
     outcome.err().map(|failure| failure.errno())
 }
 
 /// The rule of a rejection; "kernel" for the kernel's own errors.
-pub(super) fn rule<T: std::fmt::Debug>(outcome: &Outcome<T>) -> &'static str {
+pub(super) fn rule<T: std::fmt::Debug>(outcome: &FsResult<T>) -> &'static str {
     match outcome {
         Ok(_) => "allowed",
-        Err(Failure::Kernel(_)) => "kernel",
-        Err(Failure::Denied(denial)) => denial.rule().name(),
+        Err(FsError::Kernel(_)) => "kernel",
+        Err(FsError::Denied(denial)) => denial.rule().name(),
     }
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::fs::host::Credentials;
 use crate::fs::host::Ready;
-use crate::fs::{Answer, Attributes};
+use crate::fs::{Attributes, SysResult};
 
 /// What was done to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) struct State {
     /// What poll says of every file.
     pub(super) polled: u16,
     /// What the kernel takes for the number of a process.
-    pub(super) numbers: Numbers,
+    pub(super) numbers: PidNs,
     /// Whether the kernel checks both ends of a migration by itself.
     pub(super) checks_both_ends: bool,
     /// Where processes go when they're about to be migrated, one after the other.
@@ -74,7 +74,7 @@ pub(super) struct State {
 
 /// What kernels take for the number of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Numbers {
+pub(super) enum PidNs {
     /// `simple_strtoull`, in a buffer of 64 bytes (Linux 3.10).
     Simple,
     /// `kstrtoull`, without `strstrip` (Linux 3.15).
@@ -84,7 +84,7 @@ pub(super) enum Numbers {
     Int,
 }
 
-impl Numbers {
+impl PidNs {
     /// What is written here, or why it isn't taken.
     pub(super) fn read(self, data: &[u8]) -> Result<i32, Errno> {
         if self == Self::Simple && data.len() >= 64 {
@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    pub(super) fn living(&self, hierarchy: usize, inode: u64) -> Answer<&Thing> {
+    pub(super) fn living(&self, hierarchy: usize, inode: u64) -> SysResult<&Thing> {
         self.trees[hierarchy].get(&inode).filter(|thing| !thing.removed).ok_or(Errno::ENOENT)
     }
 }

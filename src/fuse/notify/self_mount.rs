@@ -25,7 +25,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, chdir, fchdir, gettid, unlinkat};
 use parking_lot::Mutex;
 
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::inotify::{self, Act, Deed};
 use crate::sys;
 
@@ -137,11 +137,11 @@ fn private(at: &Path) -> nix::Result<()> {
 pub(in crate::fuse) struct Hands {
     bell: OwnedFd,
     acts: Sender<Act>,
-    answers: Mutex<Receiver<Answer<()>>>,
+    answers: Mutex<Receiver<SysResult<()>>>,
 }
 
 impl inotify::OwnMount for Hands {
-    fn act(&self, act: &Act) -> Answer<()> {
+    fn act(&self, act: &Act) -> SysResult<()> {
         let answers = self.answers.lock();
         self.acts.send(act.clone()).map_err(|_| Errno::ENXIO)?;
         nix::unistd::write(&self.bell, &1u64.to_ne_bytes())?;
@@ -172,7 +172,7 @@ fn serve(
     is_leash: bool,
     bell: &OwnedFd,
     wanted: &Receiver<Act>,
-    done: &Sender<Answer<()>>,
+    done: &Sender<SysResult<()>>,
 ) {
     let Ok(device) = fstat(root).map(|stat| stat.st_dev) else { return };
     let ends = || is_leash || !is_mounted(until, device);
@@ -221,7 +221,7 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
 
 /// Walks by names from the root, so that a watch of the directory gets its event too; never onto another filesystem. No directory is opened on the way:
 /// before Linux 6.10 its watchers would be told of that, though it be by O_PATH.
-fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> Answer<()> {
+fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> SysResult<()> {
     fchdir(root)?;
     let done = act.directory.iter().try_for_each(|name| {
         chdir(name.as_os_str())?;
@@ -233,7 +233,7 @@ fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> Answer<()> {
     done
 }
 
-fn perform_here(act: &Act) -> Answer<()> {
+fn perform_here(act: &Act) -> SysResult<()> {
     let at = AT_FDCWD;
     let name = act.name.as_os_str();
     match &act.deed {

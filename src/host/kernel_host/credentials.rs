@@ -1,15 +1,15 @@
 //! The rights of callers.
 
-use super::RealHost;
-use crate::fs::Answer;
-use crate::fs::host::{Caller, Credentials, HostCredentials, Writer};
+use super::KernelHost;
+use crate::fs::SysResult;
+use crate::fs::host::{Caller, Credentials, HostCredentials, WriterCredentials};
 
-impl HostCredentials for RealHost {
-    fn credentials(&self, caller: &Caller) -> Answer<Credentials> {
+impl HostCredentials for KernelHost {
+    fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
         self.shared.processes.credentials(caller)
     }
 
-    fn writer(&self, caller: &Caller) -> Answer<Writer> {
+    fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         self.shared.processes.writer(caller)
     }
 

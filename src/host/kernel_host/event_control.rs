@@ -4,13 +4,13 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::RealHost;
+use super::KernelHost;
 use crate::agents::{Control, EventClaim};
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::host::{Caller, Claim, ControlFile, HostEventControl, Owner};
-use crate::host::file::BackingFile;
+use crate::host::backing_file::BackingFile;
 
-impl HostEventControl for RealHost {
+impl HostEventControl for KernelHost {
     type EventClaim<'a> = EventClaim<'a>;
 
     fn claim_event(
@@ -19,12 +19,12 @@ impl HostEventControl for RealHost {
         event_control: &BackingFile,
         eventfd: u32,
         control: u32,
-    ) -> Answer<EventClaim<'_>> {
+    ) -> SysResult<EventClaim<'_>> {
         let registrar = self.shared.registrar.as_ref().ok_or(Errno::EACCES)?;
         registrar.claim(caller.tid, eventfd, control, event_control.fd.as_fd())
     }
 
-    fn register_event(&self, claim: EventClaim<'_>, control: &BackingFile, arguments: &[u8]) -> Answer<()> {
+    fn register_event(&self, claim: EventClaim<'_>, control: &BackingFile, arguments: &[u8]) -> SysResult<()> {
         claim.register(control.fd.as_fd(), arguments)
     }
 }

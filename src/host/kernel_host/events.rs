@@ -2,12 +2,12 @@
 
 use std::os::fd::AsFd;
 
-use super::{RealHost, held_as};
+use super::{KernelHost, held_as};
 use crate::cgroup::file::has_notified_files;
-use crate::fs::host::{Change, HostEvents};
+use crate::fs::host::{HostEvent, HostEvents};
 use crate::fs::inode::{Node, Watch};
 
-impl HostEvents for RealHost {
+impl HostEvents for KernelHost {
     fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>> {
         let hierarchy = directory.position().hierarchy?;
         let files = has_notified_files(&self.view.hierarchy(hierarchy)?.kind);
@@ -20,7 +20,7 @@ impl HostEvents for RealHost {
         }
     }
 
-    fn wait_for_changes(&self) -> Option<Vec<Change>> {
+    fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
         self.shared.watches.as_ref()?.wait()
     }
 

@@ -6,22 +6,22 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
-use super::RealHost;
+use super::KernelHost;
 use super::tree::attributes;
 use crate::cgroup::HierarchyKind;
-use crate::fs::Answer;
-use crate::fs::host::{Credentials, HostFiles, OpenMode, Owner, Writer};
+use crate::fs::SysResult;
+use crate::fs::host::{Credentials, HostFiles, OpenMode, Owner, WriterCredentials};
 use crate::fs::inode::{Attributes, Node};
-use crate::host::file::BackingFile;
-use crate::host::lists::OpenersList;
-use crate::host::namespace::OpenedIn;
+use crate::host::backing_file::BackingFile;
+use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::opening::{by_id, is_membership, open_as, open_flags, path_of};
+use crate::host::pid_list::OpenerPidList;
 use crate::sys::namespace::Entered;
 
-impl HostFiles for RealHost {
+impl HostFiles for KernelHost {
     type File = BackingFile;
 
-    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> Answer<BackingFile> {
+    fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> SysResult<BackingFile> {
         let flags = open_flags(mode);
         let hierarchy = self.hierarchy(file)?;
         let (_entered, opened_in) = match opener {
@@ -36,15 +36,15 @@ impl HostFiles for RealHost {
         // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
         let is_list = mode.read && is_membership(file) && hierarchy.kind != HierarchyKind::Unified;
-        let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenersList::default);
+        let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenerPidList::default);
         Ok(BackingFile::new(fd, opened_in, list))
     }
 
-    fn file_attributes(&self, file: &BackingFile) -> Answer<Attributes> {
+    fn file_attributes(&self, file: &BackingFile) -> SysResult<Attributes> {
         Ok(attributes(&fstat(&file.fd)?))
     }
 
-    fn passthrough(&self, file: &Node) -> Answer<OwnedFd> {
+    fn passthrough(&self, file: &Node) -> SysResult<OwnedFd> {
         let hierarchy = self.hierarchy(file)?;
         if hierarchy.has_handles() && file.inode() != 0 {
             return by_id(hierarchy.root(), file.inode(), libc::O_RDONLY);
@@ -58,30 +58,36 @@ impl HostFiles for RealHost {
         limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
     }
 
-    fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+    fn read(&self, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         file.read_at(offset, buffer)
     }
 
-    fn write(&self, file: &BackingFile, data: &[u8], writer: &Writer) -> Answer<usize> {
+    fn write(&self, file: &BackingFile, data: &[u8], writer: &WriterCredentials) -> SysResult<usize> {
         self.write_by(writer, file, data)
     }
 
-    fn write_migrating(&self, file: &BackingFile, directory: &Node, data: &[u8], writer: &Writer) -> Answer<usize> {
+    fn write_migrating(
+        &self,
+        file: &BackingFile,
+        directory: &Node,
+        data: &[u8],
+        writer: &WriterCredentials,
+    ) -> SysResult<usize> {
         self.write_migrating_by(writer, file, directory, data)
     }
 
-    fn write_invalid(&self, file: &BackingFile, data: &[u8]) -> Answer<usize> {
+    fn write_invalid(&self, file: &BackingFile, data: &[u8]) -> SysResult<usize> {
         file.write_once(data)
     }
 
-    fn sync(&self, file: &BackingFile) -> Answer<()> {
+    fn sync(&self, file: &BackingFile) -> SysResult<()> {
         nix::unistd::fsync(&file.fd)
     }
 }
 
-impl RealHost {
+impl KernelHost {
     /// Enters the cgroup namespace in which a file of cgroup2 is opened for writing.
-    pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
+    pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> SysResult<(Option<Entered<'_>>, OpenedIn)> {
         match &self.boundary {
             Some(boundary) if is_membership(file) => boundary.enter_for(opener),
             _ => {
@@ -99,7 +105,7 @@ impl RealHost {
         flags: OFlag,
         write: bool,
         opener: Option<&Credentials>,
-    ) -> Answer<OwnedFd> {
+    ) -> SysResult<OwnedFd> {
         let hierarchy = self.hierarchy(file)?;
         match opener {
             Some(opener) if !self.is_as_server(opener) => open_as(&*self.object(file)?, flags, opener),

@@ -7,20 +7,22 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::RealHost;
+use super::KernelHost;
 use super::tree::attributes;
 use super::writes::write_as;
 use crate::agents::{Lent, PidNamespace};
 use crate::cgroup::{CgroupPath, HierarchyKind};
-use crate::fs::Answer;
-use crate::fs::host::{Asked, Caller, Credentials, HostCredentials, HostMigrations, OpenMode, Writer};
+use crate::fs::SysResult;
+use crate::fs::host::{
+    Caller, Credentials, HostCredentials, HostMigrations, MigrationChecks, OpenMode, WriterCredentials,
+};
 use crate::fs::inode::{Attributes, Node};
+use crate::host::backing_file::BackingFile;
+use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::discover::HostHierarchy;
 use crate::host::errno::errno;
-use crate::host::file::BackingFile;
-use crate::host::namespace::OpenedIn;
 use crate::host::opening::{open_flags, walk};
-use crate::host::process::{HeldProcess, Numbers, is_single};
+use crate::host::process::{HeldProcess, PidNs, is_single};
 use crate::host::witness::{self, Witnessed};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::process::is_first_thread;
@@ -29,7 +31,7 @@ use crate::sys::process::is_first_thread;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_NICE: u64 = 1 << 23;
 
-impl HostMigrations for RealHost {
+impl HostMigrations for KernelHost {
     type Witnessed = Witnessed;
 
     fn checks_both_ends(&self, file: &BackingFile) -> bool {
@@ -58,25 +60,31 @@ impl HostMigrations for RealHost {
         self.shared.cgroups.hierarchies.get(hierarchy).is_some_and(HostHierarchy::has_devices)
     }
 
-    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> Answer<Attributes> {
+    fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> SysResult<Attributes> {
         let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let names: Vec<OsString> = cgroup.components().iter().cloned().chain(["cgroup.procs".into()]).collect();
         Ok(attributes(&fstat(walk(hierarchy, &names)?)?))
     }
 
-    fn migrate_caller(&self, caller: &Caller, file: &BackingFile, asked: Asked, process: &HeldProcess) -> Answer<bool> {
+    fn migrate_caller(
+        &self,
+        caller: &Caller,
+        file: &BackingFile,
+        asked: MigrationChecks,
+        process: &HeldProcess,
+    ) -> SysResult<bool> {
         self.migrate_caller_by(caller, file, asked, process)
     }
 
     fn migrate(
         &self,
         caller: &Caller,
-        numbers: &Numbers,
+        numbers: &PidNs,
         file: &BackingFile,
         number: i32,
-        asked: Asked,
+        asked: MigrationChecks,
         process: &HeldProcess,
-    ) -> Answer<bool> {
+    ) -> SysResult<bool> {
         self.migrate_number(caller, numbers, file, number, asked, process)
     }
 
@@ -89,16 +97,16 @@ impl HostMigrations for RealHost {
     }
 }
 
-impl RealHost {
+impl KernelHost {
     pub(super) fn migrate_number(
         &self,
         caller: &Caller,
-        numbers: &Numbers,
+        numbers: &PidNs,
         file: &BackingFile,
         number: i32,
-        asked: Asked,
+        asked: MigrationChecks,
         process: &HeldProcess,
-    ) -> Answer<bool> {
+    ) -> SysResult<bool> {
         let text = number.to_string();
         let by_agent = |namespace: &PidNamespace, admin: bool| {
             let agents = self.shared.processes.agents()?;
@@ -113,9 +121,9 @@ impl RealHost {
         };
         self.as_administrator_if_need_be(caller, asked, |admin| match numbers {
             // The server may, so the kernel has to see somebody who mayn't.
-            Numbers::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
-            Numbers::Own => migrate_by(file, text.as_bytes(), process),
-            Numbers::Of(namespace) => by_agent(namespace, admin),
+            PidNs::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
+            PidNs::Own => migrate_by(file, text.as_bytes(), process),
+            PidNs::Of(namespace) => by_agent(namespace, admin),
         })
     }
 
@@ -124,9 +132,9 @@ impl RealHost {
     fn as_administrator_if_need_be<T>(
         &self,
         caller: &Caller,
-        asked: Asked,
-        migrate: impl Fn(bool) -> Answer<T>,
-    ) -> Answer<T> {
+        asked: MigrationChecks,
+        migrate: impl Fn(bool) -> SysResult<T>,
+    ) -> SysResult<T> {
         if !asked.for_administrators {
             return migrate(false);
         }
@@ -142,9 +150,9 @@ impl RealHost {
         &self,
         caller: &Caller,
         file: &BackingFile,
-        asked: Asked,
+        asked: MigrationChecks,
         process: &HeldProcess,
-    ) -> Answer<bool> {
+    ) -> SysResult<bool> {
         let number = caller.tid.to_string();
         if asked.of_threads {
             let held = process.directory();
@@ -158,17 +166,19 @@ impl RealHost {
                 if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
                     return Ok(false);
                 }
-                return write_as(&Writer { owner, capabilities: 0, permitted }, file, number.as_bytes()).map(|_| true);
+                return write_as(&WriterCredentials { owner, capabilities: 0, permitted }, file, number.as_bytes())
+                    .map(|_| true);
             }
         }
         // Of a whole process, the kernel asks about the first thread. Only that one is itself.
-        let asked = Asked { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
+        let asked =
+            MigrationChecks { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
         self.as_administrator_if_need_be(caller, asked, |_| migrate_by(file, number.as_bytes(), process))
     }
 }
 
 /// Writes the number of a process that is still where it was seen last.
-fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> Answer<bool> {
+fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> SysResult<bool> {
     if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
         return Ok(false);
     }

@@ -19,25 +19,25 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::boundary::Boundary;
+use super::boundary_namespace::Boundary;
+use super::dir_fd_cache::Key;
 use super::discover::{HostCgroups, HostHierarchy};
-use super::objects::Key;
 use super::opening::{by_id, walk};
 use super::shared::SharedHost;
 use crate::agents::AgentPool;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::inode::{Node, Object};
 use crate::view::View;
 
 /// The host's cgroupfs and processes behind a view.
 #[derive(Debug)]
-pub struct RealHost {
+pub struct KernelHost {
     view: Arc<View>,
     shared: Arc<SharedHost>,
     boundary: Option<Arc<Boundary>>,
 }
 
-impl RealHost {
+impl KernelHost {
     /// The host behind `view`, whose hierarchies are those of `cgroups`, in that order. Without agents nothing can be asked about the
     /// processes of another pid namespace.
     ///
@@ -57,14 +57,14 @@ impl RealHost {
         Self { view, shared, boundary }
     }
 
-    fn hierarchy(&self, node: &Node) -> Answer<&HostHierarchy> {
+    fn hierarchy(&self, node: &Node) -> SysResult<&HostHierarchy> {
         let index = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         self.shared.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
     }
 
     /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
     /// there are still the attributes.
-    fn object(&self, node: &Node) -> Answer<Arc<OwnedFd>> {
+    fn object(&self, node: &Node) -> SysResult<Arc<OwnedFd>> {
         let Some(key) = held_as(node) else {
             return self.open_object(node).map(Arc::new);
         };
@@ -80,7 +80,7 @@ impl RealHost {
         Ok(object)
     }
 
-    fn open_object(&self, node: &Node) -> Answer<OwnedFd> {
+    fn open_object(&self, node: &Node) -> SysResult<OwnedFd> {
         let hierarchy = self.hierarchy(node)?;
         if hierarchy.has_handles() && node.inode() != 0 {
             return by_id(hierarchy.root(), node.inode(), libc::O_PATH);

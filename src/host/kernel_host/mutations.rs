@@ -16,9 +16,9 @@ use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, mkdirat, ut
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::RealHost;
-use crate::fs::Answer;
-use crate::fs::host::{Caller, Changes, Credentials, HostCredentials, HostMutations, Owner, Time};
+use super::KernelHost;
+use crate::fs::SysResult;
+use crate::fs::host::{Caller, Credentials, HostCredentials, HostMutations, Owner, SetAttr, SetTime};
 use crate::fs::inode::{Attributes, Node};
 use crate::host::errno::errno;
 use crate::host::opening::{path_of, single};
@@ -30,28 +30,28 @@ const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_FOWNER: u64 = 1 << 3;
 const CAP_FSETID: u64 = 1 << 4;
 
-impl HostMutations for RealHost {
-    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> Answer<Attributes> {
+impl HostMutations for KernelHost {
+    fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> SysResult<Attributes> {
         let above = self.object(directory)?;
         self.make_directory_as(caller, &above, name, mode)?;
         self.child_of(&above, directory, name)
     }
 
-    fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> Answer<()> {
+    fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> SysResult<()> {
         self.remove_directory_as(caller, &*self.object(directory)?, name)
     }
 
-    fn rename(&self, caller: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> Answer<()> {
+    fn rename(&self, caller: &Caller, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) -> SysResult<()> {
         self.rename_as(caller, (&*self.object(from)?, name), (&*self.object(to)?, new_name))
     }
 
-    fn change(&self, caller: &Caller, node: &Node, changes: &Changes) -> Answer<()> {
+    fn change(&self, caller: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
         self.change_as(caller, &*self.object(node)?, changes)
     }
 }
 
-impl RealHost {
-    pub(super) fn make_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr, mode: u32) -> Answer<()> {
+impl KernelHost {
+    pub(super) fn make_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr, mode: u32) -> SysResult<()> {
         let lent = |who: &Credentials| Ok(who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE);
         self.act_as(
             caller,
@@ -62,7 +62,7 @@ impl RealHost {
         )
     }
 
-    pub(super) fn remove_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr) -> Answer<()> {
+    pub(super) fn remove_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr) -> SysResult<()> {
         let lent = |who: &Credentials| may_take_away(who, above, name);
         self.act_as(caller, None, || is_roots(above), lent, || unlinkat(above, single(name)?, UnlinkatFlags::RemoveDir))
     }
@@ -72,7 +72,7 @@ impl RealHost {
         caller: &Caller,
         (from, name): (&OwnedFd, &OsStr),
         (to, new_name): (&OwnedFd, &OsStr),
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let lent = |who: &Credentials| {
             let there = who.capabilities_over(owner(&fstat(to)?)) & CAP_DAC_OVERRIDE;
             Ok(may_take_away(who, from, name)? & (there | CAP_FOWNER))
@@ -81,7 +81,7 @@ impl RealHost {
         self.act_as(caller, None, is_own, lent, || nix::fcntl::renameat(from, single(name)?, to, single(new_name)?))
     }
 
-    pub(super) fn change_as(&self, caller: &Caller, object: &OwnedFd, changes: &Changes) -> Answer<()> {
+    pub(super) fn change_as(&self, caller: &Caller, object: &OwnedFd, changes: &SetAttr) -> SysResult<()> {
         let path = path_of(object);
         let lent = |who: &Credentials| {
             let owner = owner(&fstat(object)?);
@@ -91,7 +91,7 @@ impl RealHost {
         // To give something away takes a capability, whosesoever it is.
         let gives = changes.uid.is_some() || changes.gid.is_some();
         let is_own = || Ok(!gives && fstat(object)?.st_uid == 0);
-        let act = |group, act: &dyn Fn() -> Answer<()>| self.act_as(caller, group, is_own, lent, act);
+        let act = |group, act: &dyn Fn() -> SysResult<()>| self.act_as(caller, group, is_own, lent, act);
         if let Some(mode) = changes.mode {
             let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
             let change = || std::fs::set_permissions(&path, permissions.clone()).map_err(errno);
@@ -116,10 +116,10 @@ impl RealHost {
         &self,
         caller: &Caller,
         group: Option<u32>,
-        is_own: impl Fn() -> Answer<bool>,
-        lent: impl Fn(&Credentials) -> Answer<u64>,
-        act: impl Fn() -> Answer<T>,
-    ) -> Answer<T> {
+        is_own: impl Fn() -> SysResult<bool>,
+        lent: impl Fn(&Credentials) -> SysResult<u64>,
+        act: impl Fn() -> SysResult<T>,
+    ) -> SysResult<T> {
         let (uid, gid) = (caller.uid, group.unwrap_or(caller.gid));
         let with = |groups: &[u32], capabilities| {
             let _assumed = assume(&Rights { uid, gid, groups, capabilities }).map_err(errno)?;
@@ -156,7 +156,7 @@ impl RealHost {
 }
 
 /// Whether user 0 owns a directory, and may change what is in it as its owner.
-fn is_roots(directory: &OwnedFd) -> Answer<bool> {
+fn is_roots(directory: &OwnedFd) -> SysResult<bool> {
     let stat = fstat(directory)?;
     Ok(stat.st_uid == 0 && stat.st_mode & 0o300 == 0o300)
 }
@@ -166,7 +166,7 @@ fn owner(stat: &FileStat) -> Owner {
 }
 
 /// What somebody has towards a directory, and towards what is to be taken from it: in one with the sticky bit the kernel asks about that, too.
-fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> Answer<u64> {
+fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> SysResult<u64> {
     let directory = who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE;
     let taken = fstatat(above, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(directory | who.capabilities_over(owner(&taken)) & CAP_FOWNER)
@@ -174,16 +174,16 @@ fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> Answer<u64
 
 /// The group of an object that has a set-group-ID bit, or gets one: the kernel takes the bit away from what is changed by somebody who is neither in
 /// its group nor has CAP_FSETID. Whether it does, it has decided for the caller before the request came.
-fn group_that_stays(object: &OwnedFd, mode: u32) -> Answer<Option<u32>> {
+fn group_that_stays(object: &OwnedFd, mode: u32) -> SysResult<Option<u32>> {
     let stat = fstat(object)?;
     Ok(((stat.st_mode | mode) & libc::S_ISGID != 0).then_some(stat.st_gid))
 }
 
-fn time_spec(time: Option<Time>) -> TimeSpec {
+fn time_spec(time: Option<SetTime>) -> TimeSpec {
     match time {
         None => TimeSpec::UTIME_OMIT,
-        Some(Time::Now) => TimeSpec::UTIME_NOW,
-        Some(Time::At(time)) => time_since_epoch(time),
+        Some(SetTime::Now) => TimeSpec::UTIME_NOW,
+        Some(SetTime::At(time)) => time_since_epoch(time),
     }
 }
 

@@ -2,29 +2,29 @@
 
 use std::os::fd::AsFd;
 
-use super::RealHost;
+use super::KernelHost;
 use crate::cgroup::membership::CgroupLocation;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::host::{Caller, HostFiles, HostProcesses, ProcessFacts};
-use crate::host::file::BackingFile;
-use crate::host::process::{self, HeldProcess, Numbers};
+use crate::host::backing_file::BackingFile;
+use crate::host::process::{self, HeldProcess, PidNs};
 
-impl HostProcesses for RealHost {
+impl HostProcesses for KernelHost {
     type Process = HeldProcess;
-    type Numbers = Numbers;
+    type PidNs = PidNs;
 
-    fn numbers(&self, caller: &Caller) -> Answer<Numbers> {
+    fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
         self.shared.processes.numbers(caller)
     }
 
-    fn takes_agent(numbers: &Numbers) -> bool {
-        matches!(numbers, Numbers::Of(_))
+    fn takes_agent(numbers: &PidNs) -> bool {
+        matches!(numbers, PidNs::Of(_))
     }
 
-    fn read_members(&self, numbers: &Numbers, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+    fn read_members(&self, numbers: &PidNs, file: &BackingFile, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         match numbers {
-            Numbers::Own => self.read(file, offset, buffer),
-            Numbers::Of(namespace) => {
+            PidNs::Own => self.read(file, offset, buffer),
+            PidNs::Of(namespace) => {
                 let agents = self.shared.processes.agents()?;
                 match &file.list {
                     Some(list) => list.read(agents, namespace, file, offset, buffer),
@@ -38,15 +38,15 @@ impl HostProcesses for RealHost {
         file.list.is_some()
     }
 
-    fn pin_caller(&self, caller: &Caller) -> Answer<HeldProcess> {
+    fn pin_caller(&self, caller: &Caller) -> SysResult<HeldProcess> {
         self.shared.processes.pin_own(caller.tid)
     }
 
-    fn pin(&self, numbers: &Numbers, number: i32) -> Answer<HeldProcess> {
+    fn pin(&self, numbers: &PidNs, number: i32) -> SysResult<HeldProcess> {
         self.shared.processes.pin(numbers, number)
     }
 
-    fn facts(&self, process: &HeldProcess) -> Answer<ProcessFacts> {
+    fn facts(&self, process: &HeldProcess) -> SysResult<ProcessFacts> {
         process::facts(process)
     }
 
@@ -62,7 +62,12 @@ impl HostProcesses for RealHost {
         process.host_number() == Some(caller.tid)
     }
 
-    fn places(&self, process: &mut HeldProcess, hierarchy: usize, whole_process: bool) -> Answer<Vec<CgroupLocation>> {
+    fn places(
+        &self,
+        process: &mut HeldProcess,
+        hierarchy: usize,
+        whole_process: bool,
+    ) -> SysResult<Vec<CgroupLocation>> {
         self.shared.processes.places(process, hierarchy, whole_process)
     }
 }

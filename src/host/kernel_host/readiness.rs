@@ -1,17 +1,17 @@
 //! Readiness of open backing files.
 
-use super::RealHost;
+use super::KernelHost;
 use crate::fs::host::{HostReadiness, Ready};
-use crate::fs::{Answer, HandleId};
-use crate::host::file::BackingFile;
-use crate::host::ready;
+use crate::fs::{HandleId, SysResult};
+use crate::host::backing_file::BackingFile;
+use crate::host::readiness;
 
-impl HostReadiness for RealHost {
-    fn poll(&self, file: &BackingFile) -> Answer<u16> {
-        ready::state(&file.fd)
+impl HostReadiness for KernelHost {
+    fn poll(&self, file: &BackingFile) -> SysResult<u16> {
+        readiness::state(&file.fd)
     }
 
-    fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> Answer<()> {
+    fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> SysResult<()> {
         self.shared.ready.arm(&file.fd, handle)
     }
 

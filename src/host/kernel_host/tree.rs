@@ -9,17 +9,17 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use super::RealHost;
+use super::KernelHost;
 use crate::cgroup::HierarchyKind;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::host::{BackingEntry, Follow, HostTree, Statistics};
 use crate::fs::inode::{Attributes, Node};
 use crate::host::follow::Followers;
 use crate::host::opening::{by_id, single};
 
-impl RealHost {
+impl KernelHost {
     /// Attributes of what `directory`, whose backing object is `object`, has under this name.
-    pub(super) fn child_of(&self, object: &OwnedFd, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+    pub(super) fn child_of(&self, object: &OwnedFd, directory: &Node, name: &OsStr) -> SysResult<Attributes> {
         let stat = fstatat(object, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);
         if stat.st_dev != self.hierarchy(directory)?.device() || !is_shown {
@@ -29,16 +29,16 @@ impl RealHost {
     }
 }
 
-impl HostTree for RealHost {
-    fn attributes(&self, node: &Node) -> Answer<Attributes> {
+impl HostTree for KernelHost {
+    fn attributes(&self, node: &Node) -> SysResult<Attributes> {
         Ok(attributes(&fstat(self.object(node)?)?))
     }
 
-    fn child(&self, directory: &Node, name: &OsStr) -> Answer<Attributes> {
+    fn child(&self, directory: &Node, name: &OsStr) -> SysResult<Attributes> {
         self.child_of(&*self.object(directory)?, directory, name)
     }
 
-    fn list(&self, directory: &Node) -> Answer<Vec<BackingEntry>> {
+    fn list(&self, directory: &Node) -> SysResult<Vec<BackingEntry>> {
         let object = self.object(directory)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut listing = nix::dir::Dir::from_fd(openat(&object, ".", flags, Mode::empty())?)?;
@@ -74,7 +74,7 @@ impl HostTree for RealHost {
         })
     }
 
-    fn statistics(&self, hierarchy: usize) -> Answer<Statistics> {
+    fn statistics(&self, hierarchy: usize) -> SysResult<Statistics> {
         let hierarchy = self.shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
         let statistics = nix::sys::statfs::fstatfs(hierarchy.root())?;
         Ok(Statistics { block_size: u32::try_from(statistics.block_size()).unwrap_or(4096), name_length: 255 })

@@ -9,24 +9,24 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::RealHost;
-use crate::fs::Answer;
-use crate::fs::host::{HostFiles, Owner, Writer};
+use super::KernelHost;
+use crate::fs::SysResult;
+use crate::fs::host::{HostFiles, Owner, WriterCredentials};
 use crate::fs::inode::Node;
+use crate::host::backing_file::BackingFile;
 use crate::host::errno::errno;
-use crate::host::file::BackingFile;
 use crate::host::procfs;
-use crate::host::refuge::read_file;
+use crate::host::server_cgroup::read_file;
 use crate::sys::credentials::{Rights, assume, become_for_good};
 
 /// `CAP_SYS_NICE`, linux/capability.h.
 const CAP_SYS_NICE: u64 = 1 << 23;
 
 /// The stack of a thread that makes a few system calls, in bytes.
-const LESSER_STACK: usize = 64 * 1024;
+const STACK_BYTES: usize = 64 * 1024;
 
-impl RealHost {
-    pub(super) fn write_by(&self, writer: &Writer, file: &BackingFile, data: &[u8]) -> Answer<usize> {
+impl KernelHost {
+    pub(super) fn write_by(&self, writer: &WriterCredentials, file: &BackingFile, data: &[u8]) -> SysResult<usize> {
         let all = self.shared.capabilities;
         let is_as_server = writer.owner == (Owner { uid: 0, gid: 0 }) && writer.capabilities & all == all;
         let _assumed = match is_as_server {
@@ -40,11 +40,11 @@ impl RealHost {
     /// for him what he may not.
     pub(super) fn write_migrating_by(
         &self,
-        writer: &Writer,
+        writer: &WriterCredentials,
         file: &BackingFile,
         directory: &Node,
         data: &[u8],
-    ) -> Answer<usize> {
+    ) -> SysResult<usize> {
         if writer.capabilities & CAP_SYS_NICE != 0 {
             return self.write(file, data, writer);
         }
@@ -54,14 +54,18 @@ impl RealHost {
                 if self.permitted_below(directory)? & !writer.permitted != 0 {
                     return Err(Errno::EPERM);
                 }
-                self.write(file, data, &Writer { capabilities: writer.capabilities | CAP_SYS_NICE, ..*writer })
+                self.write(
+                    file,
+                    data,
+                    &WriterCredentials { capabilities: writer.capabilities | CAP_SYS_NICE, ..*writer },
+                )
             }
             written => written,
         }
     }
 
     /// All capabilities that threads in and below a cgroup of cgroup2 may put in force.
-    fn permitted_below(&self, directory: &Node) -> Answer<u64> {
+    fn permitted_below(&self, directory: &Node) -> SysResult<u64> {
         let top = self.object(directory)?;
         let (mut permitted, mut pending) = (0, vec![Vec::new()]);
         while let Some(names) = pending.pop() {
@@ -78,7 +82,7 @@ impl RealHost {
 }
 
 /// Opens what these names lead to below a cgroup.
-fn walk_from(top: &OwnedFd, names: &[OsString]) -> Answer<OwnedFd> {
+fn walk_from(top: &OwnedFd, names: &[OsString]) -> SysResult<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(top, ".", flags, Mode::empty())?;
     for name in names {
@@ -88,7 +92,7 @@ fn walk_from(top: &OwnedFd, names: &[OsString]) -> Answer<OwnedFd> {
 }
 
 /// The names of the cgroups in an open one.
-fn cgroups_in(at: OwnedFd) -> Answer<Vec<OsString>> {
+fn cgroups_in(at: OwnedFd) -> SysResult<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in nix::dir::Dir::from_fd(at)?.iter() {
         let entry = entry?;
@@ -100,19 +104,19 @@ fn cgroups_in(at: OwnedFd) -> Answer<Vec<OsString>> {
     Ok(names)
 }
 
-fn rights_of(writer: &Writer) -> Rights<'static> {
+fn rights_of(writer: &WriterCredentials) -> Rights<'static> {
     let Owner { uid, gid } = writer.owner;
     Rights { uid, gid, groups: &[], capabilities: writer.capabilities }
 }
 
 /// Writes as a thread that has no more permitted capabilities than the writer: a new one, since they can't be had back.
-pub(super) fn write_as(writer: &Writer, file: &BackingFile, data: &[u8]) -> Answer<usize> {
+pub(super) fn write_as(writer: &WriterCredentials, file: &BackingFile, data: &[u8]) -> SysResult<usize> {
     let write = || {
         become_for_good(&rights_of(writer), writer.permitted).map_err(errno)?;
         file.write_once(data)
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("lesser writer".to_owned()).stack_size(LESSER_STACK);
+        let thread = std::thread::Builder::new().name("lesser writer".to_owned()).stack_size(STACK_BYTES);
         thread.spawn_scoped(scope, write).map_err(errno)?.join().unwrap_or(Err(Errno::EIO))
     })
 }

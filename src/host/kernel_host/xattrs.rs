@@ -8,13 +8,13 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::RealHost;
-use crate::fs::Answer;
+use super::KernelHost;
+use crate::fs::SysResult;
 use crate::fs::host::{Credentials, HostXattrs, Owner};
 use crate::fs::inode::Node;
+use crate::host::backing_file::BackingFile;
+use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::errno::errno;
-use crate::host::file::BackingFile;
-use crate::host::namespace::OpenedIn;
 use crate::host::opening::{path_of, single};
 use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::xattr;
@@ -23,24 +23,24 @@ use crate::sys::xattr;
 /// CAP_FSETID, CAP_SETFCAP.
 const CAPABILITIES_OVER_INODES: u64 = 0b1_1111 | 1 << 31;
 
-impl HostXattrs for RealHost {
-    fn xattr(&self, node: &Node, name: &OsStr) -> Answer<Vec<u8>> {
+impl HostXattrs for KernelHost {
+    fn xattr(&self, node: &Node, name: &OsStr) -> SysResult<Vec<u8>> {
         get(&*self.object(node)?, name)
     }
 
-    fn xattrs(&self, node: &Node, reader: &Credentials) -> Answer<Vec<u8>> {
+    fn xattrs(&self, node: &Node, reader: &Credentials) -> SysResult<Vec<u8>> {
         list(&*self.object(node)?, reader)
     }
 
-    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
+    fn set_xattr(&self, node: &Node, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> SysResult<()> {
         set(&*self.object(node)?, name, value, flags, writer)
     }
 
-    fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> Answer<()> {
+    fn remove_xattr(&self, node: &Node, name: &OsStr, writer: &Credentials) -> SysResult<()> {
         remove(&*self.object(node)?, name, writer)
     }
 
-    fn hold_directory(&self, directory: &Node, name: &OsStr) -> Answer<BackingFile> {
+    fn hold_directory(&self, directory: &Node, name: &OsStr) -> SysResult<BackingFile> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())?;
         Ok(BackingFile::new(fd, OpenedIn::Around, None))
@@ -53,12 +53,12 @@ impl HostXattrs for RealHost {
 }
 
 /// An xattr's value.
-fn get(object: &OwnedFd, name: &OsStr) -> Answer<Vec<u8>> {
+fn get(object: &OwnedFd, name: &OsStr) -> SysResult<Vec<u8>> {
     xattr::get(&path(object)?, &c_name(name)?).map_err(errno)
 }
 
 /// The names that `reader` may see.
-fn list(object: &OwnedFd, reader: &Credentials) -> Answer<Vec<u8>> {
+fn list(object: &OwnedFd, reader: &Credentials) -> SysResult<Vec<u8>> {
     let path = path(object)?;
     // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
     let _assumed = assume_with(reader, if reader.id_maps.is_none() { reader.capabilities } else { 0 })?;
@@ -66,27 +66,27 @@ fn list(object: &OwnedFd, reader: &Credentials) -> Answer<Vec<u8>> {
 }
 
 /// Sets one with the rights of `writer`.
-fn set(object: &OwnedFd, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> Answer<()> {
+fn set(object: &OwnedFd, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> SysResult<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::set(&path, &name, value, flags).map_err(errno)
 }
 
 /// Removes one with the rights of `writer`.
-fn remove(object: &OwnedFd, name: &OsStr, writer: &Credentials) -> Answer<()> {
+fn remove(object: &OwnedFd, name: &OsStr, writer: &Credentials) -> SysResult<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::remove(&path, &name).map_err(errno)
 }
 
 /// Removes one with the server's rights.
-fn clear(object: &OwnedFd, name: &OsStr) -> Answer<()> {
+fn clear(object: &OwnedFd, name: &OsStr) -> SysResult<()> {
     xattr::remove(&path(object)?, &c_name(name)?).map_err(errno)
 }
 
 /// Acts with the rights that `writer` has over an object. What the kernel asks of him towards the host's user namespace (`trusted.*`, most of
 /// `security.*`: CAP_SYS_ADMIN) counts only if his is that one.
-fn assume_over(object: &OwnedFd, writer: &Credentials) -> Answer<Assumed> {
+fn assume_over(object: &OwnedFd, writer: &Credentials) -> SysResult<Assumed> {
     if writer.id_maps.is_none() {
         return assume_with(writer, writer.capabilities);
     }
@@ -95,15 +95,15 @@ fn assume_over(object: &OwnedFd, writer: &Credentials) -> Answer<Assumed> {
     assume_with(writer, over & CAPABILITIES_OVER_INODES)
 }
 
-fn assume_with(who: &Credentials, capabilities: u64) -> Answer<Assumed> {
+fn assume_with(who: &Credentials, capabilities: u64) -> SysResult<Assumed> {
     let Owner { uid, gid } = who.owner;
     assume(&Rights { uid, gid, groups: &who.groups, capabilities }).map_err(errno)
 }
 
-fn path(fd: &OwnedFd) -> Answer<CString> {
+fn path(fd: &OwnedFd) -> SysResult<CString> {
     CString::new(path_of(fd)).map_err(|_| Errno::EINVAL)
 }
 
-fn c_name(name: &OsStr) -> Answer<CString> {
+fn c_name(name: &OsStr) -> SysResult<CString> {
     CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
 }

@@ -22,15 +22,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
 
-use crate::fs::cache::listings::{Listings, PARTS};
-use crate::fs::cgroup_fs::BACKING_IDS;
-use crate::fs::dispatch::{Route, Tenant};
+use crate::fs::cache::listings::{Listings, PARTS_MAX};
+use crate::fs::cgroup_fs::BACKING_IDS_MAX;
+use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::limits::fd_quota::Shares;
+use crate::fs::limits::quota::Quota;
 use crate::fs::limits::rejection_log::Subject;
 use crate::fs::ops::xattr::Xattrs;
-use crate::fs::{Answer, Caller, CgroupFs, Failure, Found, HandleId, Host, Outcome, Reading, RejectionLog};
+use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, HandleId, Host, Reading, RejectionLog, SysResult};
 use crate::limit::ProcessorTime;
 use crate::policy::Denial;
 use crate::view::View;
@@ -58,29 +58,29 @@ impl<H: Host> Container<H> {
 
 /// What the containers of a mount have in common: the numbers of their open files, and how many they may have.
 #[derive(Debug)]
-pub struct Commons {
+pub struct SharedLimits {
     next_container: AtomicU64,
     next_handle: Arc<AtomicU64>,
     passes_through: bool,
     reading: Arc<Reading>,
-    files: Shares,
-    backing_ids: Shares,
-    listings: Shares,
+    files: Quota,
+    backing_ids: Quota,
+    listings: Quota,
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
 }
 
 /// What the containers of a tenant share: one can have many by having many pid namespaces.
 #[derive(Clone, Debug)]
 struct Allowance {
-    files: Shares,
-    backing_ids: Shares,
-    listings: Shares,
+    files: Quota,
+    backing_ids: Quota,
+    listings: Quota,
     log: Arc<RejectionLog>,
     xattrs: Arc<Xattrs>,
     processor: Arc<ProcessorTime>,
 }
 
-impl Commons {
+impl SharedLimits {
     /// For a server that may have so many open files. `passes_through`: whether the kernel may read files by itself.
     pub fn new(most_files: usize, passes_through: bool) -> Self {
         Self {
@@ -88,9 +88,9 @@ impl Commons {
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
             passes_through,
             reading: Arc::default(),
-            files: Shares::new(most_files),
-            backing_ids: Shares::of(BACKING_IDS),
-            listings: Shares::of(PARTS),
+            files: Quota::new(most_files),
+            backing_ids: Quota::of(BACKING_IDS_MAX),
+            listings: Quota::of(PARTS_MAX),
             by_tenant: Mutex::default(),
         }
     }
@@ -99,7 +99,7 @@ impl Commons {
     ///
     /// # Errors
     /// As [`CgroupFs::new`].
-    pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> Answer<Arc<Container<H>>> {
+    pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> SysResult<Arc<Container<H>>> {
         let mut fs = CgroupFs::new(view, host)?;
         fs.keep_nothing();
         fs.reading = Arc::clone(&self.reading);
@@ -128,8 +128,8 @@ impl Commons {
     /// when he comes again: he can make as many pid namespaces as he likes, one after the other.
     pub fn forget(&self, tenant: Tenant) {
         let mut all = self.by_tenant.lock();
-        let comes_again = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
-        let stays = all.get(&tenant).is_some_and(|allowance| comes_again && allowance.xattrs.may_hold_any());
+        let is_retry = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
+        let stays = all.get(&tenant).is_some_and(|allowance| is_retry && allowance.xattrs.may_hold_any());
         let forgotten = if stays { None } else { all.remove(&tenant) };
         drop(all);
         drop(forgotten);
@@ -145,7 +145,7 @@ pub trait Containers: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// A rejection, where that can't be told; what the host says.
-    fn of(&self, caller: &Caller) -> Outcome<Arc<Container<Self::Host>>>;
+    fn of(&self, caller: &Caller) -> FsResult<Arc<Container<Self::Host>>>;
 
     /// The container of callers who share the server's pid namespace: theirs is the host.
     fn host(&self) -> &Arc<Container<Self::Host>>;
@@ -203,9 +203,9 @@ impl<C: Containers> PerCaller<C> {
         self.containers.host().fs.stop_waiting();
     }
 
-    fn container(&self, caller: &Caller) -> Outcome<Arc<Container<C::Host>>> {
+    fn container(&self, caller: &Caller) -> FsResult<Arc<Container<C::Host>>> {
         self.containers.of(caller).inspect_err(|failure| {
-            if let Failure::Denied(denial) = failure {
+            if let FsError::Denied(denial) = failure {
                 self.log_rejection(caller, denial);
             }
         })
@@ -221,33 +221,33 @@ impl<C: Containers> PerCaller<C> {
     }
 
     /// The node that a number means to a container, as long as what is returned is there.
-    fn visit<'a>(&self, container: &'a Container<C::Host>, id: NodeId) -> Outcome<Visit<'a, C::Host>> {
+    fn visit<'a>(&self, container: &'a Container<C::Host>, id: NodeId) -> FsResult<TransientNode<'a, C::Host>> {
         if id == ROOT_ID {
-            return Ok(Visit { fs: &container.fs, id, counted: Vec::new() });
+            return Ok(TransientNode { fs: &container.fs, id, counted: Vec::new() });
         }
         let (owner, inner) = self.nodes.lock().get(id).ok_or(Errno::ESTALE)?;
         // The same object has the same number in all of them: it's made of the hierarchy's and the kernel's own.
         if owner.number == container.number || container.fs.knows(inner) {
-            return Ok(Visit { fs: &container.fs, id: inner, counted: Vec::new() });
+            return Ok(TransientNode { fs: &container.fs, id: inner, counted: Vec::new() });
         }
         // A container that has gone has no names any more, and nobody else knows what this was.
         let names = owner.fs.names_of(inner).ok_or(Errno::ESTALE)?;
-        let visit = Visit::walk(&container.fs, &names)?;
+        let visit = TransientNode::walk(&container.fs, &names)?;
         if visit.id == inner { Ok(visit) } else { Err(Errno::ENOENT.into()) }
     }
 }
 
 /// A node that a container has for the length of a request, though the kernel knows another container's in its place.
-struct Visit<'a, H: Host> {
+struct TransientNode<'a, H: Host> {
     fs: &'a Arc<CgroupFs<H>>,
     id: NodeId,
     /// What was looked up on the way.
     counted: Vec<NodeId>,
 }
 
-impl<'a, H: Host> Visit<'a, H> {
+impl<'a, H: Host> TransientNode<'a, H> {
     /// Goes there by its names: what a container sees is found by lookups alone, each of which its view allows.
-    fn walk(fs: &'a Arc<CgroupFs<H>>, names: &[OsString]) -> Outcome<Self> {
+    fn walk(fs: &'a Arc<CgroupFs<H>>, names: &[OsString]) -> FsResult<Self> {
         let mut visit = Self { fs, id: ROOT_ID, counted: Vec::new() };
         for name in names {
             visit.id = fs.lookup(visit.id, OsStr::new(name))?.id;
@@ -257,7 +257,7 @@ impl<'a, H: Host> Visit<'a, H> {
     }
 }
 
-impl<H: Host> Drop for Visit<'_, H> {
+impl<H: Host> Drop for TransientNode<'_, H> {
     fn drop(&mut self) {
         for id in self.counted.drain(..).rev() {
             self.fs.forget(id, 1);
@@ -265,7 +265,7 @@ impl<H: Host> Drop for Visit<'_, H> {
     }
 }
 
-impl<C: Containers> Route for PerCaller<C> {
+impl<C: Containers> Dispatch for PerCaller<C> {
     type Host = C::Host;
 
     const KEEPS: bool = false;
@@ -276,30 +276,30 @@ impl<C: Containers> Route for PerCaller<C> {
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> FsResult<T>,
+    ) -> FsResult<T> {
         let container = self.container(caller)?;
         let visit = self.visit(&container, node)?;
         act(&container.fs, visit.id)
     }
 
-    fn at_both<T>(
+    fn with_nodes<T>(
         self: &Arc<Self>,
         caller: &Caller,
         (node, other): (NodeId, NodeId),
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId, NodeId) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId, NodeId) -> FsResult<T>,
+    ) -> FsResult<T> {
         let container = self.container(caller)?;
         let (first, second) = (self.visit(&container, node)?, self.visit(&container, other)?);
         act(&container.fs, first.id, second.id)
     }
 
-    fn entry_at(
+    fn with_entry(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<Found>,
-    ) -> Outcome<Found> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> FsResult<Found>,
+    ) -> FsResult<Found> {
         let container = self.container(caller)?;
         let visit = self.visit(&container, node)?;
         let mut found = act(&container.fs, visit.id)?;
@@ -309,12 +309,12 @@ impl<C: Containers> Route for PerCaller<C> {
         Ok(found)
     }
 
-    fn open_at<T>(
+    fn with_opened<T>(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> Outcome<(HandleId, T)>,
-    ) -> Outcome<(HandleId, T)> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> FsResult<(HandleId, T)>,
+    ) -> FsResult<(HandleId, T)> {
         let container = self.container(caller)?;
         let visit = self.visit(&container, node)?;
         let (handle, rest) = act(&container.fs, visit.id)?;
@@ -324,11 +324,11 @@ impl<C: Containers> Route for PerCaller<C> {
         Ok((handle, rest))
     }
 
-    fn at_file<T>(
+    fn with_file<T>(
         self: &Arc<Self>,
         handle: HandleId,
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, Tenant) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, Tenant) -> FsResult<T>,
+    ) -> FsResult<T> {
         let container = self.files.read().get(&handle).map(Arc::clone).ok_or(Errno::EBADF)?;
         act(&container.fs, container.tenant)
     }

@@ -16,13 +16,13 @@ pub(in crate::fs) struct Nodes<H: Host> {
     /// Makes numbers of that which nobody guesses: with CAP_DAC_READ_SEARCH what the kernel holds can be opened by its number alone
     /// (open_by_handle_at(2)), and what is opened has a path in `/proc/self/fd`.
     secret: RandomState,
-    known: HashMap<NodeId, Known<H>>,
+    known: HashMap<NodeId, KernelNode<H>>,
     /// The same by container and by its own number there.
     numbers: HashMap<(u64, NodeId), NodeId>,
 }
 
 #[derive(Debug)]
-struct Known<H: Host> {
+struct KernelNode<H: Host> {
     container: Arc<Container<H>>,
     inner: NodeId,
     lookups: u64,
@@ -43,7 +43,7 @@ impl<H: Host> Nodes<H> {
         let key = (container.number, inner);
         let number = self.numbers.get(&key).copied().unwrap_or_else(|| self.unused());
         self.numbers.insert(key, number);
-        let known = Known { container: Arc::clone(container), inner, lookups: 0 };
+        let known = KernelNode { container: Arc::clone(container), inner, lookups: 0 };
         self.known.entry(number).or_insert(known).lookups += 1;
         number
     }

@@ -3,16 +3,16 @@
 /// Through which door a node was entered. Linux gives a directory inode one place in the tree, so what an alias reaches needs nodes of
 /// its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Door {
+pub enum EntryPath {
     /// From the top of its hierarchy.
     Main,
-    /// Through the hidden absolute-path alias of a rooted view.
-    Alias,
+    /// Through the host path alias of a rooted view: the container's hidden absolute path on the host.
+    HostPathAlias,
 }
 
 /// What a directory is to its view; a file stands where its directory stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Spot {
+pub enum Role {
     /// The root of a legacy or hybrid view: the directory of hierarchies.
     Top,
     /// On the way to the boundary: the cgroup of the delegated path's first `depth` components.
@@ -21,7 +21,7 @@ pub enum Spot {
         depth: usize,
     },
     /// A step of the alias: `depth` components of the delegated path have been entered (at least one, never all).
-    AliasStep {
+    HostPathStep {
         /// How many.
         depth: usize,
     },
@@ -41,14 +41,14 @@ pub struct Position {
     /// The number of its hierarchy; `None` for the root of a legacy or hybrid view.
     pub hierarchy: Option<usize>,
     /// The way in.
-    pub door: Door,
+    pub entry_path: EntryPath,
     /// The spot.
-    pub spot: Spot,
+    pub role: Role,
 }
 
 impl Position {
     /// The root of a legacy or hybrid view.
-    pub const VIEW_ROOT: Self = Self { hierarchy: None, door: Door::Main, spot: Spot::Top };
+    pub const VIEW_ROOT: Self = Self { hierarchy: None, entry_path: EntryPath::Main, role: Role::Top };
 }
 
 /// What a name in a directory can be.
@@ -66,12 +66,12 @@ pub enum Child {
         link: usize,
     },
     /// A hidden symlink at the top of a hierarchy into the delegated subtree: the `name`-th of [`View::aliases`](super::View::aliases).
-    Shortcut {
+    Alias {
         /// Which one.
         name: usize,
     },
     /// A step of the alias, or the boundary through it.
-    Alias(Position),
+    HostPathAlias(Position),
     /// What the host has under that name, if it's of a kind that is shown here.
     Backing {
         /// Where a directory of that name stands; `None`: a directory isn't shown.

@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::fstat;
 
 /// The stack of a thread that makes a few system calls, in bytes.
-const STACK: usize = 64 * 1024;
+const STACK_BYTES: usize = 64 * 1024;
 
 /// Opens the directory that is mounted on `point`.
 pub(super) fn open_directory(point: &Path) -> io::Result<File> {
@@ -33,7 +33,7 @@ pub(super) fn mounts<'a>(
     places: impl Iterator<Item = (&'a Path, &'a OwnedFd)> + Send,
 ) -> io::Result<Vec<io::Result<OwnedFd>>> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("mounts".to_owned()).stack_size(STACK);
+        let thread = thread::Builder::new().name("mounts".to_owned()).stack_size(STACK_BYTES);
         let made = thread.spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_NEWNS)?;
             Ok(places.map(|(point, directory)| bind(point, directory)).collect())

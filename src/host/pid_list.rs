@@ -15,29 +15,29 @@ use nix::sys::stat::Mode;
 use nix::unistd::gettid;
 use parking_lot::Mutex;
 
+use super::backing_file::BackingFile;
 use super::discover::{HostCgroups, HostHierarchy};
 use super::errno::errno;
-use super::file::BackingFile;
 use super::opening::walk;
 use super::procfs;
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::{HierarchyKind, parse_memberships};
-use crate::fs::Answer;
+use crate::fs::SysResult;
 
 /// The stack of a thread that does nothing, in bytes.
-const STACK: usize = 64 * 1024;
+const STACK_BYTES: usize = 64 * 1024;
 
 /// How often the kernel is tried: who opens the same list between may make it anew for all.
-const TRIES: usize = 3;
+const ATTEMPTS_MAX: usize = 3;
 
 /// How much of a list is read at once, in bytes.
-const PIECE: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// A list as its opener sees it, as of when it was last read from its start: what one descriptor shows is of one moment.
 #[derive(Debug, Default)]
-pub(super) struct OpenersList(Mutex<Option<Arc<str>>>);
+pub(super) struct OpenerPidList(Mutex<Option<Arc<str>>>);
 
-impl OpenersList {
+impl OpenerPidList {
     /// Reads at an offset, in the numbers of a namespace.
     pub(super) fn read(
         &self,
@@ -46,7 +46,7 @@ impl OpenersList {
         file: &BackingFile,
         offset: u64,
         buffer: &mut [u8],
-    ) -> Answer<usize> {
+    ) -> SysResult<usize> {
         let known = self.0.lock().clone().filter(|_| offset != 0);
         let text = match known {
             Some(text) => text,
@@ -67,8 +67,8 @@ impl OpenersList {
 }
 
 /// The list, as the kernel prints it (`pidlist_array_load`): sorted, each number once, without who isn't in the namespace.
-fn translated(agents: &AgentPool, namespace: &PidNamespace, file: &BackingFile) -> Answer<String> {
-    let (mut text, mut piece) = (Vec::new(), vec![0; PIECE]);
+fn translated(agents: &AgentPool, namespace: &PidNamespace, file: &BackingFile) -> SysResult<String> {
+    let (mut text, mut piece) = (Vec::new(), vec![0; CHUNK_BYTES]);
     loop {
         match file.read_at(text.len() as u64, &mut piece)? {
             0 => break,
@@ -99,8 +99,8 @@ pub(super) fn are_made_at_open(cgroups: &HostCgroups) -> bool {
     found.unwrap_or_else(|| procfs::release().is_none_or(|release| release < (3, 14)))
 }
 
-fn try_hierarchy(hierarchy: &HostHierarchy) -> Answer<bool> {
-    for _ in 0..TRIES {
+fn try_hierarchy(hierarchy: &HostHierarchy) -> SysResult<bool> {
+    for _ in 0..ATTEMPTS_MAX {
         if !shows_who_comes_later(hierarchy)? {
             return Ok(true);
         }
@@ -109,7 +109,7 @@ fn try_hierarchy(hierarchy: &HostHierarchy) -> Answer<bool> {
 }
 
 /// Whether a list that is open shows a thread that's made then.
-fn shows_who_comes_later(hierarchy: &HostHierarchy) -> Answer<bool> {
+fn shows_who_comes_later(hierarchy: &HostHierarchy) -> SysResult<bool> {
     let own = std::fs::read("/proc/self/cgroup").map_err(errno)?;
     let own = parse_memberships(&own).into_iter().find(|membership| membership.kind == hierarchy.kind);
     let own = own.as_ref().and_then(|own| own.location.path()).ok_or(Errno::ENOENT)?;
@@ -122,7 +122,7 @@ fn shows_who_comes_later(hierarchy: &HostHierarchy) -> Answer<bool> {
         // Until the other end is gone.
         let _ = ended.recv();
     };
-    let thread = std::thread::Builder::new().name("passer-by".to_owned()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("passer-by".to_owned()).stack_size(STACK_BYTES);
     let thread = thread.spawn(wait).map_err(errno)?;
     let later = started.recv().map_err(|_| Errno::EIO)?;
     let shown = procfs::read_all(list.as_fd());

@@ -8,37 +8,37 @@ use nix::sys::stat::{Mode, fstat};
 
 use super::process;
 use super::procfs::{self, Namespace};
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::dispatch::Tenant;
 use crate::sys::namespace;
 
 /// How far a process' parents are followed up.
-const FARTHEST: usize = 256;
+const ANCESTORS_MAX: usize = 256;
 
 /// A pid namespace that is held open: while it is, nothing else has its number.
 #[derive(Debug)]
-pub(super) struct HeldNamespace {
+pub(super) struct PidNamespaceFd {
     file: OwnedFd,
     id: Namespace,
 }
 
 /// What is around a pid namespace.
 #[derive(Debug)]
-pub(super) enum Around {
+pub(super) enum ParentNs {
     /// The server's own.
     Own,
     /// This one.
-    Other(HeldNamespace),
+    Other(PidNamespaceFd),
 }
 
-impl HeldNamespace {
+impl PidNamespaceFd {
     /// That of a thread, which waits for its answer meanwhile.
-    pub(super) fn of_thread(tid: i32) -> Answer<Self> {
+    pub(super) fn of_thread(tid: i32) -> SysResult<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         Self::new(nix::fcntl::open(format!("/proc/{tid}/ns/pid").as_str(), flags, Mode::empty())?)
     }
 
-    fn new(file: OwnedFd) -> Answer<Self> {
+    fn new(file: OwnedFd) -> SysResult<Self> {
         let id = Namespace::numbered(fstat(&file)?.st_ino);
         Ok(Self { file, id })
     }
@@ -50,11 +50,11 @@ impl HeldNamespace {
     /// The namespace around it. `EPERM` if that isn't the server's nor below it.
     ///
     /// A kernel that can't tell (before Linux 4.9) is asked how deep `thread`, which is in it, lies: of more than one there's no telling.
-    pub(super) fn around(&self, own: Namespace, thread: Option<i32>) -> Answer<Around> {
+    pub(super) fn around(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
         match namespace::parent(self.file.as_fd()) {
             Ok(parent) => {
                 let parent = Self::new(parent)?;
-                Ok(if parent.id == own { Around::Own } else { Around::Other(parent) })
+                Ok(if parent.id == own { ParentNs::Own } else { ParentNs::Other(parent) })
             }
             Err(error) => match (error.raw_os_error(), thread) {
                 (Some(libc::ENOTTY | libc::EINVAL), Some(thread)) => around_by_depth(thread),
@@ -88,7 +88,7 @@ impl HeldNamespace {
 
     /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
     /// `ESRCH` if it can't be found.
-    pub(super) fn init(&self, thread: Option<i32>) -> Answer<OwnedFd> {
+    pub(super) fn init(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
         match namespace::process_in(self.file.as_fd(), 1) {
             Ok(pid) => self.verified(pid).ok_or(Errno::ESRCH),
             // Before Linux 6.11. It's mostly a parent of whoever asks.
@@ -114,8 +114,8 @@ impl HeldNamespace {
 pub fn tenant_of(namespace: BorrowedFd<'_>, mut thread: Option<i32>) -> Tenant {
     let mut find = || {
         let own = procfs::own_namespace("pid").ok()?;
-        let mut outermost = HeldNamespace::new(namespace.try_clone_to_owned().ok()?).ok()?;
-        while let Around::Other(around) = outermost.around(own, thread).ok()? {
+        let mut outermost = PidNamespaceFd::new(namespace.try_clone_to_owned().ok()?).ok()?;
+        while let ParentNs::Other(around) = outermost.around(own, thread).ok()? {
             (outermost, thread) = (around, None);
         }
         Some(outermost.tenant(procfs::own_namespace("user").ok(), thread))
@@ -128,7 +128,7 @@ fn outermost_below(pid_namespace: BorrowedFd<'_>, own: Namespace) -> std::io::Re
     let mut outermost = None;
     let mut at = namespace::owner(pid_namespace)?;
     // The kernel nests at most 33 (create_user_ns).
-    for _ in 0..FARTHEST {
+    for _ in 0..ANCESTORS_MAX {
         if Namespace::numbered(fstat(&at)?.st_ino) == own {
             return Ok(outermost);
         }
@@ -153,9 +153,9 @@ fn numbers(status: &str) -> Vec<i32> {
     line.unwrap_or_default().split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-fn around_by_depth(thread: i32) -> Answer<Around> {
+fn around_by_depth(thread: i32) -> SysResult<ParentNs> {
     let status = procfs::text(thread, "status").map_err(|_| Errno::ESRCH)?;
-    if numbers(&status).len() == 2 { Ok(Around::Own) } else { Err(Errno::EPERM) }
+    if numbers(&status).len() == 2 { Ok(ParentNs::Own) } else { Err(Errno::EPERM) }
 }
 
 /// The process that a thread belongs to, its parent, and so on.
@@ -165,7 +165,7 @@ fn parents(thread: i32) -> impl Iterator<Item = i32> {
         let number = status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<i32>().ok()?;
         (number > 0).then_some(number)
     };
-    std::iter::successors(field(thread, "Tgid:"), move |pid| field(*pid, "PPid:")).take(FARTHEST)
+    std::iter::successors(field(thread, "Tgid:"), move |pid| field(*pid, "PPid:")).take(ANCESTORS_MAX)
 }
 
 /// All processes.
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn nobody_else_is_taken_for_process_1() {
-        let own = HeldNamespace::of_thread(std::process::id() as i32).unwrap();
+        let own = PidNamespaceFd::of_thread(std::process::id() as i32).unwrap();
         assert!(own.verified(std::process::id() as i32).is_none());
-        let other = HeldNamespace { id: Namespace::numbered(1), ..HeldNamespace::of_thread(1).unwrap_or(own) };
+        let other = PidNamespaceFd { id: Namespace::numbered(1), ..PidNamespaceFd::of_thread(1).unwrap_or(own) };
         assert!(other.verified(1).is_none(), "another namespace's");
     }
 }

@@ -17,24 +17,24 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use parking_lot::Mutex;
 
-use super::refuge::read_file;
+use super::server_cgroup::read_file;
 use super::shared::SharedHost;
 use crate::agents::{HelperImage, Outsider, monotonic_ns};
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::fs::host::Credentials;
 use crate::sys::namespace::Entered;
 use crate::sys::offset::read_at;
 use crate::view::View;
 
-use super::namespace::OpenedIn;
+use super::cgroup_namespace::OpenedIn;
 
 /// For how long it's believed that cgroup2 has `nsdelegate`, or hasn't: the host can change that at any time, by a remount.
-const BELIEVED: Duration = Duration::from_secs(5);
+const NSDELEGATE_TTL: Duration = Duration::from_secs(5);
 
 /// How long to wait after a failure before the next attempt, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Whether the mount of cgroup2 has the option `nsdelegate`.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Nsdelegate {
     /// Whether it has it: as of a few seconds ago.
     pub(super) fn is_on(&self) -> bool {
         let (now, looked) = (monotonic_ns(), self.looked.load(Ordering::Acquire));
-        if looked != 0 && now.saturating_sub(looked) < nanoseconds(BELIEVED) {
+        if looked != 0 && now.saturating_sub(looked) < nanoseconds(NSDELEGATE_TTL) {
             return self.is_on.load(Ordering::Acquire);
         }
         let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -91,7 +91,7 @@ impl Boundary {
             path,
             namespace: OnceLock::new(),
             is_tried: AtomicBool::new(false),
-            next: Mutex::new((0, FIRST_PAUSE)),
+            next: Mutex::new((0, INITIAL_BACKOFF)),
         }))
     }
 
@@ -148,7 +148,7 @@ impl Boundary {
             }
             Err(errno) => {
                 let mut next = self.next.lock();
-                *next = (monotonic_ns().saturating_add(nanoseconds(next.1)), (next.1 * 2).min(LONGEST_PAUSE));
+                *next = (monotonic_ns().saturating_add(nanoseconds(next.1)), (next.1 * 2).min(MAX_BACKOFF));
                 drop(next);
                 tracing::debug!(boundary = %self.path, %errno, "no cgroup namespace could be made at the boundary");
             }
@@ -183,7 +183,7 @@ impl Boundary {
 
     /// Enters the namespace in which `opener` opens a membership file: its own one if that begins inside, else the one that begins here, if
     /// there's one.
-    pub(super) fn enter_for(self: &Arc<Self>, opener: &Credentials) -> Answer<(Option<Entered<'_>>, OpenedIn)> {
+    pub(super) fn enter_for(self: &Arc<Self>, opener: &Credentials) -> SysResult<(Option<Entered<'_>>, OpenedIn)> {
         let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
         let other = own.other_of(opener.thread)?;
         let beginning = match &other {

@@ -5,13 +5,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, Found, HandleId, Host, Outcome, Reading};
+use crate::fs::{Caller, CgroupFs, Found, FsResult, HandleId, Host, Reading};
 pub use crate::limit::Tenant;
 
 /// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
 ///
 /// What a request does is done in a closure, which gets that filesystem and the number that the node has there.
-pub trait Route: Debug + Send + Sync + 'static {
+pub trait Dispatch: Debug + Send + Sync + 'static {
     /// The host behind all of them.
     type Host: Host;
 
@@ -29,52 +29,52 @@ pub trait Route: Debug + Send + Sync + 'static {
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<T>,
-    ) -> Outcome<T>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<T>,
+    ) -> FsResult<T>;
 
     /// For whoever asks about two nodes at once.
     ///
     /// # Errors
-    /// As [`Route::at`].
-    fn at_both<T>(
+    /// As [`Dispatch::at`].
+    fn with_nodes<T>(
         self: &Arc<Self>,
         caller: &Caller,
         nodes: (NodeId, NodeId),
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId, NodeId) -> Outcome<T>,
-    ) -> Outcome<T>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId, NodeId) -> FsResult<T>,
+    ) -> FsResult<T>;
 
     /// For whoever asks for an entry, which comes back with the number that the kernel is to know it by. `act` counts the lookup if there's
     /// something.
     ///
     /// # Errors
-    /// As [`Route::at`].
-    fn entry_at(
+    /// As [`Dispatch::at`].
+    fn with_entry(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<Found>,
-    ) -> Outcome<Found>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<Found>,
+    ) -> FsResult<Found>;
 
     /// For whoever opens a file. The handle that `act` says is remembered.
     ///
     /// # Errors
-    /// As [`Route::at`].
-    fn open_at<T>(
+    /// As [`Dispatch::at`].
+    fn with_opened<T>(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> Outcome<(HandleId, T)>,
-    ) -> Outcome<(HandleId, T)>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<(HandleId, T)>,
+    ) -> FsResult<(HandleId, T)>;
 
     /// For whoever uses an open file: it belongs to the filesystem in which it was opened, whoever has got hold of it since.
     ///
     /// # Errors
     /// What `act` says; `EBADF` if there's no such file.
-    fn at_file<T>(
+    fn with_file<T>(
         self: &Arc<Self>,
         handle: HandleId,
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, Tenant) -> Outcome<T>,
-    ) -> Outcome<T>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, Tenant) -> FsResult<T>,
+    ) -> FsResult<T>;
 
     /// Closes a file.
     fn release(&self, handle: HandleId);
@@ -92,7 +92,7 @@ pub trait Route: Debug + Send + Sync + 'static {
     fn reading(&self) -> &Reading;
 }
 
-impl<H: Host> Route for CgroupFs<H> {
+impl<H: Host> Dispatch for CgroupFs<H> {
     type Host = H;
 
     const KEEPS: bool = true;
@@ -102,43 +102,43 @@ impl<H: Host> Route for CgroupFs<H> {
         self: &Arc<Self>,
         _caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> FsResult<T>,
+    ) -> FsResult<T> {
         act(self, node)
     }
 
-    fn at_both<T>(
+    fn with_nodes<T>(
         self: &Arc<Self>,
         _caller: &Caller,
         (node, other): (NodeId, NodeId),
-        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId, NodeId) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId, NodeId) -> FsResult<T>,
+    ) -> FsResult<T> {
         act(self, node, other)
     }
 
-    fn entry_at(
+    fn with_entry(
         self: &Arc<Self>,
         _caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<Found>,
-    ) -> Outcome<Found> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> FsResult<Found>,
+    ) -> FsResult<Found> {
         act(self, node)
     }
 
-    fn open_at<T>(
+    fn with_opened<T>(
         self: &Arc<Self>,
         _caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> Outcome<(HandleId, T)>,
-    ) -> Outcome<(HandleId, T)> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> FsResult<(HandleId, T)>,
+    ) -> FsResult<(HandleId, T)> {
         act(self, node)
     }
 
-    fn at_file<T>(
+    fn with_file<T>(
         self: &Arc<Self>,
         _handle: HandleId,
-        act: impl FnOnce(&Arc<CgroupFs<H>>, Tenant) -> Outcome<T>,
-    ) -> Outcome<T> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, Tenant) -> FsResult<T>,
+    ) -> FsResult<T> {
         act(self, Tenant::default())
     }
 

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use crate::fs::dispatch::Tenant;
 
 /// Descriptors that aren't for open files: lookups, agents and the rest of the server need some.
-const RESERVE: usize = 512;
+const RESERVED_FDS: usize = 512;
 
 /// What all users hold of something.
 #[derive(Clone, Debug)]
-pub(in crate::fs) struct Shares {
-    held: Arc<Mutex<Held>>,
+pub(in crate::fs) struct Quota {
+    held: Arc<Mutex<Usage>>,
     /// Those whose holder all of these are together.
-    above: Option<(Arc<Mutex<Held>>, Holder)>,
+    above: Option<(Arc<Mutex<Usage>>, Holder)>,
 }
 
 /// Who holds something.
@@ -28,7 +28,7 @@ enum Holder {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Usage {
     limit: usize,
     total: usize,
     by_holder: HashMap<Holder, usize>,
@@ -36,16 +36,16 @@ struct Held {
 
 /// One thing that a user holds; it's free again when this is dropped.
 #[derive(Debug)]
-pub struct Share {
-    held: Arc<Mutex<Held>>,
+pub struct Permit {
+    held: Arc<Mutex<Usage>>,
     holder: Holder,
-    _above: Option<Box<Share>>,
+    _above: Option<Box<Permit>>,
 }
 
-impl Shares {
+impl Quota {
     /// Shares of `descriptors`, which is what the server may have.
     pub(in crate::fs) fn new(descriptors: usize) -> Self {
-        let limit = descriptors.saturating_sub(RESERVE).max(descriptors / 2);
+        let limit = descriptors.saturating_sub(RESERVED_FDS).max(descriptors / 2);
         Self::of(limit)
     }
 
@@ -61,7 +61,7 @@ impl Shares {
     }
 
     /// One more for a user, who may have half of what the others leave. What it is gives the share back by being dropped.
-    pub(in crate::fs) fn take(&self, user: u32) -> Option<Share> {
+    pub(in crate::fs) fn take(&self, user: u32) -> Option<Permit> {
         let above = match &self.above {
             Some((held, tenant)) => Some(Box::new(take(held, *tenant, None)?)),
             None => None,
@@ -70,11 +70,11 @@ impl Shares {
     }
 }
 
-fn held(limit: usize) -> Arc<Mutex<Held>> {
-    Arc::new(Mutex::new(Held { limit, total: 0, by_holder: HashMap::new() }))
+fn held(limit: usize) -> Arc<Mutex<Usage>> {
+    Arc::new(Mutex::new(Usage { limit, total: 0, by_holder: HashMap::new() }))
 }
 
-fn take(shares: &Arc<Mutex<Held>>, holder: Holder, above: Option<Box<Share>>) -> Option<Share> {
+fn take(shares: &Arc<Mutex<Usage>>, holder: Holder, above: Option<Box<Permit>>) -> Option<Permit> {
     let mut held = shares.lock();
     let own = held.by_holder.get(&holder).copied().unwrap_or(0);
     let others = held.total.saturating_sub(own);
@@ -84,10 +84,10 @@ fn take(shares: &Arc<Mutex<Held>>, holder: Holder, above: Option<Box<Share>>) ->
     held.total += 1;
     held.by_holder.insert(holder, own + 1);
     drop(held);
-    Some(Share { held: Arc::clone(shares), holder, _above: above })
+    Some(Permit { held: Arc::clone(shares), holder, _above: above })
 }
 
-impl Drop for Share {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut held = self.held.lock();
         held.total = held.total.saturating_sub(1);
@@ -104,13 +104,13 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn take_all(shares: &Shares, user: u32) -> Vec<Share> {
+    fn take_all(shares: &Quota, user: u32) -> Vec<Permit> {
         std::iter::from_fn(|| shares.take(user)).collect()
     }
 
     #[test]
     fn everybody_gets_half_of_the_rest() {
-        let shares = Shares::new(RESERVE + 1600);
+        let shares = Quota::new(RESERVED_FDS + 1600);
         let first = take_all(&shares, 7);
         let second = take_all(&shares, 8);
         assert_eq!((first.len(), second.len(), take_all(&shares, 0).len()), (800, 400, 200));
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn one_tenant_leaves_half_to_the_others_however_many_users_it_has() {
-        let shares = Shares::new(RESERVE + 1600);
+        let shares = Quota::new(RESERVED_FDS + 1600);
         let (first, second) = (shares.below(Tenant::Container(1)), shares.below(Tenant::User(1)));
         let taken: Vec<_> = (0..50).flat_map(|user| take_all(&first, user)).collect();
         assert!(taken.len() > 700 && taken.len() <= 800, "{}", taken.len());
@@ -134,6 +134,6 @@ mod tests {
 
     #[test]
     fn a_server_with_few_descriptors_works_too() {
-        assert_eq!(take_all(&Shares::new(64), 0).len(), 16);
+        assert_eq!(take_all(&Quota::new(64), 0).len(), 16);
     }
 }

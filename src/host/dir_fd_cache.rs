@@ -6,23 +6,23 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 /// How many are held: descriptors of the server's.
-const LIMIT: usize = 64;
+const DIRECTORIES_MAX: usize = 64;
 
 /// A directory, by its hierarchy and its inode number. That number is never given to another one.
 pub(super) type Key = (usize, u64);
 
 /// The directories that were used last.
 #[derive(Debug, Default)]
-pub(super) struct Objects(Mutex<Held>);
+pub(super) struct DirFdCache(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct Entries {
     /// Counts the uses.
     now: u64,
     directories: Vec<(Key, u64, Arc<OwnedFd>)>,
 }
 
-impl Objects {
+impl DirFdCache {
     /// The directory, if it's held.
     pub(super) fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
         let mut held = self.0.lock();
@@ -38,7 +38,7 @@ impl Objects {
         let mut held = self.0.lock();
         held.now += 1;
         let entry = (key, held.now, Arc::clone(object));
-        if held.directories.len() < LIMIT {
+        if held.directories.len() < DIRECTORIES_MAX {
             held.directories.push(entry);
             return;
         }
@@ -65,9 +65,9 @@ mod tests {
 
     #[test]
     fn the_one_that_was_not_used_for_longest_goes() {
-        let objects = Objects::default();
+        let objects = DirFdCache::default();
         let object = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
-        for inode in 0..LIMIT as u64 {
+        for inode in 0..DIRECTORIES_MAX as u64 {
             objects.hold((0, inode), &object);
         }
         assert!(objects.get((0, 0)).is_some() && objects.get((1, 0)).is_none());

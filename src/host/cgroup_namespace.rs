@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use super::procfs;
-use crate::fs::Answer;
+use crate::fs::SysResult;
 use crate::sys::namespace::{Entered, enter_cgroup_namespace};
 
 /// The server's own cgroup namespace.
@@ -24,7 +24,7 @@ impl OwnNamespace {
     }
 
     /// The namespace of a thread that waits meanwhile, if it's another one. `EACCES` if that can't be had.
-    pub(super) fn other_of(&self, thread: i32) -> Answer<Option<File>> {
+    pub(super) fn other_of(&self, thread: i32) -> SysResult<Option<File>> {
         if procfs::namespace(thread, "cgroup").map_err(|_| Errno::EACCES)? == self.id {
             return Ok(None);
         }
@@ -32,7 +32,7 @@ impl OwnNamespace {
     }
 
     /// Enters another namespace. `EACCES` if that can't be.
-    pub(super) fn enter(&self, other: BorrowedFd<'_>) -> Answer<Entered<'_>> {
+    pub(super) fn enter(&self, other: BorrowedFd<'_>) -> SysResult<Entered<'_>> {
         enter_cgroup_namespace(other, self.file.as_fd()).map_err(|_| Errno::EACCES)
     }
 }

@@ -12,10 +12,10 @@ use crate::fs::HandleId;
 use crate::fs::host::Ready;
 
 /// The number that [`ReadyFiles::stop`] is known by; handles count from 1.
-const STOP: u64 = 0;
+const STOP_TOKEN: u64 = 0;
 
 /// How many events are taken at once.
-const BATCH: usize = 64;
+const EVENTS_MAX: usize = 64;
 
 /// The backing files that somebody waits for.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl ReadyFiles {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP_TOKEN))?;
         Ok(Self { epoll, stop })
     }
 
@@ -49,14 +49,14 @@ impl ReadyFiles {
 
     /// Waits; `None` after [`ReadyFiles::stop`].
     pub(super) fn wait(&self) -> Option<Vec<Ready>> {
-        let mut events = [EpollEvent::empty(); BATCH];
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(_) => return None,
         };
         let events = events.get(..count).unwrap_or_default();
-        if events.iter().any(|event| event.data() == STOP) {
+        if events.iter().any(|event| event.data() == STOP_TOKEN) {
             return None;
         }
         // epoll's and poll's bits are the same.

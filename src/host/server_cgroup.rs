@@ -16,7 +16,7 @@ use crate::view::View;
     "the server would run inside the delegated subtree {path} of hierarchy {hierarchy}, where the container could stop it ({errno}): \
      start vcgroupfs from a process outside that cgroup"
 )]
-pub struct NoRefuge {
+pub struct ServerInsideSubtree {
     path: CgroupPath,
     hierarchy: String,
     errno: Errno,
@@ -26,7 +26,7 @@ pub struct NoRefuge {
 ///
 /// # Errors
 /// When no cgroup above takes it.
-pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
+pub fn leave_delegated_subtrees(host: &HostCgroups, view: &View) -> Result<(), ServerInsideSubtree> {
     let own = parse_memberships(&std::fs::read("/proc/self/cgroup").unwrap_or_default());
     for (index, hierarchy) in view.hierarchies.iter().enumerate() {
         let can_stop = match hierarchy.kind.class() {
@@ -37,7 +37,7 @@ pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
         let place = own.iter().find(|membership| membership.kind == hierarchy.kind).and_then(|own| own.location.path());
         let (true, Some(delegated), Some(place)) = (can_stop, &hierarchy.delegated, place) else { continue };
         if place.is_within(delegated) {
-            leave(host, index, delegated).map_err(|errno| NoRefuge {
+            leave(host, index, delegated).map_err(|errno| ServerInsideSubtree {
                 path: delegated.clone(),
                 hierarchy: hierarchy.kind.to_string(),
                 errno,
@@ -48,7 +48,7 @@ pub fn take_refuge(host: &HostCgroups, view: &View) -> Result<(), NoRefuge> {
 }
 
 /// Migrates the calling process to the root of each hierarchy, wherever that can be.
-pub fn go_to_roots(host: &HostCgroups) {
+pub fn move_to_roots(host: &HostCgroups) {
     for index in 0..host.hierarchies.len() {
         if let Err(errno) = enter(host, index, &CgroupPath::root(), std::process::id() as i32) {
             tracing::debug!(%errno, hierarchy = index, "the server stays in its cgroup");

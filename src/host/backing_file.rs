@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::lists::OpenersList;
-use super::namespace::OpenedIn;
-use crate::fs::Answer;
+use super::cgroup_namespace::OpenedIn;
+use super::pid_list::OpenerPidList;
+use crate::fs::SysResult;
 use crate::sys::offset::{read_at, write_once};
 
 /// An open backing file.
@@ -18,16 +18,16 @@ pub struct BackingFile {
     /// Held while the position counts: where the file can't be read or written at an offset.
     position: Mutex<()>,
     /// What it shows, if that is up to who opened it.
-    pub(super) list: Option<OpenersList>,
+    pub(super) list: Option<OpenerPidList>,
 }
 
 impl BackingFile {
-    pub(super) fn new(fd: OwnedFd, opened_in: OpenedIn, list: Option<OpenersList>) -> Self {
+    pub(super) fn new(fd: OwnedFd, opened_in: OpenedIn, list: Option<OpenerPidList>) -> Self {
         Self { fd, opened_in, position: Mutex::new(()), list }
     }
 
     /// Reads at an offset.
-    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Answer<usize> {
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         match nix::sys::uio::pread(&self.fd, buffer, offset) {
             Err(Errno::ESPIPE) => {
@@ -39,7 +39,7 @@ impl BackingFile {
     }
 
     /// Writes once. Agents write by the same file, but only lists of processes, and those can be read at an offset on every kernel.
-    pub(super) fn write_once(&self, data: &[u8]) -> Answer<usize> {
+    pub(super) fn write_once(&self, data: &[u8]) -> SysResult<usize> {
         match nix::sys::uio::pwrite(&self.fd, data, 0) {
             Err(Errno::ESPIPE) => {
                 let _alone = self.position.lock();
