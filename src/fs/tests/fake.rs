@@ -102,8 +102,6 @@ fn can_be_found(name: &OsStr) -> SysResult<()> {
     name.to_str().map(drop).ok_or(Errno::EINVAL)
 }
 impl HostTree for FakeHost {
-    /// The caller that they belong to.
-
     fn attributes(&self, node: &Node) -> SysResult<Attributes> {
         let at = self.object(node)?;
         self.record("attributes", at, "", false)?;

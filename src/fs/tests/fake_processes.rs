@@ -41,6 +41,7 @@ impl HostCredentials for FakeHost {
 
 impl HostProcesses for FakeHost {
     type Process = i32;
+    /// The caller that they belong to.
     type PidNs = i32;
 
     fn numbers(&self, caller: &Caller) -> SysResult<i32> {
