@@ -4,6 +4,7 @@
 //! thread that waits for a hung FUSE server can't unwind: then the thread of this module does it and ends the process.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -20,9 +21,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// After this long without a finished step, a server is taken for hung.
-const HUNG: Duration = Duration::from_secs(120);
+const HUNG_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the main thread has to unwind after a signal.
-const UNWIND: Duration = Duration::from_secs(10);
+const UNWIND_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Registry {
     processes: Vec<Pid>,
@@ -34,7 +35,7 @@ struct Registry {
 static REGISTRY: Mutex<Registry> =
     Mutex::new(Registry { processes: Vec::new(), mounts: Vec::new(), cgroups: Vec::new(), step: String::new() });
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-static BEATS: AtomicU64 = AtomicU64::new(0);
+static STEPS: AtomicU64 = AtomicU64::new(0);
 
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,15 +63,15 @@ pub(crate) fn install() -> Result<()> {
     });
     thread::spawn(move || {
         loop {
-            let before = BEATS.load(Ordering::SeqCst);
-            match receiver.recv_timeout(HUNG) {
+            let before = STEPS.load(Ordering::SeqCst);
+            match receiver.recv_timeout(HUNG_TIMEOUT) {
                 Ok(signal) => {
                     // The main thread sees the flag at its next step. A second signal, or no end in time: by force.
-                    let _ = receiver.recv_timeout(UNWIND);
+                    let _ = receiver.recv_timeout(UNWIND_TIMEOUT);
                     force(128 + signal);
                 }
-                Err(RecvTimeoutError::Timeout) if BEATS.load(Ordering::SeqCst) == before => {
-                    eprintln!("compare: no progress for {} s in: {}", HUNG.as_secs(), registry().step);
+                Err(RecvTimeoutError::Timeout) if STEPS.load(Ordering::SeqCst) == before => {
+                    eprintln!("compare: no progress for {} s in: {}", HUNG_TIMEOUT.as_secs(), registry().step);
                     force(1);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -97,19 +98,16 @@ fn force(status: i32) -> ! {
     }
     // Reaped where possible, but without waiting for one that can't end.
     for pid in &registry.processes {
-        for _ in 0..100 {
-            match waitpid(*pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(5)),
-                _ => break,
-            }
-        }
+        testkit::comes_true(Duration::from_millis(500), || {
+            !matches!(waitpid(*pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+        });
     }
     std::process::exit(status)
 }
 
 /// Called before each step: says what is being done, and fails after a signal.
 pub(crate) fn step(what: impl FnOnce() -> String) -> Result<()> {
-    BEATS.fetch_add(1, Ordering::SeqCst);
+    STEPS.fetch_add(1, Ordering::SeqCst);
     if interrupted() {
         bail!("interrupted");
     }
@@ -171,17 +169,13 @@ fn remove_tree(path: &Path) -> Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    let mut tries = 0;
-    loop {
-        match fs::remove_dir(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && tries < 500 => {
-                tries += 1;
-                thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            result => {
-                return result.with_context(|| format!("remove the cgroup {}", path.display()));
-            }
-        }
+    let mut result = Ok(());
+    testkit::comes_true(Duration::from_secs(5), || {
+        result = fs::remove_dir(path);
+        !matches!(&result, Err(error) if error.kind() == ErrorKind::ResourceBusy)
+    });
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("remove the cgroup {}", path.display())),
     }
 }

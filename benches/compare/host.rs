@@ -10,7 +10,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::process;
-use super::subject::Kind;
 
 /// Directory of the run: logs and mountpoints. On the benchmark's private tmpfs, so that it ends with it.
 pub(crate) const WORK: &str = "/run/vcgroupfs-bench";
@@ -171,11 +170,6 @@ impl Programs {
             lxcfs: Program::search("lxcfs"),
             bindfs: Program::search("bindfs"),
         }
-    }
-
-    /// What is compared.
-    pub(crate) fn subjects(&self) -> &'static [Kind] {
-        if self.before.is_some() { Kind::CHANGE } else { Kind::ALL }
     }
 }
 

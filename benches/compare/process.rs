@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -72,16 +71,7 @@ impl Process {
 
     /// Waits up to `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<bool> {
-        let start = Instant::now();
-        loop {
-            if let Some(success) = self.try_wait() {
-                return Some(success);
-            }
-            if start.elapsed() > limit {
-                return None;
-            }
-            sleep(Duration::from_millis(2));
-        }
+        testkit::found_within(limit, || self.try_wait())
     }
 
     /// SIGTERM, then SIGKILL.

@@ -51,7 +51,7 @@ pub(crate) struct Growth {
 }
 
 pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Resources> {
-    let kinds = programs.subjects();
+    let kinds = Kind::compared(programs);
     let mut resources = Resources { kinds, memory: Vec::new(), growth: Vec::new(), faults: Vec::new() };
     let mut columns = Vec::new();
     for &kind in kinds {
@@ -103,6 +103,7 @@ fn views(
             cells.resize(plan.views.len(), Err(missing));
             break;
         }
+        // The time is what is measured: the servers are left alone.
         sleep(plan.idle);
         let pids: Vec<_> = servers.iter().flat_map(Server::pids).collect();
         cells.push(Ok(process::memory(&pids)));

@@ -84,7 +84,7 @@ fn make_ready(kind: Kind, programs: &Programs, hierarchy: &Hierarchy, base: &Cgr
 /// Measures every row on every subject.
 pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Table> {
     let mut subjects: Vec<Result<Ready, Missing>> = Vec::new();
-    let kinds = programs.subjects();
+    let kinds = Kind::compared(programs);
     for &kind in kinds {
         guard::step(|| format!("mount {}", kind.name()))?;
         subjects.push(make_ready(kind, programs, hierarchy, base));

@@ -5,8 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,8 +13,8 @@ use super::guard::Mounted;
 use super::host::{Hierarchy, Programs, Version, WORK, is_mounted};
 use super::process::{self, Process};
 
-/// How long a server has for its mount, or for its end.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long a server may take to mount, or to end.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -28,11 +27,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What is compared, the kernel first.
-    pub(crate) const ALL: &[Self] = &[Self::Kernel, Self::Vcgroupfs, Self::Lxcfs, Self::Bindfs];
-
-    /// What is compared when a change is measured.
-    pub(crate) const CHANGE: &[Self] = &[Self::Kernel, Self::Vcgroupfs, Self::Before];
+    /// The subjects that are compared with these programs, the kernel first.
+    pub(crate) fn compared(programs: &Programs) -> &'static [Self] {
+        match programs.before {
+            // A change is measured.
+            Some(_) => &[Self::Kernel, Self::Vcgroupfs, Self::Before],
+            None => &[Self::Kernel, Self::Vcgroupfs, Self::Lxcfs, Self::Bindfs],
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -142,7 +144,7 @@ impl Server {
         command.args(options);
         command.arg("--cgroup").arg(format!("{}={}", hierarchy.option(), hierarchy.path_of(cgroup)?)).arg(&dir);
         let before = process::children();
-        let outcome = process::run(&mut command, &log, LIMIT);
+        let outcome = process::run(&mut command, &log, SERVER_TIMEOUT);
         // The daemon became a child of the benchmark, which is its subreaper.
         let new = process::children().into_iter().filter(|pid| !before.contains(pid));
         let processes: Vec<_> = new.map(Process::adopt).collect();
@@ -183,15 +185,15 @@ impl Server {
     fn foreground(mut command: Command, dir: PathBuf, log: &Path) -> Result<Self> {
         let mounted = Mounted::new(&dir);
         let mut process = Process::start(command.process_group(0), log)?;
-        let start = Instant::now();
-        while !is_mounted(&dir) {
-            let ended = process.try_wait().is_some();
-            if ended || start.elapsed() > LIMIT {
-                let output = fs::read_to_string(log).unwrap_or_default();
-                let what = if ended { "ended" } else { "has no mount" };
-                bail!("the server {what}: {}", output.trim().lines().last().unwrap_or_default());
-            }
-            sleep(Duration::from_millis(5));
+        let mut has_ended = false;
+        let is_served = testkit::comes_true(SERVER_TIMEOUT, || {
+            has_ended = process.try_wait().is_some();
+            has_ended || is_mounted(&dir)
+        });
+        if has_ended || !is_served {
+            let output = fs::read_to_string(log).unwrap_or_default();
+            let what = if has_ended { "ended" } else { "has no mount" };
+            bail!("the server {what}: {}", output.trim().lines().last().unwrap_or_default());
         }
         // Answered only when the server is past its start: a signal before that would kill it without an umount.
         fs::metadata(&dir).with_context(|| format!("stat {}", dir.display()))?;
@@ -213,10 +215,10 @@ impl Server {
     pub(crate) fn stop(mut self) -> Result<()> {
         if let Some(program) = self.umount.take() {
             let log = self.dir.with_extension("umount.log");
-            process::run(Command::new(program).arg("umount").arg(&self.dir), &log, LIMIT)
+            process::run(Command::new(program).arg("umount").arg(&self.dir), &log, SERVER_TIMEOUT)
                 .with_context(|| format!("umount {}", self.dir.display()))?;
             for process in &mut self.processes {
-                process.wait(LIMIT).context("the server runs on after its umount")?;
+                process.wait(SERVER_TIMEOUT).context("the server runs on after its umount")?;
             }
         }
         for process in &mut self.processes {

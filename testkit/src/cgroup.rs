@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Hierarchy, hierarchy};
+use crate::{Hierarchy, comes_true, hierarchy};
 
 /// How long the removal may take.
 const REMOVAL: Duration = Duration::from_secs(20);
@@ -131,16 +131,13 @@ impl Drop for TestCgroup {
 }
 
 fn remove(dir: &Path) -> io::Result<()> {
-    let end = Instant::now() + REMOVAL;
-    loop {
-        match remove_once(dir) {
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) && Instant::now() < end => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => return other,
-        }
-    }
+    let is_busy = |error: &io::Error| error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32);
+    let mut result = Ok(());
+    comes_true(REMOVAL, || {
+        result = remove_once(dir);
+        !result.as_ref().is_err_and(is_busy)
+    });
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn remove_once(dir: &Path) -> io::Result<()> {

@@ -4,12 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{Programs, Session, TIMEOUT, copy_program};
+use crate::{Programs, Session, copy_program, wait_for};
 
 /// The unprivileged user to whom tests give the delegated subtree.
 pub const OWNER: u32 = 12345;
@@ -187,16 +185,11 @@ fn joining(probe: &Path, cgroups: &[PathBuf]) -> Command {
 
 fn wait_for_init(launcher: &mut Child) -> u32 {
     let parent = launcher.id();
-    let end = Instant::now() + TIMEOUT;
-    loop {
-        if let Some(init) = child_of(parent) {
-            return init;
-        }
+    wait_for("process 1 of the container", || {
         let status = launcher.try_wait().expect("the state of unshare");
         assert!(status.is_none(), "the container ended with {status:?}");
-        assert!(Instant::now() < end, "the container didn't come to life");
-        thread::sleep(Duration::from_millis(5));
-    }
+        child_of(parent)
+    })
 }
 
 /// The child of a process that has become a sleeping process 1.

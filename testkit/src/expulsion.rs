@@ -50,7 +50,7 @@ impl Expulsion {
             while is_in(&home, process) {
                 assert!(Instant::now() < end, "nothing is migrated");
             }
-            // At another moment of the container's turn each time.
+            // The time is what the test varies: the host migrates at another moment of the container's writes each time.
             thread::sleep(Duration::from_micros((attempt as u64 * 377) % 10_000));
             migrate(process, &self.outside);
             self.session.finish(&writes);

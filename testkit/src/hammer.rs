@@ -29,6 +29,7 @@ pub fn run_many(directory: &str, count: usize, seconds: u64) -> ExitCode {
     let mut processes: Vec<Child> = (0..count).map(start).collect();
     let mut next = count;
     while Instant::now() + Duration::from_secs(1) < end {
+        // The pace of the kills: each process has worked for a while before.
         std::thread::sleep(Duration::from_millis(50));
         let killed = next % count;
         let _ = processes[killed].kill();

@@ -35,4 +35,4 @@ pub use programs::{Programs, TIMEOUT, copy_program, kill_to_the_end, program, ru
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;
 pub use view::{View, ViewOptions};
-pub use waiting::{comes_true, end_of, wait_in_kernel, wait_until};
+pub use waiting::{comes_true, end_of, found_within, wait_for, wait_in_kernel, wait_until};

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::{comes_true, end_of};
 
 /// How long a child process or an answer of a probe may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,16 +38,9 @@ pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
     };
     let stdout = child.stdout.take().map(|pipe| collect(Box::new(pipe)));
     let stderr = child.stderr.take().map(|pipe| collect(Box::new(pipe)));
-    let end = Instant::now() + timeout;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(2)),
-            other => {
-                let _ = child.kill();
-                panic!("{command:?} didn't end within {timeout:?}: {other:?}");
-            }
-        }
+    let Some(status) = end_of(&mut child, timeout) else {
+        let _ = child.kill();
+        panic!("{command:?} didn't end within {timeout:?}");
     };
     let bytes =
         |reader: Option<thread::JoinHandle<Vec<u8>>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
@@ -87,11 +82,7 @@ pub fn stop(process: Pid) -> bool {
     if kill(process, Signal::SIGSTOP).is_err() {
         return false;
     }
-    let end = Instant::now() + TIMEOUT;
-    while !has_stopped(process) {
-        assert!(Instant::now() < end, "{process} runs on after SIGSTOP");
-        thread::sleep(Duration::from_millis(1));
-    }
+    assert!(comes_true(TIMEOUT, || has_stopped(process)), "{process} runs on after SIGSTOP");
     kill(process, None).is_ok()
 }
 
@@ -120,11 +111,7 @@ pub fn program(built: &'static str) -> &'static str {
 pub fn kill_to_the_end(process: Pid) {
     // It may have ended by itself.
     let _ = kill(process, Signal::SIGKILL);
-    let end = Instant::now() + TIMEOUT;
-    while !has_ended(process) {
-        assert!(Instant::now() < end, "{process} doesn't end after SIGKILL");
-        thread::sleep(Duration::from_millis(1));
-    }
+    assert!(comes_true(TIMEOUT, || has_ended(process)), "{process} doesn't end after SIGKILL");
 }
 
 /// Whether nothing is left of it but what its parent has to wait for.

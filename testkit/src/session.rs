@@ -9,8 +9,8 @@ use std::thread;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::TIMEOUT;
 use crate::probe::{Op, Outcome};
+use crate::{TIMEOUT, comes_true};
 
 /// A running probe. Dropping it ends it.
 #[derive(Debug)]
@@ -129,14 +129,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         // The probe ends with its input, and its children with it.
         drop(self.input.take());
-        let end = std::time::Instant::now() + TIMEOUT;
-        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            if std::time::Instant::now() > end {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                break;
-            }
-            thread::sleep(std::time::Duration::from_millis(1));
+        if !comes_true(TIMEOUT, || !self.child.try_wait().is_ok_and(|status| status.is_none())) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
     }
 }

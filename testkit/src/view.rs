@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, run_to_end};
+use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, comes_true, run_to_end};
 
 /// How to mount a view.
 #[derive(Clone, Debug, Default)]
@@ -119,13 +119,12 @@ impl View {
     }
 
     fn wait_until_live(&mut self) {
-        let end = Instant::now() + TIMEOUT;
-        while !self.is_mounted() {
+        let is_live = comes_true(TIMEOUT, || {
             let status = self.server.try_wait().expect("the server's state");
             assert!(status.is_none(), "the server ended with {status:?}:\n{}", self.log());
-            assert!(Instant::now() < end, "the view didn't come to life:\n{}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
+            self.is_mounted()
+        });
+        assert!(is_live, "the view didn't come to life:\n{}", self.log());
     }
 
     fn is_mounted(&self) -> bool {
@@ -156,14 +155,8 @@ impl View {
 
     /// What the server has said, once that's enough or time is up: it writes its log aside.
     pub fn log_once(&self, is_enough: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + TIMEOUT;
-        loop {
-            let log = self.log();
-            if is_enough(&log) || Instant::now() > end {
-                return log;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        comes_true(TIMEOUT, || is_enough(&self.log()));
+        self.log()
     }
 
     /// Whether the server still runs.
@@ -184,10 +177,7 @@ impl Drop for View {
                 let _ = run_to_end(Command::new("umount").args(arguments).arg(&dir), TIMEOUT);
             }
         }
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.is_served() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(2));
-        }
+        comes_true(Duration::from_secs(5), || !self.is_served());
         let _ = self.server.kill();
         let _ = self.server.wait();
     }

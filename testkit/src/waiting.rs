@@ -7,50 +7,61 @@ use std::time::{Duration, Instant};
 
 use crate::TIMEOUT;
 
-/// How often a wait looks.
-const INTERVAL: Duration = Duration::from_millis(5);
+/// How often a wait checks its condition.
+const INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a kernel may take that perhaps doesn't tell where a process waits.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long [`wait_in_kernel`] waits on a kernel that perhaps doesn't tell where a process sleeps.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 ///
 /// # Panics
 ///
-/// When it isn't within [`TIMEOUT`].
+/// When it isn't true within [`TIMEOUT`]; `what` names the condition.
 #[track_caller]
-pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
-    assert!(comes_true(TIMEOUT, is_so), "in vain: {what}");
+pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
+    assert!(comes_true(TIMEOUT, is_true), "{TIMEOUT:?} were too short for: {what}");
 }
 
-/// Whether something becomes so before patience ends.
-pub fn comes_true(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+/// Waits until something can be found, and returns it.
+///
+/// # Panics
+///
+/// When it can't be found within [`TIMEOUT`]; `what` names it.
+#[track_caller]
+pub fn wait_for<T>(what: &str, find: impl FnMut() -> Option<T>) -> T {
+    found_within(TIMEOUT, find).unwrap_or_else(|| panic!("{TIMEOUT:?} were too short for: {what}"))
+}
+
+/// Whether a condition becomes true before `patience` ends. The condition is checked at least once.
+pub fn comes_true(patience: Duration, mut is_true: impl FnMut() -> bool) -> bool {
+    found_within(patience, || is_true().then_some(())).is_some()
+}
+
+/// What can be found before `patience` ends. It's looked for at least once.
+pub fn found_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + patience;
-    while !is_so() {
-        if Instant::now() >= end {
-            return false;
+    loop {
+        let found = find();
+        if found.is_some() || Instant::now() >= end {
+            return found;
         }
         thread::sleep(INTERVAL);
     }
-    true
 }
 
-/// How a child ended, if it ends before patience does.
+/// How a child ended, if it ends before `patience` does.
 ///
 /// # Panics
 ///
-/// When it's no child any more.
+/// When its state can't be read, because somebody else has waited for it.
 pub fn end_of(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
-    let mut status = None;
-    comes_true(patience, || {
-        status = child.try_wait().expect("its state");
-        status.is_some()
-    });
-    status
+    found_within(patience, || child.try_wait().expect("the state of a child"))
 }
 
 /// Waits until a thread of this process, or of one below it, sleeps in a function of the kernel whose name has one of these words
-/// (`/proc/PID/task/TID/wchan`). A kernel that doesn't tell, or has other names, is given five seconds.
+/// (`/proc/PID/task/TID/wchan`). On a kernel that doesn't tell, or has other names, it
+/// waits two seconds.
 pub fn wait_in_kernel(process: u32, words: &[&str]) {
     comes_true(KERNEL_PATIENCE, || is_in_kernel(process, words));
 }
@@ -72,7 +83,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_condition_is_asked_until_it_is_so_or_patience_ends() {
+    fn a_condition_is_checked_until_it_is_true_or_patience_ends() {
         let asked = Cell::new(0);
         let third = || {
             asked.set(asked.get() + 1);
@@ -81,10 +92,11 @@ mod tests {
         assert!(comes_true(TIMEOUT, third));
         assert_eq!(asked.get(), 3);
         assert!(!comes_true(Duration::ZERO, || false));
+        assert_eq!(wait_for("a number", || Some(7)), 7);
     }
 
     #[test]
-    fn a_child_that_goes_on_has_no_end() {
+    fn a_running_child_has_no_end() {
         let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep");
         assert_eq!(end_of(&mut child, Duration::ZERO), None);
         // By any name that the kernel has for it.

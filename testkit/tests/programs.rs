@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use vcgroupfs_testkit::probe::{Op, Outcome, names::*};
-use vcgroupfs_testkit::{Need, Programs, Session, TIMEOUT, require, run_to_end};
+use vcgroupfs_testkit::{Need, Programs, Session, TIMEOUT, require, run_to_end, wait_until};
 
 fn session() -> Session {
     Session::start(&mut Command::new(&Programs::find().probe))
@@ -43,14 +43,8 @@ fn children_end_with_the_probe() {
     let pid = probe.expect(&spawn("C"));
     assert!(std::fs::exists(format!("/proc/{pid}")).unwrap());
     drop(probe);
-    let end = std::time::Instant::now() + TIMEOUT;
-    let state = |pid: &serde_json::Value| {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|text| !text.contains(") Z "))
-    };
-    while state(&pid).is_some() {
-        assert!(std::time::Instant::now() < end, "process {pid} outlives its probe");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let has_ended = || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |text| text.contains(") Z "));
+    wait_until("the end of the probe's child", has_ended);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use std::os::fd::AsFd;
@@ -43,7 +42,8 @@ fn a_request_that_never_reached_its_agent_gets_another() {
         let text = number.to_string();
         let (pool, ns, procs) = (&pool, &ns, &procs);
         let writer = scope.spawn(move || pool.write(ns, procs.as_fd(), text.as_bytes(), false));
-        thread::sleep(Duration::from_millis(200));
+        // The request is sent once its thread waits for the answer.
+        testkit::wait_in_kernel(std::process::id(), &["poll"]);
         assert_eq!(cgroup.members(), Vec::<i32>::new());
         container.run(&format!("kill -9 {inside}"));
         assert_eq!(writer.join().unwrap(), Ok(number.to_string().len()));

@@ -315,7 +315,7 @@ fn idle_agents_end() {
     let procs = cgroup.procs();
     for _ in 0..2 {
         list(&pool, &ns, &procs);
-        // A part of the second after which an idle agent ends.
+        // The time is what is tested: this is a part of the second after which an idle agent ends.
         std::thread::sleep(Duration::from_millis(700));
         let start = Instant::now();
         list(&pool, &ns, &procs); // the second starts anew
@@ -401,7 +401,7 @@ fn nothing_leaks() {
         }
         assert!(files() <= with_pool + 2 * MAX_AGENTS + 4);
     }
-    // So long that they count as unused: nothing but time makes them so.
+    // The time is what is tested: after two seconds agents count as unused.
     std::thread::sleep(Duration::from_millis(2100));
     let own = PidNamespace::own().unwrap();
     list(&pool, &own, &procs); // drops what has been unused for long

@@ -2,9 +2,9 @@
 
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use testkit::{ContainerOptions, Need, Programs, TIMEOUT, require};
+use testkit::{ContainerOptions, Need, Programs, require, wait_for};
 
 use crate::scene::{Host, Scene, Way, program, said, wait_until};
 
@@ -24,25 +24,23 @@ fn attach_with_fault(scene: &Scene, call: &str, fault: &str, number: usize) -> b
     command.args([program(), "attach", &scene.pid()]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut strace = command.spawn().expect("strace");
     // It ends with the last process that it traces, and with it the server's.
-    let end = Instant::now() + TIMEOUT;
-    loop {
+    wait_for(&format!("{call} {number}: either attached or given up"), || {
         if strace.try_wait().expect("strace's state").is_some() {
             assert!(!scene.is_attached(), "{call} {number}: no server, but a view");
-            return false;
+            return Some(false);
         }
         if scene.is_attached() && is_committed(scene) {
             let detached = scene.detach();
             if detached.stderr.contains("has no view") {
                 // The server was about to take it away by itself.
-                continue;
+                return None;
             }
             detached.ok();
             strace.wait().expect("strace's end");
-            return true;
+            return Some(true);
         }
-        assert!(Instant::now() < end, "{call} {number}: neither attached nor given up");
-        thread::sleep(Duration::from_millis(5));
-    }
+        None
+    })
 }
 
 /// Whether the command has ended and left the server: the one process of ours whose parent isn't strace.
@@ -190,6 +188,7 @@ fn killed(host: Host, way: Way) {
         let mut command = scene.command();
         command.args(["attach", &scene.pid()]).stdin(Stdio::null());
         let mut child = command.spawn().expect("the program");
+        // The time is what the test varies: the command is killed at another moment each time.
         thread::sleep(Duration::from_millis(4 * round));
         kill(&mut child);
         // Whether it comes or goes, it comes to rest.

@@ -335,7 +335,7 @@ fn callers_that_are_killed_leave_nothing_behind() {
     for round in 0..30 {
         let mut command = shell(&scene, &format!("while :; do {all}; done"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell in the container");
-        // At another moment each time.
+        // The time is what the test varies: the shell is killed at another moment each time.
         thread::sleep(Duration::from_millis(40 + 3 * round));
         child.kill().expect("SIGKILL");
         child.wait().expect("its end");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -128,14 +128,8 @@ impl Place {
 
     /// What is left of it: processes, mounts, records of live views, and cgroups that the test didn't make.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let found = self.traces();
-            if found.is_empty() || Instant::now() > end {
-                return found;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        testkit::comes_true(PATIENCE, || self.traces().is_empty());
+        self.traces()
     }
 
     fn traces(&self) -> Vec<String> {

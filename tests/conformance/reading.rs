@@ -404,6 +404,7 @@ fn many_splice_one_file_at_once() {
                     break;
                 }
                 fs::write(&limit, if round % 2 == 0 { "77" } else { "123456" }).expect("a limit");
+                // The pace of the changes: the readers come to open the file in between.
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
             readers.into_iter().flat_map(|reader| reader.join().expect("a reader")).count()

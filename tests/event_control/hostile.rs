@@ -259,6 +259,7 @@ fn writers_that_die() {
         let lines = BufReader::new(writer.stdout.take().expect("its output is a pipe")).lines();
         let told: Vec<_> = lines.take(4 + round).map_while(Result::ok).collect();
         assert!(told.len() == 4 + round && told.iter().all(|line| line.starts_with("{\"ok\"")), "{told:?}");
+        // The time is what the test varies: the writer is killed at another moment of a registration each time.
         thread::sleep(Duration::from_micros(250 * round as u64));
         writer.kill().and_then(|()| writer.wait()).expect("its end");
     }

@@ -16,8 +16,8 @@ const ROUNDS: usize = 40;
 /// How many cgroups there are to be removed.
 const MADE: usize = 3000;
 
-/// For how long somebody goes on whose right was taken.
-const GOES_ON: Duration = Duration::from_millis(20);
+/// For how long the former owner tries on after its right was revoked. Only time can show that nothing happens.
+const TRIES_ON: Duration = Duration::from_millis(20);
 
 struct Scene {
     // Dropped in this order: the container has the view among its mounts.
@@ -69,11 +69,12 @@ fn cgroups_in(directory: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-/// Gives the directory to somebody, and waits until `is_so`.
-fn give(real: &Path, to: u32, mut is_so: impl FnMut() -> bool) {
+/// Gives the directory to a user, and waits until the condition is true.
+fn give(real: &Path, to: u32, mut is_true: impl FnMut() -> bool) {
     chown(real, Some(to), Some(to)).expect("chown of a test cgroup");
     let end = std::time::Instant::now() + testkit::TIMEOUT;
-    while !is_so() {
+    // Without a pause: the next step has to come as soon as the condition is true.
+    while !is_true() {
         assert!(std::time::Instant::now() < end, "nothing happens");
         thread::yield_now();
     }
@@ -94,7 +95,7 @@ fn done_after_it_was_taken<T: PartialEq>(
         give(&real, OWNER, || look(&real) != before);
         chown(&real, Some(0), Some(0)).expect("chown of a test cgroup");
         let then = look(&real);
-        thread::sleep(GOES_ON);
+        thread::sleep(TRIES_ON);
         let was_done = look(&real) != then;
         drop(flood);
         was_done

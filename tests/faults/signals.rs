@@ -216,6 +216,7 @@ fn a_signal_ends_a_server_that_is_not_live_yet() {
         command.args(["mount", "-f", "--cgroup", &cgroup.path()]).arg(&directory);
         let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server");
         if round % 3 == 0 {
+            // The time is what the test varies: the signal comes at another moment of the start each time.
             thread::sleep(Duration::from_millis(round));
         } else {
             // It's mounted, and nobody serves it yet.
@@ -351,6 +352,7 @@ fn a_signal_ends_a_run_that_has_not_started_its_command() {
     for round in 0..40 {
         let mut run = Run::start("early", &[], "sleep 1000");
         if round % 2 == 0 {
+            // The time is what the test varies: the signal comes at another moment of the start each time.
             thread::sleep(Duration::from_millis(5 * round));
         } else {
             wait_until("its first cgroup", || !run.cgroups().is_empty());

@@ -164,7 +164,7 @@ fn nobody_waits_for_a_server_that_was_killed() {
                     }
                 });
             }
-            // Some time after they have begun, another each time.
+            // The time is what the test varies: the server is killed at another moment of their work each time.
             view.take();
             thread::sleep(Duration::from_millis(60 + round * 37 % 200));
             let all_run = users.iter_mut().all(|user| user.try_wait().is_ok_and(|status| status.is_none()));

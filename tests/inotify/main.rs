@@ -430,12 +430,12 @@ fn fanotify() {
     };
     let (mut natively, mut seen) = (Vec::new(), Vec::new());
     let child = sleeper(&job);
-    let end_of_patience = std::time::Instant::now() + testkit::TIMEOUT;
-    while (natively.is_empty() || seen.is_empty()) && std::time::Instant::now() < end_of_patience {
+    testkit::wait_until("an event natively and one in the view", || {
         natively.extend(count(&native));
         seen.extend(count(&view));
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+        !natively.is_empty() && !seen.is_empty()
+    });
+    // Gives a second event, which shouldn't come, the time to come.
     std::thread::sleep(std::time::Duration::from_millis(200));
     natively.extend(count(&native));
     seen.extend(count(&view));

@@ -81,7 +81,7 @@ impl Watcher {
         }
     }
 
-    /// Gives what shouldn't come the time to come.
+    /// Gives events that shouldn't come the time to come: only time can show that they don't.
     pub(crate) fn settle(&mut self) {
         thread::sleep(Duration::from_millis(200));
         self.take();

@@ -5,8 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::Instant;
 
 use testkit::{Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
 
@@ -274,14 +272,8 @@ impl Scene {
     }
 
     fn wait_for(&self, found: impl Fn(&Self) -> Option<i32>) -> i32 {
-        let end = Instant::now() + TIMEOUT;
-        loop {
-            if let Some(found) = found(self) {
-                return found;
-            }
-            assert!(Instant::now() < end, "{:?} didn't start: {}", self.kind, self.log());
-            thread::sleep(std::time::Duration::from_millis(10));
-        }
+        let found = testkit::found_within(TIMEOUT, || found(self));
+        found.unwrap_or_else(|| panic!("{:?} didn't start: {}", self.kind, self.log()))
     }
 }
 

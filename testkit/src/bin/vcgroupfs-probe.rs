@@ -112,6 +112,7 @@ fn init() -> io::Result<()> {
     thread::spawn(|| {
         loop {
             if waitpid(None, None).is_err() {
+                // Without a child waitpid(2) doesn't wait.
                 thread::sleep(Duration::from_millis(20));
             }
         }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs as rfs;
@@ -380,16 +380,9 @@ fn await_text(path: &str, wanted: &str) -> Value {
     json!(patiently(|| fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted))))
 }
 
-/// Whether it happens before patience ends.
-pub(super) fn patiently(mut happened: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + AWAIT;
-    while !happened() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
+/// Whether a condition becomes true within [`AWAIT`].
+pub(super) fn patiently(is_true: impl FnMut() -> bool) -> bool {
+    crate::comes_true(AWAIT, is_true)
 }
 
 fn on_names(state: &State, op: &Op) -> Option<Answer> {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, gettid, setegid, seteuid};
@@ -85,13 +85,8 @@ fn kill(state: &State, name: &str) -> Answer {
 fn wait(state: &State, name: &str) -> Answer {
     let mut children = state.children();
     let child = children.get_mut(name).ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
-    let end = Instant::now() + END;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > end {
-            return Err(Failure::Sys("wait", nix::errno::Errno::ETIMEDOUT as i32));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    let ended = crate::found_within(END, || child.try_wait().transpose());
+    ended.ok_or(Failure::Sys("wait", nix::errno::Errno::ETIMEDOUT as i32))??;
     children.remove(name);
     Ok(Value::Null)
 }

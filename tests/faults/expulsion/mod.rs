@@ -7,8 +7,6 @@ mod held;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use testkit::expulsion::Expulsion;
 use testkit::probe::names::*;
@@ -93,11 +91,7 @@ fn before_filesystems_can_be_watched_the_hosts_mount_is() {
         let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
         tasks.map(status).all(|status| !status.contains("TracerPid:\t0\n"))
     };
-    let end = Instant::now() + testkit::TIMEOUT;
-    while !is_traced() {
-        assert!(Instant::now() < end, "strace doesn't come");
-        thread::sleep(Duration::from_millis(10));
-    }
+    testkit::wait_until("strace traces the server", is_traced);
     let mut session = scene.session("pids");
     session.expect(&spawn("P"));
     session.expect(&write_file("$CG/a/cgroup.procs", "$P"));

@@ -15,8 +15,8 @@ use super::scene::{MOST, Scene, flood, program, used_by, wait_until};
 /// What a server takes for a tenant before that has to wait, and somewhat more.
 const BURST: Duration = Duration::from_millis(2500);
 
-/// For how long it's looked what the server takes then.
-const LOOK: Duration = Duration::from_secs(1);
+/// The period over which the server's processor time is measured.
+const MEASURED_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a listing takes that no server can keep, for want of room.
 const CGROUPS: usize = 800;
@@ -70,7 +70,7 @@ fn who_has_it_work_all_the_time_waits_and_others_dont() {
     // An eighth is paid for, and there's what costs so little that it isn't.
     wait_until("a tenant that waits", || {
         let (before, began) = (used(), Instant::now());
-        thread::sleep(LOOK);
+        thread::sleep(MEASURED_PERIOD);
         used() - before < began.elapsed() * 2 / 5
     });
     neighbour.expect(&mkdir("$OWN/job"));
