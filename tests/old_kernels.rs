@@ -5,7 +5,8 @@ use std::path::Path;
 
 use testkit::probe::names::*;
 use testkit::{
-    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, Session, TestCgroup, View, ViewOptions, controller, require,
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, Session, TestCgroup, View, ViewOptions, chown_tree,
+    controller, require,
 };
 
 /// A view that delegates everything, and a container in `home` of what it shows; beside that is `a`.
@@ -14,7 +15,7 @@ fn scene(legacy: bool, selectors: &[&str], options: ContainerOptions) -> (View, 
     let cgroups = ours.children("home");
     ours.children("a");
     if options.user_namespace {
-        selectors.iter().for_each(|selector| give(&ours.dir(selector), MAPPED_ROOT));
+        selectors.iter().for_each(|selector| chown_tree(&ours.dir(selector), MAPPED_ROOT));
     }
     let view = ViewOptions::new().cgroup(&ours).shape("rooted").policy("delegate").legacy(legacy);
     let view = view.delegate_controllers(&["all"]);
@@ -28,17 +29,6 @@ fn session(view: &View, container: &Container, caller: Caller, selector: &str) -
     let hierarchy = testkit::hierarchy(selector).expect("a required hierarchy");
     session.set("CG", view.hierarchy(&hierarchy).display());
     session
-}
-
-fn give(dir: &Path, owner: u32) {
-    std::os::unix::fs::chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
-    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            give(&entry.path(), owner);
-        } else {
-            std::os::unix::fs::chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
-        }
-    }
 }
 
 macro_rules! on_both_kernels {

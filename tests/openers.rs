@@ -12,7 +12,7 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, Programs, STRANGER, Session, TestCgroup, View,
-    ViewOptions, controller, each_sort, hierarchy, require, wait_until,
+    ViewOptions, chown_tree, controller, each_sort, hierarchy, require, wait_until,
 };
 
 /// Returns from the test, loudly, without what every test or this one needs.
@@ -39,7 +39,7 @@ impl Subject {
         for below in ["a", "b"] {
             cgroup.child(selector, below);
         }
-        give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { 0 });
+        chown_tree(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { 0 });
         let controller = if selector == "cpuset" { "cpuset" } else { controller() };
         let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate");
         let options = options.delegate_controllers(&[controller]).legacy(legacy);
@@ -94,17 +94,6 @@ impl Subject {
 
     fn lists(&self) -> &'static [&'static str] {
         if self.selector == "unified" { &["cgroup.procs"] } else { &["cgroup.procs", "tasks"] }
-    }
-}
-
-fn give(dir: &Path, owner: u32) {
-    chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
-    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            give(&entry.path(), owner);
-        } else {
-            chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
-        }
     }
 }
 
@@ -361,9 +350,8 @@ const EVEN: [&str; 3] = ["2000000", "4000000", "10000000"];
 
 /// Whether this process, and so the server, has CAP_SYS_RESOURCE.
 fn has_resource_capability() -> bool {
-    let status = fs::read_to_string("/proc/self/status").expect("own status");
-    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).expect("CapPrm");
-    u64::from_str_radix(line.trim(), 16).expect("capabilities") & (1 << 24) != 0
+    let capabilities = testkit::status_field(std::process::id(), "CapPrm").expect("CapPrm");
+    u64::from_str_radix(&capabilities, 16).expect("capabilities") & (1 << 24) != 0
 }
 
 /// The window of a trigger is the opener's privilege: CAP_SYS_RESOURCE in whichever user namespace (`pressure_write`).

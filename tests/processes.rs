@@ -10,7 +10,7 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Programs, Session, TestCgroup, View, ViewOptions,
-    controller, each_sort,
+    chown_tree, controller, each_sort,
 };
 
 /// How long numbers are written while processes come and go.
@@ -32,7 +32,7 @@ impl Scene {
         hosts.children("a");
         if user_namespace {
             for &selector in each_sort() {
-                give(&ours.dir(selector), MAPPED_ROOT);
+                chown_tree(&ours.dir(selector), MAPPED_ROOT);
             }
         }
         let options = ViewOptions::new()
@@ -62,17 +62,6 @@ impl Scene {
         session.set("CG", self.seen(selector).display());
         session.set("BARE", self.ours.dir(selector).display());
         session.set("HOSTS", self.hosts.dir(selector).display());
-    }
-}
-
-fn give(dir: &Path, owner: u32) {
-    std::os::unix::fs::chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
-    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            give(&entry.path(), owner);
-        } else {
-            std::os::unix::fs::chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
-        }
     }
 }
 
@@ -359,7 +348,7 @@ fn nobody_is_pushed_out(legacy: bool) {
 fn strangers_migrate_nobody(legacy: bool) {
     let scene = Scene::new(legacy, false);
     for &selector in each_sort() {
-        give(&scene.ours.dir(selector), OWNER);
+        chown_tree(&scene.ours.dir(selector), OWNER);
         // A view keeps what it has seen until the host's event arrives.
         let list = scene.seen(selector).join("a/cgroup.procs");
         wait_until(|| fs::metadata(&list).is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == OWNER));

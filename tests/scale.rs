@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use testkit::{Need, TestCgroup, View, ViewOptions, require, wait_until};
+use testkit::{Need, TestCgroup, View, ViewOptions, processor_ticks, require, resident_kib, thread_states, wait_until};
 
 const PIDS: &str = "pids";
 
@@ -14,20 +14,6 @@ fn mount(cgroup: &TestCgroup) -> (View, PathBuf) {
         View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &ViewOptions::new().cgroup(cgroup).shape("rooted"));
     let path = view.hierarchy(&testkit::hierarchy(PIDS).expect("a required hierarchy"));
     (view, path)
-}
-
-/// A value of a line such as `VmRSS:   3168 kB`.
-fn status(view: &View, key: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/status", view.server())).expect("the server's status");
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect(key);
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
-}
-
-/// User and system time so far, in ticks of the clock.
-fn ticks(view: &View) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", view.server())).expect("the server's stat");
-    let (_, fields) = stat.rsplit_once(')').expect("a command");
-    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
 }
 
 /// How many cgroups and files a walk finds, each of which it stats.
@@ -55,7 +41,7 @@ fn memory_grows_with_the_tree_and_not_with_use() {
         }
     };
     let (view, path) = mount(&cgroup);
-    let memory = || status(&view, "VmRSS");
+    let memory = || resident_kib(view.server());
     grow(0, 500);
     walk(&path);
     let few = memory();
@@ -81,10 +67,11 @@ fn views_without_work_cost_nothing_but_a_little_memory() {
     let views: Vec<_> = cgroups.iter().map(mount).collect();
     for (view, path) in &views {
         walk(path);
-        assert!(status(view, "VmRSS") < 16 * 1024, "{} KiB resident", status(view, "VmRSS"));
-        assert!(status(view, "Threads") <= 12, "{} threads", status(view, "Threads"));
+        let (memory, threads) = (resident_kib(view.server()), thread_states(view.server()).len());
+        assert!(memory < 16 * 1024, "{memory} KiB resident");
+        assert!(threads <= 12, "{threads} threads");
     }
-    let all = || views.iter().map(|(view, _)| ticks(view)).sum::<u64>();
+    let all = || views.iter().map(|(view, _)| processor_ticks(view.server())).sum::<u64>();
     // What follows the walk, such as the end of an agent's second, may take one more round.
     // Others may mount and unmount meanwhile, and each server then checks whether its view is still there.
     wait_until("three seconds in which all idle servers together take less than ten ticks", || {

@@ -53,9 +53,7 @@ impl Scene {
     }
 
     fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.view.server())).expect("the server's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        testkit::resident_kib(self.view.server())
     }
 
     /// One of everything, each of which has to succeed.

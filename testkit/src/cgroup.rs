@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -126,6 +127,25 @@ impl Drop for TestCgroup {
                     panic!("{message}");
                 }
             }
+        }
+    }
+}
+
+/// Gives a cgroup, its files and everything below it to a user and to the group with the same number.
+///
+/// # Panics
+///
+/// When the kernel refuses.
+pub fn chown_tree(dir: &Path, owner: u32) {
+    let give = |path: &Path| {
+        chown(path, Some(owner), Some(owner)).unwrap_or_else(|error| panic!("chown of {}: {error}", path.display()));
+    };
+    give(dir);
+    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            chown_tree(&entry.path(), owner);
+        } else {
+            give(&entry.path());
         }
     }
 }

@@ -7,7 +7,7 @@
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
 //! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
 //! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs;
-//! * [`wait_until`] and others: waiting for conditions.
+//! * [`wait_until`] and others: waiting for conditions; [`status_field`] and others: facts about processes.
 
 pub mod copying;
 pub mod expulsion;
@@ -21,6 +21,7 @@ mod bind;
 mod cgroup;
 mod container;
 mod hierarchy;
+mod proc;
 mod programs;
 mod require;
 mod session;
@@ -28,9 +29,10 @@ mod view;
 mod waiting;
 
 pub use bind::Bind;
-pub use cgroup::TestCgroup;
+pub use cgroup::{TestCgroup, chown_tree};
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
 pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
+pub use proc::{children_of, processes, processor_ticks, resident_kib, status_field, thread_states, threads_named};
 pub use programs::{Programs, TIMEOUT, copy_program, kill_to_the_end, program, run_to_end, stop, write_program};
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;

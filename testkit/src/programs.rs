@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{comes_true, end_of};
+use crate::{comes_true, end_of, thread_states};
 
 /// How long a child process or an answer of a probe may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -88,12 +88,7 @@ pub fn stop(process: Pid) -> bool {
 
 /// Whether each thread has stopped, ended, or is in a system call that can't be interrupted, which it doesn't return from before it stops.
 fn has_stopped(process: Pid) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
-        // The name before it may have any characters.
-        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
-        state.is_some_and(|state| "TtDZX".contains(state))
-    })
+    all_threads_are(process, "TtDZX")
 }
 
 /// The program under test: the one that the environment variable `VCGROUPFS_PROGRAM` names, for example a release build, or the one that cargo
@@ -116,11 +111,11 @@ pub fn kill_to_the_end(process: Pid) {
 
 /// Whether nothing is left of it but what its parent has to wait for.
 fn has_ended(process: Pid) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
-        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
-        state.is_some_and(|state| "ZX".contains(state))
-    })
+    all_threads_are(process, "ZX")
+}
+
+fn all_threads_are(process: Pid, states: &str) -> bool {
+    thread_states(process.as_raw().cast_unsigned()).into_iter().all(|state| states.contains(state))
 }
 
 /// The test programs of this package.

@@ -20,7 +20,7 @@ const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 /// When it isn't true within [`TIMEOUT`]; `what` names the condition.
 #[track_caller]
 pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
-    assert!(comes_true(TIMEOUT, is_true), "{TIMEOUT:?} were too short for: {what}");
+    assert!(comes_true(TIMEOUT, is_true), "not within {TIMEOUT:?}: {what}");
 }
 
 /// Waits until something can be found, and returns it.
@@ -30,7 +30,7 @@ pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
 /// When it can't be found within [`TIMEOUT`]; `what` names it.
 #[track_caller]
 pub fn wait_for<T>(what: &str, find: impl FnMut() -> Option<T>) -> T {
-    found_within(TIMEOUT, find).unwrap_or_else(|| panic!("{TIMEOUT:?} were too short for: {what}"))
+    found_within(TIMEOUT, find).unwrap_or_else(|| panic!("not within {TIMEOUT:?}: {what}"))
 }
 
 /// Whether a condition becomes true before `patience` ends. The condition is checked at least once.

@@ -243,11 +243,9 @@ fn identity(stat: &str) -> Option<(String, String)> {
     Some(((*fields.get(22 - 3)?).to_owned(), (*fields.get(28 - 3)?).to_owned()))
 }
 
-/// One field of /proc/PID/status.
+/// A field of `/proc/PID/status`.
 pub(crate) fn status(pid: i32, field: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    Some(line.trim().to_owned())
+    testkit::status_field(pid.cast_unsigned(), field)
 }
 
 pub(crate) fn exists(pid: i32) -> bool {
@@ -259,10 +257,9 @@ fn processes() -> Vec<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The processes that a process has started, and that haven't been waited for. Some kernels don't tell in /proc/PID/task/TID/children.
+/// The children of a process that it hasn't waited for.
 pub(crate) fn children(parent: u32) -> Vec<i32> {
-    let parent = parent.to_string();
-    processes().into_iter().filter(|pid| status(*pid, "PPid").as_ref() == Some(&parent)).collect()
+    testkit::children_of(parent).into_iter().map(u32::cast_signed).collect()
 }
 
 pub(crate) use testkit::wait_until as eventually;

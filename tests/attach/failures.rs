@@ -49,10 +49,8 @@ fn is_committed(scene: &Scene) -> bool {
 }
 
 fn is_child_of_strace(pid: i32) -> bool {
-    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
-    let status = read(format!("/proc/{pid}/status"));
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim).unwrap_or_default();
-    read(format!("/proc/{parent}/comm")).trim() == "strace"
+    let parent = testkit::status_field(pid.cast_unsigned(), "PPid").and_then(|parent| parent.parse().ok());
+    parent.and_then(|parent| testkit::status_field(parent, "Name")).as_deref() == Some("strace")
 }
 
 /// Has it happen to one call after the other, as far as there are any.

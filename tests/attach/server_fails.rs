@@ -22,11 +22,8 @@ fn attach_in(scene: &Scene, cgroup: &Path, strace: &[String], options: &[&str]) 
 
 /// The command, while it runs: a child of strace's, as its server isn't.
 fn command_of(scene: &Scene, strace: u32) -> Option<i32> {
-    let parent = |pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
-    };
-    scene.processes().into_iter().find(|pid| parent(pid) == Some(strace))
+    let parent = |pid: &i32| testkit::status_field(pid.cast_unsigned(), "PPid");
+    scene.processes().into_iter().find(|pid| parent(pid) == Some(strace.to_string()))
 }
 
 /// It can't start the thread that would watch over the container, while the helper is in the midst of its work. The helper ends with the

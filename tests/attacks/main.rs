@@ -21,7 +21,7 @@ use nix::unistd::{Pid, Whence, lseek};
 use testkit::probe::names::*;
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, STRANGER, Session, TIMEOUT, TestCgroup, View, ViewOptions,
-    require, run_to_end, wait_in_kernel, wait_until,
+    children_of, require, resident_kib, run_to_end, threads_named, wait_in_kernel, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -73,9 +73,7 @@ impl Scene {
 
     /// How much memory the server uses, in KiB.
     fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server())).expect("the server's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+        resident_kib(self.server())
     }
 
     fn descriptors(&self) -> usize {
@@ -270,8 +268,7 @@ fn a_stopped_agent_stops_nothing_else() {
         session.expect(&mkdir(&format!("$CG/w{number}")));
     }
     let server = scene.server();
-    let named =
-        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "vcgroupfs-agent\n");
+    let named = |pid: &u32| testkit::status_field(*pid, "Name").as_deref() == Some("vcgroupfs-agent");
     // Those who ask are there before: they have as long as the server waits for an agent.
     let mut others = scene.session(Caller::Root, NAMED);
     let writers: Vec<_> = (0..WRITERS).map(|_| scene.session(Caller::Root, NAMED)).collect();
@@ -279,7 +276,7 @@ fn a_stopped_agent_stops_nothing_else() {
     loop {
         // An agent that nobody asks for a second has ended.
         session.expect(&migrate);
-        let agent = children_of(server).into_iter().find(named).map(Pid::from_raw);
+        let agent = children_of(server).into_iter().find(named).map(|pid| Pid::from_raw(pid.cast_signed()));
         if agent.is_some_and(testkit::stop) {
             break;
         }
@@ -297,24 +294,10 @@ fn a_stopped_agent_stops_nothing_else() {
                 finished.fetch_add(1, Ordering::AcqRel);
             });
         }
-        wait_until("all requests wait", || threads_named(server, "slow request\n") >= WRITERS);
+        wait_until("all requests wait", || threads_named(server, "slow request") >= WRITERS);
         others.expect(&mkdir("$CG/made"));
         assert_eq!(finished.load(Ordering::Acquire), 0, "the request had to wait for the agent");
     });
-}
-
-fn children_of(pid: u32) -> Vec<i32> {
-    let is_child = |child: &i32| {
-        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|parent| parent.trim() == pid.to_string()))
-    };
-    let pids = fs::read_dir("/proc").expect("/proc").flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
-}
-
-fn threads_named(pid: u32, name: &str) -> usize {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server's threads").flatten();
-    tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == name)).count()
 }
 
 #[test]

@@ -371,16 +371,11 @@ fn a_server_that_does_not_answer() {
 /// A child of a process, once it's this user's without capabilities, in this mount namespace.
 fn child_of(parent: u32, user: u32, namespace: &Path) -> Option<u32> {
     let is_it = |pid: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let has = |line: String| status.lines().any(|one| one == line);
+        let has = |field: &str, value: &str| testkit::status_field(*pid, field).as_deref() == Some(value);
         let joined = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|link| link == namespace);
-        has(format!("PPid:\t{parent}"))
-            && has("CapPrm:\t0000000000000000".to_owned())
-            && has(format!("Uid:\t{user}\t{user}\t{user}\t{user}"))
-            && joined
+        has("CapPrm", "0000000000000000") && has("Uid", &format!("{user}\t{user}\t{user}\t{user}")) && joined
     };
-    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+    testkit::children_of(parent).into_iter().find(is_it)
 }
 
 #[test]

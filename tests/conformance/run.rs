@@ -99,6 +99,22 @@ pub(crate) fn give(dir: &Path, owner: u32) {
     }
 }
 
+/// A list of processes or threads, with a name in place of each number but 0, so that the lists of two cgroups can be compared.
+pub(crate) fn comparable_list(place: Where, text: &str, mut name_of: impl FnMut(&str) -> String) -> Value {
+    let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
+    let is_number = |line: &str| line != "0" && line.parse::<u64>().is_ok();
+    let mut lines: Vec<_> =
+        text.lines().map(|line| if is_number(line) { name_of(line) } else { line.to_string() }).collect();
+    // Which of two processes has the smaller number isn't the same in both cgroups: numbers begin anew when they have run out.
+    lines.sort_unstable();
+    json!({
+        "lines": lines,
+        // The kernel sorts in v1 only.
+        "sorted": place == Where::V2 || numbers.is_sorted(),
+        "ends with a newline": text.is_empty() || text.ends_with('\n'),
+    })
+}
+
 /// The steps whose outcome isn't what the kernel is known to answer.
 pub(crate) fn surprises(case: &Case, place: Where, records: &[Record]) -> Vec<String> {
     let variables = place.variables();
@@ -178,25 +194,13 @@ impl Normal {
 
     /// Numbers become the names that the script gave them, or are counted by their first appearance.
     fn list(&mut self, text: &str) -> Value {
-        let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
-        let mut lines: Vec<_> = text
-            .lines()
-            .map(|line| match self.names.get(line) {
-                Some(name) => name.clone(),
-                None if line == "0" || line.parse::<u64>().is_err() => line.to_string(),
-                None => {
-                    let next = self.unknown.len();
-                    format!("#{}", self.unknown.entry(line.to_string()).or_insert(next))
-                }
-            })
-            .collect();
-        // Which of two processes has the smaller number isn't the same in both cgroups: numbers begin anew when they have run out.
-        lines.sort_unstable();
-        json!({
-            "lines": lines,
-            // The kernel sorts in v1 only.
-            "sorted": self.place == Where::V2 || numbers.is_sorted(),
-            "ends with a newline": text.is_empty() || text.ends_with('\n'),
+        let (names, unknown) = (&self.names, &mut self.unknown);
+        comparable_list(self.place, text, |number| match names.get(number) {
+            Some(name) => name.clone(),
+            None => {
+                let next = unknown.len();
+                format!("#{}", unknown.entry(number.to_string()).or_insert(next))
+            }
         })
     }
 

@@ -1,12 +1,12 @@
 //! The trees that the checks run in: one behind a view, and its twin, reached on the bare cgroupfs.
 
-use std::fs;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use testkit::probe::names::spawn;
-use testkit::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions};
+use testkit::{
+    Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, Session, TestCgroup, View, ViewOptions, chown_tree,
+};
 
 /// The hierarchies of every scene, of those that the machine has; a view has no delegated subtree in any other.
 pub(crate) fn hierarchies() -> &'static [&'static str] {
@@ -115,7 +115,7 @@ impl Scene {
                     cgroup.child(selector, format!("{parent}/{victim}").trim_start_matches('/'));
                 }
             }
-            give(&cgroup.dir(selector).join(BOUNDARY), who.subtree_owner());
+            chown_tree(&cgroup.dir(selector).join(BOUNDARY), who.subtree_owner());
         }
         let view = mount(&cgroup);
         let cgroups = hierarchies().iter().map(|selector| cgroup.dir(selector).join(BOUNDARY).join("home")).collect();
@@ -204,16 +204,5 @@ impl Mode {
         let ancestor = root.join(cgroup.name());
         let boundary = if self.keeps_host_paths() { ancestor.join(BOUNDARY) } else { root };
         Paths { sibling: ancestor.join(SIBLING), boundary, ancestor }
-    }
-}
-
-fn give(dir: &Path, owner: u32) {
-    chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
-    for entry in fs::read_dir(dir).expect("a test cgroup").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            give(&entry.path(), owner);
-        } else {
-            chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
-        }
     }
 }

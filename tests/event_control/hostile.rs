@@ -42,10 +42,9 @@ impl Silent {
     /// Whether the test itself asks, or a child of another test that closes what it has inherited before it executes its program.
     fn is_own(request: &Request) -> bool {
         let own = std::process::id().to_string();
-        let status = fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
-        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-        let is_server = field("Name:").is_some_and(|name| name.starts_with("vcgroupfs"));
-        field("Tgid:") == Some(&own) || (field("PPid:") == Some(&own) && !is_server)
+        let field = |name: &str| testkit::status_field(request.pid(), name);
+        let is_server = field("Name").is_some_and(|name| name.starts_with("vcgroupfs"));
+        field("Tgid").as_ref() == Some(&own) || (field("PPid").as_ref() == Some(&own) && !is_server)
     }
 
     fn keep(&self, request: &Request, reply: Kept) {

@@ -7,7 +7,7 @@ use testkit::probe::names::*;
 use testkit::probe::{Op, Outcome};
 use testkit::{
     Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, STRANGER, Session, TestCgroup, View, ViewOptions,
-    hierarchy, require,
+    chown_tree, hierarchy, require,
 };
 
 /// A cgroup by one path, with a container in its `home` and an empty cgroup `a`.
@@ -33,7 +33,7 @@ impl Subject {
         prepare(&cgroup.dir(selector));
         let home = cgroup.child(selector, "home");
         cgroup.child(selector, "a");
-        give(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { OWNER });
+        chown_tree(&cgroup.dir(selector), if user_namespace { MAPPED_ROOT } else { OWNER });
         let mut options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate");
         if selector != "unified" && !selector.contains('=') {
             options = options.delegate_controllers(&[selector]);
@@ -59,17 +59,6 @@ impl Subject {
     /// What the host reads of a file below the cgroup.
     pub(crate) fn host_reads(&self, file: &str) -> String {
         std::fs::read_to_string(self.cgroup.dir(self.selector).join(file)).expect("a file of a test cgroup")
-    }
-}
-
-fn give(dir: &Path, owner: u32) {
-    std::os::unix::fs::chown(dir, Some(owner), Some(owner)).expect("chown of a test cgroup");
-    for entry in std::fs::read_dir(dir).expect("a test cgroup").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            give(&entry.path(), owner);
-        } else {
-            std::os::unix::fs::chown(entry.path(), Some(owner), Some(owner)).expect("chown of an interface file");
-        }
     }
 }
 

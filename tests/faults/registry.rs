@@ -130,8 +130,7 @@ fn until(is_so: impl FnMut() -> bool) -> bool {
 }
 
 fn has_ended(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    testkit::thread_states(pid.as_raw().cast_unsigned()).into_iter().all(|state| "ZX".contains(state))
 }
 
 fn flock(whole: i16) -> libc::flock {

@@ -42,8 +42,7 @@ fn send(number: i32, pid: i32) {
 }
 
 fn children_of(pid: Pid) -> Vec<i32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    testkit::children_of(pid.as_raw().cast_unsigned()).into_iter().map(u32::cast_signed).collect()
 }
 
 #[test]
@@ -386,8 +385,7 @@ fn a_signal_ends_the_server_of_a_run() {
     let mut run = Run::start("server", &[], script);
     let is_server = |pid: &i32| {
         // The command's process 1 is the other child; it has another pid namespace.
-        let numbers = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        numbers.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == numbers_of_own())
+        namespace_depth(pid.cast_unsigned()) == namespace_depth(std::process::id())
     };
     wait_until("the command", || children_of(run.pid()).len() == 2);
     let server = children_of(run.pid()).into_iter().find(is_server).expect("a server");
@@ -395,9 +393,9 @@ fn a_signal_ends_the_server_of_a_run() {
     run.ends(9);
 }
 
-fn numbers_of_own() -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    status.lines().find(|line| line.starts_with("NSpid:")).map_or(2, |line| line.split_whitespace().count())
+/// How many pid namespaces a process has a number in, those that this one can see.
+fn namespace_depth(process: u32) -> usize {
+    testkit::status_field(process, "NSpid").map_or(1, |numbers| numbers.split_whitespace().count())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::inotify::{AddWatchFlags as Mask, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Need, require, wait_until};
+use testkit::{Need, processor_ticks, require, wait_until};
 
 use super::watcher::Watcher;
 use super::{Scene, UNIFIED, end, sleeper};
@@ -33,12 +33,6 @@ fn make_and_remove(dir: &Path, own: &str) {
         // It's there, or it isn't: both are what a storm is about.
         let _ = if (state >> 50) % 2 == 0 { fs::create_dir(dir.join(name)) } else { fs::remove_dir(dir.join(name)) };
     }
-}
-
-fn ticks(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server's stat");
-    let fields: Vec<_> = text.rsplit(')').next().expect("fields").split_whitespace().collect();
-    [11, 12].iter().map(|at| fields[*at].parse::<u64>().expect("a number")).sum()
 }
 
 #[test]
@@ -78,11 +72,11 @@ fn after_a_storm_all_agree() {
             assert_eq!(dir.join(&name).exists(), real.contains(&name), "{at} {name}");
         }
     }
-    testkit::wait_until("half a second in which the server is idle", || {
-        let before = ticks(scene.view.server());
+    wait_until("half a second in which the server is idle", || {
+        let before = processor_ticks(scene.view.server());
         // The time is what is measured.
         thread::sleep(Duration::from_millis(500));
-        ticks(scene.view.server()) == before
+        processor_ticks(scene.view.server()) == before
     });
 }
 

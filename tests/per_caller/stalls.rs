@@ -1,6 +1,5 @@
 //! A container that keeps the server waiting keeps nobody else waiting.
 
-use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -13,28 +12,14 @@ use super::scene::{Scene, place, wait_until};
 /// More than run at once for all of them together.
 const WRITERS: usize = 12;
 
-fn numbers_in(folder: &str) -> Vec<i32> {
-    let entries = fs::read_dir(folder).expect("a folder of procfs").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn comm(path: &str) -> String {
-    fs::read_to_string(format!("{path}/comm")).unwrap_or_default().trim_end().to_owned()
-}
-
 /// The agents that a server has started.
 fn agents(server: u32) -> Vec<i32> {
-    let is_ours = |pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
-        comm(&format!("/proc/{pid}")) == "vcgroupfs-agent" && parent == Some(&server.to_string())
-    };
-    numbers_in("/proc").into_iter().filter(is_ours).collect()
+    let is_agent = |pid: &u32| testkit::status_field(*pid, "Name").as_deref() == Some("vcgroupfs-agent");
+    testkit::children_of(server).into_iter().filter(is_agent).map(u32::cast_signed).collect()
 }
 
 fn slow_requests(server: u32) -> usize {
-    let tasks = format!("/proc/{server}/task");
-    numbers_in(&tasks).into_iter().filter(|task| comm(&format!("{tasks}/{task}")) == "slow request").count()
+    testkit::threads_named(server, "slow request")
 }
 
 #[test]

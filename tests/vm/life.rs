@@ -80,11 +80,7 @@ fn a_server_stays_small() {
     let dir = "/tmp/vm-small";
     mount(&scene, dir);
     let server = live()[0]["pid"].as_u64().expect("a process");
-    let resident = || -> u64 {
-        let text = fs::read_to_string(format!("/proc/{server}/status")).expect("the server's status");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    };
+    let resident = || testkit::resident_kib(u32::try_from(server).expect("a process id"));
     let before = resident();
     let mut seen = 0;
     let mut waiting = vec![dir.to_owned()];

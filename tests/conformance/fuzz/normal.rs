@@ -12,7 +12,7 @@ use testkit::probe::{Op, Outcome};
 use super::pools;
 use crate::case::Where;
 use crate::differences::is_notified;
-use crate::run::numberless;
+use crate::run::{comparable_list, numberless};
 
 /// What is known of a sequence on one subject so far.
 pub(super) struct Normal {
@@ -193,21 +193,10 @@ impl Normal {
 
     /// Numbers become the names that the sequence gave them, or are counted by their first appearance.
     fn list(&mut self, text: &str) -> Value {
-        let numbers: Vec<Option<u64>> = text.lines().map(|line| line.parse().ok()).collect();
-        let mut lines: Vec<_> = text
-            .lines()
-            .map(|line| match self.numbers.get(line) {
-                Some(name) => name.clone(),
-                None if line == "0" || line.parse::<u64>().is_err() => line.to_string(),
-                None => {
-                    let next = self.numbers.len();
-                    self.numbers.entry(line.to_string()).or_insert_with(|| format!("#{next}")).clone()
-                }
-            })
-            .collect();
-        // Which of two processes has the smaller number isn't the same in both cgroups: numbers begin anew when they have run out.
-        lines.sort_unstable();
-        let sorted = self.place == Where::V2 || numbers.is_sorted();
-        json!({"lines": lines, "sorted": sorted, "ends with a newline": text.is_empty() || text.ends_with('\n')})
+        let known = &mut self.numbers;
+        comparable_list(self.place, text, |number| {
+            let next = known.len();
+            known.entry(number.to_string()).or_insert_with(|| format!("#{next}")).clone()
+        })
     }
 }

@@ -1,6 +1,5 @@
 //! An agent that is held in the middle of a migration, until the host has taken the process out: what else takes luck.
 
-use std::fs;
 
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -26,14 +25,8 @@ enum Held {
 
 /// The agent of a server's only container.
 fn agent_of(server: u32) -> Option<Pid> {
-    let parent = format!("PPid:\t{server}");
-    let all = fs::read_dir("/proc").expect("/proc").flatten();
-    let mut numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let found = numbers.find(|pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.starts_with("Name:\tvcgroupfs-agent\n") && status.lines().any(|line| line == parent)
-    });
-    found.map(Pid::from_raw)
+    let is_agent = |pid: &u32| testkit::status_field(*pid, "Name").as_deref() == Some("vcgroupfs-agent");
+    testkit::children_of(server).into_iter().find(is_agent).map(|pid| Pid::from_raw(pid.cast_signed()))
 }
 
 /// Follows an agent from system call to system call after `begin`, and holds it when it has come so far, while `meanwhile` is done.

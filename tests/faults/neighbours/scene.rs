@@ -72,9 +72,7 @@ pub(super) const MOST: u32 = 20;
 
 /// How much processor time a process has had so far.
 pub(super) fn used_by(process: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
-    let (_, fields) = stat.rsplit_once(") ").expect("fields");
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let ticks = testkit::processor_ticks(process);
     let each = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("ticks of a second");
     Duration::from_millis(ticks * 1000 / u64::try_from(each).expect("ticks of a second"))
 }
