@@ -325,7 +325,7 @@ fn written_by_a_thread() {
 
 /// A worker of io_uring acts with the rights of whoever asks. `/proc` goes on showing those that its process had when the worker was made.
 #[test]
-fn opened_by_a_worker_of_io_uring_when_its_process_has_given_up_its_rights() {
+fn opened_by_an_io_uring_worker_after_its_process_dropped_its_rights() {
     require_hierarchies!(Need::IoUring);
     let script = |subject: &Subject, record: &mut Record| {
         for list in subject.lists() {
@@ -356,7 +356,7 @@ fn has_resource_capability() -> bool {
 
 /// The window of a trigger is the opener's privilege: CAP_SYS_RESOURCE in whichever user namespace (`pressure_write`).
 #[test]
-fn windows_of_triggers() {
+fn windows_of_psi_triggers_are_the_openers_privilege() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::UserNamespaces);
     for user_namespace in [false, true] {
         let root = if user_namespace { MAPPED_ROOT } else { 0 };

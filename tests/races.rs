@@ -230,12 +230,12 @@ fn renames(by_host: bool) {
 }
 
 #[test]
-fn cgroups_are_renamed_under_those_who_look() {
+fn lookups_work_while_cgroups_are_renamed() {
     renames(false);
 }
 
 #[test]
-fn cgroups_are_renamed_by_the_host_under_those_who_look() {
+fn lookups_work_while_the_host_renames_cgroups() {
     renames(true);
 }
 
@@ -297,11 +297,11 @@ fn find_under_removal(by_host: bool) {
 }
 
 #[test]
-fn find_goes_on_while_cgroups_are_removed() {
+fn find_works_while_cgroups_are_removed() {
     find_under_removal(false);
 }
 
 #[test]
-fn find_goes_on_while_the_host_removes_cgroups() {
+fn find_works_while_the_host_removes_cgroups() {
     find_under_removal(true);
 }

@@ -61,7 +61,7 @@ fn memory_grows_with_the_tree_and_not_with_use() {
 }
 
 #[test]
-fn views_without_work_cost_nothing_but_a_little_memory() {
+fn idle_views_cost_only_a_little_memory() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(PIDS));
     let cgroups: Vec<_> = (0..25).map(|_| TestCgroup::new(&[PIDS])).collect();
     let views: Vec<_> = cgroups.iter().map(mount).collect();

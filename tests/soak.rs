@@ -66,7 +66,7 @@ impl Scene {
 }
 
 #[test]
-fn many_processes_in_many_cgroups() {
+fn many_processes_in_many_cgroups_get_right_answers() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let long = std::env::var("VCGROUPFS_SOAK").ok().map(|seconds| seconds.parse().expect("VCGROUPFS_SOAK in seconds"));
     let (processes, homes) = if long.is_some() { (1000, 200) } else { (100, 20) };
@@ -146,7 +146,7 @@ fn hold(scene: &Scene, file: &str, count: usize) -> (Child, usize, String) {
 
 /// Files that the kernel reads by itself cost the server nothing, however many are open. Of the others each user gets his share.
 #[test]
-fn a_hundred_thousand_open_files() {
+fn a_hundred_thousand_open_files_are_served() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     // As many as a process may have where root isn't allowed to allow itself more, in as many processes as it takes.
     const EACH: usize = 1000;

@@ -115,18 +115,18 @@ fn nothing_is_older_than_the_bound(coherent: bool) {
 }
 
 #[test]
-fn nothing_is_older_than_the_bound_with_caches() {
+fn nothing_is_staler_than_the_bound_with_caches() {
     nothing_is_older_than_the_bound(false);
 }
 
 #[test]
-fn nothing_is_old_in_a_coherent_view() {
+fn nothing_is_stale_in_a_coherent_view() {
     nothing_is_older_than_the_bound(true);
 }
 
 /// Files that weren't there and come are found, though they make no event of their own.
 #[test]
-fn files_that_come_are_found() {
+fn new_files_are_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
     let cgroup = TestCgroup::new(&[UNIFIED]);
     let (real, _) = (cgroup.dir(UNIFIED), cgroup.child(UNIFIED, "child"));
@@ -148,7 +148,7 @@ fn files_that_come_are_found() {
 
 /// Whoever has written what lets files come or go finds what is so from then on, though the kernel has kept what was so before.
 #[test]
-fn who_lets_files_come_finds_them() {
+fn a_caller_that_enables_a_controller_finds_its_files() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
     let cgroup = TestCgroup::new(&[UNIFIED]);
     cgroup.child(UNIFIED, "child");
@@ -168,7 +168,7 @@ fn who_lets_files_come_finds_them() {
 
 /// Once the host has removed a cgroup, its files aren't found, whether or not the server has heard of it.
 #[test]
-fn what_was_just_removed_is_not_found() {
+fn a_name_that_was_just_removed_is_not_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
     let cgroup = TestCgroup::new(&[UNIFIED, NAMED]);
     let view = mount(&cgroup, "rooted", false);
@@ -189,7 +189,7 @@ fn what_was_just_removed_is_not_found() {
 
 /// What is open in a cgroup isn't found by its name any more, also from a directory that was held, once the cgroup is removed, by any hand.
 #[test]
-fn the_names_of_a_removed_cgroup_are_forgotten() {
+fn the_names_of_a_removed_cgroup_are_dropped() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
     let cgroup = TestCgroup::new(&[UNIFIED, NAMED]);
     let view = mount(&cgroup, "rooted", false);

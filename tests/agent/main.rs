@@ -75,7 +75,9 @@ fn on_an_old_kernel() {
     let mut command = Command::new("env");
     command.args(["--default-signal=CHLD", "VCGROUPFS_LEGACY=1"]).arg(&testkit::Programs::find().legacy);
     command.arg(std::env::current_exe().unwrap());
-    for long in ["stopped", "killing", "many_threads", "idle", "nothing_leaks", "replaced"] {
+    for long in
+        ["stopped", "killing", "many_threads", "idle", "agents_leak_no_descriptors_and_no_processes", "replaced"]
+    {
         command.args(["--skip", long]);
     }
     // Nobody learns how a child ended here, where SIGCHLD is ignored.
@@ -352,7 +354,7 @@ fn agents_end_with_the_pool() {
 }
 
 #[test]
-fn many_threads_and_namespaces() {
+fn many_threads_use_agents_in_many_namespaces() {
     let Some(_guard) = ready() else { return };
     let mut containers = [Container::start(), Container::start()];
     let pool = pool();
@@ -381,7 +383,7 @@ fn many_threads_and_namespaces() {
 }
 
 #[test]
-fn nothing_leaks() {
+fn agents_leak_no_descriptors_and_no_processes() {
     let Some(_guard) = ready() else { return };
     let files = || fs::read_dir("/proc/self/fd").unwrap().count();
     let children = || fixture::children(std::process::id());

@@ -11,7 +11,7 @@ const NAMED: &str = "name=systemd";
 /// Whether it's there before the view or comes later, and whether it lies on a cgroup inside or on the container's own: what the container does happens
 /// in its own cgroups, and nothing of the other one is to be seen.
 #[test]
-fn leads_nowhere() {
+fn a_bind_mount_of_another_cgroup_leads_nowhere() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
     for way in WAYS {
         for (onto, bound_first) in [("home/sub", true), ("home/sub", false), ("home", true), ("home", false)] {

@@ -19,7 +19,7 @@ fn server(scene: &Scene) -> i32 {
 }
 
 #[test]
-fn with_its_target() {
+fn a_view_ends_with_its_target() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         let scene = Scene::plain(way);
@@ -32,7 +32,7 @@ fn with_its_target() {
 
 /// The target is one process of many, which live on and get back what was there.
 #[test]
-fn with_its_target_and_not_with_the_container() {
+fn a_view_ends_with_its_target_and_not_with_the_container() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         let scene = Scene::plain(way);
@@ -60,7 +60,7 @@ fn with_its_target_and_not_with_the_container() {
 
 /// By the server's own way to the mount, which doesn't keep the server from ending.
 #[test]
-fn watches_see_what_the_host_does() {
+fn a_watch_reports_changes_by_the_host() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::MovedMounts);
     let scene = Scene::plain(Way::Moved);
@@ -81,7 +81,7 @@ fn watches_see_what_the_host_does() {
 }
 
 #[test]
-fn when_its_server_is_told_to_end() {
+fn a_view_ends_when_its_server_is_told_to() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         let scene = Scene::plain(way);
@@ -116,7 +116,7 @@ fn a_view_whose_server_has_died_is_replaced() {
 
 /// A container with CAP_SYS_ADMIN over its mount namespace can unmount the view; then nobody serves it for nothing.
 #[test]
-fn when_the_container_unmounts_it() {
+fn a_view_ends_when_the_container_unmounts_it() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         for user_namespace in [false, true] {
@@ -134,7 +134,7 @@ fn when_the_container_unmounts_it() {
 
 /// Not even then does it come at what is beneath the view.
 #[test]
-fn the_container_cant_lift_it_off() {
+fn the_container_cannot_unmount_the_view_alone() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::MovedMounts);
     for user_namespace in [false, true] {
         let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
@@ -157,7 +157,7 @@ fn the_container_cant_lift_it_off() {
 }
 
 #[test]
-fn what_is_mounted_over_it_is_left_alone() {
+fn a_mount_over_the_view_is_left_alone() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let scene = Scene::plain(Way::Moved);
     scene.attach(&[]).ok();
@@ -173,7 +173,7 @@ fn what_is_mounted_over_it_is_left_alone() {
 
 /// Root in the container can hide the view from whoever looks where it was attached. That neither gets it a second one, nor passes for none.
 #[test]
-fn when_the_container_moves_or_covers_it() {
+fn a_view_ends_when_the_container_moves_or_covers_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for way in WAYS {
         let scene = Scene::plain(way);
@@ -265,7 +265,7 @@ fn a_stack_of_run_is_left_alone() {
 }
 
 #[test]
-fn the_host_is_no_container() {
+fn attach_refuses_the_host_itself() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep");

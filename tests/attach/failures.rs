@@ -135,20 +135,20 @@ sweeps_of_unified_hosts! {
 
 /// The helper is killed, with what it has mounted so far in the container: by a call that no process but that one makes.
 #[test]
-fn built_and_helper_killed() {
+fn built_stack_whose_helper_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
     sweep(Host::Own, Way::Built, "fchdir", KILLS, (1..4).chain([beyond()]));
 }
 
 #[test]
-fn sentinel_built_and_helper_killed() {
+fn built_sentinel_whose_helper_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
     sweep(Host::Unified, Way::Built, "fchdir", KILLS, (1..5).chain([beyond()]));
 }
 
 /// The kernel doesn't mount FUSE where the container is, as before Linux 4.18 where its mounts belong to a user namespace: then another way is told.
 #[test]
-fn where_the_kernel_mounts_no_fuse() {
+fn attach_says_that_the_kernel_mounts_no_fuse_there() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -224,25 +224,25 @@ fn kill(child: &mut Child) {
 }
 
 #[test]
-fn moved_and_killed() {
+fn moved_stack_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     killed(Host::Own, Way::Moved);
 }
 
 #[test]
-fn built_and_killed() {
+fn built_stack_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     killed(Host::Own, Way::Built);
 }
 
 #[test]
-fn sentinel_moved_and_killed() {
+fn moved_sentinel_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     killed(Host::Unified, Way::Moved);
 }
 
 #[test]
-fn sentinel_built_and_killed() {
+fn built_sentinel_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
     killed(Host::Unified, Way::Built);
 }

@@ -81,7 +81,7 @@ fn can_be_remounted(scene: &Scene, what: &str) {
 }
 
 #[test]
-fn what_is_covered_says_the_flags() {
+fn mounts_have_the_flags_of_those_they_cover() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::LegacySyscalls);
     require!(Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
     for way in WAYS {
@@ -102,7 +102,7 @@ fn what_is_covered_says_the_flags() {
 }
 
 #[test]
-fn on_a_unified_host_too() {
+fn mounts_on_a_unified_host_have_the_flags_of_those_they_cover() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::LegacySyscalls, Need::Hierarchy("unified"));
     for way in WAYS {
         for (options, expected) in [("relatime", "relatime"), (USUAL, USUAL), ("noexec,noatime", "noexec,noatime")] {

@@ -65,7 +65,7 @@ fn start(scene: &Scene) -> Child {
 
 /// `attach` gives up by itself. Meanwhile it can be given up by whoever waits, and another container isn't kept waiting.
 #[test]
-fn a_filesystem_that_never_answers() {
+fn attach_gives_up_on_a_filesystem_that_never_answers() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let (scene, hung) = hung_scene();
     let before = scene.mounts();

@@ -170,7 +170,7 @@ kinds! {
 }
 
 #[test]
-fn where_there_is_no_place() {
+fn attach_refuses_where_there_is_no_mount_point() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     for way in [Way::Moved, Way::Built] {
         let script = "mount --bind $EMPTY /sys; mkdir /sys/devices";
@@ -189,7 +189,7 @@ fn where_there_is_no_place() {
 }
 
 #[test]
-fn where_the_host_would_see_it() {
+fn attach_refuses_where_the_host_would_see_the_mounts() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().display().to_string();

@@ -23,7 +23,7 @@ fn lacks_cgroup2(scene: &Scene, said: &Said) {
 
 /// Without cgroup2 it could start nothing more, so nothing is changed. Once that is mounted on the host, the view has it, too.
 #[test]
-fn cgroup2_that_the_container_uses() {
+fn a_container_that_uses_its_cgroup2_is_refused() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     for way in WAYS {
         let mut scene = scene(way, ContainerOptions::default());
@@ -45,7 +45,7 @@ fn cgroup2_that_the_container_uses() {
 
 /// It's in a cgroup of its own there, and can't know.
 #[test]
-fn cgroup2_that_isnt_mounted_in_the_container() {
+fn a_container_without_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let unified = hierarchy("unified").expect("cgroup2").mountpoint.display().to_string();
     for way in WAYS {
@@ -60,7 +60,7 @@ fn cgroup2_that_isnt_mounted_in_the_container() {
 
 /// It's mounted there, but the container's processes are in its root: nobody uses it.
 #[test]
-fn cgroup2_that_the_container_doesnt_use() {
+fn a_container_that_does_not_use_its_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let unified = hierarchy("unified").expect("cgroup2").mountpoint;
     for way in WAYS {

@@ -29,7 +29,7 @@ impl Managers {
 }
 
 #[test]
-fn every_manager_is_asked_its_way() {
+fn each_container_manager_resolves_its_names() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let scene = Scene::plain(Way::Moved);
     let pid = scene.pid();
@@ -58,7 +58,7 @@ fn every_manager_is_asked_its_way() {
 }
 
 #[test]
-fn unknown_and_ambiguous() {
+fn unknown_and_ambiguous_names_are_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let own = std::process::id();
     let managers = Managers::new()

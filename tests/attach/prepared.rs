@@ -72,7 +72,7 @@ fn a_container_in_the_root_gets_a_place() {
 }
 
 #[test]
-fn a_place_that_cant_be_had() {
+fn a_place_that_cannot_be_made_is_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let scene = Scene::without_cgroups(Way::Moved, ContainerOptions::default());
     let before = (scene.mounts(), memberships(scene.container.init()));
@@ -133,7 +133,7 @@ fn an_alias_leads_into_the_subtree() {
 }
 
 #[test]
-fn an_alias_has_no_place_in_the_hosts_tree() {
+fn an_alias_with_the_shape_full_is_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let scene = Scene::plain(Way::Moved);
     let refused = scene.attach(&["--alias", "docker", "--shape", "full"]).fails(2);
@@ -142,7 +142,7 @@ fn an_alias_has_no_place_in_the_hosts_tree() {
 
 /// What is asked for isn't there already, if what is there lets the container write something else.
 #[test]
-fn a_view_of_another_kind_isnt_as_good() {
+fn a_view_with_other_options_is_refused() {
     require!(
         Need::Root,
         Need::Fuse,

@@ -21,7 +21,7 @@ fn explained(scene: &Scene, target: &str, options: &[&str], operation: &str, pat
 }
 
 #[test]
-fn a_target_with_a_view_is_asked_about_by_its_options() {
+fn questions_about_a_target_use_the_options_of_its_live_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let scene = Scene::plain(Way::Moved);
     let pid = scene.pid();
@@ -58,7 +58,7 @@ fn a_target_with_a_view_is_asked_about_by_its_options() {
 }
 
 #[test]
-fn what_the_kernel_says_first_is_told_first() {
+fn explain_reports_what_the_kernel_checks_first() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"), Need::UserNamespaces);
     for user_namespace in [false, true] {
         let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
@@ -93,7 +93,7 @@ fn what_the_kernel_says_first_is_told_first() {
 }
 
 #[test]
-fn a_subtree_that_was_made_again_is_another_one() {
+fn explain_says_that_a_subtree_was_made_again() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let cgroup = TestCgroup::new(&["unified"]);
     let made = cgroup.child("unified", "again");
@@ -115,7 +115,7 @@ fn a_subtree_that_was_made_again_is_another_one() {
 }
 
 #[test]
-fn inside_a_view_it_is_said() {
+fn commands_say_that_they_are_inside_a_view() {
     require!(Need::Root, Need::Fuse);
     let scene = Scene::plain(Way::Moved);
     scene.attach(&[]).ok();
@@ -130,7 +130,7 @@ fn inside_a_view_it_is_said() {
 }
 
 #[test]
-fn every_word_for_a_container_is_known() {
+fn every_form_of_a_target_is_known() {
     require!(Need::Root);
     let scene = Scene::plain(Way::Moved);
     let pid = scene.pid();

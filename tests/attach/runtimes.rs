@@ -229,7 +229,7 @@ fn every_client_reads_the_same_numbers() {
 
 /// Both doors are there: the root, and the host's path.
 #[test]
-fn the_hosts_path_leads_there_too() {
+fn the_host_path_alias_leads_to_the_boundary() {
     if !is_possible() {
         return;
     }
@@ -250,7 +250,7 @@ fn the_hosts_path_leads_there_too() {
 
 /// Whenever a hook is called, before the process has entered its root or afterwards.
 #[test]
-fn hooks_attach_what_fits() {
+fn hooks_attach_the_shape_that_fits() {
     if !is_possible() {
         return;
     }

@@ -52,7 +52,7 @@ fn traces(runc: &Runc) -> (String, String, Vec<String>, String, Vec<String>) {
 
 /// A container of runc's on v1, whose mounts begin at its own cgroup: with the host's paths clients lose their limits.
 #[test]
-fn a_number_that_changes_is_told() {
+fn attach_warns_of_a_number_that_changes() {
     if !is_possible() {
         return;
     }
@@ -109,7 +109,7 @@ fn a_number_that_changes_is_told() {
 
 /// On each host, and for containers with a user namespace, whose rights it takes to look.
 #[test]
-fn a_trial_leaves_nothing_anywhere() {
+fn a_dry_run_leaves_nothing_behind() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
     for host in [Host::Own, Host::Unified] {
         for user_namespace in [false, true] {
@@ -142,7 +142,7 @@ fn a_trial_leaves_nothing_anywhere() {
 }
 
 #[test]
-fn who_has_no_cgroup_is_told_of_place() {
+fn a_container_without_a_cgroup_gets_a_hint_at_place() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"));
     let cgroups = hierarchies().iter().map(|hierarchy| hierarchy.mountpoint.clone()).collect();
     let scene = Scene::without_cgroups(Way::Moved, ContainerOptions { cgroups, ..ContainerOptions::default() });
@@ -157,7 +157,7 @@ fn who_has_no_cgroup_is_told_of_place() {
 }
 
 #[test]
-fn a_trial_has_its_options() {
+fn a_dry_run_takes_the_view_options() {
     require!(Need::Root);
     for (arguments, code) in [
         (&["attach", "--json", "1"][..], 2),
@@ -170,7 +170,7 @@ fn a_trial_has_its_options() {
 
 /// The view's boundary is gone then, whatever has its name.
 #[test]
-fn a_cgroup_that_was_made_again_is_told() {
+fn attach_warns_of_a_cgroup_that_was_made_again() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
     let scene = Scene::plain(Way::Moved);
     scene.attach(&[]).ok();

@@ -29,7 +29,7 @@ fn command_of(scene: &Scene, strace: u32) -> Option<i32> {
 /// It can't start the thread that would watch over the container, while the helper is in the midst of its work. The helper ends with the
 /// command, and leaves a part of the stack.
 #[test]
-fn before_it_watches_over_the_container() {
+fn a_server_that_cannot_watch_the_container_cleans_up() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -45,7 +45,7 @@ fn before_it_watches_over_the_container() {
 /// Then there's no room for a helper that would take the part away, for a moment: the server tries again. Killed processes take room, too, until
 /// somebody waits for them.
 #[test]
-fn and_cannot_clean_up_at_once() {
+fn a_server_that_cannot_clean_up_at_once_tries_again() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -96,7 +96,7 @@ fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
 
 /// It's started in the container's own subtree and can't leave that: no mount is made which nobody would serve, and the reason is told.
 #[test]
-fn before_it_can_serve() {
+fn a_server_that_cannot_leave_the_subtree_mounts_nothing() {
     require!(
         Need::Root,
         Need::Fuse,

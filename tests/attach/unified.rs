@@ -194,7 +194,7 @@ kinds! {
 }
 
 #[test]
-fn where_nobody_would_find_it() {
+fn attach_refuses_views_that_clients_would_not_find() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let namespace = ContainerOptions { cgroup_namespace: true, ..prepared(CGROUP2) };
     for (options, words, code, expected) in [
@@ -233,7 +233,7 @@ fn a_container_in_the_root_needs_a_place() {
 
 /// With the server goes the view, with the view the sentinel; a killed server's is taken away by the next command.
 #[test]
-fn ends() {
+fn the_sentinel_is_removed_with_the_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
     for way in WAYS {
         let scene = scene(way, prepared(CGROUP2));

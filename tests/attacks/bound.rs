@@ -67,7 +67,7 @@ const SHARED: &str = r#"
 "#;
 
 #[test]
-fn the_servers_own_mounts_and_the_hosts_dont_meet() {
+fn the_servers_own_mounts_are_separate_from_the_hosts() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
     for legacy in [false, true] {
         let (cgroup, victim) = (TestCgroup::new(&[NAMED]), TestCgroup::new(&[NAMED]));

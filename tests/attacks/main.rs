@@ -88,7 +88,7 @@ fn reopen_for_write(pid: u32, descriptor: &str) -> Result<(), Option<i32>> {
 
 /// An agent's descriptors are what a container with CAP_SYS_PTRACE can take: the same open files as the server's.
 #[test]
-fn what_was_opened_for_reading_cant_be_reopened_for_writing() {
+fn a_file_opened_for_reading_cannot_be_reopened_for_writing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let scene = Scene::new(&["pids"], "full", false);
     let mut session = scene.session(Caller::Root, "pids");
@@ -116,7 +116,7 @@ fn what_was_opened_for_reading_cant_be_reopened_for_writing() {
 }
 
 #[test]
-fn link_counts_dont_tell_of_hidden_cgroups() {
+fn link_counts_do_not_reveal_hidden_cgroups() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let outer = TestCgroup::new(&["pids"]);
     for name in ["ours", "hidden", "hidden-too"] {
@@ -131,7 +131,7 @@ fn link_counts_dont_tell_of_hidden_cgroups() {
 }
 
 #[test]
-fn half_read_listings_dont_fill_the_servers_memory() {
+fn half_read_listings_do_not_fill_the_servers_memory() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
     const DIRECTORIES: usize = 400;
     let scene = Scene::new(&[NAMED], "rooted", false);
@@ -163,7 +163,7 @@ fn half_read_listings_dont_fill_the_servers_memory() {
 }
 
 #[test]
-fn groups_dont_fill_the_servers_memory() {
+fn groups_do_not_fill_the_servers_memory() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED));
     let scene = Scene::new(&[NAMED], "rooted", false);
     let groups: Vec<String> = (1..=20_000).map(|group| group.to_string()).collect();
@@ -186,7 +186,7 @@ fn groups_dont_fill_the_servers_memory() {
 }
 
 #[test]
-fn a_stranger_cant_take_all_descriptors() {
+fn a_stranger_cannot_take_all_descriptors() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let folder = tempfile::tempdir().expect("a temporary directory");
     let program = folder.path().join("limited");

@@ -36,7 +36,7 @@ fn wrong_views(place: &Place) -> Vec<(Vec<String>, i32, &'static str)> {
 }
 
 #[test]
-fn views_that_cannot_be() {
+fn impossible_views_are_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["pids", "unified"]);
     let directory = place.directory("view");
@@ -56,7 +56,7 @@ fn views_that_cannot_be() {
 }
 
 #[test]
-fn runs_that_cannot_be() {
+fn run_refuses_bad_arguments() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["pids", "unified"]);
     let path = place.path();
@@ -82,7 +82,7 @@ fn runs_that_cannot_be() {
 
 /// Options stand anywhere; how many words there are is counted all the same.
 #[test]
-fn words_of_explain() {
+fn explain_takes_options_anywhere_and_counts_its_arguments() {
     require!(Need::Root, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let own = std::process::id().to_string();
@@ -101,7 +101,7 @@ fn words_of_explain() {
 }
 
 #[test]
-fn directories_that_cannot_be_mounted_on() {
+fn mount_refuses_unsuitable_directories() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let path = place.path();
@@ -129,7 +129,7 @@ fn directories_that_cannot_be_mounted_on() {
 }
 
 #[test]
-fn questions_that_make_no_sense() {
+fn explain_tree_and_map_refuse_bad_arguments() {
     require!(Need::Root, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let path = place.path();
@@ -153,7 +153,7 @@ fn questions_that_make_no_sense() {
 }
 
 #[test]
-fn what_is_no_view_is_not_unmounted() {
+fn umount_refuses_a_directory_that_is_not_a_view() {
     require!(Need::Root);
     let place = Place::new();
     let directory = place.directory("plain");
@@ -168,7 +168,7 @@ fn what_is_no_view_is_not_unmounted() {
 }
 
 #[test]
-fn without_fuse() {
+fn mount_says_that_fuse_is_missing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let (path, directory) = (place.path(), place.directory("view"));

@@ -167,7 +167,7 @@ impl Drop for Sleeper {
 }
 
 #[test]
-fn the_host_itself() {
+fn doctor_looks_at_the_host_itself() {
     require!(Need::Root, Need::Hierarchy("unified"));
     let place = Place::new();
     let own = place.vcgroupfs(&["doctor", "--json"]).json();
@@ -210,7 +210,7 @@ fn the_host_itself() {
 }
 
 #[test]
-fn a_plain_view_is_not_what_clients_look_for() {
+fn a_plain_view_is_not_recognised_by_clients() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -261,7 +261,7 @@ fn a_plain_view_is_not_what_clients_look_for() {
 }
 
 #[test]
-fn a_stack_is() {
+fn a_stack_is_recognised_by_clients() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -300,7 +300,7 @@ fn a_stack_is() {
 }
 
 #[test]
-fn what_the_process_may_do_counts() {
+fn the_rights_of_the_process_count() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
     // Its user namespace doesn't own the cgroups, so it may not write where the policy would let it.
     let all = "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids";
@@ -336,7 +336,7 @@ fn what_the_process_may_do_counts() {
 }
 
 #[test]
-fn a_view_without_a_server() {
+fn a_dead_view_is_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
     let scene = Scene::new(false).plainly();
     assert!(!findings(&scene.doctor()).contains("dead-view"));
@@ -354,7 +354,7 @@ fn a_view_without_a_server() {
 }
 
 #[test]
-fn a_server_that_does_not_answer() {
+fn a_hung_view_is_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
     let scene = Scene::new(false).plainly();
     let stopped = Stopped::new(&scene.view);
@@ -426,7 +426,7 @@ fn the_child_that_looks_has_nothing_that_the_target_has_not() {
 }
 
 #[test]
-fn what_a_container_sends_is_harmless() {
+fn input_from_a_container_is_harmless() {
     require!(Need::Root, Need::Hierarchy("unified"));
     let place = Place::new();
     let container = Container::start(ContainerOptions::default());
@@ -462,7 +462,7 @@ fn what_a_container_sends_is_harmless() {
 }
 
 #[test]
-fn bad_targets() {
+fn bad_targets_are_refused() {
     let place = Place::new();
     for (target, code, says) in [
         ("0", 2, "process"),

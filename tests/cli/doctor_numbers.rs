@@ -20,7 +20,7 @@ fn population(container: &Container) -> usize {
 
 /// Such a view goes by who asks, so it's asked by a process of the container's pid namespace.
 #[test]
-fn a_view_for_all_callers_is_that_of_the_container() {
+fn a_per_caller_view_is_shown_as_the_container_sees_it() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -72,7 +72,7 @@ fn number<'a>(answer: &'a Value, name: &str, quantity: &str) -> &'a Value {
 
 /// By the value, not by a directory's existence: without lines of the hierarchies in mountinfo some find their limits and others don't.
 #[test]
-fn what_clients_would_take_beside_what_holds() {
+fn numbers_of_clients_stand_beside_the_limits_that_apply() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("cpu"), Need::Hierarchy("cpuset"));
     let scene = Scene::new(false).plainly();
     limit(&scene);

@@ -42,7 +42,7 @@ fn the_exit_status_is_documented() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let place = Place::new();
     let said = crate::support::said(place.command_of("sh").args([
         "-c",

@@ -49,7 +49,7 @@ fn mount(place: &Place, options: &[(&str, &str)]) -> View {
 }
 
 #[test]
-fn rejections_say_who_what_where_and_why() {
+fn rejections_name_process_operation_path_and_rule() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for format in ["text", "json"] {
         let place = Place::with_cgroup(&["pids", "unified"]);
@@ -88,7 +88,7 @@ fn rejections_say_who_what_where_and_why() {
 }
 
 #[test]
-fn it_is_quiet_by_default() {
+fn rejections_are_not_logged_by_default() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["pids", "unified"]);
     let view = mount(&place, &[]);
@@ -104,7 +104,7 @@ fn field(line: &str, name: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_loop_cannot_fill_the_disk() {
+fn rejections_in_a_loop_are_rate_limited() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["pids", "unified"]);
     let view = mount(&place, &[("--log-level", "info")]);
@@ -133,7 +133,7 @@ fn a_loop_cannot_fill_the_disk() {
 }
 
 #[test]
-fn lines_cannot_be_forged() {
+fn log_lines_cannot_be_forged() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for format in ["text", "json"] {
         let place = Place::with_cgroup(&["pids", "unified"]);
@@ -168,7 +168,7 @@ fn lines_cannot_be_forged() {
 }
 
 #[test]
-fn a_file_for_the_background() {
+fn a_server_in_the_background_logs_to_a_file() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let (directory, log) = (place.directory("view"), place.file("log"));

@@ -31,7 +31,7 @@ fn mounted(place: &Place) -> std::path::PathBuf {
 }
 
 #[test]
-fn it_is_live_when_mount_returns() {
+fn the_view_is_live_when_mount_returns() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for _ in 0..5 {
         let place = Place::with_cgroup(&["pids", "unified"]);
@@ -174,7 +174,7 @@ fn a_view_is_not_mounted_over() {
 }
 
 #[test]
-fn directories_by_any_name() {
+fn directories_may_have_any_name() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let path = place.path();
@@ -195,7 +195,7 @@ fn directories_by_any_name() {
 
 /// Whose view it would be, a mount for all callers isn't told.
 #[test]
-fn a_mount_for_all_callers_is_nobodys() {
+fn a_per_caller_mount_takes_no_target() {
     require!(Need::Root, Need::Fuse);
     let place = Place::new();
     let directory = place.directory("view");
@@ -224,7 +224,7 @@ fn a_mount_for_all_callers_is_nobodys() {
 
 /// Where it can't have mounts of the hierarchies for itself, it doesn't serve; questions are answered all the same.
 #[test]
-fn it_goes_by_mounts_of_its_own() {
+fn a_server_uses_mounts_of_its_own() {
     require!(Need::Root, Need::Fuse, Need::Program("strace"), Need::LegacySyscalls);
     let place = Place::everywhere();
     let (path, directory) = (place.path(), place.directory("view"));

@@ -15,7 +15,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn list_says_where_for_whom_and_by_which_server() {
+fn list_shows_directory_target_and_server() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["pids", "unified"]);
     let path = place.path();
@@ -135,7 +135,7 @@ fn tree_shows_what_the_view_shows() {
 }
 
 #[test]
-fn map_leads_there_and_back() {
+fn map_translates_in_both_directions() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -208,7 +208,7 @@ fn map_leads_there_and_back() {
 
 /// As with `vcgroupfs list | head -n 0`.
 #[test]
-fn nobody_reads_it() {
+fn a_closed_standard_output_is_no_panic() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let said =

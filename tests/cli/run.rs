@@ -21,7 +21,7 @@ fn shell(place: &Place, script: &str) -> Said {
 }
 
 #[test]
-fn it_ends_as_its_command_does() {
+fn run_exits_as_its_command_does() {
     require!(Need::Root, Need::Fuse);
     let place = Place::everywhere();
     std::fs::write(place.file("not-executable"), "#!/bin/sh\n").expect("a file");
@@ -50,7 +50,7 @@ fn it_ends_as_its_command_does() {
 }
 
 #[test]
-fn the_streams_are_the_commands() {
+fn standard_streams_go_to_the_command() {
     require!(Need::Root, Need::Fuse);
     let place = Place::everywhere();
     let said = shell(&place, "echo out; echo err >&2");
@@ -109,7 +109,7 @@ fn processes_are_numbered_anew() {
 }
 
 #[test]
-fn the_view_is_on_the_usual_place() {
+fn the_view_is_on_sys_fs_cgroup() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -170,7 +170,7 @@ fn the_view_is_on_the_usual_place() {
 }
 
 #[test]
-fn below_the_callers_own_cgroups_by_default() {
+fn cgroups_are_made_below_the_callers_own_by_default() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
     let mut command = place.command_of("sh");
@@ -190,7 +190,7 @@ fn below_the_callers_own_cgroups_by_default() {
 }
 
 #[test]
-fn one_hierarchy_elsewhere() {
+fn one_hierarchy_can_have_another_cgroup() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
     let place = Place::everywhere();
     place.cgroup().child("pids", "kept-deeper");
@@ -220,7 +220,7 @@ fn one_hierarchy_elsewhere() {
 
 /// A working directory isn't covered by what is mounted over it.
 #[test]
-fn the_hosts_cgroups_are_left() {
+fn a_working_directory_in_the_hosts_cgroups_is_left() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
     let host = place.cgroup().dir("pids");

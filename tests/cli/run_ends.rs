@@ -27,7 +27,7 @@ pub(crate) fn server_of(place: &Place, name: &str) -> i32 {
 }
 
 #[test]
-fn when_the_command_is_killed() {
+fn nothing_is_left_when_the_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::everywhere();
     let mut child = waiting(&place, "child");
@@ -42,7 +42,7 @@ fn when_the_command_is_killed() {
 }
 
 #[test]
-fn when_the_supervisor_is_killed() {
+fn nothing_is_left_when_the_supervisor_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::everywhere();
     let mut child = waiting(&place, "child");
@@ -52,7 +52,7 @@ fn when_the_supervisor_is_killed() {
 }
 
 #[test]
-fn when_the_server_is_killed() {
+fn nothing_is_left_when_the_server_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::everywhere();
     let script = "echo ready; read wait; ls /sys/fs/cgroup >/dev/null 2>&1 && echo served; exit 5";
@@ -78,7 +78,7 @@ fn start_reading(place: &Place, command: &std::process::Command, reader: &std::o
 }
 
 #[test]
-fn when_daemons_are_left_behind() {
+fn daemons_that_are_left_behind_are_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::everywhere();
     let script =
@@ -90,7 +90,7 @@ fn when_daemons_are_left_behind() {
 }
 
 #[test]
-fn when_cgroups_were_made_inside() {
+fn cgroups_that_were_made_inside_are_removed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
     let script = r#"
@@ -134,7 +134,7 @@ fn a_cgroup_that_exists_is_left_alone() {
 }
 
 #[test]
-fn two_at_once() {
+fn two_runs_at_once_do_not_disturb_each_other() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let place = Place::everywhere();
     let (mut one, mut two) = (waiting(&place, "one"), waiting(&place, "two"));

@@ -47,7 +47,7 @@ const AS_CLIENTS_DO: &str = r#"
 "#;
 
 #[test]
-fn by_mountinfo_and_proc_self_cgroup() {
+fn mountinfo_and_proc_self_cgroup_lead_to_the_own_cgroup() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
     let names = hierarchies().into_iter().map(|hierarchy| hierarchy.selector());
@@ -75,7 +75,7 @@ fn doctor(command: &mut Command) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn as_doctor_sees_it() {
+fn doctor_recognises_the_stack_of_run() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -102,7 +102,7 @@ fn as_doctor_sees_it() {
 
 /// As with `attach`: by a real cgroup2, read-only and empty.
 #[test]
-fn on_unified_hosts() {
+fn run_stack_works_on_unified_hosts() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"));
     let place = Place::with_cgroup(&["unified"]);
     let program = crate::support::program().display().to_string();
@@ -177,7 +177,7 @@ fn directory_and_umask_are_the_callers() {
 }
 
 #[test]
-fn what_is_prepared_is_as_with_attach() {
+fn cgroups_are_prepared_as_by_attach() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"), Need::Hierarchy("name=systemd"));
     let place = Place::everywhere();
     let options = ["--stack", "--policy", "delegate", "--delegate-controllers", "cpuset", "--alias", "docker"];

@@ -313,7 +313,7 @@ fn shown_in_container(cgroup: &TestCgroup, selector: &str, below: &str) -> PathB
 
 /// More than a page, and more than the page before.
 #[test]
-fn a_long_list_is_whole_by_splice() {
+fn splice_reads_a_long_list_completely() {
     require!(Need::Root, Need::Fuse, Need::Program("busybox"), Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for per_caller in [false, true] {
         let (cgroup, _view, container) = served(&["pids", "unified"], per_caller);
@@ -340,7 +340,7 @@ fn a_long_list_is_whole_by_splice() {
 
 /// Its size is the kernel's idea of what was spliced last.
 #[test]
-fn what_becomes_longer_is_whole_by_splice() {
+fn splice_reads_a_file_that_has_grown_completely() {
     require!(Need::Root, Need::Fuse, Need::Program("busybox"), Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for per_caller in [false, true] {
         let (cgroup, _view, container) = served(&["pids", "unified"], per_caller);
@@ -374,7 +374,7 @@ fn what_becomes_longer_is_whole_by_splice() {
 
 /// Whoever else reads the same file: nothing is cut off, nothing filled up, and nobody gets ESTALE.
 #[test]
-fn many_splice_one_file_at_once() {
+fn many_processes_splice_one_file_at_once() {
     const ROUNDS: usize = 300;
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for per_caller in [false, true] {

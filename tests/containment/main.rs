@@ -37,21 +37,21 @@ macro_rules! modes {
             const MODE: Mode = Mode { shape: $shape, policy: $policy, legacy: $legacy };
 
             #[test]
-            fn table() {
+            fn writes_get_what_the_table_says() {
                 if crate::is_possible(MODE) {
                     crate::report(&crate::table::breaches(MODE));
                 }
             }
 
             #[test]
-            fn hidden() {
+            fn siblings_are_hidden_from_every_operation() {
                 if crate::is_possible(MODE) {
                     crate::report(&crate::hidden::breaches(MODE));
                 }
             }
 
             #[test]
-            fn undelegated() {
+            fn undelegated_hierarchies_and_files_are_read_only() {
                 if crate::is_possible(MODE) {
                     crate::report(&crate::undelegated::breaches(MODE));
                 }

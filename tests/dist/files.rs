@@ -13,7 +13,7 @@ fn read(name: &str) -> String {
 
 /// Every option that a file gives to a verb is one that the verb has.
 #[test]
-fn options_exist() {
+fn options_in_these_files_exist() {
     let mut seen = 0;
     for name in ["lxc/start-host", "nspawn/vcgroupfs.conf", "oci/vcgroupfs.json", "README.md"] {
         let text = read(name).replace("\", \"", " ").replace('"', " ");
@@ -40,7 +40,7 @@ fn scripts_are_plain_sh() {
 
 /// systemd's own check, on the unit and on nspawn's template with the drop-in.
 #[test]
-fn units_are_as_systemd_wants_them() {
+fn units_pass_systemd_analyze_verify() {
     require!(Need::Program("systemd-analyze"));
     let folder = tempfile::tempdir().expect("a directory");
     let with_program = |text: String| text.replace("/usr/bin/vcgroupfs", program());

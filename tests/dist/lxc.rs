@@ -99,7 +99,7 @@ fn a_container_has_its_view_from_the_start() {
 }
 
 #[test]
-fn a_container_isnt_started_without() {
+fn a_container_is_not_started_without_its_view() {
     require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
     let (name, place, folder) = ("c1", place(), tempfile::tempdir().expect("a directory"));
     configure(folder.path(), name, &shipped_line("--cgroup /vcgroupfs-no-such-cgroup"), false);
@@ -109,7 +109,7 @@ fn a_container_isnt_started_without() {
 }
 
 #[test]
-fn one_with_a_cgroup_namespace_is_left_alone() {
+fn a_container_with_a_cgroup_namespace_is_left_alone() {
     require!(Need::Root, Need::Hierarchy("pids"), Need::Program("lxc-start"), Need::StaticProgram("busybox"));
     let (name, place, folder) = ("c1", place(), tempfile::tempdir().expect("a directory"));
     configure(folder.path(), name, &shipped_line(""), true);
@@ -120,7 +120,7 @@ fn one_with_a_cgroup_namespace_is_left_alone() {
 
 /// Without LXC: what it refuses, and that it says so.
 #[test]
-fn the_hook_refuses_what_isnt_lxcs() {
+fn the_hook_refuses_callers_other_than_lxc() {
     for (pid, words, expected) in [
         (None, &["c1", "lxc", "start-host"][..], "LXC_PID isn't set"),
         (Some("1; true"), &["c1", "lxc", "start-host"], "is no number"),

@@ -76,7 +76,7 @@ fn runc_attaches_before_the_program_starts() {
 
 /// A hook that fails keeps the container from being started.
 #[test]
-fn no_view_no_container() {
+fn a_container_is_not_created_without_its_view() {
     require!(Need::Root, Need::Hierarchy("pids"), Need::Program("runc"), Need::StaticProgram("busybox"));
     let (cgroup, folder) = (cgroup(), tempfile::tempdir().expect("a directory"));
     let mut hook = hook();
@@ -91,7 +91,7 @@ fn no_view_no_container() {
 
 /// A state whose root isn't one in that mount namespace: nothing is mounted, above all not on the host.
 #[test]
-fn another_root_is_refused() {
+fn a_root_that_is_not_a_mount_is_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let container = testkit::Container::start(testkit::ContainerOptions::default());
     let folder = tempfile::tempdir().expect("a directory");

@@ -169,7 +169,7 @@ fn numbers_never_mean_the_servers_descriptors() {
 
 /// They aren't touched: neither fetched, which would mean to close them, nor asked.
 #[test]
-fn files_of_a_silent_fuse() {
+fn files_of_a_silent_fuse_block_nobody_else() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let files = Files::open(&scene.child("a"));
@@ -187,7 +187,7 @@ fn files_of_a_silent_fuse() {
 
 /// Another thread puts a file that nobody can close in the eventfd's place while it's being fetched.
 #[test]
-fn descriptors_that_are_exchanged_meanwhile() {
+fn descriptors_that_are_replaced_meanwhile_do_no_harm() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let dir = scene.child("a");
@@ -237,7 +237,7 @@ const FEWER_THAN_A_VIEW_TAKES: usize = 1000;
 
 /// A writer that is killed while it registers, its eventfd with it.
 #[test]
-fn writers_that_die() {
+fn writers_that_are_killed_leave_nothing_behind() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     let scene = Scene::view();
     let dir = scene.child("a");

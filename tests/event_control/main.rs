@@ -21,7 +21,7 @@ fn on_both(test: impl Fn(&Scene)) {
 }
 
 #[test]
-fn a_threshold_is_told_when_usage_crosses_it() {
+fn a_threshold_is_signalled_when_usage_crosses_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
@@ -46,7 +46,7 @@ fn a_threshold_is_told_when_usage_crosses_it() {
 }
 
 #[test]
-fn an_oom_is_told() {
+fn an_oom_is_signalled() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
@@ -66,7 +66,7 @@ fn an_oom_is_told() {
 
 /// The event is the eventfd's: whoever registered it, and by which open files, may be gone.
 #[test]
-fn it_lasts_as_long_as_the_eventfd() {
+fn an_event_lasts_as_long_as_its_eventfd() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::FetchedDescriptors);
     on_both(|scene| {
         let dir = scene.child("a");
@@ -145,7 +145,7 @@ fn a_container_registers_by_its_own_numbers_and_rights() {
 }
 
 #[test]
-fn it_is_read_only_unless_memory_is_delegated() {
+fn event_control_is_read_only_unless_memory_is_delegated() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(MEMORY), Need::LegacySyscalls);
     let denied = [
         Scene::with(|options| options.policy("strict")),

@@ -121,7 +121,7 @@ fn device_lists_take_the_writers_capability_whoever_opened_them() {
 
 /// Whoever opened it, the same: a file that was opened without any capability is written by somebody who has it.
 #[test]
-fn opened_without_the_capability_and_written_with_it() {
+fn the_writers_capability_counts_and_not_the_openers() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("devices"));
     let [kernel, view] = [false, true].map(|by_view| {
         let subject = Subject::new("devices", by_view, false, |_| {});
@@ -137,7 +137,7 @@ fn opened_without_the_capability_and_written_with_it() {
 /// mkdir, rmdir, rename, chmod and chown are done with the caller's rights, too: by whom a directory is owned, and by which group and sticky bit, decides
 /// as on the kernel's cgroupfs.
 #[test]
-fn who_changes_the_tree_has_his_own_rights() {
+fn changes_of_the_tree_are_made_with_the_callers_rights() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::UserNamespaces);
     for user_namespace in [false, true] {
         let [kernel, view] = [false, true].map(|by_view| {
@@ -203,7 +203,7 @@ fn who_changes_the_tree_has_his_own_rights() {
 
 /// A process that migrates itself takes its threads along, each of which has rights of its own (`cap_safe_nice`).
 #[test]
-fn who_goes_to_a_cpuset_is_asked_about_each_of_his_threads() {
+fn a_migration_to_a_cpuset_checks_each_thread() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"));
     for caller in [Caller::Root, Caller::DockerRoot] {
         let [kernel, view] = [false, true].map(|by_view| {
@@ -236,7 +236,7 @@ fn unified_has(controller: &str) -> bool {
 
 /// What makes cpusets migrates those who are in them (`cgroup_update_dfl_csses`), and a partition takes CAP_SYS_ADMIN.
 #[test]
-fn who_makes_cpusets_of_cgroup2_is_asked_as_the_writer() {
+fn cpusets_of_cgroup2_are_made_with_the_writers_rights() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::UserNamespaces);
     if !unified_has("cpuset") {
         assert!(std::env::var_os("VCGROUPFS_VM").is_none(), "this machine was made to have cpusets in cgroup2");

@@ -100,7 +100,7 @@ fn a_server_has_what_it_needs_and_nothing_else() {
 }
 
 #[test]
-fn what_waits_for_a_killed_server_has_nothing() {
+fn the_successor_of_a_killed_server_has_no_privileges() {
     require!(Need::Root, Need::Fuse);
     let cgroup = everywhere();
     let view = view_of(&cgroup);

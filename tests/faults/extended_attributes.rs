@@ -101,7 +101,7 @@ fn fill(scene: &Scene, prefix: &str, most: u64) -> (u64, Option<Errno>) {
 }
 
 #[test]
-fn a_container_puts_no_more_than_its_budget_on_the_host() {
+fn a_container_uses_no_more_than_its_budget() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()));
     let scene = Scene::new(ViewOptions::new());
     let before = scene.charged();
@@ -121,7 +121,7 @@ fn a_container_puts_no_more_than_its_budget_on_the_host() {
 }
 
 #[test]
-fn what_is_removed_replaced_or_gone_is_given_back() {
+fn removed_and_replaced_xattrs_are_given_back_to_the_budget() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()));
     let scene = Scene::new(ViewOptions::new());
     assert_eq!(fill(&scene, "a", 20 * BUDGET).1, Some(Errno::ENOSPC));
@@ -158,7 +158,7 @@ fn what_is_removed_replaced_or_gone_is_given_back() {
 
 /// The kernel keeps a removed cgroup, with its xattrs, as long as somebody has a file of it open.
 #[test]
-fn a_removed_cgroup_that_is_held_open_holds_none() {
+fn a_removed_cgroup_that_is_held_open_keeps_no_xattrs() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()));
     let scene = Scene::new(ViewOptions::new());
     let before = scene.charged();
@@ -179,7 +179,7 @@ fn a_removed_cgroup_that_is_held_open_holds_none() {
 }
 
 #[test]
-fn files_have_none_to_set() {
+fn xattrs_of_files_cannot_be_set() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     for policy in ["strict", "delegate"] {
         let cgroup = TestCgroup::new(&[selector()]);
@@ -200,7 +200,7 @@ fn files_have_none_to_set() {
 }
 
 #[test]
-fn strict_keeps_the_boundary_as_it_is() {
+fn strict_protects_the_attributes_of_the_boundary() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     for policy in ["strict", "delegate"] {
         let cgroup = TestCgroup::new(&[selector()]);
@@ -245,7 +245,7 @@ fn setxattr(path: &str, name: &str) -> Op {
 
 /// Whatever a caller sets through the view he could have set on the host's cgroup, and what he can't set there he can't here.
 #[test]
-fn nobody_sets_what_he_could_not_set_natively() {
+fn callers_set_only_xattrs_that_they_could_set_natively() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy(selector()));
     for (user_namespace, owner, caller, expected) in [
         (false, 0, Caller::Root, 3),
@@ -284,7 +284,7 @@ fn nobody_sets_what_he_could_not_set_natively() {
 
 /// A view leaves what the container has set, as it would be left natively, and nothing of its own.
 #[test]
-fn what_the_container_has_set_stays_and_nothing_else_does() {
+fn xattrs_of_the_container_stay_when_the_view_ends() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     let cgroup = TestCgroup::new(&[selector()]);
     let view = View::mount(Path::new(PROGRAM), &ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate"));

@@ -90,7 +90,7 @@ fn time_to_read(container: &Container, device: &LoopDevice, first: &str) -> Dura
 
 /// The kernel throttles each v1 cgroup as if it stood right below the root, so who can make one and go there has left the host's throttle.
 #[test]
-fn nobody_leaves_a_throttle_of_the_hosts() {
+fn a_container_cannot_escape_a_throttle_of_the_hosts() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::LoopDevice);
     let device = LoopDevice::new();
     let cgroup = TestCgroup::new(&["blkio"]);
@@ -139,7 +139,7 @@ fn nobody_leaves_a_throttle_of_the_hosts() {
 
 /// What `explain` says of it, for every hierarchy of this machine; and that controllers that are named in vain are said to be.
 #[test]
-fn what_is_not_inherited_is_explained_and_what_is_named_in_vain_is_said() {
+fn uninherited_limits_are_explained_and_useless_controllers_warned_of() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::Hierarchy("pids"));
     let cgroup = TestCgroup::new(&["blkio", "pids"]);
     let vcgroupfs = |arguments: &[&str]| {

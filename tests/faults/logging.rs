@@ -25,7 +25,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// `vcgroupfs mount 2>&1 | tee log`, and tee ends.
 #[test]
-fn the_reader_of_the_log_goes_away() {
+fn a_reader_that_goes_away_stops_nothing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let (read, write) = pipe();
     let mut server = Server::start(&["--log-level", "info"], write.into());
@@ -37,7 +37,7 @@ fn the_reader_of_the_log_goes_away() {
 }
 
 #[test]
-fn nobody_reads_the_log() {
+fn a_log_that_nobody_reads_stops_nothing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let (read, write) = pipe();
     fcntl(&write, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
@@ -78,7 +78,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn the_disk_is_full() {
+fn a_full_disk_stops_nothing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let folder = tempfile::Builder::new().prefix("vcgroupfs-disk-").tempdir().expect("a temporary directory");
     let options = Some("size=16k,mode=0700");
@@ -223,7 +223,7 @@ fn servers_in_the_background_log_to_syslog_where_there_is_no_journal() {
 }
 
 #[test]
-fn who_asks_for_a_log_is_told_that_there_is_none() {
+fn a_requested_log_without_a_destination_is_warned_of() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let server = Background::start(None, None, &["--log-level", "info"]);
     assert!(server.said.contains("logs nowhere") && server.said.contains("--log-file"), "{}", server.said);
@@ -269,7 +269,7 @@ fn closed_outputs_are_no_panic() {
 
 /// The shell's `>&-`: the number is free, and would be given to the next file.
 #[test]
-fn outputs_that_are_not_there_are_no_failure() {
+fn missing_outputs_are_no_failure() {
     require!(Need::Root, Need::Fuse);
     for closed in [">&-", "2>&-", ">&- 2>&- <&-"] {
         for (verb, code) in [("list", 0), ("umount /nonexistent", 1)] {
@@ -282,7 +282,7 @@ fn outputs_that_are_not_there_are_no_failure() {
 
 /// `logrotate` renames the file and sends SIGHUP.
 #[test]
-fn sighup_opens_the_file_once_more() {
+fn sighup_reopens_the_file() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (log, old) = (folder.path().join("log"), folder.path().join("log.1"));

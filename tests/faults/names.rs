@@ -74,7 +74,7 @@ fn shown(name: &OsStr) -> OsString {
 }
 
 #[test]
-fn a_long_name_is_a_name_like_others() {
+fn long_names_work_like_others() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     let cgroup = TestCgroup::new(&[selector()]);
     for shape in ["rooted", "host-path"] {
@@ -171,7 +171,7 @@ fn is_harmless(text: &str) -> bool {
 }
 
 #[test]
-fn no_verb_prints_what_a_terminal_obeys() {
+fn no_verb_prints_terminal_escapes() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     let cgroup = TestCgroup::new(&[selector()]);
     for name in ODD.map(OsStr::from_bytes) {
@@ -238,7 +238,7 @@ fn collect(branch: &serde_json::Value, found: &mut Vec<OsString>) {
 }
 
 #[test]
-fn no_log_has_what_a_terminal_obeys() {
+fn no_log_contains_terminal_escapes() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
     for format in ["text", "json"] {
         let cgroup = TestCgroup::new(&[selector()]);

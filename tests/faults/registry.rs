@@ -139,7 +139,7 @@ fn flock(whole: i16) -> libc::flock {
 
 /// Whoever may read a record may lock it, in each of the kernel's ways. That says nothing of its server.
 #[test]
-fn who_reads_a_record_can_not_make_a_dead_server_look_alive() {
+fn a_reader_of_a_record_cannot_make_a_dead_server_look_alive() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
@@ -164,7 +164,7 @@ fn who_reads_a_record_can_not_make_a_dead_server_look_alive() {
 
 /// A user of the host gets the list, and the lock isn't to be had by him, whichever file of the registry he tries.
 #[test]
-fn a_user_of_the_host_lists_and_locks_nothing() {
+fn a_user_of_the_host_can_neither_list_nor_lock_records() {
     require!(Need::Root, Need::Fuse, Need::Program("setpriv"));
     let host = Host::new();
     host.mount(&host.view()).ok();
@@ -194,7 +194,7 @@ fn a_user_of_the_host_lists_and_locks_nothing() {
 
 /// Its name is known before it's made: the server's process id.
 #[test]
-fn a_record_goes_nowhere_else() {
+fn a_record_cannot_be_redirected() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     let victim = host.folder.path().join("victim");
@@ -234,7 +234,7 @@ fn is_record(entry: &fs::DirEntry) -> bool {
 
 /// Where others than root may write, nothing is believed or kept, and it's said what to do.
 #[test]
-fn a_directory_that_is_not_roots_alone_is_refused() {
+fn a_directory_that_does_not_belong_to_root_alone_is_refused() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     let registry = host.path(REGISTRY);
@@ -266,7 +266,7 @@ fn a_directory_that_is_not_roots_alone_is_refused() {
 
 /// The lock by which one `attach` waits for another one is made in the same place.
 #[test]
-fn the_lock_of_attach_goes_nowhere_else() {
+fn the_lock_of_attach_cannot_be_redirected() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     fs::create_dir(host.path(REGISTRY)).expect("mkdir");
@@ -310,7 +310,7 @@ fn a_mount_point_that_is_not_text_survives() {
 
 /// What is left of a server that was killed before its record had its name, and after.
 #[test]
-fn what_killed_servers_left_is_removed() {
+fn records_of_killed_servers_are_removed() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
@@ -335,7 +335,7 @@ fn what_killed_servers_left_is_removed() {
 
 /// Records that aren't root's, or aren't files, or are too large, are nobody's.
 #[test]
-fn what_is_no_record_of_roots_is_not_read() {
+fn only_records_of_root_are_read() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();

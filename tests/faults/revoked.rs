@@ -106,7 +106,7 @@ fn done_after_it_was_taken<T: PartialEq>(
 }
 
 #[test]
-fn whose_directory_was_taken_makes_and_removes_nothing_there() {
+fn a_former_owner_of_a_directory_makes_and_removes_nothing_there() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let scene = Scene::new();
     let count = |real: &Path| cgroups_in(real).len();
@@ -124,7 +124,7 @@ fn whose_directory_was_taken_makes_and_removes_nothing_there() {
 }
 
 #[test]
-fn whose_cgroup_was_taken_changes_its_mode_no_more() {
+fn a_former_owner_of_a_cgroup_cannot_change_its_mode() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let scene = Scene::new();
     let mode = |real: &Path| fs::metadata(real).expect("a cgroup").permissions().mode();

@@ -311,7 +311,7 @@ const FREEZERS: [(&str, &str, &str, &str); 2] =
     [("freezer.state", "FROZEN", "freezer.state", "FROZEN"), ("cgroup.freeze", "1", "cgroup.events", "frozen 1")];
 
 #[test]
-fn run_ends_with_its_command_though_a_child_froze_itself() {
+fn run_ends_with_its_command_even_if_a_child_froze_itself() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("freezer"), Need::Hierarchy("unified"));
     for (file, value, _, _) in FREEZERS {
         for options in [&[][..], &["--as-pid1"]] {
@@ -328,7 +328,7 @@ fn run_ends_with_its_command_though_a_child_froze_itself() {
 }
 
 #[test]
-fn run_ends_by_a_signal_though_its_command_froze_itself() {
+fn run_ends_by_a_signal_even_if_its_command_froze_itself() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("freezer"), Need::Hierarchy("unified"));
     for (file, value, seen, state) in FREEZERS {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -399,7 +399,7 @@ fn namespace_depth(process: u32) -> usize {
 }
 
 #[test]
-fn what_a_server_ignores_is_not_ignored_by_a_command() {
+fn a_command_does_not_inherit_ignored_signals() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
     for options in [&["run"][..], &["run", "--as-pid1"]] {
@@ -461,7 +461,7 @@ fn run_pins_no_mount_of_the_host() {
 
 /// The server is gone, and so is what a later one could be asked by.
 #[test]
-fn mount_takes_the_place_of_a_dead_view() {
+fn mount_replaces_a_dead_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let (private, cgroup) = (Private::new(), TestCgroup::new(&["unified"]));
     let directory = private.elsewhere();

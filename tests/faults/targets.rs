@@ -29,7 +29,7 @@ fn is_refused(target: &str, managers: &[(&str, String)]) {
 }
 
 #[test]
-fn what_is_printed_for_people_is_not_believed() {
+fn output_for_people_is_not_parsed() {
     require!(Need::Root);
     let (_victim, pid) = victim();
     // What `incus info` prints, with the description that an instance's owner has given it. The instance doesn't run.
@@ -56,7 +56,7 @@ fn what_is_printed_for_people_is_not_believed() {
 }
 
 #[test]
-fn the_instance_state_says_the_process() {
+fn the_process_id_comes_from_the_instance_state() {
     require!(Need::Root, Need::Fuse);
     let (_container, pid) = victim();
     for program in ["incus", "lxc"] {

@@ -70,7 +70,7 @@ fn scene() -> (Scene, Watcher) {
 
 /// Where the server itself would walk by the path.
 #[test]
-fn a_mount_in_the_servers_namespace() {
+fn a_mount_in_the_servers_namespace_does_not_mislead_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let other = tempfile::tempdir().expect("a temporary directory");
     for source in [None, Some(other.path())] {
@@ -82,7 +82,7 @@ fn a_mount_in_the_servers_namespace() {
 
 /// As its root, with all rights over its own mount namespace.
 #[test]
-fn a_mount_in_the_container() {
+fn a_mount_in_the_container_does_not_mislead_the_server() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let (scene, mut view) = scene();
     let container = Container::start(ContainerOptions::default());

@@ -97,13 +97,13 @@ fn changing(ours: &TestCgroup, action: impl FnOnce()) {
 }
 
 #[test]
-fn unmounting_never_waits_for_it() {
+fn unmounting_never_waits_for_a_replay() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     unmounted(false);
 }
 
 #[test]
-fn unmounting_never_waits_for_it_on_old_kernels() {
+fn unmounting_never_waits_for_a_replay_on_old_kernels() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::LegacySyscalls);
     unmounted(true);
 }
@@ -249,7 +249,7 @@ impl Drop for Connected {
 }
 
 #[test]
-fn in_run_until_its_init_ends() {
+fn events_of_run_are_replayed_until_its_init_ends() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(SYSTEMD));
     let name = format!("vcgroupfs-run-events-{}", std::process::id());
     let mut command = Command::new(program());

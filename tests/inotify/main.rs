@@ -146,7 +146,7 @@ fn after_the_event_the_file_says_that_the_cgroup_is_empty() {
 }
 
 #[test]
-fn v1_files_that_are_notified() {
+fn notifications_of_v1_files_are_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let scene = Scene::new(&["pids"], "rooted", false);
     let job = scene.ours.child("pids", "job");
@@ -244,20 +244,20 @@ fn comings_and_goings(legacy: bool) {
 }
 
 #[test]
-fn cgroups_come_and_go_by_any_hand() {
+fn cgroups_that_anybody_makes_or_removes_are_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(SYSTEMD));
     comings_and_goings(false);
 }
 
 #[test]
-fn cgroups_come_and_go_by_any_hand_on_old_kernels() {
+fn cgroups_that_anybody_makes_or_removes_are_reported_on_old_kernels() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(SYSTEMD), Need::LegacySyscalls);
     comings_and_goings(true);
 }
 
 /// As with the kernel's own: the parent is told, and what is removed together with its parent as well.
 #[test]
-fn a_tree_goes_by_the_hosts_hand() {
+fn a_tree_that_the_host_removes_is_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let scene = Scene::new(&[UNIFIED], "rooted", false);
     let (host, seen) = (scene.host(UNIFIED), scene.seen(UNIFIED));
@@ -288,7 +288,7 @@ fn a_tree_goes_by_the_hosts_hand() {
 /// The kernel's FUSE tells a removed directory's own watchers at once (`fuse_rmdir` clears the link count, `d_delete` looks at it); its
 /// cgroupfs doesn't on Linux 6.18. What the host removes is silent there as on a cgroupfs, see above.
 #[test]
-fn a_watched_directory_that_is_removed_through_the_view() {
+fn a_watched_directory_that_is_removed_through_the_view_is_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let scene = Scene::new(&[UNIFIED], "rooted", false);
     let seen = scene.seen(UNIFIED).join("x");
@@ -301,7 +301,7 @@ fn a_watched_directory_that_is_removed_through_the_view() {
 }
 
 #[test]
-fn renames() {
+fn renames_are_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(SYSTEMD));
     let scene = Scene::new(&[SYSTEMD], "rooted", false);
     let (host, seen, alias) = (scene.host(SYSTEMD), scene.seen(SYSTEMD), scene.alias(SYSTEMD));
@@ -338,7 +338,7 @@ fn renames() {
 /// Before Linux 6.10 a watcher is told of a directory that is opened and closed, though it be by a descriptor of its path alone (O_PATH). So the thread
 /// that makes the events opens nothing.
 #[test]
-fn what_makes_the_events_opens_nothing() {
+fn the_replay_opens_nothing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(SYSTEMD), Need::Program("strace"), Need::LegacySyscalls);
     for legacy in [false, true] {
         let scene = Scene::new(&[SYSTEMD], "rooted", legacy);
@@ -379,7 +379,7 @@ fn what_makes_the_events_opens_nothing() {
 }
 
 #[test]
-fn what_is_hidden_makes_no_event() {
+fn hidden_cgroups_make_no_event() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let scene = Scene::new(&[UNIFIED], "host-path", false);
     let top = scene.view.hierarchy(&hierarchy(UNIFIED).expect("a required hierarchy"));
@@ -398,7 +398,7 @@ fn what_is_hidden_makes_no_event() {
 
 /// With file handles and not descriptors, which the kernel can't open for an event that it makes by itself, on no filesystem.
 #[test]
-fn fanotify() {
+fn fanotify_reports_a_notification_once() {
     const FAN_REPORT_FID: u32 = 0x200;
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let scene = Scene::new(&[UNIFIED], "rooted", false);

@@ -36,7 +36,7 @@ fn make_and_remove(dir: &Path, own: &str) {
 }
 
 #[test]
-fn after_a_storm_all_agree() {
+fn events_and_listings_agree_after_a_storm() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
     let scene = Scene::new(&[UNIFIED], "rooted", false);
     let (host, main, alias) = (scene.host(UNIFIED), scene.seen(UNIFIED), scene.alias(UNIFIED));

@@ -87,7 +87,7 @@ fn a_directory_that_was_handed_over_leads_nowhere() {
 /// As in the kernel: who has an open file may use it. Numbers of processes are those of who writes, and both ends of a migration have to be in
 /// the subtree of the container in which it was opened.
 #[test]
-fn a_file_that_was_handed_over_moves_nobody() {
+fn a_file_that_was_handed_over_migrates_nobody() {
     if !is_possible() {
         return;
     }

@@ -63,7 +63,7 @@ fn the_view_follows_the_host_and_not_the_container() {
 }
 
 #[test]
-fn it_is_listed_and_unmounted() {
+fn a_per_caller_mount_is_listed_and_unmounted() {
     if !is_possible() {
         return;
     }

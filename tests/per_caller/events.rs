@@ -13,7 +13,7 @@ use super::scene::{Scene, place};
 
 /// The kernel drops the names of a watched directory whenever another container comes by; the watch stays.
 #[test]
-fn a_watch_lasts_whoever_comes_by() {
+fn a_watch_survives_lookups_by_other_containers() {
     if !is_possible() {
         return;
     }
@@ -47,7 +47,7 @@ fn a_watch_lasts_whoever_comes_by() {
 
 /// Each who waits for a file is woken, and by its own file's events.
 #[test]
-fn who_polls_is_woken() {
+fn a_caller_that_polls_is_woken() {
     if !is_possible() {
         return;
     }

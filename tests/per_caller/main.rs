@@ -101,7 +101,7 @@ fn without_a_cgroup_there_is_only_the_root() {
 
 /// Whoever has the host's pid namespace is in no container.
 #[test]
-fn who_shares_the_hosts_pid_namespace_has_no_subtree() {
+fn a_caller_in_the_hosts_pid_namespace_has_no_subtree() {
     if !is_possible() {
         return;
     }
@@ -122,7 +122,7 @@ fn who_shares_the_hosts_pid_namespace_has_no_subtree() {
 
 /// The options that rule writes are for all callers.
 #[test]
-fn the_policy_is_everybodys() {
+fn the_policy_applies_to_all_containers() {
     if !is_possible() {
         return;
     }
@@ -144,7 +144,7 @@ fn the_policy_is_everybodys() {
 
 /// What the host makes, changes and removes shows at once, without any event.
 #[test]
-fn the_host_is_seen_at_once() {
+fn changes_by_the_host_show_at_once() {
     if !is_possible() {
         return;
     }

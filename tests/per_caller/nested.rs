@@ -29,7 +29,7 @@ fn joined(container: &Container, script: &str) -> String {
 }
 
 #[test]
-fn it_sees_its_own_part_of_what_is_around_it() {
+fn a_nested_namespace_sees_its_own_part_of_the_outer_view() {
     if !is_possible() {
         return;
     }
@@ -55,7 +55,7 @@ fn it_sees_its_own_part_of_what_is_around_it() {
 
 /// The host may have put a container's process anywhere: that doesn't make its namespace see more.
 #[test]
-fn it_sees_nothing_beside_what_is_around_it() {
+fn a_nested_namespace_sees_nothing_beside_the_outer_view() {
     if !is_possible() {
         return;
     }
@@ -108,7 +108,7 @@ fn a_working_directory_from_outside_shows_nothing() {
 
 /// A container can make many pid namespaces; that is its own trouble.
 #[test]
-fn so_many_and_no_more() {
+fn a_container_has_a_limited_number_of_pid_namespaces() {
     if !is_possible() {
         return;
     }

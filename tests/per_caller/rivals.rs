@@ -41,21 +41,21 @@ fn race(options: ViewOptions) {
 }
 
 #[test]
-fn the_same_names_at_the_same_time() {
+fn rivals_use_the_same_names_at_the_same_time() {
     if is_possible() {
         race(ViewOptions::new());
     }
 }
 
 #[test]
-fn the_same_without_passthrough() {
+fn rivals_use_the_same_names_without_passthrough() {
     if is_possible() {
         race(ViewOptions::new().flag("--no-passthrough"));
     }
 }
 
 #[test]
-fn the_same_as_on_an_old_kernel() {
+fn rivals_use_the_same_names_on_an_old_kernel() {
     if is_possible() && testkit::missing(&[testkit::Need::LegacySyscalls]).is_none() {
         race(ViewOptions::new().legacy(true));
     }
@@ -63,7 +63,7 @@ fn the_same_as_on_an_old_kernel() {
 
 /// A part of the mount that the host has bound somewhere: there, all come with the host's numbers.
 #[test]
-fn the_same_below_a_directory_that_the_host_has_bound() {
+fn rivals_use_the_same_names_below_a_bound_directory() {
     if !is_possible() {
         return;
     }
@@ -119,7 +119,7 @@ impl Drop for Bound {
 
 /// Nobody learns by inotify what others have, or do.
 #[test]
-fn nobody_is_told_of_what_others_do() {
+fn a_container_gets_no_events_of_others() {
     use std::io::{BufRead, BufReader, Read};
     if !is_possible() {
         return;

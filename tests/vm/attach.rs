@@ -30,7 +30,7 @@ fn is_listed(pid: &str) -> bool {
 }
 
 #[test]
-fn v1_stack_comes_and_goes() {
+fn v1_the_stack_appears_and_disappears() {
     in_a_machine!();
     let scene = Scene::new();
     for (user_namespace, cgroup_namespace, legacy) in
@@ -93,7 +93,7 @@ fn sentinels() -> usize {
 }
 
 #[test]
-fn v2_sentinel_comes_and_goes() {
+fn v2_the_sentinel_appears_and_disappears() {
     in_a_machine!();
     assert_eq!(setup(), Some(Setup::Unified));
     let scene = Scene::new();
@@ -144,7 +144,7 @@ fn v2_sentinel_comes_and_goes() {
 
 /// There clients want a real cgroup2 at the top, which the kernel contains.
 #[test]
-fn v2_with_a_cgroup_namespace_isnt_supported() {
+fn v2_a_container_with_a_cgroup_namespace_is_refused() {
     in_a_machine!();
     let scene = Scene::new();
     let options = ContainerOptions { cgroup_namespace: true, cgroups: scene.homes(), ..ContainerOptions::default() };

@@ -107,7 +107,7 @@ fn run(options: &[&str], script: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn run_ends_as_its_command() {
+fn run_exits_as_its_command_does() {
     in_a_machine!();
     for (script, expected) in [("true", 0), ("exit 7", 7), ("kill -9 $$", 137), ("exec /no/such/program", 127)] {
         let (status, text) = run(&[], script);

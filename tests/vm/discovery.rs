@@ -32,7 +32,7 @@ fn expected_root() -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn v1_the_machine_is_set_up_as_meant() {
+fn v1_the_machine_has_the_intended_hierarchies() {
     in_a_machine!();
     let names: Vec<String> = expected_root().into_iter().map(|(name, _)| name).collect();
     let controllers = fs::read_to_string("/proc/cgroups").expect("the kernel's controllers");
@@ -98,7 +98,7 @@ fn controllers(selector: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn map_goes_both_ways() {
+fn map_translates_in_both_directions() {
     in_a_machine!();
     let scene = Scene::new();
     for hierarchy in hierarchies() {

@@ -100,7 +100,7 @@ fn give(dir: &std::path::Path) {
 
 /// As systemd does it in a container: the boundary can't be entered any more then, but was when the view was made.
 #[test]
-fn nor_when_controllers_are_enabled_later() {
+fn nobody_comes_back_when_controllers_are_enabled_later() {
     in_a_machine!();
     if !has_unified() {
         return;
@@ -114,7 +114,7 @@ fn nor_when_controllers_are_enabled_later() {
 
 /// The boundary can't be entered, but there's a namespace: the container's own.
 #[test]
-fn nor_with_a_namespace_of_the_containers_own() {
+fn nobody_comes_back_with_a_namespace_of_the_containers_own() {
     in_a_machine!();
     if !has_unified() {
         return;
@@ -137,7 +137,7 @@ fn nor_with_a_namespace_of_the_containers_own() {
 
 /// Where there's no namespace to be had, some come back: none of them in silence.
 #[test]
-fn where_the_kernel_cannot_check_it_is_told() {
+fn a_process_that_comes_back_where_the_kernel_cannot_check_is_logged() {
     in_a_machine!();
     if !has_unified() {
         return;

@@ -151,7 +151,7 @@ fn comparable(op: &Op, outcome: Outcome) -> String {
 }
 
 #[test]
-fn v2_delegate_is_what_nsdelegate_is() {
+fn v2_delegate_allows_what_nsdelegate_allows() {
     in_a_machine!();
     let (one, other) = (Scene::new(), Scene::new());
     let view = other.view("rooted", "delegate");

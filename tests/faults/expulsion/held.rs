@@ -1,6 +1,5 @@
 //! An agent that is held in the middle of a migration, until the host has taken the process out: what else takes luck.
 
-
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -82,7 +81,7 @@ fn taken_out_while(selector: &str, held: Held) -> (bool, usize) {
 
 /// Stopped by the container, an agent can take as long as that likes. It looks once more before it writes.
 #[test]
-fn an_agent_that_was_stopped_looks_again() {
+fn an_agent_that_was_stopped_checks_again() {
     require!(
         Need::Root,
         Need::Fuse,
@@ -96,7 +95,7 @@ fn an_agent_that_was_stopped_looks_again() {
 }
 
 #[test]
-fn what_no_look_can_help_against_is_told() {
+fn a_process_that_comes_back_after_the_last_check_is_logged() {
     require!(
         Need::Root,
         Need::Fuse,

@@ -77,7 +77,7 @@ impl Scene {
 
 /// Before Linux 4.20 the kernel watches mounts alone: then it's the host's own mount, which isn't the server's.
 #[test]
-fn before_filesystems_can_be_watched_the_hosts_mount_is() {
+fn the_hosts_mount_is_watched_where_filesystems_cannot_be() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Program("strace"));
     let scene = Scene::new("pids", false);
     let server = scene.view.server().to_string();
@@ -106,7 +106,7 @@ fn before_filesystems_can_be_watched_the_hosts_mount_is() {
 
 /// None comes back in silence, by whatever the container writes.
 #[test]
-fn whoever_comes_back_is_told_of() {
+fn every_process_that_comes_back_is_logged() {
     require!(
         Need::Root,
         Need::Fuse,

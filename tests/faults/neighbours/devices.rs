@@ -96,7 +96,7 @@ impl Drop for Silent {
 
 /// blkio.throttle.* freezes the device's queue, for which it waits for what the device was asked before (`blk_throtl_init`).
 #[test]
-fn a_device_that_doesnt_answer_keeps_only_its_own_container_waiting() {
+fn a_device_that_does_not_answer_keeps_only_its_own_container_waiting() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::Hierarchy("unified"));
     require!(Need::Program("mkfs.ext4"), Need::Program("losetup"), Need::Program("fsfreeze"), Need::Program("perl"));
     let scene = Scene::new(&["blkio", "unified"]);

@@ -26,7 +26,7 @@ fn fill(cgroup: &TestCgroup, below: &str) {
 }
 
 #[test]
-fn a_listing_that_hasnt_changed_costs_the_server_little() {
+fn an_unchanged_listing_costs_the_server_little() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let scene = Scene::new(&["pids", "unified"]);
     let container = scene.container("a");
@@ -38,7 +38,7 @@ fn a_listing_that_hasnt_changed_costs_the_server_little() {
 }
 
 #[test]
-fn so_it_is_in_a_view_where_the_kernel_keeps_nothing() {
+fn an_unchanged_listing_of_a_coherent_view_costs_the_server_little() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let cgroup = TestCgroup::new(&["pids"]);
     let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").flag("--coherent");
@@ -54,7 +54,7 @@ fn so_it_is_in_a_view_where_the_kernel_keeps_nothing() {
 
 /// Its container changes it between any two listings, so that none of them is like the one before.
 #[test]
-fn so_does_a_listing_of_what_changes_all_the_time() {
+fn a_listing_that_changes_all_the_time_costs_the_server_little() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let scene = Scene::new(&["pids", "unified"]);
     let container = scene.container("a");
@@ -66,7 +66,7 @@ fn so_does_a_listing_of_what_changes_all_the_time() {
 }
 
 #[test]
-fn so_does_one_that_the_kernel_keeps_until_it_changes() {
+fn a_listing_that_the_kernel_keeps_costs_the_server_little() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     let cgroup = TestCgroup::new(&["pids"]);
     let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate").delegate_controllers(&["pids"]);
@@ -82,7 +82,7 @@ fn so_does_one_that_the_kernel_keeps_until_it_changes() {
 
 /// Whatever changes shows at once, also in a listing that was answered from memory just before, and by whomever it was changed.
 #[test]
-fn what_changes_shows_in_the_next_listing() {
+fn a_change_shows_in_the_next_listing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let scene = Scene::new(&["pids", "unified"]);
     let container = scene.container("a");

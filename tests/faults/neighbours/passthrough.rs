@@ -61,7 +61,7 @@ fn is_possible() -> bool {
 }
 
 #[test]
-fn who_holds_many_files_open_takes_no_content_from_others() {
+fn a_tenant_that_holds_many_files_open_takes_no_content_from_others() {
     if !is_possible() {
         return;
     }
@@ -77,7 +77,7 @@ fn who_holds_many_files_open_takes_no_content_from_others() {
 
 /// What is open without an id, and again once there are ids, by whatever way it's read and opened meanwhile.
 #[test]
-fn a_file_that_gets_no_id_reads_right() {
+fn a_file_without_a_backing_id_reads_correctly() {
     if !is_possible() {
         return;
     }

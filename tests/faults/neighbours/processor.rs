@@ -25,7 +25,7 @@ const CGROUPS: usize = 800;
 const CROWD: usize = 500;
 
 #[test]
-fn what_is_asked_for_over_and_over_costs_the_server_little() {
+fn repeated_requests_cost_the_server_little() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
     for passes_through in [true, false] {
         let options = ViewOptions::new();
@@ -47,7 +47,7 @@ fn what_is_asked_for_over_and_over_costs_the_server_little() {
 }
 
 #[test]
-fn who_has_it_work_all_the_time_waits_and_others_dont() {
+fn a_tenant_that_makes_the_server_work_all_the_time_waits_and_others_do_not() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let scene = Scene::new(&["pids", "unified"]);
     let containers = [scene.container("a"), scene.container("b")];

@@ -89,7 +89,7 @@ fn a_user_of_the_host_is_one_tenant_however_many_namespaces_it_makes() {
 
 /// The kernel's lock of the root that all share can't be mended: who chooses this mount is told, and what to use instead.
 #[test]
-fn what_one_mount_for_all_cant_keep_apart_is_said() {
+fn the_help_warns_of_what_one_mount_for_all_cannot_separate() {
     let output = testkit::run_to_end(Command::new(program()).args(["mount", "--help"]), testkit::TIMEOUT);
     let help: Vec<_> = String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect();
     let help = help.join(" ");
