@@ -14,7 +14,7 @@ use testkit::{
 };
 
 /// How long numbers are written while processes come and go.
-const STORM: Duration = Duration::from_secs(4);
+const STORM_DURATION: Duration = Duration::from_secs(4);
 
 /// A container with a view of its cgroup, and a cgroup of the host beside it.
 struct Scene {
@@ -212,7 +212,7 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
             .spawn()
             .expect("a storm in the container"),
     );
-    let end = Instant::now() + STORM;
+    let end = Instant::now() + STORM_DURATION;
     let (hits, misses) = thread::scope(|scope| {
         let scene = &scene;
         let writer = |first: u32| {

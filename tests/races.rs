@@ -18,7 +18,7 @@ use testkit::{
 const MANY: usize = 2000;
 
 /// For how long things change under those who look.
-const WHILE: Duration = Duration::from_secs(3);
+const CHANGES_DURATION: Duration = Duration::from_secs(3);
 
 /// A container that lives in the `home` of a cgroup. The fields are dropped in their order.
 struct Scene {
@@ -177,7 +177,7 @@ fn looks_at_what_is_renamed(through: Through, by_host: bool) -> Vec<BTreeSet<Str
     let (one, two) = (scene.session(), scene.session());
     let seen = thread::scope(|scope| {
         let lookers = [one, two].map(|session| scope.spawn(|| again_and_again(session, &looks, &ends)));
-        let end = Instant::now() + WHILE;
+        let end = Instant::now() + CHANGES_DURATION;
         let names = [("a", "b"), ("b", "a")];
         while Instant::now() < end {
             for (from, to) in names {
@@ -267,7 +267,7 @@ fn finds(through: Through, by_host: bool) -> (usize, usize, BTreeSet<String>) {
         let (mut failed, mut complaints, mut runs) = (0, BTreeSet::new(), 0);
         let start = Instant::now();
         // On a busy machine there are few runs in that time, and any of them may fail.
-        while start.elapsed() < WHILE || (failed == runs && start.elapsed() < TIMEOUT) {
+        while start.elapsed() < CHANGES_DURATION || (failed == runs && start.elapsed() < TIMEOUT) {
             let mut command = scene.container.command(Caller::Root);
             command.env("LC_ALL", "C").arg("find").arg(&scene.path).args(["-ignore_readdir_race", "-ls"]);
             let output = run_to_end(&mut command, TIMEOUT);

@@ -15,7 +15,7 @@ use testkit::{Need, TestCgroup, View, ViewOptions, require};
 
 /// What the README promises is in milliseconds; a machine on which everything else runs as well gets so long. What isn't told at all is kept for
 /// a minute.
-const BOUND: Duration = Duration::from_secs(20);
+const STALENESS_MAX: Duration = Duration::from_secs(20);
 
 const NAMED: &str = "name=systemd";
 const UNIFIED: &str = "unified";
@@ -97,7 +97,7 @@ fn nothing_is_older_than_the_bound(coherent: bool) {
                 let (expected, start) = (state(real), Instant::now());
                 while state(seen) != expected {
                     let late = start.elapsed();
-                    let allowed = if coherent { Duration::ZERO } else { BOUND };
+                    let allowed = if coherent { Duration::ZERO } else { STALENESS_MAX };
                     if late > allowed {
                         stop.store(true, Ordering::Release);
                         panic!("{late:?} after change {round} it's {:?}, not {expected:?}", state(seen));
@@ -140,7 +140,7 @@ fn new_files_are_found() {
             let start = Instant::now();
             // Each look leaves the kernel something to keep.
             while seen.join("child/cpu.pressure").exists() != is_there {
-                assert!(start.elapsed() < BOUND, "in round {round}, after {value}");
+                assert!(start.elapsed() < STALENESS_MAX, "in round {round}, after {value}");
             }
         }
     }
@@ -206,7 +206,7 @@ fn the_names_of_a_removed_cgroup_are_dropped() {
             fs::remove_dir(remover.join(&name)).expect("the removal");
             let start = Instant::now();
             while fs::metadata(&by_name).is_ok() {
-                assert!(start.elapsed() < BOUND, "removed by {remover:?}, still found");
+                assert!(start.elapsed() < STALENESS_MAX, "removed by {remover:?}, still found");
             }
             file.metadata().expect("its attributes, by the open file");
         }

@@ -12,8 +12,8 @@ use super::resources::Resources;
 use super::rounds::{Cell, Samples, Table, quartiles};
 use super::subject::{Kind, Missing};
 
-const LABEL: usize = 20;
-const COLUMN: usize = 20;
+const LABEL_WIDTH: usize = 20;
+const COLUMN_WIDTH: usize = 20;
 /// Fewer ticks of processor time than this say nothing.
 const ENOUGH_TICKS: u64 = 5;
 
@@ -236,9 +236,9 @@ fn heading(out: &mut impl Write, title: &str, kinds: &[Kind]) -> Result<()> {
 }
 
 fn line(out: &mut impl Write, label: &str, cells: impl Iterator<Item = String>) -> Result<()> {
-    write!(out, "{label:<LABEL$}")?;
+    write!(out, "{label:<LABEL_WIDTH$}")?;
     for cell in cells {
-        write!(out, " {cell:>COLUMN$}")?;
+        write!(out, " {cell:>COLUMN_WIDTH$}")?;
     }
     writeln!(out)?;
     Ok(())

@@ -13,7 +13,7 @@ use super::site::{self, Site};
 use super::subject::{Kind, Missing, Server};
 
 /// So that the calibration ends, whatever the clock says.
-const MOST_REPETITIONS: u64 = 1 << 20;
+const REPETITIONS_MAX: u64 = 1 << 20;
 
 /// One row on one subject.
 #[derive(Debug, Clone, Default)]
@@ -162,10 +162,10 @@ fn calibrate(plan: &Plan, row: &Row, site: &mut Site) -> Result<u64> {
     loop {
         let taken = (row.run)(site, count)?.max(Duration::from_nanos(100));
         // Half a slice is long enough to tell, and a single long operation needs no second look.
-        if taken * 2 >= wanted || count >= MOST_REPETITIONS {
+        if taken * 2 >= wanted || count >= REPETITIONS_MAX {
             let count = wanted.as_secs_f64() / taken.as_secs_f64() * count as f64;
             (row.verify)(site)?;
-            return Ok((count.round() as u64).clamp(1, MOST_REPETITIONS));
+            return Ok((count.round() as u64).clamp(1, REPETITIONS_MAX));
         }
         count *= 2;
     }

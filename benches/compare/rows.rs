@@ -20,7 +20,7 @@ use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
 use super::host::WORK;
 use super::site::{FEW, MANY, Site};
 
-const BUFFER: usize = 4096;
+const BUFFER_BYTES: usize = 4096;
 const MEMBERS: &CStr = c"one/cgroup.procs";
 
 /// What is measured. `run` repeats it and returns the time that the operations took.
@@ -84,8 +84,8 @@ fn open_read(dir: BorrowedFd<'_>, path: &CStr, buffer: &mut [u8]) -> Result<usiz
 /// The content of a file by both ways is the same. It is compared with the kernel's before and after, because it may
 /// change in between.
 fn same_content(site: &Site, path: &CStr, read_it: impl Fn(&mut [u8]) -> Result<usize>) -> Result<usize> {
-    let mut expected = [0; BUFFER];
-    let mut found = [0; BUFFER];
+    let mut expected = [0; BUFFER_BYTES];
+    let mut found = [0; BUFFER_BYTES];
     for _ in 0..5 {
         let length = open_read(site.truth.as_fd(), path, &mut expected)?;
         let count = read_it(&mut found)?;
@@ -126,7 +126,7 @@ fn write_limit(site: &Site, text: &[u8]) -> Result<()> {
 fn check_limit(site: &mut Site) -> Result<Option<String>> {
     for text in [b"101\n", b"102\n"] {
         write_limit(site, text)?;
-        let mut found = [0; BUFFER];
+        let mut found = [0; BUFFER_BYTES];
         let count = open_read(site.truth.as_fd(), site.limit, &mut found)?;
         ensure!(found.get(..count) == Some(text.as_slice()), "{:?} isn't what was written", site.limit);
     }
@@ -142,12 +142,12 @@ fn expect_length(found: usize, wanted: usize) -> Result<()> {
 }
 
 fn run_open_read(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    let mut buffer = [0; BUFFER];
+    let mut buffer = [0; BUFFER_BYTES];
     timed(repetitions, || expect_length(open_read(site.root.as_fd(), site.file, &mut buffer)?, site.length))
 }
 
 fn run_members(site: &mut Site, repetitions: u64) -> Result<Duration> {
-    let mut buffer = [0; BUFFER];
+    let mut buffer = [0; BUFFER_BYTES];
     timed(repetitions, || {
         let count = open_read(site.root.as_fd(), MEMBERS, &mut buffer)?;
         if count > 0 { Ok(()) } else { Err(anyhow!("cgroup.procs is empty")) }
@@ -155,7 +155,7 @@ fn run_members(site: &mut Site, repetitions: u64) -> Result<Duration> {
 }
 
 fn pread_times(fd: &OwnedFd, length: usize, repetitions: u64) -> Result<Duration> {
-    let mut buffer = [0; BUFFER];
+    let mut buffer = [0; BUFFER_BYTES];
     timed(repetitions, || expect_length(pread(fd, &mut buffer, 0).context("pread")?, length))
 }
 

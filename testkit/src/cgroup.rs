@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::{Hierarchy, comes_true, hierarchy};
 
 /// How long the removal may take.
-const REMOVAL: Duration = Duration::from_secs(20);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 static NEXT: AtomicUsize = AtomicUsize::new(1);
 
@@ -153,7 +153,7 @@ pub fn chown_tree(dir: &Path, owner: u32) {
 fn remove(dir: &Path) -> io::Result<()> {
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32);
     let mut result = Ok(());
-    comes_true(REMOVAL, || {
+    comes_true(REMOVAL_TIMEOUT, || {
         result = remove_once(dir);
         !result.as_ref().is_err_and(is_busy)
     });

@@ -14,7 +14,7 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 pub const CALLS: [&str; 6] = ["read", "pread", "readv", "sendfile", "splice", "copy_file_range"];
 
 /// How much is asked for at a time.
-const PART: usize = 1 << 16;
+const CHUNK_BYTES: usize = 1 << 16;
 
 /// Copies files into a directory, by this system call, with their own names, or with numbers. What can't be copied is said on standard error, and
 /// the others are copied all the same.
@@ -33,7 +33,7 @@ pub fn run(call: &str, into: &str, files: &[String], numbered: bool) -> ExitCode
 
 fn copy(call: &str, from: &Path, to: &Path) -> io::Result<()> {
     let (input, mut output) = (File::open(from)?, File::create(to)?);
-    let mut part = vec![0; PART];
+    let mut part = vec![0; CHUNK_BYTES];
     let (ends, mut offset) = (pipe()?, 0);
     loop {
         let count = match call {
@@ -44,17 +44,17 @@ fn copy(call: &str, from: &Path, to: &Path) -> io::Result<()> {
                 let (first, second) = part.split_at_mut(7);
                 rustix::io::readv(&input, &mut [io::IoSliceMut::new(first), io::IoSliceMut::new(second)])?
             }
-            "sendfile" => sendfile(&output, &input, None, PART)?,
+            "sendfile" => sendfile(&output, &input, None, CHUNK_BYTES)?,
             "splice" => {
                 let (reader, writer) = (ends.0.as_fd(), ends.1.as_fd());
-                let count = splice(&input, None, writer, None, PART, SpliceFlags::empty())?;
+                let count = splice(&input, None, writer, None, CHUNK_BYTES, SpliceFlags::empty())?;
                 let mut left = count;
                 while left > 0 {
                     left -= splice(reader, None, &output, None, left, SpliceFlags::empty())?;
                 }
                 count
             }
-            "copy_file_range" => match copy_file_range(&input, None, &output, None, PART) {
+            "copy_file_range" => match copy_file_range(&input, None, &output, None, CHUNK_BYTES) {
                 // As everybody does who uses it.
                 Err(rustix::io::Errno::XDEV) => return copy("read", from, to),
                 other => other?,

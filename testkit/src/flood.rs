@@ -12,7 +12,7 @@ use nix::sys::stat::stat;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 
 /// How many directories are listed one after the other: `0`, `1` and so on. More than a server keeps the listings of.
-pub const BESIDE: u64 = 18;
+pub const LISTED_DIRECTORIES: u64 = 18;
 
 /// What is done once, in a directory and for the so-manieth time.
 type Once = fn(&Path, u64) -> std::io::Result<()>;
@@ -82,5 +82,5 @@ fn make_and_list(directory: &Path, _round: u64) -> std::io::Result<()> {
 
 /// Lists many directories, one after the other, so that no listing of one is kept until it comes again.
 fn list_beside(directory: &Path, round: u64) -> std::io::Result<()> {
-    begin_list(&open(&directory.join((round % BESIDE).to_string()))?)
+    begin_list(&open(&directory.join((round % LISTED_DIRECTORIES).to_string()))?)
 }

@@ -12,10 +12,10 @@ use crate::probe::names::{open, seteuid, write};
 use crate::{Programs, STRANGER, Session, TestCgroup, hierarchy};
 
 /// The environment variable that turns a skip into a failure: `all`, or the names of what is required, with commas.
-const VARIABLE: &str = "VCGROUPFS_REQUIRE";
+const REQUIRE_VARIABLE: &str = "VCGROUPFS_REQUIRE";
 
 /// The environment variable that names a file to which each skip is added, a line each: to the harness, a test that was skipped has passed.
-const LIST: &str = "VCGROUPFS_SKIPPED";
+const SKIPPED_VARIABLE: &str = "VCGROUPFS_SKIPPED";
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +131,10 @@ impl Need {
 
     /// Panics if the environment variable says that this has to be there, which it isn't.
     fn demand(self) {
-        let (demanded, name) = (std::env::var(VARIABLE).unwrap_or_default(), self.name());
+        let (demanded, name) = (std::env::var(REQUIRE_VARIABLE).unwrap_or_default(), self.name());
         assert!(
             !demanded.split(',').any(|word| word == "all" || word == name),
-            "{VARIABLE}={demanded}, but this machine has no {name}"
+            "{REQUIRE_VARIABLE}={demanded}, but this machine has no {name}"
         );
     }
 
@@ -178,7 +178,7 @@ pub fn missing(needs: &[Need]) -> Option<String> {
     let line = format!("{}: {message}\n", thread.name().unwrap_or("test"));
     // Not `eprintln!`, which the test harness hides when the test passes.
     let _ = io::stderr().write_all(line.as_bytes());
-    if let Some(list) = std::env::var_os(LIST) {
+    if let Some(list) = std::env::var_os(SKIPPED_VARIABLE) {
         let list = std::fs::File::options().append(true).create(true).open(list);
         list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list of what was skipped");
     }

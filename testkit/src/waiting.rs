@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::TIMEOUT;
 
 /// How often a wait checks its condition.
-const INTERVAL: Duration = Duration::from_millis(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long [`wait_in_kernel`] waits on a kernel that perhaps doesn't tell where a process sleeps.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until a condition is true.
 ///
@@ -46,7 +46,7 @@ pub fn found_within<T>(patience: Duration, mut find: impl FnMut() -> Option<T>) 
         if found.is_some() || Instant::now() >= end {
             return found;
         }
-        thread::sleep(INTERVAL);
+        thread::sleep(CHECK_INTERVAL);
     }
 }
 
@@ -63,7 +63,7 @@ pub fn end_of(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 /// (`/proc/PID/task/TID/wchan`). On a kernel that doesn't tell, or has other names, it
 /// waits two seconds.
 pub fn wait_in_kernel(process: u32, words: &[&str]) {
-    comes_true(KERNEL_PATIENCE, || is_in_kernel(process, words));
+    comes_true(KERNEL_TIMEOUT, || is_in_kernel(process, words));
 }
 
 fn is_in_kernel(process: u32, words: &[&str]) -> bool {

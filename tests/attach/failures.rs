@@ -89,11 +89,11 @@ macro_rules! sweeps_of_unified_hosts {
 }
 
 /// How many mounts a stack takes at most, for each of its hierarchies.
-const EACH: usize = 6;
+const MOUNTS_PER_HIERARCHY_MAX: usize = 6;
 
 /// A number of calls that's beyond all of the stack's.
 fn beyond() -> usize {
-    12 + EACH * testkit::hierarchies().len()
+    12 + MOUNTS_PER_HIERARCHY_MAX * testkit::hierarchies().len()
 }
 
 /// Some numbers, and one beyond.

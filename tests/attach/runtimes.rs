@@ -9,7 +9,7 @@ use testkit::{Need, Programs, TestCgroup, hierarchies};
 
 use crate::scene::{Said, program, said, wait_until};
 
-const MEMORY: u64 = 300_000_000;
+const MEMORY_BYTES: u64 = 300_000_000;
 
 /// Of which directories of the host the container has its programs.
 const PROGRAMS: [&str; 5] = ["usr", "bin", "sbin", "lib", "lib64"];
@@ -95,7 +95,7 @@ impl Runc {
             "linux": {
                 "cgroupsPath": format!("{}/c1", self.cgroup.path()),
                 "resources": {
-                    "memory": { "limit": MEMORY }, "pids": { "limit": 50 }, "cpu": { "quota": 100_000, "period": 100_000 },
+                    "memory": { "limit": MEMORY_BYTES }, "pids": { "limit": 50 }, "cpu": { "quota": 100_000, "period": 100_000 },
                 },
                 "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }],
             },

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use testkit::{TIMEOUT, TestCgroup, hierarchies, run_to_end};
 
 /// How long the last traces may take to go.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The environment variable that holds the mark.
 const VARIABLE: &str = "VCGROUPFS_TEST_MARK";
@@ -128,7 +128,7 @@ impl Place {
 
     /// What is left of it: processes, mounts, records of live views, and cgroups that the test didn't make.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        testkit::comes_true(PATIENCE, || self.traces().is_empty());
+        testkit::comes_true(CLEANUP_TIMEOUT, || self.traces().is_empty());
         self.traces()
     }
 

@@ -18,10 +18,10 @@ use vcgroupfs::sys::xattr;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
 
 /// What the xattrs that are set through a view may take, in bytes, as the manual says.
-const BUDGET: u64 = 2 * 1024 * 1024;
+const BUDGET_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How much more than that a server may grow meanwhile, in bytes: its own memory, and the kernel's for directories that it looks up.
-const SLACK: u64 = 6 * 1024 * 1024;
+const SLACK_BYTES: u64 = 6 * 1024 * 1024;
 
 /// A hierarchy in which both policies make cgroups.
 fn selector() -> &'static str {
@@ -105,18 +105,18 @@ fn a_container_uses_no_more_than_its_budget() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()));
     let scene = Scene::new(ViewOptions::new());
     let before = scene.charged();
-    let (total, end) = fill(&scene, "a", 20 * BUDGET);
+    let (total, end) = fill(&scene, "a", 20 * BUDGET_BYTES);
     let grown = scene.charged().saturating_sub(before);
     assert_eq!(end, Some(Errno::ENOSPC), "{total} bytes were set, {grown} charged to the server");
-    assert!(total > BUDGET / 2, "{total} is hardly anything");
-    assert!(grown < BUDGET + SLACK, "{grown}");
+    assert!(total > BUDGET_BYTES / 2, "{total} is hardly anything");
+    assert!(grown < BUDGET_BYTES + SLACK_BYTES, "{grown}");
     // Short ones cost what they cost the kernel, not what they say.
     for number in 0..20_000 {
         if set(&scene.top().join("a0"), &format!("trusted.{number}"), b"") == Err(Errno::ENOSPC) {
             break;
         }
     }
-    assert!(scene.charged().saturating_sub(before) < BUDGET + SLACK, "{}", scene.charged());
+    assert!(scene.charged().saturating_sub(before) < BUDGET_BYTES + SLACK_BYTES, "{}", scene.charged());
     assert_eq!(set(&scene.top().join("a1"), "trusted.one-more", &[b'x'; 4000]), Err(Errno::ENOSPC));
 }
 
@@ -124,7 +124,7 @@ fn a_container_uses_no_more_than_its_budget() {
 fn removed_and_replaced_xattrs_are_given_back_to_the_budget() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()));
     let scene = Scene::new(ViewOptions::new());
-    assert_eq!(fill(&scene, "a", 20 * BUDGET).1, Some(Errno::ENOSPC));
+    assert_eq!(fill(&scene, "a", 20 * BUDGET_BYTES).1, Some(Errno::ENOSPC));
     let large = vec![b'x'; 30 * 1024];
     let next = scene.child("next");
     let fits = |name: &str| {
@@ -146,7 +146,7 @@ fn removed_and_replaced_xattrs_are_given_back_to_the_budget() {
     fs::remove_dir(dir("a1")).expect("an empty cgroup");
     assert_eq!(fits("user.a"), Ok(()), "rmdir through the view");
 
-    assert_eq!(fill(&scene, "b", 20 * BUDGET).1, Some(Errno::ENOSPC));
+    assert_eq!(fill(&scene, "b", 20 * BUDGET_BYTES).1, Some(Errno::ENOSPC));
     fs::remove_dir(scene.cgroup.dir(selector()).join("a2")).expect("an empty cgroup");
     wait_until("what the host has removed is given back", || fits("user.b").is_ok());
     // What fails takes nothing.
@@ -174,7 +174,7 @@ fn a_removed_cgroup_that_is_held_open_keeps_no_xattrs() {
         fs::remove_dir(&dir).expect("an empty cgroup");
     }
     let grown = scene.charged().saturating_sub(before);
-    assert!(grown < BUDGET + SLACK, "{grown} bytes are charged to the server");
+    assert!(grown < BUDGET_BYTES + SLACK_BYTES, "{grown} bytes are charged to the server");
     drop(held);
 }
 

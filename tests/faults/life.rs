@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use testkit::TestCgroup;
 
 /// What hangs without a fault may take so long on a busy machine, and what is hung doesn't end by itself.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The program under test. `VCGROUPFS_PROGRAM` names another one, as for [`testkit::View`].
 pub(crate) fn program() -> PathBuf {
@@ -26,7 +26,7 @@ pub(crate) use testkit::wait_until;
 pub(crate) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(PATIENCE).ok()
+    receiver.recv_timeout(HANG_TIMEOUT).ok()
 }
 
 /// A server in the foreground, of a view whose delegated subtree is a test's cgroup. When it's dropped, it's killed and unmounted.
@@ -80,7 +80,7 @@ impl Server {
 
     /// How it ended, if it did in time.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
-        testkit::end_of(&mut self.child, PATIENCE)
+        testkit::end_of(&mut self.child, HANG_TIMEOUT)
     }
 
     /// Makes directories that the view rejects; returns what each of them got, but for those that hang.

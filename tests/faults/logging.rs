@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Need, TIMEOUT, TestCgroup, require, run_to_end};
 
-use crate::life::{PATIENCE, Server, in_time, program, wait_until};
+use crate::life::{HANG_TIMEOUT, Server, in_time, program, wait_until};
 
 /// A rejection by a rule, as its caller gets it.
 const REJECTED: Option<i32> = Some(Errno::EACCES as i32);
@@ -168,7 +168,7 @@ impl Drop for Background {
 
 /// What a log service receives next.
 fn received(socket: &UnixDatagram) -> String {
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(HANG_TIMEOUT)).expect("a timeout");
     let mut message = vec![0; 64 * 1024];
     let count = socket.recv(&mut message).expect("a record");
     String::from_utf8_lossy(&message[..count]).into_owned()

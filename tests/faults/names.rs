@@ -16,7 +16,7 @@ use testkit::{Need, TestCgroup, View, ViewOptions, hierarchy, require, wait_unti
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
 
 /// The longest name of a cgroup: a path has 4096 bytes, with its NUL.
-const LONGEST: usize = 4095;
+const NAME_BYTES_MAX: usize = 4095;
 
 fn selector() -> &'static str {
     if hierarchy("name=systemd").is_some() { "name=systemd" } else { "unified" }
@@ -139,7 +139,7 @@ fn the_longest_names_neither_end_a_listing_nor_the_watch() {
     let real = cgroup.dir(selector());
     // So that it's watched, and the kernel keeps the listing.
     assert_eq!(names(&top), [] as [OsString; 0]);
-    for length in [LONGEST, 4080, 4079, 4073, 4072, 1025, 1024] {
+    for length in [NAME_BYTES_MAX, 4080, 4079, 4073, 4072, 1025, 1024] {
         let long = Long::new(&real, length);
         let after = real.join(format!("after-{length}"));
         fs::create_dir(&after).expect("mkdir on the host");

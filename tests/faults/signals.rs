@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Need, TIMEOUT, TestCgroup, hierarchies, require, run_to_end};
 
-use crate::life::{PATIENCE, Server, in_time, program, wait_until};
+use crate::life::{HANG_TIMEOUT, Server, in_time, program, wait_until};
 
 const NONE: Option<&str> = None;
 
@@ -201,7 +201,7 @@ fn a_signal_ends_a_mount_for_all_callers_that_containers_have_bound() {
 }
 
 fn end_of(child: &mut Child) -> Option<ExitStatus> {
-    testkit::end_of(child, PATIENCE)
+    testkit::end_of(child, HANG_TIMEOUT)
 }
 
 /// Whenever the signal comes: no dead mount is left.

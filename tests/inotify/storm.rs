@@ -14,7 +14,7 @@ use testkit::{Need, processor_ticks, require, wait_until};
 use super::watcher::Watcher;
 use super::{Scene, UNIFIED, end, sleeper};
 
-const STORM: Duration = Duration::from_secs(2);
+const STORM_DURATION: Duration = Duration::from_secs(2);
 
 fn cgroups(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).expect("a directory").flatten();
@@ -24,7 +24,7 @@ fn cgroups(dir: &Path) -> BTreeSet<String> {
 
 /// Makes and removes cgroups, some of names that others use as well.
 fn make_and_remove(dir: &Path, own: &str) {
-    let end = Instant::now() + STORM;
+    let end = Instant::now() + STORM_DURATION;
     let mut state = u64::from(own.as_bytes()[0]);
     while Instant::now() < end {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -47,7 +47,7 @@ fn events_and_listings_agree_after_a_storm() {
         for (dir, own) in [(&host, "host"), (&main, "main"), (&alias, "alias")] {
             scope.spawn(|| make_and_remove(dir, own));
         }
-        let end = Instant::now() + STORM;
+        let end = Instant::now() + STORM_DURATION;
         while Instant::now() < end {
             view.take();
             // The pace of the reader, which has to empty the queue before it overflows.

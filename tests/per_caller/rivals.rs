@@ -8,12 +8,12 @@ use super::is_possible;
 use super::scene::{Scene, hierarchies, place};
 
 /// For how long, in seconds.
-const WHILE: u64 = 4;
+const RACE_SECONDS: u64 = 4;
 
 fn rival(scene: &Scene, container: &Container, selector: &str, (own, other): (&str, &str), name: &str) -> Child {
     let mut command = container.command(Caller::Root);
     command.arg(container.probe()).arg("--rival");
-    command.arg(scene.shown(selector, own)).arg(scene.shown(selector, other)).arg(name).arg(WHILE.to_string());
+    command.arg(scene.shown(selector, own)).arg(scene.shown(selector, other)).arg(name).arg(RACE_SECONDS.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"))
 }
@@ -88,7 +88,7 @@ fn rivals_use_the_same_names_below_a_bound_directory() {
             let mut command = container.command(Caller::Root);
             command.arg(container.probe()).arg("--rival");
             command.args([own, other].map(|below| bound.0.join(name).join(below)));
-            command.arg("job").arg(WHILE.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());
+            command.arg("job").arg(RACE_SECONDS.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());
             running.push((own, command.stdout(Stdio::piped()).spawn().expect("a rival")));
         }
     }

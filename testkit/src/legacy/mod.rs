@@ -47,13 +47,13 @@ const SEQ_FILES: [&str; 9] = [
 ];
 
 /// How many lists are kept. The supervisor isn't told when one is closed.
-const MOST_LISTS: usize = 512;
+const LISTS_MAX: usize = 512;
 
 /// Nobody reads more at once of what is asked about here. Servers of FUSE do.
-const LONGEST_READ: u32 = 256 * 1024;
+const READ_BYTES_MAX: u32 = 256 * 1024;
 
 /// The same for writes of numbers.
-const LONGEST_WRITE: u32 = 64;
+const WRITE_BYTES_MAX: u32 = 64;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -100,7 +100,7 @@ fn filter() -> Vec<libc::sock_filter> {
         let test = compare(libc::BPF_JSET, silent, 0, 1);
         program.extend([compare(libc::BPF_JEQ, call as u32, 0, 4), load(argument(flags)), test, allow, ask]);
     }
-    for (call, most) in [(libc::SYS_read, LONGEST_READ), (libc::SYS_write, LONGEST_WRITE)] {
+    for (call, most) in [(libc::SYS_read, READ_BYTES_MAX), (libc::SYS_write, WRITE_BYTES_MAX)] {
         let test = compare(libc::BPF_JGT, most, 0, 1);
         program.extend([compare(libc::BPF_JEQ, call as u32, 0, 4), load(argument(2)), test, allow, ask]);
     }
@@ -216,7 +216,7 @@ impl Supervisor {
         };
         let text = list_for(thread, &object)?;
         let theirs = file.try_clone().ok()?;
-        if self.lists.len() >= MOST_LISTS {
+        if self.lists.len() >= LISTS_MAX {
             self.lists.remove(0);
         }
         self.lists.push(List { file, text });
@@ -292,7 +292,7 @@ impl Supervisor {
     fn write(&self, notice: &Notice) -> Option<Answer> {
         let [number, buffer, count, ..] = notice.arguments;
         let (name, mounted) = self.interface_file(notice.thread, number)?;
-        if !mounted.has_devices || !LISTS.contains(&name.as_str()) || count > u64::from(LONGEST_WRITE) {
+        if !mounted.has_devices || !LISTS.contains(&name.as_str()) || count > u64::from(WRITE_BYTES_MAX) {
             return None;
         }
         let mut text = vec![0; usize::try_from(count).ok()?];

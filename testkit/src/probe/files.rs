@@ -16,7 +16,7 @@ use super::exec::{Answer, Failure, State};
 use super::op::Op;
 
 /// How long `await` reads a file again.
-const AWAIT: Duration = Duration::from_secs(10);
+const AWAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Does an operation on files; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
@@ -380,9 +380,9 @@ fn await_text(path: &str, wanted: &str) -> Value {
     json!(patiently(|| fs::read_to_string(Path::new(path)).is_ok_and(|found| found.contains(wanted))))
 }
 
-/// Whether a condition becomes true within [`AWAIT`].
+/// Whether a condition becomes true within [`AWAIT_TIMEOUT`].
 pub(super) fn patiently(is_true: impl FnMut() -> bool) -> bool {
-    crate::comes_true(AWAIT, is_true)
+    crate::comes_true(AWAIT_TIMEOUT, is_true)
 }
 
 fn on_names(state: &State, op: &Op) -> Option<Answer> {

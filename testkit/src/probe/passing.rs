@@ -23,7 +23,7 @@ use super::files::keep;
 use super::op::Op;
 
 /// How long to wait for what was posted.
-const PATIENCE: Duration = Duration::from_secs(10);
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Does an operation on descriptors; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
@@ -44,7 +44,7 @@ fn new_eventfd() -> Result<OwnedFd, Failure> {
 fn mailbox(state: &State, path: &str, fd: &str) -> Answer {
     let path = state.expand(path)?;
     let socket = UnixDatagram::bind(&path)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(POST_TIMEOUT))?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     Ok(keep(state, fd, socket.into()))
 }

@@ -18,7 +18,7 @@ use super::exec::{Answer, Failure, Job, State};
 use super::op::{Op, Outcome};
 
 /// How long a process that was killed may take to end.
-const END: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A thread of which only its existence matters.
 const SMALL_STACK: usize = 32 * 1024;
@@ -85,7 +85,7 @@ fn kill(state: &State, name: &str) -> Answer {
 fn wait(state: &State, name: &str) -> Answer {
     let mut children = state.children();
     let child = children.get_mut(name).ok_or(Failure::Sys("wait", nix::errno::Errno::ECHILD as i32))?;
-    let ended = crate::found_within(END, || child.try_wait().transpose());
+    let ended = crate::found_within(END_TIMEOUT, || child.try_wait().transpose());
     ended.ok_or(Failure::Sys("wait", nix::errno::Errno::ETIMEDOUT as i32))??;
     children.remove(name);
     Ok(Value::Null)

@@ -20,7 +20,7 @@ pub(super) struct Setting {
 pub(super) type Step = Vec<Op>;
 
 /// How many steps a sequence has.
-const LENGTH: usize = 90;
+const SEQUENCE_LENGTH: usize = 90;
 
 const HANDLES: &[&str] = &["f0", "f1", "f2", "f3"];
 const SPLICED: &str = "s";
@@ -48,7 +48,7 @@ pub(super) fn sequence(setting: Setting, seed: u64, number: u64) -> Vec<Step> {
         let path = format!("$CG{}/{name}", maker.random.pick(&["", "/a", "/b"]));
         steps.push(vec![Op::Open { path, flags: owned(&[access]), fd: (*fd).into() }]);
     }
-    steps.extend((0..LENGTH).map(|_| maker.step()));
+    steps.extend((0..SEQUENCE_LENGTH).map(|_| maker.step()));
     steps.push(vec![Op::Tree { path: "$CG".into() }]);
     steps
 }

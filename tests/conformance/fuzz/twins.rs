@@ -16,7 +16,7 @@ use crate::case::Where;
 use crate::run::give;
 
 /// How long the removal of a sequence's cgroups may take.
-const REMOVAL: Duration = Duration::from_secs(20);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Numbers of processes in a container begin behind this one, so that they have equally many digits.
 const FIRST_NUMBER: &str = "20000";
@@ -155,7 +155,7 @@ fn thaw(dir: &Path) {
 
 /// Removes a cgroup with everything below; its processes go to another one.
 fn remove(dir: &Path, home: &Path) -> io::Result<()> {
-    let end = Instant::now() + REMOVAL;
+    let end = Instant::now() + REMOVAL_TIMEOUT;
     loop {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -9,10 +9,10 @@ use crate::case::{Case, IntoStep, Step, Where, case};
 const V2: &[Where] = &[Where::V2];
 
 /// Waits long enough for what happens at once, or soon.
-const LONG: u32 = 10_000;
+const LONG_WAIT_MS: u32 = 10_000;
 
 /// Nothing happens; were it to happen, then at once.
-const SHORT: u32 = 50;
+const SHORT_WAIT_MS: u32 = 50;
 
 fn epoll(name: &str, file: &str, edge: bool) -> [Step; 2] {
     [Op::Epoll { fd: name.into() }.ok(), Op::EpollAdd { epoll: name.into(), fd: file.into(), edge }.ok()]
@@ -48,7 +48,7 @@ fn notified() -> Vec<Case> {
                 poll("g").gives(json!(["IN", "OUT", "RDNORM", "WRNORM"])),
                 read("h", 100).ok(),
                 poll("f").gives(json!(["IN", "OUT", "RDNORM", "WRNORM"])),
-                poll_pri("f", SHORT).gives(json!([])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!([])),
                 // The end of the file is no read.
                 read("h", 100).text(""),
                 poll("f").gives(json!(["IN", "OUT", "RDNORM", "WRNORM"])),
@@ -85,22 +85,22 @@ fn notified() -> Vec<Case> {
                 open("f", "$CG/cgroup.events", &["O_RDONLY"]).ok(),
                 open("g", "$CG/cgroup.events", &["O_RDONLY"]).ok(),
                 read("f", 100).ok(),
-                poll_pri("f", SHORT).gives(json!([])),
-                poll_pri("g", SHORT).gives(json!(["PRI", "ERR"])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!([])),
+                poll_pri("g", SHORT_WAIT_MS).gives(json!(["PRI", "ERR"])),
             ]
             .into_iter()
             .chain(populate("C"))
             .chain([
-                poll_pri("f", LONG).gives(json!(["PRI", "ERR"])),
-                poll_pri("f", SHORT).gives(json!(["PRI", "ERR"])),
+                poll_pri("f", LONG_WAIT_MS).gives(json!(["PRI", "ERR"])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!(["PRI", "ERR"])),
                 read("g", 100).text("populated 1\nfrozen 0\n"),
-                poll_pri("f", SHORT).gives(json!(["PRI", "ERR"])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!(["PRI", "ERR"])),
                 pread("f", 100, 0).text("populated 1\nfrozen 0\n"),
-                poll_pri("f", SHORT).gives(json!([])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!([])),
                 kill("C").ok(),
-                poll_pri("f", LONG).gives(json!(["PRI", "ERR"])),
+                poll_pri("f", LONG_WAIT_MS).gives(json!(["PRI", "ERR"])),
                 pread("f", 100, 0).text("populated 0\nfrozen 0\n"),
-                poll_pri("f", SHORT).gives(json!([])),
+                poll_pri("f", SHORT_WAIT_MS).gives(json!([])),
             ]),
         )
         .by_owner_too(),
@@ -112,18 +112,18 @@ fn notified() -> Vec<Case> {
                 .chain(epoll("e", "f", false))
                 .chain([
                     epoll_add("e", "f", false).errno("EEXIST"),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
                     read("f", 100).ok(),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT"])),
                 ])
                 .chain(populate("C"))
                 .chain([
-                    poll_pri("f", LONG).gives(json!(["PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    poll_pri("f", LONG_WAIT_MS).gives(json!(["PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
                     pread("f", 100, 0).ok(),
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT"])),
                 ]),
         )
         .by_owner_too(),
@@ -134,13 +134,13 @@ fn notified() -> Vec<Case> {
                 .into_iter()
                 .chain(epoll("e", "f", true))
                 .chain([
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                 ])
                 .chain(populate("C"))
                 .chain([
-                    epoll_wait("e", LONG).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", LONG_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                 ]),
         )
         .by_owner_too(),
@@ -151,27 +151,27 @@ fn notified() -> Vec<Case> {
                 .into_iter()
                 .chain(epoll("e", "f", true))
                 .chain([
-                    epoll_wait("e", SHORT).gives(json!(["IN", "OUT"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                 ])
                 .chain(populate("C"))
                 .chain([
-                    epoll_wait("e", LONG).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", LONG_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                     pread("f", 100, 0).text("populated 1\nfrozen 0\n"),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                     kill("C").ok(),
-                    epoll_wait("e", LONG).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", LONG_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                     pread("f", 100, 0).text("populated 0\nfrozen 0\n"),
                 ])
                 // Also without a read in between.
                 .chain(populate("D"))
                 .chain([
-                    epoll_wait("e", LONG).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", LONG_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
                     kill("D").ok(),
-                    epoll_wait("e", LONG).gives(json!(["IN", "OUT", "PRI", "ERR"])),
-                    epoll_wait("e", SHORT).gives(json!([])),
+                    epoll_wait("e", LONG_WAIT_MS).gives(json!(["IN", "OUT", "PRI", "ERR"])),
+                    epoll_wait("e", SHORT_WAIT_MS).gives(json!([])),
                 ]),
         )
         .by_owner_too(),
@@ -192,10 +192,10 @@ fn removed() -> Vec<Case> {
             .into_iter()
             .chain(epoll("e", "f", true))
             .chain([
-                epoll_wait("e", SHORT).gives(json!(["IN", "OUT"])),
+                epoll_wait("e", SHORT_WAIT_MS).gives(json!(["IN", "OUT"])),
                 rmdir("$CG/a").ok(),
-                epoll_wait("e", SHORT).into_step(),
-                epoll_wait("e", SHORT).into_step(),
+                epoll_wait("e", SHORT_WAIT_MS).into_step(),
+                epoll_wait("e", SHORT_WAIT_MS).into_step(),
                 Op::AwaitPoll { fd: "f".into(), event: "ERR".into() }.gives(true),
                 poll("f").into_step(),
                 poll("g").into_step(),
@@ -214,7 +214,7 @@ fn removed() -> Vec<Case> {
                 open("g", "$CG/a/cpu.pressure", &["O_RDWR"]).into_step(),
                 write("f", "some 100000 2000000").into_step(),
                 rmdir("$CG/a").ok(),
-                poll_pri("f", LONG).into_step(),
+                poll_pri("f", LONG_WAIT_MS).into_step(),
                 poll("f").into_step(),
                 poll("g").into_step(),
                 write("g", "some 100000 2000000").into_step(),
@@ -310,16 +310,16 @@ fn pressure() -> Vec<Case> {
                 write("g", "some 100000 2000000").into_step(),
                 // One of the busy ones runs nearly always, and at times on a machine that does much else.
                 write("n", "full 10000000 10000000").into_step(),
-                poll_pri("f", SHORT).into_step(),
+                poll_pri("f", SHORT_WAIT_MS).into_step(),
             ]
             .into_iter()
             .chain(["A", "B"].iter().flat_map(|name| busy(name)))
             .chain([
-                poll_pri("f", LONG).into_step(),
+                poll_pri("f", LONG_WAIT_MS).into_step(),
                 poll_pri("f", 0).into_step(),
                 poll("f").into_step(),
                 // The other open file's event is its own.
-                poll_pri("g", LONG).into_step(),
+                poll_pri("g", LONG_WAIT_MS).into_step(),
                 poll_pri("g", 0).into_step(),
                 // All who wait for a cgroup's file are woken by any of its triggers (kernfs_notify), which an edge shows. Let there be one.
                 Op::Close { fd: "g".into() }.into_step(),
@@ -327,7 +327,7 @@ fn pressure() -> Vec<Case> {
             .chain(epoll("e", "f", true).map(|step| step.op.into_step()))
             .chain([
                 epoll_wait("e", 0).into_step(),
-                epoll_wait("e", LONG).into_step(),
+                epoll_wait("e", LONG_WAIT_MS).into_step(),
                 epoll_wait("e", 0).into_step(),
                 poll_pri("n", 0).into_step(),
             ]),

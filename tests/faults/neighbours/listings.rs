@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::probe::names::*;
 use testkit::{Container, ContainerOptions, Need, TestCgroup, View, ViewOptions, hierarchy, require};
 
-use super::scene::{MOST, Scene, flood, program, used_by};
+use super::scene::{COST_FACTOR_MAX, Scene, flood, program, used_by};
 
 const CGROUPS: usize = 3000;
 const LISTINGS: usize = 2000;
@@ -34,7 +34,7 @@ fn an_unchanged_listing_costs_the_server_little() {
     let before = used_by(scene.view.server());
     let own = list_over_and_over(&container, &scene.shown("pids", "a/large"));
     let servers = used_by(scene.view.server()) - before;
-    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+    assert!(servers < own * COST_FACTOR_MAX, "the server took {servers:?}, its caller {own:?}");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn an_unchanged_listing_of_a_coherent_view_costs_the_server_little() {
     let top = view.hierarchy(&hierarchy("pids").expect("a required hierarchy"));
     let own = list_over_and_over(&container, &top.join("large"));
     let servers = used_by(view.server()) - before;
-    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+    assert!(servers < own * COST_FACTOR_MAX, "the server took {servers:?}, its caller {own:?}");
 }
 
 /// Its container changes it between any two listings, so that none of them is like the one before.
@@ -62,7 +62,7 @@ fn a_listing_that_changes_all_the_time_costs_the_server_little() {
     let before = used_by(scene.view.server());
     let own = flood(&container, "make-and-list", &scene.shown("pids", "a/large"), CHANGES);
     let servers = used_by(scene.view.server()) - before;
-    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+    assert!(servers < own * COST_FACTOR_MAX, "the server took {servers:?}, its caller {own:?}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_listing_that_the_kernel_keeps_costs_the_server_little() {
     let top = view.hierarchy(&hierarchy("pids").expect("a required hierarchy"));
     let own = flood(&container, "make-and-list", &top.join("large"), CHANGES);
     let servers = used_by(view.server()) - before;
-    assert!(servers < own * MOST, "the server took {servers:?}, its caller {own:?}");
+    assert!(servers < own * COST_FACTOR_MAX, "the server took {servers:?}, its caller {own:?}");
 }
 
 /// Whatever changes shows at once, also in a listing that was answered from memory just before, and by whomever it was changed.

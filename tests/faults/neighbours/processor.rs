@@ -6,14 +6,14 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::flood::BESIDE;
+use testkit::flood::LISTED_DIRECTORIES;
 use testkit::probe::names::*;
 use testkit::{Caller, Need, ViewOptions, require};
 
-use super::scene::{MOST, Scene, flood, program, used_by, wait_until};
+use super::scene::{COST_FACTOR_MAX, Scene, flood, program, used_by, wait_until};
 
 /// What a server takes for a tenant before that has to wait, and somewhat more.
-const BURST: Duration = Duration::from_millis(2500);
+const BURST_MAX: Duration = Duration::from_millis(2500);
 
 /// The period over which the server's processor time is measured.
 const MEASURED_PERIOD: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ fn repeated_requests_cost_the_server_little() {
             let before = used_by(scene.view.server());
             let own = flood(&container, kind, &directory, 2000);
             let servers = used_by(scene.view.server()) - before;
-            assert!(servers < own * MOST, "{kind}: the server took {servers:?}, its caller {own:?}");
+            assert!(servers < own * COST_FACTOR_MAX, "{kind}: the server took {servers:?}, its caller {own:?}");
         }
     }
 }
@@ -52,7 +52,7 @@ fn a_tenant_that_makes_the_server_work_all_the_time_waits_and_others_do_not() {
     let scene = Scene::new(&["pids", "unified"]);
     let containers = [scene.container("a"), scene.container("b")];
     scene.cgroup.child("pids", "a/many");
-    for number in 0..BESIDE {
+    for number in 0..LISTED_DIRECTORIES {
         let large = scene.cgroup.child("pids", &format!("a/many/{number}"));
         for cgroup in 0..CGROUPS {
             fs::create_dir(large.join(cgroup.to_string())).expect("a cgroup");
@@ -66,7 +66,7 @@ fn a_tenant_that_makes_the_server_work_all_the_time_waits_and_others_do_not() {
     let mut command = containers[0].command(Caller::Root);
     command.arg(containers[0].probe()).args(["--flood", "list-beside"]).arg(scene.shown("pids", "a/many"));
     let mut attacker = command.arg(u64::MAX.to_string()).stdin(Stdio::null()).spawn().expect("a probe");
-    wait_until("a tenant that has used what it may", || used() - before > BURST);
+    wait_until("a tenant that has used what it may", || used() - before > BURST_MAX);
     // An eighth is paid for, and there's what costs so little that it isn't.
     wait_until("a tenant that waits", || {
         let (before, began) = (used(), Instant::now());

@@ -68,7 +68,7 @@ pub(super) use testkit::wait_until;
 
 /// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
 /// listing from the host.
-pub(super) const MOST: u32 = 20;
+pub(super) const COST_FACTOR_MAX: u32 = 20;
 
 /// How much processor time a process has had so far.
 pub(super) fn used_by(process: u32) -> Duration {
