@@ -13,13 +13,13 @@ impl Bind {
     ///
     /// # Panics
     ///
-    /// When the kernel refuses it.
+    /// When the kernel refuses.
     pub fn new(from: &Path, onto: PathBuf) -> Self {
         mount(Some(from), &onto, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
         Self(onto)
     }
 
-    /// Where it's mounted.
+    /// The mount point.
     pub fn point(&self) -> &Path {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Cgroups that don't outlive the test.
+//! Cgroups that are removed when the test ends.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use nix::unistd::Pid;
 
 use crate::{Hierarchy, comes_true, hierarchy};
 
-/// How long the removal may take.
+/// How long the removal of a test's cgroup may take.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 static NEXT: AtomicUsize = AtomicUsize::new(1);
 
-/// One cgroup of the same name in some hierarchies, directly below their roots. Dropping it kills what is in there, and
-/// removes it with everything below.
+/// One cgroup with the same name in several hierarchies, directly below their roots. Dropping it kills the processes in it and removes it with
+/// everything below.
 #[derive(Debug)]
 pub struct TestCgroup {
     name: String,
@@ -31,7 +31,7 @@ impl TestCgroup {
     ///
     /// # Panics
     ///
-    /// When a hierarchy isn't there or refuses.
+    /// When a hierarchy isn't mounted, or the kernel refuses.
     pub fn new(selectors: &[&str]) -> Self {
         let name = format!("vcgroupfs-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self::named(&name, selectors)
@@ -55,26 +55,26 @@ impl TestCgroup {
         made
     }
 
-    /// Its name.
+    /// The name of the cgroup.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its path in a hierarchy, as `--cgroup` and /proc/PID/cgroup have it.
+    /// The path of the cgroup in a hierarchy, as `--cgroup` and /proc/PID/cgroup have it.
     pub fn path(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// The hierarchies that it is in.
+    /// The hierarchies in which the cgroup is.
     pub fn hierarchies(&self) -> &[Hierarchy] {
         &self.hierarchies
     }
 
-    /// Its directory in a hierarchy.
+    /// The directory of the cgroup in a hierarchy.
     ///
     /// # Panics
     ///
-    /// When it isn't in that hierarchy.
+    /// When the cgroup isn't in that hierarchy.
     pub fn dir(&self, selector: &str) -> PathBuf {
         let wanted = hierarchy(selector);
         let found = self.hierarchies.iter().find(|mine| Some(&mine.kind) == wanted.as_ref().map(|one| &one.kind));

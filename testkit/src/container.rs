@@ -1,4 +1,4 @@
-//! Process trees in namespaces of their own.
+//! Containers: process trees in namespaces of their own.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,14 +15,14 @@ pub const OWNER: u32 = 12345;
 /// An unprivileged user who owns nothing.
 pub const STRANGER: u32 = 23456;
 
-/// What user 0 of a container's user namespace is outside.
+/// The user outside that is user 0 of a container's user namespace.
 pub const MAPPED_ROOT: u32 = 100_000;
 
-/// What Docker leaves to root in a container.
+/// The capabilities that Docker leaves to root in a container, as setpriv(1) takes them.
 const DOCKER_CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
     +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
 
-/// With whose credentials a probe runs.
+/// The user and capabilities with which a probe runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// User 0 with every capability of the container's user namespace.
@@ -38,17 +38,17 @@ pub enum Caller {
 /// How to start a container.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerOptions {
-    /// The cgroups that its processes are in.
+    /// The cgroups in which the container's processes are.
     pub cgroups: Vec<PathBuf>,
-    /// Whether it has a user namespace of its own, where user 0 is [`MAPPED_ROOT`].
+    /// Whether the container has a user namespace of its own, where user 0 is [`MAPPED_ROOT`].
     pub user_namespace: bool,
-    /// Whether it has a cgroup namespace of its own, with the cgroups above as roots.
+    /// Whether the container has a cgroup namespace of its own, whose roots are its cgroups.
     pub cgroup_namespace: bool,
-    /// Whether it shares the test's pid namespace.
+    /// Whether the container shares the test's pid namespace.
     pub host_pids: bool,
-    /// Whether mounts of it are peers of the host's, where those are shared.
+    /// Whether the container's mounts are peers of the host's, where those are shared.
     pub shared: bool,
-    /// A script that is run in its mount namespace before its process 1 and its other namespaces are there. `$EMPTY` is an empty directory.
+    /// A script that runs in the container's mount namespace before its process 1 and its other namespaces exist. `$EMPTY` is an empty directory.
     pub prepare: String,
 }
 
@@ -64,11 +64,11 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts one: a copy of the mounts as they are now, a /proc of its own, and a process 1 that sleeps.
+    /// Starts a container. It has a copy of the current mounts, a /proc of its own, and a process 1 that sleeps.
     ///
     /// # Panics
     ///
-    /// When it doesn't come to life.
+    /// When its process 1 doesn't start.
     pub fn start(options: ContainerOptions) -> Self {
         let folder = tempfile::Builder::new().prefix("vcgroupfs-container-").tempdir().expect("a temporary directory");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("chmod of a temporary directory");
@@ -112,17 +112,17 @@ impl Container {
         container
     }
 
-    /// Its process 1, in the pid namespace of the test.
+    /// The container's process 1, by its number in the test's pid namespace.
     pub fn init(&self) -> u32 {
         self.init
     }
 
-    /// Starts a probe in it.
+    /// Starts a probe in the container.
     pub fn session(&self, caller: Caller) -> Session {
         self.session_in(caller, &self.options.cgroups)
     }
 
-    /// Starts a probe in it that is a member of other cgroups.
+    /// Starts a probe in the container that is a member of other cgroups.
     pub fn session_in(&self, caller: Caller, cgroups: &[PathBuf]) -> Session {
         let mut command = joining(&self.probe, cgroups);
         self.enter(&mut command, caller);
@@ -130,14 +130,14 @@ impl Container {
         Session::start(&mut command)
     }
 
-    /// A command in it, with the container's cgroups.
+    /// A command that runs in the container and in its cgroups.
     pub fn command(&self, caller: Caller) -> Command {
         let mut command = joining(&self.probe, &self.options.cgroups);
         self.enter(&mut command, caller);
         command
     }
 
-    /// The probe as a path that everybody in the container can execute.
+    /// The path of a probe that everybody in the container can execute.
     pub fn probe(&self) -> &Path {
         &self.probe
     }

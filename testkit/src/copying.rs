@@ -1,4 +1,4 @@
-//! Ways to read a file: each system call that gives its content, by which a file is copied.
+//! Copies files with each system call that reads a file's content.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use rustix::fs::{copy_file_range, sendfile};
 use rustix::io::{pread, read};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 
-/// The system calls by which [`run`] can copy.
+/// The system calls with which [`run`] can copy.
 pub const CALLS: [&str; 6] = ["read", "pread", "readv", "sendfile", "splice", "copy_file_range"];
 
-/// How much is asked for at a time.
+/// How many bytes are read at a time.
 const CHUNK_BYTES: usize = 1 << 16;
 
-/// Copies files into a directory, by this system call, with their own names, or with numbers. What can't be copied is said on standard error, and
-/// the others are copied all the same.
+/// Copies files into a directory with this system call. The copies have the files' names, or numbers. Files that can't be copied are reported on
+/// standard error, and the others are copied all the same.
 pub fn run(call: &str, into: &str, files: &[String], numbered: bool) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for (number, file) in files.iter().enumerate() {

@@ -9,10 +9,10 @@ use crate::probe::Op;
 use crate::probe::names::write_file;
 use crate::{Session, TIMEOUT};
 
-/// A process of a container that is expelled, try after try.
+/// A process of a container that the host expels, try after try.
 #[derive(Debug)]
 pub struct Expulsion {
-    /// The container's writer. `$CG` is the boundary in the view.
+    /// The probe in the container that writes. `$CG` is the boundary in the view.
     pub session: Session,
     /// Two cgroups below the boundary, and the name of the list of processes in them.
     pub between: [&'static str; 2],
@@ -24,12 +24,12 @@ pub struct Expulsion {
     pub writes: usize,
     /// The boundary on the host.
     pub boundary: PathBuf,
-    /// A cgroup of the host outside.
+    /// A cgroup outside, which belongs to the host.
     pub outside: PathBuf,
 }
 
 impl Expulsion {
-    /// Has the host take the process out, `tries` times. In how many it's inside again, when the container has given up.
+    /// Has the host migrate the process out `tries` times. Returns in how many tries it was inside again when the container had finished.
     ///
     /// # Panics
     ///
@@ -60,7 +60,7 @@ impl Expulsion {
         back
     }
 
-    /// The process' number for the host, by the only list that it's in then.
+    /// The process' number on the host, read from the list of the one cgroup that it's migrated to for that.
     ///
     /// # Panics
     ///
@@ -72,17 +72,17 @@ impl Expulsion {
     }
 }
 
-/// Whether a process is in the cgroup itself.
+/// Whether a process is in this very cgroup.
 pub fn is_in(cgroup: &Path, process: u32) -> bool {
     let list = fs::read_to_string(cgroup.join("cgroup.procs")).expect("a list of processes");
     list.lines().any(|line| line.parse() == Ok(process))
 }
 
-/// The host migrates a process.
+/// Migrates a process, as the host does.
 ///
 /// # Panics
 ///
-/// When it can't.
+/// When the kernel refuses.
 pub fn migrate(process: u32, cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), process.to_string())
         .unwrap_or_else(|error| panic!("{process} to {}: {error}", cgroup.display()));

@@ -1,4 +1,4 @@
-//! Requests that cost whoever makes them little, over and over.
+//! Requests that cost their caller little, repeated many times.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -11,13 +11,13 @@ use std::process::ExitCode;
 use nix::sys::stat::stat;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 
-/// How many directories are listed one after the other: `0`, `1` and so on. More than a server keeps the listings of.
+/// How many directories are listed one after the other: `0`, `1` and so on. These are more than a server keeps listings of.
 pub const LISTED_DIRECTORIES: u64 = 18;
 
-/// What is done once, in a directory and for the so-manieth time.
+/// One repetition in a directory; the number counts the repetitions.
 type Once = fn(&Path, u64) -> std::io::Result<()>;
 
-/// What can be done over and over.
+/// The requests that can be repeated.
 const KINDS: [(&str, Once); 10] = [
     ("list", |directory, _| begin_list(&open(directory)?)),
     ("make-and-list", make_and_list),
@@ -37,7 +37,7 @@ const KINDS: [(&str, Once); 10] = [
     ("attributes", |directory, _| stat(directory).map(drop).map_err(Into::into)),
 ];
 
-/// Does something over and over in a directory.
+/// Repeats a request in a directory.
 pub fn run(kind: &str, directory: &str, count: u64) -> ExitCode {
     let Some((_, once)) = KINDS.iter().find(|(known, _)| *known == kind) else {
         eprintln!("flood: {kind} isn't one of {:?}", KINDS.map(|(known, _)| known));
@@ -52,7 +52,7 @@ pub fn run(kind: &str, directory: &str, count: u64) -> ExitCode {
     }
 }
 
-/// What isn't allowed, or isn't as it should be, is left out: what others have just done may not be known yet.
+/// Ignores a refusal: changes that others have just made may not be known yet.
 fn unless_refused(result: std::io::Result<()>) -> std::io::Result<()> {
     match result.as_ref().map_err(std::io::Error::kind) {
         Err(ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::AlreadyExists) => Ok(()),
@@ -64,14 +64,14 @@ fn open(directory: &Path) -> std::io::Result<OwnedFd> {
     Ok(rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Reads no more than the beginning of a listing.
+/// Reads only the beginning of a listing.
 fn begin_list(directory: &OwnedFd) -> std::io::Result<()> {
     rustix::fs::seek(directory, SeekFrom::Start(0))?;
     RawDir::new(directory, &mut [MaybeUninit::<u8>::uninit(); 4096]).next().transpose()?;
     Ok(())
 }
 
-/// A listing after each change of what is listed.
+/// Changes a directory and lists it.
 fn make_and_list(directory: &Path, _round: u64) -> std::io::Result<()> {
     let (child, open) = (directory.join("comes-and-goes"), open(directory)?);
     std::fs::create_dir(&child)?;

@@ -1,5 +1,5 @@
-//! Processes that use a cgroup tree as hard as they can, and see that every answer is right: each migrates only itself and makes cgroups of
-//! names that only it uses, so it knows what it has to find.
+//! Processes that use a cgroup tree as hard as they can and check every answer. Each process migrates only itself and makes cgroups with names
+//! that only it uses, so it knows which answers are right.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// A wrong answer, told.
+/// A wrong answer is an error, described in words.
 type Outcome = Result<(), String>;
 
 /// Runs `count` processes on the cgroups below `directory` for `seconds`, and every now and then kills one in the middle of whatever it does
@@ -43,7 +43,7 @@ pub fn run_many(directory: &str, count: usize, seconds: u64) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One such process.
+/// Runs one such process.
 pub fn run_one(directory: &str, seed: u64, seconds: u64) -> ExitCode {
     let homes: Vec<PathBuf> = match fs::read_dir(directory) {
         Ok(entries) => {
@@ -156,7 +156,7 @@ impl Hammer {
         }
     }
 
-    /// Into another cgroup, by its own number or as `0`.
+    /// Migrates itself into another cgroup, by its own number or as `0`.
     fn migrate(&mut self, as_zero: bool) -> Outcome {
         let to = self.random(self.homes.len());
         let path = self.homes[to].join("cgroup.procs");
@@ -203,7 +203,7 @@ impl Hammer {
         }
     }
 
-    /// All homes are there, however much comes and goes beside them.
+    /// Checks that a listing has all homes, however many cgroups come and go beside them.
     fn list(&self) -> Outcome {
         let entries = fs::read_dir(&self.directory).map_err(|error| format!("list: {error}"))?;
         let found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -213,7 +213,7 @@ impl Hammer {
         }
     }
 
-    /// The cgroup that it's in is populated, and what was never read is ready.
+    /// Checks that its own cgroup is populated, and that poll reports a file that was never read as ready.
     fn poll(&self) -> Outcome {
         let path = self.home().join("cgroup.events");
         let file = File::open(&path).map_err(|error| format!("open {}: {error}", path.display()))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What sort of hierarchy.
+/// The kind of a hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// cgroup v2.
@@ -13,10 +13,10 @@ pub enum Kind {
     Named(String),
 }
 
-/// One mounted hierarchy.
+/// A mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// What sort.
+    /// The kind of the hierarchy.
     pub kind: Kind,
     /// Where its root is mounted.
     pub mountpoint: PathBuf,
@@ -25,7 +25,7 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// How the command line names it: `unified`, `cpu,cpuacct`, `name=systemd`.
+    /// The name of the hierarchy on the command line: `unified`, `cpu,cpuacct`, `name=systemd`.
     pub fn selector(&self) -> String {
         match &self.kind {
             Kind::Unified => "unified".into(),
@@ -39,12 +39,12 @@ impl Hierarchy {
         self.selector()
     }
 
-    /// Whether it's cgroup v2.
+    /// Whether the hierarchy is cgroup v2.
     pub fn is_unified(&self) -> bool {
         self.kind == Kind::Unified
     }
 
-    /// Where it is in a view that is mounted on `view`.
+    /// The directory of the hierarchy in a view that is mounted on `view`.
     pub fn in_view(&self, view: &Path) -> PathBuf {
         match self.mountpoint.file_name() {
             Some(name) if self.split => view.join(name),

@@ -1,11 +1,12 @@
 //! Programs and fixtures for the tests of vcgroupfs.
 //!
 //! * [`probe`]: file operations as data, executed by the program `vcgroupfs-probe` as any caller;
-//! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that get in each other's way; [`flood`]: one that asks all the time;
-//! * [`expulsion`]: processes that the host takes out of a container that holds on to them;
-//! * [`legacy`]: cgroup v1 as Linux 3.10 has it, for a program that runs on a later kernel;
+//! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that interfere with each other; [`flood`]: requests that are
+//!   repeated all the time;
+//! * [`expulsion`]: processes that the host migrates out of a container while that pulls them back;
+//! * [`legacy`]: Linux 3.10's cgroup v1, for a program that runs on a later kernel;
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
-//! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that don't outlive the test;
+//! * [`Hierarchy`], [`TestCgroup`]: the host's hierarchies, and cgroups in them that are removed when the test ends;
 //! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs;
 //! * [`wait_until`] and others: waiting for conditions; [`status_field`] and others: facts about processes.
 

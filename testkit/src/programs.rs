@@ -1,4 +1,4 @@
-//! Where the programs are, and children that can't run for ever.
+//! The test programs, and child processes that are killed if they take too long.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -13,14 +13,14 @@ use nix::unistd::Pid;
 
 use crate::{comes_true, end_of, thread_states};
 
-/// How long a child process or an answer of a probe may take.
+/// How long a child process, or an answer of a probe, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a command to its end.
 ///
 /// # Panics
 ///
-/// When it can't be started, or takes longer than `timeout`; then it's killed.
+/// When it can't be started, or takes longer than `timeout`. In the latter case it's killed.
 pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
     let mut child = command
         .stdin(Stdio::null())
@@ -47,8 +47,8 @@ pub fn run_to_end(command: &mut Command, timeout: Duration) -> Output {
     Output { status, stdout: bytes(stdout), stderr: bytes(stderr) }
 }
 
-/// Copies a program to where everybody can execute it, at once: by another process, because a file that this one has open for writing, while
-/// another thread forks, can't be executed.
+/// Copies a program to a place where everybody can execute it at once. Another process makes the copy: if this one had the file open for writing
+/// while another thread forks, the file couldn't be executed (ETXTBSY).
 ///
 /// # Panics
 ///
@@ -60,7 +60,7 @@ pub fn copy_program(from: &Path, to: &Path) {
         .unwrap_or_else(|error| panic!("{}: {error}", to.display()));
 }
 
-/// Makes a program of this text, in the same way.
+/// Writes a script that can be executed at once, as [`copy_program`] does.
 ///
 /// # Panics
 ///
@@ -72,12 +72,12 @@ pub fn write_program(path: &Path, text: &str) {
     std::fs::remove_file(&draft).unwrap_or_else(|error| panic!("{}: {error}", draft.display()));
 }
 
-/// Stops a process (SIGSTOP), and waits until none of its threads goes on: kill(2) doesn't, and whichever hasn't noticed yet may still serve a
-/// request. False if there's no such process any more.
+/// Stops a process (SIGSTOP), and waits until all of its threads have stopped. kill(2) doesn't wait for that, and a thread that hasn't stopped yet
+/// may still serve a request. Returns false if there's no such process any more.
 ///
 /// # Panics
 ///
-/// When a thread runs on.
+/// When a thread doesn't stop.
 pub fn stop(process: Pid) -> bool {
     if kill(process, Signal::SIGSTOP).is_err() {
         return false;
@@ -86,19 +86,19 @@ pub fn stop(process: Pid) -> bool {
     kill(process, None).is_ok()
 }
 
-/// Whether each thread has stopped, ended, or is in a system call that can't be interrupted, which it doesn't return from before it stops.
+/// Whether each thread has stopped, has ended, or is in an uninterruptible system call, after which it stops.
 fn has_stopped(process: Pid) -> bool {
     all_threads_are(process, "TtDZX")
 }
 
-/// The program under test: the one that the environment variable `VCGROUPFS_PROGRAM` names, for example a release build, or the one that cargo
-/// `built` for the test.
+/// The program under test: the one that the environment variable `VCGROUPFS_PROGRAM` names, for example a release build, or else the one that
+/// cargo `built` for the test.
 pub fn program(built: &'static str) -> &'static str {
     static OTHER: OnceLock<Option<String>> = OnceLock::new();
     OTHER.get_or_init(|| std::env::var("VCGROUPFS_PROGRAM").ok()).as_deref().unwrap_or(built)
 }
 
-/// Kills a process, and waits until none of its threads holds a file any more: a process that is ending has no command line, but its locks.
+/// Kills a process, and waits until none of its threads holds a file any more. A process that is ending has no command line, but still its locks.
 ///
 /// # Panics
 ///
@@ -109,7 +109,7 @@ pub fn kill_to_the_end(process: Pid) {
     assert!(comes_true(TIMEOUT, || has_ended(process)), "{process} doesn't end after SIGKILL");
 }
 
-/// Whether nothing is left of it but what its parent has to wait for.
+/// Whether nothing but zombies is left of a process.
 fn has_ended(process: Pid) -> bool {
     all_threads_are(process, "ZX")
 }
@@ -130,11 +130,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them beside the running test, after having had cargo build them: a test of another package doesn't.
+    /// Has cargo build the programs, which a test of another package doesn't, and finds them beside the running test.
     ///
     /// # Panics
     ///
-    /// When they aren't there.
+    /// When they can't be built or found.
     pub fn find() -> &'static Self {
         static FOUND: OnceLock<Programs> = OnceLock::new();
         FOUND.get_or_init(|| {

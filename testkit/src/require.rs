@@ -1,4 +1,4 @@
-//! What a test needs, and what happens when it isn't there.
+//! Requirements of a test, and what happens when they aren't met.
 
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -11,10 +11,10 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
 use crate::probe::names::{open, seteuid, write};
 use crate::{Programs, STRANGER, Session, TestCgroup, hierarchy};
 
-/// The environment variable that turns a skip into a failure: `all`, or the names of what is required, with commas.
+/// The environment variable that turns skips into failures: `all`, or the names of what is required, separated by commas.
 const REQUIRE_VARIABLE: &str = "VCGROUPFS_REQUIRE";
 
-/// The environment variable that names a file to which each skip is added, a line each: to the harness, a test that was skipped has passed.
+/// The environment variable that names a file to which each skip is appended, one per line. For the harness, a test that was skipped has passed.
 const SKIPPED_VARIABLE: &str = "VCGROUPFS_SKIPPED";
 
 /// Something that not every machine has.
@@ -32,9 +32,9 @@ pub enum Need {
     NamespacedPids,
     /// The kernel tells in which pid namespace another one is (NS_GET_PARENT): Linux 4.9.
     NestedPidNamespaces,
-    /// A thread finds itself in a `/proc` of a pid namespace around its own, too (`/proc/thread-self`): Linux 3.17.
+    /// A thread finds itself also in the `/proc` of an outer pid namespace (`/proc/thread-self`): Linux 3.17.
     ThreadSelf,
-    /// A migration is judged by the rights of whoever opened the list, not of whoever writes: Linux 5.16, and the stable releases of that time.
+    /// The kernel judges a migration by the rights of the list's opener, not of the writer: Linux 5.16, and the stable releases of that time.
     OpenersRights,
     /// User namespaces can be made.
     UserNamespaces,
@@ -52,7 +52,7 @@ pub enum Need {
     LoopDevice,
     /// This program can be run.
     Program(&'static str),
-    /// This program can be run where no library is.
+    /// This program is static, so that it runs without libraries.
     StaticProgram(&'static str),
 }
 
@@ -61,20 +61,20 @@ fn find_program(name: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Whether ldd finds nothing to load, which it says by failing.
+/// Whether ldd fails, which it does for a static program.
 fn is_static(program: &std::path::Path) -> bool {
     let ldd = std::process::Command::new("ldd").arg(program).output();
     ldd.is_ok_and(|output| !output.status.success())
 }
 
-/// Whether root can make one. Before Linux 4.9 nothing limits their number, and on RHEL 7 the limit is 0 at first.
+/// Whether root can make a user namespace. Before Linux 4.9 nothing limits their number, and on RHEL 7 the limit is 0 at first.
 fn has_user_namespaces() -> bool {
     let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
     let is_limited = limit.is_ok_and(|text| text.trim() == "0");
     !is_limited && std::path::Path::new("/proc/self/ns/user").exists()
 }
 
-/// Whether somebody without rights may migrate by a list that root has opened for him.
+/// Whether an unprivileged process may migrate through a list that root has opened for it.
 fn asks_openers() -> bool {
     let Some(selector) = ["name=systemd", "unified"].into_iter().find(|selector| hierarchy(selector).is_some()) else {
         return false;
@@ -129,7 +129,7 @@ impl Need {
         }
     }
 
-    /// Panics if the environment variable says that this has to be there, which it isn't.
+    /// Panics if the environment variable demands this, which is missing.
     fn demand(self) {
         let (demanded, name) = (std::env::var(REQUIRE_VARIABLE).unwrap_or_default(), self.name());
         assert!(
@@ -138,7 +138,7 @@ impl Need {
         );
     }
 
-    /// Whether this machine has it, which is tried.
+    /// Whether this machine meets the requirement. This is tried, not derived from versions.
     pub fn is_met(self) -> bool {
         match self {
             Self::Root => nix::unistd::geteuid().is_root(),
@@ -185,7 +185,7 @@ pub fn missing(needs: &[Need]) -> Option<String> {
     Some(message)
 }
 
-/// The selectors that this machine has, of these: what is left out is said, as by [`missing`], and may not be what has to be there.
+/// Those of the selectors that this machine has. The others are reported as by [`missing`].
 ///
 /// # Panics
 ///
@@ -200,7 +200,7 @@ pub fn available(selectors: &[&'static str]) -> Vec<&'static str> {
     there
 }
 
-/// One hierarchy of each sort that this machine has: of v1 with a controller and with a name, and v2. The controller is [`controller`].
+/// One hierarchy of each kind that this machine has: v1 with a controller (that is [`controller`]), v1 with a name, and v2.
 ///
 /// # Panics
 ///
@@ -210,7 +210,7 @@ pub fn each_sort() -> &'static [&'static str] {
     FOUND.get_or_init(|| available(&[controller(), "name=systemd", "unified"]))
 }
 
-/// A controller of v1 that can be delegated and whose cgroups take every process: `pids`, or, before Linux 4.3, which brought that, `freezer`.
+/// A v1 controller that can be delegated and whose cgroups accept every process: `pids`, or `freezer` before Linux 4.3, which brought `pids`.
 ///
 /// # Panics
 ///
@@ -223,7 +223,7 @@ pub fn controller() -> &'static str {
     "freezer"
 }
 
-/// Returns from the test, loudly, unless everything is there.
+/// Returns from the test, with a message, unless all requirements are met.
 ///
 /// ```no_run
 /// use vcgroupfs_testkit::{Need, require};

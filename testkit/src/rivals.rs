@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc::O_PATH;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// A wrong answer, told.
+/// A wrong answer is an error, described in words.
 type Outcome = Result<(), String>;
 
 /// Uses the cgroup `name` below `own`, and tries everything with what the rival has below `other`, for `seconds`. Fails at the first wrong
@@ -62,7 +62,7 @@ fn step<T>(what: &str, path: &Path, done: io::Result<T>) -> Result<T, String> {
     done.map_err(|error| format!("{what} {}: {error}", path.display()))
 }
 
-/// That something isn't there, for this operation.
+/// Checks that an operation failed with ENOENT.
 fn absent<T>(what: &str, path: &Path, done: io::Result<T>) -> Outcome {
     refused(what, path, done, Errno::ENOENT)
 }
@@ -120,7 +120,7 @@ impl Rival {
         Ok(())
     }
 
-    /// Of what is beside its own, nothing is ever listed.
+    /// Checks that a listing never shows what is beside its own cgroup.
     fn look_around(&self) -> Outcome {
         let above = self.own.parent().unwrap_or(Path::new("/"));
         let mut directories = Vec::new();
@@ -141,7 +141,7 @@ impl Rival {
         }
     }
 
-    /// The rival's path is known, and leads nowhere.
+    /// Checks that the rival's path, which it knows, leads nowhere.
     fn guess(&self) -> Outcome {
         let theirs = self.other.join(&self.name);
         for path in [&self.other, &theirs] {

@@ -1,4 +1,4 @@
-//! A probe that runs, and answers.
+//! A running probe that answers.
 
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
@@ -26,11 +26,11 @@ fn patience() -> std::time::Duration {
 }
 
 impl Session {
-    /// Starts a probe by a command that ends in executing one.
+    /// Starts a probe with a command that finally executes one.
     ///
     /// # Panics
     ///
-    /// When it can't be started.
+    /// When the command can't be started.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -50,12 +50,12 @@ impl Session {
         Self { child, input, answers }
     }
 
-    /// The process that was started, in this pid namespace. It isn't always the probe itself.
+    /// The started process, by its number in this pid namespace. It isn't always the probe itself.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Has the probe do one operation.
+    /// Has the probe perform one operation.
     ///
     /// # Panics
     ///
@@ -67,11 +67,11 @@ impl Session {
         outcome
     }
 
-    /// Has the probe begin with some operations; [`Session::finish`] has to come next.
+    /// Has the probe begin some operations. Call [`Session::finish`] next.
     ///
     /// # Panics
     ///
-    /// When the probe is gone.
+    /// When the probe has ended.
     pub fn begin(&mut self, ops: &[Op]) {
         self.send(ops);
     }
@@ -107,11 +107,11 @@ impl Session {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer}: {error}"))
     }
 
-    /// [`Session::run`] of an operation that has to succeed.
+    /// Has the probe perform an operation that has to succeed, and returns its value.
     ///
     /// # Panics
     ///
-    /// When it doesn't.
+    /// When the operation fails.
     pub fn expect(&mut self, op: &Op) -> serde_json::Value {
         match self.run(op) {
             Outcome::Ok(value) => value,

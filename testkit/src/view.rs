@@ -1,4 +1,4 @@
-//! Views, mounted by the program under test.
+//! Views that the program under test mounts.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, comes_true, run_to_end};
 
-/// How to mount a view.
+/// The options with which a view is mounted.
 #[derive(Clone, Debug, Default)]
 pub struct ViewOptions {
     arguments: Vec<String>,
@@ -20,12 +20,12 @@ pub struct ViewOptions {
 }
 
 impl ViewOptions {
-    /// The defaults of the program. Where the environment variable `VCGROUPFS_LEGACY` is set, as on an old kernel.
+    /// The defaults of the program. If the environment variable `VCGROUPFS_LEGACY` is set, the server runs as on an old kernel.
     pub fn new() -> Self {
         Self { legacy: std::env::var_os("VCGROUPFS_LEGACY").is_some(), ..Self::default() }
     }
 
-    /// `--cgroup HIERARCHY=PATH` for every hierarchy that a test cgroup is in.
+    /// Adds `--cgroup HIERARCHY=PATH` for every hierarchy in which a test cgroup is.
     #[must_use]
     pub fn cgroup(mut self, cgroup: &TestCgroup) -> Self {
         for hierarchy in cgroup.hierarchies() {
@@ -34,46 +34,46 @@ impl ViewOptions {
         self
     }
 
-    /// `--shape`.
+    /// Adds `--shape`.
     #[must_use]
     pub fn shape(self, shape: &str) -> Self {
         self.option("--shape", shape)
     }
 
-    /// `--policy`.
+    /// Adds `--policy`.
     #[must_use]
     pub fn policy(self, policy: &str) -> Self {
         self.option("--policy", policy)
     }
 
-    /// `--delegate-controllers`, if there are any.
+    /// Adds `--delegate-controllers`, if there are any.
     #[must_use]
     pub fn delegate_controllers(self, controllers: &[&str]) -> Self {
         if controllers.is_empty() { self } else { self.option("--delegate-controllers", &controllers.join(",")) }
     }
 
-    /// Any option with its value.
+    /// Adds any option with its value.
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.arguments.extend([name.into(), value.into()]);
         self
     }
 
-    /// Any option that takes no value.
+    /// Adds any option that takes no value.
     #[must_use]
     pub fn flag(mut self, name: &str) -> Self {
         self.arguments.push(name.into());
         self
     }
 
-    /// Whether the server runs as on Linux 3.10, as far as that can be had here ([`crate::legacy`]).
+    /// Sets whether the server runs as on Linux 3.10, as far as this kernel can imitate that ([`crate::legacy`]).
     #[must_use]
     pub fn legacy(mut self, legacy: bool) -> Self {
         self.legacy = legacy;
         self
     }
 
-    /// Whether the server has the system calls of Linux 3.10 alone, and everything else of this kernel.
+    /// Sets whether the server has only the system calls of Linux 3.10, and everything else of this kernel.
     #[must_use]
     pub fn without_later_calls(mut self, without: bool) -> Self {
         self.without_later_calls = without;
@@ -94,7 +94,7 @@ impl View {
     ///
     /// # Panics
     ///
-    /// When it doesn't come to life; with what the server said.
+    /// When the view doesn't come to life. The message has the server's log.
     pub fn mount(program: &Path, options: &ViewOptions) -> Self {
         let other = std::env::var_os("VCGROUPFS_PROGRAM").map(PathBuf::from);
         let program = other.as_deref().unwrap_or(program);
@@ -133,12 +133,12 @@ impl View {
         text.lines().any(|line| line.split(' ').nth(4) == Some(&mountpoint))
     }
 
-    /// Where it's mounted.
+    /// The mount point.
     pub fn dir(&self) -> PathBuf {
         self.folder.path().join("view")
     }
 
-    /// Where a hierarchy is in it.
+    /// The directory of a hierarchy in the view.
     pub fn hierarchy(&self, hierarchy: &Hierarchy) -> PathBuf {
         hierarchy.in_view(&self.dir())
     }
@@ -148,12 +148,12 @@ impl View {
         self.server.id()
     }
 
-    /// What the server has said so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// What the server has said, once that's enough or time is up: it writes its log aside.
+    /// The server's log, once it has what is wanted, or after a timeout. A server writes its log with a delay, by a thread of its own.
     pub fn log_once(&self, is_enough: impl Fn(&str) -> bool) -> String {
         comes_true(TIMEOUT, || is_enough(&self.log()));
         self.log()

@@ -1,4 +1,4 @@
-//! Waiting for conditions, where a sleep would wait for a time.
+//! Functions that wait for a condition, instead of sleeping for a time.
 
 use std::fs;
 use std::process::{Child, ExitStatus};

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What a listener is asked. The thread waits for the answer.
+/// A system call about which the listener is asked. The thread waits for the answer.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Notice {
@@ -24,16 +24,16 @@ pub(super) struct Notice {
     pub(super) arguments: [u64; 6],
 }
 
-/// What comes of a system call.
+/// The answer to a system call.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The kernel does it.
+    /// The kernel executes it.
     GoOn,
-    /// It fails.
+    /// It fails with this errno.
     Failed(Errno),
-    /// It returns this.
+    /// It returns this value.
     Done(i64),
-    /// It returns a descriptor of this file, by `O_CLOEXEC` or not.
+    /// It returns a descriptor of this file, with `O_CLOEXEC` or without.
     Opened(OwnedFd, bool),
 }
 
@@ -54,7 +54,7 @@ struct Added {
     number_flags: u32,
 }
 
-/// linux/seccomp.h.
+// Constants of linux/seccomp.h.
 const FLAG_NEW_LISTENER: libc::c_ulong = 1 << 3;
 const FLAG_WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 const NOTIF_FLAG_CONTINUE: u32 = 1;
@@ -72,7 +72,7 @@ impl From<OwnedFd> for Listener {
     }
 }
 
-/// Puts a filter on the calling thread, and on all that it starts. Returns what the supervisor needs.
+/// Puts a filter on the calling thread, and on all processes that it starts. Returns the descriptor that the supervisor needs.
 pub(super) fn install(program: &mut [libc::sock_filter]) -> io::Result<OwnedFd> {
     nix::sys::prctl::set_no_new_privs()?;
     let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
@@ -89,7 +89,7 @@ pub(super) fn install(program: &mut [libc::sock_filter]) -> io::Result<OwnedFd> 
 }
 
 impl Listener {
-    /// The next system call; `None` once nobody is left that has the filter.
+    /// The next system call; `None` once no process with the filter is left.
     pub(super) fn receive(&self) -> io::Result<Option<Notice>> {
         loop {
             let mut waited = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
@@ -110,7 +110,7 @@ impl Listener {
         }
     }
 
-    /// Answers. Who has been killed meanwhile gets no answer.
+    /// Answers a request. A thread that was killed meanwhile gets no answer.
     pub(super) fn answer(&self, notice: &Notice, answer: Answer) {
         let (value, error, flags) = match answer {
             Answer::GoOn => (0, 0, NOTIF_FLAG_CONTINUE),
@@ -126,7 +126,7 @@ impl Listener {
         unsafe { libc::ioctl(self.0.as_raw_fd(), NOTIF_SEND, &raw const reply) };
     }
 
-    /// Gives whoever waits a descriptor of a file.
+    /// Gives the waiting thread a descriptor of a file.
     fn add(&self, notice: &Notice, file: &OwnedFd, close_on_exec: bool) -> Result<i64, Errno> {
         let number_flags = if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 };
         let file = file.as_raw_fd().cast_unsigned();

@@ -1,11 +1,11 @@
-//! cgroup v1 as Linux 3.10 has it, for a program that runs on a later kernel: a supervisor answers some of its system calls.
+//! Linux 3.10's cgroup v1, for a program that runs on a later kernel: a supervisor answers some of the program's system calls.
 //!
 //! * A list of processes (`cgroup.procs`, `tasks`, `cgroup.threads`) is made when it's *opened* for reading, in the opener's pid namespace
 //!   (`cgroup_pidlist_open`), and stays as it is. Later kernels make it when it's read, in the reader's.
 //! * pwrite(2) is ESPIPE where the kernel has made a seq_file (`seq_open` takes FMODE_PWRITE away): lists that are open for reading, and
 //!   `SEQ_FILES` in any case. The supervisor answers the same to pread(2) of the latter, which those kernels let pass: so that whoever gets
 //!   on here needs it nowhere.
-//! * Who migrates another thread than itself in `devices` needs CAP_SYS_ADMIN, at that moment (`devcgroup_can_attach`).
+//! * A writer that migrates another thread than itself in `devices` needs CAP_SYS_ADMIN at that moment (`devcgroup_can_attach`).
 //!
 //! What it doesn't have: all who have a list open in one pid namespace see it made anew when one of them opens it once more; and who is there
 //! already is asked for CAP_SYS_ADMIN as well.
@@ -46,23 +46,23 @@ const SEQ_FILES: [&str; 9] = [
     "pids.max",
 ];
 
-/// How many lists are kept. The supervisor isn't told when one is closed.
+/// How many lists the supervisor keeps. It isn't told when one is closed.
 const LISTS_MAX: usize = 512;
 
-/// Nobody reads more at once of what is asked about here. Servers of FUSE do.
+/// The most bytes of a read about which the supervisor is asked. No caller reads more of a list at once; FUSE servers do, from `/dev/fuse`.
 const READ_BYTES_MAX: u32 = 256 * 1024;
 
-/// The same for writes of numbers.
+/// The most bytes of a write about which the supervisor is asked.
 const WRITE_BYTES_MAX: u32 = 64;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// Whether this kernel is that old by itself.
+/// Whether this kernel itself is that old.
 pub fn is_so_anyway() -> bool {
     release() < (3, 13)
 }
 
-/// Whether a supervisor can answer here: by giving descriptors, too (Linux 5.9).
+/// Whether a supervisor can answer on this kernel, and give descriptors (Linux 5.9).
 pub fn can_be_had() -> bool {
     cfg!(target_arch = "x86_64") && release() >= (5, 9)
 }
@@ -73,7 +73,7 @@ fn release() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// From now on, the calling thread and all that it starts have their system calls answered by whoever has what is returned.
+/// Has system calls of the calling thread, and of all that it starts, answered by the process that holds the returned listener.
 ///
 /// # Errors
 /// Where seccomp(2) has no listeners (before Linux 5.0); see [`can_be_had`].
@@ -81,7 +81,7 @@ pub fn submit() -> std::io::Result<OwnedFd> {
     listener::install(&mut filter())
 }
 
-/// Which system calls the supervisor is asked about.
+/// The system calls about which the supervisor is asked.
 fn filter() -> Vec<libc::sock_filter> {
     const NUMBER: u32 = 0;
     const ARCHITECTURE: u32 = 4;
@@ -111,7 +111,7 @@ fn filter() -> Vec<libc::sock_filter> {
     program
 }
 
-/// Answers until nobody is left who asks.
+/// Answers until no process is left that asks.
 ///
 /// # Errors
 /// Those of the listener, and of reading the own mounts.
@@ -147,7 +147,7 @@ fn hierarchies() -> std::io::Result<Vec<Mounted>> {
     Ok(mounted.collect())
 }
 
-/// Whether an absolute path of a thread's leads to a hierarchy, by its mounts.
+/// Whether an absolute path of a thread leads to a hierarchy, according to the thread's mounts.
 fn leads_to_a_hierarchy(thread: u32, path: &Path) -> bool {
     let text = fs::read_to_string(format!("/proc/{thread}/mountinfo")).unwrap_or_default();
     let covering = text.lines().filter_map(|line| {
@@ -160,7 +160,7 @@ fn leads_to_a_hierarchy(thread: u32, path: &Path) -> bool {
     nearest.is_some_and(|(_, filesystem)| filesystem.starts_with("cgroup "))
 }
 
-/// A list that is open, or was.
+/// A list that is or was open.
 #[derive(Debug)]
 struct List {
     file: Arc<OwnedFd>,
@@ -174,7 +174,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// `None`: it's none of ours.
+    /// `None` if the file isn't one about which the supervisor decides.
     fn answer(&mut self, notice: &Notice) -> Option<Answer> {
         let [first, second, third, ..] = notice.arguments;
         match i64::from(notice.call) {
@@ -247,7 +247,7 @@ impl Supervisor {
         Some(Path::new(&base).join(path))
     }
 
-    /// The hierarchy that an object is of.
+    /// The hierarchy to which an object belongs.
     fn mounted(&self, object: &Path) -> Option<&Mounted> {
         // No FUSE is asked anything by that.
         let found = statx(CWD, object, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()?;
@@ -255,7 +255,7 @@ impl Supervisor {
         self.hierarchies.iter().find(|mounted| mounted.device == device)
     }
 
-    /// The name of a thread's open file, if it's of a hierarchy.
+    /// The name of a thread's open file, if it belongs to a hierarchy.
     fn interface_file(&self, thread: u32, number: u64) -> Option<(String, &Mounted)> {
         let link = PathBuf::from(format!("/proc/{thread}/fd/{number}"));
         let name = name_behind(&link)?;
@@ -267,7 +267,7 @@ impl Supervisor {
         self.lists.iter().rev().find(|list| listener::is_same_file(list.file.as_fd(), thread, number))
     }
 
-    /// Reads a list as it was made.
+    /// Reads a list as it was when it was opened.
     fn read(&self, notice: &Notice, offset: Option<u64>) -> Option<Answer> {
         let [number, buffer, count, ..] = notice.arguments;
         let (name, _) = self.interface_file(notice.thread, number)?;
@@ -288,7 +288,7 @@ impl Supervisor {
         Some(Answer::Done(i64::try_from(part.len()).ok()?))
     }
 
-    /// `None`, as above, is that the kernel does what is asked for.
+    /// `None` if the kernel shall execute the call.
     fn write(&self, notice: &Notice) -> Option<Answer> {
         let [number, buffer, count, ..] = notice.arguments;
         let (name, mounted) = self.interface_file(notice.thread, number)?;
@@ -346,7 +346,7 @@ fn is_shared(thread: u32, kind: &str) -> bool {
     theirs.is_ok_and(|theirs| fs::read_link(format!("/proc/self/ns/{kind}")).is_ok_and(|own| own == theirs))
 }
 
-/// The last name of what a descriptor is of.
+/// The last name in the path of a descriptor's file.
 fn name_behind(link: &Path) -> Option<String> {
     let target = fs::read_link(link).ok()?.into_os_string().into_string().ok()?;
     let path = target.strip_suffix(" (deleted)").unwrap_or(&target);

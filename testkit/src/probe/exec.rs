@@ -1,4 +1,4 @@
-//! The loop: a line in, a line out.
+//! The probe's loop, which reads operations and writes outcomes, a line each.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -17,7 +17,7 @@ use super::{files, passing, people, ring, trees, waiting};
 /// Why an operation has no value.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// A system call failed; which one.
+    /// This system call failed, with this errno.
     Sys(&'static str, i32),
     /// The script is wrong.
     Script(String),
@@ -44,10 +44,10 @@ impl From<io::Error> for Failure {
 /// The value of an operation that succeeded.
 pub(super) type Answer = Result<Value, Failure>;
 
-/// A request to a thread of the probe, and where its answer goes.
+/// A request to a thread of the probe, and the channel for its answer.
 pub(super) type Job = (Op, Sender<Outcome>);
 
-/// What a script has made so far.
+/// Handles, variables, processes and threads that a script has made so far.
 #[derive(Debug)]
 pub(super) struct State {
     vars: Mutex<HashMap<String, String>>,
@@ -70,7 +70,7 @@ impl State {
         lock(&self.fds).insert(name.into(), Arc::new(fd));
     }
 
-    /// A handle whose open failed is a bad descriptor.
+    /// The descriptor of a handle. A handle whose open failed is a bad descriptor.
     pub(super) fn fd(&self, name: &str) -> Result<Arc<OwnedFd>, Failure> {
         lock(&self.fds).get(name).cloned().ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
@@ -79,7 +79,7 @@ impl State {
         lock(&self.fds).remove(name).map(|_| Value::Null).ok_or(Failure::Sys("handle", Errno::EBADF as i32))
     }
 
-    /// Every handle and thread.
+    /// Drops every handle and thread.
     pub(super) fn forget_all(&self) {
         lock(&self.fds).clear();
         lock(&self.threads).clear();
@@ -116,7 +116,7 @@ impl State {
         Ok(out)
     }
 
-    /// Does one operation in the calling thread.
+    /// Performs one operation in the calling thread.
     pub(super) fn execute(self: &Arc<Self>, op: &Op) -> Outcome {
         let answer = match op {
             Op::Set { name, value } => self.expand(value).map(|value| {

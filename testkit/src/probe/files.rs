@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::exec::{Answer, Failure, State};
 use super::op::Op;
 
-/// How long `await` reads a file again.
+/// How long the `await` operations repeat a check.
 const AWAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Does an operation on files; `None` if it isn't one.
+/// Performs an operation on files; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::Open { path, flags, fd } => {

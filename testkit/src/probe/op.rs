@@ -214,7 +214,7 @@ pub enum Op {
     ThreadMany {
         count: usize,
     },
-    /// Has a thread of `thread` do an operation.
+    /// Has a thread of `thread` perform an operation.
     On {
         thread: String,
         #[serde(rename = "do")]
@@ -234,22 +234,22 @@ pub enum Op {
     },
     /// /proc/thread-self/cgroup.
     ThreadMembership,
-    /// Reads a file again and again until it contains `text`; value: whether it came to that.
+    /// Reads a file repeatedly until it contains `text`; value: whether that happened in time.
     Await {
         path: String,
         text: String,
     },
-    /// poll(2) without waiting, again and again, until `event` is set; value: whether it came to that.
+    /// poll(2) without waiting, repeatedly, until `event` is set; value: whether that happened in time.
     AwaitPoll {
         fd: String,
         event: String,
     },
-    /// st_ino of two paths: are they equal?
+    /// Whether two paths have the same st_ino.
     SameInode {
         a: String,
         b: String,
     },
-    /// Whether pread(2) of `len` bytes at `off` gives that part of what a fresh open of `path` reads.
+    /// Whether pread(2) of `len` bytes at `off` returns the same as that part of a newly opened `path`.
     SliceMatches {
         fd: String,
         path: String,
@@ -260,7 +260,7 @@ pub enum Op {
     Splice {
         fd: String,
     },
-    /// The numbers that two open files begin with: `less`, `equal` or `greater`.
+    /// Compares the numbers with which two open files begin: `less`, `equal` or `greater`.
     CompareNumbers {
         a: String,
         b: String,
@@ -289,7 +289,7 @@ pub enum Op {
         fd: String,
         ms: u32,
     },
-    /// Starts a process that does nothing, as fast as it can, on the first CPU.
+    /// Starts a process that keeps the first CPU busy.
     Busy {
         name: String,
     },
@@ -298,12 +298,12 @@ pub enum Op {
         path: String,
         fd: String,
     },
-    /// Posts a kept handle to the mailbox at `path`, whoever's it is.
+    /// Posts a kept handle to any process' mailbox at `path`.
     Post {
         fd: String,
         path: String,
     },
-    /// Takes what was posted to a mailbox, kept as `fd`.
+    /// Takes a descriptor that was posted to a mailbox, kept as `fd`.
     Fetch {
         mailbox: String,
         fd: String,
@@ -318,7 +318,7 @@ pub enum Op {
     Ioctl {
         fd: String,
     },
-    /// Whether a name is seen in a directory.
+    /// Whether a listing of a directory has a name.
     Sees {
         dir: String,
         name: String,
@@ -361,7 +361,7 @@ pub enum Op {
     List {
         fd: String,
     },
-    /// Waits until two directories have the same tree of names; value: whether it came to that.
+    /// Waits until two directories have the same tree of names; value: whether that happened in time.
     Settle {
         path: String,
         real: String,
@@ -374,17 +374,17 @@ pub enum Op {
     },
 }
 
-/// What an operation came to.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It succeeded, with this value (`null` if there is nothing to say).
+    /// The operation succeeded with this value (`null` if it has none).
     Ok(Value),
-    /// It failed.
+    /// The operation failed.
     Err {
         /// The name of the error, for example `EACCES`.
         errno: String,
-        /// Which system call failed, for operations that make several.
+        /// The system call that failed, for operations that make several.
         stage: String,
     },
     /// The script is wrong: an unknown name, flag or handle. Never an answer of the filesystem.
@@ -392,7 +392,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The error's name, if it's one.
+    /// The name of the error, if the operation failed.
     pub fn errno(&self) -> Option<&str> {
         match self {
             Self::Err { errno, .. } => Some(errno),
@@ -400,12 +400,12 @@ impl Outcome {
         }
     }
 
-    /// Whether it succeeded.
+    /// Whether the operation succeeded.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Ok(_))
     }
 
-    /// The value, if it's a text.
+    /// The value, if it is text.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Ok(value) => value.as_str(),
@@ -413,7 +413,7 @@ impl Outcome {
         }
     }
 
-    /// `ok`, or the error's name with the stage: what tables compare.
+    /// `ok`, or the error's name with the stage. Tables compare this.
     pub fn brief(&self) -> String {
         match self {
             Self::Ok(_) => "ok".into(),

@@ -22,10 +22,10 @@ use super::exec::{Answer, Failure, State};
 use super::files::keep;
 use super::op::Op;
 
-/// How long to wait for what was posted.
+/// How long to wait for a posted descriptor.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Does an operation on descriptors; `None` if it isn't one.
+/// Performs an operation on descriptors; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::Eventfd { fd } => new_eventfd().map(|made| keep(state, fd, made)),

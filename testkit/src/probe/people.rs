@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::exec::{Answer, Failure, Job, State};
 use super::op::{Op, Outcome};
 
-/// How long a process that was killed may take to end.
+/// How long a killed process may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A thread of which only its existence matters.
+/// The stack size, in bytes, of a thread that only has to exist.
 const SMALL_STACK: usize = 32 * 1024;
 
-/// Does an operation on processes, threads or credentials; `None` if it isn't one.
+/// Performs an operation on processes, threads or credentials; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::Umask { mask } => {
@@ -177,7 +177,7 @@ fn many_threads(count: usize) -> Answer {
     Ok(json!(births.iter().count()))
 }
 
-/// Has a thread of the probe do an operation.
+/// Has a thread of the probe perform an operation.
 pub(super) fn on(state: &Arc<State>, thread: &str, op: &Op) -> Outcome {
     let (answer, inbox) = channel();
     let sent = state.threads().get(thread).is_some_and(|jobs| jobs.send((op.clone(), answer)).is_ok());

@@ -18,7 +18,7 @@ thread_local! {
     static RING: RefCell<Option<IoUring>> = const { RefCell::new(None) };
 }
 
-/// Does an operation by io_uring; `None` if it isn't one.
+/// Performs an operation by io_uring; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::StartRing => start(),

@@ -1,4 +1,4 @@
-//! Operations that look at directories as wholes.
+//! Operations on whole directory trees.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -14,10 +14,10 @@ use super::exec::{Answer, Failure, State};
 use super::files::{patiently, read_file, type_name};
 use super::op::Op;
 
-/// Times before this are ones that a script has set: 2001.
+/// Times before this one (in 2001) were set by a script.
 const LONG_AGO: i64 = 1_000_000_000;
 
-/// Does an operation on trees; `None` if it isn't one.
+/// Performs an operation on trees; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     Some(match op {
         Op::List { fd } => state.fd(fd).and_then(|fd| names_of(&fd)),
@@ -124,7 +124,7 @@ fn describe(top: &str, below: &str, found: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// The names in a tree, and which of them lead somewhere.
+/// The names in a tree, and whether each can be looked up.
 fn names(top: &str) -> BTreeMap<String, bool> {
     let mut found = BTreeMap::new();
     let mut open = vec![String::new()];

@@ -11,7 +11,7 @@ use super::exec::{Answer, State};
 use super::files::keep;
 use super::op::Op;
 
-/// Does an operation that waits; `None` if it isn't one.
+/// Performs an operation that waits; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
     let work = || -> Answer {
         match op {
