@@ -76,6 +76,7 @@ fn death_before_and_after_receiving_is_told_apart() {
     // Whichever comes first, the request or the end: it was never received.
     for delay in [0, 0, 0, 20] {
         let result = asked(move |socket| {
+            // The time is what the test varies: the other end closes before or after the request.
             thread::sleep(Duration::from_millis(delay));
             drop(socket);
         });

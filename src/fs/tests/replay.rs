@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -59,10 +59,8 @@ impl<'a> Mount<'a> {
         let fs = &self.scene.fs;
         thread::scope(|scope| {
             scope.spawn(|| fs.replay(&Nobody, Some(self)));
-            let end = Instant::now() + Duration::from_secs(20);
-            while self.done.lock().len() < count && Instant::now() < end {
-                thread::sleep(Duration::from_millis(1));
-            }
+            testkit::comes_true(testkit::TIMEOUT, || self.done.lock().len() >= count);
+            // Gives a further replay, which shouldn't come, the time to come.
             thread::sleep(Duration::from_millis(20));
             fs.stop_replaying();
         });
@@ -317,10 +315,7 @@ fn what_cannot_be_shown_at_once_is_shown_later() {
     let stubborn = Stubborn(&mount, Mutex::new(6));
     thread::scope(|scope| {
         scope.spawn(|| scene.fs.replay(&Nobody, Some(&stubborn)));
-        let end = Instant::now() + Duration::from_secs(20);
-        while mount.done.lock().is_empty() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
-        }
+        testkit::comes_true(testkit::TIMEOUT, || !mount.done.lock().is_empty());
         scene.fs.stop_replaying();
     });
     let done: Vec<OsString> = mount.done.lock().iter().map(|act| act.name.clone()).collect();
