@@ -1,4 +1,4 @@
-//! What a container's cgroups need before the view is there, undone when it goes.
+//! What the program changes in a container's cgroups before it attaches a view, and undoes when the view ends.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -20,31 +20,31 @@ use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::sentinel::SentinelCgroup;
 use crate::view::View;
 
-/// What was done for a container. Dropping it undoes it, in the process whose it is.
+/// The changes that were made for a container. The process that owns them undoes them when it drops this.
 #[derive(Debug)]
 pub(crate) struct PreparedContainer {
     owner: CleanupOwner,
     placed: Option<CreatedCgroups>,
-    /// Where cgroups for aliases were made.
+    /// The cgroups that were made for aliases: parent and name.
     made: Vec<(OwnedFd, String)>,
-    /// `cgroup.clone_children` of these was 0.
+    /// The cgroups in which `cgroup.clone_children` was changed from 0.
     clone_children: Vec<OwnedFd>,
     sentinel: Option<SentinelCgroup>,
 }
 
 impl PreparedContainer {
-    /// Nothing so far; the calling process'.
+    /// Makes an empty set of changes that the calling process owns.
     pub(crate) fn new() -> Self {
         let owner = CleanupOwner::this_process();
         Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
 
-    /// It isn't the calling process' any more, but that of one which was forked.
+    /// Makes the calling process leave the undoing to one that it has forked.
     pub(crate) fn disown(&self) {
         self.owner.disown();
     }
 
-    /// It's the calling process' from here on.
+    /// Makes the calling process the one that undoes them.
     pub(crate) fn adopt(&self) {
         self.owner.adopt();
     }
@@ -65,8 +65,8 @@ impl PreparedContainer {
         placed.migrate_container(|| processes_of(pid))
     }
 
-    /// Makes the cgroups that aliases lead to, and lets cpusets be usable as soon as they're made: runc, which copies CPUs and nodes from the
-    /// parents, gives up where statfs doesn't say cgroup.
+    /// Makes the cgroups that aliases lead to, and lets new cpusets inherit from their parents. runc would copy CPUs and nodes by
+    /// itself, but gives up where statfs(2) doesn't say cgroup.
     pub(crate) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Error> {
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             let (Some(delegated), false) = (&hierarchy.delegated, is_read_only(view, hierarchy)) else { continue };
@@ -87,7 +87,7 @@ impl PreparedContainer {
         Ok(())
     }
 
-    /// `cgroup.clone_children`: new cpusets get what the one above has.
+    /// Sets `cgroup.clone_children`, so that new cpusets get the CPUs and nodes of the one above.
     fn enable_clone_children(&mut self, host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(), Errno> {
         let directory = host.open_cgroup(index, path)?;
         let is_off = read_file(&directory, "cgroup.clone_children").is_ok_and(|text| text.trim() == "0");
@@ -98,7 +98,7 @@ impl PreparedContainer {
         Ok(())
     }
 
-    /// Keeps the sentinel that the container gets to see.
+    /// Takes over the sentinel, to remove it at the end.
     pub(crate) fn keep_sentinel(&mut self, sentinel: SentinelCgroup) -> &SentinelCgroup {
         self.sentinel.insert(sentinel)
     }
@@ -124,7 +124,7 @@ impl PreparedContainer {
             let (user, group) = (Some(owner.st_uid.into()), Some(owner.st_gid.into()));
             fchownat(directory, name, user, group, AtFlags::AT_SYMLINK_NOFOLLOW)
         };
-        // As if the container's root had made it. Not every hierarchy has each file.
+        // The container's root owns it, as if it had made it. Not every hierarchy has each file.
         give(boundary, name)?;
         for file in ["cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"] {
             match give(&cgroup, file) {
@@ -145,7 +145,7 @@ impl Drop for PreparedContainer {
             sentinel.remove();
         }
         for (parent, name) in self.made.drain(..).rev() {
-            // What the container has there stays.
+            // A cgroup in which the container has something stays.
             let _ = unlinkat(&parent, name.as_str(), UnlinkatFlags::RemoveDir);
         }
         for directory in self.clone_children.drain(..) {
@@ -159,7 +159,7 @@ impl Drop for PreparedContainer {
     }
 }
 
-/// The processes of a container: this one and its descendants, and all in its pid namespace, if that is its own.
+/// The processes of a container: `target`, its descendants, and all in its pid namespace if that isn't this command's.
 fn processes_of(target: i32) -> Vec<i32> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(target).filter(|own| Some(own) != namespace(std::process::id() as i32).as_ref());

@@ -1,5 +1,5 @@
-//! The sentinel of a unified host: a real cgroup that lies on `/sys/fs/cgroup` in a container, for clients that ask statfs(2), which
-//! FUSE can't answer for them. It's empty, so that it shows and limits nothing.
+//! The sentinel of a unified host: a real cgroup on `/sys/fs/cgroup` in a container. Programs recognise cgroup2 by statfs(2), whose
+//! answer FUSE can't choose. The sentinel has no processes, so it limits nothing.
 //!
 //! ```text
 //! /vcgroupfs-sentinel-NUMBER           named after the container's mount namespace
@@ -7,9 +7,9 @@
 //! /vcgroupfs-sentinel-NUMBER/top       what the container sees, with an empty cgroup for the first step to its own
 //! ```
 //!
-//! A read-only mount doesn't keep root in the container from having children in a cgroup whose directory it can open
-//! (clone3(2), `CLONE_INTO_CGROUP`): they would be outside the container's limits. The kernel takes no process into a cgroup that is
-//! "domain invalid", and nobody can change that by a read-only mount.
+//! Although the mount is read-only, root in the container could start children in a cgroup whose directory it can open (clone3(2),
+//! `CLONE_INTO_CGROUP`), outside the container's limits. But the kernel takes no process into a cgroup that is "domain invalid", and
+//! nobody can change the type through a read-only mount.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -43,23 +43,23 @@ const TOP: &str = "top";
 #[derive(Debug)]
 pub(crate) struct SentinelCgroup {
     cgroups: CreatedCgroups,
-    /// Of the container's mount namespace.
+    /// The number of the container's mount namespace.
     number: u64,
-    /// The first step from the top to the container's own cgroup. The view's directory lies there, so that all the others are the view's: what
-    /// the sentinel has would tell of cgroups without limits.
+    /// The first step from the root to the container's own cgroup. The view is mounted on it, so that programs read everything below from
+    /// the view: the sentinel's own files would show no limits.
     step: CgroupPath,
     own: CgroupPath,
-    /// A cgroup namespace whose root is the top, for mounting it where it can't be bound.
+    /// A cgroup namespace whose root is `top`, in which to mount the sentinel where it can't be bound.
     namespace: Option<OwnedFd>,
 }
 
-/// The root of the mount that lies on `/sys/fs/cgroup` in the container whose mount namespace has this number.
+/// The mountinfo root of the sentinel in the container whose mount namespace has this number.
 pub(crate) fn root(number: u64) -> String {
     format!("/{PREFIX}{number}/{TOP}")
 }
 
 impl SentinelCgroup {
-    /// Makes the sentinel for a container whose own cgroup is `own`; with a namespace, if it can only be mounted.
+    /// Makes the sentinel for a container whose own cgroup is `own`, with a cgroup namespace if it can't be bound.
     pub(crate) fn make(
         host: &HostCgroups,
         lock: &ContainerLock,
@@ -89,7 +89,7 @@ impl SentinelCgroup {
         }
     }
 
-    /// The layout for the container, bound from the host's mount or mounted.
+    /// The mounts to make in the container.
     pub(crate) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Error> {
         let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
         let path = CgroupPath::parse(root(self.number)).map_err(|error| Error::failed(error.to_string()))?;
@@ -106,7 +106,7 @@ impl SentinelCgroup {
         Ok(Layout::Sentinel(Sentinel { underlay, shown: step, own, flags, files }))
     }
 
-    /// A cgroup namespace for whoever mounts it.
+    /// The cgroup namespace in which to mount it, if it can't be bound.
     pub(crate) fn namespace(&self) -> std::io::Result<Option<OwnedFd>> {
         self.namespace.as_ref().map(OwnedFd::try_clone).transpose()
     }
@@ -116,20 +116,20 @@ impl SentinelCgroup {
     }
 }
 
-/// Makes a cgroup.
+/// Makes a cgroup and opens it.
 fn make_below(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     mkdirat(directory, name, Mode::from_bits_truncate(0o755))?;
     openat(directory, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Makes what is in a sentinel's cgroup, and the namespace, if one is asked for.
+/// Makes the cgroups in a sentinel's cgroup, and the namespace if it's requested.
 fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result<Option<OwnedFd>, Errno> {
     let top = make_below(directory, OsStr::new(TOP))?;
     let mut place = top.try_clone().map_err(|_| Errno::EMFILE)?;
     for name in shown.components() {
         place = make_below(&place, name)?;
     }
-    // As long as the top takes a process.
+    // Before `threads` makes `top` invalid, which takes no process from then on.
     let namespace = with_namespace.then(|| make_cgroup_namespace(&top)).transpose()?;
     let threads = make_below(directory, OsStr::new("threads"))?;
     match write_file(&threads, "cgroup.type", b"threaded") {
@@ -139,7 +139,7 @@ fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result
     }
 }
 
-/// A cgroup namespace whose root this cgroup is: a process enters it, makes the namespace, and ends.
+/// Makes a cgroup namespace whose root is this cgroup: a child enters the cgroup, makes the namespace, and ends.
 fn make_cgroup_namespace(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
     let errno_of = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let (ours, theirs) = fdpass::seqpacket_pair()?;
@@ -162,7 +162,7 @@ fn make_cgroup_namespace(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Removes what a server that was killed has left of the container whose turn this is.
+/// Removes the sentinels that killed servers have left, and that of the locked container.
 pub(crate) fn remove_leftovers(lock: &ContainerLock, number: u64) {
     if let Ok(host) = discover()
         && host.setup == Setup::Unified
@@ -171,9 +171,9 @@ pub(crate) fn remove_leftovers(lock: &ContainerLock, number: u64) {
     }
 }
 
-/// Removes the sentinels of servers that were killed, and one of this container's, whose view is gone.
+/// Removes the sentinels of servers that were killed, and the one of the container `own` if its view is gone.
 fn remove_stale(host: &HostCgroups, lock: &ContainerLock, own: u64) {
-    // What isn't known is left alone.
+    // If the registry can't be read, every sentinel counts as live.
     let is_live = |number: u64| {
         let is_its = |record: &Record| {
             record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
@@ -184,7 +184,7 @@ fn remove_stale(host: &HostCgroups, lock: &ContainerLock, own: u64) {
     for name in cgroups::children(&above).unwrap_or_default() {
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         let Some(number) = number else { continue };
-        // While somebody else attaches, there's no record yet. So it's looked for when nobody does.
+        // A command that is attaching has no record yet, but the container's lock.
         let held = if number == own { None } else { lock.try_lock_other(number) };
         if (number == own || held.is_some())
             && !is_live(number)

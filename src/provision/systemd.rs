@@ -1,7 +1,7 @@
-//! Cgroups from systemd, on hosts where it manages the tree: only one program makes cgroups in a part of it, and who wants some asks for a
-//! unit with `Delegate=yes` (the single-writer rule, <https://systemd.io/CGROUP_DELEGATION>).
+//! Scopes of systemd, on hosts where it manages the tree. By the single-writer rule only one program makes cgroups in a part of the
+//! tree, and other programs request a unit with `Delegate=yes` (<https://systemd.io/CGROUP_DELEGATION>).
 //!
-//! It's asked by its own programs, which are wherever it is, and which know its protocol.
+//! The requests go through systemd's own programs, which know its protocol and are installed where systemd is.
 
 use std::io;
 use std::path::Path;
@@ -23,29 +23,29 @@ use crate::sys;
 /// How long systemd may take to start a scope.
 const SCOPE_START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A scope that systemd has made: a unit of processes that others have started.
+/// A scope: a unit of systemd for processes that another program has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     unit: String,
 }
 
-/// Why there's no scope.
+/// Why systemd has made no scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ScopeError {
-    /// There's a unit of that name.
+    /// A unit of that name exists.
     NameTaken,
-    /// systemd's own words.
+    /// Another reason, in systemd's own words.
     Systemd(String),
 }
 
-/// Whether systemd is this host's service manager, as sd_booted(3) tells.
+/// Whether systemd is this host's service manager, by the rule of sd_booted(3).
 pub(crate) fn is_manager() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
 impl Scope {
-    /// Has systemd put a process into a scope `NAME.scope` of its own, in every hierarchy that systemd manages. `None` if it won't, which the
-    /// user is told. `option` is where the name comes from.
+    /// Has systemd put a process into a new scope `NAME.scope`, in each hierarchy that systemd manages. `None` if systemd refuses, which
+    /// the user is told. `option` is the option that the name comes from.
     pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
         match Self::with(name, process) {
             Ok(scope) => Ok(Some(scope)),
@@ -58,14 +58,14 @@ impl Scope {
         }
     }
 
-    /// Returns when the process is there.
+    /// Makes the scope and waits until the process is in it.
     fn with(name: &str, process: i32) -> Result<Self, ScopeError> {
         let unit = format!("{name}.scope");
         let asked = run(Command::new("busctl").args(busctl_arguments(&unit, process)))?;
         if !asked.status.success() {
             return Err(parse_error(&String::from_utf8_lossy(&asked.stderr)));
         }
-        // The answer comes before the deed.
+        // systemd answers before it has moved the process.
         let start = Instant::now();
         loop {
             let state = run(Command::new("systemctl").args(["is-active", &unit]))?;
@@ -80,13 +80,13 @@ impl Scope {
         }
     }
 
-    /// Whether a cgroup is that of the scope.
+    /// Whether `path` is the scope's cgroup.
     pub(crate) fn is_at(&self, path: &CgroupPath) -> bool {
         path.name().is_some_and(|name| name == self.unit.as_str())
     }
 }
 
-/// A child that does nothing, for a scope that has no other process yet. It ends with its parent.
+/// An idle child, which keeps a scope that has no other process yet. It ends with its parent.
 #[derive(Debug)]
 pub(crate) struct ScopeHolder {
     /// 0 when it has ended.
@@ -101,7 +101,7 @@ impl ScopeHolder {
             ForkResult::Parent { child } => Ok(Self { child: child.as_raw().into(), parent }),
             ForkResult::Child => {
                 let _ = sys::process::close_all_but(&[]);
-                // The parent may be gone before this call.
+                // The parent may have ended before this call.
                 if set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent {
                     pause();
                 }
@@ -114,7 +114,7 @@ impl ScopeHolder {
         self.child.load(Ordering::Relaxed)
     }
 
-    /// Ends it, if that hasn't been done, and if it's this process' child and not that of the one that this was forked from.
+    /// Ends the child, once. In a process that was forked from the parent it does nothing.
     pub(crate) fn end(&self) {
         if getpid() != self.parent {
             return;
@@ -132,7 +132,7 @@ impl Drop for ScopeHolder {
     }
 }
 
-/// Arguments of busctl(1) for `StartTransientUnit(name, mode, properties, auxiliary units)`.
+/// The arguments of busctl(1) for `StartTransientUnit(name, mode, properties, auxiliary units)`.
 fn busctl_arguments(unit: &str, process: i32) -> Vec<String> {
     let process = process.to_string();
     let words = [
@@ -149,7 +149,7 @@ fn run(command: &mut Command) -> Result<Output, ScopeError> {
     output.map_err(|error: io::Error| ScopeError::Systemd(format!("{}: {error}", command.get_program().display())))
 }
 
-/// What busctl's message means.
+/// Reads busctl's error message.
 fn parse_error(said: &str) -> ScopeError {
     let said = said.trim().trim_start_matches("Call failed: ");
     if said.contains(" already exists") || said.contains("was already loaded") {

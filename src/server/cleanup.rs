@@ -1,4 +1,4 @@
-//! What a server undoes before it ends, whichever way it got there.
+//! What a server undoes before it ends, for whatever reason it ends.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::container::rollback::Rollback;
 use crate::provision::prepared::PreparedContainer;
 use crate::server::registry::Registered;
 
-/// What is undone, in this order, when a server ends: once, by whichever thread comes first, while the others wait.
+/// What a server undoes when it ends, in this order. The first thread that comes here does it, and the others wait.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanup {
     pub(crate) attached: Option<Rollback>,
@@ -19,17 +19,17 @@ pub(crate) struct Cleanup {
 pub(crate) type SharedCleanup = Arc<Mutex<Option<Cleanup>>>;
 
 impl Cleanup {
-    /// Of a server that nothing was done for beforehand.
+    /// The cleanup of a server for which nothing was prepared.
     pub(crate) fn empty() -> SharedCleanup {
         Self::default().shared()
     }
 
-    /// Of one whose view ends by itself, for which something was prepared.
+    /// The cleanup of a server whose view ends by itself, with what was prepared for it.
     pub(crate) fn of_prepared(prepared: PreparedContainer) -> SharedCleanup {
         Self { prepared: Some(prepared), ..Self::default() }.shared()
     }
 
-    /// Of one whose view is for a container, for which something was prepared.
+    /// The cleanup of a server whose view is attached to a container, with what was prepared for it.
     pub(crate) fn of_attached(attached: Rollback, prepared: PreparedContainer) -> SharedCleanup {
         Self { attached: Some(attached), prepared: Some(prepared), registered: None }.shared()
     }
@@ -38,20 +38,20 @@ impl Cleanup {
         Arc::new(Mutex::new(Some(self)))
     }
 
-    /// It's for the calling process to undo, which was just forked.
+    /// Makes the calling process, which was just forked, the one that does it.
     pub(crate) fn adopt(&self) {
         self.attached.iter().for_each(Rollback::adopt);
         self.prepared.iter().for_each(PreparedContainer::adopt);
     }
 
-    /// It's for the process that this one has just forked to undo.
+    /// Leaves it to a process that this one has just forked.
     pub(crate) fn disown(&self) {
         self.prepared.iter().for_each(PreparedContainer::disown);
     }
 }
 
-/// The last thing that a server does, whichever way it got there. Whoever waits for it has to be told before: they may hold what this waits
-/// for.
+/// Undoes it, as the last thing that a server does. A command that waits for the server has to be told before: it may hold a lock for
+/// which this waits.
 pub(crate) fn run_cleanup(cleanup: &SharedCleanup) {
     drop(cleanup.lock().take());
 }

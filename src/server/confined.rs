@@ -1,10 +1,10 @@
-//! How a process is confined: what the kernel says of it, not what it says itself.
+//! How a process is confined, as the kernel tells it.
 
 use std::fs;
 
 use serde::Serialize;
 
-/// By their numbers (linux/capability.h).
+/// The names of the capabilities, by their numbers (linux/capability.h).
 const CAPABILITIES: [&str; 41] = [
     "chown",
     "dac_override",
@@ -49,26 +49,26 @@ const CAPABILITIES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
-/// The kinds of namespaces that a server has of its own, if it can have them.
+/// The kinds of namespaces in which a server is alone, where the kernel allows that.
 const NAMESPACES: [&str; 3] = ["ipc", "net", "uts"];
 
-/// What confines a process. What the kernel doesn't tell is `None`.
+/// The confinement of a process. What the kernel doesn't tell is `None`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Confinement {
-    /// Those that it can use.
+    /// The capabilities that it can use.
     capabilities: Vec<String>,
-    /// Those that what it executes could have.
+    /// The capabilities that a program which it executes could get.
     bounding: Vec<String>,
-    /// Linux 4.10.
+    /// Whether it has no_new_privs; told since Linux 4.10.
     no_new_privs: Option<bool>,
-    /// Linux 3.8.
+    /// Its seccomp mode; told since Linux 3.8.
     seccomp: Option<&'static str>,
-    /// The kinds in which it isn't in this command's. Only root sees them.
+    /// The kinds of namespaces that it doesn't share with this command. Only root sees them.
     namespaces: Option<Vec<&'static str>>,
 }
 
 impl Confinement {
-    /// That of a process; `None` if it has ended, or can't be seen.
+    /// Reads the confinement of a process; `None` if it has ended, or isn't visible.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let mut confinement = Self::parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
         let own = |kind: &str| {
@@ -86,7 +86,7 @@ impl Confinement {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.map(str::trim)
         };
-        // What a permitted one can do it can do whenever it likes.
+        // It can make a permitted capability effective at any time.
         let capabilities = names(field("CapPrm")?)?;
         let seccomp = field("Seccomp").map(|mode| match mode {
             "0" => "none",
@@ -99,7 +99,7 @@ impl Confinement {
     }
 }
 
-/// The names of a set, which is in hexadecimal.
+/// The names in a set of capabilities, which is given in hexadecimal.
 fn names(set: &str) -> Option<Vec<String>> {
     let set = u64::from_str_radix(set, 16).ok()?;
     let name = |number: usize| CAPABILITIES.get(number).map_or_else(|| number.to_string(), |name| (*name).to_owned());

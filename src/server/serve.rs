@@ -1,4 +1,4 @@
-//! The process that serves a view.
+//! The start of a server, and its life until the view ends.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -28,16 +28,16 @@ use crate::server::status::StatusPipe;
 use crate::sys;
 use crate::view::{AncestorLimits, View};
 
-/// How a view is served.
+/// The options for serving a view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// The kernel keeps nothing of the view.
+    /// Kernel caching is disabled.
     pub(crate) coherent: bool,
-    /// The server reads all files, also those that the kernel could read by itself.
+    /// The server reads all files, even those that the kernel could read by itself.
     pub(crate) no_passthrough: bool,
 }
 
-/// All that a server needs, gathered while failures can still be told to whoever waits.
+/// Everything that a server needs, collected while an error can still be reported to the process that waits.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) host: HostCgroups,
@@ -47,47 +47,50 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     pub(crate) registration: Registration,
     pub(crate) target: MountTarget,
-    /// What is to be undone in the end, by whoever calls [`Server::serve`]: see [`leave`].
+    /// What the caller of [`Server::serve`] undoes in the end, by [`run_cleanup`].
     pub(crate) cleanup: SharedCleanup,
 }
 
-/// Whom a server serves.
+/// The views that a server serves.
 #[derive(Debug)]
 pub(crate) enum ServedViews {
-    /// One container.
+    /// One view, for one container.
     Single(Arc<View>),
-    /// Whoever calls, each by these rules.
+    /// A view for each container that calls, by these rules.
     PerCaller(Rules, AncestorLimits),
 }
 
-/// Where a view is mounted, and with that how it ends.
+/// Where a view is mounted, which decides how it ends.
 #[derive(Debug)]
 pub(crate) enum MountTarget {
-    /// On a directory of this mount namespace: unmounted when the server is told to end.
+    /// A directory of this mount namespace. The server unmounts it when it's told to end.
     Directory(PathBuf),
-    /// In a mount namespace that ends with the command that `run` runs.
+    /// The mount namespace of a command that `run` runs, which ends with the command.
     Namespace(SupervisorHandle),
-    /// In a container: unmounted when the server is told to end, and when the container's process ends.
+    /// A container. The server unmounts it when it's told to end, and ends when the container's process ends.
     Container(AttachedContainer),
 }
 
 impl Server {
-    /// The image that agents run from.
+    /// The program from which agents run.
     pub(crate) fn image() -> Result<HelperImage, Error> {
         HelperImage::new().map_err(|error| Error::system("can't prepare the mount-helper", error))
     }
 
-    /// Leaves the subtrees of its view. Fails where what is mounted in a hierarchy could lead it elsewhere.
+    /// Moves the server out of the cgroups that its view could freeze or kill.
+    ///
+    /// # Errors
+    /// If another mount in a hierarchy could lead it elsewhere.
     pub(crate) fn leave_delegated_subtrees(&self) -> Result<(), Error> {
         self.host.check_detached()?;
         match &self.views {
             ServedViews::Single(view) => Ok(server_cgroup::leave_delegated_subtrees(&self.host, view)?),
-            // It does so whenever a container turns out to be around it.
+            // It moves whenever it turns out to be in a container's subtree.
             ServedViews::PerCaller(..) => Ok(()),
         }
     }
 
-    /// Gives up what serving doesn't take. What can't be given up here is left as it is.
+    /// Gives up the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped.
     fn confine(&self) {
         let pressure = Path::new("/proc/pressure").exists();
         let role = Role::Server { pressure, kills: matches!(self.target, MountTarget::Namespace(_)) };
@@ -97,8 +100,8 @@ impl Server {
         }
     }
 
-    /// Serves until the view is unmounted, or a signal tells to end. The connection has to be mounted already; `live` is called once the view
-    /// answers.
+    /// Serves until the view is unmounted, or a signal tells the server to end. The connection has to be mounted already. `live` is called
+    /// once the view answers.
     pub(crate) fn serve(
         self,
         signals: ServerSignals,
@@ -111,9 +114,9 @@ impl Server {
         };
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         raise_descriptor_limit();
-        // A server that is killed for want of memory leaves its container without cgroups.
+        // If the kernel killed the server for lack of memory, its container would have no cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
-        // Also before any thread starts.
+        // Before any thread starts, since it's done per thread.
         self.confine();
         let successor = matches!(self.views, ServedViews::Single(_))
             .then(|| Successor::start(&self.connection, || drop(confine(Role::Successor))));
@@ -168,22 +171,22 @@ impl Server {
     }
 }
 
-/// What is served, ready to begin.
+/// A filesystem that is ready to be served.
 enum Session {
     View(Arc<CgroupFs<KernelHost>>, Option<OwnMount>, Option<Successor>),
     Callers(Arc<PerCaller<PidNamespaces>>),
 }
 
-/// A container may hold as many files open as the host lets us.
+/// Raises the limit of descriptors as far as the host allows: a container may hold that many files open.
 fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// Starts a process in the background that runs `serve`, and returns the end by which it says how it went. `serve` is given its signals, and
-/// the way to say that all is well. `kept` stays with the caller: the server has no copy of it. `cleanup` is the server's from its first moment on, and
-/// however `serve` ends, it's undone.
+/// Starts a background process that runs `serve`, and returns the end of the pipe on which it reports. `serve` gets its signals, and a
+/// function that reports success. `kept` stays with the caller, and the server has no copy of it. The server owns `cleanup` from the
+/// fork on, and runs it however `serve` ends.
 pub(crate) fn in_background<K>(
     log: &logging::Options,
     cleanup: &SharedCleanup,
@@ -199,12 +202,12 @@ pub(crate) fn in_background<K>(
         ForkResult::Child => {
             cleanup.lock().iter().for_each(Cleanup::adopt);
             drop((waiting, kept));
-            // Whoever started it waits for an answer by this pipe, and gets it once.
+            // The process that started it waits for one report.
             let telling = Arc::new(parking_lot::Mutex::new(Some(telling)));
             let live = Arc::clone(&telling);
             let served = daemonize().and_then(|()| {
                 log.continue_in_background();
-                // From here on there's something to undo.
+                // From here on a signal mustn't skip the cleanup.
                 serve(
                     ServerSignals::install()?,
                     Box::new(move || {
@@ -221,7 +224,7 @@ pub(crate) fn in_background<K>(
                     None => tracing::error!("{error}"),
                 }
             }
-            // It may wait for a command that attaches, and that was stopped.
+            // The cleanup may wait for a command that attaches, and that somebody has stopped.
             shutdown::start_exit_deadline();
             run_cleanup(cleanup);
             logging::finish();
@@ -230,7 +233,7 @@ pub(crate) fn in_background<K>(
     }
 }
 
-/// Leaves the terminal, the directory and the output of whoever started it.
+/// Leaves the terminal, the working directory and the output of the process that started it.
 pub(crate) fn daemonize() -> Result<(), Error> {
     setsid().map_err(|errno| Error::system("can't make a session", errno.into()))?;
     std::env::set_current_dir("/").map_err(|error| Error::system("can't change to /", error))?;

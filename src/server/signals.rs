@@ -1,5 +1,5 @@
-//! The signals of a server: SIGTERM and SIGINT end it, SIGHUP has its log opened once more, and all others do nothing, but for those by which
-//! the kernel reports a fault.
+//! The signals of a server. SIGTERM and SIGINT end it, SIGHUP reopens its log. All others do nothing, except those by which the kernel
+//! reports a fault.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,15 +14,15 @@ use crate::server::logging;
 use crate::server::status::StatusPipe;
 use crate::sys;
 
-/// What a server is told by a signal.
+/// The signals that a server acts on.
 const HANDLED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
-/// Signals that wait to be read.
+/// The signalfd of a server.
 #[derive(Debug)]
 pub(crate) struct ServerSignals(SignalFd);
 
 impl ServerSignals {
-    /// From here on signals do to this process what they do to a server. The threads and children that it starts inherit that.
+    /// Makes signals do to this process what they do to a server. Threads and children inherit that.
     pub(crate) fn install() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
         sys::signal::ignore_all_but(&HANDLED.map(|signal| signal as i32)).map_err(failed)?;
@@ -41,10 +41,10 @@ impl ServerSignals {
         }
     }
 
-    /// Waits for what `status` tells.
+    /// Waits for the report of `status`.
     ///
     /// # Errors
-    /// What it tells; also when the server is told to end meanwhile.
+    /// The error that it reports; also when a signal tells the server to end meanwhile.
     pub(crate) fn wait_for(&self, status: StatusPipe) -> Result<(), Error> {
         loop {
             if let Some(signal) = self.next() {
@@ -59,7 +59,7 @@ impl ServerSignals {
         }
     }
 
-    /// The signal to end that has come, if one has. Does what others ask for.
+    /// The next signal that ends the server, if one has come. It handles the others.
     fn next(&self) -> Option<Signal> {
         while let Ok(Some(info)) = self.0.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {

@@ -1,4 +1,4 @@
-//! How a server tells whoever started it how that went.
+//! The pipe by which a server reports to the process that started it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,46 +9,50 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, ErrorKind};
 
-/// The two ends by which a server tells whoever started it how it went.
+/// One end of the pipe by which a server reports success or an error.
 #[derive(Debug)]
 pub(crate) struct StatusPipe {
     pipe: OwnedFd,
 }
 
 impl StatusPipe {
+    /// Makes a pipe: the end that waits, and the end that reports.
     pub(crate) fn pair() -> Result<(StatusPipe, StatusPipe), Error> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|errno| Error::system("can't make a pipe", errno.into()))?;
         Ok((StatusPipe { pipe: read }, StatusPipe { pipe: write }))
     }
 
-    /// The end that tells, for whoever only has to keep it open.
+    /// The descriptor, for a process that only has to keep the end open.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 
-    /// The same end once more.
+    /// Duplicates the end.
     pub(crate) fn share(&self) -> Result<Self, Error> {
         let pipe = self.pipe.try_clone().map_err(|error| Error::system("can't share a pipe", error))?;
         Ok(Self { pipe })
     }
 
-    /// Waits until the other end has told something, or is closed, and takes nothing of what it told.
+    /// Waits until the other end has reported, or is closed. The report can still be read.
     pub(crate) fn wait_until_told(&self) {
         while poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
-    /// Tells that it went well.
+    /// Reports success.
     pub(crate) fn ok(self) {
         let _ = File::from(self.pipe).write_all(&[0]);
     }
 
-    /// Tells what went wrong.
+    /// Reports an error.
     pub(crate) fn failed(self, failed: &Error) {
         let _ = File::from(self.pipe).write_all(&[&[failed.kind().to_byte()], failed.to_string().as_bytes()].concat());
     }
 
-    /// Waits for what the other end tells.
+    /// Waits for the report of the other end.
+    ///
+    /// # Errors
+    /// The error that it reports; also if it's closed without a report.
     pub(crate) fn wait(self) -> Result<(), Error> {
         let mut told = Vec::new();
         let read = File::from(self.pipe).read_to_end(&mut told);

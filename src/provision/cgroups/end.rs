@@ -1,4 +1,4 @@
-//! The end of the processes in cgroups that were made for them. What is frozen can't be killed on v1, and doesn't see a signal on v2 either.
+//! Ends the processes in cgroups that were made for them. A frozen process can't be killed on v1, and gets no other signal on v2.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use crate::provision::cgroups::{CreatedCgroup, CreatedCgroups, children, open_di
 /// How long processes that were killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often they are looked for meanwhile: those that were forked, or frozen once more, since the last time.
+/// How often to look for processes that were forked, or frozen again, since the last time.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl CreatedCgroups {
-    /// Thaws what is frozen in them or below, by whomever. Those that run may freeze some again.
+    /// Thaws everything in and below the cgroups. Processes that run may freeze some again.
     pub(crate) fn thaw(&self) {
         for own in &self.cgroups {
             let (file, state) = match own.kind.class() {
@@ -26,14 +26,14 @@ impl CreatedCgroups {
                 _ if own.kind.controllers().is_some_and(|all| all.contains("freezer")) => ("freezer.state", "THAWED"),
                 _ => continue,
             };
-            // Where there's none, nothing is frozen: in a root, and before Linux 5.2 on v2.
+            // A cgroup without this file isn't frozen: a root, and before Linux 5.2 each one of v2.
             own.visit(|directory| {
                 let _ = write_file(directory, file, state.as_bytes());
             });
         }
     }
 
-    /// Thaws and kills all processes that are in them or below, and waits for their end, but not for ever.
+    /// Thaws and kills all processes in and below the cgroups, and waits for their end up to a limit.
     pub(crate) fn end_processes(&self) {
         let start = Instant::now();
         loop {
@@ -54,22 +54,22 @@ impl CreatedCgroups {
 }
 
 impl CreatedCgroup {
-    /// Kills what is in it or below, and returns whom.
+    /// Kills the processes in and below the cgroup, and returns which.
     fn kill(&self) -> Vec<i32> {
         let mut found = Vec::new();
         self.visit(|directory| {
-            // A threaded cgroup of v2 lists no processes; those of its threads are in the one above.
+            // A threaded cgroup of v2 lists no processes. The domain cgroup above lists those that its threads belong to.
             let list = read_file(directory, "cgroup.procs").unwrap_or_default();
-            // 0: in none of this pid namespace's cgroups, or in another one.
+            // 0 stands for a process of another pid namespace.
             let here = list.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0);
             found.extend(here.filter(|pid| pid.cast_unsigned() != std::process::id()));
         });
-        // At once and whoever is forked meanwhile; Linux 5.14, on v2.
+        // Linux 5.14 on v2: kills all at once, and those that are forked meanwhile.
         let is_killed = !found.is_empty()
             && self.kind.class() == HierarchyClass::Unified
             && self.open().and_then(|top| write_file(&top, "cgroup.kill", b"1")).is_ok();
         for pid in found.iter().filter(|_| !is_killed) {
-            // Since it was listed its number may have gone to another's process.
+            // The number may have been reused since it was listed.
             if super::is_within(*pid, &self.kind, &self.path) {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
@@ -77,8 +77,8 @@ impl CreatedCgroup {
         found
     }
 
-    /// Calls `visit` with this cgroup and all below, the upper ones first. How many they are, and how deep, is up to the container; one
-    /// directory is open at a time. What is removed meanwhile is left out.
+    /// Calls `visit` with this cgroup and all below, the upper ones first. Cgroups that are removed meanwhile are left out. The container
+    /// decides how many there are and how deep, so one directory is open at a time.
     fn visit(&self, mut visit: impl FnMut(&OwnedFd)) {
         let mut walk = || -> Result<(), Errno> {
             let mut at = self.open()?;
@@ -102,7 +102,7 @@ impl CreatedCgroup {
             }
             Ok(())
         };
-        // It's gone with all that was in it.
+        // If the cgroup is gone, so is all that was in it.
         let _ = walk();
     }
 }

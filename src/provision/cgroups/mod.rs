@@ -1,4 +1,4 @@
-//! The cgroups that `run` and `attach --place` make, one in each hierarchy, and remove again.
+//! The cgroups that `run` and `attach --place` make in each hierarchy, and remove again.
 
 mod end;
 
@@ -20,14 +20,14 @@ use crate::host::server_cgroup::{read_file, write_file};
 use crate::provision::systemd;
 use crate::provision::systemd::{Scope, ScopeHolder};
 
-/// How long the last processes of a cgroup may take to end.
+/// How long to try to remove a cgroup whose last processes are ending.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Cgroups of one name, in some hierarchies.
+/// Cgroups of one name in several hierarchies.
 #[derive(Debug)]
 pub(crate) struct CreatedCgroups {
     cgroups: Vec<CreatedCgroup>,
-    /// A process that keeps systemd's scope, in which no other is yet.
+    /// A process that keeps systemd's scope until another one is in it.
     holder: Option<ScopeHolder>,
 }
 
@@ -36,9 +36,9 @@ struct CreatedCgroup {
     kind: HierarchyKind,
     path: CgroupPath,
     parent: OwnedFd,
-    /// Below the parent.
+    /// Its path from the parent.
     name: OsString,
-    /// It's systemd's, which removes it once nobody is in it.
+    /// Whether it's a scope's, which systemd removes when it's empty.
     is_scope: bool,
 }
 
@@ -97,7 +97,7 @@ impl CreatedCgroups {
         Ok(made)
     }
 
-    /// Asks systemd for a scope, with a process that does nothing in it.
+    /// Requests a scope from systemd, with an idle process in it.
     fn hold_scope(&mut self, name: &str) -> Result<Option<(Scope, i32)>, Error> {
         if !systemd::is_manager() {
             return Ok(None);
@@ -110,8 +110,8 @@ impl CreatedCgroups {
         Ok(scope.map(|scope| (scope, holder)))
     }
 
-    /// Makes a cgroup `name` at the top of the hierarchies with these numbers, for the container of a process that is there. If it's in the
-    /// root of all that systemd manages, a scope of systemd's is taken there.
+    /// Makes a cgroup `name` at the top of the hierarchies with these indexes, for the container of `process`, which is in their roots. If
+    /// these are all that systemd manages, it's a scope of systemd there.
     pub(crate) fn make_at_top(
         host: &HostCgroups,
         hierarchies: &[usize],
@@ -146,7 +146,7 @@ impl CreatedCgroups {
         Ok(made)
     }
 
-    /// One that is there already, at the top of the hierarchy with this number.
+    /// Finds an existing cgroup at the top of the hierarchy with this index.
     pub(crate) fn existing_at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
         let kind = host.hierarchies.get(index)?.kind.clone();
         let parent = host.open_cgroup(index, &CgroupPath::root()).ok()?;
@@ -155,15 +155,15 @@ impl CreatedCgroups {
         Some(Self { cgroups: vec![own], holder: None })
     }
 
-    /// Migrates the processes that are in or below each of them to the cgroup above.
+    /// Migrates the processes in and below the cgroups to the cgroups above.
     pub(crate) fn evacuate(&self) {
-        // systemd removes a scope when nobody is in it on v2, on legacy hosts in its named hierarchy: so these come last.
+        // systemd removes a scope when it's empty on v2, or on legacy hosts in the named hierarchy. So these come last.
         for class in [HierarchyClass::V1Controllers, HierarchyClass::V1Named, HierarchyClass::Unified] {
             self.cgroups.iter().filter(|own| own.kind.class() == class).for_each(CreatedCgroup::evacuate);
         }
     }
 
-    /// Migrates processes into all of them, as often as `of_container` finds more of them elsewhere.
+    /// Migrates the container's processes into all the cgroups. It asks `of_container` again for those that were forked meanwhile.
     pub(crate) fn migrate_container(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         for own in &self.cgroups {
             let directory =
@@ -182,12 +182,12 @@ impl CreatedCgroups {
         Ok(())
     }
 
-    /// Hierarchy and path of each, as view options.
+    /// The hierarchy and path of each cgroup, in the form of view options.
     pub(crate) fn paths(&self) -> Vec<(Option<String>, CgroupPath)> {
         self.cgroups.iter().map(|own| (Some(own.kind.to_string()), own.path.clone())).collect()
     }
 
-    /// Migrates a process into all of them, which keeps them from then on.
+    /// Migrates a process into all the cgroups. From then on that keeps a scope.
     pub(crate) fn enter(&self, process: i32) -> Result<(), Error> {
         for own in &self.cgroups {
             own.open()
@@ -201,7 +201,7 @@ impl CreatedCgroups {
         Ok(())
     }
 
-    /// Removes them with all that was made below, once their processes have ended. Those that are gone don't matter.
+    /// Removes the cgroups with all that was made below, once their processes have ended. Cgroups that are gone are no error.
     pub(crate) fn remove(&self) {
         self.holder.iter().for_each(ScopeHolder::end);
         let start = Instant::now();
@@ -221,7 +221,7 @@ impl CreatedCgroups {
 /// The v1 controllers that systemd manages.
 const SYSTEMD_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
-/// How often processes are looked for that were forked while others were migrated.
+/// How often to look for processes that were forked while others were migrated.
 const MAX_MIGRATION_PASSES: usize = 20;
 
 fn processes_that(is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
@@ -240,7 +240,7 @@ fn is_within(pid: i32, kind: &HierarchyKind, path: &CgroupPath) -> bool {
     location_of(pid, kind).is_some_and(|place| place.is_within(path))
 }
 
-/// One that has ended seems to be there, too, on v1.
+/// Whether a process is in the root of a hierarchy. On v1 one that has ended seems to be there, too, but has no executable.
 fn is_at_root(pid: i32, kind: &HierarchyKind) -> bool {
     location_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
@@ -275,13 +275,13 @@ impl CreatedCgroup {
         Ok(own)
     }
 
-    /// That of a scope in which a process is; `None` where systemd has made none.
+    /// Finds the cgroup of a scope by a process in it; `None` where systemd has made none.
     fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Error> {
         let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
         let Some(path) = location_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else {
             return Ok(None);
         };
-        // Whoever is sent out of it again goes to the root, where it was: systemd's slices have no processes.
+        // Processes that leave the scope go back to the root, where they were: systemd's slices have no processes.
         let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
             Error::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
         })?;
@@ -289,25 +289,25 @@ impl CreatedCgroup {
         Ok(Some(Self { kind: hierarchy.kind.clone(), path, parent, name, is_scope: true }))
     }
 
-    /// Migrates the processes that are in or below it to the cgroup above.
+    /// Migrates the processes in and below the cgroup to the one above.
     fn evacuate(&self) {
-        // Those that a process forks meanwhile are found the next time.
+        // Processes that were forked meanwhile are found in the next pass.
         for _ in 0..MAX_MIGRATION_PASSES {
             let inside = processes_that(|pid| is_within(pid, &self.kind, &self.path));
             if inside.is_empty() {
                 break;
             }
             for pid in inside {
-                // One that has ended needs no other place; one that can't be migrated keeps its cgroup from being removed.
+                // A process that has ended needs no migration. One that can't be migrated keeps the cgroup from being removed.
                 let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
             }
         }
     }
 
-    /// Migrates a process into it.
+    /// Migrates a process of the container into the cgroup.
     fn migrate_process(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
-            // Its number may have gone to another process meanwhile.
+            // The number may have been reused by a process of others.
             Ok(()) if !of_container().contains(&pid) => {
                 let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
                 Ok(())
@@ -324,7 +324,8 @@ impl CreatedCgroup {
         open_directory(&self.parent, &self.name)
     }
 
-    /// A new v1 cpuset is empty and takes no process (`cpuset_can_attach_check`): it gets what the one above has.
+    /// Gives a new v1 cpuset the CPUs and memory nodes of the one above. An empty cpuset takes no process
+    /// (`cpuset_can_attach_check`).
     fn prepare(&self) -> Result<(), Errno> {
         let is_cpuset = self.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));
         if !is_cpuset {
@@ -360,10 +361,10 @@ fn open_directory(parent: &impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat(parent, name, flags, Mode::empty())
 }
 
-/// Removes the cgroups below, the deepest first. How deep they are, and how many, is up to the container: of each cgroup on the way down the
-/// names of its children are kept, and one directory is open at a time. Going up by `..` is safe, since no cgroup can change its parent.
+/// Removes the cgroups below, the deepest first. A cgroup that can't be removed doesn't keep the others.
 ///
-/// One that can't be removed keeps none of the others.
+/// The container decides how many there are and how deep. So one directory is open at a time, and each level keeps the names of its
+/// children. Going up by `..` is safe, since a cgroup's parent never changes.
 fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
     let mut outcome = Ok(());
     let mut at = open_directory(top, OsStr::new("."))?;
@@ -394,7 +395,7 @@ fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
 }
 
 fn unless_gone(errno: Errno) -> Result<(), Errno> {
-    // ENODEV: read from a directory that has been removed.
+    // The kernel answers ENODEV to a read of a directory that was removed.
     if matches!(errno, Errno::ENOENT | Errno::ENODEV) { Ok(()) } else { Err(errno) }
 }
 
