@@ -1,7 +1,7 @@
 //! How a server ends.
 //!
-//! Whoever tells it to end gets it ended: it takes its view away where it can, and after a grace, whoever still uses the view, closes the
-//! connection, so that callers get ENOTCONN instead of waiting.
+//! A signal always ends it. It unmounts its view where it can, and after a grace period it closes the connection even if somebody still
+//! uses the view. Callers then get ENOTCONN instead of waiting.
 
 use std::fs::File;
 use std::io;
@@ -30,16 +30,16 @@ use crate::sys;
 /// How long the session may take to end by itself once it's unmounted.
 const SESSION_END_GRACE: Duration = Duration::from_secs(1);
 
-/// How long all that a server undoes may take. A helper in a container has 30 s for an answer.
+/// How long the whole cleanup may take. A helper in a container has 30 s to answer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// What a server has to know of the container that its view is in.
+/// The container in which a server's view is.
 #[derive(Debug)]
 pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<Container>,
-    /// Tells that all is in its place.
+    /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
-    /// Closed when the view isn't mounted there any more: then nobody makes events for its watchers ([`OwnMount`]).
+    /// Closed when the view isn't mounted there any more, which ends the thread that makes events for its watchers ([`OwnMount`]).
     pub(crate) own_mount: OwnedFd,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct ViewMount {
 }
 
 impl ViewMount {
-    /// The view that was just mounted on a directory.
+    /// Finds the view that was just mounted on a directory.
     pub(crate) fn on(directory: &Path) -> Option<Self> {
         let mounts = own_mounts();
         let mut here = mounts.iter().rev().filter(|mount| Path::new(&mount.mount_point) == directory);
@@ -59,7 +59,7 @@ impl ViewMount {
         Some(Self { id: mount.id, device: mount.device })
     }
 
-    /// Unmounts it, wherever it was moved to. What covers it is others', and stays.
+    /// Unmounts it, wherever it was moved to. Mounts of others that cover it stay.
     fn unmount(self) {
         let mounts = own_mounts();
         let Some(own) = mounts.iter().find(|mount| (mount.id, mount.device) == (self.id, self.device)) else {
@@ -81,7 +81,7 @@ fn own_mounts() -> Vec<MountEntry> {
     parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
-/// Whether whoever goes to a place gets to the mount with this id. Before Linux 3.15 the kernel doesn't say.
+/// Whether a lookup of `place` reaches the mount with this id. Before Linux 3.15 the kernel doesn't tell, and the answer is yes.
 fn is_found(place: &Path, id: u32) -> bool {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let opened = File::options().read(true).custom_flags(flags).open(place);
@@ -91,7 +91,7 @@ fn is_found(place: &Path, id: u32) -> bool {
     })
 }
 
-/// Ends the server of a view on a directory when it's told to.
+/// Starts the thread that ends the server when a signal tells it to. `unmount` takes the view away.
 pub(crate) fn shut_down_on_signal(
     signals: ServerSignals,
     cleanup: SharedCleanup,
@@ -107,7 +107,7 @@ pub(crate) fn shut_down_on_signal(
     Ok(())
 }
 
-/// From here on the process ends in bounded time, whatever what it undoes waits for. If there's no thread for that, it goes without.
+/// Makes the process end in bounded time, whatever its cleanup waits for. If no thread can be started, there's no such limit.
 pub(crate) fn start_exit_deadline() {
     let _ = thread::Builder::new().name("end".to_owned()).stack_size(64 * 1024).spawn(|| {
         thread::sleep(SHUTDOWN_TIMEOUT);
@@ -115,7 +115,7 @@ pub(crate) fn start_exit_deadline() {
     });
 }
 
-/// The same for a view on a directory of this mount namespace.
+/// Ends the server of a view on a directory of this mount namespace when a signal tells it to.
 pub(crate) fn shut_down_directory_view(
     signals: ServerSignals,
     cleanup: &SharedCleanup,
@@ -129,7 +129,7 @@ pub(crate) fn shut_down_directory_view(
     })
 }
 
-/// The same for a view in a container, which also ends with the container.
+/// Ends the server of a view in a container, when a signal tells it to, and when the container ends.
 pub(crate) fn shut_down_with_container(
     signals: ServerSignals,
     cleanup: &SharedCleanup,
@@ -140,7 +140,7 @@ pub(crate) fn shut_down_with_container(
     let watched = Arc::clone(&container);
     let cleanup_there = Arc::clone(cleanup);
     thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
-        // Whoever attaches may be killed in the midst of it.
+        // The command that attaches may be killed before it's done.
         match committed.wait() {
             Ok(()) => {
                 watched.wait_for_end();
@@ -149,28 +149,28 @@ pub(crate) fn shut_down_with_container(
             Err(_) => tracing::info!("attaching was broken off"),
         }
         drop(own_mount);
-        // Somebody else may still be there.
+        // Other processes may still be in the namespace.
         if let Some(cleanup) = cleanup_there.lock().as_mut() {
             drop(cleanup.attached.take());
         }
         exit_after_grace(&cleanup_there);
     })?;
     shut_down_on_signal(signals, Arc::clone(cleanup), move || {
-        // What the container has moved or covered, or keeps from being taken away, isn't served either.
+        // A mount that the container has moved or covered, or that can't be unmounted, ends with the connection.
         container.detach_if_attached(program.as_fd());
     })
 }
 
-/// The process that runs a command, as its server knows it.
+/// The supervisor of a command, as the command's server knows it.
 #[derive(Debug)]
 pub(crate) struct SupervisorHandle {
-    /// Its end is the supervisor's.
+    /// A pipe that ends when the supervisor does.
     pub(crate) ends: OwnedFd,
     pub(crate) cgroups: Arc<CreatedCgroups>,
 }
 
-/// The same for a view that ends with a command, and for the end of whoever runs that: if it's killed, the command's processes have to be
-/// ended by somebody who can thaw them.
+/// Ends the server of a view of `run` when a signal tells it to. When the supervisor ends, it ends the command's processes: a killed
+/// supervisor can't thaw them any more.
 pub(crate) fn shut_down_with_command(
     signals: ServerSignals,
     cleanup: &SharedCleanup,
@@ -183,7 +183,7 @@ pub(crate) fn shut_down_with_command(
         watched.cgroups.end_processes();
     })?;
     shut_down_on_signal(signals, Arc::clone(cleanup), move || {
-        // While it's there, it goes on with its command, and removes the cgroups afterwards.
+        // A supervisor that lives goes on with its command, and removes the cgroups itself.
         if has_ended(&supervisor.ends, PollTimeout::ZERO) {
             supervisor.cgroups.end_processes();
             supervisor.cgroups.remove();
@@ -196,35 +196,36 @@ fn has_ended(pipe: &OwnedFd, limit: PollTimeout) -> bool {
     poll(&mut waited, limit).is_ok_and(|ready| ready > 0)
 }
 
-/// Unmounts, and until that's done the server doesn't end: its session may with the first of several mounts, while the others are left.
+/// Unmounts the view. The lock keeps the server from ending meanwhile: its session may end with the first of several mounts, while the
+/// others are left.
 fn unmount_under_lock(cleanup: &SharedCleanup, unmount: impl FnOnce()) {
     let _held = cleanup.lock();
     unmount();
 }
 
-/// The session ends by itself once it's unmounted. Unless somebody still holds something open there: whoever asks a server to end doesn't
-/// wait for its users, who get ENOTCONN from then on.
+/// Ends the process after a grace period. A session ends by itself once its view is unmounted, unless somebody still has something open
+/// there: these users get ENOTCONN from then on.
 fn exit_after_grace(cleanup: &SharedCleanup) -> ! {
     thread::sleep(SESSION_END_GRACE);
     let mut cleanup = cleanup.lock();
     drop(cleanup.take());
     tracing::info!("the view is still in use: ending nevertheless");
-    // Whoever serves and comes to the end by itself waits for the lock, and so for the end of the process.
+    // A thread whose session ends by itself meanwhile waits for the lock, and so for the end of the process.
     exit_now()
 }
 
-/// Whether the process is about to end, whatever its threads do.
+/// Whether the process is about to exit, whatever its threads do.
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
 
-/// Stays here if the process is about to end: the session broke off by that, and there's nothing to be done about it.
+/// Never returns if the process is about to exit. The session broke off since its connection was closed, which isn't an error.
 pub(crate) fn park_if_exiting() {
     while IS_EXITING.load(Ordering::Acquire) {
         thread::park();
     }
 }
 
-/// Ends the connection and the process. A thread that waits for a device, which nothing can end, would keep the connection open with the
-/// descriptors that all threads share, and its callers waiting; so these are closed before.
+/// Closes the connection and exits. A thread that waits for a device can't be ended. It would keep the descriptors that all threads share
+/// open, and with them the connection, so they're closed first.
 fn exit_now() -> ! {
     logging::finish();
     IS_EXITING.store(true, Ordering::Release);

@@ -1,4 +1,4 @@
-//! What a record looks like.
+//! Formats records of the log.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::server::logging::queue::Log;
 use crate::server::logging::style::Style;
 
-/// Formats events as the log's style is at that time.
+/// Formats events in the style that the log has at that time.
 #[derive(Debug)]
 pub(crate) struct Layout {
     log: &'static Log,

@@ -1,7 +1,7 @@
-//! Where the log goes, and how much of it.
+//! The log: options, start, and where it goes.
 //!
-//! A command writes its log to stderr or to a file as it goes. A server hands its records to a thread by a bounded queue: whoever reads the
-//! log, or doesn't, and wherever it's stored, it can't stop or end a server. See [`queue`].
+//! A command writes its log directly, to stderr or a file. A server hands its records to a thread by a bounded queue, so that a slow or
+//! missing reader, or a full disk, never stops the server. See [`queue`].
 
 mod layout;
 mod queue;
@@ -32,7 +32,7 @@ enum Format {
     Json,
 }
 
-/// The log's options; they go before or behind the verb.
+/// The options of the log, which every verb takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct Options {
@@ -52,17 +52,17 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
 }
 
 impl Options {
-    /// Starts logging, to the file or else to stderr.
+    /// Starts logging to the file, or to stderr without one.
     pub(crate) fn start(&self) -> Result<(), Error> {
         if let Some(path) = &self.log_file {
             let failed = |error| Error::system(format_args!("can't open the log file {}", path.display()), error);
             let file = File::options().create(true).append(true).open(path).map_err(failed)?;
-            // The process may change its working directory before the file is opened once more.
+            // Absolute, since the process may change its working directory before it reopens the file.
             let path = std::path::absolute(path).map_err(failed)?;
             LOG.set_sink(Sink::File { file, path });
         }
         LOG.set_style(self.style());
-        // Only a second start in one process could fail, and then the first one logs.
+        // Fails only at a second start in one process, which then logs as the first one says.
         let _ = tracing_subscriber::fmt()
             .with_max_level(self.log_level.unwrap_or(LevelFilter::WARN))
             .with_ansi(false)
@@ -73,12 +73,12 @@ impl Options {
         Ok(())
     }
 
-    /// From here on this process is a server that logs to where it did so far. Its records wait for [`start_thread`].
+    /// Makes this process log as a server, to the same place. Records wait for [`start_thread`].
     pub(crate) fn continue_as_server(&self) {
         LOG.queue();
     }
 
-    /// From here on this process is a server in the background: without a file it logs to the journal, or else to syslog.
+    /// Makes this process log as a server in the background: without a file, to the journal or else to syslog.
     pub(crate) fn continue_in_background(&self) {
         if self.log_file.is_none() {
             let service = Sink::system();
@@ -90,7 +90,7 @@ impl Options {
         LOG.queue();
     }
 
-    /// Says so if somebody has asked for a log, and a server in the background has nowhere to write it.
+    /// Warns if the user has asked for a log, and a server in the background has nowhere to write it.
     pub(crate) fn warn_of_none(&self) {
         let is_wanted = self.log_level.is_some_and(|level| level != LevelFilter::OFF);
         if is_wanted && self.log_file.is_none() && matches!(Sink::system(), Sink::Nowhere) {
@@ -111,17 +111,17 @@ pub(crate) fn start_thread() {
     LOG.start_thread();
 }
 
-/// Opens the log's file once more, by its name.
+/// Reopens the log's file by its name.
 pub(crate) fn reopen() {
     LOG.reopen();
 }
 
-/// Gives the last records of a server a moment to be written. A process that ends without this loses them.
+/// Waits, with a limit, until the last records of a server are written. A process that exits without this loses them.
 pub(crate) fn finish() {
     LOG.finish();
 }
 
-/// Has panics logged like everything else. The usual hook writes to stderr, and waits if nobody reads that.
+/// Logs panics like everything else. The default hook would write to stderr, and wait if nobody reads that.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

@@ -1,7 +1,7 @@
-//! The log's queue: between those who log, who never wait, and a thread that writes, which may.
+//! The queue of the log. Threads that log never wait; one thread writes, and may wait.
 //!
-//! A record that finds no room, or that can't be written, is lost. How many were lost is counted, and is said in the log as soon as there's
-//! room again. Nothing here panics, and nobody who logs makes a system call but to wake the thread.
+//! A record for which there's no room, or that can't be written, is lost. The log says how many were lost as soon as there's room again.
+//! Nothing here panics, and logging takes no system call but the one that wakes the thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,28 +16,28 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::{Style, of_losses};
 
-/// How much waits to be written, in bytes and in records.
+/// The most that waits to be written, in bytes and in records.
 const MAX_BYTES: usize = 256 * 1024;
 const MAX_RECORDS: usize = 1024;
 
-/// The longest record, in bytes; what is beyond is cut off. A log service takes no more than some 200 KiB at once.
+/// The longest record, in bytes. The rest is cut off. Log services take about 200 KiB at once.
 const MAX_RECORD: usize = 16 * 1024;
 
-/// How long a process that ends waits for the last records to be written.
+/// How long a process that exits waits for the last records to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A log.
+/// A log with its queue.
 #[derive(Debug)]
 pub(crate) struct Log {
     style: Mutex<Style>,
-    /// Whether records are queued, or written by whoever logs.
+    /// Whether records are queued, or written by the thread that logs.
     is_queued: AtomicBool,
     queue: Mutex<Queue>,
-    /// There's something for the thread.
+    /// Signalled when there's work for the thread.
     has_work: Condvar,
-    /// The thread has written all there was.
+    /// Signalled when the thread has written everything.
     is_written: Condvar,
-    /// Held while writing, which may take for ever. The flag: whether a part of a record was written that couldn't be finished.
+    /// The sink, and whether it ends in an unfinished record. Locked while writing, which may take for ever.
     sink: Mutex<(Sink, bool)>,
     /// How many records were lost since the start.
     lost: AtomicU64,
@@ -46,14 +46,14 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Queue {
     records: VecDeque<Record>,
-    /// The length of all of them.
+    /// Their length in bytes.
     bytes: usize,
-    /// How many records were lost that the log doesn't tell of yet.
+    /// How many lost records the log hasn't reported yet.
     untold: u64,
-    /// The last record couldn't be written.
+    /// Whether the last record couldn't be written.
     is_failing: bool,
     reopen: bool,
-    /// A thread writes. It's busy while it has something in hand.
+    /// Whether there's a thread, and whether it's writing.
     has_thread: bool,
     is_busy: bool,
 }
@@ -73,7 +73,7 @@ struct Work {
 }
 
 impl Log {
-    /// A log to stderr that is written by whoever logs.
+    /// Makes a log to stderr that isn't queued.
     pub(crate) const fn new() -> Self {
         Self {
             style: Mutex::new(Style::Text),
@@ -102,7 +102,7 @@ impl Log {
         *self.style.lock() = style;
     }
 
-    /// Only while there's no thread, which may hold the sink for ever.
+    /// Replaces the sink. Only without a thread, which may hold the sink for ever.
     pub(crate) fn set_sink(&self, sink: Sink) {
         *self.sink.lock() = (sink, false);
     }
@@ -117,7 +117,7 @@ impl Log {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Starts the thread that writes what is queued, once. Without a thread, records are lost when the queue is full.
+    /// Starts the thread that writes the queue, once. Without it records are lost when the queue is full.
     pub(crate) fn start_thread(&'static self) {
         if std::mem::replace(&mut self.queue.lock().has_thread, true) {
             return;
@@ -132,13 +132,13 @@ impl Log {
         }
     }
 
-    /// Opens the log's file by its name, soon.
+    /// Makes the thread reopen the log's file by its name.
     pub(crate) fn reopen(&self) {
         self.queue.lock().reopen = true;
         self.has_work.notify_one();
     }
 
-    /// Waits until all that is queued was written, but not for long.
+    /// Waits, with a limit, until the queue is written.
     pub(crate) fn finish(&'static self) {
         if !self.is_queued.load(Ordering::Relaxed) {
             return;
@@ -152,7 +152,7 @@ impl Log {
         {}
     }
 
-    /// Takes a record from whoever logs.
+    /// Takes a record.
     fn log(&self, level: Level, text: &str) {
         let text = cut(text);
         if !self.is_queued.load(Ordering::Relaxed) {
@@ -185,7 +185,7 @@ impl Log {
             let mut work =
                 Work { reopen: std::mem::take(&mut queue.reopen), record: queue.records.pop_front(), untold: 0 };
             queue.bytes -= work.record.as_ref().map_or(0, |record| record.text.len());
-            // Where nothing can be written, the next record tries.
+            // While nothing can be written, losses are reported with the next record.
             if work.record.is_some() || work.reopen || !queue.is_failing {
                 work.untold = std::mem::take(&mut queue.untold);
             }
@@ -198,7 +198,7 @@ impl Log {
         }
     }
 
-    /// Without the queue's lock, since it may wait.
+    /// Writes. Without the queue's lock, since it may wait.
     fn perform(&self, work: Work) {
         let style = self.style();
         let mut sink = self.sink.lock();
@@ -206,7 +206,7 @@ impl Log {
         let mut write = |sink: &Sink, level, text: &str| sink.write(level, text, begun);
         let mut outcome = Ok(());
         if work.reopen {
-            // Whoever asked for it looks into the old file, if anywhere.
+            // The old file is kept, so the user can find the reason there.
             if let Err(error) = sink.reopen() {
                 outcome = write(sink, Level::WARN, &format!("can't open the log's file once more: {error}\n"));
             }
@@ -228,7 +228,7 @@ impl Log {
     }
 }
 
-/// A record as long as it may be.
+/// Cuts a record to the longest that is allowed.
 fn cut(text: &str) -> String {
     if text.len() <= MAX_RECORD {
         return text.to_owned();
@@ -252,7 +252,7 @@ impl<'a> MakeWriter<'a> for &'static Log {
     }
 }
 
-/// Takes one record, whole.
+/// A writer that takes one whole record.
 #[derive(Debug)]
 pub(crate) struct Line {
     log: &'static Log,
@@ -260,7 +260,7 @@ pub(crate) struct Line {
 }
 
 impl io::Write for Line {
-    /// Never fails: who logs isn't to be told, and can't help it.
+    /// Never fails: a thread that logs couldn't do anything about it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.log.log(self.level, &String::from_utf8_lossy(bytes));
         Ok(bytes.len())

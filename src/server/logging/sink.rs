@@ -1,4 +1,4 @@
-//! Where records are written to. Writing may wait, and fail; it never panics.
+//! The places to which records are written. Writing may wait and fail, but never panics.
 
 use std::fs::File;
 use std::io;
@@ -12,43 +12,43 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-/// By which a record is found in the journal (`journalctl -t vcgroupfs`) and in syslog.
+/// The identifier of records in the journal (`journalctl -t vcgroupfs`) and in syslog.
 const IDENTIFIER: &str = "vcgroupfs";
 
-/// systemd's journal, by its native protocol: a datagram of lines NAME=VALUE for each record.
+/// The socket of systemd's journal. Its native protocol has a datagram of lines NAME=VALUE for each record.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// syslog, by datagrams as RFC 3164 has them.
+/// The socket of syslog, which takes datagrams of RFC 3164.
 const SYSLOG: &str = "/dev/log";
 
-/// The facility of daemons (RFC 3164, 4.1.1), where it's added to a severity.
+/// The facility `daemon` (RFC 3164, 4.1.1), shifted so that a severity can be added.
 const FACILITY: u8 = 3 << 3;
 
-/// How long a log service, or a descriptor that doesn't wait by itself, may take for a record, in ms.
+/// How long a log service, or a non-blocking descriptor, may take for a record, in ms.
 const PATIENCE_MS: u16 = 1000;
 
-/// Where a log goes.
+/// A place to which the log is written.
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// Standard error.
     Stderr,
     /// A file that is appended to.
     File {
-        /// What is written to.
+        /// The open file.
         file: File,
-        /// What it's called, however often it's opened.
+        /// Its name, by which it's reopened.
         path: PathBuf,
     },
     /// The journal.
     Journal(UnixDatagram),
     /// syslog.
     Syslog(UnixDatagram),
-    /// Records are dropped.
+    /// Nothing: records are dropped.
     Nowhere,
 }
 
 impl Sink {
-    /// The log service of this host: the journal, else syslog, else nothing.
+    /// Finds the log service of this host: the journal, else syslog, else nothing.
     pub(crate) fn system() -> Self {
         let is_there = |path| std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
         let socket = || {
@@ -66,20 +66,19 @@ impl Sink {
         find().unwrap_or(Self::Nowhere)
     }
 
-    /// Writes a record, which ends with a line feed. `begun` says whether a part of an earlier one was written that couldn't be finished, and
-    /// is set accordingly.
+    /// Writes a record, which ends with a line feed. `begun` says whether the sink ends in an unfinished record, and is set accordingly.
     pub(crate) fn write(&self, level: Level, record: &str, begun: &mut bool) -> io::Result<()> {
         match self {
             Self::Stderr => write_line(io::stderr().as_fd(), record, begun),
             Self::File { file, .. } => write_line(file.as_fd(), record, begun),
-            // The socket isn't connected: a service that was restarted is found again.
+            // The socket isn't connected, so that a restarted service is found again.
             Self::Journal(socket) => send(socket, journal_entry(level, record).as_bytes(), JOURNAL),
             Self::Syslog(socket) => send(socket, syslog_message(level, record).as_bytes(), SYSLOG),
             Self::Nowhere => Ok(()),
         }
     }
 
-    /// Opens the file by its name, as it's asked for when the old one was renamed. If that fails, the old one is kept.
+    /// Reopens the file by its name, after the old one was renamed. If that fails, the old one is kept.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         let Self::File { file, path } = self else { return Ok(()) };
         // A server's umask is 0.
@@ -106,7 +105,7 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], begun: &mut bool) -> io::Re
                 *begun = !bytes.is_empty();
             }
             Err(Errno::EINTR) => {}
-            // Others who have the same descriptor may have made it so.
+            // Another process with the same open file may have made it non-blocking.
             Err(Errno::EAGAIN) => {
                 let mut waited = [PollFd::new(file, PollFlags::POLLOUT)];
                 if poll(&mut waited, PollTimeout::from(PATIENCE_MS)) == Ok(0) {
@@ -128,7 +127,7 @@ fn send(socket: &UnixDatagram, message: &[u8], to: &str) -> io::Result<()> {
     }
 }
 
-/// The severity by syslog(3).
+/// The severity of a level, by syslog(3).
 fn severity(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -138,13 +137,13 @@ fn severity(level: Level) -> u8 {
     }
 }
 
-/// An entry of the journal (systemd's JOURNAL_NATIVE_PROTOCOL.md). A value that has line feeds would need another form, so they are replaced.
+/// Makes an entry of the journal (systemd's JOURNAL_NATIVE_PROTOCOL.md). Line feeds in a value would need another form, so they are replaced.
 fn journal_entry(level: Level, record: &str) -> String {
     let message = one_line(record);
     format!("PRIORITY={}\nSYSLOG_IDENTIFIER={IDENTIFIER}\nMESSAGE={message}\n", severity(level))
 }
 
-/// Without the time, which every syslogd knows by itself.
+/// Makes a message for syslog, without the time, which syslogd adds.
 fn syslog_message(level: Level, record: &str) -> String {
     format!("<{}>{IDENTIFIER}[{}]: {}", FACILITY | severity(level), std::process::id(), one_line(record))
 }

@@ -3,18 +3,18 @@
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// How records are written.
+/// The style in which records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Lines with time and level.
     Text,
-    /// Lines without, for a service that has its own.
+    /// Lines without time and level, for a service that adds its own.
     Bare,
-    /// An object a line.
+    /// One JSON object a line.
     Json,
 }
 
-/// The record that says how many others were lost: since the last such record, and since the start.
+/// Makes the record that says how many others were lost: `lost` since the last such record, and `since_start` in all.
 pub(crate) fn of_losses(style: Style, lost: u64, since_start: u64) -> String {
     let message = "records of this log were lost: they couldn't be written, or not fast enough";
     let mut time = String::new();

@@ -1,5 +1,5 @@
-//! The directory of the records, held open. It's root's alone, or isn't used: whoever else may write there could lead root's writes elsewhere,
-//! and have his own records believed.
+//! The directory of the records. It's used only if nobody but root can write to it: others could redirect root's writes, and forge
+//! records.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -13,27 +13,27 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// Where the records are. A lock tells the living from the dead, so nothing has to be cleaned up after a crash.
+/// The path of the records. A lock on each record tells whether its server lives, so a crash needs no cleanup.
 pub(crate) const DIRECTORY: &str = "/run/vcgroupfs";
 
-/// Whose turn it is to make or remove records.
+/// The file whose lock a process holds while it makes or removes records.
 const LOCK_FILE: &str = "records.lock";
 
 const GROUP_OR_OTHERS_WRITE: libc::mode_t = 0o022;
 
-/// [`DIRECTORY`].
+/// [`DIRECTORY`], held open.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
 
-/// The turn to make or remove records, until it's dropped.
+/// The lock for making or removing records, held until it's dropped.
 #[derive(Debug)]
 pub(crate) struct RecordsLock(#[allow(dead_code, reason = "holds the lock")] File);
 
 impl Directory {
-    /// The directory; `None` if there's none.
+    /// Opens the directory; `None` if there's none.
     ///
     /// # Errors
-    /// If it isn't root's alone; those of open(2).
+    /// If others than root can write to it; those of open(2).
     pub(crate) fn find() -> io::Result<Option<Self>> {
         match Self::open(&above()?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -41,7 +41,7 @@ impl Directory {
         }
     }
 
-    /// The same, made if there's none.
+    /// Opens the directory, and makes it if there's none.
     ///
     /// # Errors
     /// As [`Self::find`]; those of mkdir(2).
@@ -50,7 +50,7 @@ impl Directory {
         match mkdirat(&above, name(), Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
                 let made = Self::open(&above)?;
-                // Whatever the umask is: everybody may list the live views.
+                // Everybody may list the live views, whatever the umask is.
                 File::from(made.0.try_clone()?).set_permissions(Permissions::from_mode(0o755))?;
                 Ok(made)
             }
@@ -73,12 +73,12 @@ impl Directory {
         Err(not_roots(&format!("isn't root's alone (user {}, group {}, mode {mode:04o})", found.st_uid, found.st_gid)))
     }
 
-    /// Opens a file of root's in it.
+    /// Opens a file in it.
     ///
     /// # Errors
-    /// `EPERM` if it isn't a file of root's alone; those of open(2).
+    /// `EPERM` if it isn't a regular file that only root can write; those of open(2).
     pub(crate) fn file(&self, name: &OsStr, flags: OFlag) -> io::Result<(File, FileStat)> {
-        // A fifo would let whoever opens it wait.
+        // Opening a fifo would wait for a writer.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = openat(&self.0, name, flags, Mode::from_bits_truncate(0o600))?;
         let found = fstat(&file)?;
@@ -86,7 +86,7 @@ impl Directory {
         if is_file && is_roots_alone(&found) { Ok((file.into(), found)) } else { Err(Errno::EPERM.into()) }
     }
 
-    /// Makes a file, for root alone so far, in place of whatever has that name.
+    /// Makes a file that only root can read, and replaces what has that name.
     ///
     /// # Errors
     /// Those of open(2) and unlink(2).
@@ -95,13 +95,13 @@ impl Directory {
         Ok(self.file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?.0)
     }
 
-    /// A file for locking that only root can open, made if there's none.
+    /// Opens a lock file that only root can open, and makes it if there's none.
     ///
     /// # Errors
     /// As [`Self::file`].
     pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
         let (file, found) = self.file(OsStr::new(name), OFlag::O_RDWR | OFlag::O_CREAT)?;
-        // Whoever can open it can lock it.
+        // A user who can open it can lock it.
         if found.st_mode & 0o077 != 0 {
             file.set_permissions(Permissions::from_mode(0o600))?;
         }
@@ -139,7 +139,7 @@ impl Directory {
         Ok(names)
     }
 
-    /// Waits for the turn, or does without if somebody has it.
+    /// Takes the lock for making or removing records.
     ///
     /// # Errors
     /// `EAGAIN` if somebody has it and `waits` is false; those of open(2).
@@ -150,7 +150,7 @@ impl Directory {
     }
 }
 
-/// Locks a whole file for writing. Nobody can who can't open it for writing, unlike a lock of flock(2).
+/// Locks a whole file for writing (fcntl(2)). Unlike flock(2), that takes a descriptor that is open for writing.
 ///
 /// # Errors
 /// `EAGAIN` if it's locked and `waits` is false.
@@ -158,15 +158,15 @@ pub(crate) fn write_lock(file: BorrowedFd<'_>, waits: bool) -> Result<(), Errno>
     let whole = whole_file(libc::F_WRLCK);
     let tried = fcntl(file, if waits { FcntlArg::F_OFD_SETLKW(&whole) } else { FcntlArg::F_OFD_SETLK(&whole) });
     match tried {
-        // Before Linux 3.15 it's the process that holds it, until it closes any descriptor of the file. This one has no other.
+        // Before Linux 3.15 the process holds the lock, until it closes any descriptor of the file. This one has no other.
         Err(Errno::EINVAL) => fcntl(file, if waits { FcntlArg::F_SETLKW(&whole) } else { FcntlArg::F_SETLK(&whole) }),
         tried => tried,
     }
     .map(drop)
 }
 
-/// Whether somebody else has such a lock, of either kind. Whoever can read the file can ask; locks for reading don't count, which anybody
-/// can have who asks.
+/// Whether another process holds a lock for writing, of the process or of the open file. It takes read access to ask. Locks for reading
+/// don't count, since every reader can take one.
 pub(crate) fn is_write_locked(file: &File) -> bool {
     let mut found = whole_file(libc::F_RDLCK);
     fcntl(file, FcntlArg::F_GETLK(&mut found)).is_ok() && found.l_type == libc::F_WRLCK as libc::c_short

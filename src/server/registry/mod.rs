@@ -1,7 +1,7 @@
-//! The live views of this host: a file per server in a runtime directory, locked for as long as the server lives.
+//! The registry of live views: a record per server in a runtime directory, locked as long as the server lives.
 //!
-//! The lock is one for writing (fcntl(2)), which only root can take, and which whoever may read the record can see: so it's known in every
-//! pid namespace, and by every user, who lives. What others do to a record that they may read says nothing.
+//! The lock is for writing (fcntl(2)). Only root can take it, and everybody who can read the record can see it. So every user in every
+//! pid namespace knows which servers live, and locks that others take on a record mean nothing.
 
 pub(crate) mod directory;
 pub(crate) mod record;
@@ -26,31 +26,33 @@ use crate::view::{AncestorLimits, Shape, View};
 use crate::server::registry::directory::{DIRECTORY, Directory};
 use crate::server::registry::record::{ContainerRef, EscapedName, ParsedRecord, Record, aliases, delegated};
 
-/// The longest record in bytes: paths have 4096 at most, escaped four times that, and there's one for each hierarchy.
+/// The most that is read of a record, in bytes. There's a path for each hierarchy, of 4096 bytes at most, and of four times that when
+/// it's escaped.
 const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 
 /// A record that isn't published yet.
 #[derive(Debug)]
 pub(crate) struct Registration(Record);
 
-/// A published record; taken back when dropped.
+/// A published record, which is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Registered {
     directory: Directory,
     name: OsString,
-    /// Locked.
+    /// The record's file, whose lock says that the server lives.
     _file: File,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // What fails for the moment may succeed in the next. Else it's the next `list` that takes it away.
+        // A second attempt may succeed. Otherwise the next `list` removes the record.
         let remove = || self.directory.remove(&self.name);
         let _ = remove().or_else(|_| remove());
     }
 }
 
 impl Registration {
+    /// The record of one view.
     pub(crate) fn new(host: &HostCgroups, view: &View, directory: &Path, target: String) -> Self {
         let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.into())));
         let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
@@ -60,7 +62,7 @@ impl Registration {
         registration
     }
 
-    /// Of a mount for all callers.
+    /// The record of a `mount --per-caller`.
     pub(crate) fn per_caller(rules: &Rules, limits: AncestorLimits, directory: &Path) -> Self {
         let mut registration =
             Self::of(directory, "each caller's container".to_owned(), Shape::HostPath, rules, Vec::new());
@@ -80,19 +82,19 @@ impl Registration {
         Self(Record::new(directory, target, shape, rules, delegated, since.as_secs()))
     }
 
-    /// That the directory is in a container.
+    /// Adds the container in which the directory is.
     pub(crate) fn in_container(mut self, container: ContainerRef) -> Self {
         self.0.container = Some(container);
         self
     }
 
-    /// That it's in a stack, in the mount namespace with this number, which `run` has made.
+    /// Adds the number of the mount namespace in which `run` has made a stack.
     pub(crate) fn with_run_stack(mut self, namespace: u64) -> Self {
         self.0.run = Some(namespace);
         self
     }
 
-    /// Publishes it for the calling process. A view works without: then `list` doesn't know it.
+    /// Publishes the record for the calling process. If that fails, the view works, but `list` doesn't show it.
     pub(crate) fn publish(mut self) -> Option<Registered> {
         self.0.pid = std::process::id();
         match self.write() {
@@ -108,10 +110,10 @@ impl Registration {
         let text = serde_json::to_vec(&self.0)?;
         let directory = Directory::make()?;
         let [draft, name] = ["new", "json"].map(|ending| OsString::from(format!("{}.{ending}", self.0.pid)));
-        // Nobody takes the draft for a killed server's meanwhile, nor an old record of this number for a dead one's once it's replaced.
+        // Under the lock nobody takes the draft for a killed server's, or removes this record for the dead one that it replaces.
         let lock = directory.lock_records(true)?;
-        // Written under another name and locked before it gets its own, so that nobody sees half of it or takes it for a dead one's. Until it's
-        // locked, nobody else can open it.
+        // It's written under another name and locked before it gets its own, so that nobody reads half of it, or takes it for a dead one's.
+        // Until it's locked only root can open it.
         let mut file = directory.new_file(&draft)?;
         directory::write_lock(file.as_fd(), false)?;
         file.write_all(&text)?;
@@ -122,7 +124,7 @@ impl Registration {
     }
 }
 
-/// Fails where a record would be forged or led elsewhere. Whatever else keeps it from being written doesn't keep a view from being served.
+/// Fails if others could forge or redirect a record. Other reasons why it can't be written don't keep a view from being served.
 pub(crate) fn check() -> Result<(), crate::error::Error> {
     match Directory::find() {
         Err(error) if error.raw_os_error().is_none() => {
@@ -132,17 +134,17 @@ pub(crate) fn check() -> Result<(), crate::error::Error> {
     }
 }
 
-/// What a record's file says of its server.
+/// What a record's file says about its server.
 #[derive(Debug)]
 enum RecordState {
     Live(Box<Record>),
     /// The server has ended.
     Dead,
-    /// It isn't root's, or isn't understood.
+    /// The file isn't root's, or can't be understood.
     Unusable,
 }
 
-/// All live views, the oldest first. What dead ones have left is removed, where that's permitted.
+/// The records of all live views, the oldest first. Records of dead servers are removed where that's permitted.
 pub(crate) fn live() -> io::Result<Vec<Record>> {
     let Some(directory) = Directory::find()? else { return Ok(Vec::new()) };
     let mut records = Vec::new();
@@ -162,11 +164,11 @@ pub(crate) fn live() -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Removes what servers have left that were killed, unless somebody is making a record, which the next one sees.
+/// Removes the files that killed servers have left. It does nothing while another process holds the lock; the next caller does it then.
 fn clean(directory: &Directory, left: &[OsString]) {
     let Ok(_lock) = directory.lock_records(false) else { return };
     for name in left {
-        // While this has the lock, nobody publishes another one by that name, and nobody has a draft.
+        // Under the lock nobody publishes a new record by that name, and no draft is in use.
         let is_left = match pid_in_name(name, "json") {
             Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead)),
             None => true,
@@ -177,21 +179,21 @@ fn clean(directory: &Directory, left: &[OsString]) {
     }
 }
 
-/// The number in the name of a file with this ending.
+/// The process id in the name of a file with this ending.
 fn pid_in_name(name: &OsStr, ending: &str) -> Option<u32> {
     let (number, found) = name.to_str()?.split_once('.')?;
     let is_number = found == ending && number.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { number.parse().ok() } else { None }
 }
 
-/// The device of a live view that is mounted where its server is, by which it's known in any mount namespace.
+/// The device number of a view that is mounted in its server's mount namespace. It's the same in each mount namespace.
 pub(crate) fn device(record: &Record) -> Option<(u32, u32)> {
     let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
     let mount = mounts.iter().rfind(|mount| record.directory.as_ref() == Path::new(&mount.mount_point))?;
     (mount.fstype == FSTYPE).then_some(mount.device)
 }
 
-/// The delegated subtree of each hierarchy, by the inode number.
+/// The inode number of each delegated subtree, by hierarchy.
 pub(crate) fn boundaries(host: &HostCgroups, view: &View) -> Vec<(String, u64)> {
     let number = |(kind, path): (&HierarchyKind, Option<&CgroupPath>)| {
         let hierarchy = host.hierarchies.iter().find(|hierarchy| hierarchy.kind == *kind)?;
@@ -203,7 +205,7 @@ pub(crate) fn boundaries(host: &HostCgroups, view: &View) -> Vec<(String, u64)> 
     delegated(view).filter_map(number).collect()
 }
 
-/// The devices of the live mounts for all callers, by which they're known in any mount namespace.
+/// The device numbers of the live `mount --per-caller`s.
 pub(crate) fn per_caller_devices() -> Vec<(u32, u32)> {
     live().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
 }
@@ -223,7 +225,7 @@ fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState
         ParsedRecord::Format1(record) if record.pid == pid && is_flocked_by(pid, &stat) => {
             RecordState::Live(Box::new(record))
         }
-        // What a dead one has left needn't be understood.
+        // A dead server's record needn't be understood.
         _ if !is_live => RecordState::Dead,
         ParsedRecord::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
         _ => unusable(name, "isn't a record"),
@@ -235,7 +237,7 @@ fn unusable(name: &OsStr, why: &str) -> RecordState {
     RecordState::Unusable
 }
 
-/// Whether this very process has locked the file by flock(2), as the kernel tells: a server of the former version has, while it lives.
+/// Whether this process holds a lock of flock(2) on the file, as servers of the former version do.
 fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
@@ -248,7 +250,7 @@ fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
     })
 }
 
-/// Waits until the server with this process id has gone, or time is up.
+/// Waits until the server with this process id has ended; false if it hasn't within the limit.
 pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
     let name = OsString::from(format!("{pid}.json"));
     let is_live = || {

@@ -1,4 +1,4 @@
-//! What a record says, and how it's written down.
+//! The record of a live view, and its format.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +11,11 @@ use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View};
 
-/// The form in which records are written. The first one had no number, no escapes, and was locked by flock(2), which whoever may read can do.
+/// The format in which records are written. The first one had no number and no escapes, and was locked by flock(2), which every reader
+/// can do.
 pub(crate) const FORMAT: u32 = 2;
 
-/// What is known of a live view.
+/// What others can know about a live view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
@@ -22,32 +23,32 @@ pub(crate) struct Record {
     pub(crate) pid: u32,
     /// Where the view is mounted, in its mount namespace.
     pub(crate) directory: EscapedName,
-    /// For whom.
+    /// The container that it's for, as the user named it.
     pub(crate) target: String,
     pub(crate) shape: String,
     pub(crate) policy: String,
-    /// v1 controllers that it may write, with policy delegate.
+    /// The v1 controllers that the container may write, with the policy `delegate`.
     #[serde(default)]
     pub(crate) delegate_controllers: Vec<String>,
     #[serde(default)]
     pub(crate) aliases: Vec<EscapedName>,
-    /// Whether limits of ancestors aren't shown.
+    /// Whether the limits of ancestors are hidden.
     #[serde(default)]
     pub(crate) hides_ancestor_limits: bool,
-    /// Hierarchy and delegated subtree.
+    /// Each hierarchy with its delegated subtree.
     pub(crate) delegated: Vec<(String, EscapedName)>,
-    /// Hierarchy, and inode number of the delegated subtree: a cgroup of the same name that is made later is another one.
+    /// Each hierarchy with the inode number of its delegated subtree. A later cgroup of the same name has another one.
     #[serde(default)]
     pub(crate) boundaries: Vec<(String, u64)>,
-    /// Seconds since 1970.
+    /// When the server started, in seconds since 1970.
     pub(crate) since: u64,
-    /// Whether it's for whoever calls.
+    /// Whether it's a `mount --per-caller`.
     #[serde(default)]
     pub(crate) per_caller: bool,
-    /// Where it's mounted in a container.
+    /// The container in which it's mounted.
     #[serde(default)]
     pub(crate) container: Option<ContainerRef>,
-    /// The number of the mount namespace in which `run` has made a stack. It ends with its command, and the server with it.
+    /// The number of the mount namespace in which `run` has made a stack. It ends with the command, and the server ends with it.
     #[serde(default)]
     pub(crate) run: Option<u64>,
 }
@@ -55,13 +56,13 @@ pub(crate) struct Record {
 /// A container with a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ContainerRef {
-    /// The process by which it was named.
+    /// The process by which the user named it.
     pub(crate) pid: i32,
-    /// The number of its mount namespace. The server holds it open, so that it can't become another's.
+    /// The number of its mount namespace. The server holds that open, so that the number isn't reused.
     pub(crate) namespace: u64,
 }
 
-/// A path or a name of the kernel's, which needn't be text. JSON has it escaped as `/proc/PID/mountinfo` has: `\ooo` for a byte.
+/// A path or name from the kernel, which needn't be UTF-8. In JSON it has escapes as in `/proc/PID/mountinfo`: `\ooo` for a byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub(crate) struct EscapedName(OsString);
@@ -98,24 +99,24 @@ impl AsRef<Path> for EscapedName {
 }
 
 impl EscapedName {
-    /// With escapes: text without control characters, from which it can be had again.
+    /// The name with escapes: text without control characters, which can be decoded.
     pub(crate) fn escaped(&self) -> String {
         escape(self.0.as_bytes())
     }
 
-    /// As text, for people: what isn't is replaced.
+    /// The name for people, with bytes that aren't UTF-8 replaced.
     pub(crate) fn shown(&self) -> String {
         self.0.to_string_lossy().into_owned()
     }
 
-    /// As it's printed.
+    /// The name with the escapes of all printed output.
     pub(crate) fn printed(&self) -> String {
         crate::cgroup::escaped(&self.0)
     }
 }
 
 impl Record {
-    /// Of a view whose server isn't known yet.
+    /// Makes the record of a view without a server yet.
     pub(crate) fn new(
         directory: &Path,
         target: String,
@@ -143,13 +144,13 @@ impl Record {
         }
     }
 
-    /// Its shape, if it's one that is known here.
+    /// The shape, if this version knows it.
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::from_word(&self.shape)
     }
 
-    /// Whether the view is such a one. Where its subtrees are isn't looked at but where they're `named`: the container's processes may have gone
-    /// further down since.
+    /// Whether `view` has the same options. Delegated subtrees count only in the hierarchies that are `named`: the container's processes
+    /// may have moved further down since.
     pub(crate) fn matches_view(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
         let (shape, policy) = (view.shape.word(), view.rules.policy.word());
         let is_named =
@@ -164,7 +165,7 @@ impl Record {
             })
     }
 
-    /// All that tells it from other views of the same container.
+    /// Its options in words, which tell it from other views of the same container.
     pub(crate) fn description(&self) -> String {
         let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
         if !self.delegate_controllers.is_empty() {
@@ -183,7 +184,7 @@ impl Record {
     }
 }
 
-/// The v1 controllers that are delegated.
+/// The v1 controllers that rules delegate.
 fn controllers(rules: &Rules) -> Vec<String> {
     let named = rules.delegate_controllers.iter().map(str::to_owned);
     named.filter(|_| rules.policy == Policy::Delegate).collect()
@@ -195,24 +196,24 @@ pub(crate) fn aliases(view: &View) -> Vec<EscapedName> {
     names
 }
 
-/// The delegated subtree of each hierarchy.
+/// Each hierarchy of a view with its delegated subtree.
 pub(crate) fn delegated(view: &View) -> impl Iterator<Item = (&HierarchyKind, Option<&CgroupPath>)> {
     view.hierarchies.iter().map(|hierarchy| (&hierarchy.kind, hierarchy.delegated.as_ref()))
 }
 
-/// What the text of a record's file is.
+/// The result of reading a record's text.
 #[derive(Debug)]
 pub(crate) enum ParsedRecord {
     Record(Record),
-    /// In the first form.
+    /// A record in the first format, brought up to date.
     Format1(Record),
-    /// In one that isn't known yet.
+    /// A record in a format that this version doesn't know.
     Newer,
-    /// Nothing of that kind.
+    /// No record.
     Nonsense,
 }
 
-/// Reads a record.
+/// Reads the text of a record, in each format.
 pub(crate) fn parse(text: &[u8]) -> ParsedRecord {
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return ParsedRecord::Nonsense };
     let format = match value.get("format") {
@@ -233,7 +234,7 @@ pub(crate) fn parse(text: &[u8]) -> ParsedRecord {
     }
 }
 
-/// What isn't escaped in the first form is now.
+/// Adds the escapes and the number that the first format lacks.
 fn upgrade_format1(value: &mut serde_json::Value) {
     let escape_in = |text: &mut serde_json::Value| {
         if let serde_json::Value::String(text) = text {
