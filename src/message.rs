@@ -1,16 +1,16 @@
-//! What the program tells its user on standard error.
+//! Messages for the user, on standard error.
 
 use std::fmt;
 use std::io::{self, Write};
 
 use crate::cgroup::escaped;
 
-/// Tells the user something. Where nobody hears it, that's no failure.
+/// Prints a message. That nobody reads it isn't an error.
 pub fn say(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "vcgroupfs: {}", escaped(message.to_string()));
 }
 
-/// Tells the user what may not be as they mean it.
+/// Prints a warning.
 pub fn warn(message: &str) {
     say(format_args!("warning: {message}"));
 }

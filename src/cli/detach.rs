@@ -1,4 +1,4 @@
-//! `detach`: take an attached view away.
+//! `detach`: takes an attached view away.
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub(super) struct Options {
     target: String,
 }
 
-/// How long the server may take to end after its mount has gone.
+/// How long the server may take to end after its view is unmounted.
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(options: &Options) -> CliResult {
@@ -54,7 +54,7 @@ pub(super) fn run(options: &Options) -> CliResult {
         let remedy = "end the processes that still use the view, or unmount it where else it's mounted";
         return Err(Error::failed(what).advise(remedy));
     }
-    // One that was killed has left it, be it in this very moment.
+    // A server that was killed, perhaps just now, has left its sentinel.
     remove_leftovers(&lock, container.number());
     Ok(ExitCode::SUCCESS)
 }

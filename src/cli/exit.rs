@@ -1,4 +1,4 @@
-//! Exit codes, and how a verb that fails ends.
+//! Exit codes, and the messages of verbs that fail.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
-/// What a verb ends with.
+/// The result of a verb.
 pub(super) type CliResult = Result<ExitCode, Error>;
 
-/// The exit code that stands for a kind of error: a contract with scripts.
+/// The exit code of a kind of error. Scripts rely on it.
 pub(super) fn exit_code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::ReaderGone => 0,
@@ -21,7 +21,7 @@ pub(super) fn exit_code_of(kind: ErrorKind) -> u8 {
     }
 }
 
-/// Prints an error, and turns it into the exit status.
+/// Prints an error, and returns its exit code.
 pub(super) fn report(error: &Error) -> ExitCode {
     if error.kind() != ErrorKind::ReaderGone {
         say(error.message());
@@ -95,7 +95,7 @@ fn name_of_argument(argument: &str) -> String {
     names.collect::<Vec<_>>().join(" and ")
 }
 
-/// Exit statuses of `run` for what isn't the command's own end, as env(1) and chroot(1) have them.
+/// Exit statuses of `run` where the command hasn't run, as of env(1) and chroot(1).
 pub(super) const EXIT_RUN_FAILED: u8 = 125;
 pub(super) const EXIT_CANNOT_EXECUTE: u8 = 126;
 pub(super) const EXIT_NOT_FOUND: u8 = 127;

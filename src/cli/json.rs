@@ -1,11 +1,11 @@
-//! Names and texts in JSON.
+//! JSON for names and for output.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
-/// A name or path: a string, or an array of its bytes where it isn't UTF-8, as `journalctl -o json` has it.
+/// A name or path as JSON: a string, or an array of its bytes if it isn't UTF-8, as in `journalctl -o json`.
 pub(super) fn name(name: impl AsRef<OsStr>) -> Value {
     let name = name.as_ref();
     match name.to_str() {
@@ -14,10 +14,10 @@ pub(super) fn name(name: impl AsRef<OsStr>) -> Value {
     }
 }
 
-/// As it's printed. Characters that change how a terminal shows the rest are escaped beyond what JSON asks for, which means the same to programs.
+/// Formats JSON for printing. It also escapes characters that change how a terminal shows the rest, which JSON allows.
 pub(super) fn text(value: &Value) -> String {
     let mut text = String::new();
-    // Outside strings there is only ASCII, and strings have no ASCII control characters any more but DEL.
+    // Outside of strings there is only ASCII, and strings have no ASCII control character left but DEL.
     for character in value.to_string().chars() {
         let stays = character == '\\' || character == '"' || character == '\'';
         if stays || character.escape_debug().len() == 1 {

@@ -1,4 +1,4 @@
-//! `list`: the live views.
+//! `list`: lists the live views.
 
 use std::io::Write;
 use std::process::ExitCode;

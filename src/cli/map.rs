@@ -1,4 +1,4 @@
-//! `map`: host path <-> view path.
+//! `map`: translates between paths of the host and of a view.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -67,7 +67,7 @@ pub(super) fn run(options: &Options) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hierarchies in which `path` means a cgroup, that cgroup, and where the view shows it.
+/// Finds the cgroups that `path` can mean on the host: the hierarchy's index, the cgroup, and its path in the view.
 fn host_to_view(host: &HostCgroups, view: &View, path: &CgroupPath) -> Vec<(usize, CgroupPath, Option<CgroupPath>)> {
     let below_a_mount = host.hierarchies.iter().enumerate().filter_map(|(index, hierarchy)| {
         let mount_point = CgroupPath::parse(OsStr::new(&hierarchy.mount_point)).ok()?;

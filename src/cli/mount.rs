@@ -1,4 +1,4 @@
-//! `mount`: serve a view on a directory.
+//! `mount`: serves a view on a directory.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,9 +90,9 @@ fn mount_and_serve(
 ) -> Result<(), Error> {
     server.leave_delegated_subtrees()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
-    // By name: the descriptor leads to what the view hides. What is found there, the server checks before it's used.
+    // By name, since the descriptor leads to the directory below the view. The server checks what it finds there before it uses it.
     let own_mount = match (&server.target, &server.views) {
-        // It tells no events.
+        // A view for each caller reports no events.
         (_, ServedViews::PerCaller(..)) => Ok(None),
         (MountTarget::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
         (MountTarget::Namespace(_) | MountTarget::Container(_), _) => Ok(None),
@@ -104,7 +104,7 @@ fn mount_and_serve(
     server.serve(signals, own_mount, live)
 }
 
-/// Opens the directory to mount on, and says what it's called.
+/// Opens an empty directory to mount on, and returns it with its absolute path.
 fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
     let refuse =
         |what: &str, remedy: &str| Err(Error::failed(format!("{} {what}", directory.display())).advise(remedy));
@@ -131,16 +131,16 @@ fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
     Ok((pinned.map_err(|error| Error::system(cant("open"), error))?.into(), name))
 }
 
-/// How long a view may take to say that its server is gone, which the kernel does by itself.
+/// How long a dead view may take to answer ENOTCONN, which the kernel does at once.
 const DEAD_VIEW_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Unmounts the view on a directory if its server is gone and it can't ever answer again. Whether it's gone.
+/// Unmounts the dead views on a directory. Returns whether no view is left there.
 fn clear_dead_view(directory: &Path) -> bool {
     let name = absolute(directory);
     for _ in 0..MAX_DEAD_VIEWS {
         let (sender, receiver) = std::sync::mpsc::channel();
         let asked = name.clone();
-        // A server that lives and doesn't answer keeps whoever asks.
+        // In a thread, since a live server that doesn't answer keeps its callers waiting.
         let thread = std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
         let Ok(answer) = receiver.recv_timeout(DEAD_VIEW_TIMEOUT) else { return false };
         let _ = thread.join();
@@ -155,10 +155,10 @@ fn clear_dead_view(directory: &Path) -> bool {
     false
 }
 
-/// How many dead views on top of each other are cleared.
+/// How many dead views are unmounted from one directory.
 const MAX_DEAD_VIEWS: usize = 16;
 
-/// Whether the topmost mount on a directory is a view. Asks mountinfo and not the directory: a view whose server has died answers nothing.
+/// Whether the topmost mount on a directory is a view. It reads mountinfo, since a view whose server has died answers nothing.
 pub(super) fn is_view(directory: &Path) -> bool {
     let name = absolute(directory);
     let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
@@ -166,7 +166,7 @@ pub(super) fn is_view(directory: &Path) -> bool {
     topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
 }
 
-/// The name of a directory, whose last component needn't answer.
+/// The absolute path of a directory. Its last component is resolved only if it answers.
 pub(super) fn absolute(directory: &Path) -> PathBuf {
     std::fs::canonicalize(directory).unwrap_or_else(|_| {
         let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());

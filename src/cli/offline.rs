@@ -1,4 +1,4 @@
-//! The filesystem of a view that isn't mounted, to ask questions of.
+//! A view's filesystem without a mount, for questions about it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::fs::CgroupFs;
 use crate::host::{HostCgroups, KernelHost};
 use crate::view::View;
 
-/// The filesystem that a server of this view would serve.
+/// Makes the filesystem that a server of this view would serve.
 pub(super) fn offline(host: HostCgroups, view: View) -> Result<CgroupFs<KernelHost>, Error> {
     let view = Arc::new(view);
     let host = KernelHost::new(Arc::clone(&view), host, None);

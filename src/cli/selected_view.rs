@@ -18,15 +18,15 @@ use crate::server::registry;
 use crate::server::registry::record::Record;
 use crate::view::{AncestorLimits, View};
 
-/// A view to ask about.
+/// The view that a command line selects.
 pub(super) struct SelectedView {
     pub(super) host: HostCgroups,
     pub(super) view: View,
-    /// The record of its server, if it's live.
+    /// The record of its server, if the view is live.
     pub(super) live: Option<Record>,
     /// A process that sees it.
     pub(super) pid: Option<i32>,
-    /// How it was named.
+    /// The TARGET, if one was given.
     pub(super) label: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn split_target<'a>(
     }
 }
 
-/// Finds the view.
+/// Finds the view of TARGET, or makes the one that the options describe.
 pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<SelectedView, Error> {
     let Some(target) = target else {
         let (host, view) = options.plan()?;
@@ -81,7 +81,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
     }
 }
 
-/// The record of the live view that a process sees.
+/// Finds the record of the live view that a process sees.
 fn find_record(pid: i32) -> Option<Record> {
     let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
     let all = registry::live().unwrap_or_default();
@@ -91,18 +91,18 @@ fn find_record(pid: i32) -> Option<Record> {
     if let Some(record) = all.iter().find(is_here) {
         return Some(record.clone());
     }
-    // That of a mount which others brought into its namespace, or that it was made with. It may see others elsewhere, which aren't for it.
+    // Otherwise by the device of a view that was bound into its namespace. Views outside of /sys/fs/cgroup aren't for this process.
     let is_its = |mount: &&MountEntry| mount.fstype == FSTYPE && Path::new(&mount.mount_point).starts_with(ROOT);
     let seen: Vec<(u32, u32)> = mounts(pid).iter().filter(is_its).map(|mount| mount.device).collect();
     all.into_iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)))
 }
 
-/// The mounts that a process sees.
+/// The mounts that a process sees. Empty if it has ended.
 pub(super) fn mounts(pid: i32) -> Vec<MountEntry> {
     fs::read(format!("/proc/{pid}/mountinfo")).map(|text| parse_mountinfo(&text)).unwrap_or_default()
 }
 
-/// The view that a live server serves, to a process.
+/// Makes the view that a live server serves to a process.
 fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, View), Error> {
     let host = discover()?;
     let policy = Policy::from_word(&record.policy).unwrap_or_default();
@@ -130,7 +130,7 @@ fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, Vie
 }
 
 impl SelectedView {
-    /// The view in words: that it's live, and how it was made.
+    /// The view in words: whether it's live, and its options.
     pub(super) fn description(&self) -> Option<String> {
         let record = self.live.as_ref();
         match (record, &self.label) {
@@ -140,7 +140,7 @@ impl SelectedView {
         }
     }
 
-    /// The path in the view that a user means, who may have copied it from where the view is mounted.
+    /// The path in the view that a user means. It may begin with the directory on which the view is mounted.
     pub(super) fn path_in_view(&self, path: &Path) -> Result<CgroupPath, Error> {
         let parsed = view_path::parse_path(path)?;
         let mounted =
@@ -149,7 +149,7 @@ impl SelectedView {
         Ok(below.unwrap_or_else(|| view_path::without_mount_point(&parsed)))
     }
 
-    /// The hierarchies in which the boundary isn't the cgroup any more that the live view was made for.
+    /// The hierarchies in which the delegated subtree was removed since the live view was made. A new cgroup may have its name.
     pub(super) fn removed_boundaries(&self) -> Vec<String> {
         let Some(record) = &self.live else { return Vec::new() };
         let now = registry::boundaries(&self.host, &self.view);

@@ -1,4 +1,4 @@
-//! `tree`: a view as a tree, each line marked as writable or not, with counts of what is hidden.
+//! `tree`: shows a view as a tree, with what is writable and how much is hidden.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::error::{Error, describe};
 use crate::fs::explain::Branch;
 use crate::message::say;
 
-/// What stands beside the options.
+/// The help of the arguments.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
     format!("[TARGET] [PATH]. TARGET: {}. PATH: the cgroup of the view at which the tree begins", target::HELP_OF_VIEWS)
 });
@@ -77,7 +77,7 @@ fn mark(writable: bool) -> &'static str {
     if writable { "rw" } else { "ro" }
 }
 
-/// What stands behind a name: where a symlink leads, and how much isn't shown.
+/// The text behind a name: the target of a symlink, and how much is hidden.
 fn remarks(branch: &Branch) -> String {
     let mut remarks = String::new();
     if let Some(target) = &branch.link {

@@ -1,4 +1,4 @@
-//! `umount`: take a view away.
+//! `umount`: unmounts a view from a directory.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,10 +21,10 @@ pub(super) struct Options {
     directory: PathBuf,
 }
 
-/// How long the server may take to end after its mount has gone.
+/// How long the server may take to end after its view is unmounted.
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same of a mount for all callers, which containers may go on to use.
+/// How long the server of a `mount --per-caller` may take. Containers that have the mount keep it alive.
 const PER_CALLER_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &Options) -> CliResult {

@@ -1,12 +1,12 @@
-//! Paths of a view, as users write them.
+//! Parses paths in a view, as users write them.
 
 use crate::cgroup::{CgroupPath, escaped};
 use crate::error::Error;
 
-/// Where clients expect the tree; a view's paths are shown and taken with it in front or not.
+/// The directory on which programs expect the tree. It may stand in front of a path in a view.
 const CGROUP_MOUNT_POINT: [&str; 3] = ["sys", "fs", "cgroup"];
 
-/// The path in the view that a user means, who may have copied it from inside the container.
+/// Removes `/sys/fs/cgroup` from a path that a user has copied from inside a container.
 pub(super) fn without_mount_point(path: &CgroupPath) -> CgroupPath {
     let usual = CgroupPath::from_components(CGROUP_MOUNT_POINT.map(Into::into).to_vec());
     path.relative_to(&usual).unwrap_or_else(|| path.clone())

@@ -1,4 +1,4 @@
-//! What bounds that a container can bring about as often as it likes: how much is logged, and how much processor time it takes.
+//! Limits for what a container can cause as often as it likes: lines of the log, and processor time.
 
 mod processor;
 
@@ -8,32 +8,33 @@ use parking_lot::Mutex;
 
 pub use processor::ProcessorTime;
 
-/// Those who share what one may have of a server: descriptors, backing ids, listings, threads for what takes long, agents, processor time, lines of
-/// the log.
+/// A tenant of a server. Each has a share of its descriptors, backing ids, listings, threads for slow work, agents, processor time and lines
+/// of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tenant {
-    /// Whoever shares the server's pid namespace; everybody, where a mount has one view.
+    /// All processes in the server's pid namespace. A mount with one view has only this tenant.
     #[default]
     Host,
-    /// A container that the host's root made: a pid namespace right below the server's, by its number, with those inside it.
+    /// A container that the host's root made: the pid namespace with this number right below the server's, with all inside it.
     Container(u64),
-    /// A user of the host, by the number: all pid namespaces that it made, in user namespaces of its own.
+    /// A user of the host, by number: all pid namespaces in user namespaces that it made.
     User(u32),
-    /// All pid namespaces in user namespaces of which the kernel doesn't say who made them (before Linux 4.11).
+    /// All pid namespaces in user namespaces whose owner the kernel doesn't tell (before Linux 4.11).
     Unknown,
 }
 
-/// So many records can be logged at once.
+/// How many records can be logged at once.
 const BURST: u32 = 50;
-/// And then one per this time: a container that loops on a forbidden write can't fill the host's disk (6 MB a day with usual paths, at most 20 times that).
+/// The time after which one more can be logged. A container that loops on a forbidden write can't fill the host's disk: it's 6 MB a day with
+/// usual paths, and at most 20 times that.
 const REFILL: Duration = Duration::from_secs(4);
 
-/// Bounds how much is logged of something that a container can bring about as often as it likes.
+/// Limits the records about something that a container can cause as often as it likes.
 #[derive(Debug)]
 pub struct Limiter(Mutex<Bucket>);
 
 impl Limiter {
-    /// Whether to log now, and then how many records were left out before.
+    /// Decides whether to log. `Some` is yes, with how many records were suppressed before.
     pub fn admit(&self) -> Option<u64> {
         self.0.lock().take(Instant::now())
     }
@@ -53,7 +54,7 @@ impl Default for Limiter {
 }
 
 impl Bucket {
-    /// Takes a token, and says how many records went without one before.
+    /// Takes a token, and returns how many records got none before.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let due = now.saturating_duration_since(self.refilled).as_millis() / REFILL.as_millis();
         if due > 0 {

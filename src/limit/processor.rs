@@ -1,31 +1,31 @@
-//! How much processor time of a server one tenant may use.
+//! Limits the processor time of a server that one tenant uses.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// What each piece of work takes for nothing. It's some times of what it costs to ask for it, so that who is limited himself can't have the server
-/// take much more; and nothing that programs ask for again and again takes as long.
+/// The part of each piece of work that isn't charged. It's several times what a request costs the caller, so a limited tenant can't make the
+/// server use much more than itself. Requests that programs repeat all the time take less.
 const FREE_PER_TASK: Duration = Duration::from_micros(250);
 
-/// The same for what another process does meanwhile: how long it takes depends on how busy the machine is.
+/// The part of another process' work that isn't charged. How long that takes depends on how busy the machine is.
 const FREE_ELSEWHERE: Duration = Duration::from_millis(2);
 
-/// The most that counts of what another process does: one that is stopped takes as long as one likes, but no processor time.
+/// The most that is charged for another process' work. A stopped process takes any time, but no processor time.
 const MAX_ELSEWHERE: Duration = Duration::from_millis(20);
 
-/// How many times as long as a piece of work takes it's paid for: a tenant has an eighth of a processor.
+/// How long a tenant pays for a piece of work, in multiples of its processor time: it has an eighth of a processor.
 const PRICE_FACTOR: u32 = 8;
 
-/// How much processor time a tenant has at once, if it hasn't used any for long.
+/// The processor time that a tenant can use at once after a pause.
 const BURST: Duration = Duration::from_secs(2);
 
-/// The processor time of a tenant. Whoever has used more than he has waits before costly work, until it's paid for.
+/// The processor time of a tenant. A tenant that has used too much waits before costly work until that is paid for.
 #[derive(Debug)]
 pub struct ProcessorTime {
     since: Instant,
-    /// When all will be paid for, in nanoseconds after `since`; a burst ago if nothing is to be paid.
+    /// When everything is paid for, in nanoseconds after `since`. It lies in the past if nothing is owed.
     paid_at: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ impl Default for ProcessorTime {
 }
 
 impl ProcessorTime {
-    /// Does a piece of work, which is paid for afterwards.
+    /// Does a piece of work, and charges its processor time.
     pub fn pay_for<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = used_by_thread();
         let done = work();
@@ -44,7 +44,7 @@ impl ProcessorTime {
         done
     }
 
-    /// The same for work that another process does.
+    /// Does a piece of work for which this thread waits for another process, and charges the time that it takes.
     pub fn pay_for_another<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = Instant::now();
         let done = self.pay_for(work);
@@ -53,7 +53,7 @@ impl ProcessorTime {
         done
     }
 
-    /// How long costly work has to wait.
+    /// How long the tenant's costly work has to wait.
     pub fn wait(&self) -> Duration {
         self.wait_at(self.since.elapsed())
     }
@@ -77,7 +77,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How much processor time the calling thread has used so far; none where that can't be told.
+/// The processor time that the calling thread has used; zero if the kernel doesn't tell.
 fn used_by_thread() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

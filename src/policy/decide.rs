@@ -9,7 +9,7 @@ use super::rules::{Policy, Rules};
 use super::verdict::{Grant, PLAIN, Verdict, deny};
 use crate::cgroup::{FileClass, HierarchyClass, HierarchyKind};
 
-/// Decides. An operation that the kernel's cgroupfs doesn't have gets the kernel's errno everywhere.
+/// Decides whether an operation is allowed. One that the kernel's cgroupfs doesn't have gets the kernel's errno everywhere.
 pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     match operation {
         Operation::Read => Verdict::Allow(Grant::Plain),
@@ -23,8 +23,8 @@ pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     .without_migration_unless(operation == Operation::Write)
 }
 
-/// The permission bits to show for a node whose real ones are `mode`: without write bits wherever an open for write, or a mkdir, is
-/// rejected, so that `ls -l` tells the truth.
+/// The permission bits that the view shows for a node with the real bits `mode`. They have no write bits where an open for write, or a
+/// mkdir, is rejected, so that `ls -l` tells the truth.
 pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
     let operation = match node.subject {
         Subject::File { .. } => Operation::Write,
@@ -36,7 +36,7 @@ pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
 /// The controller that has `cgroup.event_control`.
 const MEMORY: &str = "memory";
 
-/// mkdir in it, rmdir of it, rename of it.
+/// Decides about mkdir in a directory, and rmdir and rename of it.
 fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     let (Some(kind), Subject::Directory) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
@@ -59,8 +59,8 @@ fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     }
 }
 
-/// Whoever may change a file's content or a directory's children may change its attributes, since nothing else is its own. Under `strict` the
-/// boundary's are the host's: whoever could set its mode or owner would decide who of the container may write there.
+/// Decides about attributes: they may be changed where a file's content or a directory's children may be. Under `strict` those of the
+/// boundary are the host's, since its mode and owner decide who in the container may write there.
 fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
     let verdict = match node.subject {
         Subject::File { .. } => decide_write(rules, node),
@@ -72,13 +72,13 @@ fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
     }
 }
 
-/// Xattrs are a directory's. Those of a file would multiply what a cgroup can hold of the kernel's memory by the number of its files, and no
-/// client of cgroups has any there.
+/// Decides about xattrs, which only directories may have. Xattrs of files would multiply the kernel memory that a cgroup can hold by the
+/// number of its files, and no program uses them.
 fn decide_xattrs(rules: &Rules, node: &Node<'_>) -> Verdict {
     if !matches!(node.subject, Subject::File { .. }) {
         return decide_attributes(rules, node);
     }
-    // What may be changed nowhere around it is rejected as everything else there is.
+    // Where the directory's attributes are rejected, the file's are rejected by the same rule.
     let directory = Node { subject: Subject::Directory, ..*node };
     match decide_attributes(rules, &directory) {
         Verdict::Allow(_) => deny(Rule::XattrOnFile),
@@ -90,8 +90,8 @@ fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
     let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };
-    // These face the host or carry what only means something in the writer's process: never, wherever they stand. Only the memory controller
-    // has events.
+    // These affect the host, or carry numbers that mean something only in the writer's process. So they are never writable, wherever they are.
+    // Only the memory controller has events.
     let has_events = || kind.controllers().is_some_and(|controllers| controllers.contains(MEMORY));
     match class {
         FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
@@ -142,8 +142,8 @@ fn write_v1_delegated(rules: &Rules, kind: &HierarchyKind, zone: Zone, class: &F
     match (class, zone) {
         (FileClass::Membership(_), _) if !inherited::limits_hold(rules, kind) => deny(Rule::LimitsNotInherited),
         (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
-        // It changes nothing of the cgroup. But a listener for memory pressure keeps the news from those that listen further up, at the host's
-        // cgroups (`vmpressure_event`), so it's for the host to delegate.
+        // It changes nothing in the cgroup. But a listener for memory pressure hides the event from listeners further up, at the host's cgroups
+        // (`vmpressure_event`). So the host decides by delegating the controller.
         (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => {
             Verdict::Allow(Grant::RegisterEvent)
         }

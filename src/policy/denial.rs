@@ -1,4 +1,4 @@
-//! Why something was rejected: the rules, each with its errno and its reason, in one table.
+//! The rules by which operations are rejected, each with its errno and reason, in one table.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Rule {
     BoundaryItself,
     /// Mode, owner, times and xattrs of the delegation boundary and of its files, under `strict`.
     BoundaryAttributes,
-    /// A file has no xattrs of the container's.
+    /// The container can't set xattrs of files.
     XattrOnFile,
     /// The xattrs that were set through this view hold as much of the kernel's memory as they may.
     XattrBudget,
@@ -25,7 +25,7 @@ pub enum Rule {
     V1ControllersRename,
     /// At the boundary of a v1 controller hierarchy only membership can be written.
     V1BoundaryLimits,
-    /// In a v1 hierarchy with a controller that is neither delegated nor applies its limits to what is below.
+    /// A v1 hierarchy has a controller that isn't delegated and doesn't apply its limits to what is below.
     LimitsNotInherited,
     /// The file's controller isn't among the delegated ones.
     ControllerNotDelegated,
@@ -55,15 +55,15 @@ pub enum Rule {
     AnothersProcess,
     /// The calling process can't be seen from the server's pid namespace.
     CallerInvisible,
-    /// In a mount for all callers, it can't be told to which container the calling process belongs.
+    /// In a `mount --per-caller`, the container of the calling process can't be found.
     ContainerUnknown,
     /// The calling process' container has too many pid namespaces, or the host has too many containers.
     TooManyContainers,
-    /// In a mount for all callers, the server is inside the container that asks, and can't get out.
+    /// In a `mount --per-caller`, the server is in the caller's subtree and can't leave it.
     ServerInside,
 }
 
-/// A rejection.
+/// The rejection of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     rule: Rule,
@@ -75,12 +75,12 @@ impl Denial {
         Self { rule }
     }
 
-    /// Which rule.
+    /// The rule that rejected it.
     pub const fn rule(&self) -> Rule {
         self.rule
     }
 
-    /// What the caller gets.
+    /// The errno that the caller gets.
     pub const fn errno(&self) -> Errno {
         self.rule.row().0
     }
@@ -120,7 +120,7 @@ impl Rule {
                 "boundary-attributes",
                 "under the policy 'strict' mode, owner, times and xattrs of the delegation boundary and its files are the host's",
             ),
-            // What cp, rsync and tar take for a filesystem that has no xattrs there, and go on.
+            // cp, rsync and tar take this for a filesystem without xattrs, and go on.
             Self::XattrOnFile => (EOPNOTSUPP, "xattr-on-file", "only directories have xattrs that a container can set"),
             Self::XattrBudget => (
                 ENOSPC,

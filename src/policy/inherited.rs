@@ -1,12 +1,12 @@
-//! Which limits of the host hold for what a container makes in a v1 hierarchy.
+//! Which of the host's limits hold for cgroups that a container makes in a v1 hierarchy.
 //!
-//! Where the kernel doesn't apply a controller's limits to everything below, whoever can make a cgroup there and migrate to it has left them
-//! behind. So there structure and membership are the container's only if the controller is delegated, with all that this means.
+//! If the kernel doesn't apply a controller's limits to everything below, a container escapes them by making a cgroup and migrating there.
+//! In such a hierarchy it may change structure and membership only if the controller is delegated, with the consequences.
 
 use super::rules::Rules;
 use crate::cgroup::HierarchyKind;
 
-/// The controllers whose limits the kernel applies to everything below, and how it does. One that isn't here isn't known to.
+/// The controllers whose limits the kernel applies to everything below, and how. Controllers that aren't listed may not.
 ///
 /// | not here | why |
 /// |---|---|
@@ -40,7 +40,7 @@ const INHERITED: [(&str, Inherited); 10] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inherited {
     Always,
-    /// Where `memory.use_hierarchy` is 1 ([`Rules::memory_is_hierarchical`]).
+    /// Only where `memory.use_hierarchy` is 1 ([`Rules::memory_is_hierarchical`]).
     WithUseHierarchy,
 }
 

@@ -1,22 +1,22 @@
-//! Containment of migrations: where a process comes from, and where it goes.
+//! The decision about migrations, by where a process comes from and where it goes.
 
 use super::denial::{Denial, Rule};
 use super::operation::Zone;
 use super::verdict::{Grant, Verdict};
 use crate::cgroup::CgroupPath;
 
-/// Both ends of a migration in one hierarchy.
+/// The two ends of a migration in one hierarchy.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationEnds<'a> {
     /// The container's delegated subtree.
     pub delegated: &'a CgroupPath,
-    /// Where the process is now; `None` if that can't be named (outside the server's cgroup namespace).
+    /// The process' cgroup now; `None` if it's outside of the server's cgroup namespace and can't be named.
     pub source: Option<&'a CgroupPath>,
-    /// Where the written file stands.
+    /// The zone of the file that is written.
     pub destination: Zone,
 }
 
-/// Both ends have to be inside the delegated subtree. The kernel demands the same on v2 with nsdelegate
+/// Decides about a migration: both ends have to be inside the delegated subtree. The kernel demands the same on v2 with nsdelegate
 /// (`cgroup_attach_permissions`, ENOENT); on v1 nothing but this does.
 pub fn decide_migration(ends: &MigrationEnds<'_>) -> Verdict {
     if ends.destination == Zone::Outside {

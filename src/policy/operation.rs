@@ -1,4 +1,4 @@
-//! What is asked: an operation, on a node that stands somewhere.
+//! The questions: an operation on a node, and where the node stands.
 
 use std::ffi::OsStr;
 
@@ -16,10 +16,10 @@ pub enum Zone {
     Inside,
 }
 
-/// What is asked about.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
-    /// Something that the view makes itself: its root, a symlink, a step of the alias.
+    /// A node that the view makes itself: its root, a symlink, a step of the alias.
     Synthetic,
     /// A cgroup directory.
     Directory,
@@ -27,26 +27,26 @@ pub enum Subject<'a> {
     File {
         /// Its name.
         name: &'a OsStr,
-        /// What it's for.
+        /// Its class.
         class: &'a FileClass,
     },
 }
 
-/// A node as the policy sees it.
+/// A node, as far as the policy knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'a> {
-    /// Its hierarchy; `None` for what belongs to no hierarchy.
+    /// Its hierarchy; `None` for nodes that belong to none.
     pub kind: Option<&'a HierarchyKind>,
     /// Where it stands.
     pub zone: Zone,
-    /// What it is.
+    /// Its kind.
     pub subject: Subject<'a>,
 }
 
-/// What a process wants to do.
+/// An operation that a process tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Look at it: lookup, stat, list, read, read an xattr.
+    /// Lookup, stat, list, read, and reading an xattr.
     Read,
     /// Open it for writing, or truncate it.
     Write,

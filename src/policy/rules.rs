@@ -1,10 +1,10 @@
-//! A policy, and what it's parametrised by.
+//! The policies, and their parameters.
 
 use std::collections::BTreeSet;
 
 use crate::cgroup::ControllerSet;
 
-/// Who may write what inside the delegated subtree.
+/// A policy: what the container may change in its delegated subtree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
@@ -16,7 +16,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// All of them.
+    /// All policies.
     pub const ALL: [Self; 2] = [Self::Strict, Self::Delegate];
 
     /// The word that users have for it.
@@ -36,13 +36,13 @@ impl Policy {
 /// A policy with its parameters; fixed when a view is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Which policy.
+    /// The policy.
     pub policy: Policy,
     /// v1 controllers whose files are writable below the boundary under [`Policy::Delegate`].
     pub delegate_controllers: ControllerSet,
     /// The files that the kernel lets a delegatee write at the boundary, `/sys/kernel/cgroup/delegate`.
     pub delegatable: BTreeSet<String>,
-    /// Whether what the memory cgroups below the boundary use counts there too (`memory.use_hierarchy`).
+    /// Whether memory that cgroups below the boundary use counts at the boundary, too (`memory.use_hierarchy`).
     pub memory_is_hierarchical: bool,
     /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that `cgroup.event_control` means what the writer means.
     pub fetches_descriptors: bool,

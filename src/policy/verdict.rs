@@ -1,33 +1,33 @@
-//! The answers.
+//! The answers of the policy.
 
 use super::denial::{Denial, Rule};
 use crate::cgroup::file::MembershipFile;
 
-/// What to do after a yes.
+/// How an allowed operation is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// Hand it to the kernel.
+    /// The kernel does it.
     Plain,
-    /// What is written is the number of a process or thread to migrate.
+    /// The bytes are the number of a process or thread to migrate.
     Migrate(MembershipFile),
-    /// What is written registers an event, by numbers of the writer's descriptors.
+    /// The bytes register an event, by numbers of the writer's descriptors.
     RegisterEvent,
     /// The open succeeds and every write fails, as with nsdelegate (`cgroup_file_write`).
     FailsAtWrite(Denial),
 }
 
-/// The answer.
+/// The decision about an operation.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes, and how.
+    /// It's allowed, and done this way.
     Allow(Grant),
-    /// No, and why.
+    /// It's rejected for this reason.
     Deny(Denial),
 }
 
 impl Verdict {
-    /// Whether it's a yes (also one whose writes will fail).
+    /// Whether it's allowed. That includes an open whose writes will fail.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }

@@ -1,4 +1,4 @@
-//! What clients take before and after: of a view that is attached, or of one that only would be (`--dry-run`).
+//! Compares the limits that programs read before and after a view is attached, or would be (`--dry-run`).
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::doctor::probe::ask::probe;
 use crate::doctor::probe::target::Target;
 use crate::message::say;
 
-/// What the clients in a container find now. `None` if nobody could look: then there's nothing to compare.
+/// Finds out what programs in a container see now. `None` if that isn't possible; then there's nothing to compare.
 pub(super) fn look(target: &Target) -> Option<Facts> {
     match probe(target) {
         Ok(facts) => Some(facts),
@@ -25,14 +25,14 @@ pub(super) fn look(target: &Target) -> Option<Facts> {
     }
 }
 
-/// The same for the process of a container.
+/// Finds out what programs see, by the process of a container.
 pub(super) fn look_at(container: &Container) -> Option<Facts> {
     look(&Target::open(Some(container.pid())).ok()?)
 }
 
-/// What would be different.
+/// The changes between two looks, with a remedy.
 pub(super) fn changes(before: &Facts, after: &Facts, is_chosen: bool) -> Vec<Change> {
-    // The default shape is the one by which most find the same.
+    // The default shape was already the best for most programs.
     let remedy = if is_chosen {
         "'attach' without --shape, which chooses by what the container has mounted ('detach' first)"
     } else {
@@ -41,7 +41,7 @@ pub(super) fn changes(before: &Facts, after: &Facts, is_chosen: bool) -> Vec<Cha
     compare(before, after, remedy)
 }
 
-/// A line for each client that reads something else, and not because it found nothing before.
+/// Warns of each program that reads another limit than before. Programs that found nothing before don't count.
 pub(super) fn warn(before: &Facts, after: &Facts, is_chosen: bool) {
     let changes = changes(before, after, is_chosen);
     let lost: Vec<&Change> = changes.iter().filter(|change| change.remedy.is_some()).collect();

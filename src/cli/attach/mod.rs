@@ -1,9 +1,9 @@
-//! `attach`: the view on `/sys/fs/cgroup` of a container that already runs.
+//! `attach`: mounts a view on `/sys/fs/cgroup` of a running container.
 //!
-//! Two processes, as with `run`. The *server* is started first and outlives the command, outside the container's namespaces and cgroups. The
-//! *command* makes the whole stack where nobody sees it, in a mount namespace of its own, and has mount-helper move it into the container by
-//! a single system call. If anything fails before, the command ends, with it its namespace and all that is mounted there, and with that the
-//! server. Before Linux 5.2 mount-helper makes the stack in the container, and takes it away again if that fails.
+//! There are two processes. The *server* is started first, outside the container's namespaces and cgroups, and outlives the command. The
+//! *command* builds the whole stack of mounts in a mount namespace of its own, where nobody sees it. Then mount-helper moves it into the
+//! container by a single system call. If anything fails before, the command ends. With it end its namespace, all that is mounted there,
+//! and so the server. Before Linux 5.2 mount-helper builds the stack in the container, and unmounts it if that fails.
 
 mod compare;
 
@@ -108,7 +108,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if container.attached().is_some() {
         match live_server_of(&container) {
             Some(record) => return report_existing(&record, &host, spec, &target.label),
-            // Its server has died, so it answers nothing.
+            // A view whose server has died answers nothing.
             None if options.dry_run => {
                 let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
                 return Err(Error::failed(what));
@@ -117,14 +117,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         }
     }
     check_missing_hierarchies(&container, &host, &target.label)?;
-    // In a hook the container isn't there yet: nobody in it has read anything.
+    // A hook runs before the container's programs: none has read anything yet.
     let before = if options.oci_state { None } else { compare::look_at(&container) };
     let mut prepared = PreparedContainer::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
     }
     if host.setup == Setup::Unified {
-        // Whatever the container has mounted so far: see `unified::own_cgroup`.
+        // The default doesn't depend on the container's mounts there: see `unified::own_cgroup`.
         spec.shape = spec.shape.or(Some(Shape::HostPath));
     }
     let view = Arc::new(plan(&host, &spec)?);
@@ -179,13 +179,13 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let cleanup = Arc::clone(&server.cleanup);
     let (live, attach_command) = in_background(log, &cleanup, attach_command, |signals, live| {
         if options.oci_state {
-            // Those of a runtime's process may be the container's, or are to be removed.
+            // The cgroups of a runtime's hook may be the container's, or the runtime may remove them.
             server_cgroup::move_to_roots(&server.host);
         }
         server.leave_delegated_subtrees()?;
         moved.ok();
         signals.wait_for(waits_for_mount)?;
-        // If none comes, the view does without.
+        // Without it the view reports only events of changes that are made through it.
         let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
         server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
@@ -210,26 +210,26 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the command does while the server waits.
+/// The command's side of attaching, once its server is started.
 struct AttachCommand {
     container: Arc<Container>,
     program: OwnedFd,
     connection: Connection,
-    /// The cgroup namespace in which mount-helper works, if not in the host's.
+    /// The cgroup namespace in which mount-helper works, if it isn't the host's.
     namespace: Option<OwnedFd>,
-    /// By which the server gets a way to its own mount.
+    /// The socket by which the server gets a descriptor of its view's root.
     to_server: OwnedFd,
-    /// Tells that the server is where it can serve from. One that isn't would leave whoever looks into the view waiting.
+    /// The server reports here that it has left the delegated subtrees. Before that, callers of the view would wait.
     waits_for_move: StatusPipe,
-    /// Tells the server that the connection is mounted.
+    /// Reports to the server that the connection is mounted.
     mounted: StatusPipe,
-    /// Tells it that all is in its place.
+    /// Reports to the server that all mounts are in place.
     committed: StatusPipe,
 }
 
 impl AttachCommand {
-    /// Makes the view as `attach` does, puts it into a copy of the container's mounts, and looks at what clients find there. Nothing of it is
-    /// left: the copy ends with the process that is in it, and the server with its last mount. `live` is told when the view answers.
+    /// Builds the stack as `attach` does, mounts it in a copy of the container's mount namespace, and finds out what programs see there. The
+    /// copy ends with its process, and the server with its last mount. `live` reports when the view answers.
     fn try_in_copy(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<Option<Facts>, Error> {
         if source == UnderlaySource::Mounts {
             return Err(Error::unsupported("--dry-run isn't possible on this kernel")
@@ -259,7 +259,7 @@ impl AttachCommand {
         Ok(facts)
     }
 
-    /// `live` is told when the view answers.
+    /// Mounts the view in the container. `live` reports when the view answers.
     fn attach(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<(), Error> {
         let Self { container, program, connection, namespace, to_server, waits_for_move, mounted, committed } = self;
         let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
@@ -269,7 +269,7 @@ impl AttachCommand {
                 let own = File::open("/proc/self/ns/cgroup").map_err(failed)?;
                 let entered = enter_cgroup_namespace(namespace.as_fd(), own.as_fd());
                 let _entered = entered.map_err(|errno| failed(errno.into()))?;
-                // It inherits the namespace.
+                // The helper inherits the namespace.
                 find()?
             }
             None => find()?,
@@ -277,7 +277,7 @@ impl AttachCommand {
         check_mount_point(&found)?;
         container.check_propagation(found)?;
         if let Err(ended) = waits_for_move.wait() {
-            // It says why.
+            // The server reports why.
             live.wait()?;
             return Err(ended);
         }
@@ -296,8 +296,8 @@ impl AttachCommand {
                 let built =
                     built.map_err(|error| userns_mounts::explain_refusal(error, &container)).and_then(|()| live.wait());
                 if built.is_err() {
-                    // A helper that was ended in the midst of it has left a part, and a server that failed the whole. The server would take
-                    // that away, too, but after the end of this command.
+                    // A killed helper has left a part of the stack, and a server that failed all of it. The server would unmount it, too, but
+                    // only after the end of this command.
                     container.detach_if_attached(program.as_fd());
                 }
                 built?;
@@ -308,7 +308,7 @@ impl AttachCommand {
     }
 }
 
-/// Says what to do about a container without any cgroup of its own.
+/// Suggests `--place` for a container without a cgroup of its own.
 fn suggest_place_option(view: &View, label: &str) {
     if view.hierarchies.iter().all(|hierarchy| hierarchy.delegated.is_none()) {
         let what = "is in the root of every hierarchy: nothing limits it, and it can't write to its view";
@@ -316,7 +316,7 @@ fn suggest_place_option(view: &View, label: &str) {
     }
 }
 
-/// Fails where the stack has no place. Where `/sys/fs/cgroup` isn't there, the tmpfs goes on what of it is, if that hides nothing.
+/// Fails if the stack can't be mounted anywhere. Without `/sys/fs/cgroup` it's mounted on the deepest directory above, if that is empty.
 fn check_mount_point(found: &Found) -> Result<(), Error> {
     let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
     if found.depth as usize == MOUNT_POINTS.len() || found.empty {
@@ -326,10 +326,10 @@ fn check_mount_point(found: &Found) -> Result<(), Error> {
     Err(Error::failed(what).advise("mount sysfs on /sys in the container"))
 }
 
-/// Sends the server a way to the view with this root.
+/// Sends the server a descriptor of its view's root.
 fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
     match detached_from(view) {
-        // If it can't be sent, the server is gone, or does without.
+        // If it can't be sent, the server has ended, or works without.
         Ok(root) => drop(sys::fdpass::send_with_file(to_server.as_fd(), &[0], &[], root.as_fd())),
         Err(error) => {
             tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
@@ -337,7 +337,7 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
     }
 }
 
-/// A view is attached already: that's as good, if it's the one that is asked for. With no shape asked for, any is.
+/// Succeeds if the view that is already attached has the requested options. Without `--shape`, any shape does.
 fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> CliResult {
     let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
     if record.matches_view(&plan(host, &spec)?, &spec.cgroups) {
@@ -351,8 +351,10 @@ fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &
     })
 }
 
-/// Says which of the container's hierarchies the view can't cover. A systemd in the container would mount them by itself. One that has done
-/// so with v2 and uses it ("hybrid") would start nothing any more: fails then.
+/// Warns of the container's hierarchies that the view can't cover. A systemd in the container would mount them by itself.
+///
+/// # Errors
+/// If a systemd has mounted v2 by itself and uses it ("hybrid"): behind the view it could start nothing any more.
 fn check_missing_hierarchies(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
     for membership in container.memberships() {
         if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {

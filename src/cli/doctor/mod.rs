@@ -1,7 +1,7 @@
-//! `doctor`: what each kind of client recognises in a process' namespaces, and the numbers that it takes; why, and what to change.
+//! `doctor`: says what programs in a container recognise of its cgroups, which limits they read, and what to change.
 //!
-//! A child joins the process' namespaces, looks and reads (`enter`, `look`); what it finds are plain facts. Everything else is judgement over
-//! these ([`crate::doctor`]) and does no I/O, but for the host's own files (`host`), by which it knows what holds.
+//! A child joins the process' namespaces and collects facts (`enter`, `look`). Everything else judges these facts ([`crate::doctor`]) and
+//! does no I/O, except for reading the host's files (`host`), which tell the limits that hold.
 
 mod print;
 

@@ -1,4 +1,4 @@
-//! The answer as text.
+//! Prints the answer as text.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::doctor::finding::{Finding, General, Recognition};
 use crate::doctor::general;
 use crate::doctor::limits::Limits;
 
-/// Everything: the process, what holds for it, a count of the verdicts, the findings for all, then client by client.
+/// Prints the process, its limits, the number of verdicts, the findings for all programs, and then each program.
 pub(super) fn all(
     out: &mut impl Write,
     pid: i32,
@@ -53,7 +53,7 @@ pub(super) fn all(
     Ok(())
 }
 
-/// The limits that hold, and what sets them.
+/// The limits that hold, each with the file that sets it.
 fn shown(limits: &Limits) -> String {
     let mut all = Vec::new();
     match &limits.quota {
@@ -75,7 +75,7 @@ fn shown(limits: &Limits) -> String {
     all.join(", ")
 }
 
-/// How many have each verdict.
+/// The number of programs with each verdict.
 fn counts(clients: &[Finding]) -> String {
     let words = [Recognition::Yes, Recognition::Partly, Recognition::Wrong, Recognition::No];
     let counts =
@@ -89,12 +89,12 @@ fn advise(out: &mut impl Write, advice: Option<&str>, indent: usize) -> io::Resu
     advice.map_or(Ok(()), |advice| writeln!(out, "{:indent$}-> {}", "", escaped(advice)))
 }
 
-/// The word that JSON has for it.
+/// The word that JSON has for a value.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// The type of the root, as a word.
+/// The type of `/sys/fs/cgroup`, as a word.
 pub(super) fn root(facts: &Facts) -> String {
     let said = facts.type_of(ROOT).to_string();
     said.strip_prefix("is ").unwrap_or(&said).to_lowercase()

@@ -1,4 +1,4 @@
-//! What the kernel says before the view is asked: mode bits and owner, mounts that are read-only.
+//! Predicts what the kernel refuses before it asks the view: by mode bits and owner, and by read-only mounts.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::cli::selected_view::{SelectedView, mounts};
 use crate::fs::Attributes;
 use crate::fs::explain::Explanation;
 
-/// A user, by the numbers that the container has.
+/// A user and group, by the container's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UserSpec {
     user: u32,
@@ -30,17 +30,17 @@ impl FromStr for UserSpec {
     }
 }
 
-/// The same, by the host's numbers.
+/// A user and group, by the host's numbers.
 #[derive(Debug)]
 struct Caller {
     user: u32,
     group: u32,
-    /// Has the capabilities of a root, over what belongs to these users and groups.
+    /// The user and group ids over which it has a root's capabilities, if it's root.
     root_of: Option<(IdMap, IdMap)>,
 }
 
 impl Caller {
-    /// Root of the container, unless somebody else is meant.
+    /// The user that `--as` names, or else the container's root.
     fn of(pid: Option<i32>, who: Option<UserSpec>) -> Option<Self> {
         let map = |name: &str| match pid {
             Some(pid) => fs::read_to_string(format!("/proc/{pid}/{name}")).ok(),
@@ -52,7 +52,7 @@ impl Caller {
         Some(Self { user, group, root_of: (who.user == 0).then_some((users, groups)) })
     }
 
-    /// CAP_DAC_OVERRIDE and CAP_FOWNER, which count for what has an owner in the user namespace (`privileged_wrt_inode_uidgid`).
+    /// Whether its capabilities count for a file, which needs an owner and group in its user namespace (`privileged_wrt_inode_uidgid`).
     fn is_root_of(&self, attributes: &Attributes) -> bool {
         let has = |(users, groups): &(IdMap, IdMap)| users.contains(attributes.uid) && groups.contains(attributes.gid);
         self.root_of.as_ref().is_some_and(has)
@@ -81,14 +81,14 @@ pub(super) fn refusal(
     on_path: &PathAttributes,
     who: Option<UserSpec>,
 ) -> Option<Explanation> {
-    // Who asks about a view that the options describe, and about nobody, asks about the policy alone.
+    // Without a TARGET or --as, the question is about the policy alone.
     if selected.label.is_none() && who.is_none() {
         return None;
     }
     let caller = Caller::of(selected.pid, who);
     let by_mode = || caller.as_ref().and_then(|caller| by_mode(caller, operation, path, on_path));
     let by_mount = || selected.live.as_ref().filter(|_| changes(operation)).and_then(|_| by_mount(selected, path));
-    // open(2) asks for the mode first, all else for the mount (`do_open`, `mnt_want_write`).
+    // open(2) checks the mode first, all other calls the mount (`do_open`, `mnt_want_write`).
     match operation {
         Operation::Write | Operation::Migrate => by_mode().or_else(by_mount),
         _ => by_mount().or_else(by_mode),
@@ -135,7 +135,7 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &P
     if caller.may(attributes, bits) { None } else { refused(Errno::EACCES, name, attributes, what) }
 }
 
-/// The mount that a path of the view is on, as the process sees it.
+/// The refusal by a read-only mount: of the mount on which a path of the view is, as the process sees it.
 fn by_mount(selected: &SelectedView, path: &CgroupPath) -> Option<Explanation> {
     let record = selected.live.as_ref()?;
     let mut place = Path::new(record.directory.as_ref()).to_path_buf();

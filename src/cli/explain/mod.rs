@@ -1,4 +1,4 @@
-//! `explain`: what an operation would get, by which rule, and why. Asks the same code as the filesystem does, without mounting anything.
+//! `explain`: predicts whether an operation would succeed, and why. It asks the code of the filesystem, without a mount.
 
 mod kernel;
 mod operation;
@@ -27,7 +27,7 @@ use crate::cgroup::{CgroupPath, escaped};
 use crate::fs::explain::Explanation;
 use crate::host::HostCgroups;
 
-/// What stands beside the options.
+/// The help of the arguments.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
     let operations: Vec<String> = Operation::value_variants().iter().map(word_of).collect();
     let target = target::HELP_OF_VIEWS;
@@ -93,7 +93,7 @@ fn check_process(operation: Operation, process: Option<i32>) -> Result<(), Error
     Err(Error::failed(format!("there is no process {pid}")))
 }
 
-/// What comes first: that it isn't there, the kernel's own checks, the view.
+/// Answers in the kernel's order: whether the path exists, the kernel's own checks, the view.
 fn ask(
     mut selected: SelectedView,
     operation: Operation,

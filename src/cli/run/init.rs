@@ -1,4 +1,4 @@
-//! PID 1 of the new pid namespace: mounts `/proc`, starts the command, reaps what nobody else does.
+//! Process 1 of the new pid namespace: mounts `/proc`, starts the command, and reaps orphans.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::error::describe;
 use crate::message::say;
 use crate::sys;
 
-/// Never returns: the process is init, or becomes the command.
+/// Runs init, or becomes the command. Never returns.
 pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
     let status = match start(go, as_pid1, command) {
         Ok(status) => status,
@@ -34,7 +34,7 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
     // The supervisor holds directories of the host's cgroupfs, and the command may look into /proc/1/fd.
     sys::process::close_all_but(&[go.as_fd()])
         .map_err(|error| format!("can't close the supervisor's files: {error}"))?;
-    // With the supervisor the whole pid namespace ends. If that was killed before this call, the pipe is at its end, too.
+    // The whole pid namespace ends with the supervisor. If that was killed before this call, the pipe has ended, too.
     set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("can't tie init to its supervisor: {errno}"))?;
     let mut told = [0];
     let count = File::from(go).read(&mut told).map_err(|error| format!("can't wait for the supervisor: {error}"))?;
@@ -56,14 +56,14 @@ fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String>
     }
 }
 
-/// Becomes the command; returns the exit status if it can't.
+/// Executes the command. Returns an exit status if that fails.
 fn execute(command: &[OsString]) -> u8 {
     let Some((program, arguments)) = command.split_first() else {
         return EXIT_RUN_FAILED;
     };
     signals::unblock();
     let error = Command::new(program).args(arguments).exec();
-    // It was given back its default for the command. Nobody may be there to read what follows.
+    // `exec` has set the default for the command. But the reader of the message may have gone.
     let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
     say(format_args!("can't run '{}': {}", program.display(), describe(&error)));
     if error.kind() == std::io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE }

@@ -1,9 +1,9 @@
-//! `run`: a command in new pid and mount namespaces, in a cgroup of its own in every hierarchy, with the view on `/sys/fs/cgroup`,
-//! or with `--stack` in the stack by which clients recognise it, as `attach` has it.
+//! `run`: runs a command in new pid and mount namespaces, in a new cgroup of each hierarchy, with a view on `/sys/fs/cgroup`. With
+//! `--stack` the view is in a stack of mounts, as `attach` makes it.
 //!
-//! Three processes. The *supervisor* is the one that was started: it makes cgroups and namespaces, passes on signals, and ends as the
-//! command does. The *server* is its child, outside the namespaces and the cgroups; it outlives the supervisor, so that the cgroups are
-//! removed even if that is killed. *init* is PID 1 inside, started by the supervisor, and starts the command.
+//! There are three processes. The *supervisor* is the one that the user starts: it makes cgroups and namespaces, passes on signals, and
+//! exits as the command does. The *server* is its child, outside of the namespaces and cgroups. It outlives the supervisor, so that the
+//! cgroups are removed even if that is killed. *init* is process 1 inside: the supervisor starts it, and it starts the command.
 
 mod init;
 mod mount_ns;
@@ -87,14 +87,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let image = Server::image()?;
     let held = signals::block();
     let own = Arc::new(CreatedCgroups::make(&host, &options.view.cgroups, &name)?);
-    // From here on all that is mounted shows to nobody else. The server goes back.
+    // Mounts show to nobody else from here on. The server goes back to the host's namespace.
     let started = Origin::leave_for_new_namespace().and_then(|origin| {
         let (lives, ends) = pipe()?;
         let supervisor = shutdown::SupervisorHandle { ends, cgroups: Arc::clone(&own) };
         let (server, command_view, lock) = server(host, connection, image, supervisor, &options, &name, origin.inside)?;
         Supervisor::start(server, lives, command_view, lock, origin, Arc::clone(&own), log)
     });
-    // Until the server runs, nobody else removes them.
+    // Until the server runs, this process has to remove the cgroups.
     match started {
         Ok(supervisor) => {
             drop(held);
@@ -139,22 +139,22 @@ fn server(
     Ok((server, command_view, lock))
 }
 
-/// The process that was started, once its server runs.
+/// The supervisor, once its server runs.
 struct Supervisor {
-    /// Closed when this process ends, however that comes.
+    /// Closed when this process ends, for whatever reason.
     lives: OwnedFd,
     connection: Connection,
     command_view: CommandView,
-    /// Held until the view is live: a sentinel that no live view is known for is taken for a leftover.
+    /// Held until the view is live. Without the lock, a sentinel without a live view is removed as a leftover.
     lock: Option<ContainerLock>,
     origin: Origin,
     own: Arc<CreatedCgroups>,
     server: Pid,
-    /// Told when the connection is mounted.
+    /// Reports to the server that the connection is mounted.
     mounted: StatusPipe,
-    /// By which the server gets a way to its own mount, and keeps it until this is closed.
+    /// The socket by which the server gets a descriptor of its view's root, which it keeps until this is closed.
     leash: OwnedFd,
-    /// Tells when the view is live.
+    /// The server reports here that the view is live.
     live: StatusPipe,
 }
 
@@ -181,7 +181,7 @@ impl Supervisor {
             ForkResult::Child => {
                 server.cleanup.lock().iter().for_each(Cleanup::adopt);
                 drop((lives, mounted, live, leash, connection, lock));
-                // A process group of its own: what the terminal sends to the command's isn't for the server.
+                // In a process group of its own it doesn't get the signals of the terminal, which are for the command.
                 let _ = nix::unistd::setsid();
                 let cleanup = Arc::clone(&server.cleanup);
                 log.continue_as_server();
@@ -213,7 +213,7 @@ impl Supervisor {
         let mount = || {
             command_view.mount(connection, |root| {
                 if let Some(root) = root {
-                    // If it can't be sent, the server is gone, or does without.
+                    // If it can't be sent, the server has ended, or works without.
                     let _ = sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root);
                 }
                 mounted.ok();
@@ -224,8 +224,8 @@ impl Supervisor {
         };
         let ended = Self::run_inside(mount, &own, options);
         drop(leash);
-        // With its last process the mount namespace ends, whatever was mounted in it, and with that the server, which removes the cgroups.
-        // Some are left if it was killed, or if somebody else is still in the namespace and uses the view.
+        // The mount namespace ends with its last process, and with it the view and the server, which removes the cgroups. Some are left if
+        // the server was killed, or if another process is still in the namespace and uses the view.
         if let Err(error) = origin.return_to() {
             tracing::warn!(%error, "can't leave the command's mount namespace");
         }
@@ -238,7 +238,7 @@ impl Supervisor {
         ended
     }
 
-    /// `mount` returns when the view is there and live.
+    /// Runs the command. `mount` mounts the view and returns when it's live.
     fn run_inside(mount: impl FnOnce() -> Result<(), Error>, own: &CreatedCgroups, options: &Options) -> CliResult {
         let signals = signals::SignalForwarder::with_proc()?;
         mount()?;
@@ -255,9 +255,9 @@ impl Supervisor {
                 if entered.is_ok() {
                     let _ = nix::unistd::write(&go, &[0]);
                 }
-                // Without a byte before the end of file, init gives up.
+                // If the pipe ends without a byte, init gives up.
                 drop(go);
-                // The command keeps what it was started with; who waits for it needs less.
+                // The command keeps its privileges; the supervisor, which only waits, gives up its own.
                 for (what, errno) in confine(Role::Supervisor) {
                     tracing::debug!(%errno, what, "the supervisor can't be confined in this");
                 }
@@ -269,10 +269,10 @@ impl Supervisor {
     }
 }
 
-/// How long the server may take to notice that nobody uses the view any more.
+/// How long the server may take to end after the command.
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits for a child to end; false if it doesn't in time.
+/// Waits until a child has ended; false if it hasn't within the limit.
 fn wait_at_most(child: Pid, limit: Duration) -> bool {
     let start = Instant::now();
     while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
@@ -284,7 +284,7 @@ fn wait_at_most(child: Pid, limit: Duration) -> bool {
     true
 }
 
-/// The reading and the writing end of a pipe.
+/// Makes a pipe: the end to read from, and the end to write to.
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let ends = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
     ends.map_err(|errno| Error::system("can't make a pipe", errno.into()))

@@ -29,19 +29,19 @@ use crate::view::{Shape, View};
 
 const CGROUPFS: [FsType; 2] = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
 
-/// Where the supervisor comes from: the mount namespace and the root directory that its server works in.
+/// The mount namespace and the root directory from which the supervisor comes, and to which its server returns.
 #[derive(Debug)]
 pub(super) struct Origin {
     namespace: File,
     root: File,
-    /// The working directory, if it can be reached.
+    /// The path of the working directory, if it has one.
     directory: Option<PathBuf>,
-    /// The number of the mount namespace that it has made.
+    /// The number of the command's mount namespace.
     pub(super) inside: u64,
 }
 
 impl Origin {
-    /// Goes to a new mount namespace, the command's.
+    /// Enters a new mount namespace, which is the command's.
     pub(super) fn leave_for_new_namespace() -> Result<Self, Error> {
         let failed = |error| Error::system("can't look at this command's mount namespace", error);
         let namespace = || File::open("/proc/self/ns/mnt").map_err(failed);
@@ -54,8 +54,8 @@ impl Origin {
         Ok(Self { namespace: origin, root, directory, inside })
     }
 
-    /// Leaves the host's cgroups: a working directory there stays the host's, whatever is mounted over it. What the view has by that name
-    /// takes its place, or else the root.
+    /// Changes the working directory if it's in the host's cgroups, where it would stay in spite of the view that is mounted over it. The
+    /// new one has the same path in the view, or is the root.
     pub(super) fn leave_cgroups(&self) -> Result<(), Error> {
         let is_the_hosts = match &self.directory {
             Some(directory) => directory.starts_with(DIRECTORY),
@@ -68,7 +68,7 @@ impl Origin {
         changed.or_else(|_| chdir("/")).map_err(|errno| Error::system("can't leave the host's cgroups", errno.into()))
     }
 
-    /// Goes back. The working directory is the root then.
+    /// Returns to the original namespace. The working directory is its root then.
     pub(super) fn return_to(&self) -> io::Result<()> {
         setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
         fchdir(&self.root)?;
@@ -79,14 +79,14 @@ impl Origin {
 /// How the view is mounted for the command.
 #[derive(Debug)]
 pub(super) enum CommandView {
-    /// As `attach` has it, so that clients recognise it.
+    /// In a stack of mounts as `attach` makes it, so that programs recognise it.
     Attached(Layout),
-    /// The view alone: every rejection is its own, with a reason in its log.
+    /// The view alone, so that it makes every rejection itself, with a reason in its log.
     Bare,
 }
 
 impl CommandView {
-    /// Prepares what the command's cgroups need for the stack. The lock is to be held until the server is known to others.
+    /// Prepares the command's cgroups for a stack. The caller holds the lock until the server's record is published.
     pub(super) fn stack(
         host: &HostCgroups,
         view: &View,
@@ -116,8 +116,8 @@ impl CommandView {
         Ok((Self::Attached(layout), Some(lock)))
     }
 
-    /// Mounts it in this namespace, in place of the host's cgroups. `mounted` is given a way to the view's own mount, if there is one, and
-    /// returns when it's served.
+    /// Mounts the view in this namespace, in place of the host's cgroups. `mounted` gets a descriptor of the view's root, if there is one,
+    /// and returns when the view is served.
     pub(super) fn mount(
         &self,
         connection: Connection,
@@ -132,20 +132,20 @@ impl CommandView {
         };
         match self {
             Self::Attached(layout) => build_in_place(layout, &connection, |view| {
-                // On old kernels it takes a name.
+                // Old kernels need the path.
                 tell(&std::fs::read_link(format!("/proc/self/fd/{}", view.as_raw_fd()))?)
             }),
             Self::Bare => {
                 clear_mount_point()?;
                 connection.mount(Path::new(DIRECTORY))?;
-                // The server alone holds the connection, so that it ends with the server.
+                // From here on only the server holds the connection, which so ends with the server.
                 drop(connection);
                 tell(Path::new(DIRECTORY))
             }
         }
     }
 
-    /// Removes what a server that was killed has left.
+    /// Removes the sentinel of a server that was killed.
     pub(super) fn remove_sentinel(&self, origin: &Origin) {
         if matches!(self, Self::Attached(Layout::Sentinel(_)))
             && let Ok(lock) = ContainerLock::acquire(origin.inside)

@@ -1,4 +1,4 @@
-//! Signals on their way to the command.
+//! Passes signals on to the command, and waits for its end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::cli::exit::EXIT_RUN_FAILED;
 use crate::error::Error;
 use crate::provision::cgroups::CreatedCgroups;
 
-/// What is passed on.
+/// The signals that are passed on.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -30,19 +30,20 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGCONT,
 ];
 
-/// `si_code` of a signal that the kernel made: the terminal sends its own to the whole foreground process group, the command included.
+/// The `si_code` of a signal from the kernel. The terminal sends its signals to the whole foreground process group, so the command already
+/// has them.
 const SI_KERNEL: i32 = 0x80;
 
-/// Holds signals back from this process and hands them to another.
+/// Blocks signals in this process, and passes them on to another.
 #[derive(Debug)]
 pub(super) struct SignalForwarder {
     signals: SignalFd,
-    /// The one that was there before the command's process 1 has mounted its own. That process itself looks at nobody, and has none.
+    /// The host's /proc, opened before the command's namespace gets another. Process 1 doesn't look at processes, and has none.
     proc: Option<File>,
 }
 
 impl SignalForwarder {
-    /// Blocks the signals from here on.
+    /// Blocks the signals.
     pub(super) fn new() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
         let set = blocked();
@@ -51,18 +52,17 @@ impl SignalForwarder {
         Ok(Self { signals, proc: None })
     }
 
-    /// The same, for a child whose end [`SignalForwarder::wait_for`] can see coming.
+    /// Blocks the signals, and opens /proc, so that [`SignalForwarder::wait_for`] sees that a child is about to end.
     pub(super) fn with_proc() -> Result<Self, Error> {
         let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
         Ok(Self { proc: Some(proc), ..Self::new()? })
     }
 
-    /// Passes signals on to `child` until it ends; returns its exit status, 128 + N if signal N ended it. Other children are reaped by the
-    /// way.
+    /// Passes signals on to `child` until it ends, and reaps other children. Returns the exit status, 128 + N if signal N ended the child.
     ///
-    /// A process that is frozen gets no signal, and on v1 can't even be killed when the process 1 of its pid namespace ends, which waits for
-    /// it. So `cgroups`, if there are any, are thawed when the child is told to end, and while it's about to. Is that in vain, the status is
-    /// returned without waiting any longer.
+    /// A frozen process gets no signal. On v1 it can't even be killed, and process 1 of its pid namespace, when that ends, waits for it. So
+    /// `cgroups` are thawed after SIGTERM and SIGINT, and while the child is about to end. If it still doesn't end, the status is returned
+    /// without waiting.
     pub(super) fn wait_for(&self, child: Pid, cgroups: Option<&CreatedCgroups>) -> u8 {
         let mut told: Option<Instant> = None;
         let mut ending: Option<Instant> = None;
@@ -73,7 +73,7 @@ impl SignalForwarder {
                     Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return 128 + signal as u8,
                     Ok(WaitStatus::StillAlive) => break,
                     Ok(_) | Err(Errno::EINTR) => {}
-                    // Nobody is left to wait for.
+                    // There's no child left.
                     Err(_) => return EXIT_RUN_FAILED,
                 }
             }
@@ -120,7 +120,7 @@ impl SignalForwarder {
         stats.peek().is_some() && stats.all(|stat| field(&stat, 9).is_some_and(|flags| flags & PF_EXITING != 0))
     }
 
-    /// The exit status of a process that is about to end, where the kernel says it (Linux 3.5).
+    /// The exit status of a process that is about to end, which the kernel tells since Linux 3.5.
     fn status_of(&self, process: Pid) -> u8 {
         match self.stat(process, process.as_raw()).and_then(|stat| field(&stat, 52)) {
             Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
@@ -139,17 +139,17 @@ impl SignalForwarder {
     }
 }
 
-/// How often it's looked whether the child is about to end, and how often cgroups are thawed then, in ms.
+/// How often to look whether the child is about to end, and how often to thaw cgroups then, in ms.
 const LOOK_INTERVAL_MS: u16 = 1000;
 const THAW_INTERVAL_MS: u16 = 50;
 
-/// How long processes may take to end that were killed, and thawed again and again.
+/// How long killed processes may take to end while they're thawed.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `PF_EXITING` of linux/sched.h, among the flags of /proc/PID/stat.
 const PF_EXITING: u64 = 0x4;
 
-/// A field of /proc/PID/stat by its number in proc_pid_stat(5), which is behind the name.
+/// A field of /proc/PID/stat behind the command's name, by its number in proc_pid_stat(5).
 fn field(stat: &str, number: usize) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
@@ -158,14 +158,14 @@ fn blocked() -> SigSet {
     FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
 }
 
-/// Signals are held back until this is dropped.
+/// Signals stay blocked until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct BlockedSignals(());
 
-/// Holds signals back, while something is made that nobody else would remove.
+/// Blocks signals while something is made that no other process would remove.
 pub(super) fn block() -> BlockedSignals {
-    // Without, a signal at the wrong time leaves something behind.
+    // If it fails, a signal at the wrong time leaves something behind.
     let _ = blocked().thread_block();
     BlockedSignals(())
 }
@@ -176,7 +176,7 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// Gives a new process the signals back.
+/// Unblocks the signals, for a new process.
 pub(super) fn unblock() {
     let _ = blocked().thread_unblock();
 }
