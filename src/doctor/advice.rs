@@ -1,14 +1,14 @@
-//! What is said about many clients alike: why a path can't be used, and what to change.
+//! Texts about many programs alike: why a path can't be used, and what to change.
 
 use super::facts::{Facts, ProbeOutcome, errno};
 
-/// Advice that several give.
+/// Advice that several findings give.
 pub(crate) const STACK: &str = "keep a read-only bind of the real hierarchy mounted beneath the view, at the same mount point, \
                      with a read-only tmpfs on /sys/fs/cgroup";
 pub(crate) const NAMESPACE: &str = "give the container a kernel cgroup namespace (Linux 4.6) instead of a view";
 pub(crate) const MOUNT: &str = "mount the hierarchy, or a view, in the container";
 
-/// Why a path can't be used, in words.
+/// Says why a path can't be used.
 pub(crate) fn describe_missing(facts: &Facts, path: &str) -> String {
     match facts.at(path) {
         ProbeOutcome::Found(_) => format!("{path} is there"),
@@ -18,7 +18,7 @@ pub(crate) fn describe_missing(facts: &Facts, path: &str) -> String {
     }
 }
 
-/// What to change about a path that can't be used.
+/// The remedy for a path that can't be used.
 pub(crate) fn remedy_for(facts: &Facts, path: &str) -> &'static str {
     match facts.at(path) {
         ProbeOutcome::Failed(libc::ENOTCONN) => DEAD,
@@ -31,6 +31,6 @@ pub(crate) fn remedy_for(facts: &Facts, path: &str) -> &'static str {
     }
 }
 
-/// How to mend a view without a server.
+/// The remedy for a view without a server.
 pub(crate) const DEAD: &str =
     "the view's server has ended: 'vcgroupfs detach' and 'attach' again, or unmount the view and mount a new one";

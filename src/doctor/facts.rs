@@ -1,4 +1,4 @@
-//! What a target's programs can find out about their cgroups: plain data, and what can be looked up in it. No I/O.
+//! The facts: what a target's programs can find out about their cgroups. No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::cgroup::{
     CgroupPath, ControllerSet, HierarchyKind, Membership, MountEntry, parse_memberships, parse_mountinfo,
 };
 
-/// Where every client looks first.
+/// The directory where every program looks first.
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// Where hybrid setups have cgroup2, and where systemd has its v1 hierarchy.
@@ -22,13 +22,13 @@ pub(crate) const SYSTEMD: &str = "/sys/fs/cgroup/systemd";
 pub(crate) const ELOGIND: &str = "/sys/fs/cgroup/elogind";
 pub(crate) const OPENRC: &str = "/sys/fs/cgroup/openrc";
 
-/// Which cgroup Docker puts its containers into, unless it's told another.
+/// The cgroup into which Docker puts its containers by default.
 pub(crate) const DOCKER: &str = "docker";
 
-/// The type of a view in mountinfo.
+/// The filesystem type of a view in mountinfo.
 pub(crate) const VIEW: &str = "fuse.vcgroupfs";
 
-/// What the kernel says of the target, as texts.
+/// What the kernel tells about the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Process {
@@ -52,32 +52,32 @@ pub(crate) struct Process {
     pub(crate) memory: u64,
 }
 
-/// What a path turned out to be.
+/// What was found at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PathProbe {
-    /// What statfs says (`f_type`).
+    /// The `f_type` of statfs(2).
     pub(crate) magic: i64,
     /// Whether it's a directory; a regular file otherwise, or something stranger.
     pub(crate) directory: bool,
-    /// Whether the target may write it: by its mode, its owner, and the mount.
+    /// Whether the target may write it, by mode, owner and mount.
     pub(crate) writable: bool,
     /// Whether it's reached from the root without crossing a mount or a symlink (openat2 with RESOLVE_NO_XDEV).
     pub(crate) one_mount: bool,
 }
 
-/// What looking at a path came to.
+/// The outcome of probing a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ProbeOutcome {
-    /// It's there.
+    /// It exists.
     Found(PathProbe),
-    /// An errno.
+    /// The probe failed with this errno.
     Failed(i32),
-    /// Nothing, for so long that the filesystem must be considered hung.
+    /// There was no answer for so long that the filesystem counts as hung.
     Silent,
 }
 
-/// How many bytes of a file two ways of reading it gave.
+/// How many bytes of a file read(2) and sendfile(2) gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CopyCheck {
@@ -85,7 +85,7 @@ pub(crate) struct CopyCheck {
     pub(crate) by_sendfile: u64,
 }
 
-/// What the record of a live view says of its rules.
+/// The rules of a live view, by its record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ViewRules {
     pub(crate) policy: String,
@@ -94,18 +94,18 @@ pub(crate) struct ViewRules {
     pub(crate) holds_process: Vec<HierarchyKind>,
 }
 
-/// What was found by looking, path by path.
+/// What was found by probing, path by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProbeResults {
-    /// What is there.
+    /// The outcome for each path.
     pub(crate) places: BTreeMap<String, ProbeOutcome>,
-    /// Contents of files; `None` for those that can't be read.
+    /// The contents of files; `None` for files that can't be read.
     pub(crate) contents: BTreeMap<String, Option<String>>,
     /// A file of a view, read in two ways.
     pub(crate) copied: Option<(String, CopyCheck)>,
 }
 
-/// Everything that is known.
+/// Everything that is known about a target.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) process: Process,
@@ -114,11 +114,11 @@ pub(crate) struct Facts {
     places: BTreeMap<String, ProbeOutcome>,
     contents: BTreeMap<String, Option<String>>,
     pub(crate) copied: Option<(String, CopyCheck)>,
-    /// Of the view that is in the container, if its record was found.
+    /// The rules of the container's view, if its record was found.
     pub(crate) rules: Option<ViewRules>,
 }
 
-/// A filesystem's type, as clients ask statfs for it.
+/// The type of a filesystem, as statfs(2) tells programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FsType {
     Cgroup2,
@@ -166,7 +166,7 @@ impl Facts {
         Self { process, memberships, mounts, places, contents, copied, rules: None }
     }
 
-    /// What the models go by.
+    /// The input of the models.
     pub(crate) fn system(&self) -> System {
         System {
             cgroup: self.process.cgroup.clone(),
@@ -183,7 +183,7 @@ impl Facts {
         matches!(self.at(path), ProbeOutcome::Failed(libc::ENOTCONN | libc::ECONNABORTED) | ProbeOutcome::Silent)
     }
 
-    /// What was found at a path. What nobody got round to ask, because of a hung filesystem, doesn't answer.
+    /// The outcome for a path. Paths that weren't probed, because of a hung filesystem, count as silent.
     pub(crate) fn at(&self, path: &str) -> &ProbeOutcome {
         #[cfg(test)]
         assert!(self.places.is_empty() || self.places.contains_key(path), "{path} isn't among the places to look at");
@@ -198,7 +198,7 @@ impl Facts {
         self.rules.as_ref().is_some_and(has)
     }
 
-    /// Whether it's known what is at a path.
+    /// Whether a path was probed.
     pub(crate) fn knows(&self, path: &str) -> bool {
         self.places.contains_key(path)
     }
@@ -212,7 +212,7 @@ impl Facts {
         views.any(|mount| is_broken(self.places.get(&point(mount))))
     }
 
-    /// Says of all of these paths that aren't known that they aren't there.
+    /// Marks those of these paths that weren't probed as absent.
     #[cfg(test)]
     pub(crate) fn mark_absent(&mut self, paths: impl IntoIterator<Item = String>) {
         for path in paths {
@@ -228,7 +228,7 @@ impl Facts {
         matches!(self.at(path), ProbeOutcome::Found(place) if place.writable)
     }
 
-    /// What statfs of a path says.
+    /// The type of the filesystem at a path.
     pub(crate) fn type_of(&self, path: &str) -> FsType {
         match self.at(path) {
             ProbeOutcome::Found(place) => FsType::of(place.magic),
@@ -237,7 +237,7 @@ impl Facts {
         }
     }
 
-    /// Whether statfs of the root makes every client take this for cgroup v2.
+    /// Whether `/sys/fs/cgroup` has the type by which every program recognises cgroup v2.
     pub(crate) fn is_v2(&self) -> bool {
         self.type_of(ROOT) == FsType::Cgroup2
     }
@@ -247,7 +247,7 @@ impl Facts {
         self.memberships.iter().find(|member| member.kind.matches(word))
     }
 
-    /// Where the target is in a hierarchy, if that can be named from within its cgroup namespace.
+    /// The target's cgroup in a hierarchy, if its cgroup namespace can name it.
     pub(crate) fn own_path(&self, word: &str) -> Option<&CgroupPath> {
         self.hierarchy(word)?.location.path()
     }
@@ -257,19 +257,18 @@ impl Facts {
         self.memberships.iter().filter_map(|member| member.kind.controllers()).flat_map(ControllerSet::iter)
     }
 
-    /// The first line of mountinfo whose type is `cgroup` or `cgroup2` and that shows this hierarchy: what clients look for that go by
-    /// mountinfo, whatever is mounted over it.
+    /// The first line of mountinfo of type `cgroup` or `cgroup2` that shows this hierarchy. Programs that go by mountinfo take it, even if
+    /// another mount covers it.
     pub(crate) fn line(&self, word: &str) -> Option<&MountEntry> {
         self.mounts.iter().find(|mount| mount.hierarchy().is_some_and(|kind| kind.matches(word)))
     }
 
-    /// The mount that a path is on: the last one at or above it, since mountinfo has mounts in the order in which they were made.
+    /// The mount on which a path is: the last one in mountinfo at or above it.
     pub(crate) fn mount_of(&self, path: &str) -> Option<&MountEntry> {
         mount_of(&self.mounts, path)
     }
 
-    /// The views on or below the root that aren't covered by another mount. Those elsewhere are for others, and single files, as `attach`
-    /// mounts them on unified hosts, are parts of one.
+    /// The views on or below `/sys/fs/cgroup` that no other mount covers. Single files, which `attach` mounts on unified hosts, don't count.
     pub(crate) fn views(&self) -> impl Iterator<Item = &MountEntry> {
         let is_seen = |mount: &&MountEntry| self.mount_of(&point(mount)).is_some_and(|top| top.id == mount.id);
         let is_file =
@@ -289,7 +288,7 @@ pub(crate) fn point(mount: &MountEntry) -> String {
     mount.mount_point.to_string_lossy().into_owned()
 }
 
-/// Whether it's mounted on the root or below it.
+/// Whether it's mounted on or below `/sys/fs/cgroup`.
 pub(crate) fn is_in_root(mount: &MountEntry) -> bool {
     mount.mount_point == ROOT || point(mount).starts_with(&format!("{ROOT}/"))
 }
@@ -302,18 +301,18 @@ pub(crate) fn mount_of<'a>(mounts: &'a [MountEntry], path: &str) -> Option<&'a M
     })
 }
 
-/// A cgroup below a mount point, as clients put the two together.
+/// Joins a mount point and a cgroup, as programs do.
 pub(crate) fn join(base: &str, path: &CgroupPath) -> String {
     if path.is_root() { base.to_owned() } else { format!("{base}{path}") }
 }
 
-/// The same, for clients that take what is mounted off the path. `None` if the cgroup isn't below that.
+/// Joins them as programs do that remove the mount's root from the path. `None` if the cgroup isn't below that root.
 pub(crate) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String> {
     let root = CgroupPath::parse(&mount.root).ok()?;
     Some(join(&point(mount), &path.relative_to(&root)?))
 }
 
-/// Where a hierarchy is looked for without asking mountinfo.
+/// The directories in which programs look for a hierarchy without mountinfo.
 pub(crate) fn directories(kind: &HierarchyKind) -> Vec<String> {
     match kind {
         HierarchyKind::Unified => vec![ROOT.to_owned(), UNIFIED.to_owned()],

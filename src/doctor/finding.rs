@@ -1,75 +1,75 @@
-//! What a judgement says.
+//! The findings about programs, and about the container as a whole.
 
 use serde::Serialize;
 
 use super::reading::{Quantity, Taken};
 
-/// Where a row's knowledge is from.
+/// The source of what is known about a program.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Source {
     /// The repository.
     pub(crate) repository: &'static str,
-    /// The files in it, or how it was measured.
+    /// The files in the repository, or how it was measured.
     pub(crate) files: &'static str,
-    /// Which version was read: a tag, a branch, or the beginning of a commit.
+    /// The version: a tag, a branch, or the beginning of a commit.
     pub(crate) version: &'static str,
-    /// When, as YYYY-MM.
+    /// When it was read or measured, as YYYY-MM.
     pub(crate) read: &'static str,
 }
 
-/// Whether a client takes what it sees for a cgroup tree, and gets what it wants of it.
+/// Whether a program recognises a cgroup tree, and can work with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Recognition {
     Yes,
-    /// It finds the tree, but something that it does with it fails.
+    /// It recognises the tree, but something that it does there fails.
     Partly,
-    /// It takes what it sees for its limits, and they are others.
+    /// It reads limits, but not those that hold.
     Wrong,
     No,
 }
 
-/// What one kind of client makes of it.
+/// The finding about one kind of program.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) client: &'static str,
     pub(crate) recognised: Recognition,
-    /// What it looks at, and what it finds there.
+    /// What the program looks at, and what it finds there.
     pub(crate) why: String,
     /// What to change.
     pub(crate) advice: Option<String>,
-    /// The numbers that it takes, each beside what holds; empty for clients that take none.
+    /// The numbers that it takes, each with what holds. Empty for programs that take none.
     pub(crate) numbers: Vec<Number>,
-    /// Where the knowledge of the client is from.
+    /// The source of what is known about the program.
     pub(crate) source: Option<Source>,
 }
 
-/// A number that a client takes.
+/// A number that a program takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Number {
     pub(crate) quantity: Quantity,
     #[serde(flatten)]
     pub(crate) taken: Taken,
-    /// What it would take if it knew the effective limit; `None` if that isn't known. The inner one: there's no limit.
+    /// What it would take if it knew the effective limit; `None` if that isn't known, `Some(None)` for no limit.
     pub(crate) expected: Option<Option<u64>>,
-    /// What it would take without the view; `None` if that can't be told.
+    /// What it would take without the view; `None` if that isn't known.
     pub(crate) natively: Option<Option<u64>>,
     pub(crate) verdict: NumberVerdict,
-    /// Whether it doesn't find a file that would be there without a view.
+    /// Whether it misses a file that would exist without the view.
     #[serde(skip)]
     pub(crate) is_lost: bool,
 }
 
-/// What is to be said of a number.
+/// The verdict about a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NumberVerdict {
-    /// It's what holds.
+    /// It's the limit that holds.
     Ok,
-    /// It isn't what holds, but what the client would take without a view as well: its own limitation.
+    /// It isn't the limit that holds, but the program would take the same without a view.
     Native,
     Wrong,
-    /// What holds isn't known.
+    /// The limit that holds isn't known.
     Unknown,
 }
 
@@ -97,7 +97,7 @@ impl Finding {
         Self { recognised: Recognition::Wrong, ..Self::no(client, why, advice) }
     }
 
-    /// With something to know besides.
+    /// Adds a note.
     pub(crate) fn and(mut self, note: &str) -> Self {
         self.why.push_str("; ");
         self.why.push_str(note);
@@ -111,16 +111,16 @@ impl Finding {
 pub(crate) enum Level {
     /// Something is broken.
     Problem,
-    /// Something will go wrong for some.
+    /// Something will go wrong for some programs.
     Warning,
     /// Good to know.
     Note,
 }
 
-/// What concerns all clients.
+/// A finding that concerns all programs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct General {
-    /// A word for scripts.
+    /// Its name, for scripts.
     pub(crate) finding: &'static str,
     pub(crate) level: Level,
     pub(crate) what: String,

@@ -1,11 +1,11 @@
-//! What concerns all clients: whether there's a view, whether it answers, what it lacks, and who could take it away.
+//! Findings that concern all programs: whether there's a view, whether it answers, what it lacks, and who could unmount it.
 
 use super::advice::STACK;
 use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
 use crate::cgroup::{HierarchyKind, MountEntry, Setup};
 
-/// All that there is to say, the worst first.
+/// All findings, the worst first.
 pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     let mut all: Vec<General> = broken(facts);
     all.extend([no_tree(facts), missing(facts), own_cgroup(facts)].into_iter().flatten());
@@ -40,14 +40,14 @@ fn general(finding: &'static str, level: Level, what: impl Into<String>, advice:
     General { finding, level, what: what.into(), advice: advice.map(str::to_owned) }
 }
 
-/// The first three, and how many more.
+/// Lists the first three items, and how many more there are.
 pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> String {
     let first: Vec<&str> = items.iter().take(3).map(AsRef::as_ref).collect();
     let more = items.len().saturating_sub(first.len());
     if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
 }
 
-/// Mounts whose server has ended, or doesn't answer.
+/// FUSE mounts whose server has ended, or doesn't answer.
 fn broken(facts: &Facts) -> Vec<General> {
     let is_fuse = |mount: &&MountEntry| mount.fstype.starts_with("fuse") && is_in_root(mount);
     let mut found = Vec::new();
@@ -77,7 +77,7 @@ fn broken(facts: &Facts) -> Vec<General> {
     found
 }
 
-/// Nothing at all where everybody looks.
+/// Nothing is mounted where programs look for cgroups.
 fn no_tree(facts: &Facts) -> Option<General> {
     if let ProbeOutcome::Failed(number) = facts.at(ROOT) {
         let what = format!("{ROOT} can't be used ({}): no client finds anything", errno(*number));
@@ -93,7 +93,7 @@ fn no_tree(facts: &Facts) -> Option<General> {
     (!has_any).then(|| general("no-tree", Level::Problem, what, Some("mount a view, or the hierarchies")))
 }
 
-/// Hierarchies that `/proc/self/cgroup` names, and that aren't there.
+/// Hierarchies that `/proc/self/cgroup` names, but that aren't mounted.
 fn missing(facts: &Facts) -> Option<General> {
     let is_there = |path: &String| path != ROOT && *facts.at(path) != ProbeOutcome::Failed(libc::ENOENT);
     let missing: Vec<String> = facts
@@ -109,12 +109,16 @@ fn missing(facts: &Facts) -> Option<General> {
     }
     let what = format!("/proc/self/cgroup names hierarchies that aren't mounted here: {}", missing.join(", "));
     let mounts_them = facts.process.may_mount && facts.is_writable(ROOT);
-    let what = if mounts_them { format!("{what}; a systemd in there mounts them by itself, for real") } else { what };
+    let what = if mounts_them {
+        format!("{what}; a systemd in the container would mount the real ones by itself")
+    } else {
+        what
+    };
     let advice = "mount all of them (a view has them all), and make the tmpfs on /sys/fs/cgroup read-only";
     Some(general("missing-hierarchies", if mounts_them { Level::Problem } else { Level::Warning }, what, Some(advice)))
 }
 
-/// Own cgroups that aren't where mount point and path lead.
+/// Own cgroups that don't exist where mount point and path lead.
 fn own_cgroup(facts: &Facts) -> Option<General> {
     let lost = facts.memberships.iter().filter(|member| {
         let Some(path) = member.location.path() else { return true };
@@ -134,7 +138,7 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
     if lost.iter().any(holds) {
         let again: Vec<String> = lost.into_iter().filter(holds).collect();
         let what = format!(
-            "the container's cgroup was removed and made again, and the view shows only the one that is gone, in: {}",
+            "the container's cgroup was removed and made again, and the view doesn't show the new one, in: {}",
             again.join(", ")
         );
         let advice = "'vcgroupfs detach' and 'attach' again";
@@ -145,7 +149,7 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
     Some(general("own-cgroup-not-found", Level::Warning, what, Some(advice)))
 }
 
-/// Which setup the hierarchies make that the target is in.
+/// The setup that the target's hierarchies make.
 pub(crate) fn setup(facts: &Facts) -> Option<Setup> {
     Setup::of(facts.memberships.iter().map(|member| &member.kind))
 }
@@ -190,7 +194,7 @@ fn without_stack(facts: &Facts) -> Option<General> {
     Some(general("no-stack", Level::Warning, what, Some(STACK)))
 }
 
-/// Mounts on a part of a view, which hide what the view has there.
+/// Mounts of others that cover a part of a view.
 fn covered(facts: &Facts) -> Option<General> {
     let views: Vec<String> = facts.views().map(point).collect();
     let is_on_view = |mount: &&MountEntry| {
@@ -200,12 +204,12 @@ fn covered(facts: &Facts) -> Option<General> {
     };
     let all: Vec<String> =
         facts.mounts.iter().filter(is_on_view).map(|mount| format!("{} ({})", point(mount), mount.fstype)).collect();
-    let what = format!("something is mounted over parts of the view, so clients don't see these of it: {}", list(&all));
+    let what = format!("other mounts cover parts of the view, so programs don't see these: {}", list(&all));
     (!all.is_empty())
         .then(|| general("covered-view", Level::Warning, what, Some("unmount it, unless that is what you want")))
 }
 
-/// Views on a cgroup only, around which the kernel's hierarchy shows.
+/// Views that are mounted on a single cgroup, around which the kernel's hierarchy shows.
 fn uncovered(facts: &Facts) -> Option<General> {
     let is_open = |at: &String| {
         let around = at.rsplit_once('/').and_then(|(above, _)| facts.mount_of(above));
@@ -221,7 +225,7 @@ fn on_v2(facts: &Facts) -> Option<General> {
     if setup(facts) != Some(Setup::Unified) {
         return None;
     }
-    let what = "unified host: runc and Docker need a kernel cgroup namespace there, not a view";
+    let what = "on a unified host runc and Docker need a kernel cgroup namespace, not a view";
     let advice = "give a container in which they run a kernel cgroup namespace";
     Some(if facts.is_v2() {
         general("unified-host", Level::Note, what, Some(advice))

@@ -1,4 +1,4 @@
-//! What programs make of the cgroups that they see: models and judgements, pure over facts.
+//! What programs recognise of the cgroups that they see, and which limits they read. Pure, but for [`probe`].
 //!
 //! Facts are texts of the kernel's and answers about paths, as the process that is looked at would get them ([`facts`]). The models of
 //! [`clients`] compute from them the numbers that each program would take, with where it finds them; [`limits`] says what holds in truth, from

@@ -1,4 +1,4 @@
-//! Which paths of a target are looked at.
+//! The paths of a target that are probed.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::clients::FIXED_PATHS;
 use super::facts::{DOCKER, ELOGIND, OPENRC, ROOT, SYSTEMD, UNIFIED, directories, is_in_root, join, join_below, point};
 use crate::cgroup::{Membership, MountEntry};
 
-/// How many paths are looked at, at most: mountinfo is the container's to fill.
+/// The most paths that are probed. A container can have any number of mounts.
 const MAX_PATHS: usize = 4096;
 
-/// Every path that a judgement may ask about.
+/// All paths that a model or judgement may ask about.
 pub(crate) fn paths_to_probe(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
     let mut paths: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
     paths.extend(FIXED_PATHS.map(str::to_owned));

@@ -1,4 +1,4 @@
-//! What a model works on, and what it yields.
+//! The input and output of the models.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::cgroup::MountEntry;
 
 /// The answers to a program's system calls about paths, as the process that is looked at would get them.
 pub(crate) trait Files {
-    /// What reading the whole file gives. `None` if it can't be opened or read.
+    /// Reads the whole file. `None` if it can't be opened or read.
     fn read(&self, path: &str) -> Option<String>;
     /// Whether stat(2) finds it.
     fn exists(&self, path: &str) -> bool;
@@ -14,7 +14,7 @@ pub(crate) trait Files {
     fn is_cgroup2(&self, path: &str) -> bool;
 }
 
-/// What the kernel tells the process of itself and the machine.
+/// What the kernel tells a process about itself and the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct System {
     /// `/proc/self/cgroup`.
@@ -88,12 +88,12 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// By a file, or by asking the kernel.
+    /// A number from a file, or from the kernel.
     pub(crate) fn from(value: Option<u64>, from: impl Into<String>) -> Self {
         Self { value, from: Some(from.into()), missing: None, lacks: None }
     }
 
-    /// Without finding what it looked for.
+    /// A number that the program takes since it doesn't find its file.
     pub(crate) fn without(value: Option<u64>, missing: &Missing) -> Self {
         Self { value, from: None, missing: Some(missing.why.clone()), lacks: missing.path.clone() }
     }
@@ -103,7 +103,7 @@ impl Taken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) why: String,
-    /// What isn't there, or can't be read.
+    /// The path that doesn't exist, or can't be read.
     pub(crate) path: Option<String>,
 }
 
@@ -118,7 +118,7 @@ impl Missing {
     }
 }
 
-/// What a program takes, `None` for what it doesn't ask.
+/// The numbers that a program takes; `None` for those that it doesn't read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Reading {
     pub(crate) cpus: Option<Taken>,
@@ -127,7 +127,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Its parts by name.
+    /// The numbers with their quantities.
     pub(crate) fn parts(&self) -> [(Quantity, Option<&Taken>); 3] {
         [
             (Quantity::Cpus, self.cpus.as_ref()),
@@ -137,7 +137,7 @@ impl Reading {
     }
 }
 
-/// What is limited.
+/// A quantity that is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Quantity {
@@ -165,7 +165,7 @@ impl Quantity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounding {
     Up,
-    /// And at least two.
+    /// Up, and to two at least.
     UpFromTwo,
     Down,
     Nearest,

@@ -125,7 +125,7 @@ impl Rule {
             Self::XattrBudget => (
                 ENOSPC,
                 "xattr-budget",
-                "the xattrs that were set through this view hold as much memory of the host's kernel as they may",
+                "the xattrs that were set through this view have used up their share of the host kernel's memory",
             ),
             Self::V1ControllersReadOnly => (
                 EACCES,
@@ -145,8 +145,8 @@ impl Rule {
             Self::LimitsNotInherited => (
                 EACCES,
                 "limits-not-inherited",
-                "a controller of this hierarchy isn't delegated, and the host's limits wouldn't hold for what is below (blkio, cpuset, net_cls, net_prio; \
-                 memory where memory.use_hierarchy is 0): delegate it by --delegate-controllers, which knows 'all', too",
+                "this hierarchy has a controller that isn't delegated and whose limits don't hold for cgroups below (blkio, cpuset, net_cls, net_prio; \
+                 memory where memory.use_hierarchy is 0): name it in --delegate-controllers, or use 'all'",
             ),
             Self::ControllerNotDelegated => (
                 EACCES,
@@ -177,7 +177,7 @@ impl Rule {
             Self::EventControl => (
                 EACCES,
                 "event-control",
-                "it takes descriptor numbers of the writing process, and this server can't fetch what they stand for (pidfd_getfd, Linux 5.6)",
+                "the file takes numbers of the writer's descriptors, which this server can't fetch (pidfd_getfd, Linux 5.6)",
             ),
             Self::UnknownFile => (EACCES, "unknown-file", "it isn't a file that this policy knows to be safe"),
             Self::NoFileCreation => (EACCES, "no-file-creation", "no file can be created in a cgroupfs"),
@@ -190,30 +190,28 @@ impl Rule {
             Self::CommonAncestor => (
                 EACCES,
                 "common-ancestor",
-                "whoever opened the file may not write cgroup.procs of the nearest common ancestor of source and destination",
+                "the user who opened the file may not write cgroup.procs of the nearest common ancestor of source and destination",
             ),
-            Self::AnothersProcess => (
-                EACCES,
-                "anothers-process",
-                "on cgroup v1 whoever isn't root can migrate only processes of the same user",
-            ),
+            Self::AnothersProcess => {
+                (EACCES, "anothers-process", "on cgroup v1 only root can migrate the processes of other users")
+            }
             Self::CallerInvisible => {
-                (EACCES, "caller-invisible", "the calling process lives in a pid namespace that the server can't see")
+                (EACCES, "caller-invisible", "the calling process is in a pid namespace that the server can't see")
             }
             Self::ContainerUnknown => (
                 EACCES,
                 "container-unknown",
-                "the server can't tell to which container the calling process belongs, by its pid namespace's process 1",
+                "the server can't find the container of the calling process, whose pid namespace has no process 1 that it knows",
             ),
             Self::TooManyContainers => (
                 EACCES,
                 "too-many-containers",
-                "there are too many pid namespaces in the calling process' container, or of the host's user who made it, or too many containers on the host",
+                "the calling process' container, or the user who made it, has too many pid namespaces, or the host has too many containers",
             ),
             Self::ServerInside => (
                 EACCES,
                 "server-inside",
-                "the server runs inside the container's delegated subtree, where the container could stop it, and can't leave it",
+                "the server is in the container's delegated subtree, where the container could stop it, and can't leave",
             ),
         }
     }

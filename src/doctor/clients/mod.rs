@@ -1,4 +1,4 @@
-//! What each kind of client makes of what it sees: one table, from their sources.
+//! The programs that `doctor` knows: one table, made from their sources.
 //!
 //! To add a client, write its model (what it reads, in its order, with its roundings) or its judgement (whether it works at all) beside the
 //! others, and add a row with the source that it was taken from. Models call nothing of the system: what they want to know they ask [`System`]
@@ -24,16 +24,16 @@ use super::facts::Facts;
 use super::finding::{Finding, Source};
 use super::reading::{Files, Reading, Rounding, System};
 
-/// What is known of a client.
+/// How a program is modelled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Model {
-    /// It takes numbers.
+    /// It reads limits.
     Reads(fn(&System, &dyn Files) -> Reading, Rounding),
-    /// It wants to work with the tree.
+    /// It works with the tree.
     Works(fn(&Facts) -> Finding),
 }
 
-/// A client, in the versions that do the same.
+/// A program, in the versions that behave the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     pub(crate) name: &'static str,
@@ -65,7 +65,7 @@ const HOTSPOT: &str =
     "src/hotspot/os/linux/cgroupSubsystem_linux.cpp, cgroupV1Subsystem_linux.cpp, cgroupV2Subsystem_linux.cpp";
 const CORECLR: &str = "src/coreclr/pal/src/misc/cgroup.cpp, src/coreclr/gc/unix/cgroup.cpp";
 
-/// Every client that is judged, in the order in which they are shown.
+/// All programs, in the order in which they are shown.
 pub(crate) const CLIENTS: &[Client] = &[
     works("systemd 215-229", systemd::from_215_to_229, [SYSTEMD, CGROUP_UTIL, "v219, measured", "2026-11"]),
     works("systemd 230-232", systemd::from_230_to_232, [SYSTEMD, CGROUP_UTIL, "v232", "2026-10"]),

@@ -1,4 +1,5 @@
-//! Asks the child, which may be stuck on a filesystem that doesn't answer, and whose words are the container's for all that is known.
+//! Runs the child that probes, and reads its answer. The child may be stuck on a filesystem that doesn't answer, and its answer isn't
+//! trusted: the container may have changed it.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::server::registry;
 use crate::sys;
 
-/// How long the child may be silent. It's busy for some milliseconds; a server under load takes a while to answer.
+/// How long the child may be silent. It takes some milliseconds; a server under load takes longer to answer.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take in all: a filesystem of the container's could answer each question in the last moment.
@@ -34,7 +35,7 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 /// How many hung filesystems are gone around, one child each.
 const MAX_HUNG_DEVICES: usize = 4;
 
-/// Everything about a target.
+/// Collects the facts about a target.
 pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
     let mut silent = Vec::new();
     let by_caller = registry::per_caller_devices();
@@ -104,7 +105,7 @@ fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
     Said { bytes: said, is_whole: true }
 }
 
-/// Ends the child; what can't be ended goes with the filesystem that it's stuck on.
+/// Kills the child. One that is stuck on a filesystem ends when that answers.
 fn end(child: Pid) {
     let _ = kill(child, Signal::SIGKILL);
     let start = Instant::now();
@@ -120,7 +121,7 @@ fn end(child: Pid) {
     }
 }
 
-/// What it says is parsed strictly. One that ends before it's done has been killed.
+/// Parses the answer strictly. An incomplete one means that the child was killed.
 fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
     let nonsense = || {
         let what = format!("can't look at what process {} sees", target.pid);

@@ -1,4 +1,4 @@
-//! How the child that looks comes to see what the target sees, and to be no more than the target is.
+//! Makes the child see what the target sees, with no more privileges than the target has.
 
 use std::fmt;
 use std::fs::File;
@@ -32,7 +32,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// How much of a file of /proc is taken. With mounts of 200 bytes each it's 20000 of them, which the kernel's own limit allows five times.
 const MAX_PROC_BYTES: u64 = 4 << 20;
 
-/// A step that failed.
+/// The error of a step that failed.
 #[derive(Debug)]
 pub(crate) struct EnterError {
     pub(crate) what: String,
@@ -73,8 +73,9 @@ impl Credentials {
     }
 }
 
-/// For the child, whose only thread this is: reads what the kernel says of the target, joins its cgroup and mount namespaces and its root,
-/// and gives up whatever the target hasn't got. Of its descriptors `kept` stays open, and the standard three, which lead nowhere.
+/// Makes the single-threaded child enter the target: it reads what the kernel tells about the target, joins its cgroup and mount namespaces
+/// and its root directory, and gives up all privileges that the target lacks. Of its descriptors only `kept` stays open, and the standard
+/// three, which lead to /dev/null.
 ///
 /// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
 /// started in, which the target can't freeze. What it gets besides the facts is a directory of its own descriptors, by which it can open what
@@ -159,7 +160,7 @@ fn processors(status: &str) -> Process {
     Process { affinity: affinity.max(1), online: count, memory, ..Process::default() }
 }
 
-/// A pid namespace, and the target's other namespaces that aren't the own ones.
+/// The target's pid namespace, and its other namespaces that this process isn't in.
 struct TargetNamespaces {
     pids: OwnedFd,
     others: Vec<(CloneFlags, OwnedFd)>,

@@ -1,7 +1,7 @@
-//! The child that looks: inside the target's namespaces it asks the kernel about paths, reads regular files, and executes nothing. What it
-//! finds goes to a pipe, a line each.
+//! The child that probes. Inside the target's namespaces it asks the kernel about paths, reads regular files, and executes nothing. It
+//! writes what it finds to a pipe, line by line.
 //!
-//! Which files those are, the models of the clients say: they run here for that alone, and once more outside over what was found.
+//! The models of the programs run here to choose the files. Outside they run again, on what was found.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,14 +32,14 @@ use crate::doctor::verdict::readings;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Line {
     Process(Process),
-    /// It's about to look at this path.
+    /// The child is about to probe this path.
     Probing(String),
     Probed(String, ProbeOutcome),
-    /// What a file has; `None` if it can't be read.
+    /// The content of a file; `None` if it can't be read.
     Content(String, Option<String>),
     /// A file of a view, read in two ways.
     CopyCheck(String, CopyCheck),
-    /// It can't go on.
+    /// The child can't go on.
     Failed {
         what: String,
         errno: i32,
@@ -47,10 +47,10 @@ pub(crate) enum Line {
     Done,
 }
 
-/// How much of a file is read. Interface files of cgroups that models ask for have some lines.
+/// The most that is read of a file. The interface files that models ask for have a few lines.
 const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
-/// The child's whole life. On mounts of the devices `silent` it doesn't touch anything; those of `by_caller` show everybody something else.
+/// Runs the child. It touches nothing on mounts of the devices `silent`. Mounts of the devices `by_caller` show each process something else.
 pub(crate) fn look(
     target: Target,
     silent: &[(u32, u32)],
@@ -86,7 +86,7 @@ pub(crate) fn look(
     say.line(&Line::Done)
 }
 
-/// The way out.
+/// Writes lines to the pipe.
 struct LineWriter(RefCell<File>);
 
 impl LineWriter {
@@ -97,7 +97,7 @@ impl LineWriter {
     }
 }
 
-/// Asks the kernel, says what it answers, and asks nothing twice.
+/// Asks the kernel, reports each answer, and asks nothing twice.
 struct LiveFiles<'a> {
     say: &'a LineWriter,
     mounts: &'a [MountEntry],
@@ -192,7 +192,7 @@ impl LiveFiles<'_> {
     }
 }
 
-/// What can't be said ends the child with its next line.
+/// An answer that can't be written ends the child at its next line.
 impl Files for LiveFiles<'_> {
     fn read(&self, path: &str) -> Option<String> {
         self.content(path).ok().flatten()
@@ -211,7 +211,7 @@ impl Files for LiveFiles<'_> {
     }
 }
 
-/// Looks at one path. A place that statfs can't be asked about counts as failed: its files can't be used either.
+/// Probes one path. If statfs(2) fails there, the probe fails: its files can't be used either.
 fn probe_path(path: &str) -> Result<PathProbe, Errno> {
     // O_PATH opens nothing: no device, no fifo.
     let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
