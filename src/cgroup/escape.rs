@@ -28,7 +28,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped_and_nothing_else() {
+    fn only_terminal_controls_are_escaped() {
         for plain in ["/a/b.slice", "dev-disk-by\\x2duuid.swap", "it's \"quoted\"", "Größe/日本/e\u{301}", " "] {
             assert_eq!(escaped(plain), plain);
         }

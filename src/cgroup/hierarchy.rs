@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_users_write() {
+    fn words_of_users_match_hierarchies() {
         let cpu = HierarchyKind::v1("cpu,cpuacct");
         for (word, matches) in [
             ("cpu", true),

@@ -216,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_escaped_comes_back(bytes in prop::collection::vec(prop_oneof![Just(b'\\'), Just(b'0'), any::<u8>()], 0..50)) {
+        fn escapes_can_be_undone(bytes in prop::collection::vec(prop_oneof![Just(b'\\'), Just(b'0'), any::<u8>()], 0..50)) {
             let text = escape(&bytes);
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert_eq!(unescape(text.as_bytes()).into_vec(), bytes);

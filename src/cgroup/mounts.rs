@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_covered_does_not_count() {
+    fn covered_mounts_do_not_count() {
         let mut covered = RUNC.to_vec();
         covered.extend(["3 / /sys/fs/cgroup tmpfs x", "6 / /sys/fs/cgroup/memory cgroup memory"]);
         assert_eq!(begins(&covered, "/", &OWN), Some(false));

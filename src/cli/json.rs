@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_back() {
+    fn names_survive_printing() {
         let value = serde_json::json!({"a": "\u{9b}31m\u{202e}\u{1b}\u{7f}\n\"'\\Größe\u{e0001}"});
         let text = text(&value);
         assert!(!text.chars().any(char::is_control) && !text.contains('\u{202e}') && text.contains("Größe"), "{text}");

@@ -78,7 +78,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     }
     let (live, ()) = in_background(log, &cleanup, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
     live.wait()?;
-    log.warn_of_none();
+    log.warn_if_unlogged();
     Ok(ExitCode::SUCCESS)
 }
 

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_number_is_its_own_while_it_lives() {
+    fn a_process_that_has_ended_is_noticed() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let open = |name: &str| OwnedFd::from(File::open(name).unwrap());
         let container = Container {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_container() {
+    fn processes_outside_of_containers_are_refused() {
         let own = Container::open(std::process::id() as i32).unwrap_err();
         assert!(own.to_string().contains("not in a container"), "{own}");
         let nobody = Container::open(i32::MAX).unwrap_err();

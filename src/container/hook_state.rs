@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_the_root_is() {
+    fn state_and_configuration_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path();
         let state = |status: &str, pid: i32| {

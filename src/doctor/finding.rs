@@ -98,7 +98,7 @@ impl Finding {
     }
 
     /// Adds a note.
-    pub(crate) fn and(mut self, note: &str) -> Self {
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
         self.why.push_str("; ");
         self.why.push_str(note);
         self

@@ -132,7 +132,7 @@ fn before_openat2_files_have_to_be_of_the_type() {
 }
 
 #[test]
-fn what_is_dead_or_hung_serves_nobody() {
+fn dead_and_hung_views_serve_no_program() {
     for broken in [Variant { is_dead: true, ..Variant::default() }, Variant { is_hung: true, ..Variant::default() }] {
         for (facts, still) in [
             // They go by mountinfo, and find out later.
@@ -200,7 +200,7 @@ fn without_v1_memory_dotnet_sees_its_cpus_alone() {
 }
 
 #[test]
-fn numbers_have_what_holds_beside_them() {
+fn numbers_are_compared_with_the_limits() {
     let number = |facts: &Facts, client: &str| {
         let all = judge(facts);
         let finding = all.into_iter().find(|finding| finding.client == client).expect("a client");
@@ -221,7 +221,7 @@ fn numbers_have_what_holds_beside_them() {
 
 /// The source of each row can be looked up, and says of when it is.
 #[test]
-fn rows_say_where_they_are_from() {
+fn rows_name_their_sources() {
     for client in CLIENTS {
         let source = client.source;
         let date =
@@ -245,7 +245,7 @@ fn a_sentinel_is_one_view() {
 }
 
 #[test]
-fn what_is_mounted_over_a_view_is_named() {
+fn mounts_over_a_view_are_named() {
     let usual = legacy(Kind::Stack, Variant::default());
     let mut covered = usual.clone();
     let mut over = usual.mounts.last().expect("a mount").clone();

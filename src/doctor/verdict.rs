@@ -102,7 +102,7 @@ fn right(client: &'static str, numbers: &[Number]) -> Finding {
     if hold.is_empty() {
         finding
     } else {
-        finding.and(&format!("natively the same, though {} would hold", hold.join(", ")))
+        finding.with_note(&format!("natively the same, though {} would hold", hold.join(", ")))
     }
 }
 

@@ -89,7 +89,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_burst_and_then_an_eighth() {
+    fn a_burst_then_an_eighth_of_a_processor() {
         let time = ProcessorTime::default();
         time.charge(BURST, SECOND);
         assert_eq!(time.wait_at(SECOND), Duration::ZERO);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_little_costs_nothing() {
+    fn cheap_work_is_free() {
         let time = ProcessorTime::default();
         for _ in 0..1000 {
             time.pay_for(|| ());
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_stopped_costs_little() {
+    fn a_stopped_process_costs_little() {
         let time = ProcessorTime::default();
         time.pay_for_another(|| std::thread::sleep(MAX_ELSEWHERE * 3));
         let paid_at = Duration::from_nanos(time.paid_at.load(Ordering::Acquire));

@@ -16,7 +16,9 @@ pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
         Operation::CreateFile => deny(Rule::NoFileCreation),
         Operation::MakeNode => deny(Rule::NoSuchOperation),
         Operation::Write => decide_write(rules, node),
-        Operation::MakeDirectory | Operation::RemoveDirectory | Operation::Rename => structure(rules, node, operation),
+        Operation::MakeDirectory | Operation::RemoveDirectory | Operation::Rename => {
+            decide_structure(rules, node, operation)
+        }
         Operation::ChangeAttributes => decide_attributes(rules, node),
         Operation::ChangeXattrs => decide_xattrs(rules, node),
     }
@@ -37,7 +39,7 @@ pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
 const MEMORY: &str = "memory";
 
 /// Decides about mkdir in a directory, and rmdir and rename of it.
-fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+fn decide_structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     let (Some(kind), Subject::Directory) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };
@@ -64,7 +66,7 @@ fn structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
 fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
     let verdict = match node.subject {
         Subject::File { .. } => decide_write(rules, node),
-        Subject::Directory | Subject::Synthetic => structure(rules, node, Operation::MakeDirectory),
+        Subject::Directory | Subject::Synthetic => decide_structure(rules, node, Operation::MakeDirectory),
     };
     match (rules.policy, node.zone) {
         (Policy::Strict, Zone::Boundary) if verdict.is_allowed() => deny(Rule::BoundaryAttributes),

@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn what_faces_the_host_is_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
+    fn files_that_affect_the_host_are_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
         for class in [FileClass::ReleaseAgent, FileClass::Unknown] {
             let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_leaves_limits_that_are_not_inherited(
+    fn limits_that_are_not_inherited_cannot_be_escaped(
         rules in any_rules(),
         kind in kinds(),
         inside in any::<bool>(),

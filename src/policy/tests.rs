@@ -179,7 +179,7 @@ fn modes_tell_the_truth() {
 }
 
 #[test]
-fn what_a_cgroupfs_does_not_have() {
+fn operations_that_a_cgroupfs_lacks() {
     let node = Node { kind: None, zone: Zone::Outside, subject: Subject::Synthetic };
     for (operation, errno) in
         [(Operation::CreateFile, nix::errno::Errno::EACCES), (Operation::MakeNode, nix::errno::Errno::EPERM)]

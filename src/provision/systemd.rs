@@ -47,7 +47,7 @@ impl Scope {
     /// Has systemd put a process into a new scope `NAME.scope`, in each hierarchy that systemd manages. `None` if systemd refuses, which
     /// the user is told. `option` is the option that the name comes from.
     pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
-        match Self::with(name, process) {
+        match Self::start(name, process) {
             Ok(scope) => Ok(Some(scope)),
             Err(ScopeError::NameTaken) => Err(Error::failed(format!("systemd already has a unit {name}.scope"))
                 .advise(format!("choose another {option}"))),
@@ -59,7 +59,7 @@ impl Scope {
     }
 
     /// Makes the scope and waits until the process is in it.
-    fn with(name: &str, process: i32) -> Result<Self, ScopeError> {
+    fn start(name: &str, process: i32) -> Result<Self, ScopeError> {
         let unit = format!("{name}.scope");
         let asked = run(Command::new("busctl").args(busctl_arguments(&unit, process)))?;
         if !asked.status.success() {
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for() {
+    fn busctl_gets_the_unit_and_the_process() {
         let words = busctl_arguments("demo.scope", 4711);
         assert_eq!(words[4..8], ["StartTransientUnit", "ssa(sv)a(sa(sv))", "demo.scope", "fail"]);
         assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered() {
+    fn errors_of_busctl_are_read() {
         for taken in [
             "Call failed: Unit demo.scope already exists.\n",
             "Call failed: Unit demo.scope was already loaded or has a fragment file.\n",
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_cgroup_it_is() {
+    fn a_scope_knows_its_cgroup() {
         let scope = Scope { unit: "demo.scope".to_owned() };
         for (path, own) in [
             ("/system.slice/demo.scope", true),

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_says() {
+    fn status_is_parsed() {
         let status = "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000200001\nCapEff:\t0\nCapBnd:\t8000010000000000\n\
                       NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         let found = Confinement::parse(status).unwrap();

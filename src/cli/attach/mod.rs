@@ -118,7 +118,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     }
     check_missing_hierarchies(&container, &host, &target.label)?;
     // A hook runs before the container's programs: none has read anything yet.
-    let before = if options.oci_state { None } else { compare::look_at(&container) };
+    let before = if options.oci_state { None } else { compare::probe_container(&container) };
     let mut prepared = PreparedContainer::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
@@ -198,9 +198,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         return compare::print(&label, &kind, &compare::changes(&before, &after, is_chosen), options.json);
     }
     attach_command.attach(source, &layout, live)?;
-    log.warn_of_none();
+    log.warn_if_unlogged();
     if let Some(before) = before
-        && let Some(after) = compare::look_at(&held)
+        && let Some(after) = compare::probe_container(&held)
     {
         compare::warn(&before, &after, is_chosen);
     }
@@ -252,7 +252,7 @@ impl AttachCommand {
         let tree = staging::copy_tree()?;
         copy.mount_tree(tree.as_fd(), MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
         let target = Target::open(Some(container.pid()))?.with_mounts_of(copy.pid())?;
-        let facts = compare::look(&target);
+        let facts = compare::probe_target(&target);
         drop((copy, target, tree, connection, committed));
         staging::unmount()?;
         namespace_copy::wait_for_server_end(to_server.as_fd());

@@ -1,7 +1,7 @@
 //! `doctor`: says what programs in a container recognise of its cgroups, which limits they read, and what to change.
 //!
-//! A child joins the process' namespaces and collects facts (`enter`, `look`). Everything else judges these facts ([`crate::doctor`]) and
-//! does no I/O, except for reading the host's files (`host`), which tell the limits that hold.
+//! A child joins the process' namespaces and collects facts (`probe::enter`, `probe::child`). Everything else judges these facts ([`crate::doctor`]) and
+//! does no I/O, except for reading the host's files (`probe::host`), which tell the limits that hold.
 
 mod print;
 
@@ -15,8 +15,8 @@ use super::exit::CliResult;
 use crate::container::target::resolve;
 use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};
-use crate::doctor::probe::ask::probe;
 use crate::doctor::probe::host::{self, HostView};
+use crate::doctor::probe::parent::probe;
 use crate::doctor::probe::target::Target;
 use crate::doctor::verdict::{self, judge};
 

@@ -230,7 +230,7 @@ impl Supervisor {
             tracing::warn!(%error, "can't leave the command's mount namespace");
         }
         own.end_processes();
-        if !wait_at_most(server, SERVER_END_TIMEOUT) {
+        if !wait_with_timeout(server, SERVER_END_TIMEOUT) {
             tracing::warn!(server = server.as_raw(), "the view is still in use; its server ends with its last user");
         }
         command_view.remove_sentinel(&origin);
@@ -251,7 +251,7 @@ impl Supervisor {
             }
             ForkResult::Parent { child } => {
                 drop(waits);
-                let entered = own.enter(child.as_raw());
+                let entered = own.migrate_in(child.as_raw());
                 if entered.is_ok() {
                     let _ = nix::unistd::write(&go, &[0]);
                 }
@@ -273,7 +273,7 @@ impl Supervisor {
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits until a child has ended; false if it hasn't within the limit.
-fn wait_at_most(child: Pid, limit: Duration) -> bool {
+fn wait_with_timeout(child: Pid, limit: Duration) -> bool {
     let start = Instant::now();
     while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
         if start.elapsed() > limit {

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_proc_says_of_an_end() {
+    fn stat_tells_the_end_of_a_process() {
         let forwarder = SignalForwarder::with_proc().unwrap();
         assert!(!forwarder.is_ending(Pid::this()));
         assert!(forwarder.stat(Pid::this(), Pid::this().as_raw()).is_some_and(|stat| field(&stat, 52).is_some()));

@@ -111,7 +111,7 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
         _ => Finding::yes(client, why),
     };
     if own_in("cpuset").is_some_and(|own| facts.type_of(own) == FsType::Fuse) {
-        finding.and(EMPTY_CPUSETS)
+        finding.with_note(EMPTY_CPUSETS)
     } else {
         finding
     }
@@ -216,13 +216,13 @@ pub(crate) fn crun(facts: &Facts) -> Finding {
             Finding::yes(client, format!("{ROOT} is cgroup2"))
         }
         FsType::Tmpfs if facts.type_of(UNIFIED) == FsType::Cgroup2 => {
-            by_directories(client, facts).and("in a hybrid setup it refuses a cgroup2 that has controllers")
+            by_directories(client, facts).with_note("in a hybrid setup it refuses a cgroup2 that has controllers")
         }
         FsType::Tmpfs => {
-            let finding = by_directories(client, facts).and("pausing asks for the type of the freezer's files");
+            let finding = by_directories(client, facts).with_note("pausing asks for the type of the freezer's files");
             let cpuset = facts.own_path("cpuset").map(|path| join(&format!("{ROOT}/cpuset"), path));
             let is_view = cpuset.is_some_and(|own| facts.type_of(&own) == FsType::Fuse);
-            if is_view { finding.and(EMPTY_CPUSETS) } else { finding }
+            if is_view { finding.with_note(EMPTY_CPUSETS) } else { finding }
         }
         other => {
             let why = format!("{ROOT} {other}, neither cgroup2 nor tmpfs ('invalid file system type')");

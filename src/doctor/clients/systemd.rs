@@ -81,7 +81,7 @@ fn in_own_cgroup(client: &'static str, facts: &Facts, tree: &Tree, why: String) 
         let why = format!("{why}; as PID 1 it can't make cgroups in {own}, which it may not write");
         Finding::partly(client, why, "delegate its own cgroup in that hierarchy to the container")
     };
-    if word == "unified" && facts.is_view(&own) { finding.and(NO_BPF) } else { finding }
+    if word == "unified" && facts.is_view(&own) { finding.with_note(NO_BPF) } else { finding }
 }
 
 fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {

@@ -15,7 +15,7 @@ pub(crate) fn libcgroup(facts: &Facts) -> Finding {
     let why = format!("/proc/mounts has {} lines of type cgroup or cgroup2", lines.len());
     match lines.iter().map(|line| point(line)).find(|point| facts.type_of(point) == FsType::Fuse) {
         Some(point) => {
-            Finding::yes(client, why).and(&format!("since version 3 setup_mode is unknown, for {point} is FUSE"))
+            Finding::yes(client, why).with_note(&format!("since version 3 setup_mode is unknown, for {point} is FUSE"))
         }
         None => Finding::yes(client, why),
     }

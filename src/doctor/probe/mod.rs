@@ -1,7 +1,7 @@
 //! What clients find in a process' namespaces, looked up by a process that enters them.
 
-pub(crate) mod ask;
+mod child;
 mod enter;
 pub(crate) mod host;
-mod look;
+pub(crate) mod parent;
 pub(crate) mod target;

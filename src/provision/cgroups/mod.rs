@@ -188,7 +188,7 @@ impl CreatedCgroups {
     }
 
     /// Migrates a process into all the cgroups. From then on that keeps a scope.
-    pub(crate) fn enter(&self, process: i32) -> Result<(), Error> {
+    pub(crate) fn migrate_in(&self, process: i32) -> Result<(), Error> {
         for own in &self.cgroups {
             own.open()
                 .and_then(|directory| write_file(&directory, "cgroup.procs", process.to_string().as_bytes()))
@@ -379,7 +379,7 @@ fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
                 }
                 Err(errno) => {
                     level.pop();
-                    outcome = outcome.and(unless_gone(errno));
+                    outcome = outcome.and(ignore_gone(errno));
                 }
             }
         } else {
@@ -387,14 +387,14 @@ fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
             let Some(name) = levels.last_mut().and_then(Vec::pop) else { break };
             at = open_directory(&at, OsStr::new(".."))?;
             if let Err(errno) = unlinkat(&at, name.as_os_str(), UnlinkatFlags::RemoveDir) {
-                outcome = outcome.and(unless_gone(errno));
+                outcome = outcome.and(ignore_gone(errno));
             }
         }
     }
     outcome
 }
 
-fn unless_gone(errno: Errno) -> Result<(), Errno> {
+fn ignore_gone(errno: Errno) -> Result<(), Errno> {
     // The kernel answers ENODEV to a read of a directory that was removed.
     if matches!(errno, Errno::ENOENT | Errno::ENODEV) { Ok(()) } else { Err(errno) }
 }

@@ -91,7 +91,7 @@ impl Options {
     }
 
     /// Warns if the user has asked for a log, and a server in the background has nowhere to write it.
-    pub(crate) fn warn_of_none(&self) {
+    pub(crate) fn warn_if_unlogged(&self) {
         let is_wanted = self.log_level.is_some_and(|level| level != LevelFilter::OFF);
         if is_wanted && self.log_file.is_none() && matches!(Sink::system(), Sink::Nowhere) {
             say("the server logs nowhere: there is neither the journal nor /dev/log here; use --log-file FILE");

@@ -14,7 +14,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::server::logging::sink::Sink;
-use crate::server::logging::style::{Style, of_losses};
+use crate::server::logging::style::{Style, loss_record};
 
 /// The most that waits to be written, in bytes and in records.
 const MAX_BYTES: usize = 256 * 1024;
@@ -213,7 +213,7 @@ impl Log {
         }
         let mut told: io::Result<()> = Ok(());
         if work.untold > 0 {
-            told = write(sink, Level::WARN, &of_losses(style, work.untold, self.lost()));
+            told = write(sink, Level::WARN, &loss_record(style, work.untold, self.lost()));
         }
         let untold = if told.is_err() { work.untold } else { 0 };
         let mut lost = 0;
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_never_waits_and_losses_are_told() {
+    fn logging_never_waits_and_losses_are_reported() {
         let (log, mut reader) = piped();
         log.start_thread();
         let record = format!("{}\n", "x".repeat(1023));
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads_and_it_ends_all_the_same() {
+    fn finish_returns_without_a_reader() {
         let (log, _reader) = piped();
         for _ in 0..100 {
             log.log(Level::INFO, &format!("{}\n", "x".repeat(4000)));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_logged_before_the_thread_is_written() {
+    fn records_before_the_thread_are_written() {
         let (log, mut reader) = piped();
         log.log(Level::INFO, "early\n");
         log.finish();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_begun_is_no_part_of_the_next_record() {
+    fn an_unfinished_record_gets_its_own_line() {
         let (read, write) = nix::unistd::pipe().unwrap();
         let mut begun = true;
         write_line(write.as_fd(), "whole\n", &mut begun).unwrap();

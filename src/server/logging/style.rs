@@ -15,7 +15,7 @@ pub(crate) enum Style {
 }
 
 /// Makes the record that says how many others were lost: `lost` since the last such record, and `since_start` in all.
-pub(crate) fn of_losses(style: Style, lost: u64, since_start: u64) -> String {
+pub(crate) fn loss_record(style: Style, lost: u64, since_start: u64) -> String {
     let message = "records of this log were lost: they couldn't be written, or not fast enough";
     let mut time = String::new();
     // A time that can't be written is left out.
@@ -35,11 +35,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_told_in_every_style() {
-        let text = of_losses(Style::Text, 7, 9);
+    fn losses_are_reported_in_every_style() {
+        let text = loss_record(Style::Text, 7, 9);
         assert!(text.contains("Z  WARN records of this log were lost") && text.ends_with(" since_start=9 lost=7\n"));
-        assert!(of_losses(Style::Bare, 7, 9).starts_with("records of this log were lost"));
-        let object: serde_json::Value = serde_json::from_str(&of_losses(Style::Json, 7, 9)).unwrap();
+        assert!(loss_record(Style::Bare, 7, 9).starts_with("records of this log were lost"));
+        let object: serde_json::Value = serde_json::from_str(&loss_record(Style::Json, 7, 9)).unwrap();
         assert_eq!((&object["lost"], &object["level"]), (&7.into(), &"WARN".into()));
     }
 }

@@ -62,7 +62,7 @@ impl Directory {
     fn open(above: &OwnedFd) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match openat(above, name(), flags, Mode::empty()) {
-            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(not_roots("isn't a directory")),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(untrusted_directory("isn't a directory")),
             directory => directory?,
         };
         let found = fstat(&directory)?;
@@ -70,7 +70,10 @@ impl Directory {
             return Ok(Self(directory));
         }
         let mode = found.st_mode & 0o7777;
-        Err(not_roots(&format!("isn't root's alone (user {}, group {}, mode {mode:04o})", found.st_uid, found.st_gid)))
+        Err(untrusted_directory(&format!(
+            "isn't root's alone (user {}, group {}, mode {mode:04o})",
+            found.st_uid, found.st_gid
+        )))
     }
 
     /// Opens a file in it.
@@ -190,7 +193,7 @@ fn is_roots_alone(found: &FileStat) -> bool {
     found.st_uid == 0 && found.st_mode & GROUP_OR_OTHERS_WRITE == 0
 }
 
-fn not_roots(what: &str) -> io::Error {
+fn untrusted_directory(what: &str) -> io::Error {
     let advice = format!("remove it, or 'chown root:root {DIRECTORY}; chmod 755 {DIRECTORY}' if all in it is root's");
     io::Error::other(format!("{DIRECTORY} {what}, so that others could forge what is there: {advice}"))
 }

@@ -51,7 +51,7 @@ pub(crate) enum Line {
 const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
 /// Runs the child. It touches nothing on mounts of the devices `silent`. Mounts of the devices `by_caller` show each process something else.
-pub(crate) fn look(
+pub(crate) fn run_child(
     target: Target,
     silent: &[(u32, u32)],
     by_caller: &[(u32, u32)],

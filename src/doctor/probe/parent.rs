@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::cgroup::parse_mountinfo;
 use crate::doctor::facts::{Facts, ProbeResults, Process, mount_of};
-use crate::doctor::probe::look::{Line, look};
+use crate::doctor::probe::child::{Line, run_child};
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
 use crate::server::registry;
@@ -59,7 +59,7 @@ fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -
     let shared = target.share().map_err(broken)?;
     match sys::process::fork().map_err(broken)? {
         ForkResult::Child => {
-            let looked = look(shared, silent, by_caller, write);
+            let looked = run_child(shared, silent, by_caller, write);
             std::process::exit(i32::from(looked.is_err()));
         }
         ForkResult::Parent { child } => {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_listened_to_for_ever() {
+    fn a_silent_child_is_given_up() {
         let (short, long) = (Duration::from_millis(200), Duration::from_secs(600));
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let said = listen(read, short, long);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_says() {
+    fn answers_of_the_child_are_parsed() {
         let process = Line::Process(Process::default());
         let asking = |path: &str| Line::Probing(path.to_owned());
         let found = ProbeOutcome::Found(PathProbe { magic: 1, directory: true, writable: false, one_mount: true });
