@@ -22,20 +22,20 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cgroup`] | the vocabulary: paths, controllers, hierarchies, interface files, memberships, mountinfo. Pure |
-//! | [`policy`] | decisions: facts and an operation in, a verdict out; the one table of rules and errnos. Pure |
+//! | [`policy`] | decisions: a node and an operation in, a verdict out; the one table of rules and errnos. Pure |
 //! | [`view`] | which name is shown where: shapes, skeleton, alias. Pure |
 //! | [`fs`] | the filesystem over a view, a policy and a host: inode table, operations, caches |
 //! | [`host`] | the real host: its hierarchies, its cgroupfs, its processes, watches on it |
 //! | [`agents`] | the server's side of mount-helper: agents in the pid namespaces of callers, mounts in containers |
 //! | [`fuse`] | the adapter to FUSE, mounting, and the session; the only place that knows `fuser` |
-//! | `container` | a container that runs: how it's named and held, the stacks of mounts for it, and how they are taken away |
+//! | `container` | a running container: its name, a handle to it, the mounts of its view, attaching and detaching |
 //! | `provision` | the cgroups that the program makes itself |
 //! | `server` | the life of a server: start, records, log, signals, end |
-//! | `doctor` | what programs make of the cgroups that they see: models of their sources, pure over facts; `doctor::probe` finds the facts |
+//! | `doctor` | what programs recognise of their cgroups and which limits they read: models over facts, which `doctor::probe` collects |
 //! | [`cli`] | the command line, one file per verb: it parses, calls and prints, and alone knows exit codes |
-//! | [`error`] | what goes wrong, as users read it |
-//! | [`message`] | what the program tells its user on standard error |
-//! | [`limit`] | how much is logged of what a container can bring about. Pure |
+//! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
+//! | [`message`] | messages to the user on standard error |
+//! | [`limit`] | limits for what a container can cause: lines of the log, processor time. Pure |
 //! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
 //!
 //! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses

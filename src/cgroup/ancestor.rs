@@ -1,11 +1,11 @@
-//! The files of a cgroup that limit what is below it, of those that clients look for on the way to the root.
+//! The files of ancestors that limit the cgroups below, and that programs read on their way to the root.
 //!
-//! A client that wants to know how much it may use reads its own cgroup and all above it, and takes the least. No file of usage, statistics or
-//! members is among them.
+//! A program that wants to know its limits reads its own cgroup and all above it, and takes the tightest. Files of usage, statistics or members
+//! aren't listed.
 
 use super::{HierarchyClass, HierarchyKind};
 
-/// v2. Whoever walks: Rust's std and coreutils' nproc (9.8) for `cpu.max`, the JVM (24) for that and `memory.max`.
+/// The files on v2. Programs that walk up: Rust's std and coreutils' nproc (9.8) for `cpu.max`, the JVM (24) for that and `memory.max`.
 const V2: [&str; 9] = [
     "memory.max",
     "memory.high",
@@ -18,8 +18,8 @@ const V2: [&str; 9] = [
     "pids.max",
 ];
 
-/// v1. Whoever walks: Rust's std for `cpu.cfs_*`, the JVM (24) for these and `memory.limit_in_bytes`, crun for `cpuset.*`, which it copies
-/// downwards. In the root: Node.js up to 18 for `memory.limit_in_bytes`, and Docker.
+/// The files on v1. Programs that walk up: Rust's std for `cpu.cfs_*`, the JVM (24) for these and `memory.limit_in_bytes`, crun for `cpuset.*`,
+/// which it copies downwards. Programs that read the root: Node.js up to 18 for `memory.limit_in_bytes`, and Docker.
 const V1: [&str; 9] = [
     "memory.limit_in_bytes",
     "memory.memsw.limit_in_bytes",
@@ -32,7 +32,7 @@ const V1: [&str; 9] = [
     "pids.max",
 ];
 
-/// v1. In the root of a hierarchy, Docker concludes from these what it can limit (its package `sysinfo`): without them, `--cpu-shares`,
+/// The files in the root of a v1 hierarchy by which Docker finds out what it can limit (its package `sysinfo`). Without them `--cpu-shares`,
 /// `--memory-reservation`, `--memory-swappiness`, `--kernel-memory`, `--cpu-rt-runtime`, `--blkio-weight` and `--device-*-bps` are errors, or
 /// ignored. `memory.oom_control`, for `--oom-kill-disable`, isn't among them: it counts.
 const V1_ROOT: [&str; 13] = [
@@ -51,7 +51,7 @@ const V1_ROOT: [&str; 13] = [
     "blkio.throttle.write_iops_device",
 ];
 
-/// Whether a file of this name, of a cgroup `depth` levels below the root, says how much those below may use.
+/// Whether a file of this name, in a cgroup `depth` levels below the root, limits the cgroups below.
 pub fn limits_what_is_below(kind: &HierarchyKind, depth: usize, name: &str) -> bool {
     match kind.class() {
         HierarchyClass::Unified => V2.contains(&name) || is_of_huge_pages(name, ".max"),
@@ -62,7 +62,7 @@ pub fn limits_what_is_below(kind: &HierarchyKind, depth: usize, name: &str) -> b
     }
 }
 
-/// `hugetlb.2MB.max`, `hugetlb.1GB.rsvd.max`.
+/// Whether it's a file of huge pages: `hugetlb.2MB.max`, `hugetlb.1GB.rsvd.max`.
 fn is_of_huge_pages(name: &str, suffix: &str) -> bool {
     let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(suffix));
     let size = size.map(|size| size.strip_suffix(".rsvd").unwrap_or(size));

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Controllers as a set: the order in which the kernel prints co-mounted ones differs between files and releases (Linux 3.10 says
-/// `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`), so it never counts. It's kept for who reads it.
+/// A set of controllers. The order in which the kernel prints co-mounted ones differs between files and releases (Linux 3.10 prints
+/// `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`). So it doesn't count in comparisons, and is kept for printing.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerSet {
     set: BTreeSet<String>,
-    /// The same as they were written.
+    /// The controllers in the order in which they were written.
     written: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl ControllerSet {
     /// The word for every controller.
     pub const ALL: &str = "all";
 
-    /// The same, with all of `known` in place of [`ControllerSet::ALL`].
+    /// Replaces [`ControllerSet::ALL`] by all of `known`.
     #[must_use]
     pub fn expanded(&self, known: &Self) -> Self {
         if !self.contains(Self::ALL) {
@@ -44,17 +44,17 @@ impl ControllerSet {
         self.iter().filter(|controller| *controller != Self::ALL).chain(known.iter()).collect()
     }
 
-    /// Whether `controller` is in it.
+    /// Whether `controller` is in the set.
     pub fn contains(&self, controller: &str) -> bool {
         self.set.contains(controller)
     }
 
-    /// Whether it holds none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
 
-    /// How many it holds.
+    /// The number of controllers.
     pub fn len(&self) -> usize {
         self.set.len()
     }
@@ -69,7 +69,7 @@ impl ControllerSet {
         self.set.iter().map(String::as_str)
     }
 
-    /// Adds one.
+    /// Adds a controller.
     pub fn insert(&mut self, controller: &str) {
         if self.set.insert(controller.to_owned()) {
             self.written.push(controller.to_owned());
@@ -85,7 +85,7 @@ impl<'a> FromIterator<&'a str> for ControllerSet {
     }
 }
 
-/// In the order in which they were written.
+/// Prints the controllers in the order in which they were written.
 impl fmt::Display for ControllerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, controller) in self.written.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! Names as they are printed. A cgroup's name can hold any byte but NUL, newline and '/', and whoever makes the cgroup chooses it.
+//! Escapes names for printing. A cgroup's name can hold any byte but NUL, newline and '/', and a container can choose it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// A name, path or message without anything that a terminal obeys, or that changes how the rest shows: control characters (C0 and C1), marks of
-/// direction, separators of lines, what has no form are Rust's escapes (`\n`, `\u{1b}`), and bytes that aren't UTF-8 are `\xff`. What can be
-/// printed stays as it is, also a backslash, since systemd's names have many; so the text is for people. Programs take `--json`.
+/// Escapes what a terminal obeys or what changes how the rest shows: control characters (C0 and C1), direction marks, line separators and
+/// invisible characters become Rust's escapes (`\n`, `\u{1b}`), and bytes that aren't UTF-8 become `\xff`. Printable characters stay, even
+/// backslashes, of which systemd's names have many. So the text is for people and can't be decoded; programs take `--json`.
 pub fn escaped(name: impl AsRef<OsStr>) -> String {
     let bytes = name.as_ref().as_bytes();
     let mut text = String::with_capacity(bytes.len());

@@ -1,4 +1,4 @@
-//! The interface-file table: what a file of a cgroup directory is, by its name and its hierarchy's kind.
+//! The interface-file table: the class of a file in a cgroup directory, by its name and the kind of its hierarchy.
 //!
 //! The names are the kernel's (`cgroup_base_files`, `cgroup1_base_files`, and each controller's `cftype` arrays). A name that isn't
 //! known to belong to a controller of the hierarchy is [`FileClass::Unknown`] and never writable.
@@ -7,18 +7,19 @@ use std::ffi::OsStr;
 
 use super::{HierarchyClass, HierarchyKind};
 
-/// What an interface file is for.
+/// The class of an interface file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FileClass {
     /// A list of processes or threads; a write migrates.
     Membership(MembershipFile),
     /// A core file that only concerns its own cgroup: `cgroup.*`.
     Core,
-    /// v1 `notify_on_release`: set, it makes the kernel run the *host's* release agent.
+    /// v1 `notify_on_release`, which makes the kernel run the *host's* release agent.
     NotifyOnRelease,
     /// v1 `cgroup.clone_children`: only the cpuset controller acts on it.
     CloneChildren,
-    /// `cpu.pressure`, `memory.pressure`, `io.pressure`, `irq.pressure`: a write makes a trigger of the open file, no state of the cgroup.
+    /// `cpu.pressure`, `memory.pressure`, `io.pressure`, `irq.pressure`. A write makes a trigger of the open file, and changes no state of the
+    /// cgroup.
     Pressure,
     /// A file of this controller.
     Controller(String),
@@ -26,11 +27,11 @@ pub enum FileClass {
     ReleaseAgent,
     /// v1 `cgroup.event_control`: takes descriptor numbers of the writer.
     EventControl,
-    /// Nothing that this hierarchy is known to have.
+    /// A file that this hierarchy isn't known to have.
     Unknown,
 }
 
-/// The files that hold a cgroup's members.
+/// The files that list a cgroup's members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MembershipFile {
     /// `cgroup.procs`: processes.
@@ -42,14 +43,14 @@ pub enum MembershipFile {
 }
 
 impl MembershipFile {
-    /// Whether its numbers name single threads.
+    /// Whether the file's numbers name single threads.
     pub fn is_threads(self) -> bool {
         !matches!(self, Self::Procs)
     }
 }
 
 impl FileClass {
-    /// What the file `name` of a cgroup in a hierarchy of this kind is.
+    /// The class of the file `name` in a hierarchy of this kind.
     pub fn of(kind: &HierarchyKind, name: &OsStr) -> Self {
         let Some(name) = name.to_str() else {
             return Self::Unknown;
@@ -93,23 +94,23 @@ impl FileClass {
         }
     }
 
-    /// Whether a write to it can wait: for memory reclaim (`memory_max_write`, `memory_high_write`, `memory_reclaim`, `mem_cgroup_resize_max`,
-    /// `mem_cgroup_force_empty_write`), for what a device was asked before (`blk_throtl_init`, `ioc_qos_write` and others freeze its queue), for
-    /// pages that move to other nodes (`cpuset_write_resmask`), for processors that come and go (`cpus_read_lock`). Which files of a controller
-    /// do so is its own affair, and changes with the kernel: so all are taken to.
+    /// Whether a write can block: for memory reclaim (`memory_max_write`, `memory_high_write`, `memory_reclaim`, `mem_cgroup_resize_max`,
+    /// `mem_cgroup_force_empty_write`), for outstanding requests of a device (`blk_throtl_init`, `ioc_qos_write` and others freeze its queue), for
+    /// pages that move to other nodes (`cpuset_write_resmask`), for processors that come and go (`cpus_read_lock`). Which files of a
+    /// controller block changes with the kernel, so all count.
     pub fn write_may_block(&self) -> bool {
         matches!(self, Self::Controller(_))
     }
 }
 
-/// Whether a migration in such a hierarchy can wait for the process' memory, which moves with it: to the nodes of a cpuset
+/// Whether a migration in such a hierarchy can block while the process' memory moves with it: to the nodes of a cpuset
 /// (`cpuset_post_attach`), or to the account of a v1 memory cgroup (`mem_cgroup_move_charge`, before Linux 6.14).
 pub fn migration_may_block(kind: &HierarchyKind) -> bool {
     kind.controllers().is_some_and(|set| set.contains("cpuset") || set.contains("memory"))
 }
 
-/// Whether files may come or go when this one is written: `Some(true)` in all child cgroups, `Some(false)` in its own. A threaded cgroup has
-/// none of the controllers that only whole processes are under (`cgroup_control`).
+/// Whether a write to this file can make other files appear or disappear: `Some(true)` in all child cgroups, `Some(false)` in its own. A threaded
+/// cgroup has none of the controllers that need whole processes (`cgroup_control`).
 pub fn lets_files_come(name: &OsStr) -> Option<bool> {
     match name.to_str()? {
         "cgroup.subtree_control" => Some(true),
@@ -118,26 +119,26 @@ pub fn lets_files_come(name: &OsStr) -> Option<bool> {
     }
 }
 
-/// Whether the kernel keeps something for each open file of this name, besides its position: whether it was notified of a change since it
-/// was read (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, a reset of `memory.peak`. Reads, writes and polls of such a file
-/// have to meet the same one.
+/// Whether the kernel keeps state for each open file of this name besides its position: whether there was a change since it was read
+/// (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, a reset of `memory.peak`. Reads, writes and polls of such a file have to use
+/// the same open file.
 pub fn has_state_per_open_file(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return true };
     is_notified(name) || matches!(name, "memory.peak" | "memory.swap.peak" | "cgroup.event_control" | "cgroup.pressure")
 }
 
-/// Whether the kernel itself ever says that this file has changed (`kernfs_notify`): to who polls it, and as IN_MODIFY.
+/// Whether the kernel itself ever notifies of a change of this file (`kernfs_notify`): for poll(2), and as IN_MODIFY.
 pub fn is_notified(name: &str) -> bool {
     name == "cpuset.cpus.partition" || is_events(name) || name.ends_with(".pressure") && name != "cgroup.pressure"
 }
 
-/// Whether it's a file that counts events, of which the next may never come: `populated 0` in `cgroup.events` above all.
+/// Whether it's a file of events, of which the next may never come: above all `populated 0` in `cgroup.events`.
 pub fn is_events(name: &str) -> bool {
     name.ends_with(".events") || name.ends_with(".events.local")
 }
 
-/// Whether cgroups of such a hierarchy have files that the kernel notifies. v1's are those that a controller shares with v2 (`pids.events`,
-/// `misc.events`, `rdma.events`); all others count their events elsewhere.
+/// Whether cgroups of such a hierarchy have files of which the kernel notifies. On v1 these are files that a controller shares with v2
+/// (`pids.events`, `misc.events`, `rdma.events`).
 pub fn has_notified_files(kind: &HierarchyKind) -> bool {
     const V1: [&str; 3] = ["pids", "misc", "rdma"];
     kind.controllers().is_none_or(|set| V1.iter().any(|name| set.contains(name)))

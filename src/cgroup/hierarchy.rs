@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ControllerSet;
 
-/// What tells one hierarchy of a host from another.
+/// The kind of a hierarchy, which tells it from others of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HierarchyKind {
     /// The cgroup2 tree.
@@ -13,15 +13,15 @@ pub enum HierarchyKind {
     V1 {
         /// The controllers bound to it; none for a purely named hierarchy.
         controllers: ControllerSet,
-        /// What follows `name=` in its mount options.
+        /// The name behind `name=` in its mount options.
         name: Option<String>,
     },
 }
 
-/// What the policy has to know of a hierarchy's kind.
+/// The class of a hierarchy, as the policy distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HierarchyClass {
-    /// cgroup2.
+    /// The cgroup2 tree.
     Unified,
     /// v1 with at least one controller: not safe to delegate.
     V1Controllers,
@@ -29,7 +29,7 @@ pub enum HierarchyClass {
     V1Named,
 }
 
-/// Which hierarchies a host has.
+/// The setup of a host: which hierarchies it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setup {
@@ -42,7 +42,7 @@ pub enum Setup {
 }
 
 impl HierarchyKind {
-    /// A v1 hierarchy from its list of controllers and names as the kernel writes it, `cpu,cpuacct` or `name=systemd`.
+    /// Reads a v1 hierarchy from the kernel's list of controllers and names: `cpu,cpuacct`, `name=systemd`.
     pub fn v1(list: &str) -> Self {
         let (names, controllers): (Vec<&str>, Vec<&str>) =
             list.split(',').filter(|word| !word.is_empty()).partition(|word| word.starts_with("name="));
@@ -50,12 +50,12 @@ impl HierarchyKind {
         Self::V1 { controllers: controllers.into_iter().collect(), name }
     }
 
-    /// The same as it's printed: `unified`, or what [`HierarchyKind::v1`] reads.
+    /// Reads a hierarchy as it's printed: `unified`, or a list for [`HierarchyKind::v1`].
     pub fn parse(text: &str) -> Self {
         if text == "unified" { Self::Unified } else { Self::v1(text) }
     }
 
-    /// The same, called as the directory that it's mounted on, if that is a list of its controllers in whatever order.
+    /// The same hierarchy, printed like the directory on which it's mounted, if that is a list of its controllers in any order.
     #[must_use]
     pub fn mounted_on(self, directory: &str) -> Self {
         match (self, ControllerSet::parse(directory)) {
@@ -64,7 +64,7 @@ impl HierarchyKind {
         }
     }
 
-    /// What the policy has to know.
+    /// The class of the hierarchy.
     pub fn class(&self) -> HierarchyClass {
         match self {
             Self::Unified => HierarchyClass::Unified,
@@ -81,7 +81,7 @@ impl HierarchyKind {
         }
     }
 
-    /// Whether a user who writes `word` means this hierarchy: `unified`, a controller (`cpu`), the whole list in any order, or
+    /// Whether `word` of a user means this hierarchy: `unified`, a controller (`cpu`), the whole list in any order, or
     /// `name=systemd`.
     pub fn matches(&self, word: &str) -> bool {
         match self {
@@ -96,7 +96,7 @@ impl HierarchyKind {
 }
 
 impl Setup {
-    /// The setup that these hierarchies make; `None` if there is none at all.
+    /// The setup that these hierarchies make; `None` without any hierarchy.
     pub fn of<'a>(kinds: impl IntoIterator<Item = &'a HierarchyKind>) -> Option<Self> {
         let (mut v1, mut v2) = (false, false);
         for kind in kinds {

@@ -1,6 +1,6 @@
-//! `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)).
+//! Id maps: `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)).
 
-/// The ids of a user namespace, as ranges of the reader's.
+/// The ids of a user namespace, as ranges of ids in the reader's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<(u32, u32, u32)>);
 
@@ -14,12 +14,12 @@ impl IdMap {
         Self(text.lines().filter_map(range).collect())
     }
 
-    /// Whether this id of the reader's namespace has one inside.
+    /// Whether this id of the reader's namespace is mapped.
     pub fn contains(&self, id: u32) -> bool {
         self.0.iter().any(|(_, outside, length)| id.checked_sub(*outside).is_some_and(|offset| offset < *length))
     }
 
-    /// The id of the reader's namespace that this one inside is.
+    /// Translates an id inside to the id in the reader's namespace.
     pub fn outside(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|(inside, outside, length)| {
             id.checked_sub(*inside).filter(|offset| offset < length).and_then(|offset| outside.checked_add(offset))

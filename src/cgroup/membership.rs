@@ -1,28 +1,28 @@
-//! `/proc/PID/cgroup`: where a process is, hierarchy by hierarchy.
+//! Memberships: `/proc/PID/cgroup`, the cgroup of a process in each hierarchy.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{CgroupPath, HierarchyKind};
 
-/// One line of `/proc/PID/cgroup`.
+/// One line of `/proc/PID/cgroup`: the cgroup of a process in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// The hierarchy's number; 0 for cgroup2.
     pub id: u32,
-    /// Which hierarchy.
+    /// The hierarchy.
     pub kind: HierarchyKind,
     /// The cgroup, as the reader's cgroup namespace shows it.
     pub location: CgroupLocation,
 }
 
-/// A cgroup as a cgroup namespace shows it.
+/// The location of a cgroup, as a cgroup namespace shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupLocation {
-    /// Inside the reader's cgroup namespace. A v2 cgroup that has been removed prints with " (deleted)" behind its name, which is kept:
-    /// it can't be told from a name that ends so.
+    /// Inside the reader's cgroup namespace. The kernel prints a removed v2 cgroup with " (deleted)" behind its name. That is kept, since a name
+    /// can end so.
     At(CgroupPath),
-    /// Outside it: the path begins with `/..`.
+    /// Outside of the namespace: the path begins with `/..`.
     OutsideNamespace,
 }
 

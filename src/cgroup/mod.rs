@@ -1,4 +1,4 @@
-//! Vocabulary: what a cgroup path, a hierarchy, an interface file and a membership are. Pure: no I/O.
+//! The vocabulary of cgroups: paths, hierarchies, interface files, memberships, mounts. Pure: no I/O.
 
 pub mod ancestor;
 pub mod controller;

@@ -1,4 +1,4 @@
-//! `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+//! Mounts: `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -9,35 +9,35 @@ use super::HierarchyKind;
 /// The filesystem type of a view, as mountinfo shows it.
 pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
 
-/// One mount.
+/// One line of mountinfo: a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
-    /// Its id.
+    /// The mount's id.
     pub id: u32,
     /// The id of the mount that it's mounted on.
     pub parent: u32,
     /// Major and minor number of its superblock (`st_dev` of its files).
     pub device: (u32, u32),
-    /// Which directory of the filesystem is mounted.
+    /// The directory of the filesystem that is mounted.
     pub root: OsString,
-    /// Where it's mounted, as the reading process sees it.
+    /// The mount point, as the process sees it.
     pub mount_point: OsString,
     /// Per-mount options: `rw,relatime`.
     pub options: String,
-    /// The peer group that it belongs to: what is mounted in one member appears in all others.
+    /// The peer group of the mount: what is mounted on one member appears on all others.
     pub shared: Option<u32>,
-    /// The peer group from which it receives what is mounted there.
+    /// The peer group whose mounts propagate to it.
     pub master: Option<u32>,
     /// The filesystem's type.
     pub fstype: String,
-    /// What was mounted; free text.
+    /// The source of the mount, as free text.
     pub source: OsString,
     /// Per-superblock options; on cgroup v1 they hold the controllers and `name=`.
     pub super_options: String,
 }
 
 impl MountEntry {
-    /// Which hierarchy it shows; `None` if it isn't a cgroup mount.
+    /// The hierarchy that it shows; `None` if it isn't a cgroup mount.
     pub fn hierarchy(&self) -> Option<HierarchyKind> {
         match self.fstype.as_str() {
             "cgroup2" => Some(HierarchyKind::Unified),
@@ -46,8 +46,8 @@ impl MountEntry {
         }
     }
 
-    /// The super options of a v1 mount that are neither flags nor settings. What is left are controllers: no list of all controllers
-    /// that a kernel may have could be complete.
+    /// The controllers and the name of a v1 mount: its super options without flags and settings. A list of all controllers of all kernels couldn't
+    /// be complete.
     fn controller_words(&self) -> String {
         const FLAGS: [&str; 11] = [
             "rw",
@@ -100,7 +100,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     Some(MountEntry { id, parent, device, root, mount_point, options, shared, master, fstype, source, super_options })
 }
 
-/// Undoes the octal escapes (`\040` for a space) of a field; anything else stays as it is.
+/// Decodes the octal escapes (`\040` for a space) of a field.
 pub fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -119,8 +119,8 @@ pub fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
-/// Text without control characters from which [`unescape`] makes the same bytes again: `\\ooo` stands for each byte of such a character, of
-/// what isn't UTF-8, and for the backslash.
+/// Encodes bytes as text without control characters, for [`unescape`]. `\ooo` stands for each byte of a control character, for bytes that
+/// aren't UTF-8, and for the backslash.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let octal = |text: &mut String, bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Where the cgroup mounts of a process begin: at the root of a hierarchy, or at its own cgroup.
+//! Tells whether the cgroup mounts of a process begin at the root of a hierarchy, or at its own cgroup.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -6,21 +6,22 @@ use std::path::Path;
 
 use super::{CgroupPath, HierarchyKind, MountEntry};
 
-/// Where clients look for cgroups, below the root directory.
+/// The directory in which programs look for cgroups, from the root directory.
 const PLACE: &str = "sys/fs/cgroup";
 
-/// What a view's tmpfs is mounted from, the type of a view, and the beginning of the cgroup that stands for it on a unified host.
+/// The source of a view's tmpfs, the type of a view, and the beginning of a sentinel's path.
 const SOURCE: &str = "vcgroupfs";
 const VIEW_TYPE: &str = "fuse.vcgroupfs";
 const SENTINEL: &str = "/vcgroupfs-sentinel-";
 
-/// How many mount points of a hierarchy are looked at, however many a container has made.
+/// The most mount points of a hierarchy that are examined. A container can have any number.
 const MAX_MOUNT_POINTS: usize = 32;
 
-/// Whether more hierarchies are mounted from the own cgroup than from above it, as it's seen below `root`; `None` if none of them is mounted there.
+/// Whether more hierarchies are mounted from the process' own cgroup than from above it, below the root directory `root`. `None` if none is
+/// mounted there.
 ///
-/// Of each hierarchy that mount counts which is nearest to `/sys/fs/cgroup`, if nothing covers it. A mount of the own cgroup that has the path of
-/// the cgroup behind its hierarchy's directory keeps the host's paths (LXC's `cgroup:mixed`). Views count as if they weren't there.
+/// Of each hierarchy the mount nearest to `/sys/fs/cgroup` counts that no other one covers. A mount of the own cgroup on the path of that
+/// cgroup, below its hierarchy's directory, keeps the host's paths (LXC's `cgroup:mixed`). Views don't count.
 pub fn begin_at_own<'a>(
     mounts: &[MountEntry],
     root: &Path,
@@ -45,19 +46,19 @@ pub fn begin_at_own<'a>(
     (at_own + above > 0).then_some(at_own > above)
 }
 
-/// The mount point, relative to the place.
+/// The mount point, relative to `place`.
 fn below<'a>(mount: &'a MountEntry, place: &Path) -> Option<&'a Path> {
     Path::new(&mount.mount_point).strip_prefix(place).ok()
 }
 
-/// Whether the own cgroup is mounted where its path would lead from its hierarchy's directory, or from the place itself.
+/// Whether the own cgroup is mounted on its own path below the hierarchy's directory, or below `place` itself.
 fn keeps_paths(mount: &MountEntry, place: &Path, own: &CgroupPath) -> bool {
     let names: Vec<&OsStr> = below(mount, place).map(|below| below.iter().collect()).unwrap_or_default();
     let is_own = |names: &[&OsStr]| names.iter().copied().eq(own.components());
     mount.fstype == "cgroup2" && is_own(&names) || names.split_first().is_some_and(|(_, rest)| is_own(rest))
 }
 
-/// The mounts without those of views, and what is mounted on them.
+/// The mounts without those of views and all that is mounted on these.
 fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
     let is_view = |mount: &MountEntry| {
         mount.fstype == VIEW_TYPE
@@ -65,7 +66,7 @@ fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
             || mount.fstype == "cgroup2" && mount.root.to_string_lossy().starts_with(SENTINEL)
     };
     let mut left_out: BTreeSet<u32> = mounts.iter().filter(|mount| is_view(mount)).map(|mount| mount.id).collect();
-    // Whatever is mounted on another mount was mounted later, and mountinfo has it later, but for mounts that were moved.
+    // mountinfo has a mount after the one on which it's mounted, except for mounts that were moved.
     loop {
         let on_them = mounts.iter().filter(|mount| left_out.contains(&mount.parent) && !left_out.contains(&mount.id));
         let on_them: Vec<u32> = on_them.map(|mount| mount.id).collect();
@@ -76,7 +77,7 @@ fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
     }
 }
 
-/// The mount on which a path comes out: from the root on, what is mounted first on the way there covers what lies deeper.
+/// The mount that a lookup of a path reaches. A mount above on the path covers the deeper ones.
 fn topmost<'a>(mounts: &[&'a MountEntry], path: &Path) -> Option<&'a MountEntry> {
     let depth = |mount: &&MountEntry| Path::new(&mount.mount_point).components().count();
     let mut way: Vec<&'a MountEntry> =

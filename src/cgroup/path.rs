@@ -4,13 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Longest name of a cgroup, in bytes: what a path can hold (`PATH_MAX`, with its NUL). A cgroupfs itself has no limit, not that of 255 which
-/// other filesystems have, and which its statfs(2) says.
+/// The longest name of a cgroup, in bytes: what a path can hold (`PATH_MAX`, with its NUL). A cgroupfs itself has no limit, although its
+/// statfs(2) tells 255.
 pub const NAME_MAX: usize = 4095;
 
-/// A cgroup's path from the root of its hierarchy, kept as components, so that two paths can only be compared component by component.
+/// A cgroup's path from the root of its hierarchy, kept as components, so that paths are compared component by component.
 ///
-/// There is no empty, `.` or `..` component: a path that climbs can't be made.
+/// No component is empty, `.` or `..`, so no path leads upwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CgroupPath {
     components: Vec<OsString>,
@@ -28,7 +28,7 @@ pub enum PathError {
     /// A component holds a NUL byte, a newline or a `/`: no cgroup has such a name.
     #[error("a name of a cgroup has no '/', line break or NUL")]
     ForbiddenByte,
-    /// A component is longer than [`NAME_MAX`] bytes, or empty where a single name was asked for.
+    /// A component is longer than [`NAME_MAX`] bytes, or a single name is empty.
     #[error("a name of a cgroup has 1 to 4095 bytes")]
     NameLength,
 }
@@ -66,7 +66,7 @@ impl CgroupPath {
         &self.components
     }
 
-    /// As the kernel writes it, byte by byte.
+    /// The path as the kernel writes it, byte by byte.
     pub fn to_os_string(&self) -> OsString {
         let mut text = OsString::new();
         for component in &self.components {
@@ -76,7 +76,7 @@ impl CgroupPath {
         if text.is_empty() { OsString::from("/") } else { text }
     }
 
-    /// How many components it has; 0 for the root.
+    /// The number of components; 0 for the root.
     pub fn depth(&self) -> usize {
         self.components.len()
     }
@@ -121,25 +121,25 @@ impl CgroupPath {
         self.components.starts_with(&other.components)
     }
 
-    /// What remains of it below `ancestor`; `None` if it isn't within it.
+    /// The path from `ancestor` to this one; `None` if this isn't within `ancestor`.
     pub fn relative_to(&self, ancestor: &Self) -> Option<Self> {
         let rest = self.components.strip_prefix(ancestor.components.as_slice())?;
         Some(Self { components: rest.to_vec() })
     }
 
-    /// The deepest cgroup that holds both.
+    /// The deepest cgroup that contains both.
     pub fn common_ancestor(&self, other: &Self) -> Self {
         let shared = self.components.iter().zip(&other.components).take_while(|(a, b)| a == b);
         Self { components: shared.map(|(a, _)| a.clone()).collect() }
     }
 
-    /// Its first `depth` components (all of them if it has fewer).
+    /// The path of its first `depth` components, or of all if it has fewer.
     pub fn prefix(&self, depth: usize) -> Self {
         Self { components: self.components.iter().take(depth).cloned().collect() }
     }
 }
 
-/// Whether `name` can be a single directory entry at all.
+/// Checks that `name` can be the name of a cgroup.
 ///
 /// # Errors
 /// See [`PathError`].
@@ -157,7 +157,7 @@ pub fn check_name(name: &[u8]) -> Result<(), PathError> {
     Ok(())
 }
 
-/// For people: a name that has to be escaped can't be had again from it ([`escaped`](super::escaped)).
+/// Prints the path for people. Escapes in it can't be decoded ([`escaped`](super::escaped)).
 impl fmt::Display for CgroupPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {

@@ -188,6 +188,15 @@ fn attach_refuses_where_there_is_no_mount_point() {
     }
 }
 
+/// A mount of the host, which is unmounted when this is dropped.
+struct Mounted<'a>(&'a str);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = said(std::process::Command::new("umount").args(["-l", self.0]));
+    }
+}
+
 #[test]
 fn attach_refuses_where_the_host_would_see_the_mounts() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
@@ -195,6 +204,8 @@ fn attach_refuses_where_the_host_would_see_the_mounts() {
     let path = folder.path().display().to_string();
     let mount = |arguments: &[&str]| said(std::process::Command::new("mount").args(arguments)).ok();
     mount(&["-t", "tmpfs", "vcgroupfs-test", &path]);
+    // Dropped after the scene.
+    let _mounted = Mounted(&path);
     mount(&["--make-shared", &path]);
     let script = format!("mount --make-rprivate /sys; mount --bind {path} /sys/fs/cgroup");
     let scene =
@@ -203,6 +214,4 @@ fn attach_refuses_where_the_host_would_see_the_mounts() {
     let refused = scene.attach(&[]).fails(1);
     assert!(refused.contains("of the host: the view would appear there, too"), "{refused}");
     scene.is_as_before(&before);
-    drop(scene);
-    let _ = said(std::process::Command::new("umount").args(["-l", &path]));
 }
