@@ -39,7 +39,7 @@ pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<Container>,
     /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
-    /// Closed when the view isn't mounted there any more, which ends the thread that makes events for its watchers ([`OwnMount`]).
+    /// Closed when the view isn't mounted there any more, which ends the thread that makes events for its watchers (`fuse::SelfMount`).
     pub(crate) own_mount: OwnedFd,
 }
 
