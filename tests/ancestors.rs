@@ -1,4 +1,4 @@
-//! What a container learns of the cgroups above its own: the limits that hold for it, and nothing else.
+//! A container sees the limits of the cgroups above its own, which apply to it, and nothing else of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ const SET: [(&str, &str, &str, &str); 4] = [
     ("pids", "pids.max", "4711", "4711\n"),
 ];
 
-/// What else is shown of an ancestor, by hierarchy.
+/// The other files that an ancestor shows, by hierarchy.
 const SHOWN: [(&str, &[&str]); 5] = [
     ("memory", &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]),
     ("cpu", &["cpu.cfs_period_us", "cpu.cfs_quota_us"]),
@@ -29,7 +29,7 @@ const SHOWN: [(&str, &[&str]); 5] = [
     ("unified", &["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"]),
 ];
 
-/// What the root of a hierarchy has besides, by which Docker knows what it can limit (`sysinfo`).
+/// The additional files of a hierarchy's root, from which Docker derives what it can limit (`sysinfo`).
 const PROBED: [(&str, &[&str]); 3] = [
     (
         "memory",
@@ -203,7 +203,7 @@ fn limits_of_ancestors_are_never_written() {
     }
 }
 
-/// What the host changes is what is read next, by whoever has the file open, too.
+/// The next read shows the host's change, also through a file that was open before.
 #[test]
 fn limits_of_ancestors_are_those_of_the_moment() {
     require_all!();
@@ -246,7 +246,7 @@ fn limits_of_ancestors_can_be_hidden() {
     }
 }
 
-/// One mount for all callers: each sees what is above it, and one that isn't below sees nothing of it.
+/// In a mount for all callers each container sees the limits above its own cgroup, and no others.
 #[test]
 fn each_caller_sees_the_limits_above_its_own_cgroup() {
     require_all!();

@@ -72,7 +72,7 @@ fn sections(text: &str) -> Vec<(String, String)> {
     sections
 }
 
-/// As the usual renderers make it of a heading.
+/// The anchor that the usual renderers make of a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim().to_lowercase();
     let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
@@ -179,7 +179,7 @@ fn links_lead_somewhere() {
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
 }
 
-/// What stands as `src/...` is there, also after a move.
+/// Every `src/...` that a document names exists, also after a move.
 #[test]
 fn sources_that_are_named_exist() {
     let mut breaches = Vec::new();

@@ -1,4 +1,4 @@
-//! What cgroup v1 of Linux 3.10 does in another way than that of later kernels, through a view: on this kernel, and on a stand-in for that one.
+//! Differences of Linux 3.10's cgroup v1 from later kernels, through a view: on this kernel, and on a stand-in for that one.
 
 use std::fs;
 use std::path::Path;

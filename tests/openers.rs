@@ -85,7 +85,7 @@ impl Subject {
         wait_until("the view sees the new owner", || owner(&self.seen.join(below)) == Some(user));
     }
 
-    /// Where a process of that session is, below the cgroup.
+    /// The cgroup of a process of that session, relative to the test's cgroup.
     fn place(&self, session: &mut Session, who: &str) -> String {
         let found = session.expect(&membership(who));
         let path = found.get(self.selector).and_then(Value::as_str).unwrap_or_default();
@@ -97,7 +97,7 @@ impl Subject {
     }
 }
 
-/// What happened, a line each.
+/// A record of outcomes, a line each.
 struct Record(Vec<String>);
 
 impl Record {
@@ -111,7 +111,7 @@ fn compare(user_namespace: bool, script: impl Fn(&Subject, &mut Record), expecte
     compare_on(false, user_namespace, script, expected);
 }
 
-/// On an old kernel a list shows what was so when it was opened, which isn't compared.
+/// On an old kernel a list shows the state at its open, which isn't compared.
 fn compare_on(legacy: bool, user_namespace: bool, script: impl Fn(&Subject, &mut Record), expected: &[&str]) {
     for &selector in each_sort() {
         let [kernel, view] = [false, true].map(|by_view| {

@@ -47,7 +47,7 @@ impl Scene {
         Self { container, view, ours, hosts }
     }
 
-    /// Where the container sees a hierarchy.
+    /// The directory of a hierarchy in the container.
     fn seen(&self, selector: &str) -> PathBuf {
         self.view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"))
     }
@@ -106,7 +106,7 @@ fn wait_until(condition: impl FnMut() -> bool) {
     testkit::wait_until("it doesn't happen", condition);
 }
 
-/// Where a process of the host is in a hierarchy.
+/// The cgroup of a process in a hierarchy, as the host sees it.
 fn membership_of(pid: u32, selector: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let key = if selector == "unified" { "" } else { selector };
@@ -160,7 +160,7 @@ on_both_kernels! {
     zero_is_the_writer
 }
 
-/// By the number that a process has on the host, and by numbers that nobody has in the container.
+/// The container tries the number that a process has on the host, and numbers that no process has in the container.
 fn host_processes_cannot_be_migrated(legacy: bool) {
     let scene = Scene::new(legacy, false);
     for &selector in each_sort() {
@@ -246,7 +246,7 @@ fn host_processes_cannot_be_hit_by_chance(legacy: bool) {
     assert_eq!(membership_of(storm, selector), format!("{}/a", scene.hosts.path()), "the storm on the host");
 }
 
-/// From eight processes at once, each of which is sure of its own children.
+/// Eight processes write at once, and each knows its own children.
 fn own_processes_can_be_migrated(legacy: bool) {
     for user_namespace in [false, true] {
         let scene = Scene::new(legacy, user_namespace);

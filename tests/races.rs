@@ -17,16 +17,16 @@ use testkit::{
 /// How many processes are stopped and killed.
 const MANY: usize = 2000;
 
-/// For how long things change under those who look.
+/// How long things change while others look.
 const CHANGES_DURATION: Duration = Duration::from_secs(3);
 
 /// A container that lives in the `home` of a cgroup. The fields are dropped in their order.
 struct Scene {
     container: Container,
     _view: Option<View>,
-    /// Where the container finds the cgroup.
+    /// The cgroup's directory in the container.
     path: PathBuf,
-    /// Where the host has it.
+    /// The cgroup's directory on the host.
     backing: PathBuf,
     _cgroup: TestCgroup,
 }
@@ -154,7 +154,7 @@ fn again_and_again(mut session: Session, ops: &[Op], ends: &AtomicBool) -> Vec<B
     seen
 }
 
-/// What looking at a cgroup comes to while it's renamed by the container, and by the host.
+/// The outcomes of lookups of a cgroup while the container, or the host, renames it.
 fn looks_at_what_is_renamed(through: Through, by_host: bool) -> Vec<BTreeSet<String>> {
     let scene = Scene::new("name=systemd", through);
     let mut renamer = scene.session();

@@ -1,4 +1,4 @@
-//! What a server costs with many cgroups, and many servers without work.
+//! The cost of a server with many cgroups, and of many idle servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};

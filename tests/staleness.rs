@@ -33,7 +33,7 @@ fn names(directory: &Path) -> BTreeSet<OsString> {
     entries.map(|entry| entry.expect("an entry").file_name()).collect()
 }
 
-/// What can be kept of a cgroup: its number, mode and owner.
+/// The attributes of a cgroup that can be cached: its number, mode and owner.
 type Kept = (u64, u32, u32);
 
 /// All that can be kept of a directory: who is in it, and what each of them is like.
@@ -50,7 +50,7 @@ fn state(directory: &Path) -> Vec<(OsString, Option<Kept>)> {
     state
 }
 
-/// One thing after the other that the host does to a cgroup.
+/// A sequence of changes that the host makes to a cgroup.
 fn change(directory: &Path, round: usize) {
     let [x, y, z] = ["x", "y", "z"].map(|name| directory.join(name));
     let done = match round % 8 {
@@ -146,7 +146,7 @@ fn new_files_are_found() {
     }
 }
 
-/// Whoever has written what lets files come or go finds what is so from then on, though the kernel has kept what was so before.
+/// A caller whose write makes files appear or disappear finds the new state, although the kernel has cached the old one.
 #[test]
 fn a_caller_that_enables_a_controller_finds_its_files() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));
@@ -187,7 +187,7 @@ fn a_name_that_was_just_removed_is_not_found() {
     }
 }
 
-/// What is open in a cgroup isn't found by its name any more, also from a directory that was held, once the cgroup is removed, by any hand.
+/// Once a cgroup is removed, by anybody, its open files aren't found by name any more, also not from a held directory.
 #[test]
 fn the_names_of_a_removed_cgroup_are_dropped() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED), Need::Hierarchy(NAMED));

@@ -1,4 +1,4 @@
-//! How an attached view ends.
+//! The ends of an attached view.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -58,7 +58,7 @@ fn a_view_ends_with_its_target_and_not_with_the_container() {
     }
 }
 
-/// By the server's own way to the mount, which doesn't keep the server from ending.
+/// The server holds a way to its own mount, which doesn't keep it from ending.
 #[test]
 fn a_watch_reports_changes_by_the_host() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -132,7 +132,7 @@ fn a_view_ends_when_the_container_unmounts_it() {
     }
 }
 
-/// Not even then does it come at what is beneath the view.
+/// Even then the container doesn't reach what is beneath the view.
 #[test]
 fn the_container_cannot_unmount_the_view_alone() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::MovedMounts);
@@ -224,7 +224,7 @@ fn run(options: &[&str]) -> (Child, String) {
     (run, inside.expect("the command").to_string())
 }
 
-/// What `run` has mounted is another view, and not detach's to take away.
+/// `detach` doesn't take away a view that `run` has mounted.
 #[test]
 fn a_view_of_run_is_left_alone() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
@@ -241,7 +241,7 @@ fn a_view_of_run_is_left_alone() {
     run.wait().expect("its end");
 }
 
-/// It's as good as one that was attached, but ends with the command alone.
+/// The stack of `run` is like an attached one, but ends only with the command.
 #[test]
 fn a_stack_of_run_is_left_alone() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));

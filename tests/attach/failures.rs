@@ -1,4 +1,4 @@
-//! Whatever fails, and wherever the command is ended: the container is as it was, and nothing is left on the host.
+//! Whichever step fails, and whenever the command is killed, the container is as it was, and nothing is left on the host.
 
 use std::process::{Child, Stdio};
 use std::thread;
@@ -8,9 +8,9 @@ use testkit::{ContainerOptions, Need, Programs, require, wait_for};
 
 use crate::scene::{Host, Scene, Way, program, said, wait_until};
 
-/// What happens to a call: as strace has it.
+/// Makes a call fail, as an option of strace.
 const FAILS: &str = "error=EPERM";
-/// To whoever makes the call, before it's made.
+/// Kills the process that makes the call, before it's made.
 const KILLS: &str = "signal=SIGKILL";
 
 /// Attaches while this happens to the `number`-th call of each process. Whether the view is there in the end: then there are no more calls to fail.
@@ -53,7 +53,7 @@ fn is_child_of_strace(pid: i32) -> bool {
     parent.and_then(|parent| testkit::status_field(parent, "Name")).as_deref() == Some("strace")
 }
 
-/// Has it happen to one call after the other, as far as there are any.
+/// Injects the fault into one call after the other, as long as there are calls.
 fn sweep(host: Host, way: Way, call: &str, fault: &str, numbers: impl Iterator<Item = usize>) {
     let scene = Scene::new(way, ContainerOptions::default()).on(host);
     let before = scene.mounts();
@@ -96,7 +96,7 @@ fn beyond() -> usize {
     12 + MOUNTS_PER_HIERARCHY_MAX * testkit::hierarchies().len()
 }
 
-/// Some numbers, and one beyond.
+/// Some numbers of calls, and one beyond the last call.
 fn every(step: usize) -> impl Iterator<Item = usize> {
     (1..beyond() / 2).step_by(step).chain([beyond()])
 }

@@ -7,7 +7,7 @@ use testkit::{ContainerOptions, Need, hierarchies, require};
 
 use crate::scene::{Host, Scene, WAYS};
 
-/// What systemd gives cgroups, and their tmpfs.
+/// The flags that systemd gives to cgroup mounts, and to their tmpfs.
 const USUAL: &str = "nosuid,nodev,noexec,relatime";
 const USUAL_TMPFS: &str = "nosuid,nodev,noexec";
 

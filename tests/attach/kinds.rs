@@ -4,7 +4,7 @@ use testkit::{ContainerOptions, Need, hierarchies, hierarchy, require};
 
 use crate::scene::{Scene, Way, said};
 
-/// What a container is like.
+/// A kind of container.
 #[derive(Clone, Debug, Default)]
 struct Kind {
     options: ContainerOptions,

@@ -13,7 +13,7 @@ fn scene(way: Way, options: ContainerOptions) -> Scene {
     Scene::new(way, options).on(Host::Legacy)
 }
 
-/// That the view is there, without cgroup2, which was said.
+/// Checks that the view is there, without cgroup2, and that a message said so.
 #[track_caller]
 fn lacks_cgroup2(scene: &Scene, said: &Said) {
     assert_eq!((said.code, said.stderr.as_str()), (0, format!("vcgroupfs: {NOTE}\n").as_str()));
@@ -21,7 +21,7 @@ fn lacks_cgroup2(scene: &Scene, said: &Said) {
     assert!(seen.contains("systemd") && !seen.contains("unified"), "{seen}");
 }
 
-/// Without cgroup2 it could start nothing more, so nothing is changed. Once that is mounted on the host, the view has it, too.
+/// Without cgroup2 the container's systemd could start nothing more, so nothing is changed. Once the host has mounted cgroup2, the view has it, too.
 #[test]
 fn a_container_that_uses_its_cgroup2_is_refused() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
@@ -43,7 +43,7 @@ fn a_container_that_uses_its_cgroup2_is_refused() {
     }
 }
 
-/// It's in a cgroup of its own there, and can't know.
+/// The container is in a cgroup of its own there, but can't see it.
 #[test]
 fn a_container_without_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
@@ -58,7 +58,7 @@ fn a_container_without_cgroup2_gets_a_view() {
     }
 }
 
-/// It's mounted there, but the container's processes are in its root: nobody uses it.
+/// cgroup2 is mounted in the container, but its processes are in the root: nobody uses it.
 #[test]
 fn a_container_that_does_not_use_its_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));

@@ -11,7 +11,7 @@ fn name(what: &str) -> String {
     format!("vcgroupfs-{what}-{}", std::process::id())
 }
 
-/// Where a process is, by hierarchy.
+/// The cgroups of a process, by hierarchy.
 fn memberships(pid: u32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
     text.lines().map(|line| line.split_once(':').expect("a hierarchy").1.to_owned()).collect()
@@ -140,7 +140,7 @@ fn an_alias_with_the_shape_full_is_refused() {
     assert!(refused.contains("--alias isn't for shape full"), "{refused}");
 }
 
-/// What is asked for isn't there already, if what is there lets the container write something else.
+/// An attached view that lets the container write something else doesn't count as the requested one.
 #[test]
 fn a_view_with_other_options_is_refused() {
     require!(

@@ -11,7 +11,7 @@ use crate::scene::{Said, program, said, wait_until};
 
 const MEMORY_BYTES: u64 = 300_000_000;
 
-/// Of which directories of the host the container has its programs.
+/// The host's directories from which the container has its programs.
 const PROGRAMS: [&str; 5] = ["usr", "bin", "sbin", "lib", "lib64"];
 
 /// What clients do, a line each.
@@ -49,7 +49,7 @@ pub(crate) struct Runc {
 }
 
 impl Runc {
-    /// With these mounts on `/sys/fs/cgroup`, and these hooks.
+    /// Makes a bundle with these mounts on `/sys/fs/cgroup`, and these hooks.
     pub(crate) fn run(mounts: &[Value], hooks: &Value) -> Self {
         let runc = Self { folder: tempfile::tempdir().expect("a directory"), cgroup: everywhere() };
         runc.bundle(mounts, hooks);

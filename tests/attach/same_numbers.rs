@@ -25,7 +25,7 @@ fn of<'a>(changes: &'a [Value], client: &str, quantity: &str) -> &'a Value {
     changes.iter().find(is_it).unwrap_or_else(|| panic!("no {client}: {changes:?}"))
 }
 
-/// What a trial could leave behind: mounts in the container and on the host, cgroups, records, processes.
+/// Everything that a dry run could leave behind: mounts in the container and on the host, cgroups, records, processes.
 fn traces(runc: &Runc) -> (String, String, Vec<String>, String, Vec<String>) {
     let pid = runc.pid();
     let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));

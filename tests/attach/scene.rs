@@ -12,7 +12,7 @@ use testkit::{Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup
 /// The cgroup of the container in each hierarchy, below the test's.
 const HOME: &str = "home";
 
-/// How a view comes in.
+/// How a view gets into a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// Made on the host, and moved.
@@ -35,7 +35,7 @@ pub(crate) enum Host {
     Legacy,
 }
 
-/// What a command said, and how it ended.
+/// The output of a command, and its exit status.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
@@ -68,7 +68,7 @@ impl Scene {
         Self { way, host: Host::Own, namespace, container, cgroup }
     }
 
-    /// The same on another host.
+    /// Makes the same scene on another host.
     pub(crate) fn on(mut self, host: Host) -> Self {
         self.host = host;
         self
@@ -171,7 +171,7 @@ impl Scene {
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }
 
-    /// That nothing is left of a view: the mounts are as they were, and nothing serves.
+    /// Checks that nothing is left of a view: the mounts are as they were, and no server runs.
     #[track_caller]
     pub(crate) fn is_as_before(&self, before: &[String]) {
         assert_eq!(self.mounts(), before);
@@ -231,14 +231,14 @@ pub(crate) fn said(command: &mut Command) -> Said {
 }
 
 impl Said {
-    /// That it succeeded without a word of complaint, and what it printed.
+    /// Checks that it succeeded without a message, and returns what it printed.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
         self.stdout
     }
 
-    /// That it failed with one line.
+    /// Checks that it failed with one line.
     #[track_caller]
     pub(crate) fn fails(self, code: i32) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);

@@ -26,7 +26,7 @@ fn command_of(scene: &Scene, strace: u32) -> Option<i32> {
     scene.processes().into_iter().find(|pid| parent(pid) == Some(strace.to_string()))
 }
 
-/// It can't start the thread that would watch over the container, while the helper is in the midst of its work. The helper ends with the
+/// The server can't start the thread that would watch the container, while the helper is working. The helper ends with the
 /// command, and leaves a part of the stack.
 #[test]
 fn a_server_that_cannot_watch_the_container_cleans_up() {
@@ -42,7 +42,7 @@ fn a_server_that_cannot_watch_the_container_cleans_up() {
     assert!((0..20).any(|_| is_killed_in_the_midst(|_| {})), "the helper was never in the midst of its work");
 }
 
-/// Then there's no room for a helper that would take the part away, for a moment: the server tries again. Killed processes take room, too, until
+/// For a moment there's no room for the helper that would remove the part, and the server tries again. Killed processes take room, too, until
 /// somebody waits for them.
 #[test]
 fn a_server_that_cannot_clean_up_at_once_tries_again() {
@@ -94,7 +94,7 @@ fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
     command.is_some()
 }
 
-/// It's started in the container's own subtree and can't leave that: no mount is made which nobody would serve, and the reason is told.
+/// The server is started in the container's own subtree and can't leave it. It makes no mount that nobody would serve, and gives the reason.
 #[test]
 fn a_server_that_cannot_leave_the_subtree_mounts_nothing() {
     require!(

@@ -8,14 +8,14 @@ use testkit::{ContainerOptions, Need, hierarchy, kill_to_the_end, require};
 
 use crate::scene::{Host, Said, Scene, WAYS, Way, wait_until};
 
-/// What every container on such a host has at first.
+/// The mounts that every container on such a host has at first.
 const CGROUP2: &str = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
 
 fn scene(way: Way, options: ContainerOptions) -> Scene {
     Scene::new(way, options).on(Host::Unified)
 }
 
-/// That it succeeded, and what it said beside what it always says of a unified host, and here of the other hierarchies.
+/// Checks that it succeeded, and returns its messages without those that it always prints on a unified host, and here about the other hierarchies.
 #[track_caller]
 fn went_well(said: &Said) -> String {
     assert_eq!(said.code, 0, "{}", said.stderr);
@@ -113,7 +113,7 @@ fn obeys(scene: &Scene, options: &ContainerOptions) {
     }
 }
 
-/// On the way to the own cgroup there's nothing of the sentinel's, which would tell clients of cgroups without limits.
+/// The path to the container's own cgroup shows no file of the sentinel, which would make clients believe in cgroups without limits.
 fn ancestors_are_the_hosts(scene: &Scene) {
     let above = format!("/sys/fs/cgroup{}", scene.cgroup.path());
     assert_eq!(scene.sh(&format!("stat -f -c %T {above}")).ok(), "fuseblk\n");
@@ -231,7 +231,7 @@ fn a_container_in_the_root_needs_a_place() {
     }
 }
 
-/// With the server goes the view, with the view the sentinel; a killed server's is taken away by the next command.
+/// The view ends with its server, and the sentinel with the view. The next command removes the sentinel of a killed server.
 #[test]
 fn the_sentinel_is_removed_with_the_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);

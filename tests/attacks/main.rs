@@ -55,7 +55,7 @@ impl Scene {
         Self { container, view, cgroup }
     }
 
-    /// Where the container sees a hierarchy.
+    /// The directory of a hierarchy in the container.
     fn seen(&self, selector: &str) -> PathBuf {
         self.view.hierarchy(&testkit::hierarchy(selector).expect("a required hierarchy"))
     }
@@ -71,7 +71,7 @@ impl Scene {
         self.view.server()
     }
 
-    /// How much memory the server uses, in KiB.
+    /// The resident memory of the server, in KiB.
     fn memory(&self) -> u64 {
         resident_kib(self.server())
     }

@@ -19,7 +19,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap_or_else(|| panic!("not an object: {value}")).keys().map(String::as_str).collect()
 }
 
-/// What an answer says of a client.
+/// The judgement of an answer about a client.
 pub(crate) fn client<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let clients = answer["clients"].as_array().expect("clients");
     let found = clients.iter().find(|one| one["client"].as_str().is_some_and(|client| client.starts_with(name)));
@@ -73,7 +73,7 @@ impl Scene {
         Self::of(place, user_namespace, &options)
     }
 
-    /// With a view that shows every container its own cgroups.
+    /// Makes a scene with a view that shows every container its own cgroups.
     pub(crate) fn for_all(user_namespace: bool) -> Self {
         Self::of(Place::everywhere(), user_namespace, &ViewOptions::new().flag("--per-caller"))
     }

@@ -18,7 +18,7 @@ fn population(container: &Container) -> usize {
     entries.filter(|entry| namespace(&entry.file_name().to_string_lossy()) == own).count()
 }
 
-/// Such a view goes by who asks, so it's asked by a process of the container's pid namespace.
+/// Such a view depends on the caller, so a process in the container's pid namespace looks at it.
 #[test]
 fn a_per_caller_view_is_shown_as_the_container_sees_it() {
     require!(

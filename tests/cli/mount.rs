@@ -10,7 +10,7 @@ use testkit::{Need, require};
 
 use crate::support::{Place, Running, is_mounted, said, wait_until};
 
-/// What `list` says of the view on a directory.
+/// The entry of `list` for the view on a directory.
 fn listed(place: &Place, directory: &Path) -> Option<serde_json::Value> {
     let views = place.vcgroupfs(&["list", "--json"]).json();
     let views = views.as_array().expect("a list").clone();
@@ -193,7 +193,7 @@ fn directories_may_have_any_name() {
     place.is_clean();
 }
 
-/// Whose view it would be, a mount for all callers isn't told.
+/// A mount for all callers takes no option that chooses a container or a shape.
 #[test]
 fn a_per_caller_mount_takes_no_target() {
     require!(Need::Root, Need::Fuse);
@@ -222,7 +222,7 @@ fn a_per_caller_mount_takes_no_target() {
     place.is_clean();
 }
 
-/// Where it can't have mounts of the hierarchies for itself, it doesn't serve; questions are answered all the same.
+/// If a server can't have its own mounts of the hierarchies, it doesn't serve. Questions are answered all the same.
 #[test]
 fn a_server_uses_mounts_of_its_own() {
     require!(Need::Root, Need::Fuse, Need::Program("strace"), Need::LegacySyscalls);

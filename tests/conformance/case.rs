@@ -1,4 +1,4 @@
-//! What the table is made of.
+//! The parts of which the table consists.
 
 use serde_json::Value;
 use testkit::probe::Op;
@@ -15,20 +15,20 @@ pub(crate) enum Where {
     Memory,
 }
 
-/// All of them but memory.
+/// All hierarchies but memory.
 pub(crate) const ALL: &[Where] = &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
 
 /// Those of cgroup v1.
 pub(crate) const V1: &[Where] = &[Where::Pids, Where::Freezer, Where::Cpuset, Where::Systemd];
 
-/// Where a view lets cgroups be renamed.
+/// The hierarchies in which a view allows renames.
 pub(crate) const NAMED: &[Where] = &[Where::Systemd];
 
 /// Those with a file that nobody may write.
 pub(crate) const WITH_READ_ONLY: &[Where] = &[Where::V2, Where::Pids, Where::Freezer, Where::Cpuset];
 
 impl Where {
-    /// As on the command line.
+    /// The hierarchy's name on the command line.
     pub(crate) fn selector(self) -> &'static str {
         match self {
             Self::V2 => "unified",
@@ -40,7 +40,7 @@ impl Where {
         }
     }
 
-    /// What has to be delegated, so that the files of its controller may be written.
+    /// The controllers that have to be delegated so that the hierarchy's files may be written.
     pub(crate) fn controllers(self) -> &'static [&'static str] {
         match self {
             Self::Pids => &["pids"],
@@ -97,26 +97,26 @@ pub(crate) struct Step {
     pub(crate) expect: Expect,
 }
 
-/// What turns an operation into a step.
+/// Turns an operation into a step.
 pub(crate) trait IntoStep: Sized {
     fn into_step(self) -> Step;
 
-    /// It succeeds.
+    /// The step succeeds.
     fn ok(self) -> Step {
         Step { expect: Expect::Success, ..self.into_step() }
     }
 
-    /// It succeeds with a value.
+    /// The step succeeds with a value.
     fn gives(self, value: impl Into<Value>) -> Step {
         Step { expect: Expect::Value(value.into()), ..self.into_step() }
     }
 
-    /// It succeeds with a text.
+    /// The step succeeds with a text.
     fn text(self, text: &'static str) -> Step {
         Step { expect: Expect::Text(text), ..self.into_step() }
     }
 
-    /// It fails.
+    /// The step fails.
     fn errno(self, name: &'static str) -> Step {
         Step { expect: Expect::Errno(name), ..self.into_step() }
     }

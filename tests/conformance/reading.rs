@@ -21,7 +21,7 @@ struct Program {
     name: &'static str,
     needs: &'static str,
     script: &'static str,
-    /// It goes by the size: it stops there, and fills with zeros what's missing.
+    /// The program relies on the size: it stops there, and fills the rest with zeros.
     by_size: bool,
 }
 
@@ -56,10 +56,10 @@ const fn program(name: &'static str, needs: &'static str, script: &'static str) 
     Program { name, needs, script, by_size: false }
 }
 
-/// What was copied, by the name of the file.
+/// The copied content, by the name of the file.
 type Copies = BTreeMap<String, Vec<u8>>;
 
-/// Whoever reads: in a container, or not.
+/// The reader, in a container or not.
 struct Reader<'a>(Option<&'a Container>);
 
 impl Reader<'_> {
@@ -372,7 +372,7 @@ fn splice_reads_a_file_that_has_grown_completely() {
     }
 }
 
-/// Whoever else reads the same file: nothing is cut off, nothing filled up, and nobody gets ESTALE.
+/// Several readers of one file: nothing is cut off, nothing is filled up, and no reader gets ESTALE.
 #[test]
 fn many_processes_splice_one_file_at_once() {
     const ROUNDS: usize = 300;
@@ -413,7 +413,7 @@ fn many_processes_splice_one_file_at_once() {
     }
 }
 
-/// What is shown.
+/// The size that stat shows.
 #[test]
 fn a_file_that_the_server_reads_has_a_size() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));

@@ -1,4 +1,4 @@
-//! What a view doesn't show doesn't exist, for every operation, by every path, for everybody.
+//! Hidden cgroups don't exist, for every operation, by every path, for every caller.
 
 use testkit::Session;
 use testkit::probe::names::*;
@@ -50,7 +50,7 @@ fn names(session: &mut Session, dir: &str, kind: &str) -> Vec<String> {
     all.iter().filter_map(|entry| entry.as_str()?.strip_suffix(kind)?.strip_suffix(' ').map(String::from)).collect()
 }
 
-/// What is seen that ought to be hidden, or the other way round.
+/// Everything that is visible and should be hidden, or the other way round.
 pub(crate) fn breaches(mode: Mode) -> Vec<String> {
     let mut found = Vec::new();
     for who in EVERYBODY {

@@ -1,11 +1,11 @@
-//! What the design's table says, as data.
+//! The table of policies in docs/SEMANTICS.md, as data.
 
 use testkit::probe::Op;
 use testkit::probe::names::*;
 
 use crate::scene::{Mode, Who};
 
-/// Where something stands.
+/// The position of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Zone {
     Ancestor,
@@ -31,7 +31,7 @@ impl Zone {
     }
 }
 
-/// What is tried.
+/// An action that is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Read a file.

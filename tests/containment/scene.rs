@@ -23,10 +23,10 @@ pub(crate) const LONGER_SIBLING: &str = "vcgroupfs-x-10";
 /// Another one, with a child.
 pub(crate) const SIBLING: &str = "other";
 
-/// What every cgroup of a scene has as children for the checks to use up.
+/// The children that every cgroup of a scene has, which the checks remove or rename.
 pub(crate) const VICTIMS: [&str; 2] = ["to-remove", "to-rename"];
 
-/// Who asks.
+/// A caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     /// Root with every capability, in a pid namespace.
@@ -41,7 +41,7 @@ pub(crate) enum Who {
     Stranger,
 }
 
-/// All of them.
+/// All callers.
 pub(crate) const EVERYBODY: [Who; 5] = [Who::HostRoot, Who::DockerRoot, Who::MappedRoot, Who::Owner, Who::Stranger];
 
 impl Who {
@@ -54,7 +54,7 @@ impl Who {
         }
     }
 
-    /// To whom the subtree belongs, outside any user namespace.
+    /// The owner of the subtree, as a user of the host.
     fn subtree_owner(self) -> u32 {
         match self {
             Self::HostRoot | Self::DockerRoot => 0,
@@ -63,7 +63,7 @@ impl Who {
         }
     }
 
-    /// The same as this caller writes it.
+    /// The owner of the subtree, by the number that this caller uses.
     pub(crate) fn subtree_owner_inside(self) -> u32 {
         if self == Self::MappedRoot { 0 } else { self.subtree_owner() }
     }
@@ -146,7 +146,7 @@ impl Scene {
     }
 }
 
-/// Where a caller finds the cgroups of one hierarchy.
+/// The paths at which a caller finds the cgroups of one hierarchy.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths {
     pub(crate) ancestor: PathBuf,
@@ -166,7 +166,7 @@ impl Paths {
     }
 }
 
-/// How a view is shown and ruled.
+/// The shape and policy of a view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mode {
     pub(crate) shape: &'static str,

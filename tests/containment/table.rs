@@ -7,7 +7,7 @@ use testkit::{Caller, Session};
 use crate::rules::{Action, Answer, DELEGATED, RULES, Want, Zone, answer, is_visible};
 use crate::scene::{EVERYBODY, Mode, Paths, Scene, Who, hierarchies};
 
-/// All lines of the table for one hierarchy, zone by zone.
+/// Checks all lines of the table for one hierarchy, zone by zone.
 fn lines(selector: &'static str) -> impl Iterator<Item = (Zone, Action, Want, Want)> {
     RULES.iter().filter(move |(hierarchies, ..)| hierarchies.contains(&selector)).flat_map(
         |(_, zones, actions, strict, delegate)| {
@@ -16,7 +16,7 @@ fn lines(selector: &'static str) -> impl Iterator<Item = (Zone, Action, Want, Wa
     )
 }
 
-/// Does what an action means, for a caller.
+/// Performs an action as a caller.
 fn attempt(session: &mut Session, zone: Zone, action: Action, owner: u32) -> Outcome {
     let outcome = session.run(&action.op(zone, owner));
     // What a later line relies on is put back.

@@ -7,14 +7,14 @@ use testkit::{Need, View, ViewOptions};
 
 use crate::scene::{BOUNDARY, EVERYBODY, Mode, Scene, hierarchies};
 
-/// Not in any scene.
+/// Hierarchies in which no scene has a cgroup.
 const UNDELEGATED: [&str; 3] = ["freezer", "cpuset", "blkio"];
 
 /// Files that face the host, with the hierarchy that has them. Those of `devices` are delegated below the boundary.
 const HOSTS: [(&str, &str); 3] =
     [("devices", "devices.allow"), ("devices", "devices.deny"), ("memory", "cgroup.event_control")];
 
-/// What can be changed, or isn't shown, and ought to be otherwise.
+/// Everything that can be changed, or isn't shown, and should be otherwise.
 pub(crate) fn breaches(mode: Mode) -> Vec<String> {
     let mut found = Vec::new();
     for who in EVERYBODY {

@@ -38,7 +38,7 @@ fn place() -> TestCgroup {
     TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// How LXC ended, and what the container said.
+/// The exit status of LXC, and the output of the container.
 fn start(folder: &Path, place: &TestCgroup, name: &str) -> (bool, String, String) {
     let mut command = Command::new("sh");
     let lists = place.hierarchies().iter().map(|one| one.mountpoint.join(place.name()).join("cgroup.procs"));
@@ -58,7 +58,7 @@ fn start(folder: &Path, place: &TestCgroup, name: &str) -> (bool, String, String
     (output.status.success(), said, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// What is left of a container's cgroups. Where its monitor goes in the end, LXC always leaves, and that is removed here.
+/// The cgroups of a container that are left. LXC always leaves the one to which its monitor migrates at the end; that one is removed here.
 fn left(place: &TestCgroup, name: &str) -> Vec<String> {
     let mut left = Vec::new();
     for hierarchy in place.hierarchies() {
@@ -118,7 +118,7 @@ fn a_container_with_a_cgroup_namespace_is_left_alone() {
     assert_eq!(left(&place, name), Vec::<String>::new());
 }
 
-/// Without LXC: what it refuses, and that it says so.
+/// Without LXC the hook refuses wrong arguments, and says so.
 #[test]
 fn the_hook_refuses_callers_other_than_lxc() {
     for (pid, words, expected) in [

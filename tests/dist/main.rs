@@ -1,4 +1,4 @@
-//! What `dist/` ships: hooks and units, with the programs that they are for.
+//! The hooks and units of `dist/`, with the programs that they are for.
 
 mod files;
 mod lxc;
@@ -33,7 +33,7 @@ fn root(folder: &Path) -> PathBuf {
     root
 }
 
-/// What a container does: says whether it has a view, what it sees beside its cgroup, and whether it may make cgroups.
+/// The script that a container runs. It says whether it has a view, what it sees beside its cgroup, and whether it may make cgroups.
 const SCRIPT: &str = r#"
 echo "views $(grep -c ' fuse[.]vcgroupfs ' /proc/self/mountinfo)"
 while IFS=: read -r id list path; do
@@ -44,7 +44,7 @@ ls -d /sys/fs/cgroup/pids/*/ 2>/dev/null
 exit 0
 "#;
 
-/// What [`SCRIPT`] says where the container has a view of this shape, and is in a cgroup below this one.
+/// The output of [`SCRIPT`] in a container that has a view of this shape and is in a cgroup below this one.
 fn is_contained(said: &str, shape: &str, cgroup: &str) {
     let views = format!("views {}\n", testkit::hierarchies().len());
     let beside = if shape == "rooted" { String::new() } else { format!("/sys/fs/cgroup/pids/{cgroup}/\n") };

@@ -18,7 +18,7 @@ fn command(key: &str, directory: &str) -> Command {
     command
 }
 
-/// One that needs a shell's quotes.
+/// A path that needs quotes in a shell.
 fn quoted(key: &str, directory: &str) -> Command {
     let unit = fs::read_to_string(dist("systemd/vcgroupfs.service")).expect("the unit");
     let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
@@ -28,7 +28,7 @@ fn quoted(key: &str, directory: &str) -> Command {
     command
 }
 
-/// With a container that has the mount bound, and with whatever is there of the last server.
+/// A container has the mount bound meanwhile, and remains of the last server are there.
 #[test]
 fn the_unit_starts_again_after_a_crash() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));

@@ -22,7 +22,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// On the kernel's cgroupfs, or by a view with everything delegated. `prepare` is what the host does to the cgroup first.
+    /// Makes a scene on the kernel's cgroupfs, or on a view with everything delegated. `prepare` is what the host does to the cgroup first.
     pub(crate) fn new(
         selector: &'static str,
         by_view: bool,
@@ -56,7 +56,7 @@ impl Subject {
         session
     }
 
-    /// What the host reads of a file below the cgroup.
+    /// The content of a file below the cgroup, as the host reads it.
     pub(crate) fn host_reads(&self, file: &str) -> String {
         std::fs::read_to_string(self.cgroup.dir(self.selector).join(file)).expect("a file of a test cgroup")
     }
@@ -119,7 +119,7 @@ fn device_lists_take_the_writers_capability_whoever_opened_them() {
     }
 }
 
-/// Whoever opened it, the same: a file that was opened without any capability is written by somebody who has it.
+/// A process with the capability writes to a file that was opened without any capability.
 #[test]
 fn the_writers_capability_counts_and_not_the_openers() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("devices"));
@@ -234,7 +234,7 @@ fn unified_has(controller: &str) -> bool {
     enabled.split_whitespace().any(|one| one == controller)
 }
 
-/// What makes cpusets migrates those who are in them (`cgroup_update_dfl_csses`), and a partition takes CAP_SYS_ADMIN.
+/// A write that makes cpusets migrates their processes (`cgroup_update_dfl_csses`), and a partition takes CAP_SYS_ADMIN.
 #[test]
 fn cpusets_of_cgroup2_are_made_with_the_writers_rights() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::UserNamespaces);

@@ -1,4 +1,4 @@
-//! What a live server may still do, and what it costs.
+//! The privileges that a live server still has, and the resources that it takes.
 
 use std::fs;
 use std::process::Command;
@@ -138,7 +138,7 @@ fn the_supervisor_of_run_gives_up_what_its_command_keeps() {
     assert!(supervisor.wait().expect("its end").success());
 }
 
-/// It's what the kernel says of the process, not what the process claims.
+/// `list` shows what the kernel says of the process, not what the process claims.
 #[test]
 fn list_shows_how_a_server_is_confined() {
     require!(Need::Root, Need::Fuse);

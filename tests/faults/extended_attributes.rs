@@ -72,7 +72,7 @@ impl Scene {
         dir
     }
 
-    /// What is charged to the server, in bytes.
+    /// The kernel memory that is charged to the server, in bytes.
     fn charged(&self) -> u64 {
         let dir = self.memory.dir("memory");
         let text = ["memory.usage_in_bytes", "memory.current"].map(|file| fs::read_to_string(dir.join(file)));
@@ -243,7 +243,7 @@ fn setxattr(path: &str, name: &str) -> Op {
     Op::Setxattr { path: path.into(), name: name.into(), value: "1".into() }
 }
 
-/// Whatever a caller sets through the view he could have set on the host's cgroup, and what he can't set there he can't here.
+/// A caller can set through the view exactly the xattrs that it can set on the host's cgroup.
 #[test]
 fn callers_set_only_xattrs_that_they_could_set_natively() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy(selector()));
@@ -298,7 +298,7 @@ fn xattrs_of_the_container_stay_when_the_view_ends() {
     assert_eq!(names(&real.join("cgroup.procs")), "");
 }
 
-/// One container's xattrs take nothing of another's budget.
+/// A container's xattrs don't count against another's budget.
 #[test]
 fn each_container_of_a_mount_for_all_has_a_budget_of_its_own() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));

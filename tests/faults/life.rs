@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::TestCgroup;
 
-/// What hangs without a fault may take so long on a busy machine, and what is hung doesn't end by itself.
+/// After this time an operation counts as hung. Without a fault, one may take that long on a busy machine.
 pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The program under test. `VCGROUPFS_PROGRAM` names another one, as for [`testkit::View`].
@@ -22,7 +22,7 @@ pub(crate) fn program() -> PathBuf {
 
 pub(crate) use testkit::wait_until;
 
-/// Does something in another thread that may hang; `None` if it does.
+/// Does something that may hang in another thread; `None` if it hangs.
 pub(crate) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(work()));
@@ -78,7 +78,7 @@ impl Server {
         self.child.try_wait().expect("its state").is_none()
     }
 
-    /// How it ended, if it did in time.
+    /// The exit status, if it ended in time.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
         testkit::end_of(&mut self.child, HANG_TIMEOUT)
     }

@@ -76,7 +76,7 @@ impl Drop for LoopDevice {
     }
 }
 
-/// How long a process of the container's takes to read from the device, past every cache; what it does first may fail.
+/// How long a process of the container takes to read from the device, past every cache. Its first operation may fail.
 fn time_to_read(container: &Container, device: &LoopDevice, first: &str) -> Duration {
     let script = format!(
         "{first}\nexec dd if={} of=/dev/null bs=256k count=4 iflag=direct 2>/dev/null",
@@ -137,7 +137,7 @@ fn a_container_cannot_escape_a_throttle_of_the_hosts() {
     }
 }
 
-/// What `explain` says of it, for every hierarchy of this machine; and that controllers that are named in vain are said to be.
+/// `explain` says so, for every hierarchy of this machine. Controllers in the list that have no effect are warned of.
 #[test]
 fn uninherited_limits_are_explained_and_useless_controllers_warned_of() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::Hierarchy("pids"));

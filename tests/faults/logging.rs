@@ -52,7 +52,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     assert!(log.contains("rejected: "), "{log}");
 }
 
-/// What a slow request logs, it logs in the thread that the next one needs.
+/// A slow request logs in the thread that the next one needs.
 #[test]
 fn slow_requests_go_on_without_a_log() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
@@ -166,7 +166,7 @@ impl Drop for Background {
     }
 }
 
-/// What a log service receives next.
+/// The next message that a log service receives.
 fn received(socket: &UnixDatagram) -> String {
     socket.set_read_timeout(Some(HANG_TIMEOUT)).expect("a timeout");
     let mut message = vec![0; 64 * 1024];

@@ -1,4 +1,4 @@
-//! What operators, neighbours and attackers do to a view and its server: each case shows the right behaviour, on the real thing.
+//! Faults that operators, neighbours and attackers cause to a view and its server. Each test checks the right behaviour, on the real system.
 //!
 //! | module | what it does to a view |
 //! |---|---|

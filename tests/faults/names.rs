@@ -56,7 +56,7 @@ fn names(directory: &Path) -> Vec<OsString> {
     names
 }
 
-/// What the program prints, and whether it succeeds.
+/// The output of the program, and whether it succeeds.
 fn vcgroupfs(cgroup: &TestCgroup, arguments: &[&OsStr]) -> (bool, Vec<u8>) {
     let option = format!("{}={}", selector(), cgroup.path());
     let other = std::env::var_os("VCGROUPFS_PROGRAM");
@@ -130,7 +130,7 @@ impl Drop for Long {
     }
 }
 
-/// Whatever FUSE can't carry is left out of a listing, which goes on behind it.
+/// A listing leaves out names that FUSE can't carry, and continues behind them.
 #[test]
 fn the_longest_names_neither_end_a_listing_nor_the_watch() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));

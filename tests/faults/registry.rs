@@ -63,7 +63,7 @@ impl Host {
         Self { keeper, cgroup, folder }
     }
 
-    /// Where a path of that namespace is.
+    /// The path outside of a path in that namespace.
     fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let below = path.as_ref().strip_prefix("/").expect("an absolute path").to_owned();
         Path::new("/proc").join(self.keeper.id().to_string()).join("root").join(below)
@@ -137,7 +137,7 @@ fn flock(whole: i16) -> libc::flock {
     libc::flock { l_type: whole, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Whoever may read a record may lock it, in each of the kernel's ways. That says nothing of its server.
+/// A user that may read a record may lock it, in each of the kernel's ways. That says nothing about its server.
 #[test]
 fn a_reader_of_a_record_cannot_make_a_dead_server_look_alive() {
     require!(Need::Root, Need::Fuse);
@@ -232,7 +232,7 @@ fn is_record(entry: &fs::DirEntry) -> bool {
     path.extension().is_some_and(|extension| extension == "json" || extension == "new")
 }
 
-/// Where others than root may write, nothing is believed or kept, and it's said what to do.
+/// Where users other than root may write, nothing is trusted or kept, and the message has the remedy.
 #[test]
 fn a_directory_that_does_not_belong_to_root_alone_is_refused() {
     require!(Need::Root, Need::Fuse);
@@ -308,7 +308,7 @@ fn a_mount_point_that_is_not_text_survives() {
     }
 }
 
-/// What is left of a server that was killed before its record had its name, and after.
+/// A server is killed before its record has its name, and after.
 #[test]
 fn records_of_killed_servers_are_removed() {
     require!(Need::Root, Need::Fuse);
@@ -370,7 +370,7 @@ fn only_records_of_root_are_read() {
     fs::remove_file(&forged).expect("unlink");
 }
 
-/// One record isn't hundreds of system calls.
+/// Reading a record doesn't take hundreds of system calls.
 #[test]
 fn records_are_read_in_one_go() {
     require!(Need::Root, Need::Fuse);

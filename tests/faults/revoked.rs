@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use testkit::{Caller, Container, ContainerOptions, Need, OWNER, TestCgroup, View, ViewOptions, hierarchy, require};
 
-/// How often it's tried. Without the kernel's check one of two tries shows it.
+/// How often each test tries. Without the kernel's check one of two tries would fail.
 const ROUNDS: usize = 40;
 
-/// How many cgroups there are to be removed.
+/// How many cgroups can be removed.
 const MADE: usize = 3000;
 
 /// For how long the former owner tries on after its right was revoked. Only time can show that nothing happens.
@@ -38,7 +38,7 @@ impl Scene {
         Self { container, view, cgroup }
     }
 
-    /// Where the host has the cgroup that belongs to the caller.
+    /// The caller's cgroup on the host.
     fn real(&self) -> PathBuf {
         self.cgroup.dir("pids").join("a")
     }
@@ -80,7 +80,7 @@ fn give(real: &Path, to: u32, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// How often something is done to a cgroup after the host has taken it from its owner.
+/// How many tries changed a cgroup after the host had taken it from its owner.
 fn done_after_it_was_taken<T: PartialEq>(
     scene: &Scene,
     kind: &str,

@@ -35,7 +35,7 @@ fn others() -> impl Iterator<Item = i32> {
     (1..=64).filter(move |number| !kept.iter().any(|signal| *signal as i32 == *number))
 }
 
-/// By number: no library has names for those that libc keeps for itself.
+/// Sends a signal by number: no library has names for the signals that libc reserves.
 fn send(number: i32, pid: i32) {
     let sent = run_to_end(Command::new("/bin/kill").args([format!("-{number}"), pid.to_string()]), TIMEOUT);
     assert!(sent.status.success(), "signal {number} to {pid}: {}", String::from_utf8_lossy(&sent.stderr));
@@ -88,7 +88,7 @@ impl Drop for Private {
 struct Copy(Child);
 
 impl Copy {
-    /// With this mount bound on another directory, too.
+    /// The mount is also bound on another directory.
     fn of(mounted: &Path, elsewhere: &Path) -> Self {
         let mut command = Command::new("unshare");
         let script = "mount --bind \"$0\" \"$1\" && exec sleep 1000";
@@ -119,7 +119,7 @@ fn is_mounted(path: &Path) -> bool {
     text.lines().any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point) == path))
 }
 
-/// What a path gives to whoever doesn't wait for ever.
+/// The errno of a stat of a path, which may not wait forever.
 fn errno_of(path: PathBuf) -> Option<Errno> {
     let found = in_time(move || fs::read_dir(path).map(Iterator::count)).expect("the view hangs");
     found.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
@@ -257,7 +257,7 @@ impl Run {
         left
     }
 
-    /// How it ends, and that nothing is left of it.
+    /// Checks with which status it ends, and that nothing is left of it.
     #[track_caller]
     fn ends(&mut self, code: i32) {
         let status = end_of(&mut self.child).expect("run doesn't end");

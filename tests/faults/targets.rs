@@ -4,7 +4,7 @@ use std::process::Command;
 
 use testkit::{Container, ContainerOptions, Need, TIMEOUT, require, run_to_end, write_program};
 
-/// What `attach` of this target says when the managers are these programs, and no others are there.
+/// The output of `attach` of this target, when these programs are the only container managers.
 fn attach(target: &str, managers: &[(&str, String)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a directory");
     for (name, script) in managers {

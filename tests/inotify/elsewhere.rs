@@ -1,4 +1,4 @@
-//! Whoever mounts something in the view doesn't get the server's own operations to happen there.
+//! A mount in the view doesn't lead the server's own operations elsewhere.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use testkit::{Container, ContainerOptions, Need, TIMEOUT, require, run_to_end};
 use super::watcher::Watcher;
 use super::{Scene, UNIFIED};
 
-/// What is mounted on a directory, until it's dropped.
+/// A mount on a directory, until this is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -68,7 +68,7 @@ fn scene() -> (Scene, Watcher) {
     (scene, view)
 }
 
-/// Where the server itself would walk by the path.
+/// The mount is where the server itself would walk by the path.
 #[test]
 fn a_mount_in_the_servers_namespace_does_not_mislead_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
@@ -80,7 +80,7 @@ fn a_mount_in_the_servers_namespace_does_not_mislead_it() {
     }
 }
 
-/// As its root, with all rights over its own mount namespace.
+/// The container's root makes the mount, with all rights over its own mount namespace.
 #[test]
 fn a_mount_in_the_container_does_not_mislead_the_server() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));

@@ -108,7 +108,7 @@ fn unmounting_never_waits_for_a_replay_on_old_kernels() {
     unmounted(true);
 }
 
-/// In the middle of an operation on its own mount, whose answer nobody can give any more.
+/// The server is killed in the middle of an operation on its own mount, which nobody can answer any more.
 #[test]
 fn a_server_that_is_killed_ends() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
@@ -192,7 +192,7 @@ fn nobody_waits_for_a_server_that_was_killed() {
     }
 }
 
-/// How often it's tried. `VCGROUPFS_ROUNDS` sets it, to try as often as there's time for.
+/// How often the test is repeated. `VCGROUPFS_ROUNDS` sets another number.
 fn rounds() -> u64 {
     std::env::var("VCGROUPFS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(24)
 }

@@ -38,14 +38,14 @@ impl Scene {
         self.ours.dir(selector)
     }
 
-    /// Where the cgroup is in the view.
+    /// The directory of the cgroup in the view.
     fn seen(&self, selector: &str) -> PathBuf {
         let top = self.view.hierarchy(&hierarchy(selector).expect("a required hierarchy"));
         let below = top.join(self.ours.name());
         if below.join("cgroup.procs").exists() && !top.join("cgroup.procs").exists() { below } else { top }
     }
 
-    /// The same by the alias of a rooted view.
+    /// The same directory at the host-path alias of a rooted view.
     fn alias(&self, selector: &str) -> PathBuf {
         self.seen(selector).join(self.ours.name())
     }
@@ -129,7 +129,7 @@ fn a_notification_is_one_event_on_old_kernels() {
     notifications(true);
 }
 
-/// What systemd does for each unit: it reads once it has been told.
+/// systemd does this for each unit: it reads the file once it gets the event.
 #[test]
 fn after_the_event_the_file_says_that_the_cgroup_is_empty() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));
@@ -255,7 +255,7 @@ fn cgroups_that_anybody_makes_or_removes_are_reported_on_old_kernels() {
     comings_and_goings(true);
 }
 
-/// As with the kernel's own: the parent is told, and what is removed together with its parent as well.
+/// As natively: watchers of the parent get the event, also of a directory that is removed together with its parent.
 #[test]
 fn a_tree_that_the_host_removes_is_reported() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(UNIFIED));

@@ -87,7 +87,7 @@ impl Watcher {
         self.take();
     }
 
-    /// What one watch has seen.
+    /// The events of one watch.
     pub(crate) fn at(&self, label: &str) -> Vec<(AddWatchFlags, String)> {
         self.seen.iter().filter(|seen| seen.at == label).map(|seen| (seen.mask, seen.name.clone())).collect()
     }

@@ -32,7 +32,7 @@ fn nothing_is_left_of_a_container_that_ends() {
     assert_eq!(scene.held_namespaces().into_iter().collect::<Vec<_>>(), [namespace(staying.init())]);
 }
 
-/// Where process 1 goes by itself, the subtree stays; where the host takes it, it goes along.
+/// The subtree stays where it is when process 1 migrates itself, and follows process 1 when the host migrates it.
 #[test]
 fn the_view_follows_the_host_and_not_the_container() {
     if !is_possible() {

@@ -1,4 +1,4 @@
-//! What a container is told of its own.
+//! Events that a container gets of its own cgroups.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -45,7 +45,7 @@ fn a_watch_survives_lookups_by_other_containers() {
     }
 }
 
-/// Each who waits for a file is woken, and by its own file's events.
+/// Each caller that waits for a file is woken, by its own file's events only.
 #[test]
 fn a_caller_that_polls_is_woken() {
     if !is_possible() {

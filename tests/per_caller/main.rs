@@ -1,4 +1,4 @@
-//! One mount for all callers: each container sees its own cgroups and nothing of another's, whatever they do to each other.
+//! One mount for all callers: each container sees its own cgroups and nothing of another's, whatever the containers do to each other.
 
 mod descriptors;
 mod ends;
@@ -24,7 +24,7 @@ fn is_possible() -> bool {
     testkit::missing(&[Need::Root, Need::Fuse, Need::NamespacedPids, there]).is_none()
 }
 
-/// One that the host has mounted another container's cgroup on, on kernels old and new.
+/// The host has mounted another container's cgroup on one of this container's, on kernels old and new.
 #[test]
 fn a_bind_mount_of_anothers_cgroup_leads_nowhere() {
     if !is_possible() || testkit::missing(&[Need::LegacySyscalls]).is_some() {
@@ -99,7 +99,7 @@ fn without_a_cgroup_there_is_only_the_root() {
     assert_eq!(session.run(&write_file("$TOP/cgroup.procs", "0")).errno(), Some("EACCES"));
 }
 
-/// Whoever has the host's pid namespace is in no container.
+/// A caller in the host's pid namespace is in no container.
 #[test]
 fn a_caller_in_the_hosts_pid_namespace_has_no_subtree() {
     if !is_possible() {
@@ -142,7 +142,7 @@ fn the_policy_applies_to_all_containers() {
     }
 }
 
-/// What the host makes, changes and removes shows at once, without any event.
+/// Everything that the host makes, changes and removes shows at once, without any event.
 #[test]
 fn changes_by_the_host_show_at_once() {
     if !is_possible() {

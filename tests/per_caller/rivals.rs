@@ -7,7 +7,7 @@ use testkit::{Caller, Container, TIMEOUT, ViewOptions, run_to_end};
 use super::is_possible;
 use super::scene::{Scene, hierarchies, place};
 
-/// For how long, in seconds.
+/// How long the rivals race, in seconds.
 const RACE_SECONDS: u64 = 4;
 
 fn rival(scene: &Scene, container: &Container, selector: &str, (own, other): (&str, &str), name: &str) -> Child {
@@ -61,7 +61,7 @@ fn rivals_use_the_same_names_on_an_old_kernel() {
     }
 }
 
-/// A part of the mount that the host has bound somewhere: there, all come with the host's numbers.
+/// The host has bound a part of the mount somewhere. There, all callers come with the host's numbers.
 #[test]
 fn rivals_use_the_same_names_below_a_bound_directory() {
     if !is_possible() {
@@ -117,7 +117,7 @@ impl Drop for Bound {
     }
 }
 
-/// Nobody learns by inotify what others have, or do.
+/// No container learns by inotify what others have or do.
 #[test]
 fn a_container_gets_no_events_of_others() {
     use std::io::{BufRead, BufReader, Read};

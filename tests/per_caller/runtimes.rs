@@ -1,4 +1,4 @@
-//! What a container runtime makes of it: a bind of the mount is all that it needs.
+//! A container runtime needs only a bind mount of the view.
 
 use std::fs;
 use std::process::{Command, Output};

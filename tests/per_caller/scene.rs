@@ -12,7 +12,7 @@ pub(crate) fn hierarchies() -> &'static [&'static str] {
     if is_split() { testkit::each_sort() } else { &["unified"] }
 }
 
-/// One of them: v2, where the machine has it.
+/// One of the hierarchies: v2, if the machine has it.
 pub(crate) fn place() -> &'static str {
     hierarchies().last().expect("a hierarchy")
 }
@@ -22,7 +22,7 @@ pub(crate) fn is_split() -> bool {
     testkit::hierarchies().iter().any(|found| found.split)
 }
 
-/// Where containers have the mount.
+/// The mount point in the containers.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 pub(crate) fn program() -> PathBuf {
@@ -57,14 +57,14 @@ impl Scene {
         Container::start(ContainerOptions { prepare, ..options })
     }
 
-    /// Where containers find what is below the scene's cgroup.
+    /// The path at which containers find a cgroup below the scene's.
     pub(crate) fn shown(&self, selector: &str, below: &str) -> PathBuf {
         let found = hierarchy(selector).expect("a hierarchy of the scene");
         let top = found.in_view(Path::new(MOUNT_POINT)).join(self.cgroup.name());
         if below.is_empty() { top } else { top.join(below) }
     }
 
-    /// Where it is on the host.
+    /// The directory of that cgroup on the host.
     pub(crate) fn real(&self, selector: &str, below: &str) -> PathBuf {
         self.cgroup.dir(selector).join(below)
     }

@@ -12,7 +12,7 @@ use testkit::{Caller, Container, ContainerOptions, MAPPED_ROOT, TestCgroup, View
 use crate::in_a_machine;
 use crate::scene::{disable_all, enable_all, program};
 
-/// How often the host takes a process out, of each kind.
+/// How often the host migrates a process out, for each kind of container.
 const TRIES: usize = 40;
 
 /// A boundary in cgroup2 with `a`, `b` and `home`, and a cgroup of the host.
@@ -98,7 +98,7 @@ fn give(dir: &std::path::Path) {
     }
 }
 
-/// As systemd does it in a container: the boundary can't be entered any more then, but was when the view was made.
+/// systemd enables controllers in a container. The boundary can't be entered any more then, but it was when the view was made.
 #[test]
 fn nobody_comes_back_when_controllers_are_enabled_later() {
     in_a_machine!();
@@ -135,7 +135,7 @@ fn nobody_comes_back_with_a_namespace_of_the_containers_own() {
     assert_eq!(scene.come_back(&view, &container, "$P"), 0, "{}", view.log());
 }
 
-/// Where there's no namespace to be had, some come back: none of them in silence.
+/// Without a namespace at the boundary some processes come back, and each of them is logged.
 #[test]
 fn a_process_that_comes_back_where_the_kernel_cannot_check_is_logged() {
     in_a_machine!();

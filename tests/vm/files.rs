@@ -71,7 +71,7 @@ fn reads_are_the_kernels_in_every_shape_and_policy() {
     report(&found);
 }
 
-/// Where a file stands.
+/// The position of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Zone {
     Outside,
@@ -79,7 +79,7 @@ enum Zone {
     Below,
 }
 
-/// What a write comes to.
+/// The result of a write.
 type Told = Result<(), (&'static str, i32)>;
 
 const OPEN: Told = Err(("open", Errno::EACCES as i32));
@@ -149,7 +149,7 @@ fn v2_files(dir: &Path) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// None of these values would change anything.
+/// Values that change nothing when they are written.
 const V1_FILES: &[(&str, &str, &str)] = &[
     ("memory", "memory.limit_in_bytes", "-1"),
     ("memory", "memory.swappiness", "60"),
@@ -222,7 +222,7 @@ fn writes_get_what_the_table_says() {
     report(&found);
 }
 
-/// That nothing in the table above is rejected by the kernel: the same writes on the bare cgroupfs.
+/// The kernel rejects nothing of the table above: the same writes on the bare cgroupfs succeed.
 #[test]
 fn the_kernel_itself_accepts_these_writes() {
     in_a_machine!();

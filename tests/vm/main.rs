@@ -10,7 +10,7 @@ mod life;
 mod namespace;
 mod scene;
 
-/// How the machine's cgroups are set up.
+/// The setup of the machine's cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setup {
     Legacy,

@@ -14,7 +14,7 @@ use crate::case::Where;
 use crate::differences::is_notified;
 use crate::run::{comparable_list, numberless};
 
-/// What is known of a sequence on one subject so far.
+/// The state of a sequence on one subject so far.
 pub(super) struct Normal {
     place: Where,
     /// The path of the subject's cgroup in its hierarchy.

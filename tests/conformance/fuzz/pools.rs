@@ -1,4 +1,4 @@
-//! What operations are made of: few names, so that they meet.
+//! The words of which operations are made: few names, so that operations meet.
 
 use crate::case::Where;
 
@@ -211,7 +211,7 @@ pub(super) const ODD: &[&str] = &[
     "%s",
 ];
 
-/// How a path can end.
+/// The possible ends of a path.
 pub(super) const ENDS: &[&str] = &["/", "/.", "//", "/./", "/../a", "/.."];
 
 pub(super) const MODES: &[u32] = &[0o644, 0o444, 0o600, 0o000, 0o755, 0o700, 0o1777, 0o222, 0o500];

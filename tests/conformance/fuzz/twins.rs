@@ -21,18 +21,18 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Numbers of processes in a container begin behind this one, so that they have equally many digits.
 const FIRST_NUMBER: &str = "20000";
 
-/// One of the two. The fields are dropped in their order.
+/// One of the two subjects. The fields are dropped in their order.
 pub(super) struct Twin {
     session: Session,
     /// The probe's number for itself.
     probe: String,
-    /// That of its thread, in this sequence.
+    /// The number of its thread, in this sequence.
     thread: Option<String>,
     _container: Option<Container>,
     _view: Option<View>,
-    /// Where the probe sees the cgroup.
+    /// The cgroup's directory for the probe.
     path: PathBuf,
-    /// Where the host has it.
+    /// The cgroup's directory on the host.
     backing: PathBuf,
     cgroup: TestCgroup,
 }

@@ -16,9 +16,9 @@ const RECVMSG: u64 = 47;
 /// How far an agent gets before the host takes the process out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
-    /// It has been told to migrate the process, and has done nothing yet.
+    /// The agent has been told to migrate the process, and has done nothing yet.
     Told,
-    /// It's about to write: no look can help against that.
+    /// The agent is about to write: no check can prevent that.
     Writing,
 }
 

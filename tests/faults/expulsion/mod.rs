@@ -12,10 +12,10 @@ use testkit::expulsion::Expulsion;
 use testkit::probe::names::*;
 use testkit::{Caller, Container, ContainerOptions, Need, Session, TestCgroup, View, ViewOptions, require};
 
-/// One hierarchy of each sort.
+/// One hierarchy of each kind.
 const HIERARCHIES: [&str; 3] = ["pids", "name=systemd", "unified"];
 
-/// What the server says of a process that may have come back.
+/// The message of the server about a process that may have come back.
 const TOLD: &str = "may have brought a process back";
 
 /// A container with a view of its cgroup, and a cgroup of the host beside it.
@@ -104,7 +104,7 @@ fn the_hosts_mount_is_watched_where_filesystems_cannot_be() {
     assert!(calls.lines().any(is_watched), "{calls}");
 }
 
-/// None comes back in silence, by whatever the container writes.
+/// No process comes back without a message, whatever the container writes.
 #[test]
 fn every_process_that_comes_back_is_logged() {
     require!(

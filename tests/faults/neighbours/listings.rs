@@ -80,7 +80,7 @@ fn a_listing_that_the_kernel_keeps_costs_the_server_little() {
     assert!(servers < own * COST_FACTOR_MAX, "the server took {servers:?}, its caller {own:?}");
 }
 
-/// Whatever changes shows at once, also in a listing that was answered from memory just before, and by whomever it was changed.
+/// Every change shows at once, whoever makes it, also in a listing that was answered from memory just before.
 #[test]
 fn a_change_shows_in_the_next_listing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));

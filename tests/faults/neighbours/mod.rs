@@ -1,4 +1,4 @@
-//! What containers and users of the host can take from each other.
+//! Containers and users of the host can't take resources from each other.
 //!
 //! | module | what one takes |
 //! |---|---|

@@ -46,7 +46,7 @@ fn fill(scene: &Scene, below: &str, files: usize) {
     }
 }
 
-/// What busybox' cat prints, which copies by sendfile(2) and splice(2) alone.
+/// The output of busybox' cat, which only copies with sendfile(2) and splice(2).
 fn cat(scene: &Scene, container: &Container, file: &str) -> String {
     let mut command = container.command(Caller::Root);
     let output = run_to_end(command.args(["busybox", "cat"]).arg(scene.shown("memory", file)), TIMEOUT);
@@ -75,7 +75,7 @@ fn a_tenant_that_holds_many_files_open_takes_no_content_from_others() {
     assert_eq!(cat(&scene, &containers[1], "b/memory.limit_in_bytes"), "77881344\n");
 }
 
-/// What is open without an id, and again once there are ids, by whatever way it's read and opened meanwhile.
+/// A file is open without a backing id, and opened again once there are ids, and read in every way meanwhile.
 #[test]
 fn a_file_without_a_backing_id_reads_correctly() {
     if !is_possible() {

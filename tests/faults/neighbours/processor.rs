@@ -12,13 +12,13 @@ use testkit::{Caller, Need, ViewOptions, require};
 
 use super::scene::{COST_FACTOR_MAX, Scene, flood, program, used_by, wait_until};
 
-/// What a server takes for a tenant before that has to wait, and somewhat more.
+/// The processor time that a tenant may use before it has to wait, and somewhat more.
 const BURST_MAX: Duration = Duration::from_millis(2500);
 
 /// The period over which the server's processor time is measured.
 const MEASURED_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a listing takes that no server can keep, for want of room.
+/// How many cgroups make a listing too large for a server to keep.
 const CGROUPS: usize = 800;
 
 /// How many processes a list shows.

@@ -10,7 +10,7 @@ use testkit::{
     Caller, Container, ContainerOptions, Session, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, run_to_end,
 };
 
-/// Where containers have the mount.
+/// The mount point in the containers.
 pub(super) const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 pub(super) fn program() -> PathBuf {
@@ -24,7 +24,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// With cgroups in these hierarchies, of whose v1 controllers all are delegated.
+    /// Makes a scene with cgroups in these hierarchies, all of whose v1 controllers are delegated.
     pub(super) fn new(selectors: &[&'static str]) -> Self {
         Self::with(&program(), selectors, ViewOptions::new())
     }
@@ -43,7 +43,7 @@ impl Scene {
         Container::start(ContainerOptions { cgroups: self.cgroup.children(name), prepare, ..Default::default() })
     }
 
-    /// Where containers find what is below the scene's cgroup.
+    /// The path at which containers find a cgroup below the scene's.
     pub(super) fn shown(&self, selector: &str, below: &str) -> PathBuf {
         let found = hierarchy(selector).expect("a hierarchy of the scene");
         found.in_view(Path::new(MOUNT_POINT)).join(self.cgroup.name()).join(below)
@@ -66,11 +66,11 @@ impl Scene {
 
 pub(super) use testkit::wait_until;
 
-/// How many times the processor time of its caller a server may take: one that is built for debugging takes about 8, and took 90 when it took each
+/// How many times its caller's processor time a server may take. A debug build takes about 8, and took 90 when it took each
 /// listing from the host.
 pub(super) const COST_FACTOR_MAX: u32 = 20;
 
-/// How much processor time a process has had so far.
+/// The processor time of a process so far.
 pub(super) fn used_by(process: u32) -> Duration {
     let ticks = testkit::processor_ticks(process);
     let each = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("ticks of a second");

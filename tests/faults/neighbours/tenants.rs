@@ -21,7 +21,7 @@ const DESCRIPTORS: u32 = 256;
 struct Crowd(Vec<Child>);
 
 impl Crowd {
-    /// As somebody without a capability, by user namespaces of its own.
+    /// Makes pid namespaces as an unprivileged user, in user namespaces of its own.
     fn new(directory: &Path) -> Self {
         let look = format!("ls {} >/dev/null 2>&1; echo $?; read _", directory.display());
         let each = |_| {
@@ -43,7 +43,7 @@ impl Crowd {
         Self((0..NAMESPACES).map(each).collect())
     }
 
-    /// How many of them the server has answered.
+    /// How many of the namespaces the server has answered.
     fn served(&mut self) -> usize {
         let answer = |child: &mut Child| {
             let mut line = String::new();
