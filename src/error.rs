@@ -176,7 +176,7 @@ impl From<MountError> for Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        // Whoever reads the output has gone: that's no failure.
+        // The reader of the output has closed it, which isn't a failure.
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { ErrorKind::ReaderGone } else { ErrorKind::Failed };
         Self::new(kind, error.to_string())
     }

@@ -105,7 +105,7 @@ impl ViewOptions {
         Ok((host, view))
     }
 
-    /// The same for a mount in which each caller has a view of its own.
+    /// Finds the host's hierarchies and makes the rules for a `mount --per-caller`.
     pub(super) fn plan_for_callers(&self) -> Result<(HostCgroups, Rules, AncestorLimits), Error> {
         let given = [
             ("--pid", self.pid.is_some()),
@@ -128,7 +128,7 @@ impl ViewOptions {
         Ok((host, rules, self.ancestor_limits()))
     }
 
-    /// Says what is asked for in vain.
+    /// Warns of options that have no effect.
     pub(super) fn warn(&self, host: &HostCgroups) {
         without_effect(host, self.policy, &self.delegate_controllers).iter().for_each(|what| warn(what));
     }
@@ -156,7 +156,7 @@ impl ViewOptions {
         self.pid.is_some() || !self.cgroups.is_empty()
     }
 
-    /// For whom, in a word or two.
+    /// The container that the options select, in words.
     pub(super) fn target(&self) -> String {
         let pid = self.pid.map(|pid| format!("pid {pid}"));
         let cgroups = self.cgroups.iter().map(|(hierarchy, path)| match hierarchy {

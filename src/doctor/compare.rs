@@ -16,7 +16,7 @@ pub(crate) struct Change {
     pub(crate) after: Option<u64>,
     /// Whether they differ.
     pub(crate) differs: bool,
-    /// What to do about it, if the client loses by it. Who didn't find what it looked for, and does now, doesn't.
+    /// The remedy if the program reads a worse number than before. A program that finds its files only now doesn't.
     pub(crate) remedy: Option<&'static str>,
 }
 

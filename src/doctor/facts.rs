@@ -14,11 +14,11 @@ use crate::cgroup::{
 /// The directory where every program looks first.
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
-/// Where hybrid setups have cgroup2, and where systemd has its v1 hierarchy.
+/// The directories where hybrid setups have cgroup2, and where systemd has its v1 hierarchy.
 pub(crate) const UNIFIED: &str = "/sys/fs/cgroup/unified";
 pub(crate) const SYSTEMD: &str = "/sys/fs/cgroup/systemd";
 
-/// Where elogind and OpenRC have v1 hierarchies of their own.
+/// The directories where elogind and OpenRC have v1 hierarchies of their own.
 pub(crate) const ELOGIND: &str = "/sys/fs/cgroup/elogind";
 pub(crate) const OPENRC: &str = "/sys/fs/cgroup/openrc";
 

@@ -70,7 +70,7 @@ fn broken(facts: &Facts) -> Vec<General> {
         ));
     }
     if !hung.is_empty() {
-        let what = format!("the filesystem on {} doesn't answer: whoever uses it hangs", list(&hung));
+        let what = format!("the filesystem on {} doesn't answer: processes that use it hang", list(&hung));
         let advice = "see what its server does; ending the server makes it a dead view, which can be unmounted";
         found.push(general("hung-view", Level::Problem, what, Some(advice)));
     }

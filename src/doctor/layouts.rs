@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     Real,
     /// A view on each hierarchy's directory.
     Fuse,
-    /// The same, with the kernel's hierarchy beneath.
+    /// The same view, with the kernel's hierarchy beneath.
     Stack,
     /// The kernel's hierarchy, a view on the own cgroup.
     SkeletonA,
@@ -154,7 +154,7 @@ fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32
     Facts::new(process, found)
 }
 
-/// What holds in all of them: the container's own limits.
+/// The limits that hold in all layouts: those of the container's own cgroup.
 pub(crate) fn limits() -> Limits {
     let limit = |value| Some(Limit { value, by: "/c1".to_owned() });
     let quota = Some(Limit { value: (100_000, 100_000), by: "/c1".to_owned() });
@@ -182,7 +182,7 @@ fn text(file: &str, is_own: bool) -> &'static str {
 /// The host of all of them.
 pub(crate) struct Host;
 
-/// Where the container is, in the host's names.
+/// The container's cgroups, by the host's paths.
 pub(crate) fn members(facts: &Facts) -> Vec<Membership> {
     parse_memberships(facts.process.cgroup.replace("0::/\n", "0::/c1\n").as_bytes())
 }

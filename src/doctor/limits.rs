@@ -22,7 +22,7 @@ pub(crate) struct Limit<T> {
     pub(crate) by: String,
 }
 
-/// What holds for a process.
+/// The limits that hold for a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Limits {
     /// Quota and period in microseconds of CPU time.
@@ -36,7 +36,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Of a process with these memberships, in the host's names; it may run on `cpus` CPUs of a machine with `memory` bytes.
+    /// Finds the limits of a process with these memberships, by the host's paths. It may run on `cpus` CPUs of a machine with `memory` bytes.
     pub(crate) fn of(memberships: &[Membership], host: &dyn HostFiles, cpus: u64, memory: u64) -> Self {
         let mut limits = Self { cpus, ..Self::default() };
         for membership in memberships {
@@ -82,7 +82,7 @@ impl Limits {
         lower(&mut self.pids, pids);
     }
 
-    /// What a client would take that knew this limit.
+    /// The number that a program would take if it knew this limit.
     pub(crate) fn expected(&self, quantity: Quantity, rounding: Rounding) -> Option<u64> {
         match quantity {
             Quantity::Cpus => {

@@ -14,7 +14,7 @@ const TMPFS_SOURCE: &str = "vcgroupfs";
 pub(crate) struct Native<'a> {
     system: System,
     host: &'a dyn HostFiles,
-    /// Where the process' cgroup namespace begins, in each hierarchy.
+    /// The cgroup at which the process' cgroup namespace begins, in each hierarchy.
     beginnings: Vec<(HierarchyKind, CgroupPath)>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Native<'a> {
         own.is_some_and(|own| !own.is_within(&root))
     }
 
-    /// What is mounted, in the host's names.
+    /// The cgroup that is mounted, by the host's paths.
     fn host_root(&self, mount: &MountEntry) -> Option<CgroupPath> {
         let kind = mount.hierarchy()?;
         let (_, beginning) = self.beginnings.iter().find(|(of, _)| *of == kind)?;

@@ -57,7 +57,7 @@ impl System {
         self.mounts.iter().filter(|mount| mount.fstype == "cgroup").filter(has)
     }
 
-    /// Those of type `cgroup2`.
+    /// The lines of mountinfo of type `cgroup2`.
     pub(crate) fn v2_mounts(&self) -> impl DoubleEndedIterator<Item = &MountEntry> {
         self.mounts.iter().filter(|mount| mount.fstype == "cgroup2")
     }

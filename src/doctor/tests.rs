@@ -10,7 +10,7 @@ use super::native::Native;
 use super::paths::paths_to_probe;
 use super::verdict::{self, HostView};
 
-/// What all make of it, with the limits known that hold, and the host.
+/// The findings about all programs, with the limits that hold and the host's files.
 fn judge(facts: &Facts) -> Vec<Finding> {
     let native = Native::of(&facts.system(), &members(facts), &Host);
     verdict::judge(facts, HostView { limits: Some(&limits()), native: native.as_ref() })
@@ -90,7 +90,7 @@ fn the_matrix() {
     assert_eq!(CLIENTS.len(), MATRIX.len(), "a client that isn't in the table");
 }
 
-/// What differs from the matrix: `y` all that it had, else the clients by which it was changed, with their new verdict.
+/// What differs from the matrix: `y` if nothing does, else the programs with their new verdict.
 fn changes(usual: &Facts, now: &Facts) -> Vec<(&'static str, char)> {
     let pairs = judge(usual).into_iter().zip(judge(now));
     pairs

@@ -8,10 +8,10 @@ use super::limits::Limits;
 use super::native::Native;
 use super::reading::{Files, Reading, Rounding, System, Taken};
 
-/// What is known besides what the process sees.
+/// What is known besides the facts.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct HostView<'a> {
-    /// What holds; `None` where the host's files can't be read.
+    /// The limits that hold; `None` if the host's files can't be read.
     pub(crate) limits: Option<&'a Limits>,
     pub(crate) native: Option<&'a Native<'a>>,
 }

@@ -3,7 +3,7 @@
 use crate::doctor::facts::{ROOT, point};
 use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, cpu_max};
 
-/// Those that look no further: `os.process_cpu_count` of Python, nproc before coreutils 9.8, libgomp, musl.
+/// Programs that read only the affinity: `os.process_cpu_count` of Python, nproc before coreutils 9.8, libgomp, musl.
 pub(crate) fn alone(system: &System, _: &dyn Files) -> Reading {
     Reading { cpus: Some(Taken::from(Some(system.affinity), "sched_getaffinity")), ..Reading::default() }
 }

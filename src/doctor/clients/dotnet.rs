@@ -8,7 +8,7 @@ use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, f
 /// A limit above this is none.
 const NO_LIMIT: u64 = 0x7fff_ffff_0000_0000;
 
-/// Up to 8: of the own cgroup alone.
+/// .NET up to 8: the limit of the own cgroup alone.
 pub(crate) fn version_8(system: &System, files: &dyn Files) -> Reading {
     coreclr(system, files, |files, is_v2, _, own| {
         let path =
@@ -17,7 +17,7 @@ pub(crate) fn version_8(system: &System, files: &dyn Files) -> Reading {
     })
 }
 
-/// From 9 on: the least of the own cgroup and those above.
+/// .NET 9 and later: the tightest limit of the own cgroup and those above.
 pub(crate) fn version_9(system: &System, files: &dyn Files) -> Reading {
     coreclr(
         system,

@@ -5,7 +5,7 @@ use crate::doctor::advice::{MOUNT, describe_missing, remedy_for};
 use crate::doctor::facts::{ELOGIND, Facts, FsType, OPENRC, ROOT, point};
 use crate::doctor::finding::Finding;
 
-/// It decides as systemd does (236 and later), with a named hierarchy of its own on v1, which has to be mounted for it.
+/// elogind decides as systemd does (236 and later). On v1 it has a named hierarchy of its own, which has to be mounted for it.
 pub(crate) fn elogind(facts: &Facts) -> Finding {
     let client = "elogind";
     match Tree::of(facts) {
@@ -54,7 +54,7 @@ pub(crate) fn openrc(facts: &Facts) -> Finding {
 }
 
 impl Finding {
-    /// Without any hierarchy there's nothing to work with.
+    /// Replaces the finding if no hierarchy is mounted at all.
     fn or_nothing_mounted(self, facts: &Facts) -> Self {
         if facts.memberships.is_empty() { Self::no(self.client, "no hierarchy is there at all", MOUNT) } else { self }
     }

@@ -7,7 +7,7 @@ use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, c
 /// All of them have to be enabled, and on v1 mounted.
 const REQUIRED: [&str; 4] = ["memory", "cpu", "cpuacct", "cpuset"];
 
-/// As it is in 8u372, 11.0.16, 17 and 21: the own cgroup alone, and on v1 what its `memory.stat` says of those above.
+/// Hotspot 8u372, 11.0.16, 17 and 21: it reads the own cgroup alone, and on v1 what its `memory.stat` tells of those above.
 pub(crate) fn hotspot(system: &System, files: &dyn Files) -> Reading {
     match find(system) {
         Ok(Tree::V2(own)) => v2(system, files, &own),
@@ -152,7 +152,7 @@ fn taken(found: Result<(Option<u64>, String), Missing>) -> Taken {
     }
 }
 
-/// As it is in 25: v2 by statfs and `cgroup.controllers`, and the least limit of all cgroups from the own one to the mount point.
+/// Hotspot 25: it recognises v2 by statfs and `cgroup.controllers`, and takes the tightest limit from the own cgroup up to the mount point.
 pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> Reading {
     let v1 = || hierarchies(system).and_then(|_| v1_tree(system));
     let found = if files.is_cgroup2(ROOT) { find_v2_25(system, files) } else { v1() };
@@ -195,7 +195,7 @@ fn find_v2_25<'a>(system: &'a System, files: &dyn Files) -> Result<Tree<'a>, Mis
     Ok(Tree::V2(point(mount)))
 }
 
-/// On v1, where a cgroup's directory is: what is mounted is the hierarchy's root, or the longest end of the path that is there.
+/// Finds a cgroup's directory on v1: below the hierarchy's root, or by the longest end of the path that exists.
 fn suffix_at(mount: &MountEntry, files: &dyn Files, path: &str) -> Option<String> {
     let at = point(mount);
     if mount.root == "/" {

@@ -3,7 +3,7 @@
 use crate::doctor::facts::ROOT;
 use crate::doctor::reading::{Files, Missing, Reading, System, Taken, cpu_max, number};
 
-/// What the kernel shows on v1 where no limit is set: `LONG_MAX` rounded down to pages.
+/// The number that the kernel shows on v1 without a limit: `LONG_MAX` rounded down to pages.
 const NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
 /// 1.44: one file at the top of v1's memory hierarchy, whatever `/proc/self/cgroup` says.

@@ -15,13 +15,13 @@ const NO_DEVICES: &str = "delegate 'devices' (--policy delegate --delegate-contr
 const EMPTY_CPUSETS: &str =
     "cpusets that it makes stay empty and take no process (ENOSPC), unless cgroup.clone_children is 1 in its own";
 
-/// Where v1 clients that go by mountinfo find a controller, and the target's own cgroup there.
+/// A v1 controller as programs find it by mountinfo, and the target's own cgroup there.
 struct FoundController {
     controller: String,
     own: Option<String>,
 }
 
-/// What libcontainer finds of the v1 controllers: at the default path if that is of type cgroup, else by mountinfo.
+/// Finds the v1 controllers as libcontainer does: at the default path if that is of type cgroup, else by mountinfo.
 fn controllers(facts: &Facts) -> (Vec<FoundController>, Vec<String>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for controller in facts.v1_controllers() {
@@ -172,7 +172,7 @@ pub(crate) fn containerd(facts: &Facts) -> Finding {
     Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT })
 }
 
-/// It wants `devices`, and then makes "/docker" in each hierarchy, by way of runc.
+/// dockerd needs `devices`, and makes "/docker" in each hierarchy by runc.
 pub(crate) fn dockerd(facts: &Facts) -> Finding {
     let client = "dockerd";
     if !facts.is_v2() && facts.line("devices").is_none() {

@@ -50,7 +50,7 @@ fn std_v2(files: &dyn Files, path: &str) -> Count {
     Ok((least, at))
 }
 
-/// By the usual names, else by mountinfo, there without the mount's root.
+/// Finds the own cgroup by the usual directory names, or else by mountinfo, without the mount's root.
 fn std_v1(system: &System, files: &dyn Files, path: &str) -> Count {
     let path = Path::new(path.trim_start_matches('/'));
     let by_line = || {
@@ -83,7 +83,7 @@ fn std_v1(system: &System, files: &dyn Files, path: &str) -> Count {
     Err(Missing::path(first))
 }
 
-/// Its own cgroup alone, by mountinfo, without the mount's root.
+/// Reads the own cgroup alone, found by mountinfo without the mount's root.
 pub(crate) fn num_cpus(system: &System, files: &dyn Files) -> Reading {
     let found = || -> Quota {
         let v1 = system.v1_path("cpu");

@@ -4,15 +4,15 @@ use crate::doctor::advice::{NAMESPACE, describe_missing, remedy_for};
 use crate::doctor::facts::{Facts, FsType, ROOT, SYSTEMD, UNIFIED, join};
 use crate::doctor::finding::Finding;
 
-/// What systemd takes the tree for.
+/// The setup that systemd recognises.
 pub(crate) enum Tree {
     Unified,
     /// cgroup2 on `unified`, or on `systemd` as 232 had it.
     Hybrid(&'static str),
     Legacy,
-    /// Of a type that it doesn't know: legacy since 236, a failure before.
+    /// `systemd` has a type that it doesn't know: legacy since 236, a failure before.
     Odd(FsType),
-    /// For this reason, to be mended at this path.
+    /// None, for this reason, which is to be fixed at this path.
     Unknown(String, &'static str),
 }
 
@@ -52,7 +52,7 @@ pub(crate) const NOT_V2_ALONE: &str = "use 'vcgroupfs attach': on a unified host
                             container's own path only, on others it puts a read-only tmpfs there, and the view's \
                             hierarchies on its directories";
 
-/// Said of cgroup2 that FUSE serves.
+/// A note about cgroup2 that FUSE serves.
 const NO_BPF: &str = "DeviceAllow= and IPAddressDeny= are silently not enforced there, since BPF programs can't be \
                       attached by a view's directory";
 

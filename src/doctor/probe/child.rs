@@ -230,7 +230,7 @@ fn probe_path(path: &str) -> Result<PathProbe, Errno> {
     })
 }
 
-/// As libcontainer opens files on v2 (`OpenFile` of its cgroups package).
+/// Whether a path is reached from `/sys/fs/cgroup` as libcontainer opens files on v2 (`OpenFile` of its cgroups package).
 fn is_on_one_mount(path: &str) -> Option<bool> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let below = path.strip_prefix(ROOT)?.trim_start_matches('/');

@@ -192,7 +192,7 @@ fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces
     setns(pids, CloneFlags::CLONE_NEWPID).map_err(failed("can't join the pid namespace"))?;
     match sys::process::fork() {
         Ok(ForkResult::Child) => {
-            // Not inherited. Whoever is started from outside has no parent, until it gets the namespace's first process for one.
+            // Not inherited. A process that was started from outside has no parent, until the namespace's first process adopts it.
             hide()?;
             if getppid().as_raw() == 0 { Ok(()) } else { Err(failed("can't look")(Errno::ESRCH)) }
         }

@@ -65,7 +65,7 @@ impl HostFiles for HostView {
     }
 }
 
-/// What the record of the view in a process' mount namespace says.
+/// Reads the rules of the view in a process' mount namespace from its record.
 pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
     let number = target.namespace("mnt").ok().flatten()?;
     let records = registry::live().unwrap_or_default();
@@ -87,7 +87,7 @@ pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
     })
 }
 
-/// Where a process is, in the host's names.
+/// The cgroups of a process, by the host's paths.
 fn memberships(target: &Target) -> Option<Vec<Membership>> {
     let mut text = Vec::new();
     File::from(target.open_file("cgroup", OFlag::O_RDONLY).ok()?).read_to_end(&mut text).ok()?;

@@ -52,7 +52,7 @@ pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
 
 type Answers = (Process, ProbeResults, Option<String>);
 
-/// What a child said: the process, what it found, and the path at which it got stuck.
+/// The answer of a child: the process, what it found, and the path at which it got stuck.
 fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
     let broken = |error: std::io::Error| Error::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;

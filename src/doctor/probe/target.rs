@@ -29,12 +29,12 @@ impl Target {
         Ok(Self { pid: pid.unwrap_or(std::process::id().cast_signed()), directory: directory.into(), stand_in: None })
     }
 
-    /// The same process, as if it were in the mount namespace of another one, whose root is its own.
+    /// The same process with the mount namespace and root directory of another one.
     pub(crate) fn with_mounts_of(self, pid: i32) -> Result<Self, Error> {
         Ok(Self { stand_in: Some(Self::open(Some(pid))?.directory), ..self })
     }
 
-    /// The same once more, with descriptors of its own.
+    /// Duplicates it, with its descriptors.
     pub(crate) fn share(&self) -> io::Result<Self> {
         let stand_in = self.stand_in.as_ref().map(OwnedFd::try_clone).transpose()?;
         Ok(Self { pid: self.pid, directory: self.directory.try_clone()?, stand_in })
@@ -49,12 +49,12 @@ impl Target {
         Ok(openat(directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 
-    /// All that it holds.
+    /// Its descriptors.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.directory.as_fd()).chain(self.stand_in.iter().map(AsFd::as_fd)).collect()
     }
 
-    /// Which namespace of this kind it's in; `None` where the kernel has no such.
+    /// The number of its namespace of a kind; `None` if the kernel has no such namespaces.
     pub(crate) fn namespace(&self, kind: &str) -> io::Result<Option<u64>> {
         let directory = self.stand_in.as_ref().filter(|_| kind == "mnt").unwrap_or(&self.directory);
         let link = match readlinkat(directory, format!("ns/{kind}").as_str()) {
