@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use nix::errno::Errno;
 
-use crate::agents::attach::EntryError;
+use crate::agents::attach::AttachHelperError;
 use crate::cgroup::escaped;
 use crate::fuse::MountError;
 use crate::host::PlanError;
@@ -182,10 +182,10 @@ impl From<io::Error> for Error {
     }
 }
 
-impl From<EntryError> for Error {
-    fn from(error: EntryError) -> Self {
+impl From<AttachHelperError> for Error {
+    fn from(error: AttachHelperError) -> Self {
         let kind = match &error {
-            EntryError::Failed { errno: Errno::EPERM | Errno::EACCES, .. } => ErrorKind::NotPermitted,
+            AttachHelperError::Failed { errno: Errno::EPERM | Errno::EACCES, .. } => ErrorKind::NotPermitted,
             _ => ErrorKind::Failed,
         };
         Self::new(kind, error.to_string())

@@ -4,10 +4,10 @@
 use std::ffi::CStr;
 
 use libfuzzer_sys::fuzz_target;
-use mount_helper::attach::Task;
+use mount_helper::attach::MountTask;
 use mount_helper::attach::layout::Layout;
 use mount_helper::attach::message::{Order, Report};
-use mount_helper::attach::sentinel::Source;
+use mount_helper::attach::sentinel::SentinelSource;
 use mount_helper::attach::stack::Underlay;
 
 /// One component that is neither `.` nor `..`.
@@ -22,8 +22,8 @@ fn is_below(path: &CStr) -> bool {
 
 fn check(layout: &Layout) {
     match layout {
-        Layout::Stack(recipe) => {
-            for hierarchy in &recipe.hierarchies {
+        Layout::Stack(spec) => {
+            for hierarchy in &spec.hierarchies {
                 assert!(is_name(hierarchy.directory.to_bytes()));
                 match &hierarchy.underlay {
                     Underlay::Bind { point, .. } => panic!("bound from {}", point.display()),
@@ -35,11 +35,11 @@ fn check(layout: &Layout) {
                     Underlay::None => {}
                 }
             }
-            let mut names = recipe.links.iter().flat_map(|(name, target)| [name, target]);
+            let mut names = spec.links.iter().flat_map(|(name, target)| [name, target]);
             assert!(names.all(|name| is_name(name.to_bytes())));
         }
         Layout::Sentinel(sentinel) => {
-            assert_eq!(sentinel.underlay, Source::Namespace);
+            assert_eq!(sentinel.underlay, SentinelSource::Namespace);
             assert!(sentinel.own.to_bytes().split(|byte| *byte == b'/').all(is_name));
             assert!(sentinel.files.iter().all(|file| is_name(file.to_bytes())));
         }
@@ -57,8 +57,8 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(report.encode(), *data);
     }
     if let Ok(text) = std::str::from_utf8(data)
-        && let Some(task) = Task::from_words(text.split('\0'))
+        && let Some(task) = MountTask::from_words(text.split('\0'))
     {
-        assert_eq!(Task::from_words(task.words().iter().map(String::as_str)), Some(task));
+        assert_eq!(MountTask::from_words(task.words().iter().map(String::as_str)), Some(task));
     }
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mount_helper::request::{Hello, MAX_NUMBERS, MAX_READ, MAX_WRITE, Request, decode, decode_reply, reply_header};
+use mount_helper::request::{Hello, MAX_OWNERS, MAX_READ, MAX_WRITE, Request, decode, decode_reply, reply_header};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok((request, deadline)) = decode(data) {
@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
             Request::Migrate { number, seen, .. } => {
                 assert!(!seen.is_empty() && number.len() + seen.len() <= MAX_WRITE);
             }
-            Request::Name { number } => assert!(number > 0),
-            Request::Numbers { count } => assert!((1..=MAX_NUMBERS).contains(&(count as usize))),
+            Request::SetOwner { number } => assert!(number > 0),
+            Request::GetOwners { count } => assert!((1..=MAX_OWNERS).contains(&(count as usize))),
         }
     }
     if let Ok(hello) = Hello::decode(data) {

@@ -9,7 +9,7 @@
 //!
 //! The same reason forbids a procfs of the agent's own: procfs shows the pid namespace of the
 //! process that mounts it, so a process with CAP_SYS_ADMIN would have to be inside first.
-//! [`Request::Name`](crate::request::Request::Name) does without.
+//! [`Request::SetOwner`](crate::request::Request::SetOwner) does without.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::request::{Hello, Step};
+use crate::request::{AgentStep, Hello};
 use crate::sys::{self, Side};
 use crate::{check, privileges, seccomp, serve};
 
@@ -95,10 +95,10 @@ impl Namespaces {
 }
 
 /// What failed, for [`Hello::Failed`].
-type Failure = (Step, Errno);
+type StepError = (AgentStep, Errno);
 
 /// Marks an error with the step it belongs to.
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
+fn failed_at(step: AgentStep) -> impl Fn(Errno) -> StepError {
     move |errno| (step, errno)
 }
 
@@ -119,12 +119,13 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
         return ExitCode::from(2);
     };
 
-    let prepared = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket, namespaces, is_administrator));
+    let prepared =
+        closed.map_err(failed_at(AgentStep::Close)).and_then(|()| prepare(&socket, namespaces, is_administrator));
     let cloned = prepared.and_then(|(leash, permitted)| {
         // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
         // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
         // the container's init from ending.
-        match sys::clone_sibling().map_err(at(Step::Clone))? {
+        match sys::clone_sibling().map_err(failed_at(AgentStep::Clone))? {
             Side::Original => Ok(()),
             Side::Sibling => run(&socket, leash, permitted),
         }
@@ -142,49 +143,49 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
 
 /// Everything up to the clone, which gives its child exactly what is left of this process.
 /// Returns the leash and the permitted capabilities.
-fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), Failure> {
+fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), StepError> {
     // Not to be ptraced, nor its /proc files to be opened, by anybody without CAP_SYS_PTRACE in
     // the *initial* user namespace. Inherited by the clone.
-    prctl::set_dumpable(false).map_err(at(Step::Privileges))?;
+    prctl::set_dumpable(false).map_err(failed_at(AgentStep::Privileges))?;
     // What the container's ps shows.
-    prctl::set_name(c"vcgroupfs-agent").map_err(at(Step::Privileges))?;
+    prctl::set_name(c"vcgroupfs-agent").map_err(failed_at(AgentStep::Privileges))?;
 
-    check::seqpacket(socket.as_fd()).map_err(at(Step::Check))?;
-    let leash = sys::inherited(LEASH_FD).ok_or((Step::Check, Errno::EBADF))?;
-    check::pipe(leash.as_fd()).map_err(at(Step::Check))?;
+    check::seqpacket(socket.as_fd()).map_err(failed_at(AgentStep::Check))?;
+    let leash = sys::inherited(LEASH_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
+    check::pipe(leash.as_fd()).map_err(failed_at(AgentStep::Check))?;
 
     // No controlling terminal, and a process group of just this process and the agent.
-    setsid().map_err(at(Step::Leash))?;
+    setsid().map_err(failed_at(AgentStep::Leash))?;
     // The leash: once the server closes its end of the pipe, or ends in whatever way, the kernel
     // sends SIGKILL to that group. It names the processes by themselves and not by a number that
     // might have been given to another, it works on a stopped agent and on every kernel.
-    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(at(Step::Leash))?;
+    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Leash))?;
 
     enter(namespaces)?;
 
     // No descriptor but the socket and the leash. 0 to 2 must not be free: a descriptor that
     // arrives later would get the number, and a panic's message be written to it. An O_PATH
     // descriptor of the empty root can't be written to.
-    stand_in_for_stdio().map_err(at(Step::Privileges))?;
+    stand_in_for_stdio().map_err(failed_at(AgentStep::Privileges))?;
     let more = if is_administrator { privileges::CAP_SYS_ADMIN } else { 0 };
-    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE | more).map_err(at(Step::Privileges))?;
-    seccomp::confine().map_err(at(Step::Privileges))?;
+    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE | more).map_err(failed_at(AgentStep::Privileges))?;
+    seccomp::confine().map_err(failed_at(AgentStep::Privileges))?;
     Ok((leash, permitted))
 }
 
 /// Joins the namespaces. Their descriptors are closed on return.
-fn enter(namespaces: &Namespaces) -> Result<(), Failure> {
+fn enter(namespaces: &Namespaces) -> Result<(), StepError> {
     let mut files = Vec::new();
     for (kind, number) in namespaces.0.iter().zip(FIRST_NAMESPACE_FD..) {
-        let file = sys::inherited(number).ok_or((Step::Check, Errno::EBADF))?;
-        check::namespace(file.as_fd()).map_err(at(Step::Check))?;
+        let file = sys::inherited(number).ok_or((AgentStep::Check, Errno::EBADF))?;
+        check::namespace(file.as_fd()).map_err(failed_at(AgentStep::Check))?;
         files.push((*kind, file));
     }
     for (kind, file) in &files {
-        let step = if *kind == Namespace::Pid { Step::EnterPid } else { Step::EnterEmpty };
+        let step = if *kind == Namespace::Pid { AgentStep::EnterPid } else { AgentStep::EnterEmpty };
         // For pid, this is where children are born; for mnt, root and working directory become
         // the namespace's, so that nothing of the host's tree stays in reach.
-        setns(file, kind.flag()).map_err(at(step))?;
+        setns(file, kind.flag()).map_err(failed_at(step))?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub const BOUNDARY_FD: RawFd = 5;
 pub const HOME_FD: RawFd = 6;
 
 /// How long to wait for the server, in ms.
-const PATIENCE_MS: u16 = 10_000;
+const SERVER_TIMEOUT_MS: u16 = 10_000;
 
 /// What the process is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Purpose {
     /// Making a namespace, and trying it out.
     Make,
     /// Only trying one out.
-    Try,
+    Probe,
 }
 
 impl Purpose {
@@ -48,14 +48,14 @@ impl Purpose {
     pub fn word(self) -> &'static str {
         match self {
             Self::Make => "make",
-            Self::Try => "try",
+            Self::Probe => "probe",
         }
     }
 
     /// Reads the word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Make, Self::Try].into_iter().find(|purpose| purpose.word() == word)
+        [Self::Make, Self::Probe].into_iter().find(|purpose| purpose.word() == word)
     }
 }
 
@@ -147,7 +147,7 @@ fn migrate_self(file: BorrowedFd<'_>) -> Result<(), Errno> {
 /// The file that the server sends.
 fn received(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
-    poll(&mut waited, PollTimeout::from(PATIENCE_MS))?;
+    poll(&mut waited, PollTimeout::from(SERVER_TIMEOUT_MS))?;
     let received = sys::receive(socket, &mut [0; MESSAGE_LEN])?;
     let file = received.files.into_iter().next().ok_or(Errno::EPROTO)?;
     check::cgroup2(file.as_fd())?;
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(decode(&encode(result)), result);
         }
         assert_eq!(decode(&[0; 3]), Err(Errno::EPROTO));
-        for purpose in [Purpose::Make, Purpose::Try] {
+        for purpose in [Purpose::Make, Purpose::Probe] {
             assert_eq!(Purpose::from_word(purpose.word()), Some(purpose));
         }
         assert_eq!(Purpose::from_word("x"), None);

@@ -43,7 +43,7 @@ pub const LEASH_FD: RawFd = 4;
 pub const LIVE_FD: RawFd = 5;
 
 /// How long to wait for the server, in ms.
-const PATIENCE_MS: u16 = 10_000;
+const SERVER_TIMEOUT_MS: u16 = 10_000;
 
 /// `FILEID_INO64_GEN` (linux/exportfs.h): the handle of a file of FUSE holds its node id.
 const FILEID_INO64_GEN: i32 = 0x81;
@@ -94,7 +94,7 @@ impl Claim {
 
 /// What the control file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Control {
+pub struct ClaimedControl {
     /// The node id, if it's a file of a FUSE.
     pub node: Option<u64>,
     /// What is known here of its mode and owner, without asking a FUSE.
@@ -111,7 +111,7 @@ pub enum Reply {
     /// The errno.
     Failed(i32),
     /// The eventfd is here, and the control file is this.
-    Held(Control),
+    Held(ClaimedControl),
     /// The event is registered.
     Done,
 }
@@ -128,7 +128,7 @@ impl Reply {
     /// The message.
     #[must_use]
     pub fn encode(self) -> [u8; REPLY_LEN] {
-        let nothing = Control { node: None, mode: 0, uid: 0, gid: 0 };
+        let nothing = ClaimedControl { node: None, mode: 0, uid: 0, gid: 0 };
         let (kind, errno, control): (u32, i32, _) = match self {
             Self::Failed(errno) => (FAILED, errno, nothing),
             Self::Held(control) if control.node.is_some() => (HELD, 0, control),
@@ -154,7 +154,7 @@ impl Reply {
         let (mode, rest) = rest.split_first_chunk()?;
         let (uid, rest) = rest.split_first_chunk()?;
         let [mode, uid, gid] = [*mode, *uid, rest.try_into().ok()?].map(u32::from_ne_bytes);
-        let control = |node| Control { node, mode, uid, gid };
+        let control = |node| ClaimedControl { node, mode, uid, gid };
         match u32::from_ne_bytes(*kind) {
             FAILED => Some(Self::Failed(i32::from_ne_bytes(*errno))),
             HELD => Some(Self::Held(control(Some(u64::from_ne_bytes(*node))))),
@@ -216,7 +216,7 @@ fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
 
 fn receive<'a>(socket: BorrowedFd<'_>, into: &'a mut [u8]) -> Result<(&'a [u8], OwnedFd), Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
-    if poll(&mut waited, PollTimeout::from(PATIENCE_MS))? == 0 {
+    if poll(&mut waited, PollTimeout::from(SERVER_TIMEOUT_MS))? == 0 {
         return Err(Errno::ETIMEDOUT);
     }
     let mut received = sys::receive(socket, into)?;
@@ -313,7 +313,7 @@ fn process_of(tid: i32) -> Result<i32, Errno> {
 ///
 /// # Errors
 /// EBADF for no descriptor.
-fn control(tid: i32, number: u32) -> Result<Control, Errno> {
+fn control(tid: i32, number: u32) -> Result<ClaimedControl, Errno> {
     let (path, _) = descriptor(tid, number)?;
     let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let file = file.map_err(|errno| if errno == Errno::ENOENT { Errno::EBADF } else { errno })?;
@@ -322,7 +322,7 @@ fn control(tid: i32, number: u32) -> Result<Control, Errno> {
         Ok((FILEID_INO64_GEN, [high, low, _])) => Some(u64::from(high) << 32 | u64::from(low)),
         _ => None,
     };
-    Ok(Control { node, mode, uid, gid })
+    Ok(ClaimedControl { node, mode, uid, gid })
 }
 
 /// Puts an eventfd into the set of those that have been registered: once more for each time. The set tells files by their numbers too, so
@@ -349,7 +349,7 @@ mod tests {
     fn messages() {
         let claim = Claim { tid: 7, eventfd: u32::MAX, control: 3 };
         assert_eq!(Claim::decode(&claim.encode()), Some(claim));
-        let control = |node| Reply::Held(Control { node, mode: 0o100_644, uid: 7, gid: u32::MAX });
+        let control = |node| Reply::Held(ClaimedControl { node, mode: 0o100_644, uid: 7, gid: u32::MAX });
         for reply in [Reply::Failed(9), control(Some(u64::MAX - 1)), control(None), Reply::Done] {
             assert_eq!(Reply::decode(&reply.encode()), Some(reply));
         }

@@ -62,7 +62,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Some(purpose) => boundary::start(purpose),
             None => usage(),
         },
-        words => match attach::Task::from_words(words.iter().copied()) {
+        words => match attach::MountTask::from_words(words.iter().copied()) {
             Some(task) => attach::start(task),
             None => usage(),
         },

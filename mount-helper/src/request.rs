@@ -10,15 +10,15 @@
 //! | reply | result i32 (>= 0, or -errno), length u32, then that many bytes |
 //! | hello | step u32 (0: ready), errno i32; the first message of a connection |
 //!
-//! Every request carries one descriptor (SCM_RIGHTS), a migration two, [`Request::Numbers`] one for each number; no reply carries any.
+//! Every request carries one descriptor (SCM_RIGHTS), a migration two, [`Request::GetOwners`] one for each number; no reply carries any.
 
 /// Most bytes that one [`Request::Read`] may ask for.
 pub const MAX_READ: usize = 64 * 1024;
 /// Most bytes of one [`Request::Write`]: the kernel refuses longer writes to a cgroup file (E2BIG).
 pub const MAX_WRITE: usize = 4096;
-/// Most numbers that one [`Request::Numbers`] may ask for: a message takes no more than 253 descriptors (`SCM_MAX_FD`).
-pub const MAX_NUMBERS: usize = 64;
-/// Length of a number in the reply to [`Request::Numbers`], in bytes.
+/// Most numbers that one [`Request::GetOwners`] may ask for: a message takes no more than 253 descriptors (`SCM_MAX_FD`).
+pub const MAX_OWNERS: usize = 64;
+/// Length of a number in the reply to [`Request::GetOwners`], in bytes.
 pub const NUMBER_LEN: usize = 4;
 /// Length of a request without its payload, in bytes.
 pub const REQUEST_HEADER: usize = 24;
@@ -61,23 +61,23 @@ pub enum Request<'a> {
     /// `fcntl(F_SETOWN_EX)` to the thread with this number: the kernel finds it in the agent's pid
     /// namespace, and `F_GETOWN_EX` tells the server its number there. Needs no privilege, and
     /// the answer comes from the kernel: an agent can name only what is in its own namespace.
-    Name {
+    SetOwner {
         /// Thread id in the agent's pid namespace; > 0.
         number: i32,
     },
     /// The way back, `fcntl(F_GETOWN_EX)` of each descriptor: the numbers that their owners have in the agent's pid namespace, as `i32` in
     /// the reply, 0 for one that isn't in there. That too needs no privilege, and tells an agent nothing of another namespace.
-    Numbers {
-        /// How many descriptors there are; 1 to [`MAX_NUMBERS`].
+    GetOwners {
+        /// How many descriptors there are; 1 to [`MAX_OWNERS`].
         count: u32,
     },
 }
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
-const NAME: u32 = 3;
+const SET_OWNER: u32 = 3;
 const MIGRATE: u32 = 4;
-const NUMBERS: u32 = 5;
+const GET_OWNERS: u32 = 5;
 /// Bits of a [`MIGRATE`]'s argument: the lowest one is `nice`, the others are the length of `seen`.
 const NICE: u32 = 1;
 
@@ -93,8 +93,8 @@ impl Request<'_> {
                 let length = u32::try_from(seen.len()).unwrap_or(u32::MAX);
                 (MIGRATE, length << 1 | u32::from(nice), number.len() as u64)
             }
-            Self::Name { number } => (NAME, 0, u64::from(number.unsigned_abs())),
-            Self::Numbers { count } => (NUMBERS, count, 0),
+            Self::SetOwner { number } => (SET_OWNER, 0, u64::from(number.unsigned_abs())),
+            Self::GetOwners { count } => (GET_OWNERS, count, 0),
         };
         let mut out = [0; REQUEST_HEADER];
         let fields = kind
@@ -115,7 +115,7 @@ impl Request<'_> {
         match self {
             Self::Write { data, .. } => [data, &[]],
             Self::Migrate { number, seen, .. } => [number, seen],
-            Self::Read { .. } | Self::Name { .. } | Self::Numbers { .. } => [&[], &[]],
+            Self::Read { .. } | Self::SetOwner { .. } | Self::GetOwners { .. } => [&[], &[]],
         }
     }
 
@@ -124,8 +124,8 @@ impl Request<'_> {
     pub fn files(&self) -> usize {
         match self {
             Self::Migrate { .. } => 2,
-            Self::Numbers { count } => *count as usize,
-            Self::Read { .. } | Self::Write { .. } | Self::Name { .. } => 1,
+            Self::GetOwners { count } => *count as usize,
+            Self::Read { .. } | Self::Write { .. } | Self::SetOwner { .. } => 1,
         }
     }
 }
@@ -167,18 +167,18 @@ pub fn decode(message: &[u8]) -> Result<(Request<'_>, u64), Malformed> {
             }
             Request::Migrate { nice, number, seen }
         }
-        NAME => {
+        SET_OWNER => {
             let number = i32::try_from(value).map_err(|_| Malformed)?;
             if number == 0 || argument != 0 || !payload.is_empty() {
                 return Err(Malformed);
             }
-            Request::Name { number }
+            Request::SetOwner { number }
         }
-        NUMBERS => {
-            if argument == 0 || argument as usize > MAX_NUMBERS || value != 0 || !payload.is_empty() {
+        GET_OWNERS => {
+            if argument == 0 || argument as usize > MAX_OWNERS || value != 0 || !payload.is_empty() {
                 return Err(Malformed);
             }
-            Request::Numbers { count: argument }
+            Request::GetOwners { count: argument }
         }
         _ => return Err(Malformed),
     };
@@ -202,7 +202,7 @@ pub fn decode_reply(header: [u8; REPLY_HEADER]) -> (i32, u32) {
 /// Where the start of an agent can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Step {
+pub enum AgentStep {
     /// Closing what was inherited.
     Close = 1,
     /// Looking at the descriptors that were passed.
@@ -219,7 +219,7 @@ pub enum Step {
     Clone,
 }
 
-impl Step {
+impl AgentStep {
     const ALL: [Self; 7] =
         [Self::Close, Self::Check, Self::Leash, Self::EnterEmpty, Self::EnterPid, Self::Privileges, Self::Clone];
 }
@@ -232,7 +232,7 @@ pub enum Hello {
     /// There's no agent.
     Failed {
         /// What failed.
-        step: Step,
+        step: AgentStep,
         /// Its errno.
         errno: i32,
     },
@@ -261,7 +261,7 @@ impl Hello {
         if number == 0 {
             return Ok(Self::Ready);
         }
-        let step = Step::ALL.into_iter().find(|step| *step as u32 == number).ok_or(Malformed)?;
+        let step = AgentStep::ALL.into_iter().find(|step| *step as u32 == number).ok_or(Malformed)?;
         Ok(Self::Failed { step, errno: errno.cast_signed() })
     }
 }

@@ -29,10 +29,10 @@ fn requests_survive_the_wire() {
         Request::Write { nice: true, data: &longest },
         Request::Migrate { nice: false, number: b"7", seen: b"0::/\n" },
         Request::Migrate { nice: true, number: b"", seen: &longest },
-        Request::Name { number: 1 },
-        Request::Name { number: i32::MAX },
-        Request::Numbers { count: 1 },
-        Request::Numbers { count: MAX_NUMBERS as u32 },
+        Request::SetOwner { number: 1 },
+        Request::SetOwner { number: i32::MAX },
+        Request::GetOwners { count: 1 },
+        Request::GetOwners { count: MAX_OWNERS as u32 },
     ] {
         for deadline in [0, 1, u64::MAX] {
             assert_eq!(decode(&whole(&request, deadline)), Ok((request, deadline)));
@@ -57,14 +57,14 @@ fn malformed_requests_are_refused() {
         ("migrate: other length lies", raw(MIGRATE, 4 << 1, 6, b"70::/")),
         ("migrate: endless length", raw(MIGRATE, 4 << 1, u64::MAX, b"70::/")),
         ("migrate: too long", raw(MIGRATE, (MAX_WRITE as u32) << 1, 1, &too_long)),
-        ("name: 0", raw(NAME, 0, 0, b"")),
-        ("name: too big", raw(NAME, 0, 1 << 31, b"")),
-        ("name: argument", raw(NAME, 1, 1, b"")),
-        ("name: payload", raw(NAME, 0, 1, b"x")),
-        ("numbers: none", raw(NUMBERS, 0, 0, b"")),
-        ("numbers: too many", raw(NUMBERS, MAX_NUMBERS as u32 + 1, 0, b"")),
-        ("numbers: value", raw(NUMBERS, 1, 1, b"")),
-        ("numbers: payload", raw(NUMBERS, 1, 0, b"x")),
+        ("set owner: 0", raw(SET_OWNER, 0, 0, b"")),
+        ("set owner: too big", raw(SET_OWNER, 0, 1 << 31, b"")),
+        ("set owner: argument", raw(SET_OWNER, 1, 1, b"")),
+        ("set owner: payload", raw(SET_OWNER, 0, 1, b"x")),
+        ("get owners: none", raw(GET_OWNERS, 0, 0, b"")),
+        ("get owners: too many", raw(GET_OWNERS, MAX_OWNERS as u32 + 1, 0, b"")),
+        ("get owners: value", raw(GET_OWNERS, 1, 1, b"")),
+        ("get owners: payload", raw(GET_OWNERS, 1, 0, b"x")),
     ] {
         assert_eq!(decode(&bytes), Err(Malformed), "{why}");
     }
@@ -73,7 +73,7 @@ fn malformed_requests_are_refused() {
 #[test]
 fn every_shortened_request_is_refused() {
     let migrate = Request::Migrate { nice: true, number: b"12", seen: b"0::/" };
-    for request in [Request::Name { number: 7 }, Request::Write { nice: true, data: b"12" }, migrate] {
+    for request in [Request::SetOwner { number: 7 }, Request::Write { nice: true, data: b"12" }, migrate] {
         let bytes = whole(&request, 7);
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len]), Err(Malformed), "{request:?} cut to {len}");
@@ -106,7 +106,7 @@ fn replies_and_hellos_survive_the_wire() {
     assert_eq!(decode_reply(reply_header(-22, 0)), (-22, 0));
     assert_eq!(decode_reply(reply_header(65536, 65536)), (65536, 65536));
     assert_eq!(Hello::decode(&Hello::Ready.encode()), Ok(Hello::Ready));
-    for step in Step::ALL {
+    for step in AgentStep::ALL {
         let hello = Hello::Failed { step, errno: 22 };
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
     }

@@ -13,7 +13,7 @@ use crate::request::{MAX_READ, MAX_WRITE, REQUEST_HEADER, Request, decode, reply
 use crate::sys;
 
 /// How long an agent waits for the next request before it ends, in ms.
-const IDLE_MS: u16 = 1000;
+const IDLE_TIMEOUT_MS: u16 = 1000;
 
 /// Serves until the server closes the connection, or nothing comes for a second. Returns the exit
 /// status: 1 after anything that an honest server doesn't send.
@@ -58,7 +58,7 @@ pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
 /// Waits for a message or the end of the connection. `false`: nothing came.
 fn wait(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
-    match poll(&mut waited, PollTimeout::from(IDLE_MS)) {
+    match poll(&mut waited, PollTimeout::from(IDLE_TIMEOUT_MS)) {
         Ok(ready) => Ok(ready > 0),
         // A signal starts the second anew.
         Err(Errno::EINTR) => Ok(true),
@@ -106,8 +106,8 @@ impl Agent<'_> {
                 };
                 self.reply(result)
             }
-            Request::Name { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
-            Request::Numbers { .. } => {
+            Request::SetOwner { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
+            Request::GetOwners { .. } => {
                 let mut numbers = Vec::new();
                 for owned in std::iter::once(&file).chain(more) {
                     match sys::owner_thread(*owned) {

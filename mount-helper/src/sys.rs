@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-use crate::request::MAX_NUMBERS;
+use crate::request::MAX_OWNERS;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit words per set. Since Linux 2.6.26.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
@@ -297,7 +297,7 @@ pub(crate) struct Received {
 
 /// Receives one message, and as many descriptors as may belong to one, without waiting.
 pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Received, Errno> {
-    let mut space = nix::cmsg_space!([RawFd; MAX_NUMBERS]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_OWNERS]);
     let mut parts = [IoSliceMut::new(into)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;

@@ -5,91 +5,93 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use mount_helper::attach::Task;
+use mount_helper::attach::MountTask;
 use mount_helper::attach::message::{Order, REPORT_LEN, Report};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::HelperImage;
-use super::connection::{deadline_in, wait};
+use super::connection::{deadline_in, wait_readable};
 use crate::sys::{fdpass, spawn};
 
-pub use mount_helper::attach::flags::Flags;
-pub use mount_helper::attach::layout::{Layout, Site};
-pub use mount_helper::attach::message::{Found, Step};
-pub use mount_helper::attach::sentinel::{Sentinel, Source as SentinelSource};
-pub use mount_helper::attach::stack::{Failure as StackFailure, Hierarchy, Recipe, SOURCE, Underlay, VIEW_TYPE};
+pub use mount_helper::attach::flags::MountFlags;
+pub use mount_helper::attach::layout::{Layout, MountSite};
+pub use mount_helper::attach::message::{AttachStep, Location};
+pub use mount_helper::attach::sentinel::{SentinelSource, SentinelSpec};
+pub use mount_helper::attach::stack::{HierarchyMount, MOUNT_SOURCE, StackSpec, StepError, Underlay, VIEW_FSTYPE};
 
 /// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
-const DEADLINE: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the container is as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum EntryError {
+pub enum AttachHelperError {
     /// A system call of the server's.
     #[error("can't start the mount-helper: {0}")]
-    System(#[from] Errno),
+    Start(#[from] Errno),
     /// The helper didn't answer, or not as it does.
     #[error("the mount-helper doesn't answer ({0}): does a filesystem in the container hang?")]
-    Silent(Errno),
+    NoReply(Errno),
     /// The helper failed.
-    #[error("{}: {errno}", what(*.step))]
+    #[error("{}: {errno}", describe(*.step))]
     Failed {
         /// What failed.
-        step: Step,
+        step: AttachStep,
         /// Why.
         errno: Errno,
     },
 }
 
 /// A step as a user sees it.
-pub fn what(step: Step) -> &'static str {
+fn describe(step: AttachStep) -> &'static str {
     match step {
-        Step::Close | Step::Check | Step::Leash | Step::Privileges | Step::Order => "the mount-helper failed",
-        Step::Find => "can't find /sys/fs/cgroup in the container",
-        Step::Enter => "can't join the container's mount namespace",
-        Step::Move => "can't move the mounts into the container",
-        Step::Tmpfs => "can't mount a tmpfs",
-        Step::Fill => "can't make directories in the tmpfs",
-        Step::View => "can't mount the view",
-        Step::Underlay => "can't mount a real hierarchy beneath the view",
-        Step::Overlay => "can't mount the view over a real hierarchy",
-        Step::Seal => "can't make the tmpfs read-only",
-        Step::Unmount => "can't unmount the view in the container",
+        AttachStep::Close | AttachStep::Check | AttachStep::Leash | AttachStep::Privileges | AttachStep::Order => {
+            "the mount-helper failed"
+        }
+        AttachStep::Find => "can't find /sys/fs/cgroup in the container",
+        AttachStep::Enter => "can't join the container's mount namespace",
+        AttachStep::Move => "can't move the mounts into the container",
+        AttachStep::Tmpfs => "can't mount a tmpfs",
+        AttachStep::Fill => "can't make directories in the tmpfs",
+        AttachStep::View => "can't mount the view",
+        AttachStep::Underlay => "can't mount a real hierarchy beneath the view",
+        AttachStep::Overlay => "can't mount the view over a real hierarchy",
+        AttachStep::Seal => "can't make the tmpfs read-only",
+        AttachStep::Unmount => "can't unmount the view in the container",
     }
 }
 
 /// A helper that has found its place in a container, and waits for what to do there. Dropping it ends it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct AttachHelper {
     helper: Helper,
 }
 
-impl Entry {
+impl AttachHelper {
     /// Starts a helper for a container: its mount namespace and its root directory. Whoever reads the pipe that `witness` is the writing
     /// end of sees its end only after the helper's.
     ///
     /// # Errors
-    /// See [`EntryError`].
-    pub fn find(
+    /// See [`AttachHelperError`].
+    pub fn locate(
         image: BorrowedFd<'_>,
         namespace: BorrowedFd<'_>,
         root: BorrowedFd<'_>,
         witness: BorrowedFd<'_>,
-    ) -> Result<(Self, Found), EntryError> {
-        let helper = Helper::start(image, Task::Attach, namespace, root, Some(witness))?;
+    ) -> Result<(Self, Location), AttachHelperError> {
+        let helper = Helper::start(image, MountTask::Attach, namespace, root, Some(witness))?;
         match helper.report()? {
-            Report::Found(found) => Ok((Self { helper }, found)),
-            _ => Err(EntryError::Silent(Errno::EPROTO)),
+            Report::Location(found) => Ok((Self { helper }, found)),
+            _ => Err(AttachHelperError::NoReply(Errno::EPROTO)),
         }
     }
 
     /// Has it move a mount, attached nowhere so far, with all that is mounted below it, to the place.
     ///
     /// # Errors
-    /// See [`EntryError`]. Nothing is moved then.
-    pub fn move_there(self, mount: BorrowedFd<'_>) -> Result<(), EntryError> {
+    /// See [`AttachHelperError`]. Nothing is moved then.
+    pub fn move_to_site(self, mount: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
         self.helper.order(&Order::Move, mount)?;
         self.helper.done()
     }
@@ -97,17 +99,17 @@ impl Entry {
     /// Has it make this in the place. `mounted` is called once the connection is mounted: from then on it has to be served.
     ///
     /// # Errors
-    /// See [`EntryError`]. All is unmounted then, unless the helper was too slow.
-    pub fn build_there(
+    /// See [`AttachHelperError`]. All is unmounted then, unless the helper was too slow.
+    pub fn build_at_site(
         self,
         layout: &Layout,
         device: BorrowedFd<'_>,
         mounted: impl FnOnce(),
-    ) -> Result<(), EntryError> {
+    ) -> Result<(), AttachHelperError> {
         self.helper.order(&Order::Build(layout.clone()), device)?;
         match self.helper.report()? {
             Report::Mounted => mounted(),
-            _ => return Err(EntryError::Silent(Errno::EPROTO)),
+            _ => return Err(AttachHelperError::NoReply(Errno::EPROTO)),
         }
         self.helper.done()
     }
@@ -116,7 +118,7 @@ impl Entry {
 /// Unmounts what lies `depth` components deep on the way to `/sys/fs/cgroup` in a container, if it's the mount with this id, on this device.
 ///
 /// # Errors
-/// See [`EntryError`].
+/// See [`AttachHelperError`].
 pub fn detach(
     image: BorrowedFd<'_>,
     namespace: BorrowedFd<'_>,
@@ -124,9 +126,9 @@ pub fn detach(
     depth: usize,
     device: (u32, u32),
     mount: u32,
-) -> Result<(), EntryError> {
+) -> Result<(), AttachHelperError> {
     let (major, minor) = device;
-    let task = Task::Detach { depth, device: (major.into(), minor.into()), mount: mount.into() };
+    let task = MountTask::Detach { depth, device: (major.into(), minor.into()), mount: mount.into() };
     Helper::start(image, task, namespace, root, None)?.done()
 }
 
@@ -141,11 +143,11 @@ struct Helper {
 impl Helper {
     fn start(
         image: BorrowedFd<'_>,
-        task: Task,
+        task: MountTask,
         namespace: BorrowedFd<'_>,
         root: BorrowedFd<'_>,
         witness: Option<BorrowedFd<'_>>,
-    ) -> Result<Self, EntryError> {
+    ) -> Result<Self, AttachHelperError> {
         let (socket, theirs) = fdpass::seqpacket_pair()?;
         let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let proc = File::open("/proc").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
@@ -159,26 +161,29 @@ impl Helper {
         Ok(Self { socket, _leash: server_leash })
     }
 
-    fn order(&self, order: &Order, file: BorrowedFd<'_>) -> Result<(), EntryError> {
-        fdpass::send_with_file(self.socket.as_fd(), &order.encode(), &[], file).map_err(EntryError::Silent)
+    fn order(&self, order: &Order, file: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
+        fdpass::send_with_file(self.socket.as_fd(), &order.encode(), &[], file).map_err(AttachHelperError::NoReply)
     }
 
-    fn report(&self) -> Result<Report, EntryError> {
+    fn report(&self) -> Result<Report, AttachHelperError> {
         let mut message = [0; REPORT_LEN];
-        wait(self.socket.as_fd(), deadline_in(DEADLINE)).map_err(EntryError::Silent)?;
-        let received = fdpass::receive(self.socket.as_fd(), &mut message, &mut []).map_err(EntryError::Silent)?;
+        wait_readable(self.socket.as_fd(), deadline_in(REPLY_TIMEOUT)).map_err(AttachHelperError::NoReply)?;
+        let received =
+            fdpass::receive(self.socket.as_fd(), &mut message, &mut []).map_err(AttachHelperError::NoReply)?;
         let bytes = received.and_then(|len| message.get(..len)).unwrap_or_default();
         match Report::decode(bytes) {
-            Ok(Report::Failed { step, errno }) => Err(EntryError::Failed { step, errno: Errno::from_raw(errno) }),
+            Ok(Report::Failed { step, errno }) => {
+                Err(AttachHelperError::Failed { step, errno: Errno::from_raw(errno) })
+            }
             Ok(report) => Ok(report),
-            Err(_) => Err(EntryError::Silent(Errno::EPROTO)),
+            Err(_) => Err(AttachHelperError::NoReply(Errno::EPROTO)),
         }
     }
 
-    fn done(&self) -> Result<(), EntryError> {
+    fn done(&self) -> Result<(), AttachHelperError> {
         match self.report()? {
             Report::Done => Ok(()),
-            _ => Err(EntryError::Silent(Errno::EPROTO)),
+            _ => Err(AttachHelperError::NoReply(Errno::EPROTO)),
         }
     }
 }
@@ -206,31 +211,29 @@ mod tests {
 
     const NAME: &str = "[a-z][a-z,.@-]{0,8}";
 
-    fn hierarchy() -> impl Strategy<Value = Hierarchy> {
+    fn hierarchy() -> impl Strategy<Value = HierarchyMount> {
         let mount = (word("(name=)?[a-z]{1,8}(,[a-z]{1,8}){0,2}"), word("([a-z]{1,8}(/[a-z]{1,8}){0,3})?"));
         let mount = mount.prop_map(|(options, below)| Underlay::Mount { options, below });
         let underlay = prop_oneof![Just(Underlay::None), mount];
-        (word(NAME), underlay, any::<bool>(), flags()).prop_map(|(directory, underlay, read_only, flags)| Hierarchy {
-            directory,
-            underlay,
-            read_only,
-            flags,
+        (word(NAME), underlay, any::<bool>(), flags()).prop_map(|(directory, underlay, read_only, flags)| {
+            HierarchyMount { directory, underlay, read_only, flags }
         })
     }
 
-    fn flags() -> impl Strategy<Value = Flags> {
-        "(nosuid|nodev|noexec|noatime|nodiratime|relatime|,){0,8}".prop_map(|options| Flags::from_options(&options))
+    fn flags() -> impl Strategy<Value = MountFlags> {
+        "(nosuid|nodev|noexec|noatime|nodiratime|relatime|,){0,8}"
+            .prop_map(|options| MountFlags::from_options(&options))
     }
 
     fn layout() -> impl Strategy<Value = Layout> {
         let links = proptest::collection::vec((word(NAME), word(NAME)), 0..4);
         let stack = (proptest::collection::vec(hierarchy(), 0..6), links, flags())
-            .prop_map(|(hierarchies, links, flags)| Layout::Stack(Recipe { flags, hierarchies, links }));
+            .prop_map(|(hierarchies, links, flags)| Layout::Stack(StackSpec { flags, hierarchies, links }));
         let shown = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
         let files = proptest::collection::vec(word("cgroup[.][a-z.]{1,12}"), 0..3);
         let own = word("[a-z.@-]{0,3}[a-z](/[a-z.@-]{0,3}[a-z]){0,4}");
         let sentinel = (shown, own, files, flags()).prop_map(|(shown, own, files, flags)| {
-            Layout::Sentinel(Sentinel { underlay: SentinelSource::Namespace, shown, own, flags, files })
+            Layout::Sentinel(SentinelSpec { underlay: SentinelSource::Namespace, shown, own, flags, files })
         });
         prop_oneof![stack, sentinel]
     }
@@ -246,14 +249,14 @@ mod tests {
             Layout::Sentinel(sentinel) => {
                 std::iter::once(&sentinel.shown).chain(&sentinel.files).map(CString::as_c_str).collect()
             }
-            Layout::Stack(recipe) => {
-                let below = |hierarchy: &'_ Hierarchy| match &hierarchy.underlay {
+            Layout::Stack(spec) => {
+                let below = |hierarchy: &'_ HierarchyMount| match &hierarchy.underlay {
                     Underlay::Mount { below, .. } => Some(below.clone()),
                     _ => None,
                 };
-                assert!(!recipe.hierarchies.iter().filter_map(below).any(|below| climbs(&below)));
-                let links = recipe.links.iter().flat_map(|(name, target)| [name, target]);
-                let directories = recipe.hierarchies.iter().map(|hierarchy| &hierarchy.directory);
+                assert!(!spec.hierarchies.iter().filter_map(below).any(|below| climbs(&below)));
+                let links = spec.links.iter().flat_map(|(name, target)| [name, target]);
+                let directories = spec.hierarchies.iter().map(|hierarchy| &hierarchy.directory);
                 directories.chain(links).map(CString::as_c_str).collect()
             }
         }

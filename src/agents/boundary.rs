@@ -9,27 +9,27 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::HelperImage;
-use super::connection::{deadline_in, wait};
+use super::connection::{deadline_in, wait_readable};
 use crate::sys::{fdpass, spawn};
 
 /// How long the helper may take for each step. The container may freeze it in the boundary.
-const DEADLINE: Duration = Duration::from_secs(1);
+const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A process of ours outside of the boundary. Dropping it ends it.
 #[derive(Debug)]
-pub struct Outsider {
+pub struct BoundaryHelper {
     socket: OwnedFd,
     /// Closing this makes the kernel send SIGKILL to it: also to a frozen one.
     _leash: OwnedFd,
 }
 
-impl Outsider {
+impl BoundaryHelper {
     /// Starts one.
     ///
     /// # Errors
     /// Those of fork and of execve.
     pub fn start(image: &HelperImage) -> Result<Self, Errno> {
-        Self::with(image, Purpose::Try, &[])
+        Self::with(image, Purpose::Probe, &[])
     }
 
     /// Has a process enter the boundary by its `cgroup.procs`, make a cgroup namespace there, and come back by the `cgroup.procs` that
@@ -42,12 +42,12 @@ impl Outsider {
         boundary: BorrowedFd<'_>,
         home: BorrowedFd<'_>,
     ) -> Result<(OwnedFd, Self), Errno> {
-        let outsider = Self::with(image, Purpose::Make, &[boundary, home])?;
-        wait(outsider.socket.as_fd(), deadline_in(DEADLINE))?;
+        let helper = Self::with(image, Purpose::Make, &[boundary, home])?;
+        wait_readable(helper.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
         let mut message = [0; MESSAGE_LEN];
-        let (length, namespace) = fdpass::receive_with_file(outsider.socket.as_fd(), &mut message)?;
+        let (length, namespace) = fdpass::receive_with_file(helper.socket.as_fd(), &mut message)?;
         decode(message.get(..length).unwrap_or_default())?;
-        Ok((namespace.ok_or(Errno::EPROTO)?, outsider))
+        Ok((namespace.ok_or(Errno::EPROTO)?, helper))
     }
 
     fn with(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
@@ -65,9 +65,9 @@ impl Outsider {
     ///
     /// # Errors
     /// What else the kernel says; ETIMEDOUT if it takes too long.
-    pub fn is_kept_out(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    pub fn is_refused(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
         fdpass::send_with_file(self.socket.as_fd(), &[0; MESSAGE_LEN], &[], file)?;
-        wait(self.socket.as_fd(), deadline_in(DEADLINE))?;
+        wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
         let mut message = [0; MESSAGE_LEN];
         let received = fdpass::receive(self.socket.as_fd(), &mut message, &mut [])?;
         match decode(received.and_then(|length| message.get(..length)).unwrap_or_default()) {

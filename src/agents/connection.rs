@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mount_helper::agent::ADMINISTRATOR;
 use mount_helper::clock::monotonic_ns;
-use mount_helper::request::{HELLO_LEN, Hello, MAX_READ, NUMBER_LEN, REPLY_HEADER, Request, Step, decode_reply};
+use mount_helper::request::{AgentStep, HELLO_LEN, Hello, MAX_READ, NUMBER_LEN, REPLY_HEADER, Request, decode_reply};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,12 +18,12 @@ use crate::sys::{fdpass, spawn};
 
 /// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three
 /// seconds for its turn.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to look out for a reply before going to sleep: somewhat longer than an agent takes for
 /// a short one. Waking an idle CPU takes longer than the request itself; without this a round trip
 /// takes two and a half times as long on two CPUs, and the same on one.
-const LOOK_OUT: Duration = Duration::from_micros(40);
+const BUSY_POLL_TIMEOUT: Duration = Duration::from_micros(40);
 
 /// Largest errno of the kernel.
 const MAX_ERRNO: i32 = 4095;
@@ -40,13 +40,13 @@ pub(super) struct Connection {
 
 /// Why there's no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum AgentFailure {
     /// The agent was gone before it received the request.
-    NeverReached,
+    NotDelivered,
     /// It ended after it had received the request, and may have carried it out.
     Died,
     /// It didn't answer in time, or not as an agent answers.
-    Broken,
+    NoValidReply,
 }
 
 impl Connection {
@@ -67,7 +67,7 @@ impl Connection {
                 tracing::warn!(namespace = ?namespace.id(), %error, suppressed, "can't start a pid-namespace agent");
             }
             match error {
-                StartError::Refused(Step::EnterPid, Errno::EINVAL | Errno::EPERM) => Errno::EACCES,
+                StartError::Refused(AgentStep::EnterPid, Errno::EINVAL | Errno::EPERM) => Errno::EACCES,
                 _ => Errno::EIO,
             }
         })
@@ -98,7 +98,7 @@ impl Connection {
         drop((theirs, leash));
 
         let mut hello = [0; HELLO_LEN];
-        wait(socket.as_fd(), deadline)?;
+        wait_readable(socket.as_fd(), deadline)?;
         let received = fdpass::receive(socket.as_fd(), &mut hello, &mut [])?;
         let bytes = received.and_then(|len| hello.get(..len)).unwrap_or_default();
         match Hello::decode(bytes).map_err(|_| StartError::System(Errno::EPROTO))? {
@@ -117,29 +117,29 @@ impl Connection {
         files: &[BorrowedFd<'_>],
         data: &mut [u8],
         deadline: u64,
-    ) -> Result<Result<usize, Errno>, Failure> {
+    ) -> Result<Result<usize, Errno>, AgentFailure> {
         let socket = self.socket.as_fd();
         let (header, [first, second]) = (request.header(deadline), request.payload());
         match fdpass::send_with_files(socket, [&header, first, second], files) {
             Ok(()) => (),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ENOTCONN) => {
-                return Err(Failure::NeverReached);
+                return Err(AgentFailure::NotDelivered);
             }
-            Err(_) => return Err(Failure::Broken),
+            Err(_) => return Err(AgentFailure::NoValidReply),
         }
-        look_out(socket);
-        wait(socket, deadline).map_err(|_| Failure::Broken)?;
+        busy_poll(socket);
+        wait_readable(socket, deadline).map_err(|_| AgentFailure::NoValidReply)?;
         let mut header = [0; REPLY_HEADER];
         let len = match fdpass::receive(socket, &mut header, data) {
-            Ok(Some(0)) => return Err(Failure::Died),
+            Ok(Some(0)) => return Err(AgentFailure::Died),
             Ok(Some(len)) => len,
             // The kernel reports that the socket was closed with something unread in it: the
             // request, which is all that was under way.
-            Err(Errno::ECONNRESET) => return Err(Failure::NeverReached),
-            Ok(None) | Err(_) => return Err(Failure::Broken),
+            Err(Errno::ECONNRESET) => return Err(AgentFailure::NotDelivered),
+            Ok(None) | Err(_) => return Err(AgentFailure::NoValidReply),
         };
-        let data_len = len.checked_sub(REPLY_HEADER).ok_or(Failure::Broken)?;
-        check_reply(request, header, data_len).ok_or(Failure::Broken)
+        let data_len = len.checked_sub(REPLY_HEADER).ok_or(AgentFailure::NoValidReply)?;
+        check_reply(request, header, data_len).ok_or(AgentFailure::NoValidReply)
     }
 }
 
@@ -157,8 +157,8 @@ fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usiz
         Request::Read { len, .. } => done == data_len && done <= len as usize,
         Request::Migrate { number, .. } => data_len == 0 && done <= number.len(),
         Request::Write { data, .. } => data_len == 0 && done <= data.len(),
-        Request::Name { .. } => data_len == 0 && done == 0,
-        Request::Numbers { count } => done == data_len && done == count as usize * NUMBER_LEN,
+        Request::SetOwner { .. } => data_len == 0 && done == 0,
+        Request::GetOwners { count } => done == data_len && done == count as usize * NUMBER_LEN,
     };
     legal.then_some(Ok(done))
 }
@@ -181,10 +181,10 @@ pub(super) fn deadline_in(time: Duration) -> u64 {
     monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Watches for a reply, up to [`LOOK_OUT`], without going to sleep. To the caller it makes no
+/// Watches for a reply, up to [`BUSY_POLL_TIMEOUT`], without going to sleep. To the caller it makes no
 /// difference whether one came.
-fn look_out(socket: BorrowedFd<'_>) {
-    let end = deadline_in(LOOK_OUT);
+fn busy_poll(socket: BorrowedFd<'_>) {
+    let end = deadline_in(BUSY_POLL_TIMEOUT);
     while monotonic_ns() < end {
         let mut watched = [PollFd::new(socket, PollFlags::POLLIN)];
         if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
@@ -199,7 +199,7 @@ fn look_out(socket: BorrowedFd<'_>) {
 ///
 /// # Errors
 /// ETIMEDOUT after the deadline.
-pub(super) fn wait(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
+pub(super) fn wait_readable(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
     loop {
         let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
         // Rounded up, so that the last part of a millisecond isn't spent in a busy loop.
@@ -220,7 +220,7 @@ enum StartError {
     #[error("{0}")]
     System(#[from] Errno),
     #[error("mount-helper failed at {0:?}: {1}")]
-    Refused(Step, Errno),
+    Refused(AgentStep, Errno),
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::*;
 fn implausible_replies_are_refused() {
     let read = Request::Read { offset: 0, len: 10 };
     let write = Request::Write { nice: false, data: b"123" };
-    let name = Request::Name { number: 7 };
+    let name = Request::SetOwner { number: 7 };
     for (request, result, announced, data, expected) in [
         (&read, 10, 10, 10, Some(Ok(10))),
         (&read, 0, 0, 0, Some(Ok(0))),
@@ -39,14 +39,14 @@ fn implausible_replies_are_refused() {
 }
 
 /// A request to a peer that does as `agent` does with its end of the socket. On a busy machine it takes its time.
-fn asked(agent: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Result<usize, Errno>, Failure> {
-    asked_within(DEADLINE * 12, agent)
+fn asked(agent: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Result<usize, Errno>, AgentFailure> {
+    asked_within(REQUEST_TIMEOUT * 12, agent)
 }
 
 fn asked_within(
     deadline: Duration,
     agent: impl FnOnce(OwnedFd) + Send + 'static,
-) -> Result<Result<usize, Errno>, Failure> {
+) -> Result<Result<usize, Errno>, AgentFailure> {
     let (socket, theirs) = fdpass::seqpacket_pair().unwrap();
     let (leash, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let connection = Connection { socket, _leash: leash };
@@ -80,14 +80,14 @@ fn death_before_and_after_receiving_is_told_apart() {
             thread::sleep(Duration::from_millis(delay));
             drop(socket);
         });
-        assert_eq!(result, Err(Failure::NeverReached), "after {delay} ms");
+        assert_eq!(result, Err(AgentFailure::NotDelivered), "after {delay} ms");
     }
-    assert_eq!(asked(|socket| take(&socket)), Err(Failure::Died));
+    assert_eq!(asked(|socket| take(&socket)), Err(AgentFailure::Died));
 }
 
 #[test]
 fn lies_are_no_answers() {
-    let broken = Err(Failure::Broken);
+    let broken = Err(AgentFailure::NoValidReply);
     for lie in [&[0; 7][..], &[0xff; 8], &[0xff; 18], &[0; 19], &[1; 4096]] {
         let result = asked(move |socket| {
             take(&socket);
@@ -106,12 +106,12 @@ fn lies_are_no_answers() {
 
 #[test]
 fn silence_costs_the_deadline() {
-    let (start, deadline) = (Instant::now(), DEADLINE / 10);
+    let (start, deadline) = (Instant::now(), REQUEST_TIMEOUT / 10);
     let result = asked_within(deadline, |socket| {
         take(&socket);
         take(&socket); // comes back when the connection is given up
     });
-    assert_eq!(result, Err(Failure::Broken));
+    assert_eq!(result, Err(AgentFailure::NoValidReply));
     let took = start.elapsed();
-    assert!(took >= deadline && took < DEADLINE * 12, "{took:?}");
+    assert!(took >= deadline && took < REQUEST_TIMEOUT * 12, "{took:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use mount_helper::events::Control;
+pub use mount_helper::events::ClaimedControl;
 use mount_helper::events::{Claim, REPLY_LEN, Reply};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,23 +16,23 @@ use nix::unistd::pipe2;
 use parking_lot::Mutex;
 
 use super::HelperImage;
-use super::connection::{deadline_in, errno, wait};
+use super::connection::{deadline_in, errno, wait_readable};
 use crate::limit::Limiter;
 use crate::sys::{fdpass, pidfd, spawn};
 
 /// How long a helper may take for a step.
-const DEADLINE: Duration = Duration::from_secs(5);
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many helpers that didn't answer in time, and haven't ended though they were killed, there may be.
-const MAX_STUCK: usize = 4;
+const MAX_STUCK_HELPERS: usize = 4;
 
 /// How many registrations there may be at a time. The kernel's memory for them, which natively is accounted to the container, is the server's
 /// here, and each makes the next one slower.
-const MAX_EVENTS: usize = 1024;
+const MAX_REGISTRATIONS: usize = 1024;
 
 /// Registers events of cgroups for processes of a container, each by a process of its own (`mount_helper::events` says why).
 #[derive(Debug)]
-pub struct Registrar {
+pub struct EventRegistrar {
     image: Arc<HelperImage>,
     /// The eventfds that have been registered: an entry for each registration, which the kernel removes once that eventfd is open nowhere
     /// any more. Nobody waits for it.
@@ -47,21 +47,21 @@ pub struct Registrar {
 /// An eventfd of a container's process that is held, to be registered. Dropping it lets it go.
 #[derive(Debug)]
 pub struct EventClaim<'a> {
-    helper: Helper<'a>,
-    control: Control,
+    helper: EventHelper<'a>,
+    control: ClaimedControl,
 }
 
 /// The process that makes one registration.
 #[derive(Debug)]
-struct Helper<'a> {
-    registrar: &'a Registrar,
+struct EventHelper<'a> {
+    registrar: &'a EventRegistrar,
     socket: OwnedFd,
     /// Closing this kills it, as an agent's does.
     _leash: OwnedFd,
     process: Option<OwnedFd>,
 }
 
-impl Registrar {
+impl EventRegistrar {
     /// A registrar without registrations.
     ///
     /// # Errors
@@ -89,10 +89,10 @@ impl Registrar {
         control: u32,
         event_control: BorrowedFd<'_>,
     ) -> Result<EventClaim<'_>, Errno> {
-        if self.stuck() >= MAX_STUCK {
+        if self.stuck() >= MAX_STUCK_HELPERS {
             return Err(Errno::EAGAIN);
         }
-        if self.live() >= MAX_EVENTS {
+        if self.live() >= MAX_REGISTRATIONS {
             return Err(Errno::ENOMEM);
         }
         let mut helper = self.start().map_err(|errno| self.failed("start", errno))?;
@@ -103,14 +103,14 @@ impl Registrar {
         }
     }
 
-    fn start(&self) -> Result<Helper<'_>, Errno> {
+    fn start(&self) -> Result<EventHelper<'_>, Errno> {
         let (socket, theirs) = fdpass::seqpacket_pair()?;
         let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let arguments = [mount_helper::PROGRAM_NAME, c"event"];
         let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
         let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
         // It waits for its request, so it's still the one with this number; should something have ended it, there's none to wait for.
-        Ok(Helper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process).ok() })
+        Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process).ok() })
     }
 
     /// How many helpers don't end.
@@ -124,7 +124,7 @@ impl Registrar {
     /// How many registrations there are, at most.
     fn live(&self) -> usize {
         let count = self.count.load(Ordering::Acquire);
-        if count < MAX_EVENTS {
+        if count < MAX_REGISTRATIONS {
             return count;
         }
         // A registration in between is counted either way, or not at all: a few more than the limit do no harm.
@@ -144,14 +144,14 @@ impl Registrar {
 impl EventClaim<'_> {
     /// What the control file is.
     #[must_use]
-    pub fn control(&self) -> Control {
+    pub fn control(&self) -> ClaimedControl {
         self.control
     }
 
     /// Registers it, with the backing control file and the rest of what was written. When this returns, nothing is held any more.
     ///
     /// # Errors
-    /// The kernel's; and those of [`Registrar::claim`].
+    /// The kernel's; and those of [`EventRegistrar::claim`].
     pub fn register(mut self, control: BorrowedFd<'_>, arguments: &[u8]) -> Result<(), Errno> {
         // Before it exists. What comes to nothing is left out when they're counted next.
         self.helper.registrar.count.fetch_add(1, Ordering::AcqRel);
@@ -163,14 +163,14 @@ impl EventClaim<'_> {
     }
 }
 
-impl Helper<'_> {
+impl EventHelper<'_> {
     fn ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
         self.try_ask(message, file).map_err(|errno| self.registrar.failed("request", errno))
     }
 
     fn try_ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
         fdpass::send_with_file(self.socket.as_fd(), message, &[], file)?;
-        if let Err(errno) = wait(self.socket.as_fd(), deadline_in(DEADLINE)) {
+        if let Err(errno) = wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT)) {
             // It's killed when this is dropped, but may not be able to end.
             self.registrar.stuck.lock().extend(self.process.take());
             return Err(errno);

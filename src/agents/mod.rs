@@ -6,7 +6,7 @@
 //! container's to kill, to stop and perhaps to take over: whatever one answers is checked, and
 //! the worst that it can do is to fail its own container's requests, in bounded time.
 //!
-//! What has to happen in a container's mount namespace is done by a helper that [`Entry`] starts, and that ends with it.
+//! What has to happen in a container's mount namespace is done by a helper that [`AttachHelper`] starts, and that ends with it.
 //!
 //! # SIGCHLD
 //! Agents are children of this process that nobody waits for. A program that uses this module must
@@ -21,11 +21,11 @@ mod image;
 mod namespace;
 mod pool;
 
-pub use attach::Entry;
-pub use boundary::Outsider;
-pub use events::{Control, EventClaim, Registrar};
+pub use attach::AttachHelper;
+pub use boundary::BoundaryHelper;
+pub use events::{ClaimedControl, EventClaim, EventRegistrar};
 pub use image::HelperImage;
 pub use mount_helper::clock::monotonic_ns;
 pub use mount_helper::confinement;
 pub use namespace::PidNamespace;
-pub use pool::{AgentPool, Lent, MAX_AGENTS, Whose};
+pub use pool::{AgentPool, LentCapabilities, MAX_AGENTS, TenantOf};

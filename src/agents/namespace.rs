@@ -39,7 +39,7 @@ impl PidNamespace {
     ///
     /// # Errors
     /// EMFILE.
-    pub fn asked_now(&self) -> io::Result<Self> {
+    pub fn for_new_request(&self) -> io::Result<Self> {
         Ok(Self { file: self.file.try_clone()?, id: self.id, since: monotonic_ns(), thread: None })
     }
 

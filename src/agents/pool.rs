@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mount_helper::clock::monotonic_ns;
-use mount_helper::request::{MAX_NUMBERS, MAX_WRITE, NUMBER_LEN, Request};
+use mount_helper::request::{MAX_OWNERS, MAX_WRITE, NUMBER_LEN, Request};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -15,14 +15,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 use parking_lot::Mutex;
 
-use super::connection::{Connection, DEADLINE, Failure, deadline_in, read_len};
+use super::connection::{AgentFailure, Connection, REQUEST_TIMEOUT, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
 use crate::limit::{Limiter, Tenant};
 use crate::sys::fowner;
 
 /// What an agent has more than others while it writes: no more than the caller has for whom it's done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lent {
+pub struct LentCapabilities {
     /// CAP_SYS_NICE, which cpuset looks for.
     pub nice: bool,
     /// CAP_SYS_ADMIN, which devices looks for before Linux 3.13. It takes an agent of its own, which ends with the request. The caller, who
@@ -34,13 +34,13 @@ pub struct Lent {
 pub const MAX_AGENTS: usize = 64;
 
 /// After this time an agent has ended by itself, and what the server keeps of it is dropped.
-const STALE: Duration = Duration::from_secs(2);
+const IDLE_AGENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a number is looked up anew that changes its process meanwhile.
-const NAME_ATTEMPTS: usize = 3;
+const MAX_LOOKUP_ATTEMPTS: usize = 3;
 
-/// Says whose a pid namespace is that is open by this descriptor, and that this thread is in, if it's known of any.
-pub type Whose = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
+/// Names the tenant of a pid namespace that is open by this descriptor. The thread is one that is in it, if any is known.
+pub type TenantOf = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
 
 /// One agent per pid namespace, started on demand.
 ///
@@ -54,7 +54,7 @@ pub struct AgentPool {
     image: Arc<HelperImage>,
     slots: Slots,
     /// `None` where all are one tenant.
-    whose: Option<Whose>,
+    tenant_of: Option<TenantOf>,
     log: Limiter,
 }
 
@@ -66,9 +66,9 @@ struct Slots(Mutex<HashMap<(u64, u64), Arc<Slot>>>);
 
 /// How many agents each tenant may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
+enum AgentQuota {
     /// All, as there's one tenant.
-    All,
+    Unlimited,
     /// Half of what others don't use at the moment, and always one: who stops his agents takes nothing from others.
     Share(Tenant),
 }
@@ -86,7 +86,7 @@ struct Slot {
 
 /// What a request may do when the agent died in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
+enum Retry {
     /// It changes nothing: once more.
     Safe,
     /// It may have been carried out.
@@ -97,13 +97,13 @@ impl AgentPool {
     /// A pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image: Arc::new(image), slots: Slots::default(), whose: None, log: Limiter::default() }
+        Self { image: Arc::new(image), slots: Slots::default(), tenant_of: None, log: Limiter::default() }
     }
 
-    /// The same, of whose agents no tenant takes all.
+    /// The same, but no tenant takes all of its agents.
     #[must_use]
-    pub fn shared_out(self, whose: Whose) -> Self {
-        Self { whose: Some(whose), ..self }
+    pub fn with_tenants(self, tenant_of: TenantOf) -> Self {
+        Self { tenant_of: Some(tenant_of), ..self }
     }
 
     /// What its agents are made from.
@@ -128,7 +128,7 @@ impl AgentPool {
         let len = read_len(buf.len());
         let buf = buf.get_mut(..len).ok_or(Errno::EINVAL)?;
         let len = u32::try_from(len).map_err(|_| Errno::EINVAL)?;
-        self.request(ns, &Request::Read { offset, len }, &[file], buf, Repeat::Safe)
+        self.request(ns, &Request::Read { offset, len }, &[file], buf, Retry::Safe)
     }
 
     /// One write(2) at offset 0 by a process in `ns`, as uid 0 and without capabilities: a number
@@ -140,19 +140,25 @@ impl AgentPool {
     /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
     /// After EIO the write may or may not have been done; it's never done twice.
     pub fn write(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], nice: bool) -> Result<usize, Errno> {
-        self.write_with(ns, file, data, Lent { nice, admin: false })
+        self.write_with(ns, file, data, LentCapabilities { nice, admin: false })
     }
 
     /// The same with what is lent to the agent.
     ///
     /// # Errors
     /// Those of [`Self::write`].
-    pub fn write_with(&self, ns: &PidNamespace, file: BorrowedFd<'_>, data: &[u8], lent: Lent) -> Result<usize, Errno> {
+    pub fn write_with(
+        &self,
+        ns: &PidNamespace,
+        file: BorrowedFd<'_>,
+        data: &[u8],
+        lent: LentCapabilities,
+    ) -> Result<usize, Errno> {
         if data.len() > MAX_WRITE {
             return Err(Errno::E2BIG);
         }
         let request = Request::Write { nice: lent.nice, data };
-        self.request_of(ns, lent.admin, &request, &[file], &mut [], Repeat::Never)
+        self.request_of(ns, lent.admin, &request, &[file], &mut [], Retry::Never)
     }
 
     /// The same for the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the
@@ -165,7 +171,7 @@ impl AgentPool {
         ns: &PidNamespace,
         file: BorrowedFd<'_>,
         number: &[u8],
-        lent: Lent,
+        lent: LentCapabilities,
         (memberships, seen): (BorrowedFd<'_>, &[u8]),
     ) -> Result<bool, Errno> {
         if number.len() + seen.len() > MAX_WRITE {
@@ -173,7 +179,7 @@ impl AgentPool {
         }
         let request = Request::Migrate { nice: lent.nice, number, seen };
         let files = [file, memberships];
-        self.request_of(ns, lent.admin, &request, &files, &mut [], Repeat::Never).map(|written| written > 0)
+        self.request_of(ns, lent.admin, &request, &files, &mut [], Retry::Never).map(|written| written > 0)
     }
 
     /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
@@ -192,7 +198,7 @@ impl AgentPool {
             return Err(Errno::ENOENT);
         }
         let mut host = self.host_number(ns, number)?;
-        for _ in 0..NAME_ATTEMPTS {
+        for _ in 0..MAX_LOOKUP_ATTEMPTS {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             let directory = open(format!("/proc/{host}").as_str(), flags, Mode::empty());
             let again = self.host_number(ns, number)?;
@@ -212,7 +218,7 @@ impl AgentPool {
     pub fn numbers(&self, ns: &PidNamespace, hosts: &[i32]) -> Result<Vec<i32>, Errno> {
         let mut numbers = Vec::new();
         let mut owned = Vec::new();
-        for hosts in hosts.chunks(MAX_NUMBERS) {
+        for hosts in hosts.chunks(MAX_OWNERS) {
             while owned.len() < hosts.len() {
                 owned.push(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
             }
@@ -227,7 +233,7 @@ impl AgentPool {
             }
             let Ok(count @ 1..) = u32::try_from(files.len()) else { continue };
             let mut found = vec![0; files.len() * NUMBER_LEN];
-            self.request(ns, &Request::Numbers { count }, &files, &mut found, Repeat::Safe)?;
+            self.request(ns, &Request::GetOwners { count }, &files, &mut found, Retry::Safe)?;
             let (found, _) = found.as_chunks::<NUMBER_LEN>();
             numbers.extend(found.iter().map(|number| i32::from_ne_bytes(*number)).filter(|number| *number > 0));
         }
@@ -238,8 +244,8 @@ impl AgentPool {
     fn host_number(&self, ns: &PidNamespace, number: i32) -> Result<i32, Errno> {
         // Any file does, but it must be new: an owner left over from before would be an answer.
         let (file, _) = pipe2(OFlag::O_CLOEXEC)?;
-        let request = Request::Name { number };
-        match self.request(ns, &request, &[file.as_fd()], &mut [], Repeat::Safe) {
+        let request = Request::SetOwner { number };
+        match self.request(ns, &request, &[file.as_fd()], &mut [], Retry::Safe) {
             Ok(_) => (),
             Err(Errno::ESRCH) => return Err(Errno::ENOENT),
             Err(error) => return Err(error),
@@ -257,9 +263,9 @@ impl AgentPool {
         request: &Request<'_>,
         files: &[BorrowedFd<'_>],
         data: &mut [u8],
-        repeat: Repeat,
+        retry: Retry,
     ) -> Result<usize, Errno> {
-        self.request_of(ns, false, request, files, data, repeat)
+        self.request_of(ns, false, request, files, data, retry)
     }
 
     /// Of an administrator there's one for each request.
@@ -270,21 +276,23 @@ impl AgentPool {
         request: &Request<'_>,
         files: &[BorrowedFd<'_>],
         data: &mut [u8],
-        repeat: Repeat,
+        retry: Retry,
     ) -> Result<usize, Errno> {
         let slot = match self.slots.find(ns.id(), monotonic_ns()) {
             Some(slot) => slot,
             None => {
-                let room = self.whose.map_or(Room::All, |whose| Room::Share(whose(ns.as_fd(), ns.thread())));
-                self.slots.get(ns.id(), room, monotonic_ns())?
+                let quota = self
+                    .tenant_of
+                    .map_or(AgentQuota::Unlimited, |tenant_of| AgentQuota::Share(tenant_of(ns.as_fd(), ns.thread())));
+                self.slots.get(ns.id(), quota, monotonic_ns())?
             }
         };
-        let mut guard = slot.connection.try_lock_for(DEADLINE).ok_or(Errno::EAGAIN)?;
+        let mut guard = slot.connection.try_lock_for(REQUEST_TIMEOUT).ok_or(Errno::EAGAIN)?;
         // Whoever has waited since then would now wait for the next agent's deadline, one after the other.
         if slot.late.load(Ordering::Relaxed) > ns.since() {
             return Err(Errno::EIO);
         }
-        let deadline = deadline_in(DEADLINE);
+        let deadline = deadline_in(REQUEST_TIMEOUT);
         for attempt in 0..2 {
             let kept = if is_administrator { None } else { guard.take() };
             let connection = match kept {
@@ -299,8 +307,8 @@ impl AgentPool {
                     return result;
                 }
                 // Mostly an agent that had just ended of idleness.
-                Err(Failure::NeverReached) if attempt == 0 => (),
-                Err(Failure::Died) if attempt == 0 && repeat == Repeat::Safe => (),
+                Err(AgentFailure::NotDelivered) if attempt == 0 => (),
+                Err(AgentFailure::Died) if attempt == 0 && retry == Retry::Safe => (),
                 Err(failure) => {
                     let now = monotonic_ns();
                     if now >= deadline {
@@ -331,18 +339,18 @@ impl Slots {
     /// dropped on that occasion.
     ///
     /// # Errors
-    /// EAGAIN if there are as many as there's room for, all in use.
-    fn get(&self, id: (u64, u64), room: Room, now: u64) -> Result<Arc<Slot>, Errno> {
+    /// EAGAIN if there are as many as the quota has room for, all in use.
+    fn get(&self, id: (u64, u64), quota: AgentQuota, now: u64) -> Result<Arc<Slot>, Errno> {
         if let Some(slot) = self.find(id, now) {
             return Ok(slot);
         }
         // What goes is dropped when the lock is not held any more: closing takes its time.
         let mut gone = Vec::new();
         let mut slots = self.0.lock();
-        gone.extend(slots.extract_if(|_, slot| is_idle(slot) && age(slot, now) >= STALE));
-        let (tenant, is_full, is_over) = match room {
-            Room::All => (Tenant::default(), false, false),
-            Room::Share(tenant) => {
+        gone.extend(slots.extract_if(|_, slot| is_idle(slot) && age(slot, now) >= IDLE_AGENT_TIMEOUT));
+        let (tenant, is_full, is_over) = match quota {
+            AgentQuota::Unlimited => (Tenant::default(), false, false),
+            AgentQuota::Share(tenant) => {
                 let own = slots.values().filter(|slot| slot.tenant == tenant).count();
                 let others = slots.values().filter(|slot| slot.tenant != tenant && !is_idle(slot)).count();
                 let most = (MAX_AGENTS.saturating_sub(others) / 2).max(1);
@@ -394,14 +402,14 @@ mod tests {
     #[test]
     fn the_least_recently_used_idle_agent_goes_first() {
         let slots = Slots::default();
-        let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), Room::All, id).unwrap()).collect();
-        assert_eq!(slots.get((0, 64), Room::All, 100).err(), Some(Errno::EAGAIN));
-        assert!(slots.get((0, 63), Room::All, 100).is_ok(), "one that exists is always to be had");
+        let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), AgentQuota::Unlimited, id).unwrap()).collect();
+        assert_eq!(slots.get((0, 64), AgentQuota::Unlimited, 100).err(), Some(Errno::EAGAIN));
+        assert!(slots.get((0, 63), AgentQuota::Unlimited, 100).is_ok(), "one that exists is always to be had");
         // 5 and 7 become idle; 5 has been used again since.
         drop(busy.remove(7));
         drop(busy.remove(5));
-        slots.get((0, 5), Room::All, 101).unwrap();
-        slots.get((0, 64), Room::All, 102).unwrap();
+        slots.get((0, 5), AgentQuota::Unlimited, 101).unwrap();
+        slots.get((0, 64), AgentQuota::Unlimited, 102).unwrap();
         let expected: Vec<u64> = (0..65).filter(|id| *id != 7).collect();
         assert_eq!(ids(&slots), expected);
     }
@@ -409,21 +417,22 @@ mod tests {
     #[test]
     fn what_is_long_unused_goes_when_something_new_comes() {
         let slots = Slots::default();
-        let busy = slots.get((0, 1), Room::All, 0).unwrap();
-        slots.get((0, 2), Room::All, 0).unwrap();
-        slots.get((0, 3), Room::All, 2 * SECOND).unwrap();
+        let busy = slots.get((0, 1), AgentQuota::Unlimited, 0).unwrap();
+        slots.get((0, 2), AgentQuota::Unlimited, 0).unwrap();
+        slots.get((0, 3), AgentQuota::Unlimited, 2 * SECOND).unwrap();
         assert_eq!(ids(&slots), [1, 3], "2 was idle for two seconds");
         drop(busy);
-        slots.get((0, 3), Room::All, 9 * SECOND).unwrap();
+        slots.get((0, 3), AgentQuota::Unlimited, 9 * SECOND).unwrap();
         assert_eq!(ids(&slots), [1, 3], "nothing new came");
-        slots.get((1, 3), Room::All, 9 * SECOND).unwrap();
+        slots.get((1, 3), AgentQuota::Unlimited, 9 * SECOND).unwrap();
         assert_eq!(ids(&slots), [3, 3]);
     }
 
     #[test]
     fn who_stops_all_his_agents_takes_none_from_others() {
         let slots = Slots::default();
-        let get = |tenant: u64, number: u64| slots.get((tenant, number), Room::Share(Tenant::Container(tenant)), 1);
+        let get =
+            |tenant: u64, number: u64| slots.get((tenant, number), AgentQuota::Share(Tenant::Container(tenant)), 1);
         // As many tenants, each with as many requests at once as there may be, as would take all.
         let stopped = (0..16).flat_map(|tenant| (0..4).map(move |number| (tenant, number)));
         let mut held: Vec<_> = stopped.filter_map(|(tenant, number)| get(tenant, number).ok()).collect();

@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::agents::attach::Flags;
+use crate::agents::attach::MountFlags;
 use crate::cgroup::MountEntry;
 use crate::container::DIRECTORY;
 
 /// The flags of the mounts on `/sys/fs/cgroup` and below, by mount point.
 #[derive(Debug, Default)]
-pub(crate) struct CoveredMounts(HashMap<PathBuf, Flags>);
+pub(crate) struct CoveredMounts(HashMap<PathBuf, MountFlags>);
 
 impl CoveredMounts {
     /// Collects the flags of mounts below a root directory. Of several mounts on one mount point, only flags that all have count: a
     /// program that remounts the topmost may go by any of them, and systemd goes by the first.
     pub(crate) fn of(mounts: &[MountEntry], root: &Path) -> Self {
-        let mut flags: HashMap<PathBuf, Flags> = HashMap::new();
+        let mut flags: HashMap<PathBuf, MountFlags> = HashMap::new();
         for mount in mounts {
             let Ok(point) = Path::new(&mount.mount_point).strip_prefix(root) else { continue };
             let point = Path::new("/").join(point);
             if point.starts_with(DIRECTORY) {
-                let own = Flags::from_options(&mount.options);
+                let own = MountFlags::from_options(&mount.options);
                 flags.entry(point).and_modify(|flags| *flags = flags.and(own)).or_insert(own);
             }
         }
@@ -29,18 +29,18 @@ impl CoveredMounts {
     }
 
     /// The flags for the tmpfs of a stack.
-    pub(crate) fn tmpfs(&self) -> Flags {
-        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::TMPFS)
+    pub(crate) fn tmpfs(&self) -> MountFlags {
+        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(MountFlags::TMPFS)
     }
 
     /// The flags for a sentinel.
-    pub(crate) fn sentinel(&self) -> Flags {
-        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(Flags::HIERARCHY)
+    pub(crate) fn sentinel(&self) -> MountFlags {
+        self.0.get(Path::new(DIRECTORY)).copied().unwrap_or(MountFlags::HIERARCHY)
     }
 
     /// The flags for a hierarchy's directory in a stack.
-    pub(crate) fn hierarchy(&self, directory: &OsStr) -> Flags {
-        self.0.get(&Path::new(DIRECTORY).join(directory)).copied().unwrap_or(Flags::HIERARCHY)
+    pub(crate) fn hierarchy(&self, directory: &OsStr) -> MountFlags {
+        self.0.get(&Path::new(DIRECTORY).join(directory)).copied().unwrap_or(MountFlags::HIERARCHY)
     }
 }
 
@@ -60,13 +60,13 @@ mod tests {
               6 1 0:5 / /sys/fs/cgroups rw - tmpfs x rw\n",
         );
         let covered = CoveredMounts::of(&mounts, Path::new("/"));
-        assert_eq!(covered.tmpfs(), Flags::from_options("noexec,noatime"));
+        assert_eq!(covered.tmpfs(), MountFlags::from_options("noexec,noatime"));
         assert_eq!(covered.sentinel(), covered.tmpfs());
-        assert_eq!(covered.hierarchy(OsStr::new("memory")), Flags::from_options("nosuid,relatime"));
-        assert_eq!(covered.hierarchy(OsStr::new("pids")), Flags::HIERARCHY);
+        assert_eq!(covered.hierarchy(OsStr::new("memory")), MountFlags::from_options("nosuid,relatime"));
+        assert_eq!(covered.hierarchy(OsStr::new("pids")), MountFlags::HIERARCHY);
         let creating = CoveredMounts::of(&mounts, Path::new("/r"));
-        assert_eq!(creating.tmpfs(), Flags::from_options("nodev"));
-        assert_eq!(CoveredMounts::default().tmpfs(), Flags::TMPFS);
-        assert_eq!(CoveredMounts::default().sentinel(), Flags::HIERARCHY);
+        assert_eq!(creating.tmpfs(), MountFlags::from_options("nodev"));
+        assert_eq!(CoveredMounts::default().tmpfs(), MountFlags::TMPFS);
+        assert_eq!(CoveredMounts::default().sentinel(), MountFlags::HIERARCHY);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::agents::attach::EntryError;
+use crate::agents::attach::AttachHelperError;
 use crate::container::handle::Container;
 use crate::container::propagated;
 
@@ -19,7 +19,7 @@ const FORK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 impl Container {
     /// Unmounts all that there is of a view. Its copies in other namespaces go first, since a server that does this may end with
     /// the last mount of its view. A killed helper may have left two mounts.
-    pub(crate) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), EntryError> {
+    pub(crate) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
         if let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) {
             propagated::clear(self, image, attached);
         }
@@ -27,7 +27,7 @@ impl Container {
             let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) else { break };
             match self.detach_here(image, attached) {
                 // It's gone: others have unmounted it, or the kernel has, since a cgroup on which it was mounted was removed.
-                Err(EntryError::Failed { errno: Errno::ESTALE, .. }) if self.attached() != Some(attached) => {}
+                Err(AttachHelperError::Failed { errno: Errno::ESTALE, .. }) if self.attached() != Some(attached) => {}
                 detached => detached?,
             }
         }
@@ -42,7 +42,9 @@ impl Container {
         }
         let deadline = Instant::now() + FORK_RETRY_TIMEOUT;
         let mut cleared = self.clear(image);
-        while matches!(cleared, Err(EntryError::System(Errno::EAGAIN | Errno::ENOMEM))) && Instant::now() < deadline {
+        while matches!(cleared, Err(AttachHelperError::Start(Errno::EAGAIN | Errno::ENOMEM)))
+            && Instant::now() < deadline
+        {
             std::thread::sleep(FORK_RETRY_INTERVAL);
             cleared = self.clear(image);
         }

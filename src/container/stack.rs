@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::agents::attach::{Hierarchy, Recipe, Underlay};
+use crate::agents::attach::{HierarchyMount, StackSpec, Underlay};
 use crate::cgroup::{CgroupPath, HierarchyClass};
 use crate::container::covered::CoveredMounts;
 use crate::error::Error;
@@ -21,25 +21,25 @@ pub(crate) enum UnderlaySource {
 }
 
 /// The stack of a view.
-pub(crate) fn recipe(
+pub(crate) fn stack_spec(
     host: &HostCgroups,
     view: &View,
     source: UnderlaySource,
     covered: &CoveredMounts,
-) -> Result<Recipe, Error> {
-    let mut recipe = Recipe { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
+) -> Result<StackSpec, Error> {
+    let mut spec = StackSpec { flags: covered.tmpfs(), hierarchies: Vec::new(), links: Vec::new() };
     for (index, (shown, mounted)) in view.hierarchies.iter().zip(&host.hierarchies).enumerate() {
-        recipe.hierarchies.push(Hierarchy {
+        spec.hierarchies.push(HierarchyMount {
             directory: c_string(&shown.directory)?,
             underlay: underlay(mounted, &view.top_path(index), source)?,
             read_only: is_read_only(view, shown),
             flags: covered.hierarchy(&shown.directory),
         });
         for link in &shown.links {
-            recipe.links.push((c_string(link)?, c_string(&shown.directory)?));
+            spec.links.push((c_string(link)?, c_string(&shown.directory)?));
         }
     }
-    Ok(recipe)
+    Ok(spec)
 }
 
 /// The mount of the real hierarchy beneath a view's directory. Programs join its mount point and the path in `/proc/self/cgroup`

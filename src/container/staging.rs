@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchdir;
 
-use crate::agents::attach::{EntryError, Layout, Site};
+use crate::agents::attach::{AttachHelperError, Layout, MountSite};
 use crate::container::view_mounts::MOUNT_POINTS;
 use crate::container::{DIRECTORY, lock_mounts};
 use crate::error::Error;
@@ -54,14 +54,14 @@ pub(crate) fn build(
     let name = CString::new(name.as_bytes()).map_err(|_| Error::failed("no directory to mount on"))?;
     let above = File::open(above).map_err(|error| Error::system("can't open /run", error))?;
     let proc = File::open("/proc").map_err(|error| Error::system("can't open /proc", error))?;
-    let site = Site { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
+    let site = MountSite { parent: above.as_fd(), name: &name, depth, proc: proc.as_fd() };
     let mut told = Ok(());
     let built = layout.build(site, connection.as_fd(), |view| {
         told = mounted(view);
         if told.is_ok() { Ok(()) } else { Err(Errno::ECANCELED) }
     });
     told?;
-    built.map_err(|(step, errno)| EntryError::Failed { step, errno })?;
+    built.map_err(|(step, errno)| AttachHelperError::Failed { step, errno })?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::agents::attach::{Flags, Layout};
+use crate::agents::attach::{Layout, MountFlags};
 use crate::cgroup::CgroupPath;
 use crate::container::handle::Container;
 use crate::container::lock::ContainerLock;
@@ -57,7 +57,7 @@ pub(crate) fn layout(
     namespace: u64,
     own: &CgroupPath,
     source: UnderlaySource,
-    flags: Flags,
+    flags: MountFlags,
     prepared: &mut PreparedContainer,
 ) -> Result<(Layout, Option<OwnedFd>), Error> {
     let sentinel = SentinelCgroup::make(host, lock, namespace, own, source == UnderlaySource::Mounts)?;

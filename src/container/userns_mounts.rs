@@ -19,15 +19,15 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::{fstat, stat};
 
-use crate::agents::attach::{EntryError, Step};
+use crate::agents::attach::{AttachHelperError, AttachStep};
 use crate::container::DIRECTORY;
 use crate::container::handle::Container;
 use crate::error::Error;
 use crate::sys::namespace::owner;
 
 /// Turns an error of building the view in a container into one with cause and remedy, if the kernel refused to mount FUSE there.
-pub(crate) fn explain_refusal(error: EntryError, container: &Container) -> Error {
-    let is_refused = matches!(error, EntryError::Failed { step: Step::View, errno: Errno::EPERM });
+pub(crate) fn explain_refusal(error: AttachHelperError, container: &Container) -> Error {
+    let is_refused = matches!(error, AttachHelperError::Failed { step: AttachStep::View, errno: Errno::EPERM });
     if !is_refused || !belongs_to_other_user_namespace(container) {
         return error.into();
     }

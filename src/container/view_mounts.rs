@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::stat::fstat;
 
 use crate::agents::attach;
-use crate::agents::attach::{EntryError, Found, SOURCE, VIEW_TYPE};
+use crate::agents::attach::{AttachHelperError, Location, MOUNT_SOURCE, VIEW_FSTYPE};
 use crate::cgroup::{MountEntry, parse_mountinfo};
 use crate::container::covered::CoveredMounts;
 use crate::container::handle::Container;
@@ -48,7 +48,8 @@ impl Container {
             // A sentinel on a tmpfs of ours comes and goes with the tmpfs.
             let is_alone = |mount: &MountEntry| is_sentinel(mount, &sentinel) && !beneath(mount).is_some_and(is_tmpfs);
             // The whole view lies on its sentinel while the helper binds parts of it, and stays if the helper is killed then.
-            let is_unfinished = |mount: &MountEntry| mount.fstype == VIEW_TYPE && beneath(mount).is_some_and(is_alone);
+            let is_unfinished =
+                |mount: &MountEntry| mount.fstype == VIEW_FSTYPE && beneath(mount).is_some_and(is_alone);
             let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
             is_ours.then_some(AttachedView { depth: index + 1, device: mount.device, mount: mount.id })
         })
@@ -78,7 +79,7 @@ impl Container {
             let beneath = |mount: &&MountEntry| mounts.iter().find(|other| other.id == mount.parent);
             // A directory of the view is mounted on a real hierarchy, which is mounted in the stack.
             let below = std::iter::successors(Some(*mount), beneath).take(MAX_STACK_DEPTH);
-            mount.fstype == VIEW_TYPE && below.into_iter().any(|mount| mount.id == attached.mount)
+            mount.fstype == VIEW_FSTYPE && below.into_iter().any(|mount| mount.id == attached.mount)
         };
         mounts.iter().find(is_in_it).map(|mount| mount.device)
     }
@@ -96,7 +97,7 @@ impl Container {
     }
 
     /// Unmounts a view in this mount namespace. The kernel unmounts it where this one propagates to.
-    pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: AttachedView) -> Result<(), EntryError> {
+    pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: AttachedView) -> Result<(), AttachHelperError> {
         attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
@@ -115,7 +116,7 @@ impl Container {
     }
 
     /// Fails if the view would appear on the host, too: what is mounted on a mount appears on all mounts of its peer group.
-    pub(crate) fn check_propagation(&self, found: Found) -> Result<(), Error> {
+    pub(crate) fn check_propagation(&self, found: Location) -> Result<(), Error> {
         let mounts = self.mountinfo();
         let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
         let by_id = mounts.iter().find(|mount| u64::from(mount.id) == found.mount);
@@ -145,7 +146,7 @@ impl Container {
 
 /// Whether it's the tmpfs of an attached view. Views of `run` and `mount` have none.
 fn is_tmpfs(mount: &MountEntry) -> bool {
-    mount.source == SOURCE && mount.fstype == "tmpfs"
+    mount.source == MOUNT_SOURCE && mount.fstype == "tmpfs"
 }
 
 fn is_sentinel(mount: &MountEntry, root: &str) -> bool {
@@ -178,6 +179,6 @@ mod tests {
 
     #[test]
     fn both_programs_mount_the_same() {
-        assert_eq!(attach::VIEW_TYPE, crate::fuse::FSTYPE);
+        assert_eq!(attach::VIEW_FSTYPE, crate::fuse::FSTYPE);
     }
 }

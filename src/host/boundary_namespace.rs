@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::server_cgroup::read_file;
 use super::shared::SharedHost;
-use crate::agents::{HelperImage, Outsider, monotonic_ns};
+use crate::agents::{BoundaryHelper, HelperImage, monotonic_ns};
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
 use crate::fs::SysResult;
 use crate::fs::host::Credentials;
@@ -130,8 +130,8 @@ impl Boundary {
             return;
         }
         self.attempt_with(|| {
-            let outsider = Outsider::start(&self.image)?;
-            self.is_kept_to(namespace, outsider)?;
+            let helper = BoundaryHelper::start(&self.image)?;
+            self.is_kept_to(namespace, helper)?;
             namespace.try_clone_to_owned().map_err(|_| Errno::EMFILE)
         });
     }
@@ -166,19 +166,19 @@ impl Boundary {
         let own = own_place().ok_or(Errno::ENOENT)?;
         let home = cgroups.open_cgroup(self.hierarchy, &own)?;
         let (boundary, home) = (for_writing(&directory)?, for_writing(&home)?);
-        let (namespace, outsider) = Outsider::make_namespace(&self.image, boundary.as_fd(), home.as_fd())?;
-        self.is_kept_to(namespace.as_fd(), outsider)?;
+        let (namespace, helper) = BoundaryHelper::make_namespace(&self.image, boundary.as_fd(), home.as_fd())?;
+        self.is_kept_to(namespace.as_fd(), helper)?;
         Ok(namespace)
     }
 
     /// EPERM unless the kernel keeps a process outside from entering by a file that was opened in this namespace.
-    fn is_kept_to(&self, namespace: BorrowedFd<'_>, outsider: Outsider) -> Result<(), Errno> {
+    fn is_kept_to(&self, namespace: BorrowedFd<'_>, helper: BoundaryHelper) -> Result<(), Errno> {
         let directory = self.shared.cgroups.open_cgroup(self.hierarchy, &self.path)?;
         let own = self.shared.cgroup_namespace.as_ref().ok_or(Errno::ENOSYS)?;
         let entered = own.enter(namespace)?;
         let file = for_writing(&directory);
         drop(entered);
-        if outsider.is_kept_out(file?.as_fd())? { Ok(()) } else { Err(Errno::EPERM) }
+        if helper.is_refused(file?.as_fd())? { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// Enters the namespace in which `opener` opens a membership file: its own one if that begins inside, else the one that begins here, if

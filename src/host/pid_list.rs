@@ -76,7 +76,7 @@ fn translated(agents: &AgentPool, namespace: &PidNamespace, file: &BackingFile) 
         }
     }
     // The file may have been opened long ago.
-    let namespace = namespace.asked_now().map_err(errno)?;
+    let namespace = namespace.for_new_request().map_err(errno)?;
     let mut numbers = agents.numbers(&namespace, &parse(&text))?;
     numbers.sort_unstable();
     numbers.dedup();

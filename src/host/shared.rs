@@ -11,7 +11,7 @@ use super::process::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;
-use crate::agents::{AgentPool, Registrar};
+use crate::agents::{AgentPool, EventRegistrar};
 use crate::sys::credentials::capabilities;
 
 /// What the views of a server share.
@@ -34,7 +34,7 @@ pub struct SharedHost {
     /// Whether the kernel makes lists of processes when they're opened. Not asked before somebody opens one.
     pub(super) lists_are_made_at_open: OnceLock<bool>,
     /// `None` where there are no agents either.
-    pub(super) registrar: Option<Registrar>,
+    pub(super) registrar: Option<EventRegistrar>,
 }
 
 impl SharedHost {
@@ -44,7 +44,7 @@ impl SharedHost {
     /// # Errors
     /// When the server's own namespaces can't be read.
     pub fn new(cgroups: HostCgroups, agents: Option<AgentPool>, watches: bool) -> std::io::Result<Self> {
-        let registrar = agents.as_ref().map(|agents| Registrar::new(agents.image())).transpose()?;
+        let registrar = agents.as_ref().map(|agents| EventRegistrar::new(agents.image())).transpose()?;
         let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
         let watches = watches.then(Watches::new).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");

@@ -23,7 +23,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
-use crate::agents::attach::{Flags, Layout, Sentinel, SentinelSource};
+use crate::agents::attach::{Layout, MountFlags, SentinelSource, SentinelSpec};
 use crate::cgroup::{CgroupPath, Setup};
 use crate::container::lock::ContainerLock;
 use crate::error::Error;
@@ -90,7 +90,7 @@ impl SentinelCgroup {
     }
 
     /// The mounts to make in the container.
-    pub(crate) fn layout(&self, host: &HostCgroups, flags: Flags) -> Result<Layout, Error> {
+    pub(crate) fn layout(&self, host: &HostCgroups, flags: MountFlags) -> Result<Layout, Error> {
         let below = |path: &CgroupPath| path.components().join(OsStr::new("/"));
         let path = CgroupPath::parse(root(self.number)).map_err(|error| Error::failed(error.to_string()))?;
         let underlay = match (&self.namespace, host.hierarchies.first()) {
@@ -103,7 +103,7 @@ impl SentinelCgroup {
         };
         let (step, own) = (c_string(&self.step)?, c_string(&self.own)?);
         let files = [c"cgroup.controllers", c"cgroup.subtree_control"].map(CString::from).to_vec();
-        Ok(Layout::Sentinel(Sentinel { underlay, shown: step, own, flags, files }))
+        Ok(Layout::Sentinel(SentinelSpec { underlay, shown: step, own, flags, files }))
     }
 
     /// The cgroup namespace in which to mount it, if it can't be bound.

@@ -142,8 +142,9 @@ impl Server {
                 Session::View(Arc::new(fs), own_mount, successor)
             }
             ServedViews::PerCaller(rules, ancestor_limits) => {
-                let shared = SharedHost::new(self.host, Some(AgentPool::new(self.image).shared_out(tenant_of)), false)
-                    .map_err(failed("can't read own namespaces"))?;
+                let shared =
+                    SharedHost::new(self.host, Some(AgentPool::new(self.image).with_tenants(tenant_of)), false)
+                        .map_err(failed("can't read own namespaces"))?;
                 let passes_through = !self.options.no_passthrough;
                 let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through)
                     .map_err(failed("can't find the roots of the hierarchies"))?;

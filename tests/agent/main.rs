@@ -12,7 +12,7 @@ use fixture::{Cgroup, Container, eventually, exists, pool, ready, v1, v2};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use vcgroupfs::agents::{AgentPool, Lent, MAX_AGENTS, PidNamespace};
+use vcgroupfs::agents::{AgentPool, LentCapabilities, MAX_AGENTS, PidNamespace};
 
 /// A whole pid list as seen from the namespace, sorted.
 fn list(pool: &AgentPool, ns: &PidNamespace, file: &File) -> Vec<i32> {
@@ -126,7 +126,7 @@ fn devices_ask_for_an_administrator() {
     let migrate = |admin| {
         let seen = fs::read(&path).unwrap();
         let memberships = File::open(&path).unwrap();
-        let lent = Lent { nice: false, admin };
+        let lent = LentCapabilities { nice: false, admin };
         pool.migrate(&ns, procs.as_fd(), number.to_string().as_bytes(), lent, (memberships.as_fd(), &seen))
     };
     for _ in 0..3 {

@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 
 /// The flags of a mount, besides read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flags(MsFlags);
+pub struct MountFlags(MsFlags);
 
 /// What mountinfo calls them. The first three can only be added; of the others there's a choice.
 const NAMES: [(&str, MsFlags); 6] = [
@@ -24,7 +24,7 @@ const NAMES: [(&str, MsFlags); 6] = [
 const RESTRICTIONS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const ACCESS_TIMES: MsFlags = MsFlags::MS_NOATIME.union(MsFlags::MS_NODIRATIME).union(MsFlags::MS_RELATIME);
 
-impl Flags {
+impl MountFlags {
     /// Those that systemd gives cgroups.
     pub const HIERARCHY: Self = Self(RESTRICTIONS.union(MsFlags::MS_RELATIME));
     /// Those that systemd gives the tmpfs around them.
@@ -73,21 +73,21 @@ mod tests {
     #[test]
     fn words() {
         for options in ["", "nosuid", "nosuid,nodev,noexec,relatime", "noexec,noatime,nodiratime", "nodiratime"] {
-            let flags = Flags::from_options(options);
+            let flags = MountFlags::from_options(options);
             assert_eq!(flags.word().to_bytes(), options.as_bytes());
-            assert_eq!(Flags::from_word(options.as_bytes()), Some(flags));
+            assert_eq!(MountFlags::from_word(options.as_bytes()), Some(flags));
         }
         for word in ["rw", "ro,nosuid", "noexec,nodev", "suid", "nosuid,", "nosuid,nosuid", "bind", "remount"] {
-            assert_eq!(Flags::from_word(word.as_bytes()), None, "{word}");
+            assert_eq!(MountFlags::from_word(word.as_bytes()), None, "{word}");
         }
-        assert_eq!(Flags::from_word(b"nosuid\xff"), None);
-        assert_eq!(Flags::from_options("ro,nosuid,nodev,noexec,relatime,x=y"), Flags::HIERARCHY);
-        assert_eq!(Flags::TMPFS.word().to_bytes(), b"nosuid,nodev,noexec");
+        assert_eq!(MountFlags::from_word(b"nosuid\xff"), None);
+        assert_eq!(MountFlags::from_options("ro,nosuid,nodev,noexec,relatime,x=y"), MountFlags::HIERARCHY);
+        assert_eq!(MountFlags::TMPFS.word().to_bytes(), b"nosuid,nodev,noexec");
     }
 
     #[test]
     fn times_are_always_said() {
-        let given = |options| Flags::from_options(options).for_mount();
+        let given = |options| MountFlags::from_options(options).for_mount();
         assert_eq!(given("nodev"), MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME);
         assert_eq!(given("relatime"), MsFlags::MS_RELATIME);
         assert_eq!(given("noatime,nodiratime"), MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME);
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn what_all_have() {
-        let both = |a, b| Flags::from_options(a).and(Flags::from_options(b));
-        assert_eq!(both("nosuid,nodev,relatime", "nodev,noexec,noatime"), Flags::from_options("nodev,relatime"));
-        assert_eq!(both("noatime", "nosuid"), Flags::from_options("noatime"));
+        let both = |a, b| MountFlags::from_options(a).and(MountFlags::from_options(b));
+        assert_eq!(both("nosuid,nodev,relatime", "nodev,noexec,noatime"), MountFlags::from_options("nodev,relatime"));
+        assert_eq!(both("noatime", "nosuid"), MountFlags::from_options("noatime"));
     }
 }

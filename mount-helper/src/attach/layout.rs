@@ -7,22 +7,22 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::sentinel::{self, Sentinel};
-use super::stack::{self, Failure, Recipe};
+use super::sentinel::{self, SentinelSpec};
+use super::stack::{self, StackSpec, StepError};
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// For legacy and hybrid hosts.
-    Stack(Recipe),
+    Stack(StackSpec),
     /// For unified hosts.
-    Sentinel(Sentinel),
+    Sentinel(SentinelSpec),
 }
 
-/// Where to make it: the directory `name` of `parent`, which is the one of `/sys/fs/cgroup`'s components that has `PLACE[depth..]` left to
+/// Where to make it: the directory `name` of `parent`, which is the one of `/sys/fs/cgroup`'s components that has `SYS_FS_CGROUP[depth..]` left to
 /// be made.
 #[derive(Debug, Clone, Copy)]
-pub struct Site<'a> {
+pub struct MountSite<'a> {
     /// The directory that it's in.
     pub parent: BorrowedFd<'a>,
     /// Its name.
@@ -74,12 +74,12 @@ impl Layout {
     /// What failed; everything is unmounted then.
     pub fn build(
         &self,
-        site: Site<'_>,
+        site: MountSite<'_>,
         device: BorrowedFd<'_>,
         mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-    ) -> Result<OwnedFd, Failure> {
+    ) -> Result<OwnedFd, StepError> {
         match self {
-            Self::Stack(recipe) => stack::build(site, recipe, device, mounted),
+            Self::Stack(spec) => stack::build(site, spec, device, mounted),
             Self::Sentinel(sentinel) => sentinel::build(site, sentinel, device, mounted),
         }
     }

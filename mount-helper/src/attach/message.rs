@@ -11,10 +11,10 @@
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
-use super::flags::Flags;
+use super::flags::MountFlags;
 use super::layout::Layout;
-use super::sentinel::{Sentinel, Source};
-use super::stack::{Hierarchy, Recipe, Underlay};
+use super::sentinel::{SentinelSource, SentinelSpec};
+use super::stack::{HierarchyMount, StackSpec, Underlay};
 use crate::request::Malformed;
 
 /// Length of a [`Report`], in bytes.
@@ -24,7 +24,7 @@ pub const MAX_ORDER: usize = 16 * 1024;
 
 /// Where a mount has to go for `/sys/fs/cgroup` to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct Location {
     /// How many components of `/sys/fs/cgroup` exist: 1 to 3.
     pub depth: u32,
     /// Whether the last one that exists has nothing in it. Only looked at where `depth` is below 3.
@@ -36,7 +36,7 @@ pub struct Found {
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Step {
+pub enum AttachStep {
     /// Closing what was inherited.
     Close = 1,
     /// Looking at the descriptors that were passed.
@@ -69,7 +69,7 @@ pub enum Step {
     Unmount,
 }
 
-impl Step {
+impl AttachStep {
     const ALL: [Self; 15] = [
         Self::Close,
         Self::Check,
@@ -93,7 +93,7 @@ impl Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// The place is found; an order is awaited.
-    Found(Found),
+    Location(Location),
     /// The view's connection is mounted, and has to be served from now on.
     Mounted,
     /// All is done.
@@ -101,7 +101,7 @@ pub enum Report {
     /// Nothing is done, or all is undone.
     Failed {
         /// What failed.
-        step: Step,
+        step: AttachStep,
         /// Its errno.
         errno: i32,
     },
@@ -112,7 +112,7 @@ impl Report {
     #[must_use]
     pub fn encode(self) -> [u8; REPORT_LEN] {
         let (kind, first, second) = match self {
-            Self::Found(found) => (1u32, found.depth | u32::from(found.empty) << 8, found.mount),
+            Self::Location(found) => (1u32, found.depth | u32::from(found.empty) << 8, found.mount),
             Self::Mounted => (2, 0, 0),
             Self::Done => (3, 0, 0),
             Self::Failed { step, errno } => (4, step as u32, u64::from(errno.unsigned_abs())),
@@ -135,16 +135,16 @@ impl Report {
         let second = u64::from_ne_bytes(rest.try_into().map_err(|_| Malformed)?);
         let first = u32::from_ne_bytes(*first);
         let report = match u32::from_ne_bytes(*kind) {
-            1 => Self::Found(Found { depth: first & 0xff, empty: first >> 8 == 1, mount: second }),
+            1 => Self::Location(Location { depth: first & 0xff, empty: first >> 8 == 1, mount: second }),
             2 => Self::Mounted,
             3 => Self::Done,
             4 => {
-                let step = Step::ALL.into_iter().find(|step| *step as u32 == first).ok_or(Malformed)?;
+                let step = AttachStep::ALL.into_iter().find(|step| *step as u32 == first).ok_or(Malformed)?;
                 Self::Failed { step, errno: i32::try_from(second).map_err(|_| Malformed)? }
             }
             _ => return Err(Malformed),
         };
-        let possible = !matches!(report, Self::Found(found) if !(1..=3).contains(&found.depth));
+        let possible = !matches!(report, Self::Location(found) if !(1..=3).contains(&found.depth));
         if possible && report.encode() == *message { Ok(report) } else { Err(Malformed) }
     }
 }
@@ -170,9 +170,9 @@ impl Order {
             Self::Move => MOVE.to_ne_bytes().to_vec(),
             Self::Build(layout) => {
                 let (kind, words) = match layout {
-                    Layout::Stack(recipe) => (BUILD_STACK, words_of(recipe)),
+                    Layout::Stack(spec) => (BUILD_STACK, words_of(spec)),
                     // What it comes from has no word, either.
-                    Layout::Sentinel(Sentinel { shown, own, flags, files, .. }) => {
+                    Layout::Sentinel(SentinelSpec { shown, own, flags, files, .. }) => {
                         let words = [flags.word(), shown.clone(), own.clone()].into_iter();
                         (BUILD_SENTINEL, words.chain(files.iter().cloned()).collect())
                     }
@@ -194,17 +194,17 @@ impl Order {
         let (kind, rest) = message.split_first_chunk::<4>().ok_or(Malformed)?;
         match (u32::from_ne_bytes(*kind), rest) {
             (MOVE, []) => Ok(Self::Move),
-            (BUILD_STACK, rest) => recipe_of(rest).map(Layout::Stack).map(Self::Build),
+            (BUILD_STACK, rest) => stack_of(rest).map(Layout::Stack).map(Self::Build),
             (BUILD_SENTINEL, rest) => sentinel_of(rest).map(Layout::Sentinel).map(Self::Build),
             _ => Err(Malformed),
         }
     }
 }
 
-/// The words of a recipe. A bind has no words: in a container there's nothing to bind.
-fn words_of(recipe: &Recipe) -> Vec<CString> {
-    let mut words = vec![recipe.flags.word()];
-    for hierarchy in &recipe.hierarchies {
+/// The words of a spec. A bind has no words: in a container there's nothing to bind.
+fn words_of(spec: &StackSpec) -> Vec<CString> {
+    let mut words = vec![spec.flags.word()];
+    for hierarchy in &spec.hierarchies {
         let access = if hierarchy.read_only { c"r" } else { c"w" };
         words.extend([access.to_owned(), hierarchy.flags.word(), hierarchy.directory.clone()]);
         match &hierarchy.underlay {
@@ -214,7 +214,7 @@ fn words_of(recipe: &Recipe) -> Vec<CString> {
             Underlay::None | Underlay::Bind { .. } => words.push(c"none".to_owned()),
         }
     }
-    for (name, target) in &recipe.links {
+    for (name, target) in &spec.links {
         words.extend([c"l".to_owned(), name.clone(), target.clone()]);
     }
     words
@@ -227,19 +227,19 @@ fn words_in(bytes: &[u8]) -> impl Iterator<Item = Result<CString, Malformed>> {
     })
 }
 
-fn sentinel_of(bytes: &[u8]) -> Result<Sentinel, Malformed> {
+fn sentinel_of(bytes: &[u8]) -> Result<SentinelSpec, Malformed> {
     let mut words = words_in(bytes);
     let flags = flags_of(&words.next().ok_or(Malformed)??)?;
     let shown = checked(words.next().ok_or(Malformed)??, is_shown)?;
     let own = checked(words.next().ok_or(Malformed)??, is_shown)?;
     let files = words.map(|word| checked(word?, is_core_file)).collect::<Result<_, _>>()?;
-    Ok(Sentinel { underlay: Source::Namespace, shown, own, flags, files })
+    Ok(SentinelSpec { underlay: SentinelSource::Namespace, shown, own, flags, files })
 }
 
-fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
+fn stack_of(bytes: &[u8]) -> Result<StackSpec, Malformed> {
     let mut words = words_in(bytes);
     let flags = flags_of(&words.next().ok_or(Malformed)??)?;
-    let mut recipe = Recipe { flags, hierarchies: Vec::new(), links: Vec::new() };
+    let mut spec = StackSpec { flags, hierarchies: Vec::new(), links: Vec::new() };
     while let Some(kind) = words.next() {
         let mut next = || words.next().ok_or(Malformed)?;
         let kind = kind?;
@@ -254,17 +254,17 @@ fn recipe_of(bytes: &[u8]) -> Result<Recipe, Malformed> {
                     }
                     _ => return Err(Malformed),
                 };
-                recipe.hierarchies.push(Hierarchy { directory, underlay, read_only: kind == b"r", flags });
+                spec.hierarchies.push(HierarchyMount { directory, underlay, read_only: kind == b"r", flags });
             }
-            b"l" => recipe.links.push((checked(next()?, is_name)?, checked(next()?, is_name)?)),
+            b"l" => spec.links.push((checked(next()?, is_name)?, checked(next()?, is_name)?)),
             _ => return Err(Malformed),
         }
     }
-    Ok(recipe)
+    Ok(spec)
 }
 
-fn flags_of(word: &CStr) -> Result<Flags, Malformed> {
-    Flags::from_word(word.to_bytes()).ok_or(Malformed)
+fn flags_of(word: &CStr) -> Result<MountFlags, Malformed> {
+    MountFlags::from_word(word.to_bytes()).ok_or(Malformed)
 }
 
 fn checked(word: CString, legal: fn(&[u8]) -> bool) -> Result<CString, Malformed> {
@@ -305,14 +305,14 @@ fn is_below(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn recipe() -> Recipe {
+    fn spec() -> StackSpec {
         let v1 = |options: &CStr, below: &CStr| Underlay::Mount { options: options.into(), below: below.into() };
         let hierarchy = |directory: &CStr, underlay, read_only| {
-            let flags = Flags::from_options(if read_only { "nodev,noatime" } else { "" });
-            Hierarchy { directory: directory.into(), underlay, read_only, flags }
+            let flags = MountFlags::from_options(if read_only { "nodev,noatime" } else { "" });
+            HierarchyMount { directory: directory.into(), underlay, read_only, flags }
         };
-        Recipe {
-            flags: Flags::TMPFS,
+        StackSpec {
+            flags: MountFlags::TMPFS,
             hierarchies: vec![
                 hierarchy(c"unified", Underlay::None, false),
                 hierarchy(c"cpu,cpuacct", v1(c"cpu,cpuacct", c""), true),
@@ -326,18 +326,24 @@ mod tests {
     fn what_is_said_is_understood() {
         let sentinel = |shown: &CStr, files: &[&CStr]| {
             let files = files.iter().map(|name| (*name).to_owned()).collect();
-            let (flags, own) = (Flags::HIERARCHY, c"machine.slice/c1".into());
-            Layout::Sentinel(Sentinel { underlay: Source::Namespace, shown: shown.into(), own, flags, files })
+            let (flags, own) = (MountFlags::HIERARCHY, c"machine.slice/c1".into());
+            Layout::Sentinel(SentinelSpec {
+                underlay: SentinelSource::Namespace,
+                shown: shown.into(),
+                own,
+                flags,
+                files,
+            })
         };
         let stacks =
-            [Layout::Stack(Recipe { hierarchies: Vec::new(), links: Vec::new(), ..recipe() }), Layout::Stack(recipe())];
+            [Layout::Stack(StackSpec { hierarchies: Vec::new(), links: Vec::new(), ..spec() }), Layout::Stack(spec())];
         let sentinels = [sentinel(c"c1", &[]), sentinel(c"machine.slice/c1", &[c"cgroup.controllers", c"cgroup.type"])];
         for order in stacks.into_iter().chain(sentinels).map(Order::Build).chain([Order::Move]) {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
         }
-        let found = Found { depth: 2, empty: true, mount: u64::MAX };
-        let failed = Report::Failed { step: Step::Unmount, errno: libc::EBUSY };
-        for report in [Report::Found(found), Report::Mounted, Report::Done, failed] {
+        let found = Location { depth: 2, empty: true, mount: u64::MAX };
+        let failed = Report::Failed { step: AttachStep::Unmount, errno: libc::EBUSY };
+        for report in [Report::Location(found), Report::Mounted, Report::Done, failed] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }
     }
@@ -399,7 +405,7 @@ mod tests {
         for message in [&[][..], &[0; 16], &[1; 16], &[9; 16], &[3; 15]] {
             assert_eq!(Report::decode(message), Err(Malformed));
         }
-        let nowhere = Found { depth: 4, empty: false, mount: 0 };
-        assert_eq!(Report::decode(&Report::Found(nowhere).encode()), Err(Malformed));
+        let nowhere = Location { depth: 4, empty: false, mount: 0 };
+        assert_eq!(Report::decode(&Report::Location(nowhere).encode()), Err(Malformed));
     }
 }

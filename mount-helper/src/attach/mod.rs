@@ -27,9 +27,9 @@ use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{fchdir, setsid};
 
 use crate::{check, privileges, sys};
-use layout::{Site, device_of, mount_id};
-use message::{Found, MAX_ORDER, Order, Report, Step};
-use stack::{Failure, PLACE, open_below};
+use layout::{MountSite, device_of, mount_id};
+use message::{AttachStep, Location, MAX_ORDER, Order, Report};
+use stack::{SYS_FS_CGROUP, StepError, open_below};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
@@ -45,7 +45,7 @@ pub const PROC_FD: RawFd = 7;
 pub const WITNESS_FD: RawFd = 8;
 
 /// How long the server may take to give its order, in ms.
-const PATIENCE_MS: u16 = 60_000;
+const ORDER_TIMEOUT_MS: u16 = 60_000;
 
 /// Joining a mount namespace and mounting in it; searching directories that only the container's own users may.
 const CAPABILITIES: u64 = 1 << CAP_SYS_ADMIN | 1 << CAP_SYS_CHROOT | privileges::CAP_DAC_READ_SEARCH;
@@ -54,7 +54,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// What the helper is asked for by its command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum MountTask {
     /// Find the place, await the order, carry it out.
     Attach,
     /// Unmount what lies on the place, if it's this mount.
@@ -68,13 +68,13 @@ pub enum Task {
     },
 }
 
-impl Task {
+impl MountTask {
     /// Reads the command line after the program's name. `None` unless it's one that the server writes.
     pub fn from_words<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let task = match words.next()? {
             "attach" => Self::Attach,
             "detach" => {
-                let depth = words.next()?.parse().ok().filter(|depth| (1..=PLACE.len()).contains(depth))?;
+                let depth = words.next()?.parse().ok().filter(|depth| (1..=SYS_FS_CGROUP.len()).contains(depth))?;
                 let (major, minor) = words.next()?.split_once(':')?;
                 let device = (major.parse().ok()?, minor.parse().ok()?);
                 Self::Detach { depth, device, mount: words.next()?.parse().ok()? }
@@ -84,7 +84,7 @@ impl Task {
         words.next().is_none().then_some(task)
     }
 
-    /// The same as [`Task::from_words`] reads.
+    /// The same as [`MountTask::from_words`] reads.
     #[must_use]
     pub fn words(self) -> Vec<String> {
         match self {
@@ -96,22 +96,23 @@ impl Task {
     }
 }
 
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
+fn failed_at(step: AttachStep) -> impl Fn(Errno) -> StepError {
     move |errno| (step, errno)
 }
 
 /// Does the task with the descriptors that the server left, and tells the server how it went.
-pub(crate) fn start(task: Task) -> ExitCode {
+pub(crate) fn start(task: MountTask) -> ExitCode {
     // First of all, while nobody owns a descriptor.
-    let last = if task == Task::Attach { WITNESS_FD } else { PROC_FD };
+    let last = if task == MountTask::Attach { WITNESS_FD } else { PROC_FD };
     let closed = sys::close_from(last.cast_unsigned() + 1);
     let Some(socket) = sys::inherited(SOCKET_FD) else {
         return ExitCode::from(2);
     };
-    let done = closed.map_err(at(Step::Close)).and_then(|()| prepare(&socket)).and_then(|container| match task {
-        Task::Attach => container.attach(&socket),
-        Task::Detach { depth, device, mount } => container.detach(depth, device, mount),
-    });
+    let done =
+        closed.map_err(failed_at(AttachStep::Close)).and_then(|()| prepare(&socket)).and_then(|container| match task {
+            MountTask::Attach => container.attach(&socket),
+            MountTask::Detach { depth, device, mount } => container.detach(depth, device, mount),
+        });
     let (report, status) = match done {
         Ok(()) => (Report::Done, 0),
         Err((step, errno)) => (Report::Failed { step, errno: errno as i32 }, 1),
@@ -125,7 +126,7 @@ fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
 }
 
 /// What the server passes, looked at.
-struct Container {
+struct Target {
     /// Held for as long as the process lives.
     _leash: OwnedFd,
     namespace: OwnedFd,
@@ -133,81 +134,85 @@ struct Container {
     proc: OwnedFd,
 }
 
-fn prepare(socket: &OwnedFd) -> Result<Container, Failure> {
+fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     // Neither to be ptraced nor its /proc files to be opened by anybody without CAP_SYS_PTRACE in the *initial* user namespace: for
     // containers that share the host's pid namespace.
-    prctl::set_dumpable(false).map_err(at(Step::Privileges))?;
-    check::seqpacket(socket.as_fd()).map_err(at(Step::Check))?;
-    let passed = |number| sys::inherited(number).ok_or((Step::Check, Errno::EBADF));
+    prctl::set_dumpable(false).map_err(failed_at(AttachStep::Privileges))?;
+    check::seqpacket(socket.as_fd()).map_err(failed_at(AttachStep::Check))?;
+    let passed = |number| sys::inherited(number).ok_or((AttachStep::Check, Errno::EBADF));
     let leash = passed(LEASH_FD)?;
-    check::pipe(leash.as_fd()).map_err(at(Step::Check))?;
+    check::pipe(leash.as_fd()).map_err(failed_at(AttachStep::Check))?;
     let (namespace, root, proc) = (passed(NAMESPACE_FD)?, passed(ROOT_FD)?, passed(PROC_FD)?);
-    check::namespace(namespace.as_fd()).map_err(at(Step::Check))?;
-    check::directory(root.as_fd()).map_err(at(Step::Check))?;
-    check::procfs(proc.as_fd()).map_err(at(Step::Check))?;
+    check::namespace(namespace.as_fd()).map_err(failed_at(AttachStep::Check))?;
+    check::directory(root.as_fd()).map_err(failed_at(AttachStep::Check))?;
+    check::procfs(proc.as_fd()).map_err(failed_at(AttachStep::Check))?;
     // A filesystem of the container's (FUSE in a user namespace) may never answer. Once the server closes its end of the pipe, or ends,
     // the kernel sends SIGKILL.
-    setsid().map_err(at(Step::Leash))?;
-    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(at(Step::Leash))?;
-    let permitted = privileges::drop_all(CAPABILITIES).map_err(at(Step::Privileges))?;
-    sys::set_capabilities(permitted, permitted).map_err(at(Step::Privileges))?;
-    Ok(Container { _leash: leash, namespace, root, proc })
+    setsid().map_err(failed_at(AttachStep::Leash))?;
+    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Leash))?;
+    let permitted = privileges::drop_all(CAPABILITIES).map_err(failed_at(AttachStep::Privileges))?;
+    sys::set_capabilities(permitted, permitted).map_err(failed_at(AttachStep::Privileges))?;
+    Ok(Target { _leash: leash, namespace, root, proc })
 }
 
 /// A place to mount on, held.
-struct Place {
+struct MountPoint {
     /// The directory that it's in.
     parent: OwnedFd,
     /// The directory itself.
     directory: OwnedFd,
-    /// How many of [`PLACE`] lead to it, and never none.
+    /// How many of [`SYS_FS_CGROUP`] lead to it, and never none.
     depth: usize,
 }
 
-impl Container {
-    fn attach(&self, socket: &OwnedFd) -> Result<(), Failure> {
-        let place = self.find().map_err(at(Step::Find))?;
-        let empty = place.depth == PLACE.len() || is_empty(&place.directory).map_err(at(Step::Find))?;
+impl Target {
+    fn attach(&self, socket: &OwnedFd) -> Result<(), StepError> {
+        let place = self.find().map_err(failed_at(AttachStep::Find))?;
+        let empty =
+            place.depth == SYS_FS_CGROUP.len() || is_empty(&place.directory).map_err(failed_at(AttachStep::Find))?;
         let mount = mount_id(self.proc.as_fd(), &place.directory);
-        tell(socket, Report::Found(Found { depth: place.depth as u32, empty, mount })).map_err(at(Step::Order))?;
-        let (order, file) = receive(socket).map_err(at(Step::Order))?;
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
+        tell(socket, Report::Location(Location { depth: place.depth as u32, empty, mount }))
+            .map_err(failed_at(AttachStep::Order))?;
+        let (order, file) = receive(socket).map_err(failed_at(AttachStep::Order))?;
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(failed_at(AttachStep::Enter))?;
         match order {
-            Order::Move => sys::move_mount(file.as_fd(), place.directory.as_fd()).map_err(at(Step::Move)),
+            Order::Move => sys::move_mount(file.as_fd(), place.directory.as_fd()).map_err(failed_at(AttachStep::Move)),
             Order::Build(layout) => {
-                let name = PLACE.get(place.depth - 1).ok_or((Step::Order, Errno::EINVAL))?;
+                let name = SYS_FS_CGROUP.get(place.depth - 1).ok_or((AttachStep::Order, Errno::EINVAL))?;
                 let (parent, proc) = (place.parent.as_fd(), self.proc.as_fd());
-                let site = Site { parent, name, depth: place.depth, proc };
+                let site = MountSite { parent, name, depth: place.depth, proc };
                 layout.build(site, file.as_fd(), |_| tell(socket, Report::Mounted)).map(drop)
             }
         }
     }
 
-    fn detach(&self, depth: usize, device: (u64, u64), mount: u64) -> Result<(), Failure> {
-        let place = self.find_at(depth).map_err(at(Step::Find))?;
+    fn detach(&self, depth: usize, device: (u64, u64), mount: u64) -> Result<(), StepError> {
+        let place = self.find_at(depth).map_err(failed_at(AttachStep::Find))?;
         let found = mount_id(self.proc.as_fd(), &place.directory);
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(at(Step::Enter))?;
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(failed_at(AttachStep::Enter))?;
         let is_meant = match found {
             // The kernel doesn't tell (before 3.15).
             0 => fstat(&place.directory).map(|stat| (major(stat.st_dev), minor(stat.st_dev)) == device),
             // A view that isn't served, or not any more, can't be asked.
             id => device_of(self.proc.as_fd(), id).map(|found| id == mount && found == device),
         };
-        if !is_meant.map_err(at(Step::Find))? {
+        if !is_meant.map_err(failed_at(AttachStep::Find))? {
             // Something else is mounted over it, or it's gone.
-            return Err((Step::Find, Errno::ESTALE));
+            return Err((AttachStep::Find, Errno::ESTALE));
         }
         // The very mount that was looked at, by the descriptor: to go there, a view would be asked for permission.
         let itself = format!("self/fd/{}", place.directory.as_raw_fd());
-        fchdir(&self.proc).and_then(|()| umount2(itself.as_str(), MntFlags::MNT_DETACH)).map_err(at(Step::Unmount))
+        fchdir(&self.proc)
+            .and_then(|()| umount2(itself.as_str(), MntFlags::MNT_DETACH))
+            .map_err(failed_at(AttachStep::Unmount))
     }
 
     /// The deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
-    fn find(&self) -> Result<Place, Errno> {
+    fn find(&self) -> Result<MountPoint, Errno> {
         let mut place = self.find_at(1)?;
-        while let Some(name) = PLACE.get(place.depth) {
+        while let Some(name) = SYS_FS_CGROUP.get(place.depth) {
             match open_below(place.directory.as_fd(), name) {
-                Ok(directory) => place = Place { parent: place.directory, directory, depth: place.depth + 1 },
+                Ok(directory) => place = MountPoint { parent: place.directory, directory, depth: place.depth + 1 },
                 Err(Errno::ENOENT) => break,
                 Err(errno) => return Err(errno),
             }
@@ -215,14 +220,14 @@ impl Container {
         Ok(place)
     }
 
-    fn find_at(&self, depth: usize) -> Result<Place, Errno> {
+    fn find_at(&self, depth: usize) -> Result<MountPoint, Errno> {
         let (parent, directory) = (self.root.try_clone(), self.root.try_clone());
         let (mut parent, mut directory) = (parent.map_err(|_| Errno::EMFILE)?, directory.map_err(|_| Errno::EMFILE)?);
-        for name in PLACE.get(..depth).unwrap_or_default() {
+        for name in SYS_FS_CGROUP.get(..depth).unwrap_or_default() {
             let next = open_below(directory.as_fd(), name)?;
             parent = std::mem::replace(&mut directory, next);
         }
-        Ok(Place { parent, directory, depth })
+        Ok(MountPoint { parent, directory, depth })
     }
 }
 
@@ -240,7 +245,7 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
 /// Waits for the order and its descriptor.
 fn receive(socket: &OwnedFd) -> Result<(Order, OwnedFd), Errno> {
     loop {
-        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS)) {
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::from(ORDER_TIMEOUT_MS)) {
             Ok(0) => return Err(Errno::ETIMEDOUT),
             Ok(_) => break,
             Err(Errno::EINTR) => (),
@@ -265,12 +270,12 @@ fn check_file(order: &Order, file: BorrowedFd<'_>) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::Task;
+    use super::MountTask;
 
     #[test]
     fn command_line_is_a_closed_set() {
-        let parse = |line: &str| Task::from_words(line.split_whitespace());
-        for task in [Task::Attach, Task::Detach { depth: 3, device: (0, 4_000_000_000), mount: 71 }] {
+        let parse = |line: &str| MountTask::from_words(line.split_whitespace());
+        for task in [MountTask::Attach, MountTask::Detach { depth: 3, device: (0, 4_000_000_000), mount: 71 }] {
             assert_eq!(parse(&task.words().join(" ")), Some(task));
         }
         for line in [

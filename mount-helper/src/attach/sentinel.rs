@@ -22,29 +22,31 @@ use nix::sys::stat::{Mode, fstatat, umask};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 
-use super::flags::Flags;
-use super::layout::{Site, mount_id};
-use super::message::Step;
-use super::stack::{Failure, PLACE, at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away};
+use super::flags::MountFlags;
+use super::layout::{MountSite, mount_id};
+use super::message::AttachStep;
+use super::stack::{
+    SYS_FS_CGROUP, StepError, failed_at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away,
+};
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sentinel {
+pub struct SentinelSpec {
     /// The sentinel.
-    pub underlay: Source,
+    pub underlay: SentinelSource,
     /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
     pub shown: CString,
     /// The container's own cgroup, whose files are shown in place of the sentinel's. Relative, never empty.
     pub own: CString,
     /// The flags of all its mounts; the sentinel is read-only besides.
-    pub flags: Flags,
+    pub flags: MountFlags,
     /// Files of the view's top that are shown instead.
     pub files: Vec<CString>,
 }
 
 /// Where the sentinel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SentinelSource {
     /// A directory of this mount namespace.
     Bind(PathBuf),
     /// The root of this process' cgroup namespace, which is mounted once more.
@@ -58,21 +60,21 @@ const INITIAL: u64 = 0xEFFF_FFFB;
 const HERE: &CStr = c".";
 
 pub(super) fn build(
-    site: Site<'_>,
-    sentinel: &Sentinel,
+    site: MountSite<'_>,
+    sentinel: &SentinelSpec,
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<OwnedFd, Failure> {
+) -> Result<OwnedFd, StepError> {
     umask(Mode::from_bits_truncate(0o022));
-    let Some((name, between)) = PLACE.get(site.depth..).and_then(<[_]>::split_last) else {
+    let Some((name, between)) = SYS_FS_CGROUP.get(site.depth..).and_then(<[_]>::split_last) else {
         return cover(site, sentinel, device, mounted);
     };
-    let top = mount_tmpfs(&site, Flags::TMPFS)?;
+    let top = mount_tmpfs(&site, MountFlags::TMPFS)?;
     let built = make_below(&top, between)
         .and_then(|parent| make_below(&parent, &[*name]).map(|_| parent))
-        .map_err(at(Step::Fill))
-        .and_then(|parent| cover(Site { parent: parent.as_fd(), name, ..site }, sentinel, device, mounted))
-        .and_then(|_| seal(&top, Flags::TMPFS).map_err(at(Step::Seal)));
+        .map_err(failed_at(AttachStep::Fill))
+        .and_then(|parent| cover(MountSite { parent: parent.as_fd(), name, ..site }, sentinel, device, mounted))
+        .and_then(|_| seal(&top, MountFlags::TMPFS).map_err(failed_at(AttachStep::Seal)));
     if built.is_err() {
         take_away(&top);
     }
@@ -81,49 +83,50 @@ pub(super) fn build(
 
 /// Mounts the sentinel on the place, and the view in it.
 fn cover(
-    site: Site<'_>,
-    sentinel: &Sentinel,
+    site: MountSite<'_>,
+    sentinel: &SentinelSpec,
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<OwnedFd, Failure> {
-    let below = open_below(site.parent, site.name).map_err(at(Step::Underlay))?;
-    underlay(&site, &below, sentinel).map_err(at(Step::Underlay))?;
-    let top = newly_mounted(&site, &below).map_err(at(Step::Underlay))?;
-    let filled =
-        check(&top, sentinel).map_err(at(Step::Underlay)).and_then(|()| fill(&site, &top, sentinel, device, mounted));
+) -> Result<OwnedFd, StepError> {
+    let below = open_below(site.parent, site.name).map_err(failed_at(AttachStep::Underlay))?;
+    underlay(&site, &below, sentinel).map_err(failed_at(AttachStep::Underlay))?;
+    let top = newly_mounted(&site, &below).map_err(failed_at(AttachStep::Underlay))?;
+    let filled = check(&top, sentinel)
+        .map_err(failed_at(AttachStep::Underlay))
+        .and_then(|()| fill(&site, &top, sentinel, device, mounted));
     if filled.is_err() {
         take_away(&top);
     }
     filled.map(|()| top)
 }
 
-fn underlay(site: &Site<'_>, below: &OwnedFd, sentinel: &Sentinel) -> Result<(), Errno> {
+fn underlay(site: &MountSite<'_>, below: &OwnedFd, sentinel: &SentinelSpec) -> Result<(), Errno> {
     match &sentinel.underlay {
-        Source::Bind(path) => {
+        SentinelSource::Bind(path) => {
             fchdir(below)?;
             mount(Some(path), HERE, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         }
-        Source::Namespace => {
+        SentinelSource::Namespace => {
             // In the initial namespace, mounting cgroup2 once more would set options of the host's.
             if fstatat(site.proc, "self/ns/cgroup", AtFlags::empty())?.st_ino == INITIAL {
                 return Err(Errno::EPERM);
             }
             match mount_on(below, sentinel.flags) {
                 // A filesystem isn't mounted on itself: the container has cgroup2 there. But it can be bound there.
-                Err(Errno::EBUSY) if site.depth == PLACE.len() => bind_by_detour(site, below, sentinel.flags),
+                Err(Errno::EBUSY) if site.depth == SYS_FS_CGROUP.len() => bind_by_detour(site, below, sentinel.flags),
                 mounted => mounted,
             }
         }
     }
 }
 
-fn mount_on(directory: impl AsFd, flags: Flags) -> Result<(), Errno> {
+fn mount_on(directory: impl AsFd, flags: MountFlags) -> Result<(), Errno> {
     fchdir(directory)?;
     mount(Some("cgroup2"), HERE, Some("cgroup2"), flags.for_mount() | MsFlags::MS_RDONLY, None::<&str>)
 }
 
 /// Mounts it on the directory above, `/sys/fs`, binds it from there, and takes the mount away again.
-fn bind_by_detour(site: &Site<'_>, below: &OwnedFd, flags: Flags) -> Result<(), Errno> {
+fn bind_by_detour(site: &MountSite<'_>, below: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
     let above = site.parent.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
     mount_on(&above, flags)?;
     let mounted = open_below(site.parent, c"../fs")?;
@@ -137,7 +140,7 @@ fn bind_by_detour(site: &Site<'_>, below: &OwnedFd, flags: Flags) -> Result<(), 
 }
 
 /// What has just been mounted on the place, where `below` was before.
-fn newly_mounted(site: &Site<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn newly_mounted(site: &MountSite<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
     let top = open_below(site.parent, site.name)?;
     // Somebody may have been quicker in taking it away again.
     match (mount_id(site.proc, &top), mount_id(site.proc, below)) {
@@ -146,12 +149,12 @@ fn newly_mounted(site: &Site<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn check(top: &OwnedFd, sentinel: &Sentinel) -> Result<(), Errno> {
+fn check(top: &OwnedFd, sentinel: &SentinelSpec) -> Result<(), Errno> {
     if fstatfs(top)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
         // Between finding the host's mount and now, something else may have come in its place.
         return Err(Errno::ESTALE);
     }
-    if matches!(sentinel.underlay, Source::Bind(_)) {
+    if matches!(sentinel.underlay, SentinelSource::Bind(_)) {
         fchdir(top)?;
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | sentinel.flags.for_mount();
         mount(None::<&str>, HERE, None::<&str>, flags, None::<&str>)?;
@@ -161,27 +164,27 @@ fn check(top: &OwnedFd, sentinel: &Sentinel) -> Result<(), Errno> {
 
 /// Mounts the view over the whole sentinel, parts of it in their places in the sentinel, and takes the whole away again.
 fn fill(
-    site: &Site<'_>,
+    site: &MountSite<'_>,
     top: &OwnedFd,
-    sentinel: &Sentinel,
+    sentinel: &SentinelSpec,
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<(), Failure> {
-    let place = walk(top, &sentinel.shown).map_err(at(Step::Underlay))?;
-    fchdir(top).and_then(|()| mount_view(device, HERE, sentinel.flags)).map_err(at(Step::View))?;
-    let view = newly_mounted(site, top).map_err(at(Step::View))?;
-    mounted(view.as_fd()).map_err(at(Step::View))?;
-    let shown = walk(&view, &sentinel.shown).map_err(at(Step::Overlay))?;
-    fchdir(site.proc).map_err(at(Step::Overlay))?;
-    bind(&shown, &place).map_err(at(Step::Overlay))?;
-    let own = walk(&view, &sentinel.own).map_err(at(Step::Overlay))?;
-    for name in files_of(top).map_err(at(Step::Overlay))? {
+) -> Result<(), StepError> {
+    let place = walk(top, &sentinel.shown).map_err(failed_at(AttachStep::Underlay))?;
+    fchdir(top).and_then(|()| mount_view(device, HERE, sentinel.flags)).map_err(failed_at(AttachStep::View))?;
+    let view = newly_mounted(site, top).map_err(failed_at(AttachStep::View))?;
+    mounted(view.as_fd()).map_err(failed_at(AttachStep::View))?;
+    let shown = walk(&view, &sentinel.shown).map_err(failed_at(AttachStep::Overlay))?;
+    fchdir(site.proc).map_err(failed_at(AttachStep::Overlay))?;
+    bind(&shown, &place).map_err(failed_at(AttachStep::Overlay))?;
+    let own = walk(&view, &sentinel.own).map_err(failed_at(AttachStep::Overlay))?;
+    for name in files_of(top).map_err(failed_at(AttachStep::Overlay))? {
         let is_the_hosts = sentinel.files.contains(&name);
         let from = if is_the_hosts { &view } else { &own };
         let flags = if is_the_hosts { None } else { Some(sentinel.flags.for_mount() | MsFlags::MS_RDONLY) };
-        cover_file(from, top, &name, flags).map_err(at(Step::Overlay))?;
+        cover_file(from, top, &name, flags).map_err(failed_at(AttachStep::Overlay))?;
     }
-    fchdir(&view).and_then(|()| umount2(HERE, MntFlags::MNT_DETACH)).map_err(at(Step::View))
+    fchdir(&view).and_then(|()| umount2(HERE, MntFlags::MNT_DETACH)).map_err(failed_at(AttachStep::View))
 }
 
 /// The interface files of a cgroup.

@@ -23,32 +23,32 @@ use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, fchdir, symlinkat, unlinkat};
 
-use super::flags::Flags;
-use super::layout::Site;
-use super::message::Step;
+use super::flags::MountFlags;
+use super::layout::MountSite;
+use super::message::AttachStep;
 
 /// What the tmpfs and the view are mounted from, as mountinfo shows it.
-pub const SOURCE: &str = "vcgroupfs";
+pub const MOUNT_SOURCE: &str = "vcgroupfs";
 /// The view's filesystem type, as mountinfo shows it.
-pub const VIEW_TYPE: &str = "fuse.vcgroupfs";
+pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
 
 /// The components of `/sys/fs/cgroup`.
-pub const PLACE: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
+pub const SYS_FS_CGROUP: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
+pub struct StackSpec {
     /// The flags of the tmpfs, which is read-only besides.
-    pub flags: Flags,
+    pub flags: MountFlags,
     /// The hierarchies.
-    pub hierarchies: Vec<Hierarchy>,
+    pub hierarchies: Vec<HierarchyMount>,
     /// Symlinks and where they lead, both single names.
     pub links: Vec<(CString, CString)>,
 }
 
 /// One hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
+pub struct HierarchyMount {
     /// Its directory, in the view and in the stack.
     pub directory: CString,
     /// What lies under the view.
@@ -56,7 +56,7 @@ pub struct Hierarchy {
     /// Whether the view's mount is read-only.
     pub read_only: bool,
     /// The other flags of both mounts.
-    pub flags: Flags,
+    pub flags: MountFlags,
 }
 
 /// Where the real hierarchy comes from.
@@ -81,15 +81,15 @@ pub enum Underlay {
 }
 
 /// What went wrong.
-pub type Failure = (Step, Errno);
+pub type StepError = (AttachStep, Errno);
 
-pub(super) fn at(step: Step) -> impl Fn(Errno) -> Failure {
+pub(super) fn failed_at(step: AttachStep) -> impl Fn(Errno) -> StepError {
     move |errno| (step, errno)
 }
 
 const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Where the view as a whole is while the stack is made, relative to the working directory. No recipe has such a name.
+/// Where the view as a whole is while the stack is made, relative to the working directory. No spec has such a name.
 const WHOLE_VIEW: &CStr = c".view";
 /// The same for a hierarchy.
 const WHOLE_HIERARCHY: &CStr = c".root";
@@ -103,15 +103,15 @@ pub fn open_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Err
 }
 
 pub(super) fn build(
-    site: Site<'_>,
-    recipe: &Recipe,
+    site: MountSite<'_>,
+    spec: &StackSpec,
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<OwnedFd, Failure> {
+) -> Result<OwnedFd, StepError> {
     umask(Mode::from_bits_truncate(0o022));
-    let top = mount_tmpfs(&site, recipe.flags)?;
-    let filled =
-        fill(&top, site.depth, recipe, device, mounted).and_then(|()| seal(&top, recipe.flags).map_err(at(Step::Seal)));
+    let top = mount_tmpfs(&site, spec.flags)?;
+    let filled = fill(&top, site.depth, spec, device, mounted)
+        .and_then(|()| seal(&top, spec.flags).map_err(failed_at(AttachStep::Seal)));
     if filled.is_err() {
         take_away(&top);
     }
@@ -119,18 +119,19 @@ pub(super) fn build(
 }
 
 /// Mounts a tmpfs on the site, and returns its root.
-pub(super) fn mount_tmpfs(site: &Site<'_>, flags: Flags) -> Result<OwnedFd, Failure> {
-    let below = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
-    enter(&below).map_err(at(Step::Tmpfs))?;
+pub(super) fn mount_tmpfs(site: &MountSite<'_>, flags: MountFlags) -> Result<OwnedFd, StepError> {
+    let below = open_below(site.parent, site.name).map_err(failed_at(AttachStep::Tmpfs))?;
+    enter(&below).map_err(failed_at(AttachStep::Tmpfs))?;
     // Read-only comes last. Nobody but root of the initial user namespace can write here until then, and what that could change here
     // would be in its own container.
-    mount(Some(SOURCE), ".", Some("tmpfs"), flags.for_mount(), Some("mode=0755,size=64k,nr_inodes=1k"))
-        .map_err(at(Step::Tmpfs))?;
-    let top = open_below(site.parent, site.name).map_err(at(Step::Tmpfs))?;
-    let fresh = fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(at(Step::Tmpfs))?;
+    mount(Some(MOUNT_SOURCE), ".", Some("tmpfs"), flags.for_mount(), Some("mode=0755,size=64k,nr_inodes=1k"))
+        .map_err(failed_at(AttachStep::Tmpfs))?;
+    let top = open_below(site.parent, site.name).map_err(failed_at(AttachStep::Tmpfs))?;
+    let fresh =
+        fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(failed_at(AttachStep::Tmpfs))?;
     if !fresh {
         // Somebody has been quicker in taking it away again.
-        return Err((Step::Tmpfs, Errno::ESTALE));
+        return Err((AttachStep::Tmpfs, Errno::ESTALE));
     }
     Ok(top)
 }
@@ -157,31 +158,31 @@ fn enter(directory: &OwnedFd) -> Result<(), Errno> {
 fn fill(
     top: &OwnedFd,
     depth: usize,
-    recipe: &Recipe,
+    spec: &StackSpec,
     device: BorrowedFd<'_>,
     mounted: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<(), Failure> {
-    let place = make_below(top, PLACE.get(depth..).unwrap_or_default()).map_err(at(Step::Fill))?;
-    enter(&place).map_err(at(Step::Fill))?;
-    make_directory(&place, WHOLE_VIEW).map_err(at(Step::Fill))?;
-    make_directory(&place, WHOLE_HIERARCHY).map_err(at(Step::Fill))?;
-    for hierarchy in &recipe.hierarchies {
-        make_directory(&place, &hierarchy.directory).map_err(at(Step::Fill))?;
+) -> Result<(), StepError> {
+    let place = make_below(top, SYS_FS_CGROUP.get(depth..).unwrap_or_default()).map_err(failed_at(AttachStep::Fill))?;
+    enter(&place).map_err(failed_at(AttachStep::Fill))?;
+    make_directory(&place, WHOLE_VIEW).map_err(failed_at(AttachStep::Fill))?;
+    make_directory(&place, WHOLE_HIERARCHY).map_err(failed_at(AttachStep::Fill))?;
+    for hierarchy in &spec.hierarchies {
+        make_directory(&place, &hierarchy.directory).map_err(failed_at(AttachStep::Fill))?;
     }
-    for (name, target) in &recipe.links {
-        symlinkat(target.as_c_str(), &place, name.as_c_str()).map_err(at(Step::Fill))?;
+    for (name, target) in &spec.links {
+        symlinkat(target.as_c_str(), &place, name.as_c_str()).map_err(failed_at(AttachStep::Fill))?;
     }
-    mount_view(device, WHOLE_VIEW, Flags::HIERARCHY).map_err(at(Step::View))?;
-    let view = open_below(place.as_fd(), WHOLE_VIEW).map_err(at(Step::View))?;
-    mounted(view.as_fd()).map_err(at(Step::View))?;
+    mount_view(device, WHOLE_VIEW, MountFlags::HIERARCHY).map_err(failed_at(AttachStep::View))?;
+    let view = open_below(place.as_fd(), WHOLE_VIEW).map_err(failed_at(AttachStep::View))?;
+    mounted(view.as_fd()).map_err(failed_at(AttachStep::View))?;
     drop(view);
-    for hierarchy in &recipe.hierarchies {
-        underlay(hierarchy).map_err(at(Step::Underlay))?;
-        overlay(hierarchy).map_err(at(Step::Overlay))?;
+    for hierarchy in &spec.hierarchies {
+        underlay(hierarchy).map_err(failed_at(AttachStep::Underlay))?;
+        overlay(hierarchy).map_err(failed_at(AttachStep::Overlay))?;
     }
-    umount2(WHOLE_VIEW, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(at(Step::View))?;
+    umount2(WHOLE_VIEW, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(failed_at(AttachStep::View))?;
     for name in [WHOLE_VIEW, WHOLE_HIERARCHY] {
-        unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir).map_err(at(Step::Fill))?;
+        unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir).map_err(failed_at(AttachStep::Fill))?;
     }
     Ok(())
 }
@@ -192,14 +193,14 @@ fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 
 /// Mounts a connection to FUSE as a view. To be done in the initial user namespace, so that callers of all user namespaces may come in,
 /// and in the server's pid namespace, in which the kernel then numbers the callers.
-pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr, flags: Flags) -> Result<(), Errno> {
+pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr, flags: MountFlags) -> Result<(), Errno> {
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
-    mount(Some(SOURCE), directory, Some(VIEW_TYPE), flags.for_mount(), Some(options.as_str()))
+    mount(Some(MOUNT_SOURCE), directory, Some(VIEW_FSTYPE), flags.for_mount(), Some(options.as_str()))
 }
 
 /// Mounts the real hierarchy. It's read-only from the first moment on.
-fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
+fn underlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
     let directory = hierarchy.directory.as_c_str();
     match &hierarchy.underlay {
         Underlay::None => return Ok(()),
@@ -222,19 +223,19 @@ fn underlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
 }
 
 /// Binds a cgroup from the whole hierarchy, which isn't mounted any more then.
-fn bind_below(hierarchy: &Hierarchy, below: &CStr) -> Result<(), Errno> {
+fn bind_below(hierarchy: &HierarchyMount, below: &CStr) -> Result<(), Errno> {
     let bound = bind(&beneath(WHOLE_HIERARCHY, below), &hierarchy.directory, hierarchy.flags, true);
     umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
     bound
 }
 
 /// Mounts the view's directory on the hierarchy.
-fn overlay(hierarchy: &Hierarchy) -> Result<(), Errno> {
-    let Hierarchy { directory, flags, read_only, .. } = hierarchy;
+fn overlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
+    let HierarchyMount { directory, flags, read_only, .. } = hierarchy;
     bind(&beneath(WHOLE_VIEW, directory), directory, *flags, *read_only)
 }
 
-fn bind(source: &Path, directory: &CStr, flags: Flags, read_only: bool) -> Result<(), Errno> {
+fn bind(source: &Path, directory: &CStr, flags: MountFlags, read_only: bool) -> Result<(), Errno> {
     mount(Some(source), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     let access = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags.for_mount() | access;
@@ -247,7 +248,7 @@ fn beneath(directory: &CStr, name: &CStr) -> PathBuf {
 }
 
 /// Makes the tmpfs read-only, its superblock as well as this mount of it.
-pub(super) fn seal(top: &OwnedFd, flags: Flags) -> Result<(), Errno> {
+pub(super) fn seal(top: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
     enter(top)?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags.for_mount();
     mount(None::<&str>, ".", None::<&str>, flags, None::<&str>)

@@ -17,15 +17,15 @@ use clap::Args;
 
 use super::exit::CliResult;
 use super::options::{ServeOptions, ViewOptions, parse_name};
-use crate::agents::Entry;
-use crate::agents::attach::{Found, Layout};
+use crate::agents::AttachHelper;
+use crate::agents::attach::{Layout, Location};
 use crate::cgroup::{HierarchyClass, Setup};
 use crate::container::handle::Container;
 use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
 use crate::container::namespace_copy::MountNamespaceCopy;
 use crate::container::rollback::Rollback;
-use crate::container::stack::{UnderlaySource, recipe};
+use crate::container::stack::{UnderlaySource, stack_spec};
 use crate::container::target::{HELP, resolve};
 use crate::container::view_mounts::MOUNT_POINTS;
 use crate::container::{DIRECTORY, hook_state, namespace_copy, staging, unified, userns_mounts};
@@ -137,7 +137,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         if !options.dry_run {
             prepared.prepare(&host, &view)?;
         }
-        (Layout::Stack(recipe(&host, &view, source, &container.covered())?), None)
+        (Layout::Stack(stack_spec(&host, &view, source, &container.covered())?), None)
     };
     container.check_still_running()?;
     let connection = Connection::open()?;
@@ -236,7 +236,8 @@ impl AttachCommand {
                 .because("it moves mounts, which takes Linux 5.2"));
         }
         let Self { container, program, connection, namespace: _, to_server, waits_for_move, mounted, committed } = self;
-        let (_, found) = Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
+        let (_, found) =
+            AttachHelper::locate(program.as_fd(), container.namespace(), container.root(), committed.as_fd())?;
         check_mount_point(&found)?;
         if let Err(ended) = waits_for_move.wait() {
             live.wait()?;
@@ -262,7 +263,7 @@ impl AttachCommand {
     /// Mounts the view in the container. `live` reports when the view answers.
     fn attach(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<(), Error> {
         let Self { container, program, connection, namespace, to_server, waits_for_move, mounted, committed } = self;
-        let find = || Entry::find(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
+        let find = || AttachHelper::locate(program.as_fd(), container.namespace(), container.root(), committed.as_fd());
         let (entry, found) = match namespace {
             Some(namespace) => {
                 let failed = |error| Error::system("can't enter the sentinel's cgroup namespace", error);
@@ -289,10 +290,10 @@ impl AttachCommand {
                     mounted.ok();
                     live.wait()
                 })?;
-                entry.move_there(staging::copy_tree()?.as_fd())?;
+                entry.move_to_site(staging::copy_tree()?.as_fd())?;
             }
             UnderlaySource::Mounts => {
-                let built = entry.build_there(layout, connection.as_fd(), || mounted.ok());
+                let built = entry.build_at_site(layout, connection.as_fd(), || mounted.ok());
                 let built =
                     built.map_err(|error| userns_mounts::explain_refusal(error, &container)).and_then(|()| live.wait());
                 if built.is_err() {
@@ -317,7 +318,7 @@ fn suggest_place_option(view: &View, label: &str) {
 }
 
 /// Fails if the stack can't be mounted anywhere. Without `/sys/fs/cgroup` it's mounted on the deepest directory above, if that is empty.
-fn check_mount_point(found: &Found) -> Result<(), Error> {
+fn check_mount_point(found: &Location) -> Result<(), Error> {
     let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
     if found.depth as usize == MOUNT_POINTS.len() || found.empty {
         return Ok(());

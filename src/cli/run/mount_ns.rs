@@ -17,7 +17,7 @@ use crate::cgroup::Setup;
 use crate::container::DIRECTORY;
 use crate::container::covered::CoveredMounts;
 use crate::container::lock::ContainerLock;
-use crate::container::stack::{UnderlaySource, recipe};
+use crate::container::stack::{UnderlaySource, stack_spec};
 use crate::container::staging::{build_in_place, clear_mount_point, enter_own_namespace};
 use crate::container::unified;
 use crate::error::Error;
@@ -95,8 +95,8 @@ impl CommandView {
     ) -> Result<(Self, Option<ContainerLock>), Error> {
         if host.setup != Setup::Unified {
             prepared.prepare(host, view)?;
-            let recipe = recipe(host, view, UnderlaySource::Binds, &CoveredMounts::default())?;
-            return Ok((Self::Attached(Layout::Stack(recipe)), None));
+            let spec = stack_spec(host, view, UnderlaySource::Binds, &CoveredMounts::default())?;
+            return Ok((Self::Attached(Layout::Stack(spec)), None));
         }
         let own = view.hierarchies.first().and_then(|hierarchy| hierarchy.delegated.as_ref());
         let Some(own) = own.filter(|_| view.shape == Shape::HostPath && view.aliases.is_empty()) else {

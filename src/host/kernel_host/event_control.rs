@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::KernelHost;
-use crate::agents::{Control, EventClaim};
+use crate::agents::{ClaimedControl, EventClaim};
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, Claim, ControlFile, HostEventControl, Owner};
 use crate::host::backing_file::BackingFile;
@@ -31,7 +31,7 @@ impl HostEventControl for KernelHost {
 
 impl Claim for EventClaim<'_> {
     fn control(&self) -> ControlFile {
-        let Control { node, mode, uid, gid } = self.control();
+        let ClaimedControl { node, mode, uid, gid } = self.control();
         ControlFile { node, mode, owner: Owner { uid, gid } }
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::stat::fstat;
 use super::KernelHost;
 use super::tree::attributes;
 use super::writes::write_as;
-use crate::agents::{Lent, PidNamespace};
+use crate::agents::{LentCapabilities, PidNamespace};
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::fs::SysResult;
 use crate::fs::host::{
@@ -110,7 +110,7 @@ impl KernelHost {
         let text = number.to_string();
         let by_agent = |namespace: &PidNamespace, admin: bool| {
             let agents = self.shared.processes.agents()?;
-            let lent = Lent { nice: asked.nice == Some(true), admin };
+            let lent = LentCapabilities { nice: asked.nice == Some(true), admin };
             let seen = process.seen().ok_or(Errno::ESRCH)?;
             let last = (seen.memberships.as_fd(), seen.text.as_slice());
             match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), lent, last) {
