@@ -5,10 +5,8 @@ use std::ffi::CStr;
 
 use libfuzzer_sys::fuzz_target;
 use mount_helper::attach::MountTask;
-use mount_helper::attach::layout::Layout;
+use mount_helper::attach::layout::{Layout, SentinelSource, Underlay};
 use mount_helper::attach::message::{Order, Report};
-use mount_helper::attach::sentinel::SentinelSource;
-use mount_helper::attach::stack::Underlay;
 
 /// One component that is neither `.` nor `..`.
 fn is_name(name: &[u8]) -> bool {

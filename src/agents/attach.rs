@@ -16,10 +16,12 @@ use super::connection::{deadline_in, wait_readable};
 use crate::sys::{fdpass, spawn};
 
 pub use mount_helper::attach::flags::MountFlags;
-pub use mount_helper::attach::layout::{Layout, MountSite};
-pub use mount_helper::attach::message::{AttachStep, Location};
-pub use mount_helper::attach::sentinel::{SentinelSource, SentinelSpec};
-pub use mount_helper::attach::stack::{HierarchyMount, MOUNT_SOURCE, StackSpec, StepError, Underlay, VIEW_FSTYPE};
+pub use mount_helper::attach::layout::{
+    HierarchyMount, Layout, MOUNT_SOURCE, SentinelSource, SentinelSpec, StackSpec, Underlay, VIEW_FSTYPE,
+};
+pub use mount_helper::attach::message::Location;
+pub use mount_helper::attach::mounts::MountSite;
+pub use mount_helper::attach::step::{AttachStep, StepError};
 
 /// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,9 +12,8 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use super::flags::MountFlags;
-use super::layout::Layout;
-use super::sentinel::{SentinelSource, SentinelSpec};
-use super::stack::{HierarchyMount, StackSpec, Underlay};
+use super::layout::{HierarchyMount, Layout, SentinelSource, SentinelSpec, StackSpec, Underlay};
+use super::step::AttachStep;
 use crate::request::Malformed;
 
 /// Length of a [`Report`], in bytes.
@@ -31,62 +30,6 @@ pub struct Location {
     pub empty: bool,
     /// The id of the mount it's on, as in mountinfo; 0 where the kernel doesn't tell (before 3.15).
     pub mount: u64,
-}
-
-/// What failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum AttachStep {
-    /// Closing what was inherited.
-    Close = 1,
-    /// Looking at the descriptors that were passed.
-    Check,
-    /// Setting up the leash by which the server can end the helper.
-    Leash,
-    /// Giving up privileges.
-    Privileges,
-    /// Finding `/sys/fs/cgroup` in the container.
-    Find,
-    /// Receiving the order: no honest server's.
-    Order,
-    /// Joining the mount namespace.
-    Enter,
-    /// Moving the stack to its place.
-    Move,
-    /// Mounting the tmpfs.
-    Tmpfs,
-    /// Making directories and symlinks in it.
-    Fill,
-    /// Mounting the view.
-    View,
-    /// Mounting a real hierarchy.
-    Underlay,
-    /// Mounting a directory of the view over it.
-    Overlay,
-    /// Making the tmpfs read-only.
-    Seal,
-    /// Taking the stack away.
-    Unmount,
-}
-
-impl AttachStep {
-    const ALL: [Self; 15] = [
-        Self::Close,
-        Self::Check,
-        Self::Leash,
-        Self::Privileges,
-        Self::Find,
-        Self::Order,
-        Self::Enter,
-        Self::Move,
-        Self::Tmpfs,
-        Self::Fill,
-        Self::View,
-        Self::Underlay,
-        Self::Overlay,
-        Self::Seal,
-        Self::Unmount,
-    ];
 }
 
 /// What a helper tells.

@@ -7,11 +7,14 @@
 //!
 //! The process is never in the container's pid namespace, and not dumpable.
 
+mod build;
 pub mod flags;
 pub mod layout;
 pub mod message;
-pub mod sentinel;
-pub mod stack;
+pub mod mounts;
+mod sentinel;
+mod stack;
+pub mod step;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -27,9 +30,10 @@ use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{fchdir, setsid};
 
 use crate::{check, privileges, sys};
-use layout::{MountSite, device_of, mount_id};
-use message::{AttachStep, Location, MAX_ORDER, Order, Report};
-use stack::{SYS_FS_CGROUP, StepError, open_below};
+use layout::SYS_FS_CGROUP;
+use message::{Location, MAX_ORDER, Order, Report};
+use mounts::{MountSite, device_of, mount_id, open_below};
+use step::{AttachStep, StepError, failed_at};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
@@ -94,10 +98,6 @@ impl MountTask {
             }
         }
     }
-}
-
-fn failed_at(step: AttachStep) -> impl Fn(Errno) -> StepError {
-    move |errno| (step, errno)
 }
 
 /// Does the task with the descriptors that the server left, and tells the server how it went.

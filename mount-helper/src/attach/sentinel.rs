@@ -12,7 +12,6 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -23,35 +22,9 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 
 use super::flags::MountFlags;
-use super::layout::{MountSite, mount_id};
-use super::message::AttachStep;
-use super::stack::{
-    SYS_FS_CGROUP, StepError, failed_at, make_below, mount_tmpfs, mount_view, open_below, seal, take_away,
-};
-
-/// What to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SentinelSpec {
-    /// The sentinel.
-    pub underlay: SentinelSource,
-    /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
-    pub shown: CString,
-    /// The container's own cgroup, whose files are shown in place of the sentinel's. Relative, never empty.
-    pub own: CString,
-    /// The flags of all its mounts; the sentinel is read-only besides.
-    pub flags: MountFlags,
-    /// Files of the view's top that are shown instead.
-    pub files: Vec<CString>,
-}
-
-/// Where the sentinel comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SentinelSource {
-    /// A directory of this mount namespace.
-    Bind(PathBuf),
-    /// The root of this process' cgroup namespace, which is mounted once more.
-    Namespace,
-}
+use super::layout::{SYS_FS_CGROUP, SentinelSource, SentinelSpec};
+use super::mounts::{MountSite, make_below, mount_id, mount_tmpfs, mount_view, open_below, seal, take_away};
+use super::step::{AttachStep, StepError, failed_at};
 
 /// The number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO`).
 const INITIAL: u64 = 0xEFFF_FFFB;
