@@ -36,7 +36,7 @@
 //! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
 //! | [`message`] | messages to the user on standard error |
 //! | [`limit`] | limits for what a container can cause: lines of the log, processor time. Pure |
-//! | [`sys`] | system calls that no dependency wraps: the only unsafe code, one safe function per call |
+//! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
 //! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
 //! `view`; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
@@ -58,5 +58,6 @@ pub mod message;
 pub mod policy;
 mod provision;
 mod server;
-pub mod sys;
 pub mod view;
+
+pub use sys;
