@@ -18,9 +18,13 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use sys::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
+use sys::descriptors::{close_from, inherited};
+use sys::owner::signal_group_on_event;
+use sys::process::{Side, clone_sibling, exit_now};
+use sys::seqpacket::send;
 
 use crate::request::{AgentStep, Hello};
-use crate::sys::{self, Side};
 use crate::{check, privileges, seccomp, serve};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
@@ -114,8 +118,8 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
     // Whatever else is open belongs to the server by accident, and an agent must have nothing
     // that a container could take from it. First of all, while nobody owns a descriptor.
     let end = FIRST_NAMESPACE_FD + namespaces.0.len() as RawFd;
-    let closed = sys::close_from(end.cast_unsigned());
-    let Some(socket) = sys::inherited(SOCKET_FD) else {
+    let closed = close_from(end);
+    let Some(socket) = inherited(SOCKET_FD) else {
         return ExitCode::from(2);
     };
 
@@ -125,7 +129,7 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
         // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
         // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
         // the container's init from ending.
-        match sys::clone_sibling().map_err(failed_at(AgentStep::Clone))? {
+        match clone_sibling().map_err(failed_at(AgentStep::Clone))? {
             Side::Original => Ok(()),
             Side::Sibling => run(&socket, leash, permitted),
         }
@@ -136,9 +140,9 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
         Ok(()) => (Hello::Ready, 0),
         Err((step, errno)) => (Hello::Failed { step, errno: errno as i32 }, 1),
     };
-    let told = sys::send(socket.as_fd(), &hello.encode(), &[]);
+    let told = send(socket.as_fd(), [&hello.encode()], &[]);
     drop(socket);
-    sys::exit_now(if told.is_ok() { status } else { 1 })
+    exit_now(if told.is_ok() { status } else { 1 })
 }
 
 /// Everything up to the clone, which gives its child exactly what is left of this process.
@@ -151,7 +155,7 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) ->
     prctl::set_name(c"vcgroupfs-agent").map_err(failed_at(AgentStep::Privileges))?;
 
     check::seqpacket(socket.as_fd()).map_err(failed_at(AgentStep::Check))?;
-    let leash = sys::inherited(LEASH_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
+    let leash = inherited(LEASH_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
     check::pipe(leash.as_fd()).map_err(failed_at(AgentStep::Check))?;
 
     // No controlling terminal, and a process group of just this process and the agent.
@@ -159,7 +163,7 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) ->
     // The leash: once the server closes its end of the pipe, or ends in whatever way, the kernel
     // sends SIGKILL to that group. It names the processes by themselves and not by a number that
     // might have been given to another, it works on a stopped agent and on every kernel.
-    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Leash))?;
+    signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Leash))?;
 
     enter(namespaces)?;
 
@@ -167,8 +171,8 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) ->
     // arrives later would get the number, and a panic's message be written to it. An O_PATH
     // descriptor of the empty root can't be written to.
     stand_in_for_stdio().map_err(failed_at(AgentStep::Privileges))?;
-    let more = if is_administrator { privileges::CAP_SYS_ADMIN } else { 0 };
-    let permitted = privileges::drop_all(privileges::CAP_SYS_NICE | more).map_err(failed_at(AgentStep::Privileges))?;
+    let more = if is_administrator { CAP_SYS_ADMIN } else { 0 };
+    let permitted = privileges::drop_all(CAP_SYS_NICE | more).map_err(failed_at(AgentStep::Privileges))?;
     seccomp::confine().map_err(failed_at(AgentStep::Privileges))?;
     Ok((leash, permitted))
 }
@@ -177,7 +181,7 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) ->
 fn enter(namespaces: &Namespaces) -> Result<(), StepError> {
     let mut files = Vec::new();
     for (kind, number) in namespaces.0.iter().zip(FIRST_NAMESPACE_FD..) {
-        let file = sys::inherited(number).ok_or((AgentStep::Check, Errno::EBADF))?;
+        let file = inherited(number).ok_or((AgentStep::Check, Errno::EBADF))?;
         check::namespace(file.as_fd()).map_err(failed_at(AgentStep::Check))?;
         files.push((*kind, file));
     }
@@ -207,7 +211,7 @@ fn run(socket: &OwnedFd, leash: OwnedFd, permitted: u64) -> ! {
         Err(_) => 1,
     };
     drop(leash);
-    sys::exit_now(status)
+    exit_now(status)
 }
 
 #[cfg(test)]

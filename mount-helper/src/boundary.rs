@@ -18,8 +18,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use nix::unistd::{setsid, write};
+use sys::descriptors::{close_from, inherited};
+use sys::owner::signal_group_on_event;
+use sys::seqpacket::{receive_with_files, send};
 
-use crate::{check, privileges, sys};
+use crate::{check, privileges};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
@@ -83,12 +86,12 @@ pub fn decode(message: &[u8]) -> Result<(), Errno> {
 /// Does what it was started for.
 pub(crate) fn start(purpose: Purpose) -> ExitCode {
     let end = if purpose == Purpose::Make { HOME_FD } else { LEASH_FD } + 1;
-    let closed = sys::close_from(end.cast_unsigned());
-    let Some(socket) = sys::inherited(SOCKET_FD) else {
+    let closed = close_from(end);
+    let Some(socket) = inherited(SOCKET_FD) else {
         return ExitCode::from(2);
     };
     let done = closed.and_then(|()| serve(&socket, purpose));
-    match done.and_then(|result| sys::send(socket.as_fd(), &encode(result), &[])) {
+    match done.and_then(|result| send(socket.as_fd(), [&encode(result)], &[])) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
     }
@@ -99,13 +102,13 @@ fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno>
     prctl::set_dumpable(false)?;
     prctl::set_name(c"vcgroupfs-ns")?;
     check::seqpacket(socket.as_fd())?;
-    let leash = sys::inherited(LEASH_FD).ok_or(Errno::EBADF)?;
+    let leash = inherited(LEASH_FD).ok_or(Errno::EBADF)?;
     check::pipe(leash.as_fd())?;
     setsid()?;
-    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL)?;
+    signal_group_on_event(leash.as_fd(), libc::SIGKILL)?;
     if purpose == Purpose::Make {
         match make() {
-            Ok(namespace) => sys::send_file(socket.as_fd(), &encode(Ok(())), namespace.as_fd())?,
+            Ok(namespace) => send(socket.as_fd(), [&encode(Ok(()))], &[namespace.as_fd()])?,
             Err(errno) => return Ok(Err(errno)),
         }
     }
@@ -116,8 +119,8 @@ fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno>
 
 /// The namespace that begins at the boundary.
 fn make() -> Result<OwnedFd, Errno> {
-    let boundary = sys::inherited(BOUNDARY_FD).ok_or(Errno::EBADF)?;
-    let home = sys::inherited(HOME_FD).ok_or(Errno::EBADF)?;
+    let boundary = inherited(BOUNDARY_FD).ok_or(Errno::EBADF)?;
+    let home = inherited(HOME_FD).ok_or(Errno::EBADF)?;
     check::cgroup2(boundary.as_fd())?;
     check::cgroup2(home.as_fd())?;
     let own = own_namespace()?;
@@ -148,7 +151,7 @@ fn migrate_self(file: BorrowedFd<'_>) -> Result<(), Errno> {
 fn received(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
     poll(&mut waited, PollTimeout::from(SERVER_TIMEOUT_MS))?;
-    let received = sys::receive(socket, &mut [0; MESSAGE_LEN])?;
+    let received = receive_with_files(socket, &mut [0; MESSAGE_LEN])?;
     let file = received.files.into_iter().next().ok_or(Errno::EPROTO)?;
     check::cgroup2(file.as_fd())?;
     Ok(file)

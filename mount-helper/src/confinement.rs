@@ -5,39 +5,9 @@
 
 use nix::errno::Errno;
 use nix::sys::prctl;
+use sys::capability::*;
 
-use crate::{privileges, seccomp, sys};
-
-/// Capabilities, a bit each (linux/capability.h), and what a server needs them for.
-pub mod capability {
-    /// Cgroups belong to whoever makes them.
-    pub const CHOWN: u64 = 1 << 0;
-    /// Opens and makes what the caller may, which the kernel has asked before.
-    pub const DAC_OVERRIDE: u64 = 1 << 1;
-    /// `open_by_handle_at`; `/proc` of others.
-    pub const DAC_READ_SEARCH: u64 = 1 << 2;
-    /// chmod, utimensat and xattrs of what belongs to others.
-    pub const FOWNER: u64 = 1 << 3;
-    /// Signals to processes of other users.
-    pub const KILL: u64 = 1 << 5;
-    /// Acts as the caller's group.
-    pub const SETGID: u64 = 1 << 6;
-    /// Acts as the caller.
-    pub const SETUID: u64 = 1 << 7;
-    /// Agents empty their bounding set.
-    pub const SETPCAP: u64 = 1 << 8;
-    /// Joining a mount namespace.
-    pub const SYS_CHROOT: u64 = 1 << 18;
-    /// Namespaces, maps and descriptors of callers.
-    pub const SYS_PTRACE: u64 = 1 << 19;
-    /// Mounts, namespaces, FUSE passthrough, cpuset partitions, lists of devices.
-    pub const SYS_ADMIN: u64 = 1 << 21;
-    /// Migrations into cpusets, of processes whose priority the caller may change.
-    pub const SYS_NICE: u64 = 1 << 23;
-    /// PSI windows that aren't a multiple of two seconds, of callers who have it.
-    pub const SYS_RESOURCE: u64 = 1 << 24;
-}
-use capability::*;
+use crate::seccomp;
 
 /// Who confines itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +31,21 @@ impl Role {
     pub fn capabilities(self) -> u64 {
         match self {
             Self::Server { pressure, kills } => {
-                let always = CHOWN | DAC_OVERRIDE | DAC_READ_SEARCH | FOWNER | SETGID | SETUID | SETPCAP;
-                let always = always | SYS_CHROOT | SYS_PTRACE | SYS_ADMIN | SYS_NICE;
-                always | if pressure { SYS_RESOURCE } else { 0 } | if kills { KILL } else { 0 }
+                // Cgroups belong to whoever makes them; chmod, utimensat and xattrs of what belongs to others; the caller's user and groups.
+                let ownership = CAP_CHOWN | CAP_FOWNER | CAP_SETGID | CAP_SETUID;
+                // Opens and makes what the caller may, which the kernel has asked before; `open_by_handle_at`; `/proc` of others.
+                let files = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH;
+                // Mounts, namespaces, maps and descriptors of callers; FUSE passthrough, cpuset partitions, lists of devices. Agents empty
+                // their bounding set.
+                let processes = CAP_SETPCAP | CAP_SYS_CHROOT | CAP_SYS_PTRACE | CAP_SYS_ADMIN;
+                // Migrations into cpusets, of processes whose priority the caller may change.
+                let always = ownership | files | processes | CAP_SYS_NICE;
+                // PSI windows that aren't a multiple of two seconds, of callers who have it.
+                always | if pressure { CAP_SYS_RESOURCE } else { 0 } | if kills { CAP_KILL } else { 0 }
             }
-            Self::Supervisor => KILL | DAC_OVERRIDE | DAC_READ_SEARCH | SYS_CHROOT | SYS_PTRACE | SYS_ADMIN,
+            Self::Supervisor => {
+                CAP_KILL | CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_SYS_CHROOT | CAP_SYS_PTRACE | CAP_SYS_ADMIN
+            }
             Self::Successor => 0,
         }
     }
@@ -135,11 +115,11 @@ pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
     let mut failed = Vec::new();
     let mut note = |what, result: Result<(), Errno>| failed.extend(result.err().map(|errno| (what, errno)));
     let kept = role.capabilities();
-    note("bounding set", privileges::drop_bounding_set(kept));
-    privileges::clear_ambient_set();
+    note("bounding set", drop_bounding_set(kept));
+    clear_ambient_set();
     note("no_new_privs", prctl::set_no_new_privs());
-    let permitted = sys::permitted_capabilities().map(|permitted| permitted & kept);
-    note("capabilities", permitted.and_then(|permitted| sys::set_capabilities(permitted, permitted)));
+    let permitted = capabilities().map(|own| own.permitted & kept);
+    note("capabilities", permitted.and_then(keep_capabilities));
     note("filter of system calls", seccomp::deny(DENIED));
     failed
 }

@@ -30,9 +30,16 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use nix::unistd::setsid;
+use sys::capability::{CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, keep_capabilities};
+use sys::descriptors::{close_from, inherited};
+use sys::owner::signal_group_on_event;
+use sys::process::exit_now;
+use sys::seqpacket::{receive_with_files, send};
+use sys::stat::known_access;
+use sys::{handle, pidfd};
 
 use crate::request::MAX_WRITE;
-use crate::{agent, check, privileges, serve, sys};
+use crate::{agent, check, privileges, serve};
 
 /// Descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
@@ -44,9 +51,6 @@ pub const LIVE_FD: RawFd = 5;
 
 /// How long to wait for the server, in ms.
 const SERVER_TIMEOUT_MS: u16 = 10_000;
-
-/// `FILEID_INO64_GEN` (linux/exportfs.h): the handle of a file of FUSE holds its node id.
-const FILEID_INO64_GEN: i32 = 0x81;
 
 /// What an eventfd's name in /proc is. No name that a container can give begins without a slash.
 const EVENTFD: &[u8] = b"anon_inode:[eventfd]";
@@ -167,8 +171,8 @@ impl Reply {
 
 /// Makes one registration, and ends.
 pub(crate) fn start() -> ExitCode {
-    let closed = sys::close_from((LIVE_FD + 1).cast_unsigned());
-    let [Some(socket), Some(leash), Some(live)] = [SOCKET_FD, LEASH_FD, LIVE_FD].map(sys::inherited) else {
+    let closed = close_from(LIVE_FD + 1);
+    let [Some(socket), Some(leash), Some(live)] = [SOCKET_FD, LEASH_FD, LIVE_FD].map(inherited) else {
         return ExitCode::from(2);
     };
     let made = closed
@@ -178,8 +182,8 @@ pub(crate) fn start() -> ExitCode {
         Ok(()) => Reply::Done,
         Err(errno) => Reply::Failed(errno as i32),
     };
-    let told = sys::send(socket.as_fd(), &reply.encode(), &[]);
-    sys::exit_now(i32::from(told.is_err()))
+    let told = send(socket.as_fd(), [&reply.encode()], &[]);
+    exit_now(i32::from(told.is_err()))
 }
 
 fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -188,11 +192,11 @@ fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
     check::seqpacket(socket)?;
     check::pipe(leash)?;
     setsid()?;
-    sys::signal_group_on_event(leash, libc::SIGKILL)?;
+    signal_group_on_event(leash, libc::SIGKILL)?;
     agent::stand_in_for_stdio()?;
     // What it takes to look at another's descriptors and to fetch one, and to read the control file, as the kernel asks once more.
-    let permitted = privileges::drop_all(privileges::CAP_SYS_PTRACE | privileges::CAP_DAC_READ_SEARCH)?;
-    sys::set_capabilities(permitted, permitted)
+    let permitted = privileges::drop_all(CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH)?;
+    keep_capabilities(permitted)
 }
 
 /// Everything is closed on return.
@@ -202,7 +206,7 @@ fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
     let claim = Claim::decode(bytes).ok_or(Errno::EPROTO)?;
     let eventfd = fetch(claim.tid, claim.eventfd)?;
     let control = control(claim.tid, claim.control)?;
-    sys::send(socket, &Reply::Held(control).encode(), &[])?;
+    send(socket, [&Reply::Held(control).encode()], &[])?;
     let (arguments, control) = receive(socket, &mut message)?;
 
     let (eventfd, _spare) = note(live, eventfd)?;
@@ -219,9 +223,9 @@ fn receive<'a>(socket: BorrowedFd<'_>, into: &'a mut [u8]) -> Result<(&'a [u8], 
     if poll(&mut waited, PollTimeout::from(SERVER_TIMEOUT_MS))? == 0 {
         return Err(Errno::ETIMEDOUT);
     }
-    let mut received = sys::receive(socket, into)?;
-    match (received.files.pop(), received.truncated) {
-        (Some(file), false) => Ok((into.get(..received.len).unwrap_or_default(), file)),
+    let mut received = receive_with_files(socket, into)?;
+    match (received.files.pop(), received.is_truncated) {
+        (Some(file), false) => Ok((into.get(..received.length).unwrap_or_default(), file)),
         _ => Err(Errno::EPROTO),
     }
 }
@@ -272,13 +276,13 @@ fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
         return Err(Errno::EINVAL);
     }
     let identity = identity(&format!("/proc/{tid}/fdinfo/{number}"))?;
-    let (holder, is_thread) = match sys::pidfd_open(tid, libc::PIDFD_THREAD) {
+    let (holder, is_thread) = match pidfd::open_thread(tid) {
         Ok(thread) => (thread, true),
         // Before Linux 6.9 there are only processes. What comes of it is looked at below.
-        Err(Errno::EINVAL) => (sys::pidfd_open(process_of(tid)?, 0)?, false),
+        Err(Errno::EINVAL) => (pidfd::open(process_of(tid)?)?, false),
         Err(errno) => return Err(errno),
     };
-    let file = match sys::pidfd_getfd(holder.as_fd(), number) {
+    let file = match pidfd::fetch(holder.as_fd(), number) {
         Ok(file) => file,
         Err(Errno::EPERM) => return Err(Errno::EACCES),
         Err(Errno::EBADF) if !is_thread => return Err(Errno::EACCES),
@@ -317,12 +321,8 @@ fn control(tid: i32, number: u32) -> Result<ClaimedControl, Errno> {
     let (path, _) = descriptor(tid, number)?;
     let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let file = file.map_err(|errno| if errno == Errno::ENOENT { Errno::EBADF } else { errno })?;
-    let (mode, uid, gid) = sys::known_attributes(file.as_fd())?;
-    let node = match sys::file_handle(file.as_fd()) {
-        Ok((FILEID_INO64_GEN, [high, low, _])) => Some(u64::from(high) << 32 | u64::from(low)),
-        _ => None,
-    };
-    Ok(ClaimedControl { node, mode, uid, gid })
+    let access = known_access(file.as_fd())?;
+    Ok(ClaimedControl { node: handle::fuse_node_id(file.as_fd()), mode: access.mode, uid: access.uid, gid: access.gid })
 }
 
 /// Puts an eventfd into the set of those that have been registered: once more for each time. The set tells files by their numbers too, so
@@ -333,7 +333,7 @@ fn note(live: &Epoll, mut eventfd: OwnedFd) -> Result<(OwnedFd, Vec<OwnedFd>), E
         match live.add(&eventfd, EpollEvent::new(EpollFlags::empty(), 0)) {
             Ok(()) => return Ok((eventfd, spare)),
             Err(Errno::EEXIST) => {
-                let next = sys::duplicate(eventfd.as_fd()).map_err(|_| Errno::ENOMEM)?;
+                let next = eventfd.try_clone().map_err(|_| Errno::ENOMEM)?;
                 spare.push(std::mem::replace(&mut eventfd, next));
             }
             Err(_) => return Err(Errno::ENOMEM),

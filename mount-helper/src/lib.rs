@@ -22,7 +22,6 @@ mod privileges;
 pub mod request;
 mod seccomp;
 mod serve;
-mod sys;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::Write;

@@ -17,7 +17,7 @@ pub const MAX_READ: usize = 64 * 1024;
 /// Most bytes of one [`Request::Write`]: the kernel refuses longer writes to a cgroup file (E2BIG).
 pub const MAX_WRITE: usize = 4096;
 /// Most numbers that one [`Request::GetOwners`] may ask for: a message takes no more than 253 descriptors (`SCM_MAX_FD`).
-pub const MAX_OWNERS: usize = 64;
+pub const MAX_OWNERS: usize = sys::seqpacket::MAX_FILES;
 /// Length of a number in the reply to [`Request::GetOwners`], in bytes.
 pub const NUMBER_LEN: usize = 4;
 /// Length of a request without its payload, in bytes.

@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use crate::sys;
+use sys::seccomp::{install as install_filter, install_trusted};
 
 /// `AUDIT_ARCH_*` of the machines that the filter is written for.
 const ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
@@ -70,12 +70,12 @@ pub(crate) fn confine_agent() -> Result<(), Errno> {
 /// # Errors
 /// `EINVAL` or `ENOSYS` if the kernel has no filters, `EOPNOTSUPP` on a machine for which there's none.
 pub(crate) fn deny(denied: &[libc::c_long]) -> Result<(), Errno> {
-    sys::install_own_filter(&mut denying(ARCH.ok_or(Errno::EOPNOTSUPP)?, denied))
+    install_trusted(&denying(ARCH.ok_or(Errno::EOPNOTSUPP)?, denied))
 }
 
 fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
     let Some(arch) = ARCH else { return Ok(()) };
-    match sys::install_filter(&mut program(arch, allowed)) {
+    match install_filter(&program(arch, allowed)) {
         // A kernel without filters: capabilities and namespaces have to do.
         Err(Errno::EINVAL | Errno::ENOSYS) => Ok(()),
         other => other,
@@ -193,10 +193,10 @@ mod tests {
             let socket = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None);
             let first = (socket().err(), unshare(CloneFlags::CLONE_NEWUSER).err());
             confine_agent()?;
-            let again = sys::prctl(libc::PR_CAP_AMBIENT, 4).err();
+            let again = nix::sys::prctl::get_no_new_privs().err();
             let mut magic = [0; 4];
             let read = pread(&file, &mut magic, 0);
-            Ok::<_, Errno>((first, sys::clone_sibling().err(), again, read, magic))
+            Ok::<_, Errno>((first, sys::process::clone_sibling().err(), again, read, magic))
         })
         .join()
         .unwrap();

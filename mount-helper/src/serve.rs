@@ -4,13 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::uio::{pread, pwrite};
-use nix::unistd::{Whence, lseek, read, write};
+use sys::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE, set_capabilities};
+use sys::seqpacket::{receive_with_files, send};
+use sys::{offset, owner};
 
 use crate::clock::monotonic_ns;
-use crate::privileges::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use crate::request::{MAX_READ, MAX_WRITE, REQUEST_HEADER, Request, decode, reply_header};
-use crate::sys;
 
 /// How long an agent waits for the next request before it ends, in ms.
 const IDLE_TIMEOUT_MS: u16 = 1000;
@@ -26,15 +25,15 @@ pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
             Ok(false) => return 0,
             Err(_) => return 1,
         }
-        let received = match sys::receive(socket, &mut message) {
+        let received = match receive_with_files(socket, &mut message) {
             Ok(received) => received,
             Err(Errno::EAGAIN | Errno::EINTR) => continue,
             Err(_) => return 1,
         };
-        if received.len == 0 && received.files.is_empty() {
+        if received.length == 0 && received.files.is_empty() {
             return 0;
         }
-        let Some(bytes) = message.get(..received.len).filter(|_| !received.truncated) else {
+        let Some(bytes) = message.get(..received.length).filter(|_| !received.is_truncated) else {
             return 1;
         };
         let Ok((request, deadline)) = decode(bytes) else {
@@ -79,13 +78,12 @@ impl Agent<'_> {
     fn answer(&mut self, request: &Request<'_>, file: BorrowedFd<'_>, more: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         match *request {
             Request::Read { offset, len } => {
-                let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
                 let into = self.buffer.get_mut(..len as usize).ok_or(Errno::EINVAL)?;
-                match retry(|| read_at(file, into, offset)) {
+                match read_at(file, into, offset) {
                     Ok(read) => {
                         let data = self.buffer.get(..read).ok_or(Errno::EIO)?;
                         let (result, len) = (count(read)?, count(read)?.cast_unsigned());
-                        sys::send(self.socket, &reply_header(result, len), data)
+                        send(self.socket, [&reply_header(result, len), data], &[])
                     }
                     Err(errno) => self.reply(Err(errno)),
                 }
@@ -99,24 +97,24 @@ impl Agent<'_> {
                 self.lend(nice)?;
                 let into = self.buffer.get_mut(..MAX_WRITE + 1).ok_or(Errno::EINVAL)?;
                 // Nothing comes between the look and the write that could be done before.
-                let result = match retry(|| read_at(*memberships, into, 0)) {
+                let result = match read_at(*memberships, into, 0) {
                     Ok(length) if into.get(..length) == Some(seen) => write_once(file, number),
                     Ok(_) => Ok(0),
                     Err(errno) => Err(errno),
                 };
                 self.reply(result)
             }
-            Request::SetOwner { number } => self.reply(sys::set_owner_thread(file, number).map(|()| 0)),
+            Request::SetOwner { number } => self.reply(owner::set_owner_thread(file, number).map(|()| 0)),
             Request::GetOwners { .. } => {
                 let mut numbers = Vec::new();
                 for owned in std::iter::once(&file).chain(more) {
-                    match sys::owner_thread(*owned) {
+                    match owner::owner(*owned) {
                         Ok(number) => numbers.extend(number.to_ne_bytes()),
                         Err(errno) => return self.reply(Err(errno)),
                     }
                 }
                 let len = count(numbers.len())?;
-                sys::send(self.socket, &reply_header(len, len.cast_unsigned()), &numbers)
+                send(self.socket, [&reply_header(len, len.cast_unsigned()), &numbers], &[])
             }
         }
     }
@@ -129,7 +127,7 @@ impl Agent<'_> {
             Err(Errno::UnknownErrno) => -raw_errno(),
             Err(errno) => -(errno as i32),
         };
-        sys::send(self.socket, &reply_header(result, 0), &[])
+        send(self.socket, [&reply_header(result, 0)], &[])
     }
 
     /// Makes effective what a write is lent, and nothing else: CAP_SYS_NICE if the request says so, and CAP_SYS_ADMIN if this agent was
@@ -138,28 +136,20 @@ impl Agent<'_> {
         let lent = CAP_SYS_ADMIN | if nice { CAP_SYS_NICE } else { 0 };
         let wanted = lent & self.permitted;
         if wanted != self.effective {
-            sys::set_capabilities(self.permitted, wanted)?;
+            set_capabilities(self.permitted, wanted)?;
             self.effective = wanted;
         }
         Ok(())
     }
 }
 
-/// pread(2), or what comes to the same of a file that can't be read at an offset: nobody else reads what an agent reads by its position.
-fn read_at(file: BorrowedFd<'_>, into: &mut [u8], offset: i64) -> Result<usize, Errno> {
-    match pread(file, into, offset) {
-        Err(Errno::ESPIPE) => lseek(file, offset, Whence::SeekSet).and_then(|_| read(file, into)),
-        other => other,
-    }
+/// Nobody else reads what an agent reads by its position.
+fn read_at(file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    retry(|| offset::read_at(file, into, offset))
 }
 
-/// Before Linux 3.14 lists of processes that are open for reading as well can't be written at an offset (`seq_open`); write(2) is as good
-/// there, for it neither minds the position nor moves it.
 pub(crate) fn write_once(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize, Errno> {
-    match retry(|| pwrite(file, data, 0)) {
-        Err(Errno::ESPIPE) => retry(|| write(file, data)),
-        other => other,
-    }
+    retry(|| offset::write_once(file, data))
 }
 
 /// A signal that the agent survives doesn't concern the request. A write to a cgroup file is a

@@ -13,7 +13,7 @@ use nix::unistd::pipe2;
 
 use super::HelperImage;
 use super::connection::{deadline_in, wait_readable};
-use crate::sys::{fdpass, spawn};
+use crate::sys::{seqpacket, spawn};
 
 pub use mount_helper::attach::flags::MountFlags;
 pub use mount_helper::attach::layout::{
@@ -150,7 +150,7 @@ impl Helper {
         root: BorrowedFd<'_>,
         witness: Option<BorrowedFd<'_>>,
     ) -> Result<Self, AttachHelperError> {
-        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (socket, theirs) = seqpacket::seqpacket_pair()?;
         let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let proc = File::open("/proc").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
         let words = task.words().into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
@@ -164,14 +164,14 @@ impl Helper {
     }
 
     fn order(&self, order: &Order, file: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
-        fdpass::send_with_file(self.socket.as_fd(), &order.encode(), &[], file).map_err(AttachHelperError::NoReply)
+        seqpacket::send(self.socket.as_fd(), [&order.encode()], &[file]).map_err(AttachHelperError::NoReply)
     }
 
     fn report(&self) -> Result<Report, AttachHelperError> {
         let mut message = [0; REPORT_LEN];
         wait_readable(self.socket.as_fd(), deadline_in(REPLY_TIMEOUT)).map_err(AttachHelperError::NoReply)?;
         let received =
-            fdpass::receive(self.socket.as_fd(), &mut message, &mut []).map_err(AttachHelperError::NoReply)?;
+            seqpacket::receive(self.socket.as_fd(), &mut message, &mut []).map_err(AttachHelperError::NoReply)?;
         let bytes = received.and_then(|len| message.get(..len)).unwrap_or_default();
         match Report::decode(bytes) {
             Ok(Report::Failed { step, errno }) => {

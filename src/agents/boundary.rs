@@ -10,7 +10,7 @@ use nix::unistd::pipe2;
 
 use super::HelperImage;
 use super::connection::{deadline_in, wait_readable};
-use crate::sys::{fdpass, spawn};
+use crate::sys::{seqpacket, spawn};
 
 /// How long the helper may take for each step. The container may freeze it in the boundary.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,13 +45,13 @@ impl BoundaryHelper {
         let helper = Self::with(image, Purpose::Make, &[boundary, home])?;
         wait_readable(helper.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
         let mut message = [0; MESSAGE_LEN];
-        let (length, namespace) = fdpass::receive_with_file(helper.socket.as_fd(), &mut message)?;
+        let (length, namespace) = seqpacket::receive_with_file(helper.socket.as_fd(), &mut message)?;
         decode(message.get(..length).unwrap_or_default())?;
         Ok((namespace.ok_or(Errno::EPROTO)?, helper))
     }
 
     fn with(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
-        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (socket, theirs) = seqpacket::seqpacket_pair()?;
         let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let word = std::ffi::CString::new(purpose.word()).map_err(|_| Errno::EINVAL)?;
         let files: Vec<BorrowedFd<'_>> =
@@ -66,10 +66,10 @@ impl BoundaryHelper {
     /// # Errors
     /// What else the kernel says; ETIMEDOUT if it takes too long.
     pub fn is_refused(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
-        fdpass::send_with_file(self.socket.as_fd(), &[0; MESSAGE_LEN], &[], file)?;
+        seqpacket::send(self.socket.as_fd(), [&[0; MESSAGE_LEN]], &[file])?;
         wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
         let mut message = [0; MESSAGE_LEN];
-        let received = fdpass::receive(self.socket.as_fd(), &mut message, &mut [])?;
+        let received = seqpacket::receive(self.socket.as_fd(), &mut message, &mut [])?;
         match decode(received.and_then(|length| message.get(..length)).unwrap_or_default()) {
             Ok(()) => Ok(false),
             Err(Errno::ENOENT) => Ok(true),

@@ -14,7 +14,7 @@ use nix::unistd::pipe2;
 
 use super::{HelperImage, PidNamespace};
 use crate::limit::Limiter;
-use crate::sys::{fdpass, spawn};
+use crate::sys::{seqpacket, spawn};
 
 /// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three
 /// seconds for its turn.
@@ -79,7 +79,7 @@ impl Connection {
         is_administrator: bool,
         deadline: u64,
     ) -> Result<Self, StartError> {
-        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (socket, theirs) = seqpacket::seqpacket_pair()?;
         let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let mut words = vec![c"agent".to_owned()];
         if is_administrator {
@@ -99,7 +99,7 @@ impl Connection {
 
         let mut hello = [0; HELLO_LEN];
         wait_readable(socket.as_fd(), deadline)?;
-        let received = fdpass::receive(socket.as_fd(), &mut hello, &mut [])?;
+        let received = seqpacket::receive(socket.as_fd(), &mut hello, &mut [])?;
         let bytes = received.and_then(|len| hello.get(..len)).unwrap_or_default();
         match Hello::decode(bytes).map_err(|_| StartError::System(Errno::EPROTO))? {
             Hello::Ready => Ok(Self { socket, _leash: server_leash }),
@@ -120,7 +120,7 @@ impl Connection {
     ) -> Result<Result<usize, Errno>, AgentFailure> {
         let socket = self.socket.as_fd();
         let (header, [first, second]) = (request.header(deadline), request.payload());
-        match fdpass::send_with_files(socket, [&header, first, second], files) {
+        match seqpacket::send(socket, [&header, first, second], files) {
             Ok(()) => (),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ENOTCONN) => {
                 return Err(AgentFailure::NotDelivered);
@@ -130,7 +130,7 @@ impl Connection {
         busy_poll(socket);
         wait_readable(socket, deadline).map_err(|_| AgentFailure::NoValidReply)?;
         let mut header = [0; REPLY_HEADER];
-        let len = match fdpass::receive(socket, &mut header, data) {
+        let len = match seqpacket::receive(socket, &mut header, data) {
             Ok(Some(0)) => return Err(AgentFailure::Died),
             Ok(Some(len)) => len,
             // The kernel reports that the socket was closed with something unread in it: the

@@ -47,7 +47,7 @@ fn asked_within(
     deadline: Duration,
     agent: impl FnOnce(OwnedFd) + Send + 'static,
 ) -> Result<Result<usize, Errno>, AgentFailure> {
-    let (socket, theirs) = fdpass::seqpacket_pair().unwrap();
+    let (socket, theirs) = seqpacket::seqpacket_pair().unwrap();
     let (leash, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let connection = Connection { socket, _leash: leash };
     let peer = thread::spawn(move || agent(theirs));

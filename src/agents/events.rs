@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::HelperImage;
 use super::connection::{deadline_in, errno, wait_readable};
 use crate::limit::Limiter;
-use crate::sys::{fdpass, pidfd, spawn};
+use crate::sys::{pidfd, seqpacket, spawn};
 
 /// How long a helper may take for a step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,13 +104,13 @@ impl EventRegistrar {
     }
 
     fn start(&self) -> Result<EventHelper<'_>, Errno> {
-        let (socket, theirs) = fdpass::seqpacket_pair()?;
+        let (socket, theirs) = seqpacket::seqpacket_pair()?;
         let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let arguments = [mount_helper::PROGRAM_NAME, c"event"];
         let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
         let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
         // It waits for its request, so it's still the one with this number; should something have ended it, there's none to wait for.
-        Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process).ok() })
+        Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process.as_raw()).ok() })
     }
 
     /// How many helpers don't end.
@@ -169,14 +169,14 @@ impl EventHelper<'_> {
     }
 
     fn try_ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
-        fdpass::send_with_file(self.socket.as_fd(), message, &[], file)?;
+        seqpacket::send(self.socket.as_fd(), [message], &[file])?;
         if let Err(errno) = wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT)) {
             // It's killed when this is dropped, but may not be able to end.
             self.registrar.stuck.lock().extend(self.process.take());
             return Err(errno);
         }
         let mut reply = [0; REPLY_LEN];
-        let received = fdpass::receive(self.socket.as_fd(), &mut reply, &mut [])?;
+        let received = seqpacket::receive(self.socket.as_fd(), &mut reply, &mut [])?;
         let bytes = received.and_then(|length| reply.get(..length)).unwrap_or_default();
         Reply::decode(bytes).ok_or(Errno::EPROTO)
     }

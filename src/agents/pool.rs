@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::connection::{AgentFailure, Connection, REQUEST_TIMEOUT, deadline_in, read_len};
 use super::{HelperImage, PidNamespace};
 use crate::limit::{Limiter, Tenant};
-use crate::sys::fowner;
+use crate::sys::owner;
 
 /// What an agent has more than others while it writes: no more than the caller has for whom it's done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl AgentPool {
             }
             let mut files = Vec::new();
             for (host, file) in hosts.iter().zip(&owned) {
-                match fowner::set_file_owner(file.as_fd(), *host) {
+                match owner::set_owner_thread(file.as_fd(), *host) {
                     Ok(()) => files.push(file.as_fd()),
                     // It has ended.
                     Err(Errno::ESRCH) => {}
@@ -250,7 +250,7 @@ impl AgentPool {
             Err(Errno::ESRCH) => return Err(Errno::ENOENT),
             Err(error) => return Err(error),
         }
-        match fowner::file_owner(file.as_fd())? {
+        match owner::owner(file.as_fd())? {
             host if host > 0 => Ok(host),
             // It has ended already.
             _ => Err(Errno::ENOENT),

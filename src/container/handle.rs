@@ -55,7 +55,7 @@ impl Container {
                 _ => Error::system(format!("can't open /proc/{pid}"), error),
             })?;
         let process = OwnedFd::from(process);
-        let end = sys::process::pidfd(pid).ok();
+        let end = sys::pidfd::open(pid).ok();
         let open = |name: &str, flags| openat(&process, name, flags | OFlag::O_CLOEXEC, Mode::empty());
         let mounts = open("ns/mnt", OFlag::O_RDONLY).map_err(failed("open the mount namespace"))?;
         let number = fstat(&mounts).map_err(failed("look at the mount namespace"))?.st_ino;

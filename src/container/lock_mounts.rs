@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::ForkResult;
 
 use crate::sys;
-use crate::sys::fdpass;
+use crate::sys::seqpacket;
 
 /// Copies the mounts on and below a directory. The copy is attached nowhere, and locked if user namespaces can be made here.
 pub(crate) fn copy_tree(directory: &Path) -> io::Result<OwnedFd> {
@@ -32,19 +32,19 @@ fn plain_copy(directory: &Path) -> io::Result<OwnedFd> {
 }
 
 fn locked_copy(directory: &Path) -> io::Result<OwnedFd> {
-    let (ours, theirs) = fdpass::seqpacket_pair()?;
+    let (ours, theirs) = seqpacket::seqpacket_pair()?;
     match sys::process::fork()? {
         ForkResult::Child => {
             let copied = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
                 .map_err(io::Error::from)
                 .and_then(|()| plain_copy(directory))
-                .and_then(|tree| Ok(fdpass::send_with_file(theirs.as_fd(), &[0], &[], tree.as_fd())?));
+                .and_then(|tree| Ok(seqpacket::send(theirs.as_fd(), [&[0]], &[tree.as_fd()])?));
             std::process::exit(i32::from(copied.is_err()))
         }
         ForkResult::Parent { child } => {
             drop(theirs);
             nix::sys::wait::waitpid(child, None)?;
-            Ok(fdpass::receive_file(ours.as_fd())?)
+            Ok(seqpacket::receive_file(ours.as_fd())?)
         }
     }
 }

@@ -40,7 +40,7 @@ impl MountNamespaceCopy {
                 drop((told, stay));
                 // A copy of the command's pipes in this process would keep their readers waiting.
                 let kept = [container.namespace(), container.root(), waits.as_fd(), tells.as_fd()];
-                let closed = sys::process::close_all_but(&kept);
+                let closed = sys::descriptors::close_all_but(&kept);
                 let closed = closed.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
                 let copied = closed.and_then(|()| copy_mounts(container));
                 let word = copied.map_or_else(|errno| errno as i32, |()| 0);
@@ -81,8 +81,7 @@ impl MountNamespaceCopy {
                     fchdir(&root)?;
                     chroot(".")?;
                     let place = open(place, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-                    let attached = sys::mount::attach(tree, place.as_fd());
-                    attached.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+                    sys::mount::attach(tree, place.as_fd())
                 };
                 let word = put().map_or_else(|errno| errno as i32, |()| 0);
                 let _ = write(&tells, &word.to_ne_bytes());

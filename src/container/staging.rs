@@ -102,7 +102,8 @@ pub(crate) fn build_in_place(
         umount2(registry::directory::DIRECTORY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(&no_place)?;
         clear_mount_point()?;
         let place = open_directory(DIRECTORY)?;
-        sys::mount::attach(tree.as_fd(), place.as_fd()).map_err(|error| Error::system("can't move the mounts", error))
+        sys::mount::attach(tree.as_fd(), place.as_fd())
+            .map_err(|errno| Error::system("can't move the mounts", errno.into()))
     } else {
         clear_mount_point()?;
         mount(Some(registry::directory::DIRECTORY), DIRECTORY, None::<&str>, MsFlags::MS_MOVE, None::<&str>)

@@ -267,7 +267,7 @@ fn look_at(
 /// A pidfd of the process that this directory of procfs is, if it still has its number afterwards.
 fn pidfd_of(process: &OwnedFd) -> Option<OwnedFd> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", process.as_raw_fd())).ok()?;
-    sys::process::pidfd(path.file_name()?.to_str()?.parse().ok()?).ok()
+    sys::pidfd::open(path.file_name()?.to_str()?.parse().ok()?).ok()
 }
 
 impl Containers for PidNamespaces {

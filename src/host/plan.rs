@@ -178,7 +178,7 @@ fn rules(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rul
         delegatable: delegatable(),
         // Until it's known where the boundary is.
         memory_is_hierarchical: false,
-        fetches_descriptors: crate::sys::pidfd::can_fetch_descriptors(),
+        fetches_descriptors: crate::sys::pidfd::can_fetch(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, Credentials, Owner, ProcessFacts, WriterCredentials};
-use crate::sys::credentials::{Capabilities, capabilities_of};
+use crate::sys::capability::{Capabilities, capabilities_of};
 use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;
 
@@ -140,7 +140,7 @@ impl Processes {
             let map = |file| procfs::text(thread, file).map(|text| IdMap::parse(&text)).map_err(errno);
             Some((map("uid_map")?, map("gid_map")?))
         };
-        let capabilities = capabilities_of(thread).map_err(errno)?;
+        let capabilities = capabilities_of(thread)?;
         let mut credentials = Credentials {
             thread: caller.tid,
             owner: Owner { uid: caller.uid, gid: caller.gid },
@@ -169,7 +169,7 @@ impl Processes {
     pub(super) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         let none = WriterCredentials::without_capabilities(caller);
         let thread = accountable(caller.tid).map_err(errno)?;
-        let Capabilities { effective, permitted } = capabilities_of(thread).map_err(errno)?;
+        let Capabilities { effective, permitted } = capabilities_of(thread)?;
         if permitted == 0 || !self.acts_for_itself(thread)? {
             return Ok(none);
         }

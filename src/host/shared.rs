@@ -12,7 +12,7 @@ use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;
 use crate::agents::{AgentPool, EventRegistrar};
-use crate::sys::credentials::capabilities;
+use crate::sys::capability::capabilities;
 
 /// What the views of a server share.
 #[derive(Debug)]

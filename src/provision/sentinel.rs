@@ -34,7 +34,7 @@ use crate::provision::cgroups::CreatedCgroups;
 use crate::server::registry;
 use crate::server::registry::record::Record;
 use crate::sys;
-use crate::sys::fdpass;
+use crate::sys::seqpacket;
 
 const PREFIX: &str = "vcgroupfs-sentinel-";
 const TOP: &str = "top";
@@ -142,19 +142,19 @@ fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result
 /// Makes a cgroup namespace whose root is this cgroup: a child enters the cgroup, makes the namespace, and ends.
 fn make_cgroup_namespace(cgroup: &OwnedFd) -> Result<OwnedFd, Errno> {
     let errno_of = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    let (ours, theirs) = fdpass::seqpacket_pair()?;
+    let (ours, theirs) = seqpacket::seqpacket_pair()?;
     match sys::process::fork().map_err(errno_of)? {
         ForkResult::Child => {
             let sent = write_file(cgroup, "cgroup.procs", b"0")
                 .and_then(|()| unshare(CloneFlags::CLONE_NEWCGROUP))
                 .and_then(|()| File::open("/proc/self/ns/cgroup").map_err(errno_of))
-                .and_then(|namespace| fdpass::send_with_file(theirs.as_fd(), &[0], &[], namespace.as_fd()));
+                .and_then(|namespace| seqpacket::send(theirs.as_fd(), [&[0]], &[namespace.as_fd()]));
             std::process::exit(sent.map_or_else(|errno| errno as i32, |()| 0))
         }
         ForkResult::Parent { child } => {
             drop(theirs);
             match waitpid(child, None)? {
-                WaitStatus::Exited(_, 0) => fdpass::receive_file(ours.as_fd()),
+                WaitStatus::Exited(_, 0) => seqpacket::receive_file(ours.as_fd()),
                 WaitStatus::Exited(_, number) => Err(Errno::from_raw(number)),
                 _ => Err(Errno::EINTR),
             }

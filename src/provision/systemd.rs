@@ -100,7 +100,7 @@ impl ScopeHolder {
         match sys::process::fork().map_err(|error| Error::system("can't start a process for the scope", error))? {
             ForkResult::Parent { child } => Ok(Self { child: child.as_raw().into(), parent }),
             ForkResult::Child => {
-                let _ = sys::process::close_all_but(&[]);
+                let _ = sys::descriptors::close_all_but(&[]);
                 // The parent may have ended before this call.
                 if set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent {
                     pause();

@@ -229,6 +229,6 @@ pub(crate) fn park_if_exiting() {
 fn exit_now() -> ! {
     logging::finish();
     IS_EXITING.store(true, Ordering::Release);
-    let _ = sys::process::abandon_files();
+    let _ = sys::descriptors::abandon_files();
     std::process::exit(0)
 }

@@ -4,8 +4,12 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use crate::capability::{capabilities, is_setuid_fixed_up, set_capabilities};
 
 /// The rights to act with.
 #[derive(Clone, Copy, Debug)]
@@ -140,34 +144,21 @@ impl Drop for AssumedForFiles {
     }
 }
 
-/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them.
+/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them. It's asked once.
 fn takes_capabilities_away() -> bool {
-    static TAKES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    const SECBIT_NO_SETUID_FIXUP: i32 = 1 << 2;
-    *TAKES.get_or_init(|| {
-        // SAFETY: prctl(2) with this option takes no further argument and touches no memory.
-        let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };
-        bits >= 0 && bits & SECBIT_NO_SETUID_FIXUP == 0
-    })
+    static TAKES: OnceLock<bool> = OnceLock::new();
+    *TAKES.get_or_init(is_setuid_fixed_up)
 }
 
 /// setfsuid(2) says who it was before, whether it did anything or not.
 fn set_files_user(uid: u32) -> io::Result<()> {
-    let set = |uid: u32| {
-        // SAFETY: setfsuid(2) takes a number and touches no memory.
-        unsafe { libc::syscall(libc::SYS_setfsuid, uid) }
-    };
-    set(uid);
-    if set(u32::MAX) as u32 == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
+    setfsuid(Uid::from_raw(uid));
+    if setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
 fn set_files_group(gid: u32) -> io::Result<()> {
-    let set = |gid: u32| {
-        // SAFETY: setfsgid(2) takes a number and touches no memory.
-        unsafe { libc::syscall(libc::SYS_setfsgid, gid) }
-    };
-    set(gid);
-    if set(u32::MAX) as u32 == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
+    setfsgid(Gid::from_raw(gid));
+    if setfsgid(Gid::from_raw(u32::MAX)).as_raw() == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
 /// Lets the calling thread, which acts as root, act with `rights` for the rest of its life, and keep no more than `permitted` of the
@@ -180,80 +171,7 @@ pub fn become_for_good(rights: &Rights<'_>, permitted: u64) -> io::Result<()> {
     set_groups(rights.groups)?;
     set_effective_group(rights.gid)?;
     set_effective_user(rights.uid)?;
-    set_capabilities(permitted, rights.capabilities)
-}
-
-/// A thread's capabilities, a bit each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Those in force.
-    pub effective: u64,
-    /// Those that it may put in force.
-    pub permitted: u64,
-}
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Data {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3`.
-const VERSION: u32 = 0x2008_0522;
-
-/// The calling thread's capabilities.
-///
-/// # Errors
-/// None are known.
-pub fn capabilities() -> io::Result<Capabilities> {
-    capabilities_of(0)
-}
-
-/// The capabilities of a thread, 0 for the calling one, in its own user namespace
-/// ([capget(2)](https://man7.org/linux/man-pages/man2/capget.2.html)).
-///
-/// # Errors
-/// `ESRCH` if there's no such thread.
-pub fn capabilities_of(thread: i32) -> io::Result<Capabilities> {
-    let mut header = Header { version: VERSION, pid: thread };
-    let mut data = [Data::default(); 2];
-    // SAFETY: the header and the two data elements that version 3 demands outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
-    Errno::result(result)?;
-    let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-    let [low, high] = data;
-    Ok(Capabilities { effective: join(low.effective, high.effective), permitted: join(low.permitted, high.permitted) })
-}
-
-/// Sets the calling thread's permitted and effective capabilities, a bit each, to the same; nothing becomes inheritable.
-///
-/// # Errors
-/// `EPERM` if one of them isn't permitted now.
-pub fn keep_capabilities(kept: u64) -> io::Result<()> {
-    set_capabilities(kept, kept)
-}
-
-/// Sets the calling thread's capabilities; nothing becomes inheritable.
-fn set_capabilities(permitted: u64, effective: u64) -> io::Result<()> {
-    let effective = effective & permitted;
-    let half = |shift: u32| Data {
-        effective: (effective >> shift) as u32,
-        permitted: (permitted >> shift) as u32,
-        inheritable: 0,
-    };
-    let header = Header { version: VERSION, pid: 0 };
-    let data = [half(0), half(32)];
-    // SAFETY: the header and the two data elements that version 3 demands outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    Ok(Errno::result(result).map(drop)?)
+    Ok(set_capabilities(permitted, rights.capabilities)?)
 }
 
 const UNCHANGED: i32 = -1;
@@ -280,15 +198,9 @@ fn may_have_groups() -> io::Result<bool> {
     if HAS_NO_GROUPS.get() {
         return Ok(false);
     }
-    let has = has_groups()?;
+    let has = !nix::unistd::getgroups()?.is_empty();
     HAS_NO_GROUPS.set(!has);
     Ok(has)
-}
-
-fn has_groups() -> io::Result<bool> {
-    // SAFETY: with a size of 0, getgroups(2) touches no memory.
-    let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
-    Ok(Errno::result(count)? > 0)
 }
 
 fn set_groups(groups: &[u32]) -> io::Result<()> {
@@ -300,6 +212,7 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capability::{Capabilities, keep_capabilities};
 
     #[test]
     fn who_changes_files_as_a_user_has_no_capability_over_them_and_gets_all_back() {

@@ -1,11 +1,11 @@
 //! Watches ([inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html)), with names of any length: a cgroup's has up to 4095 bytes.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::inotify::AddWatchFlags;
+use nix::sys::inotify::{self, AddWatchFlags, InitFlags};
 
 /// What is read at once, in bytes: room for some events with the longest names. The kernel gives nothing but EINVAL if there's less than the first
 /// one needs.
@@ -16,7 +16,7 @@ const HEADER: usize = 16;
 
 /// An instance. Reading doesn't wait.
 #[derive(Debug)]
-pub struct Inotify(OwnedFd);
+pub struct Inotify(inotify::Inotify);
 
 /// A watch, by the number that the kernel gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,10 +41,7 @@ impl Inotify {
     /// # Errors
     /// `EMFILE` beyond fs.inotify.max_user_instances.
     pub fn new() -> Result<Self, Errno> {
-        // SAFETY: one number in.
-        let fd = Errno::result(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        inotify::Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map(Self)
     }
 
     /// Watches `path`.
@@ -52,9 +49,7 @@ impl Inotify {
     /// # Errors
     /// `ENOSPC` beyond fs.inotify.max_user_watches; what else inotify_add_watch(2) says.
     pub fn add(&self, path: &CStr, mask: AddWatchFlags) -> Result<WatchNumber, Errno> {
-        // SAFETY: the path ends with a NUL and outlives the call.
-        let watch = unsafe { libc::inotify_add_watch(self.0.as_raw_fd(), path.as_ptr(), mask.bits()) };
-        Ok(WatchNumber(Errno::result(watch)?))
+        self.0.add_watch(path, mask).map(|watch| WatchNumber(watch.as_raw()))
     }
 
     /// Ends a watch.
@@ -63,7 +58,7 @@ impl Inotify {
     /// `EINVAL` if there's none.
     pub fn remove(&self, watch: WatchNumber) -> Result<(), Errno> {
         // SAFETY: two numbers in.
-        Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_raw_fd(), watch.0) }).map(drop)
+        Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_fd().as_raw_fd(), watch.0) }).map(drop)
     }
 
     /// The next events.
@@ -72,7 +67,7 @@ impl Inotify {
     /// `EAGAIN` if there are none.
     pub fn read(&self) -> Result<Vec<Event>, Errno> {
         let mut buffer = vec![0; BUFFER];
-        let length = nix::unistd::read(&self.0, &mut buffer)?;
+        let length = nix::unistd::read(self.0.as_fd(), &mut buffer)?;
         Ok(parse(buffer.get(..length).unwrap_or_default()))
     }
 }

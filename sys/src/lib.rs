@@ -1,21 +1,27 @@
 //! System calls that neither the standard library nor nix has as safe functions: the only unsafe code of vcgroupfs' programs.
 //!
-//! There's one safe function for each call, with its man page, and with what it takes of a kernel if that's newer than 3.10. Nothing here knows
-//! cgroups, views or containers. The package exists for vcgroupfs and its mount-helper; it promises no stable interface.
+//! One safe function for each call, with its man page, and with what it takes of a kernel if that's newer than 3.10. A caller gets `ENOSYS` or
+//! what else an older kernel says, and has another way. Nothing here knows cgroups, views or containers.
+//!
+//! The package exists for vcgroupfs and its mount-helper; it promises no stable interface.
 // Everywhere else `unsafe_code` is denied; what is here explains each block.
 #![allow(unsafe_code)]
 
+pub mod capability;
 pub mod credentials;
-pub mod fdpass;
-pub mod fowner;
+pub mod descriptors;
 pub mod fuse;
 pub mod handle;
 pub mod inotify;
 pub mod mount;
 pub mod namespace;
 pub mod offset;
+pub mod owner;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
+pub mod seqpacket;
 pub mod signal;
 pub mod spawn;
+pub mod stat;
 pub mod xattr;

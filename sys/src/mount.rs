@@ -72,12 +72,11 @@ pub fn read_only_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a directory of another mount namespace.
-pub fn attach(tree: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> io::Result<()> {
+pub fn attach(tree: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> Result<(), Errno> {
     let (from, to, empty) = (tree.as_raw_fd(), directory.as_raw_fd(), c"".as_ptr());
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are empty C strings that outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) };
-    Ok(Errno::result(result).map(drop)?)
+    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
 }
 
 fn open_tree(directory: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<OwnedFd> {

@@ -35,20 +35,23 @@ impl Drop for Entered<'_> {
 }
 
 /// `NS_GET_PARENT` of linux/nsfs.h: `_IO(0xb7, 0x2)`.
-const NS_GET_PARENT: libc::c_ulong = nix::request_code_none!(0xb7, 0x2) as libc::c_ulong;
+const NS_GET_PARENT: libc::Ioctl = libc::_IO(0xb7, 0x2);
 
 /// `NS_GET_TGID_FROM_PIDNS` of linux/nsfs.h: `_IOR(0xb7, 0x7, int)`.
-const NS_GET_TGID_FROM_PIDNS: libc::c_ulong =
-    nix::request_code_read!(0xb7, 0x7, size_of::<libc::c_int>()) as libc::c_ulong;
+const NS_GET_TGID_FROM_PIDNS: libc::Ioctl = libc::_IOR::<libc::c_int>(0xb7, 0x7);
 
 /// The namespace around a pid or user namespace. Linux 4.9.
 ///
 /// # Errors
 /// `EPERM` if that is neither the caller's own nor below it, `ENOTTY` before Linux 4.9.
 pub fn parent(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: the request takes no argument and touches no memory.
-    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT as _) };
-    let number = Errno::result(result)?;
+    related(namespace, NS_GET_PARENT)
+}
+
+/// Asks for a namespace that this one is related to.
+fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: both requests take no argument and touch no memory.
+    let number = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -59,27 +62,23 @@ pub fn parent(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// `ESRCH` if there's none, or it can't be seen; `ENOTTY` before Linux 6.11.
 pub fn process_in(namespace: BorrowedFd<'_>, number: i32) -> io::Result<i32> {
     // SAFETY: the request takes a number and touches no memory.
-    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_TGID_FROM_PIDNS as _, number) };
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_TGID_FROM_PIDNS, number) };
     Ok(Errno::result(result)?)
 }
 
 /// `NS_GET_USERNS` of linux/nsfs.h: `_IO(0xb7, 0x1)`.
-const NS_GET_USERNS: libc::c_ulong = nix::request_code_none!(0xb7, 0x1) as libc::c_ulong;
+const NS_GET_USERNS: libc::Ioctl = libc::_IO(0xb7, 0x1);
 
 /// The user namespace that a namespace belongs to. Linux 4.9.
 ///
 /// # Errors
 /// `EPERM` if it's neither the caller's own nor below that, `ENOTTY` before Linux 4.9.
 pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: the request takes no argument and touches no memory.
-    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) };
-    let number = Errno::result(result)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    related(namespace, NS_GET_USERNS)
 }
 
 /// `NS_GET_OWNER_UID` of linux/nsfs.h: `_IO(0xb7, 0x4)`.
-const NS_GET_OWNER_UID: libc::c_ulong = nix::request_code_none!(0xb7, 0x4) as libc::c_ulong;
+const NS_GET_OWNER_UID: libc::Ioctl = libc::_IO(0xb7, 0x4);
 
 /// Which user, as the caller's user namespace numbers it, made a user namespace. Linux 4.11.
 ///
@@ -88,7 +87,7 @@ const NS_GET_OWNER_UID: libc::c_ulong = nix::request_code_none!(0xb7, 0x4) as li
 pub fn maker(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
     let mut user: libc::uid_t = 0;
     // SAFETY: the request writes a uid_t to where its argument points, which is a variable that lives until the call returns.
-    let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut user) };
+    let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut user) };
     Errno::result(result)?;
     Ok(user)
 }

@@ -1,29 +1,55 @@
 //! Processes to hold ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html)).
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 
-/// `CAP_SYS_PTRACE`, linux/capability.h.
-const CAP_SYS_PTRACE: u64 = 1 << 19;
+use crate::capability::{CAP_SYS_PTRACE, capabilities};
 
-/// A process; readable once it has ended, whoever reaps it. Linux 5.3.
+/// Takes hold of a process; the descriptor is readable once it has ended, whoever reaps it. Linux 5.3.
 ///
 /// # Errors
-/// `ESRCH` if there's none with this number.
-pub fn open(process: Pid) -> Result<OwnedFd, Errno> {
-    // SAFETY: two numbers in.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it; it's close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+/// `ENOSYS` on older kernels, `ESRCH` if there's none with this number, `EINVAL` for a thread that isn't its process' first one.
+pub fn open(process: i32) -> Result<OwnedFd, Errno> {
+    open_with(process, 0)
 }
 
-/// Whether descriptors of any other process can be had (pidfd_getfd(2), Linux 5.6): the kernel knows the call, nothing forbids it, and this
-/// process has the capability that it takes.
-pub fn can_fetch_descriptors() -> bool {
-    // SAFETY: three numbers in; there's no such descriptor, so that nothing happens.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, -1, 0, 0) };
-    Errno::result(result) == Err(Errno::EBADF)
-        && super::credentials::capabilities().is_ok_and(|capabilities| capabilities.permitted & CAP_SYS_PTRACE != 0)
+/// Takes hold of a thread (`PIDFD_THREAD`). Linux 6.9.
+///
+/// # Errors
+/// `EINVAL` on older kernels; as [`open`].
+pub fn open_thread(thread: i32) -> Result<OwnedFd, Errno> {
+    open_with(thread, libc::PIDFD_THREAD)
+}
+
+fn open_with(number: i32, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
+    // SAFETY: two numbers in.
+    let file = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, number, flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it; it's close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(file as i32) })
+}
+
+/// Fetches another process' descriptor: the same open file
+/// ([pidfd_getfd(2)](https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html)). Linux 5.6.
+///
+/// # Errors
+/// `EBADF` if it has none with this number, `EPERM` if it may not be traced, `ENOSYS` on older kernels.
+pub fn fetch(process: BorrowedFd<'_>, number: u32) -> Result<OwnedFd, Errno> {
+    let file = getfd(process.as_raw_fd(), number)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it; it's close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// Whether descriptors of any other process can be had: the kernel knows the call, nothing forbids it, and this process has the capability that
+/// it takes.
+#[must_use]
+pub fn can_fetch() -> bool {
+    // There's no such process to hold, so that nothing happens.
+    getfd(-1, 0) == Err(Errno::EBADF)
+        && capabilities().is_ok_and(|capabilities| capabilities.permitted & CAP_SYS_PTRACE != 0)
+}
+
+fn getfd(process: i32, number: u32) -> Result<i32, Errno> {
+    // SAFETY: three numbers in.
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) }).map(|file| file as i32)
 }

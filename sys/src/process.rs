@@ -1,13 +1,11 @@
-//! Processes: fork, and what a child inherits.
+//! Processes: how they begin and end.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal};
-use nix::unistd::{ForkResult, gettid};
+use nix::unistd::ForkResult;
 
 /// How long a thread that has been joined may still be seen: the kernel tells who joins it as soon as it has left its memory, and only
 /// then takes its namespaces apart and its number away (`do_exit`).
@@ -48,72 +46,50 @@ pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor above the standard three but `kept`: for a process that goes on alone in a copy of another's memory, and must not
-/// keep what that one has open. Whoever owns one of them in this process can't use it any more.
-///
-/// # Errors
-/// Those of reading `/proc/self/fd`.
-pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let is_kept = |number: RawFd| kept.iter().any(|file| file.as_raw_fd() == number);
-    // The list is taken before anything is closed: the directory's own descriptor is in it.
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && !is_kept(*number)) {
-        // SAFETY: a number in; the contract above covers descriptors that have an owner. The directory's, closed by now, is EBADF.
-        unsafe { libc::close(number) };
-    }
-    Ok(())
+/// Which of the two processes this is after [`clone_sibling`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The caller.
+    Original,
+    /// The new process.
+    Sibling,
 }
 
-/// Gives the calling thread a table of descriptors of its own, with these and the standard three. They are closed when the thread drops them
-/// or ends; the process keeps its own. The thread must use no other descriptor that was opened before.
+/// Forks a single-threaded process, and makes the new process a child of the *caller's parent* (`CLONE_PARENT`,
+/// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html)).
 ///
 /// # Errors
-/// `ENOMEM`, `EMFILE`; those of reading `/proc/self/task`. The thread then must use none at all.
-pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[OwnedFd; N]> {
-    unshare(CloneFlags::CLONE_FILES)?;
-    let kept = kept.map(|file| file.as_raw_fd());
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(format!("/proc/self/task/{}/fd", gettid()))? {
-        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+/// Those of clone(2).
+pub fn clone_sibling() -> Result<Side, Errno> {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    let null: libc::c_long = 0;
+    #[cfg(not(target_arch = "s390x"))]
+    let (first, second) = (flags, null);
+    #[cfg(target_arch = "s390x")] // takes the stack first
+    let (first, second) = (null, flags);
+    // SAFETY: no CLONE_VM and no stack, so that this is fork: the new process goes on in a copy of this single-threaded one. What libc
+    // caches about a thread (its tid, for raise and robust mutexes) is stale in it, and unused.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, null, null, null) };
+    match Errno::result(pid)? {
+        0 => Ok(Side::Sibling),
+        _ => Ok(Side::Original),
     }
-    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && !kept.contains(number)) {
-        // SAFETY: a number in; this thread's table is its own by now, and the contract above says that nothing in it has an owner.
-        unsafe { libc::close(number) };
-    }
-    // SAFETY: they are open in this thread's table, and were opened by owners that close them in the process' own.
-    Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
-/// A descriptor of a process that becomes readable when it ends ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html),
-/// Linux 5.3).
-///
-/// # Errors
-/// `ENOSYS` on older kernels, `ESRCH` if there's none, `EINVAL` for a thread that leads no process.
-pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: two numbers in, a descriptor out.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = Errno::result(result)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+/// Ends the process without running anything of libc's or Rust's exit (_exit(2)).
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(status) }
 }
 
-/// Closes every descriptor above the standard three, for a process that is about to end: threads that can't be ended keep the table of
-/// descriptors. Each number leads to `/dev/null` then, so that no other thread can hit a new file by it.
+/// Leaves the session keyring of whoever started this process for a new, empty one
+/// ([keyctl(2)](https://man7.org/linux/man-pages/man2/keyctl.2.html)).
 ///
 /// # Errors
-/// Those of opening `/dev/null` and of reading `/proc/self/fd`.
-pub fn abandon_files() -> io::Result<()> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for number in numbers.into_iter().filter(|number| *number > libc::STDERR_FILENO && *number != null.as_raw_fd()) {
-        // SAFETY: two numbers in. Whoever owns the second one still owns an open descriptor, of a file that takes everything and has nothing.
-        unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
-    }
-    Ok(())
+/// ENOSYS in a kernel without keys; EPERM, EDQUOT if the process may not have one.
+pub fn new_session_keyring() -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let anonymous: libc::c_long = 0;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is read.
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
 }

@@ -1,13 +1,14 @@
 //! Starting a program from a descriptor.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
+
+use crate::descriptors::duplicate_above;
 
 /// Executes the program that is open as `image` in a new process: `files` become its descriptors
 /// 3, 4, ..., its environment is empty, no signal is blocked, and none is ignored or handled.
@@ -37,11 +38,4 @@ pub fn spawn_image(image: BorrowedFd<'_>, arguments: &[&CStr], files: &[Borrowed
     let path = format!("/proc/self/fd/{}", image.as_raw_fd());
     let environment: [&CStr; 0] = [];
     posix_spawn(path.as_str(), &actions, &attributes, arguments, &environment)
-}
-
-/// A close-on-exec copy of `file` with a number of at least `lowest`.
-fn duplicate_above(file: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, Errno> {
-    let number = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
-    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

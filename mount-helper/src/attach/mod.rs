@@ -28,8 +28,12 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{fchdir, setsid};
+use sys::capability::{CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_CHROOT, keep_capabilities};
+use sys::descriptors::{close_from, inherited};
+use sys::owner::signal_group_on_event;
+use sys::seqpacket::{receive_with_files, send};
 
-use crate::{check, privileges, sys};
+use crate::{check, privileges};
 use layout::SYS_FS_CGROUP;
 use message::{Location, MAX_ORDER, Order, Report};
 use mounts::{MountSite, device_of, mount_id, open_below};
@@ -52,9 +56,7 @@ pub const WITNESS_FD: RawFd = 8;
 const ORDER_TIMEOUT_MS: u16 = 60_000;
 
 /// Joining a mount namespace and mounting in it; searching directories that only the container's own users may.
-const CAPABILITIES: u64 = 1 << CAP_SYS_ADMIN | 1 << CAP_SYS_CHROOT | privileges::CAP_DAC_READ_SEARCH;
-const CAP_SYS_CHROOT: u32 = 18;
-const CAP_SYS_ADMIN: u32 = 21;
+const CAPABILITIES: u64 = CAP_SYS_ADMIN | CAP_SYS_CHROOT | CAP_DAC_READ_SEARCH;
 
 /// What the helper is asked for by its command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +106,8 @@ impl MountTask {
 pub(crate) fn start(task: MountTask) -> ExitCode {
     // First of all, while nobody owns a descriptor.
     let last = if task == MountTask::Attach { WITNESS_FD } else { PROC_FD };
-    let closed = sys::close_from(last.cast_unsigned() + 1);
-    let Some(socket) = sys::inherited(SOCKET_FD) else {
+    let closed = close_from(last + 1);
+    let Some(socket) = inherited(SOCKET_FD) else {
         return ExitCode::from(2);
     };
     let done =
@@ -122,7 +124,7 @@ pub(crate) fn start(task: MountTask) -> ExitCode {
 }
 
 fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
-    sys::send(socket.as_fd(), &report.encode(), &[])
+    send(socket.as_fd(), [&report.encode()], &[])
 }
 
 /// What the server passes, looked at.
@@ -139,7 +141,7 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     // containers that share the host's pid namespace.
     prctl::set_dumpable(false).map_err(failed_at(AttachStep::Privileges))?;
     check::seqpacket(socket.as_fd()).map_err(failed_at(AttachStep::Check))?;
-    let passed = |number| sys::inherited(number).ok_or((AttachStep::Check, Errno::EBADF));
+    let passed = |number| inherited(number).ok_or((AttachStep::Check, Errno::EBADF));
     let leash = passed(LEASH_FD)?;
     check::pipe(leash.as_fd()).map_err(failed_at(AttachStep::Check))?;
     let (namespace, root, proc) = (passed(NAMESPACE_FD)?, passed(ROOT_FD)?, passed(PROC_FD)?);
@@ -149,9 +151,9 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     // A filesystem of the container's (FUSE in a user namespace) may never answer. Once the server closes its end of the pipe, or ends,
     // the kernel sends SIGKILL.
     setsid().map_err(failed_at(AttachStep::Leash))?;
-    sys::signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Leash))?;
+    signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Leash))?;
     let permitted = privileges::drop_all(CAPABILITIES).map_err(failed_at(AttachStep::Privileges))?;
-    sys::set_capabilities(permitted, permitted).map_err(failed_at(AttachStep::Privileges))?;
+    keep_capabilities(permitted).map_err(failed_at(AttachStep::Privileges))?;
     Ok(Target { _leash: leash, namespace, root, proc })
 }
 
@@ -176,7 +178,9 @@ impl Target {
         let (order, file) = receive(socket).map_err(failed_at(AttachStep::Order))?;
         setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(failed_at(AttachStep::Enter))?;
         match order {
-            Order::Move => sys::move_mount(file.as_fd(), place.directory.as_fd()).map_err(failed_at(AttachStep::Move)),
+            Order::Move => {
+                sys::mount::attach(file.as_fd(), place.directory.as_fd()).map_err(failed_at(AttachStep::Move))
+            }
             Order::Build(layout) => {
                 let name = SYS_FS_CGROUP.get(place.depth - 1).ok_or((AttachStep::Order, Errno::EINVAL))?;
                 let (parent, proc) = (place.parent.as_fd(), self.proc.as_fd());
@@ -253,8 +257,8 @@ fn receive(socket: &OwnedFd) -> Result<(Order, OwnedFd), Errno> {
         }
     }
     let mut message = [0; MAX_ORDER];
-    let mut received = sys::receive(socket.as_fd(), &mut message)?;
-    let bytes = message.get(..received.len).filter(|_| !received.truncated).ok_or(Errno::EMSGSIZE)?;
+    let mut received = receive_with_files(socket.as_fd(), &mut message)?;
+    let bytes = message.get(..received.length).filter(|_| !received.is_truncated).ok_or(Errno::EMSGSIZE)?;
     let order = Order::decode(bytes).map_err(|_| Errno::EBADMSG)?;
     let file = received.files.pop().filter(|_| received.files.is_empty()).ok_or(Errno::EBADMSG)?;
     check_file(&order, file.as_fd())?;

@@ -149,7 +149,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?,
         waits_for_commit.share()?,
     );
-    let socket = || sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()));
+    let socket =
+        || sys::seqpacket::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()));
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
     let inside = ContainerRef { pid: target.pid, namespace: container.number() };
@@ -186,7 +187,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         moved.ok();
         signals.wait_for(waits_for_mount)?;
         // Without it the view reports only events of changes that are made through it.
-        let root = sys::fdpass::receive_file(from_command.as_fd()).ok();
+        let root = sys::seqpacket::receive_file(from_command.as_fd()).ok();
         server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
     })?;
     if options.dry_run {
@@ -331,7 +332,7 @@ fn check_mount_point(found: &Location) -> Result<(), Error> {
 fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
     match detached_from(view) {
         // If it can't be sent, the server has ended, or works without.
-        Ok(root) => drop(sys::fdpass::send_with_file(to_server.as_fd(), &[0], &[], root.as_fd())),
+        Ok(root) => drop(sys::seqpacket::send(to_server.as_fd(), [&[0]], &[root.as_fd()])),
         Err(error) => {
             tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
         }

@@ -32,7 +32,7 @@ pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
 
 fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String> {
     // The supervisor holds directories of the host's cgroupfs, and the command may look into /proc/1/fd.
-    sys::process::close_all_but(&[go.as_fd()])
+    sys::descriptors::close_all_but(&[go.as_fd()])
         .map_err(|error| format!("can't close the supervisor's files: {error}"))?;
     // The whole pid namespace ends with the supervisor. If that was killed before this call, the pipe has ended, too.
     set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("can't tie init to its supervisor: {errno}"))?;

@@ -172,7 +172,7 @@ impl Supervisor {
         let (live, tells) = StatusPipe::pair()?;
         let connection = server.connection.share()?;
         let (leash, held) =
-            sys::fdpass::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()))?;
+            sys::seqpacket::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()))?;
         match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
             ForkResult::Parent { child } => {
                 server.cleanup.lock().iter().for_each(Cleanup::disown);
@@ -193,7 +193,7 @@ impl Supervisor {
                     .and_then(|signals| signals.wait_for(waits_for_mount).map(|()| signals))
                     .and_then(|signals| server.leave_delegated_subtrees().map(|()| signals))
                     .and_then(|signals| {
-                        let root = sys::fdpass::receive_file(held.as_fd());
+                        let root = sys::seqpacket::receive_file(held.as_fd());
                         let root = root.ok().map(|root| OwnMount::until_closed(root, held));
                         server.serve(signals, root, move || tells.ok())
                     });
@@ -214,7 +214,7 @@ impl Supervisor {
             command_view.mount(connection, |root| {
                 if let Some(root) = root {
                     // If it can't be sent, the server has ended, or works without.
-                    let _ = sys::fdpass::send_with_file(leash.as_fd(), &[0], &[], root);
+                    let _ = sys::seqpacket::send(leash.as_fd(), [&[0]], &[root]);
                 }
                 mounted.ok();
                 live.wait()

@@ -94,7 +94,7 @@ pub(crate) fn enter(
         .map_err(failed("can't leave the terminal"))?;
     drop(nothing);
     let kept: Vec<_> = target.descriptors().into_iter().chain([kept]).collect();
-    sys::process::close_all_but(&kept).map_err(failed("can't close descriptors"))?;
+    sys::descriptors::close_all_but(&kept).map_err(failed("can't close descriptors"))?;
     drop(kept);
 
     let own =
@@ -266,11 +266,11 @@ fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io:
     prctl::set_keepcaps(true)?;
     setresuid(Uid::from_raw(user), Uid::from_raw(effective_user), Uid::from_raw(saved_user))?;
     if let Some(users) = users {
-        sys::credentials::keep_capabilities(sys::credentials::capabilities()?.permitted)?;
+        sys::capability::keep_capabilities(sys::capability::capabilities()?.permitted)?;
         setns(users, CloneFlags::CLONE_NEWUSER)?;
     }
-    let permitted = sys::credentials::capabilities()?.permitted;
-    sys::credentials::keep_capabilities(credentials.effective & permitted)
+    let permitted = sys::capability::capabilities()?.permitted;
+    Ok(sys::capability::keep_capabilities(credentials.effective & permitted)?)
 }
 
 /// A file of a process in /proc; bytes that aren't UTF-8 are replaced.

@@ -45,7 +45,7 @@ impl Successor {
             ForkResult::Child => {
                 let _ = prctl::set_name(c"successor");
                 let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
-                if let Ok([channel, server_ends, notifier_ends]) = sys::process::take_files(files)
+                if let Ok([channel, server_ends, notifier_ends]) = sys::descriptors::take_files(files)
                     && leave_output().is_ok()
                 {
                     give_up();

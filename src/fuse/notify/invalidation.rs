@@ -44,7 +44,7 @@ impl Kernel {
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("notifier".to_owned()).stack_size(256 * 1024).spawn(move || {
             let (channel, leash) = &*theirs;
-            let taken = sys::process::take_files([channel.as_fd(), leash.as_fd()]);
+            let taken = sys::descriptors::take_files([channel.as_fd(), leash.as_fd()]);
             // The process' own are closed by whoever started this.
             drop(theirs);
             match taken {

@@ -75,7 +75,7 @@ impl OwnMount {
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
-            let taken = apart.and_then(|()| sys::process::take_files([own.root.as_fd(), until, bell.as_fd()]));
+            let taken = apart.and_then(|()| sys::descriptors::take_files([own.root.as_fd(), until, bell.as_fd()]));
             drop(theirs);
             let files = match taken {
                 Ok(files) => files,

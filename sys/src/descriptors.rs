@@ -1,0 +1,107 @@
+//! Descriptors of a process as numbers: what it inherits, and what it closes at once.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+
+/// Owns descriptor `number`, which the process that started this one left open for it. `None` if it isn't open.
+///
+/// Each number may be asked for once, and only where descriptors are numbered by agreement with whoever started the program.
+#[must_use]
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD only looks the number up.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it's open (just checked), and by the contract above nothing else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on, before any of them has an owner
+/// ([close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html)).
+///
+/// # Errors
+/// Before Linux 5.9, those of reading `/proc/self/fd`.
+pub fn close_from(first: RawFd) -> Result<(), Errno> {
+    // SAFETY: numbers in; by the contract above nothing in this process owns one of these descriptors.
+    if unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX, 0) } == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.9, or under a filter that doesn't know the call: one by one.
+    let numbers =
+        open_numbers("/proc/self/fd").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: as above; the directory's own number, closed by now, is a harmless EBADF.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
+/// Copies a descriptor to a number of at least `lowest`, close-on-exec.
+///
+/// # Errors
+/// EMFILE, or EINVAL, if there's no number left.
+pub fn duplicate_above(file: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, Errno> {
+    let number = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The numbers above the standard three that a directory of procfs lists. The directory's own, closed on return, is among them.
+fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    numbers.retain(|number| *number > libc::STDERR_FILENO);
+    Ok(numbers)
+}
+
+/// Closes every descriptor above the standard three but `kept`: for a process that goes on alone in a copy of another's memory, and must not
+/// keep what that one has open. Whoever owns one of them in this process can't use it any more.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let is_kept = |number: RawFd| kept.iter().any(|file| file.as_raw_fd() == number);
+    for number in open_numbers("/proc/self/fd")?.into_iter().filter(|number| !is_kept(*number)) {
+        // SAFETY: a number in; the contract above covers descriptors that have an owner. The directory's, closed by now, is EBADF.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
+/// Gives the calling thread a table of descriptors of its own, with these and the standard three. They are closed when the thread drops them
+/// or ends; the process keeps its own. The thread must use no other descriptor that was opened before.
+///
+/// # Errors
+/// `ENOMEM`, `EMFILE`; those of reading `/proc/self/task`. The thread then must use none at all.
+pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[OwnedFd; N]> {
+    unshare(CloneFlags::CLONE_FILES)?;
+    let kept = kept.map(|file| file.as_raw_fd());
+    let numbers = open_numbers(&format!("/proc/self/task/{}/fd", gettid()))?;
+    for number in numbers.into_iter().filter(|number| !kept.contains(number)) {
+        // SAFETY: a number in; this thread's table is its own by now, and the contract above says that nothing in it has an owner.
+        unsafe { libc::close(number) };
+    }
+    // SAFETY: they are open in this thread's table, and were opened by owners that close them in the process' own.
+    Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Closes every descriptor above the standard three, for a process that is about to end: threads that can't be ended keep the table of
+/// descriptors. Each number leads to `/dev/null` then, so that no other thread can hit a new file by it.
+///
+/// # Errors
+/// Those of opening `/dev/null` and of reading `/proc/self/fd`.
+pub fn abandon_files() -> io::Result<()> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    for number in open_numbers("/proc/self/fd")?.into_iter().filter(|number| *number != null.as_raw_fd()) {
+        // SAFETY: two numbers in. Whoever owns the second one still owns an open descriptor, of a file that takes everything and has nothing.
+        unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
+    }
+    Ok(())
+}

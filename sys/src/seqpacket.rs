@@ -1,0 +1,101 @@
+//! Messages over a SOCK_SEQPACKET socket, and descriptors along with them
+//! ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+/// Most descriptors that come with a message. The kernel allows 253 (`SCM_MAX_FD`).
+pub const MAX_FILES: usize = 64;
+
+/// Makes two connected sockets that keep message boundaries and report the other end's end. Both are close-on-exec.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Sends one message, the parts one after the other, and copies of `files` with it (`SCM_RIGHTS`). It never waits and never raises SIGPIPE.
+///
+/// # Errors
+/// EPIPE, ECONNRESET, ECONNREFUSED or ENOTCONN if the other end is closed: nothing was delivered. EAGAIN if its queue is full.
+pub fn send<const N: usize>(socket: BorrowedFd<'_>, parts: [&[u8]; N], files: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let parts = parts.map(IoSlice::new);
+    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control = if files.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
+}
+
+/// Receives one message, its first bytes into `header`, the rest into `payload`. Descriptors that came with it are never installed in this
+/// process. It never waits.
+///
+/// Returns the length, 0 if the other end is closed, or `None` if the message was longer than the two.
+///
+/// # Errors
+/// EAGAIN if there's none. ECONNRESET, once, if the other end was closed before it had received all that was sent to it.
+pub fn receive(socket: BorrowedFd<'_>, header: &mut [u8], payload: &mut [u8]) -> Result<Option<usize>, Errno> {
+    let mut parts = [IoSliceMut::new(header), IoSliceMut::new(payload)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT)?;
+    let fits = !message.flags.contains(MsgFlags::MSG_TRUNC);
+    Ok(fits.then_some(message.bytes))
+}
+
+/// A message and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Received {
+    /// The length of the message; 0 if the other end is closed.
+    pub length: usize,
+    /// The descriptors, close-on-exec.
+    pub files: Vec<OwnedFd>,
+    /// Whether the message or its descriptors didn't fit.
+    pub is_truncated: bool,
+}
+
+/// Receives one message and up to [`MAX_FILES`] descriptors. It never waits.
+///
+/// # Errors
+/// EAGAIN if there's none; ECONNRESET as for [`receive`].
+pub fn receive_with_files(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<Received, Errno> {
+    let mut space = nix::cmsg_space!([RawFd; MAX_FILES]);
+    let mut parts = [IoSliceMut::new(message)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut files = Vec::new();
+    for control in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else knows of them.
+            files.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        }
+    }
+    let is_truncated = received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received { length: received.bytes, files, is_truncated })
+}
+
+/// Receives one message of at most `message` bytes, and the descriptor that came with it, if there is one. It never waits.
+///
+/// # Errors
+/// EAGAIN if there's none; EPROTO if there was more than one descriptor, or the message was longer.
+pub fn receive_with_file(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut received = receive_with_files(socket, message)?;
+    let file = received.files.pop();
+    if received.is_truncated || !received.files.is_empty() {
+        return Err(Errno::EPROTO);
+    }
+    Ok((received.length, file))
+}
+
+/// Receives one message of a byte and the descriptor that came with it. It never waits.
+///
+/// # Errors
+/// EAGAIN if there's none; EPROTO if there was no descriptor, or more than one.
+pub fn receive_file(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let (_, file) = receive_with_file(socket, &mut [0])?;
+    file.ok_or(Errno::EPROTO)
+}
