@@ -44,6 +44,11 @@
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
 //! `SECURITY.md` says what is defended against whom.
+// A server that panics wedges containers, and `eprintln!` and its like panic where their output is closed or the disk full.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
+
 pub mod agents;
 pub mod cgroup;
 pub mod cli;

@@ -10,6 +10,10 @@
 //! The library half exists for two callers: the `vcgroupfs` binary, which is this program too when
 //! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`], and gives up by [`confinement`] what it doesn't
 //! need.
+// As in vcgroupfs itself: nothing panics.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
 
 pub mod agent;
 pub mod attach;

@@ -4,6 +4,10 @@
 //! what else an older kernel says, and has another way. Nothing here knows cgroups, views or containers.
 //!
 //! The package exists for vcgroupfs and its mount-helper; it promises no stable interface.
+// As in vcgroupfs itself: nothing panics.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
 // Everywhere else `unsafe_code` is denied; what is here explains each block.
 #![allow(unsafe_code)]
 

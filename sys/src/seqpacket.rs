@@ -28,7 +28,7 @@ pub fn send<const N: usize>(socket: BorrowedFd<'_>, parts: [&[u8]; N], files: &[
     let parts = parts.map(IoSlice::new);
     let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
-    let control = if files.is_empty() { &[][..] } else { &rights[..] };
+    let control: &[ControlMessage<'_>] = if files.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
 }
