@@ -1,11 +1,11 @@
-//! How a pid-namespace agent comes into being.
+//! The start of a pid-namespace agent.
 //!
 //! The agent executes write(2) and pread(2) on descriptors that the server opened, from inside a
 //! container's pid namespace, so that the kernel translates pid numbers as it does for the
 //! container's own processes. Processes of the container see the agent, may signal it, and, with
-//! CAP_SYS_PTRACE and the host's uid 0, may take it over. Hence the order of `start`: everything
-//! that can be given up is given up *before* the agent exists in the container's pid namespace.
-//! There's no moment in which the container can reach a process that still has something.
+//! CAP_SYS_PTRACE and the host's uid 0, may take it over. That determines the order in `start`: the
+//! helper gives up everything that it can *before* the agent exists in the container's pid namespace.
+//! At no moment can the container reach a process that still has something.
 //!
 //! The same reason forbids a procfs of the agent's own: procfs shows the pid namespace of the
 //! process that mounts it, so a process with CAP_SYS_ADMIN would have to be inside first.
@@ -27,32 +27,32 @@ use sys::seqpacket::send;
 use crate::request::{AgentStep, Hello};
 use crate::{check, privileges, seccomp, serve};
 
-/// Descriptor of the SOCK_SEQPACKET socket to the server.
+/// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// Descriptor of the leash: the reading end of a pipe whose writing end only the server has.
+/// The descriptor of the leash: the reading end of a pipe whose writing end only the server has.
 pub const LEASH_FD: RawFd = 4;
-/// Descriptor of the first namespace; the others follow in the order of the command line.
+/// The descriptor of the first namespace; the others follow in the order of the command line.
 pub const FIRST_NAMESPACE_FD: RawFd = 5;
 
 /// A kind of namespace that the agent is told to join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
-    /// The container's.
+    /// The container's pid namespace.
     Pid,
-    /// One with nothing in it but an empty read-only tmpfs.
+    /// A mount namespace with nothing in it but an empty read-only tmpfs.
     Mnt,
-    /// One without interfaces.
+    /// A network namespace without interfaces.
     Net,
-    /// One without objects.
+    /// An IPC namespace without objects.
     Ipc,
-    /// One with no say in the host's name.
+    /// A UTS namespace that isn't the host's.
     Uts,
 }
 
 impl Namespace {
     const ALL: [Self; 5] = [Self::Pid, Self::Mnt, Self::Net, Self::Ipc, Self::Uts];
 
-    /// The word for it on the helper's command line, which is its name in /proc/PID/ns.
+    /// Returns the word for it on the helper's command line, which is its name in /proc/PID/ns.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Namespace {
         }
     }
 
-    /// The flag by which setns checks that a descriptor is of this kind.
+    /// Returns the flag with which setns checks that a descriptor is of this kind.
     #[must_use]
     pub fn flag(self) -> CloneFlags {
         match self {
@@ -82,8 +82,8 @@ impl Namespace {
 pub struct Namespaces(Vec<Namespace>);
 
 impl Namespaces {
-    /// Reads the rest of the command line. `None` unless every word is known and given once, and
-    /// `pid` and `mnt` are among them; the others may be missing in a kernel.
+    /// Reads the rest of the command line. Returns `None` unless every word is known and given once, and
+    /// `pid` and `mnt` are among them. A kernel may lack the others.
     pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut kinds = Vec::new();
         for word in words {
@@ -98,7 +98,7 @@ impl Namespaces {
     }
 }
 
-/// What failed, for [`Hello::Failed`].
+/// The step that failed and its errno, for [`Hello::Failed`].
 type StepError = (AgentStep, Errno);
 
 /// Marks an error with the step it belongs to.
@@ -108,12 +108,12 @@ fn failed_at(step: AgentStep) -> impl Fn(Errno) -> StepError {
 
 /// The word on the command line for an agent that is lent CAP_SYS_ADMIN.
 ///
-/// The server starts such a one for a single request, of a process in the same pid namespace that has the capability
-/// itself, and waits until it's answered. Whoever can take over the agent can take over that process as well, so nobody gains anything.
+/// The server starts such an agent for a single request of a process in the same pid namespace that has the capability itself, and waits for the
+/// answer. A process that can take over the agent can take over the caller as well, so nobody gains anything.
 pub const ADMINISTRATOR: &str = "administrator";
 
-/// Makes an agent from the descriptors that the server left, tells the server how it went, and
-/// ends: in the caller with the exit status, in the agent never.
+/// Makes an agent from the descriptors that the server left, and tells the server how it went. It ends in
+/// the caller with the exit status, and doesn't return in the agent.
 pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode {
     // Whatever else is open belongs to the server by accident, and an agent must have nothing
     // that a container could take from it. First of all, while nobody owns a descriptor.
@@ -145,7 +145,7 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
     exit_now(if told.is_ok() { status } else { 1 })
 }
 
-/// Everything up to the clone, which gives its child exactly what is left of this process.
+/// Does everything up to the clone, whose child gets exactly what is left of this process.
 /// Returns the leash and the permitted capabilities.
 fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), StepError> {
     // Not to be ptraced, nor its /proc files to be opened, by anybody without CAP_SYS_PTRACE in
@@ -194,7 +194,7 @@ fn enter(namespaces: &Namespaces) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Puts something that nothing can be written to in the place of the standard descriptors.
+/// Replaces the standard descriptors by one that nothing can be written to.
 pub(crate) fn stand_in_for_stdio() -> Result<(), Errno> {
     use nix::fcntl::{OFlag, open};
     use nix::sys::stat::Mode;
@@ -204,7 +204,7 @@ pub(crate) fn stand_in_for_stdio() -> Result<(), Errno> {
     dup2_stderr(&root)
 }
 
-/// The agent.
+/// Runs the agent.
 fn run(socket: &OwnedFd, leash: OwnedFd, permitted: u64) -> ! {
     let status = match seccomp::confine_agent() {
         Ok(()) => serve::serve(socket.as_fd(), permitted),

@@ -1,11 +1,11 @@
-//! Makes a cgroup namespace that begins at a container's delegation boundary (cgroup v2), and tries out whether the kernel keeps to it.
+//! Makes a cgroup namespace that begins at a container's delegation boundary (cgroup v2), and checks that the kernel enforces it.
 //!
-//! A cgroup namespace begins where the process is that makes it. So this process enters the boundary, makes the namespace, and leaves at once:
-//! three system calls, between which the container may see it in a list of processes, kill it or freeze it, and gain nothing. It has a
-//! socket, a pipe and two files that only migrate processes, isn't dumpable, and the server doesn't wait for it for long.
+//! A cgroup namespace begins at the cgroup of the process that makes it. So this process enters the boundary, makes the namespace, and leaves at
+//! once. Between these three system calls the container may see it in a list of processes, kill it or freeze it, and gains nothing. The process
+//! has a socket, a pipe and two files that only migrate processes. It isn't dumpable, and the server waits for it for a second only.
 //!
 //! Afterwards, outside again, it writes `0` to a membership file of the boundary that the server has opened in that namespace. Where the kernel
-//! checks both ends of a migration by the opener's namespace (`nsdelegate`, since Linux 5.16), this comes to ENOENT, and does so whatever
+//! checks both ends of a migration by the opener's namespace (`nsdelegate`, since Linux 5.16), that fails with ENOENT, and so does whatever
 //! a container writes to such a file. Elsewhere this process is inside then, and ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -24,29 +24,29 @@ use sys::seqpacket::{receive_with_files, send};
 
 use crate::{check, privileges};
 
-/// Descriptor of the SOCK_SEQPACKET socket to the server.
+/// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// Descriptor of the leash, as an agent's.
+/// The descriptor of the leash, as an agent's.
 pub const LEASH_FD: RawFd = 4;
-/// Descriptor of the boundary's `cgroup.procs`, for writing.
+/// The descriptor of the boundary's `cgroup.procs`, for writing.
 pub const BOUNDARY_FD: RawFd = 5;
-/// Descriptor of the `cgroup.procs` of the cgroup to go back to, for writing.
+/// The descriptor of the `cgroup.procs` of the cgroup to go back to, for writing.
 pub const HOME_FD: RawFd = 6;
 
-/// How long to wait for the server, in ms.
+/// How long the process waits for the server, in ms.
 const SERVER_TIMEOUT_MS: u16 = 10_000;
 
-/// What the process is started for.
+/// The purpose that the process is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Making a namespace, and trying it out.
+    /// Making a namespace, and checking it.
     Make,
-    /// Only trying one out.
+    /// Only checking one.
     Probe,
 }
 
 impl Purpose {
-    /// The word for it on the command line.
+    /// Returns the word for it on the command line.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -55,23 +55,23 @@ impl Purpose {
         }
     }
 
-    /// Reads the word.
+    /// Reads that word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         [Self::Make, Self::Probe].into_iter().find(|purpose| purpose.word() == word)
     }
 }
 
-/// Length of a message to the server: 0, or an errno. The first one has the namespace with it, if one was to be made.
+/// The length of a message to the server, which is 0 or an errno. With [`Purpose::Make`] the namespace comes with the first one.
 pub const MESSAGE_LEN: usize = 4;
 
-/// The message.
+/// Encodes a message to the server.
 #[must_use]
 pub fn encode(result: Result<(), Errno>) -> [u8; MESSAGE_LEN] {
     result.map_or_else(|errno| errno as i32, |()| 0).to_ne_bytes()
 }
 
-/// Reads the message. `EPROTO` for what isn't one.
+/// Decodes a message to the server. Other bytes are `EPROTO`.
 ///
 /// # Errors
 /// The errno that it says.
@@ -83,7 +83,7 @@ pub fn decode(message: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// Does what it was started for.
+/// Does what the process was started for, and tells the server the result.
 pub(crate) fn start(purpose: Purpose) -> ExitCode {
     let end = if purpose == Purpose::Make { HOME_FD } else { LEASH_FD } + 1;
     let closed = close_from(end);
@@ -97,7 +97,7 @@ pub(crate) fn start(purpose: Purpose) -> ExitCode {
     }
 }
 
-/// Returns what the trial came to, or what failed before.
+/// Returns the result of the check, or what failed before.
 fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_name(c"vcgroupfs-ns")?;
@@ -117,7 +117,7 @@ fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno>
     Ok(migrate_self(file.as_fd()))
 }
 
-/// The namespace that begins at the boundary.
+/// Makes the namespace that begins at the boundary.
 fn make() -> Result<OwnedFd, Errno> {
     let boundary = inherited(BOUNDARY_FD).ok_or(Errno::EBADF)?;
     let home = inherited(HOME_FD).ok_or(Errno::EBADF)?;
@@ -147,7 +147,7 @@ fn migrate_self(file: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// The file that the server sends.
+/// Receives the file that the server sends.
 fn received(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
     poll(&mut waited, PollTimeout::from(SERVER_TIMEOUT_MS))?;

@@ -1,4 +1,4 @@
-//! Whether a descriptor is what the server says it is.
+//! Checks that a descriptor is what the server says it is.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,10 +7,10 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
 
-/// Filesystem type of /proc/PID/ns/* since Linux 3.19; before, it was procfs itself.
+/// The filesystem type of /proc/PID/ns/* since Linux 3.19. Before, it was procfs itself.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// ENOTSOCK or EINVAL unless `file` is a SOCK_SEQPACKET socket.
+/// Returns ENOTSOCK or EINVAL unless `file` is a SOCK_SEQPACKET socket.
 pub(crate) fn seqpacket(file: BorrowedFd<'_>) -> Result<(), Errno> {
     match getsockopt(&file, sockopt::SockType)? {
         SockType::SeqPacket => Ok(()),
@@ -18,14 +18,14 @@ pub(crate) fn seqpacket(file: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// EINVAL unless `file` is a pipe.
+/// Returns EINVAL unless `file` is a pipe.
 pub(crate) fn pipe(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFIFO { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// EINVAL unless `file` is on the filesystem of namespaces. Which kind of namespace it is, setns
-/// itself checks.
+/// Returns EINVAL unless `file` is on the filesystem of namespaces. setns itself checks
+/// which kind of namespace it is.
 pub(crate) fn namespace(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let kind = fstatfs(file)?.filesystem_type();
     #[allow(clippy::useless_conversion, clippy::cast_lossless)] // the type's width varies
@@ -33,18 +33,18 @@ pub(crate) fn namespace(file: BorrowedFd<'_>) -> Result<(), Errno> {
     if nsfs || kind == FsType(PROC_SUPER_MAGIC.0) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// ENOTDIR unless `file` is a directory.
+/// Returns ENOTDIR unless `file` is a directory.
 pub(crate) fn directory(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFDIR { Ok(()) } else { Err(Errno::ENOTDIR) }
 }
 
-/// EINVAL unless `file` is on a procfs.
+/// Returns EINVAL unless `file` is on a procfs.
 pub(crate) fn procfs(file: BorrowedFd<'_>) -> Result<(), Errno> {
     if fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// EINVAL unless `file` is `/dev/fuse`: misc's major number, and the minor that linux/miscdevice.h gives it.
+/// Returns EINVAL unless `file` is `/dev/fuse`: misc's major number, and the minor that linux/miscdevice.h gives it.
 pub(crate) fn fuse_device(file: BorrowedFd<'_>) -> Result<(), Errno> {
     const FUSE: (u64, u64) = (10, 229);
     let stat = fstat(file)?;
@@ -52,7 +52,7 @@ pub(crate) fn fuse_device(file: BorrowedFd<'_>) -> Result<(), Errno> {
     if is_device && (major(stat.st_rdev), minor(stat.st_rdev)) == FUSE { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// EINVAL unless `file` is on cgroup2 (`CGROUP2_SUPER_MAGIC`, linux/magic.h).
+/// Returns EINVAL unless `file` is on cgroup2 (`CGROUP2_SUPER_MAGIC`, linux/magic.h).
 pub(crate) fn cgroup2(file: BorrowedFd<'_>) -> Result<(), Errno> {
     const CGROUP2_MAGIC: i64 = 0x6367_7270;
     let kind = fstatfs(file)?.filesystem_type();

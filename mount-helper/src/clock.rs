@@ -2,8 +2,8 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC in nanoseconds: the same for every process that shares a time namespace, which
-/// the server and its agents do. 0 if the clock can't be read (no Linux refuses it).
+/// Returns CLOCK_MONOTONIC in nanoseconds. It's the same for all processes in one time namespace, as the
+/// server and its agents are. The result is 0 if the clock can't be read, which no Linux refuses.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {

@@ -1,7 +1,7 @@
-//! What a server gives up once it has all that it needs: it goes on for months, and what containers send it is their choice.
+//! The confinement of a server: what it gives up once it has all that it needs. A server runs for months, and containers choose what they send.
 //!
-//! All of it is kept by every thread and process that comes afterwards, helpers and agents included. Each step is as good as the kernel and
-//! whoever started the server let it be: what can't be had is left out.
+//! It applies to every thread and process that comes afterwards, helpers and agents included. A step that the kernel or the server's own
+//! privileges don't allow is left out.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -9,24 +9,24 @@ use sys::capability::*;
 
 use crate::seccomp;
 
-/// Who confines itself.
+/// The role of a process that confines itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Serves a view.
+    /// It serves a view.
     Server {
         /// Whether there are PSI files.
         pressure: bool,
-        /// Whether it ends the command of `run`, whosever processes that has left.
+        /// Whether it ends the command of `run` and what processes that has left, of any user.
         kills: bool,
     },
-    /// Waits for the command of `run`, passes signals on, and cleans up.
+    /// It waits for the command of `run`, passes signals on, and cleans up.
     Supervisor,
-    /// Has its descriptors, and needs nothing else.
+    /// It needs nothing but its descriptors.
     Successor,
 }
 
 impl Role {
-    /// The capabilities that it keeps, of those that it has.
+    /// Returns the capabilities that it keeps, if it has them.
     #[must_use]
     pub fn capabilities(self) -> u64 {
         match self {
@@ -51,7 +51,7 @@ impl Role {
     }
 }
 
-/// What none of them, and nothing that they execute, ever calls. What it calls by another name is as bad: each has its siblings beside it.
+/// The system calls that no process in these roles makes, nor what it executes. Calls that do the same by another name stand beside each other.
 const DENIED: &[libc::c_long] = &[
     // Other code for the kernel.
     libc::SYS_kexec_load,
@@ -110,7 +110,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
-/// Gives up what a process in this role doesn't need. It has to have a single thread. Returns what couldn't be given up, and why.
+/// Gives up what a process in this role doesn't need. The process must have a single thread. Returns what it couldn't give up, and why.
 pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
     let mut failed = Vec::new();
     let mut note = |what, result: Result<(), Errno>| failed.extend(result.err().map(|errno| (what, errno)));

@@ -1,18 +1,17 @@
 //! Registers an event of a cgroup for a process of a container (cgroup v1, `cgroup.event_control`).
 //!
-//! What that process writes to the file names descriptors of its own: an eventfd, and a control file
-//! that it has opened in a view. This process fetches the eventfd (pidfd_getfd(2), Linux 5.6), tells
-//! the server which file of the view the other one is, gets the backing file for it, and writes the
-//! numbers that the two have *here* to the backing `cgroup.event_control`.
+//! The text that such a process writes to the file names two descriptors of its own: an eventfd, and a
+//! control file that it has opened in a view. The helper fetches the eventfd (pidfd_getfd(2), Linux 5.6), tells
+//! the server which file of the view the control file is, gets the backing file for it, and writes the
+//! numbers that both have *in the helper* to the backing `cgroup.event_control`.
 //!
-//! It's a process of its own, one for each registration, because of what closing a descriptor can
-//! do. Another thread of the container can put anything in the eventfd's place after it was looked
-//! at and before it's fetched. To close that may then wait for ever: a file of a FUSE that never
-//! answers (FLUSH), a socket that lingers. Here only this process waits, without anything of the
-//! server's, and the server goes on without it.
+//! Each registration has a process of its own, since closing a descriptor can block. Another thread of
+//! the container can replace the eventfd between the examination and the fetch. Closing the replacement may
+//! block forever, if it's a file of a FUSE that never answers (FLUSH) or a socket that lingers. Then only
+//! this process waits, which holds nothing of the server's, and the server goes on without it.
 //!
-//! The kernel's event holds the eventfd without its descriptor and ends with the last one. So nothing
-//! may stay open here when the server is told that it's done.
+//! The kernel's event ends when the last descriptor of the eventfd is closed. So the helper must have closed
+//! its own before it tells the server that it's done.
 
 use std::fmt::Display;
 use std::fs;
@@ -41,25 +40,25 @@ use sys::{handle, pidfd};
 use crate::request::MAX_WRITE;
 use crate::{agent, check, privileges, serve};
 
-/// Descriptor of the SOCK_SEQPACKET socket to the server.
+/// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// Descriptor of the leash, as an agent's.
+/// The descriptor of the leash, as an agent's.
 pub const LEASH_FD: RawFd = 4;
-/// Descriptor of the server's epoll set, which knows the eventfds that have been registered for as
+/// The descriptor of the server's epoll set, which knows the eventfds that have been registered for as
 /// long as they're open anywhere, and keeps none of them open.
 pub const LIVE_FD: RawFd = 5;
 
-/// How long to wait for the server, in ms.
+/// How long the process waits for the server, in ms.
 const SERVER_TIMEOUT_MS: u16 = 10_000;
 
-/// What an eventfd's name in /proc is. No name that a container can give begins without a slash.
+/// The name of an eventfd in /proc. All names that a container can choose begin with a slash.
 const EVENTFD: &[u8] = b"anon_inode:[eventfd]";
 
-/// The first message: whose descriptors. The backing `cgroup.event_control` comes with it. The second one holds the arguments of the
-/// registration, and the backing control file comes with it.
+/// The first message, which names the thread and its descriptors. The backing `cgroup.event_control` comes with it. The second message holds the
+/// arguments of the registration, and the backing control file comes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The thread that writes, in the server's pid namespace; it waits for its answer meanwhile.
+    /// The thread that writes, in the server's pid namespace. It waits for its answer meanwhile.
     pub tid: i32,
     /// Its number of the eventfd.
     pub eventfd: u32,
@@ -71,7 +70,7 @@ pub struct Claim {
 pub const CLAIM_LEN: usize = 12;
 
 impl Claim {
-    /// The message.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> [u8; CLAIM_LEN] {
         let mut out = [0; CLAIM_LEN];
@@ -82,7 +81,7 @@ impl Claim {
         out
     }
 
-    /// Reads the message.
+    /// Decodes the message.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (tid, rest) = bytes.split_first_chunk()?;
@@ -96,25 +95,25 @@ impl Claim {
     }
 }
 
-/// What the control file is.
+/// What is known of the control file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimedControl {
     /// The node id, if it's a file of a FUSE.
     pub node: Option<u64>,
-    /// What is known here of its mode and owner, without asking a FUSE.
+    /// Its mode, as the kernel knows it without asking a FUSE.
     pub mode: u32,
-    /// See `mode`.
+    /// Its user, likewise.
     pub uid: u32,
-    /// See `mode`.
+    /// Its group, likewise.
     pub gid: u32,
 }
 
 /// The answer to either message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// The errno.
+    /// It failed with this errno.
     Failed(i32),
-    /// The eventfd is here, and the control file is this.
+    /// The helper holds the eventfd, and the control file is this.
     Held(ClaimedControl),
     /// The event is registered.
     Done,
@@ -129,7 +128,7 @@ const HELD_OTHER: u32 = 2;
 const DONE: u32 = 3;
 
 impl Reply {
-    /// The message.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(self) -> [u8; REPLY_LEN] {
         let nothing = ClaimedControl { node: None, mode: 0, uid: 0, gid: 0 };
@@ -149,7 +148,7 @@ impl Reply {
         out
     }
 
-    /// Reads the message.
+    /// Decodes the message.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first_chunk()?;
@@ -199,7 +198,7 @@ fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
     keep_capabilities(permitted)
 }
 
-/// Everything is closed on return.
+/// Registers the event. All descriptors are closed on return.
 fn register(socket: BorrowedFd<'_>, live: &Epoll) -> Result<(), Errno> {
     let mut message = [0; MAX_WRITE];
     let (bytes, event_control) = receive(socket, &mut message)?;
@@ -230,7 +229,7 @@ fn receive<'a>(socket: BorrowedFd<'_>, into: &'a mut [u8]) -> Result<(&'a [u8], 
     }
 }
 
-/// What is written: the numbers here, and the arguments as they are.
+/// Returns the text to write: the numbers in this process, and the arguments as they are.
 fn text(eventfd: RawFd, control: RawFd, arguments: &[u8]) -> Vec<u8> {
     let mut text = format!("{eventfd} {control}").into_bytes();
     if arguments.is_empty() {
@@ -243,7 +242,7 @@ fn text(eventfd: RawFd, control: RawFd, arguments: &[u8]) -> Vec<u8> {
     text
 }
 
-/// An open descriptor of a thread, as a path and as its name.
+/// Finds an open descriptor of a thread. Returns its path in /proc and its name.
 ///
 /// # Errors
 /// EBADF if there's none with this number, or if it's O_PATH.
@@ -257,7 +256,7 @@ fn descriptor(thread: impl Display, number: u32) -> Result<(PathBuf, PathBuf), E
     Ok((path, name))
 }
 
-/// EBADF for one that isn't there; EACCES for a process that may not be looked at.
+/// Maps errors of /proc: EBADF for a descriptor that doesn't exist, EACCES for a process that may not be examined.
 fn no_descriptor(error: std::io::Error) -> Errno {
     match error.kind() {
         ErrorKind::NotFound => Errno::EBADF,
@@ -266,7 +265,7 @@ fn no_descriptor(error: std::io::Error) -> Errno {
     }
 }
 
-/// A thread's eventfd, here.
+/// Fetches a thread's eventfd.
 ///
 /// # Errors
 /// EBADF for no descriptor, EINVAL for one that isn't an eventfd (`eventfd_ctx_fileget`). EACCES where it can't be had.
@@ -298,7 +297,7 @@ fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// What tells an eventfd from all others that exist (Linux 5.2, before pidfd_getfd).
+/// Returns the identity of an eventfd among all that exist (Linux 5.2, before pidfd_getfd).
 fn identity(fdinfo: &str) -> Result<String, Errno> {
     let text = fs::read_to_string(fdinfo).map_err(no_descriptor)?;
     let line = text.lines().find_map(|line| line.strip_prefix("eventfd-id:"));
@@ -312,8 +311,8 @@ fn process_of(tid: i32) -> Result<i32, Errno> {
     line.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ESRCH)
 }
 
-/// What a thread's control file is. Nothing is asked of a FUSE: neither following the link, nor making a handle, nor looking at attributes in
-/// this way sends it a request, and it isn't opened (O_PATH).
+/// Identifies a thread's control file. A FUSE gets no request by that: not for following the link, nor for making a handle, nor for looking up
+/// attributes in this way. The file isn't opened (O_PATH).
 ///
 /// # Errors
 /// EBADF for no descriptor.
@@ -325,8 +324,8 @@ fn control(tid: i32, number: u32) -> Result<ClaimedControl, Errno> {
     Ok(ClaimedControl { node: handle::fuse_node_id(file.as_fd()), mode: access.mode, uid: access.uid, gid: access.gid })
 }
 
-/// Puts an eventfd into the set of those that have been registered: once more for each time. The set tells files by their numbers too, so
-/// that takes another number each time. Returns the one to register, and those that have to stay open until then.
+/// Adds an eventfd to the set of registered ones, once for each registration. The set distinguishes files by their numbers too, so each
+/// registration takes another number. Returns the descriptor to register, and those that have to stay open until then.
 fn note(live: &Epoll, mut eventfd: OwnedFd) -> Result<(OwnedFd, Vec<OwnedFd>), Errno> {
     let mut spare = Vec::new();
     loop {

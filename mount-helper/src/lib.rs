@@ -1,15 +1,14 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
 //!
-//! Five request kinds: `agent`, which becomes a [pid-namespace agent](agent); `event`, which
-//! [registers an event](events) and enters no namespace; `boundary`, which
-//! [makes a cgroup namespace](boundary) at a delegation boundary; `attach` and `detach`, which
-//! [mount a view](attach) in a container and unmount it. The program is
-//! started by the server alone, never by a user, and is told everything by inherited descriptors
-//! and a closed set of words on its command line. README.md says what it is trusted with.
+//! It has five commands. `agent` becomes a [pid-namespace agent](agent). `event`
+//! [registers an event](events) and enters no namespace. `boundary`
+//! [makes a cgroup namespace](boundary) at a delegation boundary. `attach` and `detach`
+//! [mount a view](attach) in a container and unmount it. Only the server starts the program, never a user.
+//! It gets everything by inherited descriptors and a closed set of words on its command line. README.md
+//! states its threat model.
 //!
-//! The library half exists for two callers: the `vcgroupfs` binary, which is this program too when
-//! it is started under the name [`PROGRAM_NAME`], and the server, which speaks [`request`], and gives up by [`confinement`] what it doesn't
-//! need.
+//! The library has two callers: the `vcgroupfs` binary, which acts as this program when it is started
+//! under the name [`PROGRAM_NAME`], and the server, which speaks [`request`] and confines itself with [`confinement`].
 // As in vcgroupfs itself: nothing panics.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]

@@ -1,4 +1,4 @@
-//! What the helper gives up: an agent before it exists, and who attaches before it looks at the container.
+//! The privileges that the helper gives up: for an agent before it exists, for `attach` before it looks at the container.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -7,10 +7,10 @@ use nix::unistd::setgroups;
 use sys::capability::{capabilities, clear_ambient_set, drop_bounding_set, lock_no_root, set_capabilities};
 use sys::process::new_session_keyring;
 
-/// Drops everything but `kept` in the permitted set, nothing of which is effective then. Returns the permitted set.
+/// Drops all privileges but the capabilities `kept`, which stay permitted and aren't effective. Returns the permitted set.
 ///
-/// The process stays uid 0: before Linux 5.16 the v1 hierarchies ask for the writer's euid, and an
-/// unprivileged uid would be one that processes of the host or of the container may have.
+/// The process stays uid 0. Before Linux 5.16 the v1 hierarchies check the writer's euid, and processes of the
+/// host or of the container may have any unprivileged uid.
 pub(crate) fn drop_all(kept: u64) -> Result<u64, Errno> {
     // A container may send the agent SIGSEGV; nothing of it goes to the host's core handler.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

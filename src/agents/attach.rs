@@ -1,4 +1,4 @@
-//! Into a container's mount namespace: the server's side of mount-helper's `attach` and `detach`.
+//! The server's side of mount-helper's `attach` and `detach`, which work in a container's mount namespace.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -26,26 +26,26 @@ pub use mount_helper::attach::step::{AttachStep, StepError};
 /// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why the container is as it was.
+/// Why a helper hasn't done its task. The container's mounts are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachHelperError {
-    /// A system call of the server's.
+    /// The server couldn't start it.
     #[error("can't start the mount-helper: {0}")]
     Start(#[from] Errno),
-    /// The helper didn't answer, or not as it does.
+    /// The helper didn't answer in time, or sent no valid report.
     #[error("the mount-helper doesn't answer ({0}): does a filesystem in the container hang?")]
     NoReply(Errno),
-    /// The helper failed.
+    /// A step of the helper failed.
     #[error("{}: {errno}", describe(*.step))]
     Failed {
-        /// What failed.
+        /// The step.
         step: AttachStep,
-        /// Why.
+        /// Its errno.
         errno: Errno,
     },
 }
 
-/// A step as a user sees it.
+/// Describes a failed step to a user.
 fn describe(step: AttachStep) -> &'static str {
     match step {
         AttachStep::Close | AttachStep::Check | AttachStep::Leash | AttachStep::Privileges | AttachStep::Order => {
@@ -64,15 +64,15 @@ fn describe(step: AttachStep) -> &'static str {
     }
 }
 
-/// A helper that has found its place in a container, and waits for what to do there. Dropping it ends it.
+/// A helper that has located `/sys/fs/cgroup` in a container, and waits for its order. Dropping this ends the helper.
 #[derive(Debug)]
 pub struct AttachHelper {
     helper: Helper,
 }
 
 impl AttachHelper {
-    /// Starts a helper for a container: its mount namespace and its root directory. Whoever reads the pipe that `witness` is the writing
-    /// end of sees its end only after the helper's.
+    /// Starts a helper for the container with this mount namespace and root directory. `witness` is the writing end of a pipe. The reader of
+    /// that pipe sees its end only after the helper has ended.
     ///
     /// # Errors
     /// See [`AttachHelperError`].
@@ -89,7 +89,7 @@ impl AttachHelper {
         }
     }
 
-    /// Has it move a mount, attached nowhere so far, with all that is mounted below it, to the place.
+    /// Orders the helper to move a detached mount, with all that is mounted below it, to the site.
     ///
     /// # Errors
     /// See [`AttachHelperError`]. Nothing is moved then.
@@ -98,7 +98,8 @@ impl AttachHelper {
         self.helper.done()
     }
 
-    /// Has it make this in the place. `mounted` is called once the connection is mounted: from then on it has to be served.
+    /// Orders the helper to make this layout at the site. It calls `mounted` once the connection is mounted. From then on the server has to
+    /// serve it.
     ///
     /// # Errors
     /// See [`AttachHelperError`]. All is unmounted then, unless the helper was too slow.
@@ -117,7 +118,7 @@ impl AttachHelper {
     }
 }
 
-/// Unmounts what lies `depth` components deep on the way to `/sys/fs/cgroup` in a container, if it's the mount with this id, on this device.
+/// Unmounts what is mounted on component `depth` of `/sys/fs/cgroup` in a container, if it's the mount with this id, on this device.
 ///
 /// # Errors
 /// See [`AttachHelperError`].
@@ -134,7 +135,7 @@ pub fn detach(
     Helper::start(image, task, namespace, root, None)?.done()
 }
 
-/// A helper that runs.
+/// A running helper.
 #[derive(Debug)]
 struct Helper {
     socket: OwnedFd,
@@ -191,10 +192,10 @@ impl Helper {
 }
 
 impl HelperImage {
-    /// The program once more, for what starts helpers elsewhere.
+    /// Returns another descriptor of the program, for a process that starts helpers elsewhere.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// EMFILE.
     pub fn share_program(&self) -> std::io::Result<OwnedFd> {
         self.program().try_clone_to_owned()
     }

@@ -15,28 +15,28 @@ use crate::sys::{seqpacket, spawn};
 /// How long the helper may take for each step. The container may freeze it in the boundary.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A process of ours outside of the boundary. Dropping it ends it.
+/// A process outside of the boundary, for trying out a cgroup namespace. Dropping this ends it.
 #[derive(Debug)]
 pub struct BoundaryHelper {
     socket: OwnedFd,
-    /// Closing this makes the kernel send SIGKILL to it: also to a frozen one.
+    /// The leash. Closing it makes the kernel send SIGKILL to the process, which also ends a frozen one.
     _leash: OwnedFd,
 }
 
 impl BoundaryHelper {
-    /// Starts one.
+    /// Starts the process.
     ///
     /// # Errors
-    /// Those of fork and of execve.
+    /// The errors of fork and of execve.
     pub fn start(image: &HelperImage) -> Result<Self, Errno> {
         Self::with(image, Purpose::Probe, &[])
     }
 
-    /// Has a process enter the boundary by its `cgroup.procs`, make a cgroup namespace there, and come back by the `cgroup.procs` that
-    /// `home` is. Both are open for writing.
+    /// Starts the process, and has it enter the boundary, make a cgroup namespace there, and return. `boundary` and `home` are the
+    /// `cgroup.procs` of the boundary and of the cgroup that it returns to, open for writing.
     ///
     /// # Errors
-    /// What the kernel says to that: EBUSY if the boundary has controllers enabled for its children. ETIMEDOUT if it takes too long.
+    /// The kernel's, among them EBUSY if the boundary has controllers enabled for its children. ETIMEDOUT after a second.
     pub fn make_namespace(
         image: &HelperImage,
         boundary: BorrowedFd<'_>,
@@ -60,11 +60,11 @@ impl BoundaryHelper {
         Ok(Self { socket, _leash: own_leash })
     }
 
-    /// Whether the kernel keeps it out when it migrates itself by this file, a membership file inside that was opened in a namespace
-    /// which begins at the boundary. Its number isn't written, so nothing else can be migrated.
+    /// Tells whether the kernel refuses to migrate the process by `file`, a membership file inside the boundary that was opened in a namespace
+    /// which begins there. The process writes `0`, so nothing else can be migrated.
     ///
     /// # Errors
-    /// What else the kernel says; ETIMEDOUT if it takes too long.
+    /// What else the kernel says. ETIMEDOUT after a second.
     pub fn is_refused(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
         seqpacket::send(self.socket.as_fd(), [&[0; MESSAGE_LEN]], &[file])?;
         wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;

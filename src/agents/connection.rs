@@ -16,41 +16,40 @@ use super::{HelperImage, PidNamespace};
 use crate::limit::Limiter;
 use crate::sys::{seqpacket, spawn};
 
-/// How long a request, or the start of an agent, may take. On a machine whose CPUs are all taken an agent has been seen to wait three
-/// seconds for its turn.
+/// How long a request, or the start of an agent, may take. On a machine with all CPUs busy an agent was seen to wait three seconds for its turn.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to look out for a reply before going to sleep: somewhat longer than an agent takes for
-/// a short one. Waking an idle CPU takes longer than the request itself; without this a round trip
+/// How long the caller polls for a reply before it goes to sleep: somewhat longer than an agent takes for
+/// a short request. Waking an idle CPU takes longer than the request itself. Without this a round trip
 /// takes two and a half times as long on two CPUs, and the same on one.
 const BUSY_POLL_TIMEOUT: Duration = Duration::from_micros(40);
 
-/// Largest errno of the kernel.
+/// The largest errno of the kernel.
 const MAX_ERRNO: i32 = 4095;
 
-/// A living agent, or one that was alive when it was last used. Dropping it ends the agent.
+/// The connection to an agent, which was alive when it was last used. Dropping this ends the agent.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
-    /// Closing this makes the kernel send SIGKILL to the agent, by the pipe's other end (see
-    /// `mount_helper::agent`): no pid is involved, so that it can hit nobody else, and a stopped
-    /// agent dies as well. Never copied into another process.
+    /// The leash. Closing it makes the kernel send SIGKILL to the agent, which holds the pipe's other end
+    /// (see `mount_helper::agent`). No pid is involved, so the signal can't hit another process, and it ends a
+    /// stopped agent as well. The leash is never copied into another process.
     _leash: OwnedFd,
 }
 
-/// Why there's no answer.
+/// Why a request has no valid reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AgentFailure {
     /// The agent was gone before it received the request.
     NotDelivered,
-    /// It ended after it had received the request, and may have carried it out.
+    /// The agent ended after it had received the request, and may have carried it out.
     Died,
-    /// It didn't answer in time, or not as an agent answers.
+    /// The agent didn't reply in time, or replied what no honest agent does.
     NoValidReply,
 }
 
 impl Connection {
-    /// Starts an agent in `namespace`, until `deadline` (monotonic ns): an administrator has CAP_SYS_ADMIN while it writes.
+    /// Starts an agent in `namespace`, and waits for it until `deadline` (monotonic ns). An administrator has CAP_SYS_ADMIN while it writes.
     ///
     /// # Errors
     /// EACCES if the namespace isn't the server's or below it (or the server lacks CAP_SYS_ADMIN),
@@ -107,10 +106,10 @@ impl Connection {
         }
     }
 
-    /// Has the agent carry out `request` on `files`. Data that it replies goes to `data`, whose
-    /// length is the most that it may reply, and the most that the result may be if there's any.
+    /// Has the agent carry out `request` on `files`. Data of the reply goes to `data`. The agent may reply no
+    /// more data than fit, and no larger result if there is data.
     ///
-    /// The inner error is the system call's own errno. `deadline` in monotonic ns.
+    /// The inner error is the system call's own errno. `deadline` is in monotonic ns.
     pub(super) fn request(
         &self,
         request: &Request<'_>,
@@ -143,7 +142,7 @@ impl Connection {
     }
 }
 
-/// What the reply says, if an honest agent could say it.
+/// Returns the result in a reply, if an honest agent could have sent it.
 fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usize) -> Option<Result<usize, Errno>> {
     let (result, announced) = decode_reply(header);
     if announced as usize != data_len {
@@ -163,7 +162,7 @@ fn check_reply(request: &Request<'_>, header: [u8; REPLY_HEADER], data_len: usiz
     legal.then_some(Ok(done))
 }
 
-/// The errno with this number; EIO if it has no name (the kernel's internal ones).
+/// Returns the errno with this number, or EIO for those that have no name (the kernel's internal ones).
 pub(super) fn errno(number: i32) -> Errno {
     match Errno::from_raw(number) {
         Errno::UnknownErrno => Errno::EIO,
@@ -171,18 +170,18 @@ pub(super) fn errno(number: i32) -> Errno {
     }
 }
 
-/// As much as one request may ask for of a buffer of this length.
+/// Returns how much one request may ask for with a buffer of this length.
 pub(super) fn read_len(buffer: usize) -> usize {
     buffer.min(MAX_READ)
 }
 
-/// The end of a span of time that starts now, in monotonic ns.
+/// Returns the end of a span of time that starts now, in monotonic ns.
 pub(super) fn deadline_in(time: Duration) -> u64 {
     monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Watches for a reply, up to [`BUSY_POLL_TIMEOUT`], without going to sleep. To the caller it makes no
-/// difference whether one came.
+/// Polls for a reply, up to [`BUSY_POLL_TIMEOUT`], without going to sleep. The caller doesn't learn
+/// whether one came.
 fn busy_poll(socket: BorrowedFd<'_>) {
     let end = deadline_in(BUSY_POLL_TIMEOUT);
     while monotonic_ns() < end {

@@ -1,4 +1,4 @@
-//! The server's side of registering an event: who does it, and how many there may be.
+//! The server's side of registering an event: it starts the helper that does it, and limits how many there are.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,31 +20,31 @@ use super::connection::{deadline_in, errno, wait_readable};
 use crate::limit::Limiter;
 use crate::sys::{pidfd, seqpacket, spawn};
 
-/// How long a helper may take for a step.
+/// How long a helper may take for one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many helpers that didn't answer in time, and haven't ended though they were killed, there may be.
+/// The most helpers that didn't answer in time and don't end although they were killed.
 const MAX_STUCK_HELPERS: usize = 4;
 
-/// How many registrations there may be at a time. The kernel's memory for them, which natively is accounted to the container, is the server's
-/// here, and each makes the next one slower.
+/// The most registrations at a time. The kernel accounts their memory to the server and not, as natively, to the container. Each makes the next
+/// one slower.
 const MAX_REGISTRATIONS: usize = 1024;
 
-/// Registers events of cgroups for processes of a container, each by a process of its own (`mount_helper::events` says why).
+/// Registers events of cgroups for processes of a container. Each registration takes a process of its own (`mount_helper::events` says why).
 #[derive(Debug)]
 pub struct EventRegistrar {
     image: Arc<HelperImage>,
-    /// The eventfds that have been registered: an entry for each registration, which the kernel removes once that eventfd is open nowhere
-    /// any more. Nobody waits for it.
+    /// The registered eventfds, an entry for each registration. The kernel removes an entry once the eventfd is closed everywhere. Nobody waits
+    /// for this set.
     live: Epoll,
-    /// How many entries there are, at most.
+    /// An upper bound of the number of entries.
     count: AtomicUsize,
-    /// The helpers that don't end. Leaf lock.
+    /// The helpers that don't end. A leaf lock.
     stuck: Mutex<Vec<OwnedFd>>,
     log: Limiter,
 }
 
-/// An eventfd of a container's process that is held, to be registered. Dropping it lets it go.
+/// An eventfd of a container's process, held for its registration. Dropping this releases it.
 #[derive(Debug)]
 pub struct EventClaim<'a> {
     helper: EventHelper<'a>,
@@ -56,13 +56,13 @@ pub struct EventClaim<'a> {
 struct EventHelper<'a> {
     registrar: &'a EventRegistrar,
     socket: OwnedFd,
-    /// Closing this kills it, as an agent's does.
+    /// The leash, as an agent's: closing it ends the process.
     _leash: OwnedFd,
     process: Option<OwnedFd>,
 }
 
 impl EventRegistrar {
-    /// A registrar without registrations.
+    /// Makes a registrar without registrations.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -76,7 +76,7 @@ impl EventRegistrar {
         })
     }
 
-    /// Takes hold of the eventfd that thread `tid` has as `eventfd`, for `event_control`, and looks what it has as `control`.
+    /// Takes hold of the eventfd that thread `tid` has as descriptor `eventfd`, and identifies the file that it has as `control`.
     ///
     /// # Errors
     /// As the kernel (`memcg_write_event_control`): EBADF if either is no descriptor, EINVAL if the first is no eventfd. EACCES if its
@@ -113,7 +113,7 @@ impl EventRegistrar {
         Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process.as_raw()).ok() })
     }
 
-    /// How many helpers don't end.
+    /// Counts the helpers that don't end.
     fn stuck(&self) -> usize {
         let mut ended = Vec::new();
         let mut stuck = self.stuck.lock();
@@ -121,7 +121,7 @@ impl EventRegistrar {
         stuck.len()
     }
 
-    /// How many registrations there are, at most.
+    /// Returns an upper bound of the number of registrations.
     fn live(&self) -> usize {
         let count = self.count.load(Ordering::Acquire);
         if count < MAX_REGISTRATIONS {
@@ -142,16 +142,16 @@ impl EventRegistrar {
 }
 
 impl EventClaim<'_> {
-    /// What the control file is.
+    /// Returns what is known of the control file.
     #[must_use]
     pub fn control(&self) -> ClaimedControl {
         self.control
     }
 
-    /// Registers it, with the backing control file and the rest of what was written. When this returns, nothing is held any more.
+    /// Registers the event, with the backing control file and the rest of what was written. Nothing is held any more on return.
     ///
     /// # Errors
-    /// The kernel's; and those of [`EventRegistrar::claim`].
+    /// The kernel's, and those of [`EventRegistrar::claim`].
     pub fn register(mut self, control: BorrowedFd<'_>, arguments: &[u8]) -> Result<(), Errno> {
         // Before it exists. What comes to nothing is left out when they're counted next.
         self.helper.registrar.count.fetch_add(1, Ordering::AcqRel);
@@ -187,7 +187,7 @@ fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut looked_at, PollTimeout::ZERO) != Ok(0)
 }
 
-/// How many files are in an epoll set (proc_pid_fdinfo(5)).
+/// Counts the files in an epoll set (proc_pid_fdinfo(5)).
 fn entries(set: &Epoll) -> std::io::Result<usize> {
     let text = std::fs::File::open(format!("/proc/self/fdinfo/{}", set.0.as_raw_fd()))?;
     let mut count = 0;

@@ -1,5 +1,4 @@
-//! What agents are made from: a program that they can't change, and namespaces with nothing in
-//! them.
+//! The image of agents: a program that they can't change, and namespaces with nothing in them.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Error};
@@ -15,15 +14,15 @@ use nix::unistd::{chdir, chroot, gettid, pivot_root};
 
 use crate::sys;
 
-/// Where the tmpfs are mounted, in a mount namespace of their own: a directory that is there for
-/// sure, because nothing works without /proc.
+/// Where the tmpfs are mounted, in a mount namespace of their own. The directory always exists, since nothing works
+/// without /proc.
 const SCRATCH: &str = "/proc";
 
 /// The program image that agents are executed from, and the namespaces that they share.
 ///
 /// A container that may ptrace an agent can open /proc/AGENT/exe, and would change the program of
 /// every later agent if it could write to it (CVE-2019-5736). So agents are executed from a mount
-/// of their own, read-only, attached nowhere, that has the program's file in it and nothing else
+/// of their own, read-only and detached, that has the program's file in it and nothing else
 /// (Linux 5.12): opening it for writing is EROFS (ETXTBSY while it runs), as are chmod and the
 /// like. It takes no memory; an upgrade that puts another file in the program's place leaves it as
 /// it is.
@@ -52,7 +51,7 @@ impl HelperImage {
         Self::from_program(Path::new("/proc/self/exe"))
     }
 
-    /// Makes the image from another file, as tests need it.
+    /// Makes the image from another file; tests need that.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -69,26 +68,26 @@ impl HelperImage {
             .map_err(|_| Error::other("the thread that makes the helper's image panicked"))?
     }
 
-    /// Takes the calling thread, and all that it starts, into the empty namespaces, but for the mount namespace: there's no network, and
-    /// nobody's SysV IPC. Sockets in directories are reached as before. Returns what couldn't be joined, and why.
+    /// Moves the calling thread, and all that it starts, into the empty namespaces except for the mount namespace. There it has no network and
+    /// no SysV IPC. Sockets in directories can be reached as before. Returns the namespaces that it couldn't join, and why.
     pub fn enter_namespaces(&self) -> Vec<(&'static str, Errno)> {
         let apart = self.namespaces().filter(|(kind, _)| *kind != Namespace::Mnt);
         let failed = apart.filter_map(|(kind, file)| Some((kind.word(), setns(file, kind.flag()).err()?)));
         failed.collect()
     }
 
-    /// The program, to be executed.
+    /// Returns the program.
     pub(super) fn program(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
 
-    /// The empty namespaces; `mnt` is always among them.
+    /// Returns the empty namespaces. `mnt` is always among them.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (Namespace, BorrowedFd<'_>)> {
         self.namespaces.iter().map(|(kind, file)| (*kind, file.as_fd()))
     }
 }
 
-/// Runs in a thread of its own, which ends with it.
+/// Makes the image, in a thread that does nothing else.
 fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let mut kinds = vec![Namespace::Mnt];
@@ -121,8 +120,8 @@ fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
     Ok(HelperImage { program, namespaces })
 }
 
-/// The program on a read-only mount of its own, if that can be had, and if nobody can change it while it's being used: but for kernels 6.11
-/// and 6.12 the server, which executes it as well, keeps everybody from that.
+/// Puts the program on a read-only mount of its own, if the kernel can do that, and if nobody can change the file while it's being used. The server
+/// executes it as well, which prevents writes except on Linux 6.11 and 6.12.
 fn in_place(program: &File) -> Option<OwnedFd> {
     let found = program.metadata().ok()?;
     let is_roots_alone = found.uid() == 0 && found.mode() & 0o022 == 0;
@@ -152,8 +151,8 @@ fn copy_program(mut source: File) -> io::Result<OwnedFd> {
     Ok(program.into())
 }
 
-/// Makes an empty read-only tmpfs the root of the calling thread's mount namespace, and takes
-/// everything else out of it. `pivot` is pivot_root(".", "."), a parameter for the test's sake.
+/// Makes an empty read-only tmpfs the root of the calling thread's mount namespace, and removes
+/// everything else from it. `pivot` is pivot_root(".", "."), a parameter for the test's sake.
 fn enter_empty_root(pivot: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = Some("size=4k,nr_inodes=2,mode=0555");

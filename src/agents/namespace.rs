@@ -1,4 +1,4 @@
-//! Pid namespaces as things to hold.
+//! Pid namespaces, held by descriptors.
 
 use std::fs::File;
 use std::io;
@@ -7,19 +7,19 @@ use std::os::linux::fs::MetadataExt;
 
 use mount_helper::clock::monotonic_ns;
 
-/// A pid namespace, held open: while this exists, its id can't become another's.
+/// A pid namespace, held open. While this exists, no other namespace gets its id.
 #[derive(Debug)]
 pub struct PidNamespace {
     file: OwnedFd,
     id: (u64, u64),
-    /// When it was taken hold of, in monotonic ns.
+    /// When it was opened, in monotonic ns.
     since: u64,
-    /// A thread that is in it, which waits for its answer.
+    /// A thread that is in it and waits for its answer.
     thread: Option<i32>,
 }
 
 impl PidNamespace {
-    /// The namespace that thread `tid` (a number in the server's pid namespace) is in.
+    /// Opens the namespace of thread `tid`, a number in the server's pid namespace.
     ///
     /// # Errors
     /// NotFound or ESRCH if there's no such thread, EACCES if it may not be inspected.
@@ -27,15 +27,15 @@ impl PidNamespace {
         Ok(Self { thread: Some(tid), ..Self::from_path(&format!("/proc/{tid}/ns/pid"))? })
     }
 
-    /// The server's own.
+    /// Opens the server's own namespace.
     ///
     /// # Errors
-    /// Those of opening a file in /proc.
+    /// The errors of opening a file in /proc.
     pub fn own() -> io::Result<Self> {
         Self::from_path("/proc/self/ns/pid")
     }
 
-    /// The same, for a request that comes now. No thread is known that is in it.
+    /// Returns the same namespace for a request that comes now. No thread in it is known.
     ///
     /// # Errors
     /// EMFILE.
@@ -43,18 +43,18 @@ impl PidNamespace {
         Ok(Self { file: self.file.try_clone()?, id: self.id, since: monotonic_ns(), thread: None })
     }
 
-    /// What tells it from all others that exist: device and inode number of its file.
+    /// Returns its identity: device and inode number of its file.
     #[must_use]
     pub fn id(&self) -> (u64, u64) {
         self.id
     }
 
-    /// When it was taken hold of, in monotonic ns: a request that concerns it came then.
+    /// Returns when it was opened, in monotonic ns. A request that concerns it came then.
     pub(super) fn since(&self) -> u64 {
         self.since
     }
 
-    /// A thread that is in it, as long as what concerns it isn't answered.
+    /// Returns a thread that is in it until the request is answered.
     pub(super) fn thread(&self) -> Option<i32> {
         self.thread
     }

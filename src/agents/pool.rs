@@ -1,4 +1,4 @@
-//! All the agents of a server.
+//! The pool of a server's agents.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,103 +20,104 @@ use super::{HelperImage, PidNamespace};
 use crate::limit::{Limiter, Tenant};
 use crate::sys::owner;
 
-/// What an agent has more than others while it writes: no more than the caller has for whom it's done.
+/// The capabilities that an agent is lent for a write, which are no more than the caller's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LentCapabilities {
-    /// CAP_SYS_NICE, which cpuset looks for.
+    /// CAP_SYS_NICE, which cpuset checks.
     pub nice: bool,
-    /// CAP_SYS_ADMIN, which devices looks for before Linux 3.13. It takes an agent of its own, which ends with the request. The caller, who
-    /// waits, must be in the same pid namespace and have the capability himself: so whoever can take over the agent could take over him.
+    /// CAP_SYS_ADMIN, which devices checks before Linux 3.13. It takes an agent of its own, which ends with the request. The caller waits, and
+    /// must be in the same pid namespace and have the capability. So a process that can take over the agent can take over the caller as well.
     pub admin: bool,
 }
 
-/// Most agents at a time. Namespaces that come later replace the least recently used idle one.
+/// The most agents at a time. A further namespace replaces the least recently used idle one.
 pub const MAX_AGENTS: usize = 64;
 
-/// After this time an agent has ended by itself, and what the server keeps of it is dropped.
+/// How long the server keeps what it has of an unused agent. The agent has ended by itself by then.
 const IDLE_AGENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a number is looked up anew that changes its process meanwhile.
+/// How often a number is looked up again whose process changes meanwhile.
 const MAX_LOOKUP_ATTEMPTS: usize = 3;
 
-/// Names the tenant of a pid namespace that is open by this descriptor. The thread is one that is in it, if any is known.
+/// Returns the tenant of the pid namespace that is open by this descriptor. The number is a thread that is in it, if one is known.
 pub type TenantOf = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
 
 /// One agent per pid namespace, started on demand.
 ///
-/// Requests in one namespace are carried out one after the other, those in different ones don't
-/// wait for each other. A request takes at most about ten seconds: five for its turn, five
-/// for the agent, a second one included. When an agent doesn't answer in time, all fail that came before. A request may fail with EIO when the container stops or kills the agent in the
-/// middle of it; the next one gets a new agent. Everything else that a request returns is the
+/// Requests in one namespace are carried out one after the other. Those in different namespaces don't
+/// wait for each other. A request takes at most about ten seconds: five for its turn, and five
+/// for the agent, a second one included. When an agent doesn't answer in time, all requests fail that
+/// came before. A request may fail with EIO when the container stops or kills the agent in the
+/// middle of it. The next one gets a new agent. Everything else that a request returns is the
 /// system call's own result.
 #[derive(Debug)]
 pub struct AgentPool {
     image: Arc<HelperImage>,
     slots: Slots,
-    /// `None` where all are one tenant.
+    /// `None` if there's only one tenant.
     tenant_of: Option<TenantOf>,
     log: Limiter,
 }
 
-/// The agents by their namespaces' ids.
+/// The agents, by the ids of their namespaces.
 ///
-/// Lock order: this one's, briefly and never with a slot's held or across I/O; then one slot's.
+/// Lock order: this lock first, briefly, and never with a slot's lock held or across I/O; then the lock of one slot.
 #[derive(Debug, Default)]
 struct Slots(Mutex<HashMap<(u64, u64), Arc<Slot>>>);
 
 /// How many agents each tenant may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AgentQuota {
-    /// All, as there's one tenant.
+    /// All of them: there's only one tenant.
     Unlimited,
-    /// Half of what others don't use at the moment, and always one: who stops his agents takes nothing from others.
+    /// Half of those that others don't use at the moment, but always one. So a tenant who stops his agents takes none from others.
     Share(Tenant),
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Held during a request: an agent does one thing at a time.
+    /// The agent. The lock is held during a request, since an agent does one thing at a time.
     connection: Mutex<Option<Connection>>,
-    /// When it was last asked for, in monotonic ns.
+    /// When it was last used, in monotonic ns.
     used: AtomicU64,
-    /// When an agent last didn't answer in time.
+    /// When an agent last missed its deadline, in monotonic ns.
     late: AtomicU64,
     tenant: Tenant,
 }
 
-/// What a request may do when the agent died in the middle of it.
+/// Whether a request may be sent again after the agent has died in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
-    /// It changes nothing: once more.
+    /// It may: the request changes nothing.
     Safe,
-    /// It may have been carried out.
+    /// It may not: the request may have been carried out.
     Never,
 }
 
 impl AgentPool {
-    /// A pool without agents.
+    /// Makes a pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
         Self { image: Arc::new(image), slots: Slots::default(), tenant_of: None, log: Limiter::default() }
     }
 
-    /// The same, but no tenant takes all of its agents.
+    /// Gives the agents quotas: no tenant takes all of them.
     #[must_use]
     pub fn with_tenants(self, tenant_of: TenantOf) -> Self {
         Self { tenant_of: Some(tenant_of), ..self }
     }
 
-    /// What its agents are made from.
+    /// Returns the image of its agents.
     #[must_use]
     pub fn image(&self) -> Arc<HelperImage> {
         Arc::clone(&self.image)
     }
 
-    /// pread(2) by a process in `ns`: pid lists show its numbers. As with pread, fewer bytes than
-    /// `buf` holds don't mean the end of the file, only 0 does; never more than 64 KiB at once.
+    /// Has a process in `ns` call pread(2), so that pid lists show that namespace's numbers. It reads at most
+    /// 64 KiB. As with pread, fewer bytes than `buf` holds don't mean the end of the file, only 0 does.
     ///
-    /// A pid list that is continued at an offset is continued with the numbers of the namespace
-    /// that began it: a descriptor is for one namespace.
+    /// The kernel continues a pid list at an offset with the numbers of the namespace that began it. So a
+    /// descriptor is for one namespace.
     ///
     /// # Errors
     /// The system call's; EACCES if `ns` can't be entered, EIO if there's no answer, EAGAIN if there
@@ -131,10 +132,9 @@ impl AgentPool {
         self.request(ns, &Request::Read { offset, len }, &[file], buf, Retry::Safe)
     }
 
-    /// One write(2) at offset 0 by a process in `ns`, as uid 0 and without capabilities: a number
-    /// is a process of that namespace, `0` is the *agent* (so the caller's own number is to be
-    /// written instead). With `nice`, CAP_SYS_NICE is effective in the writer, which is what a
-    /// caller that has it gets past cpuset's check with.
+    /// Has a process in `ns` call write(2) once at offset 0, as uid 0 and without capabilities. A number
+    /// names a process of that namespace. `0` names the *agent*, so the caller's own number has to be
+    /// written instead. With `nice`, CAP_SYS_NICE is effective in the writer: cpuset checks it.
     ///
     /// # Errors
     /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
@@ -143,7 +143,7 @@ impl AgentPool {
         self.write_with(ns, file, data, LentCapabilities { nice, admin: false })
     }
 
-    /// The same with what is lent to the agent.
+    /// Writes as [`Self::write`] does, with `lent` effective in the agent.
     ///
     /// # Errors
     /// Those of [`Self::write`].
@@ -161,8 +161,8 @@ impl AgentPool {
         self.request_of(ns, lent.admin, &request, &[file], &mut [], Retry::Never)
     }
 
-    /// The same for the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the
-    /// write. `false` if it doesn't: then nothing was written.
+    /// Writes the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the write. Returns
+    /// `false` if it doesn't. Nothing was written then.
     ///
     /// # Errors
     /// Those of [`Self::write`], E2BIG if `seen` is too long to be sent, ESRCH if that process has ended.
@@ -182,14 +182,14 @@ impl AgentPool {
         self.request_of(ns, lent.admin, &request, &files, &mut [], Retry::Never).map(|written| written > 0)
     }
 
-    /// The /proc directory (O_PATH) of the process or thread that has `number` in `ns`, in the
-    /// server's own /proc. Files opened relative to it are this process's or, once it has ended,
-    /// fail with ENOENT or ESRCH; they're never another's.
+    /// Opens the directory in the server's /proc (O_PATH) of the process or thread that has `number` in `ns`.
+    /// Files opened relative to it are this process's. Once it has ended, they fail with ENOENT or ESRCH, and
+    /// are never another's.
     ///
-    /// That it *is* this process is proven by the first file that opens and reads relative to the
-    /// directory, and not before: the process may have ended, and its host number been given
-    /// away, between finding the number and opening the directory. But the number is found once
-    /// more afterwards, so a directory that still works then names the process that has it.
+    /// The first file that opens and reads relative to the directory proves that it *is* this process. Until
+    /// then the process may have ended, and its host number been given away, between the look-up of the number
+    /// and the opening of the directory. But the number is looked up once more afterwards, so a directory that
+    /// still works then is that of the process that has it.
     ///
     /// # Errors
     /// ENOENT if there's no such process there; otherwise those of [`Self::read`].
@@ -210,8 +210,8 @@ impl AgentPool {
         Err(Errno::ENOENT)
     }
 
-    /// The numbers that threads have in `ns`, of their numbers in the server's pid namespace; those that aren't in there, or have ended, are
-    /// left out. The kernel translates them, and an agent learns nothing but what is in its own namespace.
+    /// Translates numbers of threads from the server's pid namespace to `ns`. Threads that aren't in there, or have ended, are left out. The
+    /// kernel translates them, and an agent learns nothing but what is in its own namespace.
     ///
     /// # Errors
     /// Those of [`Self::read`], EMFILE and ENFILE.
@@ -240,7 +240,7 @@ impl AgentPool {
         Ok(numbers)
     }
 
-    /// The number, in the server's pid namespace, of the thread that has `number` in `ns`.
+    /// Returns the number, in the server's pid namespace, of the thread that has `number` in `ns`.
     fn host_number(&self, ns: &PidNamespace, number: i32) -> Result<i32, Errno> {
         // Any file does, but it must be new: an owner left over from before would be an answer.
         let (file, _) = pipe2(OFlag::O_CLOEXEC)?;
@@ -268,7 +268,7 @@ impl AgentPool {
         self.request_of(ns, false, request, files, data, retry)
     }
 
-    /// Of an administrator there's one for each request.
+    /// Sends a request to the agent of `ns`, or to an administrator that is started for this request alone.
     fn request_of(
         &self,
         ns: &PidNamespace,
@@ -327,7 +327,7 @@ impl AgentPool {
 }
 
 impl Slots {
-    /// The namespace's slot, if there's one. `now` in monotonic ns.
+    /// Returns the namespace's slot, if there's one. `now` is in monotonic ns.
     fn find(&self, id: (u64, u64), now: u64) -> Option<Arc<Slot>> {
         let slots = self.0.lock();
         let slot = slots.get(&id)?;
@@ -335,8 +335,8 @@ impl Slots {
         Some(Arc::clone(slot))
     }
 
-    /// The same, made when there's none. Others that nobody has used for long are
-    /// dropped on that occasion.
+    /// Returns the namespace's slot, and makes one if there's none. That also drops slots that nobody has
+    /// used for long.
     ///
     /// # Errors
     /// EAGAIN if there are as many as the quota has room for, all in use.

@@ -1,4 +1,5 @@
-//! Capabilities of a thread, and what keeps it from having them back ([capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html)).
+//! Capabilities of a thread ([capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html)), and the sets and flags that keep it from
+//! regaining them.
 //!
 //! A set of capabilities is a `u64` with a bit for each.
 
@@ -6,7 +7,7 @@ use nix::errno::Errno;
 
 /// Changes owner and group of any file.
 pub const CAP_CHOWN: u64 = 1 << 0;
-/// Gets around the modes of files.
+/// Bypasses the modes of files.
 pub const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 /// Reads any file, searches any directory, and opens files by their handles.
 pub const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
@@ -28,15 +29,15 @@ pub const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// Changes the scheduling of any process.
 pub const CAP_SYS_NICE: u64 = 1 << 23;
-/// Exceeds limits.
+/// Exceeds resource limits.
 pub const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// The two sets of a thread's that matter here.
+/// The effective and the permitted set of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Those in force.
+    /// The capabilities in force.
     pub effective: u64,
-    /// Those that it may put in force.
+    /// The capabilities that the thread may put in force.
     pub permitted: u64,
 }
 
@@ -59,7 +60,7 @@ struct Data {
     inheritable: u32,
 }
 
-/// The capabilities of the calling thread.
+/// Returns the capabilities of the calling thread.
 ///
 /// # Errors
 /// None are known.
@@ -67,7 +68,7 @@ pub fn capabilities() -> Result<Capabilities, Errno> {
     capabilities_of(0)
 }
 
-/// The capabilities of a thread in its own user namespace, 0 for the calling one
+/// Returns the capabilities of a thread in its own user namespace; 0 is the calling thread
 /// ([capget(2)](https://man7.org/linux/man-pages/man2/capget.2.html)).
 ///
 /// # Errors
@@ -82,8 +83,8 @@ pub fn capabilities_of(thread: i32) -> Result<Capabilities, Errno> {
     Ok(Capabilities { effective: join(low.effective, high.effective), permitted: join(low.permitted, high.permitted) })
 }
 
-/// Sets the capabilities of the calling thread; nothing becomes inheritable, and nothing effective that isn't permitted
-/// ([capset(2)](https://man7.org/linux/man-pages/man2/capset.2.html)).
+/// Sets the capabilities of the calling thread ([capset(2)](https://man7.org/linux/man-pages/man2/capset.2.html)). The inheritable set becomes
+/// empty. What isn't permitted doesn't become effective.
 ///
 /// # Errors
 /// `EPERM` if one of them isn't permitted now.
@@ -100,7 +101,7 @@ pub fn set_capabilities(permitted: u64, effective: u64) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
-/// Sets the permitted and the effective capabilities of the calling thread to the same.
+/// Sets both the permitted and the effective capabilities of the calling thread to `kept`.
 ///
 /// # Errors
 /// As [`set_capabilities`].
@@ -108,7 +109,8 @@ pub fn keep_capabilities(kept: u64) -> Result<(), Errno> {
     set_capabilities(kept, kept)
 }
 
-/// Takes all capabilities but `kept` out of the bounding set of the calling thread (`PR_CAPBSET_DROP`). Without CAP_SETPCAP it stays as it is.
+/// Removes all capabilities but `kept` from the bounding set of the calling thread (`PR_CAPBSET_DROP`). Without CAP_SETPCAP the set stays as it
+/// is.
 ///
 /// # Errors
 /// None are known.
@@ -124,14 +126,13 @@ pub fn drop_bounding_set(kept: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Empties the ambient set of the calling thread (`PR_CAP_AMBIENT_CLEAR_ALL`). There's none before Linux 4.3.
+/// Empties the ambient set of the calling thread (`PR_CAP_AMBIENT_CLEAR_ALL`). Before Linux 4.3 threads have no such set.
 pub fn clear_ambient_set() {
     const PR_CAP_AMBIENT_CLEAR_ALL: libc::c_ulong = 4;
     let _ = prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 }
 
-/// Has user 0 be without privilege from now on: neither it nor a change of users brings capabilities (`PR_SET_SECUREBITS`), and nothing undoes
-/// that.
+/// Takes the privileges of user 0 away for good (`PR_SET_SECUREBITS`): neither being user 0 nor a change of users brings capabilities any more.
 ///
 /// # Errors
 /// `EPERM` without CAP_SETPCAP.
@@ -151,7 +152,7 @@ pub(crate) fn is_setuid_fixed_up() -> bool {
     bits >= 0 && bits & libc::SECBIT_NO_SETUID_FIXUP == 0
 }
 
-/// prctl(2) with one argument that is a number.
+/// Calls prctl(2) with one argument, a number.
 fn prctl(operation: libc::c_int, argument: libc::c_ulong) -> Result<(), Errno> {
     const UNUSED: libc::c_ulong = 0;
     // SAFETY: the operations above take numbers; none reads or writes memory.

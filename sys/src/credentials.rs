@@ -1,6 +1,7 @@
-//! Acting with another user's rights for the length of a few system calls, in the calling thread alone.
+//! Another user's rights for the length of a few system calls, in the calling thread alone.
 //!
-//! glibc's setuid family changes all threads of a process (nptl(7)), the system calls only the caller's: hence the raw ones.
+//! glibc's setuid family changes all threads of a process (nptl(7)), but the system calls change only the calling one. So this module makes the
+//! system calls themselves.
 
 use std::cell::Cell;
 use std::io;
@@ -14,22 +15,22 @@ use crate::capability::{capabilities, is_setuid_fixed_up, set_capabilities};
 /// The rights to act with.
 #[derive(Clone, Copy, Debug)]
 pub struct Rights<'a> {
-    /// Effective user, and with it the fsuid.
+    /// The effective user, and with it the fsuid.
     pub uid: u32,
-    /// Effective group, and with it the fsgid.
+    /// The effective group, and with it the fsgid.
     pub gid: u32,
-    /// Supplementary groups.
+    /// The supplementary groups.
     pub groups: &'a [u32],
-    /// Effective capabilities, a bit each; those that the process doesn't have are left out.
+    /// The effective capabilities, a bit each. Those that the process doesn't have are left out.
     pub capabilities: u64,
 }
 
-/// The thread acts with other rights until this is dropped. It can't be sent to another thread.
+/// A guard: the thread acts with other rights until this is dropped. It can't be sent to another thread.
 #[derive(Debug)]
 #[must_use]
 pub struct Assumed {
     permitted: u64,
-    /// Which of them were changed.
+    /// Whether the user was changed; the fields below say the same of the rest.
     user: bool,
     group: bool,
     groups: bool,
@@ -37,8 +38,8 @@ pub struct Assumed {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Lets the calling thread, which acts as root, act with `rights`. The real and the saved user stay root's, so no process of that user may
-/// signal or trace it.
+/// Lets the calling thread, which acts as root, act with `rights`. The real and the saved user stay root's. So no process of the
+/// assumed user may signal or trace it.
 ///
 /// # Errors
 /// Whatever the system calls answer, `EPERM` above all; then nothing has changed.
@@ -81,7 +82,7 @@ impl Drop for Assumed {
 }
 
 impl Assumed {
-    /// The way back, in an order in which each step is allowed: user 0 first, since it's the real one.
+    /// Restores root's rights, in an order in which each step is allowed: user 0 first, since it's the real one.
     fn restore(&self) -> io::Result<()> {
         if self.user {
             set_effective_user(0)?;
@@ -100,7 +101,7 @@ impl Assumed {
     }
 }
 
-/// The thread changes files as another user until this is dropped. It can't be sent to another thread.
+/// A guard: the thread changes files as another user until this is dropped. It can't be sent to another thread.
 #[derive(Debug)]
 #[must_use]
 pub struct AssumedForFiles {
@@ -110,7 +111,7 @@ pub struct AssumedForFiles {
 }
 
 /// Lets the calling thread, which acts as root, change files as a user other than 0, without supplementary groups and without the capabilities over
-/// files: the kernel takes those away with the user (capabilities(7)). That's half of the system calls that [`assume`] takes.
+/// files. The kernel takes those away with the user (capabilities(7)), so this takes half of the system calls of [`assume`].
 ///
 /// # Errors
 /// `EPERM` if that can't be, or where the kernel was told not to take capabilities away (`SECBIT_NO_SETUID_FIXUP`); then nothing has changed.
@@ -144,13 +145,13 @@ impl Drop for AssumedForFiles {
     }
 }
 
-/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them. It's asked once.
+/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them. The kernel is asked once.
 fn takes_capabilities_away() -> bool {
     static TAKES: OnceLock<bool> = OnceLock::new();
     *TAKES.get_or_init(is_setuid_fixed_up)
 }
 
-/// setfsuid(2) says who it was before, whether it did anything or not.
+/// Sets the fsuid. setfsuid(2) returns the former user whether it did anything or not, so a second call asks for the result.
 fn set_files_user(uid: u32) -> io::Result<()> {
     setfsuid(Uid::from_raw(uid));
     if setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
@@ -161,8 +162,8 @@ fn set_files_group(gid: u32) -> io::Result<()> {
     if setfsgid(Gid::from_raw(u32::MAX)).as_raw() == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
-/// Lets the calling thread, which acts as root, act with `rights` for the rest of its life, and keep no more than `permitted` of the
-/// capabilities that it could put in force: the kernel looks at those too (`cap_safe_nice`), and nothing brings them back.
+/// Lets the calling thread, which acts as root, act with `rights` for the rest of its life. It keeps no more than `permitted` of its
+/// permitted capabilities, which the kernel checks too (`cap_safe_nice`), and can't regain the others.
 ///
 /// # Errors
 /// Whatever the system calls answer; then the thread must do nothing more.
@@ -189,11 +190,11 @@ fn set_effective_group(gid: u32) -> io::Result<()> {
 }
 
 thread_local! {
-    /// The calling thread has given up its supplementary groups: nothing but what is here gives it any.
+    /// Whether the calling thread has given up its supplementary groups. Only this module gives it any.
     static HAS_NO_GROUPS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread has supplementary groups.
+/// Whether the calling thread may have supplementary groups.
 fn may_have_groups() -> io::Result<bool> {
     if HAS_NO_GROUPS.get() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Descriptors of a process as numbers: what it inherits, and what it closes at once.
+//! Descriptors by their numbers: those that a process inherits, and those that it closes all at once.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -8,9 +8,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
-/// Owns descriptor `number`, which the process that started this one left open for it. `None` if it isn't open.
+/// Takes ownership of descriptor `number`, which the parent process left open for this one. Returns `None` if it isn't open.
 ///
-/// Each number may be asked for once, and only where descriptors are numbered by agreement with whoever started the program.
+/// A program may call this once for each number, and only for numbers that it has agreed on with its parent.
 #[must_use]
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: F_GETFD only looks the number up.
@@ -21,11 +21,11 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor from `first` on, before any of them has an owner
+/// Closes every descriptor from `first` on. None of them may have an owner yet
 /// ([close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html)).
 ///
 /// # Errors
-/// Before Linux 5.9, those of reading `/proc/self/fd`.
+/// Before Linux 5.9, the errors of reading `/proc/self/fd`.
 pub fn close_from(first: RawFd) -> Result<(), Errno> {
     // SAFETY: numbers in; by the contract above nothing in this process owns one of these descriptors.
     if unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX, 0) } == 0 {
@@ -51,7 +51,7 @@ pub fn duplicate_above(file: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, E
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The numbers above the standard three that a directory of procfs lists. The directory's own, closed on return, is among them.
+/// Returns the numbers above the standard three that a directory of procfs lists. The directory's own is among them and closed by then.
 fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -61,11 +61,11 @@ fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-/// Closes every descriptor above the standard three but `kept`: for a process that goes on alone in a copy of another's memory, and must not
-/// keep what that one has open. Whoever owns one of them in this process can't use it any more.
+/// Closes every descriptor above the standard three but `kept`. A process that goes on in a copy of another's memory doesn't keep that one's
+/// descriptors open in this way. Their owners in this process can't use them any more.
 ///
 /// # Errors
-/// Those of reading `/proc/self/fd`.
+/// The errors of reading `/proc/self/fd`.
 pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let is_kept = |number: RawFd| kept.iter().any(|file| file.as_raw_fd() == number);
     for number in open_numbers("/proc/self/fd")?.into_iter().filter(|number| !is_kept(*number)) {
@@ -75,11 +75,11 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the calling thread a table of descriptors of its own, with these and the standard three. They are closed when the thread drops them
-/// or ends; the process keeps its own. The thread must use no other descriptor that was opened before.
+/// Gives the calling thread a descriptor table of its own, with `kept` and the standard three. They are closed when the thread drops them or
+/// ends. The process keeps its own. The thread must use no other descriptor that was opened before.
 ///
 /// # Errors
-/// `ENOMEM`, `EMFILE`; those of reading `/proc/self/task`. The thread then must use none at all.
+/// `ENOMEM`, `EMFILE`, and the errors of reading `/proc/self/task`. The thread must not use any descriptor then.
 pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[OwnedFd; N]> {
     unshare(CloneFlags::CLONE_FILES)?;
     let kept = kept.map(|file| file.as_raw_fd());
@@ -92,11 +92,11 @@ pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[Owne
     Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
-/// Closes every descriptor above the standard three, for a process that is about to end: threads that can't be ended keep the table of
-/// descriptors. Each number leads to `/dev/null` then, so that no other thread can hit a new file by it.
+/// Closes every descriptor above the standard three, for a process that is about to end: threads that nothing can end keep the descriptor table
+/// alive. Each number leads to `/dev/null` then, so that no other thread can hit a new file through it.
 ///
 /// # Errors
-/// Those of opening `/dev/null` and of reading `/proc/self/fd`.
+/// The errors of opening `/dev/null` and of reading `/proc/self/fd`.
 pub fn abandon_files() -> io::Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     for number in open_numbers("/proc/self/fd")?.into_iter().filter(|number| *number != null.as_raw_fd()) {

@@ -18,13 +18,13 @@ struct Handle<const N: usize> {
     content: [u8; N],
 }
 
-/// The kernfs id of an open file or directory; `None` if its filesystem has no such handles.
+/// Returns the kernfs id of an open file or directory, or `None` if its filesystem has no such handles.
 #[must_use]
 pub fn kernfs_id(file: BorrowedFd<'_>) -> Option<u64> {
     of_kind(file, FILEID_KERNFS).map(u64::from_ne_bytes)
 }
 
-/// The node id of an open file of a FUSE, which isn't asked; `None` if its filesystem has other handles.
+/// Returns the node id of an open file of a FUSE, or `None` if its filesystem has other handles. The FUSE server isn't asked.
 #[must_use]
 pub fn fuse_node_id(file: BorrowedFd<'_>) -> Option<u64> {
     let [a, b, c, d, e, f, g, h, ..] = of_kind::<12>(file, FILEID_INO64_GEN)?;
@@ -32,7 +32,7 @@ pub fn fuse_node_id(file: BorrowedFd<'_>) -> Option<u64> {
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
-/// The handle of an open file, if it's of this kind and length (name_to_handle_at(2)).
+/// Returns the handle of an open file, if it has this kind and length (name_to_handle_at(2)).
 fn of_kind<const N: usize>(file: BorrowedFd<'_>, kind: i32) -> Option<[u8; N]> {
     let bytes = u32::try_from(N).ok()?;
     let mut handle = Handle { bytes, kind: 0, content: [0; N] };
@@ -44,7 +44,7 @@ fn of_kind<const N: usize>(file: BorrowedFd<'_>, kind: i32) -> Option<[u8; N]> {
     (result == 0 && handle.kind == kind && handle.bytes == bytes).then_some(handle.content)
 }
 
-/// Opens what has this kernfs id on the filesystem of `mount`.
+/// Opens the file or directory that has this kernfs id on the filesystem of `mount`.
 ///
 /// # Errors
 /// `ESTALE` if there's no such object any more; `EPERM` without CAP_DAC_READ_SEARCH in the initial user namespace; what open(2) says.

@@ -1,4 +1,5 @@
-//! Watches ([inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html)), with names of any length: a cgroup's has up to 4095 bytes.
+//! Watches ([inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html)), with names of any length: a cgroup's name has up to 4095 bytes, and
+//! nix reads no event with such a name.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -7,36 +8,35 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::sys::inotify::{self, AddWatchFlags, InitFlags};
 
-/// What is read at once, in bytes: room for some events with the longest names. The kernel gives nothing but EINVAL if there's less than the first
-/// one needs.
+/// How much is read at once, in bytes: room for several events with the longest names. The kernel answers EINVAL if the first event doesn't fit.
 const BUFFER: usize = 64 * 1024;
 
 /// The size of `struct inotify_event` without its name.
 const HEADER: usize = 16;
 
-/// An instance. Reading doesn't wait.
+/// An inotify instance. Reading from it doesn't wait.
 #[derive(Debug)]
 pub struct Inotify(inotify::Inotify);
 
-/// A watch, by the number that the kernel gave it.
+/// The number that the kernel gave a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WatchNumber(i32);
 
-/// What has happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// By which watch it's known.
+    /// The watch that reports it.
     pub watch: WatchNumber,
-    /// What.
+    /// What has happened.
     pub mask: AddWatchFlags,
-    /// What the two halves of a rename have in common.
+    /// A number that the two halves of a rename have in common.
     pub cookie: u32,
     /// The name in the watched directory; `None` for the directory itself.
     pub name: Option<OsString>,
 }
 
 impl Inotify {
-    /// A new instance.
+    /// Makes a new instance.
     ///
     /// # Errors
     /// `EMFILE` beyond fs.inotify.max_user_instances.
@@ -61,7 +61,7 @@ impl Inotify {
         Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_fd().as_raw_fd(), watch.0) }).map(drop)
     }
 
-    /// The next events.
+    /// Reads the next events.
     ///
     /// # Errors
     /// `EAGAIN` if there are none.
@@ -78,7 +78,7 @@ impl AsFd for Inotify {
     }
 }
 
-/// Events as the kernel writes them. It writes whole ones only.
+/// Parses events. The kernel writes whole ones only.
 fn parse(mut bytes: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some((event, rest)) = parse_one(bytes) {

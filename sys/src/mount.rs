@@ -1,4 +1,4 @@
-//! Mounts that are attached nowhere (open_tree(2), mount_setattr(2), move_mount(2)).
+//! Detached mounts, which are in no mount namespace's tree (open_tree(2), mount_setattr(2), move_mount(2)).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -25,7 +25,7 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 
-/// A copy of the mounts at and below an open directory, attached nowhere: the root of the topmost one. Linux 5.2.
+/// Copies the mounts at and below an open directory, and returns the root of the topmost copy, which is detached. Linux 5.2.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a mount of another mount namespace.
@@ -33,8 +33,8 @@ pub fn detached_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, AT_RECURSIVE)
 }
 
-/// The root of a mount of an open directory that is attached nowhere: nobody can mount anything in it, and what is mounted on or below the
-/// directory isn't in it. Linux 5.2. With `read_only`, what is opened through it can't be opened once more for writing. Linux 5.12.
+/// Mounts an open directory once more, detached, and returns the root of that mount. Nobody can mount anything in it, and what is mounted on or
+/// below the directory isn't in it. Linux 5.2. With `read_only`, a file that is opened through it can't be reopened for writing. Linux 5.12.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN.
@@ -48,7 +48,7 @@ pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedF
     Ok(openat(&mount, ".", flags, Mode::empty())?)
 }
 
-/// The same as an O_PATH descriptor, whose closing needs nobody who serves the filesystem.
+/// Does the same as [`detached`], but returns an O_PATH descriptor. Closing that sends the filesystem's server no request.
 ///
 /// # Errors
 /// As [`detached`].
@@ -56,8 +56,8 @@ pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, 0)
 }
 
-/// A mount with nothing but this open file in it, attached nowhere, by which nobody can open it for writing or change its attributes. As an
-/// O_PATH descriptor. Linux 5.12.
+/// Makes a detached mount that has nothing but this open file in it, and returns it as an O_PATH descriptor. Through it nobody can open the file
+/// for writing or change its attributes. Linux 5.12.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a file of another mount namespace.
@@ -68,7 +68,7 @@ pub fn read_only_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Attaches such a mount, with all that is mounted below it, to an open directory. Linux 5.2.
+/// Attaches a detached mount, with all that is mounted below it, to an open directory. Linux 5.2.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a directory of another mount namespace.

@@ -1,5 +1,5 @@
-//! Namespaces: being in another cgroup namespace for the length of a few system calls, in the calling thread alone
-//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)), and whose a namespace is (ioctl_ns(2)).
+//! Namespaces: a stay in another cgroup namespace for the length of a few system calls, in the calling thread alone
+//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)), and the relations between namespaces (ioctl_ns(2)).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
-/// The thread is in another namespace until this is dropped. It can't be sent to another thread.
+/// A guard: the thread is in another namespace until this is dropped. It can't be sent to another thread.
 #[derive(Debug)]
 #[must_use]
 pub struct Entered<'a> {
@@ -15,7 +15,7 @@ pub struct Entered<'a> {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Enters the cgroup namespace `other`; `own` is the one to come back to. Linux 4.6.
+/// Enters the cgroup namespace `other`. The guard returns to `own`. Linux 4.6.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN towards it; then nothing has changed.
@@ -40,7 +40,7 @@ const NS_GET_PARENT: libc::Ioctl = libc::_IO(0xb7, 0x2);
 /// `NS_GET_TGID_FROM_PIDNS` of linux/nsfs.h: `_IOR(0xb7, 0x7, int)`.
 const NS_GET_TGID_FROM_PIDNS: libc::Ioctl = libc::_IOR::<libc::c_int>(0xb7, 0x7);
 
-/// The namespace around a pid or user namespace. Linux 4.9.
+/// Returns the parent of a pid or user namespace. Linux 4.9.
 ///
 /// # Errors
 /// `EPERM` if that is neither the caller's own nor below it, `ENOTTY` before Linux 4.9.
@@ -56,7 +56,7 @@ fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The number in the caller's pid namespace of the process that is `number` in another one. Linux 6.11.
+/// Translates `number`, a process in another pid namespace, to its number in the caller's. Linux 6.11.
 ///
 /// # Errors
 /// `ESRCH` if there's none, or it can't be seen; `ENOTTY` before Linux 6.11.
@@ -69,7 +69,7 @@ pub fn process_in(namespace: BorrowedFd<'_>, number: i32) -> io::Result<i32> {
 /// `NS_GET_USERNS` of linux/nsfs.h: `_IO(0xb7, 0x1)`.
 const NS_GET_USERNS: libc::Ioctl = libc::_IO(0xb7, 0x1);
 
-/// The user namespace that a namespace belongs to. Linux 4.9.
+/// Returns the user namespace that a namespace belongs to. Linux 4.9.
 ///
 /// # Errors
 /// `EPERM` if it's neither the caller's own nor below that, `ENOTTY` before Linux 4.9.
@@ -80,7 +80,7 @@ pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// `NS_GET_OWNER_UID` of linux/nsfs.h: `_IO(0xb7, 0x4)`.
 const NS_GET_OWNER_UID: libc::Ioctl = libc::_IO(0xb7, 0x4);
 
-/// Which user, as the caller's user namespace numbers it, made a user namespace. Linux 4.11.
+/// Returns the user who made a user namespace, as the caller's user namespace numbers it. Linux 4.11.
 ///
 /// # Errors
 /// `EINVAL` if it isn't a user namespace, `ENOTTY` before Linux 4.11.

@@ -1,4 +1,4 @@
-//! Reading and writing at an offset, also of files that have only a position.
+//! Reading and writing at an offset, also for files that have only a position.
 
 use std::os::fd::AsFd;
 
@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, lseek, read, write};
 
-/// Reads at an offset: pread(2), or where that's ESPIPE by the file's position. So nobody else may read or write the same open file at that
-/// time where pread(2) may fail.
+/// Reads at an offset with pread(2). Where that answers ESPIPE, this moves the file's position instead, so nobody else may use the same open file
+/// at that time.
 ///
 /// # Errors
 /// What the system calls say; `EINVAL` for an offset that no file has.
@@ -22,8 +22,8 @@ pub fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> nix::Result<u
     }
 }
 
-/// Writes once to an interface file, for which offsets don't count: pwrite(2), or where that's ESPIPE write(2). Before Linux 3.14 that's so
-/// of all files that the kernel reads as sequences (`seq_open` takes FMODE_PWRITE away).
+/// Writes once to an interface file, which ignores offsets, with pwrite(2), or with write(2) where that answers ESPIPE. Before Linux 3.14 all files
+/// that the kernel reads as sequences do (`seq_open` takes FMODE_PWRITE away).
 ///
 /// # Errors
 /// What the system calls say.

@@ -42,8 +42,8 @@ pub fn set(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> io::Result<()>
     Ok(Errno::result(result).map(drop)?)
 }
 
-/// Removes an xattr of `path` (removexattr(2)). One that isn't there is `ENODATA` also for whoever couldn't remove it: whether the caller may,
-/// the kernel has asked before the request came.
+/// Removes an xattr of `path` (removexattr(2)). An xattr that doesn't exist is `ENODATA`, even for a thread that isn't permitted to remove it: the
+/// kernel has checked the caller's permission before the request came.
 ///
 /// # Errors
 /// What removexattr(2) says.

@@ -1,7 +1,7 @@
 //! The flags of a mount, besides read-only.
 //!
-//! Whoever remounts a mount that is locked, or in a user namespace, can't take any of them away: systemd and
-//! sandboxes, which make what is mounted read-only, go by the flags that mountinfo has of the first
+//! Nobody can remove a flag when remounting a mount that is locked, or in a user namespace. systemd and
+//! sandboxes, which remount what is there read-only, use the flags that mountinfo shows for the first
 //! mount with that mount point. So a view's mounts have the flags of what they cover.
 
 use std::ffi::CString;
@@ -30,20 +30,20 @@ impl MountFlags {
     /// Those that systemd gives the tmpfs around them.
     pub const TMPFS: Self = Self(RESTRICTIONS);
 
-    /// From the per-mount options of mountinfo. What isn't known there is left out.
+    /// Reads the per-mount options of mountinfo. Unknown ones are left out.
     #[must_use]
     pub fn from_options(options: &str) -> Self {
         let known = options.split(',').filter_map(|word| NAMES.iter().find(|(name, _)| *name == word));
         Self(known.fold(MsFlags::empty(), |flags, (_, flag)| flags | *flag))
     }
 
-    /// What both have of restrictions, and these access times.
+    /// Returns the restrictions that both have, and the access times of `self`.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self((self.0 & ACCESS_TIMES) | (self.0 & other.0 & RESTRICTIONS))
     }
 
-    /// As mount(2) takes them: without the first of these flags it would take `relatime`, or none at all for a change.
+    /// Returns the flags for mount(2), which always include a choice of access times: without one mount(2) takes `relatime`, or changes nothing.
     pub(super) fn for_mount(self) -> MsFlags {
         if self.0.intersects(MsFlags::MS_NOATIME | MsFlags::MS_RELATIME) {
             self.0
@@ -52,14 +52,14 @@ impl MountFlags {
         }
     }
 
-    /// As a word of an order.
+    /// Encodes the flags as a word of an order.
     pub(super) fn word(self) -> CString {
         let names: Vec<&str> = NAMES.iter().filter(|(_, flag)| self.0.contains(*flag)).map(|(name, _)| *name).collect();
         // There's no NUL in these names.
         CString::new(names.join(",")).unwrap_or_default()
     }
 
-    /// From such a word, and nothing else.
+    /// Decodes such a word. Returns `None` for anything else.
     pub(super) fn from_word(word: &[u8]) -> Option<Self> {
         let flags = Self::from_options(std::str::from_utf8(word).ok()?);
         (flags.word().to_bytes() == word).then_some(flags)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::flags::MountFlags;
 
-/// What the tmpfs and the view are mounted from, as mountinfo shows it.
+/// The source of the tmpfs' and the view's mounts, as mountinfo shows it.
 pub const MOUNT_SOURCE: &str = "vcgroupfs";
 /// The view's filesystem type, as mountinfo shows it.
 pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
@@ -13,7 +13,7 @@ pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
 /// The components of `/sys/fs/cgroup`.
 pub const SYS_FS_CGROUP: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
 
-/// What to make.
+/// A layout to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// For legacy and hybrid hosts.
@@ -33,12 +33,12 @@ pub struct StackSpec {
     pub links: Vec<(CString, CString)>,
 }
 
-/// One hierarchy.
+/// One hierarchy in the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HierarchyMount {
     /// Its directory, in the view and in the stack.
     pub directory: CString,
-    /// What lies under the view.
+    /// The mount under the view.
     pub underlay: Underlay,
     /// Whether the view's mount is read-only.
     pub read_only: bool,
@@ -63,22 +63,22 @@ pub enum Underlay {
         /// The cgroup below its root, relative.
         below: CString,
     },
-    /// There's none.
+    /// There is none.
     None,
 }
 
 /// The sentinel cgroup for a unified host, and what of the view is shown in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentinelSpec {
-    /// The sentinel.
+    /// Where the sentinel comes from.
     pub underlay: SentinelSource,
-    /// The cgroup that the view shows in the sentinel, by its path in both: the container's own or one above it. Relative, never empty.
+    /// The path, in view and sentinel, of the cgroup that the view shows: the container's own or one above it. It's relative and never empty.
     pub shown: CString,
-    /// The container's own cgroup, whose files are shown in place of the sentinel's. Relative, never empty.
+    /// The path of the container's own cgroup, whose files are shown in place of the sentinel's. It's relative and never empty.
     pub own: CString,
     /// The flags of all its mounts; the sentinel is read-only besides.
     pub flags: MountFlags,
-    /// Files of the view's top that are shown instead.
+    /// Files of the view's top that are shown in place of the sentinel's.
     pub files: Vec<CString>,
 }
 

@@ -21,21 +21,21 @@ pub const REPORT_LEN: usize = 16;
 /// Most bytes of an order.
 pub const MAX_ORDER: usize = 16 * 1024;
 
-/// Where a mount has to go for `/sys/fs/cgroup` to be there.
+/// The place for a mount that makes `/sys/fs/cgroup` exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
     /// How many components of `/sys/fs/cgroup` exist: 1 to 3.
     pub depth: u32,
-    /// Whether the last one that exists has nothing in it. Only looked at where `depth` is below 3.
+    /// Whether the last one that exists is empty. It's checked only if `depth` is below 3.
     pub empty: bool,
-    /// The id of the mount it's on, as in mountinfo; 0 where the kernel doesn't tell (before 3.15).
+    /// The id of the mount that it's on, as in mountinfo, or 0 if the kernel doesn't tell (before Linux 3.15).
     pub mount: u64,
 }
 
-/// What a helper tells.
+/// What a helper reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// The place is found; an order is awaited.
+    /// It has located the place, and awaits an order.
     Location(Location),
     /// The view's connection is mounted, and has to be served from now on.
     Mounted,
@@ -51,7 +51,7 @@ pub enum Report {
 }
 
 impl Report {
-    /// The message as bytes.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(self) -> [u8; REPORT_LEN] {
         let (kind, first, second) = match self {
@@ -92,12 +92,12 @@ impl Report {
     }
 }
 
-/// What a helper is to do, with the one descriptor that comes along.
+/// What a helper has to do. One descriptor comes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Move the mount that the descriptor is the root of, attached nowhere so far, to the place.
+    /// Move a detached mount to the place. The descriptor is its root.
     Move,
-    /// Make this in the place, from the connection to FUSE that the descriptor is.
+    /// Make this layout in the place. The descriptor is the connection to FUSE.
     Build(Layout),
 }
 
@@ -106,7 +106,7 @@ const BUILD_STACK: u32 = 2;
 const BUILD_SENTINEL: u32 = 3;
 
 impl Order {
-    /// The message as bytes.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -144,7 +144,7 @@ impl Order {
     }
 }
 
-/// The words of a spec. A bind has no words: in a container there's nothing to bind.
+/// Returns the words of a stack. A bind has none, since in a container there's nothing to bind.
 fn words_of(spec: &StackSpec) -> Vec<CString> {
     let mut words = vec![spec.flags.word()];
     for hierarchy in &spec.hierarchies {
@@ -214,12 +214,13 @@ fn checked(word: CString, legal: fn(&[u8]) -> bool) -> Result<CString, Malformed
     if legal(word.to_bytes()) { Ok(word) } else { Err(Malformed) }
 }
 
-/// A single component, and none of those that the stack itself has while it's made.
+/// Whether this is a single component, and not one that the stack itself has while it's made.
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'/') && !name.starts_with(b".")
 }
 
-/// Which v1 hierarchy: controllers, a name, and the two flags that change what its files are called and say. Nothing that sets anything.
+/// Whether these options only select a v1 hierarchy: controllers, a name, and the two flags that change the names and the content of its files. No
+/// option may set anything.
 fn is_options(options: &[u8]) -> bool {
     let is_word = |word: &[u8]| {
         let word = word.strip_prefix(b"name=").unwrap_or(word);
@@ -228,7 +229,7 @@ fn is_options(options: &[u8]) -> bool {
     options.split(|byte| *byte == b',').all(is_word)
 }
 
-/// A path below the root, and not the root itself: names with one slash between them.
+/// Whether this is a path below the root, and not the root itself: names with one slash between them.
 fn is_shown(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').all(|name| !name.is_empty() && name != b"." && name != b"..")
 }
@@ -237,7 +238,7 @@ fn is_core_file(name: &[u8]) -> bool {
     name.starts_with(b"cgroup.") && !name.contains(&b'/')
 }
 
-/// A path below a hierarchy's root, relative; empty for the root itself.
+/// Whether this is a relative path below a hierarchy's root, or empty for the root itself.
 fn is_below(path: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let path = Path::new(std::ffi::OsStr::from_bytes(path));

@@ -1,9 +1,9 @@
-//! A view goes into a container's mount namespace, or out of it again.
+//! Attaches a view in a container's mount namespace, or detaches it.
 //!
-//! The server passes the namespace and the container's root; nothing here follows a path of the
-//! container's but three plain names below that root. What is found is held by descriptor, and the
-//! mount goes to that descriptor. Nothing of the container's is executed or read, except that a
-//! directory is looked at for being empty, before anything is at stake.
+//! The server passes the namespace and the container's root. The helper follows no path of the
+//! container's but three plain names below that root. It holds what it finds by a descriptor, and mounts on
+//! that descriptor. It executes and reads nothing of the container's, except that it checks whether a
+//! directory is empty, before anything is at stake.
 //!
 //! The process is never in the container's pid namespace, and not dumpable.
 
@@ -39,31 +39,31 @@ use message::{Location, MAX_ORDER, Order, Report};
 use mounts::{MountSite, device_of, mount_id, open_below};
 use step::{AttachStep, StepError, failed_at};
 
-/// Descriptor of the SOCK_SEQPACKET socket to the server.
+/// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// Descriptor of the leash: the reading end of a pipe whose writing end only the server has.
+/// The descriptor of the leash: the reading end of a pipe whose writing end only the server has.
 pub const LEASH_FD: RawFd = 4;
-/// Descriptor of the container's mount namespace.
+/// The descriptor of the container's mount namespace.
 pub const NAMESPACE_FD: RawFd = 5;
-/// Descriptor of the container's root directory.
+/// The descriptor of the container's root directory.
 pub const ROOT_FD: RawFd = 6;
-/// Descriptor of the host's /proc.
+/// The descriptor of the host's /proc.
 pub const PROC_FD: RawFd = 7;
-/// For `attach`, descriptor of the witness: the writing end of a pipe that only has to stay open for as long as this process is there.
+/// For `attach`, the descriptor of the witness: the writing end of a pipe that only has to stay open for as long as this process exists.
 pub const WITNESS_FD: RawFd = 8;
 
 /// How long the server may take to give its order, in ms.
 const ORDER_TIMEOUT_MS: u16 = 60_000;
 
-/// Joining a mount namespace and mounting in it; searching directories that only the container's own users may.
+/// The capabilities for joining a mount namespace, for mounting in it, and for searching directories that only the container's own users may.
 const CAPABILITIES: u64 = CAP_SYS_ADMIN | CAP_SYS_CHROOT | CAP_DAC_READ_SEARCH;
 
-/// What the helper is asked for by its command line.
+/// The task that the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountTask {
-    /// Find the place, await the order, carry it out.
+    /// Locate the place, await the order, and carry it out.
     Attach,
-    /// Unmount what lies on the place, if it's this mount.
+    /// Unmount what is mounted on the place, if it's this mount.
     Detach {
         /// How many components of `/sys/fs/cgroup` lead to the mount.
         depth: usize,
@@ -75,7 +75,7 @@ pub enum MountTask {
 }
 
 impl MountTask {
-    /// Reads the command line after the program's name. `None` unless it's one that the server writes.
+    /// Reads the command line after the program's name. Returns `None` unless it's one that the server writes.
     pub fn from_words<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let task = match words.next()? {
             "attach" => Self::Attach,
@@ -90,7 +90,7 @@ impl MountTask {
         words.next().is_none().then_some(task)
     }
 
-    /// The same as [`MountTask::from_words`] reads.
+    /// Returns the words that [`MountTask::from_words`] reads.
     #[must_use]
     pub fn words(self) -> Vec<String> {
         match self {
@@ -127,7 +127,7 @@ fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
     send(socket.as_fd(), [&report.encode()], &[])
 }
 
-/// What the server passes, looked at.
+/// The container, by the descriptors that the server passes, checked.
 struct Target {
     /// Held for as long as the process lives.
     _leash: OwnedFd,
@@ -157,13 +157,13 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     Ok(Target { _leash: leash, namespace, root, proc })
 }
 
-/// A place to mount on, held.
+/// A directory to mount on, held by descriptors.
 struct MountPoint {
     /// The directory that it's in.
     parent: OwnedFd,
     /// The directory itself.
     directory: OwnedFd,
-    /// How many of [`SYS_FS_CGROUP`] lead to it, and never none.
+    /// How many components of [`SYS_FS_CGROUP`] lead to it; at least one.
     depth: usize,
 }
 
@@ -211,7 +211,7 @@ impl Target {
             .map_err(failed_at(AttachStep::Unmount))
     }
 
-    /// The deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
+    /// Finds the deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
     fn find(&self) -> Result<MountPoint, Errno> {
         let mut place = self.find_at(1)?;
         while let Some(name) = SYS_FS_CGROUP.get(place.depth) {

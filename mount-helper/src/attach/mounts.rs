@@ -1,4 +1,4 @@
-//! Mounts and directories that both layouts are made of.
+//! The mounts and directories that both layouts consist of.
 
 use std::ffi::CStr;
 use std::io::Read;
@@ -30,7 +30,7 @@ pub struct MountSite<'a> {
     pub proc: BorrowedFd<'a>,
 }
 
-/// Opens a directory by its name in another one. What is mounted on it is opened; a symlink isn't followed.
+/// Opens a directory by its name in another one, or what is mounted on it. A symlink isn't followed.
 ///
 /// # Errors
 /// ENOENT, ENOTDIR (also for a symlink).
@@ -56,7 +56,7 @@ pub(super) fn mount_tmpfs(site: &MountSite<'_>, flags: MountFlags) -> Result<Own
     Ok(top)
 }
 
-/// Unmounts the mount whose root this is, with all that is mounted below it.
+/// Unmounts the mount with this root, and all that is mounted below it.
 pub(super) fn take_away(top: &OwnedFd) {
     let _ = enter(top).and_then(|()| umount2(".", MntFlags::MNT_DETACH));
 }
@@ -79,8 +79,8 @@ pub(super) fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Err
     mkdirat(directory, name, Mode::from_bits_truncate(0o755))
 }
 
-/// Mounts a connection to FUSE as a view. To be done in the initial user namespace, so that callers of all user namespaces may come in,
-/// and in the server's pid namespace, in which the kernel then numbers the callers.
+/// Mounts a connection to FUSE as a view. The caller must be in the initial user namespace, so that callers of all user namespaces may use the
+/// view, and in the server's pid namespace, in which the kernel then numbers its callers.
 pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr, flags: MountFlags) -> Result<(), Errno> {
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
@@ -98,8 +98,8 @@ fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// The mount that a descriptor is on, by `/proc/self/fdinfo` (Linux 3.15) of the host's procfs: the container's isn't to be trusted, and a
-/// view that isn't served yet can't be asked. 0 where the kernel doesn't tell.
+/// Returns the id of the mount that a descriptor is on, or 0 if the kernel doesn't tell. The source is `/proc/self/fdinfo` (Linux 3.15) of the
+/// host's procfs: the container's can't be trusted, and a view that isn't served yet can't be asked.
 pub(super) fn mount_id(proc: BorrowedFd<'_>, file: &OwnedFd) -> u64 {
     let name = format!("self/fdinfo/{}", file.as_raw_fd());
     let read = || {
@@ -110,7 +110,8 @@ pub(super) fn mount_id(proc: BorrowedFd<'_>, file: &OwnedFd) -> u64 {
     read().unwrap_or(0)
 }
 
-/// The device, major and minor number, of the mount with this id in this process' mount namespace, by mountinfo of the host's procfs.
+/// Returns the device, major and minor number, of the mount with this id in this process' mount namespace. The source is mountinfo of the host's
+/// procfs.
 pub(super) fn device_of(proc: BorrowedFd<'_>, mount: u64) -> Result<(u64, u64), Errno> {
     let info = openat(proc, "self/mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = Vec::new();
@@ -119,7 +120,7 @@ pub(super) fn device_of(proc: BorrowedFd<'_>, mount: u64) -> Result<(u64, u64), 
     device_in(&String::from_utf8_lossy(&text), mount).ok_or(Errno::ESTALE)
 }
 
-/// A line begins with the mount's id, that of the one beneath, and the device.
+/// Finds a mount's device in mountinfo. A line begins with the mount's id, that of its parent, and the device.
 fn device_in(mountinfo: &str, mount: u64) -> Option<(u64, u64)> {
     mountinfo.lines().find_map(|line| {
         let mut words = line.split(' ');

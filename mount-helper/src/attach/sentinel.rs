@@ -7,8 +7,8 @@
 //! /sys/fs/cgroup/machine.slice       the view's directory, on a real one of the same path: from here on all is the view's
 //! ```
 //!
-//! The sentinel's root is also the root of what is mounted, so that it all comes and goes as one. It's made by mount(2) alone, and by
-//! descriptors: what is mounted on a directory doesn't keep anybody who holds it from mounting beneath.
+//! The sentinel's root is also the root of all these mounts, so that they come and go as one. They are made with mount(2) and descriptors alone:
+//! a process that holds a directory can mount beneath what is mounted on it.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ use super::step::{AttachStep, StepError, failed_at};
 /// The number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO`).
 const INITIAL: u64 = 0xEFFF_FFFB;
 
-/// What the place is called where it's the working directory.
+/// The name of the place when it's the working directory.
 const HERE: &CStr = c".";
 
 pub(super) fn build(
@@ -98,7 +98,7 @@ fn mount_on(directory: impl AsFd, flags: MountFlags) -> Result<(), Errno> {
     mount(Some("cgroup2"), HERE, Some("cgroup2"), flags.for_mount() | MsFlags::MS_RDONLY, None::<&str>)
 }
 
-/// Mounts it on the directory above, `/sys/fs`, binds it from there, and takes the mount away again.
+/// Mounts the sentinel on the parent directory, `/sys/fs`, binds it from there, and unmounts it again.
 fn bind_by_detour(site: &MountSite<'_>, below: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
     let above = site.parent.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
     mount_on(&above, flags)?;
@@ -112,7 +112,7 @@ fn bind_by_detour(site: &MountSite<'_>, below: &OwnedFd, flags: MountFlags) -> R
     bound
 }
 
-/// What has just been mounted on the place, where `below` was before.
+/// Opens what has just been mounted on the place, where `below` was before.
 fn newly_mounted(site: &MountSite<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
     let top = open_below(site.parent, site.name)?;
     // Somebody may have been quicker in taking it away again.
@@ -135,7 +135,7 @@ fn check(top: &OwnedFd, sentinel: &SentinelSpec) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Mounts the view over the whole sentinel, parts of it in their places in the sentinel, and takes the whole away again.
+/// Mounts the view over the whole sentinel, binds parts of it to their places in the sentinel, and unmounts the whole again.
 fn fill(
     site: &MountSite<'_>,
     top: &OwnedFd,
@@ -160,7 +160,7 @@ fn fill(
     fchdir(&view).and_then(|()| umount2(HERE, MntFlags::MNT_DETACH)).map_err(failed_at(AttachStep::View))
 }
 
-/// The interface files of a cgroup.
+/// Lists the interface files of a cgroup.
 fn files_of(cgroup: &OwnedFd) -> Result<Vec<CString>, Errno> {
     let mut directory = Dir::openat(cgroup, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
@@ -173,7 +173,7 @@ fn files_of(cgroup: &OwnedFd) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Shows a file in place of the sentinel's, of which nothing is true of the container. `flags`: those of its mount, if they aren't the view's.
+/// Covers a file of the sentinel, which says nothing of the container, by another file. `flags` are those of the mount, if they aren't the view's.
 fn cover_file(from: &OwnedFd, top: &OwnedFd, name: &CStr, flags: Option<MsFlags>) -> Result<(), Errno> {
     let file = |directory: &OwnedFd| openat(directory, name, FILE, Mode::empty());
     let shown = match file(from) {
@@ -190,7 +190,7 @@ fn cover_file(from: &OwnedFd, top: &OwnedFd, name: &CStr, flags: Option<MsFlags>
 
 const FILE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// A directory below another one, name by name.
+/// Opens a directory below another one, name by name.
 fn walk(directory: &OwnedFd, path: &CStr) -> Result<OwnedFd, Errno> {
     let mut place = directory.try_clone().map_err(|_| Errno::EMFILE)?;
     for name in path.to_bytes().split(|byte| *byte == b'/') {
@@ -200,7 +200,7 @@ fn walk(directory: &OwnedFd, path: &CStr) -> Result<OwnedFd, Errno> {
     Ok(place)
 }
 
-/// Binds what one descriptor is to what the other one is. The working directory is procfs.
+/// Binds `source` to `target`. The working directory must be procfs.
 fn bind(source: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
     let path = |file: &OwnedFd| format!("self/fd/{}", file.as_raw_fd());
     mount(Some(path(source).as_str()), path(target).as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)

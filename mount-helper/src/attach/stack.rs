@@ -7,8 +7,8 @@
 //! /sys/fs/cgroup/cpu       a symlink, where controllers are mounted together
 //! ```
 //!
-//! It's made by mount(2) alone, so that it can be made on every kernel and on both sides: where
-//! mounts can be moved between namespaces, in a namespace of the server's own, else in the
+//! It's made with mount(2) alone, so that it can be made on every kernel and on both sides: in a
+//! namespace of the server's own if the kernel can move mounts between namespaces, else in the
 //! container's.
 
 use std::ffi::{CStr, OsStr};
@@ -30,9 +30,9 @@ use super::mounts::{
 };
 use super::step::{AttachStep, StepError, failed_at};
 
-/// Where the view as a whole is while the stack is made, relative to the working directory. No spec has such a name.
+/// The mount point of the whole view while the stack is made, relative to the working directory. No layout has such a name.
 const WHOLE_VIEW: &CStr = c".view";
-/// The same for a hierarchy.
+/// The mount point of a whole hierarchy, likewise.
 const WHOLE_HIERARCHY: &CStr = c".root";
 
 pub(super) fn build(
@@ -83,7 +83,7 @@ fn fill(
     Ok(())
 }
 
-/// Mounts the real hierarchy. It's read-only from the first moment on.
+/// Mounts the real hierarchy, read-only from the first moment on.
 fn underlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
     let directory = hierarchy.directory.as_c_str();
     match &hierarchy.underlay {
@@ -106,14 +106,14 @@ fn underlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
     if kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC { Ok(()) } else { Err(Errno::ESTALE) }
 }
 
-/// Binds a cgroup from the whole hierarchy, which isn't mounted any more then.
+/// Binds a cgroup from the whole hierarchy, and unmounts that.
 fn bind_below(hierarchy: &HierarchyMount, below: &CStr) -> Result<(), Errno> {
     let bound = bind(&beneath(WHOLE_HIERARCHY, below), &hierarchy.directory, hierarchy.flags, true);
     umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
     bound
 }
 
-/// Mounts the view's directory on the hierarchy.
+/// Binds the view's directory over the hierarchy.
 fn overlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
     let HierarchyMount { directory, flags, read_only, .. } = hierarchy;
     bind(&beneath(WHOLE_VIEW, directory), directory, *flags, *read_only)

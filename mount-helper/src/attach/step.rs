@@ -1,8 +1,8 @@
-//! The steps of attaching and detaching, by which a failure is told.
+//! The steps of attaching and detaching, which name what failed.
 
 use nix::errno::Errno;
 
-/// What failed.
+/// A step, by which a failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum AttachStep {
@@ -16,7 +16,7 @@ pub enum AttachStep {
     Privileges,
     /// Finding `/sys/fs/cgroup` in the container.
     Find,
-    /// Receiving the order: no honest server's.
+    /// Receiving the order. An honest server's never fails.
     Order,
     /// Joining the mount namespace.
     Enter,
@@ -58,7 +58,7 @@ impl AttachStep {
     ];
 }
 
-/// What went wrong.
+/// The step that failed, and its errno.
 pub type StepError = (AttachStep, Errno);
 
 pub(super) fn failed_at(step: AttachStep) -> impl Fn(Errno) -> StepError {
