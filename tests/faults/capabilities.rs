@@ -22,7 +22,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Makes a scene on the kernel's cgroupfs, or on a view with everything delegated. `prepare` is what the host does to the cgroup first.
+    /// Makes a subject on the kernel's cgroupfs, or on a view with everything delegated. `prepare` is what the host does to the cgroup first.
     pub(crate) fn new(
         selector: &'static str,
         by_view: bool,

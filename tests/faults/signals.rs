@@ -119,7 +119,7 @@ fn is_mounted(path: &Path) -> bool {
     text.lines().any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point) == path))
 }
 
-/// The errno of a stat of a path, which may not wait forever.
+/// The errno of a listing of a directory, which must not hang.
 fn errno_of(path: PathBuf) -> Option<Errno> {
     let found = in_time(move || fs::read_dir(path).map(Iterator::count)).expect("the view hangs");
     found.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
