@@ -130,7 +130,7 @@ fn many_processes_in_many_cgroups_get_right_answers() {
 fn agents_of(pid: u32) -> usize {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let name = |child: &str| fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
-    text.split_whitespace().filter(|child| name(child) != "successor\n").count()
+    text.split_whitespace().filter(|child| name(child) != "abort guard\n").count()
 }
 
 /// Holds a file open so often in a process of the container. Returns how often it could, and why no more.

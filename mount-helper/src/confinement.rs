@@ -22,7 +22,7 @@ pub enum Role {
     /// It waits for the command of `run`, passes signals on, and cleans up.
     Supervisor,
     /// It needs nothing but its descriptors.
-    Successor,
+    AbortGuard,
 }
 
 impl Role {
@@ -46,7 +46,7 @@ impl Role {
             Self::Supervisor => {
                 CAP_KILL | CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH | CAP_SYS_CHROOT | CAP_SYS_PTRACE | CAP_SYS_ADMIN
             }
-            Self::Successor => 0,
+            Self::AbortGuard => 0,
         }
     }
 }

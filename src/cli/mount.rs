@@ -14,7 +14,7 @@ use super::options::{ServeOptions, ViewOptions};
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::cli::exit::CliResult;
 use crate::error::Error;
-use crate::fuse::{Connection, FSTYPE, OwnMount};
+use crate::fuse::{Connection, FSTYPE, SelfMount};
 use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry;
@@ -94,7 +94,7 @@ fn mount_and_serve(
     let own_mount = match (&server.target, &server.views) {
         // A view for each caller reports no events.
         (_, ServedViews::PerCaller(..)) => Ok(None),
-        (MountTarget::Directory(directory), _) => OwnMount::until_unmounted(directory).map(Some),
+        (MountTarget::Directory(directory), _) => SelfMount::until_unmounted(directory).map(Some),
         (MountTarget::Namespace(_) | MountTarget::Container(_), _) => Ok(None),
     };
     let own_mount = own_mount.unwrap_or_else(|error| {

@@ -91,7 +91,7 @@ pub(super) fn time(from: TimeOrNow) -> SetTime {
 
 /// The longest name that the kernel takes in a listing, in bytes: FUSE's own limit, which was raised in Linux 6.15 or so, and what goes with its
 /// `fuse_dirent` into the page in which it keeps a listing. What is longer isn't listed, but found by its name as far as FUSE takes that.
-pub(super) fn longest_listed(config: &KernelConfig) -> usize {
+pub(super) fn listed_name_max(config: &KernelConfig) -> usize {
     /// FUSE_NAME_LOW_MAX.
     const BEFORE: usize = 1024;
     const PAGE: usize = 4096;

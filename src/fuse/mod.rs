@@ -1,14 +1,18 @@
 //! The adapter between FUSE and [`CgroupFs`](crate::fs::CgroupFs): the only place that knows `fuser`.
 
 mod adapter;
+mod connection;
 mod convert;
-mod deferred;
+mod files;
+mod listings;
 mod notify;
+mod operations;
 mod passthrough;
 mod reply;
 mod session;
 mod workers;
 
-pub use notify::abort_guard::Successor;
-pub use notify::self_mount::{OwnMount, detached, detached_from};
-pub use session::{Connection, FSTYPE, MountError, serve, serve_callers};
+pub use connection::{Connection, FSTYPE, MountError};
+pub use notify::abort_guard::AbortGuard;
+pub use notify::self_mount::{SelfMount, detached_copy, detached_mount};
+pub use session::{serve, serve_callers};

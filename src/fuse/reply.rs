@@ -4,13 +4,16 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use fuser::{Generation, INodeNo, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
+use fuser::{FileHandle, Generation, INodeNo, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
 use crate::fs::NodeId;
 use crate::fs::ops::Wake;
-use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, Host, Transfer};
+use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, HandleId, Host, Transfer};
+
+/// The handle of what is open without any state in the server.
+pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 
 /// Whom a request is about, for the log.
 #[derive(Clone, Copy)]
@@ -30,7 +33,7 @@ pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> Ab
 
 /// Answers a question. A handler must not panic, since a dead server wedges its containers; should one all the same, its caller gets EIO and
 /// the server goes on.
-pub(super) fn caught<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
+pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
         Err(_) => {
@@ -56,7 +59,7 @@ fn log_panic(what: &str) {
 }
 
 /// Logs what a filesystem rejects.
-pub(super) fn logged<H: Host, T>(
+pub(super) fn log_denials<H: Host, T>(
     fs: &CgroupFs<H>,
     caller: &Caller,
     about: About<'_>,
@@ -113,7 +116,7 @@ fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
 
 /// What is kept of a write that waits. Most files take no more than a page (`atomic_write_len`), and what is longer by a byte is refused as the
 /// whole would be: thousands may wait, and the memory is the server's. `whole`: it's one that takes more.
-pub(super) fn kept_of(data: &[u8], whole: bool) -> Vec<u8> {
+pub(super) fn truncate_write(data: &[u8], whole: bool) -> Vec<u8> {
     if whole {
         return data.to_vec();
     }
@@ -123,7 +126,7 @@ pub(super) fn kept_of(data: &[u8], whole: bool) -> Vec<u8> {
 
 /// Writes `data` and replies with how much was written.
 pub(super) fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, data: &[u8], reply: ReplyWrite) {
-    match caught("write", || logged(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
+    match catch_panic("write", || log_denials(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
         Err(errno) => reply.error(errno),
     }
@@ -137,7 +140,8 @@ pub(super) fn reply_read<H: Host>(
     space: &mut [u8],
     reply: ReplyData,
 ) {
-    let read = caught("read", || logged(fs, from.caller(), of_file("read", from), || fs.read(from, offset, space)));
+    let read =
+        catch_panic("read", || log_denials(fs, from.caller(), of_file("read", from), || fs.read(from, offset, space)));
     let data = read.and_then(|count| space.get(..count).ok_or(fuser::Errno::EIO));
     match data {
         Ok(data) => reply.data(data),
@@ -164,7 +168,11 @@ mod tests {
         let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
         for (written, kept) in [(0, 0), (7, 7), (page, page), (page + 1, page + 1), (16 * page, page + 1)] {
             let data = vec![b'1'; written];
-            assert_eq!((kept_of(&data, false).len(), kept_of(&data, true).len()), (kept, written), "{written}");
+            assert_eq!(
+                (truncate_write(&data, false).len(), truncate_write(&data, true).len()),
+                (kept, written),
+                "{written}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::fs::CgroupFs;
 use crate::fs::dispatch::PerCaller;
 use crate::fuse;
-use crate::fuse::{Connection, OwnMount, Successor};
+use crate::fuse::{AbortGuard, Connection, SelfMount};
 use crate::host::{HostCgroups, KernelHost, PidNamespaces, SharedHost, server_cgroup, tenant_of};
 use crate::policy::Rules;
 use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
@@ -105,7 +105,7 @@ impl Server {
     pub(crate) fn serve(
         self,
         signals: ServerSignals,
-        own_mount: Option<OwnMount>,
+        own_mount: Option<SelfMount>,
         live: impl FnOnce(),
     ) -> Result<(), Error> {
         let failed = |what: &str| {
@@ -118,9 +118,9 @@ impl Server {
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Before any thread starts, since it's done per thread.
         self.confine();
-        let successor = matches!(self.views, ServedViews::Single(_))
-            .then(|| Successor::start(&self.connection, || drop(confine(Role::Successor))));
-        let successor = successor.transpose().unwrap_or_else(|error| {
+        let abort_guard = matches!(self.views, ServedViews::Single(_))
+            .then(|| AbortGuard::start(&self.connection, || drop(confine(Role::AbortGuard))));
+        let abort_guard = abort_guard.transpose().unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody would refuse what a killed server leaves");
             None
         });
@@ -139,7 +139,7 @@ impl Server {
                 if self.options.no_passthrough {
                     fs.read_everything();
                 }
-                Session::View(Arc::new(fs), own_mount, successor)
+                Session::View(Arc::new(fs), own_mount, abort_guard)
             }
             ServedViews::PerCaller(rules, ancestor_limits) => {
                 let shared =
@@ -164,7 +164,7 @@ impl Server {
         }
         .map_err(failed("can't start the thread that waits for the end"))?;
         let served = match session {
-            Session::View(fs, own_mount, successor) => fuse::serve(self.connection, fs, own_mount, successor, live),
+            Session::View(fs, own_mount, abort_guard) => fuse::serve(self.connection, fs, own_mount, abort_guard, live),
             Session::Callers(all) => fuse::serve_callers(self.connection, all, live),
         };
         shutdown::park_if_exiting();
@@ -174,7 +174,7 @@ impl Server {
 
 /// A filesystem that is ready to be served.
 enum Session {
-    View(Arc<CgroupFs<KernelHost>>, Option<OwnMount>, Option<Successor>),
+    View(Arc<CgroupFs<KernelHost>>, Option<SelfMount>, Option<AbortGuard>),
     Callers(Arc<PerCaller<PidNamespaces>>),
 }
 

@@ -155,7 +155,7 @@ impl Scene {
         if rooted { top } else { top.join(&self.home()[1..]) }
     }
 
-    /// What the program runs for this container: servers, helpers, and the command itself; not a server's successor, which ends with it.
+    /// What the program runs for this container: servers, helpers, and the command itself; not a server's abort guard, which ends with it.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let pid = self.pid();
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -166,7 +166,7 @@ impl Scene {
             words.contains(&&b"attach"[..])
                 && words.contains(&pid.as_bytes())
                 && words[0].ends_with(b"vcgroupfs")
-                && name != "successor\n"
+                && name != "abort guard\n"
         };
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }

@@ -72,7 +72,7 @@ fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
     let before = scene.mounts();
     let few = TestCgroup::new(&["pids"]);
     let few = few.dir("pids");
-    // The command, its helper, the server, and its successor.
+    // The command, its helper, the server, and its abort guard.
     fs::write(few.join("pids.max"), "4").expect("a limit");
     // Not the first mount that the view is asked for, and one more than the command makes to have each hierarchy for itself. Nobody but the helper
     // makes as many.

@@ -77,7 +77,7 @@ impl Scene {
         let is_helper = |entry: &fs::DirEntry| {
             let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            let others = [Some("vcgroupfs-agent"), Some("successor")];
+            let others = [Some("vcgroupfs-agent"), Some("abort guard")];
             field("PPid:") == Some(&server) && !others.contains(&field("Name:"))
         };
         fs::read_dir("/proc").expect("/proc").flatten().filter(is_helper).count()

@@ -104,17 +104,17 @@ fn the_successor_of_a_killed_server_has_no_privileges() {
     require!(Need::Root, Need::Fuse);
     let cgroup = everywhere();
     let view = view_of(&cgroup);
-    let is_successor =
-        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "successor");
+    let is_abort_guard =
+        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "abort guard");
     let find = || {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
-        children.split_ascii_whitespace().find(is_successor).map(|pid| pid.parse().expect("a pid"))
+        children.split_ascii_whitespace().find(is_abort_guard).map(|pid| pid.parse().expect("a pid"))
     };
-    wait_until("a successor", || find().is_some());
-    let successor = find().expect("it was there");
+    wait_until("an abort guard", || find().is_some());
+    let guard = find().expect("it was there");
     // It has its name first.
-    comes_true(TIMEOUT, || capabilities(successor, "CapPrm") == [0] && fields(successor, "Seccomp") == ["2"]);
-    is_confined(successor, 0);
+    comes_true(TIMEOUT, || capabilities(guard, "CapPrm") == [0] && fields(guard, "Seccomp") == ["2"]);
+    is_confined(guard, 0);
 }
 
 #[test]

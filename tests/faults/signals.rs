@@ -49,15 +49,15 @@ fn children_of(pid: Pid) -> Vec<i32> {
 fn other_signals_do_nothing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     let mut server = Server::start(&[], Stdio::null());
-    let successors = children_of(server.pid());
-    assert!(!successors.is_empty(), "no successor");
+    let guards = children_of(server.pid());
+    assert!(!guards.is_empty(), "no abort guard");
     for number in others() {
         send(number, server.pid().as_raw());
-        successors.iter().for_each(|pid| send(number, *pid));
+        guards.iter().for_each(|pid| send(number, *pid));
     }
     server.answers();
     assert!(server.is_running());
-    assert_eq!(children_of(server.pid()), successors);
+    assert_eq!(children_of(server.pid()), guards);
 }
 
 /// A directory that is a mount of its own, so that mounts in it can be moved, with a directory in it.

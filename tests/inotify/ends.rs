@@ -172,11 +172,11 @@ fn nobody_waits_for_a_server_that_was_killed() {
             stop.store(true, Ordering::Release);
             assert!(all_run, "a user ended by itself");
         });
-        let successors = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-        let successors = successors.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
+        let guards = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        let guards = guards.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
         let is_over = || {
             let users = users.iter_mut().filter_map(|user| user.try_wait().transpose()).count();
-            users == 2 * 3 && apart.has_ended() && successors.clone().all(|exe| exe.read_link().is_err())
+            users == 2 * 3 && apart.has_ended() && guards.clone().all(|exe| exe.read_link().is_err())
         };
         assert!(
             comes_true(Duration::from_secs(20), is_over),

@@ -32,7 +32,7 @@ use crate::container::{DIRECTORY, hook_state, namespace_copy, staging, unified, 
 use crate::doctor::facts::Facts;
 use crate::doctor::probe::target::Target;
 use crate::error::Error;
-use crate::fuse::{Connection, OwnMount, detached_from};
+use crate::fuse::{Connection, SelfMount, detached_copy};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, server_cgroup};
 use crate::message::say;
 use crate::provision::prepared::PreparedContainer;
@@ -188,7 +188,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         signals.wait_for(waits_for_mount)?;
         // Without it the view reports only events of changes that are made through it.
         let root = sys::seqpacket::receive_file(from_command.as_fd()).ok();
-        server.serve(signals, root.map(|root| OwnMount::until_closed(root, until)), live)
+        server.serve(signals, root.map(|root| SelfMount::until_closed(root, until)), live)
     })?;
     if options.dry_run {
         let after = attach_command.try_in_copy(source, &layout, live)?;
@@ -330,7 +330,7 @@ fn check_mount_point(found: &Location) -> Result<(), Error> {
 
 /// Sends the server a descriptor of its view's root.
 fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
-    match detached_from(view) {
+    match detached_copy(view) {
         // If it can't be sent, the server has ended, or works without.
         Ok(root) => drop(sys::seqpacket::send(to_server.as_fd(), [&[0]], &[root.as_fd()])),
         Err(error) => {

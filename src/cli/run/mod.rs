@@ -29,7 +29,7 @@ use crate::cli::exit::CliResult;
 use crate::container::DIRECTORY;
 use crate::container::lock::ContainerLock;
 use crate::error::Error;
-use crate::fuse::{Connection, OwnMount};
+use crate::fuse::{Connection, SelfMount};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::prepared::PreparedContainer;
@@ -194,7 +194,7 @@ impl Supervisor {
                     .and_then(|signals| server.leave_delegated_subtrees().map(|()| signals))
                     .and_then(|signals| {
                         let root = sys::seqpacket::receive_file(held.as_fd());
-                        let root = root.ok().map(|root| OwnMount::until_closed(root, held));
+                        let root = root.ok().map(|root| SelfMount::until_closed(root, held));
                         server.serve(signals, root, move || tells.ok())
                     });
                 if let Err(failed) = &served {

@@ -21,7 +21,7 @@ use crate::container::stack::{UnderlaySource, stack_spec};
 use crate::container::staging::{build_in_place, clear_mount_point, enter_own_namespace};
 use crate::container::unified;
 use crate::error::Error;
-use crate::fuse::{Connection, detached};
+use crate::fuse::{Connection, detached_mount};
 use crate::host::HostCgroups;
 use crate::provision::prepared::PreparedContainer;
 use crate::provision::sentinel::remove_leftovers;
@@ -123,7 +123,7 @@ impl CommandView {
         connection: Connection,
         mounted: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let tell = |view: &Path| match detached(view) {
+        let tell = |view: &Path| match detached_mount(view) {
             Ok(root) => mounted(Some(root.as_fd())),
             Err(error) => {
                 tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");

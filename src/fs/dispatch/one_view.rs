@@ -18,6 +18,9 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Whether the kernel may keep what it's told, as long as the filesystem says.
     const KEEPS: bool;
 
+    /// Whether all callers are of one tenant, so that a worker that one of them keeps is nobody else's loss.
+    const HAS_ONE_TENANT: bool;
+
     /// How many slow requests of a kind run at once for a [`Tenant`].
     const SLOW_AT_ONCE: usize;
 
@@ -96,6 +99,7 @@ impl<H: Host> Dispatch for CgroupFs<H> {
     type Host = H;
 
     const KEEPS: bool = true;
+    const HAS_ONE_TENANT: bool = true;
     const SLOW_AT_ONCE: usize = 16;
 
     fn at<T>(

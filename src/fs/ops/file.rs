@@ -257,6 +257,11 @@ impl<H: Host> Transfer<H> {
         self.takes_long
     }
 
+    /// Whether a write ends only when others' requests have been served: it lets files come or go, and the kernel is told to forget them.
+    pub fn waits_for_the_view(&self) -> bool {
+        lets_files_come(&self.file.node.name()).is_some()
+    }
+
     /// Whether the kernel fills a page, to splice it: it takes what it gets for the size of the file.
     pub fn fill_for_splice(&mut self, for_splice: bool) {
         self.for_splice = for_splice;

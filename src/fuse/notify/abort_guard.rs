@@ -3,7 +3,7 @@
 //! The kernel ends a connection when its last channel is closed. But telling it to forget an entry waits, whatever kills the thread, for the
 //! directory's lock; whoever holds that may wait for an answer of the server's. So the thread that tells has a channel and a table of
 //! descriptors of its own ([`super::invalidation`]): the server's channel is closed then, which ends all requests that were read from it. Those
-//! that nobody has read yet are left, and more come. They are refused by a process that does nothing else: the successor.
+//! that nobody has read yet are left, and more come. They are refused by a process that does nothing else: the abort guard.
 
 use std::fs::File;
 use std::io;
@@ -15,13 +15,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
 
-use crate::fuse::adapter::MAX_WRITE;
-use crate::fuse::session::Connection;
+use crate::fuse::connection::{Connection, MAX_WRITE};
 use crate::sys;
 
 /// The process that refuses what a killed server leaves, as the server knows it. It waits for this to be closed.
 #[derive(Debug)]
-pub struct Successor {
+pub struct AbortGuard {
     /// Open in the server's table of descriptors.
     _server: OwnedFd,
     /// The notifier's channel.
@@ -30,7 +29,7 @@ pub struct Successor {
     pub(in crate::fuse) notifier: OwnedFd,
 }
 
-impl Successor {
+impl AbortGuard {
     /// Starts it, for a mounted connection that is then served by this process. It has to have a single thread. `give_up` is called in the new
     /// process, which needs nothing any more but what it has open.
     ///
@@ -43,7 +42,7 @@ impl Successor {
         match sys::process::fork()? {
             ForkResult::Parent { .. } => Ok(Self { _server: server, channel, notifier }),
             ForkResult::Child => {
-                let _ = prctl::set_name(c"successor");
+                let _ = prctl::set_name(c"abort guard");
                 let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
                 if let Ok([channel, server_ends, notifier_ends]) = sys::descriptors::take_files(files)
                     && leave_output().is_ok()

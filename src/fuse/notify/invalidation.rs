@@ -14,7 +14,7 @@ use std::thread;
 
 use fuser::{INodeNo, Notifier};
 
-use super::abort_guard::Successor;
+use super::abort_guard::AbortGuard;
 use crate::fs::NodeId;
 use crate::fs::cache::Invalidate;
 use crate::sys;
@@ -28,17 +28,17 @@ type Work = (Vec<u8>, SyncSender<()>);
 
 /// The kernel's end of a connection. Whoever tells it something waits until that is done.
 #[derive(Clone, Debug)]
-pub(in crate::fuse) enum Kernel {
+pub(in crate::fuse) enum InvalidationSender {
     /// By the thread that does nothing else, for as long as somebody has this.
-    Apart(Sender<Work>),
+    Dedicated(Sender<Work>),
     /// By the session's own channel, where the kernel has no second one.
     Session(Notifier),
 }
 
-impl Kernel {
+impl InvalidationSender {
     /// Starts the thread.
-    pub(in crate::fuse) fn apart(successor: &Successor) -> io::Result<Self> {
-        let shared = Arc::new((successor.channel.try_clone()?, successor.notifier.try_clone()?));
+    pub(in crate::fuse) fn dedicated(guard: &AbortGuard) -> io::Result<Self> {
+        let shared = Arc::new((guard.channel.try_clone()?, guard.notifier.try_clone()?));
         let (work, wanted) = channel();
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
@@ -51,7 +51,7 @@ impl Kernel {
                 Ok([channel, _leash]) => {
                     if ready.send(Ok(())).is_ok() {
                         drop(ready);
-                        tell(&channel, &wanted);
+                        send_all(&channel, &wanted);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -59,7 +59,7 @@ impl Kernel {
         })?;
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
         drop(shared);
-        started.map(|()| Self::Apart(work))
+        started.map(|()| Self::Dedicated(work))
     }
 
     fn send(work: &Sender<Work>, message: Vec<u8>) {
@@ -70,11 +70,11 @@ impl Kernel {
     }
 }
 
-impl Invalidate for Kernel {
+impl Invalidate for InvalidationSender {
     fn node(&self, node: NodeId, listing: bool) {
         let pages = if listing { 0 } else { -1 };
         match self {
-            Self::Apart(work) => Self::send(work, node_message(node.as_u64(), pages)),
+            Self::Dedicated(work) => Self::send(work, node_message(node.as_u64(), pages)),
             // ENOENT: it doesn't know the node.
             Self::Session(notifier) => drop(notifier.inval_inode(INodeNo(node.as_u64()), pages, 0)),
         }
@@ -82,13 +82,13 @@ impl Invalidate for Kernel {
 
     fn entry(&self, directory: NodeId, name: &OsStr) {
         match self {
-            Self::Apart(work) => Self::send(work, entry_message(directory.as_u64(), name)),
+            Self::Dedicated(work) => Self::send(work, entry_message(directory.as_u64(), name)),
             Self::Session(notifier) => drop(notifier.inval_entry(INodeNo(directory.as_u64()), name)),
         }
     }
 }
 
-fn tell(channel: &OwnedFd, wanted: &Receiver<Work>) {
+fn send_all(channel: &OwnedFd, wanted: &Receiver<Work>) {
     for (message, done) in wanted {
         // ENOENT: it doesn't know the node.
         let _ = nix::unistd::write(channel, &message);

@@ -31,7 +31,7 @@ use crate::sys;
 
 /// A way to a view's own mount. It keeps the filesystem alive, so it says itself when it ends.
 #[derive(Debug)]
-pub struct OwnMount {
+pub struct SelfMount {
     root: OwnedFd,
     until: Until,
 }
@@ -45,56 +45,56 @@ enum Until {
     Closed(OwnedFd),
 }
 
-impl OwnMount {
+impl SelfMount {
     /// A way to the view that is mounted on `directory`, for as long as it's mounted somewhere in the server's mount namespace.
     ///
     /// # Errors
     /// Those of open(2), open_tree(2) and mount(2).
     pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
-        Ok(Self { root: detached(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
+        Ok(Self { root: detached_mount(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
     }
 
-    /// A way by a mount that [`detached`] has made, until `leash`'s other end is closed.
+    /// A way by a mount that [`detached_mount`] has made, until `leash`'s other end is closed.
     pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
         Self { root, until: Until::Closed(leash) }
     }
 
     /// Starts the thread that uses it. It leaves its id in `thread`.
-    pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<Hands> {
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new((self, bell));
+    pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
+        let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new((self, wakeup));
         let (acts, wanted) = channel();
         let (done, answers) = channel();
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (own, bell) = &*theirs;
+            let (own, wakeup) = &*theirs;
             let (until, is_leash) = match &own.until {
                 Until::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
                 Until::Closed(leash) => (leash.as_fd(), true),
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
-            let taken = apart.and_then(|()| sys::descriptors::take_files([own.root.as_fd(), until, bell.as_fd()]));
+            let taken = apart.and_then(|()| sys::descriptors::take_files([own.root.as_fd(), until, wakeup.as_fd()]));
             drop(theirs);
             let files = match taken {
                 Ok(files) => files,
                 Err(error) => return drop(ready.send(Err(error))),
             };
-            let _recognised = Recognised::new(thread);
+            let _recognized = RecognizedThread::new(thread);
             if ready.send(Ok(())).is_err() {
                 return;
             }
             drop(ready);
-            let [root, until, bell] = files;
-            serve(&root, &until, is_leash, &bell, &wanted, &done);
+            let [root, until, wakeup] = files;
+            serve(&root, &until, is_leash, &wakeup, &wanted, &done);
         })?;
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
-        let (_, bell) = &*shared;
-        let bell = bell.as_fd().try_clone_to_owned()?;
+        let (_, wakeup) = &*shared;
+        let wakeup = wakeup.as_fd().try_clone_to_owned()?;
         // This process' own descriptors of the mount; the thread has taken its own.
         drop(shared);
-        started.map(|()| Hands { bell, acts, answers: Mutex::new(answers) })
+        started.map(|()| SelfMountThread { wakeup, acts, answers: Mutex::new(answers) })
     }
 }
 
@@ -102,10 +102,10 @@ impl OwnMount {
 ///
 /// # Errors
 /// Those of open(2), open_tree(2) and mount(2).
-pub fn detached(directory: &Path) -> io::Result<OwnedFd> {
+pub fn detached_mount(directory: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let find = || open(directory, flags, Mode::empty());
-    match detached_from(find()?.as_fd()) {
+    match detached_copy(find()?.as_fd()) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             // Before Linux 5.2: a bind mount on top, which is taken away again at once, but for whoever has it open.
             mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -121,7 +121,7 @@ pub fn detached(directory: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Those of open_tree(2).
-pub fn detached_from(view: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub fn detached_copy(view: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let root = sys::mount::copy(view)?;
     // Else what is mounted in the view could appear in it; its device would tell, but it would be held.
     let _ = private(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())));
@@ -134,32 +134,32 @@ fn private(at: &Path) -> nix::Result<()> {
 
 /// The thread that acts on the own mount, as the others know it.
 #[derive(Debug)]
-pub(in crate::fuse) struct Hands {
-    bell: OwnedFd,
+pub(in crate::fuse) struct SelfMountThread {
+    wakeup: OwnedFd,
     acts: Sender<Act>,
     answers: Mutex<Receiver<SysResult<()>>>,
 }
 
-impl inotify::OwnMount for Hands {
+impl inotify::OwnMount for SelfMountThread {
     fn act(&self, act: &Act) -> SysResult<()> {
         let answers = self.answers.lock();
         self.acts.send(act.clone()).map_err(|_| Errno::ENXIO)?;
-        nix::unistd::write(&self.bell, &1u64.to_ne_bytes())?;
+        nix::unistd::write(&self.wakeup, &1u64.to_ne_bytes())?;
         answers.recv().unwrap_or(Err(Errno::ENXIO))
     }
 }
 
 /// The server recognises this thread's requests as long as this lives: afterwards its number may be another's.
-struct Recognised(Arc<AtomicI32>);
+struct RecognizedThread(Arc<AtomicI32>);
 
-impl Recognised {
+impl RecognizedThread {
     fn new(thread: Arc<AtomicI32>) -> Self {
         thread.store(gettid().as_raw(), Ordering::Release);
         Self(thread)
     }
 }
 
-impl Drop for Recognised {
+impl Drop for RecognizedThread {
     fn drop(&mut self) {
         self.0.store(0, Ordering::Release);
     }
@@ -170,7 +170,7 @@ fn serve(
     root: &OwnedFd,
     until: &OwnedFd,
     is_leash: bool,
-    bell: &OwnedFd,
+    wakeup: &OwnedFd,
     wanted: &Receiver<Act>,
     done: &Sender<SysResult<()>>,
 ) {
@@ -182,7 +182,7 @@ fn serve(
     }
     let wakes = if is_leash { PollFlags::POLLIN } else { PollFlags::POLLPRI };
     loop {
-        let mut ready = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(until.as_fd(), wakes)];
+        let mut ready = [PollFd::new(wakeup.as_fd(), PollFlags::POLLIN), PollFd::new(until.as_fd(), wakes)];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
@@ -193,7 +193,7 @@ fn serve(
             return;
         }
         if rung {
-            let _ = nix::unistd::read(bell, &mut [0; 8]);
+            let _ = nix::unistd::read(wakeup, &mut [0; 8]);
             while let Ok(act) = wanted.try_recv() {
                 if done.send(perform(root, device, &act)).is_err() {
                     return;

@@ -1,95 +1,66 @@
-//! A worker that looks out for the next request before it sleeps.
+//! A worker that polls for the next request before it sleeps.
 //!
 //! A caller that runs on another processor has its next request ready long before a sleeping worker is awake: to wake a halted processor takes
-//! ten times as long as to answer. That it looks out costs the worker's processor time, so it does where requests come at once, and hardly ever
-//! elsewhere.
+//! ten times as long as to answer. Polling costs the worker's processor time, so it polls where requests come at once, and hardly ever elsewhere.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// For how long, at most. As long as it takes to wake the caller for the reply, and for what it does before it asks again.
-const PATIENCE: Duration = Duration::from_micros(50);
+/// For how long a worker polls. It's as long as it takes to wake the caller for the reply, and for what the caller does before it asks again.
+const BUSY_POLL_TIMEOUT: Duration = Duration::from_micros(50);
 
-/// After how many requests it looks out again when nothing came, doubled each time, as an exponent of 2.
-const LONGEST_REST: u32 = 8;
+/// After so many timeouts in succession, as an exponent of 2, is the number of requests without polling no longer doubled.
+const BACKOFF_EXPONENT_MAX: u32 = 8;
 
-/// What a worker has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// None, yet.
-    Nothing,
-    /// A request, which was there already.
-    WasThere,
-    /// A request that came.
-    Came,
-    /// None in time.
-    Missed,
-}
-
-/// Where the reading worker looks out.
+/// Polls for the worker that reads.
 #[derive(Debug)]
-pub(super) struct Lookout {
+pub(super) struct BusyPoller {
     device: OwnedFd,
-    /// Whether it may: another processor is there for the caller.
-    is_allowed: AtomicBool,
-    /// How often nothing came since something did.
-    misses: AtomicU32,
-    /// Requests until it looks again.
-    rest: AtomicU32,
+    /// How often no request came since one did.
+    timeouts: AtomicU32,
+    /// How many requests are to pass without polling.
+    backoff: AtomicU32,
 }
 
-impl Lookout {
-    pub(super) fn of(device: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self {
-            device: device.try_clone_to_owned()?,
-            is_allowed: AtomicBool::new(false),
-            misses: AtomicU32::new(0),
-            rest: AtomicU32::new(0),
-        })
+impl BusyPoller {
+    pub(super) fn new(device: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { device: device.try_clone_to_owned()?, timeouts: AtomicU32::new(0), backoff: AtomicU32::new(0) })
     }
 
-    /// Whether it may from now on.
-    pub(super) fn allow(&self, is_allowed: bool) {
-        self.is_allowed.store(is_allowed, Ordering::Relaxed);
-    }
-
-    /// Looks out for the next request. One worker does at a time.
-    pub(super) fn look_out(&self) -> Sight {
-        if self.sees_one() {
-            return Sight::WasThere;
+    /// Polls for the next request, unless none came in time lately. Returns whether one is there. One worker polls at a time.
+    pub(super) fn poll(&self) -> bool {
+        if self.is_ready() {
+            return true;
         }
-        let rest = self.rest.load(Ordering::Relaxed);
-        if rest > 0 {
-            self.rest.store(rest - 1, Ordering::Relaxed);
-            return Sight::Nothing;
-        }
-        if !self.is_allowed.load(Ordering::Relaxed) {
-            return Sight::Nothing;
+        let backoff = self.backoff.load(Ordering::Relaxed);
+        if backoff > 0 {
+            self.backoff.store(backoff - 1, Ordering::Relaxed);
+            return false;
         }
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if self.sees_one() {
-                self.misses.store(0, Ordering::Relaxed);
-                return Sight::Came;
+        while start.elapsed() < BUSY_POLL_TIMEOUT {
+            if self.is_ready() {
+                self.timeouts.store(0, Ordering::Relaxed);
+                return true;
             }
         }
-        let misses = (self.misses.load(Ordering::Relaxed) + 1).min(LONGEST_REST);
-        self.misses.store(misses, Ordering::Relaxed);
-        self.rest.store(1 << misses, Ordering::Relaxed);
-        Sight::Missed
+        let timeouts = (self.timeouts.load(Ordering::Relaxed) + 1).min(BACKOFF_EXPONENT_MAX);
+        self.timeouts.store(timeouts, Ordering::Relaxed);
+        self.backoff.store(1 << timeouts, Ordering::Relaxed);
+        false
     }
 
     #[cfg(test)]
-    pub(super) fn rest(&self) -> u32 {
-        self.rest.load(Ordering::Relaxed)
+    pub(super) fn backoff(&self) -> u32 {
+        self.backoff.load(Ordering::Relaxed)
     }
 
-    /// Also when the connection has ended, or can't be looked at: reading will tell.
-    fn sees_one(&self) -> bool {
+    /// Whether a request is there. Also true when the connection has ended, or can't be polled: reading will tell.
+    fn is_ready(&self) -> bool {
         let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
         poll(&mut device, PollTimeout::ZERO) != Ok(0)
     }
@@ -97,46 +68,48 @@ impl Lookout {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
-    fn it_looks_out_ever_less_where_nothing_comes() {
+    fn polling_becomes_rare_where_nothing_comes() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        let lookout = Lookout::of(reader.as_fd()).unwrap();
-        assert_eq!(lookout.look_out(), Sight::Nothing, "it isn't allowed to");
-        lookout.allow(true);
-        let missed = (0..2000).filter(|_| lookout.look_out() == Sight::Missed).count();
-        assert_eq!(missed, 14, "after 2, 4 ... 128 others, then after 256 each");
+        let poller = BusyPoller::new(reader.as_fd()).unwrap();
+        let times_out = |_: &u32| {
+            let before = poller.backoff();
+            !poller.poll() && poller.backoff() > before
+        };
+        assert_eq!((0..2000).filter(times_out).count(), 14, "after 2, 4 ... 128 others, then after 256 each");
 
         nix::unistd::write(&writer, b"x").unwrap();
-        assert_eq!(lookout.look_out(), Sight::WasThere);
+        assert!(poller.poll());
         nix::unistd::read(&reader, &mut [0; 1]).unwrap();
         drop(writer);
-        assert_eq!(lookout.look_out(), Sight::WasThere, "the end, too, is to be read");
+        assert!(poller.poll(), "the end, too, is to be read");
     }
 
     #[test]
-    fn what_comes_is_seen() {
+    fn a_request_that_comes_is_seen() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
-        let lookout = Lookout::of(reader.as_fd()).unwrap();
-        lookout.allow(true);
+        let poller = BusyPoller::new(reader.as_fd()).unwrap();
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     nix::unistd::write(&writer, b"x").unwrap();
-                    std::thread::sleep(PATIENCE);
+                    std::thread::sleep(BUSY_POLL_TIMEOUT);
                 }
             });
             let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(20) && lookout.look_out() != Sight::Came {
-                if lookout.sees_one() {
+            poller.timeouts.store(1, Ordering::Relaxed);
+            while start.elapsed() < Duration::from_secs(20) && poller.timeouts.load(Ordering::Relaxed) > 0 {
+                if poller.poll() {
                     nix::unistd::read(&reader, &mut [0; 4096]).unwrap();
                 }
             }
             is_over.store(true, Ordering::Relaxed);
         });
-        assert!(lookout.sees_one());
-        assert_eq!(lookout.misses.load(Ordering::Relaxed), 0);
+        assert_eq!(poller.timeouts.load(Ordering::Relaxed), 0);
     }
 }

@@ -12,25 +12,25 @@ use crate::fs::dispatch::Tenant;
 use crate::fuse::reply::survives;
 
 /// How much of a kind may run at once for all tenants together, but for one of each, which it may always have.
-const RUNNING: usize = 256;
+const RUNNING_MAX: usize = 256;
 
 /// How much of a kind may wait for a tenant: a request each, whose caller waits too. A container that asks for more is told to try again.
-const WAITING: usize = 4096;
+const WAITING_MAX: usize = 4096;
 
 /// How much of a kind may wait for all tenants together: a page of memory each.
-const WAITING_IN_ALL: usize = 4 * WAITING;
+const WAITING_MAX_IN_ALL: usize = 4 * WAITING_MAX;
 
 /// How much may wait for a tenant, however much waits for others.
-const WAITING_AT_LEAST: usize = 16;
+const WAITING_MIN: usize = 16;
 
 /// For how long a thread that has nothing to do waits for more: to start one takes several times as long as most writes do.
-const LINGERS: Duration = Duration::from_millis(500);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Work of one kind. No tenant ever waits for another one's.
 #[derive(Debug)]
-pub(in crate::fuse) struct Offload {
+pub(in crate::fuse) struct FairPool {
     queues: Arc<Mutex<Queues>>,
     /// How much runs at once for a tenant. The rest waits for its turn.
     at_once: usize,
@@ -53,7 +53,7 @@ struct Queue {
     /// How many of them have nothing to do.
     idle: usize,
     /// Wakes one of those.
-    bell: Arc<Condvar>,
+    wakeup: Arc<Condvar>,
 }
 
 impl std::fmt::Debug for Queue {
@@ -67,7 +67,7 @@ fn share(limit: usize, others: usize, least: usize) -> usize {
     (limit.saturating_sub(others) / 2).max(least)
 }
 
-impl Offload {
+impl FairPool {
     /// Of which so much runs at once for a tenant.
     pub(in crate::fuse) fn new(at_once: usize) -> Self {
         Self { queues: Arc::default(), at_once }
@@ -85,7 +85,7 @@ impl Offload {
         let queues = self.queues.lock();
         let own = queues.by_tenant.get(&tenant).map_or(0, |queue| queue.waiting.len());
         let others = queues.waiting.saturating_sub(own);
-        own < (WAITING / pages).min(share(WAITING_IN_ALL / pages, others, WAITING_AT_LEAST))
+        own < (WAITING_MAX / pages).min(share(WAITING_MAX_IN_ALL / pages, others, WAITING_MIN))
     }
 
     /// Runs `work` in another thread, soon. If there can be none, or the work panics, it's dropped; a reply that it holds then says EIO.
@@ -96,21 +96,21 @@ impl Offload {
         let queue = queues.by_tenant.entry(tenant).or_default();
         queue.waiting.push_back(Box::new(work));
         if queue.idle >= queue.waiting.len() {
-            let bell = Arc::clone(&queue.bell);
+            let wakeup = Arc::clone(&queue.wakeup);
             drop(queues);
-            bell.notify_one();
+            wakeup.notify_one();
             return;
         }
-        if queue.running >= self.at_once.min(share(RUNNING, all.saturating_sub(queue.running), 1)) {
+        if queue.running >= self.at_once.min(share(RUNNING_MAX, all.saturating_sub(queue.running), 1)) {
             return;
         }
         queue.running += 1;
         queues.running += 1;
         drop(queues);
         // It ends with the thread, or with the attempt to start one.
-        let mut slot = Slot { queues: Arc::clone(&self.queues), tenant, held: true };
+        let mut this = PoolThread { queues: Arc::clone(&self.queues), tenant, held: true };
         let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
-            while let Some(work) = slot.next() {
+            while let Some(work) = this.next() {
                 // Whoever waits gets EIO by the reply that is dropped, and the next one its turn.
                 survives("slow request", work);
             }
@@ -122,16 +122,16 @@ impl Offload {
 }
 
 /// The right of a thread to run work of a tenant. It's given back when nothing has come for a while, or when this is dropped, whyever.
-struct Slot {
+struct PoolThread {
     queues: Arc<Mutex<Queues>>,
     tenant: Tenant,
     held: bool,
 }
 
-impl Slot {
+impl PoolThread {
     /// What the thread does next. `None`: nothing, it ends.
     fn next(&mut self) -> Option<Work> {
-        let until = Instant::now() + LINGERS;
+        let until = Instant::now() + IDLE_TIMEOUT;
         let mut queues = self.queues.lock();
         loop {
             let queue = queues.by_tenant.get_mut(&self.tenant)?;
@@ -140,8 +140,8 @@ impl Slot {
                 return Some(work);
             }
             queue.idle += 1;
-            let bell = Arc::clone(&queue.bell);
-            let late = bell.wait_until(&mut queues, until).timed_out();
+            let wakeup = Arc::clone(&queue.wakeup);
+            let late = wakeup.wait_until(&mut queues, until).timed_out();
             if let Some(queue) = queues.by_tenant.get_mut(&self.tenant) {
                 queue.idle = queue.idle.saturating_sub(1);
                 if late && queue.waiting.is_empty() {
@@ -155,7 +155,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for PoolThread {
     fn drop(&mut self) {
         if self.held {
             let mut queues = self.queues.lock();
@@ -189,85 +189,85 @@ mod tests {
     use super::*;
 
     const FIRST: Tenant = Tenant::Container(1);
-    const RUNNING: usize = 16;
+    const RUNNING_MAX: usize = 16;
 
     #[test]
     fn who_panics_keeps_nobody_waiting() {
-        let offload = Offload::new(RUNNING);
+        let pool = FairPool::new(RUNNING_MAX);
         // Another thread's panic would be printed, as if it were the test's.
         let quiet = || std::panic::resume_unwind(Box::new("a handler's bug"));
-        for _ in 0..4 * RUNNING {
-            offload.run(FIRST, quiet);
+        for _ in 0..4 * RUNNING_MAX {
+            pool.run(FIRST, quiet);
         }
         let (told, tells) = mpsc::channel();
-        offload.run(FIRST, move || told.send(()).unwrap());
+        pool.run(FIRST, move || told.send(()).unwrap());
         assert_eq!(tells.recv_timeout(std::time::Duration::from_secs(60)), Ok(()));
-        while !offload.queues.lock().by_tenant.is_empty() {
+        while !pool.queues.lock().by_tenant.is_empty() {
             thread::yield_now();
         }
-        let queues = offload.queues.lock();
+        let queues = pool.queues.lock();
         assert_eq!((queues.running, queues.waiting), (0, 0));
     }
 
     #[test]
     fn so_many_at_once_and_the_rest_in_turn() {
-        let offload = Offload::new(RUNNING);
-        let (go, done) = (Arc::new(Barrier::new(RUNNING + 1)), Arc::new(AtomicUsize::new(0)));
-        for _ in 0..RUNNING {
+        let pool = FairPool::new(RUNNING_MAX);
+        let (go, done) = (Arc::new(Barrier::new(RUNNING_MAX + 1)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..RUNNING_MAX {
             let (go, done) = (Arc::clone(&go), Arc::clone(&done));
-            offload.run(FIRST, move || {
+            pool.run(FIRST, move || {
                 go.wait();
                 done.fetch_add(1, Ordering::AcqRel);
             });
         }
-        while !offload.queues.lock().by_tenant[&FIRST].waiting.is_empty() {
+        while !pool.queues.lock().by_tenant[&FIRST].waiting.is_empty() {
             thread::yield_now();
         }
         let (told, tells) = mpsc::channel();
-        for number in 0..WAITING {
-            assert!(offload.has_room(FIRST));
+        for number in 0..WAITING_MAX {
+            assert!(pool.has_room(FIRST));
             let told = told.clone();
-            offload.run(FIRST, move || told.send(number).unwrap());
+            pool.run(FIRST, move || told.send(number).unwrap());
         }
-        assert!(!offload.has_room(FIRST) && done.load(Ordering::Acquire) == 0);
+        assert!(!pool.has_room(FIRST) && done.load(Ordering::Acquire) == 0);
         let (other_told, other_tells) = mpsc::channel();
-        assert!(offload.has_room(Tenant::Container(2)));
-        offload.run(Tenant::Container(2), move || other_told.send(()).unwrap());
+        assert!(pool.has_room(Tenant::Container(2)));
+        pool.run(Tenant::Container(2), move || other_told.send(()).unwrap());
         other_tells.recv().unwrap();
         go.wait();
-        let mut numbers: Vec<usize> = tells.iter().take(WAITING).collect();
+        let mut numbers: Vec<usize> = tells.iter().take(WAITING_MAX).collect();
         numbers.sort_unstable();
-        assert!(numbers.into_iter().eq(0..WAITING));
-        while !offload.queues.lock().by_tenant.is_empty() {
+        assert!(numbers.into_iter().eq(0..WAITING_MAX));
+        while !pool.queues.lock().by_tenant.is_empty() {
             thread::yield_now();
         }
-        assert_eq!(done.load(Ordering::Acquire), RUNNING);
+        assert_eq!(done.load(Ordering::Acquire), RUNNING_MAX);
         let (told, tells) = mpsc::channel();
-        offload.run(FIRST, move || told.send(()).unwrap());
+        pool.run(FIRST, move || told.send(()).unwrap());
         tells.recv().unwrap();
     }
 
     #[test]
     fn nobody_gets_all_and_everybody_gets_one() {
-        let offload = Offload::new(RUNNING);
+        let pool = FairPool::new(RUNNING_MAX);
         let (go, tenants) = (Arc::new((Mutex::new(false), parking_lot::Condvar::new())), 100);
         for tenant in 0..tenants {
-            for _ in 0..RUNNING {
+            for _ in 0..RUNNING_MAX {
                 let go = Arc::clone(&go);
-                offload.run(Tenant::User(tenant), move || {
+                pool.run(Tenant::User(tenant), move || {
                     let (may, told) = &*go;
                     told.wait_while(&mut may.lock(), |may| !*may);
                 });
             }
         }
-        let running = |tenant| offload.queues.lock().by_tenant[&Tenant::User(tenant)].running;
-        assert_eq!([running(0), running(tenants - 1)], [RUNNING, 1]);
-        assert!(offload.queues.lock().running < super::RUNNING + tenants as usize);
+        let running = |tenant| pool.queues.lock().by_tenant[&Tenant::User(tenant)].running;
+        assert_eq!([running(0), running(tenants - 1)], [RUNNING_MAX, 1]);
+        assert!(pool.queues.lock().running < super::RUNNING_MAX + tenants as usize);
         *go.0.lock() = true;
         go.1.notify_all();
-        while !offload.queues.lock().by_tenant.is_empty() {
+        while !pool.queues.lock().by_tenant.is_empty() {
             thread::yield_now();
         }
-        assert_eq!(offload.queues.lock().waiting, 0);
+        assert_eq!(pool.queues.lock().waiting, 0);
     }
 }

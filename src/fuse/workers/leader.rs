@@ -1,7 +1,7 @@
-//! Workers that stand by.
+//! One worker reads requests: the leader. The others are its followers, and stand by.
 //!
-//! One of them is the sentry, and watches that somebody reads: should the one that does be kept by a request (it waits for a lock of the host),
-//! the sentry takes its place, and the next one is the sentry. While nothing is asked for, all sleep.
+//! One of the followers is the watchdog, and checks that somebody reads. Should the leader be kept by a request (it waits for a lock of the host, or
+//! does a slow write), the watchdog takes its place, and another follower becomes the watchdog. While nothing is asked for, all sleep.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,141 +10,124 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// After how long somebody else reads at the latest is twice this.
-const TICK: Duration = Duration::from_millis(1);
+/// How often the watchdog checks. A leader that is kept is replaced within twice this time.
+pub(super) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Who reads, and who stands by.
+/// The workers of a session, as leader and followers.
 #[derive(Debug)]
-pub(super) struct StandBy(Arc<Shared>);
+pub(super) struct LeaderFollowers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    tick: Duration,
-    /// How many read, or are about to. Those that have had no turn yet aren't counted.
-    reading: AtomicU32,
-    /// Turns so far.
-    turns: AtomicU64,
-    /// The sentry sleeps until a turn begins.
-    is_asleep: AtomicBool,
-    post: Mutex<Post>,
-    /// Where the sentry waits.
-    watch: Condvar,
-    /// Where the others wait.
-    reserve: Condvar,
+    interval: Duration,
+    /// How many workers read, or are about to. Workers that have had no request yet aren't counted.
+    readers: AtomicU32,
+    /// How many requests have begun.
+    requests: AtomicU64,
+    /// The watchdog sleeps until a request begins.
+    watchdog_sleeps: AtomicBool,
+    waiters: Mutex<Waiters>,
+    watchdog_wakeup: Condvar,
+    follower_wakeup: Condvar,
 }
 
+/// The workers that stand by.
 #[derive(Debug, Default)]
-struct Post {
-    standing: u32,
-    has_sentry: bool,
-    /// How many are to read again.
-    called: u32,
+struct Waiters {
+    followers: u32,
+    has_watchdog: bool,
     /// A worker has ended, and so will all.
     has_ended: bool,
 }
 
-impl Default for StandBy {
+impl Default for LeaderFollowers {
     fn default() -> Self {
-        Self::with_tick(TICK)
+        Self::with_interval(WATCHDOG_INTERVAL)
     }
 }
 
-impl StandBy {
-    fn with_tick(tick: Duration) -> Self {
-        Self(Arc::new(Shared { tick, ..Shared::default() }))
+impl LeaderFollowers {
+    fn with_interval(interval: Duration) -> Self {
+        Self(Arc::new(Shared { interval, ..Shared::default() }))
     }
 
-    /// The calling worker has a request, and doesn't read any more.
-    pub(super) fn begins(&self) {
+    /// Notes that the calling worker has a request, and doesn't read any more.
+    pub(super) fn begin(&self) {
         ENDS.with_borrow_mut(|ends| match ends {
             Some(_) => {
-                self.0.reading.fetch_sub(1, Ordering::SeqCst);
+                self.0.readers.fetch_sub(1, Ordering::SeqCst);
             }
-            None => *ends = Some(Ends(Arc::clone(&self.0))),
+            None => *ends = Some(EndsWithThread(Arc::clone(&self.0))),
         });
-        self.0.turns.fetch_add(1, Ordering::SeqCst);
-        if self.0.is_asleep.load(Ordering::SeqCst) && self.0.is_asleep.swap(false, Ordering::SeqCst) {
-            // The sentry has either not looked yet, or waits.
-            drop(self.0.post.lock());
-            self.0.watch.notify_one();
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        if self.0.watchdog_sleeps.load(Ordering::SeqCst) && self.0.watchdog_sleeps.swap(false, Ordering::SeqCst) {
+            // The watchdog has either not looked yet, or waits.
+            drop(self.0.waiters.lock());
+            self.0.watchdog_wakeup.notify_one();
         }
     }
 
-    /// The calling worker's turn is over, and it reads.
-    pub(super) fn goes_on(&self) {
-        self.0.reading.fetch_add(1, Ordering::SeqCst);
+    /// Notes that the calling worker goes on with what it has read.
+    pub(super) fn go_on(&self) {
+        self.0.readers.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The calling worker's turn is over. It reads if nobody else does, or else when it's needed. Whether it was needed at once.
-    pub(super) fn goes_on_or_stands_by(&self) -> bool {
-        if self.0.reading.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+    /// Ends the calling worker's request. If nobody reads, the worker does, and this returns true. Else it follows until it's needed.
+    pub(super) fn lead_or_follow(&self) -> bool {
+        if self.0.readers.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return true;
         }
-        self.0.stand_by();
+        self.0.follow();
         false
     }
 
-    /// All are to read.
-    pub(super) fn call(&self) {
-        let mut post = self.0.post.lock();
-        post.called = post.standing;
-        self.0.wake_all();
+    /// Whether a watchdog is there to replace the calling worker, should that stay away.
+    pub(super) fn has_watchdog(&self) -> bool {
+        self.0.waiters.lock().has_watchdog
     }
 }
 
 impl Shared {
-    fn stand_by(&self) {
-        let mut post = self.post.lock();
-        post.standing += 1;
-        loop {
-            if post.has_ended {
-                break;
-            }
-            if post.called > 0 {
-                post.called -= 1;
-                break;
-            }
-            if post.has_sentry {
-                self.reserve.wait(&mut post);
+    fn follow(&self) {
+        let mut waiters = self.waiters.lock();
+        waiters.followers += 1;
+        while !waiters.has_ended {
+            if waiters.has_watchdog {
+                self.follower_wakeup.wait(&mut waiters);
             } else {
-                post.has_sentry = true;
-                let is_needed = self.watch(&mut post);
-                post.has_sentry = false;
-                self.reserve.notify_one();
+                waiters.has_watchdog = true;
+                let is_needed = self.watch(&mut waiters);
+                waiters.has_watchdog = false;
+                self.follower_wakeup.notify_one();
                 if is_needed {
                     break;
                 }
             }
         }
-        post.standing -= 1;
-        self.reading.fetch_add(1, Ordering::SeqCst);
+        waiters.followers -= 1;
+        self.readers.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn wake_all(&self) {
-        self.watch.notify_all();
-        self.reserve.notify_all();
-    }
-
-    /// The sentry's watch. Whether it's needed, or else was called.
-    fn watch(&self, post: &mut MutexGuard<'_, Post>) -> bool {
-        let mut seen = self.turns.load(Ordering::SeqCst);
-        while !post.has_ended && post.called == 0 {
-            self.watch.wait_for(post, self.tick);
-            let turns = self.turns.load(Ordering::SeqCst);
-            if turns != seen {
-                seen = turns;
-            } else if self.reading.load(Ordering::SeqCst) == 0 {
+    /// What the watchdog does. Returns whether it has to read.
+    fn watch(&self, waiters: &mut MutexGuard<'_, Waiters>) -> bool {
+        let mut seen = self.requests.load(Ordering::SeqCst);
+        while !waiters.has_ended {
+            self.watchdog_wakeup.wait_for(waiters, self.interval);
+            let requests = self.requests.load(Ordering::SeqCst);
+            if requests != seen {
+                seen = requests;
+            } else if self.readers.load(Ordering::SeqCst) == 0 {
                 return true;
             } else {
-                // A whole tick without a request.
-                self.is_asleep.store(true, Ordering::SeqCst);
-                if self.turns.load(Ordering::SeqCst) != seen {
-                    self.is_asleep.store(false, Ordering::SeqCst);
+                // A whole interval without a request.
+                self.watchdog_sleeps.store(true, Ordering::SeqCst);
+                if self.requests.load(Ordering::SeqCst) != seen {
+                    self.watchdog_sleeps.store(false, Ordering::SeqCst);
                 }
-                while self.is_asleep.load(Ordering::SeqCst) && !post.has_ended && post.called == 0 {
-                    self.watch.wait(post);
+                while self.watchdog_sleeps.load(Ordering::SeqCst) && !waiters.has_ended {
+                    self.watchdog_wakeup.wait(waiters);
                 }
-                self.is_asleep.store(false, Ordering::SeqCst);
+                self.watchdog_sleeps.store(false, Ordering::SeqCst);
             }
         }
         false
@@ -152,17 +135,18 @@ impl Shared {
 }
 
 thread_local! {
-    static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) };
+    static ENDS: RefCell<Option<EndsWithThread>> = const { RefCell::new(None) };
 }
 
-/// Dropped when a worker ends.
+/// Lets the followers go when a worker ends.
 #[derive(Debug)]
-struct Ends(Arc<Shared>);
+struct EndsWithThread(Arc<Shared>);
 
-impl Drop for Ends {
+impl Drop for EndsWithThread {
     fn drop(&mut self) {
-        self.0.post.lock().has_ended = true;
-        self.0.wake_all();
+        self.0.waiters.lock().has_ended = true;
+        self.0.watchdog_wakeup.notify_all();
+        self.0.follower_wakeup.notify_all();
     }
 }
 
@@ -173,16 +157,16 @@ mod tests {
 
     use super::*;
 
-    /// So long nothing takes that happens at all.
+    /// Nothing that happens at all takes longer.
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Nobody is kept for so long: where it's the tick, nobody is replaced, however busy the machine is.
+    /// With this interval nobody is replaced, however busy the machine is.
     const NEVER: Duration = Duration::from_secs(600);
 
     /// Workers who read from a queue, as they would from the kernel's.
     struct Session {
         workers: Vec<JoinHandle<()>>,
-        standby: Arc<StandBy>,
+        roles: Arc<LeaderFollowers>,
         requests: Sender<Request>,
         served: Receiver<std::thread::ThreadId>,
     }
@@ -191,26 +175,26 @@ mod tests {
     type Request = Option<Receiver<()>>;
 
     impl Session {
-        fn of(workers: usize, tick: Duration) -> Self {
+        fn of(workers: usize, interval: Duration) -> Self {
             let (requests, queue) = channel::<Request>();
             let (reply, served) = channel();
-            let (queue, standby) = (Arc::new(Mutex::new(queue)), Arc::new(StandBy::with_tick(tick)));
+            let (queue, roles) = (Arc::new(Mutex::new(queue)), Arc::new(LeaderFollowers::with_interval(interval)));
             let worker = |_| {
-                let (queue, standby, reply) = (Arc::clone(&queue), Arc::clone(&standby), reply.clone());
+                let (queue, roles, reply) = (Arc::clone(&queue), Arc::clone(&roles), reply.clone());
                 std::thread::spawn(move || {
                     loop {
                         let request = queue.lock().recv();
                         let Ok(request) = request else { return };
-                        standby.begins();
+                        roles.begin();
                         if let Some(lock) = request {
                             let _ = lock.recv();
                         }
                         reply.send(std::thread::current().id()).unwrap();
-                        standby.goes_on_or_stands_by();
+                        roles.lead_or_follow();
                     }
                 })
             };
-            Self { workers: (0..workers).map(worker).collect(), standby, requests, served }
+            Self { workers: (0..workers).map(worker).collect(), roles, requests, served }
         }
 
         fn ask(&self) -> std::thread::ThreadId {
@@ -218,8 +202,8 @@ mod tests {
             self.served.recv_timeout(LONG).unwrap()
         }
 
-        fn all_but_one_stand_by(&self) {
-            while self.standby.0.post.lock().standing + 1 < u32::try_from(self.workers.len()).unwrap() {
+        fn all_but_one_follow(&self) {
+            while self.roles.0.waiters.lock().followers + 1 < u32::try_from(self.workers.len()).unwrap() {
                 self.ask();
             }
         }
@@ -227,7 +211,7 @@ mod tests {
         /// The one that doesn't stand by may have replied only, and not read yet.
         fn until(&self, holds: impl Fn(&Shared) -> bool) {
             let start = std::time::Instant::now();
-            while !holds(&self.standby.0) {
+            while !holds(&self.roles.0) {
                 assert!(start.elapsed() < LONG);
                 std::thread::yield_now();
             }
@@ -245,7 +229,7 @@ mod tests {
     #[test]
     fn one_reads() {
         let session = Session::of(4, NEVER);
-        session.all_but_one_stand_by();
+        session.all_but_one_follow();
         let reader = session.ask();
         for _ in 0..1000 {
             assert_eq!(session.ask(), reader);
@@ -255,8 +239,8 @@ mod tests {
 
     #[test]
     fn who_is_kept_is_replaced() {
-        let session = Session::of(4, TICK);
-        session.all_but_one_stand_by();
+        let session = Session::of(4, WATCHDOG_INTERVAL);
+        session.all_but_one_follow();
         let mut locks = Vec::new();
         for _ in 0..3 {
             let (release, lock) = channel();
@@ -268,32 +252,22 @@ mod tests {
         for _ in 0..3 {
             session.served.recv_timeout(LONG).unwrap();
         }
-        session.all_but_one_stand_by();
+        session.all_but_one_follow();
         session.end();
     }
 
     #[test]
-    fn the_sentry_sleeps_where_nothing_is_asked_for() {
-        let session = Session::of(4, TICK);
+    fn the_watchdog_sleeps_where_nothing_is_asked_for() {
+        let session = Session::of(4, WATCHDOG_INTERVAL);
         for _ in 0..3 {
-            session.all_but_one_stand_by();
-            session.until(|shared| shared.is_asleep.load(Ordering::SeqCst));
+            session.all_but_one_follow();
+            session.until(|shared| shared.watchdog_sleeps.load(Ordering::SeqCst));
             let (release, lock) = channel();
             session.requests.send(Some(lock)).unwrap();
             session.ask();
             drop(release);
             session.served.recv_timeout(LONG).unwrap();
         }
-        session.end();
-    }
-
-    #[test]
-    fn those_who_are_called_read() {
-        let session = Session::of(4, NEVER);
-        session.all_but_one_stand_by();
-        session.until(|shared| shared.reading.load(Ordering::SeqCst) == 1);
-        session.standby.call();
-        session.until(|shared| shared.reading.load(Ordering::SeqCst) == 4);
         session.end();
     }
 }

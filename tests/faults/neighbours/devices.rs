@@ -3,15 +3,21 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use testkit::probe::names::*;
-use testkit::{Need, TIMEOUT, require, run_to_end};
+use testkit::{
+    Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, require, run_to_end,
+};
 
-use super::scene::{Scene, wait_until};
+use super::scene::{Scene, program, wait_until};
 
 /// More than the server serves requests at once.
 const WRITERS: usize = 6;
+
+/// How many devices this process has made.
+static DEVICES: AtomicU32 = AtomicU32::new(0);
 
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = run_to_end(Command::new(program).args(arguments), TIMEOUT);
@@ -26,6 +32,8 @@ fn path_text(path: &Path) -> &str {
 
 /// A loop device that doesn't answer: its file is on a filesystem that is frozen, and a write to it waits.
 struct Silent {
+    /// Of the loop device.
+    number: u32,
     loops: Vec<String>,
     folder: TempDir,
     write: Option<Child>,
@@ -35,7 +43,8 @@ struct Silent {
 impl Silent {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("vcgroupfs-device-").tempdir().expect("a temporary directory");
-        let mut silent = Self { loops: Vec::new(), folder, write: None, frozen: false };
+        let number = std::process::id() + 100_000 * DEVICES.fetch_add(1, Ordering::Relaxed);
+        let mut silent = Self { number, loops: Vec::new(), folder, write: None, frozen: false };
         let (image, mounted) = (silent.folder.path().join("image"), silent.mounted());
         fs::File::create(&image).and_then(|image| image.set_len(64 << 20)).expect("an image");
         fs::create_dir(&mounted).expect("a mount point");
@@ -45,7 +54,7 @@ impl Silent {
         let inner = mounted.join("inner");
         fs::File::create(&inner).and_then(|inner| inner.set_len(16 << 20)).expect("an image");
         // A device that never was: the queue of one is frozen for its first limit alone.
-        let device = format!("/dev/loop{}", std::process::id());
+        let device = format!("/dev/loop{}", silent.number);
         run("losetup", &[&device, path_text(&inner)]);
         silent.loops.push(device);
         run("fsfreeze", &["--freeze", path_text(&mounted)]);
@@ -86,7 +95,7 @@ impl Drop for Silent {
         let detach = |device: &String| drop(run_to_end(Command::new("losetup").args(["--detach", device]), TIMEOUT));
         self.loops.get(1).into_iter().for_each(detach);
         // LOOP_CTL_REMOVE of linux/loop.h.
-        let remove = format!("open(F, '+<', '/dev/loop-control'); ioctl(F, 0x4C81, {} + 0)", std::process::id());
+        let remove = format!("open(F, '+<', '/dev/loop-control'); ioctl(F, 0x4C81, {} + 0)", self.number);
         let _ = run_to_end(Command::new("perl").args(["-e", &remove]), TIMEOUT);
         // What fails here shows by what is left.
         let _ = run_to_end(Command::new("umount").arg(self.mounted()), TIMEOUT);
@@ -129,4 +138,63 @@ fn a_device_that_does_not_answer_keeps_only_its_own_container_waiting() {
         let outcome = writer.finish(&write(number));
         assert!(outcome[0].is_ok(), "{number}: {outcome:?}");
     }
+}
+
+/// The names of the server's threads that wait for a device.
+fn waiting_threads(view: &View) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", view.server())).expect("the server's threads");
+    let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let waits = |stat: &String| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'));
+    stats.filter(waits).filter_map(|stat| Some(stat.split_once('(')?.1.rsplit_once(')')?.0.to_owned())).collect()
+}
+
+/// In a view of one container a worker does such a write itself. The other workers serve everything else meanwhile, and further writes that wait
+/// have threads of their own.
+#[test]
+fn a_worker_that_waits_for_a_device_is_replaced() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("blkio"), Need::Hierarchy("unified"));
+    require!(Need::Program("mkfs.ext4"), Need::Program("losetup"), Need::Program("fsfreeze"), Need::Program("perl"));
+    let cgroup = TestCgroup::new(&["blkio", "unified"]);
+    let options = ViewOptions::new().cgroup(&cgroup).shape("rooted").policy("delegate");
+    let view = View::mount(&program(), &options.delegate_controllers(&["blkio"]));
+    let container =
+        Container::start(ContainerOptions { cgroups: cgroup.children("home"), ..ContainerOptions::default() });
+    for writer in 0..WRITERS {
+        cgroup.child("blkio", &format!("w{writer}"));
+    }
+    let session = |selector| {
+        let mut session = container.session(Caller::Root);
+        session.set("CG", view.hierarchy(&hierarchy(selector).expect("a required hierarchy")).display());
+        session
+    };
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| session("blkio")).collect();
+    let mut other = session("unified");
+    // All workers but one stand by.
+    for _ in 0..100 {
+        other.expect(&read_file("$CG/cgroup.procs"));
+    }
+    let mut device = Silent::new();
+    let limit = format!("{} 1000000", device.numbers());
+    let write = |writer: usize| [write_file(&format!("$CG/w{writer}/blkio.throttle.write_bps_device"), &limit)];
+    for (number, writer) in writers.iter_mut().enumerate() {
+        writer.begin(&write(number));
+        wait_until("a write that waits", || waiting_threads(&view).len() > number);
+    }
+    let threads = waiting_threads(&view);
+    let workers = threads.iter().filter(|name| name.starts_with("fuser-")).count();
+    let beside = threads.iter().filter(|name| *name == "slow request").count();
+    assert_eq!((workers, beside), (1, WRITERS - 1), "{threads:?}");
+    other.expect(&mkdir("$CG/job"));
+    other.expect(&spawn("P"));
+    other.expect(&write_file("$CG/job/cgroup.procs", "$P"));
+    for _ in 0..100 {
+        other.expect(&read_file("$CG/job/cgroup.events"));
+    }
+    device.answer();
+    for (number, writer) in writers.iter_mut().enumerate() {
+        let outcome = writer.finish(&write(number));
+        assert!(outcome[0].is_ok(), "{number}: {outcome:?}");
+    }
+    // The worker is back.
+    other.expect(&read_file("$CG/cgroup.procs"));
 }

@@ -269,6 +269,7 @@ impl<C: Containers> Dispatch for PerCaller<C> {
     type Host = C::Host;
 
     const KEEPS: bool = false;
+    const HAS_ONE_TENANT: bool = false;
     // There are 64 agents for all, or one for each tenant.
     const SLOW_AT_ONCE: usize = 4;
 

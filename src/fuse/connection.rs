@@ -1,0 +1,94 @@
+//! A connection to the kernel's FUSE, and where it's mounted.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+
+use crate::sys;
+
+/// The filesystem type, as mountinfo shows it.
+pub const FSTYPE: &str = crate::cgroup::VIEW_FSTYPE;
+
+/// A write is cut into pieces of this size by the kernel. The first piece of one that is too long for every file is refused as the whole
+/// would be (`E2BIG`), so it needn't be larger.
+pub(super) const MAX_WRITE: u32 = 64 * 1024;
+
+/// A connection to the kernel's FUSE: mounted once, then served.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) device: OwnedFd,
+}
+
+/// Why a view couldn't be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// No FUSE.
+    #[error("can't open /dev/fuse: {0}")]
+    Device(#[source] io::Error),
+    /// mount(2) failed.
+    #[error("can't mount on {directory}: {source}")]
+    Mount {
+        /// Where.
+        directory: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Connection {
+    /// Opens `/dev/fuse`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENODEV` or `ENXIO` where there's no FUSE, `EACCES` or `EPERM` without the right.
+    pub fn open() -> Result<Self, MountError> {
+        let device = File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse");
+        Ok(Self { device: device.map_err(MountError::Device)?.into() })
+    }
+
+    /// The same connection once more, for the process that mounts it where another one serves it.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn share(&self) -> Result<Self, MountError> {
+        Ok(Self { device: self.device.try_clone().map_err(MountError::Device)? })
+    }
+
+    /// Another channel of the connection, which has to be mounted. Nobody waits for requests there.
+    ///
+    /// # Errors
+    /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`.
+    pub(super) fn another_channel(&self) -> io::Result<OwnedFd> {
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let channel = File::options().read(true).write(true).custom_flags(flags).open("/dev/fuse")?;
+        sys::fuse::join(channel.as_fd(), self.as_fd())?;
+        Ok(channel.into())
+    }
+
+    /// Mounts it on a directory of the calling process' mount namespace.
+    ///
+    /// It has to be done in the initial user namespace, so that callers of all user namespaces may come in (`allow_other`), and in the
+    /// server's pid namespace, in which the kernel then numbers the callers.
+    ///
+    /// # Errors
+    /// What mount(2) says; `EPERM` without CAP_SYS_ADMIN.
+    pub fn mount(&self, directory: &Path) -> Result<(), MountError> {
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+            self.device.as_raw_fd()
+        );
+        // As a cgroupfs: SB_I_NOEXEC and SB_I_NODEV.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("vcgroupfs"), directory, Some(FSTYPE), flags, Some(options.as_str()))
+            .map_err(|errno| MountError::Mount { directory: directory.display().to_string(), source: errno.into() })
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}

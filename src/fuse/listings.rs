@@ -1,0 +1,82 @@
+//! Listing directories.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fuser::{INodeNo, ReplyDirectory};
+
+use super::adapter::Adapter;
+use super::convert;
+use super::reply::{catch_panic, log_denials, on};
+use super::workers::RequestContext;
+use super::workers::throttle::{is_throttled, wait_until_paid};
+use crate::fs::dispatch::Dispatch;
+use crate::fs::{Caller, CgroupFs, FsResult, Host, NodeId};
+
+impl<R: Dispatch> Adapter<R> {
+    /// Lists a part of a directory.
+    pub(super) fn list_directory(
+        &self,
+        context: &RequestContext<'_>,
+        inode: INodeNo,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let name_max = self.listed_name_max.load(Ordering::Relaxed);
+        let (caller, about) = (context.caller, on("readdir", inode));
+        let listed = catch_panic("readdir", || {
+            self.route.at(&caller, about.node, |fs, node| {
+                if is_throttled(fs) && fs.lists_anew(node, offset) {
+                    return Ok(Some(Arc::clone(fs)));
+                }
+                log_denials(fs, &caller, about, || list(fs, node, offset, name_max, &mut reply)).map(|()| None)
+            })
+        });
+        match listed {
+            Ok(Some(fs)) => self.list_later(fs, (caller, about.node, offset), name_max, reply),
+            listed => reply_directory(reply, listed.map(drop)),
+        }
+    }
+
+    /// Lists a directory once its tenant has processor time again. `caller` waits meanwhile.
+    fn list_later(
+        &self,
+        fs: Arc<CgroupFs<R::Host>>,
+        (caller, node, offset): (Caller, NodeId, u64),
+        name_max: usize,
+        mut reply: ReplyDirectory,
+    ) {
+        let tenant = fs.tenant();
+        if !self.lanes.throttled.has_room(tenant) {
+            return reply.error(fuser::Errno::EAGAIN);
+        }
+        let route = Arc::clone(&self.route);
+        self.lanes.throttled.run(tenant, move || {
+            wait_until_paid(&fs);
+            let list = || route.at(&caller, node, |fs, node| list(fs, node, offset, name_max, &mut reply));
+            let listed = catch_panic("readdir", list);
+            reply_directory(reply, listed);
+        });
+    }
+}
+
+/// Puts a part of a listing into a reply. Names longer than `name_max` bytes are left out: one of them would be EIO for the whole listing.
+fn list<H: Host>(
+    fs: &CgroupFs<H>,
+    node: NodeId,
+    offset: u64,
+    name_max: usize,
+    reply: &mut ReplyDirectory,
+) -> FsResult<()> {
+    fs.list(node, offset, |entry| {
+        entry.name.len() > name_max
+            || !reply.add(INodeNo(entry.inode), entry.cookie, convert::file_type(entry.kind), &entry.name)
+    })
+}
+
+fn reply_directory(reply: ReplyDirectory, listed: Result<(), fuser::Errno>) {
+    match listed {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}

@@ -1,0 +1,76 @@
+//! The lane in which an operation runs: in the worker that has read the request, or in a thread beside the workers.
+
+use super::fair_pool::FairPool;
+use super::throttle::is_throttled;
+use crate::fs::{CgroupFs, Host, Transfer};
+
+/// In which thread an operation runs, by what it may have to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fuse) enum Lane {
+    /// In the worker that has read the request: it waits for nothing that a container controls.
+    Worker,
+    /// It takes an agent, which the container can stop.
+    Agent,
+    /// The kernel may keep a write waiting: for memory reclaim, or for a device.
+    Slow,
+    /// It registers an event, for which it takes a process of its own.
+    Events,
+    /// Its tenant has used up its processor time, and waits until that is paid for.
+    Throttled,
+}
+
+impl Lane {
+    /// The lane of a read.
+    pub(in crate::fuse) fn of_read<H: Host>(fs: &CgroupFs<H>, from: &Transfer<H>) -> Self {
+        if from.waits_for_an_agent() {
+            Self::Agent
+        } else if is_throttled(fs) {
+            Self::Throttled
+        } else {
+            Self::Worker
+        }
+    }
+
+    /// The lane of a write.
+    pub(in crate::fuse) fn of_write<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>) -> Self {
+        if to.waits_for_an_agent() {
+            Self::Agent
+        } else if to.takes_long() {
+            Self::Slow
+        } else if to.registers_an_event() {
+            Self::Events
+        } else if is_throttled(fs) {
+            Self::Throttled
+        } else {
+            Self::Worker
+        }
+    }
+}
+
+/// The threads of the lanes beside the workers. What waits in one keeps no other one waiting.
+#[derive(Debug)]
+pub(in crate::fuse) struct Lanes {
+    agents: FairPool,
+    slow: FairPool,
+    events: FairPool,
+    pub(in crate::fuse) throttled: FairPool,
+}
+
+impl Lanes {
+    /// Lanes in which so much runs at once for a tenant.
+    pub(in crate::fuse) fn new(at_once: usize) -> Self {
+        let pool = || FairPool::new(at_once);
+        Self { agents: pool(), slow: pool(), events: pool(), throttled: FairPool::new(1) }
+    }
+
+    /// The threads of a lane; `None` for the workers'.
+    pub(in crate::fuse) fn pool(&self, lane: Lane) -> Option<&FairPool> {
+        match lane {
+            Lane::Worker => None,
+            Lane::Agent => Some(&self.agents),
+            Lane::Slow => Some(&self.slow),
+            Lane::Events => Some(&self.events),
+            Lane::Throttled => Some(&self.throttled),
+        }
+    }
+}
