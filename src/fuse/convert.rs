@@ -29,7 +29,7 @@ pub(super) fn file_type(mode: u32) -> FileType {
     }
 }
 
-/// Attributes with this inode number.
+/// Converts attributes, with this inode number.
 pub(super) fn attributes(from: &Attributes, inode: u64) -> FileAttr {
     let [atime, mtime, ctime] = from.times;
     FileAttr {
@@ -51,7 +51,7 @@ pub(super) fn attributes(from: &Attributes, inode: u64) -> FileAttr {
     }
 }
 
-/// What stands for the attributes of nothing.
+/// The attributes in a reply that says that nothing is there.
 pub(super) fn nothing() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),

@@ -1,4 +1,4 @@
-//! Asking the filesystem, and replying.
+//! Replies to the kernel, and what stands between a question to the filesystem and its reply: the log, and panics.
 
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, HandleId, Host, Tran
 /// The handle of what is open without any state in the server.
 pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 
-/// Whom a request is about, for the log.
+/// What a request is about, for the log.
 #[derive(Clone, Copy)]
 pub(super) struct About<'a> {
     pub(super) operation: &'a str,
@@ -31,8 +31,7 @@ pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> Ab
     About { operation, node: node(parent), name: Some(name) }
 }
 
-/// Answers a question. A handler must not panic, since a dead server wedges its containers; should one all the same, its caller gets EIO and
-/// the server goes on.
+/// Answers a question, with EIO if it panics. A handler must not panic, since a dead server wedges its containers. If one does, the server goes on.
 pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
@@ -43,7 +42,7 @@ pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResul
     }
 }
 
-/// Does something that mustn't end its thread, whatever happens. Whether it came to its end; `what` it is, for the log.
+/// Does work that mustn't end its thread. Returns whether it didn't panic. `what` names the work in the log.
 pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
     let is_done = catch_unwind(AssertUnwindSafe(work)).is_ok();
     if !is_done {
@@ -52,13 +51,13 @@ pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
     is_done
 }
 
-/// Nothing that handles a panic may panic itself.
+/// Logs a panic. What handles a panic may not panic itself.
 fn log_panic(what: &str) {
     let log = || tracing::error!(operation = what, "a request made its handler panic; it was answered with EIO");
     let _ = catch_unwind(AssertUnwindSafe(log));
 }
 
-/// Logs what a filesystem rejects.
+/// Asks a question, and logs a rejection.
 pub(super) fn log_denials<H: Host, T>(
     fs: &CgroupFs<H>,
     caller: &Caller,
@@ -79,7 +78,7 @@ pub(super) fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
     }
 }
 
-/// Replies with an entry, or with its absence. `keeps`: whether the kernel may keep either.
+/// Replies with an entry, or with its absence. `keeps` says whether the kernel may keep either.
 pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, fuser::Errno>) {
     let kept = |keep| if keeps { keep } else { Duration::ZERO };
     match found {
@@ -114,8 +113,8 @@ fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
     About { operation, node: file.node(), name: None }
 }
 
-/// What is kept of a write that waits. Most files take no more than a page (`atomic_write_len`), and what is longer by a byte is refused as the
-/// whole would be: thousands may wait, and the memory is the server's. `whole`: it's one that takes more.
+/// Copies the part of a write that has to be kept while it waits. Thousands of writes may wait, and the memory is the server's. Most files take no
+/// more than a page (`atomic_write_len`), and a write that is longer by a byte is refused as the whole would be. `whole` is for files that take more.
 pub(super) fn truncate_write(data: &[u8], whole: bool) -> Vec<u8> {
     if whole {
         return data.to_vec();
@@ -149,7 +148,7 @@ pub(super) fn reply_read<H: Host>(
     }
 }
 
-/// Those who wait for an open file, as FUSE knows them.
+/// The callers that poll an open file, as FUSE knows them.
 pub(super) struct Waiter(pub(super) fuser::PollNotifier);
 
 impl Wake for Waiter {

@@ -21,14 +21,14 @@ use fuser::{Config, Session, SessionACL};
 /// How many requests are served at once.
 const WORKER_THREADS: usize = 4;
 
-/// For how long nobody waits for the host's changes after some that the view has made itself. More of them are on their way then, and to wake a
-/// thread for each, on a processor that sleeps, takes longer than to make the change. Another's is told so much later.
+/// For how long the host's changes aren't looked for after changes that were made through the view. More of these mostly follow, and to wake a
+/// thread for each takes longer than the change itself. A change by somebody else is told so much later.
 const OWN_CHANGES_BACKOFF: Duration = Duration::from_millis(1);
 
-/// How long a thread rests after a panic, which may come again at once.
+/// How long a thread waits after a panic, which may come again at once.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Does this again and again, until it returns false. A view without one of its threads would show what isn't so any more.
+/// Repeats a round until it returns false. After a panic it goes on: a view without one of its threads would show an old state.
 fn run_until_done(name: &str, round: impl Fn() -> bool) {
     loop {
         let mut goes_on = true;
@@ -41,7 +41,7 @@ fn run_until_done(name: &str, round: impl Fn() -> bool) {
     }
 }
 
-/// Shakes injector with the kernel.
+/// Makes a session of a connection, and agrees with the kernel on its protocol.
 fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
@@ -51,7 +51,7 @@ fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Sessi
 }
 
 /// Serves the callers of all containers until the connection is unmounted everywhere. `live` is called once the kernel's first request has been
-/// answered. The kernel keeps nothing, so nothing is watched, and it's told nothing.
+/// answered. The kernel keeps nothing of such a mount, so nothing is watched, and nothing is invalidated.
 ///
 /// # Errors
 /// As [`serve`].
@@ -79,8 +79,8 @@ pub fn serve_callers<C: Containers>(
 }
 
 /// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered. By its own mount
-/// the server makes events for those who watch the view; without, they get those of what is done through the view. Without a abort_guard, users
-/// of a server that is killed may have to wait until somebody aborts the connection.
+/// the server makes events for programs that watch the view. Without it they only get events of changes that are made through the view. Without an
+/// abort guard, callers of a server that is killed may have to wait until somebody aborts the connection.
 ///
 /// # Errors
 /// When the kernel's protocol is too old, or reading requests fails.

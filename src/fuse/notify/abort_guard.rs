@@ -1,9 +1,9 @@
-//! What becomes of a connection whose server is killed.
+//! The process that refuses requests once the server is killed.
 //!
-//! The kernel ends a connection when its last channel is closed. But telling it to forget an entry waits, whatever kills the thread, for the
-//! directory's lock; whoever holds that may wait for an answer of the server's. So the thread that tells has a channel and a table of
-//! descriptors of its own ([`super::invalidation`]): the server's channel is closed then, which ends all requests that were read from it. Those
-//! that nobody has read yet are left, and more come. They are refused by a process that does nothing else: the abort guard.
+//! The kernel ends a connection when its last channel is closed. But a thread that tells it to forget an entry waits for the directory's lock, even
+//! if it's killed, and the holder of that lock may wait for the server's answer. So this thread has a channel and a table of descriptors of its own
+//! ([`super::invalidation`]). When the server is killed, its own channel is closed, which ends all requests that were read from it. Requests that
+//! nobody has read yet are left, and more come. The abort guard refuses them, and does nothing else.
 
 use std::fs::File;
 use std::io;
@@ -18,20 +18,20 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read,
 use crate::fuse::connection::{Connection, MAX_WRITE};
 use crate::sys;
 
-/// The process that refuses what a killed server leaves, as the server knows it. It waits for this to be closed.
+/// The server's handle of its abort guard, which waits until this is closed.
 #[derive(Debug)]
 pub struct AbortGuard {
-    /// Open in the server's table of descriptors.
+    /// A pipe that is open in the server's table of descriptors.
     _server: OwnedFd,
     /// The notifier's channel.
     pub(in crate::fuse) channel: OwnedFd,
-    /// To be open in the notifier's table of descriptors.
+    /// A pipe that has to be open in the notifier's table of descriptors.
     pub(in crate::fuse) notifier: OwnedFd,
 }
 
 impl AbortGuard {
-    /// Starts it, for a mounted connection that is then served by this process. It has to have a single thread. `give_up` is called in the new
-    /// process, which needs nothing any more but what it has open.
+    /// Starts the abort guard of a mounted connection that the calling process will serve. The calling process has to have a single thread.
+    /// `give_up` is called in the new process, which needs no rights but its open descriptors.
     ///
     /// # Errors
     /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`, of pipe(2) and of fork(2).
@@ -57,7 +57,7 @@ impl AbortGuard {
     }
 }
 
-/// Whoever waits for the end of the server's output doesn't wait for this process.
+/// Closes standard input and output, so that nobody who reads the server's output waits for this process.
 fn leave_output() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
@@ -65,7 +65,7 @@ fn leave_output() -> io::Result<()> {
     Ok(dup2_stderr(null.as_fd())?)
 }
 
-/// Nobody writes to the pipe: it ends with the last table of descriptors that has its other end.
+/// Waits for a pipe's end. Nobody writes to it, so it ends with the last table of descriptors that has its other end.
 fn wait_for_end(pipe: &OwnedFd) -> Result<(), Errno> {
     loop {
         match read(pipe, &mut [0]) {
@@ -75,7 +75,7 @@ fn wait_for_end(pipe: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Refuses all requests until the notifier ends. What comes then the kernel refuses by itself, since nobody has a channel any more.
+/// Refuses all requests until the notifier ends. Then nobody has a channel any more, and the kernel itself refuses what comes.
 fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
     // The kernel gives requests only to who could take the longest.
     let mut request = vec![0; MAX_WRITE as usize + 4096];
@@ -103,7 +103,7 @@ fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// A `fuse_out_header` with an error, for a request that begins with a `fuse_in_header` (linux/fuse.h): its number is at 8.
+/// Makes a `fuse_out_header` with an error, for a request that begins with a `fuse_in_header`, whose number is at byte 8 (linux/fuse.h).
 fn refusal(request: &[u8]) -> Option<[u8; 16]> {
     let mut answer = [0; 16];
     let (length, rest) = answer.split_at_mut(4);

@@ -1,8 +1,8 @@
-//! The thread that tells the kernel what it must no longer keep, for the others, and does nothing else.
+//! Invalidation: the server tells the kernel what it must no longer keep.
 //!
-//! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So this thread has a table of descriptors of its
-//! own, in which there's only a channel of its own: whatever it waits for, a server that is killed lets go of everything else
-//! ([`super::abort_guard`]).
+//! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So a thread of its own, the notifier, sends
+//! invalidations. Its table of descriptors has only a channel of its own. Whatever it waits for, a server that is killed lets go of everything
+//! else ([`super::abort_guard`]).
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,20 +23,20 @@ use crate::sys;
 const NODE: i32 = 2;
 const ENTRY: i32 = 3;
 
-/// A message, and where to say that it's done.
+/// A message, and the channel by which its end is reported.
 type Work = (Vec<u8>, SyncSender<()>);
 
-/// The kernel's end of a connection. Whoever tells it something waits until that is done.
+/// Sends invalidations to the kernel. The sender waits until the kernel has done what it's told.
 #[derive(Clone, Debug)]
 pub(in crate::fuse) enum InvalidationSender {
-    /// By the thread that does nothing else, for as long as somebody has this.
+    /// Sends by the notifier, which runs for as long as somebody has this.
     Dedicated(Sender<Work>),
-    /// By the session's own channel, where the kernel has no second one.
+    /// Sends by the session's own channel, where the kernel has no second one.
     Session(Notifier),
 }
 
 impl InvalidationSender {
-    /// Starts the thread.
+    /// Starts the notifier.
     pub(in crate::fuse) fn dedicated(guard: &AbortGuard) -> io::Result<Self> {
         let shared = Arc::new((guard.channel.try_clone()?, guard.notifier.try_clone()?));
         let (work, wanted) = channel();
@@ -96,7 +96,7 @@ fn send_all(channel: &OwnedFd, wanted: &Receiver<Work>) {
     }
 }
 
-/// A `fuse_out_header` with a notification's code, and the notification.
+/// Makes a `fuse_out_header` with a notification's code, and the notification.
 fn message(code: i32, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
@@ -104,12 +104,12 @@ fn message(code: i32, parts: &[&[u8]]) -> Vec<u8> {
     [header.concat(), body].concat()
 }
 
-/// `fuse_notify_inval_inode_out`: node, offset, length.
+/// Makes a `fuse_notify_inval_inode_out`: node, offset, length.
 fn node_message(node: u64, offset: i64) -> Vec<u8> {
     message(NODE, &[&node.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()])
 }
 
-/// `fuse_notify_inval_entry_out`: directory, length of the name, flags; then the name.
+/// Makes a `fuse_notify_inval_entry_out`: directory, length of the name, flags, name.
 fn entry_message(directory: u64, name: &OsStr) -> Vec<u8> {
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
     message(ENTRY, &[&directory.to_ne_bytes(), &length.to_ne_bytes(), &0_u32.to_ne_bytes(), name.as_bytes(), &[0]])
@@ -119,7 +119,7 @@ fn entry_message(directory: u64, name: &OsStr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// As `struct fuse_out_header` and what follows it are laid out on every architecture (linux/fuse.h).
+    /// `struct fuse_out_header` and what follows it are laid out the same on every architecture (linux/fuse.h).
     #[test]
     fn messages_are_the_kernels() {
         let entry = entry_message(0x42, OsStr::new("abc"));

@@ -1,4 +1,4 @@
-//! What the server tells the kernel unasked, and the processes and threads that this takes.
+//! What the server does to the kernel's side of a view unasked: invalidation, and events by its own mount.
 
 pub(super) mod abort_guard;
 pub(super) mod invalidation;

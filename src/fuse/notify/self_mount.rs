@@ -1,9 +1,9 @@
-//! The server as a user of its own mount, by which it makes events for the view's watchers ([`crate::fs::inotify::replay`]).
+//! The server uses its own mount to make events for programs that watch the view ([`crate::fs::inotify::replay`]).
 //!
-//! One thread does it, with a table of descriptors and a working directory of its own. It alone holds the way to the mount, which is a mount of
-//! the same filesystem that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. And it doesn't hold `/dev/fuse`: should
-//! the server be killed while a request of this thread's is being served, the kernel closes the connection and the request ends. With a
-//! shared table the thread would wait for ever, for an answer that nobody can give, on a connection that it holds itself.
+//! One thread does it, with a table of descriptors and a working directory of its own. It alone holds the mount, which is a mount of the same
+//! filesystem that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. The thread doesn't hold
+//! `/dev/fuse`. If the server is killed while a request of this thread is being served, the kernel closes the connection and the request ends. With
+//! a shared table the thread would hold the connection itself, and wait forever for an answer that nobody can give.
 
 use std::fs::File;
 use std::io;
@@ -29,14 +29,14 @@ use crate::fs::SysResult;
 use crate::fs::inotify::{self, Act, Deed};
 use crate::sys;
 
-/// A way to a view's own mount. It keeps the filesystem alive, so it says itself when it ends.
+/// A mount of the view for the server's own use. It keeps the filesystem alive, so it has an end of its own.
 #[derive(Debug)]
 pub struct SelfMount {
     root: OwnedFd,
     until: Until,
 }
 
-/// How long a way to the own mount is kept.
+/// Until when the mount is kept.
 #[derive(Debug)]
 enum Until {
     /// Until the view isn't mounted any more in the mount namespace of this mountinfo.
@@ -46,7 +46,7 @@ enum Until {
 }
 
 impl SelfMount {
-    /// A way to the view that is mounted on `directory`, for as long as it's mounted somewhere in the server's mount namespace.
+    /// Copies the mount of the view on `directory`. The copy is kept for as long as the view is mounted in the server's mount namespace.
     ///
     /// # Errors
     /// Those of open(2), open_tree(2) and mount(2).
@@ -54,12 +54,12 @@ impl SelfMount {
         Ok(Self { root: detached_mount(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
     }
 
-    /// A way by a mount that [`detached_mount`] has made, until `leash`'s other end is closed.
+    /// Takes a mount that [`detached_mount`] has made. It's kept until `leash`'s other end is closed.
     pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
         Self { root, until: Until::Closed(leash) }
     }
 
-    /// Starts the thread that uses it. It leaves its id in `thread`.
+    /// Starts the thread that uses the mount, and leaves the thread's id in `thread`.
     pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
         let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new((self, wakeup));
@@ -98,7 +98,7 @@ impl SelfMount {
     }
 }
 
-/// The root of a mount of the same filesystem as the one on `directory`, attached nowhere. Nobody has to answer for that.
+/// Copies the mount on `directory`, and returns the copy's root. The copy is attached nowhere, and the server needn't answer for this.
 ///
 /// # Errors
 /// Those of open(2), open_tree(2) and mount(2).
@@ -117,7 +117,7 @@ pub fn detached_mount(directory: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// The same for the root of a mount. Linux 5.2.
+/// Copies a mount, given its root, as [`detached_mount`] does. Linux 5.2.
 ///
 /// # Errors
 /// Those of open_tree(2).
@@ -132,7 +132,7 @@ fn private(at: &Path) -> nix::Result<()> {
     mount(None::<&str>, at, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
 }
 
-/// The thread that acts on the own mount, as the others know it.
+/// A handle of the thread that uses the own mount.
 #[derive(Debug)]
 pub(in crate::fuse) struct SelfMountThread {
     wakeup: OwnedFd,
@@ -149,7 +149,7 @@ impl inotify::OwnMount for SelfMountThread {
     }
 }
 
-/// The server recognises this thread's requests as long as this lives: afterwards its number may be another's.
+/// While this lives, the server recognizes the thread's requests by its id. Afterwards the id may be another thread's.
 struct RecognizedThread(Arc<AtomicI32>);
 
 impl RecognizedThread {
@@ -165,7 +165,7 @@ impl Drop for RecognizedThread {
     }
 }
 
-/// Acts until the mount isn't to be used any more. Returning closes the thread's table of descriptors, and with it the way to the mount.
+/// Performs operations until the mount isn't to be used any more. Returning closes the thread's table of descriptors, and with it the mount.
 fn serve(
     root: &OwnedFd,
     until: &OwnedFd,
@@ -219,8 +219,8 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
     lines.any(|line| line.split(|byte| *byte == b' ').nth(2) == Some(number.as_bytes()))
 }
 
-/// Walks by names from the root, so that a watch of the directory gets its event too; never onto another filesystem. No directory is opened on the way:
-/// before Linux 6.10 its watchers would be told of that, though it be by O_PATH.
+/// Performs an operation. It walks by names from the root, so that watches of the directory get their event too, and never onto another filesystem.
+/// No directory is opened on the way: before Linux 6.10 its watchers would be told of that, even with O_PATH.
 fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> SysResult<()> {
     fchdir(root)?;
     let done = act.directory.iter().try_for_each(|name| {

@@ -1,5 +1,6 @@
-//! What can take seconds runs beside the workers: a write that waits for memory reclaim or for a device, and what an agent does in a container's
-//! pid namespace, which the container can stop. So neither ever keeps the view waiting.
+//! Threads beside the workers, for requests that can take seconds, shared fairly among tenants.
+//!
+//! A write can wait for memory reclaim or for a device, and a container can stop the agent in its pid namespace. Neither keeps the view waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,35 +12,35 @@ use parking_lot::{Condvar, Mutex};
 use crate::fs::dispatch::Tenant;
 use crate::fuse::reply::survives;
 
-/// How much of a kind may run at once for all tenants together, but for one of each, which it may always have.
+/// How many requests of a pool may run at once for all tenants together. Each tenant may always run one.
 const RUNNING_MAX: usize = 256;
 
-/// How much of a kind may wait for a tenant: a request each, whose caller waits too. A container that asks for more is told to try again.
+/// How many requests of a pool may wait for a tenant. A container that asks for more gets EAGAIN.
 const WAITING_MAX: usize = 4096;
 
-/// How much of a kind may wait for all tenants together: a page of memory each.
+/// How many requests of a pool may wait for all tenants together. Each takes a page of memory.
 const WAITING_MAX_IN_ALL: usize = 4 * WAITING_MAX;
 
-/// How much may wait for a tenant, however much waits for others.
+/// How many requests may wait for a tenant, however many wait for others.
 const WAITING_MIN: usize = 16;
 
-/// For how long a thread that has nothing to do waits for more: to start one takes several times as long as most writes do.
+/// For how long a thread without work waits for more. To start a thread takes several times as long as most writes.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Work of one kind. No tenant ever waits for another one's.
+/// A pool of threads for one kind of work. No tenant ever waits for another tenant's work.
 #[derive(Debug)]
 pub(in crate::fuse) struct FairPool {
     queues: Arc<Mutex<Queues>>,
-    /// How much runs at once for a tenant. The rest waits for its turn.
+    /// How many requests run at once for a tenant. The rest waits for its turn.
     at_once: usize,
 }
 
-/// What waits and runs.
+/// The work of all tenants.
 #[derive(Debug, Default)]
 struct Queues {
-    /// Those in which something waits or runs.
+    /// The queues in which something waits or runs.
     by_tenant: HashMap<Tenant, Queue>,
     running: usize,
     waiting: usize,
@@ -48,11 +49,11 @@ struct Queues {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Work>,
-    /// How many threads take from it.
+    /// How many threads take work from it.
     running: usize,
-    /// How many of them have nothing to do.
+    /// How many of these threads have nothing to do.
     idle: usize,
-    /// Wakes one of those.
+    /// Wakes a thread that has nothing to do.
     wakeup: Arc<Condvar>,
 }
 
@@ -62,13 +63,13 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// What one may have of `limit`: half of what the others leave, and no less than `least`.
+/// What one tenant may have of `limit`: half of what the others leave, and no less than `least`.
 fn share(limit: usize, others: usize, least: usize) -> usize {
     (limit.saturating_sub(others) / 2).max(least)
 }
 
 impl FairPool {
-    /// Of which so much runs at once for a tenant.
+    /// Makes a pool that runs so many requests at once for a tenant.
     pub(in crate::fuse) fn new(at_once: usize) -> Self {
         Self { queues: Arc::default(), at_once }
     }
@@ -88,7 +89,7 @@ impl FairPool {
         own < (WAITING_MAX / pages).min(share(WAITING_MAX_IN_ALL / pages, others, WAITING_MIN))
     }
 
-    /// Runs `work` in another thread, soon. If there can be none, or the work panics, it's dropped; a reply that it holds then says EIO.
+    /// Runs `work` in another thread, soon. If no thread can be started, or the work panics, it's dropped. A reply that it holds then says EIO.
     pub(in crate::fuse) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
         let mut queues = self.queues.lock();
         queues.waiting += 1;
@@ -121,7 +122,7 @@ impl FairPool {
     }
 }
 
-/// The right of a thread to run work of a tenant. It's given back when nothing has come for a while, or when this is dropped, whyever.
+/// A thread that runs work of a tenant. Its place is given back when nothing has come for a while, or when this is dropped.
 struct PoolThread {
     queues: Arc<Mutex<Queues>>,
     tenant: Tenant,
@@ -129,7 +130,7 @@ struct PoolThread {
 }
 
 impl PoolThread {
-    /// What the thread does next. `None`: nothing, it ends.
+    /// Waits for the next work. `None` if none has come: the thread ends.
     fn next(&mut self) -> Option<Work> {
         let until = Instant::now() + IDLE_TIMEOUT;
         let mut queues = self.queues.lock();
@@ -167,7 +168,7 @@ impl Drop for PoolThread {
 }
 
 impl Queues {
-    /// A thread runs no more work of a tenant. What waits, and nobody is left to run, comes back.
+    /// Gives a thread's place back. Returns the queue if no thread is left to run what waits in it.
     fn give_back(&mut self, tenant: Tenant) -> Option<Queue> {
         self.running = self.running.saturating_sub(1);
         let queue = self.by_tenant.get_mut(&tenant)?;

@@ -1,7 +1,7 @@
 //! One worker reads requests: the leader. The others are its followers, and stand by.
 //!
-//! One of the followers is the watchdog, and checks that somebody reads. Should the leader be kept by a request (it waits for a lock of the host, or
-//! does a slow write), the watchdog takes its place, and another follower becomes the watchdog. While nothing is asked for, all sleep.
+//! One of the followers is the watchdog, and checks that somebody reads. If the leader is kept by a request (it waits for a lock of the host, or
+//! does a slow write), the watchdog takes its place, and another follower becomes the watchdog. Without requests, all sleep.
 
 use std::cell::RefCell;
 use std::sync::Arc;
