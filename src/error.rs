@@ -198,8 +198,8 @@ impl From<crate::host::server_cgroup::ServerInsideSubtree> for Error {
     }
 }
 
-impl From<crate::host::discover::Attached> for Error {
-    fn from(error: crate::host::discover::Attached) -> Self {
+impl From<crate::host::Attached> for Error {
+    fn from(error: crate::host::Attached) -> Self {
         let kind = if error.errno == Errno::EPERM { ErrorKind::NotPermitted } else { ErrorKind::Failed };
         Self::new(kind, error.to_string())
     }

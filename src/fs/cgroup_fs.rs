@@ -6,20 +6,20 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 
-use super::cache::invalidation::OwnChanges;
 use super::cache::listings::Listings;
 use super::cache::negative::NegativeCache;
+use super::cache::own_changes::OwnChanges;
 use super::dispatch::Tenant;
 use super::inode::{Node, NodeId, NodeTable, Object};
 use super::inotify::own_writes::OwnWrites;
-use super::inotify::replay::Replays;
+use super::inotify::queue::Replays;
 use super::limits::RejectionLog;
 use super::limits::quota::Quota;
 use super::limits::rejection_log::Subject;
+use super::limits::xattr_budget::XattrBudget;
 use super::ops::Reading;
 use super::ops::handles::Handles;
-use super::ops::splice_size::RetriedOpens;
-use super::ops::xattr::Xattrs;
+use super::ops::retried_opens::RetriedOpens;
 use super::{Caller, FsError, FsResult, Host, SysResult};
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
@@ -45,7 +45,7 @@ pub struct CgroupFs<H: Host> {
     /// With whom it shares what one may have.
     pub(super) tenant: Tenant,
     pub(super) log: Arc<RejectionLog>,
-    pub(super) xattrs: Arc<Xattrs>,
+    pub(super) xattrs: Arc<XattrBudget>,
     pub(super) processor: Arc<ProcessorTime>,
     /// Whether the kernel may keep nothing.
     pub(super) coherent: bool,

@@ -32,3 +32,6 @@ pub struct EntryTtl {
     /// The attributes.
     pub attributes: Duration,
 }
+
+/// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
+pub(in crate::fs) const WATCHED_TTL: Duration = Duration::from_secs(60);

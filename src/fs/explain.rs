@@ -295,7 +295,7 @@ impl<H: Host> CgroupFs<H> {
             // What migrates is a write to a file that isn't shown.
             Err(_) => return Explanation::denied(&Denial::new(Rule::Hidden)),
         };
-        if !crate::fs::ops::file::is_membership(&list) {
+        if !list.is_membership() {
             return Explanation::kernel(Errno::EINVAL, "it's neither a cgroup nor a membership file");
         }
         let explanation = self.judge(&list, Operation::Write);

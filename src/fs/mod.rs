@@ -19,6 +19,7 @@ pub mod ops;
 #[cfg(test)]
 mod tests;
 
+pub use cache::ListedEntry;
 pub use cgroup_fs::CgroupFs;
 pub use entry::{Entry, EntryTtl, Found};
 pub use error::{FsError, FsResult, SysResult};
@@ -26,4 +27,4 @@ pub use handle_id::HandleId;
 pub use host::{Caller, Host, OpenMode, Owner, SetAttr, SetTime, Statistics, WriterCredentials};
 pub use inode::{Attributes, NodeId, ROOT_ID};
 pub use limits::{Permit, RejectionLog};
-pub use ops::{ListedEntry, Reading, Transfer};
+pub use ops::{Reading, Transfer};

@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use parking_lot::Mutex;
 
-use super::server_cgroup::read_file;
+use super::interface_file::read_file;
 use super::shared::SharedHost;
 use crate::agents::{BoundaryHelper, HelperImage, monotonic_ns};
-use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships, parse_mountinfo};
+use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::fs::SysResult;
 use crate::fs::host::Credentials;
 use crate::sys::namespace::Entered;
@@ -28,39 +28,11 @@ use crate::sys::offset::read_at;
 use crate::view::View;
 
 use super::cgroup_namespace::OpenedIn;
-
-/// For how long it's believed that cgroup2 has `nsdelegate`, or hasn't: the host can change that at any time, by a remount.
-const NSDELEGATE_TTL: Duration = Duration::from_secs(5);
+use super::nsdelegate::nanoseconds;
 
 /// How long to wait after a failure before the next attempt, at first and at most.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
-
-/// Whether the mount of cgroup2 has the option `nsdelegate`.
-#[derive(Debug, Default)]
-pub(super) struct Nsdelegate {
-    is_on: AtomicBool,
-    /// When it was looked at last, in monotonic ns; 0: never.
-    looked: AtomicU64,
-}
-
-impl Nsdelegate {
-    /// Whether it has it: as of a few seconds ago.
-    pub(super) fn is_on(&self) -> bool {
-        let (now, looked) = (monotonic_ns(), self.looked.load(Ordering::Acquire));
-        if looked != 0 && now.saturating_sub(looked) < nanoseconds(NSDELEGATE_TTL) {
-            return self.is_on.load(Ordering::Acquire);
-        }
-        let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let is_on = parse_mountinfo(&text).iter().any(|mount| {
-            mount.hierarchy() == Some(HierarchyKind::Unified)
-                && mount.super_options.split(',').any(|option| option == "nsdelegate")
-        });
-        self.is_on.store(is_on, Ordering::Release);
-        self.looked.store(now, Ordering::Release);
-        is_on
-    }
-}
 
 /// The boundary of a view in cgroup v2.
 #[derive(Debug)]
@@ -299,10 +271,6 @@ fn own_place() -> Option<CgroupPath> {
 fn for_writing(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     openat(directory, "cgroup.procs", flags, Mode::empty())
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

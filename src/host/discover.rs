@@ -9,80 +9,14 @@ use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::detached_mounts;
-use crate::cgroup::{CgroupPath, HierarchyKind, MountEntry, Setup, VIEW_FSTYPE, mountinfo, parse_mountinfo};
+use super::hierarchies::{HostCgroups, HostHierarchy};
+use super::interface_file::read_file;
+use crate::cgroup::{HierarchyKind, MountEntry, Setup, VIEW_FSTYPE, mountinfo, parse_mountinfo};
 use crate::sys::{handle, mount};
 
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`, linux/magic.h.
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
-
-/// A hierarchy of the host, held open.
-#[derive(Debug)]
-pub struct HostHierarchy {
-    /// Which one.
-    pub kind: HierarchyKind,
-    /// Where it's mounted.
-    pub mount_point: PathBuf,
-    /// The name of its directory in a view.
-    pub directory: OsString,
-    /// The symlinks to that directory, one per co-mounted controller.
-    pub links: Vec<OsString>,
-    root: OwnedFd,
-    root_for_reading: Option<OwnedFd>,
-    /// Why the root is the host's own mount's, if it is.
-    attached: Option<Errno>,
-    device: u64,
-    has_handles: bool,
-    has_cpuset: bool,
-    has_devices: bool,
-}
-
-impl HostHierarchy {
-    /// Its root directory.
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
-    /// Its root directory for what is only read. Where the kernel can do it (Linux 5.12), what is opened by it can't be opened once more for
-    /// writing: agents, which a container with CAP_SYS_PTRACE can rob of their descriptors, get such files.
-    pub fn root_for_reading(&self) -> BorrowedFd<'_> {
-        self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
-    }
-
-    /// Whether the root is of a mount that's attached nowhere, and nobody else's.
-    pub fn is_detached(&self) -> bool {
-        self.attached.is_none()
-    }
-
-    /// `st_dev` of everything in it.
-    pub fn device(&self) -> u64 {
-        self.device
-    }
-
-    /// Whether the cpuset controller is bound to it.
-    pub fn has_cpuset(&self) -> bool {
-        self.has_cpuset
-    }
-
-    /// Whether the devices controller of cgroup v1 is bound to it.
-    pub fn has_devices(&self) -> bool {
-        self.has_devices
-    }
-
-    /// Whether its objects can be opened by their kernfs ids (Linux 5.5, with CAP_DAC_READ_SEARCH).
-    pub fn has_handles(&self) -> bool {
-        self.has_handles
-    }
-}
-
-/// The host's hierarchies.
-#[derive(Debug)]
-pub struct HostCgroups {
-    /// Which of legacy, hybrid, unified.
-    pub setup: Setup,
-    /// cgroup2 first, if there is one.
-    pub hierarchies: Vec<HostHierarchy>,
-}
 
 /// Why the host's hierarchies couldn't be found.
 #[derive(Debug, thiserror::Error)]
@@ -100,18 +34,6 @@ pub enum DiscoverError {
         "no cgroup hierarchy is mounted here with its root, but a view: this is inside one; views are made, and asked about, on the host"
     )]
     InView,
-}
-
-/// There's no mount of a hierarchy that is nobody else's.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "can't make a mount of hierarchy {hierarchy} for the server alone: {errno} (it takes root with CAP_SYS_ADMIN, and user.max_mnt_namespaces above 0); \
-     by the host's own mount, what is mounted on a cgroup there would lead the server elsewhere"
-)]
-pub struct Attached {
-    hierarchy: HierarchyKind,
-    /// Why.
-    pub errno: Errno,
 }
 
 /// Finds the host's hierarchies. One that isn't mounted, or only in part, appears nowhere.
@@ -189,7 +111,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     };
     let has_cpuset = match kind.controllers() {
         Some(controllers) => controllers.contains("cpuset"),
-        None => super::server_cgroup::read_file(&root, "cgroup.controllers")
+        None => read_file(&root, "cgroup.controllers")
             .is_ok_and(|available| available.split_ascii_whitespace().any(|controller| controller == "cpuset")),
     };
     let has_devices = kind.controllers().is_some_and(|controllers| controllers.contains("devices"));
@@ -247,30 +169,6 @@ fn name_apart(hierarchies: &mut [HostHierarchy]) {
         if shared {
             hierarchy.directory = hierarchy.kind.to_string().into();
         }
-    }
-}
-
-impl HostCgroups {
-    /// That what anybody mounts in a hierarchy leads nobody astray who goes by [`HostHierarchy::root`].
-    ///
-    /// # Errors
-    /// For the first hierarchy of which there's no such mount.
-    pub fn check_detached(&self) -> Result<(), Attached> {
-        let found = self.hierarchies.iter().find_map(|hierarchy| Some((&hierarchy.kind, hierarchy.attached?)));
-        found.map_or(Ok(()), |(kind, errno)| Err(Attached { hierarchy: kind.clone(), errno }))
-    }
-
-    /// Opens a cgroup, component by component, without leaving the hierarchy's filesystem.
-    ///
-    /// # Errors
-    /// `ENOENT` for what isn't there or is on another filesystem, `ENOTDIR` for a file.
-    pub fn open_cgroup(&self, hierarchy: usize, path: &CgroupPath) -> nix::Result<OwnedFd> {
-        let hierarchy = self.hierarchies.get(hierarchy).ok_or(nix::Error::ENOENT)?;
-        let opened = super::opening::walk(hierarchy, path.components())?;
-        if nix::sys::stat::fstat(&opened)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
-            return Err(nix::Error::ENOTDIR);
-        }
-        Ok(opened)
     }
 }
 

@@ -1,22 +1,19 @@
 //! How files are opened: with whose rights, and in which cgroup namespace.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::gettid;
 
-use super::discover::HostHierarchy;
 use super::errno::errno;
-use crate::cgroup::FileClass;
 use crate::fs::SysResult;
 use crate::fs::host::{Credentials, OpenMode, Owner};
-use crate::fs::inode::{Node, Object};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
 
@@ -32,21 +29,6 @@ pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<O
             errno => errno,
         }
     })
-}
-
-/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
-/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
-/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
-pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> SysResult<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    for name in names {
-        at = openat(&at, single(name)?, flags, Mode::empty())?;
-        if fstat(&at)?.st_dev != hierarchy.device() {
-            return Err(Errno::ENOENT);
-        }
-    }
-    Ok(at)
 }
 
 /// A name, if it can only mean an entry of the directory that it's looked up in.
@@ -68,10 +50,6 @@ pub(super) fn path_of(fd: &OwnedFd) -> String {
         true => format!("/proc/thread-self/fd/{}", fd.as_raw_fd()),
         false => format!("/proc/self/task/{}/fd/{}", gettid(), fd.as_raw_fd()),
     }
-}
-
-pub(super) fn is_membership(node: &Node) -> bool {
-    matches!(node.object(), Object::File(FileClass::Membership(_)))
 }
 
 pub(super) fn open_flags(mode: OpenMode) -> OFlag {

@@ -15,10 +15,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::gettid;
 use parking_lot::Mutex;
 
-use super::backing_file::BackingFile;
-use super::discover::{HostCgroups, HostHierarchy};
 use super::errno::errno;
-use super::opening::walk;
+use super::hierarchies::walk;
+use super::hierarchies::{HostCgroups, HostHierarchy};
 use super::procfs;
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::{HierarchyKind, parse_memberships};
@@ -38,12 +37,12 @@ const CHUNK_BYTES: usize = 16 * 1024;
 pub(super) struct OpenerPidList(Mutex<Option<Arc<str>>>);
 
 impl OpenerPidList {
-    /// Reads at an offset, in the numbers of a namespace.
+    /// Reads at an offset, in the numbers of a namespace. `read_at` reads the backing file.
     pub(super) fn read(
         &self,
         agents: &AgentPool,
         namespace: &PidNamespace,
-        file: &BackingFile,
+        read_at: impl Fn(u64, &mut [u8]) -> SysResult<usize>,
         offset: u64,
         buffer: &mut [u8],
     ) -> SysResult<usize> {
@@ -52,7 +51,7 @@ impl OpenerPidList {
             Some(text) => text,
             None => {
                 // No lock is held: an agent may take its time.
-                let text: Arc<str> = translated(agents, namespace, file)?.into();
+                let text: Arc<str> = translated(agents, namespace, read_at)?.into();
                 *self.0.lock() = Some(Arc::clone(&text));
                 text
             }
@@ -67,10 +66,14 @@ impl OpenerPidList {
 }
 
 /// The list, as the kernel prints it (`pidlist_array_load`): sorted, each number once, without who isn't in the namespace.
-fn translated(agents: &AgentPool, namespace: &PidNamespace, file: &BackingFile) -> SysResult<String> {
+fn translated(
+    agents: &AgentPool,
+    namespace: &PidNamespace,
+    read_at: impl Fn(u64, &mut [u8]) -> SysResult<usize>,
+) -> SysResult<String> {
     let (mut text, mut piece) = (Vec::new(), vec![0; CHUNK_BYTES]);
     loop {
-        match file.read_at(text.len() as u64, &mut piece)? {
+        match read_at(text.len() as u64, &mut piece)? {
             0 => break,
             count => text.extend_from_slice(piece.get(..count).unwrap_or_default()),
         }

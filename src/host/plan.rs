@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::discover::HostCgroups;
+use super::hierarchies::HostCgroups;
+use super::interface_file::read_file;
 use super::procfs;
-use super::server_cgroup::read_file;
 use crate::cgroup::mounts::begin_at_own;
 use crate::cgroup::{
     CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships, parse_mountinfo,

@@ -1,11 +1,10 @@
 //! The server's own place: outside every cgroup that its container can freeze or kill, or limit by a file that it may write. A server inside
 //! would be stopped together with those who wait for its answers.
 
-use std::io;
-
 use nix::errno::Errno;
 
-use super::discover::HostCgroups;
+use super::hierarchies::HostCgroups;
+use super::interface_file::write_file;
 use crate::cgroup::{CgroupPath, HierarchyClass, parse_memberships};
 use crate::policy::Policy;
 use crate::view::View;
@@ -77,26 +76,4 @@ fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result
 pub fn enter(host: &HostCgroups, hierarchy: usize, path: &CgroupPath, process: i32) -> Result<(), Errno> {
     let directory = host.open_cgroup(hierarchy, path)?;
     write_file(&directory, "cgroup.procs", process.to_string().as_bytes())
-}
-
-/// Writes an interface file of an open cgroup.
-///
-/// # Errors
-/// What open(2) and write(2) say.
-pub fn write_file(directory: &impl std::os::fd::AsFd, name: &str, data: &[u8]) -> Result<(), Errno> {
-    use nix::fcntl::{OFlag, openat};
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = openat(directory, name, flags, nix::sys::stat::Mode::empty())?;
-    nix::unistd::write(&file, data).map(drop)
-}
-
-/// Reads an interface file of an open cgroup.
-///
-/// # Errors
-/// What open(2) and read(2) say.
-pub fn read_file(directory: &impl std::os::fd::AsFd, name: &str) -> Result<String, io::Error> {
-    use nix::fcntl::{OFlag, openat};
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = openat(directory, name, flags, nix::sys::stat::Mode::empty())?;
-    io::read_to_string(std::fs::File::from(file))
 }

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::boundary_namespace::Nsdelegate;
 use super::cgroup_namespace::OwnNamespace;
 use super::dir_fd_cache::DirFdCache;
-use super::discover::HostCgroups;
 use super::follow::Followers;
+use super::hierarchies::HostCgroups;
+use super::nsdelegate::Nsdelegate;
 use super::process::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;

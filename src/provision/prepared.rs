@@ -14,7 +14,7 @@ use crate::container::rollback::CleanupOwner;
 use crate::container::stack::is_read_only;
 use crate::error::Error;
 use crate::host::HostCgroups;
-use crate::host::server_cgroup::{read_file, write_file};
+use crate::host::interface_file::{read_file, write_file};
 use crate::policy::Policy;
 use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::sentinel::SentinelCgroup;

@@ -27,7 +27,7 @@ use crate::agents::attach::{Layout, MountFlags, SentinelSource, SentinelSpec};
 use crate::cgroup::{CgroupPath, Setup};
 use crate::container::lock::ContainerLock;
 use crate::error::Error;
-use crate::host::server_cgroup::write_file;
+use crate::host::interface_file::write_file;
 use crate::host::{HostCgroups, discover};
 use crate::provision::cgroups;
 use crate::provision::cgroups::CreatedCgroups;

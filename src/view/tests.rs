@@ -3,7 +3,9 @@ use std::ffi::OsStr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::Zone;
+use crate::cgroup::ancestor::limits_what_is_below;
+use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::policy::{Rules, Zone};
 
 fn path(text: &str) -> CgroupPath {
     CgroupPath::parse(text).unwrap()

@@ -8,135 +8,19 @@
 //! listing in flight could be stored after its invalidation: so each change moves the directory's modification time on by a nanosecond,
 //! which makes the kernel throw the stored listing away when it's next read from its beginning (`fuse_readdir_cached`).
 
-use std::collections::{HashMap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::cgroup::FileClass;
+use crate::fs::cache::Invalidate;
 use crate::fs::cache::dir_locks::LockingInvalidate;
+use crate::fs::cache::own_changes::WatchedDirectory;
+use crate::fs::entry::WATCHED_TTL;
 use crate::fs::host::{EntryChange, HostEvent};
-use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
+use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
 use crate::fs::{CgroupFs, EntryTtl, Host};
 use crate::view::EntryPath;
-
-/// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
-pub(in crate::fs) const WATCHED_TTL: Duration = Duration::from_secs(60);
-
-/// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
-/// at that door: it would wait for the directory's lock each time.
-#[derive(Debug, Default)]
-pub(in crate::fs) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
-
-/// Through which door a change comes, and since when.
-pub(in crate::fs) type Announced = (NodeId, Instant);
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Own {
-    hierarchy: usize,
-    directory: u64,
-    name: OsString,
-    kind: EntryChange,
-}
-
-impl OwnChanges {
-    /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
-    pub(in crate::fs) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
-        let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
-            return false;
-        };
-        self.0.lock().entry(own).or_default().push_back((directory.id(), Instant::now()));
-        true
-    }
-
-    /// It wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
-    pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
-        let Some(own) = Own::new(directory, name, kind) else { return true };
-        let id = directory.id();
-        let mut expected = self.0.lock();
-        let Some(nodes_of) = expected.get_mut(&own) else { return false };
-        let last_of_its = nodes_of.iter().rposition(|(entry_path, _)| *entry_path == id);
-        match last_of_its {
-            Some(at) => drop(nodes_of.remove(at)),
-            // If another door expects one of the same kind, it was that one's, which won't have a second.
-            None => drop(nodes_of.pop_front()),
-        }
-        if nodes_of.is_empty() {
-            expected.remove(&own);
-        }
-        last_of_its.is_some()
-    }
-
-    fn take_one(
-        &self,
-        own: &Own,
-        take: impl FnOnce(&mut VecDeque<Announced>) -> Option<Announced>,
-    ) -> Option<Announced> {
-        let mut expected = self.0.lock();
-        let nodes_of = expected.get_mut(own)?;
-        let entry_path = take(nodes_of);
-        if nodes_of.is_empty() {
-            expected.remove(own);
-        }
-        entry_path
-    }
-
-    /// The events of a directory won't come any more.
-    fn forget_all(&self, hierarchy: usize, directory: u64) {
-        self.0.lock().retain(|own, _| own.hierarchy != hierarchy || own.directory != directory);
-    }
-
-    /// The door through which the change was made, if it was the view's own. An event counts for one change.
-    fn take(&self, hierarchy: usize, directory: u64, name: &OsStr, kind: EntryChange) -> Option<Announced> {
-        self.take_one(&Own { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
-    }
-
-    fn clear(&self) {
-        self.0.lock().clear();
-    }
-}
-
-/// What is dropped when a directory is no longer watched.
-#[derive(Debug)]
-struct Watched {
-    _watch: Box<dyn Watch>,
-    own: Arc<OwnChanges>,
-    hierarchy: usize,
-    directory: u64,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.own.forget_all(self.hierarchy, self.directory);
-    }
-}
-
-impl Own {
-    fn new(directory: &Node, name: &OsStr, kind: EntryChange) -> Option<Self> {
-        let hierarchy = directory.position().hierarchy?;
-        Some(Self { hierarchy, directory: directory.inode(), name: name.to_os_string(), kind })
-    }
-}
-
-/// The way to tell the kernel. Must not be used by a thread that serves requests: the kernel may wait for their answers first.
-pub trait Invalidate {
-    /// A directory's listing and attributes, or a file's attributes.
-    fn node(&self, node: NodeId, listing: bool);
-    /// What a directory has under this name.
-    fn entry(&self, directory: NodeId, name: &OsStr);
-}
-
-/// Takes note of what watchers of a directory are told by the kernel, once it gets the answer. It holds the directory's lock until they are,
-/// so what is noted before the answer is noted in their order.
-pub(in crate::fs) fn tell(directory: &Node, name: &OsStr, kind: EntryChange) {
-    directory.tell_change(|cgroups| match kind {
-        EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
-        EntryChange::Removed => drop(cgroups.remove(name)),
-        EntryChange::Renamed | EntryChange::Other => {}
-    });
-}
 
 impl<H: Host> CgroupFs<H> {
     /// From now on, the kernel may keep nothing that the host can change.
@@ -170,7 +54,12 @@ impl<H: Host> CgroupFs<H> {
         if *node.object() == Object::Directory {
             node.watch_once(|| {
                 let (own, hierarchy) = (Arc::clone(&self.own), node.position().hierarchy?);
-                Some(Box::new(Watched { _watch: self.host.watch(node)?, own, hierarchy, directory: node.inode() }) as _)
+                Some(Box::new(WatchedDirectory {
+                    _watch: self.host.watch(node)?,
+                    own,
+                    hierarchy,
+                    directory: node.inode(),
+                }) as _)
             });
         }
     }
@@ -266,7 +155,7 @@ impl<H: Host> CgroupFs<H> {
                 kernel.entry(parent.id(), &node.name());
             }
         }
-        self.invalidate_all_absences(kernel);
+        self.negative.invalidate(|_| true, kernel);
     }
 
     /// The nodes by which the kernel knows this directory.
@@ -331,7 +220,7 @@ impl<H: Host> CgroupFs<H> {
         };
         for directory in changed {
             self.drop_listing(&directory, kernel);
-            self.invalidate_absences(directory.id(), kernel);
+            self.negative.invalidate(|id| id == directory.id(), kernel);
             for file in self.nodes.children(&directory) {
                 // The files that every cgroup has don't come and go.
                 let comes_and_goes = matches!(file.object(), Object::File(class) if !matches!(class, FileClass::Core | FileClass::Membership(_)));

@@ -14,7 +14,20 @@ use parking_lot::Mutex;
 use crate::fs::host::{Follow, Since};
 use crate::fs::inode::{Node, NodeId};
 use crate::fs::limits::quota::{Permit, Quota};
-use crate::fs::ops::readdir::ListedEntry;
+
+/// An entry as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// Its name.
+    pub name: OsString,
+    /// Its inode number.
+    pub inode: u64,
+    /// `S_IFDIR`, `S_IFREG` or `S_IFLNK`.
+    pub kind: u32,
+    /// Where a listing goes on after it. It depends on the entry alone, never on its place in the list, so that what comes and goes
+    /// meanwhile neither hides nor repeats another entry.
+    pub cookie: u64,
+}
 
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
 const LISTINGS_MAX: usize = 16;

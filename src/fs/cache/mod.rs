@@ -1,8 +1,12 @@
 //! What the kernel may keep, and is told to drop; and the listings that the server keeps itself.
 
 pub(in crate::fs) mod dir_locks;
-pub(in crate::fs) mod invalidation;
+mod invalidate;
+mod invalidation;
 pub(in crate::fs) mod listings;
 pub(in crate::fs) mod negative;
+pub(in crate::fs) mod own_changes;
+pub(in crate::fs) mod told;
 
-pub use invalidation::Invalidate;
+pub use invalidate::Invalidate;
+pub use listings::ListedEntry;

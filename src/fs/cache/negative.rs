@@ -5,15 +5,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fs::cache::invalidation::{Invalidate, WATCHED_TTL};
-use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::{CgroupFs, Found, FsError, FsResult, Host};
-use crate::view::Child;
+use crate::fs::cache::Invalidate;
+use crate::fs::entry::WATCHED_TTL;
+use crate::fs::inode::NodeId;
 
 /// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
 const NEGATIVE_ENTRIES_MAX: usize = 1024;
@@ -34,7 +32,7 @@ type NegativeEntry = (NodeId, OsString);
 
 impl NegativeCache {
     /// Takes note of a name. False if there are too many.
-    fn note(&self, directory: NodeId, name: &OsStr) -> bool {
+    pub(in crate::fs) fn note(&self, directory: NodeId, name: &OsStr) -> bool {
         let mut known = self.0.lock();
         let now = Instant::now();
         if known.full_until.take_if(|until| *until <= now).is_some() {
@@ -58,7 +56,7 @@ impl NegativeCache {
 
     /// The kernel is to ask anew. A name is forgotten only then: another thread that is to tell of it meanwhile does so as well, and whoever waits
     /// for that one finds what is so.
-    fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
+    pub(in crate::fs) fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
         let told: Vec<(NegativeEntry, Instant)> = {
             let known = self.0.lock();
             let noted = known.since.iter().filter(|((directory, _), _)| is_it(*directory));
@@ -74,38 +72,6 @@ impl NegativeCache {
                 known.since.remove(&absence);
             }
         }
-    }
-}
-
-impl<H: Host> CgroupFs<H> {
-    /// A name wasn't found.
-    pub(in crate::fs) fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<Found> {
-        let id = directory.id();
-        if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
-            return Ok(Found::Nothing(Duration::ZERO));
-        }
-        let is_fixed = *directory.object() != Object::Directory;
-        if is_fixed || matches!(self.view.child(directory.position(), name), Child::Hidden) {
-            return Ok(Found::Nothing(WATCHED_TTL));
-        }
-        if !directory.is_watched() || !self.negative.note(id, name) {
-            return Ok(Found::Nothing(Duration::ZERO));
-        }
-        // It may have come before it was noted.
-        match self.lookup(id, name) {
-            Err(FsError::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED_TTL)),
-            looked => looked.map(Found::Something),
-        }
-    }
-
-    /// Names may have come in a directory, without an event of their own.
-    pub(in crate::fs) fn invalidate_absences(&self, directory: NodeId, kernel: &impl Invalidate) {
-        self.negative.invalidate(|id| id == directory, kernel);
-    }
-
-    /// Any name may have come.
-    pub(in crate::fs) fn invalidate_all_absences(&self, kernel: &impl Invalidate) {
-        self.negative.invalidate(|_| true, kernel);
     }
 }
 

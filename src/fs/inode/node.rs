@@ -273,6 +273,11 @@ impl Node {
         matches!(self.object, Object::Directory | Object::Synthetic)
     }
 
+    /// Whether it's a membership file.
+    pub fn is_membership(&self) -> bool {
+        matches!(self.object, Object::File(FileClass::Membership(_)))
+    }
+
     /// The names that lead to it from the view's root.
     pub fn view_components(&self) -> Vec<OsString> {
         let mut components = Vec::new();

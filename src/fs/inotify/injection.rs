@@ -10,57 +10,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::fs::cache::invalidation::tell;
+use super::pending::Deed;
+use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Object};
-use crate::fs::inotify::replay::{Deed, Event};
 use crate::fs::{Attributes, CgroupFs, Entry, EntryTtl, FsError, FsResult, Host};
-
-/// One replay under way.
-#[derive(Debug)]
-pub(in crate::fs) struct PendingInjection {
-    event: Event,
-    /// Whether the name was looked up.
-    looked_up: bool,
-    /// Whether a rename's new name was looked up.
-    looked_up_new: bool,
-    /// The object that is shown in place of the one that is gone.
-    ghost: Option<NodeId>,
-}
-
-impl PendingInjection {
-    pub(in crate::fs) fn new(event: Event) -> Self {
-        Self { event, looked_up: false, looked_up_new: false, ghost: None }
-    }
-
-    /// Whether its first request came.
-    pub(in crate::fs) fn was_entered(&self) -> bool {
-        self.looked_up
-    }
-
-    /// Whether it changes what this name is.
-    pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
-        let Event { directory: at, name: of, deed } = &self.event;
-        let is_new = matches!(deed, Deed::Rename(to) if to == name);
-        *deed != Deed::Touch && at.id() == directory && (of == name || is_new)
-    }
-
-    fn is(&self, directory: NodeId, name: &OsStr, deed: &Deed) -> bool {
-        self.event.directory.id() == directory && self.event.name == name && self.event.deed == *deed
-    }
-
-    /// The directory that this name has to lead to, on the way to where it happens.
-    fn step(&self, parent: NodeId, name: &OsStr) -> Option<Arc<Node>> {
-        let mut at = &self.event.directory;
-        while let Some(above) = at.parent() {
-            if above.id() == parent {
-                return (*at.name() == *name).then(|| Arc::clone(at));
-            }
-            at = above;
-        }
-        None
-    }
-}
 
 /// What an own lookup is to find.
 enum Part {
@@ -175,7 +129,7 @@ impl<H: Host> CgroupFs<H> {
             _ => return Err(Errno::EAGAIN.into()),
         };
         let ghost = ghost.unwrap_or_else(|| self.replays.ghost());
-        tell(&directory, name, EntryChange::Made);
+        note_told(&directory, name, EntryChange::Made);
         match self.find(&directory, name) {
             Ok((node, attributes)) if *node.object() == Object::Directory => Ok(self.remember(node, attributes)),
             // It's gone again; what follows is that event.
@@ -186,7 +140,7 @@ impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn own_remove(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
         match &*self.replays.pending.lock() {
             Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Remove) => {
-                tell(&pending.event.directory, name, EntryChange::Removed);
+                note_told(&pending.event.directory, name, EntryChange::Removed);
                 Ok(())
             }
             _ => Err(Errno::EAGAIN.into()),
@@ -199,8 +153,8 @@ impl<H: Host> CgroupFs<H> {
             Some(pending)
                 if pending.looked_up && pending.looked_up_new && from == to && pending.is(from, name, &deed) =>
             {
-                tell(&pending.event.directory, name, EntryChange::Removed);
-                tell(&pending.event.directory, new_name, EntryChange::Made);
+                note_told(&pending.event.directory, name, EntryChange::Removed);
+                note_told(&pending.event.directory, new_name, EntryChange::Made);
                 Ok(())
             }
             _ => Err(Errno::EAGAIN.into()),

@@ -10,7 +10,7 @@ use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_ma
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::quota::Permit;
 use crate::fs::ops::handles::OpenFile;
-use crate::fs::ops::poll::Waiting;
+use crate::fs::ops::poll_state::Waiting;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, OpenMode, SysResult, WriterCredentials};
 use crate::policy::{Grant, Operation};
 
@@ -86,7 +86,7 @@ impl<H: Host> CgroupFs<H> {
     /// An open file that `caller` is about to read or write.
     pub fn transfer(&self, caller: &Caller, handle: HandleId) -> FsResult<Transfer<H>> {
         let file = self.open_file(handle)?;
-        let numbers = is_membership(&file.node).then(|| self.numbers(caller));
+        let numbers = file.node.is_membership().then(|| self.numbers(caller));
         let kind =
             || file.node.position().hierarchy.and_then(|index| self.view.hierarchy(index)).map(|found| &found.kind);
         let takes_long = match file.writes {
@@ -301,10 +301,6 @@ fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> SysResult<u32>
     }
     groups.shrink_to_fit();
     Ok(())
-}
-
-pub(in crate::fs) fn is_membership(node: &Node) -> bool {
-    matches!(node.object(), Object::File(FileClass::Membership(_)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
 use crate::fs::limits::quota::Permit;
-use crate::fs::ops::poll::Waiting;
+use crate::fs::ops::poll_state::Waiting;
 use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
 

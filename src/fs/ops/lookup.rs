@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::FileClass;
 use crate::fs::Found;
+use crate::fs::entry::WATCHED_TTL;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
 use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId, Host, Statistics, SysResult};
 use crate::policy;
@@ -61,6 +62,26 @@ impl<H: Host> CgroupFs<H> {
             entry.ttl.entry = Duration::ZERO;
         }
         Ok(Found::Something(entry))
+    }
+
+    /// Says that a name wasn't found, and for how long the kernel may keep that.
+    fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<Found> {
+        let id = directory.id();
+        if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
+            return Ok(Found::Nothing(Duration::ZERO));
+        }
+        let is_fixed = *directory.object() != Object::Directory;
+        if is_fixed || matches!(self.view.child(directory.position(), name), Child::Hidden) {
+            return Ok(Found::Nothing(WATCHED_TTL));
+        }
+        if !directory.is_watched() || !self.negative.note(id, name) {
+            return Ok(Found::Nothing(Duration::ZERO));
+        }
+        // It may have come before it was noted.
+        match self.lookup(id, name) {
+            Err(FsError::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED_TTL)),
+            looked => looked.map(Found::Something),
+        }
     }
 
     /// Finds `name` in a directory, and counts the lookup.

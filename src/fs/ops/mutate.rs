@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use crate::fs::cache::invalidation::tell;
+use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
 use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, Host, SetAttr, SetTime, SysResult};
@@ -24,7 +24,7 @@ impl<H: Host> CgroupFs<H> {
         let make = || self.host.make_directory(caller, &parent, name, mode);
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.found(&parent, name, attributes)?;
-        tell(&parent, name, EntryChange::Made);
+        note_told(&parent, name, EntryChange::Made);
         self.negative.forget(parent.id(), name);
         Ok(self.remember(node, attributes))
     }
@@ -59,7 +59,7 @@ impl<H: Host> CgroupFs<H> {
                 self.replays.removed(removed);
             }
         }
-        tell(&parent, name, EntryChange::Removed);
+        note_told(&parent, name, EntryChange::Removed);
         Ok(())
     }
 
@@ -123,8 +123,8 @@ impl<H: Host> CgroupFs<H> {
             rename()?;
         }
         self.nodes.rename(node.id(), new_name);
-        tell(&from, name, EntryChange::Removed);
-        tell(&to, new_name, EntryChange::Made);
+        note_told(&from, name, EntryChange::Removed);
+        note_told(&to, new_name, EntryChange::Made);
         Ok(())
     }
 

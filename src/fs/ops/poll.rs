@@ -3,11 +3,11 @@
 //! Each open file has a backing file of its own, so the kernel keeps for it what it keeps for a native one: a read re-arms it, a PSI trigger
 //! belongs to it. The host tells when a backing file becomes ready; whoever waits is then woken, and asks again.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
+use super::poll_state::Wake;
 use crate::cgroup::FileClass;
 use crate::fs::host::Ready;
 use crate::fs::inode::{Node, NodeId, Object};
@@ -21,57 +21,6 @@ const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POL
 const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
 
 const ERROR: u16 = libc::POLLERR as u16;
-
-/// Wakes those who wait for an open file.
-pub trait Wake: Send {
-    /// Wakes them, once.
-    fn wake(self: Box<Self>);
-}
-
-/// Who waits for an open file.
-#[derive(Default)]
-pub(in crate::fs) struct Waiting {
-    /// Leaf lock; nobody is woken while it's held.
-    waker: Mutex<Option<Box<dyn Wake>>>,
-    /// The host reports this file's events.
-    armed: AtomicBool,
-    /// The host's first report will be of what this file already had when it was armed.
-    told_already: AtomicBool,
-    /// Reads that have begun, those that were done, and those that were done when the file was armed.
-    reads_begun: AtomicU64,
-    reads_done: AtomicU64,
-    reads_before: AtomicU64,
-    /// Events that the host's poll has taken from a PSI trigger and nobody has been told of yet (`psi_trigger_poll` gives each out once).
-    latch: AtomicU16,
-}
-
-impl Waiting {
-    /// Reads it, which re-arms it.
-    pub(in crate::fs) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
-        self.reads_begun.fetch_add(1, Ordering::AcqRel);
-        let result = read();
-        self.reads_done.fetch_add(1, Ordering::AcqRel);
-        result
-    }
-
-    fn wake(&self) {
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Whether it may have been read since it was armed.
-    fn was_read(&self) -> bool {
-        self.reads_begun.load(Ordering::Acquire) != self.reads_before.load(Ordering::Acquire)
-    }
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("latch", &self.latch).finish_non_exhaustive()
-    }
-}
 
 impl<H: Host> CgroupFs<H> {
     /// What poll(2) says of an open file, as its bits. With a `waker`, whoever waits is woken when that changes.

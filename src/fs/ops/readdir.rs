@@ -5,25 +5,12 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::fs::cache::listings::{Kept, Listing};
+use crate::fs::cache::listings::{Kept, ListedEntry, Listing};
+use crate::fs::cache::told::cgroups;
 use crate::fs::host::{BackingEntry, Since};
-use crate::fs::inode::{Cgroups, Node, NodeId, Object};
+use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{CgroupFs, FsResult, Host, SysResult};
 use crate::view::Role;
-
-/// An entry as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedEntry {
-    /// Its name.
-    pub name: OsString,
-    /// Its inode number.
-    pub inode: u64,
-    /// `S_IFDIR`, `S_IFREG` or `S_IFLNK`.
-    pub kind: u32,
-    /// Where a listing goes on after it. It depends on the entry alone, never on its place in the list, so that what comes and goes
-    /// meanwhile neither hides nor repeats another entry.
-    pub cookie: u64,
-}
 
 /// The cookies of `.` and `..`; every other entry has its inode number + 2, and kernfs counts from 1.
 const DOT: u64 = 1;
@@ -172,9 +159,4 @@ fn listed(entry: BackingEntry) -> ListedEntry {
         name: entry.name,
         inode: entry.inode,
     }
-}
-
-/// The cgroups among these entries.
-pub(in crate::fs) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
-    entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
 }

@@ -8,12 +8,11 @@
 //! then it asks for them before each open, to check permissions. What it still has from before, or what has become longer since it was told, it's
 //! sent to look up once more: an open that fails with ESTALE is done once more, with everything looked up. Twice it would be the caller's.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
+use super::reading::Reading;
 use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, Caller, CgroupFs, FsResult, HandleId, Host, OpenMode, Transfer};
@@ -23,62 +22,6 @@ pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 
 /// The largest size that is shown.
 const SHOWN_SIZE_MAX: u64 = 1 << 20;
-
-/// How many callers are remembered that were sent to look once more: each comes again at once.
-const RETRIED_OPENS_MAX: usize = 1024;
-
-/// Who reads files, and whether it matters with what size they're shown: the kernel says so when it begins.
-#[derive(Debug, Default)]
-pub struct Reading {
-    /// The kernel reads what it may by itself.
-    by_kernel: AtomicBool,
-    /// splice(2) of a file that the server reads ends at its size.
-    ends_at_size: AtomicBool,
-}
-
-impl Reading {
-    /// Takes note of what the kernel does: whether it reads what it may by itself, and whether splice(2) of everything else ends at its size.
-    pub fn begin(&self, by_kernel: bool, ends_at_size: bool) {
-        self.by_kernel.store(by_kernel, Ordering::Release);
-        self.ends_at_size.store(ends_at_size, Ordering::Release);
-    }
-
-    /// Takes note that the kernel can't read files by itself after all.
-    pub fn is_left_to_the_server(&self) {
-        self.by_kernel.store(false, Ordering::Release);
-    }
-}
-
-/// The callers that were sent to look once more, and which file they want.
-#[derive(Debug, Default)]
-pub(in crate::fs) struct RetriedOpens {
-    count: AtomicUsize,
-    /// Leaf lock.
-    who: Mutex<VecDeque<(NodeId, i32)>>,
-}
-
-impl RetriedOpens {
-    /// Whether a caller comes for the second time. Then it's forgotten.
-    fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        let mut who = self.who.lock();
-        let found = who.iter().position(|one| *one == (node, caller.tid));
-        let is_back = found.is_some_and(|index| who.remove(index).is_some());
-        self.count.store(who.len(), Ordering::Release);
-        is_back
-    }
-
-    fn send(&self, node: NodeId, caller: &Caller) {
-        let mut who = self.who.lock();
-        if who.len() >= RETRIED_OPENS_MAX {
-            who.pop_front();
-        }
-        who.push_back((node, caller.tid));
-        self.count.store(who.len(), Ordering::Release);
-    }
-}
 
 impl<H: Host> CgroupFs<H> {
     /// Who reads files.
@@ -123,8 +66,7 @@ impl<H: Host> CgroupFs<H> {
         let Some(file) = self.handles.get(handle) else { return false };
         let (node, size) = (&file.node, file.node.size());
         // What has state for each open file is short.
-        let may_be_long =
-            || crate::fs::ops::file::is_membership(node) || !has_state_per_open_file(&node.name()) && !size.measure();
+        let may_be_long = || node.is_membership() || !has_state_per_open_file(&node.name()) && !size.measure();
         size.is_watched() || size.told() == 0 || may_be_long()
     }
 
@@ -202,28 +144,5 @@ impl<H: Host> CgroupFs<H> {
             libc::SEEK_HOLE if (0..size).contains(&offset) => Ok(size),
             _ => Err(Errno::ENXIO.into()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_was_sent_back_comes_again_once() {
-        let sent = RetriedOpens::default();
-        let caller = |tid| Caller { tid, uid: 0, gid: 0 };
-        let node = NodeId::from_u64;
-        assert!(!sent.is_back(node(7), &caller(1)));
-        for tid in [1, 2] {
-            sent.send(node(7), &caller(tid));
-        }
-        assert!(!sent.is_back(node(8), &caller(1)), "another file");
-        assert!(sent.is_back(node(7), &caller(1)) && !sent.is_back(node(7), &caller(1)));
-        assert!(sent.is_back(node(7), &caller(2)));
-        for tid in 0..2 * RETRIED_OPENS_MAX as i32 {
-            sent.send(node(7), &caller(tid));
-        }
-        assert_eq!(sent.who.lock().len(), RETRIED_OPENS_MAX);
     }
 }

@@ -14,7 +14,7 @@ use crate::fs::host::{Credentials, HostFiles, OpenMode, Owner, WriterCredentials
 use crate::fs::inode::{Attributes, Node};
 use crate::host::backing_file::BackingFile;
 use crate::host::cgroup_namespace::OpenedIn;
-use crate::host::opening::{by_id, is_membership, open_as, open_flags, path_of};
+use crate::host::opening::{by_id, open_as, open_flags, path_of};
 use crate::host::pid_list::OpenerPidList;
 use crate::sys::namespace::Entered;
 
@@ -35,7 +35,7 @@ impl HostFiles for KernelHost {
         let opened = self.open_backing(file, flags, mode.write, opener.filter(|_| mode.write));
         // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
-        let is_list = mode.read && is_membership(file) && hierarchy.kind != HierarchyKind::Unified;
+        let is_list = mode.read && file.is_membership() && hierarchy.kind != HierarchyKind::Unified;
         let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenerPidList::default);
         Ok(BackingFile::new(fd, opened_in, list))
     }
@@ -89,7 +89,7 @@ impl KernelHost {
     /// Enters the cgroup namespace in which a file of cgroup2 is opened for writing.
     pub(super) fn enter_for(&self, file: &Node, opener: &Credentials) -> SysResult<(Option<Entered<'_>>, OpenedIn)> {
         match &self.boundary {
-            Some(boundary) if is_membership(file) => boundary.enter_for(opener),
+            Some(boundary) if file.is_membership() => boundary.enter_for(opener),
             _ => {
                 let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
                 let other = own.other_of(opener.thread)?;

@@ -19,9 +19,10 @@ use crate::fs::host::{
 use crate::fs::inode::{Attributes, Node};
 use crate::host::backing_file::BackingFile;
 use crate::host::cgroup_namespace::OpenedIn;
-use crate::host::discover::HostHierarchy;
 use crate::host::errno::errno;
-use crate::host::opening::{open_flags, walk};
+use crate::host::hierarchies::HostHierarchy;
+use crate::host::hierarchies::walk;
+use crate::host::opening::open_flags;
 use crate::host::process::{HeldProcess, PidNs, is_single};
 use crate::host::witness::{self, Witnessed};
 use crate::sys::credentials::{Rights, assume};

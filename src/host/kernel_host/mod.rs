@@ -21,8 +21,9 @@ use nix::sys::stat::fstat;
 
 use super::boundary_namespace::Boundary;
 use super::dir_fd_cache::Key;
-use super::discover::{HostCgroups, HostHierarchy};
-use super::opening::{by_id, walk};
+use super::hierarchies::walk;
+use super::hierarchies::{HostCgroups, HostHierarchy};
+use super::opening::by_id;
 use super::shared::SharedHost;
 use crate::agents::AgentPool;
 use crate::fs::SysResult;

@@ -27,7 +27,9 @@ impl HostProcesses for KernelHost {
             PidNs::Of(namespace) => {
                 let agents = self.shared.processes.agents()?;
                 match &file.list {
-                    Some(list) => list.read(agents, namespace, file, offset, buffer),
+                    Some(list) => {
+                        list.read(agents, namespace, |offset, part| file.read_at(offset, part), offset, buffer)
+                    }
                     None => agents.read(namespace, file.fd.as_fd(), offset, buffer),
                 }
             }

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cgroup::HierarchyClass;
-use crate::host::server_cgroup::{read_file, write_file};
+use crate::host::interface_file::{read_file, write_file};
 use crate::provision::cgroups::{CreatedCgroup, CreatedCgroups, children, open_directory};
 
 /// How long processes that were killed may take to end.

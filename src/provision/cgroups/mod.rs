@@ -16,7 +16,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::cgroup::{CgroupPath, HierarchyClass, HierarchyKind, parse_memberships};
 use crate::error::Error;
 use crate::host::HostCgroups;
-use crate::host::server_cgroup::{read_file, write_file};
+use crate::host::interface_file::{read_file, write_file};
 use crate::provision::systemd;
 use crate::provision::systemd::{Scope, ScopeHolder};
 

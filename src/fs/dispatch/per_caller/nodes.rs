@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::container::Container;
 use crate::fs::Host;
-use crate::fs::dispatch::Container;
 use crate::fs::inode::{NodeId, ROOT_ID};
 
 /// What the kernel was told of.

@@ -1,21 +1,10 @@
-//! Who else migrates processes while a container does.
-//!
-//! Where the kernel doesn't check both ends of a migration at the write (cgroup v1, cgroup v2 without `nsdelegate`), the host can take a process out
-//! of the subtree between the last look at it and the write, and the write brings it back. That can't be kept from happening, but it can be
-//! seen: for as long as a container migrates processes, each write by somebody else to a list of processes outside of the subtree is noted
-//! (fanotify(7) on the hierarchy's whole filesystem, Linux 4.20; before, on the host's mount of it). The kernel doesn't tell which number was
-//! written. So a process that was being migrated at that moment *may* have been meant. It's logged, and not more: to put it where the host
-//! wrote on suspicion would be a way out of its limits for a container that waits for the host to start something there.
-//!
-//! Nobody is woken by what others write, or their migrations would take twice as long. What was written is read when a migration begins and
-//! when it ends, and by a thread that looks every few milliseconds for as long as there are migrations.
+//! Takes what fanotify(7) tells, and compares it with the migrations.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,15 +12,14 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::stat::{Mode, fstat};
-use parking_lot::{Condvar, Mutex};
 
-use super::discover::HostHierarchy;
-use super::opening::by_id;
-use super::process::HeldProcess;
-use super::procfs;
-use super::shared::SharedHost;
+use super::state::{Migration, State, Write};
 use crate::cgroup::{CgroupPath, FileClass};
-use crate::limit::Limiter;
+use crate::host::hierarchies::HostHierarchy;
+use crate::host::opening::by_id;
+use crate::host::process::HeldProcess;
+use crate::host::procfs;
+use crate::host::shared::SharedHost;
 use crate::view::View;
 
 /// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
@@ -49,53 +37,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// When there are so many migrations, those that are older than [`EVENT_GRACE`] are forgotten.
 const MIGRATIONS_MAX: usize = 64;
 
-/// Looks for others who migrate processes.
-#[derive(Debug, Default)]
-pub(super) struct Witness {
-    /// No request waits for whoever holds it for longer than a few system calls.
-    state: Mutex<State>,
-    /// Wakes the thread, when it looks seldom.
-    begun: Condvar,
-    log: Limiter,
-    /// Whether it has been said that nothing can be seen.
-    is_blind: AtomicBool,
-    /// Device and inode of the program.
-    program: OnceLock<Option<(u64, u64)>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    group: Option<Arc<Fanotify>>,
-    /// Which hierarchies are looked at.
-    marked: BTreeSet<usize>,
-    used: Option<Instant>,
-    /// When all that had been written until then was read.
-    read: Option<Instant>,
-    is_lull: bool,
-    next: u64,
-    migrations: VecDeque<Migration>,
-}
-
-/// A migration by the container.
-#[derive(Debug)]
-struct Migration {
-    id: u64,
-    hierarchy: usize,
-    view: Arc<View>,
-    /// Who else has written meanwhile.
-    met: Option<Write>,
-    done: Option<(Instant, HeldProcess)>,
-}
-
-/// A write by somebody else to a list of processes.
-#[derive(Clone, Debug)]
-struct Write {
-    /// Of which cgroup; `None` if too many were made.
-    cgroup: Option<CgroupPath>,
-    /// By whom, 0 if that can't be seen.
-    writer: i32,
-}
-
 /// A migration that has begun. Dropping it forgets it.
 #[derive(Debug)]
 pub struct Witnessed {
@@ -103,24 +44,8 @@ pub struct Witnessed {
     id: u64,
 }
 
-impl Witness {
-    fn wake(&self, is_lull: bool) {
-        if is_lull {
-            self.begun.notify_one();
-        }
-    }
-
-    /// Whether a process is of this program: another view's server, its agents, or who starts and ends them. None of these takes processes
-    /// out of a container that is served, and where there are several views they would be told of all the time.
-    fn is_own_program(&self, pid: i32) -> bool {
-        let file = |of: &str| std::fs::metadata(format!("/proc/{of}/exe")).ok().map(|file| (file.dev(), file.ino()));
-        let own = self.program.get_or_init(|| file("self"));
-        own.is_some() && *own == file(&pid.to_string())
-    }
-}
-
 /// Notes from now on who else migrates processes in a hierarchy. `None` where that can't be seen.
-pub(super) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
+pub(in crate::host) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
     let witness = &shared.witness;
     take(shared);
     let mut state = witness.state.lock();
@@ -341,7 +266,7 @@ fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: Held
 
 impl Witnessed {
     /// The migration is done.
-    pub(super) fn settle(self, process: HeldProcess) {
+    pub(in crate::host) fn settle(self, process: HeldProcess) {
         let witness = &self.shared.witness;
         take(&self.shared);
         let now = Instant::now();

@@ -1,0 +1,112 @@
+//! Changes that the view itself makes, of which the kernel needn't be told.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::fs::host::EntryChange;
+use crate::fs::inode::{Node, NodeId, Watch};
+
+/// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
+/// at that door: it would wait for the directory's lock each time.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
+
+/// Through which door a change comes, and since when.
+pub(in crate::fs) type Announced = (NodeId, Instant);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Own {
+    hierarchy: usize,
+    directory: u64,
+    name: OsString,
+    kind: EntryChange,
+}
+
+impl OwnChanges {
+    /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
+    pub(in crate::fs) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+        let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
+            return false;
+        };
+        self.0.lock().entry(own).or_default().push_back((directory.id(), Instant::now()));
+        true
+    }
+
+    /// It wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
+    pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
+        let Some(own) = Own::new(directory, name, kind) else { return true };
+        let id = directory.id();
+        let mut expected = self.0.lock();
+        let Some(nodes_of) = expected.get_mut(&own) else { return false };
+        let last_of_its = nodes_of.iter().rposition(|(entry_path, _)| *entry_path == id);
+        match last_of_its {
+            Some(at) => drop(nodes_of.remove(at)),
+            // If another door expects one of the same kind, it was that one's, which won't have a second.
+            None => drop(nodes_of.pop_front()),
+        }
+        if nodes_of.is_empty() {
+            expected.remove(&own);
+        }
+        last_of_its.is_some()
+    }
+
+    fn take_one(
+        &self,
+        own: &Own,
+        take: impl FnOnce(&mut VecDeque<Announced>) -> Option<Announced>,
+    ) -> Option<Announced> {
+        let mut expected = self.0.lock();
+        let nodes_of = expected.get_mut(own)?;
+        let entry_path = take(nodes_of);
+        if nodes_of.is_empty() {
+            expected.remove(own);
+        }
+        entry_path
+    }
+
+    /// The events of a directory won't come any more.
+    fn forget_all(&self, hierarchy: usize, directory: u64) {
+        self.0.lock().retain(|own, _| own.hierarchy != hierarchy || own.directory != directory);
+    }
+
+    /// The door through which the change was made, if it was the view's own. An event counts for one change.
+    pub(in crate::fs) fn take(
+        &self,
+        hierarchy: usize,
+        directory: u64,
+        name: &OsStr,
+        kind: EntryChange,
+    ) -> Option<Announced> {
+        self.take_one(&Own { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
+    }
+
+    pub(in crate::fs) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+/// What is dropped when a directory is no longer watched.
+#[derive(Debug)]
+pub(in crate::fs) struct WatchedDirectory {
+    pub(in crate::fs) _watch: Box<dyn Watch>,
+    pub(in crate::fs) own: Arc<OwnChanges>,
+    pub(in crate::fs) hierarchy: usize,
+    pub(in crate::fs) directory: u64,
+}
+
+impl Drop for WatchedDirectory {
+    fn drop(&mut self) {
+        self.own.forget_all(self.hierarchy, self.directory);
+    }
+}
+
+impl Own {
+    fn new(directory: &Node, name: &OsStr, kind: EntryChange) -> Option<Self> {
+        let hierarchy = directory.position().hierarchy?;
+        Some(Self { hierarchy, directory: directory.inode(), name: name.to_os_string(), kind })
+    }
+}

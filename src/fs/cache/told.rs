@@ -1,0 +1,21 @@
+//! What watchers of a directory know of its cgroups.
+
+use std::ffi::OsStr;
+
+use crate::fs::host::{BackingEntry, EntryChange};
+use crate::fs::inode::{Cgroups, Node};
+
+/// Takes note of what watchers of a directory are told by the kernel, once it gets the answer. It holds the directory's lock until they are,
+/// so what is noted before the answer is noted in their order.
+pub(in crate::fs) fn note_told(directory: &Node, name: &OsStr, kind: EntryChange) {
+    directory.tell_change(|cgroups| match kind {
+        EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
+        EntryChange::Removed => drop(cgroups.remove(name)),
+        EntryChange::Renamed | EntryChange::Other => {}
+    });
+}
+
+/// The cgroups among these entries.
+pub(in crate::fs) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
+    entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
+}

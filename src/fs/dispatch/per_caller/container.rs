@@ -1,0 +1,138 @@
+//! Containers, and what they share.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::fs::cache::listings::{Listings, PARTS_MAX};
+use crate::fs::cgroup_fs::BACKING_IDS_MAX;
+use crate::fs::dispatch::Tenant;
+use crate::fs::limits::quota::Quota;
+use crate::fs::limits::xattr_budget::XattrBudget;
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, Reading, RejectionLog, SysResult};
+use crate::limit::ProcessorTime;
+use crate::view::View;
+
+/// A container, and its filesystem.
+#[derive(Debug)]
+pub struct Container<H: Host> {
+    pub(super) number: u64,
+    pub(super) tenant: Tenant,
+    pub(super) fs: Arc<CgroupFs<H>>,
+}
+
+impl<H: Host> Container<H> {
+    /// What tells it from all others that ever were.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The filesystem that its processes see.
+    pub fn fs(&self) -> &CgroupFs<H> {
+        &self.fs
+    }
+}
+
+/// What the containers of a mount have in common: the numbers of their open files, and how many they may have.
+#[derive(Debug)]
+pub struct SharedLimits {
+    next_container: AtomicU64,
+    next_handle: Arc<AtomicU64>,
+    passes_through: bool,
+    reading: Arc<Reading>,
+    files: Quota,
+    backing_ids: Quota,
+    listings: Quota,
+    by_tenant: Mutex<HashMap<Tenant, Allowance>>,
+}
+
+/// What the containers of a tenant share: one can have many by having many pid namespaces.
+#[derive(Clone, Debug)]
+struct Allowance {
+    files: Quota,
+    backing_ids: Quota,
+    listings: Quota,
+    log: Arc<RejectionLog>,
+    xattrs: Arc<XattrBudget>,
+    processor: Arc<ProcessorTime>,
+}
+
+impl SharedLimits {
+    /// For a server that may have so many open files. `passes_through`: whether the kernel may read files by itself.
+    pub fn new(most_files: usize, passes_through: bool) -> Self {
+        Self {
+            next_container: AtomicU64::default(),
+            next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
+            passes_through,
+            reading: Arc::default(),
+            files: Quota::new(most_files),
+            backing_ids: Quota::of(BACKING_IDS_MAX),
+            listings: Quota::of(PARTS_MAX),
+            by_tenant: Mutex::default(),
+        }
+    }
+
+    /// A container with this view. Those of one tenant share what one may have.
+    ///
+    /// # Errors
+    /// As [`CgroupFs::new`].
+    pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> SysResult<Arc<Container<H>>> {
+        let mut fs = CgroupFs::new(view, host)?;
+        fs.keep_nothing();
+        fs.reading = Arc::clone(&self.reading);
+        if !self.passes_through {
+            fs.read_everything();
+        }
+        let allowance = || Allowance {
+            files: self.files.below(tenant),
+            backing_ids: self.backing_ids.below(tenant),
+            listings: self.listings.below(tenant),
+            log: Arc::default(),
+            xattrs: Arc::default(),
+            processor: Arc::default(),
+        };
+        let Allowance { files, backing_ids, listings, log, xattrs, processor } =
+            self.by_tenant.lock().entry(tenant).or_insert_with(allowance).clone();
+        (fs.shares, fs.backing_ids, fs.log, fs.xattrs, fs.tenant) = (files, backing_ids, log, xattrs, tenant);
+        fs.listings = Listings::within(listings);
+        fs.processor = processor;
+        fs.handles.number_by(Arc::clone(&self.next_handle));
+        let number = self.next_container.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
+    }
+
+    /// A tenant has ended. Its files may still be open elsewhere, and count until they are closed. What a user of the host has set as xattrs counts
+    /// when he comes again: he can make as many pid namespaces as he likes, one after the other.
+    pub fn forget(&self, tenant: Tenant) {
+        let mut all = self.by_tenant.lock();
+        let is_retry = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
+        let stays = all.get(&tenant).is_some_and(|allowance| is_retry && allowance.xattrs.may_hold_any());
+        let forgotten = if stays { None } else { all.remove(&tenant) };
+        drop(all);
+        drop(forgotten);
+    }
+}
+
+/// Knows the containers.
+pub trait Containers: Debug + Send + Sync + 'static {
+    /// The host behind their filesystems.
+    type Host: Host;
+
+    /// The caller's container. It waits for its answer meanwhile, so it can't be another process.
+    ///
+    /// # Errors
+    /// A rejection, where that can't be told; what the host says.
+    fn of(&self, caller: &Caller) -> FsResult<Arc<Container<Self::Host>>>;
+
+    /// The container of callers who share the server's pid namespace: theirs is the host.
+    fn host(&self) -> &Arc<Container<Self::Host>>;
+
+    /// Waits until containers have ended, and forgets them. False once [`Containers::stop_waiting`] was called.
+    fn forget_the_ended(&self) -> bool;
+
+    /// Lets [`Containers::forget_the_ended`] return.
+    fn stop_waiting(&self);
+}

@@ -1,0 +1,97 @@
+//! One change that is being replayed, and the requests by which the server does it.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use crate::fs::SysResult;
+use crate::fs::inode::{Node, NodeId};
+
+/// What the server does on its own mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Looks for a name that isn't there, to see whether the server knows its own requests.
+    Look,
+    /// Sets a file's modification time.
+    Touch,
+    /// Makes a directory.
+    Make,
+    /// Removes a directory.
+    Remove,
+    /// Gives a directory this name.
+    Rename(OsString),
+}
+
+/// An operation on the server's own mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// The names that lead to the directory from the view's root.
+    pub directory: Vec<OsString>,
+    /// A name in it.
+    pub name: OsString,
+    /// What is done to it.
+    pub deed: Deed,
+}
+
+/// A user of the view that is the server itself. Its requests come to the server like everybody's, so it must never be asked by a thread
+/// that serves requests.
+pub trait OwnMount {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The system call's; `ENXIO` once there is no way to the mount any more.
+    fn act(&self, act: &Act) -> SysResult<()>;
+}
+
+/// One change, as it's shown at one door.
+#[derive(Clone, Debug)]
+pub(in crate::fs) struct Event {
+    pub(in crate::fs) directory: Arc<Node>,
+    pub(in crate::fs) name: OsString,
+    pub(in crate::fs) deed: Deed,
+}
+
+/// One replay under way.
+#[derive(Debug)]
+pub(in crate::fs) struct PendingInjection {
+    pub(super) event: Event,
+    /// Whether the name was looked up.
+    pub(super) looked_up: bool,
+    /// Whether a rename's new name was looked up.
+    pub(super) looked_up_new: bool,
+    /// The object that is shown in place of the one that is gone.
+    pub(super) ghost: Option<NodeId>,
+}
+
+impl PendingInjection {
+    pub(in crate::fs) fn new(event: Event) -> Self {
+        Self { event, looked_up: false, looked_up_new: false, ghost: None }
+    }
+
+    /// Whether its first request came.
+    pub(in crate::fs) fn was_entered(&self) -> bool {
+        self.looked_up
+    }
+
+    /// Whether it changes what this name is.
+    pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
+        let Event { directory: at, name: of, deed } = &self.event;
+        let is_new = matches!(deed, Deed::Rename(to) if to == name);
+        *deed != Deed::Touch && at.id() == directory && (of == name || is_new)
+    }
+
+    pub(super) fn is(&self, directory: NodeId, name: &OsStr, deed: &Deed) -> bool {
+        self.event.directory.id() == directory && self.event.name == name && self.event.deed == *deed
+    }
+
+    /// The directory that this name has to lead to, on the way to where it happens.
+    pub(super) fn step(&self, parent: NodeId, name: &OsStr) -> Option<Arc<Node>> {
+        let mut at = &self.event.directory;
+        while let Some(above) = at.parent() {
+            if above.id() == parent {
+                return (*at.name() == *name).then(|| Arc::clone(at));
+            }
+            at = above;
+        }
+        None
+    }
+}

@@ -1,0 +1,186 @@
+//! The queue of what is to be replayed.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::pending::{Deed, Event, PendingInjection};
+use crate::fs::cache::dir_locks::DirLocks;
+use crate::fs::host::{Caller, EntryChange};
+use crate::fs::inode::{Node, NodeId};
+
+/// How many events may wait.
+const QUEUED_TASKS_MAX: usize = 8192;
+
+/// How many shown events are remembered.
+const SHOWN_EVENTS_MAX: usize = 256;
+
+/// For how long a write waits, at most, until the kernel has forgotten what it has changed: that may have to wait for a directory that a caller
+/// holds.
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) enum Task {
+    Show(Event),
+    /// A change that came through this door and the showing of an earlier one, of the same name, may have come in the wrong order.
+    Settle(Arc<Node>, OsString),
+    /// A change was taken for one that this door has made itself, and wasn't.
+    Again(Arc<Node>, OsString, EntryChange),
+    /// The view has removed a directory, by one of its doors. Its lock is the kernel's until the answer, so it's told of the names only then.
+    Removed(Arc<Node>),
+    /// Files may have come or gone, in the children of a cgroup or in itself, by a write through the view, which waits for this.
+    Files {
+        hierarchy: usize,
+        directory: u64,
+        of_children: bool,
+        _done: SyncSender<()>,
+    },
+    /// Events were lost.
+    Everything,
+    /// A directory didn't come to rest while it was compared.
+    Compare(Arc<Node>),
+    Stop,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) tasks: VecDeque<Task>,
+    /// Somebody takes from it, or is about to.
+    pub(super) has_taker: bool,
+    /// What has been taken out last, until it has been shown.
+    pub(super) taken: Option<Event>,
+}
+
+/// What waits to be replayed, and what is being replayed.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct Replays {
+    /// The thread that acts on the own mount; 0 if there's none.
+    pub(super) thread: Arc<AtomicI32>,
+    /// Whether there's a way to the own mount.
+    pub(super) enabled: AtomicBool,
+    /// Leaf lock.
+    pub(super) queue: Mutex<Queue>,
+    pub(super) filled: Condvar,
+    /// Leaf lock.
+    pub(in crate::fs) pending: Mutex<Option<PendingInjection>>,
+    pub(in crate::fs) way: DirLocks,
+    pub(super) ghosts: AtomicU64,
+    /// The last events that were shown, and when. Leaf lock.
+    pub(super) shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
+    /// The boundaries that have been shown to be removed: what has their name later isn't shown.
+    pub(super) removed_boundaries: Mutex<Vec<usize>>,
+}
+
+impl Replays {
+    /// Whether a request is the server's own.
+    pub(in crate::fs) fn is_own(&self, caller: &Caller) -> bool {
+        caller.tid > 0 && caller.tid == self.thread.load(Ordering::Acquire)
+    }
+
+    /// Whether a replay is under way that changes what this name is: the kernel mustn't keep it.
+    pub(in crate::fs) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
+        self.pending.lock().as_ref().is_some_and(|pending| pending.changes(directory, name))
+    }
+
+    /// A number for something that is gone.
+    pub(in crate::fs) fn ghost(&self) -> NodeId {
+        NodeId::ghost(self.ghosts.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A change that comes through this door failed, and the event that was taken for its own was another's.
+    pub(in crate::fs) fn again(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
+        self.push(Task::Again(Arc::clone(directory), name.to_os_string(), kind));
+    }
+
+    /// A directory was removed, through this view.
+    pub(in crate::fs) fn removed(&self, nodes: Vec<Arc<Node>>) {
+        for node in nodes.into_iter().filter(|node| node.has_children()) {
+            self.push(Task::Removed(node));
+        }
+    }
+
+    /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves requests.
+    pub(in crate::fs) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
+        let (done, told) = sync_channel(0);
+        let mut queue = self.queue.lock();
+        // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
+        if !queue.has_taker || queue.tasks.len() >= QUEUED_TASKS_MAX {
+            return;
+        }
+        queue.tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
+        drop(queue);
+        self.filled.notify_one();
+        let _ = told.recv_timeout(INVALIDATION_TIMEOUT);
+    }
+
+    /// Whether a change of this name that was made before `since` is shown at this door only after it, if at all.
+    pub(super) fn is_late(&self, directory: NodeId, name: &OsStr, since: Instant) -> bool {
+        let is_it = |event: &Event| event.directory.id() == directory && event.name == name;
+        let queue = self.queue.lock();
+        let waits = queue.tasks.iter().any(|task| matches!(task, Task::Show(event) if is_it(event)));
+        let waits = waits || queue.taken.as_ref().is_some_and(is_it);
+        drop(queue);
+        if waits || self.is_about_to_change(directory, name) {
+            return true;
+        }
+        let shown = self.shown.lock();
+        // What was shown first since then may be forgotten already: rather one event too many than a wrong last one.
+        let all_known = shown.len() < SHOWN_EVENTS_MAX || shown.back().is_some_and(|(_, _, when)| *when <= since);
+        !all_known || shown.iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
+    }
+
+    pub(super) fn remember(&self, event: &Event) {
+        let mut shown = self.shown.lock();
+        shown.truncate(SHOWN_EVENTS_MAX - 1);
+        shown.push_front((event.directory.id(), event.name.clone(), Instant::now()));
+    }
+
+    pub(super) fn push(&self, task: Task) {
+        let mut queue = self.queue.lock();
+        if queue.tasks.len() >= QUEUED_TASKS_MAX {
+            queue.tasks.retain(|task| matches!(task, Task::Again(..)));
+            queue.tasks.push_back(Task::Everything);
+        }
+        queue.tasks.push_back(task);
+        self.filled.notify_one();
+    }
+
+    /// Once is enough, by whatever number of changes: it's decided when it comes to it. (Were each of them shown, what is made and removed
+    /// over and over would go on to be late for ever.)
+    pub(super) fn settle(&self, directory: &Arc<Node>, name: &OsStr) {
+        let is_it = |task: &Task| matches!(task, Task::Settle(at, of) if at.id() == directory.id() && of == name);
+        if !self.queue.lock().tasks.iter().any(is_it) {
+            self.push(Task::Settle(Arc::clone(directory), name.to_os_string()));
+        }
+    }
+
+    pub(super) fn show(&self, directory: &Arc<Node>, name: &OsStr, deed: Deed) {
+        if self.enabled.load(Ordering::Acquire) {
+            self.push(Task::Show(Event { directory: Arc::clone(directory), name: name.to_os_string(), deed }));
+        }
+    }
+
+    pub(super) fn next(&self) -> Task {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(task) = queue.tasks.pop_front() {
+                queue.taken = match &task {
+                    Task::Show(event) => Some(event.clone()),
+                    _ => None,
+                };
+                return task;
+            }
+            queue.taken = None;
+            self.filled.wait(&mut queue);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

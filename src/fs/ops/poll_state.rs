@@ -1,0 +1,56 @@
+//! Who waits for an open file, and what they were told.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Wakes those who wait for an open file.
+pub trait Wake: Send {
+    /// Wakes them, once.
+    fn wake(self: Box<Self>);
+}
+
+/// Who waits for an open file.
+#[derive(Default)]
+pub(in crate::fs) struct Waiting {
+    /// Leaf lock; nobody is woken while it's held.
+    pub(super) waker: Mutex<Option<Box<dyn Wake>>>,
+    /// The host reports this file's events.
+    pub(super) armed: AtomicBool,
+    /// The host's first report will be of what this file already had when it was armed.
+    pub(super) told_already: AtomicBool,
+    /// Reads that have begun, those that were done, and those that were done when the file was armed.
+    pub(super) reads_begun: AtomicU64,
+    pub(super) reads_done: AtomicU64,
+    pub(super) reads_before: AtomicU64,
+    /// Events that the host's poll has taken from a PSI trigger and nobody has been told of yet (`psi_trigger_poll` gives each out once).
+    pub(super) latch: AtomicU16,
+}
+
+impl Waiting {
+    /// Reads it, which re-arms it.
+    pub(in crate::fs) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.reads_begun.fetch_add(1, Ordering::AcqRel);
+        let result = read();
+        self.reads_done.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+
+    pub(super) fn wake(&self) {
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether it may have been read since it was armed.
+    pub(super) fn was_read(&self) -> bool {
+        self.reads_begun.load(Ordering::Acquire) != self.reads_before.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("latch", &self.latch).finish_non_exhaustive()
+    }
+}

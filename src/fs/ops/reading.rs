@@ -1,0 +1,25 @@
+//! Who reads files: the kernel by itself, or the server.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Who reads files, and whether it matters with what size they're shown: the kernel says so when it begins.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The kernel reads what it may by itself.
+    pub(super) by_kernel: AtomicBool,
+    /// splice(2) of a file that the server reads ends at its size.
+    pub(super) ends_at_size: AtomicBool,
+}
+
+impl Reading {
+    /// Takes note of what the kernel does: whether it reads what it may by itself, and whether splice(2) of everything else ends at its size.
+    pub fn begin(&self, by_kernel: bool, ends_at_size: bool) {
+        self.by_kernel.store(by_kernel, Ordering::Release);
+        self.ends_at_size.store(ends_at_size, Ordering::Release);
+    }
+
+    /// Takes note that the kernel can't read files by itself after all.
+    pub fn is_left_to_the_server(&self) {
+        self.by_kernel.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,66 @@
+//! Opens that the kernel is to try once more.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::fs::Caller;
+use crate::fs::inode::NodeId;
+
+/// How many callers are remembered that were sent to look once more: each comes again at once.
+const RETRIED_OPENS_MAX: usize = 1024;
+
+/// The callers that were sent to look once more, and which file they want.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct RetriedOpens {
+    count: AtomicUsize,
+    /// Leaf lock.
+    who: Mutex<VecDeque<(NodeId, i32)>>,
+}
+
+impl RetriedOpens {
+    /// Whether a caller comes for the second time. Then it's forgotten.
+    pub(super) fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut who = self.who.lock();
+        let found = who.iter().position(|one| *one == (node, caller.tid));
+        let is_back = found.is_some_and(|index| who.remove(index).is_some());
+        self.count.store(who.len(), Ordering::Release);
+        is_back
+    }
+
+    pub(super) fn send(&self, node: NodeId, caller: &Caller) {
+        let mut who = self.who.lock();
+        if who.len() >= RETRIED_OPENS_MAX {
+            who.pop_front();
+        }
+        who.push_back((node, caller.tid));
+        self.count.store(who.len(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_sent_back_comes_again_once() {
+        let sent = RetriedOpens::default();
+        let caller = |tid| Caller { tid, uid: 0, gid: 0 };
+        let node = NodeId::from_u64;
+        assert!(!sent.is_back(node(7), &caller(1)));
+        for tid in [1, 2] {
+            sent.send(node(7), &caller(tid));
+        }
+        assert!(!sent.is_back(node(8), &caller(1)), "another file");
+        assert!(sent.is_back(node(7), &caller(1)) && !sent.is_back(node(7), &caller(1)));
+        assert!(sent.is_back(node(7), &caller(2)));
+        for tid in 0..2 * RETRIED_OPENS_MAX as i32 {
+            sent.send(node(7), &caller(tid));
+        }
+        assert_eq!(sent.who.lock().len(), RETRIED_OPENS_MAX);
+    }
+}

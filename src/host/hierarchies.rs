@@ -1,0 +1,132 @@
+//! The hierarchies of the host, held open.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+
+use super::opening::single;
+use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::fs::SysResult;
+
+/// A hierarchy of the host, held open.
+#[derive(Debug)]
+pub struct HostHierarchy {
+    /// Which one.
+    pub kind: HierarchyKind,
+    /// Where it's mounted.
+    pub mount_point: PathBuf,
+    /// The name of its directory in a view.
+    pub directory: OsString,
+    /// The symlinks to that directory, one per co-mounted controller.
+    pub links: Vec<OsString>,
+    pub(super) root: OwnedFd,
+    pub(super) root_for_reading: Option<OwnedFd>,
+    /// Why the root is the host's own mount's, if it is.
+    pub(super) attached: Option<Errno>,
+    pub(super) device: u64,
+    pub(super) has_handles: bool,
+    pub(super) has_cpuset: bool,
+    pub(super) has_devices: bool,
+}
+
+impl HostHierarchy {
+    /// Its root directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Its root directory for what is only read. Where the kernel can do it (Linux 5.12), what is opened by it can't be opened once more for
+    /// writing: agents, which a container with CAP_SYS_PTRACE can rob of their descriptors, get such files.
+    pub fn root_for_reading(&self) -> BorrowedFd<'_> {
+        self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
+    }
+
+    /// Whether the root is of a mount that's attached nowhere, and nobody else's.
+    pub fn is_detached(&self) -> bool {
+        self.attached.is_none()
+    }
+
+    /// `st_dev` of everything in it.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Whether the cpuset controller is bound to it.
+    pub fn has_cpuset(&self) -> bool {
+        self.has_cpuset
+    }
+
+    /// Whether the devices controller of cgroup v1 is bound to it.
+    pub fn has_devices(&self) -> bool {
+        self.has_devices
+    }
+
+    /// Whether its objects can be opened by their kernfs ids (Linux 5.5, with CAP_DAC_READ_SEARCH).
+    pub fn has_handles(&self) -> bool {
+        self.has_handles
+    }
+}
+
+/// The host's hierarchies.
+#[derive(Debug)]
+pub struct HostCgroups {
+    /// Which of legacy, hybrid, unified.
+    pub setup: Setup,
+    /// cgroup2 first, if there is one.
+    pub hierarchies: Vec<HostHierarchy>,
+}
+
+/// There's no mount of a hierarchy that is nobody else's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "can't make a mount of hierarchy {hierarchy} for the server alone: {errno} (it takes root with CAP_SYS_ADMIN, and user.max_mnt_namespaces above 0); \
+     by the host's own mount, what is mounted on a cgroup there would lead the server elsewhere"
+)]
+pub struct Attached {
+    hierarchy: HierarchyKind,
+    /// Why.
+    pub errno: Errno,
+}
+
+impl HostCgroups {
+    /// That what anybody mounts in a hierarchy leads nobody astray who goes by [`HostHierarchy::root`].
+    ///
+    /// # Errors
+    /// For the first hierarchy of which there's no such mount.
+    pub fn check_detached(&self) -> Result<(), Attached> {
+        let found = self.hierarchies.iter().find_map(|hierarchy| Some((&hierarchy.kind, hierarchy.attached?)));
+        found.map_or(Ok(()), |(kind, errno)| Err(Attached { hierarchy: kind.clone(), errno }))
+    }
+
+    /// Opens a cgroup, component by component, without leaving the hierarchy's filesystem.
+    ///
+    /// # Errors
+    /// `ENOENT` for what isn't there or is on another filesystem, `ENOTDIR` for a file.
+    pub fn open_cgroup(&self, hierarchy: usize, path: &CgroupPath) -> nix::Result<OwnedFd> {
+        let hierarchy = self.hierarchies.get(hierarchy).ok_or(nix::Error::ENOENT)?;
+        let opened = walk(hierarchy, path.components())?;
+        if nix::sys::stat::fstat(&opened)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            return Err(nix::Error::ENOTDIR);
+        }
+        Ok(opened)
+    }
+}
+
+/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
+/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
+/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
+pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> SysResult<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    for name in names {
+        at = openat(&at, single(name)?, flags, Mode::empty())?;
+        if fstat(&at)?.st_dev != hierarchy.device() {
+            return Err(Errno::ENOENT);
+        }
+    }
+    Ok(at)
+}
