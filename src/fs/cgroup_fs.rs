@@ -28,7 +28,7 @@ use crate::view::{Position, View};
 /// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
 pub(super) const BACKING_IDS_MAX: usize = 8192;
 
-/// One container's filesystem.
+/// The filesystem of one view: its inode table, open files and caches, over a host.
 #[derive(Debug)]
 pub struct CgroupFs<H: Host> {
     pub(super) view: Arc<View>,
@@ -51,7 +51,7 @@ pub struct CgroupFs<H: Host> {
     pub(super) coherent: bool,
     /// Whether the kernel may read files by itself.
     pub(super) passes_through: bool,
-    /// Who does read them.
+    /// Who reads files, the kernel or the server.
     pub(super) reading: Arc<Reading>,
     pub(super) retried_opens: RetriedOpens,
     pub(super) born: SystemTime,

@@ -7,16 +7,16 @@ use super::inode::{Attributes, NodeId};
 /// What a lookup finds.
 #[derive(Debug)]
 pub enum Found {
-    /// Something.
+    /// An entry, whose lookup is counted.
     Something(Entry),
     /// Nothing (`ENOENT`), and for how long the kernel may keep that.
     Nothing(Duration),
 }
 
-/// What a lookup found.
+/// An entry that a lookup found.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Under which number.
+    /// Its node id.
     pub id: NodeId,
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
@@ -27,9 +27,9 @@ pub struct Entry {
 /// For how long the kernel may keep a found entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryTtl {
-    /// The name.
+    /// How long the kernel may keep the name.
     pub entry: Duration,
-    /// The attributes.
+    /// How long the kernel may keep the attributes.
     pub attributes: Duration,
 }
 

@@ -7,14 +7,14 @@ use crate::policy::{Denial, Rule};
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FsError {
-    /// The kernel says so.
+    /// The kernel refused, with this errno.
     Kernel(Errno),
-    /// The policy says so.
+    /// The policy denied it.
     Denied(Denial),
 }
 
 impl FsError {
-    /// What the caller gets.
+    /// The errno that the caller gets.
     pub fn errno(&self) -> Errno {
         match self {
             Self::Kernel(errno) => *errno,

@@ -26,7 +26,7 @@ pub enum Question {
     Migrate,
 }
 
-/// The answer.
+/// What an operation would get, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Whether the policy lets it through; the kernel may still refuse.
@@ -35,14 +35,14 @@ pub struct Explanation {
     pub errno: Option<Errno>,
     /// The rule's name; `kernel` where no rule of the view has a say.
     pub rule: &'static str,
-    /// Why.
+    /// The reason, as a sentence without its end.
     pub reason: String,
     /// The hierarchy and path of the backing object, if the path names one.
     pub backing: Option<(String, CgroupPath)>,
 }
 
 impl Explanation {
-    /// In a word.
+    /// The verdict in one word.
     pub fn verdict(&self) -> &'static str {
         if self.allowed { "allowed" } else { "rejected" }
     }
@@ -57,7 +57,7 @@ impl Explanation {
         }
     }
 
-    /// What the kernel says.
+    /// An answer that the kernel gives by itself.
     pub fn kernel(errno: Errno, reason: &str) -> Self {
         Self { allowed: false, errno: Some(errno), rule: "kernel", reason: reason.to_owned(), backing: None }
     }

@@ -262,7 +262,7 @@ fn own_path() -> Option<Vec<u8>> {
     unified_path(&std::fs::read("/proc/self/cgroup").ok()?).map(<[u8]>::to_vec)
 }
 
-/// The server's own cgroup.
+/// The path of the server's own cgroup in cgroup2.
 fn own_place() -> Option<CgroupPath> {
     let all = parse_memberships(&std::fs::read("/proc/self/cgroup").ok()?);
     all.into_iter().find(|membership| membership.kind == HierarchyKind::Unified)?.location.path().cloned()

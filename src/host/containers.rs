@@ -55,7 +55,7 @@ const MEMBERSHIPS_BYTES_MAX: usize = 256 * 1024;
 
 type HostContainer = Arc<Container<KernelHost>>;
 
-/// All containers.
+/// The containers of all pid namespaces that somebody called from.
 #[derive(Debug)]
 pub struct PidNamespaces {
     shared: Arc<SharedHost>,
@@ -89,7 +89,7 @@ struct KnownNamespace {
     seen: Mutex<Option<LastSeen>>,
 }
 
-/// What was seen last.
+/// The memberships that were read last, and the container that was made of them.
 #[derive(Debug)]
 struct LastSeen {
     memberships: Vec<u8>,

@@ -24,12 +24,12 @@ pub enum DiscoverError {
     /// mountinfo can't be read.
     #[error("can't read /proc/self/mountinfo: {0} (is /proc mounted?)")]
     MountInfo(#[source] io::Error),
-    /// There is none.
+    /// No hierarchy is mounted with its root.
     #[error(
         "no cgroup hierarchy is mounted here with its root: mount one, for example: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     )]
     NoHierarchy,
-    /// There's a view.
+    /// A view is mounted in place of the hierarchies.
     #[error(
         "no cgroup hierarchy is mounted here with its root, but a view: this is inside one; views are made, and asked about, on the host"
     )]

@@ -36,7 +36,7 @@ pub(super) struct Followers {
     by_watch: Mutex<HashMap<WatchDescriptor, Vec<Follower>>>,
 }
 
-/// Who follows a directory.
+/// A follower of a directory.
 #[derive(Debug)]
 struct Follower {
     /// Whether it's the directory above that it follows.

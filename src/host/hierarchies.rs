@@ -15,9 +15,9 @@ use crate::fs::SysResult;
 /// A hierarchy of the host, held open.
 #[derive(Debug)]
 pub struct HostHierarchy {
-    /// Which one.
+    /// The kind of hierarchy.
     pub kind: HierarchyKind,
-    /// Where it's mounted.
+    /// The directory on which it's mounted.
     pub mount_point: PathBuf,
     /// The name of its directory in a view.
     pub directory: OsString,
@@ -80,7 +80,7 @@ pub struct HostCgroups {
     pub hierarchies: Vec<HostHierarchy>,
 }
 
-/// There's no mount of a hierarchy that is nobody else's.
+/// The error that a hierarchy has no mount of the server's own.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "can't make a mount of hierarchy {hierarchy} for the server alone: {errno} (it takes root with CAP_SYS_ADMIN, and user.max_mnt_namespaces above 0); \
@@ -88,7 +88,7 @@ pub struct HostCgroups {
 )]
 pub struct Attached {
     hierarchy: HierarchyKind,
-    /// Why.
+    /// The errno that the kernel gave.
     pub errno: Errno,
 }
 

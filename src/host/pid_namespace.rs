@@ -25,9 +25,9 @@ pub(super) struct PidNamespaceFd {
 /// What is around a pid namespace.
 #[derive(Debug)]
 pub(super) enum ParentNs {
-    /// The server's own.
+    /// The server's own pid namespace.
     Own,
-    /// This one.
+    /// Another pid namespace, held open.
     Other(PidNamespaceFd),
 }
 
@@ -168,7 +168,7 @@ fn parents(thread: i32) -> impl Iterator<Item = i32> {
     std::iter::successors(field(thread, "Tgid:"), move |pid| field(*pid, "PPid:")).take(ANCESTORS_MAX)
 }
 
-/// All processes.
+/// The ids of all processes.
 fn processes() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -30,7 +30,7 @@ pub struct ViewSpec {
     pub new_root: Option<PathBuf>,
     /// Whether a runtime mounts the own cgroups there, should it not have done so yet.
     pub mounts_own_cgroups: bool,
-    /// The policy.
+    /// The policy of the view.
     pub policy: Policy,
     /// v1 controllers to delegate.
     pub delegate_controllers: ControllerSet,
@@ -46,7 +46,7 @@ pub enum PlanError {
     /// Neither a process nor a cgroup is named.
     #[error("say whose view it is: --pid PID, or --cgroup [HIERARCHY=]PATH")]
     NoTarget,
-    /// There's no such process.
+    /// No process has this id.
     #[error("there is no process {0}")]
     NoProcess(i32),
     /// The process' cgroups can't be read.
@@ -55,15 +55,15 @@ pub enum PlanError {
     /// No hierarchy of that name.
     #[error("no hierarchy '{name}' is mounted here; there are: {known}")]
     NoHierarchy {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: String,
     },
-    /// No such cgroup.
+    /// The cgroup doesn't exist.
     #[error("there is no cgroup {path} in {place}")]
     NoCgroup {
-        /// Which path.
+        /// The path of the cgroup.
         path: CgroupPath,
         /// The hierarchy, or "any hierarchy".
         place: String,
@@ -71,19 +71,19 @@ pub enum PlanError {
     /// The path names a file.
     #[error("{path} in {hierarchy} is a file, not a cgroup: name the cgroup's directory")]
     NotADirectory {
-        /// Which path.
+        /// The path of the cgroup.
         path: CgroupPath,
-        /// In which hierarchy.
+        /// The name of the hierarchy.
         hierarchy: String,
     },
     /// The path can't be opened.
     #[error("can't open cgroup {path} in {hierarchy}: {errno}")]
     Open {
-        /// Which path.
+        /// The path of the cgroup.
         path: CgroupPath,
-        /// In which hierarchy.
+        /// The name of the hierarchy.
         hierarchy: String,
-        /// Why.
+        /// The errno that the kernel gave.
         errno: Errno,
     },
     /// The root of a hierarchy was asked for.

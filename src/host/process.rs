@@ -31,10 +31,10 @@ pub(super) struct Processes {
     kernel_threads_act_for_processes: bool,
 }
 
-/// Whose pid numbers a caller uses.
+/// The pid namespace whose numbers a caller uses.
 #[derive(Debug)]
 pub enum PidNs {
-    /// The server's own.
+    /// The numbers of the server's own pid namespace.
     Own,
     /// Those of this pid namespace.
     Of(PidNamespace),
@@ -51,9 +51,9 @@ pub struct HeldProcess {
 /// Where a thread was, in all hierarchies.
 #[derive(Debug)]
 pub(super) struct MembershipSnapshot {
-    /// `/proc/TID/cgroup`.
+    /// The open file `/proc/TID/cgroup`.
     pub(super) memberships: OwnedFd,
-    /// What it said.
+    /// What that file said.
     pub(super) text: Vec<u8>,
 }
 
@@ -337,7 +337,7 @@ fn no_process(errno: Errno) -> Errno {
     if errno == Errno::ENOENT { Errno::ESRCH } else { errno }
 }
 
-/// Whose a process is.
+/// The users and capabilities of a process.
 pub(super) fn facts(process: &HeldProcess) -> SysResult<ProcessFacts> {
     let status = procfs::parse_status(&String::from_utf8_lossy(&read(&process.directory, "status")?));
     let [real, _, saved, _] = status.users;

@@ -13,9 +13,9 @@ use crate::cgroup::stat_field;
 pub struct Status {
     /// The process that the thread belongs to.
     pub process_id: i32,
-    /// Real, effective, saved, filesystem.
+    /// The real, effective, saved and filesystem user id.
     pub users: [u32; 4],
-    /// Supplementary groups.
+    /// The supplementary groups.
     pub groups: Vec<u32>,
     /// Effective capabilities.
     pub effective: u64,
@@ -72,11 +72,11 @@ pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
 /// What a thread is (`include/linux/sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ThreadKind {
-    /// One of a program's.
+    /// A thread of a program.
     Plain,
     /// One that the kernel makes in a process for its io_uring (Linux 5.12).
     IoWorker,
-    /// The kernel's own.
+    /// A thread of the kernel.
     Kernel,
 }
 
@@ -126,7 +126,7 @@ impl Namespace {
         self.0
     }
 
-    /// By its number.
+    /// The namespace with this number.
     pub(super) fn numbered(number: u64) -> Self {
         Self(number)
     }

@@ -1,6 +1,6 @@
 //! Where a node stands.
 
-/// Through which door a node was entered. Linux gives a directory inode one place in the tree, so what an alias reaches needs nodes of
+/// The path by which a node was entered. Linux gives a directory inode one place in the tree, so what an alias reaches needs nodes of
 /// its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryPath {
@@ -20,9 +20,9 @@ pub enum Role {
         /// How many components of the delegated path lead to it.
         depth: usize,
     },
-    /// A step of the alias: `depth` components of the delegated path have been entered (at least one, never all).
+    /// A step of the host path alias: `depth` components of the delegated path have been entered (at least one, never all).
     HostPathStep {
-        /// How many.
+        /// The number of components.
         depth: usize,
     },
     /// The root of a hierarchy in which the container has no delegated subtree.
@@ -35,14 +35,14 @@ pub enum Role {
     Foreign,
 }
 
-/// Where a node stands.
+/// Where a node stands in its view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The number of its hierarchy; `None` for the root of a legacy or hybrid view.
     pub hierarchy: Option<usize>,
-    /// The way in.
+    /// The path by which it was entered.
     pub entry_path: EntryPath,
-    /// The spot.
+    /// What the directory is to its view.
     pub role: Role,
 }
 
@@ -60,17 +60,17 @@ pub enum Child {
     Hierarchy(usize),
     /// A symlink to the top directory of `hierarchy`, the `link`-th of its names.
     Link {
-        /// Where it leads.
+        /// The hierarchy to which it leads.
         hierarchy: usize,
-        /// Which of its links.
+        /// The number of the link.
         link: usize,
     },
     /// A hidden symlink at the top of a hierarchy into the delegated subtree: the `name`-th of [`View::aliases`](super::View::aliases).
     Alias {
-        /// Which one.
+        /// The number of the alias.
         name: usize,
     },
-    /// A step of the alias, or the boundary through it.
+    /// A step of the host path alias, or the boundary through it.
     HostPathAlias(Position),
     /// What the host has under that name, if it's of a kind that is shown here.
     Backing {
@@ -78,7 +78,7 @@ pub enum Child {
         directory: Option<Position>,
         /// Whether a file of that name is shown.
         file: bool,
-        /// What it is where the host has nothing of that name: the alias.
+        /// What it is where the host has nothing of that name: the host path alias.
         otherwise: Option<Position>,
     },
 }

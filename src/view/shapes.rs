@@ -20,10 +20,10 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 3] = [Self::HostPath, Self::Rooted, Self::Full];
 
-    /// The word that users have for it.
+    /// The word for the shape on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::HostPath => "host-path",
@@ -32,7 +32,7 @@ impl Shape {
         }
     }
 
-    /// The shape for which users have this word.
+    /// The shape with this word on the command line.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|shape| shape.word() == word)
     }
@@ -44,14 +44,14 @@ pub enum AncestorLimits {
     /// It does: clients that walk from their own cgroup to the root find what holds for them.
     #[default]
     Shown,
-    /// It doesn't.
+    /// The skeleton doesn't show them.
     Hidden,
 }
 
 /// One hierarchy in a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewHierarchy {
-    /// Which hierarchy.
+    /// The kind of hierarchy.
     pub kind: HierarchyKind,
     /// The name of its directory in the view's root (the host's mount directory's).
     pub directory: OsString,
@@ -61,14 +61,14 @@ pub struct ViewHierarchy {
     pub delegated: Option<CgroupPath>,
 }
 
-/// One container's view; fixed when it's made.
+/// A container's view, which is fixed when it's made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Whether the view's root is a directory of hierarchies or the cgroup2 tree itself.
     pub setup: Setup,
-    /// How much is shown.
+    /// How much of the host's tree is shown.
     pub shape: Shape,
-    /// Who may write what.
+    /// The rules that say who may write what.
     pub rules: Rules,
     /// What ancestors show (shape `host-path` only).
     pub ancestor_limits: AncestorLimits,

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::fs::cache::Invalidate;
 use crate::fs::inode::{Node, NodeId};
 
-/// Who is where.
+/// The directories that own operations and invalidations are in.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct DirLocks {
     /// Leaf lock.

@@ -91,7 +91,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
 
-    /// Who reads files.
+    /// Says who reads files, the kernel or the server.
     fn reading(&self) -> &Reading;
 }
 

@@ -1,21 +1,21 @@
 //! Whoever makes a request.
 
-/// Whoever makes a request, as FUSE's header says.
+/// The thread that makes a request, as FUSE's header describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Its *thread* id in the server's pid namespace; 0 if it can't be seen from there.
     pub tid: i32,
-    /// Its fsuid.
+    /// Its filesystem user id (fsuid).
     pub uid: u32,
-    /// Its fsgid.
+    /// Its filesystem group id (fsgid).
     pub gid: u32,
 }
 
 /// A user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// User.
+    /// The user id.
     pub uid: u32,
-    /// Group.
+    /// The group id.
     pub gid: u32,
 }

@@ -5,18 +5,18 @@ use crate::cgroup::IdMap;
 use crate::fs::SysResult;
 use crate::fs::inode::Attributes;
 
-/// With which rights a file is opened: the kernel judges by the opener's for as long as it's open.
+/// The rights with which a file is opened. The kernel judges by the opener's for as long as the file is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The thread that they were read of, which has its number for as long as it waits for its answer.
     pub thread: i32,
-    /// fsuid and fsgid.
+    /// The fsuid and fsgid.
     pub owner: Owner,
     /// Supplementary groups; none where they can't decide anything ([`Credentials::overrides_permissions`]).
     pub groups: Vec<u32>,
     /// The effective capabilities, a bit each, in the process' own user namespace.
     pub capabilities: u64,
-    /// The permitted ones.
+    /// The permitted capabilities, a bit each.
     pub permitted: u64,
     /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that the capabilities
     /// count towards all of the host's objects.
@@ -81,12 +81,12 @@ pub struct WriterCredentials {
     pub owner: Owner,
     /// The effective capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
     pub capabilities: u64,
-    /// The permitted ones, in his own user namespace.
+    /// The permitted capabilities, in the writer's own user namespace.
     pub permitted: u64,
 }
 
 impl WriterCredentials {
-    /// One that has no capability.
+    /// The rights of a writer without capabilities.
     pub fn without_capabilities(caller: &Caller) -> Self {
         Self { owner: Owner { uid: caller.uid, gid: caller.gid }, capabilities: 0, permitted: 0 }
     }

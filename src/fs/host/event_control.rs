@@ -14,9 +14,9 @@ pub trait Claim {
 pub struct ControlFile {
     /// The node id, if it's a file of a FUSE, which may be another one.
     pub node: Option<u64>,
-    /// Its mode.
+    /// The file's mode.
     pub mode: u32,
-    /// Its owner.
+    /// The file's owner.
     pub owner: Owner,
 }
 

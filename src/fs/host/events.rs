@@ -9,7 +9,7 @@ use crate::fs::inode::{Node, Watch};
 pub enum HostEvent {
     /// An entry came, went, or changed its attributes.
     Entry {
-        /// In which hierarchy.
+        /// The number of the hierarchy.
         hierarchy: usize,
         /// The inode number of the directory.
         directory: u64,
@@ -20,18 +20,18 @@ pub enum HostEvent {
     },
     /// A cgroup was renamed; it stays in its directory.
     Renamed {
-        /// In which hierarchy.
+        /// The number of the hierarchy.
         hierarchy: usize,
         /// The inode number of the directory.
         directory: u64,
-        /// Its name before.
+        /// The name before.
         from: OsString,
-        /// Its name now.
+        /// The name now.
         to: OsString,
     },
     /// A file that the kernel notifies was notified, or written.
     Modified {
-        /// In which hierarchy.
+        /// The number of the hierarchy.
         hierarchy: usize,
         /// The inode number of the directory.
         directory: u64,
@@ -40,11 +40,11 @@ pub enum HostEvent {
     },
     /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` was written, or another such file.
     Files {
-        /// In which hierarchy.
+        /// The number of the hierarchy.
         hierarchy: usize,
         /// The inode number of the directory.
         directory: u64,
-        /// Whether it's the children's.
+        /// Whether the files are those of the children.
         of_children: bool,
     },
     /// Events were lost: anything may have changed.

@@ -9,9 +9,9 @@ use crate::fs::inode::{Attributes, Node};
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenMode {
-    /// For reading.
+    /// Whether it's opened for reading.
     pub read: bool,
-    /// For writing.
+    /// Whether it's opened for writing.
     pub write: bool,
     /// With `O_TRUNC`, which changes nothing but is seen by who watches the file.
     pub truncate: bool,

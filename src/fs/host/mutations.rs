@@ -7,27 +7,27 @@ use super::Caller;
 use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
-/// What setattr changes.
+/// The attributes that setattr sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
-    /// Permission bits.
+    /// The permission bits.
     pub mode: Option<u32>,
-    /// Owner.
+    /// The owner.
     pub uid: Option<u32>,
-    /// Group.
+    /// The group.
     pub gid: Option<u32>,
-    /// Access time.
+    /// The access time.
     pub access: Option<SetTime>,
-    /// Modification time.
+    /// The modification time.
     pub modification: Option<SetTime>,
 }
 
-/// A time to set.
+/// A time that setattr sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetTime {
-    /// The present.
+    /// The present time.
     Now,
-    /// This one.
+    /// A given time.
     At(SystemTime),
 }
 

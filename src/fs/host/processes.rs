@@ -7,7 +7,7 @@ use crate::fs::SysResult;
 /// What the kernel's rules on migration ask of the process that is migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
-    /// Its real and its saved user.
+    /// The real and the saved user id.
     pub users: [u32; 2],
     /// Its permitted capabilities.
     pub permitted: u64,
@@ -38,7 +38,7 @@ pub trait HostProcesses: HostFiles {
     fn pin_caller(&self, caller: &Caller) -> SysResult<Self::Process>;
     /// Holds what `number` names. `ESRCH` if it names nothing.
     fn pin(&self, numbers: &Self::PidNs, number: i32) -> SysResult<Self::Process>;
-    /// Whose a process is.
+    /// The users and capabilities of a process.
     fn facts(&self, process: &Self::Process) -> SysResult<ProcessFacts>;
     /// Whether a process is in the server's own user namespace, or can't be told to be in another one.
     fn is_in_own_user_namespace(&self, process: &Self::Process) -> bool;

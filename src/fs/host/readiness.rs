@@ -19,7 +19,7 @@ pub trait HostReadiness: HostFiles {
     fn poll(&self, file: &Self::File) -> SysResult<u16>;
     /// Lets [`wait_for_ready`](Self::wait_for_ready) report each event of this file from now on, and at first one that it has already.
     fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> SysResult<()>;
-    /// Ends that.
+    /// Ends the reports about this file.
     fn stop_waking(&self, file: &Self::File);
     /// Waits for files to become ready. `None` once [`stop_waiting_for_ready`](Self::stop_waiting_for_ready) was called.
     fn wait_for_ready(&self) -> Option<Vec<Ready>>;

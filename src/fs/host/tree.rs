@@ -19,20 +19,20 @@ pub struct BackingEntry {
 /// What statfs(2) says, as far as FUSE passes it on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Block size.
+    /// The block size, in bytes.
     pub block_size: u32,
-    /// Longest name.
+    /// The length of the longest name, in bytes.
     pub name_length: u32,
 }
 
 /// What has changed in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Nothing.
+    /// Nothing has changed.
     Nothing,
     /// What is there under these names, or whether anything is.
     Names(Vec<OsString>),
-    /// Anything may have.
+    /// Anything may have changed.
     Anything,
 }
 

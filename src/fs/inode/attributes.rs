@@ -9,11 +9,11 @@ pub struct Attributes {
     pub inode: u64,
     /// Type and permission bits.
     pub mode: u32,
-    /// Owner.
+    /// The owner's user id.
     pub uid: u32,
-    /// Group.
+    /// The group id.
     pub gid: u32,
-    /// Number of links.
+    /// The number of links.
     pub links: u32,
     /// Size in bytes.
     pub size: u64,

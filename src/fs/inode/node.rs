@@ -33,7 +33,7 @@ impl<T: Debug + Send + Sync> Watch for T {}
 /// The cgroups of a directory, by name, with their inode numbers (0: not known).
 pub type Cgroups = BTreeMap<OsString, u64>;
 
-/// One object of the view. All but its name is fixed; a rename through the view changes that.
+/// An object of the view. All but its name is fixed; a rename changes the name.
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    /// Its number.
+    /// The node's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -115,7 +115,7 @@ impl Node {
         self.position
     }
 
-    /// What it is.
+    /// The object that the node stands for.
     pub fn object(&self) -> &Object {
         &self.object
     }

@@ -71,7 +71,7 @@ impl NodeId {
         Self((hierarchy as u64) << HIERARCHY_SHIFT | entry_path << DOOR_SHIFT | number)
     }
 
-    /// As FUSE's number.
+    /// The id as FUSE's number.
     pub fn as_u64(self) -> u64 {
         self.0
     }

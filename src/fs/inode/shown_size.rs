@@ -58,12 +58,12 @@ impl ShownSize {
         self.measured.swap(true, Ordering::AcqRel)
     }
 
-    /// It's opened once more.
+    /// Counts an open of the file.
     pub fn open(&self) {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// It's closed once.
+    /// Counts a close of the file.
     pub fn close(&self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
     }

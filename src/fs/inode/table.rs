@@ -29,7 +29,7 @@ impl NodeTable {
         Self { root: Arc::new(root), nodes: RwLock::default() }
     }
 
-    /// The root; never forgotten.
+    /// The root, which is never forgotten.
     pub fn root(&self) -> &Arc<Node> {
         &self.root
     }

@@ -18,7 +18,7 @@ use crate::fs::{Attributes, CgroupFs, Entry, EntryTtl, FsError, FsResult, Host};
 
 /// What an own lookup is to find.
 enum Part {
-    /// What everybody finds.
+    /// What every lookup finds.
     Plain,
     /// A directory on the way, as long as the kernel knows it, even if it's gone.
     Step(Arc<Node>),

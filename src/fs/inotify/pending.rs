@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::fs::SysResult;
 use crate::fs::inode::{Node, NodeId};
 
-/// What the server does on its own mount.
+/// An operation of the server on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Looks for a name that isn't there, to see whether the server knows its own requests.
@@ -26,7 +26,7 @@ pub enum Deed {
 pub struct Act {
     /// The names that lead to the directory from the view's root.
     pub directory: Vec<OsString>,
-    /// A name in it.
+    /// A name in that directory.
     pub name: OsString,
     /// What is done to it.
     pub deed: Deed,
@@ -50,7 +50,7 @@ pub(in crate::fs) struct Event {
     pub(in crate::fs) deed: Deed,
 }
 
-/// One replay under way.
+/// A replay that is under way.
 #[derive(Debug)]
 pub(in crate::fs) struct PendingInjection {
     pub(super) event: Event,

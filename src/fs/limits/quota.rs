@@ -12,7 +12,7 @@ use crate::fs::dispatch::Tenant;
 /// Descriptors that aren't for open files: lookups, agents and the rest of the server need some.
 const RESERVED_FDS: usize = 512;
 
-/// What all users hold of something.
+/// A limited number of things, and how many each user holds.
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct Quota {
     held: Arc<Mutex<Usage>>,
@@ -20,7 +20,7 @@ pub(in crate::fs) struct Quota {
     above: Option<(Arc<Mutex<Usage>>, Holder)>,
 }
 
-/// Who holds something.
+/// The user or tenant that holds something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     User(u32),
@@ -34,7 +34,7 @@ struct Usage {
     by_holder: HashMap<Holder, usize>,
 }
 
-/// One thing that a user holds; it's free again when this is dropped.
+/// The permit for one thing. Dropping it returns it to the quota.
 #[derive(Debug)]
 pub struct Permit {
     held: Arc<Mutex<Usage>>,
@@ -43,18 +43,18 @@ pub struct Permit {
 }
 
 impl Quota {
-    /// Shares of `descriptors`, which is what the server may have.
+    /// A quota of open files, for a server that may have this many descriptors.
     pub(in crate::fs) fn new(descriptors: usize) -> Self {
         let limit = descriptors.saturating_sub(RESERVED_FDS).max(descriptors / 2);
         Self::of(limit)
     }
 
-    /// Shares of so many.
+    /// A quota of `limit` things.
     pub(in crate::fs) fn of(limit: usize) -> Self {
         Self { held: held(limit), above: None }
     }
 
-    /// Shares of what a tenant may have of these, for its users.
+    /// The quota of a tenant within this one, for its users.
     pub(in crate::fs) fn below(&self, tenant: Tenant) -> Self {
         let limit = self.held.lock().limit / 2;
         Self { held: held(limit), above: Some((Arc::clone(&self.held), Holder::Tenant(tenant))) }

@@ -89,7 +89,7 @@ impl XattrBudget {
         removed.map_err(FsError::Kernel)
     }
 
-    /// Whether nothing is set.
+    /// Whether no xattr is set.
     pub(in crate::fs) fn is_empty(&self) -> bool {
         self.ledger.lock().directories.is_empty()
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 /// What a write to a membership file asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PidArg {
-    /// `0`: the writer itself.
+    /// `0`, which means the writer itself.
     Writer,
     /// This process or thread, in the writer's pid namespace.
     Number(i32),
@@ -101,7 +101,7 @@ fn is_space(byte: &u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
-/// `strstrip`.
+/// Strips whitespace from both ends, as the kernel's `strstrip` does.
 pub(in crate::fs) fn trim(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);

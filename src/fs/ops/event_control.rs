@@ -75,7 +75,7 @@ fn are_siblings(a: &Node, b: &Node) -> bool {
     is_file(a) && is_file(b) && directory(a).is_some_and(|of_a| directory(b) == Some(of_a))
 }
 
-/// What is written.
+/// A registration, as it is written to `cgroup.event_control`.
 #[derive(Debug, PartialEq, Eq)]
 struct Registration<'a> {
     eventfd: u32,

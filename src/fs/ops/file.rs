@@ -215,7 +215,7 @@ impl<H: Host> CgroupFs<H> {
         self.host.passthrough(&node).ok()
     }
 
-    /// fsync.
+    /// Syncs an open file (fsync(2)).
     pub fn sync(&self, handle: HandleId) -> FsResult<()> {
         if handle == HandleId::NONE {
             // As kernfs: noop_fsync.
@@ -242,12 +242,12 @@ pub struct Transfer<H: Host> {
 }
 
 impl<H: Host> Transfer<H> {
-    /// Which file.
+    /// The node of the open file.
     pub fn node(&self) -> NodeId {
         self.file.node.id()
     }
 
-    /// Who reads or writes.
+    /// The caller that reads or writes.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }

@@ -16,7 +16,7 @@ use crate::policy::Grant;
 /// An open file.
 #[derive(Debug)]
 pub(in crate::fs) struct OpenFile<H: Host> {
-    /// Which file.
+    /// The node of the file.
     pub(in crate::fs) node: Arc<Node>,
     /// The backing file, opened for this handle alone: what the kernel keeps per open file (the position in a list, a PSI trigger, a
     /// reset of `memory.peak`) is kept per handle.
@@ -33,7 +33,7 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     pub(in crate::fs) is_retry: bool,
     /// Whose it is, for as long as it's open.
     pub(in crate::fs) _share: Permit,
-    /// Who waits for it.
+    /// Who polls the file.
     pub(in crate::fs) waiting: Waiting,
 }
 

@@ -292,7 +292,7 @@ impl<H: Host> CgroupFs<H> {
         Ok((self.as_shown(&open.node, self.host.file_attributes(&open.backing)?), self.ttl_of(&open.node).attributes))
     }
 
-    /// Where a symlink leads.
+    /// The target of a symlink.
     pub fn link_target(&self, id: NodeId) -> FsResult<OsString> {
         match self.node(id)?.object() {
             Object::Link(target) => Ok(target.clone()),
@@ -310,7 +310,7 @@ impl<H: Host> CgroupFs<H> {
         forgotten.is_some()
     }
 
-    /// statfs.
+    /// Statistics of a filesystem (statfs(2)).
     pub fn statistics(&self, id: NodeId) -> FsResult<Statistics> {
         let hierarchy = self.node(id)?.position().hierarchy.unwrap_or(0);
         Ok(self.host.statistics(hierarchy)?)

@@ -136,7 +136,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// chmod, chown, truncate, utimens.
+    /// Sets attributes: chmod(2), chown(2), truncate(2), utimensat(2).
     pub fn change(
         &self,
         caller: &Caller,

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 /// Wakes those who wait for an open file.
 pub trait Wake: Send {
-    /// Wakes them, once.
+    /// Wakes all that wait, once.
     fn wake(self: Box<Self>);
 }
 

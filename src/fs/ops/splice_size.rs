@@ -24,7 +24,7 @@ pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 const SHOWN_SIZE_MAX: u64 = 1 << 20;
 
 impl<H: Host> CgroupFs<H> {
-    /// Who reads files.
+    /// Says who reads files, the kernel or the server.
     pub fn reading(&self) -> &Reading {
         &self.reading
     }

@@ -265,7 +265,7 @@ fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: Held
 }
 
 impl Witnessed {
-    /// The migration is done.
+    /// Ends the migration, and logs a write that may have brought the process back.
     pub(in crate::host) fn settle(self, process: HeldProcess) {
         let witness = &self.shared.witness;
         take(&self.shared);

@@ -116,7 +116,7 @@ impl SharedLimits {
     }
 }
 
-/// Knows the containers.
+/// Finds the container of a caller.
 pub trait Containers: Debug + Send + Sync + 'static {
     /// The host behind their filesystems.
     type Host: Host;

@@ -42,7 +42,7 @@ pub struct PerCaller<C: Containers> {
 }
 
 impl<C: Containers> PerCaller<C> {
-    /// For these containers.
+    /// Makes the filesystem of these containers.
     pub fn new(containers: C) -> Self {
         Self { containers, nodes: Mutex::new(Nodes::default()), files: RwLock::default(), log: RejectionLog::default() }
     }

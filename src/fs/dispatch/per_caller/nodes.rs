@@ -11,7 +11,7 @@ use crate::fs::inode::{NodeId, ROOT_ID};
 /// What the kernel was told of.
 #[derive(Debug)]
 pub(in crate::fs) struct Nodes<H: Host> {
-    /// Counts up for ever.
+    /// A counter that never goes back.
     last: u64,
     /// Makes numbers of that which nobody guesses: with CAP_DAC_READ_SEARCH what the kernel holds can be opened by its number alone
     /// (open_by_handle_at(2)), and what is opened has a path in `/proc/self/fd`.
