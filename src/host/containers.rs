@@ -145,7 +145,7 @@ impl PidNamespaces {
         if let Some(known) = self.known.read().get(&namespace.id()) {
             return Ok(Arc::clone(known));
         }
-        let around = match namespace.around(self.own, thread).map_err(|_| Rule::ContainerUnknown)? {
+        let around = match namespace.parent(self.own, thread).map_err(|_| Rule::ContainerUnknown)? {
             ParentNs::Own => None,
             ParentNs::Other(around) => Some(self.known(around, None)?),
         };
@@ -257,7 +257,7 @@ fn look_at(
     tenant: Tenant,
     thread: Option<i32>,
 ) -> Result<KnownNamespace, Errno> {
-    let init = namespace.init(thread)?;
+    let init = namespace.init_process(thread)?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let memberships = openat(&init, "cgroup", flags, Mode::empty())?;
     let end = pidfd_of(&init).filter(|_| process::is_held(&init));

@@ -50,14 +50,14 @@ impl PidNamespaceFd {
     /// The namespace around it. `EPERM` if that isn't the server's nor below it.
     ///
     /// A kernel that can't tell (before Linux 4.9) is asked how deep `thread`, which is in it, lies: of more than one there's no telling.
-    pub(super) fn around(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
+    pub(super) fn parent(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
         match namespace::parent(self.file.as_fd()) {
             Ok(parent) => {
                 let parent = Self::new(parent)?;
                 Ok(if parent.id == own { ParentNs::Own } else { ParentNs::Other(parent) })
             }
             Err(error) => match (error.raw_os_error(), thread) {
-                (Some(libc::ENOTTY | libc::EINVAL), Some(thread)) => around_by_depth(thread),
+                (Some(libc::ENOTTY | libc::EINVAL), Some(thread)) => parent_by_depth(thread),
                 _ => Err(Errno::EPERM),
             },
         }
@@ -88,7 +88,7 @@ impl PidNamespaceFd {
 
     /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
     /// `ESRCH` if it can't be found.
-    pub(super) fn init(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
+    pub(super) fn init_process(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
         match namespace::process_in(self.file.as_fd(), 1) {
             Ok(pid) => self.verified(pid).ok_or(Errno::ESRCH),
             // Before Linux 6.11. It's mostly a parent of whoever asks.
@@ -115,7 +115,7 @@ pub fn tenant_of(namespace: BorrowedFd<'_>, mut thread: Option<i32>) -> Tenant {
     let mut find = || {
         let own = procfs::own_namespace("pid").ok()?;
         let mut outermost = PidNamespaceFd::new(namespace.try_clone_to_owned().ok()?).ok()?;
-        while let ParentNs::Other(around) = outermost.around(own, thread).ok()? {
+        while let ParentNs::Other(around) = outermost.parent(own, thread).ok()? {
             (outermost, thread) = (around, None);
         }
         Some(outermost.tenant(procfs::own_namespace("user").ok(), thread))
@@ -153,7 +153,7 @@ fn numbers(status: &str) -> Vec<i32> {
     line.unwrap_or_default().split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-fn around_by_depth(thread: i32) -> SysResult<ParentNs> {
+fn parent_by_depth(thread: i32) -> SysResult<ParentNs> {
     let status = procfs::text(thread, "status").map_err(|_| Errno::ESRCH)?;
     if numbers(&status).len() == 2 { Ok(ParentNs::Own) } else { Err(Errno::EPERM) }
 }

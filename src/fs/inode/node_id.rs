@@ -60,9 +60,9 @@ impl NodeId {
     }
 
     /// The id of something that is shown for a moment, and to the server itself alone, because it's gone.
-    pub fn ghost(number: u64) -> Self {
-        const GHOSTS: u64 = 1 << 34;
-        Self::compose(0, RESERVED_DOOR, GHOSTS + number % GHOSTS)
+    pub fn placeholder(number: u64) -> Self {
+        const PLACEHOLDERS: u64 = 1 << 34;
+        Self::compose(0, RESERVED_DOOR, PLACEHOLDERS + number % PLACEHOLDERS)
     }
 
     // In the hierarchy with number 0 (cgroup2, where there is one) the main door's ids are the kernfs ids. None of them is FUSE's
@@ -111,8 +111,8 @@ mod tests {
             prop_assert_ne!(NodeId::link(a.0, depth), NodeId::host_path_step(b.0, depth));
             prop_assert_ne!(NodeId::top(a.0), NodeId::host_path_step(b.0, depth));
             prop_assert_ne!(NodeId::top(a.0), NodeId::link(b.0, depth));
-            let ghost = Some(NodeId::ghost(a.2));
-            prop_assert!(![id(b), NodeId::top(b.0), NodeId::link(b.0, depth), NodeId::host_path_step(b.0, depth)].contains(&ghost));
+            let placeholder = Some(NodeId::placeholder(a.2));
+            prop_assert!(![id(b), NodeId::top(b.0), NodeId::link(b.0, depth), NodeId::host_path_step(b.0, depth)].contains(&placeholder));
         }
     }
 }

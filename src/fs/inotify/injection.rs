@@ -17,7 +17,7 @@ use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, CgroupFs, Entry, EntryTtl, FsError, FsResult, Host};
 
 /// What an own lookup is to find.
-enum Part {
+enum InjectedLookup {
     /// What every lookup finds.
     Plain,
     /// A directory on the way, as long as the kernel knows it, even if it's gone.
@@ -25,7 +25,7 @@ enum Part {
     /// Nothing.
     Nothing,
     /// A directory that is gone.
-    Ghost(NodeId),
+    Placeholder(NodeId),
     /// What has this name now.
     Renamed(Arc<Node>, OsString, NodeId),
     /// A file, even if it's gone.
@@ -33,51 +33,53 @@ enum Part {
 }
 
 impl<H: Host> CgroupFs<H> {
-    fn part(&self, parent: NodeId, name: &OsStr) -> Part {
+    fn injected_lookup_of(&self, parent: NodeId, name: &OsStr) -> InjectedLookup {
         let mut pending = self.replays.pending.lock();
-        let Some(pending) = &mut *pending else { return Part::Plain };
+        let Some(pending) = &mut *pending else { return InjectedLookup::Plain };
         if pending.event.directory.id() != parent {
-            return pending.step(parent, name).map_or(Part::Plain, Part::Step);
+            return pending.step(parent, name).map_or(InjectedLookup::Plain, InjectedLookup::Step);
         }
-        let ghost = *pending.ghost.get_or_insert_with(|| self.replays.ghost());
+        let placeholder = *pending.placeholder.get_or_insert_with(|| self.replays.placeholder());
         let is_it = pending.event.name == name;
         match &pending.event.deed {
             Deed::Rename(to) if to == name => {
                 pending.looked_up_new = true;
-                Part::Nothing
+                InjectedLookup::Nothing
             }
-            _ if !is_it => Part::Plain,
+            _ if !is_it => InjectedLookup::Plain,
             deed => {
                 pending.looked_up = true;
                 match deed {
-                    Deed::Look | Deed::Make => Part::Nothing,
-                    Deed::Remove => Part::Ghost(ghost),
-                    Deed::Rename(to) => Part::Renamed(Arc::clone(&pending.event.directory), to.clone(), ghost),
-                    Deed::Touch => Part::File(Arc::clone(&pending.event.directory), ghost),
+                    Deed::Look | Deed::Make => InjectedLookup::Nothing,
+                    Deed::Remove => InjectedLookup::Placeholder(placeholder),
+                    Deed::Rename(to) => {
+                        InjectedLookup::Renamed(Arc::clone(&pending.event.directory), to.clone(), placeholder)
+                    }
+                    Deed::Touch => InjectedLookup::File(Arc::clone(&pending.event.directory), placeholder),
                 }
             }
         }
     }
 
-    pub(in crate::fs) fn own_lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
-        match self.part(parent, name) {
-            Part::Plain => self.lookup(parent, name),
-            Part::Nothing => Err(Errno::ENOENT.into()),
-            Part::Ghost(id) => Ok(self.ghost(id, libc::S_IFDIR | 0o755)),
-            Part::Step(node) => self.step(&node, parent, name),
-            Part::Renamed(directory, to, ghost) => {
+    pub(in crate::fs) fn injected_lookup(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        match self.injected_lookup_of(parent, name) {
+            InjectedLookup::Plain => self.lookup(parent, name),
+            InjectedLookup::Nothing => Err(Errno::ENOENT.into()),
+            InjectedLookup::Placeholder(id) => Ok(self.placeholder(id, libc::S_IFDIR | 0o755)),
+            InjectedLookup::Step(node) => self.step(&node, parent, name),
+            InjectedLookup::Renamed(directory, to, placeholder) => {
                 let Ok((node, attributes)) = self.find(&directory, &to) else {
-                    return Ok(self.ghost(ghost, libc::S_IFDIR | 0o755));
+                    return Ok(self.placeholder(placeholder, libc::S_IFDIR | 0o755));
                 };
                 let mut entry = self.remember(node, attributes);
                 entry.ttl.entry = Duration::ZERO;
                 Ok(entry)
             }
-            Part::File(directory, ghost) => match self.lookup(parent, name) {
+            InjectedLookup::File(directory, placeholder) => match self.lookup(parent, name) {
                 Err(FsError::Kernel(Errno::ENOENT)) => {
                     let known = self.nodes.child(&directory, name);
                     let entry = known.and_then(|node| self.known(&node));
-                    Ok(entry.unwrap_or_else(|| self.ghost(ghost, libc::S_IFREG | 0o444)))
+                    Ok(entry.unwrap_or_else(|| self.placeholder(placeholder, libc::S_IFREG | 0o444)))
                 }
                 found => found,
             },
@@ -107,37 +109,37 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn ghost(&self, id: NodeId, mode: u32) -> Entry {
+    fn placeholder(&self, id: NodeId, mode: u32) -> Entry {
         Entry {
             id,
-            attributes: self.ghost_attributes(id, mode),
+            attributes: self.placeholder_attributes(id, mode),
             ttl: EntryTtl { entry: Duration::ZERO, attributes: Duration::ZERO },
         }
     }
 
-    fn ghost_attributes(&self, id: NodeId, mode: u32) -> Attributes {
+    fn placeholder_attributes(&self, id: NodeId, mode: u32) -> Attributes {
         let links = if mode & libc::S_IFMT == libc::S_IFDIR { 2 } else { 1 };
         let times = [self.born; 3];
         Attributes { inode: id.as_u64(), mode, uid: 0, gid: 0, links, size: 0, block_size: 4096, times }
     }
 
-    pub(in crate::fs) fn own_make(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
-        let (directory, ghost) = match &*self.replays.pending.lock() {
+    pub(in crate::fs) fn injected_make(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        let (directory, placeholder) = match &*self.replays.pending.lock() {
             Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Make) => {
-                (Arc::clone(&pending.event.directory), pending.ghost)
+                (Arc::clone(&pending.event.directory), pending.placeholder)
             }
             _ => return Err(Errno::EAGAIN.into()),
         };
-        let ghost = ghost.unwrap_or_else(|| self.replays.ghost());
+        let placeholder = placeholder.unwrap_or_else(|| self.replays.placeholder());
         note_told(&directory, name, EntryChange::Made);
         match self.find(&directory, name) {
             Ok((node, attributes)) if *node.object() == Object::Directory => Ok(self.remember(node, attributes)),
             // It's gone again; what follows is that event.
-            _ => Ok(self.ghost(ghost, libc::S_IFDIR | 0o755)),
+            _ => Ok(self.placeholder(placeholder, libc::S_IFDIR | 0o755)),
         }
     }
 
-    pub(in crate::fs) fn own_remove(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
+    pub(in crate::fs) fn injected_remove(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
         match &*self.replays.pending.lock() {
             Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Remove) => {
                 note_told(&pending.event.directory, name, EntryChange::Removed);
@@ -147,7 +149,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(in crate::fs) fn own_rename(&self, from: NodeId, name: &OsStr, to: NodeId, new_name: &OsStr) -> FsResult<()> {
+    pub(in crate::fs) fn injected_rename(
+        &self,
+        from: NodeId,
+        name: &OsStr,
+        to: NodeId,
+        new_name: &OsStr,
+    ) -> FsResult<()> {
         let deed = Deed::Rename(new_name.to_os_string());
         match &*self.replays.pending.lock() {
             Some(pending)
@@ -162,10 +170,10 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// The modification time isn't changed: the kernel makes the event when it's told that it was.
-    pub(in crate::fs) fn own_change(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
-        let ghost = self.replays.pending.lock().as_ref().and_then(|pending| pending.ghost);
-        if ghost == Some(id) {
-            return Ok((self.ghost_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));
+    pub(in crate::fs) fn injected_change(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
+        let placeholder = self.replays.pending.lock().as_ref().and_then(|pending| pending.placeholder);
+        if placeholder == Some(id) {
+            return Ok((self.placeholder_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));
         }
         self.attributes(id, None)
     }

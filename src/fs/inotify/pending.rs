@@ -59,12 +59,12 @@ pub(in crate::fs) struct PendingInjection {
     /// Whether a rename's new name was looked up.
     pub(super) looked_up_new: bool,
     /// The object that is shown in place of the one that is gone.
-    pub(super) ghost: Option<NodeId>,
+    pub(super) placeholder: Option<NodeId>,
 }
 
 impl PendingInjection {
     pub(in crate::fs) fn new(event: Event) -> Self {
-        Self { event, looked_up: false, looked_up_new: false, ghost: None }
+        Self { event, looked_up: false, looked_up_new: false, placeholder: None }
     }
 
     /// Whether its first request came.

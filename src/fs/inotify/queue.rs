@@ -69,7 +69,7 @@ pub(in crate::fs) struct Replays {
     /// Leaf lock.
     pub(in crate::fs) pending: Mutex<Option<PendingInjection>>,
     pub(in crate::fs) way: DirLocks,
-    pub(super) ghosts: AtomicU64,
+    pub(super) placeholders: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     pub(super) shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
     /// The boundaries that have been shown to be removed: what has their name later isn't shown.
@@ -78,7 +78,7 @@ pub(in crate::fs) struct Replays {
 
 impl Replays {
     /// Whether a request is the server's own.
-    pub(in crate::fs) fn is_own(&self, caller: &Caller) -> bool {
+    pub(in crate::fs) fn is_injected(&self, caller: &Caller) -> bool {
         caller.tid > 0 && caller.tid == self.thread.load(Ordering::Acquire)
     }
 
@@ -88,8 +88,8 @@ impl Replays {
     }
 
     /// A number for something that is gone.
-    pub(in crate::fs) fn ghost(&self) -> NodeId {
-        NodeId::ghost(self.ghosts.fetch_add(1, Ordering::Relaxed))
+    pub(in crate::fs) fn placeholder(&self) -> NodeId {
+        NodeId::placeholder(self.placeholders.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A change that comes through this door failed, and the event that was taken for its own was another's.

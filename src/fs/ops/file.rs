@@ -10,7 +10,7 @@ use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_ma
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::quota::Permit;
 use crate::fs::ops::handles::OpenFile;
-use crate::fs::ops::poll_state::Waiting;
+use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, OpenMode, SysResult, WriterCredentials};
 use crate::policy::{Grant, Operation};
 
@@ -52,7 +52,7 @@ impl<H: Host> CgroupFs<H> {
         if direct {
             return Err(Errno::EINVAL.into());
         }
-        let (checked, waiting) = (OnceLock::new(), Waiting::default());
+        let (checked, waiting) = (OnceLock::new(), PollWaiters::default());
         let shows = self.host.shows_openers_numbers(&backing).then(|| self.numbers(caller));
         node.size().open();
         if mode.truncate {

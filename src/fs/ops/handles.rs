@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
 use crate::fs::limits::quota::Permit;
-use crate::fs::ops::poll_state::Waiting;
+use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
 
@@ -34,7 +34,7 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     /// Whose it is, for as long as it's open.
     pub(in crate::fs) _share: Permit,
     /// Who polls the file.
-    pub(in crate::fs) waiting: Waiting,
+    pub(in crate::fs) waiting: PollWaiters,
 }
 
 impl<H: Host> Drop for OpenFile<H> {

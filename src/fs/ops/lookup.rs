@@ -50,8 +50,8 @@ impl<H: Host> CgroupFs<H> {
 
     /// Finds `name` in a directory for a caller, and counts the lookup if there's something.
     pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<Found> {
-        if self.replays.is_own(caller) {
-            return self.own_lookup(parent, name).map(Found::Something);
+        if self.replays.is_injected(caller) {
+            return self.injected_lookup(parent, name).map(Found::Something);
         }
         let mut entry = match self.lookup(parent, name) {
             Ok(entry) => entry,

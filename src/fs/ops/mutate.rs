@@ -16,8 +16,8 @@ use crate::view::Child;
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
     pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> FsResult<Entry> {
-        if self.replays.is_own(caller) {
-            return self.own_make(parent, name);
+        if self.replays.is_injected(caller) {
+            return self.injected_make(parent, name);
         }
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
@@ -31,8 +31,8 @@ impl<H: Host> CgroupFs<H> {
 
     /// Removes a cgroup.
     pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
-        if self.replays.is_own(caller) {
-            return self.own_remove(parent, name);
+        if self.replays.is_injected(caller) {
+            return self.injected_remove(parent, name);
         }
         let parent = self.node(parent)?;
         // The name alone says where a cgroup would stand there. Whether there is one, the host knows.
@@ -98,8 +98,8 @@ impl<H: Host> CgroupFs<H> {
         new_name: &OsStr,
         flags: u32,
     ) -> FsResult<()> {
-        if self.replays.is_own(caller) {
-            return self.own_rename(from, name, to, new_name);
+        if self.replays.is_injected(caller) {
+            return self.injected_rename(from, name, to, new_name);
         }
         let (from, to) = (self.node(from)?, self.node(to)?);
         let (node, _) = self.find(&from, name)?;
@@ -144,8 +144,8 @@ impl<H: Host> CgroupFs<H> {
         changes: &SetAttr,
         truncates: bool,
     ) -> FsResult<(Attributes, Duration)> {
-        if self.replays.is_own(caller) {
-            return self.own_change(id);
+        if self.replays.is_injected(caller) {
+            return self.injected_change(id);
         }
         let node = self.node(id)?;
         if truncates {

@@ -12,7 +12,7 @@ pub trait Wake: Send {
 
 /// Who waits for an open file.
 #[derive(Default)]
-pub(in crate::fs) struct Waiting {
+pub(in crate::fs) struct PollWaiters {
     /// Leaf lock; nobody is woken while it's held.
     pub(super) waker: Mutex<Option<Box<dyn Wake>>>,
     /// The host reports this file's events.
@@ -27,7 +27,7 @@ pub(in crate::fs) struct Waiting {
     pub(super) latch: AtomicU16,
 }
 
-impl Waiting {
+impl PollWaiters {
     /// Reads it, which re-arms it.
     pub(in crate::fs) fn while_reading<T>(&self, read: impl FnOnce() -> T) -> T {
         self.reads_begun.fetch_add(1, Ordering::AcqRel);
@@ -49,7 +49,7 @@ impl Waiting {
     }
 }
 
-impl std::fmt::Debug for Waiting {
+impl std::fmt::Debug for PollWaiters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Waiting").field("latch", &self.latch).finish_non_exhaustive()
     }

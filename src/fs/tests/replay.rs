@@ -172,9 +172,9 @@ fn ghosts_are_for_the_own_thread_and_for_once() {
     let before = scene.id("/a");
     let found = Mutex::new(Vec::new());
     let mount = Mount::new(&scene, |act, at| {
-        let ghost = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.ttl.entry));
+        let placeholder = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.ttl.entry));
         if act.deed == Deed::Remove {
-            let (id, ttl) = ghost.unwrap();
+            let (id, ttl) = placeholder.unwrap();
             assert!(ttl.is_zero());
             assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "it's no node");
             found.lock().push(id);
