@@ -42,7 +42,7 @@ pub struct CgroupFs<H: Host> {
     pub(super) replays: Replays,
     pub(super) shares: Quota,
     pub(super) backing_ids: Quota,
-    /// With whom it shares what one may have.
+    /// The tenant with whose other containers it shares its limits.
     pub(super) tenant: Tenant,
     pub(super) log: Arc<RejectionLog>,
     pub(super) xattrs: Arc<XattrBudget>,
@@ -99,7 +99,7 @@ impl<H: Host> CgroupFs<H> {
         &self.view
     }
 
-    /// With whom it shares what one may have.
+    /// The tenant with whose other containers it shares its limits.
     pub fn tenant(&self) -> Tenant {
         self.tenant
     }
@@ -129,7 +129,7 @@ impl<H: Host> CgroupFs<H> {
         self.handles.len()
     }
 
-    /// Takes note of a rejection, with who wanted what where.
+    /// Logs a rejection: the caller, the operation and the path.
     pub fn log_rejection(&self, caller: &Caller, operation: &str, id: NodeId, name: Option<&OsStr>, denial: &Denial) {
         self.log.record(denial, || {
             let mut path = self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default();

@@ -20,11 +20,11 @@ pub struct Entry {
     pub id: NodeId,
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
-    /// For how long the kernel may keep them.
+    /// How long the kernel may keep them.
     pub ttl: EntryTtl,
 }
 
-/// For how long the kernel may keep a found entry.
+/// How long the kernel may keep a found entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryTtl {
     /// How long the kernel may keep the name.

@@ -50,7 +50,7 @@ pub(super) struct Boundary {
 }
 
 impl Boundary {
-    /// That of a view. `None` where there's none, or nothing to make a namespace with.
+    /// The boundary of a view. `None` where there's none, or nothing to make a namespace with.
     pub(super) fn of(view: &View, shared: &Arc<SharedHost>) -> Option<Arc<Self>> {
         shared.cgroup_namespace.as_ref()?;
         let image = shared.processes.agents().ok()?.image();
@@ -84,7 +84,7 @@ impl Boundary {
         self.attempt_with(|| self.make());
     }
 
-    /// Does so in a thread of its own: the container can freeze the helper in the boundary until the deadline.
+    /// Makes the namespace in a thread of its own: the container can freeze the helper in the boundary until the deadline.
     fn attempt_aside(self: &Arc<Self>) {
         if !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
             return;
@@ -219,11 +219,11 @@ const MEMBERSHIPS: usize = 64 * 1024;
 /// Where another cgroup namespace begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// At the boundary.
+    /// It begins at the boundary.
     Here,
-    /// Somewhere below it.
+    /// It begins somewhere below the boundary.
     Below,
-    /// Somewhere above it.
+    /// It begins somewhere above the boundary.
     Above,
     /// Beside it, or that can't be seen.
     Elsewhere,

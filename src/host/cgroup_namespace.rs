@@ -37,15 +37,15 @@ impl OwnNamespace {
     }
 }
 
-/// In which cgroup namespace a file was opened for writing.
+/// The cgroup namespace in which a file was opened for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenedIn {
-    /// In one around the delegation boundary: by this file, the kernel would take processes from outside.
+    /// One around the delegation boundary: by this file, the kernel would take processes from outside.
     Around,
-    /// In ours, which begins at the boundary.
+    /// The server's own, which begins at the boundary.
     Boundary,
-    /// In the opener's own, which begins at the boundary or below.
+    /// The opener's own, which begins at the boundary or below.
     Inside,
-    /// In one of the opener's, of which nothing is known.
+    /// One of the opener's, of which nothing is known.
     Elsewhere,
 }

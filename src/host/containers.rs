@@ -93,7 +93,7 @@ struct KnownNamespace {
 #[derive(Debug)]
 struct LastSeen {
     memberships: Vec<u8>,
-    /// By which container the view is bounded.
+    /// The container that bounds the view.
     around: Option<u64>,
     container: HostContainer,
 }

@@ -24,7 +24,7 @@ pub(super) fn open_directory(point: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags).open(point)
 }
 
-/// For each mount point and the directory that is mounted there, the same directory in a mount that is attached nowhere.
+/// Makes, for each mount point and the directory that is mounted there, a mount of the same directory that is attached nowhere.
 ///
 /// # Errors
 /// `ENOSPC` where no mount namespace may be made (`user.max_mnt_namespaces`), `EPERM` without CAP_SYS_ADMIN; of each mount `ESTALE` if something else
@@ -42,7 +42,7 @@ pub(super) fn mounts<'a>(
     })
 }
 
-/// In a mount namespace of the thread's own.
+/// Binds a directory onto itself, in a mount namespace of the thread's own, and opens what is bound.
 fn bind(point: &Path, directory: &OwnedFd) -> io::Result<OwnedFd> {
     // From here on neither the host nor this thread sees what the other mounts here.
     mount(None::<&str>, point, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;

@@ -130,7 +130,7 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     })
 }
 
-/// The same as [`mount::detached`] where the kernel can't do that.
+/// Detaches the hierarchies' mounts where the kernel can't do [`mount::detached`].
 fn detach(hierarchies: &mut [HostHierarchy]) {
     let mut attached: Vec<_> = hierarchies.iter_mut().filter(|found| found.attached == Some(Errno::ENOSYS)).collect();
     if attached.is_empty() {

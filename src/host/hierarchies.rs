@@ -74,7 +74,7 @@ impl HostHierarchy {
 /// The host's hierarchies.
 #[derive(Debug)]
 pub struct HostCgroups {
-    /// Which of legacy, hybrid, unified.
+    /// The setup: legacy, hybrid or unified.
     pub setup: Setup,
     /// cgroup2 first, if there is one.
     pub hierarchies: Vec<HostHierarchy>,
@@ -93,7 +93,7 @@ pub struct Attached {
 }
 
 impl HostCgroups {
-    /// That what anybody mounts in a hierarchy leads nobody astray who goes by [`HostHierarchy::root`].
+    /// Checks that each hierarchy's root is of a mount of the server's own, in which nobody can mount anything.
     ///
     /// # Errors
     /// For the first hierarchy of which there's no such mount.

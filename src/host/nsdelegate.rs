@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agents::monotonic_ns;
 use crate::cgroup::{HierarchyKind, parse_mountinfo};
 
-/// For how long it's believed that cgroup2 has `nsdelegate`, or hasn't: the host can change that at any time, by a remount.
+/// How long an answer about `nsdelegate` is believed: the host can change that at any time, by a remount.
 const NSDELEGATE_TTL: Duration = Duration::from_secs(5);
 
 /// Whether the mount of cgroup2 has the option `nsdelegate`.

@@ -32,7 +32,7 @@ pub(super) enum ParentNs {
 }
 
 impl PidNamespaceFd {
-    /// That of a thread, which waits for its answer meanwhile.
+    /// The pid namespace of a thread, which waits for its answer meanwhile.
     pub(super) fn of_thread(tid: i32) -> SysResult<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         Self::new(nix::fcntl::open(format!("/proc/{tid}/ns/pid").as_str(), flags, Mode::empty())?)
@@ -63,7 +63,7 @@ impl PidNamespaceFd {
         }
     }
 
-    /// Whose it is, if it's right below the server's. `own` is the server's user namespace, if the kernel has any; `thread` is in this one.
+    /// The tenant of a namespace right below the server's. `own` is the server's user namespace, if the kernel has any; `thread` is in this one.
     ///
     /// Whoever isn't the host's root makes pid namespaces in user namespaces of its own, as many as it likes: all of them are that user's. User 0
     /// of the host, who may end the server anyway, makes containers, each of which is a tenant of its own.

@@ -165,7 +165,7 @@ impl Processes {
         Ok(credentials)
     }
 
-    /// The same for a write, which asks for less.
+    /// The rights with which a caller writes, which are fewer than [`Processes::credentials`] finds.
     pub(super) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         let none = WriterCredentials::without_capabilities(caller);
         let thread = accountable(caller.tid).map_err(errno)?;
@@ -205,7 +205,7 @@ impl Processes {
         }
     }
 
-    /// The same for a process that is held; true if it can't be told.
+    /// Whether a held process is in the server's user namespace. True if it can't be told.
     pub(super) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
         let link = nix::fcntl::readlinkat(process, "ns/user");
         let namespace = link.ok().and_then(|link| procfs::parse_namespace(&link));

@@ -105,7 +105,7 @@ pub(super) fn kernel_threads_act_for_processes() -> bool {
     release().is_none_or(|release| release < (5, 12))
 }
 
-/// Which Linux this is, if that can be told.
+/// The version of Linux, if it can be told.
 pub(super) fn release() -> Option<(u32, u32)> {
     parse_release(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
 }
@@ -132,7 +132,7 @@ impl Namespace {
     }
 }
 
-/// Which namespace of this kind a thread is in.
+/// The namespace of this kind that a thread is in.
 pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
     // `kind:[number]`. What stat(2) says is the same number, at twice the time.
     let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;

@@ -4,7 +4,7 @@
 /// its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryPath {
-    /// From the top of its hierarchy.
+    /// The path from the top of its hierarchy.
     Main,
     /// Through the host path alias of a rooted view: the container's hidden absolute path on the host.
     HostPathAlias,
@@ -15,7 +15,7 @@ pub enum EntryPath {
 pub enum Role {
     /// The root of a legacy or hybrid view: the directory of hierarchies.
     Top,
-    /// On the way to the boundary: the cgroup of the delegated path's first `depth` components.
+    /// A cgroup on the way to the boundary: that of the delegated path's first `depth` components.
     Ancestor {
         /// How many components of the delegated path lead to it.
         depth: usize,

@@ -41,7 +41,7 @@ impl Shape {
 /// Whether a skeleton shows the files by which ancestors limit what is below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AncestorLimits {
-    /// It does: clients that walk from their own cgroup to the root find what holds for them.
+    /// The skeleton shows them: clients that walk from their own cgroup to the root find what holds for them.
     #[default]
     Shown,
     /// The skeleton doesn't show them.

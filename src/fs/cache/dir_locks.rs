@@ -22,9 +22,9 @@ pub(in crate::fs) struct DirLocks {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// By an own operation: where it happens, and all above.
+    /// The directory of an own operation, and all above it.
     walked: Vec<NodeId>,
-    /// By an invalidation that is under way or wanted; a wanted one is next.
+    /// The directory of an invalidation that is under way, or wanted and next.
     invalidated: Option<NodeId>,
 }
 

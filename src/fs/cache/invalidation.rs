@@ -23,7 +23,7 @@ use crate::fs::{CgroupFs, EntryTtl, Host};
 use crate::view::EntryPath;
 
 impl<H: Host> CgroupFs<H> {
-    /// From now on, the kernel may keep nothing that the host can change.
+    /// Forbids the kernel to keep what the host can change, from now on.
     pub fn keep_nothing(&mut self) {
         self.coherent = true;
     }
@@ -33,7 +33,7 @@ impl<H: Host> CgroupFs<H> {
         !self.coherent
     }
 
-    /// For how long the kernel may keep this node and its name.
+    /// How long the kernel may keep this node and its name.
     pub(in crate::fs) fn ttl_of(&self, node: &Node) -> EntryTtl {
         let by_parent =
             if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED_TTL } else { Duration::ZERO };
@@ -169,7 +169,7 @@ impl<H: Host> CgroupFs<H> {
         if nodes_of.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { nodes_of }
     }
 
-    /// Takes note, at every door, that what a directory had under this name was removed. Returns by which nodes the kernel knows it.
+    /// Notes, on every node of the directory, that what it had under this name was removed. Returns the nodes by which the kernel knows it.
     pub(in crate::fs) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
         let nodes_of = self.nodes_of(hierarchy, directory);
         let removed: Vec<_> = nodes_of.iter().filter_map(|node| self.nodes.child(node, name)).collect();

@@ -32,7 +32,7 @@ pub struct ListedEntry {
 /// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
 const LISTINGS_MAX: usize = 16;
 
-/// In parts of how many bytes memory for listings is shared out.
+/// The size of the parts in which memory for listings is shared out, in bytes.
 const PART_BYTES: usize = 64 * 1024;
 
 /// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
@@ -41,10 +41,10 @@ pub(in crate::fs) const PARTS_MAX: usize = 1024;
 /// What an entry takes besides its name, in bytes: in the listing, and to be found by its name.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<ListedEntry>() + 64;
 
-/// For how long a listing is good, whatever is seen to change: the kernel may bring files along without saying so (a module that is loaded).
+/// How long a listing is good, even if no change is seen: the kernel may add files without an event (a module that is loaded).
 const LISTING_TTL: Duration = Duration::from_secs(1);
 
-/// Of how many directories it's known when they were listed last.
+/// The number of directories of which the last listing's time is remembered.
 const LAST_LISTED_MAX: usize = 1024;
 
 /// The listings of directories that are being read, or are read again and again, the oldest first.
@@ -80,7 +80,7 @@ pub(in crate::fs) struct Kept {
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct Listing(Arc<Mutex<Entries>>);
 
-/// Its lock is held while the directory's changes are looked at, so that nobody reads what is known to be otherwise.
+/// The entries of a directory. Their lock is held while changes are brought in, so that nobody reads what is known to be outdated.
 #[derive(Debug)]
 struct Entries {
     by_cookie: BTreeMap<u64, ListedEntry>,
@@ -91,7 +91,7 @@ struct Entries {
 }
 
 impl Listing {
-    /// Of these entries, in any order.
+    /// Makes a listing of these entries, which may be in any order.
     pub(in crate::fs) fn of(entries: Vec<ListedEntry>) -> Self {
         let by_cookie = entries.into_iter().map(|entry| (entry.cookie, entry)).collect();
         Self(Arc::new(Mutex::new(Entries { by_cookie, by_name: None, spoiled: false })))
@@ -186,7 +186,7 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// Which share this memory with others.
+    /// Makes listings that share this memory with others.
     pub(in crate::fs) fn within(room: Quota) -> Self {
         Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
     }

@@ -31,7 +31,7 @@ struct Entries {
 type NegativeEntry = (NodeId, OsString);
 
 impl NegativeCache {
-    /// Takes note of a name. False if there are too many.
+    /// Notes a name that isn't there. False if there are too many.
     pub(in crate::fs) fn note(&self, directory: NodeId, name: &OsStr) -> bool {
         let mut known = self.0.lock();
         let now = Instant::now();

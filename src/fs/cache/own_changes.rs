@@ -27,7 +27,7 @@ struct Own {
 }
 
 impl OwnChanges {
-    /// Takes note of a change that is about to be made in `directory`. Only what is watched has events.
+    /// Notes a change that is about to be made in `directory`. Only watched directories have events.
     pub(in crate::fs) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
             return false;
@@ -36,7 +36,7 @@ impl OwnChanges {
         true
     }
 
-    /// It wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
+    /// Forgets a change that wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
     pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let Some(own) = Own::new(directory, name, kind) else { return true };
         let id = directory.id();

@@ -24,7 +24,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// How many slow requests of a kind run at once for a [`Tenant`].
     const SLOW_AT_ONCE: usize;
 
-    /// For whoever asks about a node.
+    /// Runs `act` with the filesystem of the caller, and the node's id there.
     ///
     /// # Errors
     /// What `act` says; the rejection of a caller who has no filesystem; `ESTALE` for a number that the kernel wasn't told.
@@ -35,7 +35,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<T>,
     ) -> FsResult<T>;
 
-    /// For whoever asks about two nodes at once.
+    /// Runs `act` with the filesystem of the caller, and the ids of two nodes there.
     ///
     /// # Errors
     /// As [`Dispatch::at`].
@@ -58,7 +58,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<Found>,
     ) -> FsResult<Found>;
 
-    /// For whoever opens a file. The handle that `act` says is remembered.
+    /// Runs `act`, which opens a file, and remembers the handle that it returns.
     ///
     /// # Errors
     /// As [`Dispatch::at`].
@@ -69,7 +69,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<(HandleId, T)>,
     ) -> FsResult<(HandleId, T)>;
 
-    /// For whoever uses an open file: it belongs to the filesystem in which it was opened, whoever has got hold of it since.
+    /// Runs `act` with the filesystem in which a file was opened, whoever holds the file by now.
     ///
     /// # Errors
     /// What `act` says; `EBADF` if there's no such file.

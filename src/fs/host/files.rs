@@ -13,7 +13,7 @@ pub struct OpenMode {
     pub read: bool,
     /// Whether it's opened for writing.
     pub write: bool,
-    /// With `O_TRUNC`, which changes nothing but is seen by who watches the file.
+    /// Whether `O_TRUNC` is set, which changes nothing but causes an event for watchers.
     pub truncate: bool,
 }
 

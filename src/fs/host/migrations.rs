@@ -10,7 +10,7 @@ use crate::fs::inode::{Attributes, Node};
 pub struct MigrationChecks {
     /// Whether he may change the process' scheduling, where `cpuset_can_attach` may ask for that.
     pub nice: Option<bool>,
-    /// Who migrates himself may be asked that about each of his threads.
+    /// Whether a caller who migrates itself may be asked that about each of its threads.
     pub of_threads: bool,
     /// Before Linux 3.13, `devcgroup_can_attach` asks for CAP_SYS_ADMIN, unless the thread that is migrated writes by itself. Of a whole
     /// process it's the first one.

@@ -54,7 +54,7 @@ pub struct Node {
     gone: AtomicBool,
     /// Whether the kernel was sent to look its name up once more.
     doubted: AtomicBool,
-    /// With what size the kernel knows it, or is to.
+    /// The size that the kernel is shown.
     size: ShownSize,
     /// The nodes that the kernel holds of this directory's entries. Leaf lock: nothing else is locked while it's held.
     children: Mutex<HashMap<Arc<OsStr>, NodeId>>,
@@ -135,7 +135,7 @@ impl Node {
         Arc::clone(&self.name.lock())
     }
 
-    /// Takes note that it was renamed. Only for a node that the kernel holds.
+    /// Notes that it was renamed. Only for a node that the kernel holds.
     pub(super) fn rename(&self, name: &Arc<OsStr>) {
         let before = std::mem::replace(&mut *self.name.lock(), Arc::clone(name));
         if let Some(parent) = &self.parent {
@@ -144,14 +144,14 @@ impl Node {
         }
     }
 
-    /// Takes note that the kernel holds it, by the name that it has now.
+    /// Notes that the kernel holds it, by the name that it has now.
     pub(super) fn enter(&self) {
         if let Some(parent) = &self.parent {
             parent.children.lock().insert(self.name(), self.id);
         }
     }
 
-    /// Takes note that the kernel doesn't hold it any more.
+    /// Notes that the kernel doesn't hold it any more.
     pub(super) fn leave(&self) {
         self.forgotten.store(true, Ordering::Release);
         if let Some(parent) = &self.parent {
@@ -193,7 +193,7 @@ impl Node {
         is_gone(self) || self.parent.as_deref().is_some_and(is_gone)
     }
 
-    /// Takes note that it was removed, or is there.
+    /// Notes that it was removed, or is there.
     pub fn set_gone(&self, gone: bool) {
         self.gone.store(gone, Ordering::Release);
         if !gone {
@@ -201,12 +201,12 @@ impl Node {
         }
     }
 
-    /// Takes note that the kernel is sent to look its name up once more. False if it was before.
+    /// Notes that the kernel is sent to look its name up once more. False if it was before.
     pub fn doubt(&self) -> bool {
         !self.doubted.swap(true, Ordering::AcqRel)
     }
 
-    /// With what size the kernel knows it, or is to.
+    /// The size that the kernel is shown.
     pub fn size(&self) -> &ShownSize {
         &self.size
     }
@@ -216,7 +216,7 @@ impl Node {
         *self.last_seen.lock()
     }
 
-    /// Takes note of what it's like.
+    /// Notes its attributes.
     pub fn seen(&self, attributes: Attributes) {
         *self.last_seen.lock() = Some(attributes);
     }
@@ -241,12 +241,12 @@ impl Node {
         self.told.lock().as_ref().map(|cgroups| cgroups.contains_key(name))
     }
 
-    /// Takes note of what a first listing shows.
+    /// Notes the cgroups that a first listing shows.
     pub fn tell(&self, cgroups: impl FnOnce() -> Cgroups) {
         self.told.lock().get_or_insert_with(cgroups);
     }
 
-    /// Takes note that watchers have been told of a change.
+    /// Notes a change that watchers have been told of.
     pub fn tell_change(&self, change: impl FnOnce(&mut Cgroups)) {
         if let Some(cgroups) = &mut *self.told.lock() {
             change(cgroups);
@@ -258,12 +258,12 @@ impl Node {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Takes note of a change.
+    /// Counts a change.
     pub fn move_on(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes note of a listing that is whole, and was begun as the `number`th. False if one that was begun later has been whole before.
+    /// Notes a whole listing that was begun as the `number`th. False if one that was begun later was whole before.
     pub fn was_listed(&self, number: u64) -> bool {
         self.listed.fetch_max(number, Ordering::AcqRel) <= number
     }

@@ -76,7 +76,7 @@ impl NodeId {
         self.0
     }
 
-    /// From FUSE's number; it may name nothing.
+    /// The id with FUSE's number, which may name nothing.
     pub fn from_u64(number: u64) -> Self {
         Self(number)
     }

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// With what size the kernel knows a file, which it may have other ideas of than the host, and with what size it is to.
+/// The size that the kernel has of a file, which may differ from the host's, and the size that it is to have.
 #[derive(Debug, Default)]
 pub struct ShownSize {
     /// One more than the size to show; 0 if that's the usual one.
     to_tell: AtomicU64,
     /// What the kernel was told last, or has made of it.
     told: AtomicU64,
-    /// Its length was looked at.
+    /// Whether its length was looked at.
     measured: AtomicBool,
-    /// Its length has to be looked at whenever it's opened.
+    /// Whether its length has to be looked at whenever it's opened.
     watched: AtomicBool,
     open: AtomicU32,
 }
@@ -22,7 +22,7 @@ impl ShownSize {
         self.to_tell.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Takes note of the size that it has to be shown with from now on.
+    /// Sets the size to show from now on.
     pub fn show(&self, size: u64) {
         self.to_tell.store(size.saturating_add(1), Ordering::Release);
     }
@@ -32,18 +32,18 @@ impl ShownSize {
         self.told.load(Ordering::Acquire)
     }
 
-    /// Takes note of what the kernel is told.
+    /// Notes the size that the kernel is told.
     pub fn tell(&self, size: u64) {
         self.told.store(size, Ordering::Release);
     }
 
-    /// Takes note that the kernel has found its end there: that's its size now.
+    /// Notes that the kernel has found the file's end there, and takes that for its size.
     pub fn end_at(&self, end: u64) {
         self.show(end);
         self.tell(end);
     }
 
-    /// From now on its length has to be looked at whenever it's opened.
+    /// Has its length looked at whenever it's opened, from now on.
     pub fn watch(&self) {
         self.watched.store(true, Ordering::Release);
     }
@@ -53,7 +53,7 @@ impl ShownSize {
         self.watched.load(Ordering::Acquire)
     }
 
-    /// Takes note that its length is looked at. Whether it was before.
+    /// Notes that its length is looked at. Returns whether it was before.
     pub fn measure(&self) -> bool {
         self.measured.swap(true, Ordering::AcqRel)
     }

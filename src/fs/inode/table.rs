@@ -136,7 +136,7 @@ impl NodeTable {
         self.get(directory.child_id(name)?)
     }
 
-    /// Takes note that the object of a node was renamed.
+    /// Notes that the object of a node was renamed.
     pub fn rename(&self, id: NodeId, name: &OsStr) {
         // Under the lock, lest it be forgotten meanwhile and its directory told of it for ever.
         if let Some(known) = self.nodes.write().get(&id) {

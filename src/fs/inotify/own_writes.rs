@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use crate::cgroup::file::is_notified;
 use crate::fs::inode::Node;
 
-/// For how long the event of an own write may be on its way.
+/// How long the event of an own write may be on its way.
 const EVENT_DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// Whose events are still to come.
+/// The own writes whose events are still to come.
 ///
 /// inotify doesn't say whose a write was, and makes one event of two that nobody has read yet. So an event counts for one write, but none is
 /// waited for for long.

@@ -35,7 +35,7 @@ pub struct Act {
 /// A user of the view that is the server itself. Its requests come to the server like everybody's, so it must never be asked by a thread
 /// that serves requests.
 pub trait OwnMount {
-    /// Does it.
+    /// Does an operation on the mount.
     ///
     /// # Errors
     /// The system call's; `ENXIO` once there is no way to the mount any more.

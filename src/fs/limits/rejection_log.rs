@@ -10,7 +10,7 @@ use crate::policy::Denial;
 /// How much of a path is logged, in bytes.
 const LOGGED_PATH_BYTES_MAX: usize = 1024;
 
-/// Who was rejected, and where.
+/// The caller that was rejected, the operation and the path.
 #[derive(Debug)]
 pub(in crate::fs) struct Subject {
     pub(in crate::fs) pid: i32,

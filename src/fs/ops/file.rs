@@ -70,7 +70,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.host.credentials(caller)?)
     }
 
-    /// With which rights `caller` writes. Of who can't be seen it isn't known that he had any.
+    /// The rights with which `caller` writes. A caller that can't be seen has none.
     fn writer(&self, caller: &Caller) -> FsResult<WriterCredentials> {
         if caller.tid <= 0 {
             Ok(WriterCredentials::without_capabilities(caller))
@@ -178,7 +178,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// From now on, the kernel reads nothing by itself.
+    /// Keeps the kernel from reading files by itself, from now on.
     pub fn read_everything(&mut self) {
         self.passes_through = false;
     }
@@ -235,7 +235,7 @@ impl<H: Host> CgroupFs<H> {
 pub struct Transfer<H: Host> {
     pub(in crate::fs) file: Arc<OpenFile<H>>,
     caller: Caller,
-    /// For a list of processes.
+    /// The caller's pid namespace, if the file is a pid list.
     numbers: Option<FsResult<H::PidNs>>,
     takes_long: bool,
     pub(in crate::fs) for_splice: bool,

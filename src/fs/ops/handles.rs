@@ -25,13 +25,13 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     pub(in crate::fs) checked: OnceLock<H::File>,
     /// What the policy granted to writes; `None` if it's open for reading only.
     pub(in crate::fs) writes: Option<Grant>,
-    /// Who opened it, if for writing.
+    /// The opener's rights, if it's open for writing.
     pub(in crate::fs) opener: Option<Credentials>,
-    /// Whose numbers a list of processes shows, if that was settled when it was opened.
+    /// The pid namespace whose numbers a pid list shows, if that was settled when it was opened.
     pub(in crate::fs) shows: Option<FsResult<H::PidNs>>,
     /// Whether who opened it was sent to look its name up once more, and came again.
     pub(in crate::fs) is_retry: bool,
-    /// Whose it is, for as long as it's open.
+    /// The permit for the open file.
     pub(in crate::fs) _share: Permit,
     /// Who polls the file.
     pub(in crate::fs) waiting: PollWaiters,
@@ -59,7 +59,7 @@ impl<H: Host> Default for Handles<H> {
 }
 
 impl<H: Host> Handles<H> {
-    /// From now on, numbers come from there.
+    /// Takes the numbers of handles from `next`, from now on.
     pub(in crate::fs) fn number_by(&mut self, next: Arc<AtomicU64>) {
         self.next = next;
     }

@@ -117,7 +117,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(entries)
     }
 
-    /// Takes note of what a directory has, before its first event is shown.
+    /// Notes the cgroups of a directory, before its first event is replayed.
     pub(in crate::fs) fn look_once(&self, directory: &Node) {
         if directory.told().is_none()
             && let Ok(shown) = self.shown(directory)

@@ -12,13 +12,13 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Takes note of what the kernel does: whether it reads what it may by itself, and whether splice(2) of everything else ends at its size.
+    /// Notes whether the kernel reads what it may by itself, and whether splice(2) of everything else ends at its size.
     pub fn begin(&self, by_kernel: bool, ends_at_size: bool) {
         self.by_kernel.store(by_kernel, Ordering::Release);
         self.ends_at_size.store(ends_at_size, Ordering::Release);
     }
 
-    /// Takes note that the kernel can't read files by itself after all.
+    /// Notes that the kernel can't read files by itself after all.
     pub fn is_left_to_the_server(&self) {
         self.by_kernel.store(false, Ordering::Release);
     }

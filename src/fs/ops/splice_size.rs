@@ -29,7 +29,7 @@ impl<H: Host> CgroupFs<H> {
         &self.reading
     }
 
-    /// With what size a file is shown that has these attributes. The kernel is told so now.
+    /// The size to show of a file with these attributes, which the kernel is told now.
     pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
         // Nobody but root reads what nobody is to read, and gets an error.
@@ -101,7 +101,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(length)
     }
 
-    /// Takes note of what read(2) gave.
+    /// Notes how much a read(2) gave.
     pub(in crate::fs) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
         // Who may write too reads by the server also what the kernel reads by itself for others.
         if offset.saturating_add(count as u64) > from.file.node.size().told() && from.file.writes.is_none() {

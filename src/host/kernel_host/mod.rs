@@ -96,7 +96,7 @@ impl KernelHost {
     }
 }
 
-/// As what the object of a node is held open, if it's a directory.
+/// The key under which a node's object is held open, if it's a directory.
 fn held_as(node: &Node) -> Option<Key> {
     let is_known = *node.object() == Object::Directory && node.inode() != 0;
     is_known.then_some((node.position().hierarchy?, node.inode()))

@@ -25,13 +25,13 @@ use crate::view::View;
 /// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
 const EVENT_GRACE: Duration = Duration::from_millis(5);
 
-/// For how long nothing has to be migrated until it's looked for less often.
+/// How long nothing has to be migrated until the thread looks less often.
 const LULL_AFTER: Duration = Duration::from_millis(50);
 
 /// How often it's looked for then.
 const LULL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// For how long nothing has to be migrated until nobody looks any more.
+/// How long nothing has to be migrated until the thread ends.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When there are so many migrations, those that are older than [`EVENT_GRACE`] are forgotten.

@@ -31,7 +31,7 @@ pub(in crate::host) struct Witness {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) group: Option<Arc<Fanotify>>,
-    /// Which hierarchies are looked at.
+    /// The hierarchies that are marked.
     pub(super) marked: BTreeSet<usize>,
     pub(super) used: Option<Instant>,
     /// When all that had been written until then was read.
@@ -47,7 +47,7 @@ pub(super) struct Migration {
     pub(super) id: u64,
     pub(super) hierarchy: usize,
     pub(super) view: Arc<View>,
-    /// Who else has written meanwhile.
+    /// The write that somebody else has made meanwhile.
     pub(super) met: Option<Write>,
     pub(super) done: Option<(Instant, HeldProcess)>,
 }
@@ -55,9 +55,9 @@ pub(super) struct Migration {
 /// A write by somebody else to a list of processes.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
-    /// Of which cgroup; `None` if too many were made.
+    /// The cgroup of the list; `None` if too many writes were made.
     pub(super) cgroup: Option<CgroupPath>,
-    /// By whom, 0 if that can't be seen.
+    /// The writer's process id; 0 if that can't be seen.
     pub(super) writer: i32,
 }
 

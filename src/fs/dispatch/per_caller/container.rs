@@ -61,7 +61,7 @@ struct Allowance {
 }
 
 impl SharedLimits {
-    /// For a server that may have so many open files. `passes_through`: whether the kernel may read files by itself.
+    /// The limits for a server that may have `most_files` open files. `passes_through`: whether the kernel may read files by itself.
     pub fn new(most_files: usize, passes_through: bool) -> Self {
         Self {
             next_container: AtomicU64::default(),

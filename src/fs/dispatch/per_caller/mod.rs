@@ -36,7 +36,7 @@ pub use self::container::{Container, Containers, SharedLimits};
 pub struct PerCaller<C: Containers> {
     containers: C,
     nodes: Mutex<Nodes<C::Host>>,
-    /// In which container each open file was opened. Leaf lock.
+    /// The container in which each open file was opened. Leaf lock.
     files: RwLock<HashMap<HandleId, Arc<Container<C::Host>>>>,
     log: RejectionLog,
 }

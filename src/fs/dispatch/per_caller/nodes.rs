@@ -17,7 +17,7 @@ pub(in crate::fs) struct Nodes<H: Host> {
     /// (open_by_handle_at(2)), and what is opened has a path in `/proc/self/fd`.
     secret: RandomState,
     known: HashMap<NodeId, KernelNode<H>>,
-    /// The same by container and by its own number there.
+    /// The kernel's numbers, by container and by the number there.
     numbers: HashMap<(u64, NodeId), NodeId>,
 }
 
@@ -60,7 +60,7 @@ impl<H: Host> Nodes<H> {
         }
     }
 
-    /// Whose node a number is, and its number there.
+    /// The container of a number, and the node's id there.
     pub(in crate::fs) fn get(&self, number: NodeId) -> Option<(Arc<Container<H>>, NodeId)> {
         self.known.get(&number).map(|known| (Arc::clone(&known.container), known.inner))
     }
