@@ -200,9 +200,9 @@ fn attach_refuses_views_that_clients_would_not_find() {
     for (options, words, code, expected) in [
         (namespace.clone(), &[][..], 3, "a cgroup namespace of its own"),
         (namespace, &["--shape", "host-path"], 3, "a cgroup namespace of its own"),
-        (prepared(CGROUP2), &["--shape", "rooted"], 3, "with shape host-path"),
-        (prepared(CGROUP2), &["--shape", "full"], 3, "with shape host-path"),
-        (prepared(CGROUP2), &["--alias", "docker"], 3, "--alias has no place"),
+        (prepared(CGROUP2), &["--shape", "rooted"], 3, "use --shape host-path"),
+        (prepared(CGROUP2), &["--shape", "full"], 3, "use --shape host-path"),
+        (prepared(CGROUP2), &["--alias", "docker"], 3, "--alias isn't possible"),
     ] {
         let scene = scene(Way::Moved, options);
         let before = scene.mounts();
