@@ -98,6 +98,11 @@ fn memory(text: &str) -> Numbers {
     Numbers { memory: Some(number(text)), ..Numbers::default() }
 }
 
+/// Bytes; Node.js has no number where it knows of no limit.
+fn constrained(text: &str) -> Numbers {
+    if text.trim() == "undefined" { Numbers { memory: Some(u64::MAX), ..Numbers::default() } } else { memory(text) }
+}
+
 /// CPUs and bytes, with whitespace between.
 fn both(text: &str) -> Numbers {
     let (cpus, bytes) = text.trim().split_once(char::is_whitespace).expect("two numbers");
@@ -184,14 +189,14 @@ const PROGRAMS: [Program; 13] = [
         from: From::Package("node"),
         client: Client::ByVersion(&["node", "--version"], node),
         command: |_| words("node -p process.constrainedMemory()"),
-        read: memory,
+        read: constrained,
     },
     Program {
         name: "Node.js 20",
         from: From::Elsewhere("node20"),
         client: Client::Is("Node.js 20 (libuv 1.46)"),
         command: |_| words("/readers/node20 -p process.constrainedMemory()"),
-        read: memory,
+        read: constrained,
     },
     Program {
         name: "JVM",
