@@ -7,6 +7,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use nix::errno::Errno;
@@ -32,11 +33,52 @@ const ATTEMPTS_MAX: usize = 3;
 /// How much of a list is read at once, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// A list as its opener sees it, as of when it was last read from its start: what one descriptor shows is of one moment.
+/// How many bytes of lists a server keeps for those who have one open. A container decides how many that are, and how long.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many bytes of lists a server keeps now.
 #[derive(Debug, Default)]
-pub(super) struct OpenerPidList(Mutex<Option<Arc<str>>>);
+pub(super) struct KeptBytes(AtomicUsize);
+
+/// A list that is kept, and counted for as long as it is.
+#[derive(Debug)]
+struct KeptList {
+    text: String,
+    counted_in: Arc<KeptBytes>,
+}
+
+impl KeptList {
+    /// `None` if so much isn't kept any more.
+    fn new(text: String, counted_in: &Arc<KeptBytes>) -> Result<Arc<Self>, String> {
+        let before = counted_in.0.fetch_add(text.len(), Ordering::Relaxed);
+        if before.saturating_add(text.len()) > KEPT_BYTES_MAX {
+            counted_in.0.fetch_sub(text.len(), Ordering::Relaxed);
+            return Err(text);
+        }
+        Ok(Arc::new(Self { text, counted_in: Arc::clone(counted_in) }))
+    }
+}
+
+impl Drop for KeptList {
+    fn drop(&mut self) {
+        self.counted_in.0.fetch_sub(self.text.len(), Ordering::Relaxed);
+    }
+}
+
+/// A list as its opener sees it, as of when it was last read from its start: what one descriptor shows is of one moment. Beyond
+/// [`KEPT_BYTES_MAX`] it's translated anew for each read; processes that have ended since aren't in it then.
+#[derive(Debug)]
+pub(super) struct OpenerPidList {
+    kept: Mutex<Option<Arc<KeptList>>>,
+    counted_in: Arc<KeptBytes>,
+}
 
 impl OpenerPidList {
+    /// A list that nobody has read so far.
+    pub(super) fn new(counted_in: &Arc<KeptBytes>) -> Self {
+        Self { kept: Mutex::default(), counted_in: Arc::clone(counted_in) }
+    }
+
     /// Reads at an offset, in the numbers of a namespace. `read_at` reads the backing file.
     pub(super) fn read(
         &self,
@@ -46,23 +88,33 @@ impl OpenerPidList {
         offset: u64,
         buffer: &mut [u8],
     ) -> SysResult<usize> {
-        let known = self.0.lock().clone().filter(|_| offset != 0);
-        let text = match known {
-            Some(text) => text,
-            None => {
-                // No lock is held: an agent may take its time.
-                let text: Arc<str> = translated(agents, namespace, read_at)?.into();
-                *self.0.lock() = Some(Arc::clone(&text));
-                text
-            }
-        };
-        let rest = usize::try_from(offset).ok().and_then(|start| text.as_bytes().get(start..)).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
-            to.copy_from_slice(from);
+        let kept = self.kept.lock().clone().filter(|_| offset != 0);
+        if let Some(list) = kept {
+            return Ok(copy_from(&list.text, offset, buffer));
         }
-        Ok(count)
+        // No lock is held: an agent may take its time.
+        let text = translated(agents, namespace, read_at)?;
+        // The one before doesn't count any more.
+        drop(self.kept.lock().take());
+        match KeptList::new(text, &self.counted_in) {
+            Ok(list) => {
+                let count = copy_from(&list.text, offset, buffer);
+                *self.kept.lock() = Some(list);
+                Ok(count)
+            }
+            Err(text) => Ok(copy_from(&text, offset, buffer)),
+        }
     }
+}
+
+/// Copies what a text has from an offset on, and returns how many bytes that were.
+fn copy_from(text: &str, offset: u64, buffer: &mut [u8]) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|start| text.as_bytes().get(start..)).unwrap_or_default();
+    let count = rest.len().min(buffer.len());
+    if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
 }
 
 /// The list, as the kernel prints it (`pidlist_array_load`): sorted, each number once, without who isn't in the namespace.
@@ -139,6 +191,31 @@ fn shows_who_comes_later(hierarchy: &HostHierarchy) -> SysResult<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_kept_up_to_a_limit_and_counted_while_they_are() {
+        let counted = Arc::new(KeptBytes::default());
+        let half = || KeptList::new("1".repeat(KEPT_BYTES_MAX / 2), &counted);
+        let (first, second) = (half().unwrap(), half().unwrap());
+        assert_eq!(KeptList::new("1\n".to_owned(), &counted).err().as_deref(), Some("1\n"));
+        drop(first);
+        assert!(KeptList::new("1\n".to_owned(), &counted).is_ok());
+        drop(second);
+        assert_eq!(counted.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_copied_begins_at_the_offset() {
+        let read = |offset| {
+            let mut buffer = [0; 4];
+            let count = copy_from("1\n20\n", offset, &mut buffer);
+            buffer[..count].to_vec()
+        };
+        assert_eq!(
+            [0, 2, 4, 5, u64::MAX].map(read),
+            [b"1\n20".to_vec(), b"20\n".to_vec(), b"\n".to_vec(), vec![], vec![]]
+        );
+    }
 
     #[test]
     fn numbers_of_a_list() {

@@ -7,6 +7,7 @@ use super::dir_fd_cache::DirFdCache;
 use super::follow::Followers;
 use super::hierarchies::HostCgroups;
 use super::nsdelegate::Nsdelegate;
+use super::pid_list::KeptBytes;
 use super::process::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
@@ -33,6 +34,8 @@ pub struct SharedHost {
     pub(super) witness: Witness,
     /// Whether the kernel makes lists of processes when they're opened. Not asked before somebody opens one.
     pub(super) lists_are_made_at_open: OnceLock<bool>,
+    /// What is kept of such lists.
+    pub(super) kept_lists: Arc<KeptBytes>,
     /// `None` where there are no agents either.
     pub(super) registrar: Option<EventRegistrar>,
 }
@@ -63,6 +66,7 @@ impl SharedHost {
             nsdelegate: Nsdelegate::default(),
             witness: Witness::default(),
             lists_are_made_at_open: OnceLock::new(),
+            kept_lists: Arc::default(),
         })
     }
 

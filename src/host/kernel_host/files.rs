@@ -36,7 +36,8 @@ impl HostFiles for KernelHost {
         // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
         let is_list = mode.read && file.is_membership() && hierarchy.kind != HierarchyKind::Unified;
-        let list = (is_list && self.shared.lists_are_made_at_open()).then(OpenerPidList::default);
+        let list =
+            (is_list && self.shared.lists_are_made_at_open()).then(|| OpenerPidList::new(&self.shared.kept_lists));
         Ok(BackingFile::new(fd, opened_in, list))
     }
 
