@@ -5,8 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use testkit::{Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
+
+/// How long a program may take to read its limits: a JVM starts slowly in a virtual machine without KVM.
+const READER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where programs are that no package has, as `programs` knows them.
 const OTHERS: &str = "VCGROUPFS_TEST_READERS";
@@ -107,7 +111,7 @@ impl Scene {
         let mut inside = Command::new("sh");
         inside.args(["-ec", &script, "sh"]).args(command);
         inside.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/").env("LC_ALL", "C.UTF-8");
-        run_to_end(&mut inside, TIMEOUT)
+        run_to_end(&mut inside, READER_TIMEOUT)
     }
 
     fn root(&self) -> PathBuf {

@@ -98,9 +98,10 @@ fn memory(text: &str) -> Numbers {
     Numbers { memory: Some(number(text)), ..Numbers::default() }
 }
 
-/// Bytes; Node.js has no number where it knows of no limit.
+/// Bytes. Node.js has no number, or 0, where it knows of no limit.
 fn constrained(text: &str) -> Numbers {
-    if text.trim() == "undefined" { Numbers { memory: Some(u64::MAX), ..Numbers::default() } } else { memory(text) }
+    let is_unknown = matches!(text.trim(), "undefined" | "0");
+    if is_unknown { Numbers { memory: Some(u64::MAX), ..Numbers::default() } } else { memory(text) }
 }
 
 /// CPUs and bytes, with whitespace between.
@@ -121,6 +122,12 @@ fn after<'a>(log: &'a str, text: &str) -> &'a str {
 }
 
 fn jvm(log: &str) -> Numbers {
+    if log.contains("is_containerized() = false") {
+        // It has found no limit, and takes what the machine has.
+        let cpus = std::thread::available_parallelism().expect("a number of CPUs").get() as u64;
+        return Numbers { cpus: Some(cpus), memory: Some(u64::MAX), ..Numbers::default() };
+    }
+    assert!(log.contains("active_processor_count: "), "no number of CPUs in the JVM's log:\n{log}");
     let memory = match after(log, "Memory Limit is: ") {
         "Unlimited" => u64::MAX,
         bytes => number(bytes),
