@@ -93,7 +93,7 @@ fn the_help_warns_of_what_one_mount_for_all_cannot_separate() {
     let output = testkit::run_to_end(Command::new(program()).args(["mount", "--help"]), testkit::TIMEOUT);
     let help: Vec<_> = String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect();
     let help = help.join(" ");
-    for part in ["the kernel's lock of its root directory", "'vcgroupfs attach', or the OCI hook"] {
+    for part in ["the kernel's lock of the root directory", "'vcgroupfs attach' or the OCI hook"] {
         assert!(help.contains(part), "{part}: {help}");
     }
 }
