@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::pending::Deed;
+use super::pending::InjectedOp;
 use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Object};
@@ -41,21 +41,21 @@ impl<H: Host> CgroupFs<H> {
         }
         let placeholder = *pending.placeholder.get_or_insert_with(|| self.replays.placeholder());
         let is_it = pending.event.name == name;
-        match &pending.event.deed {
-            Deed::Rename(to) if to == name => {
+        match &pending.event.operation {
+            InjectedOp::Rename(to) if to == name => {
                 pending.looked_up_new = true;
                 InjectedLookup::Nothing
             }
             _ if !is_it => InjectedLookup::Plain,
-            deed => {
+            operation => {
                 pending.looked_up = true;
-                match deed {
-                    Deed::Look | Deed::Make => InjectedLookup::Nothing,
-                    Deed::Remove => InjectedLookup::Placeholder(placeholder),
-                    Deed::Rename(to) => {
+                match operation {
+                    InjectedOp::Look | InjectedOp::Make => InjectedLookup::Nothing,
+                    InjectedOp::Remove => InjectedLookup::Placeholder(placeholder),
+                    InjectedOp::Rename(to) => {
                         InjectedLookup::Renamed(Arc::clone(&pending.event.directory), to.clone(), placeholder)
                     }
-                    Deed::Touch => InjectedLookup::File(Arc::clone(&pending.event.directory), placeholder),
+                    InjectedOp::Touch => InjectedLookup::File(Arc::clone(&pending.event.directory), placeholder),
                 }
             }
         }
@@ -125,7 +125,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(in crate::fs) fn injected_make(&self, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
         let (directory, placeholder) = match &*self.replays.pending.lock() {
-            Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Make) => {
+            Some(pending) if pending.looked_up && pending.is(parent, name, &InjectedOp::Make) => {
                 (Arc::clone(&pending.event.directory), pending.placeholder)
             }
             _ => return Err(Errno::EAGAIN.into()),
@@ -141,7 +141,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(in crate::fs) fn injected_remove(&self, parent: NodeId, name: &OsStr) -> FsResult<()> {
         match &*self.replays.pending.lock() {
-            Some(pending) if pending.looked_up && pending.is(parent, name, &Deed::Remove) => {
+            Some(pending) if pending.looked_up && pending.is(parent, name, &InjectedOp::Remove) => {
                 note_told(&pending.event.directory, name, EntryChange::Removed);
                 Ok(())
             }
@@ -156,10 +156,10 @@ impl<H: Host> CgroupFs<H> {
         to: NodeId,
         new_name: &OsStr,
     ) -> FsResult<()> {
-        let deed = Deed::Rename(new_name.to_os_string());
+        let operation = InjectedOp::Rename(new_name.to_os_string());
         match &*self.replays.pending.lock() {
             Some(pending)
-                if pending.looked_up && pending.looked_up_new && from == to && pending.is(from, name, &deed) =>
+                if pending.looked_up && pending.looked_up_new && from == to && pending.is(from, name, &operation) =>
             {
                 note_told(&pending.event.directory, name, EntryChange::Removed);
                 note_told(&pending.event.directory, new_name, EntryChange::Made);

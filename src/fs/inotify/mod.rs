@@ -6,4 +6,4 @@ mod pending;
 pub(in crate::fs) mod queue;
 mod replay;
 
-pub use pending::{Act, Deed, OwnMount};
+pub use pending::{InjectedOp, Injection, Injector};

@@ -8,7 +8,7 @@ use crate::fs::inode::{Node, NodeId};
 
 /// An operation of the server on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum InjectedOp {
     /// Looks for a name that isn't there, to see whether the server knows its own requests.
     Look,
     /// Sets a file's modification time.
@@ -23,23 +23,23 @@ pub enum Deed {
 
 /// An operation on the server's own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Act {
+pub struct Injection {
     /// The names that lead to the directory from the view's root.
     pub directory: Vec<OsString>,
     /// A name in that directory.
     pub name: OsString,
     /// What is done to it.
-    pub deed: Deed,
+    pub operation: InjectedOp,
 }
 
 /// A user of the view that is the server itself. Its requests come to the server like everybody's, so it must never be asked by a thread
 /// that serves requests.
-pub trait OwnMount {
+pub trait Injector {
     /// Does an operation on the mount.
     ///
     /// # Errors
     /// The system call's; `ENXIO` once there is no way to the mount any more.
-    fn act(&self, act: &Act) -> SysResult<()>;
+    fn inject(&self, injection: &Injection) -> SysResult<()>;
 }
 
 /// One change, as it's shown at one door.
@@ -47,7 +47,7 @@ pub trait OwnMount {
 pub(in crate::fs) struct Event {
     pub(in crate::fs) directory: Arc<Node>,
     pub(in crate::fs) name: OsString,
-    pub(in crate::fs) deed: Deed,
+    pub(in crate::fs) operation: InjectedOp,
 }
 
 /// A replay that is under way.
@@ -74,13 +74,13 @@ impl PendingInjection {
 
     /// Whether it changes what this name is.
     pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
-        let Event { directory: at, name: of, deed } = &self.event;
-        let is_new = matches!(deed, Deed::Rename(to) if to == name);
-        *deed != Deed::Touch && at.id() == directory && (of == name || is_new)
+        let Event { directory: at, name: of, operation } = &self.event;
+        let is_new = matches!(operation, InjectedOp::Rename(to) if to == name);
+        *operation != InjectedOp::Touch && at.id() == directory && (of == name || is_new)
     }
 
-    pub(super) fn is(&self, directory: NodeId, name: &OsStr, deed: &Deed) -> bool {
-        self.event.directory.id() == directory && self.event.name == name && self.event.deed == *deed
+    pub(super) fn is(&self, directory: NodeId, name: &OsStr, operation: &InjectedOp) -> bool {
+        self.event.directory.id() == directory && self.event.name == name && self.event.operation == *operation
     }
 
     /// The directory that this name has to lead to, on the way to where it happens.

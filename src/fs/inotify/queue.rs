@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::pending::{Deed, Event, PendingInjection};
+use super::pending::{Event, InjectedOp, PendingInjection};
 use crate::fs::cache::dir_locks::DirLocks;
 use crate::fs::host::{Caller, EntryChange};
 use crate::fs::inode::{Node, NodeId};
@@ -159,9 +159,9 @@ impl Replays {
         }
     }
 
-    pub(super) fn show(&self, directory: &Arc<Node>, name: &OsStr, deed: Deed) {
+    pub(super) fn show(&self, directory: &Arc<Node>, name: &OsStr, operation: InjectedOp) {
         if self.enabled.load(Ordering::Acquire) {
-            self.push(Task::Show(Event { directory: Arc::clone(directory), name: name.to_os_string(), deed }));
+            self.push(Task::Show(Event { directory: Arc::clone(directory), name: name.to_os_string(), operation }));
         }
     }
 

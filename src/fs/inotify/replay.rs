@@ -1,7 +1,7 @@
 //! Events for who watches the view (inotify(7), fanotify(7)).
 //!
 //! FUSE has no message by which a server could make one. So each change that came by another hand is done once more, as an operation of the
-//! server's own on its own mount ([`OwnMount`]): the kernel makes the event that such an operation makes, for all watchers of the view. The
+//! server's own on its own mount ([`Injector`]): the kernel makes the event that such an operation makes, for all watchers of the view. The
 //! server knows its own requests by their thread and answers them without touching the host (`crate::fs::inotify::injection`).
 //!
 //! What is replayed waits in a queue, for a thread of its own: an operation may have to wait for a directory that a caller holds. If the
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::pending::{Act, Deed, Event, OwnMount, PendingInjection};
+use super::pending::{Event, InjectedOp, Injection, Injector, PendingInjection};
 use super::queue::Task;
 use crate::cgroup::file::is_events;
 use crate::fs::cache::Invalidate;
@@ -40,14 +40,14 @@ impl<H: Host> CgroupFs<H> {
     }
 
     pub(in crate::fs) fn replay_entry(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
-        let deed = match kind {
-            EntryChange::Made => Deed::Make,
-            EntryChange::Removed => Deed::Remove,
+        let operation = match kind {
+            EntryChange::Made => InjectedOp::Make,
+            EntryChange::Removed => InjectedOp::Remove,
             EntryChange::Renamed | EntryChange::Other => return,
         };
         if self.view.lists(directory.position(), name, true) && self.replays.enabled.load(Ordering::Acquire) {
             self.look_once(directory);
-            self.replays.show(directory, name, deed);
+            self.replays.show(directory, name, operation);
         }
     }
 
@@ -63,11 +63,11 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn settle(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate, mount: &impl OwnMount) {
+    fn settle(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate, mount: &impl Injector) {
         let is_there = self.find(directory, name).is_ok();
         if directory.was_told_of(name) != Some(is_there) {
-            let deed = if is_there { Deed::Make } else { Deed::Remove };
-            self.show(&Event { directory: Arc::clone(directory), name: name.to_os_string(), deed }, kernel, mount);
+            let operation = if is_there { InjectedOp::Make } else { InjectedOp::Remove };
+            self.show(&Event { directory: Arc::clone(directory), name: name.to_os_string(), operation }, kernel, mount);
         }
     }
 
@@ -75,7 +75,7 @@ impl<H: Host> CgroupFs<H> {
         let is_plain =
             |name: &OsStr| self.view.lists(directory.position(), name, true) && !self.is_boundary(directory, name);
         if is_plain(from) && is_plain(to) {
-            self.replays.show(directory, from, Deed::Rename(to.to_os_string()));
+            self.replays.show(directory, from, InjectedOp::Rename(to.to_os_string()));
         } else {
             self.replay_entry(directory, from, EntryChange::Removed);
             self.replay_entry(directory, to, EntryChange::Made);
@@ -84,7 +84,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(in crate::fs) fn replay_modification(&self, directory: &Arc<Node>, name: &OsStr) {
         if self.view.lists(directory.position(), name, false) {
-            self.replays.show(directory, name, Deed::Touch);
+            self.replays.show(directory, name, InjectedOp::Touch);
         }
     }
 
@@ -96,7 +96,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Replays what [`CgroupFs::invalidate`] has left to be replayed, until [`CgroupFs::stop_replaying`]. Without a way to the own mount
     /// nothing is left.
-    pub fn replay(&self, kernel: &impl Invalidate, mount: Option<&impl OwnMount>) {
+    pub fn replay(&self, kernel: &impl Invalidate, mount: Option<&impl Injector>) {
         if let Some(mount) = mount
             && let Err(errno) = self.try_out(mount)
         {
@@ -147,15 +147,15 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the server knows its own requests: one that it took for a container's would be carried out.
-    fn try_out(&self, mount: &impl OwnMount) -> SysResult<()> {
+    fn try_out(&self, mount: &impl Injector) -> SysResult<()> {
         let name = OsString::from("vcgroupfs");
         *self.replays.pending.lock() = Some(PendingInjection::new(Event {
             directory: Arc::clone(self.nodes.root()),
             name: name.clone(),
-            deed: Deed::Look,
+            operation: InjectedOp::Look,
         }));
-        let act = Act { directory: Vec::new(), name, deed: Deed::Look };
-        let looked = self.replays.way.walk(self.nodes.root(), || mount.act(&act));
+        let injection = Injection { directory: Vec::new(), name, operation: InjectedOp::Look };
+        let looked = self.replays.way.walk(self.nodes.root(), || mount.inject(&injection));
         let pending = self.replays.pending.lock().take();
         match (looked, pending) {
             (Err(Errno::ENOENT), Some(pending)) if pending.was_entered() => Ok(()),
@@ -175,35 +175,35 @@ impl<H: Host> CgroupFs<H> {
         if !self.is_boundary(&event.directory, &event.name) {
             return true;
         }
-        match event.deed {
-            Deed::Make => self.find(&event.directory, &event.name).is_ok(),
-            Deed::Remove => {
+        match event.operation {
+            InjectedOp::Make => self.find(&event.directory, &event.name).is_ok(),
+            InjectedOp::Remove => {
                 let mut removed = self.replays.removed_boundaries.lock();
                 let is_first = !removed.contains(&hierarchy);
                 removed.push(hierarchy);
                 removed.dedup();
                 is_first
             }
-            Deed::Look | Deed::Touch | Deed::Rename(_) => true,
+            InjectedOp::Look | InjectedOp::Touch | InjectedOp::Rename(_) => true,
         }
     }
 
-    fn show(&self, event: &Event, kernel: &impl Invalidate, mount: &impl OwnMount) {
+    fn show(&self, event: &Event, kernel: &impl Invalidate, mount: &impl Injector) {
         if !self.is_shown(event) {
             return;
         }
         let directory = event.directory.view_components();
-        let act = Act { directory, name: event.name.clone(), deed: event.deed.clone() };
+        let injection = Injection { directory, name: event.name.clone(), operation: event.operation.clone() };
         let mut done = Err(Errno::EAGAIN);
         for _ in 0..ATTEMPTS_MAX {
             *self.replays.pending.lock() = Some(PendingInjection::new(event.clone()));
-            done = self.replays.way.walk(&event.directory, || mount.act(&act));
+            done = self.replays.way.walk(&event.directory, || mount.inject(&injection));
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
             }
             // The kernel answers by what a caller has looked up. From now on it asks again.
             kernel.entry(event.directory.id(), &event.name);
-            if let Deed::Rename(to) = &event.deed {
+            if let InjectedOp::Rename(to) = &event.operation {
                 kernel.entry(event.directory.id(), to);
             }
         }
@@ -214,27 +214,27 @@ impl<H: Host> CgroupFs<H> {
             // Callers use the name all the time. What they were told can be compared afterwards.
             Err(Errno::EEXIST | Errno::EAGAIN) => self.replays.push(Task::Compare(Arc::clone(&event.directory))),
             Err(errno) => {
-                tracing::debug!(%errno, ?act, "not replayed");
+                tracing::debug!(%errno, ?injection, "not replayed");
                 // It's as good as told: it would fail again.
-                match &event.deed {
-                    Deed::Make => note_told(&event.directory, &event.name, EntryChange::Made),
-                    Deed::Remove => note_told(&event.directory, &event.name, EntryChange::Removed),
-                    Deed::Rename(to) => {
+                match &event.operation {
+                    InjectedOp::Make => note_told(&event.directory, &event.name, EntryChange::Made),
+                    InjectedOp::Remove => note_told(&event.directory, &event.name, EntryChange::Removed),
+                    InjectedOp::Rename(to) => {
                         note_told(&event.directory, &event.name, EntryChange::Removed);
                         note_told(&event.directory, to, EntryChange::Made);
                     }
-                    Deed::Look | Deed::Touch => {}
+                    InjectedOp::Look | InjectedOp::Touch => {}
                 }
             }
         }
     }
 
     /// Says of each file that counts events that it has changed: rather once too often than never.
-    fn touch_events(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl OwnMount) {
+    fn touch_events(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl Injector) {
         for file in self.shown(directory).unwrap_or_default() {
             if !file.is_directory && file.name.to_str().is_some_and(is_events) {
                 self.show(
-                    &Event { directory: Arc::clone(directory), name: file.name, deed: Deed::Touch },
+                    &Event { directory: Arc::clone(directory), name: file.name, operation: InjectedOp::Touch },
                     kernel,
                     mount,
                 );
@@ -243,22 +243,22 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Replays what must have happened in a directory.
-    fn compare(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl OwnMount) {
+    fn compare(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl Injector) {
         for _ in 0..ATTEMPTS_MAX {
             let Ok(shown) = self.shown(directory) else { return };
             let differences = self.differences(directory, &cgroups(&shown));
             if differences.is_empty() {
                 return;
             }
-            for (name, deed) in differences {
-                self.show(&Event { directory: Arc::clone(directory), name, deed }, kernel, mount);
+            for (name, operation) in differences {
+                self.show(&Event { directory: Arc::clone(directory), name, operation }, kernel, mount);
             }
             // What was changed through this door meanwhile may have been told before what was shown now: then it differs again.
         }
         self.replays.push(Task::Compare(Arc::clone(directory)));
     }
 
-    fn differences(&self, directory: &Arc<Node>, now: &Cgroups) -> Vec<(OsString, Deed)> {
+    fn differences(&self, directory: &Arc<Node>, now: &Cgroups) -> Vec<(OsString, InjectedOp)> {
         let told = directory.told();
         // Where nobody ever looked, nobody can tell what is new.
         let anything_is_new = told.is_some();
@@ -273,7 +273,7 @@ impl<H: Host> CgroupFs<H> {
         let gone = before.iter().filter(|(name, was)| now.get(*name).is_none_or(|now| is_other(**was, *now)));
         let new =
             now.iter().filter(|(name, now)| before.get(*name).map_or(anything_is_new, |was| is_other(*was, **now)));
-        let removed = gone.map(|(name, _)| (name.clone(), Deed::Remove));
-        removed.chain(new.map(|(name, _)| (name.clone(), Deed::Make))).collect()
+        let removed = gone.map(|(name, _)| (name.clone(), InjectedOp::Remove));
+        removed.chain(new.map(|(name, _)| (name.clone(), InjectedOp::Make))).collect()
     }
 }

@@ -14,7 +14,7 @@ use crate::cgroup::Setup;
 use crate::fs::cache::Invalidate;
 use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::inotify::{Act, Deed, OwnMount};
+use crate::fs::inotify::{InjectedOp, Injection, Injector};
 use crate::fs::{Caller, CgroupFs, Entry, Found, FsError, FsResult, SetAttr, SysResult};
 use crate::policy::Policy;
 use crate::view::Shape;
@@ -37,25 +37,25 @@ impl Invalidate for Nobody {
     fn entry(&self, _directory: NodeId, _name: &OsStr) {}
 }
 
-type Between<'a> = Box<dyn Fn(&Act, NodeId) + Sync + 'a>;
+type Between<'a> = Box<dyn Fn(&Injection, NodeId) + Sync + 'a>;
 
 /// The kernel, as the thread uses it: it looks up, then asks for the operation.
 struct Mount<'a> {
     scene: &'a Scene,
-    done: Mutex<Vec<Act>>,
+    done: Mutex<Vec<Injection>>,
     /// Called when the lookup was made, with the directory.
     between: Between<'a>,
 }
 
 impl<'a> Mount<'a> {
-    fn new(scene: &'a Scene, between: impl Fn(&Act, NodeId) + Sync + 'a) -> Self {
+    fn new(scene: &'a Scene, between: impl Fn(&Injection, NodeId) + Sync + 'a) -> Self {
         scene.fs.own_thread().store(OWN.tid, Ordering::Release);
         scene.fs.start_replaying(true);
         Self { scene, done: Mutex::default(), between: Box::new(between) }
     }
 
     /// Replays until so much is done, and a little longer.
-    fn replay(&self, count: usize) -> Vec<(String, Deed)> {
+    fn replay(&self, count: usize) -> Vec<(String, InjectedOp)> {
         let fs = &self.scene.fs;
         thread::scope(|scope| {
             scope.spawn(|| fs.replay(&Nobody, Some(self)));
@@ -66,41 +66,41 @@ impl<'a> Mount<'a> {
         });
         fs.start_replaying(true);
         let done = std::mem::take(&mut *self.done.lock());
-        let path = |act: &Act| {
-            let names = act.directory.iter().chain([&act.name]);
+        let path = |injection: &Injection| {
+            let names = injection.directory.iter().chain([&injection.name]);
             names.map(|name| format!("/{}", name.display())).collect::<String>()
         };
-        done.into_iter().map(|act| (path(&act), act.deed)).collect()
+        done.into_iter().map(|injection| (path(&injection), injection.operation)).collect()
     }
 }
 
-impl OwnMount for Mount<'_> {
-    fn act(&self, act: &Act) -> SysResult<()> {
+impl Injector for Mount<'_> {
+    fn inject(&self, injection: &Injection) -> SysResult<()> {
         let fs = &self.scene.fs;
         let kernels = |failure: FsError| failure.errno();
         let mut at = ROOT_ID;
-        for name in &act.directory {
+        for name in &injection.directory {
             at = look(fs, &OWN, at, name).map_err(kernels)?.id;
         }
-        let looked = look(fs, &OWN, at, &act.name);
-        (self.between)(act, at);
-        if act.deed == Deed::Look {
+        let looked = look(fs, &OWN, at, &injection.name);
+        (self.between)(injection, at);
+        if injection.operation == InjectedOp::Look {
             return looked.map(drop).map_err(kernels);
         }
-        let outcome: FsResult<()> = match (&act.deed, looked) {
-            (Deed::Make, Ok(_)) => return Err(Errno::EEXIST),
-            (Deed::Make, Err(_)) => fs.make_directory(&OWN, at, &act.name, 0o755).map(drop),
+        let outcome: FsResult<()> = match (&injection.operation, looked) {
+            (InjectedOp::Make, Ok(_)) => return Err(Errno::EEXIST),
+            (InjectedOp::Make, Err(_)) => fs.make_directory(&OWN, at, &injection.name, 0o755).map(drop),
             (_, Err(failure)) => return Err(failure.errno()),
-            (Deed::Remove, Ok(_)) => fs.remove_directory(&OWN, at, &act.name),
-            (Deed::Rename(to), Ok(_)) => {
+            (InjectedOp::Remove, Ok(_)) => fs.remove_directory(&OWN, at, &injection.name),
+            (InjectedOp::Rename(to), Ok(_)) => {
                 assert_eq!(errno(look(fs, &OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
-                fs.rename(&OWN, at, &act.name, at, to, 0)
+                fs.rename(&OWN, at, &injection.name, at, to, 0)
             }
-            (Deed::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &SetAttr::default(), false).map(drop),
-            (Deed::Look, Ok(_)) => Ok(()),
+            (InjectedOp::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &SetAttr::default(), false).map(drop),
+            (InjectedOp::Look, Ok(_)) => Ok(()),
         };
         outcome.map_err(kernels)?;
-        self.done.lock().push(act.clone());
+        self.done.lock().push(injection.clone());
         Ok(())
     }
 }
@@ -142,21 +142,21 @@ fn own_operations_are_the_one_that_is_shown() {
             assert!(outcome.is_none_or(|errno| errno == Some(Errno::EAGAIN)), "{what} {name:?}: {outcome:?}");
         }
     };
-    let mount = Mount::new(&scene, |act, at| {
-        let is = match act.deed {
-            Deed::Make => Some("make"),
-            Deed::Remove => Some("remove"),
+    let mount = Mount::new(&scene, |injection, at| {
+        let is = match injection.operation {
+            InjectedOp::Make => Some("make"),
+            InjectedOp::Remove => Some("remove"),
             _ => None,
         };
-        all_but(is, at, &act.name);
+        all_but(is, at, &injection.name);
         all_but(None, at, other);
-        all_but(None, a, &act.name);
+        all_but(None, a, &injection.name);
     });
     all_but(None, ROOT_ID, x);
     scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
-    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)]);
+    assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Make)]);
     scene.fs.invalidate(&removed(&scene, "/lxc/c1", "x"), &Nobody);
-    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Remove)]);
+    assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Remove)]);
     all_but(None, ROOT_ID, x);
     assert_eq!(scene.host.changes(), [], "nothing was done to the host");
     // The same for whoever isn't that thread is an operation on the host.
@@ -166,21 +166,21 @@ fn own_operations_are_the_one_that_is_shown() {
 
 /// Nobody else finds them, and none is ever taken for another.
 #[test]
-fn ghosts_are_for_the_own_thread_and_for_once() {
+fn placeholders_are_for_the_own_thread_and_for_once() {
     let scene = scene(Shape::Rooted);
     scene.list(ROOT_ID, 0).unwrap();
     let before = scene.id("/a");
     let found = Mutex::new(Vec::new());
-    let mount = Mount::new(&scene, |act, at| {
-        let placeholder = look(&scene.fs, &OWN, at, &act.name).map(|entry| (entry.id, entry.ttl.entry));
-        if act.deed == Deed::Remove {
+    let mount = Mount::new(&scene, |injection, at| {
+        let placeholder = look(&scene.fs, &OWN, at, &injection.name).map(|entry| (entry.id, entry.ttl.entry));
+        if injection.operation == InjectedOp::Remove {
             let (id, ttl) = placeholder.unwrap();
             assert!(ttl.is_zero());
             assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "it's no node");
             found.lock().push(id);
         }
-        let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", act.name.display()));
-        let seen = look(&scene.fs, &CALLER, at, &act.name).map(|entry| (entry.attributes.inode, entry.ttl.entry));
+        let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", injection.name.display()));
+        let seen = look(&scene.fs, &CALLER, at, &injection.name).map(|entry| (entry.attributes.inode, entry.ttl.entry));
         match real {
             Some(inode) => assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "what there is, for now"),
             None => assert_eq!(errno(seen), Some(Errno::ENOENT)),
@@ -188,9 +188,9 @@ fn ghosts_are_for_the_own_thread_and_for_once() {
     });
     for _ in 0..2 {
         scene.fs.invalidate(&removed(&scene, "/lxc/c1", "a"), &Nobody);
-        assert_eq!(mount.replay(1), [("/a".to_owned(), Deed::Remove)]);
+        assert_eq!(mount.replay(1), [("/a".to_owned(), InjectedOp::Remove)]);
         scene.fs.invalidate(&made(&scene, "/lxc/c1", "a"), &Nobody);
-        assert_eq!(mount.replay(1), [("/a".to_owned(), Deed::Make)]);
+        assert_eq!(mount.replay(1), [("/a".to_owned(), InjectedOp::Make)]);
     }
     let found = found.lock().clone();
     assert!(found.len() == 2 && found[0] != found[1] && !found.contains(&before), "{found:?}");
@@ -215,7 +215,7 @@ fn what_is_hidden_is_never_shown() {
     ] {
         scene.fs.invalidate(&change, &Nobody);
     }
-    let shown: Vec<_> = mount.replay(1).into_iter().filter(|(_, deed)| *deed != Deed::Touch).collect();
+    let shown: Vec<_> = mount.replay(1).into_iter().filter(|(_, operation)| *operation != InjectedOp::Touch).collect();
     assert!(!shown.is_empty() && shown.iter().all(|(path, _)| path == "/lxc/c1/ours"), "{shown:?}");
 }
 
@@ -228,15 +228,15 @@ fn lost_events_are_made_up_for_by_what_was_told() {
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("through"), 0o755).unwrap();
     scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("z")).unwrap();
     scene.fs.invalidate(&made(&scene, "/lxc/c1", "known"), &Nobody);
-    assert_eq!(mount.replay(1), [("/known".to_owned(), Deed::Make)]);
+    assert_eq!(mount.replay(1), [("/known".to_owned(), InjectedOp::Make)]);
     made(&scene, "/lxc/c1", "lost");
     // Through the view and gone by the host: the kernel told of the one half.
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("half"), 0o755).unwrap();
     removed(&scene, "/lxc/c1", "half");
     scene.fs.invalidate(&HostEvent::Anything, &Nobody);
     let mut shown = mount.replay(2);
-    shown.retain(|(_, deed)| *deed != Deed::Touch);
-    assert_eq!(shown, [("/half".to_owned(), Deed::Remove), ("/lost".to_owned(), Deed::Make)]);
+    shown.retain(|(_, operation)| *operation != InjectedOp::Touch);
+    assert_eq!(shown, [("/half".to_owned(), InjectedOp::Remove), ("/lost".to_owned(), InjectedOp::Make)]);
     scene.fs.invalidate(&HostEvent::Anything, &Nobody);
     assert_eq!(mount.replay(0), []);
 }
@@ -250,7 +250,7 @@ fn the_last_event_of_a_name_is_true() {
         scene.list(ROOT_ID, 0).unwrap();
         scene.fs.invalidate(&made(&scene, "/lxc/c1", "x"), &Nobody);
         scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
-        assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)]);
+        assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Make)]);
         let directory = scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap();
         let removed =
             HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
@@ -264,7 +264,7 @@ fn the_last_event_of_a_name_is_true() {
             assert_eq!(mount.replay(300).len(), 300);
             scene.fs.invalidate(&removed, &Nobody);
         }
-        assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Remove)], "{lost}");
+        assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Remove)], "{lost}");
     }
 }
 
@@ -286,7 +286,7 @@ fn what_is_late_is_settled_once() {
             scene.fs.invalidate(&event, &Nobody);
         }
     }
-    assert_eq!(mount.replay(1), [("/x".to_owned(), Deed::Make)], "it's what is true already");
+    assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Make)], "it's what is true already");
     scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
     let event = HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
     scene.fs.invalidate(&event, &Nobody);
@@ -297,15 +297,15 @@ fn what_is_late_is_settled_once() {
 #[test]
 fn what_cannot_be_shown_at_once_is_shown_later() {
     struct Stubborn<'a>(&'a Mount<'a>, Mutex<usize>);
-    impl OwnMount for Stubborn<'_> {
-        fn act(&self, act: &Act) -> SysResult<()> {
+    impl Injector for Stubborn<'_> {
+        fn inject(&self, injection: &Injection) -> SysResult<()> {
             let mut left = self.1.lock();
-            if *left > 0 && act.deed == Deed::Make {
+            if *left > 0 && injection.operation == InjectedOp::Make {
                 *left -= 1;
                 return Err(Errno::EEXIST);
             }
             drop(left);
-            self.0.act(act)
+            self.0.inject(injection)
         }
     }
     let scene = scene(Shape::Rooted);
@@ -318,6 +318,6 @@ fn what_cannot_be_shown_at_once_is_shown_later() {
         testkit::comes_true(testkit::TIMEOUT, || !mount.done.lock().is_empty());
         scene.fs.stop_replaying();
     });
-    let done: Vec<OsString> = mount.done.lock().iter().map(|act| act.name.clone()).collect();
+    let done: Vec<OsString> = mount.done.lock().iter().map(|injection| injection.name.clone()).collect();
     assert_eq!(done, ["x"]);
 }

@@ -26,7 +26,7 @@ use nix::unistd::{UnlinkatFlags, chdir, fchdir, gettid, unlinkat};
 use parking_lot::Mutex;
 
 use crate::fs::SysResult;
-use crate::fs::inotify::{self, Act, Deed};
+use crate::fs::inotify::{self, InjectedOp, Injection};
 use crate::sys;
 
 /// A mount of the view for the server's own use. It keeps the filesystem alive, so it has an end of its own.
@@ -63,7 +63,7 @@ impl SelfMount {
     pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
         let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new((self, wakeup));
-        let (acts, wanted) = channel();
+        let (injections, wanted) = channel();
         let (done, answers) = channel();
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
@@ -94,7 +94,7 @@ impl SelfMount {
         let wakeup = wakeup.as_fd().try_clone_to_owned()?;
         // This process' own descriptors of the mount; the thread has taken its own.
         drop(shared);
-        started.map(|()| SelfMountThread { wakeup, acts, answers: Mutex::new(answers) })
+        started.map(|()| SelfMountThread { wakeup, injections, answers: Mutex::new(answers) })
     }
 }
 
@@ -136,14 +136,14 @@ fn private(at: &Path) -> nix::Result<()> {
 #[derive(Debug)]
 pub(in crate::fuse) struct SelfMountThread {
     wakeup: OwnedFd,
-    acts: Sender<Act>,
+    injections: Sender<Injection>,
     answers: Mutex<Receiver<SysResult<()>>>,
 }
 
-impl inotify::OwnMount for SelfMountThread {
-    fn act(&self, act: &Act) -> SysResult<()> {
+impl inotify::Injector for SelfMountThread {
+    fn inject(&self, injection: &Injection) -> SysResult<()> {
         let answers = self.answers.lock();
-        self.acts.send(act.clone()).map_err(|_| Errno::ENXIO)?;
+        self.injections.send(injection.clone()).map_err(|_| Errno::ENXIO)?;
         nix::unistd::write(&self.wakeup, &1u64.to_ne_bytes())?;
         answers.recv().unwrap_or(Err(Errno::ENXIO))
     }
@@ -171,7 +171,7 @@ fn serve(
     until: &OwnedFd,
     is_leash: bool,
     wakeup: &OwnedFd,
-    wanted: &Receiver<Act>,
+    wanted: &Receiver<Injection>,
     done: &Sender<SysResult<()>>,
 ) {
     let Ok(device) = fstat(root).map(|stat| stat.st_dev) else { return };
@@ -194,8 +194,8 @@ fn serve(
         }
         if rung {
             let _ = nix::unistd::read(wakeup, &mut [0; 8]);
-            while let Ok(act) = wanted.try_recv() {
-                if done.send(perform(root, device, &act)).is_err() {
+            while let Ok(injection) = wanted.try_recv() {
+                if done.send(perform(root, device, &injection)).is_err() {
                     return;
                 }
             }
@@ -221,29 +221,29 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
 
 /// Performs an operation. It walks by names from the root, so that watches of the directory get their event too, and never onto another filesystem.
 /// No directory is opened on the way: before Linux 6.10 its watchers would be told of that, even with O_PATH.
-fn perform(root: &OwnedFd, device: libc::dev_t, act: &Act) -> SysResult<()> {
+fn perform(root: &OwnedFd, device: libc::dev_t, injection: &Injection) -> SysResult<()> {
     fchdir(root)?;
-    let done = act.directory.iter().try_for_each(|name| {
+    let done = injection.directory.iter().try_for_each(|name| {
         chdir(name.as_os_str())?;
         if stat(".")?.st_dev == device { Ok(()) } else { Err(Errno::EXDEV) }
     });
-    let done = done.and_then(|()| perform_here(act));
+    let done = done.and_then(|()| perform_here(injection));
     // A directory that is somebody's working directory is kept.
     fchdir(root)?;
     done
 }
 
-fn perform_here(act: &Act) -> SysResult<()> {
+fn perform_here(injection: &Injection) -> SysResult<()> {
     let at = AT_FDCWD;
-    let name = act.name.as_os_str();
-    match &act.deed {
-        Deed::Look => fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
+    let name = injection.name.as_os_str();
+    match &injection.operation {
+        InjectedOp::Look => fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
         // With the access time as well it would be IN_ATTRIB (fsnotify_change).
-        Deed::Touch => {
+        InjectedOp::Touch => {
             utimensat(at, name, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink)
         }
-        Deed::Make => mkdirat(at, name, Mode::from_bits_truncate(0o755)),
-        Deed::Remove => unlinkat(at, name, UnlinkatFlags::RemoveDir),
-        Deed::Rename(to) => renameat(at, name, at, to.as_os_str()),
+        InjectedOp::Make => mkdirat(at, name, Mode::from_bits_truncate(0o755)),
+        InjectedOp::Remove => unlinkat(at, name, UnlinkatFlags::RemoveDir),
+        InjectedOp::Rename(to) => renameat(at, name, at, to.as_os_str()),
     }
 }
