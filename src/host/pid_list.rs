@@ -27,8 +27,10 @@ use crate::fs::SysResult;
 /// The stack of a thread that does nothing, in bytes.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// How often the kernel is tried: who opens the same list between may make it anew for all.
-const ATTEMPTS_MAX: usize = 3;
+/// How many attempts decide what the kernel does. A single one can mislead. On an old kernel, somebody else who opens the same list in between
+/// makes it anew for all. On a new one, a list has room for as many processes as there were a moment before, and leaves out the latest
+/// (`pidlist_array_load`).
+const DECIDING_ATTEMPTS: usize = 5;
 
 /// How much of a list is read at once, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -155,12 +157,21 @@ pub(super) fn are_made_at_open(cgroups: &HostCgroups) -> bool {
 }
 
 fn try_hierarchy(hierarchy: &HostHierarchy) -> SysResult<bool> {
-    for _ in 0..ATTEMPTS_MAX {
-        if !shows_who_comes_later(hierarchy)? {
-            return Ok(true);
+    decide_by_majority(|| shows_who_comes_later(hierarchy)).map(|shows| !shows)
+}
+
+/// What [`DECIDING_ATTEMPTS`] attempts agree on first.
+fn decide_by_majority(mut attempt: impl FnMut() -> SysResult<bool>) -> SysResult<bool> {
+    let mut counts = [0, 0];
+    loop {
+        let outcome = attempt()?;
+        let [no, yes] = &mut counts;
+        let count = if outcome { yes } else { no };
+        *count += 1;
+        if *count == DECIDING_ATTEMPTS {
+            return Ok(outcome);
         }
     }
-    Ok(false)
 }
 
 /// Whether a list that is open shows a thread that's made then.
@@ -215,6 +226,16 @@ mod tests {
             [0, 2, 4, 5, u64::MAX].map(read),
             [b"1\n20".to_vec(), b"20\n".to_vec(), b"\n".to_vec(), vec![], vec![]]
         );
+    }
+
+    #[test]
+    fn single_attempts_decide_nothing() {
+        let decide = |attempts: &str| {
+            let mut attempts = attempts.chars();
+            decide_by_majority(|| attempts.next().map(|attempt| attempt == 'y').ok_or(Errno::EAGAIN))
+        };
+        let outcomes = ["yyyyy", "nyyyyy", "yynyyny", "nnnnn", "ynnynnn", "yynn"].map(decide);
+        assert_eq!(outcomes, [Ok(true), Ok(true), Ok(true), Ok(false), Ok(false), Err(Errno::EAGAIN)]);
     }
 
     #[test]
