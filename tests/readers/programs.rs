@@ -122,8 +122,9 @@ fn after<'a>(log: &'a str, text: &str) -> &'a str {
 }
 
 fn jvm(log: &str) -> Numbers {
-    if log.contains("is_containerized() = false") {
-        // It has found no limit, and takes what the machine has.
+    let has_found_nothing = ["is_containerized() = false", "No relevant cgroup controllers mounted"];
+    if has_found_nothing.iter().any(|text| log.contains(text)) {
+        // It takes what the machine has.
         let cpus = std::thread::available_parallelism().expect("a number of CPUs").get() as u64;
         return Numbers { cpus: Some(cpus), memory: Some(u64::MAX), ..Numbers::default() };
     }
