@@ -41,6 +41,11 @@ impl Kind {
     }
 }
 
+/// Whether this host has cgroup v2 alone.
+pub(crate) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// A container that runs.
 #[derive(Debug)]
 pub(crate) struct Scene {
@@ -238,8 +243,10 @@ impl Scene {
     fn start_nspawn(&mut self) {
         let binds: Vec<String> =
             binds().iter().map(|(name, path)| format!("'--bind-ro={}:{name}'", path.display())).collect();
+        // It gives an image without systemd cgroup v1, on a host without it.
+        let setup = if is_unified() { "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1" } else { "" };
         let script = format!(
-            "exec env SYSTEMD_NSPAWN_USE_CGNS=0 systemd-nspawn --quiet --register=no --keep-unit --console=pipe --link-journal=no --directory='{}' \
+            "exec env SYSTEMD_NSPAWN_USE_CGNS=0 {setup} systemd-nspawn --quiet --register=no --keep-unit --console=pipe --link-journal=no --directory='{}' \
              --machine={} {} sleep 1000",
             self.root().display(),
             self.name(),

@@ -12,7 +12,7 @@ mod limits;
 mod programs;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use testkit::{Need, TIMEOUT, require, run_to_end};
@@ -45,8 +45,7 @@ fn doctor(pid: i32) -> serde_json::Value {
 /// recognise a real cgroup2, and none is needed.
 fn has_its_own_cgroups(init: i32) -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/cgroup")).ok();
-    let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    is_unified && namespace(&init.to_string()) != namespace("self")
+    containers::is_unified() && namespace(&init.to_string()) != namespace("self")
 }
 
 /// Checks that `attach` refuses, as what isn't supported, and says why.
