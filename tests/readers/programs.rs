@@ -326,12 +326,14 @@ impl Program {
 
 impl Program {
     /// What it reads in a view, if it doesn't find it natively: Go joins a v1 mount point and what /proc/self/cgroup says, and strips no mount's
-    /// root. A view shows that path, too, beside its root.
+    /// root. A view shows that path, too, beside its root. On v2 nspawn mounts the container's own cgroup once more below the tree, and Go takes
+    /// that mount.
     pub(crate) fn finds(&self, kind: Kind, limits: Where) -> Option<&'static str> {
         let is_bound = matches!(kind, Kind::Oci { cgroup_namespace: false, .. } | Kind::Podman);
         let is_go = matches!(self.client, Client::Is("Go >= 1.25"));
+        let misses_it = if hierarchy_is_unified("cpu") { matches!(kind, Kind::Nspawn) } else { is_bound };
         // One CPU, of which Go makes two at least.
-        (is_go && is_bound && limits == Where::Container && !hierarchy_is_unified("cpu")).then_some("2 CPUs")
+        (is_go && misses_it && limits == Where::Container).then_some("2 CPUs")
     }
 }
 
