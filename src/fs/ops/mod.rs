@@ -10,6 +10,7 @@ pub(in crate::fs) mod poll_state;
 mod readdir;
 mod reading;
 pub(in crate::fs) mod retried_opens;
+mod setattr;
 mod splice_size;
 mod xattr;
 

@@ -1,15 +1,14 @@
-//! What changes the tree or an object's attributes.
+//! What changes the tree: mkdir, rmdir, rename, and what no cgroupfs has.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
 use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
-use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, Host, SetAttr, SetTime, SysResult};
+use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, Host, SysResult};
 use crate::policy::{self, Operation, Rule};
 use crate::view::Child;
 
@@ -134,48 +133,5 @@ impl<H: Host> CgroupFs<H> {
             Err(failure) => failure,
             Ok(_) => Rule::NoSuchOperation.into(),
         }
-    }
-
-    /// Sets attributes: chmod(2), chown(2), truncate(2), utimensat(2).
-    pub fn change(
-        &self,
-        caller: &Caller,
-        id: NodeId,
-        changes: &SetAttr,
-        truncates: bool,
-    ) -> FsResult<(Attributes, Duration)> {
-        if self.replays.is_injected(caller) {
-            return self.injected_change(id);
-        }
-        let node = self.node(id)?;
-        if truncates {
-            // Succeeds and does nothing, as in kernfs_iop_setattr.
-            self.decide(&node, Operation::Write)?;
-        }
-        if *changes != SetAttr::default() {
-            self.decide(&node, Operation::ChangeAttributes)?;
-            match (self.host.change(caller, &node, changes), node.last_seen()) {
-                // It's removed, but somebody holds it open: kernfs goes on to keep its attributes.
-                (Err(Errno::ENOENT), Some(last_seen)) => node.seen(changed(last_seen, changes)),
-                (result, _) => result?,
-            }
-        }
-        self.attributes(id, None)
-    }
-}
-
-fn changed(attributes: Attributes, changes: &SetAttr) -> Attributes {
-    let time = |change: Option<SetTime>, before| match change {
-        None => before,
-        Some(SetTime::Now) => SystemTime::now(),
-        Some(SetTime::At(time)) => time,
-    };
-    let [access, modification, _] = attributes.times;
-    Attributes {
-        mode: changes.mode.map_or(attributes.mode, |mode| attributes.mode & libc::S_IFMT | mode & 0o7777),
-        uid: changes.uid.unwrap_or(attributes.uid),
-        gid: changes.gid.unwrap_or(attributes.gid),
-        times: [time(changes.access, access), time(changes.modification, modification), SystemTime::now()],
-        ..attributes
     }
 }
