@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use super::procfs;
+use super::proc::procfs;
 use crate::fs::SysResult;
 use crate::sys::namespace::{Entered, enter_cgroup_namespace};
 

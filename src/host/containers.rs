@@ -20,12 +20,13 @@ use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
 use super::kernel_host::KernelHost;
-use super::pid_namespace::{ParentNs, PidNamespaceFd};
-pub use super::pid_namespace::{are_found, tenant_of};
-use super::procfs::{self, Namespace};
+use super::plan;
+use super::proc::pid_namespace::{ParentNs, PidNamespaceFd};
+pub use super::proc::pid_namespace::{are_found, tenant_of};
+use super::proc::process;
+use super::proc::procfs::{self, Namespace};
 use super::server_cgroup::leave_delegated_subtrees;
 use super::shared::SharedHost;
-use super::{plan, process};
 use crate::cgroup::CgroupPath;
 use crate::fs::dispatch::Tenant;
 use crate::fs::dispatch::{Container, Containers, SharedLimits};

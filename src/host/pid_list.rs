@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::errno::errno;
 use super::hierarchies::walk;
 use super::hierarchies::{HostCgroups, HostHierarchy};
-use super::procfs;
+use super::proc::procfs;
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::{HierarchyKind, parse_memberships};
 use crate::fs::SysResult;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::hierarchies::HostCgroups;
 use super::interface_file::read_file;
-use super::procfs;
+use super::proc::procfs;
 use crate::cgroup::mounts::begin_at_own;
 use crate::cgroup::{
     CgroupPath, ControllerSet, HierarchyClass, HierarchyKind, Membership, parse_memberships, parse_mountinfo,

@@ -8,7 +8,7 @@ use super::follow::Followers;
 use super::hierarchies::HostCgroups;
 use super::nsdelegate::Nsdelegate;
 use super::pid_list::KeptBytes;
-use super::process::Processes;
+use super::proc::process::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;

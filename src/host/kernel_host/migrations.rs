@@ -23,7 +23,7 @@ use crate::host::errno::errno;
 use crate::host::hierarchies::HostHierarchy;
 use crate::host::hierarchies::walk;
 use crate::host::opening::open_flags;
-use crate::host::process::{HeldProcess, PidNs, is_single};
+use crate::host::proc::process::{HeldProcess, PidNs, is_single};
 use crate::host::witness::{self, Witnessed};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::process::is_first_thread;

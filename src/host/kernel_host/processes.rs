@@ -7,7 +7,7 @@ use crate::cgroup::membership::CgroupLocation;
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, HostFiles, HostProcesses, ProcessFacts};
 use crate::host::backing_file::BackingFile;
-use crate::host::process::{self, HeldProcess, PidNs};
+use crate::host::proc::process::{self, HeldProcess, PidNs};
 
 impl HostProcesses for KernelHost {
     type Process = HeldProcess;

@@ -16,7 +16,7 @@ use crate::fs::inode::Node;
 use crate::host::backing_file::BackingFile;
 use crate::host::errno::errno;
 use crate::host::interface_file::read_file;
-use crate::host::procfs;
+use crate::host::proc::procfs;
 use crate::sys::credentials::{Rights, assume, become_for_good};
 
 /// `CAP_SYS_NICE`, linux/capability.h.

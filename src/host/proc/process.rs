@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::errno::errno;
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind, IdMap, parse_memberships};
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, Credentials, Owner, ProcessFacts, WriterCredentials};
+use crate::host::errno::errno;
 use crate::sys::capability::{Capabilities, capabilities_of};
 use crate::sys::offset::read_at;
 use crate::sys::process::is_first_thread;
@@ -23,7 +23,7 @@ const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 
 /// The host's processes.
 #[derive(Debug)]
-pub(super) struct Processes {
+pub(in crate::host) struct Processes {
     kinds: Vec<HierarchyKind>,
     agents: Option<AgentPool>,
     own_pid_namespace: Namespace,
@@ -50,11 +50,11 @@ pub struct HeldProcess {
 
 /// Where a thread was, in all hierarchies.
 #[derive(Debug)]
-pub(super) struct MembershipSnapshot {
+pub(in crate::host) struct MembershipSnapshot {
     /// The open file `/proc/TID/cgroup`.
-    pub(super) memberships: OwnedFd,
+    pub(in crate::host) memberships: OwnedFd,
     /// What that file said.
-    pub(super) text: Vec<u8>,
+    pub(in crate::host) text: Vec<u8>,
 }
 
 impl From<OwnedFd> for HeldProcess {
@@ -65,28 +65,28 @@ impl From<OwnedFd> for HeldProcess {
 
 impl HeldProcess {
     /// Its directory of procfs.
-    pub(super) fn directory(&self) -> &OwnedFd {
+    pub(in crate::host) fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
     /// Whether it still has its number.
-    pub(super) fn is_held(&self) -> bool {
+    pub(in crate::host) fn is_held(&self) -> bool {
         is_held(&self.directory)
     }
 
     /// How it was seen last.
-    pub(super) fn seen(&self) -> Option<&MembershipSnapshot> {
+    pub(in crate::host) fn seen(&self) -> Option<&MembershipSnapshot> {
         self.seen.as_ref()
     }
 
     /// Where it was seen last in this hierarchy.
-    pub(super) fn seen_at(&self, kind: &HierarchyKind) -> Option<CgroupPath> {
+    pub(in crate::host) fn seen_at(&self, kind: &HierarchyKind) -> Option<CgroupPath> {
         let all = parse_memberships(&self.seen.as_ref()?.text);
         all.into_iter().find(|membership| membership.kind == *kind)?.location.path().cloned()
     }
 
     /// Its number in the server's pid namespace, for messages.
-    pub(super) fn host_number(&self) -> Option<i32> {
+    pub(in crate::host) fn host_number(&self) -> Option<i32> {
         let path = std::fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).ok()?;
         path.file_name()?.to_str()?.parse().ok()
     }
@@ -102,7 +102,7 @@ impl MembershipSnapshot {
     }
 
     /// Whether the thread is still where it was, in all hierarchies. `ESRCH` if it has ended.
-    pub(super) fn is_true(&self) -> SysResult<bool> {
+    pub(in crate::host) fn is_true(&self) -> SysResult<bool> {
         Ok(memberships_at_once(&self.memberships)? == self.text)
     }
 }
@@ -121,7 +121,7 @@ fn memberships_at_once(file: &OwnedFd) -> SysResult<Vec<u8>> {
 }
 
 impl Processes {
-    pub(super) fn new(kinds: Vec<HierarchyKind>, agents: Option<AgentPool>) -> io::Result<Self> {
+    pub(in crate::host) fn new(kinds: Vec<HierarchyKind>, agents: Option<AgentPool>) -> io::Result<Self> {
         Ok(Self {
             kinds,
             agents,
@@ -132,7 +132,7 @@ impl Processes {
     }
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
-    pub(super) fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
+    pub(in crate::host) fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
         let thread = accountable(caller.tid).map_err(errno)?;
         let id_maps = if self.is_in_own_user_namespace(thread)? {
             None
@@ -166,7 +166,7 @@ impl Processes {
     }
 
     /// The rights with which a caller writes, which are fewer than [`Processes::credentials`] finds.
-    pub(super) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
+    pub(in crate::host) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         let none = WriterCredentials::without_capabilities(caller);
         let thread = accountable(caller.tid).map_err(errno)?;
         let Capabilities { effective, permitted } = capabilities_of(thread)?;
@@ -184,7 +184,7 @@ impl Processes {
     }
 
     /// All capabilities that threads of a process may put in force.
-    pub(super) fn permitted(&self, process: &OwnedFd) -> SysResult<u64> {
+    pub(in crate::host) fn permitted(&self, process: &OwnedFd) -> SysResult<u64> {
         let mut permitted = 0;
         for thread in threads(process)? {
             match read(process, &format!("task/{thread}/status")) {
@@ -206,7 +206,7 @@ impl Processes {
     }
 
     /// Whether a held process is in the server's user namespace. True if it can't be told.
-    pub(super) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
+    pub(in crate::host) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
         let link = nix::fcntl::readlinkat(process, "ns/user");
         let namespace = link.ok().and_then(|link| procfs::parse_namespace(&link));
         namespace.is_none() || namespace == self.own_user_namespace
@@ -217,28 +217,28 @@ impl Processes {
         Ok(!self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel)
     }
 
-    pub(super) fn agents(&self) -> SysResult<&AgentPool> {
+    pub(in crate::host) fn agents(&self) -> SysResult<&AgentPool> {
         self.agents.as_ref().ok_or(Errno::EACCES)
     }
 
-    pub(super) fn process_id(&self, caller: &Caller) -> i32 {
+    pub(in crate::host) fn process_id(&self, caller: &Caller) -> i32 {
         procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
     }
 
-    pub(super) fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
+    pub(in crate::host) fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
         if procfs::namespace(caller.tid, "pid").map_err(errno)? == self.own_pid_namespace {
             return Ok(PidNs::Own);
         }
         Ok(PidNs::Of(PidNamespace::open(caller.tid).map_err(errno)?))
     }
 
-    pub(super) fn pin_own(&self, number: i32) -> SysResult<HeldProcess> {
+    pub(in crate::host) fn pin_own(&self, number: i32) -> SysResult<HeldProcess> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = nix::fcntl::open(format!("/proc/{number}").as_str(), flags, Mode::empty());
         opened.map(HeldProcess::from).map_err(no_process)
     }
 
-    pub(super) fn pin(&self, numbers: &PidNs, number: i32) -> SysResult<HeldProcess> {
+    pub(in crate::host) fn pin(&self, numbers: &PidNs, number: i32) -> SysResult<HeldProcess> {
         match numbers {
             PidNs::Own => self.pin_own(number),
             PidNs::Of(namespace) => {
@@ -248,7 +248,7 @@ impl Processes {
     }
 
     /// Where each thread is, or the held one alone, which is looked at last.
-    pub(super) fn places(
+    pub(in crate::host) fn places(
         &self,
         process: &mut HeldProcess,
         hierarchy: usize,
@@ -288,13 +288,13 @@ fn accountable(tid: i32) -> io::Result<i32> {
 
 /// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
 /// where this one is.
-pub(super) fn is_single(process: &OwnedFd) -> SysResult<bool> {
+pub(in crate::host) fn is_single(process: &OwnedFd) -> SysResult<bool> {
     let tasks = fstatat(process, "task", AtFlags::empty()).map_err(no_process)?;
     Ok(tasks.st_nlink == 3)
 }
 
 /// Whether the process still runs, or waits to be reaped: while it does, nothing else has its number.
-pub(super) fn is_held(process: &OwnedFd) -> bool {
+pub(in crate::host) fn is_held(process: &OwnedFd) -> bool {
     fstatat(process, "cgroup", AtFlags::empty()).is_ok()
 }
 
@@ -327,7 +327,7 @@ fn is_dead(stat: &[u8]) -> bool {
     matches!(behind.and_then(|rest| rest.first()), Some(b'Z' | b'X' | b'x'))
 }
 
-pub(super) fn read(process: &OwnedFd, name: &str) -> SysResult<Vec<u8>> {
+pub(in crate::host) fn read(process: &OwnedFd, name: &str) -> SysResult<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
 }
@@ -338,7 +338,7 @@ fn no_process(errno: Errno) -> Errno {
 }
 
 /// The users and capabilities of a process.
-pub(super) fn facts(process: &HeldProcess) -> SysResult<ProcessFacts> {
+pub(in crate::host) fn facts(process: &HeldProcess) -> SysResult<ProcessFacts> {
     let status = procfs::parse_status(&String::from_utf8_lossy(&read(&process.directory, "status")?));
     let [real, _, saved, _] = status.users;
     Ok(ProcessFacts { users: [real, saved], permitted: status.permitted })

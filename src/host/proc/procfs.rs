@@ -45,18 +45,18 @@ pub fn parse_status(text: &str) -> Status {
 }
 
 /// The status of a thread.
-pub(super) fn status(tid: i32) -> io::Result<Status> {
+pub(in crate::host) fn status(tid: i32) -> io::Result<Status> {
     Ok(parse_status(&text(tid, "status")?))
 }
 
 /// The text of a file of a thread; bytes that aren't UTF-8 (a command's name) are replaced.
-pub(super) fn text(tid: i32, file: &str) -> io::Result<String> {
+pub(in crate::host) fn text(tid: i32, file: &str) -> io::Result<String> {
     let file = fs::File::open(format!("/proc/{tid}/{file}"))?;
     Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
 }
 
 /// Reads a file of procfs, in as few calls as it takes: it has no size to go by, and makes its text anew for small ones.
-pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
+pub(in crate::host) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut part = [0; 4096];
     loop {
@@ -71,7 +71,7 @@ pub(super) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
 
 /// What a thread is (`include/linux/sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ThreadKind {
+pub(in crate::host) enum ThreadKind {
     /// A thread of a program.
     Plain,
     /// One that the kernel makes in a process for its io_uring (Linux 5.12).
@@ -84,7 +84,7 @@ pub(super) enum ThreadKind {
 ///
 /// # Errors
 /// Those of opening and reading its `stat`; `EIO` if that doesn't say.
-pub(super) fn kind(tid: i32) -> io::Result<ThreadKind> {
+pub(in crate::host) fn kind(tid: i32) -> io::Result<ThreadKind> {
     parse_kind(&text(tid, "stat")?).ok_or_else(|| Errno::EIO.into())
 }
 
@@ -101,12 +101,12 @@ fn parse_kind(stat: &str) -> Option<ThreadKind> {
 }
 
 /// Whether threads of the kernel may do what a process asks of its io_uring: before Linux 5.12.
-pub(super) fn kernel_threads_act_for_processes() -> bool {
+pub(in crate::host) fn kernel_threads_act_for_processes() -> bool {
     release().is_none_or(|release| release < (5, 12))
 }
 
 /// The version of Linux, if it can be told.
-pub(super) fn release() -> Option<(u32, u32)> {
+pub(in crate::host) fn release() -> Option<(u32, u32)> {
     parse_release(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
 }
 
@@ -127,20 +127,20 @@ impl Namespace {
     }
 
     /// The namespace with this number.
-    pub(super) fn numbered(number: u64) -> Self {
+    pub(in crate::host) fn numbered(number: u64) -> Self {
         Self(number)
     }
 }
 
 /// The namespace of this kind that a thread is in.
-pub(super) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
+pub(in crate::host) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
     // `kind:[number]`. What stat(2) says is the same number, at twice the time.
     let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;
     parse_namespace(link.as_os_str()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// What a link in `/proc/TID/ns` says.
-pub(super) fn parse_namespace(link: &std::ffi::OsStr) -> Option<Namespace> {
+pub(in crate::host) fn parse_namespace(link: &std::ffi::OsStr) -> Option<Namespace> {
     link.to_str()?.split_once(":[")?.1.strip_suffix(']')?.parse().ok().map(Namespace)
 }
 

@@ -17,14 +17,14 @@ const ANCESTORS_MAX: usize = 256;
 
 /// A pid namespace that is held open: while it is, nothing else has its number.
 #[derive(Debug)]
-pub(super) struct PidNamespaceFd {
+pub(in crate::host) struct PidNamespaceFd {
     file: OwnedFd,
     id: Namespace,
 }
 
 /// What is around a pid namespace.
 #[derive(Debug)]
-pub(super) enum ParentNs {
+pub(in crate::host) enum ParentNs {
     /// The server's own pid namespace.
     Own,
     /// Another pid namespace, held open.
@@ -33,7 +33,7 @@ pub(super) enum ParentNs {
 
 impl PidNamespaceFd {
     /// The pid namespace of a thread, which waits for its answer meanwhile.
-    pub(super) fn of_thread(tid: i32) -> SysResult<Self> {
+    pub(in crate::host) fn of_thread(tid: i32) -> SysResult<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         Self::new(nix::fcntl::open(format!("/proc/{tid}/ns/pid").as_str(), flags, Mode::empty())?)
     }
@@ -43,14 +43,14 @@ impl PidNamespaceFd {
         Ok(Self { file, id })
     }
 
-    pub(super) fn id(&self) -> Namespace {
+    pub(in crate::host) fn id(&self) -> Namespace {
         self.id
     }
 
     /// The namespace around it. `EPERM` if that isn't the server's nor below it.
     ///
     /// A kernel that can't tell (before Linux 4.9) is asked how deep `thread`, which is in it, lies: of more than one there's no telling.
-    pub(super) fn parent(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
+    pub(in crate::host) fn parent(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
         match namespace::parent(self.file.as_fd()) {
             Ok(parent) => {
                 let parent = Self::new(parent)?;
@@ -67,7 +67,7 @@ impl PidNamespaceFd {
     ///
     /// Whoever isn't the host's root makes pid namespaces in user namespaces of its own, as many as it likes: all of them are that user's. User 0
     /// of the host, who may end the server anyway, makes containers, each of which is a tenant of its own.
-    pub(super) fn tenant(&self, own: Option<Namespace>, thread: Option<i32>) -> Tenant {
+    pub(in crate::host) fn tenant(&self, own: Option<Namespace>, thread: Option<i32>) -> Tenant {
         let container = Tenant::Container(self.id.number());
         let Some(own) = own else { return container };
         let outermost = match outermost_below(self.file.as_fd(), own) {
@@ -88,7 +88,7 @@ impl PidNamespaceFd {
 
     /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
     /// `ESRCH` if it can't be found.
-    pub(super) fn init_process(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
+    pub(in crate::host) fn init_process(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
         match namespace::process_in(self.file.as_fd(), 1) {
             Ok(pid) => self.verified(pid).ok_or(Errno::ESRCH),
             // Before Linux 6.11. It's mostly a parent of whoever asks.

@@ -1,0 +1,5 @@
+//! The host's processes: what procfs says of them, what a number names, whose a pid namespace is, and with which rights somebody calls.
+
+pub(super) mod pid_namespace;
+pub(super) mod process;
+pub(super) mod procfs;
