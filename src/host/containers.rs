@@ -21,9 +21,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::kernel_host::KernelHost;
 use super::plan;
+use super::proc::held_process;
 use super::proc::pid_namespace::{ParentNs, PidNamespaceFd};
 pub use super::proc::pid_namespace::{are_found, tenant_of};
-use super::proc::process;
 use super::proc::procfs::{self, Namespace};
 use super::server_cgroup::leave_delegated_subtrees;
 use super::shared::SharedHost;
@@ -261,7 +261,7 @@ fn look_at(
     let init = namespace.init_process(thread)?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let memberships = openat(&init, "cgroup", flags, Mode::empty())?;
-    let end = pidfd_of(&init).filter(|_| process::is_held(&init));
+    let end = pidfd_of(&init).filter(|_| held_process::is_held(&init));
     Ok(KnownNamespace { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
 }
 
@@ -312,7 +312,7 @@ impl Containers for PidNamespaces {
         }
         let has_ended = |known: &KnownNamespace| match known.end {
             Some(_) => events.iter().any(|event| event.data() == known.namespace.id().number()),
-            None => !process::is_held(&known.init),
+            None => !held_process::is_held(&known.init),
         };
         let all: Vec<_> = self.known.read().values().map(Arc::clone).collect();
         for known in all.into_iter().filter(|known| has_ended(known)) {

@@ -8,7 +8,8 @@ use super::follow::Followers;
 use super::hierarchies::HostCgroups;
 use super::nsdelegate::Nsdelegate;
 use super::pid_list::KeptBytes;
-use super::proc::process::Processes;
+use super::proc::credentials::CredentialReader;
+use super::proc::processes::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use super::witness::Witness;
@@ -20,6 +21,7 @@ use crate::sys::capability::capabilities;
 pub struct SharedHost {
     pub(super) cgroups: HostCgroups,
     pub(super) processes: Processes,
+    pub(super) credentials: CredentialReader,
     pub(super) objects: DirFdCache,
     /// The server's own permitted capabilities, all of which are effective.
     pub(super) capabilities: u64,
@@ -56,6 +58,7 @@ impl SharedHost {
         Ok(Self {
             cgroups,
             processes: Processes::new(kinds, agents)?,
+            credentials: CredentialReader::new(),
             objects: DirFdCache::default(),
             capabilities: capabilities()?.permitted,
             watches: watches.map(Arc::new),

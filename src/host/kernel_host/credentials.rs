@@ -6,14 +6,14 @@ use crate::fs::host::{Caller, Credentials, HostCredentials, WriterCredentials};
 
 impl HostCredentials for KernelHost {
     fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
-        self.shared.processes.credentials(caller)
+        self.shared.credentials.credentials(caller)
     }
 
     fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
-        self.shared.processes.writer(caller)
+        self.shared.credentials.writer(caller)
     }
 
     fn process_id(&self, caller: &Caller) -> i32 {
-        self.shared.processes.process_id(caller)
+        self.shared.credentials.process_id(caller)
     }
 }

@@ -23,7 +23,8 @@ use crate::host::errno::errno;
 use crate::host::hierarchies::HostHierarchy;
 use crate::host::hierarchies::walk;
 use crate::host::opening::open_flags;
-use crate::host::proc::process::{HeldProcess, PidNs, is_single};
+use crate::host::proc::held_process::{HeldProcess, is_single, permitted_by_threads};
+use crate::host::proc::processes::PidNs;
 use crate::host::witness::{self, Witnessed};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::process::is_first_thread;
@@ -160,7 +161,7 @@ impl KernelHost {
             let writer = self.credentials(caller)?;
             let may = is_single(held)?
                 || writer.capabilities & CAP_SYS_NICE != 0
-                || self.shared.processes.permitted(held)? & !writer.permitted == 0;
+                || permitted_by_threads(held)? & !writer.permitted == 0;
             if !may {
                 // The server may, so the kernel has to see somebody who mayn't.
                 let Credentials { owner, permitted, .. } = writer;

@@ -7,7 +7,8 @@ use crate::cgroup::membership::CgroupLocation;
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, HostFiles, HostProcesses, ProcessFacts};
 use crate::host::backing_file::BackingFile;
-use crate::host::proc::process::{self, HeldProcess, PidNs};
+use crate::host::proc::held_process::{self, HeldProcess};
+use crate::host::proc::processes::PidNs;
 
 impl HostProcesses for KernelHost {
     type Process = HeldProcess;
@@ -49,11 +50,11 @@ impl HostProcesses for KernelHost {
     }
 
     fn facts(&self, process: &HeldProcess) -> SysResult<ProcessFacts> {
-        process::facts(process)
+        held_process::facts(process)
     }
 
     fn is_in_own_user_namespace(&self, process: &HeldProcess) -> bool {
-        self.shared.processes.is_of_own_user_namespace(process.directory())
+        self.shared.credentials.is_of_own_user_namespace(process.directory())
     }
 
     fn is_held(&self, process: &HeldProcess) -> bool {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::process;
+use super::held_process;
 use super::procfs::{self, Namespace};
 use crate::fs::SysResult;
 use crate::fs::dispatch::Tenant;
@@ -104,7 +104,7 @@ impl PidNamespaceFd {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let process = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok()?;
         let is_here = is_in(process.as_fd(), self.id);
-        let status = is_here.then(|| process::read(&process, "status").ok()).flatten()?;
+        let status = is_here.then(|| held_process::read(&process, "status").ok()).flatten()?;
         (numbers(&String::from_utf8_lossy(&status)).last() == Some(&1)).then_some(process)
     }
 }

@@ -17,7 +17,7 @@ use super::state::{Migration, State, Write};
 use crate::cgroup::{CgroupPath, FileClass};
 use crate::host::hierarchies::HostHierarchy;
 use crate::host::opening::by_id;
-use crate::host::proc::process::HeldProcess;
+use crate::host::proc::held_process::HeldProcess;
 use crate::host::proc::procfs;
 use crate::host::shared::SharedHost;
 use crate::view::View;

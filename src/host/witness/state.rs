@@ -10,7 +10,7 @@ use nix::sys::fanotify::Fanotify;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cgroup::CgroupPath;
-use crate::host::proc::process::HeldProcess;
+use crate::host::proc::held_process::HeldProcess;
 use crate::limit::Limiter;
 use crate::view::View;
 

@@ -1,0 +1,133 @@
+//! The rights with which callers make their requests.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::procfs::{self, Namespace, ThreadKind};
+use crate::cgroup::IdMap;
+use crate::fs::SysResult;
+use crate::fs::host::{Caller, Credentials, Owner, WriterCredentials};
+use crate::host::errno::errno;
+use crate::sys::capability::{Capabilities, capabilities_of};
+use crate::sys::process::is_first_thread;
+
+/// `CAP_DAC_OVERRIDE`, linux/capability.h.
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+
+/// Reads the credentials of threads, as the server's user namespace sees them.
+#[derive(Debug)]
+pub(in crate::host) struct CredentialReader {
+    own_user_namespace: Option<Namespace>,
+    kernel_threads_act_for_processes: bool,
+}
+
+impl CredentialReader {
+    pub(in crate::host) fn new() -> Self {
+        Self {
+            own_user_namespace: procfs::own_namespace("user").ok(),
+            kernel_threads_act_for_processes: procfs::kernel_threads_act_for_processes(),
+        }
+    }
+
+    /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
+    pub(in crate::host) fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
+        let thread = accountable(caller.tid).map_err(errno)?;
+        let id_maps = if self.is_in_own_user_namespace(thread)? {
+            None
+        } else {
+            let map = |file| procfs::text(thread, file).map(|text| IdMap::parse(&text)).map_err(errno);
+            Some((map("uid_map")?, map("gid_map")?))
+        };
+        let capabilities = capabilities_of(thread)?;
+        let mut credentials = Credentials {
+            thread: caller.tid,
+            owner: Owner { uid: caller.uid, gid: caller.gid },
+            groups: Vec::new(),
+            capabilities: capabilities.effective,
+            permitted: capabilities.permitted,
+            id_maps,
+        };
+        // Rights that procfs doesn't show (override_creds), as a personality of io_uring's: all that's known of them is the user.
+        let mut are_shown = self.acts_for_itself(thread)?;
+        if are_shown && (caller.uid != 0 || !credentials.overrides_permissions()) {
+            let status = procfs::status(thread).map_err(errno)?;
+            let [.., acts_as] = status.users;
+            are_shown = acts_as == caller.uid;
+            if are_shown && !credentials.overrides_permissions() {
+                credentials.groups = status.groups;
+            }
+        }
+        if !are_shown {
+            (credentials.capabilities, credentials.permitted) = (0, 0);
+        }
+        Ok(credentials)
+    }
+
+    /// The rights with which a caller writes, which are fewer than [`CredentialReader::credentials`] finds.
+    pub(in crate::host) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
+        let none = WriterCredentials::without_capabilities(caller);
+        let thread = accountable(caller.tid).map_err(errno)?;
+        let Capabilities { effective, permitted } = capabilities_of(thread)?;
+        if permitted == 0 || !self.acts_for_itself(thread)? {
+            return Ok(none);
+        }
+        let counts = effective != 0 && self.is_in_own_user_namespace(thread)?;
+        if caller.uid != 0 || !counts || effective & CAP_DAC_OVERRIDE == 0 {
+            let [.., acts_as] = procfs::status(thread).map_err(errno)?.users;
+            if acts_as != caller.uid {
+                return Ok(none);
+            }
+        }
+        Ok(WriterCredentials { capabilities: if counts { effective } else { 0 }, permitted, ..none })
+    }
+
+    fn is_in_own_user_namespace(&self, thread: i32) -> SysResult<bool> {
+        match self.own_user_namespace {
+            Some(own) => Ok(procfs::namespace(thread, "user").map_err(errno)? == own),
+            // A kernel without user namespaces.
+            None => Ok(true),
+        }
+    }
+
+    /// The process that a caller belongs to.
+    pub(in crate::host) fn process_id(&self, caller: &Caller) -> i32 {
+        procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
+    }
+
+    /// Whether a held process is in the server's user namespace. True if it can't be told.
+    pub(in crate::host) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
+        let link = nix::fcntl::readlinkat(process, "ns/user");
+        let namespace = link.ok().and_then(|link| procfs::parse_namespace(&link));
+        namespace.is_none() || namespace == self.own_user_namespace
+    }
+
+    /// Whether it isn't one of the kernel's threads, which do for processes what these ask of their io_uring before Linux 5.12.
+    fn acts_for_itself(&self, thread: i32) -> SysResult<bool> {
+        Ok(!self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel)
+    }
+}
+
+/// By whose rights to judge what a thread asks for. A worker of io_uring acts with those of whoever made the request, and what procfs shows
+/// are those that its process had when the worker was made, though it may have given them up since. That process' first thread is the nearest.
+fn accountable(tid: i32) -> io::Result<i32> {
+    if is_first_thread(tid) || procfs::kind(tid)? != ThreadKind::IoWorker {
+        return Ok(tid);
+    }
+    procfs::status(tid).map(|status| status.process_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_acts_as_another_user_than_his_thread_has_none_of_its_capabilities() {
+        let reader = CredentialReader::new();
+        let tid = nix::unistd::gettid().as_raw();
+        let [.., uid] = procfs::status(tid).unwrap().users;
+        let as_user = |uid| reader.credentials(&Caller { tid, uid, gid: 0 }).unwrap();
+        let other = as_user(uid + 1);
+        assert_eq!((other.capabilities, other.permitted, other.groups), (0, 0, Vec::new()));
+        assert_eq!(as_user(uid).capabilities, capabilities_of(tid).unwrap().effective);
+    }
+}
