@@ -1,4 +1,4 @@
-//! The filesystem itself: what it holds, and how an operation is decided.
+//! The filesystem: its state, and how it decides an operation.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
 use crate::view::{Position, View};
 
-/// How many nodes of a connection have a backing id at most: each is an open file of the kernel's.
+/// The maximum number of nodes of a connection with a backing id: each is an open file in the kernel.
 pub(super) const BACKING_IDS_MAX: usize = 8192;
 
 /// The filesystem of one view: its inode table, open files and caches, over a host.
@@ -55,8 +55,8 @@ pub struct CgroupFs<H: Host> {
     pub(super) reading: Arc<Reading>,
     pub(super) retried_opens: RetriedOpens,
     pub(super) born: SystemTime,
-    /// The inode number of each hierarchy's boundary. A view is of the cgroups that it was made for: should one be removed, and the host
-    /// make another container's of the same name, that isn't shown.
+    /// The inode number of each hierarchy's boundary. A view is bound to the cgroups that it was made for: if the
+    /// host removes one and makes one of the same name for another container, the view doesn't show it.
     pub(super) boundaries: Vec<Option<u64>>,
 }
 
@@ -114,7 +114,7 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.get(id).is_some()
     }
 
-    /// The names that lead from the root to this node; `None` if the kernel doesn't hold it.
+    /// The names that lead from the root to this node; `None` if the kernel doesn't hold the node.
     pub(crate) fn names_of(&self, id: NodeId) -> Option<Vec<std::ffi::OsString>> {
         self.nodes.get(id).map(|node| node.view_components())
     }
@@ -143,7 +143,7 @@ impl<H: Host> CgroupFs<H> {
         });
     }
 
-    /// The node with this number. The kernel only names nodes that it was told of; `ESTALE` otherwise.
+    /// Returns the node with this id. The kernel only uses ids that it was given; `ESTALE` otherwise.
     pub(super) fn node(&self, id: NodeId) -> FsResult<Arc<Node>> {
         self.nodes.get(id).ok_or(FsError::Kernel(Errno::ESTALE))
     }

@@ -9,7 +9,7 @@ use super::inode::{Attributes, NodeId};
 pub enum Found {
     /// An entry, whose lookup is counted.
     Something(Entry),
-    /// Nothing (`ENOENT`), and for how long the kernel may keep that.
+    /// Nothing (`ENOENT`), and how long the kernel may cache that.
     Nothing(Duration),
 }
 
@@ -33,5 +33,6 @@ pub struct EntryTtl {
     pub attributes: Duration,
 }
 
-/// How long the kernel may keep what is watched. Changes are told at once; this only bounds what a lost event would cost.
+/// How long the kernel may cache watched entries. Changes are invalidated at once; this only bounds the effect of a
+/// lost event.
 pub(in crate::fs) const WATCHED_TTL: Duration = Duration::from_secs(60);

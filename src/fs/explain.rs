@@ -1,4 +1,4 @@
-//! Questions about a view that change nothing: what an operation would get, and what there is.
+//! Questions about a view that change nothing: the result of an operation, and the objects that exist.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::view::Child;
 /// What is asked about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// An operation on what the path names.
+    /// An operation on the object that the path names.
     Of(Operation),
-    /// An operation in the directory above, which would make what the path names.
+    /// An operation in the parent directory, which would make the object that the path names.
     In(Operation),
-    /// unlink of what the path names.
+    /// unlink of the object that the path names.
     Unlink,
-    /// truncate of what the path names.
+    /// truncate of the object that the path names.
     Truncate,
     /// A migration into the cgroup that the path names, or whose membership file it names.
     Migrate,
@@ -29,11 +29,11 @@ pub enum Question {
 /// What an operation would get, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Whether the policy lets it through; the kernel may still refuse.
+    /// Whether the policy allows it; the kernel may still refuse.
     pub allowed: bool,
-    /// What the caller gets if not.
+    /// The errno that the caller gets otherwise.
     pub errno: Option<Errno>,
-    /// The rule's name; `kernel` where no rule of the view has a say.
+    /// The rule's name; `kernel` if no rule of the view decides.
     pub rule: &'static str,
     /// The reason, as a sentence without its end.
     pub reason: String,
@@ -74,7 +74,7 @@ pub struct Branch {
     pub name: OsString,
     /// Whether it's an interface file.
     pub is_file: bool,
-    /// Where a symlink leads; nothing is below it.
+    /// The target of a symlink; nothing is below it.
     pub link: Option<OsString>,
     /// Whether a file can be written, or cgroups made in a directory.
     pub writable: bool,
@@ -105,7 +105,7 @@ impl<H: Host> CgroupFs<H> {
                 Err(_) => self.judge(&node, operation),
             },
             (Question::Truncate, _) => match self.judge(&node, Operation::Write) {
-                // Where the open succeeds and the write fails, there's no write.
+                // Under delegate's rule for the boundary, open succeeds and write fails. truncate doesn't write.
                 at_write if at_write.errno == Some(Errno::EPERM) => {
                     Explanation::allowed("it succeeds and does nothing")
                 }
@@ -124,7 +124,7 @@ impl<H: Host> CgroupFs<H> {
         explanation
     }
 
-    /// What is on the way to the path with these names, from the root, as far as it's there: names and attributes as shown.
+    /// Returns the objects along this path, from the root to the last that exists: names and attributes as shown.
     pub fn way(&self, names: &[OsString]) -> Vec<(OsString, Attributes)> {
         let mut node = Arc::clone(self.nodes.root());
         let root = self.attributes(node.id(), None).map(|(attributes, _)| (OsString::new(), attributes));
@@ -188,7 +188,7 @@ impl<H: Host> CgroupFs<H> {
         for name in names {
             match self.find(node, &name) {
                 Ok((child, attributes)) => branch.children.push(self.grow(&Arc::new(child), &attributes)?),
-                // It has gone since it was listed.
+                // The entry has gone since the listing.
                 Err(FsError::Kernel(Errno::ENOENT)) => {}
                 Err(failure) => return Err(failure),
             }
@@ -230,7 +230,7 @@ impl<H: Host> CgroupFs<H> {
         self.follow(node).map_err(gone)
     }
 
-    /// Whether the view, and not the host, is why there's nothing of that name.
+    /// Whether the view, and not the host, is the reason that the name doesn't exist.
     fn hides(&self, directory: &Node, name: &std::ffi::OsStr) -> bool {
         match self.view.child(directory.position(), name) {
             Child::Hidden => true,
@@ -268,7 +268,8 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Where the policy would let a cgroup be made, it's for the kernel to refuse (`kernfs_iop_rename`, `cgroup1_rename`).
+    /// If the policy would allow making a cgroup here, the kernel refuses the rename (`kernfs_iop_rename`,
+    /// `cgroup1_rename`).
     fn judge_rename_of_file(&self, file: &Node) -> Explanation {
         let Some(directory) = file.parent() else {
             return Explanation::denied(&Denial::new(Rule::OutsideSubtree));
@@ -292,7 +293,7 @@ impl<H: Host> CgroupFs<H> {
         };
         let list = match list {
             Ok(list) => list,
-            // What migrates is a write to a file that isn't shown.
+            // A migration is a write to a file, and the view doesn't show this one.
             Err(_) => return Explanation::denied(&Denial::new(Rule::Hidden)),
         };
         if !list.is_membership() {

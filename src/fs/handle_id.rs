@@ -5,6 +5,6 @@
 pub struct HandleId(pub u64);
 
 impl HandleId {
-    /// What is open without anything being kept for it: directories, and files that the kernel reads by itself.
+    /// The handle of directories, and of files that the kernel reads itself: the server keeps no state for them.
     pub const NONE: Self = Self(0);
 }

@@ -1,7 +1,7 @@
 //! The filesystem's operations over a view, its policy and a host. It knows no FUSE.
 //!
-//! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and hands what is allowed to the [`Host`]. A rejection
-//! is a [`FsError::Denied`] with its rule; everything else is the kernel's own errno.
+//! An operation finds its node, asks [`policy::decide`](crate::policy::decide), and passes what is allowed to the
+//! [`Host`]. A rejection is a [`FsError::Denied`] with its rule; every other error is the kernel's own errno.
 
 pub mod cache;
 mod cgroup_fs;

@@ -1,8 +1,9 @@
-//! Directories of which the kernel may hold the locks.
+//! Directories whose lock the kernel may hold.
 //!
-//! An invalidation waits for a directory's lock, in the kernel and whatever kills the server; before Linux 4.2 on the server's own channel,
-//! which stays open meanwhile. Should it wait for an own operation ([`crate::fs::inotify::replay`]), which waits for the server's answer, a server that is
-//! killed then would hang for ever: so there's never one where the other is.
+//! An invalidation waits for the directory's lock inside the kernel, even if the server is killed. Before Linux 4.2
+//! it waits on the server's own channel, which stays open meanwhile. An injected operation
+//! ([`crate::fs::inotify::replay`]) waits for the server's answer. If an invalidation waited for an injected
+//! operation, a server that is killed then would hang for ever. So the two never run in the same directory at once.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -22,14 +23,15 @@ pub(in crate::fs) struct DirLocks {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// The directory of an own operation, and all above it.
+    /// The directory of the injected operation, and all its ancestors.
     walked: Vec<NodeId>,
-    /// The directory of an invalidation that is under way, or wanted and next.
+    /// The directory whose invalidation is under way, or comes next.
     invalidated: Option<NodeId>,
 }
 
 impl DirLocks {
-    /// Invalidates an entry while no own operation is under way there. For one thread at a time, and none that has own operations done.
+    /// Invalidates an entry while no injected operation is under way in its directory. Only one thread at a time may
+    /// call this, and never one that injects operations.
     pub(in crate::fs) fn while_invalidating(&self, directory: NodeId, invalidate: impl FnOnce()) {
         let mut taken = self.taken.lock();
         taken.invalidated = Some(directory);

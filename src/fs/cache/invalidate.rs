@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 
 use crate::fs::inode::NodeId;
 
-/// The way to tell the kernel. Must not be used by a thread that serves requests: the kernel may wait for their answers first.
+/// Tells the kernel to forget cached data. Must not be used by a thread that serves requests: the kernel may wait for
+/// their answers first.
 pub trait Invalidate {
-    /// A directory's listing and attributes, or a file's attributes.
+    /// Invalidates a directory's listing and attributes, or a file's attributes.
     fn node(&self, node: NodeId, listing: bool);
-    /// What a directory has under this name.
+    /// Invalidates the entry with this name.
     fn entry(&self, directory: NodeId, name: &OsStr);
 }

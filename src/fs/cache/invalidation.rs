@@ -1,12 +1,13 @@
-//! What the kernel may keep, and when it's told to forget.
+//! What the kernel may cache, and when it's told to forget.
 //!
-//! Each directory that somebody looks into is watched on the host. While it's watched, the kernel may keep its entries, attributes and
-//! listing; what changes there by another hand than through the view is invalidated as soon as the host's event arrives. A directory that
-//! can't be watched (inotify's limits) isn't cached.
+//! The server watches each directory on the host that somebody looks into. While the watch exists, the kernel may
+//! cache the directory's entries, attributes and listing. When the host's event of a change arrives that didn't come
+//! through the view, the server invalidates them. A directory that can't be watched (inotify's limits) isn't cached.
 //!
-//! Two races are closed. A lookup in flight holds the directory's lock in the kernel, for which the invalidation of an entry waits. A
-//! listing in flight could be stored after its invalidation: so each change moves the directory's modification time on by a nanosecond,
-//! which makes the kernel throw the stored listing away when it's next read from its beginning (`fuse_readdir_cached`).
+//! Two races are closed. A lookup in flight holds the directory's lock in the kernel, and the invalidation of an
+//! entry waits for that lock. A listing in flight could be stored after its invalidation. So each change advances the
+//! directory's modification time by a nanosecond, and the kernel drops the stored listing when it's next read from
+//! its beginning (`fuse_readdir_cached`).
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ impl<H: Host> CgroupFs<H> {
         self.coherent = true;
     }
 
-    /// Whether the kernel may keep listings. It decides for itself, by a directory's modification time, whether one is still good.
+    /// Whether the kernel may keep listings. The kernel compares the directory's modification time to see whether a
+    /// listing is still valid.
     pub fn keeps_listings(&self) -> bool {
         !self.coherent
     }
@@ -44,12 +46,12 @@ impl<H: Host> CgroupFs<H> {
         EntryTtl { entry: by_parent, attributes }
     }
 
-    /// What the view makes itself never changes.
+    /// Whether changes of a node are seen. Objects that the view makes itself never change.
     fn is_watched(&self, node: &Node) -> bool {
         *node.object() != Object::Directory || (node.is_watched() && !self.coherent)
     }
 
-    /// Watches a directory before it's first looked into: what the kernel is then told, it may keep.
+    /// Watches a directory before its first lookup, so that the kernel may cache the answers.
     pub(in crate::fs) fn watch(&self, node: &Node) {
         if *node.object() == Object::Directory {
             node.watch_once(|| {
@@ -64,7 +66,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Waits for changes on the host; `None` once [`CgroupFs::stop_waiting`] was called. There may be none that matter.
+    /// Waits for changes on the host, of which none may matter; `None` once [`CgroupFs::stop_waiting`] was called.
     pub fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
         self.host.wait_for_changes()
     }
@@ -75,15 +77,15 @@ impl<H: Host> CgroupFs<H> {
         self.host.stop_watching();
     }
 
-    /// Tells the kernel what it must no longer keep, and has its watchers told ([`CgroupFs::replay`]). False if they know already: the view has
-    /// made the change itself.
+    /// Tells the kernel which data is no longer valid, and queues the event for the view's watchers
+    /// ([`CgroupFs::replay`]). Returns false if they know already, because the view made the change itself.
     pub fn invalidate(&self, change: &HostEvent, kernel: &impl Invalidate) -> bool {
         let kernel = &LockingInvalidate { way: &self.replays.way, kernel };
         match change {
             HostEvent::Entry { hierarchy, directory, name: None, .. } => {
                 for node in self.nodes_of(*hierarchy, *directory) {
                     kernel.node(node.id(), false);
-                    // See `invalidate_entry`.
+                    // The name first; `invalidate_entry` says why the attributes aren't enough.
                     if let Some(parent) = node.parent() {
                         kernel.entry(parent.id(), &node.name());
                     }
@@ -158,7 +160,7 @@ impl<H: Host> CgroupFs<H> {
         self.negative.invalidate(|_| true, kernel);
     }
 
-    /// The nodes by which the kernel knows this directory.
+    /// The nodes that the kernel has for this directory, one for each entry path.
     fn nodes_of(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
         let by_door = |entry_path| NodeId::backing(hierarchy, entry_path, inode);
         let ids = [by_door(EntryPath::Main), by_door(EntryPath::HostPathAlias), NodeId::top(hierarchy), Some(ROOT_ID)];
@@ -169,7 +171,8 @@ impl<H: Host> CgroupFs<H> {
         if nodes_of.is_empty() { self.nodes.forgotten_parents(hierarchy, inode) } else { nodes_of }
     }
 
-    /// Notes, on every node of the directory, that what it had under this name was removed. Returns the nodes by which the kernel knows it.
+    /// Notes on every node of the directory that the entry with this name was removed. Returns the nodes that the
+    /// kernel has for it.
     pub(in crate::fs) fn note_removal(&self, hierarchy: usize, directory: u64, name: &OsStr) -> Vec<Arc<Node>> {
         let nodes_of = self.nodes_of(hierarchy, directory);
         let removed: Vec<_> = nodes_of.iter().filter_map(|node| self.nodes.child(node, name)).collect();
@@ -180,7 +183,8 @@ impl<H: Host> CgroupFs<H> {
         removed
     }
 
-    /// What is open in a directory that was removed keeps its name there, in the kernel: whoever holds the directory would find it.
+    /// Invalidates the names of open files in a removed directory: the kernel keeps them, and whoever holds the
+    /// directory would find them.
     pub(in crate::fs) fn invalidate_names(&self, removed: &Arc<Node>, kernel: &impl Invalidate) {
         for child in self.nodes.children(removed) {
             kernel.entry(removed.id(), &child.name());
@@ -190,12 +194,13 @@ impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn invalidate_entry(&self, directory: &Arc<Node>, name: &OsStr, kernel: &impl Invalidate) {
         self.drop_listing(directory, kernel);
         self.negative.forget(directory.id(), name);
-        // Whoever holds it open asks for its attributes by number, not by name.
+        // A process that holds the object open asks for its attributes by node id, not by name.
         if let Some(node) = self.nodes.child(directory, name) {
             kernel.node(node.id(), node.is_directory());
         }
-        // The name at last: what a lookup in flight brings is thrown away when the node's attributes are invalidated, and chmod(2) doesn't ask
-        // for them: the owner would be the old one for as long as the name is kept.
+        // The name goes last. The kernel discards the answer of a lookup in flight when the node's attributes are
+        // invalidated, but chmod(2) doesn't ask for attributes: it would see the old owner for as long as the name is
+        // cached.
         kernel.entry(directory.id(), name);
     }
 
@@ -222,7 +227,7 @@ impl<H: Host> CgroupFs<H> {
             self.drop_listing(&directory, kernel);
             self.negative.invalidate(|id| id == directory.id(), kernel);
             for file in self.nodes.children(&directory) {
-                // The files that every cgroup has don't come and go.
+                // Core and membership files exist in every cgroup and never come or go.
                 let comes_and_goes = matches!(file.object(), Object::File(class) if !matches!(class, FileClass::Core | FileClass::Membership(_)));
                 if comes_and_goes {
                     kernel.entry(directory.id(), &file.name());

@@ -1,4 +1,4 @@
-//! Listings that are kept: of directories that are being read, or are read again and again.
+//! Cached listings of directories that are being read, or are read repeatedly.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,37 +24,40 @@ pub struct ListedEntry {
     pub inode: u64,
     /// `S_IFDIR`, `S_IFREG` or `S_IFLNK`.
     pub kind: u32,
-    /// Where a listing goes on after it. It depends on the entry alone, never on its place in the list, so that what comes and goes
-    /// meanwhile neither hides nor repeats another entry.
+    /// Where a listing continues after this entry. The cookie depends on the entry alone, not on its position, so
+    /// that other entries that come and go neither hide nor repeat it.
     pub cookie: u64,
 }
 
-/// How many listings are kept, however many directories are half read: each is as long as its directory, and the memory is the server's.
+/// How many listings are kept. Each is as long as its directory and takes the server's memory, however many
+/// directories are half read.
 const LISTINGS_MAX: usize = 16;
 
-/// The size of the parts in which memory for listings is shared out, in bytes.
+/// The unit in which memory for listings is allotted, in bytes.
 const PART_BYTES: usize = 64 * 1024;
 
-/// How many such parts there are for all listings of a server; a tenant gets at most a quarter of them.
+/// How many units there are for all listings of a server. A tenant gets at most a quarter of them.
 pub(in crate::fs) const PARTS_MAX: usize = 1024;
 
-/// What an entry takes besides its name, in bytes: in the listing, and to be found by its name.
+/// The memory that an entry takes besides its name, in bytes: in the listing, and in the index by name.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<ListedEntry>() + 64;
 
-/// How long a listing is good, even if no change is seen: the kernel may add files without an event (a module that is loaded).
+/// How long a listing is valid even if no change is seen: the kernel may add files without an event (a module that is
+/// loaded).
 const LISTING_TTL: Duration = Duration::from_secs(1);
 
-/// The number of directories of which the last listing's time is remembered.
+/// The number of directories for which the time of the last listing is remembered.
 const LAST_LISTED_MAX: usize = 1024;
 
-/// The listings of directories that are being read, or are read again and again, the oldest first.
+/// The listings of directories that are being read, or are read repeatedly, oldest first.
 ///
-/// A directory is open without a handle, so a listing is kept for its directory, until a reader has come to its end. Cookies don't depend on
-/// the listing: for who goes on after it was displaced, or replaced by that of another reader, one is taken anew. None is replaced by one that
-/// was begun before it: whoever began to read after a change goes on with what is so since.
+/// A directory is open without a handle, so the server keeps a listing per directory until a reader has reached its
+/// end. Cookies don't depend on the listing: if a listing was displaced or replaced, a reader that continues gets a
+/// new one. A listing never replaces one that was begun later, so a reader that began after a change always sees it.
 ///
-/// Whoever lists a directory once more within [`LISTING_TTL`] has it followed. Its listing then answers all who read it from the beginning, and what
-/// has come and gone meanwhile is looked up by name: to list thousands of cgroups takes the server many times as long as who asks for it.
+/// The server follows a directory that is listed again within [`LISTING_TTL`]. Its listing then answers all who read
+/// it from the beginning, and names that came or went meanwhile are looked up one by one. Listing thousands of
+/// cgroups anew takes the server many times as long as it takes the reader.
 #[derive(Debug)]
 pub(in crate::fs) struct Listings {
     kept: Mutex<VecDeque<Kept>>,
@@ -70,23 +73,25 @@ pub(in crate::fs) struct Kept {
     listing: Listing,
     begun_at: Instant,
     followed: Option<Arc<dyn Follow>>,
-    /// A reader has come to its end.
+    /// Whether a reader has reached the end.
     finished: bool,
-    /// What it takes of the memory.
+    /// The permits for its memory.
     _room: Arc<Vec<Permit>>,
 }
 
-/// What a directory has. Clones are the same one.
+/// The entries of a directory. Clones share them.
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct Listing(Arc<Mutex<Entries>>);
 
-/// The entries of a directory. Their lock is held while changes are brought in, so that nobody reads what is known to be outdated.
+/// The entries of a directory. Their lock is held while changes are applied, so that nobody reads entries that are
+/// known to be outdated.
 #[derive(Debug)]
 struct Entries {
     by_cookie: BTreeMap<u64, ListedEntry>,
-    /// The cookies by the hashes of names, once something has changed. Of two with the same hash one is missing.
+    /// The cookies by the hashes of names, once something has changed. Of two names with the same hash only one is in
+    /// the map.
     by_name: Option<(RandomState, HashMap<u64, u64>)>,
-    /// Something has changed that wasn't brought in.
+    /// Whether a change couldn't be applied.
     spoiled: bool,
 }
 
@@ -97,7 +102,7 @@ impl Listing {
         Self(Arc::new(Mutex::new(Entries { by_cookie, by_name: None, spoiled: false })))
     }
 
-    /// Hands out what is behind `offset`, until `take` wants no more. False if there's nothing.
+    /// Passes the entries after `offset` to `take` until it returns false. Returns false if there are none.
     pub(in crate::fs) fn hand_out(&self, offset: u64, mut take: impl FnMut(&ListedEntry) -> bool) -> bool {
         let entries = self.0.lock();
         let mut behind = entries.by_cookie.range((Bound::Excluded(offset), Bound::Unbounded)).peekable();
@@ -110,14 +115,14 @@ impl Listing {
         is_any
     }
 
-    /// What it takes of the memory, in bytes.
+    /// Returns its memory, in bytes.
     fn size(&self) -> usize {
         self.0.lock().by_cookie.values().map(|entry| ENTRY_OVERHEAD_BYTES + entry.name.len()).sum()
     }
 }
 
 impl Entries {
-    /// What is there under a name now. False if that can't be brought in.
+    /// Sets or removes the entry of a name. Returns false if the change can't be applied.
     fn bring_in(&mut self, name: &OsStr, now: Option<ListedEntry>) -> bool {
         let by_cookie = &mut self.by_cookie;
         let (hasher, by_name) = self.by_name.get_or_insert_with(|| {
@@ -132,14 +137,14 @@ impl Entries {
         if let Some(cookie) = by_name.remove(&hash) {
             match by_cookie.get(&cookie) {
                 Some(before) if before.name == name => drop(by_cookie.remove(&cookie)),
-                // The hash of another name.
+                // Two names share this hash.
                 _ => return false,
             }
         }
         if let Some(entry) = now {
             by_name.insert(hash, entry.cookie);
             if let Some(before) = by_cookie.insert(entry.cookie, entry) {
-                // It had another name before.
+                // The object was renamed; drop its old name.
                 by_name.remove(&hasher.hash_one(&before.name));
             }
         }
@@ -158,7 +163,8 @@ impl Kept {
         self.begun_at.elapsed() < LISTING_TTL
     }
 
-    /// Brings in what `look` finds by what has changed since it was looked last. False if it has to be taken anew.
+    /// Applies the changes since the last call, which `look` finds. Returns false if the listing has to be taken
+    /// anew.
     pub(in crate::fs) fn renew(
         &self,
         look: impl FnOnce(Since) -> Option<Vec<(OsString, Option<ListedEntry>)>>,
@@ -196,7 +202,7 @@ impl Listings {
         self.kept.lock().iter().find(|kept| kept.id == id).cloned()
     }
 
-    /// Begins a listing: its number, and whether the directory was listed just before.
+    /// Begins a listing. Returns its number, and whether the directory was listed just before.
     pub(in crate::fs) fn begin(&self, id: NodeId) -> (u64, bool) {
         let now = Instant::now();
         let mut last = self.last.lock();
@@ -238,7 +244,7 @@ impl Listings {
         drop((replaced, displaced));
     }
 
-    /// Memory for a listing, in place of older ones if need be.
+    /// Gets memory for a listing, in place of older ones if need be.
     fn make_room(&self, listing: &Listing) -> Option<Vec<Permit>> {
         let parts = listing.size().div_ceil(PART_BYTES);
         let mut room = Vec::with_capacity(parts);
@@ -286,7 +292,7 @@ mod tests {
     use crate::fs::inode::{Object, ROOT_ID};
     use crate::view::Position;
 
-    /// A reader that is slow to list a directory mustn't leave an old listing to one that has begun since.
+    /// A reader that lists a directory slowly mustn't leave an outdated listing to a reader that began later.
     #[test]
     fn no_listing_is_kept_after_one_that_was_begun_later() {
         let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
@@ -302,7 +308,7 @@ mod tests {
         keep(quick, &new);
         keep(slow, &old);
         assert!(is_kept(&listings, &new));
-        // The quick one has come to its end, and a third has gone on from there.
+        // The quick reader has finished, and a third has continued from there.
         listings.remove(ROOT_ID);
         keep(slow, &old);
         assert!(listings.get(ROOT_ID).is_none());
@@ -333,9 +339,9 @@ mod tests {
             ("c", Some(entry("c", 4)), &["b:3", "c:4", "a:5"][..]),
             ("b", None, &["c:4", "a:5"]),
             ("nothing", None, &["c:4", "a:5"]),
-            // Another one of the same name.
+            // Another object with the same name.
             ("a", Some(entry("a", 9)), &["c:4", "a:9"]),
-            // Renamed, and what is told of the old name comes after.
+            // A rename, whose event for the old name comes later.
             ("d", Some(entry("d", 4)), &["d:4", "a:9"]),
             ("c", None, &["d:4", "a:9"]),
             ("d", None, &["a:9"]),

@@ -1,4 +1,4 @@
-//! What the kernel may keep, and is told to drop; and the listings that the server keeps itself.
+//! What the kernel may cache and is told to drop, and the listings that the server caches itself.
 
 pub(in crate::fs) mod dir_locks;
 mod invalidate;

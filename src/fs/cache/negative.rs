@@ -1,7 +1,8 @@
-//! Names that aren't there, and that the kernel may keep as such.
+//! Names that don't exist and that the kernel may cache as absent.
 //!
-//! What comes is told by its name (`crate::fs::cache::invalidation`). But files that come with a controller, or with `cgroup.pressure`, have no event of their
-//! own, and lost events may be of any name: so the names are remembered, until the kernel has to ask anew anyway.
+//! Most new entries are announced by name (`crate::fs::cache::invalidation`). Files that appear with a controller or
+//! with `cgroup.pressure` have no event of their own, and a lost event may be about any name. So the server remembers
+//! the absent names until the kernel's cache entry expires.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +14,8 @@ use crate::fs::cache::Invalidate;
 use crate::fs::entry::WATCHED_TTL;
 use crate::fs::inode::NodeId;
 
-/// How many such names the kernel may keep of a view: which ones are looked up, and how long they are, is up to the container.
+/// How many absent names of a view the kernel may cache. The container chooses which names are looked up, and how
+/// long they are.
 const NEGATIVE_ENTRIES_MAX: usize = 1024;
 
 /// The names that the kernel may keep, and since when.
@@ -23,15 +25,15 @@ pub(in crate::fs) struct NegativeCache(Mutex<Entries>);
 #[derive(Debug, Default)]
 struct Entries {
     since: HashMap<NegativeEntry, Instant>,
-    /// While it's full: when the oldest is no longer kept.
+    /// While the cache is full: when the oldest entry expires.
     full_until: Option<Instant>,
 }
 
-/// A name in a directory.
+/// An absent name and its directory.
 type NegativeEntry = (NodeId, OsString);
 
 impl NegativeCache {
-    /// Notes a name that isn't there. False if there are too many.
+    /// Notes an absent name. Returns false if there are too many.
     pub(in crate::fs) fn note(&self, directory: NodeId, name: &OsStr) -> bool {
         let mut known = self.0.lock();
         let now = Instant::now();
@@ -54,8 +56,8 @@ impl NegativeCache {
         self.0.lock().since.remove(&(directory, name.to_os_string()));
     }
 
-    /// The kernel is to ask anew. A name is forgotten only then: another thread that is to tell of it meanwhile does so as well, and whoever waits
-    /// for that one finds what is so.
+    /// Makes the kernel look the names up again. A name is forgotten only after the kernel was told: another thread
+    /// that has to invalidate it meanwhile does so too, and whoever waits for that thread sees the new state.
     pub(in crate::fs) fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
         let told: Vec<(NegativeEntry, Instant)> = {
             let known = self.0.lock();
@@ -67,7 +69,7 @@ impl NegativeCache {
         }
         let mut known = self.0.lock();
         for (absence, since) in told {
-            // It may have been noted once more.
+            // The name may have been noted again meanwhile; keep that entry.
             if known.since.get(&absence) == Some(&since) {
                 known.since.remove(&absence);
             }
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
     use crate::fs::inode::ROOT_ID;
 
-    /// The kernel, which is told by another thread as well just before.
+    /// A kernel that another thread tells just before.
     struct Twice<'a>(Option<&'a NegativeCache>, Mutex<Vec<OsString>>);
 
     impl Invalidate for Twice<'_> {
@@ -97,7 +99,7 @@ mod tests {
         }
     }
 
-    /// The names that are told.
+    /// Returns how many names are invalidated.
     fn told(negative: &NegativeCache, is_it: impl Fn(NodeId) -> bool) -> usize {
         let kernel = Twice(None, Mutex::default());
         negative.invalidate(is_it, &kernel);

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Watch};
 
-/// Changes that the view itself is making. The kernel knows of them when they come through the mount, so their events needn't be told to it
-/// at that door: it would wait for the directory's lock each time.
+/// Changes that the view itself is making. The kernel knows of them, because they come through the mount. So the
+/// server doesn't invalidate for their events on the same entry path: it would wait for the directory's lock each
+/// time.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
 
@@ -36,7 +37,8 @@ impl OwnChanges {
         true
     }
 
-    /// Forgets a change that wasn't made after all. False if an event was taken for its own meanwhile: that was another's.
+    /// Forgets a change that failed. Returns false if an event was taken for it meanwhile: that event had another
+    /// cause.
     pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
         let Some(own) = Own::new(directory, name, kind) else { return true };
         let id = directory.id();
@@ -45,7 +47,8 @@ impl OwnChanges {
         let last_of_its = nodes_of.iter().rposition(|(entry_path, _)| *entry_path == id);
         match last_of_its {
             Some(at) => drop(nodes_of.remove(at)),
-            // If another door expects one of the same kind, it was that one's, which won't have a second.
+            // If another entry path expects a change of the same kind, the event was for that one, which gets no
+            // second event.
             None => drop(nodes_of.pop_front()),
         }
         if nodes_of.is_empty() {
@@ -68,12 +71,12 @@ impl OwnChanges {
         entry_path
     }
 
-    /// The events of a directory won't come any more.
+    /// Forgets all changes in a directory whose events no longer come.
     fn forget_all(&self, hierarchy: usize, directory: u64) {
         self.0.lock().retain(|own, _| own.hierarchy != hierarchy || own.directory != directory);
     }
 
-    /// The door through which the change was made, if it was the view's own. An event counts for one change.
+    /// Returns the entry path of the view's own change, if the event belongs to one. An event counts for one change.
     pub(in crate::fs) fn take(
         &self,
         hierarchy: usize,

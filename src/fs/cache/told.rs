@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use crate::fs::host::{BackingEntry, EntryChange};
 use crate::fs::inode::{Cgroups, Node};
 
-/// Takes note of what watchers of a directory are told by the kernel, once it gets the answer. It holds the directory's lock until they are,
-/// so what is noted before the answer is noted in their order.
+/// Notes what the kernel tells the watchers of a directory once it gets the answer. The kernel holds the directory's
+/// lock until then, so notes that are made before the answer are in the watchers' order.
 pub(in crate::fs) fn note_told(directory: &Node, name: &OsStr, kind: EntryChange) {
     directory.tell_change(|cgroups| match kind {
         EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),

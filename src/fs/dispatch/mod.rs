@@ -1,4 +1,4 @@
-//! Which filesystem a request is for: the one of a view, or the one of the caller's container.
+//! Finds the filesystem for a request: the one of the view, or the one of the caller's container.
 
 mod one_view;
 mod per_caller;

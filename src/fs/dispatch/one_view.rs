@@ -1,4 +1,4 @@
-//! Which filesystem a request is for: a view has one, and a mount for all callers one for each container
+//! Finds the filesystem for a request. A mount of one view has one; a mount for all callers has one per container
 //! ([`crate::fs::dispatch::per_caller`]).
 
 use std::fmt::Debug;
@@ -8,17 +8,17 @@ use crate::fs::inode::NodeId;
 use crate::fs::{Caller, CgroupFs, Found, FsResult, HandleId, Host, Reading};
 pub use crate::limit::Tenant;
 
-/// Finds the filesystem of a request, by who makes it and by the numbers that the kernel has.
+/// Finds the filesystem of a request, by the caller and by the kernel's node ids.
 ///
-/// What a request does is done in a closure, which gets that filesystem and the number that the node has there.
+/// The request itself runs in a closure, which gets that filesystem and the node's id in it.
 pub trait Dispatch: Debug + Send + Sync + 'static {
     /// The host behind all of them.
     type Host: Host;
 
-    /// Whether the kernel may keep what it's told, as long as the filesystem says.
+    /// Whether the kernel may cache answers for as long as the filesystem says.
     const KEEPS: bool;
 
-    /// Whether all callers are of one tenant, so that a worker that one of them keeps is nobody else's loss.
+    /// Whether all callers are of one tenant. If so, a worker that one of them occupies is no other tenant's loss.
     const HAS_ONE_TENANT: bool;
 
     /// How many slow requests of a kind run at once for a [`Tenant`].
@@ -27,7 +27,8 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Runs `act` with the filesystem of the caller, and the node's id there.
     ///
     /// # Errors
-    /// What `act` says; the rejection of a caller who has no filesystem; `ESTALE` for a number that the kernel wasn't told.
+    /// The errors of `act`; the rejection of a caller who has no filesystem; `ESTALE` for an id that the kernel
+    /// wasn't given.
     fn at<T>(
         self: &Arc<Self>,
         caller: &Caller,
@@ -46,8 +47,8 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId, NodeId) -> FsResult<T>,
     ) -> FsResult<T>;
 
-    /// For whoever asks for an entry, which comes back with the number that the kernel is to know it by. `act` counts the lookup if there's
-    /// something.
+    /// Runs `act`, which looks up or makes an entry, and gives the entry the node id that the kernel is to use. `act`
+    /// counts the lookup if it finds something.
     ///
     /// # Errors
     /// As [`Dispatch::at`].
@@ -69,10 +70,10 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<(HandleId, T)>,
     ) -> FsResult<(HandleId, T)>;
 
-    /// Runs `act` with the filesystem in which a file was opened, whoever holds the file by now.
+    /// Runs `act` with the filesystem in which a file was opened, whoever holds the file now.
     ///
     /// # Errors
-    /// What `act` says; `EBADF` if there's no such file.
+    /// The errors of `act`; `EBADF` if there's no such file.
     fn with_file<T>(
         self: &Arc<Self>,
         handle: HandleId,
@@ -82,7 +83,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Closes a file.
     fn release(&self, handle: HandleId);
 
-    /// The kernel drops references to a node. Whether these were the last.
+    /// Drops references that the kernel held to a node. Returns whether these were the last.
     fn forget(&self, node: NodeId, lookups: u64) -> bool;
 
     /// Whether the kernel holds a node.

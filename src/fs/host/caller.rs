@@ -3,7 +3,7 @@
 /// The thread that makes a request, as FUSE's header describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its *thread* id in the server's pid namespace; 0 if it can't be seen from there.
+    /// Its *thread* id in the server's pid namespace; 0 if the thread isn't visible from there.
     pub tid: i32,
     /// Its filesystem user id (fsuid).
     pub uid: u32,

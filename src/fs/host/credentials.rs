@@ -5,7 +5,7 @@ use crate::cgroup::IdMap;
 use crate::fs::SysResult;
 use crate::fs::inode::Attributes;
 
-/// The rights with which a file is opened. The kernel judges by the opener's for as long as the file is open.
+/// The rights with which a file is opened. The kernel judges later operations by the opener's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The thread that they were read of, which has its number for as long as it waits for its answer.
@@ -18,8 +18,8 @@ pub struct Credentials {
     pub capabilities: u64,
     /// The permitted capabilities, a bit each.
     pub permitted: u64,
-    /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that the capabilities
-    /// count towards all of the host's objects.
+    /// The users and groups of that user namespace, as ranges of the server's; `None` if it is the server's, so that
+    /// the capabilities apply to all of the host's objects.
     pub id_maps: Option<(IdMap, IdMap)>,
 }
 
@@ -73,13 +73,14 @@ impl Credentials {
     }
 }
 
-/// With which rights something is written: at each write the kernel asks some of the writer's of that moment (`capable`), whoever opened the
-/// file.
+/// The rights of a writer. At each write the kernel checks some capabilities of the current writer (`capable`),
+/// whoever opened the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterCredentials {
-    /// fsuid and fsgid: the owner of files that appear by the write.
+    /// fsuid and fsgid: they own the files that a write makes appear.
     pub owner: Owner,
-    /// The effective capabilities that count towards the host, a bit each: none of a writer in another user namespace than the server's.
+    /// The effective capabilities that apply to the host, a bit each: none if the writer is in another user namespace
+    /// than the server.
     pub capabilities: u64,
     /// The permitted capabilities, in the writer's own user namespace.
     pub permitted: u64,
@@ -92,12 +93,13 @@ impl WriterCredentials {
     }
 }
 
-/// What the host says of callers. A caller waits for its answer, so its thread id can't come to mean another thread meanwhile.
+/// What the host knows about callers. A caller waits for its answer, so its thread id can't come to mean another
+/// thread meanwhile.
 pub trait HostCredentials {
-    /// The caller's rights, now.
+    /// Returns the caller's current rights.
     fn credentials(&self, caller: &Caller) -> SysResult<Credentials>;
-    /// The rights with which the caller writes, now.
+    /// Returns the rights with which the caller writes now.
     fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials>;
-    /// The caller's process id, for messages.
+    /// Returns the caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
 }

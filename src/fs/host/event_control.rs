@@ -25,8 +25,8 @@ pub trait HostEventControl: HostFiles + 'static {
     /// A caller's eventfd, held to be registered.
     type EventClaim<'a>: Claim;
 
-    /// Holds the eventfd that the caller has as `eventfd`, to be registered by this file, and looks at what it has as `control`. `EBADF` and
-    /// `EINVAL` as the kernel.
+    /// Duplicates the caller's descriptor `eventfd` so that this file can register it, and inspects its descriptor
+    /// `control`. `EBADF` and `EINVAL` as the kernel.
     fn claim_event(
         &self,
         caller: &Caller,
@@ -34,6 +34,6 @@ pub trait HostEventControl: HostFiles + 'static {
         eventfd: u32,
         control: u32,
     ) -> SysResult<Self::EventClaim<'_>>;
-    /// Registers it with a control file, and lets it go.
+    /// Registers the eventfd with a control file, and closes it.
     fn register_event(&self, claim: Self::EventClaim<'_>, control: &Self::File, arguments: &[u8]) -> SysResult<()>;
 }

@@ -7,7 +7,7 @@ use crate::fs::inode::{Node, Watch};
 /// A change on the host, by another hand than through the view or by the view itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostEvent {
-    /// An entry came, went, or changed its attributes.
+    /// An entry was made or removed, or its attributes changed.
     Entry {
         /// The number of the hierarchy.
         hierarchy: usize,
@@ -29,7 +29,7 @@ pub enum HostEvent {
         /// The name now.
         to: OsString,
     },
-    /// A file that the kernel notifies was notified, or written.
+    /// The kernel notified a file, or somebody wrote to it.
     Modified {
         /// The number of the hierarchy.
         hierarchy: usize,
@@ -38,7 +38,8 @@ pub enum HostEvent {
         /// The name of the file.
         name: OsString,
     },
-    /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` was written, or another such file.
+    /// Files may have come or gone in all children, or in the directory itself: `cgroup.subtree_control` or a similar
+    /// file was written.
     Files {
         /// The number of the hierarchy.
         hierarchy: usize,
@@ -58,7 +59,7 @@ pub enum EntryChange {
     Made,
     /// A cgroup was removed.
     Removed,
-    /// A cgroup was renamed; it's known by the name that it had.
+    /// A cgroup was renamed; the event has its old name.
     Renamed,
     /// Its attributes changed.
     Other,
@@ -66,9 +67,9 @@ pub enum EntryChange {
 
 /// Watches the backing tree for changes.
 pub trait HostEvents {
-    /// Watches a directory until what is returned is dropped. `None` if it can't be watched.
+    /// Watches a directory until the result is dropped. `None` if it can't be watched.
     fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>>;
-    /// Drops what is kept for a node: it was removed, or the kernel has forgotten it.
+    /// Drops what the host keeps for a node that was removed, or that the kernel has forgotten.
     fn forget(&self, node: &Node);
     /// Waits for changes of watched directories. `None` once [`stop_watching`](Self::stop_watching) was called.
     fn wait_for_changes(&self) -> Option<Vec<HostEvent>>;

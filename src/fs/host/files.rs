@@ -24,18 +24,19 @@ pub trait HostFiles {
 
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> SysResult<Self::File>;
-    /// Attributes of an open file. They outlive its removal.
+    /// Returns the attributes of an open file, even after its removal.
     fn file_attributes(&self, file: &Self::File) -> SysResult<Attributes>;
-    /// A descriptor by which the kernel can serve reads of the file by itself, to everybody who opens it in the view.
+    /// Returns a descriptor through which the kernel itself can serve reads of the file to everybody who opens it in
+    /// the view.
     fn passthrough(&self, file: &Node) -> SysResult<OwnedFd>;
-    /// How many files the server can have open at once.
+    /// Returns how many files the server can have open at once.
     fn most_files(&self) -> usize;
     /// Reads at an offset.
     fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> SysResult<usize>;
-    /// Writes once, with no more than the writer's rights. Files that appear by the write belong to the writer.
+    /// Writes once, with no more than the writer's rights. Files that the write makes appear belong to the writer.
     fn write(&self, file: &Self::File, data: &[u8], writer: &WriterCredentials) -> SysResult<usize>;
-    /// Writes as [`write`](Self::write) does, to a file by which the processes below `directory` change their cpuset: the kernel may compare
-    /// their permitted capabilities with the writer's.
+    /// Writes as [`write`](Self::write) does, to a file that changes the cpuset of the processes below `directory`.
+    /// The kernel may compare their permitted capabilities with the writer's.
     fn write_migrating(
         &self,
         file: &Self::File,
@@ -43,7 +44,7 @@ pub trait HostFiles {
         data: &[u8],
         writer: &WriterCredentials,
     ) -> SysResult<usize>;
-    /// Writes, with the server's rights, what the kernel takes from nobody, for its errno.
+    /// Writes, with the server's rights, data that the kernel always rejects, to get its errno.
     fn write_invalid(&self, file: &Self::File, data: &[u8]) -> SysResult<usize>;
     /// fsync(2).
     fn sync(&self, file: &Self::File) -> SysResult<()>;

@@ -12,30 +12,32 @@ pub struct MigrationChecks {
     pub nice: Option<bool>,
     /// Whether a caller who migrates itself may be asked that about each of its threads.
     pub of_threads: bool,
-    /// Before Linux 3.13, `devcgroup_can_attach` asks for CAP_SYS_ADMIN, unless the thread that is migrated writes by itself. Of a whole
-    /// process it's the first one.
+    /// Whether the migration needs an administrator. Before Linux 3.13, `devcgroup_can_attach` requires CAP_SYS_ADMIN
+    /// unless the migrated thread writes itself. Of a whole process it looks at the first thread.
     pub for_administrators: bool,
 }
 
 /// Migrates processes.
 pub trait HostMigrations: HostProcesses {
-    /// A migration during which others' writes to pid lists are noted.
+    /// A migration during which writes of others to pid lists are recorded.
     type Witnessed;
 
-    /// Whether the kernel checks by itself, at the write, that both ends of a migration by this file are within the delegated subtree. It says
-    /// `ENOENT` otherwise.
+    /// Whether the kernel itself checks at the write that both ends of a migration through this file are within the
+    /// delegated subtree. If one isn't, it returns `ENOENT`.
     fn checks_both_ends(&self, file: &Self::File) -> bool;
-    /// Whether that's so by the opener's own cgroup namespace, which may begin further below.
+    /// Whether they are within the opener's own cgroup namespace, which may begin further below.
     fn is_opened_inside(&self, file: &Self::File) -> bool;
-    /// Opens a membership file once more, so that the kernel checks both ends. `None` if that isn't possible yet.
+    /// Opens a membership file again, so that the kernel checks both ends. `None` if that isn't possible yet.
     fn open_checked(&self, file: &Self::File, node: &Node, opener: &Credentials) -> Option<Self::File>;
-    /// Whether the kernel asks, in this hierarchy, for the writer's right to change the process' scheduling, as a cpuset does.
+    /// Whether the kernel, in this hierarchy, checks the writer's right to change the process' scheduling, as a
+    /// cpuset does.
     fn asks_about_scheduling(&self, hierarchy: usize) -> bool;
-    /// Whether the kernel asks, in this hierarchy, whether the writer is an administrator, as devices may.
+    /// Whether the kernel, in this hierarchy, checks whether the writer is an administrator, as devices may.
     fn asks_for_administrators(&self, hierarchy: usize) -> bool;
     /// Owner and mode of `cgroup.procs` of a cgroup.
     fn procs_attributes(&self, hierarchy: usize, cgroup: &CgroupPath) -> SysResult<Attributes>;
-    /// Writes the caller's own number to a membership file. `false` if the caller isn't where it was seen last.
+    /// Writes the caller's own number to a membership file. Returns `false` if the caller has been migrated since it
+    /// was seen last.
     fn migrate_caller(
         &self,
         caller: &Caller,
@@ -43,7 +45,8 @@ pub trait HostMigrations: HostProcesses {
         asked: MigrationChecks,
         process: &Self::Process,
     ) -> SysResult<bool>;
-    /// Writes `number`, which names `process`, to a membership file for the caller. `false` if the process isn't where it was seen last.
+    /// Writes `number`, which names `process`, to a membership file for the caller. Returns `false` if the process
+    /// has been migrated since it was seen last.
     fn migrate(
         &self,
         caller: &Caller,
@@ -53,9 +56,10 @@ pub trait HostMigrations: HostProcesses {
         asked: MigrationChecks,
         process: &Self::Process,
     ) -> SysResult<bool>;
-    /// Notes from now on who else migrates processes in a membership file's hierarchy. `None` where that can't be seen.
+    /// Records from now on which others migrate processes in a membership file's hierarchy. `None` if that can't be
+    /// seen.
     fn witness(&self, file: &Node) -> Option<Self::Witnessed>;
-    /// Ends that after the migration. If somebody else has written a list outside of the subtree meanwhile, and the process is inside, that's
-    /// logged.
+    /// Stops recording after the migration. If somebody else has written a list outside the subtree meanwhile, and
+    /// the process is inside, the host logs it.
     fn settle(&self, witnessed: Self::Witnessed, process: Self::Process);
 }

@@ -1,7 +1,8 @@
-//! What the filesystem needs of the host: the backing cgroupfs and the processes that call.
+//! The filesystem's interface to the host: the backing cgroupfs and the processes that call.
 //!
-//! Each trait stands on one level; [`Host`] is all of them. The real host is `crate::host::KernelHost`; tests have a tree in memory.
-//! Every method that takes a [`Node`](crate::fs::inode::Node) means its backing object, and fails with `ENOENT` on a node without one.
+//! Each trait covers one level, and [`Host`] combines all of them. `crate::host::KernelHost` is the real host; tests
+//! have a tree in memory. A method that takes a [`Node`](crate::fs::inode::Node) acts on its backing object, and
+//! fails with `ENOENT` on a node without one.
 
 mod caller;
 mod credentials;

@@ -33,7 +33,7 @@ pub enum SetTime {
 
 /// Changes the backing tree, with the caller's rights.
 pub trait HostMutations {
-    /// Makes a cgroup, which belongs to the caller, and returns its attributes.
+    /// Makes a cgroup, which the caller owns, and returns its attributes.
     fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> SysResult<Attributes>;
     /// Removes a cgroup.
     fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> SysResult<()>;

@@ -15,9 +15,10 @@ pub struct Ready {
 
 /// Says when open files become ready.
 pub trait HostReadiness: HostFiles {
-    /// What poll(2) says of an open file, as its bits.
+    /// Returns the poll(2) bits of an open file.
     fn poll(&self, file: &Self::File) -> SysResult<u16>;
-    /// Lets [`wait_for_ready`](Self::wait_for_ready) report each event of this file from now on, and at first one that it has already.
+    /// Makes [`wait_for_ready`](Self::wait_for_ready) report each event of this file from now on, and first an event
+    /// that is already pending.
     fn wake_when_ready(&self, file: &Self::File, handle: HandleId) -> SysResult<()>;
     /// Ends the reports about this file.
     fn stop_waking(&self, file: &Self::File);

@@ -30,7 +30,7 @@ pub struct Statistics {
 pub enum Since {
     /// Nothing has changed.
     Nothing,
-    /// What is there under these names, or whether anything is.
+    /// The entries with these names may have come, gone or changed.
     Names(Vec<OsString>),
     /// Anything may have changed.
     Anything,
@@ -38,21 +38,21 @@ pub enum Since {
 
 /// Sees whether a directory's entries change, until it's dropped.
 pub trait Follow: std::fmt::Debug + Send + Sync {
-    /// What has changed since it was asked last, or made, as of now.
+    /// Returns what has changed since the last call, or since the follower was made.
     fn since(&self) -> Since;
 }
 
 /// Reads the backing tree.
 pub trait HostTree {
-    /// Attributes of a node.
+    /// Returns the attributes of a node.
     fn attributes(&self, node: &Node) -> SysResult<Attributes>;
-    /// Attributes of what a directory has under this name. `ENOENT` also for what isn't on the same filesystem.
+    /// Returns the attributes of the entry with this name. `ENOENT` also for an entry on another filesystem.
     fn child(&self, directory: &Node, name: &OsStr) -> SysResult<Attributes>;
-    /// The entries of a directory, without `.` and `..`.
+    /// Returns the entries of a directory, without `.` and `..`.
     fn list(&self, directory: &Node) -> SysResult<Vec<BackingEntry>>;
-    /// Follows the changes of a directory's entries from now on. `None` where they can't be seen.
+    /// Follows the changes of a directory's entries from now on. `None` if they can't be seen.
     fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>>;
-    /// Whether a cgroup has this inode number. True also where that can't be told.
+    /// Whether a cgroup has this inode number. Also true if that can't be found out.
     fn has_directory(&self, hierarchy: usize, inode: u64) -> bool;
     /// statfs(2) of a hierarchy.
     fn statistics(&self, hierarchy: usize) -> SysResult<Statistics>;

@@ -7,7 +7,8 @@ use crate::cgroup::CgroupPath;
 use crate::view::{Role, View};
 
 impl Node {
-    /// The hierarchy of the backing object, and the names that lead to it from that hierarchy's root. `None` if it has none.
+    /// Returns the hierarchy of the backing object, and the names that lead to it from that hierarchy's root. `None`
+    /// if it has none.
     pub fn backing_path(&self, view: &View) -> Option<(usize, Vec<OsString>)> {
         let hierarchy = self.position().hierarchy?;
         let delegated = view.hierarchy(hierarchy)?.delegated.as_ref().map(CgroupPath::components).unwrap_or_default();

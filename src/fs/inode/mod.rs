@@ -1,7 +1,7 @@
 //! The inode table: the [`Node`]s that the kernel holds, by [`NodeId`].
 //!
-//! A node is only ever reached by a chain of lookups from the root, each of which was allowed by [`View::child`](crate::view::View::child):
-//! containment rests on that, and no path is compared on the way.
+//! A node is only ever reached by a chain of lookups from the root, and [`View::child`](crate::view::View::child)
+//! allowed each of them. Containment rests on that chain: nothing compares paths.
 
 mod attributes;
 mod backing_path;

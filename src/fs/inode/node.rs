@@ -15,9 +15,9 @@ use crate::view::Position;
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A directory that the view makes itself: its root, or a step of the alias.
+    /// A directory that the view makes itself: its root, or a component of the alias.
     Synthetic,
-    /// A symlink in the view's root, and where it leads.
+    /// A symlink in the view's root, and its target.
     Link(OsString),
     /// A cgroup.
     Directory,
@@ -33,7 +33,7 @@ impl<T: Debug + Send + Sync> Watch for T {}
 /// The cgroups of a directory, by name, with their inode numbers (0: not known).
 pub type Cgroups = BTreeMap<OsString, u64>;
 
-/// An object of the view. All but its name is fixed; a rename changes the name.
+/// An object of the view. Only its name can change, by a rename.
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
@@ -41,18 +41,18 @@ pub struct Node {
     object: Object,
     inode: u64,
     parent: Option<Arc<Node>>,
-    /// What lets changes of this directory be seen. It's kept by what was found in it, too: the kernel may forget a directory and still know
-    /// a file of it, which somebody watches.
+    /// The watch for changes of this directory. Its entries keep it alive, too: the kernel may forget a directory and
+    /// still hold a file in it that somebody watches.
     watched: OnceLock<Option<Box<dyn Watch>>>,
     /// How many changes of this directory were seen.
     changes: AtomicU64,
-    /// When the newest listing of it was begun, as a number.
+    /// The number of the newest complete listing.
     listed: AtomicU64,
-    /// Whether the kernel doesn't hold it any more.
+    /// Whether the kernel has dropped it.
     forgotten: AtomicBool,
-    /// Whether it was seen to be removed, or lies in a cgroup that was.
+    /// Whether it, or the cgroup that it lies in, was seen to be removed.
     gone: AtomicBool,
-    /// Whether the kernel was sent to look its name up once more.
+    /// Whether the kernel was made to look its name up again.
     doubted: AtomicBool,
     /// The size that the kernel is shown.
     size: ShownSize,
@@ -60,9 +60,9 @@ pub struct Node {
     children: Mutex<HashMap<Arc<OsStr>, NodeId>>,
     /// Leaf lock, too.
     name: Mutex<Arc<OsStr>>,
-    /// What it was like when it was last looked at. Leaf lock, too.
+    /// The attributes that were last seen. Leaf lock, too.
     last_seen: Mutex<Option<Attributes>>,
-    /// The cgroups of which watchers know, if anybody ever looked. Leaf lock, too.
+    /// The cgroups that watchers know of, if anybody ever looked. Leaf lock, too.
     told: Mutex<Option<Cgroups>>,
 }
 
@@ -110,7 +110,7 @@ impl Node {
         self.id
     }
 
-    /// Where it stands; a file stands where its directory does.
+    /// Its position in the view; a file has its directory's.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -120,12 +120,12 @@ impl Node {
         &self.object
     }
 
-    /// The inode number of the backing object; a number of the view's own for what has none.
+    /// The inode number of the backing object; one of the view's own numbers if there is none.
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// The directory that it was found in; `None` for the root.
+    /// The directory in which it was found; `None` for the root.
     pub fn parent(&self) -> Option<&Arc<Self>> {
         self.parent.as_ref()
     }
@@ -135,7 +135,7 @@ impl Node {
         Arc::clone(&self.name.lock())
     }
 
-    /// Notes that it was renamed. Only for a node that the kernel holds.
+    /// Notes its new name. Only for a node that the kernel holds.
     pub(super) fn rename(&self, name: &Arc<OsStr>) {
         let before = std::mem::replace(&mut *self.name.lock(), Arc::clone(name));
         if let Some(parent) = &self.parent {
@@ -164,7 +164,7 @@ impl Node {
         self.forgotten.load(Ordering::Acquire)
     }
 
-    /// Another node may have taken the name since.
+    /// Removes an entry, unless another node has taken the name since.
     fn remove_child(&self, name: &OsStr, id: NodeId) {
         let mut children = self.children.lock();
         if children.get(name) == Some(&id) {
@@ -187,7 +187,7 @@ impl Node {
         !self.children.lock().is_empty()
     }
 
-    /// Whether it, or the directory that it's in, was seen to be removed. It may be there again.
+    /// Whether it, or its directory, was seen to be removed. It may exist again.
     pub fn may_be_gone(&self) -> bool {
         let is_gone = |node: &Self| node.gone.load(Ordering::Acquire);
         is_gone(self) || self.parent.as_deref().is_some_and(is_gone)
@@ -201,7 +201,7 @@ impl Node {
         }
     }
 
-    /// Notes that the kernel is sent to look its name up once more. False if it was before.
+    /// Notes that the kernel is made to look its name up again. Returns false if it was before.
     pub fn doubt(&self) -> bool {
         !self.doubted.swap(true, Ordering::AcqRel)
     }
@@ -211,7 +211,7 @@ impl Node {
         &self.size
     }
 
-    /// What it was like when it was last looked at: all there is to say of it once its cgroup has been removed.
+    /// The attributes that were last seen: after the removal of its cgroup there are no others.
     pub fn last_seen(&self) -> Option<Attributes> {
         *self.last_seen.lock()
     }
@@ -231,7 +231,7 @@ impl Node {
         self.watched.get_or_init(watch);
     }
 
-    /// The cgroups of which watchers know, by a listing and the events since; `None` if nobody ever looked.
+    /// The cgroups that watchers know of, by a listing and the events since; `None` if nobody ever looked.
     pub fn told(&self) -> Option<Cgroups> {
         self.told.lock().clone()
     }
@@ -263,7 +263,7 @@ impl Node {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes a whole listing that was begun as the `number`th. False if one that was begun later was whole before.
+    /// Notes the complete listing with this number. Returns false if one that was begun later was complete before.
     pub fn was_listed(&self, number: u64) -> bool {
         self.listed.fetch_max(number, Ordering::AcqRel) <= number
     }
@@ -302,8 +302,8 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// One after the other: a container can make so deep a tree that the stack wouldn't hold all of them at once, and have the kernel hold only
-    /// the last of them.
+    /// Drops the ancestors in a loop: a container can make a tree so deep that recursion would overflow the stack,
+    /// and the kernel may hold only the deepest node.
     fn drop(&mut self) {
         let mut above = self.parent.take();
         while let Some(node) = above {

@@ -1,7 +1,8 @@
 //! Node ids.
 //!
-//! A node id is made from (hierarchy, door, kernfs id), so that a server that restarts could rebuild its table from the ids that the
-//! kernel asks for, with no saved state. Nodes without a backing object have ids of a reserved door.
+//! A node id is made from (hierarchy, entry path, kernfs id), so that a server that restarts could rebuild its table
+//! from the ids that the kernel asks for, without saved state. Nodes without a backing object have a reserved entry
+//! path.
 //!
 //! ```text
 //! 63        58 57   56 55                                   0
@@ -41,8 +42,8 @@ impl NodeId {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, depth as u64))
     }
 
-    /// The inode number of the root of a legacy or hybrid view. It mustn't be 1, which is what the top directories have that are the host's
-    /// roots: a tool that walks the tree would take them for their own parent.
+    /// The inode number of the root of a legacy or hybrid view. It mustn't be 1, which is the number of a top
+    /// directory that is a host's root: a tool that walks the tree would take the directory for its own parent.
     pub const fn view_root_inode() -> u64 {
         RESERVED_DOOR << DOOR_SHIFT
     }
@@ -65,8 +66,9 @@ impl NodeId {
         Self::compose(0, RESERVED_DOOR, PLACEHOLDERS + number % PLACEHOLDERS)
     }
 
-    // In the hierarchy with number 0 (cgroup2, where there is one) the main door's ids are the kernfs ids. None of them is FUSE's
-    // root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or is the view's root.
+    // In the hierarchy with number 0 (cgroup2 if the host has it) the main entry path's ids are the kernfs ids. None
+    // of them is FUSE's root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or
+    // is the view's root.
     fn compose(hierarchy: usize, entry_path: u64, number: u64) -> Self {
         Self((hierarchy as u64) << HIERARCHY_SHIFT | entry_path << DOOR_SHIFT | number)
     }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// The size that the kernel has of a file, which may differ from the host's, and the size that it is to have.
 #[derive(Debug, Default)]
 pub struct ShownSize {
-    /// One more than the size to show; 0 if that's the usual one.
+    /// One more than the size to show; 0 for the default size.
     to_tell: AtomicU64,
-    /// What the kernel was told last, or has made of it.
+    /// The size that the kernel was told last, or has set itself.
     told: AtomicU64,
-    /// Whether its length was looked at.
+    /// Whether its length was measured.
     measured: AtomicBool,
-    /// Whether its length has to be looked at whenever it's opened.
+    /// Whether its length has to be measured at each open.
     watched: AtomicBool,
     open: AtomicU32,
 }
@@ -53,7 +53,7 @@ impl ShownSize {
         self.watched.load(Ordering::Acquire)
     }
 
-    /// Notes that its length is looked at. Returns whether it was before.
+    /// Notes that its length is measured. Returns whether it was before.
     pub fn measure(&self) -> bool {
         self.measured.swap(true, Ordering::AcqRel)
     }

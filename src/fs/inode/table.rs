@@ -9,11 +9,11 @@ use parking_lot::RwLock;
 
 use super::{Node, NodeId, ROOT_ID};
 
-/// The inode table: it knows a node from the first lookup that the kernel was answered until the kernel forgets the last one.
+/// The inode table. A node is in it from the first lookup that was answered until the kernel forgets the last one.
 #[derive(Debug)]
 pub struct NodeTable {
     root: Arc<Node>,
-    /// No system call is made while it's held, and nothing locked but names and children of nodes.
+    /// No system call is made while it's held, and only names and children of nodes are locked.
     nodes: RwLock<HashMap<NodeId, TableEntry>>,
 }
 
@@ -42,10 +42,10 @@ impl NodeTable {
         self.nodes.read().get(&id).map(|known| Arc::clone(&known.node))
     }
 
-    /// Counts a lookup that the kernel is about to be told of, and returns the node to tell of, the known one if there is one, and whether
-    /// it's new.
+    /// Counts a lookup whose answer is about to be sent. Returns the node for the answer, which is the known one if
+    /// there is one, and whether it's new.
     ///
-    /// A known node whose name isn't the found one's takes it: the host has renamed the cgroup.
+    /// If a known node has another name than the found one, it takes that name: the host has renamed the cgroup.
     pub fn remember(&self, found: Node) -> (Arc<Node>, bool) {
         let mut nodes = self.nodes.write();
         match nodes.entry(found.id()) {
@@ -82,7 +82,7 @@ impl NodeTable {
         let known = nodes.values().map(|known| &known.node);
         let parents = known.clone().filter_map(|node| node.parent());
         let mut found: HashMap<NodeId, &Arc<Node>> = parents.map(|node| (node.id(), node)).collect();
-        // What it knows itself comes first.
+        // Directories of the table take precedence over those that are only found as parents.
         found.extend(known.filter(|node| node.is_directory()).map(|node| (node.id(), node)));
         found.insert(self.root.id(), &self.root);
         found.into_values().map(Arc::clone).collect()
@@ -101,7 +101,7 @@ impl NodeTable {
         found
     }
 
-    /// The kernel drops `lookups` references. Returns the node if that were the last.
+    /// Drops `lookups` references of the kernel. Returns the node if they were the last.
     pub fn forget(&self, id: NodeId, lookups: u64) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write();
         let Entry::Occupied(mut entry) = nodes.entry(id) else {
@@ -138,7 +138,8 @@ impl NodeTable {
 
     /// Notes that the object of a node was renamed.
     pub fn rename(&self, id: NodeId, name: &OsStr) {
-        // Under the lock, lest it be forgotten meanwhile and its directory told of it for ever.
+        // The lock keeps the kernel from forgetting the node meanwhile, which would leave its name in the directory
+        // for ever.
         if let Some(known) = self.nodes.write().get(&id) {
             known.node.rename(&name.into());
         }
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(table.root().view_path(), "/");
     }
 
-    /// As deep a tree as a container makes, of which the kernel holds only the deepest, and forgets that.
+    /// A tree as deep as a container can make it, of which the kernel holds only the deepest node, and forgets it.
     #[test]
     fn a_deep_tree_takes_no_deep_stack() {
         let table = table();

@@ -1,8 +1,9 @@
-//! The server's own requests, by which it makes events for the view's watchers ([`crate::fs::inotify::replay`]).
+//! The server's own requests, which make events for the view's watchers ([`crate::fs::inotify::replay`]).
 //!
-//! None of them touches the host. The kernel makes an event for a directory that is made only if it wasn't there, and for one that is
-//! removed only if it was: so the own lookup, and nobody else's, finds the opposite of what there is. It happens under the directory's lock,
-//! and the operation itself is refused unless that lookup was made: the kernel never takes another object for the one that is meant.
+//! None of them touches the host. The kernel makes a creation event only if the directory wasn't there, and a removal
+//! event only if it was. So the injected lookup, and no other, finds the opposite of the real state. This happens
+//! under the directory's lock. The server refuses the operation itself unless that lookup was made: the kernel never
+//! acts on another object than the one that is meant.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, CgroupFs, Entry, EntryTtl, FsError, FsResult, Host};
 
-/// What an own lookup is to find.
+/// What an injected lookup finds.
 enum InjectedLookup {
-    /// What every lookup finds.
+    /// The same as every lookup.
     Plain,
-    /// A directory on the way, as long as the kernel knows it, even if it's gone.
+    /// A directory along the path, as long as the kernel holds it, even if it's gone.
     Step(Arc<Node>),
     /// Nothing.
     Nothing,
     /// A directory that is gone.
     Placeholder(NodeId),
-    /// What has this name now.
+    /// The directory that has this name now.
     Renamed(Arc<Node>, OsString, NodeId),
     /// A file, even if it's gone.
     File(Arc<Node>, NodeId),
@@ -90,13 +91,14 @@ impl<H: Host> CgroupFs<H> {
         let above = self.node(parent)?;
         match self.find(&above, name) {
             Ok((found, attributes)) if found.id() == node.id() => Ok(self.remember(found, attributes)),
-            // It's gone, or another one has its name. Somebody may watch it all the same.
+            // It's gone, or another object has its name. Somebody may still watch it.
             Ok(_) | Err(FsError::Kernel(Errno::ENOENT)) => self.known(node).ok_or(FsError::Kernel(Errno::ENOENT)),
             Err(failure) => Err(failure),
         }
     }
 
-    /// A node that is gone, if the kernel still knows it. It's not to be kept under its name: nobody else is to find it.
+    /// Returns a node that is gone, if the kernel still holds it. The kernel mustn't cache its name: nobody else may
+    /// find it.
     fn known(&self, node: &Node) -> Option<Entry> {
         let node = self.nodes.count(node.id())?;
         let ttl = EntryTtl { entry: Duration::ZERO, attributes: Duration::ZERO };
@@ -134,7 +136,7 @@ impl<H: Host> CgroupFs<H> {
         note_told(&directory, name, EntryChange::Made);
         match self.find(&directory, name) {
             Ok((node, attributes)) if *node.object() == Object::Directory => Ok(self.remember(node, attributes)),
-            // It's gone again; what follows is that event.
+            // It's gone again, and the event of that follows.
             _ => Ok(self.placeholder(placeholder, libc::S_IFDIR | 0o755)),
         }
     }
@@ -169,7 +171,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The modification time isn't changed: the kernel makes the event when it's told that it was.
+    /// Reports the modification time unchanged: the kernel makes the event because it's told to set it.
     pub(in crate::fs) fn injected_change(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
         let placeholder = self.replays.pending.lock().as_ref().and_then(|pending| pending.placeholder);
         if placeholder == Some(id) {

@@ -1,4 +1,4 @@
-//! Writes to notified files that came through the view: of those the kernel has told the watchers by itself.
+//! Writes through the view to notified files: the kernel itself has told the watchers of those.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -10,17 +10,18 @@ use parking_lot::Mutex;
 use crate::cgroup::file::is_notified;
 use crate::fs::inode::Node;
 
-/// How long the event of an own write may be on its way.
+/// How long the event of an own write may take to arrive.
 const EVENT_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// The own writes whose events are still to come.
 ///
-/// inotify doesn't say whose a write was, and makes one event of two that nobody has read yet. So an event counts for one write, but none is
-/// waited for for long.
+/// inotify doesn't say who wrote, and merges two unread events into one. So an event counts for one write, and the
+/// server doesn't wait for an event for long.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
 
-/// How many files are remembered at least before those are forgotten whose events don't come: of what failed, or of a cgroup that is gone.
+/// How many files are remembered before a sweep forgets those whose events don't come: failed writes, and cgroups
+/// that are gone.
 const FILES_BEFORE_SWEEP: usize = 64;
 
 type WrittenFile = (usize, u64, OsString);
@@ -28,7 +29,7 @@ type WrittenFile = (usize, u64, OsString);
 #[derive(Debug, Default)]
 struct Writes {
     running: usize,
-    /// Events that came while the write was under way.
+    /// Events that came during the write.
     early: usize,
     finished: VecDeque<Instant>,
 }
@@ -47,7 +48,8 @@ pub(in crate::fs) struct OwnWrite {
 }
 
 impl OwnWrites {
-    /// A write to this file begins, which ends when the result is dropped. `None` if it isn't a file that is notified.
+    /// Begins a write to this file, which ends when the result is dropped. `None` if the kernel doesn't notify the
+    /// file.
     pub(in crate::fs) fn begin(&self, file: &Node) -> Option<OwnWrite> {
         let name = file.name();
         let directory = file.parent().filter(|_| name.to_str().is_some_and(is_notified))?;
@@ -56,7 +58,7 @@ impl OwnWrites {
             return None;
         }
         let mut all = self.0.lock();
-        // As often as the map grows, so that a single write needn't look at all of them.
+        // A sweep only when the map would grow, so that a single write doesn't look at all files.
         if all.len() >= FILES_BEFORE_SWEEP && all.len() == all.capacity() {
             all.retain(|_, writes| writes.is_awaited());
             let few = all.len();
@@ -68,7 +70,7 @@ impl OwnWrites {
         Some(OwnWrite { writes: Arc::clone(&self.0), file })
     }
 
-    /// Whether an event is that of an own write.
+    /// Whether an event belongs to an own write.
     fn take_of(&self, file: &WrittenFile) -> bool {
         let mut all = self.0.lock();
         let Some(writes) = all.get_mut(file) else { return false };
@@ -109,7 +111,7 @@ impl Drop for OwnWrite {
             } else {
                 writes.finished.push_back(Instant::now());
             }
-            // What fails has no event, and what has gone has no more.
+            // A failed write has no event, and a removed file gets no more.
             writes.finished.retain(|finished| finished.elapsed() < EVENT_DELAY_MAX);
         }
     }
@@ -138,7 +140,7 @@ mod tests {
         for inode in 2..10_000 {
             drop(begin(inode));
             if inode.is_multiple_of(50) {
-                // As if they were long ago.
+                // Makes the writes old enough to be forgotten.
                 for writes in writes.0.lock().values_mut() {
                     writes.finished.iter_mut().for_each(|finished| *finished -= EVENT_DELAY_MAX);
                 }

@@ -9,7 +9,7 @@ use crate::fs::inode::{Node, NodeId};
 /// An operation of the server on its own mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectedOp {
-    /// Looks for a name that isn't there, to see whether the server knows its own requests.
+    /// Looks up a name that doesn't exist, to see whether the server recognises its own requests.
     Look,
     /// Sets a file's modification time.
     Touch,
@@ -32,13 +32,13 @@ pub struct Injection {
     pub operation: InjectedOp,
 }
 
-/// A user of the view that is the server itself. Its requests come to the server like everybody's, so it must never be asked by a thread
-/// that serves requests.
+/// A client of the view that is the server itself. Its requests reach the server like all others, so a thread that
+/// serves requests must never call it.
 pub trait Injector {
     /// Does an operation on the mount.
     ///
     /// # Errors
-    /// The system call's; `ENXIO` once there is no way to the mount any more.
+    /// The system call's; `ENXIO` once the mount can't be reached any more.
     fn inject(&self, injection: &Injection) -> SysResult<()>;
 }
 

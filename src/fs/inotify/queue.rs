@@ -14,26 +14,29 @@ use crate::fs::cache::dir_locks::DirLocks;
 use crate::fs::host::{Caller, EntryChange};
 use crate::fs::inode::{Node, NodeId};
 
-/// How many events may wait.
+/// How many tasks may wait.
 const QUEUED_TASKS_MAX: usize = 8192;
 
 /// How many shown events are remembered.
 const SHOWN_EVENTS_MAX: usize = 256;
 
-/// For how long a write waits, at most, until the kernel has forgotten what it has changed: that may have to wait for a directory that a caller
-/// holds.
+/// How long a write waits until the kernel has forgotten what the write changed. The invalidation may have to wait
+/// for a directory that a caller has locked.
 const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) enum Task {
     Show(Event),
-    /// A change that came through this door and the showing of an earlier one, of the same name, may have come in the wrong order.
+    /// A change through this entry path and the event of an earlier one, of the same name, may have come in the wrong
+    /// order.
     Settle(Arc<Node>, OsString),
-    /// A change was taken for one that this door has made itself, and wasn't.
+    /// A change was taken for one of this entry path's own, and wasn't.
     Again(Arc<Node>, OsString, EntryChange),
-    /// The view has removed a directory, by one of its doors. Its lock is the kernel's until the answer, so it's told of the names only then.
+    /// The view has removed a directory. The kernel holds its lock until the answer, so its names are invalidated
+    /// only then.
     Removed(Arc<Node>),
-    /// Files may have come or gone, in the children of a cgroup or in itself, by a write through the view, which waits for this.
+    /// Files may have come or gone by a write through the view, which waits for this: in the children of a cgroup, or
+    /// in itself.
     Files {
         hierarchy: usize,
         directory: u64,
@@ -42,7 +45,7 @@ pub(super) enum Task {
     },
     /// Events were lost.
     Everything,
-    /// A directory didn't come to rest while it was compared.
+    /// A directory kept changing while it was compared.
     Compare(Arc<Node>),
     Stop,
 }
@@ -59,9 +62,9 @@ pub(super) struct Queue {
 /// What waits to be replayed, and what is being replayed.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct Replays {
-    /// The thread that acts on the own mount; 0 if there's none.
+    /// The thread that injects operations; 0 if there's none.
     pub(super) thread: Arc<AtomicI32>,
-    /// Whether there's a way to the own mount.
+    /// Whether the own mount can be reached.
     pub(super) enabled: AtomicBool,
     /// Leaf lock.
     pub(super) queue: Mutex<Queue>,
@@ -72,7 +75,7 @@ pub(in crate::fs) struct Replays {
     pub(super) placeholders: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     pub(super) shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
-    /// The boundaries that have been shown to be removed: what has their name later isn't shown.
+    /// The boundaries whose removal was shown: cgroups that later have their names aren't shown.
     pub(super) removed_boundaries: Mutex<Vec<usize>>,
 }
 
@@ -82,7 +85,7 @@ impl Replays {
         caller.tid > 0 && caller.tid == self.thread.load(Ordering::Acquire)
     }
 
-    /// Whether a replay is under way that changes what this name is: the kernel mustn't keep it.
+    /// Whether a replay is under way that changes the meaning of this name: the kernel mustn't cache it.
     pub(in crate::fs) fn is_about_to_change(&self, directory: NodeId, name: &OsStr) -> bool {
         self.pending.lock().as_ref().is_some_and(|pending| pending.changes(directory, name))
     }
@@ -104,11 +107,13 @@ impl Replays {
         }
     }
 
-    /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves requests.
+    /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves
+    /// requests.
     pub(in crate::fs) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
         let (done, told) = sync_channel(0);
         let mut queue = self.queue.lock();
-        // Who waits no more leaves the task behind. Where the thread is held up for long, the kernel is told by the event.
+        // A writer that times out leaves its task in the queue. If the thread is held up for long, the event
+        // invalidates instead.
         if !queue.has_taker || queue.tasks.len() >= QUEUED_TASKS_MAX {
             return;
         }
@@ -129,7 +134,8 @@ impl Replays {
             return true;
         }
         let shown = self.shown.lock();
-        // What was shown first since then may be forgotten already: rather one event too many than a wrong last one.
+        // An event that was shown since then may already be forgotten. One event too many is better than a wrong last
+        // one.
         let all_known = shown.len() < SHOWN_EVENTS_MAX || shown.back().is_some_and(|(_, _, when)| *when <= since);
         !all_known || shown.iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
     }
@@ -150,8 +156,8 @@ impl Replays {
         self.filled.notify_one();
     }
 
-    /// Once is enough, by whatever number of changes: it's decided when it comes to it. (Were each of them shown, what is made and removed
-    /// over and over would go on to be late for ever.)
+    /// One task is enough for any number of changes: the state is compared when the task runs. With a task for each,
+    /// a name that is made and removed over and over would stay late for ever.
     pub(super) fn settle(&self, directory: &Arc<Node>, name: &OsStr) {
         let is_it = |task: &Task| matches!(task, Task::Settle(at, of) if at.id() == directory.id() && of == name);
         if !self.queue.lock().tasks.iter().any(is_it) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// While the thread is held up, whoever writes again and again takes no more memory than there's room for, and waits no longer.
+/// While the thread is held up, a caller that writes repeatedly takes bounded memory and waits for a bounded time.
 #[test]
 fn those_who_wait_in_vain_leave_a_bounded_queue() {
     let replays = Replays::default();

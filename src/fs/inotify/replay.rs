@@ -1,11 +1,13 @@
-//! Events for who watches the view (inotify(7), fanotify(7)).
+//! Events for the view's watchers (inotify(7), fanotify(7)).
 //!
-//! FUSE has no message by which a server could make one. So each change that came by another hand is done once more, as an operation of the
-//! server's own on its own mount ([`Injector`]): the kernel makes the event that such an operation makes, for all watchers of the view. The
-//! server knows its own requests by their thread and answers them without touching the host (`crate::fs::inotify::injection`).
+//! FUSE has no message with which a server could make an event. So the server repeats each change that didn't come
+//! through the view, as an operation on its own mount ([`Injector`]). The kernel then makes the event of that
+//! operation for all watchers of the view. The server recognises its own requests by their thread and answers them
+//! without touching the host (`crate::fs::inotify::injection`).
 //!
-//! What is replayed waits in a queue, for a thread of its own: an operation may have to wait for a directory that a caller holds. If the
-//! queue grows too long, or the host's events were lost, the known directories are compared with the host instead.
+//! Changes wait in a queue for a thread of their own: an operation may have to wait for a directory that a caller has
+//! locked. If the queue grows too long, or events of the host were lost, the server compares the known directories
+//! with the host instead.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use crate::fs::inode::{Cgroups, Node, Object};
 use crate::fs::{CgroupFs, Host, SysResult};
 use crate::view::{Child, Role};
 
-/// How often an operation is tried that meets what a caller has looked up meanwhile.
+/// How often an operation is tried that fails because a caller has just looked the name up.
 const ATTEMPTS_MAX: usize = 4;
 
 impl<H: Host> CgroupFs<H> {
@@ -33,7 +35,8 @@ impl<H: Host> CgroupFs<H> {
         Arc::clone(&self.replays.thread)
     }
 
-    /// [`CgroupFs::replay`] is about to be called. Whether there's a way to the own mount, so that changes are to be replayed from now on.
+    /// Announces that [`CgroupFs::replay`] is about to be called. `has_mount` says whether the own mount can be
+    /// reached, so that changes are replayed from now on.
     pub fn start_replaying(&self, has_mount: bool) {
         self.replays.queue.lock().has_taker = true;
         self.replays.enabled.store(has_mount, Ordering::Release);
@@ -51,8 +54,8 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The kernel has told of a change that came through this door at `since`; a change before it, of the same name, may be shown only now. The
-    /// last that is shown has to be what is true.
+    /// Called when the kernel has reported a change through this entry path, made at `since`. An earlier change of
+    /// the same name may be shown only now. The last event that is shown has to be the true one.
     pub(in crate::fs) fn settle_if_late(&self, directory: &Arc<Node>, name: &OsStr, since: Instant) {
         if self.replays.is_late(directory.id(), name, since)
             && self.view.lists(directory.position(), name, true)
@@ -94,13 +97,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Replays what [`CgroupFs::invalidate`] has left to be replayed, until [`CgroupFs::stop_replaying`]. Without a way to the own mount
-    /// nothing is left.
+    /// Replays the changes that [`CgroupFs::invalidate`] has queued, until [`CgroupFs::stop_replaying`]. If the own
+    /// mount can't be reached, nothing is queued.
     pub fn replay(&self, kernel: &impl Invalidate, mount: Option<&impl Injector>) {
         if let Some(mount) = mount
             && let Err(errno) = self.try_out(mount)
         {
-            // ENXIO: it's closed already, because the view has ended.
+            // ENXIO: the mount is closed already, because the view has ended.
             if errno != Errno::ENXIO {
                 tracing::warn!(%errno, "no way to the view's own mount: inotify reports only what is done through the view");
             }
@@ -112,7 +115,7 @@ impl<H: Host> CgroupFs<H> {
                 (Task::Show(event), Some(mount)) => self.show(&event, kernel, mount),
                 (Task::Settle(directory, name), Some(mount)) => self.settle(&directory, &name, kernel, mount),
                 (Task::Again(directory, name, kind), _) => {
-                    // If that isn't how it is, the event that undid it comes, or came.
+                    // If the state differs, the event of the later change comes, or came.
                     if self.find(&directory, &name).is_ok() == (kind == EntryChange::Made) {
                         self.invalidate_entry(&directory, &name, kernel);
                         self.replay_entry(&directory, &name, kind);
@@ -146,7 +149,7 @@ impl<H: Host> CgroupFs<H> {
         self.replays.filled.notify_one();
     }
 
-    /// Whether the server knows its own requests: one that it took for a container's would be carried out.
+    /// Checks that the server recognises its own requests: it would carry out one that it took for a container's.
     fn try_out(&self, mount: &impl Injector) -> SysResult<()> {
         let name = OsString::from("vcgroupfs");
         *self.replays.pending.lock() = Some(PendingInjection::new(Event {
@@ -169,7 +172,7 @@ impl<H: Host> CgroupFs<H> {
         matches!(child, Child::Backing { directory: Some(position), .. } if position.role == Role::Boundary)
     }
 
-    /// Whether what came or went by the boundary's name is the boundary.
+    /// Whether the event is about the boundary itself, and not about another cgroup with its name.
     fn is_shown(&self, event: &Event) -> bool {
         let Some(hierarchy) = event.directory.position().hierarchy else { return false };
         if !self.is_boundary(&event.directory, &event.name) {
@@ -201,7 +204,7 @@ impl<H: Host> CgroupFs<H> {
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
             }
-            // The kernel answers by what a caller has looked up. From now on it asks again.
+            // A caller's lookup is in the kernel's cache. Invalidate it, so that the kernel asks again.
             kernel.entry(event.directory.id(), &event.name);
             if let InjectedOp::Rename(to) = &event.operation {
                 kernel.entry(event.directory.id(), to);
@@ -211,11 +214,11 @@ impl<H: Host> CgroupFs<H> {
         *self.replays.pending.lock() = None;
         match done {
             Ok(()) => {}
-            // Callers use the name all the time. What they were told can be compared afterwards.
+            // Callers keep using the name. A comparison afterwards finds what they were told.
             Err(Errno::EEXIST | Errno::EAGAIN) => self.replays.push(Task::Compare(Arc::clone(&event.directory))),
             Err(errno) => {
                 tracing::debug!(%errno, ?injection, "not replayed");
-                // It's as good as told: it would fail again.
+                // Count it as told: it would fail again.
                 match &event.operation {
                     InjectedOp::Make => note_told(&event.directory, &event.name, EntryChange::Made),
                     InjectedOp::Remove => note_told(&event.directory, &event.name, EntryChange::Removed),
@@ -229,7 +232,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Says of each file that counts events that it has changed: rather once too often than never.
+    /// Reports each file that counts events as changed: one event too many is better than one too few.
     fn touch_events(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl Injector) {
         for file in self.shown(directory).unwrap_or_default() {
             if !file.is_directory && file.name.to_str().is_some_and(is_events) {
@@ -242,7 +245,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Replays what must have happened in a directory.
+    /// Replays the differences between what watchers know of a directory and its state.
     fn compare(&self, directory: &Arc<Node>, kernel: &impl Invalidate, mount: &impl Injector) {
         for _ in 0..ATTEMPTS_MAX {
             let Ok(shown) = self.shown(directory) else { return };
@@ -253,14 +256,15 @@ impl<H: Host> CgroupFs<H> {
             for (name, operation) in differences {
                 self.show(&Event { directory: Arc::clone(directory), name, operation }, kernel, mount);
             }
-            // What was changed through this door meanwhile may have been told before what was shown now: then it differs again.
+            // Watchers may have been told of a change through this entry path before the event that was shown now.
+            // Then it differs again.
         }
         self.replays.push(Task::Compare(Arc::clone(directory)));
     }
 
     fn differences(&self, directory: &Arc<Node>, now: &Cgroups) -> Vec<(OsString, InjectedOp)> {
         let told = directory.told();
-        // Where nobody ever looked, nobody can tell what is new.
+        // If nobody ever looked, no entry counts as new.
         let anything_is_new = told.is_some();
         let before = told.unwrap_or_else(|| {
             let known = self.nodes.children(directory).into_iter();

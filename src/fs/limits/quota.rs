@@ -1,6 +1,8 @@
-//! How much of what is limited each user of a view may hold: open files, each of which is a descriptor of the server, and backing ids.
+//! Limits on what each user of a view may hold: open files, each of which is a descriptor of the server, and backing
+//! ids.
 //!
-//! Without this, a user of the container who opens what everybody may read could keep its root from managing cgroups, and a container another one.
+//! Without them, a user of the container who opens world-readable files could keep its root from managing cgroups,
+//! and a container could do that to another one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ const RESERVED_FDS: usize = 512;
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct Quota {
     held: Arc<Mutex<Usage>>,
-    /// Those whose holder all of these are together.
+    /// The quota above, and the holder that all users of this one are there.
     above: Option<(Arc<Mutex<Usage>>, Holder)>,
 }
 
@@ -60,7 +62,7 @@ impl Quota {
         Self { held: held(limit), above: Some((Arc::clone(&self.held), Holder::Tenant(tenant))) }
     }
 
-    /// One more for a user, who may have half of what the others leave. What it is gives the share back by being dropped.
+    /// Takes one permit for a user, who may hold half of what the others leave. Dropping the permit returns it.
     pub(in crate::fs) fn take(&self, user: u32) -> Option<Permit> {
         let above = match &self.above {
             Some((held, tenant)) => Some(Box::new(take(held, *tenant, None)?)),

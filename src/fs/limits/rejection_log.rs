@@ -7,7 +7,7 @@ use crate::cgroup::escaped;
 use crate::limit::Limiter;
 use crate::policy::Denial;
 
-/// How much of a path is logged, in bytes.
+/// The maximum length of a logged path, in bytes.
 const LOGGED_PATH_BYTES_MAX: usize = 1024;
 
 /// The caller that was rejected, the operation and the path.
@@ -24,7 +24,7 @@ pub(in crate::fs) struct Subject {
 pub struct RejectionLog(Limiter);
 
 impl RejectionLog {
-    /// Logs a rejection, unless there were too many. What it's about is only looked up if it is logged.
+    /// Logs a rejection, unless there were too many. `subject` is called only if the rejection is logged.
     pub(in crate::fs) fn record(&self, denial: &Denial, subject: impl FnOnce() -> Subject) {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
@@ -37,7 +37,7 @@ impl RejectionLog {
             pid,
             uid,
             operation,
-            // JSON, too, would leave characters in it that change how a terminal shows the rest.
+            // Even JSON would leave characters in the path that change how a terminal shows the rest.
             path = shortened(&path),
             rule = denial.rule().name(),
             errno = ?denial.errno(),
@@ -48,7 +48,8 @@ impl RejectionLog {
     }
 }
 
-/// The end of a path that is too long for the log: how deep its cgroups are, and how long their names, is up to the container.
+/// Returns the end of a path that is too long for the log: the container chooses how deep its cgroups are, and how
+/// long their names.
 fn shortened(path: &OsStr) -> String {
     let bytes = path.as_bytes();
     match bytes.len().checked_sub(LOGGED_PATH_BYTES_MAX) {

@@ -1,7 +1,8 @@
-//! How much of the kernel's memory extended attributes may take.
+//! Limits the kernel memory that extended attributes take.
 //!
-//! The kernel charges the memory for an xattr to the memory cgroup of whoever sets it, and through a view that's the server: a container that is
-//! limited to some MiB could put any number of them on the host. So what is set through a view has a budget, [`BUDGET_BYTES`].
+//! The kernel charges an xattr's memory to the memory cgroup of the process that sets it, and through a view that is
+//! the server. A container with a limit of a few MiB could put any number of xattrs on the host. So xattrs that are
+//! set through a view have a budget, [`BUDGET_BYTES`].
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -14,27 +15,30 @@ use parking_lot::Mutex;
 use crate::fs::{FsError, FsResult, SysResult};
 use crate::policy::Rule;
 
-/// How many bytes of the kernel's memory the xattrs that were set through a view may take: with those that systemd sets, enough for 4000 cgroups.
+/// The kernel memory for all xattrs that were set through a view, in bytes. With the xattrs that systemd sets it's
+/// enough for 4000 cgroups.
 pub(in crate::fs) const BUDGET_BYTES: usize = 2 * 1024 * 1024;
 
-/// What the kernel has for an xattr besides name and value, in bytes: `struct simple_xattr`, before the value in one allocation.
+/// The kernel's overhead per xattr besides name and value, in bytes: `struct simple_xattr`, before the value in one
+/// allocation.
 const XATTR_HEADER_BYTES: usize = 40;
 
-/// What the kernel notes for each allocation that it charges, in bytes: whom it's charged to.
+/// The kernel's overhead per charged allocation, in bytes: it records the memory cgroup.
 const ALLOCATION_OVERHEAD_BYTES: usize = 8;
 
-/// How often it's looked, at most, whether cgroups have gone that nobody removed through the view.
+/// The minimum time between two searches for cgroups that weren't removed through the view.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A directory: its hierarchy, and its inode number, which no other one is given.
+/// A directory: its hierarchy and its inode number, which the kernel never reuses.
 pub(in crate::fs) type DirectoryKey = (usize, u64);
 
-/// What was set through a view, or through all views of a tenant.
+/// The xattrs that were set through a view, or through all views of a tenant.
 ///
-/// What was there before isn't in it: that's charged to whoever set it.
+/// Earlier xattrs aren't in it: the kernel charged them to whoever set them.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct XattrBudget {
-    /// Held while an xattr is set or removed, so that it says what the kernel has, however many set the same one at a time.
+    /// Held while an xattr is set or removed, so that the ledger agrees with the kernel however many callers set the
+    /// same one at a time.
     ledger: Mutex<Ledger>,
 }
 
@@ -46,7 +50,7 @@ struct Ledger {
 }
 
 impl XattrBudget {
-    /// Sets an xattr by `set`, if there's room for it. `is_there`: whether a directory still exists.
+    /// Sets an xattr by calling `set`, if the budget allows it. `is_there` says whether a directory still exists.
     pub(in crate::fs) fn set(
         &self,
         (directory, name): (DirectoryKey, &OsStr),
@@ -76,7 +80,7 @@ impl XattrBudget {
     ) -> FsResult<()> {
         let mut ledger = self.ledger.lock();
         let removed = remove();
-        // Where there's none, somebody else has removed it.
+        // ENODATA: somebody else has removed it.
         if matches!(removed, Ok(()) | Err(Errno::ENODATA))
             && let Some(names) = ledger.directories.get_mut(&directory)
         {
@@ -94,13 +98,13 @@ impl XattrBudget {
         self.ledger.lock().directories.is_empty()
     }
 
-    /// Whether something may be set. Doesn't wait for one that is being set.
+    /// Whether anything may be in the ledger. Doesn't wait for an xattr that is being set.
     pub(in crate::fs) fn may_hold_any(&self) -> bool {
         self.ledger.try_lock().is_none_or(|ledger| !ledger.directories.is_empty())
     }
 
-    /// A directory was removed. What was set there has to go by `clear`: the kernel keeps it as long as anybody has a file of the cgroup open, or
-    /// the cgroup has memory.
+    /// Accounts for a removed directory. `clear` has to remove its xattrs: the kernel keeps them as long as a file of
+    /// the cgroup is open, or the cgroup has memory.
     pub(in crate::fs) fn removed(&self, directory: DirectoryKey, clear: impl Fn(&OsStr)) {
         let mut ledger = self.ledger.lock();
         let Some(names) = ledger.directories.remove(&directory) else { return };
@@ -110,7 +114,7 @@ impl XattrBudget {
         }
     }
 
-    /// A directory was removed, and what was set there can't be cleared any more. It counts for good.
+    /// Accounts for a removed directory whose xattrs can't be cleared any more. They count for good.
     pub(in crate::fs) fn write_off(&self, directory: DirectoryKey) {
         self.ledger.lock().directories.remove(&directory);
     }
@@ -126,7 +130,7 @@ impl Ledger {
         self.spent.saturating_sub(cost.unwrap_or(0))
     }
 
-    /// Gives back what was set on directories that others have removed.
+    /// Returns the budget of directories that others have removed.
     fn sweep(&mut self, is_there: impl Fn(DirectoryKey) -> bool) {
         let now = Instant::now();
         if self.swept.is_some_and(|before| now.saturating_duration_since(before) < SWEEP_INTERVAL) {
@@ -139,12 +143,13 @@ impl Ledger {
     }
 }
 
-/// What an xattr takes of the kernel's memory, in bytes, or a little more.
+/// Returns the kernel memory of an xattr in bytes, or a little more.
 fn cost(name: &OsStr, length: usize) -> usize {
     allocation(XATTR_HEADER_BYTES + length) + allocation(name.as_bytes().len() + 1) + 2 * ALLOCATION_OVERHEAD_BYTES
 }
 
-/// What the kernel takes for an allocation of this size: kmalloc(9) has sizes, and those of many pages are powers of two.
+/// Returns the size of a kernel allocation: kmalloc(9) has size classes, and allocations of many pages are powers of
+/// two.
 fn allocation(size: usize) -> usize {
     match size {
         0..=8 => 8,
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_takes() {
-        // As measured by a memory cgroup on Linux 6.18, with names of 11 bytes or so.
+        // Measured by a memory cgroup on Linux 6.18, with names of about 11 bytes.
         for (length, measured) in [
             (24, 102),
             (89, 225),
@@ -205,7 +210,7 @@ mod tests {
         assert!(spent(&xattrs) <= BUDGET_BYTES);
         let refused = set(&xattrs, TWO, "user.x", 1000).unwrap_err();
         assert_eq!(refused.errno(), Errno::ENOSPC);
-        // Another value of the same size has room, a larger one hasn't.
+        // A new value of the same size fits, a larger one doesn't.
         assert_eq!(set(&xattrs, ONE, "user.0", 900), Ok(()));
         assert!(set(&xattrs, ONE, "user.0", 60_000).is_err());
         assert_eq!(xattrs.remove((ONE, name("user.0")), || Ok(())), Ok(()));
@@ -213,7 +218,7 @@ mod tests {
         let cleared = std::cell::Cell::new(0);
         xattrs.removed(ONE, |_| cleared.set(cleared.get() + 1));
         assert_eq!((cleared.get(), spent(&xattrs)), (number - 1, cost(name("user.x"), 1000)));
-        // It's gone by another hand.
+        // Somebody else has removed the cgroup's xattr.
         assert!(xattrs.remove((TWO, name("user.x")), || Err(Errno::ENODATA)).is_err());
         assert!(xattrs.is_empty() && spent(&xattrs) == 0);
     }
@@ -234,7 +239,7 @@ mod tests {
         let xattrs = XattrBudget::default();
         let full = (0..).take_while(|number| set(&xattrs, (0, *number), "user.x", 60_000).is_ok()).count() as u64;
         assert!(full > 16, "{full}");
-        // It was looked for those that have gone just before, and isn't again at once.
+        // The sweep ran just before, and isn't repeated at once.
         let more = |number| xattrs.set(((1, number), name("user.x")), 60_000, |(_, inode)| inode >= 8, || Ok(()));
         assert!(more(100).is_err());
         xattrs.ledger.lock().swept = None;

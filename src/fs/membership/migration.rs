@@ -1,9 +1,10 @@
 //! Migrations: a write to `cgroup.procs`, `cgroup.threads` or `tasks`.
 //!
-//! The number is translated by the kernel in the caller's pid namespace, so it can only name a process that the container sees. That both
-//! ends lie in the delegated subtree is checked here. So are the kernel's rules about users, by the opener's credentials: a kernel before
-//! Linux 5.16 would judge by the writer's, which is the agent (CVE-2021-4197). A newer one judges once more under its own locks, since the
-//! backing file was opened with the opener's credentials.
+//! The kernel translates the number in the caller's pid namespace, so it can only name a process that the container
+//! sees. This module checks that both ends lie in the delegated subtree. It also checks the kernel's rules about
+//! users by the opener's credentials: a kernel before Linux 5.16 would judge by the writer's, and the writer is the
+//! agent (CVE-2021-4197). A newer kernel checks again under its own locks, since the backing file was opened with the
+//! opener's credentials.
 
 use nix::errno::Errno;
 
@@ -20,10 +21,10 @@ use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
 /// `CAP_SYS_NICE`, linux/capability.h.
 const CAP_SYS_NICE: u32 = 23;
 
-/// How often a process is looked at anew that others migrate in the moment before it's migrated.
+/// How often a process is looked up again if others migrate it between check and write.
 const ATTEMPTS_MAX: usize = 100;
 
-/// A number that the kernel never takes: what comes back is `ENODEV` if the cgroup is gone, else `EINVAL`.
+/// A number that the kernel never accepts: it returns `ENODEV` if the cgroup is gone, else `EINVAL`.
 const INVALID_PID: &[u8] = b"-1";
 
 impl<H: Host> CgroupFs<H> {
@@ -57,13 +58,14 @@ impl<H: Host> CgroupFs<H> {
         };
         let mut process = match process {
             Ok(process) => process,
-            // A removed cgroup comes before a process that doesn't exist. The number itself isn't written: it could come to life.
+            // The kernel reports a removed cgroup before a missing process. The number itself isn't written: a new
+            // process could get it.
             Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
             Err(errno) => return Err(errno.into()),
         };
         let hierarchy = file.node.position().hierarchy;
         let for_administrators = hierarchy.is_some_and(|hierarchy| self.host.asks_for_administrators(hierarchy));
-        // Who migrates itself isn't asked, by whatever number.
+        // The kernel doesn't check a thread that migrates itself, whichever number it writes.
         if for_administrators && matches!(written, PidArg::Number(_)) && self.host.is_caller(&process, caller) {
             written = PidArg::Writer;
         }
@@ -101,11 +103,12 @@ impl<H: Host> CgroupFs<H> {
                     }
                     return Ok(data.len());
                 }
-                // Somebody else has migrated it since it was looked at.
+                // Somebody else has migrated it since the check.
                 Ok(false) => {}
-                // It has ended since.
+                // It has exited since the check.
                 Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
-                // It has left the subtree since. Or it's outside of the opener's own namespace, which begins further below.
+                // It has left the subtree since the check, or it's outside the opener's own namespace, which begins
+                // further below.
                 Err(Errno::ENOENT) if self.host.checks_both_ends(backing) => {
                     self.check_source(file, list, &mut process)?;
                     if self.host.is_opened_inside(backing) {
@@ -115,12 +118,12 @@ impl<H: Host> CgroupFs<H> {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // It's migrated by others all the time, and there's no telling from where.
+        // Others keep migrating it, so its source can't be determined.
         Err(Errno::EAGAIN.into())
     }
 
-    /// The backing file by which to migrate: where it's possible one with which the kernel checks both ends itself. That may have become
-    /// possible only after the file was opened.
+    /// Returns the backing file for the migration: if possible, one with which the kernel itself checks both ends.
+    /// That may have become possible only after the file was opened.
     fn checked<'a>(&self, file: &'a OpenFile<H>) -> &'a H::File {
         if self.host.checks_both_ends(&file.backing) {
             return &file.backing;
@@ -135,13 +138,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Where every thread that would be migrated is now.
+    /// Checks the current cgroup of every thread that would be migrated.
     fn check_source(&self, file: &OpenFile<H>, list: MembershipFile, process: &mut H::Process) -> FsResult<()> {
         let position = file.node.position();
         let hierarchy = position.hierarchy.ok_or(Errno::ENODEV)?;
         let nowhere = CgroupPath::root();
         let delegated = self.view.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
-        // Without a delegated subtree nothing is writable; were it asked all the same, the zone says no.
+        // Without a delegated subtree nothing is writable, and the zone denies the request.
         let delegated = delegated.unwrap_or(&nowhere);
         for place in self.host.places(process, hierarchy, !list.is_threads())? {
             let ends = MigrationEnds { delegated, source: place.path(), destination: self.view.zone(position) };
@@ -154,8 +157,9 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// The kernel's rules about users. v2: the opener must be able to write `cgroup.procs` of the nearest common ancestor of source and
-    /// destination (`cgroup_procs_write_permission`). v1: it's root, or the process is its own (`__cgroup1_procs_write`).
+    /// Checks the kernel's rules about users. v2: the opener must be able to write `cgroup.procs` of the nearest
+    /// common ancestor of source and destination (`cgroup_procs_write_permission`). v1: the opener is root or owns
+    /// the process (`__cgroup1_procs_write`).
     fn check_users(
         &self,
         file: &OpenFile<H>,
@@ -180,17 +184,18 @@ impl<H: Host> CgroupFs<H> {
         if opener.may_write(&procs) { Ok(()) } else { Err(Rule::CommonAncestor.into()) }
     }
 
-    /// Whether a process that migrates itself is asked whether it may change the scheduling of its threads, each of which has rights of its own.
+    /// Whether the kernel checks the right of a process that migrates itself to change the scheduling of its threads,
+    /// which have rights of their own.
     fn asks_of_threads(&self, file: &OpenFile<H>, list: MembershipFile) -> bool {
         let hierarchy = file.node.position().hierarchy;
         !list.is_threads() && hierarchy.is_some_and(|hierarchy| self.host.asks_about_scheduling(hierarchy))
     }
 
-    /// Whether the writer may change the process' scheduling, if that is asked (`cap_safe_nice`).
+    /// Whether the writer may change the process' scheduling, if the kernel checks that (`cap_safe_nice`).
     fn may_nice(&self, writer: &Caller, file: &OpenFile<H>, process: &H::Process) -> Option<bool> {
         let hierarchy = file.node.position().hierarchy?;
         self.host.asks_about_scheduling(hierarchy).then(|| {
-            // What is a capability in a user namespace doesn't count towards a process of the host's.
+            // A capability in a user namespace doesn't apply to a process of the host.
             let counts =
                 |writer: &Credentials| writer.id_maps.is_none() || !self.host.is_in_own_user_namespace(process);
             let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
@@ -201,7 +206,7 @@ impl<H: Host> CgroupFs<H> {
         })
     }
 
-    /// Whether the kernel takes a text of this form for a number: its errno, if it doesn't.
+    /// Checks whether the kernel accepts a text of this form as a number. Returns its errno otherwise.
     fn ask_about_form(&self, file: &OpenFile<H>, question: &Question) -> FsResult<()> {
         match (self.host.write_invalid(&file.backing, &question.text), question.taken) {
             (Err(errno), Some(taken)) if errno == taken => Ok(()),
@@ -210,7 +215,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The kernel's errno for a write that it can't accept, which is `expected` unless the cgroup is gone.
+    /// Returns the kernel's errno for a write that it can't accept: `expected` unless the cgroup is gone.
     fn ask_the_kernel(&self, file: &OpenFile<H>, expected: Errno) -> FsError {
         match self.host.write_invalid(&file.backing, INVALID_PID) {
             Err(Errno::EINVAL) | Ok(_) => FsError::Kernel(expected),
@@ -218,8 +223,9 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Between check and write the process may have ended and its number come to mean another one that the container sees. While the one
-    /// that was checked holds its number, it was that one; else there's nothing to undo it by, but it must not stay unseen.
+    /// Checks after the write that the number still meant the checked process. Between check and write the process
+    /// may have exited and another process that the container sees may have got the number. If so, the write can't be
+    /// undone, but it must be logged.
     fn verify(&self, numbers: &H::PidNs, file: &OpenFile<H>, process: &H::Process, number: i32) {
         if !self.host.is_held(process) && self.host.pin(numbers, number).is_ok() {
             let path = file.node.view_path();

@@ -1,8 +1,10 @@
 //! The numbers that are written to membership files.
 //!
-//! Kernels differ in what they take for a number. Since Linux 3.16 it's `kstrtoint` after `strstrip`, with base 0, not negative. 3.15 has `kstrtoull`:
-//! no `-0`, and what is too large loses its upper half. Before it's `simple_strtoull`, in a buffer of 64 bytes: no sign at all, and nothing but spaces
-//! is 0. So what all of them take is decided here, and about everything else the kernel is asked, by a text of the same form that can't name a process.
+//! Kernels differ in what they accept as a number. Since Linux 3.16 they use `kstrtoint` after `strstrip`, with base
+//! 0, not negative. 3.15 uses `kstrtoull`: it rejects `-0` and drops the upper half of large numbers. Earlier kernels
+//! use `simple_strtoull`, in a buffer of 64 bytes: it accepts no sign at all, and reads nothing but spaces as 0. This
+//! module decides about the forms that all of them accept. About everything else it asks the kernel, by a text of the
+//! same form that can't name a process.
 
 use nix::errno::Errno;
 
@@ -13,32 +15,32 @@ pub enum PidArg {
     Writer,
     /// This process or thread, in the writer's pid namespace.
     Number(i32),
-    /// Nothing that a kernel takes for the number of a process (`EINVAL`).
+    /// Nothing that a kernel accepts as a process number (`EINVAL`).
     Malformed,
 }
 
 /// What the kernel has to be asked before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// What to write: it never names a process.
+    /// The text to write: it never names a process.
     pub text: Vec<u8>,
-    /// What the kernel says to it if it takes what was written. `None`: what it says is the answer.
+    /// The errno that the kernel returns if it accepts the form. `None`: its result is the answer.
     pub taken: Option<Errno>,
 }
 
-/// A number that no process has (`PID_MAX_LIMIT`), also in octal digits, and the same for a kernel that takes the lower half of a larger one; one that looks at the whole
-/// finds it too large.
+/// A number that no process has (`PID_MAX_LIMIT`), also in octal digits. A kernel that takes the lower half of a
+/// larger number reads the same; one that looks at the whole finds it too large.
 const UNUSED_PID: &str = "2147483647";
 const UNUSED_PID_OCTAL: &str = "17777777777";
 const TOO_LARGE_PID: &str = "6442450943";
 
-/// What `cgroup_write_X64` has room for, before Linux 3.15.
+/// The size of `cgroup_write_X64`'s buffer, before Linux 3.15.
 const OLD_BUFFER_BYTES: usize = 64;
 
-/// Reads what was written.
+/// Parses a written number.
 ///
-/// What comes out is written to the backing file as a plain decimal number, so that a difference to the kernel's parser could only
-/// reject, never migrate something that wasn't checked.
+/// The caller writes the result to the backing file as a plain decimal number, so that a difference to the kernel's
+/// parser could only reject a write, never migrate a process that wasn't checked.
 pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
     // The kernel sees a string: it ends at the first NUL.
     let whole = data.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -54,7 +56,7 @@ pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
     };
     let question = |number: &str, taken| Some(question(data, whole, number, taken));
     if text.is_empty() {
-        // Octal, so that it can have the same length without spaces, by which 3.15 would reject it.
+        // Octal digits give the text the same length without spaces, which 3.15 would reject.
         let mut text = vec![b'0'; data.len().saturating_sub(UNUSED_PID_OCTAL.len()).max(2)];
         if let Some(sign) = text.first_mut() {
             *sign = b'+';
@@ -82,7 +84,7 @@ pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
     (written, question)
 }
 
-/// Asks by this number, with spaces around it where there were some, and in a text of the same length.
+/// Makes a question with this number, with spaces in the same places and a text of the same length.
 fn question(data: &[u8], whole: &[u8], number: &str, taken: Option<Errno>) -> Question {
     let before = whole.iter().take_while(|byte| is_space(byte)).count();
     let after = whole.get(before..).unwrap_or_default().iter().rev().take_while(|byte| is_space(byte)).count();
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_text_of_any_length_is_read() {
-        // Longer than what a format string may pad to.
+        // These are longer than a format string's maximum width.
         for data in [vec![b'\n'; 100_000], vec![0; 100_000], [b"+7", &[b' '; 100_000][..]].concat()] {
             let (_, question) = parse(&data);
             assert_eq!(question.map(|question| question.text.len() >= data.len()), Some(true));

@@ -1,10 +1,11 @@
 //! Events of a v1 memory cgroup: a write to `cgroup.event_control` (`memcg_write_event_control`).
 //!
-//! What is written are numbers of the writer's descriptors: an eventfd, and a control file, here one of this view. The host fetches the first,
-//! and says which file the second is; what goes to the kernel are numbers that another process has for the same eventfd and for the backing
-//! control file. A number of the writer's never reaches the kernel as it is, where it would mean something else.
+//! The written text has two descriptor numbers of the writer: an eventfd, and a control file of this view. The host
+//! fetches the eventfd and finds out which file the control file is. It passes the kernel the numbers that another
+//! process has for the same eventfd and for the backing control file. A number of the writer's never reaches the
+//! kernel unchanged, where it would mean another file.
 //!
-//! A registration ends with the writer's eventfd or with the cgroup. Nothing of it is kept here.
+//! A registration ends with the writer's eventfd or with the cgroup. The server keeps no state of it.
 
 use nix::errno::Errno;
 
@@ -16,7 +17,7 @@ use crate::fs::ops::handles::OpenFile;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host, OpenMode, Owner};
 use crate::policy::Rule;
 
-/// No registration: what comes back is `ENODEV` if the cgroup is gone, and `EINVAL` where a kernel has events.
+/// A malformed registration: the kernel returns `ENODEV` if the cgroup is gone, and `EINVAL` if it has events.
 const NOTHING: &[u8] = b"x";
 
 impl<H: Host> CgroupFs<H> {
@@ -31,7 +32,7 @@ impl<H: Host> CgroupFs<H> {
             return Err(Rule::CallerInvisible.into());
         }
         self.try_register(caller, file, data).map_err(|failure| match failure {
-            // A removed cgroup comes before everything that may be wrong with what is written.
+            // The kernel reports a removed cgroup before any error in the text.
             FsError::Kernel(errno @ (Errno::EBADF | Errno::EINVAL | Errno::EACCES | Errno::ENOENT)) => {
                 match self.host.write_invalid(&file.backing, NOTHING) {
                     Err(Errno::EINVAL) | Ok(_) => errno.into(),
@@ -46,12 +47,13 @@ impl<H: Host> CgroupFs<H> {
     fn try_register(&self, caller: &Caller, file: &OpenFile<H>, data: &[u8]) -> FsResult<()> {
         let written = parse(data).ok_or(Errno::EINVAL)?;
         let claim = self.host.claim_event(caller, &file.backing, written.eventfd, written.control)?;
-        // The kernel only has files of nodes that it was told of. One that another FUSE happens to number like a file of this very cgroup
-        // would be taken for it: whoever makes such a FUSE gets what he could have had without.
+        // The kernel only has files of nodes that it was given. A file of another FUSE with the same node id as a
+        // file of this cgroup would be taken for it. Whoever makes such a FUSE gains nothing that they couldn't have
+        // had without it.
         let named = claim.control();
         let node = named.node.and_then(|id| self.nodes.get(NodeId::from_u64(id)));
         let node = node.filter(|node| are_siblings(node, &file.node));
-        // That one's mode may just have been changed.
+        // Its mode may just have been changed.
         let (mode, owner) = match &node {
             Some(node) => {
                 let found = self.host.attributes(node)?;
@@ -68,7 +70,7 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-/// Whether two files are of one cgroup, by whichever door of the view.
+/// Whether two files are of one cgroup, whichever entry path they were reached by.
 fn are_siblings(a: &Node, b: &Node) -> bool {
     let directory = |node: &Node| Some((node.position().hierarchy?, node.parent()?.inode()));
     let is_file = |node: &Node| matches!(node.object(), Object::File(_));
@@ -83,7 +85,7 @@ struct Registration<'a> {
     arguments: &'a [u8],
 }
 
-/// Reads it as the kernel does: `strstrip`, `simple_strtoul`, a space, `simple_strtoul`, and a space or the end.
+/// Parses it as the kernel does: `strstrip`, `simple_strtoul`, a space, `simple_strtoul`, and a space or the end.
 fn parse(data: &[u8]) -> Option<Registration<'_>> {
     let text = trim(data.split(|byte| *byte == 0).next().unwrap_or_default());
     let (eventfd, rest) = number(text);
@@ -92,7 +94,8 @@ fn parse(data: &[u8]) -> Option<Registration<'_>> {
     Some(Registration { eventfd, control, arguments })
 }
 
-/// A number, which is 0 if there are no digits and wraps around if there are too many (`_parse_integer_limit`), and what follows.
+/// Parses a number and returns the rest. The number is 0 if there are no digits and wraps around if there are too
+/// many (`_parse_integer_limit`).
 fn number(text: &[u8]) -> (u32, &[u8]) {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at_checked(end).unwrap_or((text, &[]));
@@ -115,7 +118,7 @@ mod tests {
             ("005 06 x", Some((5, 6, "x"))),
             ("4294967301 18446744073709551622", Some((5, 6, ""))),
             ("4294967295 0", Some((u32::MAX, 0, ""))),
-            // No digits are a 0.
+            // No digits count as 0.
             ("5  6", Some((5, 0, "6"))),
             ("5", None),
             ("5 ", None),

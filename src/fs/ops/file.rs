@@ -14,8 +14,9 @@ use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, OpenMode, SysResult, WriterCredentials};
 use crate::policy::{Grant, Operation};
 
-/// The longest write that any interface file takes is the kernel's `atomic_write_len`, a page; some take less or a little more
-/// (`cpuset.cpus`), which the kernel itself knows. What is refused here is only what the kernel refuses for every file of that kind.
+/// The longest write that every interface file accepts is the kernel's `atomic_write_len`, a page. Some accept less
+/// or a little more (`cpuset.cpus`), and the kernel checks that itself. The server refuses only what the kernel
+/// refuses for every file of that kind.
 pub(in crate::fs) const WRITE_BYTES_MAX: usize = 4096;
 
 impl<H: Host> CgroupFs<H> {
@@ -42,13 +43,13 @@ impl<H: Host> CgroupFs<H> {
         let share = self.shares.take(caller.uid).ok_or(Errno::EMFILE)?;
         let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref()).map_err(|errno| match errno {
-            // Whoever came by a name that the kernel has kept for too long comes again, with what the name means now (do_filp_open).
+            // The kernel cached the name for too long. The caller has to look it up again (do_filp_open).
             Errno::ENOENT if node.doubt() && !is_retry => self.ask_to_retry(&node, caller),
-            // No name leads here any more: somebody opens once more what is open (kernfs_fop_open).
+            // No name leads here any more: the caller reopens a file that is open (kernfs_fop_open).
             Errno::ENOENT => Errno::ENODEV.into(),
             other => other.into(),
         })?;
-        // kernfs has no direct I/O, and the kernel looks for it last (do_dentry_open).
+        // kernfs has no direct I/O, and the kernel checks for it last (do_dentry_open).
         if direct {
             return Err(Errno::EINVAL.into());
         }
@@ -56,7 +57,7 @@ impl<H: Host> CgroupFs<H> {
         let shows = self.host.shows_openers_numbers(&backing).then(|| self.numbers(caller));
         node.size().open();
         if mode.truncate {
-            // By the kernel's own idea.
+            // The kernel sets the size to 0 itself.
             node.size().tell(0);
         }
         let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting };
@@ -70,7 +71,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.host.credentials(caller)?)
     }
 
-    /// The rights with which `caller` writes. A caller that can't be seen has none.
+    /// Returns the rights with which `caller` writes. A caller that isn't visible has none.
     fn writer(&self, caller: &Caller) -> FsResult<WriterCredentials> {
         if caller.tid <= 0 {
             Ok(WriterCredentials::without_capabilities(caller))
@@ -107,7 +108,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.host.numbers(caller)?)
     }
 
-    /// Reads. Content, offsets and short reads are the backing file's, which is open for this handle alone.
+    /// Reads. Content, offsets and short reads are those of the backing file, which is open for this handle alone.
     pub fn read(&self, from: &Transfer<H>, offset: u64, buffer: &mut [u8]) -> FsResult<usize> {
         let read = || {
             if from.for_splice {
@@ -126,7 +127,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Writes once. The offset doesn't count, as in kernfs.
+    /// Writes once. The offset is ignored, as in kernfs.
     pub fn write(&self, to: &Transfer<H>, data: &[u8]) -> FsResult<usize> {
         let write = || self.write_once(to, data);
         if to.waits_for_an_agent() { self.processor.pay_for_another(write) } else { self.processor.pay_for(write) }
@@ -160,14 +161,15 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The cgroup whose processes, or those below it, a write to this file may take from one cpuset to another (`cgroup_update_dfl_csses`).
+    /// Returns the cgroup whose processes, or those below it, a write to this file may migrate from one cpuset to
+    /// another (`cgroup_update_dfl_csses`).
     fn migrated_by<'a>(&self, written: &'a Node) -> Option<&'a Node> {
         let hierarchy = written.position().hierarchy?;
         let migrates = lets_files_come(&written.name()).is_some() && self.host.asks_about_scheduling(hierarchy);
         written.parent().filter(|_| migrates).map(|directory| &**directory)
     }
 
-    /// Whoever has written what lets files come finds them.
+    /// Invalidates before the write returns, so that the writer finds the new files.
     fn tell_of_files(&self, written: &Node) {
         let (Some(hierarchy), Some(of_children)) = (written.position().hierarchy, lets_files_come(&written.name()))
         else {
@@ -183,8 +185,8 @@ impl<H: Host> CgroupFs<H> {
         self.passes_through = false;
     }
 
-    /// Whether nothing needs to be kept for an open file, should the kernel read it by itself, and it's there. The kernel says EIO if it turns
-    /// out to be gone only when it's opened for that, so the host is asked, and not what events have told so far.
+    /// Whether a file needs no handle: the kernel can read it itself, and it exists. The kernel notices a missing file only
+    /// when it opens it, and then returns EIO. So this asks the host instead of relying on events.
     pub fn opens_without_a_handle(&self, id: NodeId, mode: OpenMode, direct: bool) -> bool {
         !(mode.write || mode.truncate || direct) && self.nodes.get(id).is_some_and(|node| self.is_there(&node))
     }
@@ -208,8 +210,8 @@ impl<H: Host> CgroupFs<H> {
         self.backing_ids.take(user)
     }
 
-    /// A descriptor of the file, if the kernel may serve what is read of it by itself: in the context of whoever reads, so that lists of
-    /// processes show his numbers, and for splice(2), which the server never sees.
+    /// Returns a descriptor of the file if the kernel may serve reads itself. It reads in the context of the reader, so that
+    /// pid lists show the reader's numbers, and it serves splice(2), which the server never sees.
     pub fn passthrough(&self, id: NodeId) -> Option<OwnedFd> {
         let node = self.nodes.get(id).filter(|node| self.may_pass(node))?;
         self.host.passthrough(&node).ok()
@@ -218,7 +220,7 @@ impl<H: Host> CgroupFs<H> {
     /// Syncs an open file (fsync(2)).
     pub fn sync(&self, handle: HandleId) -> FsResult<()> {
         if handle == HandleId::NONE {
-            // As kernfs: noop_fsync.
+            // kernfs does the same: noop_fsync.
             return Ok(());
         }
         Ok(self.host.sync(&self.open_file(handle)?.backing)?)
@@ -257,12 +259,13 @@ impl<H: Host> Transfer<H> {
         self.takes_long
     }
 
-    /// Whether a write ends only when others' requests have been served: it lets files come or go, and the kernel is told to forget them.
+    /// Whether a write ends only after requests of others have been served: it makes files come or go, and the kernel
+    /// has to forget them.
     pub fn waits_for_the_view(&self) -> bool {
         lets_files_come(&self.file.node.name()).is_some()
     }
 
-    /// Whether the kernel fills a page, to splice it: it takes what it gets for the size of the file.
+    /// Notes that the kernel fills a page for a splice: it takes the length of the answer for the size of the file.
     pub fn fill_for_splice(&mut self, for_splice: bool) {
         self.for_splice = for_splice;
     }
@@ -284,11 +287,11 @@ impl<H: Host> Transfer<H> {
     }
 }
 
-/// How many supplementary groups an open file remembers. There can be 65536, which are 512 KiB for each open file, half of it the kernel's
-/// (`f_cred`): memory that natively is the container's, and shared by its files.
+/// How many supplementary groups an open file remembers. There can be 65536, which take 512 KiB for each open file,
+/// half of it in the kernel (`f_cred`). Without a view, that memory is the container's, and its files share it.
 const GROUPS_MAX: usize = 64;
 
-/// Drops the groups beyond that, but not the one that the file belongs to, by which its opening is judged.
+/// Drops the groups beyond the limit, except the file's own group, which decides whether it can be opened.
 fn bound_groups(groups: &mut Vec<u32>, decisive: impl FnOnce() -> SysResult<u32>) -> FsResult<()> {
     if groups.len() <= GROUPS_MAX {
         return Ok(());

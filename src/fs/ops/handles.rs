@@ -18,12 +18,13 @@ use crate::policy::Grant;
 pub(in crate::fs) struct OpenFile<H: Host> {
     /// The node of the file.
     pub(in crate::fs) node: Arc<Node>,
-    /// The backing file, opened for this handle alone: what the kernel keeps per open file (the position in a list, a PSI trigger, a
-    /// reset of `memory.peak`) is kept per handle.
+    /// The backing file, opened for this handle alone. So the kernel's state per open file (the position in a list, a
+    /// PSI trigger, a reset of `memory.peak`) is per handle.
     pub(in crate::fs) backing: H::File,
-    /// A membership file once more, opened so that the kernel checks both ends of a migration, where that could be only later.
+    /// A membership file's second descriptor, with which the kernel checks both ends of a migration, if that became
+    /// possible only later.
     pub(in crate::fs) checked: OnceLock<H::File>,
-    /// What the policy granted to writes; `None` if it's open for reading only.
+    /// The policy's grant for writes; `None` if the file is open for reading only.
     pub(in crate::fs) writes: Option<Grant>,
     /// The opener's rights, if it's open for writing.
     pub(in crate::fs) opener: Option<Credentials>,
@@ -46,7 +47,7 @@ impl<H: Host> Drop for OpenFile<H> {
 /// All open files of a view.
 #[derive(Debug)]
 pub(in crate::fs) struct Handles<H: Host> {
-    /// Several filesystems of a server may count together.
+    /// Several filesystems of a server may share the counter.
     next: Arc<AtomicU64>,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
     open: RwLock<HashMap<u64, Arc<OpenFile<H>>>>,
@@ -70,7 +71,7 @@ impl<H: Host> Handles<H> {
         HandleId(number)
     }
 
-    /// Takes a handle out. The caller drops it, which may close a file, when no lock is held.
+    /// Removes a handle. The caller drops it, which may close a file, when no lock is held.
     pub(in crate::fs) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.write().remove(&handle.0)
     }

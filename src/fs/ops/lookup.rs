@@ -14,13 +14,13 @@ use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId
 use crate::policy;
 use crate::view::{Child, EntryPath, Position, Role, Shape, View};
 
-/// Permission bits of what the view makes itself.
+/// Permission bits of objects that the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;
 
 impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn make_root(view: &View, host: &H) -> SysResult<Node> {
         let position = view.root();
-        // The host finds the top of a hierarchy by the position alone, so a node with no inode number yet is enough to ask.
+        // The host finds the top of a hierarchy by the position alone, so the node needs no inode number yet.
         let Some(_) = position.hierarchy else {
             return Ok(Node::root(ROOT_ID, position, Object::Synthetic, NodeId::view_root_inode()));
         };
@@ -39,7 +39,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(Some(host.attributes(&asking)?.inode))
     }
 
-    /// Whether a cgroup that was found where the boundary is, is the boundary.
+    /// Checks that the cgroup at the boundary's path is the boundary.
     fn check_boundary(&self, position: Position, attributes: &Attributes) -> FsResult<()> {
         let expected = position.hierarchy.and_then(|index| self.boundaries.get(index).copied().flatten());
         if position.role == Role::Boundary && expected != Some(attributes.inode) {
@@ -64,7 +64,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(Found::Something(entry))
     }
 
-    /// Says that a name wasn't found, and for how long the kernel may keep that.
+    /// Notes that a name wasn't found, and says for how long the kernel may cache that.
     fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<Found> {
         let id = directory.id();
         if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
@@ -77,7 +77,7 @@ impl<H: Host> CgroupFs<H> {
         if !directory.is_watched() || !self.negative.note(id, name) {
             return Ok(Found::Nothing(Duration::ZERO));
         }
-        // It may have come before it was noted.
+        // The object may have been made before the name was noted.
         match self.lookup(id, name) {
             Err(FsError::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED_TTL)),
             looked => looked.map(Found::Something),
@@ -98,7 +98,8 @@ impl<H: Host> CgroupFs<H> {
         node.seen(attributes);
         let mut ttl = self.ttl_of(&node);
         if is_new {
-            // A change since it was looked at can't be told to a kernel that doesn't know the node yet: it has to look once more.
+            // A change since the lookup couldn't be invalidated while the kernel didn't hold the node. It has to ask
+            // for the attributes again.
             ttl.attributes = Duration::ZERO;
         }
         Entry { id: node.id(), attributes: self.as_shown(&node, attributes), ttl }
@@ -174,12 +175,13 @@ impl<H: Host> CgroupFs<H> {
         self.symlink(parent, name, NodeId::link(index, link), target)
     }
 
-    /// A name at the top of a hierarchy that leads into the delegated subtree.
+    /// Looks up a name at the top of a hierarchy that leads into the delegated subtree.
     fn alias(&self, parent: &Arc<Node>, name: &OsStr, alias: usize) -> FsResult<(Node, Attributes)> {
         let index = parent.position().hierarchy.ok_or(Errno::ENOENT)?;
         let links = self.view.hierarchy(index).ok_or(Errno::ENOENT)?.links.len();
         let target = self.view.alias_target(index, alias).ok_or(Errno::ENOENT)?;
-        // Relative, and never upwards: clients forbid symlinks that leave the hierarchy (RESOLVE_BENEATH).
+        // The target is relative and never leads upwards: clients forbid symlinks that leave the hierarchy
+        // (RESOLVE_BENEATH).
         let target = target.components().join(OsStr::new("/"));
         self.symlink(parent, name, NodeId::link(index, links + alias), target)
     }
@@ -235,7 +237,7 @@ impl<H: Host> CgroupFs<H> {
             attributes.mode = policy::shown_mode(&self.view.rules, &node, attributes.mode);
         }
         if self.hides_its_neighbours(node) {
-            // The real numbers tell how many cgroups are hidden here, and when one comes or goes.
+            // The real numbers would reveal how many cgroups are hidden here, and when one comes or goes.
             attributes.links = 2 + u32::from(matches!(node.position().role, Role::Ancestor { .. }));
             attributes.times = [self.born; 3];
             if node.is_watched() {
@@ -249,7 +251,7 @@ impl<H: Host> CgroupFs<H> {
         attributes
     }
 
-    /// Whether it's a directory in which the host has cgroups that the view doesn't show.
+    /// Whether it's a directory in which the host has cgroups that the view hides.
     fn hides_its_neighbours(&self, node: &Node) -> bool {
         *node.object() == Object::Directory
             && match node.position().role {
@@ -259,12 +261,13 @@ impl<H: Host> CgroupFs<H> {
             }
     }
 
-    /// The attributes of a node, and for how long the kernel may keep them. An open file has them even when its cgroup is gone.
+    /// Returns the attributes of a node, and how long the kernel may cache them. An open file has them even when its
+    /// cgroup is gone.
     pub fn attributes(&self, id: NodeId, handle: Option<HandleId>) -> FsResult<(Attributes, Duration)> {
         let node = self.node(id)?;
         self.watch(&node);
         if *node.object() == Object::Directory && !node.is_watched() {
-            // The kernel keeps the listing of every directory, for as long as its modification time stays the same.
+            // The kernel keeps every listing for as long as the directory's modification time stays the same.
             node.move_on();
         }
         let ttl = self.ttl_of(&node).attributes;
@@ -278,7 +281,7 @@ impl<H: Host> CgroupFs<H> {
                     node.seen(attributes);
                     attributes
                 }
-                // It's removed, but somebody holds it open: kernfs goes on to answer.
+                // It's removed, but somebody holds it open: kernfs still returns attributes.
                 (Err(Errno::ENOENT), Some(last_seen)) => without_children(last_seen),
                 (Err(errno), _) => return Err(errno.into()),
             },
@@ -300,7 +303,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// The kernel drops references to a node. Whether these were the last.
+    /// Drops references that the kernel held to a node. Returns whether these were the last.
     pub fn forget(&self, id: NodeId, lookups: u64) -> bool {
         let forgotten = self.nodes.forget(id, lookups);
         if let Some(node) = &forgotten {
@@ -317,7 +320,7 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-/// What is removed had no cgroups below it any more.
+/// Returns the attributes of a removed cgroup, which has no children.
 fn without_children(attributes: Attributes) -> Attributes {
     let links = if attributes.is_directory() { 2 } else { attributes.links };
     Attributes { links, ..attributes }

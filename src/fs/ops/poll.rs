@@ -1,7 +1,8 @@
-//! poll(2): the backing file's own state, and waking whoever waits for it.
+//! poll(2): the backing file's state, and waking the processes that wait for it.
 //!
-//! Each open file has a backing file of its own, so the kernel keeps for it what it keeps for a native one: a read re-arms it, a PSI trigger
-//! belongs to it. The host tells when a backing file becomes ready; whoever waits is then woken, and asks again.
+//! Each open file has a backing file of its own, so the kernel's state for it is that of a native file: a read
+//! re-arms it, and it owns its PSI trigger. The host reports when a backing file becomes ready. The server then wakes
+//! the waiters, and they poll again.
 
 use std::sync::atomic::Ordering;
 
@@ -14,32 +15,34 @@ use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::{CgroupFs, FsError, FsResult, HandleId, Host};
 
-/// What every file says (`DEFAULT_POLLMASK`).
+/// The events of every file (`DEFAULT_POLLMASK`).
 const USABLE: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;
 
-/// What a file says that was never read, or has changed since (`kernfs_generic_poll`).
+/// The events of a file that was never read, or has changed since (`kernfs_generic_poll`).
 const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
 
 const ERROR: u16 = libc::POLLERR as u16;
 
 impl<H: Host> CgroupFs<H> {
-    /// What poll(2) says of an open file, as its bits. With a `waker`, whoever waits is woken when that changes.
+    /// Returns the poll(2) bits of an open file. With a `waker`, waiters are woken when the bits change.
     pub fn poll(&self, id: NodeId, handle: HandleId, waker: Option<Box<dyn Wake>>) -> FsResult<u16> {
         if handle == HandleId::NONE {
-            // The kernel reads it by itself, so what is unread isn't known here. Nothing is ever notified on such a file.
+            // The kernel reads the file itself, so the server doesn't know what is unread. The kernel never notifies
+            // such a file.
             let is_there = self.host.attributes(&*self.node(id)?).is_ok();
             return Ok(if is_there { USABLE } else { USABLE | UNREAD });
         }
         let file = self.handles.get(handle).ok_or(FsError::Kernel(Errno::EBADF))?;
         if let Some(waker) = waker {
             *file.waiting.waker.lock() = Some(waker);
-            // Armed before it's looked at: an event in between wakes the waiter, who asks again.
+            // Arm first: an event before the check then wakes the waiter, which polls again.
             self.arm(&file, handle)?;
         }
         Ok(self.host.poll(&file.backing)? | file.waiting.latch.swap(0, Ordering::AcqRel))
     }
 
-    /// Waits until armed files are ready, and wakes who waits for them. False once [`CgroupFs::stop_waiting`] was called.
+    /// Waits until armed files are ready, and wakes their waiters. Returns false once [`CgroupFs::stop_waiting`] was
+    /// called.
     pub fn wake_the_ready(&self) -> bool {
         let Some(ready) = self.host.wait_for_ready() else {
             return false;
@@ -59,7 +62,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Has the host report events, each once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).
+    /// Makes the host report each event once, so that an edge-triggered epoll on the view gets each once (`EPOLLET`).
     fn arm(&self, file: &OpenFile<H>, handle: HandleId) -> FsResult<()> {
         let waiting = &file.waiting;
         if waiting.armed.swap(true, Ordering::AcqRel) {
@@ -74,14 +77,15 @@ impl<H: Host> CgroupFs<H> {
         Ok(armed.inspect_err(|_| waiting.armed.store(false, Ordering::Release))?)
     }
 
-    /// Whether what the host reports is something that the waiters weren't told when they began to wait.
+    /// Whether the host reports a state that the waiters weren't told when they began to wait.
     fn is_news(&self, file: &OpenFile<H>, events: u16) -> bool {
         let waiting = &file.waiting;
         waiting.latch.fetch_or(trigger_event(file, events), Ordering::AcqRel);
         if !waiting.told_already.swap(false, Ordering::AcqRel) {
             return true;
         }
-        // A change may have come between. It counts if the file was read before it; else the waiters still have to read what they were told of.
+        // The file may have changed in between. The event counts if the file was read before it. Otherwise the
+        // waiters still have to read the change that they were told of.
         waiting.was_read()
             && self.host.poll(&file.backing).map_or(true, |now| {
                 waiting.latch.fetch_or(trigger_event(file, now), Ordering::AcqRel);
@@ -89,7 +93,7 @@ impl<H: Host> CgroupFs<H> {
             })
     }
 
-    /// A trigger was written. Its queue of waiters is another than the file had before.
+    /// Notes a new trigger. Its wait queue is another than the file had before.
     pub(in crate::fs) fn note_trigger(&self, file: &OpenFile<H>) {
         if is_pressure(&file.node) {
             self.host.stop_waking(&file.backing);
@@ -99,7 +103,8 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-/// The event of a PSI trigger, which poll gives out once. Without a trigger there's an error too, for as long as one looks.
+/// Returns the event of a PSI trigger, which poll reports once. Without a trigger poll reports an error too, each
+/// time.
 fn trigger_event<H: Host>(file: &OpenFile<H>, events: u16) -> u16 {
     if is_pressure(&file.node) && events & ERROR == 0 { events & UNREAD } else { 0 }
 }

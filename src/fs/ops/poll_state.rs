@@ -6,14 +6,14 @@ use parking_lot::Mutex;
 
 /// Wakes those who wait for an open file.
 pub trait Wake: Send {
-    /// Wakes all that wait, once.
+    /// Wakes all waiters, once.
     fn wake(self: Box<Self>);
 }
 
 /// Who waits for an open file.
 #[derive(Default)]
 pub(in crate::fs) struct PollWaiters {
-    /// Leaf lock; nobody is woken while it's held.
+    /// Leaf lock; no waiter is woken while it's held.
     pub(super) waker: Mutex<Option<Box<dyn Wake>>>,
     /// The host reports this file's events.
     pub(super) armed: AtomicBool,

@@ -17,7 +17,7 @@ const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 
 impl<H: Host> CgroupFs<H> {
-    /// Opens a directory for listing. Nothing is kept for it.
+    /// Opens a directory for listing. The server keeps no state for it.
     pub fn open_directory(&self, id: NodeId) -> FsResult<()> {
         let node = self.node(id)?;
         if !node.is_directory() {
@@ -27,8 +27,8 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// Hands out the entries behind `offset`, in the order of their cookies, until `take` wants no more. What is read from its beginning is
-    /// taken anew, unless it's known what has changed since.
+    /// Passes the entries after `offset` to `take`, in the order of their cookies, until it returns false. Reading
+    /// from the beginning takes a new listing, unless the server knows what has changed since the old one.
     pub fn list(&self, id: NodeId, offset: u64, take: impl FnMut(&ListedEntry) -> bool) -> FsResult<()> {
         let listing = match self.kept_listing(id, offset) {
             Some(listing) => listing,
@@ -45,7 +45,7 @@ impl<H: Host> CgroupFs<H> {
         self.kept_listing(id, offset).is_none()
     }
 
-    /// A listing that is kept, and that shows what is behind `offset` now.
+    /// Returns a cached listing that is current from `offset` on.
     fn kept_listing(&self, id: NodeId, offset: u64) -> Option<Listing> {
         let kept = self.listings.get(id)?;
         if offset != 0 && !kept.is_finished() || self.is_renewed(id, &kept) {
@@ -54,7 +54,7 @@ impl<H: Host> CgroupFs<H> {
         None
     }
 
-    /// Brings a listing that is followed up to date, if that can be done by looking at no more than what has changed.
+    /// Updates a followed listing, if looking up the changed names is enough.
     fn is_renewed(&self, id: NodeId, kept: &Kept) -> bool {
         let Some(node) = self.nodes.get(id).filter(|_| kept.is_fresh()) else { return false };
         kept.renew(|since| match since {
@@ -66,7 +66,7 @@ impl<H: Host> CgroupFs<H> {
         })
     }
 
-    /// What is listed of a directory under this name now; `None` if that can't be told.
+    /// Returns the current entry with this name; the outer `None` if it can't be determined.
     #[expect(clippy::option_option, reason = "nothing is there, or nothing can be told")]
     fn entry_now(&self, directory: &Node, name: &OsStr) -> Option<Option<ListedEntry>> {
         match self.host.child(directory, name) {
@@ -91,7 +91,7 @@ impl<H: Host> CgroupFs<H> {
         self.watch(&node);
         let (begun, again) = self.listings.begin(id);
         let begun_at = Instant::now();
-        // Before it's listed, so that no change in between is missed.
+        // Follow before listing, so that no change in between is missed.
         let is_followed = again && *node.object() == Object::Directory;
         let followed = is_followed.then(|| self.host.follow(&node)).flatten();
         let listing = Listing::of(self.entries(&node)?);
@@ -105,7 +105,7 @@ impl<H: Host> CgroupFs<H> {
             |name: &str, inode, cookie| ListedEntry { name: name.into(), inode, kind: libc::S_IFDIR, cookie };
         let mut entries = vec![directory(".", node.inode(), DOT), directory("..", above, DOT_DOT)];
         match node.object() {
-            // A step of the alias lists nothing: it's hidden.
+            // A component of the alias is hidden, so it lists nothing.
             Object::Synthetic if node.position().role == Role::Top => self.add_hierarchies(&mut entries),
             Object::Directory => {
                 let shown = self.shown(node)?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Who reads files, and whether it matters with what size they're shown: the kernel says so when it begins.
+/// Who reads files, and whether their shown size matters: the kernel says so at mount time.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The kernel reads what it may by itself.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::fs::Caller;
 use crate::fs::inode::NodeId;
 
-/// How many callers are remembered that were sent to look once more: each comes again at once.
+/// How many callers that have to look up again are remembered: each comes back at once.
 const RETRIED_OPENS_MAX: usize = 1024;
 
 /// The callers that were sent to look once more, and which file they want.
@@ -20,7 +20,7 @@ pub(in crate::fs) struct RetriedOpens {
 }
 
 impl RetriedOpens {
-    /// Whether a caller comes for the second time. Then it's forgotten.
+    /// Whether a caller comes for the second time. If so, forgets it.
     pub(super) fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;

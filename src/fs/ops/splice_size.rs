@@ -1,12 +1,14 @@
-//! With what size a file is shown.
+//! The size that a file is shown with.
 //!
-//! Interface files have size 0, which means nothing: whoever reads them gets what there is. But since Linux 6.5 splice(2), and sendfile(2) with it,
-//! of a FUSE file ends at its size, unless the kernel reads the file by itself ([`CgroupFs::passes_through`]). So a file that the server reads has
-//! the size of a page, as sysfs' files have, of which programs know that it says nothing; a longer one has what there is, rounded up.
+//! Interface files have size 0, which means nothing: readers get the whole content. But since Linux 6.5, splice(2)
+//! and sendfile(2) of a FUSE file end at its size, unless the kernel reads the file itself
+//! ([`CgroupFs::passes_through`]). So a file that the server reads is shown with the size of a page, like sysfs'
+//! files, and programs know that this size says nothing. A longer file is shown with its length, rounded up.
 //!
-//! The kernel takes what it gets for such a splice for the size, if that's less. So it mustn't keep the attributes of a file that was ever spliced:
-//! then it asks for them before each open, to check permissions. What it still has from before, or what has become longer since it was told, it's
-//! sent to look up once more: an open that fails with ESTALE is done once more, with everything looked up. Twice it would be the caller's.
+//! If such a splice gets less than the size, the kernel takes what it got for the size. So it mustn't cache the
+//! attributes of a file that was ever spliced; then it asks for them before each open, to check permissions. If the
+//! kernel still has an older size, or the file has grown since, the server makes it look the file up again: it
+//! repeats an open that fails with ESTALE once, with a new lookup. A second ESTALE would reach the caller.
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +19,8 @@ use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, Caller, CgroupFs, FsResult, HandleId, Host, OpenMode, Transfer};
 
-/// What a size that is shown is a multiple of: programs take one of a page for none (coreutils' wc and tail), as sysfs has it.
+/// Sizes are shown as multiples of this. As with sysfs, programs take a size of one page for no size (coreutils' wc
+/// and tail).
 pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 
 /// The largest size that is shown.
@@ -32,7 +35,7 @@ impl<H: Host> CgroupFs<H> {
     /// The size to show of a file with these attributes, which the kernel is told now.
     pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
-        // Nobody but root reads what nobody is to read, and gets an error.
+        // Without read bits only root can open the file, and reads fail.
         if !self.reading.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
             return size;
         }
@@ -43,7 +46,7 @@ impl<H: Host> CgroupFs<H> {
             && self.processor.wait().is_zero()
             && let Ok(length) = self.processor.pay_for(|| self.length(node))
         {
-            // Somebody reads it now, and may fill a page of it: see below.
+            // Somebody reads it now, and may fill a page of it: `show_size` says why that matters.
             shown = length;
             node.size().watch();
         }
@@ -65,33 +68,34 @@ impl<H: Host> CgroupFs<H> {
         }
         let Some(file) = self.handles.get(handle) else { return false };
         let (node, size) = (&file.node, file.node.size());
-        // What has state for each open file is short.
+        // Files with state for each open file are short.
         let may_be_long = || node.is_membership() || !has_state_per_open_file(&node.name()) && !size.measure();
         size.is_watched() || size.told() == 0 || may_be_long()
     }
 
-    /// Has the kernel know a size that is large enough, of a file that the server reads.
+    /// Makes the kernel know a size that is large enough, of a file that the server reads.
     ///
     /// # Errors
-    /// `ESTALE` if the kernel has to look the file up once more, which it does at once. Never twice in a row for a caller.
+    /// `ESTALE` if the kernel has to look the file up again, which it does at once. Never twice in a row for a
+    /// caller.
     pub fn show_size(&self, caller: &Caller, handle: HandleId) -> FsResult<()> {
         let file = self.open_file(handle)?;
         let (node, size) = (&file.node, file.node.size());
-        // Whoever reads what has gone meanwhile will be told so.
+        // If the file is gone, the read reports it.
         let length = self.processor.pay_for(|| self.length(node)).ok();
         let Some(length) = length.filter(|length| *length > size.told()) else { return Ok(()) };
-        // As long as others have it open too, it's as long as it is: should they fill a page of it now, the kernel takes what it was told
-        // meanwhile for the size, and not what they get.
+        // While others have it open too, show the exact length. If they fill a page of it now, the kernel takes the
+        // size that it was told meanwhile, and not the length of their answer.
         size.show(if size.is_shared() { length } else { (length + 1).next_multiple_of(SIZE_STEP) });
         if file.is_retry { Ok(()) } else { Err(self.ask_to_retry(node, caller)) }
     }
 
     fn length(&self, node: &Node) -> FsResult<u64> {
-        // By a descriptor of its own: what a list shows is the namespace's that reads it first.
+        // A descriptor of its own: a list shows the numbers of the namespace that reads it first.
         let backing = self.host.open(node, OpenMode { read: true, write: false, truncate: false }, None)?;
         let mut part = [0; 4096];
         let mut length = 0;
-        // A list of processes has the server's numbers here, which have no fewer digits than anybody's.
+        // A pid list has the server's numbers here, which have at least as many digits as any other namespace's.
         while length < SHOWN_SIZE_MAX {
             match self.host.read(&backing, length, &mut part)? {
                 0 => break,
@@ -103,13 +107,15 @@ impl<H: Host> CgroupFs<H> {
 
     /// Notes how much a read(2) gave.
     pub(in crate::fs) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
-        // Who may write too reads by the server also what the kernel reads by itself for others.
+        // A file that is open for reading and writing is read by the server even if the kernel reads it itself for
+        // others.
         if offset.saturating_add(count as u64) > from.file.node.size().told() && from.file.writes.is_none() {
             from.file.node.size().watch();
         }
     }
 
-    /// Reads pages, to be spliced. Where that falls short the kernel takes it for the end; but a list gives a page at most, and only whole lines.
+    /// Reads pages for a splice. The kernel takes a short answer for the end of the file, but a list returns at most
+    /// a page, and only whole lines.
     pub(in crate::fs) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> FsResult<usize> {
         let mut filled = 0;
         while let Some(rest) = pages.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -125,7 +131,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(filled)
     }
 
-    /// Whether a caller who opens a file was sent to look it up once more, and comes again. That's forgotten then.
+    /// Whether a caller that opens a file was made to look it up again, and comes back. If so, forgets it.
     pub fn is_retry(&self, caller: &Caller, id: NodeId) -> bool {
         self.retried_opens.is_back(id, caller)
     }

@@ -156,7 +156,7 @@ fn opens_that_the_kernel_refuses() {
         let procs =
             scene.id(&scene.at(SYSTEMD.min(scene.view.hierarchies.len() - 1), &format!("{DELEGATED}/a/cgroup.procs")));
         assert_eq!(errno(scene.fs.open(&CALLER, procs, READ, true)), Some(Errno::EINVAL), "O_DIRECT");
-        // What the policy rejects comes first.
+        // A rejection by the policy takes precedence.
         let outside = Scene::new(Setup::Hybrid, Shape::Full, Policy::Strict);
         let file = outside.id("/memory/lxc/c10/tasks");
         assert_eq!(errno(outside.fs.open(&CALLER, file, WRITE, true)), Some(Errno::EACCES));
@@ -177,7 +177,8 @@ fn the_kernel_reads_what_it_may() {
     assert!(scene.fs.passthrough(plain).is_none());
 }
 
-/// The host is asked whether a file is still there, whatever it has told: what the kernel finds gone is EIO.
+/// The host is asked whether a file still exists, whatever events it has sent: if the kernel finds it gone, it
+/// returns EIO.
 #[test]
 fn what_is_gone_is_not_passed_through() {
     let scene = Scene::new(Setup::Unified, Shape::Rooted, Policy::Strict);
@@ -187,7 +188,7 @@ fn what_is_gone_is_not_passed_through() {
     assert!(!without(OpenMode { truncate: true, ..READ }, false));
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a/b");
     assert!(!without(READ, false) && scene.fs.opens_without_a_handle(other, READ, false));
-    // The kernel looks its name up once more; when it comes back, no name has led it here.
+    // The kernel looks the name up again. When the caller comes back, no name leads here any more.
     assert_eq!(errno(scene.fs.open(&CALLER, file, READ, false)), Some(Errno::ESTALE));
     assert_eq!(errno(scene.fs.open(&CALLER, file, WRITE, false)), Some(Errno::ENODEV));
     assert_eq!(errno(scene.fs.open(&CALLER, file, READ, true)), Some(Errno::ENODEV));
@@ -230,7 +231,7 @@ fn files_are_opened_for_writing_with_the_openers_rights() {
     assert_eq!(open("/a/memory.max", READ), "read=true write=false as=None");
     let both = OpenMode { read: true, write: true, truncate: true };
     assert_eq!(open("/a/memory.max", both), "read=true write=true as=Some(1000)");
-    // At the boundary the open succeeds, but nothing is opened for writing on the host.
+    // At the boundary the open succeeds, but the host's file isn't opened for writing.
     assert_eq!(open("/memory.max", both), "read=true write=false as=Some(1000)");
 }
 

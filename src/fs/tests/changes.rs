@@ -12,12 +12,12 @@ use crate::fs::{Caller, FsResult, SetAttr, SetTime};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
 
-/// Whether the kernel has no rename there.
+/// Whether the hierarchy is cgroup2, where the kernel has no rename.
 fn is_unified(scene: &Scene, hierarchy: usize) -> bool {
     scene.view.hierarchies[hierarchy].kind.class() == HierarchyClass::Unified
 }
 
-/// Whether cgroups can be made and removed there.
+/// Whether cgroups can be made and removed in this cgroup.
 fn is_changeable(scene: &Scene, hierarchy: usize, cgroup: &str) -> bool {
     let entry = &scene.view.hierarchies[hierarchy];
     let read_only = entry.kind.class() == HierarchyClass::V1Controllers && scene.view.rules.policy == Policy::Strict;
@@ -71,7 +71,7 @@ fn cgroups_are_removed_and_renamed_below_the_boundary_only() {
             let parent = scene.id(&scene.at(hierarchy, above));
             let name = OsStr::new(name);
             scene.host.calls();
-            // EBUSY is what the host says of a cgroup with children.
+            // The host refuses to remove a cgroup with children.
             scene.host.fail("remove_directory", Errno::EBUSY);
             let removed = scene.fs.remove_directory(&CALLER, parent, name);
             scene.host.fail("rename", Errno::ENOSPC);
@@ -144,7 +144,7 @@ fn renames() {
     assert_eq!(scene.fs.lookup(systemd, OsStr::new("b")).unwrap().id, below);
     assert_eq!(scene.fs.node(below).unwrap().view_path(), "/systemd/lxc/c1/b", "the known node knows its new name");
     assert_eq!(scene.id("/systemd/lxc/c1/b/b"), scene.fs.lookup(below, OsStr::new("b")).unwrap().id);
-    // To the alias' door it's another directory of the same hierarchy: the host decides.
+    // A rename between the two entry paths stays within one hierarchy, so the host decides.
     let rooted = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let (main, alias) = (rooted.id("/systemd"), rooted.id("/systemd/lxc/c1"));
     assert_eq!(rooted.fs.rename(&CALLER, main, OsStr::new("a"), alias, OsStr::new("b"), 0), Ok(()));
@@ -192,7 +192,7 @@ fn attributes_change_where_content_may() {
             let path = scene.at(hierarchy, &super::lookup::join(cgroup, file.as_deref()));
             let entry = scene.walk(&path).unwrap();
             let id = entry.id;
-            // Whatever shows no write bits can't be changed either.
+            // A file without write bits can't be changed either.
             let is_kept = cgroup == DELEGATED && scene.view.rules.policy == Policy::Strict;
             let in_subtree = is_changeable(&scene, hierarchy, cgroup) && !is_kept;
             let allowed = match &file {

@@ -14,7 +14,7 @@ use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::{OpenMode, SetAttr};
 use crate::policy::{Operation, Policy};
 
-/// One operation on one of the nodes that were found so far.
+/// One operation on a node that an earlier step found.
 #[derive(Clone, Debug)]
 enum Step {
     Lookup(usize, OsString),
@@ -28,12 +28,12 @@ enum Step {
     Node(usize),
     List(usize),
     Forget(usize),
-    /// Something that the host does or suffers.
+    /// A removal or a failure on the host.
     HostRemoves(usize),
     HostFails(usize),
 }
 
-/// Names: real ones, the hidden ones' and what no directory has.
+/// Names: existing ones, hidden ones, and some that no directory has.
 fn names() -> impl Strategy<Value = OsString> {
     let known = [
         "lxc",
@@ -96,7 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
-/// Does it. Whether it succeeds doesn't matter: what it did to the host does.
+/// Runs a step. Only its effects on the host matter, not whether it succeeds.
 fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
     let node = |number: &usize| nodes[number % nodes.len()];
     let fs = &scene.fs;
@@ -156,11 +156,11 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
     nodes.extend(found.map(|entry| entry.id));
 }
 
-/// Whether the view may do this to the host.
+/// Whether the view may make this call to the host.
 fn is_contained(scene: &Scene, call: &Call) -> bool {
     let entry = &scene.view.hierarchies[call.hierarchy];
     let read_only = entry.kind.class() == HierarchyClass::V1Controllers && scene.view.rules.policy == Policy::Strict;
-    // 43 is a process outside.
+    // Process 43 is outside the subtree.
     let foreign = call.name == "migrate" && call.detail.starts_with("43");
     let faces_host = ["release_agent", "cgroup.event_control", "odd"].iter().any(|name| call.path.ends_with(name));
     // A cgroup may have such a name.
@@ -181,7 +181,7 @@ proptest! {
         let scene = with_process(with_process(Scene::new(setup, shape, policy), 42), 7);
         let places = (0..scene.view.hierarchies.len()).map(|hierarchy| (hierarchy, vec![Some("/lxc/c10")])).collect();
         scene.host.state.lock().processes.insert(43, super::fake::FakeProcess { places, ..Default::default() });
-        // Some nodes to begin with, those on the border among them.
+        // Start with some nodes, including those at the boundary.
         let mut nodes = vec![ROOT_ID];
         for hierarchy in 0..scene.view.hierarchies.len() {
             for path in ["/", "/lxc", DELEGATED, "/lxc/c1/a", "/lxc/c1/cgroup.procs", "/lxc/c1/a/tasks", "/lxc/c10", "/lxc/c10/cgroup.procs"] {

@@ -17,7 +17,7 @@ fn components(path: &str) -> Vec<OsString> {
     CgroupPath::parse(path).unwrap().components().to_vec()
 }
 
-/// Does what is asked about. What the fake host says after a yes doesn't matter.
+/// Runs the operation that the question is about. The fake host's answer after a yes doesn't matter.
 fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
     let (above, name) = path.rsplit_once('/').unwrap();
     let name = OsStr::new(name);
@@ -50,7 +50,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
         }
         Question::In(Operation::MakeDirectory) => {
             scene.host.fail("make_directory", Errno::EBUSY);
-            // The kernel asks for the name first.
+            // The kernel looks the name up first.
             match scene.walk(path) {
                 Ok(_) => Err(Errno::EEXIST.into()),
                 Err(_) => scene.fs.make_directory(&CALLER, parent()?, name, 0o755).map(drop),
@@ -112,7 +112,7 @@ fn explanations_agree_with_what_happens() {
                     allowed += 1;
                 } else {
                     assert_eq!(errno(outcome), explained.errno, "{about}");
-                    // A rename of a file inside is for the host to refuse.
+                    // The host refuses a rename of a file inside.
                     assert!(!tried || explained.rule == "kernel", "{about}");
                     rejected += 1;
                 }
@@ -167,7 +167,7 @@ fn the_tree_has_everything_that_is_shown() {
             .iter()
             .filter(|(hierarchy, cgroup, file)| is_shown(&scene, *hierarchy, cgroup, file.as_deref()))
             .count();
-        // The view's own root, and two symlinks.
+        // The view's own objects: its root, and two symlinks.
         let own = if scene.view.setup == Setup::Unified { 0 } else { 3 };
         let (found, hidden) = count(&tree);
         assert_eq!(found, shown + own, "{}", scene.name());
@@ -178,7 +178,7 @@ fn the_tree_has_everything_that_is_shown() {
             "{}: {hidden} hidden",
             scene.name()
         );
-        // What vanishes while the tree is read is left out.
+        // Objects that vanish while the tree is read are left out.
         let path = scene.at(0, "/lxc/c1");
         scene.host.fail("child", Errno::ENOENT);
         let failing = scene.fs.branch(&components(&path));

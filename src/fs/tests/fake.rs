@@ -1,4 +1,4 @@
-//! A host in memory: trees of cgroups, processes, a record of all that was done, and failures on demand.
+//! A host in memory: trees of cgroups, processes, a record of all calls, and failures on demand.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::held::FakeWatch;
 pub(super) use super::held::{FakeFile, root_credentials};
 pub(super) use super::tree::{Call, FakeProcess, State};
 
-/// The host; clones are the same one.
+/// The host. Clones share its state.
 #[derive(Clone, Debug)]
 pub(super) struct FakeHost {
     pub(super) view: Arc<View>,
@@ -41,7 +41,7 @@ impl FakeHost {
         Self { view, state: Arc::clone(&self.state) }
     }
 
-    /// The backing object of a node: by its number, or else by its path, as the real host finds it.
+    /// Finds the backing object of a node by its number, or else by its path, as the real host does.
     pub(super) fn object(&self, node: &Node) -> SysResult<(usize, u64)> {
         let hierarchy = node.position().hierarchy.ok_or(Errno::ENOENT)?;
         let state = self.state.lock();
@@ -71,7 +71,7 @@ impl FakeHost {
         }
     }
 
-    /// A migration: unless somebody else migrates the process right before.
+    /// Whether the process is still in its cgroup: a test can have it migrated right before.
     pub(super) fn is_still_there(&self) -> SysResult<bool> {
         let mut state = self.state.lock();
         let Some((process, hierarchy, path)) = state.leaves.pop() else { return Ok(true) };
@@ -97,7 +97,7 @@ impl FakeHost {
     }
 }
 
-/// Tests name the fake's objects by text, so it takes no other names. The real host is given them as they are.
+/// Rejects names that aren't UTF-8: tests name the fake's objects by text. The real host accepts all names.
 fn can_be_found(name: &OsStr) -> SysResult<()> {
     name.to_str().map(drop).ok_or(Errno::EINVAL)
 }
@@ -226,7 +226,7 @@ impl HostMutations for FakeHost {
     fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> SysResult<Attributes> {
         let (hierarchy, parent) = self.object(directory)?;
         self.record("make_directory", (hierarchy, parent), name.to_string_lossy(), true)?;
-        // As the real host: nothing but a single name.
+        // Like the real host, accept only a single path component.
         let bytes = name.as_encoded_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
             return Err(Errno::ENOENT);

@@ -1,4 +1,4 @@
-//! What the fake host gives out: files and watches, counted as long as somebody holds them, and credentials.
+//! The files and watches that the fake host returns, counted while they exist, and credentials.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Listings: what they show, and that they stay whole whatever comes and goes meanwhile.
+//! Listings: their content, and that they stay complete while entries come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -75,7 +75,7 @@ fn the_root_of_a_hybrid_view_lists_the_hierarchies_and_their_links() {
         let links = ["cpu", "cpuacct"].map(|name| (name.to_owned(), libc::S_IFLNK));
         assert_eq!(named, directories.into_iter().chain(links).collect(), "{}", scene.name());
         assert_eq!(entries.len(), named.len());
-        // Every prefix can be gone on from.
+        // A reader can continue after any entry.
         for (index, entry) in entries.iter().enumerate() {
             assert_eq!(scene.list(ROOT_ID, entry.cookie).unwrap(), entries[index + 1..]);
         }
@@ -103,7 +103,7 @@ fn a_directory_that_is_removed_while_it_is_open() {
     assert_eq!(errno(scene.list(id, 0)), Some(Errno::ENOENT));
 }
 
-/// What comes and goes between two reads of a listing.
+/// A change between two reads of a listing.
 #[derive(Clone, Debug)]
 enum Event {
     /// By the host.
@@ -142,15 +142,16 @@ fn happen(scene: &Scene, directory: NodeId, event: &Event) {
                 state.remove(UNIFIED, &path);
             }
         }
-        // Whether it's there already or not doesn't matter.
+        // It may exist already or be gone.
         Event::Make(number) => drop(scene.fs.make_directory(&CALLER, directory, OsStr::new(&name(number)), 0o755)),
         Event::Unmake(number) => drop(scene.fs.remove_directory(&CALLER, directory, OsStr::new(&name(number)))),
     }
 }
 
 proptest! {
-    /// Whatever comes and goes, and however small the buffer: what exists throughout is listed exactly once, nothing twice, and what never
-    /// existed never. The same holds for a reader whose every call is answered from a new listing.
+    /// Whatever comes and goes, and however small the buffer: entries that exist throughout are listed exactly once,
+    /// none is listed twice, and none that never existed is listed. The same holds for a reader whose every call is
+    /// answered from a new listing.
     #[test]
     fn what_exists_throughout_is_listed_once(
         rounds in events(),
@@ -172,7 +173,7 @@ proptest! {
         loop {
             let (mut room, from) = (size, offset);
             let before = listed.len();
-            // As a buffer that has room for so many.
+            // A buffer with room for this many entries.
             let take = |entry: &ListedEntry| {
                 let fits = room > 0;
                 if fits {
@@ -193,7 +194,7 @@ proptest! {
                 ever.extend(now);
             }
             if from_anew {
-                // Another reader comes to the end of it.
+                // Another reader reaches the end of the listing.
                 scene.list(directory, u64::MAX).unwrap();
             }
             prop_assert!(listed.len() < 200, "the listing doesn't end");

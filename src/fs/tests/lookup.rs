@@ -200,7 +200,7 @@ fn the_hosts_errors_come_through() {
     assert!(scene.walk("/unified/lxc/c1/a").is_ok(), "an error isn't kept");
 }
 
-/// A view is of the cgroups that it was made for.
+/// A view shows only the cgroups that it was made for.
 #[test]
 fn another_cgroup_in_the_boundarys_place_is_not_shown() {
     for scene in scene::all() {

@@ -1,4 +1,4 @@
-//! Migrations: the order of checks, both ends, users, and what is written when.
+//! Migrations: the order of checks, both ends, users, and the writes.
 
 use nix::errno::Errno;
 
@@ -17,8 +17,8 @@ fn user() -> Credentials {
     Credentials { owner: Owner { uid: 1000, gid: 1000 }, capabilities: 0, permitted: 0, ..root_credentials() }
 }
 
-/// Processes: 7 and 8 (callers) and 20 in the subtree, 21 outside, 22 with a thread outside, 23 nowhere that can be named, 24 another
-/// user's, 25 at the boundary.
+/// The processes: 7 and 8 (callers) and 20 are in the subtree, 21 is outside, 22 has a thread outside, 23 is outside
+/// the server's cgroup namespace, 24 is another user's, 25 is at the boundary.
 fn scene(shape: Shape) -> Scene {
     let scene = Scene::new(Setup::Hybrid, shape, Policy::Delegate);
     let everywhere = |places: Vec<Option<&'static str>>, users| FakeProcess {
@@ -65,7 +65,7 @@ fn migrate(scene: &Scene, path: &str, data: &str) -> FsResult<usize> {
     written
 }
 
-/// Which numbers were written to the host.
+/// Returns the numbers that were written to the host.
 fn migrated(scene: &Scene) -> Vec<String> {
     scene.host.changes().into_iter().filter(|call| call.name == "migrate").map(|call| call.detail).collect()
 }
@@ -159,7 +159,7 @@ fn the_ladder_of_a_living_cgroup() {
     }
 }
 
-/// Kernels differ in what they take for a number: it's for the host's to decide.
+/// Kernels differ in what they accept as a number: the host's kernel decides.
 #[test]
 fn forms_that_only_some_kernels_take() {
     use PidNs::{Int, Large, Simple};
@@ -185,7 +185,7 @@ fn forms_that_only_some_kernels_take() {
                 let scene = scene(Shape::Rooted);
                 scene.host.state.lock().numbers = numbers;
                 let is_taken = takes.contains(&numbers);
-                // What is taken for another number by the kernel isn't by the view.
+                // The view rejects a number that the kernel would take for another one.
                 let loses_half = data.len() == 10 && numbers != Int;
                 let expected = if is_taken {
                     None
@@ -242,7 +242,7 @@ fn errors_while_looking_for_the_process() {
     }
 }
 
-/// `__cgroup1_procs_write`: root, or the user of the process, real or saved; by whoever opened the file.
+/// `__cgroup1_procs_write`: the opener is root, or the real or saved user of the process.
 #[test]
 fn the_user_rule_of_v1() {
     let scene = scene(Shape::Rooted);
@@ -259,7 +259,7 @@ fn the_user_rule_of_v1() {
         for writer in [CALLER, USER] {
             assert_eq!(rule(&scene.fs.write_by(&writer, by_root, b"24")), "allowed", "{path}: as {writer:?}");
         }
-        // Where a process is comes before whose it is.
+        // The check of the cgroup precedes the check of the user.
         assert_eq!(rule(&scene.fs.write_by(&USER, by_user, b"21")), "source-outside-subtree", "{path}");
     }
 }
@@ -276,7 +276,7 @@ fn the_common_ancestor_of_v2() {
             state.thing(UNIFIED, list).attributes.uid = 1000;
         }
     }
-    // 20 is in a/b: to a/b/.. the common ancestor is `a`, to z it's the boundary.
+    // 20 is in a/b. The common ancestor with `a` is `a`, and with `z` it's the boundary.
     for (path, allowed) in
         [("/unified/a/cgroup.procs", true), ("/unified/z/cgroup.procs", false), ("/unified/z/cgroup.threads", false)]
     {
@@ -291,7 +291,7 @@ fn the_common_ancestor_of_v2() {
             assert_eq!(calls.iter().any(|call| call.name == "migrate"), allowed, "{path}");
         }
     }
-    // A group, a mode for all, and a capability over the owner serve as well.
+    // A group, a mode for all, and a capability over the owner suffice as well.
     let path = "/unified/z/cgroup.procs";
     type Grant = fn(&mut Scene);
     let rights: [(&str, Grant); 3] = [
@@ -344,7 +344,7 @@ fn a_capability_of_another_user_namespace_counts_only_over_mapped_owners() {
 fn nice_is_the_writers() {
     let scene = scene(Shape::Rooted);
     let handle = open(&scene, "/memory/z/tasks");
-    // By CAP_SYS_NICE, or because the process has no more rights than the writer.
+    // The writer has CAP_SYS_NICE, or the process has no more rights than the writer.
     for (capabilities, permitted, expected) in [
         (0, 0, "20 nice=Some(false)"),
         (1 << 23, 0, "20 nice=Some(true)"),
@@ -356,7 +356,7 @@ fn nice_is_the_writers() {
         scene.fs.write_by(&CALLER, handle, b"20").unwrap();
         assert_eq!(migrated(&scene), [expected]);
     }
-    // In a user namespace of his own it's no capability towards the host's processes.
+    // A capability in the writer's own user namespace doesn't apply to the host's processes.
     let map = || crate::cgroup::IdMap::parse("0 0 65536");
     let in_a_namespace =
         Credentials { id_maps: Some((map(), map())), capabilities: 1 << 23, permitted: 1 << 23, ..root_credentials() };
@@ -374,7 +374,7 @@ fn who_leaves_right_before_the_write_stays_out() {
         let scene = scene(Shape::Rooted);
         scene.host.state.lock().checks_both_ends = checks_both_ends;
         for (hierarchy, path) in LISTS {
-            // Once to another place inside, where it's found, and then to one outside.
+            // The process is migrated to another cgroup inside, where it's found, and then to one outside.
             scene.host.state.lock().leaves = vec![(20, hierarchy, "/lxc/c10"), (20, hierarchy, "/lxc/c1/elsewhere")];
             let outcome = migrate(&scene, path, "20");
             assert_eq!(rule(&outcome), "source-outside-subtree", "{path}, {checks_both_ends}");

@@ -99,7 +99,7 @@ fn what_cannot_be_watched_is_not_kept() {
     scene.host.fail("watch", Errno::ENOSPC);
     let below = scene.fs.lookup(unwatched, OsStr::new("memory.max")).unwrap().ttl;
     assert!(below.attributes.is_zero() && below.entry.is_zero());
-    // The kernel throws the listing of a directory away that has another modification time.
+    // The kernel discards a directory's listing when the modification time changes.
     let looks_changed = |id| {
         let modified = || scene.fs.attributes(id, None).unwrap().0.times[1];
         modified() != modified()
@@ -133,7 +133,7 @@ fn a_coherent_view_keeps_nothing_of_the_host() {
     assert!(!scene.fs.lookup(ROOT_ID, OsStr::new("unified")).unwrap().ttl.entry.is_zero(), "the view's own names");
 }
 
-/// The kernel, as it's told.
+/// A kernel that records what it's told.
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<(NodeId, Option<OsString>)>>);
 
@@ -215,7 +215,8 @@ fn enabled_controllers_bring_files_to_the_children() {
     assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
 }
 
-/// A name that isn't there is kept where its coming is told: by itself, with a controller's files, or when events were lost.
+/// The kernel may cache an absent name if a later creation invalidates it: by an event of its own, with a
+/// controller's files, or when events were lost.
 #[test]
 fn what_is_absent_is_kept_until_it_may_have_come() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
@@ -237,7 +238,7 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
     assert!(told.contains(&(child, "hugetlb.max".into())) && told.contains(&(child, "x".into())), "{told:?}");
     assert!(!told.iter().any(|(node, _)| *node == boundary), "{told:?}");
     assert!(told_of(&HostEvent::Anything).contains(&(boundary, "hugetlb.max".into())));
-    // Nobody is told of what comes to a directory that is gone, or isn't watched.
+    // No event announces an entry in a directory that is gone or isn't watched.
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
     told_of(&HostEvent::Entry {
         hierarchy: UNIFIED,
@@ -252,7 +253,7 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
     assert!(matches!(found, Ok(Found::Nothing(Duration::ZERO))), "{found:?}");
 }
 
-/// A waiter that says when it's woken.
+/// A waiter that counts how often it's woken.
 struct Waiter(std::sync::Arc<Mutex<usize>>);
 
 impl Wake for Waiter {
@@ -293,8 +294,8 @@ fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
     assert!(!scene.fs.wake_the_ready());
 }
 
-/// The host's first report is of what the waiter was told when it began to wait. It counts if there may have been a change since: the file
-/// was read, and is unread again.
+/// The host's first report is the state that the waiter was told when it began to wait. It counts if the file may
+/// have changed since: it was read, and is unread again.
 #[test]
 fn nobody_is_told_twice() {
     const UNREAD: u16 = (libc::POLLPRI | libc::POLLERR) as u16;
@@ -319,7 +320,7 @@ fn nobody_is_told_twice() {
     }
 }
 
-/// What comes through the mount, the kernel knows at the door through which it came.
+/// The kernel knows of a change through the mount at the entry path that it came through.
 #[test]
 fn own_changes_are_told_at_the_other_doors_only() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);

@@ -17,11 +17,11 @@ use crate::view::{Shape, View};
 
 const FIRST: Caller = Caller { tid: 7, uid: 0, gid: 0 };
 const SECOND: Caller = Caller { tid: 8, uid: 0, gid: 0 };
-/// In a container inside the first one's.
+/// A caller in a container inside the first one's.
 const NESTED: Caller = Caller { tid: 9, uid: 0, gid: 0 };
 const STRANGER: Caller = Caller { tid: 10, uid: 0, gid: 0 };
 
-/// Whoever has one of the numbers above.
+/// The containers of the callers above.
 #[derive(Debug)]
 struct Known {
     containers: [Arc<Container<FakeHost>>; 3],
@@ -91,7 +91,7 @@ fn each_has_numbers_of_its_own_for_what_both_see() {
     let (first, second) = (pair.walk(&FIRST, "unified/lxc").unwrap(), pair.walk(&SECOND, "unified/lxc").unwrap());
     assert_ne!(first, second);
     assert_eq!(pair.inode(&FIRST, first), pair.inode(&SECOND, second));
-    // Whoever comes with the other's gets what it would have by its own.
+    // A caller with the other container's id gets what its own id would give.
     assert_eq!(pair.inode(&SECOND, first), pair.inode(&SECOND, second));
     assert_eq!(pair.lookup(&SECOND, first, "c10").unwrap(), pair.walk(&SECOND, "unified/lxc/c10").unwrap());
     assert_eq!(errno(pair.lookup(&SECOND, first, "c1")), Some(Errno::ENOENT));
@@ -114,7 +114,7 @@ fn what_one_has_is_nothing_to_the_other() {
     let renamed = pair.all.with_nodes(&SECOND, (ROOT_ID, inside), |_, _, _| Ok(()));
     assert_eq!(errno(renamed), Some(Errno::ENOENT));
     assert!(pair.host.calls().iter().all(|call| !call.changes && !call.path.starts_with("/lxc/c1/")));
-    // The one that it belongs to has it still.
+    // The owner still has it.
     assert!(pair.inode(&FIRST, inside).is_ok());
 }
 
@@ -168,7 +168,7 @@ fn nothing_is_left_of_what_the_kernel_forgets() {
             }
         }
     }
-    // A visit leaves nothing, either.
+    // Transient nodes leave nothing behind.
     let known = pair.all.known_nodes();
     assert_eq!(known, 6);
     assert!(pair.inode(&NESTED, told[0]).is_ok() && pair.inode(&NESTED, told[2]).is_ok());
@@ -180,7 +180,7 @@ fn nothing_is_left_of_what_the_kernel_forgets() {
     for caller in [&FIRST, &SECOND, &NESTED] {
         assert_eq!(pair.all.containers().of(caller).unwrap().fs().known_nodes(), 0);
     }
-    // With a number that it has guessed, a container with CAP_DAC_READ_SEARCH could open what another one has.
+    // A container with CAP_DAC_READ_SEARCH that guesses an id could open another container's file.
     let distances: Vec<u64> = told.windows(2).map(|pair| pair[0].as_u64().abs_diff(pair[1].as_u64())).collect();
     assert!(distances.iter().filter(|distance| **distance > 0).all(|distance| *distance > 1 << 20), "{distances:?}");
     let again = pair.lookup(&FIRST, ROOT_ID, "unified").unwrap();

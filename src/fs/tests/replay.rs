@@ -19,10 +19,10 @@ use crate::fs::{Caller, CgroupFs, Entry, Found, FsError, FsResult, SetAttr, SysR
 use crate::policy::Policy;
 use crate::view::Shape;
 
-/// The thread that acts on the own mount.
+/// The thread that injects operations.
 const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };
 
-/// A lookup, if it finds something.
+/// Looks a name up. `ENOENT` if it isn't there.
 fn look(fs: &CgroupFs<FakeHost>, caller: &Caller, directory: NodeId, name: &OsStr) -> FsResult<Entry> {
     match fs.lookup_for(caller, directory, name)? {
         Found::Something(entry) => Ok(entry),
@@ -39,11 +39,11 @@ impl Invalidate for Nobody {
 
 type Between<'a> = Box<dyn Fn(&Injection, NodeId) + Sync + 'a>;
 
-/// The kernel, as the thread uses it: it looks up, then asks for the operation.
+/// The kernel, as the thread uses it: it looks up, then requests the operation.
 struct Mount<'a> {
     scene: &'a Scene,
     done: Mutex<Vec<Injection>>,
-    /// Called when the lookup was made, with the directory.
+    /// Called with the directory after the lookup.
     between: Between<'a>,
 }
 
@@ -54,13 +54,13 @@ impl<'a> Mount<'a> {
         Self { scene, done: Mutex::default(), between: Box::new(between) }
     }
 
-    /// Replays until so much is done, and a little longer.
+    /// Replays until `count` operations are done, and a little longer.
     fn replay(&self, count: usize) -> Vec<(String, InjectedOp)> {
         let fs = &self.scene.fs;
         thread::scope(|scope| {
             scope.spawn(|| fs.replay(&Nobody, Some(self)));
             testkit::comes_true(testkit::TIMEOUT, || self.done.lock().len() >= count);
-            // Gives a further replay, which shouldn't come, the time to come.
+            // A further replay, which would be wrong, gets the time to come.
             thread::sleep(Duration::from_millis(20));
             fs.stop_replaying();
         });
@@ -105,7 +105,7 @@ impl Injector for Mount<'_> {
     }
 }
 
-/// The host's hand, and its event.
+/// Makes a cgroup on the host and returns its event.
 fn made(scene: &Scene, above: &str, name: &str) -> HostEvent {
     let mut state = scene.host.state.lock();
     let directory = state.find(UNIFIED, above).unwrap();
@@ -124,7 +124,7 @@ fn scene(shape: Shape) -> Scene {
     Scene::new(Setup::Unified, shape, Policy::Delegate)
 }
 
-/// The server's own thread has no rights of its own: without a replay under way, or for anything else than that, it's refused.
+/// The server's own thread has no special rights: without a matching replay under way its requests are refused.
 #[test]
 fn own_operations_are_the_one_that_is_shown() {
     let scene = scene(Shape::Rooted);
@@ -159,12 +159,12 @@ fn own_operations_are_the_one_that_is_shown() {
     assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Remove)]);
     all_but(None, ROOT_ID, x);
     assert_eq!(scene.host.changes(), [], "nothing was done to the host");
-    // The same for whoever isn't that thread is an operation on the host.
+    // From any other thread the same request is an operation on the host.
     scene.fs.make_directory(&CALLER, ROOT_ID, x, 0o755).unwrap();
     assert_eq!(scene.host.changes().len(), 1);
 }
 
-/// Nobody else finds them, and none is ever taken for another.
+/// No other thread finds placeholders, and none is taken for another.
 #[test]
 fn placeholders_are_for_the_own_thread_and_for_once() {
     let scene = scene(Shape::Rooted);
@@ -219,7 +219,7 @@ fn what_is_hidden_is_never_shown() {
     assert!(!shown.is_empty() && shown.iter().all(|(path, _)| path == "/lxc/c1/ours"), "{shown:?}");
 }
 
-/// Nothing that was shown already, or that the kernel told by itself, is shown again.
+/// Events that were shown already, or that the kernel made itself, aren't shown again.
 #[test]
 fn lost_events_are_made_up_for_by_what_was_told() {
     let scene = scene(Shape::Rooted);
@@ -230,7 +230,7 @@ fn lost_events_are_made_up_for_by_what_was_told() {
     scene.fs.invalidate(&made(&scene, "/lxc/c1", "known"), &Nobody);
     assert_eq!(mount.replay(1), [("/known".to_owned(), InjectedOp::Make)]);
     made(&scene, "/lxc/c1", "lost");
-    // Through the view and gone by the host: the kernel told of the one half.
+    // Made through the view and removed by the host: the kernel told only of the creation.
     scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("half"), 0o755).unwrap();
     removed(&scene, "/lxc/c1", "half");
     scene.fs.invalidate(&HostEvent::Anything, &Nobody);
@@ -241,7 +241,7 @@ fn lost_events_are_made_up_for_by_what_was_told() {
     assert_eq!(mount.replay(0), []);
 }
 
-/// A change by the host is shown only after one of the same name came through the view.
+/// A change on the host is shown only after one of the same name came through the view.
 #[test]
 fn the_last_event_of_a_name_is_true() {
     for lost in [false, true] {
@@ -257,7 +257,7 @@ fn the_last_event_of_a_name_is_true() {
         if lost {
             scene.fs.invalidate(&HostEvent::Anything, &Nobody);
         } else {
-            // However much was shown since.
+            // The order holds however many events were shown since.
             for number in 0..300 {
                 scene.fs.invalidate(&made(&scene, "/lxc/c1", &format!("n{number}")), &Nobody);
             }
@@ -268,7 +268,7 @@ fn the_last_event_of_a_name_is_true() {
     }
 }
 
-/// What goes on and on through the view isn't shown once more for each time, because something of that name was shown.
+/// Repeated changes through the view aren't each shown again because an event of that name was shown.
 #[test]
 fn what_is_late_is_settled_once() {
     let scene = scene(Shape::Rooted);
@@ -293,7 +293,7 @@ fn what_is_late_is_settled_once() {
     assert_eq!(mount.replay(0), [], "the kernel has told of it");
 }
 
-/// If the kernel answers by what a caller has looked up, over and over, it's shown later.
+/// If callers' lookups keep filling the kernel's cache, the event is shown later.
 #[test]
 fn what_cannot_be_shown_at_once_is_shown_later() {
     struct Stubborn<'a>(&'a Mount<'a>, Mutex<usize>);

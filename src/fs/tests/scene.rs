@@ -38,7 +38,7 @@ pub(super) const SYSTEMD: usize = 3;
 /// The container sits in the root of this one.
 pub(super) const CPUSET: usize = 4;
 
-/// Hierarchies: what the kernel calls them, and their directories.
+/// The hierarchies: the kernel's names, and their directories.
 const KINDS: [(&str, &str); 5] = [
     ("", "unified"),
     ("memory", "memory"),
@@ -105,7 +105,7 @@ impl Scene {
     pub(super) fn new(setup: Setup, shape: Shape, policy: Policy) -> Self {
         let hierarchies = KINDS.iter().enumerate().filter(|(index, _)| match setup {
             Setup::Unified => *index == UNIFIED,
-            // A legacy scene has the named hierarchy in place of the unified one, so that the numbers stay.
+            // A legacy scene has the named hierarchy in place of the unified one, so that the numbers stay the same.
             Setup::Legacy | Setup::Hybrid => true,
         });
         let hierarchies = hierarchies.map(|(index, (list, directory))| {
@@ -145,7 +145,7 @@ impl Scene {
                 }
                 let directory = state.find(index, cgroup).unwrap();
                 let files = if hierarchy.kind == HierarchyKind::Unified { UNIFIED } else { index.max(1) };
-                // The fourth one has only core files, as the named hierarchy of a legacy scene.
+                // The fourth one has only core files, like the named hierarchy of a legacy scene.
                 let files = if setup == Setup::Legacy && index == UNIFIED { SYSTEMD } else { files };
                 for file in files_of(files, cgroup == "/") {
                     state.add(index, directory, OsStr::new(file), libc::S_IFREG | 0o644);
@@ -174,7 +174,7 @@ impl Scene {
         self.walk(path).unwrap_or_else(|failure| panic!("{}: {path}: {failure:?}", self.name())).id
     }
 
-    /// Where a path of a hierarchy is in the view, by its shape alone; it may be hidden there.
+    /// Returns the path in the view of a hierarchy's path, by the view's shape alone; it may be hidden there.
     pub(super) fn shown(&self, hierarchy: usize, host: &str) -> Option<String> {
         let has_subtree = self.view.hierarchies[hierarchy].delegated.is_some();
         let below = match self.view.shape {

@@ -37,7 +37,7 @@ pub(super) struct Thing {
 /// A process, as every caller numbers it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakeProcess {
-    /// Where its threads are, for each hierarchy; `None`: outside the server's cgroup namespace.
+    /// The cgroups of its threads, for each hierarchy; `None`: outside the server's cgroup namespace.
     pub(super) places: BTreeMap<usize, Vec<Option<&'static str>>>,
     pub(super) users: [u32; 2],
     pub(super) permitted: u64,
@@ -45,7 +45,7 @@ pub(super) struct FakeProcess {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The trees; the root of each has the number 1.
+    /// The trees; each root has the number 1.
     pub(super) trees: Vec<BTreeMap<u64, Thing>>,
     next: u64,
     pub(super) calls: Vec<Call>,
@@ -58,9 +58,9 @@ pub(super) struct State {
     pub(super) open: usize,
     /// How often each directory is watched, by hierarchy and number.
     pub(super) watches: BTreeMap<(usize, u64), i32>,
-    /// What the waiting for files will find; then it's over.
+    /// The results of waiting for ready files; after the last one, waiting ends.
     pub(super) ready: Vec<Vec<Ready>>,
-    /// What poll says of every file.
+    /// The poll bits of every file.
     pub(super) polled: u16,
     /// What the kernel takes for the number of a process.
     pub(super) numbers: PidNs,
@@ -106,7 +106,7 @@ impl PidNs {
         let radix = if digits.len() > 1 && digits.starts_with('0') { 8 } else { 10 };
         let number = u64::from_str_radix(digits, radix).map_err(|_| Errno::EINVAL)?;
         let is_out = negative && number > 0 || number > i32::MAX.unsigned_abs().into();
-        // The others hand on an unsigned number of 64 bits, which is looked for as one of 32 bits.
+        // The others pass on an unsigned number of 64 bits, which is looked up as one of 32 bits.
         if self == Self::Int && is_out { Err(Errno::EINVAL) } else { Ok(number as i32) }
     }
 }

@@ -36,7 +36,7 @@ impl<H: Host> Container<H> {
     }
 }
 
-/// What the containers of a mount have in common: the numbers of their open files, and how many they may have.
+/// What the containers of a mount share: the ids of their open files, and the limit on how many there may be.
 #[derive(Debug)]
 pub struct SharedLimits {
     next_container: AtomicU64,
@@ -49,7 +49,7 @@ pub struct SharedLimits {
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
 }
 
-/// What the containers of a tenant share: one can have many by having many pid namespaces.
+/// The limits that all containers of a tenant share: a tenant can have many containers by having many pid namespaces.
 #[derive(Clone, Debug)]
 struct Allowance {
     files: Quota,
@@ -61,7 +61,8 @@ struct Allowance {
 }
 
 impl SharedLimits {
-    /// The limits for a server that may have `most_files` open files. `passes_through`: whether the kernel may read files by itself.
+    /// The limits for a server that may have `most_files` open files. `passes_through` says whether the kernel may
+    /// read files itself.
     pub fn new(most_files: usize, passes_through: bool) -> Self {
         Self {
             next_container: AtomicU64::default(),
@@ -75,7 +76,7 @@ impl SharedLimits {
         }
     }
 
-    /// A container with this view. Those of one tenant share what one may have.
+    /// Makes a container with this view. The containers of one tenant share its limits.
     ///
     /// # Errors
     /// As [`CgroupFs::new`].
@@ -104,8 +105,9 @@ impl SharedLimits {
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
     }
 
-    /// A tenant has ended. Its files may still be open elsewhere, and count until they are closed. What a user of the host has set as xattrs counts
-    /// when he comes again: he can make as many pid namespaces as he likes, one after the other.
+    /// Forgets a tenant that has ended. Its files may still be open elsewhere, and count until they are closed.
+    /// Xattrs that a user of the host has set count again when that user comes back: a user can make any number of
+    /// pid namespaces, one after the other.
     pub fn forget(&self, tenant: Tenant) {
         let mut all = self.by_tenant.lock();
         let is_retry = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
@@ -121,16 +123,17 @@ pub trait Containers: Debug + Send + Sync + 'static {
     /// The host behind their filesystems.
     type Host: Host;
 
-    /// The caller's container. It waits for its answer meanwhile, so it can't be another process.
+    /// Returns the caller's container. The caller waits for the answer, so its id can't come to mean another process.
     ///
     /// # Errors
-    /// A rejection, where that can't be told; what the host says.
+    /// A rejection if the container can't be found; the host's error.
     fn of(&self, caller: &Caller) -> FsResult<Arc<Container<Self::Host>>>;
 
-    /// The container of callers who share the server's pid namespace: theirs is the host.
+    /// Returns the container of callers who share the server's pid namespace: the host itself.
     fn host(&self) -> &Arc<Container<Self::Host>>;
 
-    /// Waits until containers have ended, and forgets them. False once [`Containers::stop_waiting`] was called.
+    /// Waits until containers have ended, and forgets them. Returns false once [`Containers::stop_waiting`] was
+    /// called.
     fn forget_the_ended(&self) -> bool;
 
     /// Lets [`Containers::forget_the_ended`] return.

@@ -1,15 +1,16 @@
-//! One mount for the callers of all containers: each request is answered by the filesystem of the caller's container.
+//! One mount for the callers of all containers: the filesystem of the caller's container answers each request.
 //!
-//! All of them share one superblock, and what the kernel keeps of it. So nothing that is known by name or number is shared but the root:
+//! All containers share one superblock and the kernel's caches of it. So they share nothing that is known by name or
+//! node id except the root:
 //!
-//! * Each container has nodes of its own: a cgroup that two containers see has two numbers, and the kernel two inodes with their own modes,
-//!   watches, locks and backing files. Nobody can guess a number.
-//! * The kernel may keep no name and no attribute. A name that it still has from another container is looked up once more, for the container
-//!   that asks now, and what it leads to there has another number, or nothing does.
-//! * A caller can still come with a number of another container's: by a descriptor or a working directory that was handed to it, or a bind
-//!   mount that somebody else made. What it then gets is what its own container sees under that path, if it's the same object, else `ENOENT`.
-//! * An open file is a capability, as it is in the kernel: whoever was given it reads and writes by the rules of the container in which it was
-//!   opened, and numbers of processes are those of the writer.
+//! * Each container has its own nodes. A cgroup that two containers see has two node ids, and the kernel has two inodes with their own
+//!   modes, watches, locks and backing files. Nobody can guess an id.
+//! * The kernel may cache no name and no attribute. It looks a name that it has from another container up again for the container that
+//!   asks now, and gets another node id, or nothing.
+//! * A caller can still come with a node id of another container: by a descriptor or a working directory that was handed to it, or by a
+//!   bind mount that somebody else made. It then gets what its own container sees under that path if that is the same object, else `ENOENT`.
+//! * An open file is a capability, as it is in the kernel. Whoever was given it reads and writes by the rules of the container in which
+//!   it was opened, and numbers of processes are the writer's.
 
 mod container;
 mod nodes;
@@ -57,7 +58,8 @@ impl<C: Containers> PerCaller<C> {
         self.nodes.lock().len()
     }
 
-    /// Waits until open files are ready, and wakes who waits for them. False once nobody is to wait any more.
+    /// Waits until open files are ready, and wakes the processes that wait for them. Returns false once the server
+    /// stops.
     pub fn wake_the_ready(&self) -> bool {
         let Some(ready) = self.containers.host().fs.host.wait_for_ready() else {
             return false;
@@ -94,33 +96,33 @@ impl<C: Containers> PerCaller<C> {
         });
     }
 
-    /// The node that a number means to a container, as long as what is returned is there.
+    /// Finds the node that an id means to a container, which is valid as long as the result exists.
     fn visit<'a>(&self, container: &'a Container<C::Host>, id: NodeId) -> FsResult<TransientNode<'a, C::Host>> {
         if id == ROOT_ID {
             return Ok(TransientNode { fs: &container.fs, id, counted: Vec::new() });
         }
         let (owner, inner) = self.nodes.lock().get(id).ok_or(Errno::ESTALE)?;
-        // The same object has the same number in all of them: it's made of the hierarchy's and the kernel's own.
+        // An object's id within a filesystem comes from the hierarchy and the inode, so it's the same in all of them.
         if owner.number == container.number || container.fs.knows(inner) {
             return Ok(TransientNode { fs: &container.fs, id: inner, counted: Vec::new() });
         }
-        // A container that has gone has no names any more, and nobody else knows what this was.
+        // A container that has ended has no names any more, and nobody else knows what this id meant.
         let names = owner.fs.names_of(inner).ok_or(Errno::ESTALE)?;
         let visit = TransientNode::walk(&container.fs, &names)?;
         if visit.id == inner { Ok(visit) } else { Err(Errno::ENOENT.into()) }
     }
 }
 
-/// A node that a container has for the length of a request, though the kernel knows another container's in its place.
+/// A node that a container holds for the length of a request, while the kernel uses another container's node.
 struct TransientNode<'a, H: Host> {
     fs: &'a Arc<CgroupFs<H>>,
     id: NodeId,
-    /// What was looked up on the way.
+    /// The lookups to undo.
     counted: Vec<NodeId>,
 }
 
 impl<'a, H: Host> TransientNode<'a, H> {
-    /// Goes there by its names: what a container sees is found by lookups alone, each of which its view allows.
+    /// Looks the names up one by one: a container sees only what lookups find, and its view judges each of them.
     fn walk(fs: &'a Arc<CgroupFs<H>>, names: &[OsString]) -> FsResult<Self> {
         let mut visit = Self { fs, id: ROOT_ID, counted: Vec::new() };
         for name in names {
@@ -144,7 +146,7 @@ impl<C: Containers> Dispatch for PerCaller<C> {
 
     const KEEPS: bool = false;
     const HAS_ONE_TENANT: bool = false;
-    // There are 64 agents for all, or one for each tenant.
+    // All tenants share 64 agents, and each can have one.
     const SLOW_AT_ONCE: usize = 4;
 
     fn at<T>(

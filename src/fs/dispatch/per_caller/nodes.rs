@@ -11,13 +11,13 @@ use crate::fs::inode::{NodeId, ROOT_ID};
 /// What the kernel was told of.
 #[derive(Debug)]
 pub(in crate::fs) struct Nodes<H: Host> {
-    /// A counter that never goes back.
+    /// A counter that only grows.
     last: u64,
-    /// Makes numbers of that which nobody guesses: with CAP_DAC_READ_SEARCH what the kernel holds can be opened by its number alone
-    /// (open_by_handle_at(2)), and what is opened has a path in `/proc/self/fd`.
+    /// Hashes the counter into ids that nobody can guess. With CAP_DAC_READ_SEARCH, open_by_handle_at(2) opens what
+    /// the kernel holds by its id alone, and the opened file has a path in `/proc/self/fd`.
     secret: RandomState,
     known: HashMap<NodeId, KernelNode<H>>,
-    /// The kernel's numbers, by container and by the number there.
+    /// The kernel's node ids, by container and by the id there.
     numbers: HashMap<(u64, NodeId), NodeId>,
 }
 
@@ -48,12 +48,12 @@ impl<H: Host> Nodes<H> {
         number
     }
 
-    /// A number that means nothing yet. That it meant something once is as improbable as to guess one.
+    /// Returns an unused id. That it was used before is as improbable as a right guess.
     fn unused(&mut self) -> NodeId {
         loop {
             self.last = self.last.wrapping_add(1);
             let number = NodeId::from_u64(self.secret.hash_one(self.last));
-            // 0 is what FUSE says of names that don't exist.
+            // FUSE uses id 0 for names that don't exist.
             if number.as_u64() > ROOT_ID.as_u64() && !self.known.contains_key(&number) {
                 return number;
             }
@@ -65,9 +65,10 @@ impl<H: Host> Nodes<H> {
         self.known.get(&number).map(|known| (Arc::clone(&known.container), known.inner))
     }
 
-    /// The kernel drops `lookups` references: whose node it is, its number there, and whether these were the last.
+    /// Drops `lookups` references of the kernel. Returns the container, the id there, and whether these were the
+    /// last.
     ///
-    /// The container counts for itself, and is told after this: a lookup in between is counted by both, under a new number.
+    /// The container counts for itself and is told afterwards: both count a lookup in between, under a new id.
     pub(in crate::fs) fn forget(&mut self, number: NodeId, lookups: u64) -> Option<(Arc<Container<H>>, NodeId, bool)> {
         let known = self.known.get_mut(&number)?;
         known.lookups = known.lookups.saturating_sub(lookups);
