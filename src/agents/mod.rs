@@ -21,6 +21,7 @@ mod events;
 mod image;
 mod namespace;
 mod pool;
+mod slots;
 
 pub use attach::AttachHelper;
 pub use boundary::BoundaryHelper;
@@ -29,4 +30,5 @@ pub use image::HelperImage;
 pub use mount_helper::clock::monotonic_ns;
 pub use mount_helper::confinement;
 pub use namespace::PidNamespace;
-pub use pool::{AgentPool, LentCapabilities, MAX_AGENTS, TenantOf};
+pub use pool::{AgentPool, LentCapabilities, TenantOf};
+pub use slots::MAX_AGENTS;
