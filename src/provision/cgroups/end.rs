@@ -9,7 +9,9 @@ use nix::unistd::Pid;
 
 use crate::cgroup::HierarchyClass;
 use crate::host::interface_file::{read_file, write_file};
-use crate::provision::cgroups::{CreatedCgroup, CreatedCgroups, children, open_directory};
+use crate::provision::cgroups::CreatedCgroups;
+use crate::provision::cgroups::created::{CreatedCgroup, is_within};
+use crate::provision::cgroups::subtree::{children, open_directory};
 
 /// How long processes that were killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +72,7 @@ impl CreatedCgroup {
             && self.open().and_then(|top| write_file(&top, "cgroup.kill", b"1")).is_ok();
         for pid in found.iter().filter(|_| !is_killed) {
             // The number may have been reused since it was listed.
-            if super::is_within(*pid, &self.kind, &self.path) {
+            if is_within(*pid, &self.kind, &self.path) {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
         }

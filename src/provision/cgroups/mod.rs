@@ -1,24 +1,22 @@
 //! The cgroups that `run` and `attach --place` make in each hierarchy, and remove again.
 
+mod created;
 mod end;
+mod subtree;
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::cgroup::{CgroupPath, HierarchyClass, HierarchyKind, parse_memberships};
 use crate::error::Error;
 use crate::host::HostCgroups;
-use crate::host::interface_file::{read_file, write_file};
+use crate::host::interface_file::write_file;
 use crate::provision::systemd;
 use crate::provision::systemd::{Scope, ScopeHolder};
+use created::CreatedCgroup;
+pub(crate) use subtree::children;
 
 /// How long to try to remove a cgroup whose last processes are ending.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,17 +27,6 @@ pub(crate) struct CreatedCgroups {
     cgroups: Vec<CreatedCgroup>,
     /// A process that keeps systemd's scope until another one is in it.
     holder: Option<ScopeHolder>,
-}
-
-#[derive(Debug)]
-struct CreatedCgroup {
-    kind: HierarchyKind,
-    path: CgroupPath,
-    parent: OwnedFd,
-    /// Its path from the parent.
-    name: OsString,
-    /// Whether it's a scope's, which systemd removes when it's empty.
-    is_scope: bool,
 }
 
 impl CreatedCgroups {
@@ -148,10 +135,7 @@ impl CreatedCgroups {
 
     /// Finds an existing cgroup at the top of the hierarchy with this index.
     pub(crate) fn existing_at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
-        let kind = host.hierarchies.get(index)?.kind.clone();
-        let parent = host.open_cgroup(index, &CgroupPath::root()).ok()?;
-        let path = CgroupPath::root().join(name).ok()?;
-        let own = CreatedCgroup { kind, path, parent, name: name.into(), is_scope: false };
+        let own = CreatedCgroup::existing_at_top(host, index, name)?;
         Some(Self { cgroups: vec![own], holder: None })
     }
 
@@ -165,21 +149,7 @@ impl CreatedCgroups {
 
     /// Migrates the container's processes into all the cgroups. It asks `of_container` again for those that were forked meanwhile.
     pub(crate) fn migrate_container(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
-        for own in &self.cgroups {
-            let directory =
-                own.open().map_err(|errno| Error::system(format!("can't open {}", own.path), errno.into()))?;
-            for _ in 0..MAX_MIGRATION_PASSES {
-                let outside = of_container().into_iter().filter(|pid| is_at_root(*pid, &own.kind));
-                let outside: Vec<i32> = outside.collect();
-                if outside.is_empty() {
-                    break;
-                }
-                for pid in outside {
-                    own.migrate_process(&directory, pid, &of_container)?;
-                }
-            }
-        }
-        Ok(())
+        self.cgroups.iter().try_for_each(|own| own.migrate_container(&of_container))
     }
 
     /// The hierarchy and path of each cgroup, in the form of view options.
@@ -221,193 +191,6 @@ impl CreatedCgroups {
 /// The v1 controllers that systemd manages.
 const SYSTEMD_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
-/// How often to look for processes that were forked while others were migrated.
-const MAX_MIGRATION_PASSES: usize = 20;
-
-fn processes_that(is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    numbers.filter(|pid| is_meant(*pid)).collect()
-}
-
-fn location_of(pid: i32, kind: &HierarchyKind) -> Option<CgroupPath> {
-    let memberships = parse_memberships(&fs::read(format!("/proc/{pid}/cgroup")).ok()?);
-    let own = memberships.into_iter().find(|membership| membership.kind == *kind)?;
-    own.location.path().cloned()
-}
-
-fn is_within(pid: i32, kind: &HierarchyKind, path: &CgroupPath) -> bool {
-    location_of(pid, kind).is_some_and(|place| place.is_within(path))
-}
-
-/// Whether a process is in the root of a hierarchy. On v1 one that has ended seems to be there, too, but has no executable.
-fn is_at_root(pid: i32, kind: &HierarchyKind) -> bool {
-    location_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
-}
-
 fn known(host: &HostCgroups) -> String {
     host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-impl CreatedCgroup {
-    fn make(
-        host: &HostCgroups,
-        index: usize,
-        kind: &HierarchyKind,
-        parent: &CgroupPath,
-        name: &str,
-        option: &str,
-    ) -> Result<Self, Error> {
-        let failed = |errno: Errno| {
-            let error =
-                Error::system(format!("can't make cgroup {name} below {parent} in hierarchy {kind}"), errno.into());
-            if errno == Errno::EEXIST { error.advise(format!("choose another {option}")) } else { error }
-        };
-        let above = host.open_cgroup(index, parent).map_err(failed)?;
-        mkdirat(&above, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
-        let path = parent.join(name).map_err(|error| Error::failed(error.to_string()))?;
-        let own = Self { kind: kind.clone(), path, parent: above, name: name.into(), is_scope: false };
-        let prepared = own.prepare();
-        if let Err(errno) = prepared {
-            let _ = own.remove_once();
-            return Err(failed(errno));
-        }
-        Ok(own)
-    }
-
-    /// Finds the cgroup of a scope by a process in it; `None` where systemd has made none.
-    fn of_scope(host: &HostCgroups, index: usize, scope: &Scope, process: i32) -> Result<Option<Self>, Error> {
-        let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
-        let Some(path) = location_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else {
-            return Ok(None);
-        };
-        // Processes that leave the scope go back to the root, where they were: systemd's slices have no processes.
-        let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
-            Error::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
-        })?;
-        let name = path.components().join(OsStr::new("/"));
-        Ok(Some(Self { kind: hierarchy.kind.clone(), path, parent, name, is_scope: true }))
-    }
-
-    /// Migrates the processes in and below the cgroup to the one above.
-    fn evacuate(&self) {
-        // Processes that were forked meanwhile are found in the next pass.
-        for _ in 0..MAX_MIGRATION_PASSES {
-            let inside = processes_that(|pid| is_within(pid, &self.kind, &self.path));
-            if inside.is_empty() {
-                break;
-            }
-            for pid in inside {
-                // A process that has ended needs no migration. One that can't be migrated keeps the cgroup from being removed.
-                let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
-            }
-        }
-    }
-
-    /// Migrates a process of the container into the cgroup.
-    fn migrate_process(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
-        match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
-            // The number may have been reused by a process of others.
-            Ok(()) if !of_container().contains(&pid) => {
-                let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
-                Ok(())
-            }
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => {
-                let what = format!("can't migrate process {pid} into {} in hierarchy {}", self.path, self.kind);
-                Err(Error::system(what, errno.into()))
-            }
-        }
-    }
-
-    fn open(&self) -> Result<OwnedFd, Errno> {
-        open_directory(&self.parent, &self.name)
-    }
-
-    /// Gives a new v1 cpuset the CPUs and memory nodes of the one above. An empty cpuset takes no process
-    /// (`cpuset_can_attach_check`).
-    fn prepare(&self) -> Result<(), Errno> {
-        let is_cpuset = self.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));
-        if !is_cpuset {
-            return Ok(());
-        }
-        let directory = self.open()?;
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let inherited = read_file(&self.parent, file)
-                .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-            write_file(&directory, file, inherited.trim().as_bytes())?;
-        }
-        Ok(())
-    }
-
-    fn remove_once(&self) -> Result<(), Errno> {
-        match self.open() {
-            Ok(directory) => remove_below(&directory)?,
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(errno),
-        }
-        if self.is_scope {
-            return Ok(());
-        }
-        match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::RemoveDir) {
-            Err(Errno::ENOENT) | Ok(()) => Ok(()),
-            Err(errno) => Err(errno),
-        }
-    }
-}
-
-fn open_directory(parent: &impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
-}
-
-/// Removes the cgroups below, the deepest first. A cgroup that can't be removed doesn't keep the others.
-///
-/// The container decides how many there are and how deep. So one directory is open at a time, and each level keeps the names of its
-/// children. Going up by `..` is safe, since a cgroup's parent never changes.
-fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
-    let mut outcome = Ok(());
-    let mut at = open_directory(top, OsStr::new("."))?;
-    // What is left to remove on each level; the last name of all levels but the deepest is the directory that was entered.
-    let mut levels = vec![children(&at)?];
-    while let Some(level) = levels.last_mut() {
-        if let Some(name) = level.last() {
-            match open_directory(&at, name).and_then(|below| Ok((children(&below)?, below))) {
-                Ok((names, below)) => {
-                    levels.push(names);
-                    at = below;
-                }
-                Err(errno) => {
-                    level.pop();
-                    outcome = outcome.and(ignore_gone(errno));
-                }
-            }
-        } else {
-            levels.pop();
-            let Some(name) = levels.last_mut().and_then(Vec::pop) else { break };
-            at = open_directory(&at, OsStr::new(".."))?;
-            if let Err(errno) = unlinkat(&at, name.as_os_str(), UnlinkatFlags::RemoveDir) {
-                outcome = outcome.and(ignore_gone(errno));
-            }
-        }
-    }
-    outcome
-}
-
-fn ignore_gone(errno: Errno) -> Result<(), Errno> {
-    // The kernel answers ENODEV to a read of a directory that was removed.
-    if matches!(errno, Errno::ENOENT | Errno::ENODEV) { Ok(()) } else { Err(errno) }
-}
-
-/// The names of the cgroups in an open directory.
-pub(crate) fn children(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
-    let mut names = Vec::new();
-    for entry in nix::dir::Dir::from_fd(open_directory(directory, OsStr::new("."))?)?.iter() {
-        let entry = entry?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if entry.file_type() == Some(nix::dir::Type::Directory) && name != "." && name != ".." {
-            names.push(name.to_os_string());
-        }
-    }
-    Ok(names)
 }
