@@ -1,4 +1,4 @@
-//! What all operations of FUSE need: whose filesystem a request is for, who makes it, and where it runs.
+//! The state that all FUSE operations share: the filesystem, the workers and the lanes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -71,14 +71,14 @@ impl<R: Dispatch> Adapter<R> {
         reply_found(reply, R::KEEPS, found);
     }
 
-    /// Begins a request. Everything that a handler does has to be done while the guard in the context lives.
+    /// Begins a request. The handler has to finish its work while the guard in the context lives.
     pub(super) fn begin(&self, request: &Request) -> RequestContext<'_> {
         self.workers.begin(request)
     }
 
     /// Agrees with the kernel on what each of them does.
     pub(super) fn negotiate(&self, config: &mut KernelConfig) {
-        // Each by itself: asked for together, one that the kernel lacks would lose all.
+        // Ask for each separately: if the kernel lacks one of several, it grants none.
         let wanted = [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_PARALLEL_DIROPS,

@@ -13,8 +13,8 @@ use crate::sys;
 /// The filesystem type, as mountinfo shows it.
 pub const FSTYPE: &str = crate::cgroup::VIEW_FSTYPE;
 
-/// A write is cut into pieces of this size by the kernel. The first piece of one that is too long for every file is refused as the whole
-/// would be (`E2BIG`), so it needn't be larger.
+/// The kernel cuts writes into pieces of this size. The first piece of a write that is too long for every file is
+/// refused as the whole write would be (`E2BIG`), so the size needn't be larger.
 pub(super) const MAX_WRITE: u32 = 64 * 1024;
 
 /// A connection to the kernel's FUSE: mounted once, then served.
@@ -26,15 +26,15 @@ pub struct Connection {
 /// Why a view couldn't be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// No FUSE.
+    /// `/dev/fuse` can't be opened.
     #[error("can't open /dev/fuse: {0}")]
     Device(#[source] io::Error),
     /// mount(2) failed.
     #[error("can't mount on {directory}: {source}")]
     Mount {
-        /// Where.
+        /// The directory.
         directory: String,
-        /// Why.
+        /// The error of mount(2).
         source: io::Error,
     },
 }
@@ -49,7 +49,7 @@ impl Connection {
         Ok(Self { device: device.map_err(MountError::Device)?.into() })
     }
 
-    /// The same connection once more, for the process that mounts it where another one serves it.
+    /// Duplicates the connection, for a process that mounts it where another one serves it.
     ///
     /// # Errors
     /// When no descriptor is left.
@@ -57,7 +57,7 @@ impl Connection {
         Ok(Self { device: self.device.try_clone().map_err(MountError::Device)? })
     }
 
-    /// Another channel of the connection, which has to be mounted. Nobody waits for requests there.
+    /// Opens another channel of the connection, which has to be mounted. Reads of it don't block.
     ///
     /// # Errors
     /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`.
@@ -70,17 +70,17 @@ impl Connection {
 
     /// Mounts it on a directory of the calling process' mount namespace.
     ///
-    /// It has to be done in the initial user namespace, so that callers of all user namespaces may come in (`allow_other`), and in the
-    /// server's pid namespace, in which the kernel then numbers the callers.
+    /// The caller has to be in the initial user namespace, so that callers of all user namespaces may enter
+    /// (`allow_other`), and in the server's pid namespace, in which the kernel then numbers the callers.
     ///
     /// # Errors
-    /// What mount(2) says; `EPERM` without CAP_SYS_ADMIN.
+    /// The error of mount(2); `EPERM` without CAP_SYS_ADMIN.
     pub fn mount(&self, directory: &Path) -> Result<(), MountError> {
         let options = format!(
             "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
             self.device.as_raw_fd()
         );
-        // As a cgroupfs: SB_I_NOEXEC and SB_I_NODEV.
+        // A cgroupfs has the same flags: SB_I_NOEXEC and SB_I_NODEV.
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("vcgroupfs"), directory, Some(FSTYPE), flags, Some(options.as_str()))
             .map_err(|errno| MountError::Mount { directory: directory.display().to_string(), source: errno.into() })

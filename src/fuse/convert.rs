@@ -89,8 +89,9 @@ pub(super) fn time(from: TimeOrNow) -> SetTime {
     }
 }
 
-/// The longest name that the kernel takes in a listing, in bytes: FUSE's own limit, which was raised in Linux 6.15 or so, and what goes with its
-/// `fuse_dirent` into the page in which it keeps a listing. What is longer isn't listed, but found by its name as far as FUSE takes that.
+/// The longest name that the kernel accepts in a listing, in bytes. It's limited by FUSE (Linux 6.15 or so raised
+/// that limit), and by the page in which the kernel stores a listing, with the name's `fuse_dirent`. A longer name
+/// isn't listed, but a lookup finds it as far as FUSE accepts it.
 pub(super) fn listed_name_max(config: &KernelConfig) -> usize {
     /// FUSE_NAME_LOW_MAX.
     const BEFORE: usize = 1024;
@@ -101,8 +102,8 @@ pub(super) fn listed_name_max(config: &KernelConfig) -> usize {
     if minor >= 44 && config.capabilities().contains(InitFlags::FUSE_MAX_PAGES) { PAGE - HEADER } else { BEFORE }
 }
 
-/// Whether splice(2) and sendfile(2) of a file that the server reads end at its size: since Linux 6.5 they go by the page cache
-/// (`filemap_splice_read`). It can't be tried out but with a FUSE mount, so it's told by the version.
+/// Whether splice(2) and sendfile(2) of a file that the server reads end at its size: since Linux 6.5 they use the
+/// page cache (`filemap_splice_read`). Testing that takes a FUSE mount, so the kernel's version decides.
 pub(super) fn splice_ends_at_size() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());

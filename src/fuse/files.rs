@@ -26,7 +26,7 @@ thread_local! {
 struct Opened<R: Dispatch> {
     handle: HandleId,
     opening: Opening,
-    /// The filesystem that still has to read how much the file shows, once its tenant has processor time again.
+    /// The filesystem that still has to measure the file, once its tenant has processor time again.
     unread: Option<Arc<CgroupFs<R::Host>>>,
 }
 
@@ -75,7 +75,7 @@ impl<R: Dispatch> Adapter<R> {
         }
     }
 
-    /// Completes an open whose tenant has no processor time left: the server reads the file once that is paid for.
+    /// Completes an open whose tenant has no processor time left: the server measures the file once that is paid for.
     fn show_size_later(
         &self,
         fs: Arc<CgroupFs<R::Host>>,
@@ -101,7 +101,7 @@ impl<R: Dispatch> Adapter<R> {
         });
     }
 
-    /// Reads a file. `for_splice`: the kernel fills a page, which nobody's read(2) asks for.
+    /// Reads a file. `for_splice` means that the kernel fills a page, and no read(2) asks for it.
     pub(super) fn read_file(
         &self,
         context: &RequestContext<'_>,
@@ -139,7 +139,8 @@ impl<R: Dispatch> Adapter<R> {
         });
     }
 
-    /// Writes to a file, in this order: whose filesystem it is, in which lane the write runs, the write itself ([`CgroupFs::write`]), the reply.
+    /// Writes to a file. In this order: the filesystem, the lane of the write, the write itself
+    /// ([`CgroupFs::write`]), the reply.
     pub(super) fn write_file(&self, context: &RequestContext<'_>, handle: HandleId, data: &[u8], reply: ReplyWrite) {
         let found = catch_panic("write", || {
             self.route
@@ -150,7 +151,7 @@ impl<R: Dispatch> Adapter<R> {
             Err(errno) => return reply.error(errno),
         };
         let lane = Lane::of_write(&fs, &to);
-        // To hand the write to another thread takes longer than most slow writes do.
+        // Handing the write to another thread takes longer than most slow writes.
         let may_stay = lane == Lane::Slow && R::HAS_ONE_TENANT && !to.waits_for_the_view() && !is_throttled(&fs);
         let slot = if may_stay { self.workers.take_slow_slot() } else { None };
         let Some(pool) = self.lanes.pool(lane).filter(|_| slot.is_none()) else {

@@ -60,7 +60,8 @@ impl<R: Dispatch> Adapter<R> {
     }
 }
 
-/// Puts a part of a listing into a reply. Names longer than `name_max` bytes are left out: one of them would be EIO for the whole listing.
+/// Adds a part of a listing to a reply. It leaves out names longer than `name_max` bytes: one of them would make the
+/// whole listing EIO.
 fn list<H: Host>(
     fs: &CgroupFs<H>,
     node: NodeId,

@@ -19,7 +19,7 @@ use crate::fs::ops::Wake;
 use crate::fs::{Found, HandleId, ROOT_ID, SetAttr};
 use crate::policy::Operation;
 
-/// For how long the kernel may keep something.
+/// Returns how long the kernel may cache an answer.
 fn kept<R: Dispatch>(keep: Duration) -> Duration {
     if R::KEEPS { keep } else { Duration::ZERO }
 }
@@ -222,7 +222,8 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // There's nothing to flush, and the kernel never asks again: a close that waits for its server was what hung lxcfs on Linux 3.10.
+        // There's nothing to flush, and after ENOSYS the kernel never asks again. A close that waits for its server
+        // hung lxcfs on Linux 3.10.
         reply.error(fuser::Errno::ENOSYS);
     }
 
@@ -371,7 +372,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn lseek(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let context = self.begin(request);
-        // SEEK_DATA and SEEK_HOLE; the others the kernel does itself.
+        // Only SEEK_DATA and SEEK_HOLE arrive here; the kernel handles the others itself.
         match self.ask(&context, on("lseek", inode), |fs, _, node| fs.seek(node, offset, whence)) {
             Ok(offset) => reply.offset(offset),
             Err(errno) => reply.error(errno),

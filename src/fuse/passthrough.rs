@@ -1,11 +1,12 @@
-//! FUSE passthrough (Linux 6.9): the kernel serves the reads of a file by itself, from the backing file.
+//! FUSE passthrough (Linux 6.9): the kernel itself serves the reads of a file from the backing file.
 //!
-//! Of one inode, all files that are open at a time must be passed through by the same backing id (`fuse_inode_uncached_io_start`), or none
-//! of them, else open fails with EIO. So what the first of them gets, the others get too, until the last one is closed; and files that are opened
-//! for writing carry the id too, together with FOPEN_DIRECT_IO, which then wins: what is written goes to the server and its policy, always.
+//! All open files of one inode must be passed through by the same backing id (`fuse_inode_uncached_io_start`), or
+//! none of them; otherwise open fails with EIO. So later files get what the first one got, until the last one is
+//! closed. Files that are opened for writing carry the id too, together with FOPEN_DIRECT_IO, which takes precedence:
+//! writes always go to the server and its policy.
 //!
-//! An id is kept when nothing of its node is open any more, since to make one takes longer than all else that an open does, and given back when
-//! its tenant has no other left, or when the kernel forgets the node.
+//! An id stays after the last file of its node is closed, since making one takes longer than the rest of an open.
+//! It's returned when its tenant needs it for another node, or when the kernel forgets the node.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -20,20 +21,20 @@ use crate::fs::NodeId;
 use crate::fs::dispatch::Tenant;
 use crate::fs::{CgroupFs, Host, Permit};
 
-/// How many ids are looked at to find one that can be given back.
+/// How many ids are examined to find one that can be returned.
 const LOOKS: usize = 16;
 
 /// The backing ids of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Passthrough {
     enabled: AtomicBool,
-    /// No id can be made, though the kernel said that it can do it.
+    /// Set when an id can't be made although the kernel has announced passthrough.
     fails: AtomicBool,
     /// No system call is made while it's held.
     files: Mutex<Files<Arc<BackingId>>>,
 }
 
-/// What is open, or could be opened by an id that is there. `I` is an id.
+/// The nodes with open files, or with an unused id. `I` is an id.
 #[derive(Debug)]
 struct Files<I> {
     nodes: HashMap<NodeId, Opened<I>>,
@@ -44,7 +45,7 @@ struct Files<I> {
 #[derive(Debug, Default)]
 struct Ids {
     held: usize,
-    /// The nodes that got one, the oldest first. Some may have lost it since.
+    /// The nodes that got one, oldest first. Some may have lost it since.
     nodes: VecDeque<NodeId>,
 }
 
@@ -54,17 +55,17 @@ impl<I> Default for Files<I> {
     }
 }
 
-/// How the files of a node are open.
+/// The open files of a node.
 #[derive(Debug)]
 struct Opened<I> {
-    /// `None`: the server reads them.
+    /// The backing id; `None`: the server reads them.
     id: Option<Held<I>>,
     tenant: Tenant,
-    /// How many there are.
+    /// The number of open files.
     count: u64,
 }
 
-/// An id, and whose part of all ids it is.
+/// An id and its permit.
 #[derive(Debug)]
 struct Held<I> {
     id: I,
@@ -72,14 +73,15 @@ struct Held<I> {
 }
 
 impl<I: Clone> Files<I> {
-    /// One more file of a node is open, by what the others are open by.
+    /// Opens another file of a node, in the way that the others are open. `None` if this is the first.
     fn open(&mut self, node: NodeId) -> Option<Option<I>> {
         let opened = self.nodes.get_mut(&node)?;
         opened.count += 1;
         Some(opened.id.as_ref().map(|held| held.id.clone()))
     }
 
-    /// The first file of a node is open, by this id, if none was quicker. What isn't needed comes back.
+    /// Opens the first file of a node with this id, unless another thread was quicker. Returns the id that isn't
+    /// needed.
     fn begin(&mut self, node: NodeId, tenant: Tenant, id: Option<Held<I>>) -> (Option<I>, Option<Held<I>>) {
         match self.nodes.entry(node) {
             Entry::Occupied(mut entry) => {
@@ -100,7 +102,7 @@ impl<I: Clone> Files<I> {
         }
     }
 
-    /// A file of a node was closed.
+    /// Closes a file of a node.
     fn close(&mut self, node: NodeId) {
         let Entry::Occupied(mut entry) = self.nodes.entry(node) else { return };
         let opened = entry.get_mut();
@@ -110,12 +112,12 @@ impl<I: Clone> Files<I> {
         }
     }
 
-    /// Takes an id of a tenant's that nothing is open by, if one is soon found.
+    /// Takes an unused id of a tenant, if a short search finds one.
     fn give_back(&mut self, tenant: Tenant) -> Option<Opened<I>> {
         for _ in 0..LOOKS {
             let ids = self.ids.get_mut(&tenant)?;
             let node = ids.nodes.pop_front()?;
-            // Else it was forgotten, and is another's by now, or nobody's.
+            // Otherwise the kernel forgot the node, and the id is gone or belongs to another tenant.
             if let Some(opened) = self.nodes.get(&node)
                 && opened.id.is_some()
                 && opened.tenant == tenant
@@ -147,7 +149,7 @@ impl<I: Clone> Files<I> {
     }
 }
 
-/// A file that is being opened. Unless the kernel is told that it's open, this gives back what it has.
+/// A file that is being opened. Unless the kernel is told that it's open, dropping this undoes the open.
 #[derive(Debug)]
 pub(super) struct Opening {
     passthrough: Arc<Passthrough>,
@@ -195,7 +197,7 @@ impl Passthrough {
         if !self.enabled.load(Ordering::Acquire) {
             return opening(None, None);
         }
-        // Also once ids fail: some files may be open by one.
+        // Do this even after ids fail: some files may be open with one.
         let known = self.files.lock().open(number);
         if let Some(id) = known {
             return opening(Some(number), id);
@@ -232,11 +234,12 @@ impl Passthrough {
             Ok(id) => Some(Held { id: Arc::new(id), _share: Some(share) }),
             Err(error) => {
                 tracing::debug!(%error, "a file can't be passed through");
-                // What else there is, is lacking for a while: memory, or room for open files.
+                // Other errors are temporary: no memory, or too many open files.
                 let is_lasting =
                     |errno| matches!(errno, Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL);
                 if error.raw_os_error().map(Errno::from_raw).is_some_and(is_lasting) {
-                    // It takes CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it switched on.
+                    // Passthrough needs CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it
+                    // enabled.
                     self.fails.store(true, Ordering::Release);
                     fs.reading().is_left_to_the_server();
                 }
@@ -252,7 +255,8 @@ impl Passthrough {
         }
     }
 
-    /// The kernel has forgotten a node. It may have been told of it again meanwhile, and have opened files by the id that it had.
+    /// Handles a node that the kernel has forgotten. The kernel may have looked it up again meanwhile and opened
+    /// files with its id.
     pub(super) fn forget(&self, node: NodeId, is_known: impl FnOnce() -> bool) {
         let mut files = self.files.lock();
         let forgotten = if is_known() { None } else { files.forget(node) };
@@ -281,7 +285,7 @@ mod tests {
         let mut files = Files::default();
         assert_eq!(files.open(node(7)), None);
         assert_eq!(files.begin(node(7), FIRST, None).0, None);
-        // An id that comes too late isn't used, as long as a file is open without.
+        // An id that comes too late isn't used while a file is open without one.
         let (id, unneeded) = files.begin(node(7), FIRST, held(1));
         assert!(id.is_none() && unneeded.is_some());
         files.close(node(7));

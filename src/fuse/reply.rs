@@ -1,4 +1,4 @@
-//! Replies to the kernel, and what stands between a question to the filesystem and its reply: the log, and panics.
+//! Replies to the kernel, with the log of rejections and the handling of panics.
 
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +31,8 @@ pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> Ab
     About { operation, node: node(parent), name: Some(name) }
 }
 
-/// Answers a question, with EIO if it panics. A handler must not panic, since a dead server wedges its containers. If one does, the server goes on.
+/// Runs a question to the filesystem, and answers EIO if it panics. The server goes on: a dead server would wedge its
+/// containers.
 pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
     match catch_unwind(AssertUnwindSafe(question)) {
         Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
@@ -42,7 +43,7 @@ pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResul
     }
 }
 
-/// Does work that mustn't end its thread. Returns whether it didn't panic. `what` names the work in the log.
+/// Does work that mustn't end its thread. Returns false if it panicked. `what` names the work in the log.
 pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
     let is_done = catch_unwind(AssertUnwindSafe(work)).is_ok();
     if !is_done {
@@ -51,7 +52,7 @@ pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
     is_done
 }
 
-/// Logs a panic. What handles a panic may not panic itself.
+/// Logs a panic, and never panics itself.
 fn log_panic(what: &str) {
     let log = || tracing::error!(operation = what, "a request made its handler panic; it was answered with EIO");
     let _ = catch_unwind(AssertUnwindSafe(log));
@@ -78,7 +79,7 @@ pub(super) fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
     }
 }
 
-/// Replies with an entry, or with its absence. `keeps` says whether the kernel may keep either.
+/// Replies with an entry, or with its absence. `keeps` says whether the kernel may cache either.
 pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, fuser::Errno>) {
     let kept = |keep| if keeps { keep } else { Duration::ZERO };
     match found {
@@ -91,7 +92,7 @@ pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, f
             let attributes = convert::attributes(&entry.attributes, number);
             reply.entry_with_ttls(&keep, &kept(entry.ttl.entry), &attributes, Generation(0));
         }
-        // Node id 0 is ENOENT that is kept.
+        // Node id 0 means an ENOENT that the kernel caches.
         Ok(Found::Nothing(keep)) if !kept(keep).is_zero() => {
             reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
         }
@@ -113,8 +114,9 @@ fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
     About { operation, node: file.node(), name: None }
 }
 
-/// Copies the part of a write that has to be kept while it waits. Thousands of writes may wait, and the memory is the server's. Most files take no
-/// more than a page (`atomic_write_len`), and a write that is longer by a byte is refused as the whole would be. `whole` is for files that take more.
+/// Copies the part of a write that has to be kept while it waits. Thousands of writes may wait, and the memory is the
+/// server's. Most files accept at most a page (`atomic_write_len`), and a write that is one byte longer is refused
+/// like the whole. `whole` is for files that accept more.
 pub(super) fn truncate_write(data: &[u8], whole: bool) -> Vec<u8> {
     if whole {
         return data.to_vec();

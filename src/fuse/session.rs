@@ -21,14 +21,16 @@ use fuser::{Config, Session, SessionACL};
 /// How many requests are served at once.
 const WORKER_THREADS: usize = 4;
 
-/// For how long the host's changes aren't looked for after changes that were made through the view. More of these mostly follow, and to wake a
-/// thread for each takes longer than the change itself. A change by somebody else is told so much later.
+/// How long the server pauses its search for changes on the host after changes that were made through the view. More
+/// of these mostly follow, and waking a thread for each takes longer than the change itself. Changes by others are
+/// reported with this delay.
 const OWN_CHANGES_BACKOFF: Duration = Duration::from_millis(1);
 
-/// How long a thread waits after a panic, which may come again at once.
+/// How long a thread waits after a panic, which may recur at once.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Repeats a round until it returns false. After a panic it goes on: a view without one of its threads would show an old state.
+/// Repeats a round until it returns false. It goes on after a panic: without one of its threads a view would show an
+/// old state.
 fn run_until_done(name: &str, round: impl Fn() -> bool) {
     loop {
         let mut goes_on = true;
@@ -41,7 +43,7 @@ fn run_until_done(name: &str, round: impl Fn() -> bool) {
     }
 }
 
-/// Makes a session of a connection, and agrees with the kernel on its protocol.
+/// Makes a session of a connection, and negotiates the protocol with the kernel.
 fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
@@ -50,8 +52,9 @@ fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Sessi
     Session::from_fd(Adapter::new(route, workers), connection.device, SessionACL::All, config)
 }
 
-/// Serves the callers of all containers until the connection is unmounted everywhere. `live` is called once the kernel's first request has been
-/// answered. The kernel keeps nothing of such a mount, so nothing is watched, and nothing is invalidated.
+/// Serves the callers of all containers until the connection is unmounted everywhere. Calls `live` once the kernel's
+/// first request has been answered. The kernel caches nothing of such a mount, so the server watches and invalidates
+/// nothing.
 ///
 /// # Errors
 /// As [`serve`].
@@ -78,9 +81,10 @@ pub fn serve_callers<C: Containers>(
     served
 }
 
-/// Serves a mounted connection until it is unmounted. `live` is called once the kernel's first request has been answered. By its own mount
-/// the server makes events for programs that watch the view. Without it they only get events of changes that are made through the view. Without an
-/// abort guard, callers of a server that is killed may have to wait until somebody aborts the connection.
+/// Serves a mounted connection until it is unmounted. Calls `live` once the kernel's first request has been answered.
+/// Through its own mount the server makes events for programs that watch the view. Without it they only get events of
+/// changes that are made through the view. Without an abort guard, callers of a server that is killed may have to
+/// wait until somebody aborts the connection.
 ///
 /// # Errors
 /// When the kernel's protocol is too old, or reading requests fails.
@@ -102,7 +106,7 @@ pub fn serve<H: Host>(
         tracing::warn!(%error, "no thread for the view's own mount: inotify reports only what is done through the view");
         None
     });
-    // Before anybody can look into the view.
+    // This has to come before the first lookup in the view.
     fs.start_replaying(injector.is_some());
     let (shown, notifier) = (Arc::clone(&fs), kernel.clone());
     let replayer = thread::Builder::new().name("replayer".to_owned()).stack_size(256 * 1024).spawn(move || {
@@ -116,7 +120,7 @@ pub fn serve<H: Host>(
         thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
             run_until_done("invalidator", || {
                 let Some(changes) = watched.wait_for_changes() else { return false };
-                // Every one of them is told, whatever the one before was.
+                // fold, not any: every change has to be invalidated.
                 let is_news =
                     changes.iter().fold(false, |is_news, change| watched.invalidate(change, &kernel) | is_news);
                 if !is_news {

@@ -1,9 +1,10 @@
 //! The process that refuses requests once the server is killed.
 //!
-//! The kernel ends a connection when its last channel is closed. But a thread that tells it to forget an entry waits for the directory's lock, even
-//! if it's killed, and the holder of that lock may wait for the server's answer. So this thread has a channel and a table of descriptors of its own
-//! ([`super::invalidation`]). When the server is killed, its own channel is closed, which ends all requests that were read from it. Requests that
-//! nobody has read yet are left, and more come. The abort guard refuses them, and does nothing else.
+//! The kernel ends a connection when its last channel is closed. But a thread that tells it to forget an entry waits
+//! for the directory's lock, even if it's killed, and the holder of that lock may wait for the server's answer. So
+//! this thread has a channel and a descriptor table of its own ([`super::invalidation`]). When the server is killed,
+//! its own channel is closed, which ends all requests that were read from it. Unread requests remain, and more come.
+//! The abort guard refuses them, and does nothing else.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +22,7 @@ use crate::sys;
 /// The server's handle of its abort guard, which waits until this is closed.
 #[derive(Debug)]
 pub struct AbortGuard {
-    /// A pipe that is open in the server's table of descriptors.
+    /// The end of a pipe that is open in the server's descriptor table.
     _server: OwnedFd,
     /// The notifier's channel.
     pub(in crate::fuse) channel: OwnedFd,
@@ -30,8 +31,9 @@ pub struct AbortGuard {
 }
 
 impl AbortGuard {
-    /// Starts the abort guard of a mounted connection that the calling process will serve. The calling process has to have a single thread.
-    /// `give_up` is called in the new process, which needs no rights but its open descriptors.
+    /// Starts the abort guard of a mounted connection that the calling process will serve. The calling process must
+    /// have a single thread. The new process, which needs only its open descriptors, calls `give_up` to drop its
+    /// rights.
     ///
     /// # Errors
     /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`, of pipe(2) and of fork(2).
@@ -57,7 +59,7 @@ impl AbortGuard {
     }
 }
 
-/// Closes standard input and output, so that nobody who reads the server's output waits for this process.
+/// Closes standard input and output, so that readers of the server's output don't wait for this process.
 fn leave_output() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
@@ -65,7 +67,7 @@ fn leave_output() -> io::Result<()> {
     Ok(dup2_stderr(null.as_fd())?)
 }
 
-/// Waits for a pipe's end. Nobody writes to it, so it ends with the last table of descriptors that has its other end.
+/// Waits for a pipe's end. Nobody writes to it, so it ends when the last descriptor table with its other end is gone.
 fn wait_for_end(pipe: &OwnedFd) -> Result<(), Errno> {
     loop {
         match read(pipe, &mut [0]) {
@@ -75,9 +77,10 @@ fn wait_for_end(pipe: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Refuses all requests until the notifier ends. Then nobody has a channel any more, and the kernel itself refuses what comes.
+/// Refuses all requests until the notifier ends. After that no channel is left, and the kernel itself refuses
+/// requests.
 fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
-    // The kernel gives requests only to who could take the longest.
+    // The kernel gives requests only to a reader with room for the longest one.
     let mut request = vec![0; MAX_WRITE as usize + 4096];
     loop {
         let mut ready =
@@ -97,7 +100,7 @@ fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
         if let Some(answer) = refusal(&request) {
-            // One that wants no answer, or whose caller is gone, is ENOENT.
+            // ENOENT: the request needs no answer, or its caller is gone.
             let _ = write(channel, &answer);
         }
     }

@@ -1,8 +1,8 @@
-//! Invalidation: the server tells the kernel what it must no longer keep.
+//! Invalidation: the server tells the kernel which data to forget.
 //!
-//! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So a thread of its own, the notifier, sends
-//! invalidations. Its table of descriptors has only a channel of its own. Whatever it waits for, a server that is killed lets go of everything
-//! else ([`super::abort_guard`]).
+//! To forget an entry, the kernel waits for the directory's lock, and no signal ends that. So a thread of its own,
+//! the notifier, sends invalidations. Its descriptor table contains only its own channel. Whatever it waits for, a
+//! server that is killed releases everything else ([`super::abort_guard`]).
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,9 +29,9 @@ type Work = (Vec<u8>, SyncSender<()>);
 /// Sends invalidations to the kernel. The sender waits until the kernel has done what it's told.
 #[derive(Clone, Debug)]
 pub(in crate::fuse) enum InvalidationSender {
-    /// Sends by the notifier, which runs for as long as somebody has this.
+    /// Sends through the notifier, which runs until all clones of this are dropped.
     Dedicated(Sender<Work>),
-    /// Sends by the session's own channel, where the kernel has no second one.
+    /// Sends through the session's own channel, if the kernel has no second one.
     Session(Notifier),
 }
 
@@ -45,7 +45,7 @@ impl InvalidationSender {
         thread::Builder::new().name("notifier".to_owned()).stack_size(256 * 1024).spawn(move || {
             let (channel, leash) = &*theirs;
             let taken = sys::descriptors::take_files([channel.as_fd(), leash.as_fd()]);
-            // The process' own are closed by whoever started this.
+            // The caller closes the process' own descriptors.
             drop(theirs);
             match taken {
                 Ok([channel, _leash]) => {
@@ -75,7 +75,7 @@ impl Invalidate for InvalidationSender {
         let pages = if listing { 0 } else { -1 };
         match self {
             Self::Dedicated(work) => Self::send(work, node_message(node.as_u64(), pages)),
-            // ENOENT: it doesn't know the node.
+            // ENOENT: the kernel doesn't know the node.
             Self::Session(notifier) => drop(notifier.inval_inode(INodeNo(node.as_u64()), pages, 0)),
         }
     }
@@ -90,7 +90,7 @@ impl Invalidate for InvalidationSender {
 
 fn send_all(channel: &OwnedFd, wanted: &Receiver<Work>) {
     for (message, done) in wanted {
-        // ENOENT: it doesn't know the node.
+        // ENOENT: the kernel doesn't know the node.
         let _ = nix::unistd::write(channel, &message);
         let _ = done.send(());
     }
@@ -119,7 +119,8 @@ fn entry_message(directory: u64, name: &OsStr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// `struct fuse_out_header` and what follows it are laid out the same on every architecture (linux/fuse.h).
+    /// `struct fuse_out_header` and the structures after it have the same layout on every architecture
+    /// (linux/fuse.h).
     #[test]
     fn messages_are_the_kernels() {
         let entry = entry_message(0x42, OsStr::new("abc"));

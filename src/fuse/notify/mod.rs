@@ -1,4 +1,4 @@
-//! What the server does to the kernel's side of a view unasked: invalidation, and events by its own mount.
+//! Messages that the server sends to the kernel without a request: invalidation, and events through its own mount.
 
 pub(super) mod abort_guard;
 pub(super) mod invalidation;

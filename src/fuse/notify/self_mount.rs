@@ -1,9 +1,10 @@
 //! The server uses its own mount to make events for programs that watch the view ([`crate::fs::inotify::replay`]).
 //!
-//! One thread does it, with a table of descriptors and a working directory of its own. It alone holds the mount, which is a mount of the same
-//! filesystem that is attached nowhere: nothing can be mounted in it, and it keeps nobody from unmounting the view. The thread doesn't hold
-//! `/dev/fuse`. If the server is killed while a request of this thread is being served, the kernel closes the connection and the request ends. With
-//! a shared table the thread would hold the connection itself, and wait forever for an answer that nobody can give.
+//! One thread does it, with its own descriptor table and working directory. It alone holds the mount: a detached
+//! mount of the same filesystem, in which nothing can be mounted, and which keeps nobody from unmounting the view.
+//! The thread doesn't hold `/dev/fuse`. If the server is killed while a request of this thread is being served, the
+//! kernel closes the connection and the request ends. With a shared table the thread would hold the connection
+//! itself, and wait forever for an answer.
 
 use std::fs::File;
 use std::io;
@@ -29,17 +30,17 @@ use crate::fs::SysResult;
 use crate::fs::inotify::{self, InjectedOp, Injection};
 use crate::sys;
 
-/// A mount of the view for the server's own use. It keeps the filesystem alive, so it has an end of its own.
+/// A mount of the view for the server's own use. It keeps the filesystem alive, so something has to end it.
 #[derive(Debug)]
 pub struct SelfMount {
     root: OwnedFd,
     until: Until,
 }
 
-/// Until when the mount is kept.
+/// How long the mount is kept.
 #[derive(Debug)]
 enum Until {
-    /// Until the view isn't mounted any more in the mount namespace of this mountinfo.
+    /// Until the view is no longer mounted in the mount namespace of this mountinfo.
     Unmounted(File),
     /// Until the other end of this socket is closed.
     Closed(OwnedFd),
@@ -54,7 +55,7 @@ impl SelfMount {
         Ok(Self { root: detached_mount(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
     }
 
-    /// Takes a mount that [`detached_mount`] has made. It's kept until `leash`'s other end is closed.
+    /// Takes a mount that [`detached_mount`] has made, and keeps it until `leash`'s other end is closed.
     pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
         Self { root, until: Until::Closed(leash) }
     }
@@ -92,13 +93,14 @@ impl SelfMount {
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
         let (_, wakeup) = &*shared;
         let wakeup = wakeup.as_fd().try_clone_to_owned()?;
-        // This process' own descriptors of the mount; the thread has taken its own.
+        // Drop this process' own descriptors of the mount; the thread has its own.
         drop(shared);
         started.map(|()| SelfMountThread { wakeup, injections, answers: Mutex::new(answers) })
     }
 }
 
-/// Copies the mount on `directory`, and returns the copy's root. The copy is attached nowhere, and the server needn't answer for this.
+/// Copies the mount on `directory`, and returns the copy's root. The copy is detached, and the server needn't answer
+/// a request for this.
 ///
 /// # Errors
 /// Those of open(2), open_tree(2) and mount(2).
@@ -107,7 +109,7 @@ pub fn detached_mount(directory: &Path) -> io::Result<OwnedFd> {
     let find = || open(directory, flags, Mode::empty());
     match detached_copy(find()?.as_fd()) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-            // Before Linux 5.2: a bind mount on top, which is taken away again at once, but for whoever has it open.
+            // Before Linux 5.2: make a bind mount on top and detach it at once. It stays open by its descriptor.
             mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
             let opened = private(directory).and_then(|()| find());
             umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
@@ -123,7 +125,8 @@ pub fn detached_mount(directory: &Path) -> io::Result<OwnedFd> {
 /// Those of open_tree(2).
 pub fn detached_copy(view: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let root = sys::mount::copy(view)?;
-    // Else what is mounted in the view could appear in it; its device would tell, but it would be held.
+    // Otherwise mounts in the view could propagate to the copy. The device number would reveal them, but the copy
+    // would hold them.
     let _ = private(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())));
     Ok(root)
 }
@@ -149,7 +152,8 @@ impl inotify::Injector for SelfMountThread {
     }
 }
 
-/// While this lives, the server recognizes the thread's requests by its id. Afterwards the id may be another thread's.
+/// While this lives, the server recognizes the thread's requests by its id. Afterwards the id may belong to another
+/// thread.
 struct RecognizedThread(Arc<AtomicI32>);
 
 impl RecognizedThread {
@@ -165,7 +169,8 @@ impl Drop for RecognizedThread {
     }
 }
 
-/// Performs operations until the mount isn't to be used any more. Returning closes the thread's table of descriptors, and with it the mount.
+/// Performs operations until the mount is no longer needed. Returning closes the thread's descriptor table, and with
+/// it the mount.
 fn serve(
     root: &OwnedFd,
     until: &OwnedFd,
@@ -176,7 +181,7 @@ fn serve(
 ) {
     let Ok(device) = fstat(root).map(|stat| stat.st_dev) else { return };
     let ends = || is_leash || !is_mounted(until, device);
-    // It may have been unmounted before anybody looked.
+    // The view may have been unmounted before the first poll.
     if !is_leash && ends() {
         return;
     }
@@ -219,8 +224,9 @@ fn is_mounted(mountinfo: &OwnedFd, device: libc::dev_t) -> bool {
     lines.any(|line| line.split(|byte| *byte == b' ').nth(2) == Some(number.as_bytes()))
 }
 
-/// Performs an operation. It walks by names from the root, so that watches of the directory get their event too, and never onto another filesystem.
-/// No directory is opened on the way: before Linux 6.10 its watchers would be told of that, even with O_PATH.
+/// Performs an operation. It walks by names from the root, so that watches of the directory get their event too, and
+/// never onto another filesystem. It opens no directory on the way: before Linux 6.10 that would be reported to the
+/// directory's watchers, even with O_PATH.
 fn perform(root: &OwnedFd, device: libc::dev_t, injection: &Injection) -> SysResult<()> {
     fchdir(root)?;
     let done = injection.directory.iter().try_for_each(|name| {
@@ -228,7 +234,7 @@ fn perform(root: &OwnedFd, device: libc::dev_t, injection: &Injection) -> SysRes
         if stat(".")?.st_dev == device { Ok(()) } else { Err(Errno::EXDEV) }
     });
     let done = done.and_then(|()| perform_here(injection));
-    // A directory that is somebody's working directory is kept.
+    // Leave the directory: a working directory keeps its filesystem busy.
     fchdir(root)?;
     done
 }
@@ -238,7 +244,7 @@ fn perform_here(injection: &Injection) -> SysResult<()> {
     let name = injection.name.as_os_str();
     match &injection.operation {
         InjectedOp::Look => fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(drop),
-        // With the access time as well it would be IN_ATTRIB (fsnotify_change).
+        // Setting the access time as well would make it IN_ATTRIB (fsnotify_change).
         InjectedOp::Touch => {
             utimensat(at, name, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink)
         }

@@ -1,12 +1,13 @@
-//! On which processors workers run.
+//! The processors on which workers run.
 //!
-//! A caller sleeps while it's served, so its processor is free. But the scheduler wakes a worker on an idle one, and to wake that takes several
-//! times as long as everything that the worker has to do (on a virtual machine the hypervisor has to be asked). Where a processor is idle, busy
-//! polling helps ([`super::busy_poll`]), and workers run anywhere: to pin them doesn't help there, since the scheduler moves the caller to the idle
-//! processor. Where none is idle, the workers pin themselves to their caller's processor: what follows is mostly the same caller's.
+//! A caller sleeps while it's served, so its processor is free. But the scheduler wakes a worker on an idle
+//! processor, and waking that takes several times as long as the worker's whole task (on a virtual machine it takes
+//! the hypervisor). If a processor is idle, busy polling helps ([`super::busy_poll`]), and workers run anywhere:
+//! pinning wouldn't help, since the scheduler moves the caller to the idle processor. If none is idle, the workers
+//! pin themselves to their caller's processor: the next requests mostly come from the same caller.
 //!
-//! Whoever starts the server says where it may run, and so does whoever says it later (taskset(1), a cpuset). The process' first thread, which pins
-//! itself to nothing, has that mask, and no worker leaves it.
+//! Whoever starts the server chooses its processors, and others may change them later (taskset(1), a cpuset). The
+//! process' first thread, which never pins itself, has that mask, and no worker leaves it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -16,10 +17,10 @@ use nix::unistd::Pid;
 
 use super::sched_hint::SchedHint;
 
-/// How many requests pass between two looks at a caller, each of which takes about as long as a short request.
+/// How many requests pass between two inspections of a caller, each of which takes about as long as a short request.
 const LOOK_INTERVAL_REQUESTS: u32 = 64;
 
-/// The number of no processor: workers run anywhere.
+/// Stands for no processor: workers run anywhere.
 const ANYWHERE: usize = usize::MAX;
 
 /// On which processors the workers of a session run.
@@ -27,9 +28,9 @@ const ANYWHERE: usize = usize::MAX;
 pub(super) struct CpuAffinity {
     /// The processor that workers pin themselves to, or [`ANYWHERE`].
     pinned_to: AtomicUsize,
-    /// On which processor the caller was at the last look, or [`ANYWHERE`].
+    /// The processor of the caller at the last inspection, or [`ANYWHERE`].
     caller: AtomicUsize,
-    /// Requests until the next look.
+    /// Requests until the next inspection.
     countdown: AtomicU32,
 }
 
@@ -44,22 +45,22 @@ impl Default for CpuAffinity {
 }
 
 thread_local! {
-    /// What the calling worker is pinned to, or [`ANYWHERE`].
+    /// The processor that the calling worker is pinned to, or [`ANYWHERE`].
     static PINNED_TO: Cell<usize> = const { Cell::new(ANYWHERE) };
 }
 
 impl CpuAffinity {
-    /// Notes a request of the calling worker's. `look` tells about its caller, now and then.
+    /// Notes a request of the calling worker's. Now and then it calls `look` to inspect the caller.
     pub(super) fn note_request(&self, look: impl FnOnce() -> Option<SchedHint>) {
         if self.countdown.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.countdown.store(LOOK_INTERVAL_REQUESTS, Ordering::Relaxed);
             let allowed = allowed();
             let processors = allowed.as_ref().map_or(1, count);
-            // Where the caller can't be seen, or the kernel doesn't tell, it stays as it is.
+            // If the caller isn't visible, or the kernel doesn't tell, the plan stays.
             if let Some(hint) = look() {
                 self.plan(&hint, processors);
             }
-            // Another mask may have been set meanwhile for all threads, or for this one.
+            // Somebody may have set another mask meanwhile, for all threads or for this one.
             pin(self.pinned_to.load(Ordering::Relaxed), allowed.as_ref());
         }
         let pinned_to = self.pinned_to.load(Ordering::Relaxed);
@@ -68,10 +69,10 @@ impl CpuAffinity {
         }
     }
 
-    /// Decides where workers run, by where the caller was at this look and at the one before.
+    /// Decides where workers run, by the caller's processor at this inspection and at the one before.
     fn plan(&self, hint: &SchedHint, processors: usize) {
         let before = self.caller.swap(hint.processor, Ordering::Relaxed);
-        // The caller, which sleeps, needs one as well.
+        // The caller, which sleeps, needs a processor as well.
         if hint.running < processors {
             self.pinned_to.store(ANYWHERE, Ordering::Relaxed);
         } else if before == hint.processor {
@@ -80,9 +81,9 @@ impl CpuAffinity {
     }
 }
 
-/// Pins the calling thread to a processor, if it's allowed to run there; else the scheduler decides, within what is allowed.
+/// Pins the calling thread to a processor, if it may run there. Otherwise the scheduler decides, within the mask.
 fn pin(processor: usize, allowed: Option<&CpuSet>) {
-    // It isn't tried again until the processor changes.
+    // Set even on failure, so that the next attempt waits until the processor changes.
     PINNED_TO.set(processor);
     let Some(allowed) = allowed else { return };
     let mut only = CpuSet::new();
@@ -95,7 +96,7 @@ fn pin(processor: usize, allowed: Option<&CpuSet>) {
 
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// Where the server may run: the mask of the process' first thread.
+/// The processors on which the server may run: the mask of the process' first thread.
 fn allowed() -> Option<CpuSet> {
     sched_getaffinity(Pid::this()).ok()
 }
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_pinned_and_let_go() {
-        // In a thread of its own, which tests that come later don't run in.
+        // A thread of its own, so that later tests don't run pinned.
         let test = || {
             let before = sched_getaffinity(THIS_THREAD).unwrap();
             let processor = nix::sched::sched_getcpu().unwrap();

@@ -1,7 +1,8 @@
 //! A worker that polls for the next request before it sleeps.
 //!
-//! A caller that runs on another processor has its next request ready long before a sleeping worker is awake: to wake a halted processor takes
-//! ten times as long as to answer. Polling costs the worker's processor time, so it polls where requests come at once, and hardly ever elsewhere.
+//! A caller that runs on another processor has its next request ready long before a sleeping worker is awake: waking
+//! a halted processor takes ten times as long as answering. Polling costs the worker's processor time, so it polls
+//! where requests come at once, and hardly ever elsewhere.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// For how long a worker polls. It's as long as it takes to wake the caller for the reply, and for what the caller does before it asks again.
+/// How long a worker polls: long enough to wake the caller for the reply, and for the caller to ask again.
 const BUSY_POLL_TIMEOUT: Duration = Duration::from_micros(50);
 
-/// After so many timeouts in succession, as an exponent of 2, is the number of requests without polling no longer doubled.
+/// The number of requests without polling doubles with each timeout in succession, up to this power of 2.
 const BACKOFF_EXPONENT_MAX: u32 = 8;
 
 /// Polls for the worker that reads.
 #[derive(Debug)]
 pub(super) struct BusyPoller {
     device: OwnedFd,
-    /// How often no request came since one did.
+    /// How many times in succession no request came.
     timeouts: AtomicU32,
-    /// How many requests are to pass without polling.
+    /// How many requests will pass without polling.
     backoff: AtomicU32,
 }
 
@@ -31,7 +32,8 @@ impl BusyPoller {
         Ok(Self { device: device.try_clone_to_owned()?, timeouts: AtomicU32::new(0), backoff: AtomicU32::new(0) })
     }
 
-    /// Polls for the next request, unless none came in time lately. Returns whether one is there. One worker polls at a time.
+    /// Polls for the next request, unless none came in time lately. Returns whether one is ready. One worker polls at
+    /// a time.
     pub(super) fn poll(&self) -> bool {
         if self.is_ready() {
             return true;
@@ -59,7 +61,8 @@ impl BusyPoller {
         self.backoff.load(Ordering::Relaxed)
     }
 
-    /// Whether a request is there. Also true when the connection has ended, or can't be polled: reading will tell.
+    /// Whether a request is ready. Also true when the connection has ended or can't be polled: the read then reports
+    /// that.
     fn is_ready(&self) -> bool {
         let mut device = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
         poll(&mut device, PollTimeout::ZERO) != Ok(0)

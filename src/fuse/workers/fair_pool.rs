@@ -1,6 +1,7 @@
 //! Threads beside the workers, for requests that can take seconds, shared fairly among tenants.
 //!
-//! A write can wait for memory reclaim or for a device, and a container can stop the agent in its pid namespace. Neither keeps the view waiting.
+//! A write can wait for memory reclaim or for a device, and a container can stop the agent in its pid namespace.
+//! Neither may block the view.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::fuse::reply::survives;
 /// How many requests of a pool may run at once for all tenants together. Each tenant may always run one.
 const RUNNING_MAX: usize = 256;
 
-/// How many requests of a pool may wait for a tenant. A container that asks for more gets EAGAIN.
+/// How many requests of a pool may wait for a tenant. A container that sends more gets EAGAIN.
 const WAITING_MAX: usize = 4096;
 
 /// How many requests of a pool may wait for all tenants together. Each takes a page of memory.
@@ -24,7 +25,7 @@ const WAITING_MAX_IN_ALL: usize = 4 * WAITING_MAX;
 /// How many requests may wait for a tenant, however many wait for others.
 const WAITING_MIN: usize = 16;
 
-/// For how long a thread without work waits for more. To start a thread takes several times as long as most writes.
+/// How long a thread without work waits for more. Starting a thread takes several times as long as most writes.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -33,14 +34,14 @@ type Work = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub(in crate::fuse) struct FairPool {
     queues: Arc<Mutex<Queues>>,
-    /// How many requests run at once for a tenant. The rest waits for its turn.
+    /// How many requests run at once for a tenant. The others wait.
     at_once: usize,
 }
 
 /// The work of all tenants.
 #[derive(Debug, Default)]
 struct Queues {
-    /// The queues in which something waits or runs.
+    /// The queues with waiting or running work.
     by_tenant: HashMap<Tenant, Queue>,
     running: usize,
     waiting: usize,
@@ -63,7 +64,7 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// What one tenant may have of `limit`: half of what the others leave, and no less than `least`.
+/// Returns a tenant's part of `limit`: half of what the others leave, and at least `least`.
 fn share(limit: usize, others: usize, least: usize) -> usize {
     (limit.saturating_sub(others) / 2).max(least)
 }
@@ -89,7 +90,8 @@ impl FairPool {
         own < (WAITING_MAX / pages).min(share(WAITING_MAX_IN_ALL / pages, others, WAITING_MIN))
     }
 
-    /// Runs `work` in another thread, soon. If no thread can be started, or the work panics, it's dropped. A reply that it holds then says EIO.
+    /// Runs `work` in another thread. If no thread can be started, or the work panics, it's dropped, and a reply that
+    /// it holds then says EIO.
     pub(in crate::fuse) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
         let mut queues = self.queues.lock();
         queues.waiting += 1;
@@ -108,11 +110,11 @@ impl FairPool {
         queue.running += 1;
         queues.running += 1;
         drop(queues);
-        // It ends with the thread, or with the attempt to start one.
+        // Dropped with the thread, or if starting it fails.
         let mut this = PoolThread { queues: Arc::clone(&self.queues), tenant, held: true };
         let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
             while let Some(work) = this.next() {
-                // Whoever waits gets EIO by the reply that is dropped, and the next one its turn.
+                // After a panic the caller gets EIO from the dropped reply, and the loop continues.
                 survives("slow request", work);
             }
         });
@@ -122,7 +124,7 @@ impl FairPool {
     }
 }
 
-/// A thread that runs work of a tenant. Its place is given back when nothing has come for a while, or when this is dropped.
+/// A thread that runs work of a tenant. It gives its slot back after a while without work, or when this is dropped.
 struct PoolThread {
     queues: Arc<Mutex<Queues>>,
     tenant: Tenant,
@@ -130,7 +132,7 @@ struct PoolThread {
 }
 
 impl PoolThread {
-    /// Waits for the next work. `None` if none has come: the thread ends.
+    /// Waits for the next work. `None` if none has come and the thread ends.
     fn next(&mut self) -> Option<Work> {
         let until = Instant::now() + IDLE_TIMEOUT;
         let mut queues = self.queues.lock();
@@ -146,7 +148,7 @@ impl PoolThread {
             if let Some(queue) = queues.by_tenant.get_mut(&self.tenant) {
                 queue.idle = queue.idle.saturating_sub(1);
                 if late && queue.waiting.is_empty() {
-                    // Under the same lock: whoever comes next has to see that nobody will take what it brings.
+                    // Under the same lock: new work must see that this thread won't take it.
                     self.held = false;
                     queues.give_back(self.tenant);
                     return None;
@@ -168,7 +170,7 @@ impl Drop for PoolThread {
 }
 
 impl Queues {
-    /// Gives a thread's place back. Returns the queue if no thread is left to run what waits in it.
+    /// Gives a thread's slot back. Returns the queue if no thread is left to run its work.
     fn give_back(&mut self, tenant: Tenant) -> Option<Queue> {
         self.running = self.running.saturating_sub(1);
         let queue = self.by_tenant.get_mut(&tenant)?;
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn who_panics_keeps_nobody_waiting() {
         let pool = FairPool::new(RUNNING_MAX);
-        // Another thread's panic would be printed, as if it were the test's.
+        // Without resume_unwind, the panic message would be printed as if it were the test's.
         let quiet = || std::panic::resume_unwind(Box::new("a handler's bug"));
         for _ in 0..4 * RUNNING_MAX {
             pool.run(FIRST, quiet);

@@ -9,13 +9,13 @@ use crate::fs::{CgroupFs, Host, Transfer};
 pub(in crate::fuse) enum Lane {
     /// In the worker that has read the request: it waits for nothing that a container controls.
     Worker,
-    /// It takes an agent, which the container can stop.
+    /// The operation needs an agent, which the container can stop.
     Agent,
-    /// The kernel may keep a write waiting: for memory reclaim, or for a device.
+    /// The kernel may block a write: for memory reclaim, or for a device.
     Slow,
-    /// It registers an event, for which it takes a process of its own.
+    /// The operation registers an event, which takes a process of its own.
     Events,
-    /// Its tenant has used up its processor time, and waits until that is paid for.
+    /// The tenant has used up its processor time, and waits until that is paid for.
     Throttled,
 }
 
@@ -47,7 +47,7 @@ impl Lane {
     }
 }
 
-/// The threads of the lanes beside the workers. What waits in one keeps no other one waiting.
+/// The threads of the lanes beside the workers. Work that waits in one lane doesn't delay another.
 #[derive(Debug)]
 pub(in crate::fuse) struct Lanes {
     agents: FairPool,

@@ -1,7 +1,8 @@
-//! One worker reads requests: the leader. The others are its followers, and stand by.
+//! One worker reads requests: the leader. The others are its followers, and wait.
 //!
-//! One of the followers is the watchdog, and checks that somebody reads. If the leader is kept by a request (it waits for a lock of the host, or
-//! does a slow write), the watchdog takes its place, and another follower becomes the watchdog. Without requests, all sleep.
+//! One of the followers is the watchdog, which checks that somebody reads. If a request blocks the leader (it waits
+//! for a lock of the host, or does a slow write), the watchdog takes its place, and another follower becomes the
+//! watchdog. Without requests, all sleep.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// How often the watchdog checks. A leader that is kept is replaced within twice this time.
+/// How often the watchdog checks. A blocked leader is replaced within twice this time.
 pub(super) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The workers of a session, as leader and followers.
@@ -24,19 +25,19 @@ struct Shared {
     readers: AtomicU32,
     /// How many requests have begun.
     requests: AtomicU64,
-    /// The watchdog sleeps until a request begins.
+    /// Whether the watchdog sleeps until a request begins.
     watchdog_sleeps: AtomicBool,
     waiters: Mutex<Waiters>,
     watchdog_wakeup: Condvar,
     follower_wakeup: Condvar,
 }
 
-/// The workers that stand by.
+/// The waiting workers.
 #[derive(Debug, Default)]
 struct Waiters {
     followers: u32,
     has_watchdog: bool,
-    /// A worker has ended, and so will all.
+    /// Whether a worker has ended: all will end then.
     has_ended: bool,
 }
 
@@ -61,7 +62,7 @@ impl LeaderFollowers {
         });
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         if self.0.watchdog_sleeps.load(Ordering::SeqCst) && self.0.watchdog_sleeps.swap(false, Ordering::SeqCst) {
-            // The watchdog has either not looked yet, or waits.
+            // Taking the lock makes sure that the watchdog either hasn't checked yet or waits.
             drop(self.0.waiters.lock());
             self.0.watchdog_wakeup.notify_one();
         }
@@ -72,7 +73,8 @@ impl LeaderFollowers {
         self.0.readers.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Ends the calling worker's request. If nobody reads, the worker does, and this returns true. Else it follows until it's needed.
+    /// Ends the calling worker's request. If nobody reads, the worker becomes the leader, and this returns true.
+    /// Otherwise it waits until it's needed.
     pub(super) fn lead_or_follow(&self) -> bool {
         if self.0.readers.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return true;
@@ -108,7 +110,7 @@ impl Shared {
         self.readers.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// What the watchdog does. Returns whether it has to read.
+    /// Runs the watchdog. Returns whether it has to become the leader.
     fn watch(&self, waiters: &mut MutexGuard<'_, Waiters>) -> bool {
         let mut seen = self.requests.load(Ordering::SeqCst);
         while !waiters.has_ended {
@@ -138,7 +140,7 @@ thread_local! {
     static ENDS: RefCell<Option<EndsWithThread>> = const { RefCell::new(None) };
 }
 
-/// Lets the followers go when a worker ends.
+/// Ends the followers when a worker ends.
 #[derive(Debug)]
 struct EndsWithThread(Arc<Shared>);
 
@@ -157,13 +159,13 @@ mod tests {
 
     use super::*;
 
-    /// Nothing that happens at all takes longer.
+    /// Longer than anything in these tests takes.
     const LONG: Duration = Duration::from_secs(20);
 
-    /// With this interval nobody is replaced, however busy the machine is.
+    /// With this interval the watchdog replaces nobody, however busy the machine is.
     const NEVER: Duration = Duration::from_secs(600);
 
-    /// Workers who read from a queue, as they would from the kernel's.
+    /// Workers that read from a queue, as they would from the kernel's.
     struct Session {
         workers: Vec<JoinHandle<()>>,
         roles: Arc<LeaderFollowers>,
@@ -171,7 +173,7 @@ mod tests {
         served: Receiver<std::thread::ThreadId>,
     }
 
-    /// What the handler waits for, if for anything.
+    /// The channel that the handler waits for, if any.
     type Request = Option<Receiver<()>>;
 
     impl Session {
@@ -208,7 +210,7 @@ mod tests {
             }
         }
 
-        /// The one that doesn't stand by may have replied only, and not read yet.
+        /// Waits for a state. A worker that isn't waiting may only have replied, and not be reading yet.
         fn until(&self, holds: impl Fn(&Shared) -> bool) {
             let start = std::time::Instant::now();
             while !holds(&self.roles.0) {
@@ -217,7 +219,7 @@ mod tests {
             }
         }
 
-        /// All of them end when one does.
+        /// Ends the session: all workers end when one does.
         fn end(self) {
             drop(self.requests);
             for worker in self.workers {

@@ -1,7 +1,7 @@
-//! The workers of a session: which of them reads requests, and what each does from a request to the reply and after it.
+//! The workers of a session: which of them reads requests, and how each runs a request up to the reply and after it.
 //!
-//! The kernel hands requests to those who wait for one, in turn, and wakes them for it. A wake-up is what a request costs most of. So a single
-//! worker reads, and polls for the next request before it sleeps; the others stand by.
+//! The kernel hands requests to waiting readers in turn, and wakes them. The wake-up is the largest part of a
+//! request's cost. So a single worker reads, and polls for the next request before it sleeps; the others wait.
 
 mod affinity;
 mod busy_poll;
@@ -33,7 +33,7 @@ pub(super) struct Workers {
     poller: BusyPoller,
     affinity: CpuAffinity,
     slow_slot: SlowSlot,
-    /// The last message that asked for something to be forgotten.
+    /// The last message that asked for a FORGET.
     forgetting: AtomicU64,
 }
 
@@ -60,14 +60,14 @@ impl Workers {
         RequestContext { caller, _guard: RequestGuard(self) }
     }
 
-    /// Begins a request for whose reply nobody waits, and which doesn't say whose it is: RELEASE.
+    /// Begins a RELEASE, whose reply nobody waits for, and which doesn't name its caller.
     pub(super) fn begin_unattended(&self) -> RequestGuard<'_> {
         self.roles.begin();
         RequestGuard(self)
     }
 
-    /// Does one of the many things that a single message may ask for: FORGET. The calling worker, which has to do the others, doesn't stand by
-    /// then, and polls only the first time: mostly there's only one, and the next request is on its way.
+    /// Does one of the FORGETs of a single message. The calling worker has to do the others, so it doesn't hand over,
+    /// and polls only the first time: mostly there's only one, and the next request is on its way.
     pub(super) fn forget(&self, message: RequestId, work: impl FnOnce()) {
         self.roles.begin();
         work();
@@ -77,10 +77,11 @@ impl Workers {
         }
     }
 
-    /// Lets the calling worker do a slow write itself, as long as it has the guard. `None` if the write has to run in its lane: another worker does
-    /// one, or nobody stands by who would read meanwhile.
+    /// Lets the calling worker do a slow write itself, while it has the guard. `None` if the write has to run in its
+    /// lane: another worker does one, or no follower is there to read meanwhile.
     ///
-    /// The workers are there from the session's start to its end, so that the watchdog needs no new thread, whatever limit of processes holds.
+    /// The workers exist from the session's start to its end. So the watchdog needs no new thread, and no limit of
+    /// processes matters.
     pub(super) fn take_slow_slot(&self) -> Option<SlowSlotGuard<'_>> {
         if self.roles.has_watchdog() { self.slow_slot.take() } else { None }
     }
@@ -115,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// A message that forgets many is done by one worker at one go, though another one reads meanwhile.
+    /// One worker does all of a message that forgets many, though another one reads meanwhile.
     #[test]
     fn nobody_stands_by_while_forgetting() {
         let (reader, _) = nix::unistd::pipe().unwrap();
@@ -134,7 +135,7 @@ mod tests {
     fn a_worker_polls_once_for_each_message_that_forgets() {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         let workers = Workers::new(reader.as_fd()).unwrap();
-        // After one timeout it skips two others, after the second four.
+        // After one timeout two requests pass without polling, after the second four.
         let backoffs = [7, 7, 7, 8, 8, 9, 10, 10].map(|message| {
             workers.forget(RequestId(message), || {});
             workers.poller.backoff()
@@ -147,7 +148,7 @@ mod tests {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         let workers = std::sync::Arc::new(Workers::new(reader.as_fd()).unwrap());
         assert!(workers.take_slow_slot().is_none());
-        // One reads, and another one stands by.
+        // One worker reads, and another one waits.
         workers.roles.go_on();
         let follower = std::sync::Arc::clone(&workers);
         std::thread::spawn(move || follower.roles.lead_or_follow());

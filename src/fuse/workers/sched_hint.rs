@@ -15,15 +15,16 @@ pub(super) struct SchedHint {
 }
 
 impl SchedHint {
-    /// Looks at a caller, by its thread id. `None` where that can't be seen.
+    /// Inspects a caller, by its thread id. `None` if it isn't visible.
     pub(super) fn of_caller(tid: i32) -> Option<Self> {
         let processor = parse_processor(&first_text(&format!("/proc/{tid}/stat"))?)?;
-        // The last of them: the caller sleeps by now.
+        // The caller sleeps by now, so /proc/loadavg is read last.
         Some(Self { processor, running: parse_running(&first_text("/proc/loadavg")?)? })
     }
 }
 
-/// The text of a file of procfs that is less than a page: one read gives all of it. Bytes that aren't UTF-8 (a command's name) are replaced.
+/// Reads a procfs file shorter than a page: one read returns all of it. Bytes that aren't UTF-8 (a command's name)
+/// are replaced.
 fn first_text(path: &str) -> Option<String> {
     let mut page = [0; 4096];
     let length = File::open(path).ok()?.read(&mut page).ok()?;

@@ -1,26 +1,27 @@
 //! Slow writes that a worker does itself.
 //!
-//! To hand a write to another thread takes longer than most writes do. So the worker that has read it does it itself, and a follower takes over the
-//! reading should it take long. That may happen to one worker at a time: other slow writes run beside the workers meanwhile.
+//! Handing a write to another thread takes longer than most writes. So the worker that has read it does it itself,
+//! and a follower takes over the reading if it takes long. Only one worker does that at a time: other slow writes run
+//! beside the workers meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::leader::WATCHDOG_INTERVAL;
 
-/// How many slow writes run beside the workers after one that kept a worker for so long that it may have been replaced. What was slow once
-/// mostly is again, and each replacement takes the view's other callers two milliseconds.
+/// How many slow writes run beside the workers after one that took so long that its worker may have been replaced. A
+/// slow file mostly stays slow, and each replacement delays the view's other callers by two milliseconds.
 const BACKOFF_WRITES: u32 = 64;
 
 /// The right to do a slow write in a worker.
 #[derive(Debug, Default)]
 pub(super) struct SlowSlot {
     is_taken: AtomicBool,
-    /// How many slow writes have to run elsewhere until the next one may take the slot.
+    /// How many slow writes have to run elsewhere before the next one may take the slot.
     backoff: AtomicU32,
 }
 
-/// A slow write that a worker does. It gives the slot back when it's dropped.
+/// A slow write that a worker does. Dropping it frees the slot.
 #[derive(Debug)]
 pub(in crate::fuse) struct SlowSlotGuard<'a> {
     slot: &'a SlowSlot,

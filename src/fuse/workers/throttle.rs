@@ -1,4 +1,4 @@
-//! Waiting for processor time: a tenant that has used up its share of the server's waits before costly work.
+//! Waiting for processor time: a tenant that has used up its share of the server's time waits before costly work.
 
 use std::thread;
 
@@ -9,7 +9,8 @@ pub(in crate::fuse) fn is_throttled<H: Host>(fs: &CgroupFs<H>) -> bool {
     !fs.processor().wait().is_zero()
 }
 
-/// Waits until the tenant of a filesystem has processor time again. Only threads that do nothing for anybody else may wait so.
+/// Waits until the tenant of a filesystem has processor time again. Only a thread that serves nobody else meanwhile
+/// may call this.
 pub(in crate::fuse) fn wait_until_paid<H: Host>(fs: &CgroupFs<H>) {
     loop {
         let wait = fs.processor().wait();
