@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::inode::{Attributes, NodeId};
 
-/// What a lookup finds.
+/// The result of a lookup.
 #[derive(Debug)]
-pub enum Found {
+pub enum LookupResult {
     /// An entry, whose lookup is counted.
-    Something(Entry),
+    Entry(Entry),
     /// Nothing (`ENOENT`), and how long the kernel may cache that.
-    Nothing(Duration),
+    Negative(Duration),
 }
 
 /// An entry that a lookup found.

@@ -21,7 +21,7 @@ mod tests;
 
 pub use cache::ListedEntry;
 pub use cgroup_fs::CgroupFs;
-pub use entry::{Entry, EntryTtl, Found};
+pub use entry::{Entry, EntryTtl, LookupResult};
 pub use error::{FsError, FsResult, SysResult};
 pub use handle_id::HandleId;
 pub use host::{Caller, Host, OpenMode, Owner, SetAttr, SetTime, Statistics, WriterCredentials};

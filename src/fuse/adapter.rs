@@ -8,11 +8,11 @@ use fuser::{InitFlags, KernelConfig, ReplyEntry, Request};
 use super::connection::MAX_WRITE;
 use super::convert;
 use super::passthrough::Passthrough;
-use super::reply::{About, catch_panic, log_denials, reply_found};
+use super::reply::{About, catch_panic, log_denials, reply_lookup};
 use super::workers::lanes::Lanes;
 use super::workers::{RequestContext, Workers};
 use crate::fs::dispatch::Dispatch;
-use crate::fs::{Caller, CgroupFs, Found, FsResult, NodeId};
+use crate::fs::{Caller, CgroupFs, FsResult, LookupResult, NodeId};
 
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<R: Dispatch> Adapter<R> {
         context: &RequestContext<'_>,
         about: About<'_>,
         reply: ReplyEntry,
-        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<Found>,
+        question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<LookupResult>,
     ) {
         let caller = &context.caller;
         let found = catch_panic(about.operation, || {
@@ -68,7 +68,7 @@ impl<R: Dispatch> Adapter<R> {
                 log_denials(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         });
-        reply_found(reply, R::KEEPS, found);
+        reply_lookup(reply, R::KEEPS, found);
     }
 
     /// Begins a request. The handler has to finish its work while the guard in the context lives.

@@ -16,7 +16,7 @@ use super::convert::{self, node};
 use super::reply::{About, NO_HANDLE, Waiter, at, catch_panic, log_denials, on, reply_empty, reply_xattr};
 use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
-use crate::fs::{Found, HandleId, ROOT_ID, SetAttr};
+use crate::fs::{HandleId, LookupResult, ROOT_ID, SetAttr};
 use crate::policy::Operation;
 
 /// Returns how long the kernel may cache an answer.
@@ -114,7 +114,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let context = self.begin(request);
         self.reply_entry(&context, at("mkdir", parent, name), reply, |fs, caller, parent| {
-            fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(Found::Something)
+            fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(LookupResult::Entry)
         });
     }
 

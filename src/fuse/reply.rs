@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::convert::{self, node};
 use crate::fs::NodeId;
 use crate::fs::ops::Wake;
-use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, HandleId, Host, Transfer};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Transfer};
 
 /// The handle of what is open without any state in the server.
 pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
@@ -80,12 +80,12 @@ pub(super) fn reply_empty(reply: ReplyEmpty, answer: Result<(), fuser::Errno>) {
 }
 
 /// Replies with an entry, or with its absence. `keeps` says whether the kernel may cache either.
-pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, fuser::Errno>) {
+pub(super) fn reply_lookup(reply: ReplyEntry, keeps: bool, found: Result<LookupResult, fuser::Errno>) {
     let kept = |keep| if keeps { keep } else { Duration::ZERO };
     match found {
         // fuser has one field for the node id and for st_ino. Where they differ, the attributes expire at once, and the kernel asks
         // for them by GETATTR, which has st_ino alone.
-        Ok(Found::Something(entry)) => {
+        Ok(LookupResult::Entry(entry)) => {
             let number = entry.id.as_u64();
             let same = number == entry.attributes.inode;
             let keep = if same { kept(entry.ttl.attributes) } else { Duration::ZERO };
@@ -93,10 +93,10 @@ pub(super) fn reply_found(reply: ReplyEntry, keeps: bool, found: Result<Found, f
             reply.entry_with_ttls(&keep, &kept(entry.ttl.entry), &attributes, Generation(0));
         }
         // Node id 0 means an ENOENT that the kernel caches.
-        Ok(Found::Nothing(keep)) if !kept(keep).is_zero() => {
+        Ok(LookupResult::Negative(keep)) if !kept(keep).is_zero() => {
             reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
         }
-        Ok(Found::Nothing(_)) => reply.error(fuser::Errno::ENOENT),
+        Ok(LookupResult::Negative(_)) => reply.error(fuser::Errno::ENOENT),
         Err(errno) => reply.error(errno),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, Found, FsResult, HandleId, Host, Reading};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Reading};
 pub use crate::limit::Tenant;
 
 /// Finds the filesystem of a request, by the caller and by the kernel's node ids.
@@ -56,8 +56,8 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<Found>,
-    ) -> FsResult<Found>;
+        act: impl FnOnce(&Arc<CgroupFs<Self::Host>>, NodeId) -> FsResult<LookupResult>,
+    ) -> FsResult<LookupResult>;
 
     /// Runs `act`, which opens a file, and remembers the handle that it returns.
     ///
@@ -125,8 +125,8 @@ impl<H: Host> Dispatch for CgroupFs<H> {
         self: &Arc<Self>,
         _caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> FsResult<Found>,
-    ) -> FsResult<Found> {
+        act: impl FnOnce(&Arc<CgroupFs<H>>, NodeId) -> FsResult<LookupResult>,
+    ) -> FsResult<LookupResult> {
         act(self, node)
     }
 

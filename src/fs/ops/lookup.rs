@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::cgroup::FileClass;
-use crate::fs::Found;
+use crate::fs::LookupResult;
 use crate::fs::entry::WATCHED_TTL;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
 use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId, Host, Statistics, SysResult};
@@ -49,9 +49,9 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Finds `name` in a directory for a caller, and counts the lookup if there's something.
-    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<Found> {
+    pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<LookupResult> {
         if self.replays.is_injected(caller) {
-            return self.injected_lookup(parent, name).map(Found::Something);
+            return self.injected_lookup(parent, name).map(LookupResult::Entry);
         }
         let mut entry = match self.lookup(parent, name) {
             Ok(entry) => entry,
@@ -61,26 +61,26 @@ impl<H: Host> CgroupFs<H> {
         if self.replays.is_about_to_change(parent, name) {
             entry.ttl.entry = Duration::ZERO;
         }
-        Ok(Found::Something(entry))
+        Ok(LookupResult::Entry(entry))
     }
 
     /// Notes that a name wasn't found, and says for how long the kernel may cache that.
-    fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<Found> {
+    fn not_found(&self, directory: &Node, name: &OsStr) -> FsResult<LookupResult> {
         let id = directory.id();
         if self.coherent || directory.may_be_gone() || self.replays.is_about_to_change(id, name) {
-            return Ok(Found::Nothing(Duration::ZERO));
+            return Ok(LookupResult::Negative(Duration::ZERO));
         }
         let is_fixed = *directory.object() != Object::Directory;
         if is_fixed || matches!(self.view.child(directory.position(), name), Child::Hidden) {
-            return Ok(Found::Nothing(WATCHED_TTL));
+            return Ok(LookupResult::Negative(WATCHED_TTL));
         }
         if !directory.is_watched() || !self.negative.note(id, name) {
-            return Ok(Found::Nothing(Duration::ZERO));
+            return Ok(LookupResult::Negative(Duration::ZERO));
         }
         // The object may have been made before the name was noted.
         match self.lookup(id, name) {
-            Err(FsError::Kernel(Errno::ENOENT)) => Ok(Found::Nothing(WATCHED_TTL)),
-            looked => looked.map(Found::Something),
+            Err(FsError::Kernel(Errno::ENOENT)) => Ok(LookupResult::Negative(WATCHED_TTL)),
+            looked => looked.map(LookupResult::Entry),
         }
     }
 
@@ -109,12 +109,12 @@ impl<H: Host> CgroupFs<H> {
     pub(in crate::fs) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Node, Attributes)> {
         match self.view.child(parent.position(), name) {
             Child::Hidden => Err(Errno::ENOENT.into()),
-            Child::Hierarchy(index) => self.top(parent, name, index),
+            Child::Hierarchy(index) => self.hierarchy_top(parent, name, index),
             Child::Link { hierarchy, link } => self.link(parent, name, hierarchy, link),
             Child::Alias { name: alias } => self.alias(parent, name, alias),
             Child::HostPathAlias(position) => self.host_path_alias(parent, name, position),
             Child::Backing { otherwise, .. } => match self.host.child(parent, name) {
-                Ok(attributes) => self.found(parent, name, attributes),
+                Ok(attributes) => self.backing_child(parent, name, attributes),
                 Err(Errno::ENOENT) => match otherwise {
                     Some(position) => self.host_path_alias(parent, name, position),
                     None => Err(Errno::ENOENT.into()),
@@ -125,7 +125,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What the view has in `parent` under `name`, where the host has an object with these attributes.
-    pub(in crate::fs) fn found(
+    pub(in crate::fs) fn backing_child(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
@@ -139,7 +139,7 @@ impl<H: Host> CgroupFs<H> {
             (false, _, true) => (parent.position(), Object::File(self.classify(parent, name))),
             _ => return Err(Errno::ENOENT.into()),
         };
-        self.backing(parent, name, object, attributes)
+        self.backing_node(parent, name, object, attributes)
     }
 
     fn classify(&self, parent: &Node, name: &OsStr) -> FileClass {
@@ -147,7 +147,7 @@ impl<H: Host> CgroupFs<H> {
         hierarchy.map_or(FileClass::Unknown, |hierarchy| FileClass::of(&hierarchy.kind, name))
     }
 
-    fn backing(
+    fn backing_node(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
@@ -162,7 +162,7 @@ impl<H: Host> CgroupFs<H> {
         Ok((Node::child(parent, name, id, position, object, attributes.inode), attributes))
     }
 
-    fn top(&self, parent: &Arc<Node>, name: &OsStr, index: usize) -> FsResult<(Node, Attributes)> {
+    fn hierarchy_top(&self, parent: &Arc<Node>, name: &OsStr, index: usize) -> FsResult<(Node, Attributes)> {
         let position = self.view.top_of(index);
         let id = NodeId::top(index).ok_or(Errno::EOVERFLOW)?;
         let attributes = self.host.attributes(&Node::child(parent, name, id, position, Object::Directory, 0))?;

@@ -22,7 +22,7 @@ impl<H: Host> CgroupFs<H> {
         self.decide(&parent, Operation::MakeDirectory)?;
         let make = || self.host.make_directory(caller, &parent, name, mode);
         let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
-        let (node, attributes) = self.found(&parent, name, attributes)?;
+        let (node, attributes) = self.backing_child(&parent, name, attributes)?;
         note_told(&parent, name, EntryChange::Made);
         self.negative.forget(parent.id(), name);
         Ok(self.remember(node, attributes))

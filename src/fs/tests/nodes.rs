@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
-use crate::fs::Found;
+use crate::fs::LookupResult;
 use crate::fs::cache::Invalidate;
 use crate::fs::host::Ready;
 use crate::fs::host::{EntryChange, HostEvent};
@@ -222,7 +222,7 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
     let scene = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     let (above, boundary, child) = (scene.id("/lxc"), scene.id("/lxc/c1"), scene.id("/lxc/c1/a"));
     let keeps = |directory, name: &str| match scene.fs.lookup_for(&CALLER, directory, OsStr::new(name)) {
-        Ok(Found::Nothing(ttl)) => !ttl.is_zero(),
+        Ok(LookupResult::Negative(ttl)) => !ttl.is_zero(),
         found => panic!("{name}: {found:?}"),
     };
     assert!(keeps(child, "hugetlb.max") && keeps(child, "x") && keeps(boundary, "hugetlb.max"));
@@ -250,7 +250,7 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
     let mut coherent = Scene::new(Setup::Unified, Shape::HostPath, Policy::Strict);
     coherent.fs.keep_nothing();
     let found = coherent.fs.lookup_for(&CALLER, coherent.id("/lxc/c1"), OsStr::new("x"));
-    assert!(matches!(found, Ok(Found::Nothing(Duration::ZERO))), "{found:?}");
+    assert!(matches!(found, Ok(LookupResult::Negative(Duration::ZERO))), "{found:?}");
 }
 
 /// A waiter that counts how often it's woken.

@@ -11,7 +11,7 @@ use crate::cgroup::{CgroupPath, Setup};
 use crate::fs::dispatch::{Container, Containers, PerCaller, SharedLimits};
 use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::{Caller, Found, FsResult, HandleId};
+use crate::fs::{Caller, FsResult, HandleId, LookupResult};
 use crate::policy::{Policy, Rule};
 use crate::view::{Shape, View};
 
@@ -68,8 +68,8 @@ impl Pair {
 
     fn lookup(&self, caller: &Caller, parent: NodeId, name: &str) -> FsResult<NodeId> {
         match self.all.with_entry(caller, parent, |fs, parent| fs.lookup_for(caller, parent, OsStr::new(name)))? {
-            Found::Something(entry) => Ok(entry.id),
-            Found::Nothing(ttl) => {
+            LookupResult::Entry(entry) => Ok(entry.id),
+            LookupResult::Negative(ttl) => {
                 assert!(ttl.is_zero(), "a name that isn't there for one may be there for another");
                 Err(Errno::ENOENT.into())
             }
@@ -124,7 +124,7 @@ fn the_same_object_is_ruled_by_whose_caller_asks() {
     let (outer, inner) = (pair.walk(&FIRST, "unified/lxc/c1").unwrap(), pair.walk(&NESTED, "unified/lxc/c1").unwrap());
     let make = |caller: &Caller, parent, name: &str| {
         pair.all.with_entry(caller, parent, |fs, parent| {
-            fs.make_directory(caller, parent, OsStr::new(name), 0o755).map(Found::Something)
+            fs.make_directory(caller, parent, OsStr::new(name), 0o755).map(LookupResult::Entry)
         })
     };
     assert!(make(&FIRST, outer, "x").is_ok() && make(&FIRST, inner, "y").is_ok());

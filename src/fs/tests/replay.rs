@@ -15,7 +15,7 @@ use crate::fs::cache::Invalidate;
 use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::inotify::{InjectedOp, Injection, Injector};
-use crate::fs::{Caller, CgroupFs, Entry, Found, FsError, FsResult, SetAttr, SysResult};
+use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, LookupResult, SetAttr, SysResult};
 use crate::policy::Policy;
 use crate::view::Shape;
 
@@ -25,8 +25,8 @@ const OWN: Caller = Caller { tid: 4242, uid: 0, gid: 0 };
 /// Looks a name up. `ENOENT` if it isn't there.
 fn look(fs: &CgroupFs<FakeHost>, caller: &Caller, directory: NodeId, name: &OsStr) -> FsResult<Entry> {
     match fs.lookup_for(caller, directory, name)? {
-        Found::Something(entry) => Ok(entry),
-        Found::Nothing(_) => Err(Errno::ENOENT.into()),
+        LookupResult::Entry(entry) => Ok(entry),
+        LookupResult::Negative(_) => Err(Errno::ENOENT.into()),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::limits::rejection_log::Subject;
-use crate::fs::{Caller, CgroupFs, Found, FsError, FsResult, HandleId, Host, Reading, RejectionLog};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Reading, RejectionLog};
 use crate::policy::Denial;
 
 pub use self::container::{Container, Containers, SharedLimits};
@@ -175,12 +175,12 @@ impl<C: Containers> Dispatch for PerCaller<C> {
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
-        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> FsResult<Found>,
-    ) -> FsResult<Found> {
+        act: impl FnOnce(&Arc<CgroupFs<C::Host>>, NodeId) -> FsResult<LookupResult>,
+    ) -> FsResult<LookupResult> {
         let container = self.container(caller)?;
         let visit = self.visit(&container, node)?;
         let mut found = act(&container.fs, visit.id)?;
-        if let Found::Something(entry) = &mut found {
+        if let LookupResult::Entry(entry) = &mut found {
             entry.id = self.nodes.lock().tell(&container, entry.id);
         }
         Ok(found)
