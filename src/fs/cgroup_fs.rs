@@ -17,7 +17,7 @@ use super::limits::RejectionLog;
 use super::limits::quota::Quota;
 use super::limits::rejection_log::Subject;
 use super::limits::xattr_budget::XattrBudget;
-use super::ops::Reading;
+use super::ops::ReadMode;
 use super::ops::handles::Handles;
 use super::ops::retried_opens::RetriedOpens;
 use super::{Caller, FsError, FsResult, Host, SysResult};
@@ -52,7 +52,7 @@ pub struct CgroupFs<H: Host> {
     /// Whether the kernel may read files by itself.
     pub(super) passes_through: bool,
     /// Who reads files, the kernel or the server.
-    pub(super) reading: Arc<Reading>,
+    pub(super) read_mode: Arc<ReadMode>,
     pub(super) retried_opens: RetriedOpens,
     pub(super) born: SystemTime,
     /// The inode number of each hierarchy's boundary. A view is bound to the cgroups that it was made for: if the
@@ -88,7 +88,7 @@ impl<H: Host> CgroupFs<H> {
             processor: Arc::default(),
             coherent: false,
             passes_through: true,
-            reading: Arc::default(),
+            read_mode: Arc::default(),
             retried_opens: RetriedOpens::default(),
             born: SystemTime::now(),
         })

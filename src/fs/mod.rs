@@ -27,4 +27,4 @@ pub use handle_id::HandleId;
 pub use host::{Caller, Host, OpenMode, Owner, SetAttr, SetTime, Statistics, WriterCredentials};
 pub use inode::{Attributes, NodeId, ROOT_ID};
 pub use limits::{Permit, RejectionLog};
-pub use ops::{Reading, Transfer};
+pub use ops::{ReadMode, Transfer};

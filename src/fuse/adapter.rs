@@ -98,6 +98,6 @@ impl<R: Dispatch> Adapter<R> {
         let passes =
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
         self.passthrough.enable(passes);
-        self.route.reading().begin(passes, convert::splice_ends_at_size());
+        self.route.read_mode().set(passes, convert::splice_ends_at_size());
     }
 }

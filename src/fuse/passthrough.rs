@@ -241,7 +241,7 @@ impl Passthrough {
                     // Passthrough needs CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it
                     // enabled.
                     self.fails.store(true, Ordering::Release);
-                    fs.reading().is_left_to_the_server();
+                    fs.read_mode().disable_passthrough();
                 }
                 None
             }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Reading};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, ReadMode};
 pub use crate::limit::Tenant;
 
 /// Finds the filesystem of a request, by the caller and by the kernel's node ids.
@@ -92,8 +92,8 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
 
-    /// Says who reads files, the kernel or the server.
-    fn reading(&self) -> &Reading;
+    /// Returns who reads files, the kernel or the server.
+    fn read_mode(&self) -> &ReadMode;
 }
 
 impl<H: Host> Dispatch for CgroupFs<H> {
@@ -163,7 +163,7 @@ impl<H: Host> Dispatch for CgroupFs<H> {
         CgroupFs::keeps_listings(self)
     }
 
-    fn reading(&self) -> &Reading {
-        CgroupFs::reading(self)
+    fn read_mode(&self) -> &ReadMode {
+        CgroupFs::read_mode(self)
     }
 }

@@ -7,8 +7,8 @@ mod lookup;
 mod mutate;
 mod poll;
 pub(in crate::fs) mod poll_state;
+mod read_mode;
 mod readdir;
-mod reading;
 pub(in crate::fs) mod retried_opens;
 mod setattr;
 mod splice_size;
@@ -16,4 +16,4 @@ mod xattr;
 
 pub use file::Transfer;
 pub use poll_state::Wake;
-pub use reading::Reading;
+pub use read_mode::ReadMode;

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use super::reading::Reading;
+use super::read_mode::ReadMode;
 use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, Caller, CgroupFs, FsResult, HandleId, Host, OpenMode, Transfer};
@@ -27,16 +27,16 @@ pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 const SHOWN_SIZE_MAX: u64 = 1 << 20;
 
 impl<H: Host> CgroupFs<H> {
-    /// Says who reads files, the kernel or the server.
-    pub fn reading(&self) -> &Reading {
-        &self.reading
+    /// Returns who reads files, the kernel or the server.
+    pub fn read_mode(&self) -> &ReadMode {
+        &self.read_mode
     }
 
     /// The size to show of a file with these attributes, which the kernel is told now.
     pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
         // Without read bits only root can open the file, and reads fail.
-        if !self.reading.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
+        if !self.read_mode.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
             return size;
         }
         let mut shown = size.max(self.size_for_splice(node));
@@ -56,14 +56,14 @@ impl<H: Host> CgroupFs<H> {
 
     fn size_for_splice(&self, node: &Node) -> u64 {
         let is_splicable =
-            matches!(node.object(), Object::File(_)) && self.reading.ends_at_size.load(Ordering::Acquire);
-        let by_kernel = self.reading.by_kernel.load(Ordering::Acquire) && self.may_pass(node);
+            matches!(node.object(), Object::File(_)) && self.read_mode.ends_at_size.load(Ordering::Acquire);
+        let by_kernel = self.read_mode.by_kernel.load(Ordering::Acquire) && self.may_pass(node);
         node.size().to_tell().unwrap_or(if is_splicable && !by_kernel { SIZE_STEP } else { 0 })
     }
 
     /// Whether a file that was opened for reading has to be looked at, since the kernel may know of less than there is.
     pub fn may_show_less(&self, handle: HandleId) -> bool {
-        if !self.reading.ends_at_size.load(Ordering::Acquire) {
+        if !self.read_mode.ends_at_size.load(Ordering::Acquire) {
             return false;
         }
         let Some(file) = self.handles.get(handle) else { return false };

@@ -12,7 +12,7 @@ use crate::fs::cgroup_fs::BACKING_IDS_MAX;
 use crate::fs::dispatch::Tenant;
 use crate::fs::limits::quota::Quota;
 use crate::fs::limits::xattr_budget::XattrBudget;
-use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, Reading, RejectionLog, SysResult};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, ReadMode, RejectionLog, SysResult};
 use crate::limit::ProcessorTime;
 use crate::view::View;
 
@@ -42,7 +42,7 @@ pub struct SharedLimits {
     next_container: AtomicU64,
     next_handle: Arc<AtomicU64>,
     passes_through: bool,
-    reading: Arc<Reading>,
+    read_mode: Arc<ReadMode>,
     files: Quota,
     backing_ids: Quota,
     listings: Quota,
@@ -68,7 +68,7 @@ impl SharedLimits {
             next_container: AtomicU64::default(),
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
             passes_through,
-            reading: Arc::default(),
+            read_mode: Arc::default(),
             files: Quota::new(most_files),
             backing_ids: Quota::of(BACKING_IDS_MAX),
             listings: Quota::of(PARTS_MAX),
@@ -83,7 +83,7 @@ impl SharedLimits {
     pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> SysResult<Arc<Container<H>>> {
         let mut fs = CgroupFs::new(view, host)?;
         fs.keep_nothing();
-        fs.reading = Arc::clone(&self.reading);
+        fs.read_mode = Arc::clone(&self.read_mode);
         if !self.passes_through {
             fs.read_everything();
         }

@@ -27,7 +27,7 @@ use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::limits::rejection_log::Subject;
-use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Reading, RejectionLog};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, ReadMode, RejectionLog};
 use crate::policy::Denial;
 
 pub use self::container::{Container, Containers, SharedLimits};
@@ -233,7 +233,7 @@ impl<C: Containers> Dispatch for PerCaller<C> {
         false
     }
 
-    fn reading(&self) -> &Reading {
-        self.containers.host().fs.reading()
+    fn read_mode(&self) -> &ReadMode {
+        self.containers.host().fs.read_mode()
     }
 }
