@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::cgroup_namespace::OwnNamespace;
+use super::dir_changes::Followers;
 use super::dir_fd_cache::DirFdCache;
-use super::follow::Followers;
 use super::hierarchies::HostCgroups;
 use super::nsdelegate::Nsdelegate;
 use super::pid_list::KeptBytes;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::fs::host::{Follow, Since};
+use crate::fs::host::{DirChanges, FollowChanges};
 use crate::fs::inode::{Node, NodeId};
 use crate::fs::limits::quota::{Permit, Quota};
 
@@ -72,7 +72,7 @@ pub(in crate::fs) struct Kept {
     id: NodeId,
     listing: Listing,
     begun_at: Instant,
-    followed: Option<Arc<dyn Follow>>,
+    followed: Option<Arc<dyn FollowChanges>>,
     /// Whether a reader has reached the end.
     finished: bool,
     /// The permits for its memory.
@@ -167,15 +167,15 @@ impl Kept {
     /// anew.
     pub(in crate::fs) fn renew(
         &self,
-        look: impl FnOnce(Since) -> Option<Vec<(OsString, Option<ListedEntry>)>>,
+        look: impl FnOnce(DirChanges) -> Option<Vec<(OsString, Option<ListedEntry>)>>,
     ) -> bool {
         let Some(followed) = &self.followed else { return false };
         let mut entries = self.listing.0.lock();
         if entries.spoiled {
             return false;
         }
-        let is_done =
-            look(followed.since()).is_some_and(|now| now.into_iter().all(|(name, now)| entries.bring_in(&name, now)));
+        let is_done = look(followed.take_changes())
+            .is_some_and(|now| now.into_iter().all(|(name, now)| entries.bring_in(&name, now)));
         entries.spoiled = !is_done;
         is_done
     }
@@ -221,7 +221,7 @@ impl Listings {
         node: &Node,
         begun: u64,
         begun_at: Instant,
-        followed: Option<Box<dyn Follow>>,
+        followed: Option<Box<dyn FollowChanges>>,
         listing: &Listing,
     ) {
         let Some(room) = self.make_room(listing) else { return };
@@ -355,11 +355,11 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Told(Mutex<Vec<Since>>);
+    struct Told(Mutex<Vec<DirChanges>>);
 
-    impl Follow for Told {
-        fn since(&self) -> Since {
-            self.0.lock().pop().unwrap_or(Since::Nothing)
+    impl FollowChanges for Told {
+        fn take_changes(&self) -> DirChanges {
+            self.0.lock().pop().unwrap_or(DirChanges::Nothing)
         }
     }
 
@@ -367,10 +367,12 @@ mod tests {
     fn what_couldnt_be_brought_in_spoils_it_for_good() {
         let node = Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1);
         let listings = Listings::default();
-        let told = Told(Mutex::new(vec![Since::Nothing, Since::Names(vec!["b".into()]), Since::Nothing]));
+        let told =
+            Told(Mutex::new(vec![DirChanges::Nothing, DirChanges::Names(vec!["b".into()]), DirChanges::Nothing]));
         let begun = listings.begin(ROOT_ID).0;
         listings.keep(&node, begun, Instant::now(), Some(Box::new(told)), &Listing::of(vec![entry("a", 1)]));
-        let renew = || listings.get(ROOT_ID).unwrap().renew(|since| matches!(since, Since::Nothing).then(Vec::new));
+        let renew =
+            || listings.get(ROOT_ID).unwrap().renew(|since| matches!(since, DirChanges::Nothing).then(Vec::new));
         assert_eq!([renew(), renew(), renew()], [true, false, false]);
     }
 }

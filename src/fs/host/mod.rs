@@ -25,7 +25,7 @@ pub use migrations::{HostMigrations, MigrationChecks};
 pub use mutations::{HostMutations, SetAttr, SetTime};
 pub use processes::{HostProcesses, ProcessFacts};
 pub use readiness::{HostReadiness, Ready};
-pub use tree::{BackingEntry, Follow, HostTree, Since, Statistics};
+pub use tree::{BackingEntry, DirChanges, FollowChanges, HostTree, Statistics};
 pub use xattrs::HostXattrs;
 
 /// The host behind a view: its tree, its files, its events and its processes.

@@ -27,7 +27,7 @@ pub struct Statistics {
 
 /// What has changed in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum DirChanges {
     /// Nothing has changed.
     Nothing,
     /// The entries with these names may have come, gone or changed.
@@ -37,9 +37,9 @@ pub enum Since {
 }
 
 /// Sees whether a directory's entries change, until it's dropped.
-pub trait Follow: std::fmt::Debug + Send + Sync {
+pub trait FollowChanges: std::fmt::Debug + Send + Sync {
     /// Returns what has changed since the last call, or since the follower was made.
-    fn since(&self) -> Since;
+    fn take_changes(&self) -> DirChanges;
 }
 
 /// Reads the backing tree.
@@ -51,7 +51,7 @@ pub trait HostTree {
     /// Returns the entries of a directory, without `.` and `..`.
     fn list(&self, directory: &Node) -> SysResult<Vec<BackingEntry>>;
     /// Follows the changes of a directory's entries from now on. `None` if they can't be seen.
-    fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>>;
+    fn follow_changes(&self, directory: &Node) -> Option<Box<dyn FollowChanges>>;
     /// Whether a cgroup has this inode number. Also true if that can't be found out.
     fn has_directory(&self, hierarchy: usize, inode: u64) -> bool;
     /// statfs(2) of a hierarchy.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::fs::cache::listings::{Kept, ListedEntry, Listing};
 use crate::fs::cache::told::cgroups;
-use crate::fs::host::{BackingEntry, Since};
+use crate::fs::host::{BackingEntry, DirChanges};
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{CgroupFs, FsResult, Host, SysResult};
 use crate::view::Role;
@@ -58,11 +58,11 @@ impl<H: Host> CgroupFs<H> {
     fn is_renewed(&self, id: NodeId, kept: &Kept) -> bool {
         let Some(node) = self.nodes.get(id).filter(|_| kept.is_fresh()) else { return false };
         kept.renew(|since| match since {
-            Since::Nothing => Some(Vec::new()),
-            Since::Names(names) => {
+            DirChanges::Nothing => Some(Vec::new()),
+            DirChanges::Names(names) => {
                 names.into_iter().map(|name| self.entry_now(&node, &name).map(|entry| (name, entry))).collect()
             }
-            Since::Anything => None,
+            DirChanges::Anything => None,
         })
     }
 
@@ -93,7 +93,7 @@ impl<H: Host> CgroupFs<H> {
         let begun_at = Instant::now();
         // Follow before listing, so that no change in between is missed.
         let is_followed = again && *node.object() == Object::Directory;
-        let followed = is_followed.then(|| self.host.follow(&node)).flatten();
+        let followed = is_followed.then(|| self.host.follow_changes(&node)).flatten();
         let listing = Listing::of(self.entries(&node)?);
         self.listings.keep(&node, begun, begun_at, followed, &listing);
         Ok(listing)

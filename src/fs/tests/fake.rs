@@ -10,7 +10,7 @@ use crate::cgroup::HierarchyKind;
 use crate::fs::host::HostEvent;
 use crate::fs::host::Ready;
 use crate::fs::host::{
-    BackingEntry, Credentials, Follow, HostEvents, HostFiles, HostMutations, HostReadiness, HostTree, HostXattrs,
+    BackingEntry, Credentials, FollowChanges, HostEvents, HostFiles, HostMutations, HostReadiness, HostTree, HostXattrs,
 };
 use crate::fs::inode::{Node, Watch};
 use crate::fs::{Attributes, Caller, HandleId, OpenMode, Owner, SetAttr, Statistics, SysResult, WriterCredentials};
@@ -134,7 +134,7 @@ impl HostTree for FakeHost {
         Ok(entries)
     }
 
-    fn follow(&self, _: &Node) -> Option<Box<dyn Follow>> {
+    fn follow_changes(&self, _: &Node) -> Option<Box<dyn FollowChanges>> {
         None
     }
 

@@ -12,9 +12,9 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use super::KernelHost;
 use crate::cgroup::HierarchyKind;
 use crate::fs::SysResult;
-use crate::fs::host::{BackingEntry, Follow, HostTree, Statistics};
+use crate::fs::host::{BackingEntry, FollowChanges, HostTree, Statistics};
 use crate::fs::inode::{Attributes, Node};
-use crate::host::follow::Followers;
+use crate::host::dir_changes::Followers;
 use crate::host::opening::{by_id, single};
 
 impl KernelHost {
@@ -61,7 +61,7 @@ impl HostTree for KernelHost {
         Ok(entries)
     }
 
-    fn follow(&self, directory: &Node) -> Option<Box<dyn Follow>> {
+    fn follow_changes(&self, directory: &Node) -> Option<Box<dyn FollowChanges>> {
         let files = self.hierarchy(directory).ok()?.kind == HierarchyKind::Unified;
         let object = self.object(directory).ok()?;
         self.shared.followers.get_or_init(Followers::new).as_ref()?.follow(object.as_fd(), files)

@@ -1,4 +1,4 @@
-//! What has changed in directories since they were listed, as of the moment at which it's asked.
+//! The changes of directories since they were listed, as of the moment at which somebody asks.
 //!
 //! The kernel queues an event before the system call that makes the change returns. Whoever asks takes all events that there are: so there's no
 //! change that somebody could know of before, and that isn't known here. What comes without an event of its own are files: with a controller,
@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::lets_files_come;
-use crate::fs::host::{Follow, Since};
+use crate::fs::host::{DirChanges, FollowChanges};
 
 /// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most two, and those that are kept are
 /// shared out among tenants (`fs::listings::PARTS`), so nobody takes all.
@@ -41,18 +41,18 @@ pub(super) struct Followers {
 struct Follower {
     /// Whether it's the directory above that it follows.
     above: bool,
-    news: News,
+    pending: PendingChanges,
 }
 
-/// What is to be told, to one who follows a directory.
-type News = Arc<Mutex<Since>>;
+/// The changes that a follower of a directory hasn't taken yet.
+type PendingChanges = Arc<Mutex<DirChanges>>;
 
 /// A directory whose listing is followed, until this is dropped.
 #[derive(Debug)]
-struct Followed {
+struct FollowedDir {
     followers: Arc<Followers>,
     watches: Vec<WatchDescriptor>,
-    news: News,
+    pending: PendingChanges,
 }
 
 impl Followers {
@@ -63,9 +63,12 @@ impl Followers {
     }
 
     /// Follows a directory from now on. `files`: whether files come and go in it. `None` for want of watches.
-    pub(super) fn follow(self: &Arc<Self>, directory: BorrowedFd<'_>, files: bool) -> Option<Box<dyn Follow>> {
-        let mut followed =
-            Followed { followers: Arc::clone(self), watches: Vec::new(), news: Arc::new(Mutex::new(Since::Nothing)) };
+    pub(super) fn follow(self: &Arc<Self>, directory: BorrowedFd<'_>, files: bool) -> Option<Box<dyn FollowChanges>> {
+        let mut followed = FollowedDir {
+            followers: Arc::clone(self),
+            watches: Vec::new(),
+            pending: Arc::new(Mutex::new(DirChanges::Nothing)),
+        };
         let entries = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
         let itself = if files { entries | AddWatchFlags::IN_MODIFY } else { entries };
         self.add(&mut followed, directory, itself, false)?;
@@ -77,7 +80,7 @@ impl Followers {
         Some(Box::new(followed))
     }
 
-    fn add(&self, followed: &mut Followed, at: BorrowedFd<'_>, events: AddWatchFlags, above: bool) -> Option<()> {
+    fn add(&self, followed: &mut FollowedDir, at: BorrowedFd<'_>, events: AddWatchFlags, above: bool) -> Option<()> {
         let path = format!("/proc/self/fd/{}", at.as_raw_fd());
         // One directory may be what one listing is of, and above that of another.
         let flags = events | AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD) | AddWatchFlags::IN_ONLYDIR;
@@ -86,7 +89,7 @@ impl Followers {
             return None;
         }
         let watch = self.inotify.add_watch(path.as_str(), flags).ok()?;
-        by_watch.entry(watch).or_default().push(Follower { above, news: Arc::clone(&followed.news) });
+        by_watch.entry(watch).or_default().push(Follower { above, pending: Arc::clone(&followed.pending) });
         followed.watches.push(watch);
         Some(())
     }
@@ -98,7 +101,7 @@ impl Followers {
             match self.inotify.read_events() {
                 Ok(events) => {
                     taken += events.len();
-                    events.iter().for_each(|event| tell(&by_watch, event));
+                    events.iter().for_each(|event| note_event(&by_watch, event));
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
@@ -106,30 +109,30 @@ impl Followers {
             }
         }
         // There may be more.
-        by_watch.values().flatten().for_each(Follower::tell_of_anything);
+        by_watch.values().flatten().for_each(Follower::note_anything);
     }
 }
 
 impl Follower {
-    fn tell_of_anything(&self) {
-        *self.news.lock() = Since::Anything;
+    fn note_anything(&self) {
+        *self.pending.lock() = DirChanges::Anything;
     }
 
-    fn tell_of(&self, name: &OsStr) {
-        let mut news = self.news.lock();
-        match &mut *news {
-            Since::Nothing => *news = Since::Names(vec![name.to_os_string()]),
-            Since::Names(names) if names.iter().any(|known| known == name) => {}
-            Since::Names(names) if names.len() < NAMES_MAX => names.push(name.to_os_string()),
-            Since::Names(_) | Since::Anything => *news = Since::Anything,
+    fn note_name(&self, name: &OsStr) {
+        let mut pending = self.pending.lock();
+        match &mut *pending {
+            DirChanges::Nothing => *pending = DirChanges::Names(vec![name.to_os_string()]),
+            DirChanges::Names(names) if names.iter().any(|known| known == name) => {}
+            DirChanges::Names(names) if names.len() < NAMES_MAX => names.push(name.to_os_string()),
+            DirChanges::Names(_) | DirChanges::Anything => *pending = DirChanges::Anything,
         }
     }
 }
 
-/// Tells those whom an event concerns.
-fn tell(by_watch: &HashMap<WatchDescriptor, Vec<Follower>>, event: &InotifyEvent) {
+/// Notes an event for the followers that it concerns.
+fn note_event(by_watch: &HashMap<WatchDescriptor, Vec<Follower>>, event: &InotifyEvent) {
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-        by_watch.values().flatten().for_each(Follower::tell_of_anything);
+        by_watch.values().flatten().for_each(Follower::note_anything);
         return;
     }
     // A watch that the kernel has ended sees nothing any more.
@@ -138,32 +141,32 @@ fn tell(by_watch: &HashMap<WatchDescriptor, Vec<Follower>>, event: &InotifyEvent
     let of_children = event.name.as_deref().and_then(lets_files_come);
     for follower in by_watch.get(&event.wd).into_iter().flatten() {
         match &event.name {
-            _ if is_end || is_write && of_children == Some(follower.above) => follower.tell_of_anything(),
-            Some(name) if !is_write && !follower.above => follower.tell_of(name),
-            None if !is_write && !follower.above => follower.tell_of_anything(),
+            _ if is_end || is_write && of_children == Some(follower.above) => follower.note_anything(),
+            Some(name) if !is_write && !follower.above => follower.note_name(name),
+            None if !is_write && !follower.above => follower.note_anything(),
             _ => {}
         }
     }
 }
 
-impl Follow for Followed {
-    fn since(&self) -> Since {
+impl FollowChanges for FollowedDir {
+    fn take_changes(&self) -> DirChanges {
         self.followers.take_events();
-        let mut news = self.news.lock();
-        match &mut *news {
-            Since::Names(_) => std::mem::replace(&mut *news, Since::Nothing),
+        let mut pending = self.pending.lock();
+        match &mut *pending {
+            DirChanges::Names(_) => std::mem::replace(&mut *pending, DirChanges::Nothing),
             // As it is from then on.
-            Since::Nothing | Since::Anything => news.clone(),
+            DirChanges::Nothing | DirChanges::Anything => pending.clone(),
         }
     }
 }
 
-impl Drop for Followed {
+impl Drop for FollowedDir {
     fn drop(&mut self) {
         let mut by_watch = self.followers.by_watch.lock();
         for watch in &self.watches {
             let Some(followers) = by_watch.get_mut(watch) else { continue };
-            followers.retain(|follower| !Arc::ptr_eq(&follower.news, &self.news));
+            followers.retain(|follower| !Arc::ptr_eq(&follower.pending, &self.pending));
             if followers.is_empty() {
                 by_watch.remove(watch);
                 // It's gone already if the directory is.
@@ -193,28 +196,28 @@ mod tests {
         let directory = fs::File::open(&inner).unwrap();
         let followers = Followers::new().unwrap();
         let follow = || followers.follow(directory.as_fd(), true).unwrap();
-        let names = |names: &[&str]| Since::Names(names.iter().map(OsString::from).collect());
+        let names = |names: &[&str]| DirChanges::Names(names.iter().map(OsString::from).collect());
         for (change, told) in [
             (&(|| fs::create_dir(inner.join("a"))) as &dyn Fn() -> std::io::Result<()>, names(&["a"])),
             (&|| fs::rename(inner.join("a"), inner.join("b")), names(&["a", "b"])),
             (&|| fs::remove_dir(inner.join("b")), names(&["b"])),
             (&|| fs::create_dir(inner.join("c")).and_then(|()| fs::remove_dir(inner.join("c"))), names(&["c"])),
-            (&|| fs::write(inner.join("cgroup.procs"), "1"), Since::Nothing),
-            (&|| fs::write(inner.join("cgroup.subtree_control"), "1"), Since::Nothing),
-            (&|| fs::write(inner.join("cgroup.type"), "1"), Since::Anything),
-            (&|| fs::write(folder.path().join("cgroup.subtree_control"), "1"), Since::Anything),
-            (&|| fs::create_dir(folder.path().join("beside")), Since::Nothing),
+            (&|| fs::write(inner.join("cgroup.procs"), "1"), DirChanges::Nothing),
+            (&|| fs::write(inner.join("cgroup.subtree_control"), "1"), DirChanges::Nothing),
+            (&|| fs::write(inner.join("cgroup.type"), "1"), DirChanges::Anything),
+            (&|| fs::write(folder.path().join("cgroup.subtree_control"), "1"), DirChanges::Anything),
+            (&|| fs::create_dir(folder.path().join("beside")), DirChanges::Nothing),
             (
                 &|| (0..=NAMES_MAX).try_for_each(|number| fs::create_dir(inner.join(number.to_string()))),
-                Since::Anything,
+                DirChanges::Anything,
             ),
         ] {
             let (followed, other) = (follow(), follow());
-            assert_eq!(followed.since(), Since::Nothing);
+            assert_eq!(followed.take_changes(), DirChanges::Nothing);
             change().unwrap();
-            assert_eq!((followed.since(), other.since()), (told.clone(), told.clone()));
-            let later = if told == Since::Anything { told } else { Since::Nothing };
-            assert_eq!(followed.since(), later, "each is told once, but what can't be told stays so");
+            assert_eq!((followed.take_changes(), other.take_changes()), (told.clone(), told.clone()));
+            let later = if told == DirChanges::Anything { told } else { DirChanges::Nothing };
+            assert_eq!(followed.take_changes(), later, "each is told once, but what can't be told stays so");
         }
         assert!(followers.by_watch.lock().is_empty());
     }
