@@ -84,8 +84,9 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
             (None, None, Some(_)) => "chown",
             (None, None, None) => "utimens",
         };
-        let changed = self
-            .ask(&context, on(operation, inode), |fs, caller, node| fs.change(caller, node, &changes, size.is_some()));
+        let changed = self.ask(&context, on(operation, inode), |fs, caller, node| {
+            fs.set_attributes(caller, node, &changes, size.is_some())
+        });
         match changed {
             Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
             Err(errno) => reply.error(errno),

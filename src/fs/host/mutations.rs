@@ -39,6 +39,6 @@ pub trait HostMutations {
     fn remove_directory(&self, caller: &Caller, directory: &Node, name: &OsStr) -> SysResult<()>;
     /// Renames a cgroup. Both directories are of one hierarchy.
     fn rename(&self, caller: &Caller, from: (&Node, &OsStr), to: (&Node, &OsStr)) -> SysResult<()>;
-    /// chmod(2), chown(2) and utimensat(2).
-    fn change(&self, caller: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()>;
+    /// Sets attributes: chmod(2), chown(2) and utimensat(2).
+    fn set_attributes(&self, caller: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()>;
 }

@@ -172,7 +172,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Reports the modification time unchanged: the kernel makes the event because it's told to set it.
-    pub(in crate::fs) fn injected_change(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
+    pub(in crate::fs) fn injected_set_attributes(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
         let placeholder = self.replays.pending.lock().as_ref().and_then(|pending| pending.placeholder);
         if placeholder == Some(id) {
             return Ok((self.placeholder_attributes(id, libc::S_IFREG | 0o444), Duration::ZERO));

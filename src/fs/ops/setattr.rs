@@ -10,7 +10,7 @@ use crate::policy::Operation;
 
 impl<H: Host> CgroupFs<H> {
     /// Sets attributes: chmod(2), chown(2), truncate(2), utimensat(2).
-    pub fn change(
+    pub fn set_attributes(
         &self,
         caller: &Caller,
         id: NodeId,
@@ -18,7 +18,7 @@ impl<H: Host> CgroupFs<H> {
         truncates: bool,
     ) -> FsResult<(Attributes, Duration)> {
         if self.replays.is_injected(caller) {
-            return self.injected_change(id);
+            return self.injected_set_attributes(id);
         }
         let node = self.node(id)?;
         if truncates {
@@ -27,9 +27,9 @@ impl<H: Host> CgroupFs<H> {
         }
         if *changes != SetAttr::default() {
             self.decide(&node, Operation::ChangeAttributes)?;
-            match (self.host.change(caller, &node, changes), node.last_seen()) {
+            match (self.host.set_attributes(caller, &node, changes), node.last_seen()) {
                 // It's removed, but somebody holds it open: kernfs goes on to keep its attributes.
-                (Err(Errno::ENOENT), Some(last_seen)) => node.seen(changed(last_seen, changes)),
+                (Err(Errno::ENOENT), Some(last_seen)) => node.seen(with_changes(last_seen, changes)),
                 (result, _) => result?,
             }
         }
@@ -37,7 +37,7 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-fn changed(attributes: Attributes, changes: &SetAttr) -> Attributes {
+fn with_changes(attributes: Attributes, changes: &SetAttr) -> Attributes {
     let time = |change: Option<SetTime>, before| match change {
         None => before,
         Some(SetTime::Now) => SystemTime::now(),

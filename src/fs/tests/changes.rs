@@ -165,7 +165,7 @@ fn a_cgroup_that_vanishes_while_it_is_made() {
     assert_eq!(errno(scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
     assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
     let changes = SetAttr { mode: Some(0o700), uid: Some(7), ..Default::default() };
-    let (changed, _) = scene.fs.change(&CALLER, gone, &changes, false).unwrap();
+    let (changed, _) = scene.fs.set_attributes(&CALLER, gone, &changes, false).unwrap();
     assert_eq!((changed.mode, changed.uid, changed.links), (libc::S_IFDIR | 0o700, 7, 2), "and can change it");
     assert_eq!(scene.fs.attributes(gone, None).unwrap().0.mode, changed.mode);
 }
@@ -201,12 +201,20 @@ fn attributes_change_where_content_may() {
             };
             scene.host.calls();
             let outcomes: [FsResult<()>; 4] = [
-                scene.fs.change(&CALLER, id, &SetAttr { mode: Some(0o700), ..SetAttr::default() }, false).map(drop),
-                scene.fs.change(&CALLER, id, &SetAttr { uid: Some(5), ..SetAttr::default() }, false).map(drop),
-                scene.fs.change(&CALLER, id, &SetAttr { gid: Some(5), ..SetAttr::default() }, false).map(drop),
                 scene
                     .fs
-                    .change(&CALLER, id, &SetAttr { modification: Some(SetTime::Now), ..SetAttr::default() }, false)
+                    .set_attributes(&CALLER, id, &SetAttr { mode: Some(0o700), ..SetAttr::default() }, false)
+                    .map(drop),
+                scene.fs.set_attributes(&CALLER, id, &SetAttr { uid: Some(5), ..SetAttr::default() }, false).map(drop),
+                scene.fs.set_attributes(&CALLER, id, &SetAttr { gid: Some(5), ..SetAttr::default() }, false).map(drop),
+                scene
+                    .fs
+                    .set_attributes(
+                        &CALLER,
+                        id,
+                        &SetAttr { modification: Some(SetTime::Now), ..SetAttr::default() },
+                        false,
+                    )
                     .map(drop),
             ];
             let changes = scene.host.changes();
@@ -243,7 +251,7 @@ fn truncation_is_a_write_that_does_nothing() {
         ("/lxc/cgroup.type", "outside-subtree"),
         ("/lxc/c1/cgroup.type", "not-delegatable"),
     ] {
-        let outcome = scene.fs.change(&CALLER, scene.id(path), &SetAttr::default(), true);
+        let outcome = scene.fs.set_attributes(&CALLER, scene.id(path), &SetAttr::default(), true);
         assert_eq!(rule(&outcome), expected, "{path}");
     }
     assert_eq!(scene.host.changes(), []);

@@ -115,9 +115,9 @@ fn take(scene: &Scene, nodes: &mut Vec<NodeId>, step: &Step) {
         }
         Step::HostEvent(at) => {
             let changes = SetAttr { mode: Some(0o777), uid: Some(1), ..SetAttr::default() };
-            fs.change(&CALLER, node(at), &changes, false).err().and(None)
+            fs.set_attributes(&CALLER, node(at), &changes, false).err().and(None)
         }
-        Step::Truncate(at) => fs.change(&CALLER, node(at), &SetAttr::default(), true).err().and(None),
+        Step::Truncate(at) => fs.set_attributes(&CALLER, node(at), &SetAttr::default(), true).err().and(None),
         Step::Xattr(at) => {
             drop(fs.set_xattr(&CALLER, node(at), "user.x".as_ref(), b"1", 0));
             fs.remove_xattr(&CALLER, node(at), "user.x".as_ref()).err().and(None)

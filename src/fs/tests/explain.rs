@@ -45,9 +45,10 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
             scene.fs.rename(&CALLER, parent, name, parent, OsStr::new("renamed"), 0)
         }
         Question::Of(Operation::ChangeXattrs) => scene.fs.set_xattr(&CALLER, itself()?, OsStr::new("user.x"), b"1", 0),
-        Question::Of(_) => {
-            scene.fs.change(&CALLER, itself()?, &SetAttr { mode: Some(0o777), ..SetAttr::default() }, false).map(drop)
-        }
+        Question::Of(_) => scene
+            .fs
+            .set_attributes(&CALLER, itself()?, &SetAttr { mode: Some(0o777), ..SetAttr::default() }, false)
+            .map(drop),
         Question::In(Operation::MakeDirectory) => {
             scene.host.fail("make_directory", Errno::EBUSY);
             // The kernel looks the name up first.
@@ -57,7 +58,7 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
             }
         }
         Question::Truncate if scene.walk(path)?.attributes.is_directory() => Err(Errno::EISDIR.into()),
-        Question::Truncate => scene.fs.change(&CALLER, itself()?, &SetAttr::default(), true).map(drop),
+        Question::Truncate => scene.fs.set_attributes(&CALLER, itself()?, &SetAttr::default(), true).map(drop),
         Question::Unlink => {
             let entry = scene.walk(path)?;
             if entry.attributes.is_directory() {

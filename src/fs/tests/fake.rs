@@ -287,7 +287,7 @@ impl HostMutations for FakeHost {
         Ok(())
     }
 
-    fn change(&self, _: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
+    fn set_attributes(&self, _: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
         let at = self.object(node)?;
         self.record("change", at, format!("{changes:?}"), true)?;
         let mut state = self.state.lock();

@@ -96,7 +96,7 @@ impl Injector for Mount<'_> {
                 assert_eq!(errno(look(fs, &OWN, at, to)), Some(Errno::ENOENT), "the new name is free");
                 fs.rename(&OWN, at, &injection.name, at, to, 0)
             }
-            (InjectedOp::Touch, Ok(entry)) => fs.change(&OWN, entry.id, &SetAttr::default(), false).map(drop),
+            (InjectedOp::Touch, Ok(entry)) => fs.set_attributes(&OWN, entry.id, &SetAttr::default(), false).map(drop),
             (InjectedOp::Look, Ok(_)) => Ok(()),
         };
         outcome.map_err(kernels)?;

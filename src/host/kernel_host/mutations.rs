@@ -45,7 +45,7 @@ impl HostMutations for KernelHost {
         self.rename_as(caller, (&*self.object(from)?, name), (&*self.object(to)?, new_name))
     }
 
-    fn change(&self, caller: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
+    fn set_attributes(&self, caller: &Caller, node: &Node, changes: &SetAttr) -> SysResult<()> {
         self.change_as(caller, &*self.object(node)?, changes)
     }
 }
