@@ -17,7 +17,7 @@ use crate::fs::{Caller, CgroupFs, FsResult, LookupResult, NodeId};
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
 pub(super) struct Adapter<R: Dispatch> {
-    pub(super) route: Arc<R>,
+    pub(super) dispatch: Arc<R>,
     pub(super) lanes: Lanes,
     pub(super) passthrough: Arc<Passthrough>,
     pub(super) workers: Workers,
@@ -28,9 +28,9 @@ pub(super) struct Adapter<R: Dispatch> {
 }
 
 impl<R: Dispatch> Adapter<R> {
-    pub(super) fn new(route: Arc<R>, workers: Workers) -> Self {
+    pub(super) fn new(dispatch: Arc<R>, workers: Workers) -> Self {
         Self {
-            route,
+            dispatch,
             lanes: Lanes::new(R::SLOW_AT_ONCE),
             passthrough: Arc::default(),
             workers,
@@ -48,7 +48,7 @@ impl<R: Dispatch> Adapter<R> {
     ) -> Result<T, fuser::Errno> {
         let caller = &context.caller;
         catch_panic(about.operation, || {
-            self.route.at(caller, about.node, |fs, node| {
+            self.dispatch.with_node(caller, about.node, |fs, node| {
                 log_denials(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         })
@@ -64,7 +64,7 @@ impl<R: Dispatch> Adapter<R> {
     ) {
         let caller = &context.caller;
         let found = catch_panic(about.operation, || {
-            self.route.with_entry(caller, about.node, |fs, node| {
+            self.dispatch.with_entry(caller, about.node, |fs, node| {
                 log_denials(fs, caller, About { node, ..about }, || question(fs, caller, node))
             })
         });
@@ -90,7 +90,7 @@ impl<R: Dispatch> Adapter<R> {
                 tracing::debug!(?capability, "this kernel's FUSE lacks it");
             }
         }
-        if self.route.keeps_listings() && config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
+        if self.dispatch.keeps_listings() && config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok() {
             self.opens_directories_itself.store(true, Ordering::Relaxed);
         }
         let _ = config.set_max_write(MAX_WRITE);
@@ -98,6 +98,6 @@ impl<R: Dispatch> Adapter<R> {
         let passes =
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
         self.passthrough.enable(passes);
-        self.route.read_mode().set(passes, convert::splice_ends_at_size());
+        self.dispatch.read_mode().set(passes, convert::splice_ends_at_size());
     }
 }

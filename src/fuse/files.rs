@@ -43,7 +43,7 @@ impl<R: Dispatch> Adapter<R> {
         let caller = &context.caller;
         let about = on(if mode.write { "write" } else { "read" }, inode);
         let opened = catch_panic(about.operation, || {
-            self.route.with_opened(caller, about.node, |fs, id| {
+            self.dispatch.with_opened(caller, about.node, |fs, id| {
                 let done = |handle, opening, unread| Ok((handle, Opened::<R> { handle, opening, unread }));
                 let opening = || self.passthrough.open(fs, id, about.node, caller.uid, &reply);
                 let mut early = fs.opens_without_a_handle(id, mode, is_direct).then(opening);
@@ -85,16 +85,16 @@ impl<R: Dispatch> Adapter<R> {
     ) {
         let tenant = fs.tenant();
         if !self.lanes.throttled.has_room(tenant) {
-            self.route.release(handle);
+            self.dispatch.release(handle);
             return reply.error(fuser::Errno::EAGAIN);
         }
-        let route = Arc::clone(&self.route);
+        let dispatch = Arc::clone(&self.dispatch);
         self.lanes.throttled.run(tenant, move || {
             wait_until_paid(&fs);
             match catch_panic("read", || fs.show_size(&caller, handle)) {
                 Ok(()) => reply_opened(reply, handle, opening),
                 Err(errno) => {
-                    route.release(handle);
+                    dispatch.release(handle);
                     reply.error(errno);
                 }
             }
@@ -112,7 +112,7 @@ impl<R: Dispatch> Adapter<R> {
     ) {
         let size = (size as usize).min(READ_MAX);
         let found = catch_panic("read", || {
-            self.route.with_file(handle, |fs, tenant| {
+            self.dispatch.with_file(handle, |fs, tenant| {
                 let mut from = fs.transfer(&context.caller, handle)?;
                 from.fill_for_splice(for_splice);
                 Ok((Arc::clone(fs), tenant, from))
@@ -143,7 +143,7 @@ impl<R: Dispatch> Adapter<R> {
     /// ([`CgroupFs::write`]), the reply.
     pub(super) fn write_file(&self, context: &RequestContext<'_>, handle: HandleId, data: &[u8], reply: ReplyWrite) {
         let found = catch_panic("write", || {
-            self.route
+            self.dispatch
                 .with_file(handle, |fs, tenant| Ok((Arc::clone(fs), tenant, fs.transfer(&context.caller, handle)?)))
         });
         let (fs, tenant, to) = match found {

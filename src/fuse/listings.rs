@@ -25,7 +25,7 @@ impl<R: Dispatch> Adapter<R> {
         let name_max = self.listed_name_max.load(Ordering::Relaxed);
         let (caller, about) = (context.caller, on("readdir", inode));
         let listed = catch_panic("readdir", || {
-            self.route.at(&caller, about.node, |fs, node| {
+            self.dispatch.with_node(&caller, about.node, |fs, node| {
                 if is_throttled(fs) && fs.lists_anew(node, offset) {
                     return Ok(Some(Arc::clone(fs)));
                 }
@@ -50,10 +50,10 @@ impl<R: Dispatch> Adapter<R> {
         if !self.lanes.throttled.has_room(tenant) {
             return reply.error(fuser::Errno::EAGAIN);
         }
-        let route = Arc::clone(&self.route);
+        let dispatch = Arc::clone(&self.dispatch);
         self.lanes.throttled.run(tenant, move || {
             wait_until_paid(&fs);
-            let list = || route.at(&caller, node, |fs, node| list(fs, node, offset, name_max, &mut reply));
+            let list = || dispatch.with_node(&caller, node, |fs, node| list(fs, node, offset, name_max, &mut reply));
             let listed = catch_panic("readdir", list);
             reply_directory(reply, listed);
         });

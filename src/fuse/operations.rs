@@ -39,8 +39,8 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn forget(&self, request: &Request, inode: INodeNo, lookups: u64) {
         self.workers.forget(request.unique(), || {
-            if self.route.forget(node(inode), lookups) {
-                self.passthrough.forget(node(inode), || self.route.knows(node(inode)));
+            if self.dispatch.forget(node(inode), lookups) {
+                self.passthrough.forget(node(inode), || self.dispatch.knows(node(inode)));
             }
         });
     }
@@ -48,7 +48,9 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn getattr(&self, request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let context = self.begin(request);
         let found = match handle.map(|handle| HandleId(handle.0)).filter(|handle| *handle != HandleId::NONE) {
-            Some(handle) => catch_panic("getattr", || self.route.with_file(handle, |fs, _| fs.file_attributes(handle))),
+            Some(handle) => {
+                catch_panic("getattr", || self.dispatch.with_file(handle, |fs, _| fs.file_attributes(handle)))
+            }
             None => self.ask(&context, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
         };
         match found {
@@ -153,7 +155,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let context = self.begin(request);
         let about = at("rename", parent, name);
         let answer = catch_panic(about.operation, || {
-            self.route.with_nodes(&context.caller, (about.node, node(new_parent)), |fs, from, to| {
+            self.dispatch.with_nodes(&context.caller, (about.node, node(new_parent)), |fs, from, to| {
                 let rename = || fs.rename(&context.caller, from, name, to, new_name, flags.bits());
                 log_denials(fs, &context.caller, About { node: from, ..about }, rename)
             })
@@ -240,7 +242,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     ) {
         let _guard = self.workers.begin_unattended();
         self.passthrough.close(node(inode));
-        self.route.release(HandleId(handle.0));
+        self.dispatch.release(HandleId(handle.0));
         reply.ok();
     }
 
@@ -249,7 +251,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let handle = HandleId(handle.0);
         let answer = match handle {
             HandleId::NONE => self.ask(&context, on("fsync", inode), |fs, _, _| fs.sync(handle)),
-            _ => catch_panic("fsync", || self.route.with_file(handle, |fs, _| fs.sync(handle))),
+            _ => catch_panic("fsync", || self.dispatch.with_file(handle, |fs, _| fs.sync(handle))),
         };
         reply_empty(reply, answer);
     }
@@ -262,7 +264,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         match self.ask(&context, on("opendir", inode), |fs, _, node| fs.open_directory(node)) {
             Ok(()) => {
                 let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                reply.opened(NO_HANDLE, if self.route.keeps_listings() { cached } else { FopenFlags::empty() });
+                reply.opened(NO_HANDLE, if self.dispatch.keeps_listings() { cached } else { FopenFlags::empty() });
             }
             Err(errno) => reply.error(errno),
         }
@@ -356,7 +358,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let handle = HandleId(handle.0);
         let ready = match handle {
             HandleId::NONE => self.ask(&context, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
-            _ => catch_panic("poll", || self.route.with_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
+            _ => catch_panic("poll", || self.dispatch.with_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
         };
         match ready {
             Ok(ready) => {

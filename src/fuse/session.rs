@@ -44,12 +44,12 @@ fn run_until_done(name: &str, round: impl Fn() -> bool) {
 }
 
 /// Makes a session of a connection, and negotiates the protocol with the kernel.
-fn start<R: Dispatch>(connection: Connection, route: Arc<R>) -> io::Result<Session<Adapter<R>>> {
+fn start<R: Dispatch>(connection: Connection, dispatch: Arc<R>) -> io::Result<Session<Adapter<R>>> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKER_THREADS);
     let workers = Workers::new(connection.as_fd())?;
-    Session::from_fd(Adapter::new(route, workers), connection.device, SessionACL::All, config)
+    Session::from_fd(Adapter::new(dispatch, workers), connection.device, SessionACL::All, config)
 }
 
 /// Serves the callers of all containers until the connection is unmounted everywhere. Calls `live` once the kernel's

@@ -162,7 +162,7 @@ impl Watches {
                 Ok(events) => {
                     let mut known = self.known.lock();
                     let mut changes: Vec<_> =
-                        events.iter().map_while(|event| change(event, &mut known)).flatten().collect();
+                        events.iter().map_while(|event| event_unless_lost(event, &mut known)).flatten().collect();
                     if events.iter().any(is_overflow) {
                         known.renamed_from = None;
                         drop(known);
@@ -213,11 +213,11 @@ fn is_overflow(event: &Event) -> bool {
 }
 
 /// What an event says, if it's of interest; `None` if events were lost there.
-fn change(event: &Event, known: &mut WatchTable) -> Option<Option<HostEvent>> {
-    (!is_overflow(event)).then(|| change_of(event, known))
+fn event_unless_lost(event: &Event, known: &mut WatchTable) -> Option<Option<HostEvent>> {
+    (!is_overflow(event)).then(|| host_event_of(event, known))
 }
 
-fn change_of(event: &Event, known: &mut WatchTable) -> Option<HostEvent> {
+fn host_event_of(event: &Event, known: &mut WatchTable) -> Option<HostEvent> {
     let (hierarchy, directory) = *known.by_watch.get(&event.watch)?;
     if event.mask.contains(AddWatchFlags::IN_MODIFY) {
         let name = event.name.as_deref()?;

@@ -8,7 +8,7 @@ use crate::fs::inode::{Cgroups, Node};
 /// Notes what the kernel tells the watchers of a directory once it gets the answer. The kernel holds the directory's
 /// lock until then, so notes that are made before the answer are in the watchers' order.
 pub(in crate::fs) fn note_told(directory: &Node, name: &OsStr, kind: EntryChange) {
-    directory.tell_change(|cgroups| match kind {
+    directory.note_told_change(|cgroups| match kind {
         EntryChange::Made => drop(cgroups.insert(name.to_os_string(), 0)),
         EntryChange::Removed => drop(cgroups.remove(name)),
         EntryChange::Renamed | EntryChange::Other => {}

@@ -29,7 +29,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// # Errors
     /// The errors of `act`; the rejection of a caller who has no filesystem; `ESTALE` for an id that the kernel
     /// wasn't given.
-    fn at<T>(
+    fn with_node<T>(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
@@ -39,7 +39,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Runs `act` with the filesystem of the caller, and the ids of two nodes there.
     ///
     /// # Errors
-    /// As [`Dispatch::at`].
+    /// As [`Dispatch::with_node`].
     fn with_nodes<T>(
         self: &Arc<Self>,
         caller: &Caller,
@@ -51,7 +51,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// counts the lookup if it finds something.
     ///
     /// # Errors
-    /// As [`Dispatch::at`].
+    /// As [`Dispatch::with_node`].
     fn with_entry(
         self: &Arc<Self>,
         caller: &Caller,
@@ -62,7 +62,7 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
     /// Runs `act`, which opens a file, and remembers the handle that it returns.
     ///
     /// # Errors
-    /// As [`Dispatch::at`].
+    /// As [`Dispatch::with_node`].
     fn with_opened<T>(
         self: &Arc<Self>,
         caller: &Caller,
@@ -103,7 +103,7 @@ impl<H: Host> Dispatch for CgroupFs<H> {
     const HAS_ONE_TENANT: bool = true;
     const SLOW_AT_ONCE: usize = 16;
 
-    fn at<T>(
+    fn with_node<T>(
         self: &Arc<Self>,
         _caller: &Caller,
         node: NodeId,

@@ -232,7 +232,7 @@ impl Node {
     }
 
     /// The cgroups that watchers know of, by a listing and the events since; `None` if nobody ever looked.
-    pub fn told(&self) -> Option<Cgroups> {
+    pub fn told_cgroups(&self) -> Option<Cgroups> {
         self.told.lock().clone()
     }
 
@@ -242,12 +242,12 @@ impl Node {
     }
 
     /// Notes the cgroups that a first listing shows.
-    pub fn tell(&self, cgroups: impl FnOnce() -> Cgroups) {
+    pub fn note_listed_cgroups(&self, cgroups: impl FnOnce() -> Cgroups) {
         self.told.lock().get_or_insert_with(cgroups);
     }
 
     /// Notes a change that watchers have been told of.
-    pub fn tell_change(&self, change: impl FnOnce(&mut Cgroups)) {
+    pub fn note_told_change(&self, change: impl FnOnce(&mut Cgroups)) {
         if let Some(cgroups) = &mut *self.told.lock() {
             change(cgroups);
         }

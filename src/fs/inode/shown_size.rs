@@ -33,14 +33,14 @@ impl ShownSize {
     }
 
     /// Notes the size that the kernel is told.
-    pub fn tell(&self, size: u64) {
+    pub fn note_told(&self, size: u64) {
         self.told.store(size, Ordering::Release);
     }
 
     /// Notes that the kernel has found the file's end there, and takes that for its size.
     pub fn end_at(&self, end: u64) {
         self.show(end);
-        self.tell(end);
+        self.note_told(end);
     }
 
     /// Has its length looked at whenever it's opened, from now on.

@@ -263,7 +263,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     fn differences(&self, directory: &Arc<Node>, now: &Cgroups) -> Vec<(OsString, InjectedOp)> {
-        let told = directory.told();
+        let told = directory.told_cgroups();
         // If nobody ever looked, no entry counts as new.
         let anything_is_new = told.is_some();
         let before = told.unwrap_or_else(|| {

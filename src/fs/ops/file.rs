@@ -58,7 +58,7 @@ impl<H: Host> CgroupFs<H> {
         node.size().open();
         if mode.truncate {
             // The kernel sets the size to 0 itself.
-            node.size().tell(0);
+            node.size().note_told(0);
         }
         let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting };
         Ok(self.handles.insert(file))

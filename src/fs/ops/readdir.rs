@@ -109,7 +109,7 @@ impl<H: Host> CgroupFs<H> {
             Object::Synthetic if node.position().role == Role::Top => self.add_hierarchies(&mut entries),
             Object::Directory => {
                 let shown = self.shown(node)?;
-                node.tell(|| cgroups(&shown));
+                node.note_listed_cgroups(|| cgroups(&shown));
                 entries.extend(shown.into_iter().map(listed));
             }
             _ => {}
@@ -119,10 +119,10 @@ impl<H: Host> CgroupFs<H> {
 
     /// Notes the cgroups of a directory, before its first event is replayed.
     pub(in crate::fs) fn look_once(&self, directory: &Node) {
-        if directory.told().is_none()
+        if directory.told_cgroups().is_none()
             && let Ok(shown) = self.shown(directory)
         {
-            directory.tell(|| cgroups(&shown));
+            directory.note_listed_cgroups(|| cgroups(&shown));
         }
     }
 

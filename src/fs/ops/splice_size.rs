@@ -50,7 +50,7 @@ impl<H: Host> CgroupFs<H> {
             shown = length;
             node.size().watch();
         }
-        node.size().tell(shown);
+        node.size().note_told(shown);
         shown
     }
 

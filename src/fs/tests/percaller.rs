@@ -81,7 +81,7 @@ impl Pair {
     }
 
     fn inode(&self, caller: &Caller, node: NodeId) -> FsResult<u64> {
-        self.all.at(caller, node, |fs, node| Ok(fs.attributes(node, None)?.0.inode))
+        self.all.with_node(caller, node, |fs, node| Ok(fs.attributes(node, None)?.0.inode))
     }
 }
 
@@ -109,7 +109,7 @@ fn what_one_has_is_nothing_to_the_other() {
         let opened = pair.all.with_opened(&SECOND, file, |fs, node| Ok((fs.open(&SECOND, node, mode, false)?, ())));
         assert_eq!(errno(opened), Some(Errno::ENOENT));
     }
-    let removed = pair.all.at(&SECOND, inside, |fs, node| fs.remove_directory(&SECOND, node, OsStr::new("b")));
+    let removed = pair.all.with_node(&SECOND, inside, |fs, node| fs.remove_directory(&SECOND, node, OsStr::new("b")));
     assert_eq!(errno(removed), Some(Errno::ENOENT));
     let renamed = pair.all.with_nodes(&SECOND, (ROOT_ID, inside), |_, _, _| Ok(()));
     assert_eq!(errno(renamed), Some(Errno::ENOENT));

@@ -149,7 +149,7 @@ impl<C: Containers> Dispatch for PerCaller<C> {
     // All tenants share 64 agents, and each can have one.
     const SLOW_AT_ONCE: usize = 4;
 
-    fn at<T>(
+    fn with_node<T>(
         self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
@@ -181,7 +181,7 @@ impl<C: Containers> Dispatch for PerCaller<C> {
         let visit = self.visit(&container, node)?;
         let mut found = act(&container.fs, visit.id)?;
         if let LookupResult::Entry(entry) = &mut found {
-            entry.id = self.nodes.lock().tell(&container, entry.id);
+            entry.id = self.nodes.lock().count_lookup(&container, entry.id);
         }
         Ok(found)
     }

@@ -36,7 +36,7 @@ impl<H: Host> Default for Nodes<H> {
 
 impl<H: Host> Nodes<H> {
     /// Counts a lookup that the kernel is about to be told of, and returns the number to tell.
-    pub(in crate::fs) fn tell(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
+    pub(in crate::fs) fn count_lookup(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
         if inner == ROOT_ID {
             return ROOT_ID;
         }
