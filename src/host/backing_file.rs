@@ -15,9 +15,9 @@ use crate::sys::offset::{read_at, write_once};
 pub struct BackingFile {
     pub(super) fd: OwnedFd,
     pub(super) opened_in: OpenedIn,
-    /// Held while the position counts: where the file can't be read or written at an offset.
+    /// Held for operations that use the file position: some files can't be read or written at an offset.
     position: Mutex<()>,
-    /// What it shows, if that is up to who opened it.
+    /// The list as its opener sees it, if the content depends on the opener.
     pub(super) list: Option<OpenerPidList>,
 }
 
@@ -38,7 +38,8 @@ impl BackingFile {
         }
     }
 
-    /// Writes once. Agents write by the same file, but only lists of processes, and those can be read at an offset on every kernel.
+    /// Writes once. Agents write through the same file, but only pid lists, and those can be read at an offset on
+    /// every kernel.
     pub(super) fn write_once(&self, data: &[u8]) -> SysResult<usize> {
         match nix::sys::uio::pwrite(&self.fd, data, 0) {
             Err(Errno::ESPIPE) => {

@@ -1,9 +1,10 @@
 //! The cgroup namespace that begins at a view's delegation boundary (cgroup v2).
 //!
-//! With `nsdelegate` the kernel checks both ends of a migration at the write, under its own locks, against the cgroup namespace in which the
-//! membership file was opened (`cgroup_attach_permissions`). So such files are opened in a namespace that begins at the boundary: then no
-//! process that the host takes out at the very moment of a write can come back by it. A helper makes the namespace
-//! (`mount_helper::boundary`), and tries out that it has this effect.
+//! With `nsdelegate` the kernel checks both ends of a migration at the write, under its own locks. It checks them
+//! against the cgroup namespace in which the membership file was opened (`cgroup_attach_permissions`). So the server
+//! opens such files in a namespace that begins at the boundary. Then a write can't bring back a process that the host
+//! takes out of the subtree at that very moment. A helper makes the namespace (`mount_helper::boundary`), and tests
+//! that it has this effect.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +31,7 @@ use crate::view::View;
 use super::cgroup_namespace::OpenedIn;
 use super::nsdelegate::nanoseconds;
 
-/// How long to wait after a failure before the next attempt, at first and at most.
+/// The delay after a failure before the next attempt, at first and at most.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
@@ -41,16 +42,16 @@ pub(super) struct Boundary {
     image: Arc<HelperImage>,
     hierarchy: usize,
     path: CgroupPath,
-    /// The namespace, once the kernel has shown that it keeps to it.
+    /// The namespace, once a test has shown that the kernel enforces it.
     namespace: OnceLock<OwnedFd>,
     /// Whether an attempt is under way.
     is_tried: AtomicBool,
-    /// When the next attempt may be made (monotonic ns), and the pause after that one.
+    /// The time of the next attempt (monotonic ns), and the delay after it.
     next: Mutex<(u64, Duration)>,
 }
 
 impl Boundary {
-    /// The boundary of a view. `None` where there's none, or nothing to make a namespace with.
+    /// Returns the boundary of a view. `None` if there's no boundary, or if no namespace can be made.
     pub(super) fn of(view: &View, shared: &Arc<SharedHost>) -> Option<Arc<Self>> {
         shared.cgroup_namespace.as_ref()?;
         let image = shared.processes.agents().ok()?.image();
@@ -67,7 +68,8 @@ impl Boundary {
         }))
     }
 
-    /// The namespace that begins here, by which the kernel judges a migration. If there's none yet, an attempt to make one may begin.
+    /// Returns the namespace that begins here, by which the kernel judges a migration. If there's none yet, this may
+    /// start an attempt to make one.
     pub(super) fn namespace(self: &Arc<Self>) -> Option<BorrowedFd<'_>> {
         if let Some(namespace) = self.namespace.get() {
             return Some(namespace.as_fd()).filter(|_| self.shared.nsdelegate.is_on());
@@ -84,7 +86,8 @@ impl Boundary {
         self.attempt_with(|| self.make());
     }
 
-    /// Makes the namespace in a thread of its own: the container can freeze the helper in the boundary until the deadline.
+    /// Makes the namespace in a thread of its own: the container can freeze the helper in the boundary until the
+    /// deadline.
     fn attempt_aside(self: &Arc<Self>) {
         if !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
             return;
@@ -96,7 +99,8 @@ impl Boundary {
         }
     }
 
-    /// Takes a namespace that is there, and begins here, if the kernel keeps to it: what can't be entered may have one all the same.
+    /// Adopts an existing namespace that begins here, if the kernel enforces it. It may exist even if the cgroup
+    /// can't be entered.
     fn adopt(&self, namespace: BorrowedFd<'_>) {
         if self.namespace.get().is_some() || !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
             return;
@@ -131,7 +135,7 @@ impl Boundary {
     fn make(&self) -> Result<OwnedFd, Errno> {
         let cgroups = &self.shared.cgroups;
         let directory = cgroups.open_cgroup(self.hierarchy, &self.path)?;
-        // Nobody can enter it then (no-internal-process rule), and nobody needs to be started to find out.
+        // Nobody can enter it then (no-internal-process rule). Checking saves starting a helper.
         if read_file(&directory, "cgroup.subtree_control").is_ok_and(|enabled| !enabled.trim().is_empty()) {
             return Err(Errno::EBUSY);
         }
@@ -143,7 +147,8 @@ impl Boundary {
         Ok(namespace)
     }
 
-    /// EPERM unless the kernel keeps a process outside from entering by a file that was opened in this namespace.
+    /// Returns EPERM unless the kernel keeps a process outside from entering through a file that was opened in this
+    /// namespace.
     fn is_kept_to(&self, namespace: BorrowedFd<'_>, helper: BoundaryHelper) -> Result<(), Errno> {
         let directory = self.shared.cgroups.open_cgroup(self.hierarchy, &self.path)?;
         let own = self.shared.cgroup_namespace.as_ref().ok_or(Errno::ENOSYS)?;
@@ -153,8 +158,8 @@ impl Boundary {
         if helper.is_refused(file?.as_fd())? { Ok(()) } else { Err(Errno::EPERM) }
     }
 
-    /// Enters the namespace in which `opener` opens a membership file: its own one if that begins inside, else the one that begins here, if
-    /// there's one.
+    /// Enters the namespace in which `opener` opens a membership file: its own if that begins inside, otherwise the
+    /// one that begins at the boundary, if there's one.
     pub(super) fn enter_for(self: &Arc<Self>, opener: &Credentials) -> SysResult<(Option<Entered<'_>>, OpenedIn)> {
         let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
         let other = own.other_of(opener.thread)?;
@@ -190,7 +195,8 @@ impl Boundary {
         matches!(opened_in, OpenedIn::Boundary | OpenedIn::Inside) && self.shared.nsdelegate.is_on()
     }
 
-    /// Where a cgroup namespace begins, as seen from the boundary, by a thread in it that waits meanwhile and is inside of the boundary.
+    /// Finds where a cgroup namespace begins, as seen from the boundary. `thread` is in the namespace and inside the
+    /// boundary, and waits meanwhile.
     fn position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Beginning {
         self.try_position_of(namespace, thread).unwrap_or(Beginning::Elsewhere)
     }
@@ -213,7 +219,7 @@ impl Boundary {
     }
 }
 
-/// Room for the text of `/proc/PID/cgroup`: a path of the greatest length, and the lines of other hierarchies before it.
+/// The buffer for `/proc/PID/cgroup`: a path of the greatest length, and the lines of other hierarchies before it.
 const MEMBERSHIPS: usize = 64 * 1024;
 
 /// Where another cgroup namespace begins.
@@ -225,12 +231,12 @@ enum Beginning {
     Below,
     /// It begins somewhere above the boundary.
     Above,
-    /// Beside it, or that can't be seen.
+    /// It begins beside the boundary, or its beginning can't be seen.
     Elsewhere,
 }
 
-/// By where a thread and the server are, as seen from here and from there. The depth is taken from the server's path, which the container can't
-/// change meanwhile.
+/// Compares the paths of a thread and of the server, as seen from here and from the other namespace. The depth is
+/// taken from the server's path, which the container can't change meanwhile.
 fn beginning(
     boundary: &CgroupPath,
     thread_here: &CgroupPath,
@@ -244,7 +250,7 @@ fn beginning(
     }
     let names: Vec<&[u8]> = server_there.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
     let up = names.iter().take_while(|name| **name == b"..").count();
-    // Up from there to what both have in common, and down to the server.
+    // Up from the namespace's root to the common ancestor, and down to the server.
     let in_common = (server_depth + up).checked_sub(names.len() - up);
     Some(match in_common.map(|common| common.cmp(&boundary.components().len())) {
         None | Some(std::cmp::Ordering::Less) => Beginning::Above,
@@ -253,7 +259,7 @@ fn beginning(
     })
 }
 
-/// The path on the line of cgroup2.
+/// Returns the path on cgroup2's line.
 fn unified_path(memberships: &[u8]) -> Option<&[u8]> {
     memberships.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))
 }
@@ -290,7 +296,7 @@ mod tests {
             ("/m/c1/a/b", "/b", "/../../../s/server", Beginning::Below),
             ("/m/c1/a", "/c1/a", "/../s/server", Beginning::Above),
             ("/m/c1/a", "/m/c1/a", "/s/server", Beginning::Above),
-            // That of a host around the server's.
+            // The namespace of a host around the server's.
             ("/m/c1/a", "/x/m/c1/a", "/x/s/server", Beginning::Above),
             ("/m/c1/a", "/../a", "/../../../s/server", Beginning::Elsewhere),
             ("/m/c1/a", "/..", "/../../../s/server", Beginning::Elsewhere),
@@ -299,7 +305,7 @@ mod tests {
             let found = beginning(&path("/m/c1"), &path(thread), there.as_bytes(), 2, server.as_bytes());
             assert_eq!(found, Some(expected), "{thread} {there} {server}");
         }
-        // A server above, or inside of something that both are in.
+        // The server is above the boundary, or both are inside the same cgroup.
         assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 0, b"/../.."), Some(Beginning::Here));
         assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 2, b"/../server"), Some(Beginning::Here));
     }

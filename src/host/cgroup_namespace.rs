@@ -1,5 +1,5 @@
-//! The cgroup namespace in which files are opened: with nsdelegate the kernel judges a migration, and a write at a namespace's root, by the
-//! opener's (`cgroup_file_open`, `cgroup_attach_permissions`).
+//! The cgroup namespace in which files are opened. With nsdelegate the kernel uses the opener's namespace to judge a
+//! migration, and a write at a namespace's root (`cgroup_file_open`, `cgroup_attach_permissions`).
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +23,7 @@ impl OwnNamespace {
         Some(Self { file: File::open("/proc/self/ns/cgroup").ok()?, id: procfs::own_namespace("cgroup").ok()? })
     }
 
-    /// The namespace of a thread that waits meanwhile, if it's another one. `EACCES` if that can't be had.
+    /// Returns the namespace of a thread that waits meanwhile, if it's another one. `EACCES` if it can't be opened.
     pub(super) fn other_of(&self, thread: i32) -> SysResult<Option<File>> {
         if procfs::namespace(thread, "cgroup").map_err(|_| Errno::EACCES)? == self.id {
             return Ok(None);
@@ -31,7 +31,7 @@ impl OwnNamespace {
         File::open(format!("/proc/{thread}/ns/cgroup")).map(Some).map_err(|_| Errno::EACCES)
     }
 
-    /// Enters another namespace. `EACCES` if that can't be.
+    /// Enters another namespace. `EACCES` if that isn't possible.
     pub(super) fn enter(&self, other: BorrowedFd<'_>) -> SysResult<Entered<'_>> {
         enter_cgroup_namespace(other, self.file.as_fd()).map_err(|_| Errno::EACCES)
     }
@@ -40,12 +40,12 @@ impl OwnNamespace {
 /// The cgroup namespace in which a file was opened for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenedIn {
-    /// One around the delegation boundary: by this file, the kernel would take processes from outside.
+    /// A namespace around the delegation boundary: through this file, the kernel would accept processes from outside.
     Around,
     /// The server's own, which begins at the boundary.
     Boundary,
     /// The opener's own, which begins at the boundary or below.
     Inside,
-    /// One of the opener's, of which nothing is known.
+    /// The opener's own, about which nothing is known.
     Elsewhere,
 }

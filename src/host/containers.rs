@@ -1,11 +1,12 @@
 //! The containers of a mount for all callers, by their pid namespaces.
 //!
-//! A container is what lives in a pid namespace; its cgroups are those in which the namespace's process 1 is. They are looked at with each
-//! request, and as long as process 1 stays inside the delegated subtrees that were found at first, these stay as they are: where it goes to by
-//! the container's own doing is always inside. Only the host can take it elsewhere, and then the view is made anew.
+//! A container is the set of processes in a pid namespace. Its cgroups are those of the namespace's process 1, which
+//! the server reads with each request. The delegated subtrees stay the same as long as process 1 stays inside those
+//! that were found first: the container itself can only move it within them. If the host moves it elsewhere, the
+//! server makes a new view.
 //!
-//! A namespace inside a container's sees nothing that the one around it doesn't. Whoever is in the server's own pid namespace is in no
-//! container: there is no delegated subtree.
+//! A nested namespace sees nothing that the one around it doesn't. A caller in the server's own pid namespace is in
+//! no container, and has no delegated subtree.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -41,17 +42,18 @@ use crate::view::{AncestorLimits, Shape, View};
 /// How many pid namespaces are known at once.
 const NAMESPACES_MAX: usize = 4096;
 
-/// How many of them one tenant may have: a container with those inside it, or a user of the host; but never more than half of what the others
-/// leave.
+/// How many of them one tenant may have: a container with its nested namespaces, or a user of the host. A tenant
+/// never gets more than half of what the others leave.
 const NAMESPACES_PER_TENANT_MAX: usize = 256;
 
-/// How many descriptors there should be for each of them.
+/// How many descriptors the server needs for each of them.
 const FDS_PER_NAMESPACE: usize = 16;
 
-/// How often it's looked who has ended, in milliseconds, where the kernel doesn't tell (before Linux 5.3).
+/// How often the server checks which namespaces have ended, in milliseconds, if the kernel doesn't notify it (before
+/// Linux 5.3).
 const END_CHECK_INTERVAL_MS: u16 = 500;
 
-/// The longest text of memberships: a path for each hierarchy, and there can't be more than some dozens.
+/// The longest text of memberships: a path for each hierarchy, of which there are at most a few dozen.
 const MEMBERSHIPS_BYTES_MAX: usize = 256 * 1024;
 
 type HostContainer = Arc<Container<KernelHost>>;
@@ -75,26 +77,27 @@ pub struct PidNamespaces {
     log: Limiter,
 }
 
-/// A pid namespace that somebody has called from.
+/// A pid namespace with a caller.
 #[derive(Debug)]
 struct KnownNamespace {
     namespace: PidNamespaceFd,
     around: Option<Arc<KnownNamespace>>,
     tenant: Tenant,
     init: OwnedFd,
-    /// `/proc/PID/cgroup` of process 1: it says nothing once that has been reaped, and never speaks of another one.
+    /// `/proc/PID/cgroup` of process 1. After that process was reaped it can't be read any more, and never shows
+    /// another one.
     memberships: OwnedFd,
     /// Readable once process 1 has ended. `None` before Linux 5.3.
     end: Option<OwnedFd>,
-    /// Held while memberships are read and a container is made: only its own callers wait for that.
+    /// Held while memberships are read and a container is made: only callers of this namespace wait for that.
     seen: Mutex<Option<LastSeen>>,
 }
 
-/// The memberships that were read last, and the container that was made of them.
+/// The memberships that were read last, and the container made from them.
 #[derive(Debug)]
 struct LastSeen {
     memberships: Vec<u8>,
-    /// The container that bounds the view.
+    /// The enclosing container, which limits the view.
     around: Option<u64>,
     container: HostContainer,
 }
@@ -104,8 +107,8 @@ thread_local! {
 }
 
 impl PidNamespaces {
-    /// For views with these rules, that show limits of ancestors or don't. `passes_through`: whether the kernel may read files by itself, where it
-    /// can.
+    /// Makes the containers for views with these rules, with or without limits of ancestors. `passes_through` says
+    /// whether the kernel may read files itself, if it can.
     ///
     /// # Errors
     /// When the server's own namespaces can't be read, or the roots of the hierarchies can't be found.
@@ -157,12 +160,12 @@ impl PidNamespaces {
             Some(end) => {
                 self.ends.add(end, EpollEvent::new(EpollFlags::EPOLLIN, known.namespace.id().number()))?;
             }
-            // So that whoever waits begins to look.
+            // Wake the waiting thread, so that it begins to check.
             None => drop(self.stop.write(1)),
         }
         let mut all = self.known.write();
         if let Some(known) = all.get(&known.namespace.id()) {
-            // What was made in vain is dropped after the lock, and with it what waits for its end.
+            // The new object isn't needed; it's dropped after the lock, together with its end notification.
             return Ok(Arc::clone(known));
         }
         self.check_room(&all, tenant)?;
@@ -184,8 +187,8 @@ impl PidNamespaces {
         let around = known.around.as_ref().map(|around| self.container(around)).transpose()?;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(MEMBERSHIPS_BYTES_MAX, 0);
-            // Read under the lock, so that what is older is never taken for news. One read gives all of it, as of one moment
-            // (proc_cgroup_show).
+            // Read under the lock, so that an older text never replaces a newer one. One read returns the whole text
+            // as of one moment (proc_cgroup_show).
             let mut seen = known.seen.lock();
             let length = read_at(&known.memberships, buffer, 0).map_err(|_| Rule::ContainerUnknown)?;
             let now = buffer.get(..length).filter(|_| length < MEMBERSHIPS_BYTES_MAX).ok_or(Rule::ContainerUnknown)?;
@@ -209,7 +212,8 @@ impl PidNamespaces {
         })
     }
 
-    /// The container's cgroups, by its process 1's, as far as they are within what is around them.
+    /// Returns the container's cgroups, which are those of its process 1, as far as they are within the enclosing
+    /// container's.
     fn subtrees(&self, memberships: &[u8], around: Option<&Container<KernelHost>>) -> Vec<Option<CgroupPath>> {
         let mut subtrees = plan::container_by(self.shared.cgroups(), memberships);
         for subtree in &mut subtrees {
@@ -226,7 +230,7 @@ impl PidNamespaces {
     fn make(&self, mut subtrees: Vec<Option<CgroupPath>>, tenant: Tenant) -> FsResult<HostContainer> {
         let cgroups = self.shared.cgroups();
         for (index, subtree) in subtrees.iter_mut().enumerate() {
-            // One that is gone is none.
+            // A cgroup that is gone doesn't count.
             subtree.take_if(|path| cgroups.open_cgroup(index, path).is_err());
         }
         let view = plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees);
@@ -242,7 +246,7 @@ impl PidNamespaces {
     }
 }
 
-/// Whether all of these are where the view has its subtrees, or below, and nowhere else.
+/// Whether all of these are in the view's subtrees, and there's none in any other hierarchy.
 fn stays_inside(view: &View, subtrees: &[Option<CgroupPath>]) -> bool {
     view.hierarchies.iter().zip(subtrees).all(|(hierarchy, now)| match (&hierarchy.delegated, now) {
         (Some(delegated), Some(now)) => now.is_within(delegated),
@@ -251,7 +255,7 @@ fn stays_inside(view: &View, subtrees: &[Option<CgroupPath>]) -> bool {
     })
 }
 
-/// Takes hold of a namespace's process 1.
+/// Opens a namespace's process 1.
 fn look_at(
     namespace: PidNamespaceFd,
     around: Option<Arc<KnownNamespace>>,
@@ -265,7 +269,7 @@ fn look_at(
     Ok(KnownNamespace { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
 }
 
-/// A pidfd of the process that this directory of procfs is, if it still has its number afterwards.
+/// Returns a pidfd of the process of this procfs directory, if it still has its number afterwards.
 fn pidfd_of(process: &OwnedFd) -> Option<OwnedFd> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", process.as_raw_fd())).ok()?;
     sys::pidfd::open(path.file_name()?.to_str()?.parse().ok()?).ok()
@@ -317,7 +321,7 @@ impl Containers for PidNamespaces {
         let all: Vec<_> = self.known.read().values().map(Arc::clone).collect();
         for known in all.into_iter().filter(|known| has_ended(known)) {
             if let Some(end) = &known.end {
-                // A namespace inside may still hold on to it.
+                // A nested namespace may still hold it.
                 let _ = self.ends.delete(end);
             }
             let mut all = self.known.write();
@@ -337,7 +341,7 @@ impl Containers for PidNamespaces {
     }
 }
 
-/// More than whoever only asks to look can add up to.
+/// More than all requests to check can add up to.
 const STOP: u64 = 1 << 32;
 
 #[cfg(test)]

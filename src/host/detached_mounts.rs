@@ -1,8 +1,8 @@
-//! Mounts of the host's hierarchies that are nobody else's, before Linux 5.2.
+//! Private mounts of the host's hierarchies, before Linux 5.2.
 //!
-//! Newer kernels copy a mount without attaching it anywhere ([`crate::sys::mount::detached`]). Older ones take a mount namespace for it, which a
-//! thread makes and ends with: there each hierarchy is bound onto itself, without what is mounted below, and unmounted again as soon as it's held
-//! open. What is held then is attached nowhere, and nothing is left of the namespace.
+//! Newer kernels copy a mount without attaching it ([`crate::sys::mount::detached`]). On older kernels a thread makes
+//! a mount namespace for it. There it binds each hierarchy onto itself, without the mounts below, opens it, and
+//! unmounts it again. The open mount is attached nowhere, and the namespace ends with the thread.
 
 use std::fs::File;
 use std::io;
@@ -24,11 +24,11 @@ pub(super) fn open_directory(point: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags).open(point)
 }
 
-/// Makes, for each mount point and the directory that is mounted there, a mount of the same directory that is attached nowhere.
+/// Makes a detached mount for each mount point and the directory that is mounted there.
 ///
 /// # Errors
-/// `ENOSPC` where no mount namespace may be made (`user.max_mnt_namespaces`), `EPERM` without CAP_SYS_ADMIN; of each mount `ESTALE` if something else
-/// is mounted there by now.
+/// `ENOSPC` if no mount namespace may be made (`user.max_mnt_namespaces`), `EPERM` without CAP_SYS_ADMIN; for each
+/// mount `ESTALE` if something else is mounted there by now.
 pub(super) fn mounts<'a>(
     places: impl Iterator<Item = (&'a Path, &'a OwnedFd)> + Send,
 ) -> io::Result<Vec<io::Result<OwnedFd>>> {
@@ -42,9 +42,9 @@ pub(super) fn mounts<'a>(
     })
 }
 
-/// Binds a directory onto itself, in a mount namespace of the thread's own, and opens what is bound.
+/// Binds a directory onto itself, in a mount namespace of the thread's own, and opens the bind mount.
 fn bind(point: &Path, directory: &OwnedFd) -> io::Result<OwnedFd> {
-    // From here on neither the host nor this thread sees what the other mounts here.
+    // From here on, mounts made here or on the host don't propagate to each other.
     mount(None::<&str>, point, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
     mount(Some(point), point, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     let opened = open_directory(point);

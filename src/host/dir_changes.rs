@@ -18,28 +18,28 @@ use parking_lot::Mutex;
 use crate::cgroup::file::lets_files_come;
 use crate::fs::host::{DirChanges, FollowChanges};
 
-/// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most two, and those that are kept are
-/// shared out among tenants (`fs::listings::PARTS`), so nobody takes all.
+/// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most
+/// two, and the cached listings are shared out among tenants (`fs::listings::PARTS`), so no tenant takes all watches.
 const WATCHES_MAX: usize = 2048;
 
-/// How many events are taken at once, at most: as many as the kernel keeps by default.
+/// How many events are taken at once: as many as the kernel queues by default.
 const EVENTS_MAX: usize = 16_384;
 
-/// How many names are told of at once. Where more have changed, to list the directory takes hardly longer.
+/// How many changed names are reported at once. With more, listing the directory again takes hardly longer.
 const NAMES_MAX: usize = 64;
 
 /// The directories whose listings are followed.
 #[derive(Debug)]
 pub(super) struct Followers {
     inotify: Inotify,
-    /// Held across the system calls that add and remove watches and take events, none of which waits for anything.
+    /// Held across the system calls that add and remove watches and take events. None of them blocks.
     by_watch: Mutex<HashMap<WatchDescriptor, Vec<Follower>>>,
 }
 
 /// A follower of a directory.
 #[derive(Debug)]
 struct Follower {
-    /// Whether it's the directory above that it follows.
+    /// Whether it follows the parent directory.
     above: bool,
     pending: PendingChanges,
 }
@@ -62,7 +62,7 @@ impl Followers {
         Some(Arc::new(Self { inotify, by_watch: Mutex::default() }))
     }
 
-    /// Follows a directory from now on. `files`: whether files come and go in it. `None` for want of watches.
+    /// Follows a directory from now on. `files` says whether files come and go in it. `None` if no watch is left.
     pub(super) fn follow(self: &Arc<Self>, directory: BorrowedFd<'_>, files: bool) -> Option<Box<dyn FollowChanges>> {
         let mut followed = FollowedDir {
             followers: Arc::clone(self),
@@ -82,7 +82,7 @@ impl Followers {
 
     fn add(&self, followed: &mut FollowedDir, at: BorrowedFd<'_>, events: AddWatchFlags, above: bool) -> Option<()> {
         let path = format!("/proc/self/fd/{}", at.as_raw_fd());
-        // One directory may be what one listing is of, and above that of another.
+        // A directory may be listed itself and be the parent of another listed one.
         let flags = events | AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD) | AddWatchFlags::IN_ONLYDIR;
         let mut by_watch = self.by_watch.lock();
         if by_watch.len() >= WATCHES_MAX {
@@ -108,7 +108,7 @@ impl Followers {
                 Err(_) => break,
             }
         }
-        // There may be more.
+        // More events may be queued.
         by_watch.values().flatten().for_each(Follower::note_anything);
     }
 }
@@ -135,7 +135,7 @@ fn note_event(by_watch: &HashMap<WatchDescriptor, Vec<Follower>>, event: &Inotif
         by_watch.values().flatten().for_each(Follower::note_anything);
         return;
     }
-    // A watch that the kernel has ended sees nothing any more.
+    // After the kernel has ended a watch, changes go unseen.
     let is_end = event.mask.contains(AddWatchFlags::IN_IGNORED);
     let is_write = event.mask.contains(AddWatchFlags::IN_MODIFY);
     let of_children = event.name.as_deref().and_then(lets_files_come);
@@ -155,7 +155,7 @@ impl FollowChanges for FollowedDir {
         let mut pending = self.pending.lock();
         match &mut *pending {
             DirChanges::Names(_) => std::mem::replace(&mut *pending, DirChanges::Nothing),
-            // As it is from then on.
+            // This state lasts.
             DirChanges::Nothing | DirChanges::Anything => pending.clone(),
         }
     }
@@ -169,7 +169,7 @@ impl Drop for FollowedDir {
             followers.retain(|follower| !Arc::ptr_eq(&follower.pending, &self.pending));
             if followers.is_empty() {
                 by_watch.remove(watch);
-                // It's gone already if the directory is.
+                // The kernel has removed the watch already if the directory is gone.
                 let _ = self.followers.inotify.rm_watch(*watch);
             }
         }

@@ -1,14 +1,14 @@
-//! Directories that are in use, held open: most requests come in runs for the same few.
+//! Open directories that are in use: most requests come in runs for the same few.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// How many are held: descriptors of the server's.
+/// How many directories are held open. Each takes a descriptor of the server's.
 const DIRECTORIES_MAX: usize = 64;
 
-/// A directory, by its hierarchy and its inode number. That number is never given to another one.
+/// A directory, by its hierarchy and its inode number, which the kernel never reuses.
 pub(super) type Key = (usize, u64);
 
 /// The directories that were used last.
@@ -43,13 +43,13 @@ impl DirFdCache {
             return;
         }
         let oldest = held.directories.iter_mut().min_by_key(|(_, used, _)| *used);
-        // What goes is closed when the lock isn't held any more.
+        // Close the replaced directory after the lock is released.
         let replaced = oldest.map(|oldest| std::mem::replace(oldest, entry));
         drop(held);
         drop(replaced);
     }
 
-    /// Lets it go: it was removed, or nobody knows it any more.
+    /// Closes a directory that was removed, or that the kernel has forgotten.
     pub(super) fn release(&self, key: Key) {
         let mut held = self.0.lock();
         let at = held.directories.iter().position(|(held, ..)| *held == key);

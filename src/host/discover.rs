@@ -1,4 +1,4 @@
-//! Which hierarchies the host has, and where: from mountinfo alone, never from fixed paths.
+//! Finds the host's hierarchies and their mounts, from mountinfo alone and never from fixed paths.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -36,7 +36,7 @@ pub enum DiscoverError {
     InView,
 }
 
-/// Finds the host's hierarchies. One that isn't mounted, or only in part, appears nowhere.
+/// Finds the host's hierarchies. One that isn't mounted, or not with its root, is missing.
 ///
 /// # Errors
 /// See [`DiscoverError`].
@@ -61,8 +61,9 @@ pub fn discover() -> Result<HostCgroups, DiscoverError> {
     Ok(HostCgroups { setup, hierarchies })
 }
 
-/// The mounts of each hierarchy that show its root, and that nothing is mounted right on, such as a bind of another cgroup: cgroup2 first, then in the order of mountinfo; of each hierarchy those under
-/// `/sys/fs/cgroup` first, where clients expect them.
+/// Returns the mounts of each hierarchy that show its root, without those that are covered by another mount, such as
+/// a bind of another cgroup. cgroup2 comes first, then the order of mountinfo. Within a hierarchy the mounts under
+/// `/sys/fs/cgroup` come first, where clients expect them.
 fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
     let mut found: Vec<(HierarchyKind, Vec<&MountEntry>)> = Vec::new();
     let is_covered = |covered: &MountEntry| {
@@ -86,7 +87,7 @@ fn candidates(mounts: &[MountEntry]) -> Vec<(HierarchyKind, Vec<&MountEntry>)> {
     found
 }
 
-/// Opens a mount point, if what is there is the hierarchy: another filesystem may be mounted over it.
+/// Opens a mount point, unless another filesystem is mounted over the hierarchy.
 fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     let directory = detached_mounts::open_directory(Path::new(&entry.mount_point)).ok()?;
     let magic = if *kind == HierarchyKind::Unified { CGROUP2_MAGIC } else { CGROUP_MAGIC };
@@ -95,8 +96,8 @@ fn open(kind: &HierarchyKind, entry: &MountEntry) -> Option<HostHierarchy> {
     if fstatfs(&directory).ok()?.filesystem_type() != FsType(magic as _) || stat.st_dev != libc::makedev(major, minor) {
         return None;
     }
-    // A mount of its own, if it can be had: nothing that is mounted in the host's hierarchy, a bind of another cgroup above all, leads
-    // astray there.
+    // Prefer a private mount: mounts inside the host's hierarchy, above all binds of another cgroup, don't exist in
+    // it.
     let root_for_reading = mount::detached(directory.as_fd(), true).ok();
     let detached = mount::detached(directory.as_fd(), false);
     let attached = detached.as_ref().err().map(errno_of);
@@ -154,14 +155,14 @@ fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// Whether the root can be reopened by its kernfs id: asks the kernel, not its version.
+/// Whether the root can be reopened by its kernfs id. This asks the kernel instead of comparing versions.
 fn handles_work(root: BorrowedFd<'_>, inode: u64) -> bool {
     handle::kernfs_id(root) == Some(inode)
         && handle::open_kernfs_id(root, inode, libc::O_PATH)
             .is_ok_and(|again| nix::sys::stat::fstat(&again).is_ok_and(|stat| stat.st_ino == inode))
 }
 
-/// Two hierarchies that are mounted in directories of the same name get their own names instead.
+/// Names two hierarchies by their own names if their mount directories have the same name.
 fn name_apart(hierarchies: &mut [HostHierarchy]) {
     let names: Vec<OsString> = hierarchies.iter().map(|hierarchy| hierarchy.directory.clone()).collect();
     for (index, hierarchy) in hierarchies.iter_mut().enumerate() {

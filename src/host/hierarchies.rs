@@ -39,8 +39,9 @@ impl HostHierarchy {
         self.root.as_fd()
     }
 
-    /// Its root directory for what is only read. Where the kernel can do it (Linux 5.12), what is opened by it can't be opened once more for
-    /// writing: agents, which a container with CAP_SYS_PTRACE can rob of their descriptors, get such files.
+    /// Its root directory for reading. If the kernel supports it (Linux 5.12), files that are opened through it can't
+    /// be reopened for writing. Agents get such files, because a container with CAP_SYS_PTRACE can steal an agent's
+    /// descriptors.
     pub fn root_for_reading(&self) -> BorrowedFd<'_> {
         self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
     }
@@ -93,10 +94,10 @@ pub struct Attached {
 }
 
 impl HostCgroups {
-    /// Checks that each hierarchy's root is of a mount of the server's own, in which nobody can mount anything.
+    /// Checks that each hierarchy's root is in a mount of the server's own, in which nobody can mount anything.
     ///
     /// # Errors
-    /// For the first hierarchy of which there's no such mount.
+    /// The first hierarchy without such a mount.
     pub fn check_detached(&self) -> Result<(), Attached> {
         let found = self.hierarchies.iter().find_map(|hierarchy| Some((&hierarchy.kind, hierarchy.attached?)));
         found.map_or(Ok(()), |(kind, errno)| Err(Attached { hierarchy: kind.clone(), errno }))
@@ -105,7 +106,7 @@ impl HostCgroups {
     /// Opens a cgroup, component by component, without leaving the hierarchy's filesystem.
     ///
     /// # Errors
-    /// `ENOENT` for what isn't there or is on another filesystem, `ENOTDIR` for a file.
+    /// `ENOENT` if it doesn't exist or is on another filesystem, `ENOTDIR` for a file.
     pub fn open_cgroup(&self, hierarchy: usize, path: &CgroupPath) -> nix::Result<OwnedFd> {
         let hierarchy = self.hierarchies.get(hierarchy).ok_or(nix::Error::ENOENT)?;
         let opened = walk(hierarchy, path.components())?;
@@ -116,9 +117,10 @@ impl HostCgroups {
     }
 }
 
-/// Opens (`O_PATH`) what `names` lead to from a hierarchy's root. There are no symlinks on a cgroupfs, and what is on another filesystem
-/// doesn't exist here: openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of
-/// the same hierarchy would pass for a cgroup; the mount that `root` is has none, since it's attached nowhere.
+/// Opens (`O_PATH`) the object to which `names` lead from a hierarchy's root. There are no symlinks on a cgroupfs,
+/// and objects on another filesystem count as missing. That is openat2's RESOLVE_BENEATH | RESOLVE_NO_XDEV |
+/// RESOLVE_NO_SYMLINKS, on every kernel. A bind mount of another cgroup of the same hierarchy would pass for a
+/// cgroup, but the mount of `root` is detached and has none.
 pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> SysResult<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;

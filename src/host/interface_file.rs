@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 /// Writes an interface file of an open cgroup.
 ///
 /// # Errors
-/// What open(2) and write(2) say.
+/// Those of open(2) and write(2).
 pub fn write_file(directory: &impl AsFd, name: &str, data: &[u8]) -> Result<(), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty())?;
@@ -20,7 +20,7 @@ pub fn write_file(directory: &impl AsFd, name: &str, data: &[u8]) -> Result<(), 
 /// Reads an interface file of an open cgroup.
 ///
 /// # Errors
-/// What open(2) and read(2) say.
+/// Those of open(2) and read(2).
 pub fn read_file(directory: &impl AsFd, name: &str) -> Result<String, io::Error> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty())?;

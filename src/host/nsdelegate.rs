@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::agents::monotonic_ns;
 use crate::cgroup::{HierarchyKind, parse_mountinfo};
 
-/// How long an answer about `nsdelegate` is believed: the host can change that at any time, by a remount.
+/// How long an answer about `nsdelegate` is valid: the host can change the option at any time, by a remount.
 const NSDELEGATE_TTL: Duration = Duration::from_secs(5);
 
 /// Whether the mount of cgroup2 has the option `nsdelegate`.
 #[derive(Debug, Default)]
 pub(super) struct Nsdelegate {
     is_on: AtomicBool,
-    /// When it was looked at last, in monotonic ns; 0: never.
+    /// The time of the last check, in monotonic ns; 0: never.
     looked: AtomicU64,
 }
 
 impl Nsdelegate {
-    /// Whether it has it: as of a few seconds ago.
+    /// Whether the option is set, as of a few seconds ago.
     pub(super) fn is_on(&self) -> bool {
         let (now, looked) = (monotonic_ns(), self.looked.load(Ordering::Acquire));
         if looked != 0 && now.saturating_sub(looked) < nanoseconds(NSDELEGATE_TTL) {

@@ -1,4 +1,4 @@
-//! How files are opened: with whose rights, and in which cgroup namespace.
+//! Opening files: with whose rights, and in which cgroup namespace.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -24,7 +24,7 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<OwnedFd> {
     handle::open_kernfs_id(root, inode, flags).map_err(|error| {
         match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
-            // The VFS answers ENOENT for a name whose object is gone.
+            // The VFS returns ENOENT for a name whose object is gone.
             Errno::ESTALE => Errno::ENOENT,
             errno => errno,
         }
@@ -40,10 +40,12 @@ pub(super) fn single(name: &OsStr) -> SysResult<&OsStr> {
     Ok(name)
 }
 
-/// The path of a descriptor, for the thread that asks: it leads to the very object, whatever has become of its names.
+/// Returns a descriptor's path for the calling thread. It leads to the object itself, whatever has become of its
+/// names.
 ///
-/// It's by the thread's own directory. On old kernels (3.10) only the first thread may use `/proc/self/fd` once it has given up its capabilities
-/// (`proc_fd_permission`, `__ptrace_may_access`). `/proc/thread-self` is there since Linux 3.17.
+/// The path uses the thread's own directory. On old kernels (3.10) only the first thread may use `/proc/self/fd`
+/// after it has dropped its capabilities (`proc_fd_permission`, `__ptrace_may_access`). `/proc/thread-self` exists
+/// since Linux 3.17.
 pub(super) fn path_of(fd: &OwnedFd) -> String {
     static HAS_THREAD_SELF: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/thread-self").exists());
     match *HAS_THREAD_SELF {
@@ -73,12 +75,13 @@ pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> S
     if opener.id_maps.is_none() {
         return open(opener.capabilities);
     }
-    // Its capabilities don't count towards the host's objects, but for this one, which psi_write takes in any user namespace.
+    // The opener's capabilities don't apply to the host's objects, except this one: psi_write accepts it in any user
+    // namespace.
     let own = opener.capabilities & CAP_SYS_RESOURCE;
     match open(own) {
         Ok(file) => Ok(file),
-        // It's a capability over a mapped owner that opens the file. The kernel has let the request come for that, but by attributes that it
-        // may have kept for a moment too long.
+        // A capability over a mapped owner opens the file. The kernel has allowed the request for that, but with
+        // cached attributes that may have been out of date.
         Err(Errno::EACCES) => {
             let stat = fstat(object)?;
             let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
@@ -95,7 +98,7 @@ pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> S
 mod tests {
     use super::*;
 
-    /// Another thread's directory doesn't lead there.
+    /// Another thread can't use the path.
     #[test]
     fn the_path_of_a_descriptor_is_the_threads_own() {
         let opened_in_a_table_of_its_own = || {

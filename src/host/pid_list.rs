@@ -1,9 +1,10 @@
-//! Lists of processes on kernels before Linux 3.14, which make them when they're opened, in the opener's numbers (`cgroup_pidlist_open`).
-//! Later ones make them when they're read, in the reader's.
+//! Pid lists on kernels before Linux 3.14, which make a list when it's opened, in the opener's numbers
+//! (`cgroup_pidlist_open`). Later kernels make it when it's read, in the reader's numbers.
 //!
-//! The server has opened the backing file, so what is in it are the server's numbers, as of that moment. They're translated one by one for
-//! whoever opened the file in the view. To have an agent open the file once more would show the same, but such kernels can't keep a descriptor
-//! from being opened for writing, or its directory from being left upwards: an agent that was taken over would have more than the container.
+//! The server has opened the backing file, so it has the server's numbers, as of that moment. They are translated one
+//! by one for the process that opened the file in the view. An agent that reopened the file would show the same. But
+//! such kernels can't keep a descriptor from being reopened for writing, or its directory from being left upwards: an
+//! agent that was taken over would have more rights than the container.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -27,22 +28,22 @@ use crate::fs::SysResult;
 /// The stack of a thread that does nothing, in bytes.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// How many attempts decide what the kernel does. A single one can mislead. On an old kernel, somebody else who opens the same list in between
-/// makes it anew for all. On a new one, a list has room for as many processes as there were a moment before, and leaves out the latest
-/// (`pidlist_array_load`).
+/// How many attempts decide how the kernel makes lists. A single one can mislead. On an old kernel, another process
+/// that opens the same list in between makes it anew for all. On a new kernel, a list has room for as many processes
+/// as there were a moment before, and leaves out the latest (`pidlist_array_load`).
 const DECIDING_ATTEMPTS: usize = 5;
 
-/// How much of a list is read at once, in bytes.
+/// How many bytes of a list are read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How many bytes of lists a server keeps for those who have one open. A container decides how many that are, and how long.
+/// How many bytes of lists a server keeps for open files. A container decides how many there are, and how long.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many bytes of lists a server keeps now.
 #[derive(Debug, Default)]
 pub(super) struct KeptBytes(AtomicUsize);
 
-/// A list that is kept, and counted for as long as it is.
+/// A kept list, which counts towards the limit while it exists.
 #[derive(Debug)]
 struct KeptList {
     text: String,
@@ -50,7 +51,7 @@ struct KeptList {
 }
 
 impl KeptList {
-    /// `None` if so much isn't kept any more.
+    /// Keeps a text. Returns it as the error if the limit is reached.
     fn new(text: String, counted_in: &Arc<KeptBytes>) -> Result<Arc<Self>, String> {
         let before = counted_in.0.fetch_add(text.len(), Ordering::Relaxed);
         if before.saturating_add(text.len()) > KEPT_BYTES_MAX {
@@ -67,8 +68,8 @@ impl Drop for KeptList {
     }
 }
 
-/// A list as its opener sees it, as of when it was last read from its start: what one descriptor shows is of one moment. Beyond
-/// [`KEPT_BYTES_MAX`] it's translated anew for each read; processes that have ended since aren't in it then.
+/// A list as its opener sees it, as of its last read from the start, so that one descriptor shows the state of one
+/// moment. Beyond [`KEPT_BYTES_MAX`] each read translates it anew, without processes that have exited since.
 #[derive(Debug)]
 pub(super) struct OpenerPidList {
     kept: Mutex<Option<Arc<KeptList>>>,
@@ -94,9 +95,9 @@ impl OpenerPidList {
         if let Some(list) = kept {
             return Ok(copy_from(&list.text, offset, buffer));
         }
-        // No lock is held: an agent may take its time.
+        // Hold no lock here: an agent may take long.
         let text = translated(agents, namespace, read_at)?;
-        // The one before doesn't count any more.
+        // Drop the old list first, so that it doesn't count any more.
         drop(self.kept.lock().take());
         match KeptList::new(text, &self.counted_in) {
             Ok(list) => {
@@ -109,7 +110,7 @@ impl OpenerPidList {
     }
 }
 
-/// Copies what a text has from an offset on, and returns how many bytes that were.
+/// Copies a text from an offset on, and returns the number of bytes.
 fn copy_from(text: &str, offset: u64, buffer: &mut [u8]) -> usize {
     let rest = usize::try_from(offset).ok().and_then(|start| text.as_bytes().get(start..)).unwrap_or_default();
     let count = rest.len().min(buffer.len());
@@ -119,7 +120,8 @@ fn copy_from(text: &str, offset: u64, buffer: &mut [u8]) -> usize {
     count
 }
 
-/// The list, as the kernel prints it (`pidlist_array_load`): sorted, each number once, without who isn't in the namespace.
+/// Returns the list as the kernel prints it (`pidlist_array_load`): sorted, each number once, without processes
+/// outside the namespace.
 fn translated(
     agents: &AgentPool,
     namespace: &PidNamespace,
@@ -144,7 +146,7 @@ fn parse(text: &[u8]) -> Vec<i32> {
     String::from_utf8_lossy(text).lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Whether this kernel makes lists when they're opened. Where it can't be tried, the kernel's version says so.
+/// Whether this kernel makes lists when they are opened. If no attempt is possible, the kernel's version decides.
 pub(super) fn are_made_at_open(cgroups: &HostCgroups) -> bool {
     let of_v1 = cgroups.hierarchies.iter().filter(|hierarchy| hierarchy.kind != HierarchyKind::Unified);
     let mut tried = of_v1.map(try_hierarchy).peekable();
@@ -160,7 +162,7 @@ fn try_hierarchy(hierarchy: &HostHierarchy) -> SysResult<bool> {
     decide_by_majority(|| shows_who_comes_later(hierarchy)).map(|shows| !shows)
 }
 
-/// What [`DECIDING_ATTEMPTS`] attempts agree on first.
+/// Returns the first result on which [`DECIDING_ATTEMPTS`] attempts agree.
 fn decide_by_majority(mut attempt: impl FnMut() -> SysResult<bool>) -> SysResult<bool> {
     let mut counts = [0, 0];
     loop {
@@ -174,7 +176,7 @@ fn decide_by_majority(mut attempt: impl FnMut() -> SysResult<bool>) -> SysResult
     }
 }
 
-/// Whether a list that is open shows a thread that's made then.
+/// Whether an open list shows a thread that starts afterwards.
 fn shows_who_comes_later(hierarchy: &HostHierarchy) -> SysResult<bool> {
     let own = std::fs::read("/proc/self/cgroup").map_err(errno)?;
     let own = parse_memberships(&own).into_iter().find(|membership| membership.kind == hierarchy.kind);
@@ -185,7 +187,7 @@ fn shows_who_comes_later(hierarchy: &HostHierarchy) -> SysResult<bool> {
     let (end, ended) = channel::<()>();
     let wait = move || {
         let _ = number.send(gettid().as_raw());
-        // Until the other end is gone.
+        // Waits until the other end is gone.
         let _ = ended.recv();
     };
     let thread = std::thread::Builder::new().name("passer-by".to_owned()).stack_size(STACK_BYTES);
@@ -195,7 +197,7 @@ fn shows_who_comes_later(hierarchy: &HostHierarchy) -> SysResult<bool> {
     drop(end);
     let _ = thread.join();
     let shown = parse(&shown?);
-    // Else this process was migrated just now.
+    // Otherwise this process was migrated just now.
     if shown.contains(&gettid().as_raw()) { Ok(shown.contains(&later)) } else { Err(Errno::EAGAIN) }
 }
 

@@ -22,11 +22,12 @@ use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 pub struct ViewSpec {
     /// The delegated subtrees are this process' cgroups now.
     pub pid: Option<i32>,
-    /// These cgroups are the delegated subtrees: in the named hierarchy, or in each where such a cgroup exists. They come before `pid`.
+    /// The delegated subtrees: in the named hierarchy, or in each where such a cgroup exists. They take precedence
+    /// over `pid`.
     pub cgroups: Vec<(Option<String>, CgroupPath)>,
-    /// The shape; by default what fits the process' cgroup namespace and mounts.
+    /// The shape; by default the one that fits the process' cgroup namespace and mounts.
     pub shape: Option<Shape>,
-    /// Where the root directory of `pid` is, as long as it hasn't entered that.
+    /// The future root directory of `pid`, until the process enters it.
     pub new_root: Option<PathBuf>,
     /// Whether a runtime mounts the own cgroups there, should it not have done so yet.
     pub mounts_own_cgroups: bool,
@@ -104,7 +105,7 @@ impl PlanError {
     }
 }
 
-/// Where systemd as a container's PID 1 puts itself, below the container's own cgroup.
+/// The cgroup below the container's own into which systemd migrates itself as a container's PID 1.
 const INIT_SCOPE: &str = "init.scope";
 
 /// Makes the view.
@@ -148,8 +149,9 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     Ok(View { aliases, ancestor_limits: spec.ancestor_limits, ..view(host, shape, rules, delegated) })
 }
 
-/// Whether a process finds its own cgroups where its hierarchies begin: by a cgroup namespace, or since most of them are mounted from there. A view
-/// then begins there, too, for clients take what is behind the root of a mount for the place of a cgroup in it.
+/// Whether a process finds its own cgroups at the roots of its hierarchies: by a cgroup namespace, or because most of
+/// them are mounted from there. The view then begins there, too: clients take the path below a mount's root for the
+/// path of the cgroup.
 fn begins_at_own(host: &HostCgroups, spec: &ViewSpec, pid: i32, delegated: &[Option<CgroupPath>]) -> bool {
     if matches!(procfs::same_namespace(pid, "cgroup"), Ok(false)) {
         return true;
@@ -157,7 +159,7 @@ fn begins_at_own(host: &HostCgroups, spec: &ViewSpec, pid: i32, delegated: &[Opt
     let mounts = parse_mountinfo(&std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default());
     let own = host.hierarchies.iter().zip(delegated);
     let own = own.filter_map(|(hierarchy, own)| Some((&hierarchy.kind, own.as_ref()?)));
-    // Once the process has made it its root, nothing is mounted by that name.
+    // Once the process has entered its root, no mount has that path any more.
     let is_there = |root: &&PathBuf| mounts.iter().any(|mount| mount.mount_point == root.as_os_str());
     match spec.new_root.as_ref().filter(is_there) {
         Some(root) => begin_at_own(&mounts, root, own).unwrap_or(spec.mounts_own_cgroups),
@@ -167,7 +169,7 @@ fn begins_at_own(host: &HostCgroups, spec: &ViewSpec, pid: i32, delegated: &[Opt
 
 /// The rules of a mount for all callers.
 pub fn rules_for_all(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rules {
-    // What a container calls a control file there is a number that no container knows.
+    // The containers have separate pid namespaces, and their descriptors of control files mean nothing to each other.
     Rules { fetches_descriptors: false, ..rules(host, policy, controllers) }
 }
 
@@ -176,7 +178,7 @@ fn rules(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rul
         policy,
         delegate_controllers: controllers.expanded(&v1_controllers(host)),
         delegatable: delegatable(),
-        // Until it's known where the boundary is.
+        // Unknown until the boundary is known.
         memory_is_hierarchical: false,
         fetches_descriptors: crate::sys::pidfd::can_fetch(),
     }
@@ -195,7 +197,8 @@ pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Ve
     View { setup: host.setup, shape, rules, ancestor_limits, hierarchies: hierarchies.collect(), aliases: Vec::new() }
 }
 
-/// Whether memory cgroups below the boundary are within its limit. Since Linux 5.11 all are; a kernel without the file has nothing to choose.
+/// Whether the boundary's limit applies to memory cgroups below it. Since Linux 5.11 it always does; a kernel without
+/// the file has no choice.
 fn memory_is_hierarchical(host: &HostCgroups, delegated: &[Option<CgroupPath>]) -> bool {
     let has_memory =
         |kind: &HierarchyKind| kind.controllers().is_some_and(|controllers| controllers.contains("memory"));
@@ -208,7 +211,7 @@ fn memory_is_hierarchical(host: &HostCgroups, delegated: &[Option<CgroupPath>]) 
     }
 }
 
-/// What the kernel lets a delegatee write at the boundary.
+/// Returns the files that the kernel lets a delegatee write at the boundary.
 fn delegatable() -> std::collections::BTreeSet<String> {
     match std::fs::read_to_string("/sys/kernel/cgroup/delegate") {
         Ok(text) => text.lines().map(str::to_owned).collect(),
@@ -231,7 +234,7 @@ pub(super) fn container_by(host: &HostCgroups, memberships: &[u8]) -> Vec<Option
     host.hierarchies.iter().map(|hierarchy| of(&hierarchy.kind).and_then(container_of)).collect()
 }
 
-/// The container's cgroup, of which this is its PID 1's membership.
+/// Returns the container's cgroup, given the membership of its PID 1.
 fn container_of(membership: &Membership) -> Option<CgroupPath> {
     let path = membership.location.path()?;
     if path.name().is_some_and(|name| name == INIT_SCOPE) { path.parent() } else { Some(path.clone()) }
@@ -275,11 +278,11 @@ fn check_cgroup(host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(
     }
 }
 
-/// All controllers that are bound to v1 hierarchies.
+/// Returns all controllers that are bound to v1 hierarchies.
 fn v1_controllers(host: &HostCgroups) -> ControllerSet {
     let v1 = host.hierarchies.iter().filter(|hierarchy| hierarchy.kind.class() == HierarchyClass::V1Controllers);
     let all = v1.filter_map(|hierarchy| hierarchy.kind.controllers()).flat_map(ControllerSet::iter);
-    // In alphabetical order.
+    // Sorts the controllers alphabetically.
     all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::fs::HandleId;
 use crate::fs::host::Ready;
 
-/// The number that [`ReadyFiles::stop`] is known by; handles count from 1.
+/// The token of [`ReadyFiles::stop`]; handles count from 1.
 const STOP_TOKEN: u64 = 0;
 
 /// How many events are taken at once.
@@ -32,7 +32,8 @@ impl ReadyFiles {
         Ok(Self { epoll, stop })
     }
 
-    /// Reports each event of `file` from now on, and at first one that it has already. It's forgotten when it's closed.
+    /// Reports each event of `file` from now on, and first an event that is already pending. Closing the file ends
+    /// that.
     pub(super) fn arm(&self, file: impl AsFd, handle: HandleId) -> Result<(), Errno> {
         let flags = EpollFlags::EPOLLPRI | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
         match self.epoll.add(&file, EpollEvent::new(flags, handle.0)) {

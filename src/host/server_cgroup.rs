@@ -1,5 +1,5 @@
-//! The server's own place: outside every cgroup that its container can freeze or kill, or limit by a file that it may write. A server inside
-//! would be stopped together with those who wait for its answers.
+//! The server's own cgroup. It's outside every cgroup that a served container can freeze, kill, or limit through a
+//! file that it may write. A server inside would stop together with the processes that wait for its answers.
 
 use nix::errno::Errno;
 
@@ -9,7 +9,7 @@ use crate::cgroup::{CgroupPath, HierarchyClass, parse_memberships};
 use crate::policy::Policy;
 use crate::view::View;
 
-/// The server can't get out of a delegated subtree.
+/// The server can't leave a delegated subtree.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the server would run inside the delegated subtree {path} of hierarchy {hierarchy}, where the container could stop it ({errno}): \
@@ -21,10 +21,10 @@ pub struct ServerInsideSubtree {
     errno: Errno,
 }
 
-/// Moves the calling process above every delegated subtree in which its view could stop it.
+/// Migrates the calling process above every delegated subtree in which its view could stop it.
 ///
 /// # Errors
-/// When no cgroup above takes it.
+/// When no cgroup above accepts it.
 pub fn leave_delegated_subtrees(host: &HostCgroups, view: &View) -> Result<(), ServerInsideSubtree> {
     let own = parse_memberships(&std::fs::read("/proc/self/cgroup").unwrap_or_default());
     for (index, hierarchy) in view.hierarchies.iter().enumerate() {
@@ -55,7 +55,8 @@ pub fn move_to_roots(host: &HostCgroups) {
     }
 }
 
-/// Migrates this process to the nearest cgroup above that takes it; on v2 one with enabled controllers doesn't, but the root does.
+/// Migrates this process to the nearest ancestor that accepts it. On v2 a cgroup with enabled controllers doesn't,
+/// but the root does.
 fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result<(), Errno> {
     let mut refused = Errno::ENOENT;
     let mut above = delegated.parent();
@@ -72,7 +73,7 @@ fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result
 /// Migrates a process into a cgroup.
 ///
 /// # Errors
-/// What open and write on `cgroup.procs` say.
+/// Those of open(2) and write(2) on `cgroup.procs`.
 pub fn enter(host: &HostCgroups, hierarchy: usize, path: &CgroupPath, process: i32) -> Result<(), Errno> {
     let directory = host.open_cgroup(hierarchy, path)?;
     write_file(&directory, "cgroup.procs", process.to_string().as_bytes())

@@ -1,4 +1,4 @@
-//! What the views of a server share: the host's hierarchies, its processes, and what is held of both.
+//! The state that the views of a server share: the host's hierarchies, its processes, and the caches of both.
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,18 +25,18 @@ pub struct SharedHost {
     pub(super) objects: DirFdCache,
     /// The server's own permitted capabilities, all of which are effective.
     pub(super) capabilities: u64,
-    /// `None` where there's no inotify instance left: then nothing is cached.
+    /// `None` if no inotify instance is left: then nothing is cached.
     pub(super) watches: Option<Arc<Watches>>,
-    /// Made when a directory is listed once more; `None` where there's no inotify instance left.
+    /// Made when a directory is listed again; `None` if no inotify instance is left.
     pub(super) followers: OnceLock<Option<Arc<Followers>>>,
     pub(super) ready: ReadyFiles,
     /// `None` on a kernel that has none.
     pub(super) cgroup_namespace: Option<OwnNamespace>,
     pub(super) nsdelegate: Nsdelegate,
     pub(super) witness: Witness,
-    /// Whether the kernel makes lists of processes when they're opened. Not asked before somebody opens one.
+    /// Whether the kernel makes pid lists when they are opened. Determined when a list is first opened.
     pub(super) lists_are_made_at_open: OnceLock<bool>,
-    /// What is kept of such lists.
+    /// The kept pid lists.
     pub(super) kept_lists: Arc<KeptBytes>,
     /// `None` where there are no agents either.
     pub(super) registrar: Option<EventRegistrar>,

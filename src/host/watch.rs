@@ -17,7 +17,7 @@ use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::Watch;
 use crate::sys::inotify::{Event, Inotify, WatchNumber};
 
-/// The most watches of a view, should the host allow so many.
+/// The most watches of a view, if the host allows that many.
 const WATCHES_MAX: usize = 32 * 1024;
 
 /// All watches of a view.
@@ -25,12 +25,12 @@ const WATCHES_MAX: usize = 32 * 1024;
 pub(super) struct Watches {
     inotify: Inotify,
     stop: EventFd,
-    /// How many watches this view may have: they count as the host root's, whom a container mustn't leave without.
+    /// How many watches this view may have. They count as the host root's, and a container mustn't use up those.
     limit: usize,
-    /// How many events the kernel keeps for us.
+    /// The length of the kernel's event queue.
     most_queued: usize,
-    /// Held across the two system calls that add and remove a watch, neither of which waits for anything: one directory may be known by
-    /// two doors, or be forgotten and found again at once, and has a single watch all the same.
+    /// Held across the two system calls that add and remove a watch. Neither blocks. A directory that is known by two
+    /// entry paths, or is forgotten and found again at once, still has a single watch.
     known: Mutex<WatchTable>,
 }
 
@@ -38,14 +38,14 @@ pub(super) struct Watches {
 struct WatchTable {
     by_directory: HashMap<(usize, u64), (WatchNumber, usize)>,
     by_watch: HashMap<WatchNumber, (usize, u64)>,
-    /// The first half of a rename, whose second half is the next event, but may come with the next batch.
+    /// The first half of a rename. The second half is the next event, but may come with the next batch.
     renamed_from: Option<(u32, Option<OsString>)>,
-    /// A directory couldn't be watched for want of watches.
+    /// Whether a directory couldn't be watched because no watch was left.
     lacked: bool,
 }
 
 impl WatchTable {
-    /// Says so, but once: a container can be the cause, as often as it likes.
+    /// Logs that no watch is left, but only once: a container can cause that as often as it likes.
     fn lacks_a_watch(&mut self) {
         if !std::mem::replace(&mut self.lacked, true) {
             tracing::warn!(
@@ -55,7 +55,7 @@ impl WatchTable {
     }
 }
 
-/// One user of a watch; the last one ends it.
+/// One user of a watch; the last one removes it.
 #[derive(Debug)]
 struct User {
     watches: Arc<Watches>,
@@ -81,8 +81,8 @@ impl Watches {
         })
     }
 
-    /// Watches a directory, and what is written in it if `files` says so; `None` if the limits of inotify, or the view's share of them, don't
-    /// allow it.
+    /// Watches a directory, and writes in it if `files` is set. `None` if the limits of inotify, or the view's share
+    /// of them, don't allow it.
     pub(super) fn add(
         self: &Arc<Self>,
         directory: (usize, u64),
@@ -99,7 +99,7 @@ impl Watches {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
         if files {
-            // What the kernel notifies, and writes by which files come and go: those make no other event.
+            // Notifications by the kernel, and writes that make files come or go, have no other event.
             flags |= AddWatchFlags::IN_MODIFY;
         }
         let mut known = self.known.lock();
@@ -128,7 +128,7 @@ impl Watches {
         }
     }
 
-    /// One user of a watch has gone.
+    /// Removes one user of a watch.
     fn remove(&self, directory: (usize, u64)) {
         let mut known = self.known.lock();
         let Some((watch, users)) = known.by_directory.get_mut(&directory) else { return };
@@ -139,7 +139,7 @@ impl Watches {
         let watch = *watch;
         known.by_directory.remove(&directory);
         known.by_watch.remove(&watch);
-        // It's gone already if the cgroup is.
+        // The kernel has removed the watch already if the cgroup is gone.
         let _ = self.inotify.remove(watch);
     }
 
@@ -177,8 +177,9 @@ impl Watches {
         }
     }
 
-    /// Reads over what was queued when it was read that events were lost: between those, and not only before the kernel's mark, others are
-    /// missing, since it marks the loss once and has gone on to lose whatever found no place.
+    /// Skips the events that were queued when events were found to be lost. Others are missing between them, and not
+    /// only before the kernel's mark: the kernel marks the loss once, and goes on to drop events while the queue is
+    /// full.
     fn skip(&self) {
         let mut skipped = 0;
         while skipped < self.most_queued {
@@ -195,11 +196,11 @@ impl Watches {
     }
 }
 
-/// How many directories one view may watch. The kernel counts watches per user, and how many cgroups there are is up to the container: it
-/// mustn't take all that root's own programs may have.
+/// Returns how many directories one view may watch. The kernel counts watches per user, and the container decides how
+/// many cgroups it has: it mustn't take all watches from root's own programs.
 fn limit() -> usize {
     const SHARE: usize = 8;
-    // 8192 is what kernels before Linux 5.11 allow.
+    // Kernels before Linux 5.11 allow 8192.
     (setting("max_user_watches", 8192) / SHARE).min(WATCHES_MAX)
 }
 
@@ -212,7 +213,7 @@ fn is_overflow(event: &Event) -> bool {
     event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
 }
 
-/// What an event says, if it's of interest; `None` if events were lost there.
+/// Converts an event, if it's of interest; the outer `None` means that events were lost.
 fn event_unless_lost(event: &Event, known: &mut WatchTable) -> Option<Option<HostEvent>> {
     (!is_overflow(event)).then(|| host_event_of(event, known))
 }
@@ -231,7 +232,7 @@ fn host_event_of(event: &Event, known: &mut WatchTable) -> Option<HostEvent> {
         return None;
     }
     if event.mask.contains(AddWatchFlags::IN_MOVED_TO) {
-        // A cgroup stays in its directory (cgroup1_rename), so both halves are of one watch.
+        // A renamed cgroup stays in its directory (cgroup1_rename), so both halves come from one watch.
         let from = known.renamed_from.take_if(|(cookie, _)| *cookie == event.cookie).and_then(|(_, name)| name);
         if let (Some(from), Some(to)) = (from, event.name.clone()) {
             return Some(HostEvent::Renamed { hierarchy, directory, from, to });

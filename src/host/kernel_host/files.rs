@@ -1,4 +1,4 @@
-//! Open backing files: how they are opened, read and written.
+//! Open backing files: opening, reading and writing them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,11 +29,13 @@ impl HostFiles for KernelHost {
             _ => (None, OpenedIn::Around),
         };
         if let (Some(opener), true, false) = (opener, mode.truncate, mode.write) {
-            // The kernel takes set-user and set-group bits away, or not, by the opener's rights. The mount for reading doesn't let truncate.
+            // The opener's rights decide whether the kernel clears set-user and set-group bits. The mount for reading
+            // doesn't allow truncate.
             open_as(&*self.object(file)?, flags | OFlag::O_TRUNC, opener)?;
         }
         let opened = self.open_backing(file, flags, mode.write, opener.filter(|_| mode.write));
-        // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open says ENODEV. By name it's gone.
+        // An older kernel (5.10) still finds a removed file by its id, and kernfs_fop_open returns ENODEV. A lookup
+        // by name returns ENOENT.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
         let is_list = mode.read && file.is_membership() && hierarchy.kind != HierarchyKind::Unified;
         let list =
@@ -118,7 +120,7 @@ impl KernelHost {
         }
     }
 
-    /// Whether opening as this opener is opening as the server itself.
+    /// Whether opening as this opener is the same as opening as the server.
     fn is_as_server(&self, opener: &Credentials) -> bool {
         opener.id_maps.is_none()
             && opener.owner == (Owner { uid: 0, gid: 0 })

@@ -1,4 +1,4 @@
-//! What is written for a caller: with no more than the caller's capabilities, since the kernel asks some of whoever writes, at that moment
+//! Migrations for a caller, with no more than the caller's capabilities: the kernel checks some of the writer's
 //! (`capable`), whoever opened the file.
 
 use std::ffi::OsString;
@@ -122,15 +122,16 @@ impl KernelHost {
             }
         };
         self.as_administrator_if_need_be(caller, asked, |admin| match numbers {
-            // The server may, so the kernel has to see somebody who mayn't.
+            // The server has the right, so an agent without it has to write.
             PidNs::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
             PidNs::Own => migrate_by(file, text.as_bytes(), process),
             PidNs::Of(namespace) => by_agent(namespace, admin),
         })
     }
 
-    /// Has the kernel decide about somebody who isn't an administrator (CAP_SYS_ADMIN), where it may ask for that, and only if that's denied
-    /// about the caller as he is. The closure is told which; what this thread itself does in there is done accordingly.
+    /// Makes the kernel judge a writer without CAP_SYS_ADMIN first, where it may check for that. Only if that is
+    /// denied, it judges by the caller's real rights. The closure is told which of the two, and what the calling
+    /// thread does in it runs with these rights.
     fn as_administrator_if_need_be<T>(
         &self,
         caller: &Caller,
@@ -163,7 +164,7 @@ impl KernelHost {
                 || writer.capabilities & CAP_SYS_NICE != 0
                 || permitted_by_threads(held)? & !writer.permitted == 0;
             if !may {
-                // The server may, so the kernel has to see somebody who mayn't.
+                // The server has the right, so a thread without it has to write.
                 let Credentials { owner, permitted, .. } = writer;
                 if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
                     return Ok(false);
@@ -172,14 +173,14 @@ impl KernelHost {
                     .map(|_| true);
             }
         }
-        // Of a whole process, the kernel asks about the first thread. Only that one is itself.
+        // Of a whole process the kernel checks the first thread. Only that one counts as the caller itself.
         let asked =
             MigrationChecks { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
         self.as_administrator_if_need_be(caller, asked, |_| migrate_by(file, number.as_bytes(), process))
     }
 }
 
-/// Writes the number of a process that is still where it was seen last.
+/// Writes the number of a process if the process is still where it was seen last.
 fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> SysResult<bool> {
     if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! The backing cgroupfs: every object is reached from a held directory descriptor, by its kernfs id or by single names that are never
-//! followed through a symlink or onto another filesystem.
+//! The backing cgroupfs. Every object is reached from an open directory, by its kernfs id or by single names, and
+//! never through a symlink or onto another filesystem.
 
 mod credentials;
 mod event_control;
@@ -63,8 +63,8 @@ impl KernelHost {
         self.shared.cgroups.hierarchies.get(index).ok_or(Errno::ENOENT)
     }
 
-    /// A descriptor (`O_PATH`) of a node's backing object. That of a directory may have been open for a while: of one that was removed since,
-    /// there are still the attributes.
+    /// Returns a descriptor (`O_PATH`) of a node's backing object. A directory's may have been open for a while: if
+    /// the directory was removed since, its attributes can still be read.
     fn object(&self, node: &Node) -> SysResult<Arc<OwnedFd>> {
         let Some(key) = held_as(node) else {
             return self.open_object(node).map(Arc::new);
@@ -75,7 +75,7 @@ impl KernelHost {
         let object = Arc::new(self.open_object(node)?);
         self.shared.objects.hold(key, &object);
         if node.is_forgotten() || node.may_be_gone() {
-            // It may have been let go just before.
+            // The directory may have been released just before, and now be cached again.
             self.shared.objects.release(key);
         }
         Ok(object)
@@ -88,7 +88,7 @@ impl KernelHost {
         }
         let (_, path) = node.backing_path(&self.view).ok_or(Errno::ENOENT)?;
         let object = walk(hierarchy, &path)?;
-        // What the path leads to now may be another cgroup of the same name.
+        // The path may now lead to another cgroup of the same name.
         if node.inode() != 0 && fstat(&object)?.st_ino != node.inode() {
             return Err(Errno::ENOENT);
         }
@@ -96,7 +96,7 @@ impl KernelHost {
     }
 }
 
-/// The key under which a node's object is held open, if it's a directory.
+/// Returns the key under which a node's object is held open, if it's a directory.
 fn held_as(node: &Node) -> Option<Key> {
     let is_known = *node.object() == Object::Directory && node.inode() != 0;
     is_known.then_some((node.position().hierarchy?, node.inode()))

@@ -1,9 +1,10 @@
-//! What changes the tree or an object's attributes for a caller, done with the caller's rights: the kernel that has asked before the request came went by
-//! attributes that it may have kept for a moment too long.
+//! Changes of the tree or of attributes for a caller, made with the caller's rights. The kernel has checked the
+//! request before it came, but with cached attributes that may have been out of date.
 //!
-//! Mostly it takes no capability: the caller owns what it changes. So it's first tried without any, which costs less than to find out which ones the
-//! caller has, and what is refused then, with those. User 0 is asked about what it owns by a look at it right before, since to give up capabilities
-//! costs as much as the rest: it would take somebody who is that, and hasn't CAP_DAC_OVERRIDE, to use the moment in between.
+//! Mostly no capability is needed, since the caller owns the object. So the first attempt has none, which is cheaper
+//! than finding out the caller's capabilities; if the kernel refuses it, a second attempt has those. For user 0 a
+//! check of the owner right before replaces the first attempt, since dropping capabilities costs as much as the rest.
+//! Only a user 0 without CAP_DAC_OVERRIDE could exploit the moment in between.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -88,7 +89,7 @@ impl KernelHost {
             let by_both = who.capabilities_over(owner) & (CAP_CHOWN | CAP_DAC_OVERRIDE | CAP_FSETID);
             Ok(by_both | who.capabilities_over_user(owner.uid) & CAP_FOWNER)
         };
-        // To give something away takes a capability, whosesoever it is.
+        // Giving an object away takes a capability, whoever owns it.
         let gives = changes.uid.is_some() || changes.gid.is_some();
         let is_own = || Ok(!gives && fstat(object)?.st_uid == 0);
         let act = |group, act: &dyn Fn() -> SysResult<()>| self.act_as(caller, group, is_own, lent, act);
@@ -109,9 +110,10 @@ impl KernelHost {
         Ok(())
     }
 
-    /// Does something as the caller, who waits for it: without a capability, and if the kernel refuses that, with those that it has. Of one in
-    /// another user namespace those count that are `lent`, as the kernel has it for what belongs to users of that namespace
-    /// (`capable_wrt_inode_uidgid`). `group` stands in for the caller's own. `is_own` says whether user 0 may do it as the owner.
+    /// Does something as the caller, who waits for it: first without any capability, and if the kernel refuses that,
+    /// with the caller's. If the caller is in another user namespace, only the capabilities in `lent` count: those
+    /// that the kernel accepts for objects of that namespace's users (`capable_wrt_inode_uidgid`). `group` stands in
+    /// for the caller's own. `is_own` says whether user 0 may do it as the owner.
     fn act_as<T>(
         &self,
         caller: &Caller,
@@ -139,7 +141,7 @@ impl KernelHost {
             Err(refused @ (Errno::EACCES | Errno::EPERM)) => refused,
             done => return done,
         };
-        // Of who can't be seen it isn't known that he had any.
+        // A caller that isn't visible is assumed to have no capabilities.
         if caller.tid <= 0 {
             return if uid == 0 { with(&[], 0) } else { Err(refused) };
         }
@@ -155,7 +157,7 @@ impl KernelHost {
     }
 }
 
-/// Whether user 0 owns a directory, and may change what is in it as its owner.
+/// Whether user 0 owns a directory, and may change its entries as the owner.
 fn is_roots(directory: &OwnedFd) -> SysResult<bool> {
     let stat = fstat(directory)?;
     Ok(stat.st_uid == 0 && stat.st_mode & 0o300 == 0o300)
@@ -165,15 +167,16 @@ fn owner(stat: &FileStat) -> Owner {
     Owner { uid: stat.st_uid, gid: stat.st_gid }
 }
 
-/// What somebody has towards a directory, and towards what is to be taken from it: in one with the sticky bit the kernel asks about that, too.
+/// Returns a caller's capabilities over a directory and over the entry to remove: in a directory with the sticky bit
+/// the kernel checks those of the entry, too.
 fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> SysResult<u64> {
     let directory = who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE;
     let taken = fstatat(above, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(directory | who.capabilities_over(owner(&taken)) & CAP_FOWNER)
 }
 
-/// The group of an object that has a set-group-ID bit, or gets one: the kernel takes the bit away from what is changed by somebody who is neither in
-/// its group nor has CAP_FSETID. Whether it does, it has decided for the caller before the request came.
+/// Returns the group of an object that has a set-group-ID bit, or gets one. The kernel clears the bit if the caller
+/// is neither in the group nor has CAP_FSETID, and it has decided that for the caller before the request came.
 fn group_that_stays(object: &OwnedFd, mode: u32) -> SysResult<Option<u32>> {
     let stat = fstat(object)?;
     Ok(((stat.st_mode | mode) & libc::S_ISGID != 0).then_some(stat.st_gid))

@@ -1,4 +1,4 @@
-//! What is written for a caller: with no more than the caller's capabilities, since the kernel asks some of whoever writes, at that moment
+//! Writes for a caller, with no more than the caller's capabilities: the kernel checks some of the writer's
 //! (`capable`), whoever opened the file.
 
 use std::ffi::{OsStr, OsString};
@@ -36,8 +36,8 @@ impl KernelHost {
         file.write_once(data)
     }
 
-    /// `cap_safe_nice` asks for CAP_SYS_NICE, or compares permitted capabilities: a thread that still could have more than the writer would do
-    /// for him what he may not.
+    /// `cap_safe_nice` checks CAP_SYS_NICE, or compares permitted capabilities. A thread that could still have more
+    /// than the writer would do what the writer may not.
     pub(super) fn write_migrating_by(
         &self,
         writer: &WriterCredentials,
@@ -49,7 +49,7 @@ impl KernelHost {
             return self.write(file, data, writer);
         }
         match write_as(writer, file, data) {
-            // A server that has given up capabilities can't be compared in place of a writer who has them.
+            // A server that has dropped capabilities can't stand in for a writer who has them.
             Err(Errno::EPERM) if writer.permitted & !self.shared.capabilities != 0 => {
                 if self.permitted_below(directory)? & !writer.permitted != 0 {
                     return Err(Errno::EPERM);
@@ -64,12 +64,12 @@ impl KernelHost {
         }
     }
 
-    /// All capabilities that threads in and below a cgroup of cgroup2 may put in force.
+    /// Returns all permitted capabilities of the threads in and below a cgroup of cgroup2.
     fn permitted_below(&self, directory: &Node) -> SysResult<u64> {
         let top = self.object(directory)?;
         let (mut permitted, mut pending) = (0, vec![Vec::new()]);
         while let Some(names) = pending.pop() {
-            // What is gone has nobody in it.
+            // A cgroup that is gone has no threads.
             let Ok(at) = walk_from(&top, &names) else { continue };
             for tid in read_file(&at, "cgroup.threads").unwrap_or_default().split_ascii_whitespace() {
                 let status = tid.parse().ok().and_then(|tid| procfs::status(tid).ok());
@@ -81,7 +81,7 @@ impl KernelHost {
     }
 }
 
-/// Opens what these names lead to below a cgroup.
+/// Opens the cgroup to which these names lead from another one.
 fn walk_from(top: &OwnedFd, names: &[OsString]) -> SysResult<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(top, ".", flags, Mode::empty())?;
@@ -91,7 +91,7 @@ fn walk_from(top: &OwnedFd, names: &[OsString]) -> SysResult<OwnedFd> {
     Ok(at)
 }
 
-/// The names of the cgroups in an open one.
+/// Returns the names of the child cgroups of an open one.
 fn cgroups_in(at: OwnedFd) -> SysResult<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in nix::dir::Dir::from_fd(at)?.iter() {
@@ -109,7 +109,7 @@ fn rights_of(writer: &WriterCredentials) -> Rights<'static> {
     Rights { uid, gid, groups: &[], capabilities: writer.capabilities }
 }
 
-/// Writes as a thread that has no more permitted capabilities than the writer: a new one, since they can't be had back.
+/// Writes in a new thread with no more permitted capabilities than the writer: a thread can't regain dropped ones.
 pub(super) fn write_as(writer: &WriterCredentials, file: &BackingFile, data: &[u8]) -> SysResult<usize> {
     let write = || {
         become_for_good(&rights_of(writer), writer.permitted).map_err(errno)?;

@@ -19,8 +19,8 @@ use crate::host::opening::{path_of, single};
 use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::xattr;
 
-/// What counts towards an inode whose owner is mapped (`capable_wrt_inode_uidgid`): CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
-/// CAP_FSETID, CAP_SETFCAP.
+/// The capabilities over an inode whose owner is mapped (`capable_wrt_inode_uidgid`): CAP_CHOWN, CAP_DAC_OVERRIDE,
+/// CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP.
 const CAPABILITIES_OVER_INODES: u64 = 0b1_1111 | 1 << 31;
 
 impl HostXattrs for KernelHost {
@@ -47,45 +47,45 @@ impl HostXattrs for KernelHost {
     }
 
     fn clear_xattr(&self, removed: &BackingFile, name: &OsStr) {
-        // It may have been removed by others.
+        // Others may have removed it.
         let _ = clear(&removed.fd, name);
     }
 }
 
-/// An xattr's value.
+/// Returns an xattr's value.
 fn get(object: &OwnedFd, name: &OsStr) -> SysResult<Vec<u8>> {
     xattr::get(&path(object)?, &c_name(name)?).map_err(errno)
 }
 
-/// The names that `reader` may see.
+/// Returns the names that `reader` may see.
 fn list(object: &OwnedFd, reader: &Credentials) -> SysResult<Vec<u8>> {
     let path = path(object)?;
-    // Names of `trusted.*` show only to who has CAP_SYS_ADMIN towards the host (simple_xattr_list).
+    // The kernel shows names of `trusted.*` only to a reader with CAP_SYS_ADMIN over the host (simple_xattr_list).
     let _assumed = assume_with(reader, if reader.id_maps.is_none() { reader.capabilities } else { 0 })?;
     xattr::list(&path).map_err(errno)
 }
 
-/// Sets one with the rights of `writer`.
+/// Sets an xattr with the rights of `writer`.
 fn set(object: &OwnedFd, name: &OsStr, value: &[u8], flags: i32, writer: &Credentials) -> SysResult<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::set(&path, &name, value, flags).map_err(errno)
 }
 
-/// Removes one with the rights of `writer`.
+/// Removes an xattr with the rights of `writer`.
 fn remove(object: &OwnedFd, name: &OsStr, writer: &Credentials) -> SysResult<()> {
     let (path, name) = (path(object)?, c_name(name)?);
     let _assumed = assume_over(object, writer)?;
     xattr::remove(&path, &name).map_err(errno)
 }
 
-/// Removes one with the server's rights.
+/// Removes an xattr with the server's rights.
 fn clear(object: &OwnedFd, name: &OsStr) -> SysResult<()> {
     xattr::remove(&path(object)?, &c_name(name)?).map_err(errno)
 }
 
-/// Acts with the rights that `writer` has over an object. What the kernel asks of him towards the host's user namespace (`trusted.*`, most of
-/// `security.*`: CAP_SYS_ADMIN) counts only if his is that one.
+/// Assumes the rights that `writer` has over an object. Capabilities towards the host's user namespace (`trusted.*`,
+/// most of `security.*`: CAP_SYS_ADMIN) count only if the writer is in it.
 fn assume_over(object: &OwnedFd, writer: &Credentials) -> SysResult<Assumed> {
     if writer.id_maps.is_none() {
         return assume_with(writer, writer.capabilities);

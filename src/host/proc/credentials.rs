@@ -47,7 +47,8 @@ impl CredentialReader {
             permitted: capabilities.permitted,
             id_maps,
         };
-        // Rights that procfs doesn't show (override_creds), as a personality of io_uring's: all that's known of them is the user.
+        // procfs doesn't show overridden rights (override_creds), such as a personality of io_uring. Only their user
+        // is known.
         let mut are_shown = self.acts_for_itself(thread)?;
         if are_shown && (caller.uid != 0 || !credentials.overrides_permissions()) {
             let status = procfs::status(thread).map_err(errno)?;
@@ -84,7 +85,7 @@ impl CredentialReader {
     fn is_in_own_user_namespace(&self, thread: i32) -> SysResult<bool> {
         match self.own_user_namespace {
             Some(own) => Ok(procfs::namespace(thread, "user").map_err(errno)? == own),
-            // A kernel without user namespaces.
+            // The kernel has no user namespaces.
             None => Ok(true),
         }
     }
@@ -94,21 +95,23 @@ impl CredentialReader {
         procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
     }
 
-    /// Whether a held process is in the server's user namespace. True if it can't be told.
+    /// Whether a held process is in the server's user namespace. True if that can't be found out.
     pub(in crate::host) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
         let link = nix::fcntl::readlinkat(process, "ns/user");
         let namespace = link.ok().and_then(|link| procfs::parse_namespace(&link));
         namespace.is_none() || namespace == self.own_user_namespace
     }
 
-    /// Whether it isn't one of the kernel's threads, which do for processes what these ask of their io_uring before Linux 5.12.
+    /// Whether the thread isn't a kernel thread. Before Linux 5.12, kernel threads do what processes ask of their
+    /// io_uring.
     fn acts_for_itself(&self, thread: i32) -> SysResult<bool> {
         Ok(!self.kernel_threads_act_for_processes || procfs::kind(thread).map_err(errno)? != ThreadKind::Kernel)
     }
 }
 
-/// By whose rights to judge what a thread asks for. A worker of io_uring acts with those of whoever made the request, and what procfs shows
-/// are those that its process had when the worker was made, though it may have given them up since. That process' first thread is the nearest.
+/// Returns the thread by whose rights a request is judged. An io_uring worker acts with the rights of the request's
+/// submitter, but procfs shows those that its process had when the worker was made, and the process may have dropped
+/// them since. The process' first thread is the closest match.
 fn accountable(tid: i32) -> io::Result<i32> {
     if is_first_thread(tid) || procfs::kind(tid)? != ThreadKind::IoWorker {
         return Ok(tid);

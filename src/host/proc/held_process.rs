@@ -13,7 +13,8 @@ use crate::fs::SysResult;
 use crate::fs::host::ProcessFacts;
 use crate::sys::offset::read_at;
 
-/// A process or thread, held by its directory of procfs: once it has ended, nothing in there can be read, whoever gets the number next.
+/// A process or thread, held by its directory of procfs. Once it has exited, nothing in there can be read, whichever
+/// process gets the number next.
 #[derive(Debug)]
 pub struct HeldProcess {
     directory: OwnedFd,
@@ -75,7 +76,7 @@ impl HeldProcess {
                     .and_then(|seen| place(directory, &below, &seen.text, kind))
                 {
                     Ok(found) => places.extend(found),
-                    // A thread that has ended meanwhile isn't migrated.
+                    // A thread that has exited meanwhile isn't migrated.
                     Err(Errno::ESRCH) => {}
                     Err(errno) => return Err(errno),
                 }
@@ -97,13 +98,13 @@ impl MembershipSnapshot {
         Ok(Self { memberships, text })
     }
 
-    /// Whether the thread is still where it was, in all hierarchies. `ESRCH` if it has ended.
+    /// Whether the thread is still in the same cgroups, in all hierarchies. `ESRCH` if it has exited.
     pub(in crate::host) fn is_true(&self) -> SysResult<bool> {
         Ok(memberships_at_once(&self.memberships)? == self.text)
     }
 }
 
-/// All of `/proc/TID/cgroup`, as of one moment (`proc_cgroup_show`).
+/// Reads all of `/proc/TID/cgroup`, as of one moment (`proc_cgroup_show`).
 fn memberships_at_once(file: &OwnedFd) -> SysResult<Vec<u8>> {
     let mut text = vec![0; 4096];
     loop {
@@ -116,14 +117,14 @@ fn memberships_at_once(file: &OwnedFd) -> SysResult<Vec<u8>> {
     }
 }
 
-/// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that it makes later starts
-/// where this one is.
+/// Whether the process has one thread: its `task` directory then has three links (`proc_task_getattr`). A thread that
+/// starts later begins in this one's cgroup.
 pub(in crate::host) fn is_single(process: &OwnedFd) -> SysResult<bool> {
     let tasks = fstatat(process, "task", AtFlags::empty()).map_err(no_process)?;
     Ok(tasks.st_nlink == 3)
 }
 
-/// Whether the process still runs, or waits to be reaped: while it does, nothing else has its number.
+/// Whether the process still runs, or waits to be reaped. Until it's reaped, no other process has its number.
 pub(in crate::host) fn is_held(process: &OwnedFd) -> bool {
     fstatat(process, "cgroup", AtFlags::empty()).is_ok()
 }
@@ -139,8 +140,8 @@ fn threads(process: &OwnedFd) -> SysResult<Vec<i32>> {
     Ok(threads)
 }
 
-/// Where a thread is; `None` for one that has exited and waits to be reaped: on v1 it shows the root, wherever it was, and the kernel
-/// doesn't migrate it (`PF_EXITING`).
+/// Returns the cgroup of a thread; `None` for one that has exited and waits to be reaped. On v1 such a thread shows
+/// the root, wherever it was, and the kernel doesn't migrate it (`PF_EXITING`).
 fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> SysResult<Option<CgroupLocation>> {
     let found = parse_memberships(text).into_iter().find(|membership| membership.kind == *kind);
     let place = found.ok_or(Errno::ENODEV)?.location;
@@ -162,7 +163,7 @@ pub(in crate::host) fn read(process: &OwnedFd, name: &str) -> SysResult<Vec<u8>>
     procfs::read_all(&openat(process, name, flags, Mode::empty()).map_err(no_process)?).map_err(no_process)
 }
 
-/// procfs says ENOENT where a system call on processes says ESRCH.
+/// Converts procfs' ENOENT to ESRCH, which system calls on processes return.
 pub(super) fn no_process(errno: Errno) -> Errno {
     if errno == Errno::ENOENT { Errno::ESRCH } else { errno }
 }
@@ -180,7 +181,7 @@ pub(in crate::host) fn permitted_by_threads(process: &OwnedFd) -> SysResult<u64>
     for thread in threads(process)? {
         match read(process, &format!("task/{thread}/status")) {
             Ok(status) => permitted |= procfs::parse_status(&String::from_utf8_lossy(&status)).permitted,
-            // It has ended meanwhile.
+            // It has exited meanwhile.
             Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
         }

@@ -12,10 +12,10 @@ use crate::fs::SysResult;
 use crate::fs::dispatch::Tenant;
 use crate::sys::namespace;
 
-/// How far a process' parents are followed up.
+/// How many ancestors of a process are followed.
 const ANCESTORS_MAX: usize = 256;
 
-/// A pid namespace that is held open: while it is, nothing else has its number.
+/// An open pid namespace: while it's open, no other one has its number.
 #[derive(Debug)]
 pub(in crate::host) struct PidNamespaceFd {
     file: OwnedFd,
@@ -47,9 +47,10 @@ impl PidNamespaceFd {
         self.id
     }
 
-    /// The namespace around it. `EPERM` if that isn't the server's nor below it.
+    /// Returns the enclosing namespace. `EPERM` if that isn't the server's nor below it.
     ///
-    /// A kernel that can't tell (before Linux 4.9) is asked how deep `thread`, which is in it, lies: of more than one there's no telling.
+    /// A kernel that can't tell (before Linux 4.9) shows how deep `thread`, which is in the namespace, lies. If it
+    /// lies deeper than one level, the parent can't be determined.
     pub(in crate::host) fn parent(&self, own: Namespace, thread: Option<i32>) -> SysResult<ParentNs> {
         match namespace::parent(self.file.as_fd()) {
             Ok(parent) => {
@@ -63,10 +64,12 @@ impl PidNamespaceFd {
         }
     }
 
-    /// The tenant of a namespace right below the server's. `own` is the server's user namespace, if the kernel has any; `thread` is in this one.
+    /// Returns the tenant of a namespace right below the server's. `own` is the server's user namespace, if the
+    /// kernel has any; `thread` is in this namespace.
     ///
-    /// Whoever isn't the host's root makes pid namespaces in user namespaces of its own, as many as it likes: all of them are that user's. User 0
-    /// of the host, who may end the server anyway, makes containers, each of which is a tenant of its own.
+    /// A user other than the host's root makes pid namespaces in user namespaces of its own, in any number: all of
+    /// them belong to that user. User 0 of the host, who may end the server anyway, makes containers, and each of
+    /// them is a tenant.
     pub(in crate::host) fn tenant(&self, own: Option<Namespace>, thread: Option<i32>) -> Tenant {
         let container = Tenant::Container(self.id.number());
         let Some(own) = own else { return container };
@@ -78,7 +81,8 @@ impl PidNamespaceFd {
         match outermost {
             Ok(0) => container,
             Ok(user) => Tenant::User(user),
-            // A kernel that doesn't say (before Linux 4.11). Nobody comes back from a user namespace, so who is in the server's made none.
+            // The kernel doesn't tell (before Linux 4.11). No process returns from a user namespace, so a thread in
+            // the server's has made none.
             Err(_) => {
                 let is_in_own = thread.is_some_and(|thread| procfs::namespace(thread, "user").ok() == Some(own));
                 if is_in_own { container } else { Tenant::Unknown }
@@ -86,12 +90,12 @@ impl PidNamespaceFd {
         }
     }
 
-    /// Its process 1, as a directory of procfs, which never comes to mean another process. `thread` is one that is in it, if any is known.
-    /// `ESRCH` if it can't be found.
+    /// Opens process 1 as a directory of procfs, which never refers to another process later. `thread` is a thread in
+    /// the namespace, if one is known. `ESRCH` if process 1 can't be found.
     pub(in crate::host) fn init_process(&self, thread: Option<i32>) -> SysResult<OwnedFd> {
         match namespace::process_in(self.file.as_fd(), 1) {
             Ok(pid) => self.verified(pid).ok_or(Errno::ESRCH),
-            // Before Linux 6.11. It's mostly a parent of whoever asks.
+            // Before Linux 6.11: process 1 is mostly a parent of the caller.
             Err(_) => {
                 let above = thread.and_then(|thread| parents(thread).find_map(|pid| self.verified(pid)));
                 above.or_else(|| processes().find_map(|pid| self.verified(pid))).ok_or(Errno::ESRCH)
@@ -99,7 +103,7 @@ impl PidNamespaceFd {
         }
     }
 
-    /// The process with this number, if it's process 1 of this namespace.
+    /// Opens the process with this number, if it's process 1 of this namespace.
     fn verified(&self, pid: i32) -> Option<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let process = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok()?;
@@ -109,8 +113,8 @@ impl PidNamespaceFd {
     }
 }
 
-/// Whose a pid namespace below the server's is that is open by this descriptor: whose the outermost one is that it's in. `thread` is one in it, if
-/// any is known.
+/// Returns the tenant of an open pid namespace below the server's, which is the tenant of the outermost namespace
+/// around it. `thread` is a thread in the namespace, if one is known.
 pub fn tenant_of(namespace: BorrowedFd<'_>, mut thread: Option<i32>) -> Tenant {
     let mut find = || {
         let own = procfs::own_namespace("pid").ok()?;
@@ -147,7 +151,7 @@ pub fn are_found() -> bool {
     procfs::text(std::process::id() as i32, "status").is_ok_and(|status| !numbers(&status).is_empty())
 }
 
-/// The numbers of a process: in the server's pid namespace, and in each between that and its own, which comes last.
+/// Returns the numbers of a process: in the server's pid namespace, in those between, and last in its own.
 fn numbers(status: &str) -> Vec<i32> {
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     line.unwrap_or_default().split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
@@ -158,7 +162,7 @@ fn parent_by_depth(thread: i32) -> SysResult<ParentNs> {
     if numbers(&status).len() == 2 { Ok(ParentNs::Own) } else { Err(Errno::EPERM) }
 }
 
-/// The process that a thread belongs to, its parent, and so on.
+/// Returns the process of a thread, its parent, and so on.
 fn parents(thread: i32) -> impl Iterator<Item = i32> {
     let field = |tid: i32, name: &str| {
         let status = procfs::text(tid, "status").ok()?;

@@ -1,4 +1,4 @@
-//! `/proc`: what the kernel says of processes.
+//! `/proc`: the kernel's information about processes.
 
 use std::fs;
 use std::io;
@@ -32,7 +32,7 @@ pub fn parse_status(text: &str) -> Status {
             "Tgid" => status.process_id = value.trim().parse().unwrap_or(0),
             "Uid" => {
                 let users: Vec<u32> = value.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
-                // Nobody's, should it be unreadable: the overflow user never owns a process.
+                // If the ids can't be parsed, use the overflow user, which never owns a process.
                 status.users = users.try_into().unwrap_or([u32::MAX; 4]);
             }
             "Groups" => status.groups = value.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect(),
@@ -49,13 +49,14 @@ pub(in crate::host) fn status(tid: i32) -> io::Result<Status> {
     Ok(parse_status(&text(tid, "status")?))
 }
 
-/// The text of a file of a thread; bytes that aren't UTF-8 (a command's name) are replaced.
+/// Reads a file of a thread as text; bytes that aren't UTF-8 (a command's name) are replaced.
 pub(in crate::host) fn text(tid: i32, file: &str) -> io::Result<String> {
     let file = fs::File::open(format!("/proc/{tid}/{file}"))?;
     Ok(String::from_utf8_lossy(&read_all(&file)?).into_owned())
 }
 
-/// Reads a file of procfs, in as few calls as it takes: it has no size to go by, and makes its text anew for small ones.
+/// Reads a file of procfs in as few calls as possible: it has no size, and the kernel makes its text anew for each
+/// small read.
 pub(in crate::host) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut part = [0; 4096];
@@ -74,21 +75,21 @@ pub(in crate::host) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
 pub(in crate::host) enum ThreadKind {
     /// A thread of a program.
     Plain,
-    /// One that the kernel makes in a process for its io_uring (Linux 5.12).
+    /// A thread that the kernel makes in a process for its io_uring (Linux 5.12).
     IoWorker,
     /// A thread of the kernel.
     Kernel,
 }
 
-/// What a thread is.
+/// Returns the kind of a thread.
 ///
 /// # Errors
-/// Those of opening and reading its `stat`; `EIO` if that doesn't say.
+/// Those of opening and reading its `stat`; `EIO` if that can't be parsed.
 pub(in crate::host) fn kind(tid: i32) -> io::Result<ThreadKind> {
     parse_kind(&text(tid, "stat")?).ok_or_else(|| Errno::EIO.into())
 }
 
-/// `flags`, field 9.
+/// Parses `flags`, field 9.
 fn parse_kind(stat: &str) -> Option<ThreadKind> {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_KTHREAD: u32 = 0x0020_0000;
@@ -100,7 +101,7 @@ fn parse_kind(stat: &str) -> Option<ThreadKind> {
     })
 }
 
-/// Whether threads of the kernel may do what a process asks of its io_uring: before Linux 5.12.
+/// Whether kernel threads may do what a process asks of its io_uring: before Linux 5.12.
 pub(in crate::host) fn kernel_threads_act_for_processes() -> bool {
     release().is_none_or(|release| release < (5, 12))
 }
@@ -134,7 +135,7 @@ impl Namespace {
 
 /// The namespace of this kind that a thread is in.
 pub(in crate::host) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
-    // `kind:[number]`. What stat(2) says is the same number, at twice the time.
+    // The link's text is `kind:[number]`. stat(2) returns the same number, but takes twice as long.
     let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;
     parse_namespace(link.as_os_str()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }

@@ -22,19 +22,20 @@ use crate::host::proc::procfs;
 use crate::host::shared::SharedHost;
 use crate::view::View;
 
-/// For how long after a migration a write that is told of may have been made before it: the kernel tells when the write has returned.
+/// How long after a migration a reported write may have been made before it: the kernel reports a write after it has
+/// returned.
 const EVENT_GRACE: Duration = Duration::from_millis(5);
 
-/// How long nothing has to be migrated until the thread looks less often.
+/// How long there have to be no migrations until the thread checks less often.
 const LULL_AFTER: Duration = Duration::from_millis(50);
 
-/// How often it's looked for then.
+/// How often the thread checks then.
 const LULL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long nothing has to be migrated until the thread ends.
+/// How long there have to be no migrations until the thread ends.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When there are so many migrations, those that are older than [`EVENT_GRACE`] are forgotten.
+/// With this many migrations, those that are older than [`EVENT_GRACE`] are forgotten.
 const MIGRATIONS_MAX: usize = 64;
 
 /// A migration that has begun. Dropping it forgets it.
@@ -44,7 +45,7 @@ pub struct Witnessed {
     id: u64,
 }
 
-/// Notes from now on who else migrates processes in a hierarchy. `None` where that can't be seen.
+/// Records from now on which others migrate processes in a hierarchy. `None` if that can't be seen.
 pub(in crate::host) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
     let witness = &shared.witness;
     take(shared);
@@ -95,14 +96,14 @@ fn mark(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
         other => other?,
     }
     if hierarchy.is_detached() {
-        // What is written by us isn't even queued: nobody else has this mount.
+        // The kernel doesn't even queue the server's own writes: only the server has this mount.
         let ignored = MarkFlags::FAN_MARK_IGNORED_MASK | MarkFlags::FAN_MARK_IGNORED_SURV_MODIFY;
         add(MarkFlags::FAN_MARK_MOUNT | ignored, MaskFlags::FAN_MODIFY)?;
     }
     Ok(())
 }
 
-/// The host's own mount, by which nothing is written by us. It isn't held open: the host may unmount it.
+/// Marks the host's own mount, through which the server writes nothing. It isn't held open: the host may unmount it.
 fn mark_host(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mount = open(&hierarchy.mount_point, flags, Mode::empty())?;
@@ -112,7 +113,7 @@ fn mark_host(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
     group.mark(MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_MOUNT, MaskFlags::FAN_MODIFY, &mount, Some("."))
 }
 
-/// What the thread does: until nothing has been migrated for a while.
+/// Runs the thread until there have been no migrations for a while.
 fn run(shared: &SharedHost) {
     let witness = &shared.witness;
     loop {
@@ -126,13 +127,13 @@ fn run(shared: &SharedHost) {
         let quiet = state.used.map_or(IDLE_TIMEOUT, |used| used.elapsed());
         if state.migrations.is_empty() && quiet >= IDLE_TIMEOUT {
             let gone = std::mem::take(&mut *state);
-            // Numbers aren't given twice.
+            // The counter goes on, so that numbers stay unique.
             state.next = gone.next;
             drop(state);
             drop((gone, over));
             return;
         }
-        // One that is under way, however long it takes, is looked for when it ends.
+        // A migration that is under way, however long, is checked when it ends.
         if quiet >= LULL_AFTER && state.migrations.iter().all(|migration| migration.done.is_none()) {
             state.is_lull = true;
             witness.begun.wait_for(&mut state, LULL_INTERVAL);
@@ -146,7 +147,7 @@ fn run(shared: &SharedHost) {
     }
 }
 
-/// Takes what has been written so far.
+/// Takes the events of all writes so far.
 fn take(shared: &SharedHost) {
     let state = shared.witness.state.lock();
     let (group, since) = (state.group.clone(), state.read);
@@ -157,7 +158,7 @@ fn take(shared: &SharedHost) {
         if events.is_empty() {
             break;
         }
-        // What begins later was later than these.
+        // Migrations that begin later came after these writes.
         if shared.witness.state.lock().migrations.is_empty() {
             continue;
         }
@@ -170,7 +171,8 @@ fn take(shared: &SharedHost) {
     shared.witness.state.lock().read = Some(now);
 }
 
-/// Which list was written. `None` for what is none, or can't be found any more; no hierarchy if too much was told to be kept.
+/// Returns the list that was written. `None` if it's no list, or can't be found any more; no hierarchy if the queue
+/// overflowed.
 fn written(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>, Write)> {
     let Some(file) = event.fd() else {
         let is_too_much = event.mask().contains(MaskFlags::FAN_Q_OVERFLOW);
@@ -188,7 +190,8 @@ fn written(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>,
     Some((Some(hierarchy), Write { cgroup: Some(cgroup), writer: event.pid() }))
 }
 
-/// The path of a file in its hierarchy. The event's own descriptor is of the writer's mount, which may be anywhere.
+/// Returns the path of a file in its hierarchy. The event's own descriptor is in the writer's mount, which may be
+/// anywhere.
 fn path_in(hierarchy: &HostHierarchy, file: BorrowedFd<'_>, inode: u64) -> Option<PathBuf> {
     let link = |file: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
     if hierarchy.has_handles() && hierarchy.is_detached() {
@@ -202,7 +205,7 @@ fn path_in(hierarchy: &HostHierarchy, file: BorrowedFd<'_>, inode: u64) -> Optio
     }
 }
 
-/// Somebody has written a list, later than `since`.
+/// Checks the migrations that a write by somebody else, later than `since`, may have undone.
 fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Option<Instant>) {
     let mut suspects = Vec::new();
     let mut state = shared.witness.state.lock();
@@ -238,7 +241,7 @@ fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Opt
     }
 }
 
-/// A process that is inside may have been brought back.
+/// Logs that a process inside the subtree may have been brought back.
 fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: HeldProcess, write: &Write) {
     let kind = view.hierarchy(hierarchy).map(|entry| &entry.kind);
     let from = kind.and_then(|kind| process.seen_at(kind));
@@ -273,7 +276,8 @@ impl Witnessed {
         let mut gone = VecDeque::new();
         let mut state = witness.state.lock();
         if state.migrations.len() >= MIGRATIONS_MAX {
-            // What is still under way stays, however long it takes: an agent may have been stopped in the middle of it.
+            // Migrations that are under way stay, however long they take: their agent may have been stopped in
+            // between.
             let is_old = |migration: &Migration| migration.done.as_ref().is_some_and(|(at, _)| *at + EVENT_GRACE < now);
             let (old, rest) = state.migrations.drain(..).partition(is_old);
             gone = old;

@@ -55,9 +55,9 @@ pub(super) struct Migration {
 /// A write by somebody else to a list of processes.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
-    /// The cgroup of the list; `None` if too many writes were made.
+    /// The cgroup of the list; `None` if the queue overflowed.
     pub(super) cgroup: Option<CgroupPath>,
-    /// The writer's process id; 0 if that can't be seen.
+    /// The writer's process id; 0 if it isn't visible.
     pub(super) writer: i32,
 }
 
@@ -68,8 +68,9 @@ impl Witness {
         }
     }
 
-    /// Whether a process is of this program: another view's server, its agents, or who starts and ends them. None of these takes processes
-    /// out of a container that is served, and where there are several views they would be told of all the time.
+    /// Whether a process is of this program: another view's server, its agents, or the command that starts and ends
+    /// them. None of these takes processes out of a served container, and several views would report each other all
+    /// the time.
     pub(super) fn is_own_program(&self, pid: i32) -> bool {
         let file = |of: &str| std::fs::metadata(format!("/proc/{of}/exe")).ok().map(|file| (file.dev(), file.ino()));
         let own = self.program.get_or_init(|| file("self"));
