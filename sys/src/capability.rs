@@ -83,8 +83,8 @@ pub fn capabilities_of(thread: i32) -> Result<Capabilities, Errno> {
     Ok(Capabilities { effective: join(low.effective, high.effective), permitted: join(low.permitted, high.permitted) })
 }
 
-/// Sets the capabilities of the calling thread ([capset(2)](https://man7.org/linux/man-pages/man2/capset.2.html)). The inheritable set becomes
-/// empty. What isn't permitted doesn't become effective.
+/// Sets the capabilities of the calling thread ([capset(2)](https://man7.org/linux/man-pages/man2/capset.2.html)).
+/// The inheritable set becomes empty. A capability that isn't permitted doesn't become effective.
 ///
 /// # Errors
 /// `EPERM` if one of them isn't permitted now.
@@ -109,8 +109,8 @@ pub fn keep_capabilities(kept: u64) -> Result<(), Errno> {
     set_capabilities(kept, kept)
 }
 
-/// Removes all capabilities but `kept` from the bounding set of the calling thread (`PR_CAPBSET_DROP`). Without CAP_SETPCAP the set stays as it
-/// is.
+/// Removes all capabilities but `kept` from the bounding set of the calling thread (`PR_CAPBSET_DROP`). Without
+/// CAP_SETPCAP the set stays unchanged.
 ///
 /// # Errors
 /// None are known.
@@ -132,7 +132,8 @@ pub fn clear_ambient_set() {
     let _ = prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 }
 
-/// Takes the privileges of user 0 away for good (`PR_SET_SECUREBITS`): neither being user 0 nor a change of users brings capabilities any more.
+/// Removes the privileges of user 0 for good (`PR_SET_SECUREBITS`): neither being user 0 nor a change of users grants
+/// capabilities any more.
 ///
 /// # Errors
 /// `EPERM` without CAP_SETPCAP.

@@ -1,7 +1,7 @@
-//! Another user's rights for the length of a few system calls, in the calling thread alone.
+//! Assumes another user's rights for a few system calls, in the calling thread alone.
 //!
-//! glibc's setuid family changes all threads of a process (nptl(7)), but the system calls change only the calling one. So this module makes the
-//! system calls themselves.
+//! glibc's setuid family changes all threads of a process (nptl(7)), but the system calls change only the calling
+//! one. So this module makes the system calls itself.
 
 use std::cell::Cell;
 use std::io;
@@ -21,7 +21,7 @@ pub struct Rights<'a> {
     pub gid: u32,
     /// The supplementary groups.
     pub groups: &'a [u32],
-    /// The effective capabilities, a bit each. Those that the process doesn't have are left out.
+    /// The effective capabilities, a bit each. Capabilities that the process doesn't have are ignored.
     pub capabilities: u64,
 }
 
@@ -30,7 +30,7 @@ pub struct Rights<'a> {
 #[must_use]
 pub struct Assumed {
     permitted: u64,
-    /// Whether the user was changed; the fields below say the same of the rest.
+    /// Whether the user was changed; the fields below say the same of the other rights.
     user: bool,
     group: bool,
     groups: bool,
@@ -38,17 +38,17 @@ pub struct Assumed {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Lets the calling thread, which acts as root, act with `rights`. The real and the saved user stay root's. So no process of the
-/// assumed user may signal or trace it.
+/// Lets the calling thread, which acts as root, act with `rights`. The real and the saved user stay root's. So no
+/// process of the assumed user may signal or trace it.
 ///
 /// # Errors
-/// Whatever the system calls answer, `EPERM` above all; then nothing has changed.
+/// Those of the system calls, mainly `EPERM`; then nothing has changed.
 pub fn assume(rights: &Rights<'_>) -> io::Result<Assumed> {
     let permitted = capabilities()?.permitted;
     let (user, group, groups, capabilities) = (false, false, false, false);
     let mut assumed = Assumed { permitted, user, group, groups, capabilities, not_send: std::marker::PhantomData };
-    // From here on, dropping `assumed` restores whatever has been changed. Each change makes the kernel copy the thread's credentials: what
-    // is as wanted already stays.
+    // From here on, dropping `assumed` restores whatever has been changed. Each change makes the kernel copy the
+    // thread's credentials, so rights that are already as wanted stay.
     if !rights.groups.is_empty() || may_have_groups()? {
         set_groups(rights.groups)?;
         assumed.groups = !rights.groups.is_empty();
@@ -62,7 +62,7 @@ pub fn assume(rights: &Rights<'_>) -> io::Result<Assumed> {
         assumed.user = true;
         set_effective_user(rights.uid)?;
     }
-    // Another user than root has lost all effective ones by that.
+    // The change to another user than root has cleared all effective ones.
     if assumed.user || rights.capabilities & permitted != permitted {
         assumed.capabilities = true;
         set_capabilities(permitted, rights.capabilities)?;
@@ -74,8 +74,8 @@ impl Drop for Assumed {
     fn drop(&mut self) {
         let restored = self.restore();
         if restored.is_err() {
-            // A thread that goes on with another's rights would be wrong about every later request. This can't happen: the kernel lets
-            // the real user become effective, and the permitted capabilities too.
+            // A thread that went on with another user's rights would misjudge every later request. This can't happen:
+            // the kernel lets the real user become effective, and the permitted capabilities too.
             std::process::abort();
         }
     }
@@ -110,11 +110,13 @@ pub struct AssumedForFiles {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Lets the calling thread, which acts as root, change files as a user other than 0, without supplementary groups and without the capabilities over
-/// files. The kernel takes those away with the user (capabilities(7)), so this takes half of the system calls of [`assume`].
+/// Lets the calling thread, which acts as root, change files as a user other than 0, without supplementary groups and
+/// without the capabilities over files. The kernel clears those when the user changes (capabilities(7)), so this
+/// takes half of the system calls of [`assume`].
 ///
 /// # Errors
-/// `EPERM` if that can't be, or where the kernel was told not to take capabilities away (`SECBIT_NO_SETUID_FIXUP`); then nothing has changed.
+/// `EPERM` if that isn't permitted, or if the kernel was told to keep capabilities (`SECBIT_NO_SETUID_FIXUP`); then
+/// nothing has changed.
 pub fn assume_for_files(uid: u32, gid: u32) -> io::Result<AssumedForFiles> {
     if uid == 0 || !takes_capabilities_away() {
         return Err(Errno::EPERM.into());
@@ -139,19 +141,20 @@ impl Drop for AssumedForFiles {
         let user = if self.user { set_files_user(0) } else { Ok(()) };
         let group = if self.group { set_files_group(0) } else { Ok(()) };
         if user.is_err() || group.is_err() {
-            // As for `Assumed`.
+            // As in `Assumed`.
             std::process::abort();
         }
     }
 }
 
-/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them. The kernel is asked once.
+/// Whether the kernel clears the capabilities over files when a thread's fsuid changes from 0. The kernel is asked
+/// once.
 fn takes_capabilities_away() -> bool {
     static TAKES: OnceLock<bool> = OnceLock::new();
     *TAKES.get_or_init(is_setuid_fixed_up)
 }
 
-/// Sets the fsuid. setfsuid(2) returns the former user whether it did anything or not, so a second call asks for the result.
+/// Sets the fsuid. setfsuid(2) returns the former user whether it succeeds or not, so a second call finds out.
 fn set_files_user(uid: u32) -> io::Result<()> {
     setfsuid(Uid::from_raw(uid));
     if setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
@@ -162,11 +165,12 @@ fn set_files_group(gid: u32) -> io::Result<()> {
     if setfsgid(Gid::from_raw(u32::MAX)).as_raw() == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
-/// Lets the calling thread, which acts as root, act with `rights` for the rest of its life. It keeps no more than `permitted` of its
-/// permitted capabilities, which the kernel checks too (`cap_safe_nice`), and can't regain the others.
+/// Lets the calling thread, which acts as root, act with `rights` for the rest of its life. It keeps no more than
+/// `permitted` of its permitted capabilities, which the kernel checks too (`cap_safe_nice`), and can't regain the
+/// others.
 ///
 /// # Errors
-/// Whatever the system calls answer; then the thread must do nothing more.
+/// Those of the system calls; then the thread must do nothing more.
 pub fn become_for_good(rights: &Rights<'_>, permitted: u64) -> io::Result<()> {
     let permitted = capabilities()?.permitted & permitted;
     set_groups(rights.groups)?;

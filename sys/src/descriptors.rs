@@ -1,4 +1,4 @@
-//! Descriptors by their numbers: those that a process inherits, and those that it closes all at once.
+//! Descriptors by their numbers: inheriting them, and closing all of them at once.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -51,7 +51,8 @@ pub fn duplicate_above(file: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, E
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Returns the numbers above the standard three that a directory of procfs lists. The directory's own is among them and closed by then.
+/// Returns the numbers above the standard three in a directory of procfs. The directory's own number is among them
+/// and closed by then.
 fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -61,8 +62,8 @@ fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-/// Closes every descriptor above the standard three but `kept`. A process that goes on in a copy of another's memory doesn't keep that one's
-/// descriptors open in this way. Their owners in this process can't use them any more.
+/// Closes every descriptor above the standard three but `kept`. So a process that goes on in a copy of another's
+/// memory doesn't keep that process' descriptors open. Their owners in this process can't use them any more.
 ///
 /// # Errors
 /// The errors of reading `/proc/self/fd`.
@@ -92,8 +93,9 @@ pub fn take_files<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[Owne
     Ok(kept.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
-/// Closes every descriptor above the standard three, for a process that is about to end: threads that nothing can end keep the descriptor table
-/// alive. Each number leads to `/dev/null` then, so that no other thread can hit a new file through it.
+/// Closes every descriptor above the standard three, for a process that is about to end: threads in an
+/// uninterruptible call keep the descriptor table alive. Each number then leads to `/dev/null`, so that no other
+/// thread can reach a new file through it.
 ///
 /// # Errors
 /// The errors of opening `/dev/null` and of reading `/proc/self/fd`.

@@ -10,7 +10,7 @@ const CLONE: libc::Ioctl = libc::_IOR::<u32>(229, 0);
 /// Makes a newly opened `/dev/fuse` another channel of `connection`, which is mounted
 /// ([fuse(4)](https://man7.org/linux/man-pages/man4/fuse.4.html)). Linux 4.2.
 ///
-/// What is read from a channel is aborted when that one is closed, the connection with the last of its channels.
+/// Closing a channel aborts the requests that were read from it. Closing the last one aborts the connection.
 ///
 /// # Errors
 /// `ENOTTY` on older kernels, `EINVAL` if it isn't mounted.

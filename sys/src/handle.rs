@@ -47,7 +47,8 @@ fn of_kind<const N: usize>(file: BorrowedFd<'_>, kind: i32) -> Option<[u8; N]> {
 /// Opens the file or directory that has this kernfs id on the filesystem of `mount`.
 ///
 /// # Errors
-/// `ESTALE` if there's no such object any more; `EPERM` without CAP_DAC_READ_SEARCH in the initial user namespace; what open(2) says.
+/// `ESTALE` if the object no longer exists; `EPERM` without CAP_DAC_READ_SEARCH in the initial user namespace; those
+/// of open(2).
 pub fn open_kernfs_id(mount: BorrowedFd<'_>, id: u64, flags: i32) -> io::Result<OwnedFd> {
     let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, content: id.to_ne_bytes() };
     // SAFETY: `handle` is a whole file handle with its 8 bytes and outlives the call.

@@ -8,13 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::sys::inotify::{self, AddWatchFlags, InitFlags};
 
-/// How much is read at once, in bytes: room for several events with the longest names. The kernel answers EINVAL if the first event doesn't fit.
+/// The size of one read in bytes: room for several events with the longest names. The kernel answers EINVAL if the
+/// first event doesn't fit.
 const BUFFER: usize = 64 * 1024;
 
 /// The size of `struct inotify_event` without its name.
 const HEADER: usize = 16;
 
-/// An inotify instance. Reading from it doesn't wait.
+/// An inotify instance. Reading from it doesn't block.
 #[derive(Debug)]
 pub struct Inotify(inotify::Inotify);
 
@@ -47,15 +48,15 @@ impl Inotify {
     /// Watches `path`.
     ///
     /// # Errors
-    /// `ENOSPC` beyond fs.inotify.max_user_watches; what else inotify_add_watch(2) says.
+    /// `ENOSPC` beyond fs.inotify.max_user_watches; other errors of inotify_add_watch(2).
     pub fn add(&self, path: &CStr, mask: AddWatchFlags) -> Result<WatchNumber, Errno> {
         self.0.add_watch(path, mask).map(|watch| WatchNumber(watch.as_raw()))
     }
 
-    /// Ends a watch.
+    /// Removes a watch.
     ///
     /// # Errors
-    /// `EINVAL` if there's none.
+    /// `EINVAL` if it doesn't exist.
     pub fn remove(&self, watch: WatchNumber) -> Result<(), Errno> {
         // SAFETY: two numbers in.
         Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_fd().as_raw_fd(), watch.0) }).map(drop)
@@ -92,7 +93,7 @@ fn parse_one(bytes: &[u8]) -> Option<(Event, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
     let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
     let (name, rest) = rest.split_at_checked(word(12)? as usize)?;
-    // It's filled up with NULs.
+    // The name is padded with NULs.
     let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty());
     let event = Event {
         watch: WatchNumber(word(0)?.cast_signed()),

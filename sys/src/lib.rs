@@ -1,14 +1,15 @@
 //! System calls that neither the standard library nor nix has as safe functions: the only unsafe code of vcgroupfs' programs.
 //!
-//! One safe function for each call, with its man page, and with what it takes of a kernel if that's newer than 3.10. A caller gets `ENOSYS` or
-//! what else an older kernel says, and has another way. Nothing here knows cgroups, views or containers.
+//! There's one safe function for each call. Its documentation names the man page, and the kernel version if that's
+//! newer than 3.10. On an older kernel the caller gets `ENOSYS` or another errno, and falls back. Nothing here knows
+//! cgroups, views or containers.
 //!
 //! The package exists for vcgroupfs and its mount-helper; it promises no stable interface.
-// As in vcgroupfs itself: nothing panics.
+// As in vcgroupfs itself, nothing may panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
-// Everywhere else `unsafe_code` is denied; what is here explains each block.
+// The other packages deny `unsafe_code`. Here each block explains why it's sound.
 #![allow(unsafe_code)]
 
 pub mod capability;

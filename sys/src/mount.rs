@@ -33,8 +33,9 @@ pub fn detached_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, AT_RECURSIVE)
 }
 
-/// Mounts an open directory once more, detached, and returns the root of that mount. Nobody can mount anything in it, and what is mounted on or
-/// below the directory isn't in it. Linux 5.2. With `read_only`, a file that is opened through it can't be reopened for writing. Linux 5.12.
+/// Mounts an open directory again, detached, and returns the root of that mount. Nobody can mount anything in it, and
+/// it doesn't contain the mounts on or below the directory. Linux 5.2. With `read_only`, a file that is opened
+/// through it can't be reopened for writing. Linux 5.12.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN.
@@ -43,12 +44,14 @@ pub fn detached(directory: BorrowedFd<'_>, read_only: bool) -> io::Result<OwnedF
     if read_only {
         make_read_only(mount.as_fd())?;
     }
-    // open_by_handle_at(2) takes no O_PATH descriptor, which open_tree's is. The mount goes on with this one, as after a lazy unmount.
+    // open_by_handle_at(2) doesn't accept open_tree's O_PATH descriptor. The mount lives on with the new one, as
+    // after a lazy unmount.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(openat(&mount, ".", flags, Mode::empty())?)
 }
 
-/// Does the same as [`detached`], but returns an O_PATH descriptor. Closing that sends the filesystem's server no request.
+/// Does the same as [`detached`], but returns an O_PATH descriptor. Closing it sends the filesystem's server no
+/// request.
 ///
 /// # Errors
 /// As [`detached`].
@@ -56,14 +59,14 @@ pub fn copy(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_tree(directory, 0)
 }
 
-/// Makes a detached mount that has nothing but this open file in it, and returns it as an O_PATH descriptor. Through it nobody can open the file
-/// for writing or change its attributes. Linux 5.12.
+/// Makes a detached mount of only this open file, and returns it as an O_PATH descriptor. Nobody can open the file
+/// for writing through it, or change its attributes. Linux 5.12.
 ///
 /// # Errors
 /// `ENOSYS` on older kernels, `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a file of another mount namespace.
 pub fn read_only_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mount = open_tree(file, 0)?;
-    // Nothing that is mounted elsewhere comes to it either.
+    // Private, so that mounts elsewhere don't propagate to it.
     set_attributes(mount.as_fd(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, libc::MS_PRIVATE)?;
     Ok(mount)
 }

@@ -1,5 +1,6 @@
-//! Namespaces: a stay in another cgroup namespace for the length of a few system calls, in the calling thread alone
-//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)), and the relations between namespaces (ioctl_ns(2)).
+//! Namespaces: entering another cgroup namespace for a few system calls, in the calling thread alone
+//! ([setns(2)](https://man7.org/linux/man-pages/man2/setns.2.html)), and the relations between namespaces
+//! (ioctl_ns(2)).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -27,8 +28,8 @@ pub fn enter_cgroup_namespace<'a>(other: BorrowedFd<'_>, own: BorrowedFd<'a>) ->
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if setns(self.own, CloneFlags::CLONE_NEWCGROUP).is_err() {
-            // A thread that goes on in a container's namespace would read wrong paths of cgroups. This can't happen: whoever could enter that
-            // one can enter its own.
+            // A thread that stayed in a container's namespace would read wrong cgroup paths. This can't happen: a
+            // thread that could enter the container's namespace can enter its own.
             std::process::abort();
         }
     }
@@ -48,7 +49,7 @@ pub fn parent(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     related(namespace, NS_GET_PARENT)
 }
 
-/// Asks for a namespace that this one is related to.
+/// Returns a namespace related to this one.
 fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedFd> {
     // SAFETY: both requests take no argument and touch no memory.
     let number = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;

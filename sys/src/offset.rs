@@ -6,11 +6,11 @@ use nix::errno::Errno;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, lseek, read, write};
 
-/// Reads at an offset with pread(2). Where that answers ESPIPE, this moves the file's position instead, so nobody else may use the same open file
-/// at that time.
+/// Reads at an offset with pread(2). If that returns ESPIPE, this moves the file's position instead, so nobody else
+/// may use the same open file at that time.
 ///
 /// # Errors
-/// What the system calls say; `EINVAL` for an offset that no file has.
+/// Those of the system calls; `EINVAL` for an offset beyond any file's.
 pub fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> nix::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     match pread(&file, buffer, at) {
@@ -22,11 +22,11 @@ pub fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> nix::Result<u
     }
 }
 
-/// Writes once to an interface file, which ignores offsets, with pwrite(2), or with write(2) where that answers ESPIPE. Before Linux 3.14 all files
-/// that the kernel reads as sequences do (`seq_open` takes FMODE_PWRITE away).
+/// Writes once to an interface file, which ignores offsets. It calls pwrite(2), or write(2) if that returns ESPIPE.
+/// Before Linux 3.14 all files that the kernel reads as sequences do (`seq_open` clears FMODE_PWRITE).
 ///
 /// # Errors
-/// What the system calls say.
+/// Those of the system calls.
 pub fn write_once(file: impl AsFd, data: &[u8]) -> nix::Result<usize> {
     match pwrite(&file, data, 0) {
         Err(Errno::ESPIPE) => write(&file, data),

@@ -1,5 +1,5 @@
-//! The owner of an open file: whom the kernel signals when there's something to read or write, a number that it translates between pid
-//! namespaces ([fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html)).
+//! The owner of an open file: the kernel signals it about I/O, and translates its number between pid namespaces
+//! ([fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html)).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -26,8 +26,8 @@ pub fn set_owner_thread(file: BorrowedFd<'_>, number: i32) -> Result<(), Errno> 
     set_owner(file, &FOwnerEx { kind: F_OWNER_TID, pid: number })
 }
 
-/// The number that the owner of `file` has in the caller's pid namespace (`F_GETOWN_EX`, Linux 2.6.32). 0 if it has none, or one that the
-/// caller can't see, and since Linux 5.14 if the owner has ended.
+/// Returns the number of `file`'s owner in the caller's pid namespace (`F_GETOWN_EX`, Linux 2.6.32). 0 if there's no
+/// owner, or the caller can't see it, and since Linux 5.14 if the owner has exited.
 ///
 /// # Errors
 /// EBADF for an O_PATH descriptor.
@@ -38,16 +38,16 @@ pub fn owner(file: BorrowedFd<'_>) -> Result<i32, Errno> {
     Ok(owner.pid)
 }
 
-/// Has I/O events of a pipe send `signal` to the caller's process group from now on (`F_SETSIG`, `O_ASYNC`).
+/// Makes I/O events of a pipe send `signal` to the caller's process group from now on (`F_SETSIG`, `O_ASYNC`).
 ///
 /// # Errors
-/// What fcntl(2) says.
+/// Those of fcntl(2).
 pub fn signal_group_on_event(pipe: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let group = nix::unistd::getpgrp().as_raw();
     set_owner(pipe, &FOwnerEx { kind: F_OWNER_PGRP, pid: group })?;
     // SAFETY: numbers in, a number out.
     Errno::result(unsafe { libc::fcntl(pipe.as_raw_fd(), F_SETSIG, signal) })?;
-    // A pipe has no other status flag to lose.
+    // A pipe has no other status flag that this could clear.
     let flags = nix::fcntl::OFlag::O_ASYNC | nix::fcntl::OFlag::O_NONBLOCK;
     nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(flags)).map(drop)
 }

@@ -6,15 +6,16 @@ use nix::errno::Errno;
 
 use crate::capability::{CAP_SYS_PTRACE, capabilities};
 
-/// Takes hold of a process; the descriptor is readable once it has ended, whoever reaps it. Linux 5.3.
+/// Opens a pidfd of a process. It becomes readable when the process has exited, whoever reaps it. Linux 5.3.
 ///
 /// # Errors
-/// `ENOSYS` on older kernels, `ESRCH` if there's none with this number, `EINVAL` for a thread that isn't its process' first one.
+/// `ENOSYS` on older kernels, `ESRCH` if there's none with this number, `EINVAL` for a thread that isn't its process'
+/// first one.
 pub fn open(process: i32) -> Result<OwnedFd, Errno> {
     open_with(process, 0)
 }
 
-/// Takes hold of a thread (`PIDFD_THREAD`). Linux 6.9.
+/// Opens a pidfd of a thread (`PIDFD_THREAD`). Linux 6.9.
 ///
 /// # Errors
 /// `EINVAL` on older kernels; as [`open`].
@@ -40,11 +41,11 @@ pub fn fetch(process: BorrowedFd<'_>, number: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
-/// Whether descriptors of any other process can be had: the kernel knows the call, nothing forbids it, and this process has the capability that
-/// it takes.
+/// Whether this process can fetch descriptors of any other process: the kernel has the call, no filter forbids it,
+/// and the process has the required capability.
 #[must_use]
 pub fn can_fetch() -> bool {
-    // There's no such process to hold, so that nothing happens.
+    // No process has this pidfd, so the call has no effect.
     getfd(-1, 0) == Err(Errno::EBADF)
         && capabilities().is_ok_and(|capabilities| capabilities.permitted & CAP_SYS_PTRACE != 0)
 }

@@ -1,4 +1,4 @@
-//! Processes: how they begin and end.
+//! Processes: starting and ending them.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::ForkResult;
 
-/// How long a thread that has been joined may still be seen: the kernel tells who joins it as soon as it has left its memory, and only
-/// then takes its namespaces apart and its number away (`do_exit`).
+/// How long a joined thread may still be visible. The kernel wakes the joining thread as soon as the other has left
+/// its memory, and only then dissolves its namespaces and frees its number (`do_exit`).
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
-/// Forks ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)). Refuses in a process with several threads, where the child could
-/// inherit a lock that nobody will ever open.
+/// Forks ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)). Refuses in a process with several threads,
+/// where the child could inherit a lock that no thread will ever release.
 ///
 /// # Errors
-/// `EBUSY` with several threads; what fork(2) says.
+/// `EBUSY` with several threads; those of fork(2).
 pub fn fork() -> io::Result<ForkResult> {
     let start = Instant::now();
     while std::fs::read_dir("/proc/self/task")?.count() != 1 {
@@ -28,14 +28,15 @@ pub fn fork() -> io::Result<ForkResult> {
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
-/// Whether this is the number of a process, and so of its first thread, and not of another thread. It takes a single system call.
+/// Whether this is the number of a process, and so of its first thread, and not of another thread. It takes one
+/// system call.
 pub fn is_first_thread(number: i32) -> bool {
     // SAFETY: numbers in; signal 0 is sent to nobody.
     let result = unsafe { libc::syscall(libc::SYS_tgkill, number, number, 0) };
     Errno::result(result) != Err(Errno::ESRCH)
 }
 
-/// Sets what becomes of a signal to the default or to nothing.
+/// Sets the disposition of a signal to the default, or to ignoring it.
 ///
 /// # Errors
 /// `EINVAL` for SIGKILL and SIGSTOP.
@@ -82,7 +83,7 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Leaves the session keyring of whoever started this process for a new, empty one
+/// Replaces the session keyring that this process inherited by a new, empty one
 /// ([keyctl(2)](https://man7.org/linux/man-pages/man2/keyctl.2.html)).
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 
-/// Installs a filter for the calling thread; it takes `no_new_privs` or CAP_SYS_ADMIN. By prctl(2), which Linux 3.5 has already.
+/// Installs a filter for the calling thread; it takes `no_new_privs` or CAP_SYS_ADMIN. It uses prctl(2), which
+/// supports filters since Linux 3.5.
 ///
 /// # Errors
 /// EINVAL if the kernel has no filters.
@@ -13,8 +14,8 @@ pub fn install(program: &[libc::sock_filter]) -> Result<(), Errno> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) }).map(drop)
 }
 
-/// Does the same for a program that runs nobody else's code: the kernel needn't keep it from speculating, as it does with whoever has a filter
-/// (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, Linux 4.17 to 5.15).
+/// Does the same for a program that runs no foreign code. The kernel then needn't restrict the thread's speculation,
+/// as it does for threads with a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, Linux 4.17 to 5.15).
 ///
 /// # Errors
 /// As [`install`].
@@ -24,7 +25,7 @@ pub fn install_trusted(program: &[libc::sock_filter]) -> Result<(), Errno> {
     // SAFETY: as above.
     match Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const fprog) }) {
         Ok(_) => Ok(()),
-        // No such flag, or, before Linux 3.17, no such call.
+        // The kernel lacks the flag or, before Linux 3.17, the call.
         Err(_) => install(program),
     }
 }

@@ -9,10 +9,11 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
 
-/// Most descriptors that come with a message. The kernel allows 253 (`SCM_MAX_FD`).
+/// The maximum number of descriptors in a message. The kernel allows 253 (`SCM_MAX_FD`).
 pub const MAX_FILES: usize = 64;
 
-/// Makes two connected sockets that keep message boundaries and report the other end's end. Both are close-on-exec.
+/// Makes two connected sockets that keep message boundaries, and report when the other end is closed. Both are
+/// close-on-exec.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
@@ -20,7 +21,8 @@ pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Sends one message, the parts one after the other, and copies of `files` with it (`SCM_RIGHTS`). It never waits and never raises SIGPIPE.
+/// Sends one message that consists of the parts, with copies of `files` (`SCM_RIGHTS`). It never blocks and never
+/// raises SIGPIPE.
 ///
 /// # Errors
 /// EPIPE, ECONNRESET, ECONNREFUSED or ENOTCONN if the other end is closed: nothing was delivered. EAGAIN if its queue is full.
@@ -33,10 +35,10 @@ pub fn send<const N: usize>(socket: BorrowedFd<'_>, parts: [&[u8]; N], files: &[
     sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
 }
 
-/// Receives one message, its first bytes into `header`, the rest into `payload`. Descriptors that came with it are never installed in this
-/// process. It never waits.
+/// Receives one message, its first bytes into `header`, the rest into `payload`. Descriptors that came with it are
+/// never installed in this process. It never blocks.
 ///
-/// Returns the length, 0 if the other end is closed, or `None` if the message was longer than the two.
+/// Returns the length, 0 if the other end is closed, or `None` if the message was longer than both buffers.
 ///
 /// # Errors
 /// EAGAIN if there's none. ECONNRESET, once, if the other end was closed before it had received all that was sent to it.
@@ -58,7 +60,7 @@ pub struct Received {
     pub is_truncated: bool,
 }
 
-/// Receives one message and up to [`MAX_FILES`] descriptors. It never waits.
+/// Receives one message and up to [`MAX_FILES`] descriptors. It never blocks.
 ///
 /// # Errors
 /// EAGAIN if there's none; ECONNRESET as for [`receive`].
@@ -78,7 +80,8 @@ pub fn receive_with_files(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<
     Ok(Received { length: received.bytes, files, is_truncated })
 }
 
-/// Receives one message of at most `message` bytes, and the descriptor that came with it, if there is one. It never waits.
+/// Receives one message of at most `message` bytes, and the descriptor that came with it, if there is one. It never
+/// blocks.
 ///
 /// # Errors
 /// EAGAIN if there's none; EPROTO if there was more than one descriptor, or the message was longer.
@@ -91,7 +94,7 @@ pub fn receive_with_file(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<(
     Ok((received.length, file))
 }
 
-/// Receives one message of a byte and the descriptor that came with it. It never waits.
+/// Receives one message of a byte and the descriptor that came with it. It never blocks.
 ///
 /// # Errors
 /// EAGAIN if there's none; EPROTO if there was no descriptor, or more than one.

@@ -5,10 +5,10 @@ use nix::errno::Errno;
 /// The last signal number on all architectures but MIPS.
 const LAST: i32 = 64;
 
-/// How many bytes the kernel's set of signals has.
+/// The size of the kernel's signal set, in bytes.
 const SET_SIZE: usize = 8;
 
-/// What can't be ignored, what only lets a stopped process go on, and what the kernel sends to a thread that did something wrong.
+/// The signals that can't be ignored, SIGCONT, and those that the kernel sends to a faulting thread.
 const KEPT: [i32; 10] = [
     libc::SIGKILL,
     libc::SIGSTOP,
@@ -22,16 +22,17 @@ const KEPT: [i32; 10] = [
     libc::SIGSYS,
 ];
 
-/// The kernel's `struct sigaction` for an action without a handler, which begins with the handler on all architectures but MIPS. Behind it the
-/// order of flags, restorer and mask differs; all are 0 here.
+/// The kernel's `struct sigaction` for an action without a handler. It begins with the handler on all architectures
+/// but MIPS. The order of flags, restorer and mask after it differs, but all are 0 here.
 #[repr(C)]
 struct KernelAction {
     handler: libc::sighandler_t,
     rest: [usize; 5],
 }
 
-/// Has all signals do nothing but `others`, and those that are the kernel's. SIGCHLD is among those that are ignored: children are reaped by
-/// the kernel. By the system call itself, since libc keeps two real-time signals for itself, whose default is to end the process.
+/// Ignores all signals except `others` and those that the kernel needs. SIGCHLD is ignored too, so the kernel reaps
+/// children. This makes the system call itself, since libc reserves two real-time signals, whose default is to end
+/// the process.
 ///
 /// # Errors
 /// None are known.

@@ -15,8 +15,9 @@ pub struct Access {
     pub gid: u32,
 }
 
-/// Looks up mode, user and group as the kernel has them: those of a network filesystem or a FUSE may be old, since it isn't asked
-/// (`AT_STATX_DONT_SYNC`, Linux 4.11). A file of a FUSE that doesn't let this process in has no mode and is nobody's.
+/// Looks up mode, user and group from the kernel's cache: those of a network filesystem or a FUSE may be old, since
+/// it isn't asked (`AT_STATX_DONT_SYNC`, Linux 4.11). A file of a FUSE that denies this process access has mode 0 and
+/// the overflow user.
 ///
 /// # Errors
 /// ENOSYS before Linux 4.11.

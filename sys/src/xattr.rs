@@ -5,13 +5,13 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// The largest value and the largest list (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+/// The size limit of a value and of a list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const LARGEST: usize = 65536;
 
-/// The value of an xattr of `path` (getxattr(2)).
+/// Returns the value of an xattr of `path` (getxattr(2)).
 ///
 /// # Errors
-/// `ENODATA` if there's none, `EOPNOTSUPP` if the filesystem has none of that kind.
+/// `ENODATA` if there's none, `EOPNOTSUPP` if the filesystem doesn't support that kind.
 pub fn get(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; LARGEST];
     // SAFETY: both strings end with a NUL; the buffer's pointer and length belong together and outlive the call.
@@ -20,10 +20,10 @@ pub fn get(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// The names of the xattrs of `path`, each ended by a NUL (listxattr(2)).
+/// Returns the names of the xattrs of `path`, each ended by a NUL (listxattr(2)).
 ///
 /// # Errors
-/// What listxattr(2) says.
+/// Those of listxattr(2).
 pub fn list(path: &CStr) -> io::Result<Vec<u8>> {
     let mut names = vec![0u8; LARGEST];
     // SAFETY: the path ends with a NUL; the buffer's pointer and length belong together and outlive the call.
@@ -35,18 +35,19 @@ pub fn list(path: &CStr) -> io::Result<Vec<u8>> {
 /// Sets an xattr of `path` (setxattr(2)).
 ///
 /// # Errors
-/// What setxattr(2) says.
+/// Those of setxattr(2).
 pub fn set(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
     // SAFETY: both strings end with a NUL; the value's pointer and length belong together and outlive the call.
     let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
     Ok(Errno::result(result).map(drop)?)
 }
 
-/// Removes an xattr of `path` (removexattr(2)). An xattr that doesn't exist is `ENODATA`, even for a thread that isn't permitted to remove it: the
-/// kernel has checked the caller's permission before the request came.
+/// Removes an xattr of `path` (removexattr(2)). For an xattr that doesn't exist it returns `ENODATA`, even to a
+/// thread without the permission to remove it: the kernel has checked the caller's permission before the request
+/// came.
 ///
 /// # Errors
-/// What removexattr(2) says.
+/// Those of removexattr(2).
 pub fn remove(path: &CStr, name: &CStr) -> io::Result<()> {
     // SAFETY: both strings end with a NUL.
     let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
