@@ -1,15 +1,14 @@
 //! The start of a pid-namespace agent.
 //!
-//! The agent executes write(2) and pread(2) on descriptors that the server opened, from inside a
-//! container's pid namespace, so that the kernel translates pid numbers as it does for the
-//! container's own processes. Processes of the container see the agent, may signal it, and, with
-//! CAP_SYS_PTRACE and the host's uid 0, may take it over. That determines the order in `start`: the
-//! helper gives up everything that it can *before* the agent exists in the container's pid namespace.
-//! At no moment can the container reach a process that still has something.
+//! The agent executes write(2) and pread(2) on descriptors that the server opened, from inside a container's pid
+//! namespace. So the kernel translates pid numbers as it does for the container's own processes. Processes of the
+//! container see the agent, may signal it, and, with CAP_SYS_PTRACE and the host's uid 0, may take it over. That
+//! determines the order in `start`: the helper drops every privilege that it can *before* the agent exists in the
+//! container's pid namespace. At no moment can the container reach a process that still has one.
 //!
-//! The same reason forbids a procfs of the agent's own: procfs shows the pid namespace of the
-//! process that mounts it, so a process with CAP_SYS_ADMIN would have to be inside first.
-//! [`Request::SetOwner`](crate::request::Request::SetOwner) does without.
+//! For the same reason the agent has no procfs of its own: procfs shows the pid namespace of the process that mounts
+//! it, so a process with CAP_SYS_ADMIN would have to be inside first.
+//! [`Request::SetOwner`](crate::request::Request::SetOwner) works without it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -82,8 +81,8 @@ impl Namespace {
 pub struct Namespaces(Vec<Namespace>);
 
 impl Namespaces {
-    /// Reads the rest of the command line. Returns `None` unless every word is known and given once, and
-    /// `pid` and `mnt` are among them. A kernel may lack the others.
+    /// Parses the rest of the command line. Returns `None` unless every word is known and given once, and `pid` and
+    /// `mnt` are among them. A kernel may lack the others.
     pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut kinds = Vec::new();
         for word in words {
@@ -101,22 +100,23 @@ impl Namespaces {
 /// The step that failed and its errno, for [`Hello::Failed`].
 type StepError = (AgentStep, Errno);
 
-/// Marks an error with the step it belongs to.
+/// Marks an error with its step.
 fn failed_at(step: AgentStep) -> impl Fn(Errno) -> StepError {
     move |errno| (step, errno)
 }
 
 /// The word on the command line for an agent that is lent CAP_SYS_ADMIN.
 ///
-/// The server starts such an agent for a single request of a process in the same pid namespace that has the capability itself, and waits for the
-/// answer. A process that can take over the agent can take over the caller as well, so nobody gains anything.
+/// The server starts such an agent for a single request of a process in the same pid namespace that has the
+/// capability itself, and waits for the answer. A process that can take over the agent can take over the caller as
+/// well, so the container gains nothing.
 pub const ADMINISTRATOR: &str = "administrator";
 
-/// Makes an agent from the descriptors that the server left, and tells the server how it went. It ends in
-/// the caller with the exit status, and doesn't return in the agent.
+/// Makes an agent from the descriptors that the server left, and reports the result to the server. In the caller it
+/// returns the exit status; in the agent it doesn't return.
 pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode {
-    // Whatever else is open belongs to the server by accident, and an agent must have nothing
-    // that a container could take from it. First of all, while nobody owns a descriptor.
+    // Other open descriptors were inherited by accident, and an agent must have nothing that a container could take
+    // from it. This comes first, while no descriptor has an owner.
     let end = FIRST_NAMESPACE_FD + namespaces.0.len() as RawFd;
     let closed = close_from(end);
     let Some(socket) = inherited(SOCKET_FD) else {
@@ -126,16 +126,15 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
     let prepared =
         closed.map_err(failed_at(AgentStep::Close)).and_then(|()| prepare(&socket, namespaces, is_administrator));
     let cloned = prepared.and_then(|(leash, permitted)| {
-        // CLONE_PARENT: the agent is the server's child, not this process's, which may end now.
-        // The server ignores SIGCHLD, so the kernel reaps an agent at once; a zombie would keep
-        // the container's init from ending.
+        // CLONE_PARENT makes the agent the server's child, so this process may end now. The server ignores SIGCHLD,
+        // so the kernel reaps an agent at once; a zombie would keep the container's init from ending.
         match clone_sibling().map_err(failed_at(AgentStep::Clone))? {
             Side::Original => Ok(()),
             Side::Sibling => run(&socket, leash, permitted),
         }
     });
-    // The agent has nothing left that could fail, so this process speaks for it. Should the
-    // server be gone, there's nobody to tell.
+    // The agent has no step left that could fail, so this process reports for it. If the server is gone, there's
+    // nobody to tell.
     let (hello, status) = match cloned {
         Ok(()) => (Hello::Ready, 0),
         Err((step, errno)) => (Hello::Failed { step, errno: errno as i32 }, 1),
@@ -145,31 +144,29 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
     exit_now(if told.is_ok() { status } else { 1 })
 }
 
-/// Does everything up to the clone, whose child gets exactly what is left of this process.
-/// Returns the leash and the permitted capabilities.
+/// Does everything up to the clone; the child inherits exactly what this process then has. Returns the leash and the
+/// permitted capabilities.
 fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), StepError> {
-    // Not to be ptraced, nor its /proc files to be opened, by anybody without CAP_SYS_PTRACE in
-    // the *initial* user namespace. Inherited by the clone.
+    // Keeps processes without CAP_SYS_PTRACE in the *initial* user namespace from tracing this process or opening its
+    // /proc files. The clone inherits that.
     prctl::set_dumpable(false).map_err(failed_at(AgentStep::Privileges))?;
-    // What the container's ps shows.
+    // The container's ps shows this name.
     prctl::set_name(c"vcgroupfs-agent").map_err(failed_at(AgentStep::Privileges))?;
 
     check::seqpacket(socket.as_fd()).map_err(failed_at(AgentStep::Check))?;
     let leash = inherited(LEASH_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
     check::pipe(leash.as_fd()).map_err(failed_at(AgentStep::Check))?;
 
-    // No controlling terminal, and a process group of just this process and the agent.
+    // No controlling terminal, and a process group of only this process and the agent.
     setsid().map_err(failed_at(AgentStep::Leash))?;
-    // The leash: once the server closes its end of the pipe, or ends in whatever way, the kernel
-    // sends SIGKILL to that group. It names the processes by themselves and not by a number that
-    // might have been given to another, it works on a stopped agent and on every kernel.
+    // The leash: once the server closes its end of the pipe or ends, the kernel sends SIGKILL to that group. The
+    // signal can't reach a reused pid, it works on a stopped agent, and on every kernel.
     signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Leash))?;
 
     enter(namespaces)?;
 
-    // No descriptor but the socket and the leash. 0 to 2 must not be free: a descriptor that
-    // arrives later would get the number, and a panic's message be written to it. An O_PATH
-    // descriptor of the empty root can't be written to.
+    // Only the socket and the leash stay open. 0 to 2 must not be free: a later descriptor would get the number, and
+    // a panic's message would be written to it. An O_PATH descriptor of the empty root can't be written to.
     stand_in_for_stdio().map_err(failed_at(AgentStep::Privileges))?;
     let more = if is_administrator { CAP_SYS_ADMIN } else { 0 };
     let permitted = privileges::drop_all(CAP_SYS_NICE | more).map_err(failed_at(AgentStep::Privileges))?;
@@ -187,8 +184,8 @@ fn enter(namespaces: &Namespaces) -> Result<(), StepError> {
     }
     for (kind, file) in &files {
         let step = if *kind == Namespace::Pid { AgentStep::EnterPid } else { AgentStep::EnterEmpty };
-        // For pid, this is where children are born; for mnt, root and working directory become
-        // the namespace's, so that nothing of the host's tree stays in reach.
+        // For pid, this is the namespace of future children. For mnt, root and working directory become the
+        // namespace's, so that nothing of the host's tree stays in reach.
         setns(file, kind.flag()).map_err(failed_at(step))?;
     }
     Ok(())

@@ -1,12 +1,14 @@
 //! Makes a cgroup namespace that begins at a container's delegation boundary (cgroup v2), and checks that the kernel enforces it.
 //!
-//! A cgroup namespace begins at the cgroup of the process that makes it. So this process enters the boundary, makes the namespace, and leaves at
-//! once. Between these three system calls the container may see it in a list of processes, kill it or freeze it, and gains nothing. The process
-//! has a socket, a pipe and two files that only migrate processes. It isn't dumpable, and the server waits for it for a second only.
+//! A cgroup namespace begins at the cgroup of the process that makes it. So this process enters the boundary, makes
+//! the namespace, and leaves at once. Between these three system calls the container may see it in a pid list, kill
+//! it or freeze it, and gains nothing: the process has only a socket, a pipe and two files that migrate processes. It
+//! isn't dumpable, and the server waits for it for only a second.
 //!
-//! Afterwards, outside again, it writes `0` to a membership file of the boundary that the server has opened in that namespace. Where the kernel
-//! checks both ends of a migration by the opener's namespace (`nsdelegate`, since Linux 5.16), that fails with ENOENT, and so does whatever
-//! a container writes to such a file. Elsewhere this process is inside then, and ends.
+//! Afterwards, outside again, it writes `0` to a membership file of the boundary that the server has opened in that
+//! namespace. If the kernel checks both ends of a migration by the opener's namespace (`nsdelegate`, since Linux
+//! 5.16), the write fails with ENOENT, and so does whatever a container writes to such a file. Otherwise this process
+//! is now inside, and ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -39,9 +41,9 @@ const SERVER_TIMEOUT_MS: u16 = 10_000;
 /// The purpose that the process is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Making a namespace, and checking it.
+    /// Make a namespace and check it.
     Make,
-    /// Only checking one.
+    /// Only check a namespace.
     Probe,
 }
 
@@ -62,7 +64,7 @@ impl Purpose {
     }
 }
 
-/// The length of a message to the server, which is 0 or an errno. With [`Purpose::Make`] the namespace comes with the first one.
+/// The length of a message to the server: 0 or an errno. With [`Purpose::Make`] the first one carries the namespace.
 pub const MESSAGE_LEN: usize = 4;
 
 /// Encodes a message to the server.
@@ -71,10 +73,10 @@ pub fn encode(result: Result<(), Errno>) -> [u8; MESSAGE_LEN] {
     result.map_or_else(|errno| errno as i32, |()| 0).to_ne_bytes()
 }
 
-/// Decodes a message to the server. Other bytes are `EPROTO`.
+/// Decodes a message to the server. Malformed bytes are `EPROTO`.
 ///
 /// # Errors
-/// The errno that it says.
+/// The errno in the message.
 pub fn decode(message: &[u8]) -> Result<(), Errno> {
     match message.try_into().map(i32::from_ne_bytes) {
         Ok(0) => Ok(()),
@@ -97,7 +99,7 @@ pub(crate) fn start(purpose: Purpose) -> ExitCode {
     }
 }
 
-/// Returns the result of the check, or what failed before.
+/// Returns the result of the check, or the error before it.
 fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_name(c"vcgroupfs-ns")?;
@@ -129,7 +131,8 @@ fn make() -> Result<OwnedFd, Errno> {
     migrate_self(home.as_fd())?;
     made?;
     let namespace = own_namespace()?;
-    // Before Linux 5.16 the writer's namespace decides, and that's not this one when a container writes.
+    // Before Linux 5.16 the writer's namespace decides. Leave this one, since a container's writer isn't in it
+    // either.
     setns(&own, CloneFlags::CLONE_NEWCGROUP)?;
     Ok(namespace)
 }

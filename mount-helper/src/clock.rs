@@ -2,8 +2,8 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Returns CLOCK_MONOTONIC in nanoseconds. It's the same for all processes in one time namespace, as the
-/// server and its agents are. The result is 0 if the clock can't be read, which no Linux refuses.
+/// Returns CLOCK_MONOTONIC in nanoseconds, or 0 if the clock can't be read, which never happens on Linux. All
+/// processes in one time namespace, such as the server and its agents, read the same clock.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {

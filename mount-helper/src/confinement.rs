@@ -1,7 +1,8 @@
-//! The confinement of a server: what it gives up once it has all that it needs. A server runs for months, and containers choose what they send.
+//! The confinement of a server: the privileges and system calls that it drops once it's set up. A server runs for
+//! months, and containers choose what they send.
 //!
-//! It applies to every thread and process that comes afterwards, helpers and agents included. A step that the kernel or the server's own
-//! privileges don't allow is left out.
+//! It applies to every later thread and process, helpers and agents included. A step that the kernel or the server's
+//! own privileges don't allow is skipped.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -16,7 +17,7 @@ pub enum Role {
     Server {
         /// Whether there are PSI files.
         pressure: bool,
-        /// Whether it ends the command of `run` and what processes that has left, of any user.
+        /// Whether it ends the command of `run` and the processes that the command leaves behind, of any user.
         kills: bool,
     },
     /// It waits for the command of `run`, passes signals on, and cleans up.
@@ -31,16 +32,18 @@ impl Role {
     pub fn capabilities(self) -> u64 {
         match self {
             Self::Server { pressure, kills } => {
-                // Cgroups belong to whoever makes them; chmod, utimensat and xattrs of what belongs to others; the caller's user and groups.
+                // Giving cgroups to the callers that make them; chmod, utimensat and xattrs of others' objects;
+                // assuming the caller's user and groups.
                 let ownership = CAP_CHOWN | CAP_FOWNER | CAP_SETGID | CAP_SETUID;
-                // Opens and makes what the caller may, which the kernel has asked before; `open_by_handle_at`; `/proc` of others.
+                // Opening and making what the caller may, which the kernel has checked before; `open_by_handle_at`;
+                // `/proc` of other processes.
                 let files = CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH;
-                // Mounts, namespaces, maps and descriptors of callers; FUSE passthrough, cpuset partitions, lists of devices. Agents empty
-                // their bounding set.
+                // Mounts, namespaces, maps and descriptors of callers; FUSE passthrough, cpuset partitions, lists of
+                // devices. Agents empty their bounding set.
                 let processes = CAP_SETPCAP | CAP_SYS_CHROOT | CAP_SYS_PTRACE | CAP_SYS_ADMIN;
                 // Migrations into cpusets, of processes whose priority the caller may change.
                 let always = ownership | files | processes | CAP_SYS_NICE;
-                // PSI windows that aren't a multiple of two seconds, of callers who have it.
+                // PSI windows that aren't a multiple of two seconds, for callers with that capability.
                 always | if pressure { CAP_SYS_RESOURCE } else { 0 } | if kills { CAP_KILL } else { 0 }
             }
             Self::Supervisor => {
@@ -51,9 +54,10 @@ impl Role {
     }
 }
 
-/// The system calls that no process in these roles makes, nor what it executes. Calls that do the same by another name stand beside each other.
+/// The system calls that no process in these roles makes, nor the programs that it executes. Calls that do the same
+/// under another name stand together.
 const DENIED: &[libc::c_long] = &[
-    // Other code for the kernel.
+    // Loading other code into the kernel.
     libc::SYS_kexec_load,
     #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_env = "gnu")))]
     libc::SYS_kexec_file_load,
@@ -62,7 +66,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_delete_module,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
-    // The whole host.
+    // Changing the whole host.
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -90,7 +94,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_uselib,
     #[cfg(target_arch = "x86_64")]
     libc::SYS__sysctl,
-    // Other processes.
+    // Accessing other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -98,11 +102,11 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_kcmp,
     libc::SYS_move_pages,
     libc::SYS_migrate_pages,
-    // Keys.
+    // Using keys.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // What widens the kernel's surface, and gets around filters.
+    // Widening the kernel's attack surface, or bypassing filters.
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
@@ -110,7 +114,8 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
-/// Gives up what a process in this role doesn't need. The process must have a single thread. Returns what it couldn't give up, and why.
+/// Drops the privileges and system calls that a process in this role doesn't need. The process must have a single
+/// thread. Returns the steps that failed, with their errnos.
 pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
     let mut failed = Vec::new();
     let mut note = |what, result: Result<(), Errno>| failed.extend(result.err().map(|errno| (what, errno)));
@@ -132,7 +137,7 @@ mod tests {
     fn nothing_that_the_filter_of_agents_allows_is_denied() {
         let allowed = [libc::SYS_clone, libc::SYS_prctl, libc::SYS_seccomp, libc::SYS_execve, libc::SYS_setns];
         assert!(!DENIED.iter().any(|number| allowed.contains(number)));
-        // Tells a server of processes that come back after the host has taken them out.
+        // fanotify tells a server about processes that come back after the host has taken them out.
         assert!(![libc::SYS_fanotify_init, libc::SYS_fanotify_mark].iter().any(|number| DENIED.contains(number)));
         let mut numbers = DENIED.to_vec();
         numbers.sort_unstable();

@@ -1,17 +1,17 @@
 //! Registers an event of a cgroup for a process of a container (cgroup v1, `cgroup.event_control`).
 //!
-//! The text that such a process writes to the file names two descriptors of its own: an eventfd, and a
-//! control file that it has opened in a view. The helper fetches the eventfd (pidfd_getfd(2), Linux 5.6), tells
-//! the server which file of the view the control file is, gets the backing file for it, and writes the
-//! numbers that both have *in the helper* to the backing `cgroup.event_control`.
+//! The text that such a process writes to the file names two descriptors of its own: an eventfd, and a control file
+//! that it has opened in a view. The helper fetches the eventfd (pidfd_getfd(2), Linux 5.6), tells the server which
+//! file of the view the control file is, gets the backing file for it, and writes the numbers that both have *in the
+//! helper* to the backing `cgroup.event_control`.
 //!
-//! Each registration has a process of its own, since closing a descriptor can block. Another thread of
-//! the container can replace the eventfd between the examination and the fetch. Closing the replacement may
-//! block forever, if it's a file of a FUSE that never answers (FLUSH) or a socket that lingers. Then only
-//! this process waits, which holds nothing of the server's, and the server goes on without it.
+//! Each registration has a process of its own, since closing a descriptor can block. Another thread of the container
+//! can replace the eventfd between the check and the fetch. Closing the replacement may block forever, if it's a file
+//! of a FUSE that never answers (FLUSH) or a socket that lingers. Then only this process waits. It holds nothing of
+//! the server's, and the server goes on without it.
 //!
-//! The kernel's event ends when the last descriptor of the eventfd is closed. So the helper must have closed
-//! its own before it tells the server that it's done.
+//! The kernel's event ends when the last descriptor of the eventfd is closed. So the helper must have closed its own
+//! before it tells the server that it's done.
 
 use std::fmt::Display;
 use std::fs;
@@ -58,7 +58,7 @@ const EVENTFD: &[u8] = b"anon_inode:[eventfd]";
 /// arguments of the registration, and the backing control file comes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The thread that writes, in the server's pid namespace. It waits for its answer meanwhile.
+    /// The thread that writes, in the server's pid namespace. It waits for the answer meanwhile.
     pub tid: i32,
     /// Its number of the eventfd.
     pub eventfd: u32,
@@ -111,9 +111,9 @@ pub struct ClaimedControl {
 /// The answer to either message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// It failed with this errno.
+    /// The registration failed with this errno.
     Failed(i32),
-    /// The helper holds the eventfd, and the control file is this.
+    /// The helper has the eventfd, and this is the control file.
     Held(ClaimedControl),
     /// The event is registered.
     Done,
@@ -193,7 +193,8 @@ fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
     setsid()?;
     signal_group_on_event(leash, libc::SIGKILL)?;
     agent::stand_in_for_stdio()?;
-    // What it takes to look at another's descriptors and to fetch one, and to read the control file, as the kernel asks once more.
+    // The capabilities to examine another process' descriptors, to fetch one, and to read the control file, which the
+    // kernel checks again.
     let permitted = privileges::drop_all(CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH)?;
     keep_capabilities(permitted)
 }
@@ -229,11 +230,12 @@ fn receive<'a>(socket: BorrowedFd<'_>, into: &'a mut [u8]) -> Result<(&'a [u8], 
     }
 }
 
-/// Returns the text to write: the numbers in this process, and the arguments as they are.
+/// Returns the text to write: the numbers in this process, and the arguments unchanged.
 fn text(eventfd: RawFd, control: RawFd, arguments: &[u8]) -> Vec<u8> {
     let mut text = format!("{eventfd} {control}").into_bytes();
     if arguments.is_empty() {
-        // Before Linux 6.11 the kernel looks for arguments behind the end of the text (CVE-2024-45021): there they're empty, then.
+        // Before Linux 6.11 the kernel reads the arguments beyond the end of the text (CVE-2024-45021). The NULs make
+        // them empty.
         text.extend(b"\0\0");
     } else {
         text.push(b' ');
@@ -248,7 +250,7 @@ fn text(eventfd: RawFd, control: RawFd, arguments: &[u8]) -> Vec<u8> {
 /// EBADF if there's none with this number, or if it's O_PATH.
 fn descriptor(thread: impl Display, number: u32) -> Result<(PathBuf, PathBuf), Errno> {
     let path = PathBuf::from(format!("/proc/{thread}/fd/{number}"));
-    // An O_PATH descriptor can neither be read nor written, which this mode shows (proc_fd_instantiate).
+    // The mode shows an O_PATH descriptor, which can neither be read nor written (proc_fd_instantiate).
     if fs::symlink_metadata(&path).map_err(no_descriptor)?.mode() & 0o700 == 0 {
         return Err(Errno::EBADF);
     }
@@ -268,7 +270,8 @@ fn no_descriptor(error: std::io::Error) -> Errno {
 /// Fetches a thread's eventfd.
 ///
 /// # Errors
-/// EBADF for no descriptor, EINVAL for one that isn't an eventfd (`eventfd_ctx_fileget`). EACCES where it can't be had.
+/// EBADF for no descriptor, EINVAL for one that isn't an eventfd (`eventfd_ctx_fileget`), EACCES if it can't be
+/// fetched.
 fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
     let (_, name) = descriptor(tid, number)?;
     if name.as_os_str().as_bytes() != EVENTFD {
@@ -277,7 +280,7 @@ fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
     let identity = identity(&format!("/proc/{tid}/fdinfo/{number}"))?;
     let (holder, is_thread) = match pidfd::open_thread(tid) {
         Ok(thread) => (thread, true),
-        // Before Linux 6.9 there are only processes. What comes of it is looked at below.
+        // Before Linux 6.9 only processes have pidfds. The fetched file is checked below.
         Err(Errno::EINVAL) => (pidfd::open(process_of(tid)?)?, false),
         Err(errno) => return Err(errno),
     };
@@ -287,8 +290,8 @@ fn fetch(tid: i32, number: u32) -> Result<OwnedFd, Errno> {
         Err(Errno::EBADF) if !is_thread => return Err(Errno::EACCES),
         Err(errno) => return Err(errno),
     };
-    // Another thread may have put something else in its place, or the thread may have descriptors of its own, which its process' other
-    // threads don't share.
+    // Another thread may have replaced the descriptor, or the thread may have a descriptor table that it doesn't
+    // share with its process.
     let fetched = file.as_raw_fd();
     let (_, own) = descriptor("self", fetched.cast_unsigned())?;
     if own.as_os_str().as_bytes() != EVENTFD || self::identity(&format!("/proc/self/fdinfo/{fetched}"))? != identity {
@@ -311,8 +314,8 @@ fn process_of(tid: i32) -> Result<i32, Errno> {
     line.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ESRCH)
 }
 
-/// Identifies a thread's control file. A FUSE gets no request by that: not for following the link, nor for making a handle, nor for looking up
-/// attributes in this way. The file isn't opened (O_PATH).
+/// Identifies a thread's control file. A FUSE gets no request from that: neither from following the link, nor from
+/// making a handle, nor from this kind of attribute lookup. The file isn't opened (O_PATH).
 ///
 /// # Errors
 /// EBADF for no descriptor.

@@ -1,15 +1,17 @@
 //! The only part of vcgroupfs that enters a container's namespaces.
 //!
-//! It has five commands. `agent` becomes a [pid-namespace agent](agent). `event`
-//! [registers an event](events) and enters no namespace. `boundary`
-//! [makes a cgroup namespace](boundary) at a delegation boundary. `attach` and `detach`
-//! [mount a view](attach) in a container and unmount it. Only the server starts the program, never a user.
-//! It gets everything by inherited descriptors and a closed set of words on its command line. README.md
-//! states its threat model.
+//! It has five commands. `agent` becomes a [pid-namespace agent](agent). `event` [registers an event](events) and
+//! enters no namespace. `boundary` [makes a cgroup namespace](boundary) at a delegation boundary. `attach` and
+//! `detach` [mount a view](attach) in a container and unmount it. Only the server starts the program, never a user.
+//! All its input is inherited descriptors and a closed set of words on its command line. README.md states its threat
+//! model.
+//!
+//! The library has two callers: the `vcgroupfs` binary, which acts as this program when it is started under the name
+//! [`PROGRAM_NAME`], and the server, which speaks [`request`] and confines itself with [`confinement`].
 //!
 //! The library has two callers: the `vcgroupfs` binary, which acts as this program when it is started
 //! under the name [`PROGRAM_NAME`], and the server, which speaks [`request`] and confines itself with [`confinement`].
-// As in vcgroupfs itself: nothing panics.
+// As in vcgroupfs itself, nothing may panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
@@ -72,7 +74,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ =
         writeln!(std::io::stderr(), "vcgroupfs-mount-helper: started by the vcgroupfs server; not a command for users");
     ExitCode::from(2)

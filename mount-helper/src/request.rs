@@ -12,11 +12,12 @@
 //!
 //! Every request carries one descriptor (SCM_RIGHTS), a migration two, [`Request::GetOwners`] one for each number; no reply carries any.
 
-/// Most bytes that one [`Request::Read`] may ask for.
+/// The maximum number of bytes for one [`Request::Read`].
 pub const MAX_READ: usize = 64 * 1024;
-/// Most bytes of one [`Request::Write`]: the kernel refuses longer writes to a cgroup file (E2BIG).
+/// The maximum number of bytes of one [`Request::Write`]: the kernel refuses longer writes to a cgroup file (E2BIG).
 pub const MAX_WRITE: usize = 4096;
-/// Most numbers that one [`Request::GetOwners`] may ask for: a message takes no more than 253 descriptors (`SCM_MAX_FD`).
+/// The maximum number of descriptors for one [`Request::GetOwners`]: a message carries no more than 253
+/// (`SCM_MAX_FD`).
 pub const MAX_OWNERS: usize = sys::seqpacket::MAX_FILES;
 /// Length of a number in the reply to [`Request::GetOwners`], in bytes.
 pub const NUMBER_LEN: usize = 4;
@@ -36,37 +37,38 @@ pub struct Malformed;
 pub enum Request<'a> {
     /// pread(2). The reply carries the data.
     Read {
-        /// Where to read; at most `i64::MAX`.
+        /// The offset; at most `i64::MAX`.
         offset: u64,
-        /// How many bytes at most; at most [`MAX_READ`].
+        /// The maximum length; at most [`MAX_READ`].
         len: u32,
     },
     /// One write(2) at offset 0.
     Write {
-        /// With CAP_SYS_NICE effective, which cpuset's migration looks for in the *writer*.
+        /// Whether CAP_SYS_NICE is effective: cpuset's migration checks it in the *writer*.
         nice: bool,
         /// The bytes; at most [`MAX_WRITE`].
         data: &'a [u8],
     },
-    /// The same, if the process is still where it was seen last: with the descriptor of its `/proc/TID/cgroup`, which has to say exactly
-    /// `seen`. The reply is 0 if it doesn't; nothing was written then.
+    /// The same, if the process hasn't been migrated since it was seen: the second descriptor is its
+    /// `/proc/TID/cgroup`, whose text has to be exactly `seen`. Otherwise nothing is written, and the reply is 0.
     Migrate {
         /// As for [`Request::Write`].
         nice: bool,
         /// The number of the process.
         number: &'a [u8],
-        /// Where it was; not empty, and together with the number at most [`MAX_WRITE`].
+        /// Its memberships; not empty, and together with the number at most [`MAX_WRITE`].
         seen: &'a [u8],
     },
-    /// `fcntl(F_SETOWN_EX)` to the thread with this number: the kernel finds it in the agent's pid
-    /// namespace, and `F_GETOWN_EX` tells the server its number there. Needs no privilege, and
-    /// the answer comes from the kernel: an agent can name only what is in its own namespace.
+    /// `fcntl(F_SETOWN_EX)` to the thread with this number: the kernel finds it in the agent's pid namespace, and
+    /// `F_GETOWN_EX` tells the server its number there. It needs no privilege, and the answer comes from the kernel:
+    /// an agent can only name threads in its own namespace.
     SetOwner {
         /// Thread id in the agent's pid namespace; > 0.
         number: i32,
     },
-    /// The way back, `fcntl(F_GETOWN_EX)` of each descriptor: the numbers that their owners have in the agent's pid namespace, as `i32` in
-    /// the reply, 0 for one that isn't in there. That too needs no privilege, and tells an agent nothing of another namespace.
+    /// The reverse, `fcntl(F_GETOWN_EX)` of each descriptor. The reply has the owners' numbers in the agent's pid
+    /// namespace as `i32`, 0 for an owner that isn't in there. It needs no privilege either, and tells an agent
+    /// nothing about another namespace.
     GetOwners {
         /// How many descriptors there are; 1 to [`MAX_OWNERS`].
         count: u32,
@@ -82,8 +84,8 @@ const GET_OWNERS: u32 = 5;
 const NICE: u32 = 1;
 
 impl Request<'_> {
-    /// The fixed part of the message; [`Self::payload`] follows it. `deadline` (monotonic ns) is
-    /// the time from which on the agent must not carry it out any more.
+    /// Encodes the fixed part of the message; [`Self::payload`] follows it. From `deadline` (monotonic ns) on, the
+    /// agent must not carry out the request any more.
     #[must_use]
     pub fn header(&self, deadline: u64) -> [u8; REQUEST_HEADER] {
         let (kind, argument, value) = match *self {
@@ -130,7 +132,7 @@ impl Request<'_> {
     }
 }
 
-/// Decodes a whole request: what to do, and its deadline in monotonic ns.
+/// Decodes a whole request. Returns the request and its deadline in monotonic ns.
 ///
 /// # Errors
 /// [`Malformed`] for anything that [`Request::header`] with legal values doesn't produce.
@@ -191,8 +193,8 @@ pub fn reply_header(result: i32, data_len: u32) -> [u8; REPLY_HEADER] {
     pair(result.to_ne_bytes(), data_len.to_ne_bytes())
 }
 
-/// Splits the fixed part of a reply into (result, length of the data). Says nothing about whether
-/// they are plausible: that depends on what was asked.
+/// Splits the fixed part of a reply into (result, length of the data). The caller checks whether they are plausible,
+/// since that depends on the request.
 #[must_use]
 pub fn decode_reply(header: [u8; REPLY_HEADER]) -> (i32, u32) {
     let [a, b, c, d, e, f, g, h] = header;
@@ -203,9 +205,9 @@ pub fn decode_reply(header: [u8; REPLY_HEADER]) -> (i32, u32) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum AgentStep {
-    /// Closing what was inherited.
+    /// Closing inherited descriptors.
     Close = 1,
-    /// Looking at the descriptors that were passed.
+    /// Checking the descriptors that were passed.
     Check,
     /// Setting up the leash by which the server can end the agent.
     Leash,
@@ -213,7 +215,7 @@ pub enum AgentStep {
     EnterEmpty,
     /// Joining the container's pid namespace: EINVAL if it isn't a descendant of the server's.
     EnterPid,
-    /// Giving up privileges.
+    /// Dropping privileges.
     Privileges,
     /// Making the agent itself: ENOMEM if the namespace's init has ended.
     Clone,
@@ -229,9 +231,9 @@ impl AgentStep {
 pub enum Hello {
     /// The agent runs.
     Ready,
-    /// There's no agent.
+    /// The agent couldn't be started.
     Failed {
-        /// What failed.
+        /// The failed step.
         step: AgentStep,
         /// Its errno.
         errno: i32,

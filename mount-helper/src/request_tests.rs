@@ -83,7 +83,7 @@ fn every_shortened_request_is_refused() {
 
 #[test]
 fn any_bytes_decode_without_a_panic() {
-    // A fixed xorshift: the same bytes every time, no dependency.
+    // A fixed xorshift generates the same bytes every time, without a dependency.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..200_000 {
         let mut bytes = [0u8; 40];

@@ -1,9 +1,8 @@
-//! Which system calls are left to an agent.
+//! The system call filters: the calls that an agent may make, and those that a server and its children may not.
 //!
-//! A container that may ptrace the agent can make it do any system call. Namespaces and missing
-//! capabilities bound what comes of that; the filter takes away the calls themselves, which
-//! matters because the container's own filter doesn't apply to the agent. Before Linux 4.8 a
-//! tracer can get around a filter: there the namespaces stand alone, hence both.
+//! A container that may ptrace the agent can make it do any system call. Namespaces and missing capabilities bound
+//! the effect. The filter removes the calls themselves, which matters because the container's own filter doesn't
+//! apply to the agent. Before Linux 4.8 a tracer can bypass a filter, and only the namespaces protect: hence both.
 
 use nix::errno::Errno;
 
@@ -20,8 +19,8 @@ const ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// What the request loop does, and what libc's allocator, a Rust panic and the kernel itself
-/// (restart_syscall after a stop) do around it.
+/// The calls of the request loop, and those that libc's allocator, a Rust panic and the kernel itself
+/// (restart_syscall after a stop) need.
 const NEEDED: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
@@ -50,22 +49,21 @@ const NEEDED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// For the process that is about to make an agent: what an agent needs, making it, and the prctl
-/// that installs [`confine_agent`]. The agent is born under this filter, so that there's no moment
-/// in which it has none.
+/// Installs the filter of the process that makes an agent: an agent's calls, clone, and the prctl that installs
+/// [`confine_agent`]. The agent starts under this filter, so that it's never without one.
 pub(crate) fn confine() -> Result<(), Errno> {
     let more = [libc::SYS_clone, libc::SYS_prctl];
     let allowed: Vec<libc::c_long> = NEEDED.iter().copied().chain(more).collect();
     install(&allowed)
 }
 
-/// For the agent: no further processes. The first filter goes on to apply as well.
+/// Installs the agent's filter: no further processes. The first filter still applies as well.
 pub(crate) fn confine_agent() -> Result<(), Errno> {
     install(NEEDED)
 }
 
-/// Takes these calls from the calling thread, and sockets of any family but AF_UNIX, for what it makes and executes as well; and the system
-/// calls of other architectures. They fail with EPERM.
+/// Denies these calls, sockets of any family but AF_UNIX, and the system calls of other architectures. They fail with
+/// EPERM in the calling thread, and in the processes and programs that it starts.
 ///
 /// # Errors
 /// `EINVAL` or `ENOSYS` if the kernel has no filters, `EOPNOTSUPP` on a machine for which there's none.
@@ -76,7 +74,7 @@ pub(crate) fn deny(denied: &[libc::c_long]) -> Result<(), Errno> {
 fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
     let Some(arch) = ARCH else { return Ok(()) };
     match install_filter(&program(arch, allowed)) {
-        // A kernel without filters: capabilities and namespaces have to do.
+        // The kernel has no filters: capabilities and namespaces remain.
         Err(Errno::EINVAL | Errno::ENOSYS) => Ok(()),
         other => other,
     }
@@ -85,7 +83,8 @@ fn install(allowed: &[libc::c_long]) -> Result<(), Errno> {
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-/// The lower half of the first argument: a `u32`, in all calls that are asked for it, which the kernel takes from there as well.
+/// The lower half of the first argument: a `u32` in all calls whose argument is checked, and the kernel uses only
+/// that half, too.
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
 
 /// Numbers of x86_64's second table of calls, for x32 programs, have this bit.
@@ -109,12 +108,13 @@ fn give(verdict: u32) -> libc::sock_filter {
     op(libc::BPF_RET | libc::BPF_K, verdict, 0, 0)
 }
 
-/// Numbers mean something else in another architecture's table (x86_64's 32-bit entry): those are refused. The number is loaded then.
+/// Refuses calls of another architecture (x86_64's 32-bit entry), where numbers have another meaning. Then loads the
+/// number.
 fn head(arch: u32) -> [libc::sock_filter; 4] {
     [load(ARCHITECTURE), op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, arch, 1, 0), give(REFUSE), load(NUMBER)]
 }
 
-/// Everything that isn't in `allowed` fails with EPERM.
+/// Makes a filter in which every call outside `allowed` fails with EPERM.
 fn program(arch: u32, allowed: &[libc::c_long]) -> Vec<libc::sock_filter> {
     let mut program = head(arch).to_vec();
     for number in allowed.iter().filter_map(|number| u32::try_from(*number).ok()) {
@@ -124,7 +124,7 @@ fn program(arch: u32, allowed: &[libc::c_long]) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Everything that is in `denied` fails with EPERM, as do sockets that aren't AF_UNIX.
+/// Makes a filter in which every call in `denied` fails with EPERM, as do sockets that aren't AF_UNIX.
 fn denying(arch: u32, denied: &[libc::c_long]) -> Vec<libc::sock_filter> {
     let mut program = head(arch).to_vec();
     if cfg!(target_arch = "x86_64") {
@@ -184,8 +184,8 @@ mod tests {
         if ARCH.is_none() {
             return;
         }
-        // A filter is the thread's that installs it. What the test itself needs, such as panics,
-        // is done outside.
+        // A filter applies to the thread that installs it. The test itself needs other calls, such as for panics, so
+        // it runs outside.
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let results = std::thread::spawn(move || {
             set_no_new_privs()?;

@@ -14,8 +14,8 @@ use crate::request::{MAX_READ, MAX_WRITE, REQUEST_HEADER, Request, decode, reply
 /// How long an agent waits for the next request before it ends, in ms.
 const IDLE_TIMEOUT_MS: u16 = 1000;
 
-/// Serves until the server closes the connection, or nothing comes for a second. Returns the exit
-/// status: 1 after anything that an honest server doesn't send.
+/// Serves until the server closes the connection, or no request comes for a second. Returns the exit status: 1 after
+/// a message that an honest server doesn't send.
 pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
     let mut agent = Agent { socket, permitted, effective: 0, buffer: vec![0; MAX_READ] };
     let mut message = [0; REQUEST_HEADER + MAX_WRITE];
@@ -46,20 +46,20 @@ pub(crate) fn serve(socket: BorrowedFd<'_>, permitted: u64) -> i32 {
         if files.len() != request.files() {
             return 1;
         }
-        // The server has given up on it, and has told its caller so: doing it now would be a
-        // surprise. This agent was stopped for long; another one has taken over.
+        // The server has given up on this request, and has told its caller so: carrying it out now would be wrong.
+        // This agent was stopped for long, and another one has replaced it.
         if monotonic_ns() >= deadline || agent.answer(&request, *file, more).is_err() {
             return 1;
         }
     }
 }
 
-/// Waits for a message or the end of the connection. `false`: nothing came.
+/// Waits for a message or the end of the connection. Returns `false` on a timeout.
 fn wait(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
     match poll(&mut waited, PollTimeout::from(IDLE_TIMEOUT_MS)) {
         Ok(ready) => Ok(ready > 0),
-        // A signal starts the second anew.
+        // A signal restarts the timeout.
         Err(Errno::EINTR) => Ok(true),
         Err(error) => Err(error),
     }
@@ -96,7 +96,7 @@ impl Agent<'_> {
                 let memberships = more.first().ok_or(Errno::EINVAL)?;
                 self.lend(nice)?;
                 let into = self.buffer.get_mut(..MAX_WRITE + 1).ok_or(Errno::EINVAL)?;
-                // Nothing comes between the look and the write that could be done before.
+                // Nothing that could come earlier stands between the check and the write.
                 let result = match read_at(*memberships, into, 0) {
                     Ok(length) if into.get(..length) == Some(seen) => write_once(file, number),
                     Ok(_) => Ok(0),
@@ -122,16 +122,15 @@ impl Agent<'_> {
     fn reply(&self, result: Result<usize, Errno>) -> Result<(), Errno> {
         let result = match result {
             Ok(done) => count(done)?,
-            // The number as the kernel gave it, for cgroup files also return some that nix has no
-            // name for.
+            // The kernel's own number: cgroup files also return errnos that nix has no name for.
             Err(Errno::UnknownErrno) => -raw_errno(),
             Err(errno) => -(errno as i32),
         };
         send(self.socket, [&reply_header(result, 0)], &[])
     }
 
-    /// Makes effective what a write is lent, and nothing else: CAP_SYS_NICE if the request says so, and CAP_SYS_ADMIN if this agent was
-    /// made for that.
+    /// Makes effective only the capabilities that are lent for a write: CAP_SYS_NICE if the request says so, and
+    /// CAP_SYS_ADMIN if this agent was made for that.
     fn lend(&mut self, nice: bool) -> Result<(), Errno> {
         let lent = CAP_SYS_ADMIN | if nice { CAP_SYS_NICE } else { 0 };
         let wanted = lent & self.permitted;
@@ -143,7 +142,7 @@ impl Agent<'_> {
     }
 }
 
-/// Nobody else reads what an agent reads by its position.
+/// No other process reads through this file's position.
 fn read_at(file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
     retry(|| offset::read_at(file, into, offset))
 }
@@ -152,8 +151,8 @@ pub(crate) fn write_once(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize, Err
     retry(|| offset::write_once(file, data))
 }
 
-/// A signal that the agent survives doesn't concern the request. A write to a cgroup file is a
-/// single transaction: EINTR means that nothing was done.
+/// A signal that the agent survives doesn't concern the request. A write to a cgroup file is a single transaction:
+/// EINTR means that nothing was done.
 fn retry(mut operation: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
     loop {
         match operation() {

@@ -10,13 +10,13 @@ use super::step::StepError;
 use super::{sentinel, stack};
 
 impl Layout {
-    /// Makes it from a connection to FUSE. `mounted` is called with the view's root once the connection is mounted; from then on it has to be
-    /// served.
+    /// Builds it from a connection to FUSE. Calls `mounted` with the view's root once the connection is mounted; from
+    /// then on the connection has to be served.
     ///
     /// Returns the root of the topmost mount. The working directory and the umask are changed.
     ///
     /// # Errors
-    /// What failed; everything is unmounted then.
+    /// The step that failed; everything is unmounted then.
     pub fn build(
         &self,
         site: MountSite<'_>,

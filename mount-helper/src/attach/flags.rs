@@ -1,8 +1,8 @@
 //! The flags of a mount, besides read-only.
 //!
-//! Nobody can remove a flag when remounting a mount that is locked, or in a user namespace. systemd and
-//! sandboxes, which remount what is there read-only, use the flags that mountinfo shows for the first
-//! mount with that mount point. So a view's mounts have the flags of what they cover.
+//! A remount can't remove a flag of a mount that is locked, or in a user namespace. systemd and sandboxes remount
+//! existing mounts read-only. They use the flags that mountinfo shows for the first mount with that mount point. So a
+//! view's mounts have the flags of the mounts that they cover.
 
 use std::ffi::CString;
 
@@ -12,7 +12,7 @@ use nix::mount::MsFlags;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountFlags(MsFlags);
 
-/// What mountinfo calls them. The first three can only be added; of the others there's a choice.
+/// mountinfo's names of the flags. The first three can only be added; the others are alternatives.
 const NAMES: [(&str, MsFlags); 6] = [
     ("nosuid", MsFlags::MS_NOSUID),
     ("nodev", MsFlags::MS_NODEV),
@@ -43,7 +43,8 @@ impl MountFlags {
         Self((self.0 & ACCESS_TIMES) | (self.0 & other.0 & RESTRICTIONS))
     }
 
-    /// Returns the flags for mount(2), which always include a choice of access times: without one mount(2) takes `relatime`, or changes nothing.
+    /// Returns the flags for mount(2), which always include an access time mode: otherwise mount(2) uses `relatime`,
+    /// or changes nothing.
     pub(super) fn for_mount(self) -> MsFlags {
         if self.0.intersects(MsFlags::MS_NOATIME | MsFlags::MS_RELATIME) {
             self.0
@@ -59,7 +60,7 @@ impl MountFlags {
         CString::new(names.join(",")).unwrap_or_default()
     }
 
-    /// Decodes such a word. Returns `None` for anything else.
+    /// Decodes such a word. Returns `None` for any other text.
     pub(super) fn from_word(word: &[u8]) -> Option<Self> {
         let flags = Self::from_options(std::str::from_utf8(word).ok()?);
         (flags.word().to_bytes() == word).then_some(flags)

@@ -1,4 +1,4 @@
-//! What a view looks like in `/sys/fs/cgroup`, as data: one layout for hosts with v1 hierarchies, one for those without.
+//! The layout of a view in `/sys/fs/cgroup`, as data: one for hosts with v1 hierarchies, one for those without.
 
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
@@ -49,21 +49,21 @@ pub struct HierarchyMount {
 /// Where the real hierarchy comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Underlay {
-    /// A v1 hierarchy or cgroup2, bound from where it's mounted in this mount namespace.
+    /// A bind of a v1 hierarchy or cgroup2 that is mounted in this mount namespace.
     Bind {
         /// The mount point.
         point: PathBuf,
         /// The cgroup below its root, relative.
         below: CString,
     },
-    /// A v1 hierarchy that the host has mounted, mounted once more.
+    /// A new mount of a v1 hierarchy that the host has mounted.
     Mount {
-        /// Which one, as mount options.
+        /// The mount options that select it.
         options: CString,
         /// The cgroup below its root, relative.
         below: CString,
     },
-    /// There is none.
+    /// No underlay.
     None,
 }
 
@@ -72,13 +72,14 @@ pub enum Underlay {
 pub struct SentinelSpec {
     /// Where the sentinel comes from.
     pub underlay: SentinelSource,
-    /// The path, in view and sentinel, of the cgroup that the view shows: the container's own or one above it. It's relative and never empty.
+    /// The path, in view and sentinel, of the cgroup that the view shows: the container's own or one above it. It's
+    /// relative and never empty.
     pub shown: CString,
-    /// The path of the container's own cgroup, whose files are shown in place of the sentinel's. It's relative and never empty.
+    /// The path of the container's own cgroup, whose files cover the sentinel's. It's relative and never empty.
     pub own: CString,
     /// The flags of all its mounts; the sentinel is read-only besides.
     pub flags: MountFlags,
-    /// Files of the view's top that are shown in place of the sentinel's.
+    /// Files of the view's top that cover the sentinel's.
     pub files: Vec<CString>,
 }
 

@@ -1,7 +1,7 @@
 //! The messages between the server and a helper that attaches or detaches.
 //!
-//! One SOCK_SEQPACKET message each, in native byte order. Decoding is pure and total: any bytes
-//! give a message or [`Malformed`], never a panic.
+//! One SOCK_SEQPACKET message each, in native byte order. Decoding is pure and total: any bytes give a message or
+//! [`Malformed`], never a panic.
 //!
 //! | message | layout |
 //! |---|---|
@@ -35,15 +35,15 @@ pub struct Location {
 /// What a helper reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// It has located the place, and awaits an order.
+    /// The helper has located the mount point, and awaits an order.
     Location(Location),
     /// The view's connection is mounted, and has to be served from now on.
     Mounted,
-    /// All is done.
+    /// The order is done.
     Done,
-    /// Nothing is done, or all is undone.
+    /// Nothing was changed, or every change was undone.
     Failed {
-        /// What failed.
+        /// The failed step.
         step: AttachStep,
         /// Its errno.
         errno: i32,
@@ -95,9 +95,9 @@ impl Report {
 /// What a helper has to do. One descriptor comes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Move a detached mount to the place. The descriptor is its root.
+    /// Move a detached mount to the mount point. The descriptor is its root.
     Move,
-    /// Make this layout in the place. The descriptor is the connection to FUSE.
+    /// Build this layout on the mount point. The descriptor is the connection to FUSE.
     Build(Layout),
 }
 
@@ -114,7 +114,7 @@ impl Order {
             Self::Build(layout) => {
                 let (kind, words) = match layout {
                     Layout::Stack(spec) => (BUILD_STACK, words_of(spec)),
-                    // What it comes from has no word, either.
+                    // The sentinel's source isn't sent.
                     Layout::Sentinel(SentinelSpec { shown, own, flags, files, .. }) => {
                         let words = [flags.word(), shown.clone(), own.clone()].into_iter();
                         (BUILD_SENTINEL, words.chain(files.iter().cloned()).collect())
@@ -132,7 +132,7 @@ impl Order {
     /// Decodes a whole message.
     ///
     /// # Errors
-    /// [`Malformed`] for anything that isn't well-formed or names what a stack never has.
+    /// [`Malformed`] if it isn't well-formed, or describes an impossible layout.
     pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let (kind, rest) = message.split_first_chunk::<4>().ok_or(Malformed)?;
         match (u32::from_ne_bytes(*kind), rest) {
@@ -144,7 +144,7 @@ impl Order {
     }
 }
 
-/// Returns the words of a stack. A bind has none, since in a container there's nothing to bind.
+/// Returns the words of a stack. An underlay that is a bind has none, since a container has nothing to bind.
 fn words_of(spec: &StackSpec) -> Vec<CString> {
     let mut words = vec![spec.flags.word()];
     for hierarchy in &spec.hierarchies {
@@ -214,13 +214,13 @@ fn checked(word: CString, legal: fn(&[u8]) -> bool) -> Result<CString, Malformed
     if legal(word.to_bytes()) { Ok(word) } else { Err(Malformed) }
 }
 
-/// Whether this is a single component, and not one that the stack itself has while it's made.
+/// Whether this is a single component, and not a name that the stack itself uses while it's built.
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'/') && !name.starts_with(b".")
 }
 
-/// Whether these options only select a v1 hierarchy: controllers, a name, and the two flags that change the names and the content of its files. No
-/// option may set anything.
+/// Whether these options only select a v1 hierarchy: controllers, a name, and the two flags that change the names and
+/// the content of its files. No option may change a setting.
 fn is_options(options: &[u8]) -> bool {
     let is_word = |word: &[u8]| {
         let word = word.strip_prefix(b"name=").unwrap_or(word);
@@ -229,7 +229,7 @@ fn is_options(options: &[u8]) -> bool {
     options.split(|byte| *byte == b',').all(is_word)
 }
 
-/// Whether this is a path below the root, and not the root itself: names with one slash between them.
+/// Whether this is a path below the root: names with one slash between them.
 fn is_shown(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').all(|name| !name.is_empty() && name != b"." && name != b"..")
 }

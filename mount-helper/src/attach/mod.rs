@@ -1,9 +1,8 @@
 //! Attaches a view in a container's mount namespace, or detaches it.
 //!
-//! The server passes the namespace and the container's root. The helper follows no path of the
-//! container's but three plain names below that root. It holds what it finds by a descriptor, and mounts on
-//! that descriptor. It executes and reads nothing of the container's, except that it checks whether a
-//! directory is empty, before anything is at stake.
+//! The server passes the namespace and the container's root. The helper follows no path of the container except three
+//! plain names below that root. It opens what it finds, and mounts on the descriptor. It executes and reads nothing
+//! of the container's, except that it checks whether a directory is empty, before it changes anything.
 //!
 //! The process is never in the container's pid namespace, and not dumpable.
 
@@ -49,21 +48,23 @@ pub const NAMESPACE_FD: RawFd = 5;
 pub const ROOT_FD: RawFd = 6;
 /// The descriptor of the host's /proc.
 pub const PROC_FD: RawFd = 7;
-/// For `attach`, the descriptor of the witness: the writing end of a pipe that only has to stay open for as long as this process exists.
+/// For `attach`, the descriptor of the witness: the writing end of a pipe that stays open as long as this process
+/// exists.
 pub const WITNESS_FD: RawFd = 8;
 
-/// How long the server may take to give its order, in ms.
+/// How long the server may take to send its order, in ms.
 const ORDER_TIMEOUT_MS: u16 = 60_000;
 
-/// The capabilities for joining a mount namespace, for mounting in it, and for searching directories that only the container's own users may.
+/// The capabilities to join a mount namespace, to mount in it, and to search directories that only the container's
+/// own users may search.
 const CAPABILITIES: u64 = CAP_SYS_ADMIN | CAP_SYS_CHROOT | CAP_DAC_READ_SEARCH;
 
 /// The task that the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountTask {
-    /// Locate the place, await the order, and carry it out.
+    /// Locate the mount point, await the order, and carry it out.
     Attach,
-    /// Unmount what is mounted on the place, if it's this mount.
+    /// Unmount the mount on the mount point, if it's this one.
     Detach {
         /// How many components of `/sys/fs/cgroup` lead to the mount.
         depth: usize,
@@ -75,7 +76,7 @@ pub enum MountTask {
 }
 
 impl MountTask {
-    /// Reads the command line after the program's name. Returns `None` unless it's one that the server writes.
+    /// Parses the command line after the program's name. Returns `None` unless it's one that the server writes.
     pub fn from_words<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let task = match words.next()? {
             "attach" => Self::Attach,
@@ -104,7 +105,7 @@ impl MountTask {
 
 /// Does the task with the descriptors that the server left, and tells the server how it went.
 pub(crate) fn start(task: MountTask) -> ExitCode {
-    // First of all, while nobody owns a descriptor.
+    // This comes first, while no descriptor has an owner.
     let last = if task == MountTask::Attach { WITNESS_FD } else { PROC_FD };
     let closed = close_from(last + 1);
     let Some(socket) = inherited(SOCKET_FD) else {
@@ -127,9 +128,9 @@ fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
     send(socket.as_fd(), [&report.encode()], &[])
 }
 
-/// The container, by the descriptors that the server passes, checked.
+/// The container, by the descriptors that the server passed, checked.
 struct Target {
-    /// Held for as long as the process lives.
+    /// Held as long as the process lives.
     _leash: OwnedFd,
     namespace: OwnedFd,
     root: OwnedFd,
@@ -137,8 +138,8 @@ struct Target {
 }
 
 fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
-    // Neither to be ptraced nor its /proc files to be opened by anybody without CAP_SYS_PTRACE in the *initial* user namespace: for
-    // containers that share the host's pid namespace.
+    // For containers that share the host's pid namespace: keeps processes without CAP_SYS_PTRACE in the *initial*
+    // user namespace from tracing this process or opening its /proc files.
     prctl::set_dumpable(false).map_err(failed_at(AttachStep::Privileges))?;
     check::seqpacket(socket.as_fd()).map_err(failed_at(AttachStep::Check))?;
     let passed = |number| inherited(number).ok_or((AttachStep::Check, Errno::EBADF));
@@ -148,8 +149,8 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     check::namespace(namespace.as_fd()).map_err(failed_at(AttachStep::Check))?;
     check::directory(root.as_fd()).map_err(failed_at(AttachStep::Check))?;
     check::procfs(proc.as_fd()).map_err(failed_at(AttachStep::Check))?;
-    // A filesystem of the container's (FUSE in a user namespace) may never answer. Once the server closes its end of the pipe, or ends,
-    // the kernel sends SIGKILL.
+    // A filesystem of the container (FUSE in a user namespace) may never answer. The kernel sends SIGKILL once the
+    // server closes its end of the pipe, or ends.
     setsid().map_err(failed_at(AttachStep::Leash))?;
     signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Leash))?;
     let permitted = privileges::drop_all(CAPABILITIES).map_err(failed_at(AttachStep::Privileges))?;
@@ -157,7 +158,7 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     Ok(Target { _leash: leash, namespace, root, proc })
 }
 
-/// A directory to mount on, held by descriptors.
+/// An open directory to mount on.
 struct MountPoint {
     /// The directory that it's in.
     parent: OwnedFd,
@@ -197,21 +198,22 @@ impl Target {
         let is_meant = match found {
             // The kernel doesn't tell (before 3.15).
             0 => fstat(&place.directory).map(|stat| (major(stat.st_dev), minor(stat.st_dev)) == device),
-            // A view that isn't served, or not any more, can't be asked.
+            // A stat would block on a view that isn't served, or no longer.
             id => device_of(self.proc.as_fd(), id).map(|found| id == mount && found == device),
         };
         if !is_meant.map_err(failed_at(AttachStep::Find))? {
             // Something else is mounted over it, or it's gone.
             return Err((AttachStep::Find, Errno::ESTALE));
         }
-        // The very mount that was looked at, by the descriptor: to go there, a view would be asked for permission.
+        // Unmount through the descriptor, so that it's the mount that was checked. A path into the view would need
+        // the view's permission.
         let itself = format!("self/fd/{}", place.directory.as_raw_fd());
         fchdir(&self.proc)
             .and_then(|()| umount2(itself.as_str(), MntFlags::MNT_DETACH))
             .map_err(failed_at(AttachStep::Unmount))
     }
 
-    /// Finds the deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
+    /// Opens the deepest of `/sys`, `/sys/fs`, `/sys/fs/cgroup` that exists.
     fn find(&self) -> Result<MountPoint, Errno> {
         let mut place = self.find_at(1)?;
         while let Some(name) = SYS_FS_CGROUP.get(place.depth) {

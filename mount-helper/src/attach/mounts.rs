@@ -16,8 +16,8 @@ use super::step::{AttachStep, StepError, failed_at};
 
 const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Where a layout is made: the directory `name` of `parent`. It's the component of `/sys/fs/cgroup` in which those from `depth` on are still to be
-/// made.
+/// The mount point of a layout: the directory `name` of `parent`. It's a component of `/sys/fs/cgroup`; the
+/// components from `depth` on have to be made in it.
 #[derive(Debug, Clone, Copy)]
 pub struct MountSite<'a> {
     /// The directory that it's in.
@@ -30,7 +30,7 @@ pub struct MountSite<'a> {
     pub proc: BorrowedFd<'a>,
 }
 
-/// Opens a directory by its name in another one, or what is mounted on it. A symlink isn't followed.
+/// Opens a directory, or the mount on it, by its name in another directory. A symlink isn't followed.
 ///
 /// # Errors
 /// ENOENT, ENOTDIR (also for a symlink).
@@ -42,15 +42,15 @@ pub fn open_below(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Err
 pub(super) fn mount_tmpfs(site: &MountSite<'_>, flags: MountFlags) -> Result<OwnedFd, StepError> {
     let below = open_below(site.parent, site.name).map_err(failed_at(AttachStep::Tmpfs))?;
     enter(&below).map_err(failed_at(AttachStep::Tmpfs))?;
-    // Read-only comes last. Nobody but root of the initial user namespace can write here until then, and what that could change here
-    // would be in its own container.
+    // It becomes read-only last. Until then only root of the initial user namespace can write here, and only to its
+    // own container.
     mount(Some(MOUNT_SOURCE), ".", Some("tmpfs"), flags.for_mount(), Some("mode=0755,size=64k,nr_inodes=1k"))
         .map_err(failed_at(AttachStep::Tmpfs))?;
     let top = open_below(site.parent, site.name).map_err(failed_at(AttachStep::Tmpfs))?;
     let fresh =
         fstat(&top).and_then(|top| Ok(top.st_dev != fstat(&below)?.st_dev)).map_err(failed_at(AttachStep::Tmpfs))?;
     if !fresh {
-        // Somebody has been quicker in taking it away again.
+        // Somebody has just unmounted it again.
         return Err((AttachStep::Tmpfs, Errno::ESTALE));
     }
     Ok(top)
@@ -79,8 +79,8 @@ pub(super) fn make_directory(directory: &OwnedFd, name: &CStr) -> Result<(), Err
     mkdirat(directory, name, Mode::from_bits_truncate(0o755))
 }
 
-/// Mounts a connection to FUSE as a view. The caller must be in the initial user namespace, so that callers of all user namespaces may use the
-/// view, and in the server's pid namespace, in which the kernel then numbers its callers.
+/// Mounts a connection to FUSE as a view. The caller must be in the initial user namespace, so that callers of all
+/// user namespaces may use the view, and in the server's pid namespace, in which the kernel then numbers its callers.
 pub(super) fn mount_view(device: BorrowedFd<'_>, directory: &CStr, flags: MountFlags) -> Result<(), Errno> {
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
@@ -98,8 +98,8 @@ fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// Returns the id of the mount that a descriptor is on, or 0 if the kernel doesn't tell. The source is `/proc/self/fdinfo` (Linux 3.15) of the
-/// host's procfs: the container's can't be trusted, and a view that isn't served yet can't be asked.
+/// Returns the id of a descriptor's mount, or 0 if the kernel doesn't tell. It reads `/proc/self/fdinfo` (Linux 3.15)
+/// of the host's procfs: the container's can't be trusted, and a stat of a view that isn't served yet would block.
 pub(super) fn mount_id(proc: BorrowedFd<'_>, file: &OwnedFd) -> u64 {
     let name = format!("self/fdinfo/{}", file.as_raw_fd());
     let read = || {
@@ -110,12 +110,12 @@ pub(super) fn mount_id(proc: BorrowedFd<'_>, file: &OwnedFd) -> u64 {
     read().unwrap_or(0)
 }
 
-/// Returns the device, major and minor number, of the mount with this id in this process' mount namespace. The source is mountinfo of the host's
-/// procfs.
+/// Returns the device, major and minor number, of the mount with this id in this process' mount namespace. It reads
+/// mountinfo of the host's procfs.
 pub(super) fn device_of(proc: BorrowedFd<'_>, mount: u64) -> Result<(u64, u64), Errno> {
     let info = openat(proc, "self/mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = Vec::new();
-    // Names in there can be any bytes.
+    // Names in mountinfo can be any bytes.
     std::fs::File::from(info).read_to_end(&mut text).map_err(|_| Errno::EIO)?;
     device_in(&String::from_utf8_lossy(&text), mount).ok_or(Errno::ESTALE)
 }

@@ -1,4 +1,4 @@
-//! The sentinel: what a view looks like in `/sys/fs/cgroup` of a unified host.
+//! The sentinel: the layout of a view in `/sys/fs/cgroup` of a unified host.
 //!
 //! ```text
 //! /sys/fs/cgroup                     a real cgroup, read-only, without processes and limits: clients ask statfs, and get cgroup2
@@ -7,8 +7,8 @@
 //! /sys/fs/cgroup/machine.slice       the view's directory, on a real one of the same path: from here on all is the view's
 //! ```
 //!
-//! The sentinel's root is also the root of all these mounts, so that they come and go as one. They are made with mount(2) and descriptors alone:
-//! a process that holds a directory can mount beneath what is mounted on it.
+//! The sentinel's root is also the root of all these mounts, so that they appear and disappear together. They are
+//! made with mount(2) and descriptors alone: a process that has a directory open can mount beneath the mount on it.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ use super::step::{AttachStep, StepError, failed_at};
 /// The number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO`).
 const INITIAL: u64 = 0xEFFF_FFFB;
 
-/// The name of the place when it's the working directory.
+/// The mount point when it's the working directory.
 const HERE: &CStr = c".";
 
 pub(super) fn build(
@@ -54,7 +54,7 @@ pub(super) fn build(
     built.map(|()| top)
 }
 
-/// Mounts the sentinel on the place, and the view in it.
+/// Mounts the sentinel on the mount point, and the view in it.
 fn cover(
     site: MountSite<'_>,
     sentinel: &SentinelSpec,
@@ -80,12 +80,12 @@ fn underlay(site: &MountSite<'_>, below: &OwnedFd, sentinel: &SentinelSpec) -> R
             mount(Some(path), HERE, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         }
         SentinelSource::Namespace => {
-            // In the initial namespace, mounting cgroup2 once more would set options of the host's.
+            // In the initial namespace, a new mount of cgroup2 would change options of the host.
             if fstatat(site.proc, "self/ns/cgroup", AtFlags::empty())?.st_ino == INITIAL {
                 return Err(Errno::EPERM);
             }
             match mount_on(below, sentinel.flags) {
-                // A filesystem isn't mounted on itself: the container has cgroup2 there. But it can be bound there.
+                // A filesystem can't be mounted on itself: the container has cgroup2 there. A bind is possible.
                 Err(Errno::EBUSY) if site.depth == SYS_FS_CGROUP.len() => bind_by_detour(site, below, sentinel.flags),
                 mounted => mounted,
             }
@@ -104,7 +104,7 @@ fn bind_by_detour(site: &MountSite<'_>, below: &OwnedFd, flags: MountFlags) -> R
     mount_on(&above, flags)?;
     let mounted = open_below(site.parent, c"../fs")?;
     if mount_id(site.proc, &mounted) == mount_id(site.proc, &above) {
-        // Somebody has been quicker in taking it away again.
+        // Somebody has just unmounted it again.
         return Err(Errno::ESTALE);
     }
     let bound = fchdir(site.proc).and_then(|()| bind(&mounted, below));
@@ -112,10 +112,10 @@ fn bind_by_detour(site: &MountSite<'_>, below: &OwnedFd, flags: MountFlags) -> R
     bound
 }
 
-/// Opens what has just been mounted on the place, where `below` was before.
+/// Opens the new mount on the mount point, where `below` was before.
 fn newly_mounted(site: &MountSite<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno> {
     let top = open_below(site.parent, site.name)?;
-    // Somebody may have been quicker in taking it away again.
+    // Somebody may have just unmounted it again.
     match (mount_id(site.proc, &top), mount_id(site.proc, below)) {
         (new, old) if new != old && new != 0 => Ok(top),
         _ => Err(Errno::ESTALE),
@@ -124,7 +124,7 @@ fn newly_mounted(site: &MountSite<'_>, below: &OwnedFd) -> Result<OwnedFd, Errno
 
 fn check(top: &OwnedFd, sentinel: &SentinelSpec) -> Result<(), Errno> {
     if fstatfs(top)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
-        // Between finding the host's mount and now, something else may have come in its place.
+        // Something else may have replaced the host's mount since it was found.
         return Err(Errno::ESTALE);
     }
     if matches!(sentinel.underlay, SentinelSource::Bind(_)) {
@@ -135,7 +135,7 @@ fn check(top: &OwnedFd, sentinel: &SentinelSpec) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Mounts the view over the whole sentinel, binds parts of it to their places in the sentinel, and unmounts the whole again.
+/// Mounts the view over the whole sentinel, binds parts of it into the sentinel, and unmounts the whole again.
 fn fill(
     site: &MountSite<'_>,
     top: &OwnedFd,
@@ -173,11 +173,12 @@ fn files_of(cgroup: &OwnedFd) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Covers a file of the sentinel, which says nothing of the container, by another file. `flags` are those of the mount, if they aren't the view's.
+/// Covers a file of the sentinel, which says nothing about the container, by another file. `flags` are the mount's,
+/// unless they are the view's.
 fn cover_file(from: &OwnedFd, top: &OwnedFd, name: &CStr, flags: Option<MsFlags>) -> Result<(), Errno> {
     let file = |directory: &OwnedFd| openat(directory, name, FILE, Mode::empty());
     let shown = match file(from) {
-        // A controller's, which the container hasn't got; the sentinel's says nothing either.
+        // A file of a controller that the container doesn't have; the sentinel's shows nothing either.
         Err(Errno::ENOENT) => return Ok(()),
         shown => shown?,
     };

@@ -1,15 +1,14 @@
-//! The stack: what a view looks like in `/sys/fs/cgroup`.
+//! The stack: the layout of a view in `/sys/fs/cgroup` of a legacy or hybrid host.
 //!
 //! ```text
 //! /sys/fs/cgroup           tmpfs, read-only: clients that find a tmpfs here look for v1 hierarchies below
 //! /sys/fs/cgroup/memory    the real hierarchy, read-only: clients look for its line in mountinfo
-//! /sys/fs/cgroup/memory    the view's directory, in the same place: whoever comes here gets this
+//! /sys/fs/cgroup/memory    the view's directory, mounted over it: this is what paths lead to
 //! /sys/fs/cgroup/cpu       a symlink, where controllers are mounted together
 //! ```
 //!
-//! It's made with mount(2) alone, so that it can be made on every kernel and on both sides: in a
-//! namespace of the server's own if the kernel can move mounts between namespaces, else in the
-//! container's.
+//! It's made with mount(2) alone, so that it works on every kernel and on both sides: in a namespace of the server's
+//! own if the kernel can move mounts between namespaces, else in the container's.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +29,8 @@ use super::mounts::{
 };
 use super::step::{AttachStep, StepError, failed_at};
 
-/// The mount point of the whole view while the stack is made, relative to the working directory. No layout has such a name.
+/// The mount point of the whole view while the stack is built, relative to the working directory. No layout uses such
+/// a name.
 const WHOLE_VIEW: &CStr = c".view";
 /// The mount point of a whole hierarchy, likewise.
 const WHOLE_HIERARCHY: &CStr = c".root";
@@ -83,30 +83,32 @@ fn fill(
     Ok(())
 }
 
-/// Mounts the real hierarchy, read-only from the first moment on.
+/// Mounts the real hierarchy, read-only from the start.
 fn underlay(hierarchy: &HierarchyMount) -> Result<(), Errno> {
     let directory = hierarchy.directory.as_c_str();
     match &hierarchy.underlay {
         Underlay::None => return Ok(()),
         Underlay::Bind { point, below } => {
-            // What the host has mounted on a cgroup would lead to another one: it isn't in a mount of the hierarchy alone.
+            // Mounts of the host below a cgroup could lead to another one. A bind of the hierarchy alone doesn't
+            // include them.
             mount(Some(point), WHOLE_HIERARCHY, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
             mount(None::<&str>, WHOLE_HIERARCHY, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
             bind_below(hierarchy, below)?;
         }
         Underlay::Mount { options, below } => {
-            // The superblock is the host's, which no option of ours changes: read-only is this mount alone, and what is bound from it.
+            // The superblock is the host's, and no option changes it: only this mount is read-only, and the binds
+            // from it.
             let flags = hierarchy.flags.for_mount() | MsFlags::MS_RDONLY;
             mount(Some("cgroup"), WHOLE_HIERARCHY, Some("cgroup"), flags, Some(options.as_c_str()))?;
             bind_below(hierarchy, below)?;
         }
     }
     let kind = statfs(directory)?.filesystem_type();
-    // Between finding the host's mount and now, something else may have come in its place.
+    // Something else may have replaced the host's mount since it was found.
     if kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC { Ok(()) } else { Err(Errno::ESTALE) }
 }
 
-/// Binds a cgroup from the whole hierarchy, and unmounts that.
+/// Binds a cgroup from the whole hierarchy, and unmounts the whole.
 fn bind_below(hierarchy: &HierarchyMount, below: &CStr) -> Result<(), Errno> {
     let bound = bind(&beneath(WHOLE_HIERARCHY, below), &hierarchy.directory, hierarchy.flags, true);
     umount2(WHOLE_HIERARCHY, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;

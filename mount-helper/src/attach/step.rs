@@ -6,35 +6,35 @@ use nix::errno::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum AttachStep {
-    /// Closing what was inherited.
+    /// Closing inherited descriptors.
     Close = 1,
-    /// Looking at the descriptors that were passed.
+    /// Checking the descriptors that were passed.
     Check,
     /// Setting up the leash by which the server can end the helper.
     Leash,
-    /// Giving up privileges.
+    /// Dropping privileges.
     Privileges,
     /// Finding `/sys/fs/cgroup` in the container.
     Find,
-    /// Receiving the order. An honest server's never fails.
+    /// Receiving the order, which can only fail if the server misbehaves.
     Order,
     /// Joining the mount namespace.
     Enter,
-    /// Moving the stack to its place.
+    /// Moving the stack to its mount point.
     Move,
     /// Mounting the tmpfs.
     Tmpfs,
-    /// Making directories and symlinks in it.
+    /// Making directories and symlinks in the tmpfs.
     Fill,
     /// Mounting the view.
     View,
     /// Mounting a real hierarchy.
     Underlay,
-    /// Mounting a directory of the view over it.
+    /// Mounting a directory of the view over the hierarchy.
     Overlay,
     /// Making the tmpfs read-only.
     Seal,
-    /// Taking the stack away.
+    /// Unmounting the stack.
     Unmount,
 }
 
