@@ -16,7 +16,7 @@ use crate::cli::offline::offline;
 use crate::cli::{json, selected_view};
 use crate::container::target;
 use crate::error::{Error, describe};
-use crate::fs::explain::Branch;
+use crate::fs::explain::TreeNode;
 use crate::message::say;
 
 /// The help of the arguments.
@@ -78,7 +78,7 @@ fn mark(writable: bool) -> &'static str {
 }
 
 /// The text behind a name: the target of a symlink, and how much is hidden.
-fn remarks(branch: &Branch) -> String {
+fn remarks(branch: &TreeNode) -> String {
     let mut remarks = String::new();
     if let Some(target) = &branch.link {
         remarks = format!(" -> {}", escaped(target));
@@ -89,8 +89,8 @@ fn remarks(branch: &Branch) -> String {
     remarks
 }
 
-fn print(out: &mut impl Write, branch: &Branch, indent: &str, files: bool) -> std::io::Result<()> {
-    let shown: Vec<&Branch> = branch.children.iter().filter(|child| files || !child.is_file).collect();
+fn print(out: &mut impl Write, branch: &TreeNode, indent: &str, files: bool) -> std::io::Result<()> {
+    let shown: Vec<&TreeNode> = branch.children.iter().filter(|child| files || !child.is_file).collect();
     for (index, child) in shown.iter().enumerate() {
         let last = index + 1 == shown.len();
         let (corner, below) = if last { ("└─", "  ") } else { ("├─", "│ ") };
@@ -101,7 +101,7 @@ fn print(out: &mut impl Write, branch: &Branch, indent: &str, files: bool) -> st
     Ok(())
 }
 
-fn as_json(branch: &Branch, files: bool) -> Value {
+fn as_json(branch: &TreeNode, files: bool) -> Value {
     let shown = branch.children.iter().filter(|child| files || !child.is_file);
     let children: Vec<Value> = shown.map(|child| as_json(child, files)).collect();
     let kind = match (&branch.link, branch.is_file) {

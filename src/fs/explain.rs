@@ -69,7 +69,7 @@ impl Explanation {
 
 /// A node with what is below it.
 #[derive(Clone, Debug)]
-pub struct Branch {
+pub struct TreeNode {
     /// Its name.
     pub name: OsString,
     /// Whether it's an interface file.
@@ -81,7 +81,7 @@ pub struct Branch {
     /// How many entries the host has in it that the view doesn't show.
     pub hidden: usize,
     /// What is in it, by name.
-    pub children: Vec<Branch>,
+    pub children: Vec<TreeNode>,
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -125,18 +125,18 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Returns the objects along this path, from the root to the last that exists: names and attributes as shown.
-    pub fn way(&self, names: &[OsString]) -> Vec<(OsString, Attributes)> {
+    pub fn objects_along(&self, names: &[OsString]) -> Vec<(OsString, Attributes)> {
         let mut node = Arc::clone(self.nodes.root());
         let root = self.attributes(node.id(), None).map(|(attributes, _)| (OsString::new(), attributes));
-        let mut way: Vec<_> = root.into_iter().collect();
+        let mut objects: Vec<_> = root.into_iter().collect();
         for name in names {
             let Ok((found, attributes)) = self.follow(node).and_then(|directory| self.find(&directory, name)) else {
                 break;
             };
-            way.push((name.clone(), self.as_shown(&found, attributes)));
+            objects.push((name.clone(), self.as_shown(&found, attributes)));
             node = Arc::new(found);
         }
-        way
+        objects
     }
 
     /// The controller for want of which there's no file at this path of cgroup2, and the cgroup that hasn't got it.
@@ -155,7 +155,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// What is at the path with these names, and all below.
-    pub fn branch(&self, names: &[OsString]) -> FsResult<Branch> {
+    pub fn branch(&self, names: &[OsString]) -> FsResult<TreeNode> {
         let root = self.nodes.root();
         let mut found = (Arc::clone(root), self.attributes(root.id(), None)?.0);
         for name in names {
@@ -165,7 +165,7 @@ impl<H: Host> CgroupFs<H> {
         self.grow(&found.0, &found.1)
     }
 
-    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> FsResult<Branch> {
+    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> FsResult<TreeNode> {
         let (link, is_file) = match node.object() {
             Object::Link(target) => (Some(target.clone()), false),
             Object::File(_) => (None, true),
@@ -176,7 +176,7 @@ impl<H: Host> CgroupFs<H> {
         let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_) | Grant::RegisterEvent))
             && attributes.mode & 0o222 != 0;
         let name = node.name().to_os_string();
-        let mut branch = Branch { name, is_file, link, writable, hidden: 0, children: Vec::new() };
+        let mut branch = TreeNode { name, is_file, link, writable, hidden: 0, children: Vec::new() };
         if !node.is_directory() {
             return Ok(branch);
         }

@@ -125,7 +125,7 @@ fn ask(
         }
         Some(Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR) => {}
         _ => {
-            let on_path = fs.way(path.components());
+            let on_path = fs.objects_along(path.components());
             if let Some(refused) = kernel::refusal(&selected, operation, path, &on_path, options.who) {
                 explanation = Explanation { backing: explanation.backing, ..refused };
             }

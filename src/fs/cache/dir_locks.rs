@@ -63,7 +63,7 @@ impl DirLocks {
 
 /// The kernel, as the thread tells it that doesn't have own operations done.
 pub(in crate::fs) struct LockingInvalidate<'a, K> {
-    pub(in crate::fs) way: &'a DirLocks,
+    pub(in crate::fs) dir_locks: &'a DirLocks,
     pub(in crate::fs) kernel: &'a K,
 }
 
@@ -73,6 +73,6 @@ impl<K: Invalidate> Invalidate for LockingInvalidate<'_, K> {
     }
 
     fn entry(&self, directory: NodeId, name: &OsStr) {
-        self.way.while_invalidating(directory, || self.kernel.entry(directory, name));
+        self.dir_locks.while_invalidating(directory, || self.kernel.entry(directory, name));
     }
 }

@@ -80,7 +80,7 @@ impl<H: Host> CgroupFs<H> {
     /// Tells the kernel which data is no longer valid, and queues the event for the view's watchers
     /// ([`CgroupFs::replay`]). Returns false if they know already, because the view made the change itself.
     pub fn invalidate(&self, change: &HostEvent, kernel: &impl Invalidate) -> bool {
-        let kernel = &LockingInvalidate { way: &self.replays.way, kernel };
+        let kernel = &LockingInvalidate { dir_locks: &self.replays.dir_locks, kernel };
         match change {
             HostEvent::Entry { hierarchy, directory, name: None, .. } => {
                 for node in self.nodes_of(*hierarchy, *directory) {

@@ -60,7 +60,7 @@ const LAST_LISTED_MAX: usize = 1024;
 /// cgroups anew takes the server many times as long as it takes the reader.
 #[derive(Debug)]
 pub(in crate::fs) struct Listings {
-    kept: Mutex<VecDeque<Kept>>,
+    kept: Mutex<VecDeque<KeptListing>>,
     begun: AtomicU64,
     last: Mutex<HashMap<NodeId, Instant>>,
     room: Quota,
@@ -68,7 +68,7 @@ pub(in crate::fs) struct Listings {
 
 /// A listing that is kept.
 #[derive(Clone, Debug)]
-pub(in crate::fs) struct Kept {
+pub(in crate::fs) struct KeptListing {
     id: NodeId,
     listing: Listing,
     begun_at: Instant,
@@ -81,12 +81,12 @@ pub(in crate::fs) struct Kept {
 
 /// The entries of a directory. Clones share them.
 #[derive(Clone, Debug)]
-pub(in crate::fs) struct Listing(Arc<Mutex<Entries>>);
+pub(in crate::fs) struct Listing(Arc<Mutex<ListingEntries>>);
 
 /// The entries of a directory. Their lock is held while changes are applied, so that nobody reads entries that are
 /// known to be outdated.
 #[derive(Debug)]
-struct Entries {
+struct ListingEntries {
     by_cookie: BTreeMap<u64, ListedEntry>,
     /// The cookies by the hashes of names, once something has changed. Of two names with the same hash only one is in
     /// the map.
@@ -99,7 +99,7 @@ impl Listing {
     /// Makes a listing of these entries, which may be in any order.
     pub(in crate::fs) fn of(entries: Vec<ListedEntry>) -> Self {
         let by_cookie = entries.into_iter().map(|entry| (entry.cookie, entry)).collect();
-        Self(Arc::new(Mutex::new(Entries { by_cookie, by_name: None, spoiled: false })))
+        Self(Arc::new(Mutex::new(ListingEntries { by_cookie, by_name: None, spoiled: false })))
     }
 
     /// Passes the entries after `offset` to `take` until it returns false. Returns false if there are none.
@@ -121,7 +121,7 @@ impl Listing {
     }
 }
 
-impl Entries {
+impl ListingEntries {
     /// Sets or removes the entry of a name. Returns false if the change can't be applied.
     fn bring_in(&mut self, name: &OsStr, now: Option<ListedEntry>) -> bool {
         let by_cookie = &mut self.by_cookie;
@@ -152,7 +152,7 @@ impl Entries {
     }
 }
 
-impl Kept {
+impl KeptListing {
     /// Whether a reader has come to its end.
     pub(in crate::fs) fn is_finished(&self) -> bool {
         self.finished
@@ -198,7 +198,7 @@ impl Listings {
     }
 
     /// What is kept of a directory.
-    pub(in crate::fs) fn get(&self, id: NodeId) -> Option<Kept> {
+    pub(in crate::fs) fn get(&self, id: NodeId) -> Option<KeptListing> {
         self.kept.lock().iter().find(|kept| kept.id == id).cloned()
     }
 
@@ -225,7 +225,7 @@ impl Listings {
         listing: &Listing,
     ) {
         let Some(room) = self.make_room(listing) else { return };
-        let listing = Kept {
+        let listing = KeptListing {
             id: node.id(),
             listing: listing.clone(),
             begun_at,
@@ -281,7 +281,7 @@ impl Listings {
     }
 }
 
-fn take(kept: &mut VecDeque<Kept>, id: NodeId) -> Option<Kept> {
+fn take(kept: &mut VecDeque<KeptListing>, id: NodeId) -> Option<KeptListing> {
     let at = kept.iter().position(|kept| kept.id == id)?;
     kept.remove(at)
 }

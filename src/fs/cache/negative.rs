@@ -20,10 +20,10 @@ const NEGATIVE_ENTRIES_MAX: usize = 1024;
 
 /// The names that the kernel may keep, and since when.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct NegativeCache(Mutex<Entries>);
+pub(in crate::fs) struct NegativeCache(Mutex<NegativeEntries>);
 
 #[derive(Debug, Default)]
-struct Entries {
+struct NegativeEntries {
     since: HashMap<NegativeEntry, Instant>,
     /// While the cache is full: when the oldest entry expires.
     full_until: Option<Instant>,

@@ -14,13 +14,13 @@ use crate::fs::inode::{Node, NodeId, Watch};
 /// server doesn't invalidate for their events on the same entry path: it would wait for the directory's lock each
 /// time.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct OwnChanges(Mutex<HashMap<Own, VecDeque<Announced>>>);
+pub(in crate::fs) struct OwnChanges(Mutex<HashMap<OwnChangeKey, VecDeque<Announced>>>);
 
-/// Through which door a change comes, and since when.
+/// The entry path of a change, and when it was announced.
 pub(in crate::fs) type Announced = (NodeId, Instant);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Own {
+struct OwnChangeKey {
     hierarchy: usize,
     directory: u64,
     name: OsString,
@@ -30,7 +30,7 @@ struct Own {
 impl OwnChanges {
     /// Notes a change that is about to be made in `directory`. Only watched directories have events.
     pub(in crate::fs) fn announce(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
-        let (true, Some(own)) = (directory.is_watched(), Own::new(directory, name, kind)) else {
+        let (true, Some(own)) = (directory.is_watched(), OwnChangeKey::new(directory, name, kind)) else {
             return false;
         };
         self.0.lock().entry(own).or_default().push_back((directory.id(), Instant::now()));
@@ -40,7 +40,7 @@ impl OwnChanges {
     /// Forgets a change that failed. Returns false if an event was taken for it meanwhile: that event had another
     /// cause.
     pub(in crate::fs) fn forget(&self, directory: &Node, name: &OsStr, kind: EntryChange) -> bool {
-        let Some(own) = Own::new(directory, name, kind) else { return true };
+        let Some(own) = OwnChangeKey::new(directory, name, kind) else { return true };
         let id = directory.id();
         let mut expected = self.0.lock();
         let Some(nodes_of) = expected.get_mut(&own) else { return false };
@@ -59,7 +59,7 @@ impl OwnChanges {
 
     fn take_one(
         &self,
-        own: &Own,
+        own: &OwnChangeKey,
         take: impl FnOnce(&mut VecDeque<Announced>) -> Option<Announced>,
     ) -> Option<Announced> {
         let mut expected = self.0.lock();
@@ -84,7 +84,7 @@ impl OwnChanges {
         name: &OsStr,
         kind: EntryChange,
     ) -> Option<Announced> {
-        self.take_one(&Own { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
+        self.take_one(&OwnChangeKey { hierarchy, directory, name: name.to_os_string(), kind }, VecDeque::pop_front)
     }
 
     pub(in crate::fs) fn clear(&self) {
@@ -107,7 +107,7 @@ impl Drop for WatchedDirectory {
     }
 }
 
-impl Own {
+impl OwnChangeKey {
     fn new(directory: &Node, name: &OsStr, kind: EntryChange) -> Option<Self> {
         let hierarchy = directory.position().hierarchy?;
         Some(Self { hierarchy, directory: directory.inode(), name: name.to_os_string(), kind })

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! 63        58 57   56 55                                   0
-//! hierarchy    door    kernfs id, or a number of our own
+//! hierarchy    entry   kernfs id, or a number of our own
+//!              path
 //! ```
 
 use crate::view::EntryPath;
@@ -14,10 +15,10 @@ use crate::view::EntryPath;
 /// What FUSE calls the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: NodeId = NodeId(1);
 
-const DOOR_SHIFT: u32 = 56;
+const ENTRY_PATH_SHIFT: u32 = 56;
 const HIERARCHY_SHIFT: u32 = 58;
-const NUMBER_MASK: u64 = (1 << DOOR_SHIFT) - 1;
-const RESERVED_DOOR: u64 = 3;
+const NUMBER_MASK: u64 = (1 << ENTRY_PATH_SHIFT) - 1;
+const RESERVED_ENTRY_PATH: u64 = 3;
 
 /// How many hierarchies ids have room for.
 pub(crate) const MAX_HIERARCHIES: usize = 63;
@@ -39,38 +40,38 @@ impl NodeId {
 
     /// The id of the alias' step at this depth.
     pub fn host_path_step(hierarchy: usize, depth: usize) -> Option<Self> {
-        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, depth as u64))
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_ENTRY_PATH, depth as u64))
     }
 
     /// The inode number of the root of a legacy or hybrid view. It mustn't be 1, which is the number of a top
     /// directory that is a host's root: a tool that walks the tree would take the directory for its own parent.
     pub const fn view_root_inode() -> u64 {
-        RESERVED_DOOR << DOOR_SHIFT
+        RESERVED_ENTRY_PATH << ENTRY_PATH_SHIFT
     }
 
     /// The id of the top directory of a hierarchy in a legacy or hybrid view.
     pub fn top(hierarchy: usize) -> Option<Self> {
         const TOP: u64 = 1 << 33;
-        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, TOP))
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_ENTRY_PATH, TOP))
     }
 
     /// The id of a symlink in the view's root.
     pub fn link(hierarchy: usize, link: usize) -> Option<Self> {
         const LINKS: u64 = 1 << 32;
-        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_DOOR, LINKS + link as u64))
+        (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_ENTRY_PATH, LINKS + link as u64))
     }
 
     /// The id of something that is shown for a moment, and to the server itself alone, because it's gone.
     pub fn placeholder(number: u64) -> Self {
         const PLACEHOLDERS: u64 = 1 << 34;
-        Self::compose(0, RESERVED_DOOR, PLACEHOLDERS + number % PLACEHOLDERS)
+        Self::compose(0, RESERVED_ENTRY_PATH, PLACEHOLDERS + number % PLACEHOLDERS)
     }
 
     // In the hierarchy with number 0 (cgroup2 if the host has it) the main entry path's ids are the kernfs ids. None
     // of them is FUSE's root id: kernfs counts from 1, and 1 is the root of the hierarchy, which has the id `top` or
     // is the view's root.
     fn compose(hierarchy: usize, entry_path: u64, number: u64) -> Self {
-        Self((hierarchy as u64) << HIERARCHY_SHIFT | entry_path << DOOR_SHIFT | number)
+        Self((hierarchy as u64) << HIERARCHY_SHIFT | entry_path << ENTRY_PATH_SHIFT | number)
     }
 
     /// The id as FUSE's number.

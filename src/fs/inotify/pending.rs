@@ -42,9 +42,9 @@ pub trait Injector {
     fn inject(&self, injection: &Injection) -> SysResult<()>;
 }
 
-/// One change, as it's shown at one door.
+/// One change, as one entry path shows it.
 #[derive(Clone, Debug)]
-pub(in crate::fs) struct Event {
+pub(in crate::fs) struct ReplayedChange {
     pub(in crate::fs) directory: Arc<Node>,
     pub(in crate::fs) name: OsString,
     pub(in crate::fs) operation: InjectedOp,
@@ -53,7 +53,7 @@ pub(in crate::fs) struct Event {
 /// A replay that is under way.
 #[derive(Debug)]
 pub(in crate::fs) struct PendingInjection {
-    pub(super) event: Event,
+    pub(super) event: ReplayedChange,
     /// Whether the name was looked up.
     pub(super) looked_up: bool,
     /// Whether a rename's new name was looked up.
@@ -63,7 +63,7 @@ pub(in crate::fs) struct PendingInjection {
 }
 
 impl PendingInjection {
-    pub(in crate::fs) fn new(event: Event) -> Self {
+    pub(in crate::fs) fn new(event: ReplayedChange) -> Self {
         Self { event, looked_up: false, looked_up_new: false, placeholder: None }
     }
 
@@ -74,7 +74,7 @@ impl PendingInjection {
 
     /// Whether it changes what this name is.
     pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
-        let Event { directory: at, name: of, operation } = &self.event;
+        let ReplayedChange { directory: at, name: of, operation } = &self.event;
         let is_new = matches!(operation, InjectedOp::Rename(to) if to == name);
         *operation != InjectedOp::Touch && at.id() == directory && (of == name || is_new)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::pending::{Event, InjectedOp, PendingInjection};
+use super::pending::{InjectedOp, PendingInjection, ReplayedChange};
 use crate::fs::cache::dir_locks::DirLocks;
 use crate::fs::host::{Caller, EntryChange};
 use crate::fs::inode::{Node, NodeId};
@@ -25,13 +25,13 @@ const SHOWN_EVENTS_MAX: usize = 256;
 const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) enum Task {
-    Show(Event),
+pub(super) enum ReplayTask {
+    Show(ReplayedChange),
     /// A change through this entry path and the event of an earlier one, of the same name, may have come in the wrong
     /// order.
     Settle(Arc<Node>, OsString),
     /// A change was taken for one of this entry path's own, and wasn't.
-    Again(Arc<Node>, OsString, EntryChange),
+    Misattributed(Arc<Node>, OsString, EntryChange),
     /// The view has removed a directory. The kernel holds its lock until the answer, so its names are invalidated
     /// only then.
     Removed(Arc<Node>),
@@ -51,12 +51,12 @@ pub(super) enum Task {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) tasks: VecDeque<Task>,
+pub(super) struct ReplayQueue {
+    pub(super) tasks: VecDeque<ReplayTask>,
     /// Somebody takes from it, or is about to.
     pub(super) has_taker: bool,
     /// What has been taken out last, until it has been shown.
-    pub(super) taken: Option<Event>,
+    pub(super) taken: Option<ReplayedChange>,
 }
 
 /// What waits to be replayed, and what is being replayed.
@@ -67,11 +67,11 @@ pub(in crate::fs) struct Replays {
     /// Whether the own mount can be reached.
     pub(super) enabled: AtomicBool,
     /// Leaf lock.
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: Mutex<ReplayQueue>,
     pub(super) filled: Condvar,
     /// Leaf lock.
     pub(in crate::fs) pending: Mutex<Option<PendingInjection>>,
-    pub(in crate::fs) way: DirLocks,
+    pub(in crate::fs) dir_locks: DirLocks,
     pub(super) placeholders: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     pub(super) shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
@@ -95,15 +95,15 @@ impl Replays {
         NodeId::placeholder(self.placeholders.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A change that comes through this door failed, and the event that was taken for its own was another's.
-    pub(in crate::fs) fn again(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
-        self.push(Task::Again(Arc::clone(directory), name.to_os_string(), kind));
+    /// A change that comes through this entry path failed, and the event that was taken for its own was another's.
+    pub(in crate::fs) fn replay_misattributed(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
+        self.push(ReplayTask::Misattributed(Arc::clone(directory), name.to_os_string(), kind));
     }
 
     /// A directory was removed, through this view.
     pub(in crate::fs) fn removed(&self, nodes: Vec<Arc<Node>>) {
         for node in nodes.into_iter().filter(|node| node.has_children()) {
-            self.push(Task::Removed(node));
+            self.push(ReplayTask::Removed(node));
         }
     }
 
@@ -117,17 +117,17 @@ impl Replays {
         if !queue.has_taker || queue.tasks.len() >= QUEUED_TASKS_MAX {
             return;
         }
-        queue.tasks.push_front(Task::Files { hierarchy, directory, of_children, _done: done });
+        queue.tasks.push_front(ReplayTask::Files { hierarchy, directory, of_children, _done: done });
         drop(queue);
         self.filled.notify_one();
         let _ = told.recv_timeout(INVALIDATION_TIMEOUT);
     }
 
-    /// Whether a change of this name that was made before `since` is shown at this door only after it, if at all.
+    /// Whether a change of this name that was made before `since` is shown at this entry path only after it, if at all.
     pub(super) fn is_late(&self, directory: NodeId, name: &OsStr, since: Instant) -> bool {
-        let is_it = |event: &Event| event.directory.id() == directory && event.name == name;
+        let is_it = |event: &ReplayedChange| event.directory.id() == directory && event.name == name;
         let queue = self.queue.lock();
-        let waits = queue.tasks.iter().any(|task| matches!(task, Task::Show(event) if is_it(event)));
+        let waits = queue.tasks.iter().any(|task| matches!(task, ReplayTask::Show(event) if is_it(event)));
         let waits = waits || queue.taken.as_ref().is_some_and(is_it);
         drop(queue);
         if waits || self.is_about_to_change(directory, name) {
@@ -140,17 +140,17 @@ impl Replays {
         !all_known || shown.iter().any(|(id, of, when)| *id == directory && of == name && *when > since)
     }
 
-    pub(super) fn remember(&self, event: &Event) {
+    pub(super) fn remember(&self, event: &ReplayedChange) {
         let mut shown = self.shown.lock();
         shown.truncate(SHOWN_EVENTS_MAX - 1);
         shown.push_front((event.directory.id(), event.name.clone(), Instant::now()));
     }
 
-    pub(super) fn push(&self, task: Task) {
+    pub(super) fn push(&self, task: ReplayTask) {
         let mut queue = self.queue.lock();
         if queue.tasks.len() >= QUEUED_TASKS_MAX {
-            queue.tasks.retain(|task| matches!(task, Task::Again(..)));
-            queue.tasks.push_back(Task::Everything);
+            queue.tasks.retain(|task| matches!(task, ReplayTask::Misattributed(..)));
+            queue.tasks.push_back(ReplayTask::Everything);
         }
         queue.tasks.push_back(task);
         self.filled.notify_one();
@@ -159,24 +159,29 @@ impl Replays {
     /// One task is enough for any number of changes: the state is compared when the task runs. With a task for each,
     /// a name that is made and removed over and over would stay late for ever.
     pub(super) fn settle(&self, directory: &Arc<Node>, name: &OsStr) {
-        let is_it = |task: &Task| matches!(task, Task::Settle(at, of) if at.id() == directory.id() && of == name);
+        let is_it =
+            |task: &ReplayTask| matches!(task, ReplayTask::Settle(at, of) if at.id() == directory.id() && of == name);
         if !self.queue.lock().tasks.iter().any(is_it) {
-            self.push(Task::Settle(Arc::clone(directory), name.to_os_string()));
+            self.push(ReplayTask::Settle(Arc::clone(directory), name.to_os_string()));
         }
     }
 
     pub(super) fn show(&self, directory: &Arc<Node>, name: &OsStr, operation: InjectedOp) {
         if self.enabled.load(Ordering::Acquire) {
-            self.push(Task::Show(Event { directory: Arc::clone(directory), name: name.to_os_string(), operation }));
+            self.push(ReplayTask::Show(ReplayedChange {
+                directory: Arc::clone(directory),
+                name: name.to_os_string(),
+                operation,
+            }));
         }
     }
 
-    pub(super) fn next(&self) -> Task {
+    pub(super) fn next(&self) -> ReplayTask {
         let mut queue = self.queue.lock();
         loop {
             if let Some(task) = queue.tasks.pop_front() {
                 queue.taken = match &task {
-                    Task::Show(event) => Some(event.clone()),
+                    ReplayTask::Show(event) => Some(event.clone()),
                     _ => None,
                 };
                 return task;

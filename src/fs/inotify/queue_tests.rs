@@ -8,7 +8,7 @@ fn those_who_wait_in_vain_leave_a_bounded_queue() {
     let replays = Replays::default();
     replays.queue.lock().has_taker = true;
     for _ in 1..QUEUED_TASKS_MAX {
-        replays.push(Task::Everything);
+        replays.push(ReplayTask::Everything);
     }
     for _ in 0..3 {
         replays.tell_of_files(0, 1, true);

@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::pending::{Event, InjectedOp, Injection, Injector, PendingInjection};
-use super::queue::Task;
+use super::pending::{InjectedOp, Injection, Injector, PendingInjection, ReplayedChange};
+use super::queue::ReplayTask;
 use crate::cgroup::file::is_events;
 use crate::fs::cache::Invalidate;
 use crate::fs::cache::told::{cgroups, note_told};
@@ -70,7 +70,11 @@ impl<H: Host> CgroupFs<H> {
         let is_there = self.find(directory, name).is_ok();
         if directory.was_told_of(name) != Some(is_there) {
             let operation = if is_there { InjectedOp::Make } else { InjectedOp::Remove };
-            self.show(&Event { directory: Arc::clone(directory), name: name.to_os_string(), operation }, kernel, mount);
+            self.show(
+                &ReplayedChange { directory: Arc::clone(directory), name: name.to_os_string(), operation },
+                kernel,
+                mount,
+            );
         }
     }
 
@@ -93,7 +97,7 @@ impl<H: Host> CgroupFs<H> {
 
     pub(in crate::fs) fn replay_everything(&self) {
         if self.replays.enabled.load(Ordering::Acquire) {
-            self.replays.push(Task::Everything);
+            self.replays.push(ReplayTask::Everything);
         }
     }
 
@@ -112,29 +116,32 @@ impl<H: Host> CgroupFs<H> {
         let mount = mount.filter(|_| self.replays.enabled.load(Ordering::Acquire));
         loop {
             match (self.replays.next(), mount) {
-                (Task::Show(event), Some(mount)) => self.show(&event, kernel, mount),
-                (Task::Settle(directory, name), Some(mount)) => self.settle(&directory, &name, kernel, mount),
-                (Task::Again(directory, name, kind), _) => {
+                (ReplayTask::Show(event), Some(mount)) => self.show(&event, kernel, mount),
+                (ReplayTask::Settle(directory, name), Some(mount)) => self.settle(&directory, &name, kernel, mount),
+                (ReplayTask::Misattributed(directory, name, kind), _) => {
                     // If the state differs, the event of the later change comes, or came.
                     if self.find(&directory, &name).is_ok() == (kind == EntryChange::Made) {
                         self.invalidate_entry(&directory, &name, kernel);
                         self.replay_entry(&directory, &name, kind);
                     }
                 }
-                (Task::Removed(directory), _) => self.invalidate_names(&directory, kernel),
-                (Task::Everything, Some(mount)) => {
+                (ReplayTask::Removed(directory), _) => self.invalidate_names(&directory, kernel),
+                (ReplayTask::Everything, Some(mount)) => {
                     let directories = self.nodes.directories().into_iter();
                     for node in directories.filter(|node| *node.object() == Object::Directory) {
                         self.touch_events(&node, kernel, mount);
                         self.compare(&node, kernel, mount);
                     }
                 }
-                (Task::Compare(directory), Some(mount)) => self.compare(&directory, kernel, mount),
-                (Task::Files { hierarchy, directory, of_children, _done }, _) => {
+                (ReplayTask::Compare(directory), Some(mount)) => self.compare(&directory, kernel, mount),
+                (ReplayTask::Files { hierarchy, directory, of_children, _done }, _) => {
                     self.invalidate_files(hierarchy, directory, of_children, kernel);
                 }
-                (Task::Stop, _) => return,
-                (Task::Show(_) | Task::Settle(..) | Task::Everything | Task::Compare(_), None) => {}
+                (ReplayTask::Stop, _) => return,
+                (
+                    ReplayTask::Show(_) | ReplayTask::Settle(..) | ReplayTask::Everything | ReplayTask::Compare(_),
+                    None,
+                ) => {}
             }
         }
     }
@@ -145,20 +152,20 @@ impl<H: Host> CgroupFs<H> {
         let mut queue = self.replays.queue.lock();
         queue.has_taker = false;
         queue.tasks.clear();
-        queue.tasks.push_back(Task::Stop);
+        queue.tasks.push_back(ReplayTask::Stop);
         self.replays.filled.notify_one();
     }
 
     /// Checks that the server recognises its own requests: it would carry out one that it took for a container's.
     fn try_out(&self, mount: &impl Injector) -> SysResult<()> {
         let name = OsString::from("vcgroupfs");
-        *self.replays.pending.lock() = Some(PendingInjection::new(Event {
+        *self.replays.pending.lock() = Some(PendingInjection::new(ReplayedChange {
             directory: Arc::clone(self.nodes.root()),
             name: name.clone(),
             operation: InjectedOp::Look,
         }));
         let injection = Injection { directory: Vec::new(), name, operation: InjectedOp::Look };
-        let looked = self.replays.way.walk(self.nodes.root(), || mount.inject(&injection));
+        let looked = self.replays.dir_locks.walk(self.nodes.root(), || mount.inject(&injection));
         let pending = self.replays.pending.lock().take();
         match (looked, pending) {
             (Err(Errno::ENOENT), Some(pending)) if pending.was_entered() => Ok(()),
@@ -173,7 +180,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the event is about the boundary itself, and not about another cgroup with its name.
-    fn is_shown(&self, event: &Event) -> bool {
+    fn is_shown(&self, event: &ReplayedChange) -> bool {
         let Some(hierarchy) = event.directory.position().hierarchy else { return false };
         if !self.is_boundary(&event.directory, &event.name) {
             return true;
@@ -191,7 +198,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn show(&self, event: &Event, kernel: &impl Invalidate, mount: &impl Injector) {
+    fn show(&self, event: &ReplayedChange, kernel: &impl Invalidate, mount: &impl Injector) {
         if !self.is_shown(event) {
             return;
         }
@@ -200,7 +207,7 @@ impl<H: Host> CgroupFs<H> {
         let mut done = Err(Errno::EAGAIN);
         for _ in 0..ATTEMPTS_MAX {
             *self.replays.pending.lock() = Some(PendingInjection::new(event.clone()));
-            done = self.replays.way.walk(&event.directory, || mount.inject(&injection));
+            done = self.replays.dir_locks.walk(&event.directory, || mount.inject(&injection));
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
             }
@@ -215,7 +222,7 @@ impl<H: Host> CgroupFs<H> {
         match done {
             Ok(()) => {}
             // Callers keep using the name. A comparison afterwards finds what they were told.
-            Err(Errno::EEXIST | Errno::EAGAIN) => self.replays.push(Task::Compare(Arc::clone(&event.directory))),
+            Err(Errno::EEXIST | Errno::EAGAIN) => self.replays.push(ReplayTask::Compare(Arc::clone(&event.directory))),
             Err(errno) => {
                 tracing::debug!(%errno, ?injection, "not replayed");
                 // Count it as told: it would fail again.
@@ -237,7 +244,7 @@ impl<H: Host> CgroupFs<H> {
         for file in self.shown(directory).unwrap_or_default() {
             if !file.is_directory && file.name.to_str().is_some_and(is_events) {
                 self.show(
-                    &Event { directory: Arc::clone(directory), name: file.name, operation: InjectedOp::Touch },
+                    &ReplayedChange { directory: Arc::clone(directory), name: file.name, operation: InjectedOp::Touch },
                     kernel,
                     mount,
                 );
@@ -254,12 +261,12 @@ impl<H: Host> CgroupFs<H> {
                 return;
             }
             for (name, operation) in differences {
-                self.show(&Event { directory: Arc::clone(directory), name, operation }, kernel, mount);
+                self.show(&ReplayedChange { directory: Arc::clone(directory), name, operation }, kernel, mount);
             }
             // Watchers may have been told of a change through this entry path before the event that was shown now.
             // Then it differs again.
         }
-        self.replays.push(Task::Compare(Arc::clone(directory)));
+        self.replays.push(ReplayTask::Compare(Arc::clone(directory)));
     }
 
     fn differences(&self, directory: &Arc<Node>, now: &Cgroups) -> Vec<(OsString, InjectedOp)> {

@@ -12,7 +12,7 @@ use crate::cgroup::file::MembershipFile;
 use crate::cgroup::membership::CgroupLocation;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::fs::host::{Credentials, MigrationChecks};
-use crate::fs::membership::pid_arg::{PidArg, Question, parse};
+use crate::fs::membership::pid_arg::{FormProbe, PidArg, parse};
 use crate::fs::ops::file::WRITE_BYTES_MAX;
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host};
@@ -47,9 +47,9 @@ impl<H: Host> CgroupFs<H> {
             Some(Err(failure)) => return Err(failure.clone()),
             None => return Err(Rule::CallerInvisible.into()),
         };
-        let (mut written, question) = parse(data);
-        if let Some(question) = question {
-            self.ask_about_form(file, &question)?;
+        let (mut written, probe) = parse(data);
+        if let Some(probe) = probe {
+            self.ask_about_form(file, &probe)?;
         }
         let process = match written {
             PidArg::Malformed => return Err(self.ask_the_kernel(file, Errno::EINVAL)),
@@ -207,8 +207,8 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Checks whether the kernel accepts a text of this form as a number. Returns its errno otherwise.
-    fn ask_about_form(&self, file: &OpenFile<H>, question: &Question) -> FsResult<()> {
-        match (self.host.write_invalid(&file.backing, &question.text), question.taken) {
+    fn ask_about_form(&self, file: &OpenFile<H>, probe: &FormProbe) -> FsResult<()> {
+        match (self.host.write_invalid(&file.backing, &probe.text), probe.taken) {
             (Err(errno), Some(taken)) if errno == taken => Ok(()),
             (Err(Errno::ESRCH), Some(_)) | (Ok(_), _) => Err(Errno::EINVAL.into()),
             (Err(errno), _) => Err(errno.into()),

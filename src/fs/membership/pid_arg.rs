@@ -21,7 +21,7 @@ pub enum PidArg {
 
 /// What the kernel has to be asked before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct FormProbe {
     /// The text to write: it never names a process.
     pub text: Vec<u8>,
     /// The errno that the kernel returns if it accepts the form. `None`: its result is the answer.
@@ -41,7 +41,7 @@ const OLD_BUFFER_BYTES: usize = 64;
 ///
 /// The caller writes the result to the backing file as a plain decimal number, so that a difference to the kernel's
 /// parser could only reject a write, never migrate a process that wasn't checked.
-pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
+pub fn parse(data: &[u8]) -> (PidArg, Option<FormProbe>) {
     // The kernel sees a string: it ends at the first NUL.
     let whole = data.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = trim(whole);
@@ -54,7 +54,7 @@ pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
         [b'0', rest @ ..] if !rest.is_empty() => (8, digits),
         _ => (10, digits),
     };
-    let question = |number: &str, taken| Some(question(data, whole, number, taken));
+    let probe_of = |number: &str, taken| Some(form_probe(data, whole, number, taken));
     if text.is_empty() {
         // Octal digits give the text the same length without spaces, which 3.15 would reject.
         let mut text = vec![b'0'; data.len().saturating_sub(UNUSED_PID_OCTAL.len()).max(2)];
@@ -62,7 +62,7 @@ pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
             *sign = b'+';
         }
         text.extend_from_slice(UNUSED_PID_OCTAL.as_bytes());
-        return (PidArg::Writer, Some(Question { text, taken: Some(Errno::EINVAL) }));
+        return (PidArg::Writer, Some(FormProbe { text, taken: Some(Errno::EINVAL) }));
     }
     if digits.is_empty() || !digits.iter().all(|digit| char::from(*digit).is_digit(radix)) {
         return (PidArg::Malformed, None);
@@ -71,21 +71,21 @@ pub fn parse(data: &[u8]) -> (PidArg, Option<Question>) {
     let written = match number {
         Some(0) => PidArg::Writer,
         Some(number) if sign != Some(b'-') => PidArg::Number(number),
-        None if sign != Some(b'-') => return (PidArg::Malformed, question(TOO_LARGE_PID, None)),
+        None if sign != Some(b'-') => return (PidArg::Malformed, probe_of(TOO_LARGE_PID, None)),
         _ => return (PidArg::Malformed, None),
     };
     let is_plain = whole.strip_suffix(b"\n").unwrap_or(whole) == text && data.len() < OLD_BUFFER_BYTES;
-    let question = match sign {
-        Some(b'-') => question(TOO_LARGE_PID, Some(Errno::EINVAL)),
-        Some(_) => question(&format!("+{UNUSED_PID}"), Some(Errno::ESRCH)),
+    let probe = match sign {
+        Some(b'-') => probe_of(TOO_LARGE_PID, Some(Errno::EINVAL)),
+        Some(_) => probe_of(&format!("+{UNUSED_PID}"), Some(Errno::ESRCH)),
         None if is_plain => None,
-        None => question(UNUSED_PID, Some(Errno::ESRCH)),
+        None => probe_of(UNUSED_PID, Some(Errno::ESRCH)),
     };
-    (written, question)
+    (written, probe)
 }
 
-/// Makes a question with this number, with spaces in the same places and a text of the same length.
-fn question(data: &[u8], whole: &[u8], number: &str, taken: Option<Errno>) -> Question {
+/// Makes a probe with this number, with spaces in the same places and a text of the same length.
+fn form_probe(data: &[u8], whole: &[u8], number: &str, taken: Option<Errno>) -> FormProbe {
     let before = whole.iter().take_while(|byte| is_space(byte)).count();
     let after = whole.get(before..).unwrap_or_default().iter().rev().take_while(|byte| is_space(byte)).count();
     let mut text = whole.get(..before.min(1)).unwrap_or_default().to_vec();
@@ -95,7 +95,7 @@ fn question(data: &[u8], whole: &[u8], number: &str, taken: Option<Errno>) -> Qu
     let last = after.get(1..).and_then(<[u8]>::last);
     text.resize(text.len().max(data.len() - usize::from(last.is_some())), b' ');
     text.extend(last);
-    Question { text, taken }
+    FormProbe { text, taken }
 }
 
 /// `isspace` of the kernel's ctype table: tab to carriage return, space, and Latin-1's no-break space.
@@ -144,8 +144,8 @@ mod tests {
     fn a_text_of_any_length_is_read() {
         // These are longer than a format string's maximum width.
         for data in [vec![b'\n'; 100_000], vec![0; 100_000], [b"+7", &[b' '; 100_000][..]].concat()] {
-            let (_, question) = parse(&data);
-            assert_eq!(question.map(|question| question.text.len() >= data.len()), Some(true));
+            let (_, probe) = parse(&data);
+            assert_eq!(probe.map(|probe| probe.text.len() >= data.len()), Some(true));
         }
     }
 
@@ -167,8 +167,8 @@ mod tests {
             ("99999999999999999999", Malformed, "6442450943          ", None),
             (&long, Number(7), &asked_long, Some(Errno::ESRCH)),
         ] {
-            let question = Question { text: asked.into(), taken };
-            assert_eq!(parse(text.as_bytes()), (written, Some(question)), "{text:?}");
+            let probe = FormProbe { text: asked.into(), taken };
+            assert_eq!(parse(text.as_bytes()), (written, Some(probe)), "{text:?}");
         }
     }
 

@@ -81,7 +81,7 @@ impl<H: Host> CgroupFs<H> {
         let expected = self.own.announce(parent, name, kind);
         change().map_err(|errno| {
             if expected && !self.own.forget(parent, name, kind) {
-                self.replays.again(parent, name, kind);
+                self.replays.replay_misattributed(parent, name, kind);
             }
             FsError::Kernel(errno)
         })

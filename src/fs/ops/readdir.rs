@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::fs::cache::listings::{Kept, ListedEntry, Listing};
+use crate::fs::cache::listings::{KeptListing, ListedEntry, Listing};
 use crate::fs::cache::told::cgroups;
 use crate::fs::host::{BackingEntry, DirChanges};
 use crate::fs::inode::{Node, NodeId, Object};
@@ -55,7 +55,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Updates a followed listing, if looking up the changed names is enough.
-    fn is_renewed(&self, id: NodeId, kept: &Kept) -> bool {
+    fn is_renewed(&self, id: NodeId, kept: &KeptListing) -> bool {
         let Some(node) = self.nodes.get(id).filter(|_| kept.is_fresh()) else { return false };
         kept.renew(|since| match since {
             DirChanges::Nothing => Some(Vec::new()),

@@ -8,7 +8,7 @@ use super::access::with_process;
 use super::lookup::{is_shown, join, objects};
 use super::scene::{self, CALLER, READ, Scene, WRITE, errno};
 use crate::cgroup::{CgroupPath, Setup};
-use crate::fs::explain::{Branch, Question};
+use crate::fs::explain::{Question, TreeNode};
 use crate::fs::{FsResult, SetAttr};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
@@ -156,7 +156,7 @@ fn a_process_is_judged_by_where_it_is() {
     assert_eq!(scene.host.changes(), [], "a question changes nothing");
 }
 
-fn count(branch: &Branch) -> (usize, usize) {
+fn count(branch: &TreeNode) -> (usize, usize) {
     branch.children.iter().map(count).fold((1, branch.hidden), |(shown, hidden), (s, h)| (shown + s, hidden + h))
 }
 
