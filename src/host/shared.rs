@@ -6,13 +6,13 @@ use super::cgroup_namespace::OwnNamespace;
 use super::dir_changes::Followers;
 use super::dir_fd_cache::DirFdCache;
 use super::hierarchies::HostCgroups;
+use super::migration_monitor::MigrationMonitor;
 use super::nsdelegate::Nsdelegate;
 use super::pid_list::KeptBytes;
 use super::proc::credentials::CredentialReader;
 use super::proc::processes::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
-use super::witness::Witness;
 use crate::agents::{AgentPool, EventRegistrar};
 use crate::sys::capability::capabilities;
 
@@ -33,7 +33,7 @@ pub struct SharedHost {
     /// `None` on a kernel that has none.
     pub(super) cgroup_namespace: Option<OwnNamespace>,
     pub(super) nsdelegate: Nsdelegate,
-    pub(super) witness: Witness,
+    pub(super) migration_monitor: MigrationMonitor,
     /// Whether the kernel makes pid lists when they are opened. Determined when a list is first opened.
     pub(super) lists_are_made_at_open: OnceLock<bool>,
     /// The kept pid lists.
@@ -67,7 +67,7 @@ impl SharedHost {
             registrar,
             cgroup_namespace: OwnNamespace::new(),
             nsdelegate: Nsdelegate::default(),
-            witness: Witness::default(),
+            migration_monitor: MigrationMonitor::default(),
             lists_are_made_at_open: OnceLock::new(),
             kept_lists: Arc::default(),
         })

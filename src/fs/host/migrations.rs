@@ -20,7 +20,7 @@ pub struct MigrationChecks {
 /// Migrates processes.
 pub trait HostMigrations: HostProcesses {
     /// A migration during which writes of others to pid lists are recorded.
-    type Witnessed;
+    type MonitoredMigration;
 
     /// Whether the kernel itself checks at the write that both ends of a migration through this file are within the
     /// delegated subtree. If one isn't, it returns `ENOENT`.
@@ -58,8 +58,8 @@ pub trait HostMigrations: HostProcesses {
     ) -> SysResult<bool>;
     /// Records from now on which others migrate processes in a membership file's hierarchy. `None` if that can't be
     /// seen.
-    fn witness(&self, file: &Node) -> Option<Self::Witnessed>;
+    fn monitor_migration(&self, file: &Node) -> Option<Self::MonitoredMigration>;
     /// Stops recording after the migration. If somebody else has written a list outside the subtree meanwhile, and
     /// the process is inside, the host logs it.
-    fn settle(&self, witnessed: Self::Witnessed, process: Self::Process);
+    fn finish_migration(&self, monitored: Self::MonitoredMigration, process: Self::Process);
 }

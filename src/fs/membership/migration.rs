@@ -70,7 +70,8 @@ impl<H: Host> CgroupFs<H> {
             written = PidArg::Writer;
         }
         let backing = self.checked(file);
-        let witnessed = if self.host.checks_both_ends(backing) { None } else { self.host.witness(&file.node) };
+        let monitored =
+            if self.host.checks_both_ends(backing) { None } else { self.host.monitor_migration(&file.node) };
         for _ in 0..ATTEMPTS_MAX {
             match self.check_source(file, list, &mut process) {
                 Ok(()) => {}
@@ -98,8 +99,8 @@ impl<H: Host> CgroupFs<H> {
                     if let PidArg::Number(number) = written {
                         self.verify(numbers, file, &process, number);
                     }
-                    if let Some(witnessed) = witnessed {
-                        self.host.settle(witnessed, process);
+                    if let Some(monitored) = monitored {
+                        self.host.finish_migration(monitored, process);
                     }
                     return Ok(data.len());
                 }

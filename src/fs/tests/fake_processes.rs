@@ -105,7 +105,7 @@ impl HostProcesses for FakeHost {
 }
 
 impl HostMigrations for FakeHost {
-    type Witnessed = ();
+    type MonitoredMigration = ();
 
     fn checks_both_ends(&self, _: &FakeFile) -> bool {
         self.state.lock().checks_both_ends
@@ -154,11 +154,11 @@ impl HostMigrations for FakeHost {
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 
-    fn witness(&self, file: &Node) -> Option<()> {
-        self.record("witness", self.object(file).ok()?, "", false).ok()
+    fn monitor_migration(&self, file: &Node) -> Option<()> {
+        self.record("monitor_migration", self.object(file).ok()?, "", false).ok()
     }
 
-    fn settle(&self, (): (), process: i32) {
+    fn finish_migration(&self, (): (), process: i32) {
         self.state.lock().settled.push(process);
     }
 }

@@ -22,10 +22,10 @@ use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::errno::errno;
 use crate::host::hierarchies::HostHierarchy;
 use crate::host::hierarchies::walk;
+use crate::host::migration_monitor::{self, MonitoredMigration};
 use crate::host::opening::open_flags;
 use crate::host::proc::held_process::{HeldProcess, is_single, permitted_by_threads};
 use crate::host::proc::processes::PidNs;
-use crate::host::witness::{self, Witnessed};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::process::is_first_thread;
 
@@ -34,7 +34,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_NICE: u64 = 1 << 23;
 
 impl HostMigrations for KernelHost {
-    type Witnessed = Witnessed;
+    type MonitoredMigration = MonitoredMigration;
 
     fn checks_both_ends(&self, file: &BackingFile) -> bool {
         self.boundary.as_ref().is_some_and(|boundary| boundary.is_checked(file.opened_in))
@@ -90,12 +90,12 @@ impl HostMigrations for KernelHost {
         self.migrate_number(caller, numbers, file, number, asked, process)
     }
 
-    fn witness(&self, file: &Node) -> Option<Witnessed> {
-        witness::begin(&self.shared, &self.view, file.position().hierarchy?)
+    fn monitor_migration(&self, file: &Node) -> Option<MonitoredMigration> {
+        migration_monitor::begin(&self.shared, &self.view, file.position().hierarchy?)
     }
 
-    fn settle(&self, witnessed: Witnessed, process: HeldProcess) {
-        witnessed.settle(process);
+    fn finish_migration(&self, monitored: MonitoredMigration, process: HeldProcess) {
+        monitored.finish(process);
     }
 }
 

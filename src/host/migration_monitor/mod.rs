@@ -15,6 +15,6 @@
 mod observe;
 mod state;
 
-pub use observe::Witnessed;
+pub use observe::MonitoredMigration;
 pub(super) use observe::begin;
-pub(super) use state::Witness;
+pub(super) use state::MigrationMonitor;

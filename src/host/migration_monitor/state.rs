@@ -16,9 +16,9 @@ use crate::view::View;
 
 /// Looks for others who migrate processes.
 #[derive(Debug, Default)]
-pub(in crate::host) struct Witness {
+pub(in crate::host) struct MigrationMonitor {
     /// No request waits for whoever holds it for longer than a few system calls.
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<MonitorState>,
     /// Wakes the thread, when it looks seldom.
     pub(super) begun: Condvar,
     pub(super) log: Limiter,
@@ -29,7 +29,7 @@ pub(in crate::host) struct Witness {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct MonitorState {
     pub(super) group: Option<Arc<Fanotify>>,
     /// The hierarchies that are marked.
     pub(super) marked: BTreeSet<usize>,
@@ -48,20 +48,20 @@ pub(super) struct Migration {
     pub(super) hierarchy: usize,
     pub(super) view: Arc<View>,
     /// The write that somebody else has made meanwhile.
-    pub(super) met: Option<Write>,
+    pub(super) foreign_write: Option<ForeignWrite>,
     pub(super) done: Option<(Instant, HeldProcess)>,
 }
 
 /// A write by somebody else to a list of processes.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
+pub(super) struct ForeignWrite {
     /// The cgroup of the list; `None` if the queue overflowed.
     pub(super) cgroup: Option<CgroupPath>,
     /// The writer's process id; 0 if it isn't visible.
     pub(super) writer: i32,
 }
 
-impl Witness {
+impl MigrationMonitor {
     pub(super) fn wake(&self, is_lull: bool) {
         if is_lull {
             self.begun.notify_one();

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::stat::{Mode, fstat};
 
-use super::state::{Migration, State, Write};
+use super::state::{ForeignWrite, Migration, MonitorState};
 use crate::cgroup::{CgroupPath, FileClass};
 use crate::host::hierarchies::HostHierarchy;
 use crate::host::opening::by_id;
@@ -40,36 +40,40 @@ const MIGRATIONS_MAX: usize = 64;
 
 /// A migration that has begun. Dropping it forgets it.
 #[derive(Debug)]
-pub struct Witnessed {
+pub struct MonitoredMigration {
     shared: Arc<SharedHost>,
     id: u64,
 }
 
 /// Records from now on which others migrate processes in a hierarchy. `None` if that can't be seen.
-pub(in crate::host) fn begin(shared: &Arc<SharedHost>, view: &Arc<View>, hierarchy: usize) -> Option<Witnessed> {
-    let witness = &shared.witness;
-    take(shared);
-    let mut state = witness.state.lock();
+pub(in crate::host) fn begin(
+    shared: &Arc<SharedHost>,
+    view: &Arc<View>,
+    hierarchy: usize,
+) -> Option<MonitoredMigration> {
+    let monitor = &shared.migration_monitor;
+    read_events(shared);
+    let mut state = monitor.state.lock();
     state.used = Some(Instant::now());
     if !state.marked.contains(&hierarchy)
         && let Err(errno) = watch(&mut state, shared, hierarchy)
     {
         drop(state);
-        if !witness.is_blind.swap(true, Ordering::Relaxed) {
+        if !monitor.is_blind.swap(true, Ordering::Relaxed) {
             tracing::warn!(%errno, "no fanotify here: a process that the host takes out and that comes back won't be told of");
         }
         return None;
     }
     let id = state.next;
     state.next += 1;
-    let migration = Migration { id, hierarchy, view: Arc::clone(view), met: None, done: None };
+    let migration = Migration { id, hierarchy, view: Arc::clone(view), foreign_write: None, done: None };
     state.migrations.push_back(migration);
-    witness.wake(state.is_lull);
+    monitor.wake(state.is_lull);
     drop(state);
-    Some(Witnessed { shared: Arc::clone(shared), id })
+    Some(MonitoredMigration { shared: Arc::clone(shared), id })
 }
 
-fn watch(state: &mut State, shared: &Arc<SharedHost>, hierarchy: usize) -> Result<(), Errno> {
+fn watch(state: &mut MonitorState, shared: &Arc<SharedHost>, hierarchy: usize) -> Result<(), Errno> {
     let hierarchy_there = shared.cgroups.hierarchies.get(hierarchy).ok_or(Errno::ENOENT)?;
     let group = match &state.group {
         Some(group) => Arc::clone(group),
@@ -77,7 +81,7 @@ fn watch(state: &mut State, shared: &Arc<SharedHost>, hierarchy: usize) -> Resul
             let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
             let group = Arc::new(Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?);
             let shared = Arc::clone(shared);
-            let thread = thread::Builder::new().name("witness".to_owned()).stack_size(256 * 1024);
+            let thread = thread::Builder::new().name("migration-watch".to_owned()).stack_size(256 * 1024);
             thread.spawn(move || run(&shared)).map_err(|_| Errno::EAGAIN)?;
             state.group = Some(Arc::clone(&group));
             group
@@ -115,10 +119,10 @@ fn mark_host(group: &Fanotify, hierarchy: &HostHierarchy) -> Result<(), Errno> {
 
 /// Runs the thread until there have been no migrations for a while.
 fn run(shared: &SharedHost) {
-    let witness = &shared.witness;
+    let monitor = &shared.migration_monitor;
     loop {
-        take(shared);
-        let mut state = witness.state.lock();
+        read_events(shared);
+        let mut state = monitor.state.lock();
         let read = state.read;
         let is_over = |done: &(Instant, HeldProcess)| read.is_some_and(|read| done.0 + EVENT_GRACE < read);
         let (over, rest) =
@@ -136,7 +140,7 @@ fn run(shared: &SharedHost) {
         // A migration that is under way, however long, is checked when it ends.
         if quiet >= LULL_AFTER && state.migrations.iter().all(|migration| migration.done.is_none()) {
             state.is_lull = true;
-            witness.begun.wait_for(&mut state, LULL_INTERVAL);
+            monitor.begun.wait_for(&mut state, LULL_INTERVAL);
             state.is_lull = false;
             drop(state);
         } else {
@@ -148,8 +152,8 @@ fn run(shared: &SharedHost) {
 }
 
 /// Takes the events of all writes so far.
-fn take(shared: &SharedHost) {
-    let state = shared.witness.state.lock();
+fn read_events(shared: &SharedHost) {
+    let state = shared.migration_monitor.state.lock();
     let (group, since) = (state.group.clone(), state.read);
     drop(state);
     let Some(group) = group else { return };
@@ -159,24 +163,24 @@ fn take(shared: &SharedHost) {
             break;
         }
         // Migrations that begin later came after these writes.
-        if shared.witness.state.lock().migrations.is_empty() {
+        if shared.migration_monitor.state.lock().migrations.is_empty() {
             continue;
         }
         for event in &events {
-            if let Some((hierarchy, write)) = written(shared, event) {
-                meet(shared, hierarchy, &write, since);
+            if let Some((hierarchy, write)) = written_list(shared, event) {
+                note_foreign_write(shared, hierarchy, &write, since);
             }
         }
     }
-    shared.witness.state.lock().read = Some(now);
+    shared.migration_monitor.state.lock().read = Some(now);
 }
 
 /// Returns the list that was written. `None` if it's no list, or can't be found any more; no hierarchy if the queue
 /// overflowed.
-fn written(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>, Write)> {
+fn written_list(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>, ForeignWrite)> {
     let Some(file) = event.fd() else {
         let is_too_much = event.mask().contains(MaskFlags::FAN_Q_OVERFLOW);
-        return is_too_much.then_some((None, Write { cgroup: None, writer: 0 }));
+        return is_too_much.then_some((None, ForeignWrite { cgroup: None, writer: 0 }));
     };
     let stat = fstat(file).ok()?;
     let mut all = shared.cgroups.hierarchies.iter();
@@ -187,7 +191,7 @@ fn written(shared: &SharedHost, event: &FanotifyEvent) -> Option<(Option<usize>,
         return None;
     }
     let cgroup = CgroupPath::parse(path.parent()?.as_os_str()).ok()?;
-    Some((Some(hierarchy), Write { cgroup: Some(cgroup), writer: event.pid() }))
+    Some((Some(hierarchy), ForeignWrite { cgroup: Some(cgroup), writer: event.pid() }))
 }
 
 /// Returns the path of a file in its hierarchy. The event's own descriptor is in the writer's mount, which may be
@@ -206,10 +210,10 @@ fn path_in(hierarchy: &HostHierarchy, file: BorrowedFd<'_>, inode: u64) -> Optio
 }
 
 /// Checks the migrations that a write by somebody else, later than `since`, may have undone.
-fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Option<Instant>) {
+fn note_foreign_write(shared: &SharedHost, hierarchy: Option<usize>, write: &ForeignWrite, since: Option<Instant>) {
     let mut suspects = Vec::new();
-    let mut state = shared.witness.state.lock();
-    if shared.witness.is_own_program(write.writer) {
+    let mut state = shared.migration_monitor.state.lock();
+    if shared.migration_monitor.is_own_program(write.writer) {
         return;
     }
     for migration in &mut state.migrations {
@@ -222,7 +226,7 @@ fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Opt
             continue;
         }
         match &migration.done {
-            None => drop(migration.met.get_or_insert_with(|| write.clone())),
+            None => drop(migration.foreign_write.get_or_insert_with(|| write.clone())),
             Some((at, _)) if since.is_some_and(|since| *at + EVENT_GRACE < since) => {}
             Some(_) => suspects.push(migration.id),
         }
@@ -236,13 +240,19 @@ fn meet(shared: &SharedHost, hierarchy: Option<usize>, write: &Write, since: Opt
     for Migration { hierarchy, view, done, .. } in suspects {
         let Some((_, process)) = done else { continue };
         if told.insert(process.host_number()) {
-            suspect(shared, &view, hierarchy, process, write);
+            warn_if_brought_back(shared, &view, hierarchy, process, write);
         }
     }
 }
 
 /// Logs that a process inside the subtree may have been brought back.
-fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: HeldProcess, write: &Write) {
+fn warn_if_brought_back(
+    shared: &SharedHost,
+    view: &View,
+    hierarchy: usize,
+    mut process: HeldProcess,
+    write: &ForeignWrite,
+) {
     let kind = view.hierarchy(hierarchy).map(|entry| &entry.kind);
     let from = kind.and_then(|kind| process.seen_at(kind));
     let Ok(places) = shared.processes.places(&mut process, hierarchy, false) else { return };
@@ -250,7 +260,7 @@ fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: Held
     let inside =
         places.iter().filter_map(|place| place.path()).find(|path| delegated.is_some_and(|top| path.is_within(top)));
     let Some(to) = inside else { return };
-    let Some(suppressed) = shared.witness.log.admit() else { return };
+    let Some(suppressed) = shared.migration_monitor.log.admit() else { return };
     let text = |path: Option<&CgroupPath>| path.map(ToString::to_string).unwrap_or_default();
     let (process, writer) = (process.host_number().unwrap_or(0), write.writer);
     let command = procfs::text(writer, "comm").unwrap_or_default();
@@ -267,14 +277,14 @@ fn suspect(shared: &SharedHost, view: &View, hierarchy: usize, mut process: Held
     );
 }
 
-impl Witnessed {
+impl MonitoredMigration {
     /// Ends the migration, and logs a write that may have brought the process back.
-    pub(in crate::host) fn settle(self, process: HeldProcess) {
-        let witness = &self.shared.witness;
-        take(&self.shared);
+    pub(in crate::host) fn finish(self, process: HeldProcess) {
+        let monitor = &self.shared.migration_monitor;
+        read_events(&self.shared);
         let now = Instant::now();
         let mut gone = VecDeque::new();
-        let mut state = witness.state.lock();
+        let mut state = monitor.state.lock();
         if state.migrations.len() >= MIGRATIONS_MAX {
             // Migrations that are under way stay, however long they take: their agent may have been stopped in
             // between.
@@ -284,26 +294,26 @@ impl Witnessed {
             state.migrations = rest;
         }
         let Some(at) = state.migrations.iter().rposition(|migration| migration.id == self.id) else { return };
-        let met = state.migrations.get_mut(at).and_then(|migration| match migration.met.take() {
+        let foreign_write = state.migrations.get_mut(at).and_then(|migration| match migration.foreign_write.take() {
             None => {
                 migration.done = Some((now, process));
                 None
             }
-            Some(met) => Some((met, process)),
+            Some(foreign_write) => Some((foreign_write, process)),
         });
-        witness.wake(state.is_lull);
-        let met = met.and_then(|met| Some((met, state.migrations.remove(at)?)));
+        monitor.wake(state.is_lull);
+        let foreign_write = foreign_write.and_then(|foreign_write| Some((foreign_write, state.migrations.remove(at)?)));
         drop(state);
         drop(gone);
-        if let Some(((write, process), Migration { view, hierarchy, .. })) = met {
-            suspect(&self.shared, &view, hierarchy, process, &write);
+        if let Some(((write, process), Migration { view, hierarchy, .. })) = foreign_write {
+            warn_if_brought_back(&self.shared, &view, hierarchy, process, &write);
         }
     }
 }
 
-impl Drop for Witnessed {
+impl Drop for MonitoredMigration {
     fn drop(&mut self) {
-        let mut state = self.shared.witness.state.lock();
+        let mut state = self.shared.migration_monitor.state.lock();
         let mine = state.migrations.iter().rposition(|migration| migration.id == self.id && migration.done.is_none());
         let gone = mine.and_then(|at| state.migrations.remove(at));
         drop(state);
