@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use libfuzzer_sys::fuzz_target;
 use mount_helper::attach::MountTask;
 use mount_helper::attach::layout::{Layout, SentinelSource, Underlay};
-use mount_helper::attach::message::{Order, Report};
+use mount_helper::attach::message::{MountRequest, Report};
 
 /// One component that is neither `.` nor `..`.
 fn is_name(name: &[u8]) -> bool {
@@ -45,9 +45,9 @@ fn check(layout: &Layout) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(order) = Order::decode(data) {
-        assert_eq!(Order::decode(&order.encode()), Ok(order.clone()));
-        if let Order::Build(layout) = &order {
+    if let Ok(order) = MountRequest::decode(data) {
+        assert_eq!(MountRequest::decode(&order.encode()), Ok(order.clone()));
+        if let MountRequest::Build(layout) = &order {
             check(layout);
         }
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mount_helper::attach::MountTask;
-use mount_helper::attach::message::{Order, REPORT_LEN, Report};
+use mount_helper::attach::message::{MountRequest, REPORT_LEN, Report};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -48,9 +48,11 @@ pub enum AttachHelperError {
 /// Describes a failed step to a user.
 fn describe(step: AttachStep) -> &'static str {
     match step {
-        AttachStep::Close | AttachStep::Check | AttachStep::Leash | AttachStep::Privileges | AttachStep::Order => {
-            "the mount-helper failed"
-        }
+        AttachStep::Close
+        | AttachStep::Check
+        | AttachStep::Leash
+        | AttachStep::Privileges
+        | AttachStep::MountRequest => "the mount-helper failed",
         AttachStep::Find => "can't find /sys/fs/cgroup in the container",
         AttachStep::Enter => "can't join the container's mount namespace",
         AttachStep::Move => "can't move the mounts into the container",
@@ -64,7 +66,7 @@ fn describe(step: AttachStep) -> &'static str {
     }
 }
 
-/// A helper that has located `/sys/fs/cgroup` in a container, and waits for its order. Dropping this ends the helper.
+/// A helper that has located `/sys/fs/cgroup` in a container, and waits for its request. Dropping this ends the helper.
 #[derive(Debug)]
 pub struct AttachHelper {
     helper: Helper,
@@ -89,16 +91,16 @@ impl AttachHelper {
         }
     }
 
-    /// Orders the helper to move a detached mount, with all that is mounted below it, to the site.
+    /// Asks the helper to move a detached mount, with all that is mounted below it, to the site.
     ///
     /// # Errors
     /// See [`AttachHelperError`]. Nothing is moved then.
     pub fn move_to_site(self, mount: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
-        self.helper.order(&Order::Move, mount)?;
+        self.helper.request(&MountRequest::Move, mount)?;
         self.helper.done()
     }
 
-    /// Orders the helper to make this layout at the site. It calls `mounted` once the connection is mounted. From then on the server has to
+    /// Asks the helper to make this layout at the site. It calls `mounted` once the connection is mounted. From then on the server has to
     /// serve it.
     ///
     /// # Errors
@@ -109,7 +111,7 @@ impl AttachHelper {
         device: BorrowedFd<'_>,
         mounted: impl FnOnce(),
     ) -> Result<(), AttachHelperError> {
-        self.helper.order(&Order::Build(layout.clone()), device)?;
+        self.helper.request(&MountRequest::Build(layout.clone()), device)?;
         match self.helper.report()? {
             Report::Mounted => mounted(),
             _ => return Err(AttachHelperError::NoReply(Errno::EPROTO)),
@@ -164,7 +166,7 @@ impl Helper {
         Ok(Self { socket, _leash: server_leash })
     }
 
-    fn order(&self, order: &Order, file: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
+    fn request(&self, order: &MountRequest, file: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
         seqpacket::send(self.socket.as_fd(), [&order.encode()], &[file]).map_err(AttachHelperError::NoReply)
     }
 
@@ -268,8 +270,8 @@ mod tests {
     proptest! {
         #[test]
         fn an_order_arrives_as_it_was_given(layout in layout()) {
-            let order = Order::Build(layout);
-            prop_assert_eq!(Order::decode(&order.encode()), Ok(order));
+            let order = MountRequest::Build(layout);
+            prop_assert_eq!(MountRequest::decode(&order.encode()), Ok(order));
         }
 
         /// Whatever happens to it on the way: it's refused, or leads nowhere else.
@@ -277,12 +279,12 @@ mod tests {
         fn a_spoilt_order_does_no_harm(layout in layout(), spoilt in proptest::collection::vec((any::<usize>(), prop_oneof![
             Just(b'/'), Just(b'.'), Just(0), Just(b'='), any::<u8>()
         ]), 1..6)) {
-            let mut bytes = Order::Build(layout).encode();
+            let mut bytes = MountRequest::Build(layout).encode();
             for (at, byte) in spoilt {
                 let length = bytes.len();
                 bytes[at % length] = byte;
             }
-            if let Ok(Order::Build(layout)) = Order::decode(&bytes) {
+            if let Ok(MountRequest::Build(layout)) = MountRequest::decode(&bytes) {
                 prop_assert!(!paths(&layout).into_iter().any(climbs), "{:?}", layout);
             }
         }

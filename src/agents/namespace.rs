@@ -13,7 +13,7 @@ pub struct PidNamespace {
     file: OwnedFd,
     id: (u64, u64),
     /// When it was opened, in monotonic ns.
-    since: u64,
+    opened_at: u64,
     /// A thread that is in it and waits for its answer.
     thread: Option<i32>,
 }
@@ -40,7 +40,7 @@ impl PidNamespace {
     /// # Errors
     /// EMFILE.
     pub fn for_new_request(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.try_clone()?, id: self.id, since: monotonic_ns(), thread: None })
+        Ok(Self { file: self.file.try_clone()?, id: self.id, opened_at: monotonic_ns(), thread: None })
     }
 
     /// Returns its identity: device and inode number of its file.
@@ -50,8 +50,8 @@ impl PidNamespace {
     }
 
     /// Returns when it was opened, in monotonic ns. A request that concerns it came then.
-    pub(super) fn since(&self) -> u64 {
-        self.since
+    pub(super) fn opened_at(&self) -> u64 {
+        self.opened_at
     }
 
     /// Returns a thread that is in it until the request is answered.
@@ -62,7 +62,12 @@ impl PidNamespace {
     fn from_path(path: &str) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        Ok(Self { id: (metadata.st_dev(), metadata.st_ino()), file: file.into(), since: monotonic_ns(), thread: None })
+        Ok(Self {
+            id: (metadata.st_dev(), metadata.st_ino()),
+            file: file.into(),
+            opened_at: monotonic_ns(),
+            thread: None,
+        })
     }
 }
 

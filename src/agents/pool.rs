@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 
 use super::connection::{AgentFailure, Connection, REQUEST_TIMEOUT, deadline_in, read_len};
-use super::slots::{AgentQuota, Slots};
+use super::slots::{AgentQuota, AgentSlots};
 use super::{HelperImage, PidNamespace};
 use crate::limit::{Limiter, Tenant};
 use crate::sys::owner;
@@ -45,7 +45,7 @@ pub type TenantOf = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
 #[derive(Debug)]
 pub struct AgentPool {
     image: Arc<HelperImage>,
-    slots: Slots,
+    slots: AgentSlots,
     /// `None` if there's only one tenant.
     tenant_of: Option<TenantOf>,
     log: Limiter,
@@ -64,7 +64,7 @@ impl AgentPool {
     /// Makes a pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image: Arc::new(image), slots: Slots::default(), tenant_of: None, log: Limiter::default() }
+        Self { image: Arc::new(image), slots: AgentSlots::default(), tenant_of: None, log: Limiter::default() }
     }
 
     /// Gives the agents quotas: no tenant takes all of them.
@@ -255,7 +255,7 @@ impl AgentPool {
         };
         let mut guard = slot.connection.try_lock_for(REQUEST_TIMEOUT).ok_or(Errno::EAGAIN)?;
         // Whoever has waited since then would now wait for the next agent's deadline, one after the other.
-        if slot.late.load(Ordering::Relaxed) > ns.since() {
+        if slot.missed_deadline.load(Ordering::Relaxed) > ns.opened_at() {
             return Err(Errno::EIO);
         }
         let deadline = deadline_in(REQUEST_TIMEOUT);
@@ -278,7 +278,7 @@ impl AgentPool {
                 Err(failure) => {
                     let now = monotonic_ns();
                     if now >= deadline {
-                        slot.late.store(now, Ordering::Relaxed);
+                        slot.missed_deadline.store(now, Ordering::Relaxed);
                     }
                     if let Some(suppressed) = self.log.admit() {
                         let late = now >= deadline;

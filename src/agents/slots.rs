@@ -21,7 +21,7 @@ const IDLE_AGENT_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// Lock order: this lock first, briefly, and never with a slot's lock held or across I/O; then the lock of one slot.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<HashMap<(u64, u64), Arc<Slot>>>);
+pub(super) struct AgentSlots(Mutex<HashMap<(u64, u64), Arc<AgentSlot>>>);
 
 /// How many agents each tenant may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +34,19 @@ pub(super) enum AgentQuota {
 
 /// The place of one namespace's agent.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct AgentSlot {
     /// The agent. The lock is held during a request, since an agent does one thing at a time.
     pub(super) connection: Mutex<Option<Connection>>,
     /// When it was last used, in monotonic ns.
     used: AtomicU64,
     /// When an agent last missed its deadline, in monotonic ns.
-    pub(super) late: AtomicU64,
+    pub(super) missed_deadline: AtomicU64,
     tenant: Tenant,
 }
 
-impl Slots {
+impl AgentSlots {
     /// Returns the namespace's slot, if there's one. `now` is in monotonic ns.
-    pub(super) fn find(&self, id: (u64, u64), now: u64) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, id: (u64, u64), now: u64) -> Option<Arc<AgentSlot>> {
         let slots = self.0.lock();
         let slot = slots.get(&id)?;
         slot.used.store(now, Ordering::Relaxed);
@@ -58,7 +58,7 @@ impl Slots {
     ///
     /// # Errors
     /// EAGAIN if there are as many as the quota has room for, all in use.
-    pub(super) fn get(&self, id: (u64, u64), quota: AgentQuota, now: u64) -> Result<Arc<Slot>, Errno> {
+    pub(super) fn get(&self, id: (u64, u64), quota: AgentQuota, now: u64) -> Result<Arc<AgentSlot>, Errno> {
         if let Some(slot) = self.find(id, now) {
             return Ok(slot);
         }
@@ -87,7 +87,7 @@ impl Slots {
                 None => return Err(Errno::EAGAIN),
             }
         }
-        let slot = Arc::new(Slot { used: AtomicU64::new(now), tenant, ..Slot::default() });
+        let slot = Arc::new(AgentSlot { used: AtomicU64::new(now), tenant, ..AgentSlot::default() });
         let slot = Arc::clone(slots.entry(id).or_insert(slot));
         drop(slots);
         drop(gone);
@@ -97,11 +97,11 @@ impl Slots {
 
 /// Whether no request uses it. The map holds one reference, and gives out others only under the
 /// lock that the caller has.
-fn is_idle(slot: &Arc<Slot>) -> bool {
+fn is_idle(slot: &Arc<AgentSlot>) -> bool {
     Arc::strong_count(slot) == 1
 }
 
-fn age(slot: &Slot, now: u64) -> Duration {
+fn age(slot: &AgentSlot, now: u64) -> Duration {
     Duration::from_nanos(now.saturating_sub(slot.used.load(Ordering::Relaxed)))
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn ids(slots: &Slots) -> Vec<u64> {
+    fn ids(slots: &AgentSlots) -> Vec<u64> {
         let mut ids: Vec<u64> = slots.0.lock().keys().map(|(_, ino)| *ino).collect();
         ids.sort_unstable();
         ids
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_idle_agent_goes_first() {
-        let slots = Slots::default();
+        let slots = AgentSlots::default();
         let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), AgentQuota::Unlimited, id).unwrap()).collect();
         assert_eq!(slots.get((0, 64), AgentQuota::Unlimited, 100).err(), Some(Errno::EAGAIN));
         assert!(slots.get((0, 63), AgentQuota::Unlimited, 100).is_ok(), "one that exists is always to be had");
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_long_unused_goes_when_something_new_comes() {
-        let slots = Slots::default();
+        let slots = AgentSlots::default();
         let busy = slots.get((0, 1), AgentQuota::Unlimited, 0).unwrap();
         slots.get((0, 2), AgentQuota::Unlimited, 0).unwrap();
         slots.get((0, 3), AgentQuota::Unlimited, 2 * SECOND).unwrap();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn who_stops_all_his_agents_takes_none_from_others() {
-        let slots = Slots::default();
+        let slots = AgentSlots::default();
         let get =
             |tenant: u64, number: u64| slots.get((tenant, number), AgentQuota::Share(Tenant::Container(tenant)), 1);
         // As many tenants, each with as many requests at once as there may be, as would take all.

@@ -61,7 +61,7 @@ const NAMES: &str = "use a process id, docker:NAME, podman:NAME, machine:NAME, l
 
 /// Why a manager names no process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reason {
+enum LookupFailure {
     /// Its program isn't installed.
     NotInstalled(String),
     /// The command or file that was asked, and its answer.
@@ -69,13 +69,13 @@ enum Reason {
 }
 
 /// Joins the managers' answers; those that aren't installed come last.
-fn in_one_line(reasons: &[Reason]) -> String {
+fn in_one_line(reasons: &[LookupFailure]) -> String {
     let mut said = Vec::new();
     let mut missing = Vec::new();
     for reason in reasons {
         match reason {
-            Reason::Said(asked, answer) => said.push(format!("{asked} ({answer})")),
-            Reason::NotInstalled(program) => missing.push(program.as_str()),
+            LookupFailure::Said(asked, answer) => said.push(format!("{asked} ({answer})")),
+            LookupFailure::NotInstalled(program) => missing.push(program.as_str()),
         }
     }
     if !missing.is_empty() {
@@ -86,11 +86,11 @@ fn in_one_line(reasons: &[Reason]) -> String {
 
 /// The answer of a manager about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Lookup {
+enum LookupAnswer {
     /// A running container, by its process.
     Runs(i32),
     /// No running container, for these reasons.
-    No(Vec<Reason>),
+    No(Vec<LookupFailure>),
 }
 
 /// The directory in which systemd-machined keeps a file per machine.
@@ -129,8 +129,8 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
     let mut tried = Vec::new();
     for manager in managers {
         match manager.ask(name) {
-            Lookup::Runs(pid) => found.push((manager, pid)),
-            Lookup::No(reasons) => tried.extend(reasons),
+            LookupAnswer::Runs(pid) => found.push((manager, pid)),
+            LookupAnswer::No(reasons) => tried.extend(reasons),
         }
     }
     let label = |manager: Manager| format!("{}:{name}", manager.word());
@@ -152,7 +152,7 @@ impl Target {
     /// Asks the manager once more, after the process was opened. Its number could have been reused between the answer and that.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         match &self.by_manager {
-            Some((manager, name)) if manager.ask(name) != Lookup::Runs(self.pid) => {
+            Some((manager, name)) if manager.ask(name) != LookupAnswer::Runs(self.pid) => {
                 Err(Error::failed(format!("{} has just ended or been restarted", self.label)).advise("try again"))
             }
             _ => Ok(()),
@@ -176,7 +176,7 @@ impl Manager {
         }
     }
 
-    fn ask(self, name: &str) -> Lookup {
+    fn ask(self, name: &str) -> LookupAnswer {
         let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
         // The daemon of this host, even if another one is the default: its process ids would mean nothing here.
         let state = format!("/1.0/instances/{name}/state");
@@ -212,23 +212,25 @@ impl Manager {
 }
 
 /// The first answer that names a process.
-fn first_running(answers: impl IntoIterator<Item = Result<i32, Reason>>) -> Lookup {
+fn first_running(answers: impl IntoIterator<Item = Result<i32, LookupFailure>>) -> LookupAnswer {
     let mut reasons = Vec::new();
     for answer in answers {
         match answer {
-            Ok(pid) => return Lookup::Runs(pid),
+            Ok(pid) => return LookupAnswer::Runs(pid),
             Err(reason) => reasons.push(reason),
         }
     }
-    Lookup::No(reasons)
+    LookupAnswer::No(reasons)
 }
 
 /// Runs a manager's program. `read` parses its whole output, which has to be made for machines: output for people contains texts that
 /// a container's owner has chosen.
-fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, Reason> {
-    let said = |answer: String| Reason::Said(format!("{program} {}", arguments.join(" ")), answer);
+fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, LookupFailure> {
+    let said = |answer: String| LookupFailure::Said(format!("{program} {}", arguments.join(" ")), answer);
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Reason::NotInstalled(program.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(LookupFailure::NotInstalled(program.to_owned()));
+        }
         Err(error) => return Err(said(describe(&error))),
         Ok(output) => output,
     };
@@ -277,9 +279,9 @@ fn name_in_path(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Reads the leader from systemd-machined's file: one assignment a line, with line breaks in values escaped.
-fn machine_leader(folder: &Path, name: &str) -> Result<i32, Reason> {
+fn machine_leader(folder: &Path, name: &str) -> Result<i32, LookupFailure> {
     let path = folder.join(name);
-    let said = |answer: String| Reason::Said(path.display().to_string(), answer);
+    let said = |answer: String| LookupFailure::Said(path.display().to_string(), answer);
     let text = fs::read_to_string(&path).map_err(|error| said(describe(&error)))?;
     let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
     let machine_leader = if let [machine_leader] = leaders.as_slice() { parse_pid(machine_leader) } else { None };

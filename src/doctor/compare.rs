@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::clients::Client;
 use super::facts::Facts;
-use super::reading::{Quantity, Taken};
+use super::reading::{LimitValue, Quantity};
 use super::verdict::readings;
 
 /// A number that a client takes, before and after.
@@ -27,14 +27,15 @@ pub(crate) fn compare(before: &Facts, after: &Facts, remedy: &'static str) -> Ve
         let parts = before.parts().into_iter().zip(after.parts());
         parts.map(move |((quantity, before), (_, after))| (*client, quantity, before, after))
     });
-    let change = |(client, quantity, before, after): (&'static Client, Quantity, Option<&Taken>, Option<&Taken>)| {
-        // What it doesn't ask at all in one of the places, it doesn't know there.
-        let lacked = before.or(after)?.missing.is_some() || before.is_none();
-        let (before, after) = (before.and_then(|taken| taken.value), after.and_then(|taken| taken.value));
-        let differs = before != after;
-        let remedy = (differs && !(lacked && before.is_none())).then_some(remedy);
-        Some(Change { client: client.name, quantity, before, after, differs, remedy })
-    };
+    let change =
+        |(client, quantity, before, after): (&'static Client, Quantity, Option<&LimitValue>, Option<&LimitValue>)| {
+            // What it doesn't ask at all in one of the places, it doesn't know there.
+            let lacked = before.or(after)?.missing.is_some() || before.is_none();
+            let (before, after) = (before.and_then(|taken| taken.value), after.and_then(|taken| taken.value));
+            let differs = before != after;
+            let remedy = (differs && !(lacked && before.is_none())).then_some(remedy);
+            Some(Change { client: client.name, quantity, before, after, differs, remedy })
+        };
     pairs.filter_map(change).collect()
 }
 

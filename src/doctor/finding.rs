@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::reading::{Quantity, Taken};
+use super::reading::{LimitValue, Quantity};
 
 /// The source of what is known about a program.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -49,7 +49,7 @@ pub(crate) struct Finding {
 pub(crate) struct Number {
     pub(crate) quantity: Quantity,
     #[serde(flatten)]
-    pub(crate) taken: Taken,
+    pub(crate) taken: LimitValue,
     /// What it would take if it knew the effective limit; `None` if that isn't known, `Some(None)` for no limit.
     pub(crate) expected: Option<Option<u64>>,
     /// What it would take without the view; `None` if that isn't known.
@@ -67,7 +67,7 @@ pub(crate) enum NumberVerdict {
     /// It's the limit that holds.
     Ok,
     /// It isn't the limit that holds, but the program would take the same without a view.
-    Native,
+    NativeFiles,
     Wrong,
     /// The limit that holds isn't known.
     Unknown,

@@ -11,14 +11,14 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_mem
 const TMPFS_SOURCE: &str = "vcgroupfs";
 
 /// Paths as they would be without a view.
-pub(crate) struct Native<'a> {
+pub(crate) struct NativeFiles<'a> {
     system: System,
     host: &'a dyn HostFiles,
     /// The cgroup at which the process' cgroup namespace begins, in each hierarchy.
     beginnings: Vec<(HierarchyKind, CgroupPath)>,
 }
 
-impl<'a> Native<'a> {
+impl<'a> NativeFiles<'a> {
     /// `None` if that can't be told: where no hierarchy is mounted beneath the view, there's nothing to compare with. `members` is where the
     /// process is in the host's names.
     pub(crate) fn of(system: &System, members: &[Membership], host: &'a dyn HostFiles) -> Option<Self> {
@@ -118,7 +118,7 @@ impl<'a> Native<'a> {
     }
 }
 
-impl Files for Native<'_> {
+impl Files for NativeFiles<'_> {
     fn read(&self, path: &str) -> Option<String> {
         let (mount, directory, file) = self.place(path, true)?;
         self.host.read(&mount.hierarchy()?, &directory, &file?)
@@ -165,7 +165,7 @@ mod tests {
                 ..System::default()
             };
             let members = parse_memberships(system.cgroup.as_bytes());
-            let native = Native::of(&system, &members, &Host).expect("a native one");
+            let native = NativeFiles::of(&system, &members, &Host).expect("a native one");
             let ids: Vec<u32> = native.system().mounts.iter().map(|mount| mount.id).collect();
             (ids, native.read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         };

@@ -75,7 +75,7 @@ impl System {
 
 /// A number that a program takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Taken {
+pub(crate) struct LimitValue {
     /// CPUs, bytes or processes. `None`: no limit, so that it goes by the machine.
     pub(crate) value: Option<u64>,
     /// The file that said so, or what it asked instead.
@@ -87,7 +87,7 @@ pub(crate) struct Taken {
     pub(crate) lacks: Option<String>,
 }
 
-impl Taken {
+impl LimitValue {
     /// A number from a file, or from the kernel.
     pub(crate) fn from(value: Option<u64>, from: impl Into<String>) -> Self {
         Self { value, from: Some(from.into()), missing: None, lacks: None }
@@ -120,15 +120,15 @@ impl Missing {
 
 /// The numbers that a program takes; `None` for those that it doesn't read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Reading {
-    pub(crate) cpus: Option<Taken>,
-    pub(crate) memory: Option<Taken>,
-    pub(crate) pids: Option<Taken>,
+pub(crate) struct LimitReading {
+    pub(crate) cpus: Option<LimitValue>,
+    pub(crate) memory: Option<LimitValue>,
+    pub(crate) pids: Option<LimitValue>,
 }
 
-impl Reading {
+impl LimitReading {
     /// The numbers with their quantities.
-    pub(crate) fn parts(&self) -> [(Quantity, Option<&Taken>); 3] {
+    pub(crate) fn parts(&self) -> [(Quantity, Option<&LimitValue>); 3] {
         [
             (Quantity::Cpus, self.cpus.as_ref()),
             (Quantity::Memory, self.memory.as_ref()),

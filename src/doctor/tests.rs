@@ -6,14 +6,14 @@ use super::finding::{Finding, Level, NumberVerdict, Recognition};
 use super::general::findings;
 use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
 use super::limits::Limits;
-use super::native::Native;
+use super::native::NativeFiles;
 use super::paths::paths_to_probe;
-use super::verdict::{self, HostView};
+use super::verdict::{self, HostContext};
 
 /// The findings about all programs, with the limits that hold and the host's files.
 fn judge(facts: &Facts) -> Vec<Finding> {
-    let native = Native::of(&facts.system(), &members(facts), &Host);
-    verdict::judge(facts, HostView { limits: Some(&limits()), native: native.as_ref() })
+    let native = NativeFiles::of(&facts.system(), &members(facts), &Host);
+    verdict::judge(facts, HostContext { limits: Some(&limits()), native: native.as_ref() })
 }
 
 fn letter(recognised: Recognition) -> char {
@@ -192,7 +192,7 @@ fn without_v1_memory_dotnet_sees_its_cpus_alone() {
         let mut facts = with_cgroups(&legacy(kind, Variant::default()), |text| text.replace("4:memory:/c1\n", ""));
         facts.mounts.retain(|mount| !mount.mount_point.to_string_lossy().starts_with("/sys/fs/cgroup/memory"));
         let limits = Limits { memory: None, ..limits() };
-        let all = verdict::judge(&facts, HostView { limits: Some(&limits), native: None });
+        let all = verdict::judge(&facts, HostContext { limits: Some(&limits), native: None });
         let of = |client: &str| all.iter().find(|finding| finding.client == client).expect("a client");
         assert_eq!(letter(of(".NET >= 9").recognised), expected, "{kind:?}");
         assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it wants all of them: {kind:?}");
@@ -210,11 +210,11 @@ fn numbers_are_compared_with_the_limits() {
     assert_eq!((real.taken.value, real.expected, real.natively), (Some(1), Some(Some(1)), Some(Some(1))));
     assert_eq!(real.taken.from.as_deref(), Some("/sys/fs/cgroup/cpu/c1/cpu.cfs_quota_us"));
     let new = number(&legacy(Kind::Stack, Variant::default()), "nproc (coreutils >= 9.8)");
-    assert_eq!((new.taken.value, new.expected, new.verdict), (Some(8), Some(Some(1)), NumberVerdict::Native));
+    assert_eq!((new.taken.value, new.expected, new.verdict), (Some(8), Some(Some(1)), NumberVerdict::NativeFiles));
     let lost = number(&legacy(Kind::Fuse, Variant::default()), "Go >= 1.25");
     assert_eq!((lost.taken.value, lost.expected, lost.natively), (Some(8), Some(Some(2)), None));
     assert_eq!(lost.verdict, NumberVerdict::Wrong);
-    let unknown = verdict::judge(&legacy(Kind::Real, Variant::default()), HostView::default());
+    let unknown = verdict::judge(&legacy(Kind::Real, Variant::default()), HostContext::default());
     let numbers = unknown.iter().flat_map(|finding| &finding.numbers);
     assert!(numbers.clone().count() > 15 && numbers.clone().all(|number| number.verdict == NumberVerdict::Unknown));
 }
@@ -326,7 +326,7 @@ fn paths_that_lead_nowhere() {
         ("Rust std", 'w'),
         ("Node.js 20 (libuv 1.46)", 'w'),
     ] {
-        let all = verdict::judge(&facts, HostView { limits: Some(&limits()), native: None });
+        let all = verdict::judge(&facts, HostContext { limits: Some(&limits()), native: None });
         let finding = all.iter().find(|finding| finding.client == client).expect("a client");
         assert_eq!(letter(finding.recognised), expected, "{client}");
     }

@@ -5,19 +5,19 @@ use super::clients::{CLIENTS, Client, Model};
 use super::facts::Facts;
 use super::finding::{Finding, Number, NumberVerdict, Recognition};
 use super::limits::Limits;
-use super::native::Native;
-use super::reading::{Files, Reading, Rounding, System, Taken};
+use super::native::NativeFiles;
+use super::reading::{Files, LimitReading, LimitValue, Rounding, System};
 
 /// What is known besides the facts.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct HostView<'a> {
+pub(crate) struct HostContext<'a> {
     /// The limits that hold; `None` if the host's files can't be read.
     pub(crate) limits: Option<&'a Limits>,
-    pub(crate) native: Option<&'a Native<'a>>,
+    pub(crate) native: Option<&'a NativeFiles<'a>>,
 }
 
 /// Every client, those that work with the tree and those that take numbers, in the order of the table.
-pub(crate) fn judge(facts: &Facts, beyond: HostView<'_>) -> Vec<Finding> {
+pub(crate) fn judge(facts: &Facts, beyond: HostContext<'_>) -> Vec<Finding> {
     let system = facts.system();
     let judged = CLIENTS.iter().map(|client| match client.model {
         Model::Works(judgement) => Finding { client: client.name, source: Some(client.source), ..judgement(facts) },
@@ -30,7 +30,7 @@ pub(crate) fn judge(facts: &Facts, beyond: HostView<'_>) -> Vec<Finding> {
 }
 
 /// Runs all models, for what they ask.
-pub(crate) fn readings(system: &System, files: &dyn Files) -> Vec<(&'static Client, Reading)> {
+pub(crate) fn readings(system: &System, files: &dyn Files) -> Vec<(&'static Client, LimitReading)> {
     let readings = CLIENTS.iter().filter_map(|client| match client.model {
         Model::Reads(model, _) => Some((client, model(system, files))),
         Model::Works(_) => None,
@@ -41,10 +41,10 @@ pub(crate) fn readings(system: &System, files: &dyn Files) -> Vec<(&'static Clie
 fn reader(
     facts: &Facts,
     client: &Client,
-    reading: &Reading,
+    reading: &LimitReading,
     rounding: Rounding,
     limits: Option<&Limits>,
-    natively: Option<&Reading>,
+    natively: Option<&LimitReading>,
 ) -> Finding {
     let is_broken = facts.has_broken_view();
     let mut numbers = Vec::new();
@@ -52,12 +52,12 @@ fn reader(
         let Some(taken) = taken else { continue };
         let expected = limits.map(|limits| limits.expected(quantity, rounding));
         let native = natively.and_then(|reading| reading.parts().get(index).copied()?.1.cloned());
-        let has_lost = |native: &Taken| is_broken && taken.missing.is_some() && native.missing.is_none();
-        let is_same = |native: &Taken| native.value == taken.value && !has_lost(native);
+        let has_lost = |native: &LimitValue| is_broken && taken.missing.is_some() && native.missing.is_none();
+        let is_same = |native: &LimitValue| native.value == taken.value && !has_lost(native);
         let verdict = match expected {
             _ if Some(taken.value) == expected => NumberVerdict::Ok,
             None => NumberVerdict::Unknown,
-            Some(_) if native.as_ref().is_some_and(is_same) || is_native(taken) => NumberVerdict::Native,
+            Some(_) if native.as_ref().is_some_and(is_same) || is_native(taken) => NumberVerdict::NativeFiles,
             Some(_) => NumberVerdict::Wrong,
         };
         // What isn't there natively either (the root cgroup has no limits) isn't missed.
@@ -67,7 +67,7 @@ fn reader(
     }
     let finding = match numbers.iter().find(|number| number.verdict == NumberVerdict::Wrong) {
         Some(number) => wrong(facts, client.name, number, &numbers),
-        None => match numbers.iter().find(|number| number.is_lost && number.verdict != NumberVerdict::Native) {
+        None => match numbers.iter().find(|number| number.is_lost && number.verdict != NumberVerdict::NativeFiles) {
             Some(number) => lost(facts, client.name, number, &numbers),
             None => right(client.name, &numbers),
         },
@@ -76,7 +76,7 @@ fn reader(
 }
 
 /// Whether it asked the kernel, where a view changes nothing.
-fn is_native(taken: &Taken) -> bool {
+fn is_native(taken: &LimitValue) -> bool {
     taken.from.as_deref().is_some_and(|from| !from.starts_with("/sys/fs/cgroup"))
 }
 
@@ -97,7 +97,7 @@ fn sources(numbers: &[Number]) -> String {
 fn right(client: &'static str, numbers: &[Number]) -> Finding {
     let why = format!("takes {}: {}", values(numbers), sources(numbers));
     let finding = Finding::yes(client, why);
-    let natives = numbers.iter().filter(|number| number.verdict == NumberVerdict::Native);
+    let natives = numbers.iter().filter(|number| number.verdict == NumberVerdict::NativeFiles);
     let hold: Vec<String> = natives.map(|number| number.quantity.of(number.expected.flatten())).collect();
     if hold.is_empty() {
         finding
@@ -111,8 +111,8 @@ fn wrong(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number
     let wrong = numbers.iter().filter(|number| number.verdict == NumberVerdict::Wrong);
     let holds = wrong.map(|number| number.quantity.of(number.expected.flatten())).collect::<Vec<_>>().join(", ");
     let what = match &number.taken {
-        Taken { missing: Some(missing), .. } => missing.clone(),
-        Taken { from: Some(from), .. } => format!("by {from}"),
+        LimitValue { missing: Some(missing), .. } => missing.clone(),
+        LimitValue { from: Some(from), .. } => format!("by {from}"),
         _ => String::new(),
     };
     let why = format!("takes {}: {what}; {holds} would be right", values(numbers));
@@ -128,7 +128,7 @@ fn lost(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]
     Finding { recognised, ..Finding::no(client, why, remedy(facts, &number.taken)) }
 }
 
-fn remedy(facts: &Facts, taken: &Taken) -> &'static str {
+fn remedy(facts: &Facts, taken: &LimitValue) -> &'static str {
     let missing = taken.missing.as_deref().unwrap_or_default();
     let has_view = facts.views().next().is_some();
     match &taken.lacks {

@@ -53,7 +53,7 @@ impl MountFlags {
         }
     }
 
-    /// Encodes the flags as a word of an order.
+    /// Encodes the flags as a word of a request.
     pub(super) fn word(self) -> CString {
         let names: Vec<&str> = NAMES.iter().filter(|(_, flag)| self.0.contains(*flag)).map(|(name, _)| *name).collect();
         // There's no NUL in these names.

@@ -18,7 +18,7 @@ use crate::request::Malformed;
 
 /// Length of a [`Report`], in bytes.
 pub const REPORT_LEN: usize = 16;
-/// Most bytes of an order.
+/// Most bytes of a request.
 pub const MAX_ORDER: usize = 16 * 1024;
 
 /// The place for a mount that makes `/sys/fs/cgroup` exist.
@@ -35,11 +35,11 @@ pub struct Location {
 /// What a helper reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// The helper has located the mount point, and awaits an order.
+    /// The helper has located the mount point, and awaits a request.
     Location(Location),
     /// The view's connection is mounted, and has to be served from now on.
     Mounted,
-    /// The order is done.
+    /// The request is done.
     Done,
     /// Nothing was changed, or every change was undone.
     Failed {
@@ -94,7 +94,7 @@ impl Report {
 
 /// What a helper has to do. One descriptor comes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum MountRequest {
     /// Move a detached mount to the mount point. The descriptor is its root.
     Move,
     /// Build this layout on the mount point. The descriptor is the connection to FUSE.
@@ -105,7 +105,7 @@ const MOVE: u32 = 1;
 const BUILD_STACK: u32 = 2;
 const BUILD_SENTINEL: u32 = 3;
 
-impl Order {
+impl MountRequest {
     /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -282,8 +282,8 @@ mod tests {
         let stacks =
             [Layout::Stack(StackSpec { hierarchies: Vec::new(), links: Vec::new(), ..spec() }), Layout::Stack(spec())];
         let sentinels = [sentinel(c"c1", &[]), sentinel(c"machine.slice/c1", &[c"cgroup.controllers", c"cgroup.type"])];
-        for order in stacks.into_iter().chain(sentinels).map(Order::Build).chain([Order::Move]) {
-            assert_eq!(Order::decode(&order.encode()), Ok(order));
+        for order in stacks.into_iter().chain(sentinels).map(MountRequest::Build).chain([MountRequest::Move]) {
+            assert_eq!(MountRequest::decode(&order.encode()), Ok(order));
         }
         let found = Location { depth: 2, empty: true, mount: u64::MAX };
         let failed = Report::Failed { step: AttachStep::Unmount, errno: libc::EBUSY };
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn nothing_else_is() {
-        let build = |words: &[u8]| Order::decode(&[&BUILD_STACK.to_ne_bytes(), words].concat());
+        let build = |words: &[u8]| MountRequest::decode(&[&BUILD_STACK.to_ne_bytes(), words].concat());
         assert!(build(b"\0r\0nosuid\0a\0none\0").is_ok());
         for words in [
             &b"r\0\0a\0none"[..],
@@ -321,7 +321,7 @@ mod tests {
         for words in [&b""[..], b"bind\0", b"nosuid"] {
             assert_eq!(build(words), Err(Malformed), "{}", String::from_utf8_lossy(words));
         }
-        let guard = |words: &[u8]| Order::decode(&[&BUILD_SENTINEL.to_ne_bytes(), words].concat());
+        let guard = |words: &[u8]| MountRequest::decode(&[&BUILD_SENTINEL.to_ne_bytes(), words].concat());
         assert!(guard(b"\0a\0a/b\0cgroup.type\0").is_ok());
         assert_eq!((guard(b""), guard(b"rw\0a\0a\0")), (Err(Malformed), Err(Malformed)));
         for words in [
@@ -344,8 +344,8 @@ mod tests {
             let words = [b"\0", words].concat();
             assert_eq!(guard(&words), Err(Malformed), "{}", String::from_utf8_lossy(&words));
         }
-        assert_eq!(Order::decode(&[]), Err(Malformed));
-        assert_eq!(Order::decode(&[&MOVE.to_ne_bytes()[..], b"x"].concat()), Err(Malformed));
+        assert_eq!(MountRequest::decode(&[]), Err(Malformed));
+        assert_eq!(MountRequest::decode(&[&MOVE.to_ne_bytes()[..], b"x"].concat()), Err(Malformed));
         for message in [&[][..], &[0; 16], &[1; 16], &[9; 16], &[3; 15]] {
             assert_eq!(Report::decode(message), Err(Malformed));
         }

@@ -34,7 +34,7 @@ use sys::seqpacket::{receive_with_files, send};
 
 use crate::{check, privileges};
 use layout::SYS_FS_CGROUP;
-use message::{Location, MAX_ORDER, Order, Report};
+use message::{Location, MAX_ORDER, MountRequest, Report};
 use mounts::{MountSite, device_of, mount_id, open_below};
 use step::{AttachStep, StepError, failed_at};
 
@@ -62,7 +62,7 @@ const CAPABILITIES: u64 = CAP_SYS_ADMIN | CAP_SYS_CHROOT | CAP_DAC_READ_SEARCH;
 /// The task that the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountTask {
-    /// Locate the mount point, await the order, and carry it out.
+    /// Locate the mount point, await the request, and carry it out.
     Attach,
     /// Unmount the mount on the mount point, if it's this one.
     Detach {
@@ -175,15 +175,15 @@ impl Target {
             place.depth == SYS_FS_CGROUP.len() || is_empty(&place.directory).map_err(failed_at(AttachStep::Find))?;
         let mount = mount_id(self.proc.as_fd(), &place.directory);
         tell(socket, Report::Location(Location { depth: place.depth as u32, empty, mount }))
-            .map_err(failed_at(AttachStep::Order))?;
-        let (order, file) = receive(socket).map_err(failed_at(AttachStep::Order))?;
+            .map_err(failed_at(AttachStep::MountRequest))?;
+        let (order, file) = receive(socket).map_err(failed_at(AttachStep::MountRequest))?;
         setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(failed_at(AttachStep::Enter))?;
         match order {
-            Order::Move => {
+            MountRequest::Move => {
                 sys::mount::attach(file.as_fd(), place.directory.as_fd()).map_err(failed_at(AttachStep::Move))
             }
-            Order::Build(layout) => {
-                let name = SYS_FS_CGROUP.get(place.depth - 1).ok_or((AttachStep::Order, Errno::EINVAL))?;
+            MountRequest::Build(layout) => {
+                let name = SYS_FS_CGROUP.get(place.depth - 1).ok_or((AttachStep::MountRequest, Errno::EINVAL))?;
                 let (parent, proc) = (place.parent.as_fd(), self.proc.as_fd());
                 let site = MountSite { parent, name, depth: place.depth, proc };
                 layout.build(site, file.as_fd(), |_| tell(socket, Report::Mounted)).map(drop)
@@ -248,8 +248,8 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// Waits for the order and its descriptor.
-fn receive(socket: &OwnedFd) -> Result<(Order, OwnedFd), Errno> {
+/// Waits for the request and its descriptor.
+fn receive(socket: &OwnedFd) -> Result<(MountRequest, OwnedFd), Errno> {
     loop {
         match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::from(ORDER_TIMEOUT_MS)) {
             Ok(0) => return Err(Errno::ETIMEDOUT),
@@ -261,16 +261,16 @@ fn receive(socket: &OwnedFd) -> Result<(Order, OwnedFd), Errno> {
     let mut message = [0; MAX_ORDER];
     let mut received = receive_with_files(socket.as_fd(), &mut message)?;
     let bytes = message.get(..received.length).filter(|_| !received.is_truncated).ok_or(Errno::EMSGSIZE)?;
-    let order = Order::decode(bytes).map_err(|_| Errno::EBADMSG)?;
+    let order = MountRequest::decode(bytes).map_err(|_| Errno::EBADMSG)?;
     let file = received.files.pop().filter(|_| received.files.is_empty()).ok_or(Errno::EBADMSG)?;
     check_file(&order, file.as_fd())?;
     Ok((order, file))
 }
 
-fn check_file(order: &Order, file: BorrowedFd<'_>) -> Result<(), Errno> {
+fn check_file(order: &MountRequest, file: BorrowedFd<'_>) -> Result<(), Errno> {
     match order {
-        Order::Move => check::directory(file),
-        Order::Build(_) => check::fuse_device(file),
+        MountRequest::Move => check::directory(file),
+        MountRequest::Build(_) => check::fuse_device(file),
     }
 }
 

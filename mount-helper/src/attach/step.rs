@@ -16,8 +16,8 @@ pub enum AttachStep {
     Privileges,
     /// Finding `/sys/fs/cgroup` in the container.
     Find,
-    /// Receiving the order, which can only fail if the server misbehaves.
-    Order,
+    /// Receiving the request, which can only fail if the server misbehaves.
+    MountRequest,
     /// Joining the mount namespace.
     Enter,
     /// Moving the stack to its mount point.
@@ -45,7 +45,7 @@ impl AttachStep {
         Self::Leash,
         Self::Privileges,
         Self::Find,
-        Self::Order,
+        Self::MountRequest,
         Self::Enter,
         Self::Move,
         Self::Tmpfs,

@@ -39,7 +39,7 @@ pub(super) fn run(options: &Options) -> CliResult {
     let beyond = HostView::of(&target);
     let limits = beyond.as_ref().map(|beyond| beyond.limits(&facts));
     let native = beyond.as_ref().and_then(|beyond| beyond.native(&facts));
-    let clients = judge(&facts, verdict::HostView { limits: limits.as_ref(), native: native.as_ref() });
+    let clients = judge(&facts, verdict::HostContext { limits: limits.as_ref(), native: native.as_ref() });
     let general = findings(&facts);
     let mut out = io::stdout().lock();
     if options.json {

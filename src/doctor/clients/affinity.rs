@@ -1,30 +1,30 @@
 //! Programs that ask the kernel how many CPUs they may run on, with or without a look at quotas.
 
 use crate::doctor::facts::{ROOT, point};
-use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, cpu_max};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max};
 
 /// Programs that read only the affinity: `os.process_cpu_count` of Python, nproc before coreutils 9.8, libgomp, musl.
-pub(crate) fn alone(system: &System, _: &dyn Files) -> Reading {
-    Reading { cpus: Some(Taken::from(Some(system.affinity), "sched_getaffinity")), ..Reading::default() }
+pub(crate) fn alone(system: &System, _: &dyn Files) -> LimitReading {
+    LimitReading { cpus: Some(LimitValue::from(Some(system.affinity), "sched_getaffinity")), ..LimitReading::default() }
 }
 
 /// psutil: the CPUs that are online, and /proc/meminfo.
-pub(crate) fn psutil(system: &System, _: &dyn Files) -> Reading {
-    Reading {
-        cpus: Some(Taken::from(Some(system.online), "sysconf")),
-        memory: Some(Taken::from(None, "/proc/meminfo")),
+pub(crate) fn psutil(system: &System, _: &dyn Files) -> LimitReading {
+    LimitReading {
+        cpus: Some(LimitValue::from(Some(system.online), "sysconf")),
+        memory: Some(LimitValue::from(None, "/proc/meminfo")),
         pids: None,
     }
 }
 
 /// gnulib's `get_cgroup2_cpu_quota`: cgroup2 only, every cgroup up to the top.
-pub(crate) fn nproc(system: &System, files: &dyn Files) -> Reading {
-    let none = |missing: Missing| Taken::without(Some(system.affinity), &missing);
+pub(crate) fn nproc(system: &System, files: &dyn Files) -> LimitReading {
+    let none = |missing: Missing| LimitValue::without(Some(system.affinity), &missing);
     let cpus = match nproc_quota(system, files) {
-        Ok((count, path)) => Taken::from(Some(count.unwrap_or(u64::MAX).min(system.affinity)), path),
+        Ok((count, path)) => LimitValue::from(Some(count.unwrap_or(u64::MAX).min(system.affinity)), path),
         Err(missing) => none(missing),
     };
-    Reading { cpus: Some(cpus), ..Reading::default() }
+    LimitReading { cpus: Some(cpus), ..LimitReading::default() }
 }
 
 fn nproc_quota(system: &System, files: &dyn Files) -> Result<(Option<u64>, String), Missing> {
@@ -54,7 +54,7 @@ fn nproc_quota(system: &System, files: &dyn Files) -> Result<(Option<u64>, Strin
 }
 
 /// Docker's `sysinfo`, by which `--cpuset-cpus` is judged: the cpuset at the top of what is mounted, or on v2 at the root.
-pub(crate) fn docker(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn docker(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Result<(Option<u64>, String), Missing> {
         let path = if files.is_cgroup2(ROOT) {
             format!("{ROOT}/cpuset.cpus.effective")
@@ -67,8 +67,8 @@ pub(crate) fn docker(system: &System, files: &dyn Files) -> Reading {
         Ok((Some(crate::doctor::limits::count_of_list(&text)), path))
     };
     let cpus = match found() {
-        Ok((count, path)) => Taken::from(count, path),
-        Err(missing) => Taken::without(Some(system.affinity), &missing),
+        Ok((count, path)) => LimitValue::from(count, path),
+        Err(missing) => LimitValue::without(Some(system.affinity), &missing),
     };
-    Reading { cpus: Some(cpus), ..Reading::default() }
+    LimitReading { cpus: Some(cpus), ..LimitReading::default() }
 }

@@ -3,13 +3,13 @@
 use super::go::{cpus, v1_quota, v2_quota};
 use crate::cgroup::MountEntry;
 use crate::doctor::facts::{ROOT, point};
-use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, field, number};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, field, number};
 
 /// A limit above this is none.
 const NO_LIMIT: u64 = 0x7fff_ffff_0000_0000;
 
 /// .NET up to 8: the limit of the own cgroup alone.
-pub(crate) fn version_8(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn version_8(system: &System, files: &dyn Files) -> LimitReading {
     coreclr(system, files, |files, is_v2, _, own| {
         let path =
             format!("{}/{}", own.trim_end_matches('/'), if is_v2 { "memory.max" } else { "memory.limit_in_bytes" });
@@ -18,7 +18,7 @@ pub(crate) fn version_8(system: &System, files: &dyn Files) -> Reading {
 }
 
 /// .NET 9 and later: the tightest limit of the own cgroup and those above.
-pub(crate) fn version_9(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn version_9(system: &System, files: &dyn Files) -> LimitReading {
     coreclr(
         system,
         files,
@@ -28,12 +28,12 @@ pub(crate) fn version_9(system: &System, files: &dyn Files) -> Reading {
     )
 }
 
-fn coreclr(system: &System, files: &dyn Files, limit: impl Fn(&dyn Files, bool, &str, &str) -> Limit) -> Reading {
+fn coreclr(system: &System, files: &dyn Files, limit: impl Fn(&dyn Files, bool, &str, &str) -> Limit) -> LimitReading {
     if !files.exists(ROOT) {
         let missing = Missing::path(ROOT);
-        return Reading {
-            cpus: Some(Taken::without(Some(system.affinity), &missing)),
-            memory: Some(Taken::without(None, &missing)),
+        return LimitReading {
+            cpus: Some(LimitValue::without(Some(system.affinity), &missing)),
+            memory: Some(LimitValue::without(None, &missing)),
             pids: None,
         };
     }
@@ -46,11 +46,11 @@ fn coreclr(system: &System, files: &dyn Files, limit: impl Fn(&dyn Files, bool, 
     let memory = match memory {
         Ok((limit, path)) => {
             let limit = limit.filter(|limit| *limit <= NO_LIMIT && *limit < system.memory);
-            Taken::from(limit, path)
+            LimitValue::from(limit, path)
         }
-        Err(missing) => Taken::without(None, &missing),
+        Err(missing) => LimitValue::without(None, &missing),
     };
-    Reading { cpus: Some(cpus(system, quota, Rounding::Up)), memory: Some(memory), pids: None }
+    LimitReading { cpus: Some(cpus(system, quota, Rounding::Up)), memory: Some(memory), pids: None }
 }
 
 /// Mount point and own directory: the last line that fits, and the path without the mount's root, if it begins with the same letters.

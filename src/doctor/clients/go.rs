@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::doctor::facts::{ROOT, point};
-use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, cpu_max, number};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max, number};
 
 /// `runtime.defaultGOMAXPROCS`: the leaf's quota, by mount point and path put together, whatever the mount's root is.
-pub(crate) fn runtime(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn runtime(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Result<(Option<(u64, u64)>, String), Missing> {
         let mount = system.v1_mounts("cpu").next().or_else(|| system.v2_mounts().next_back());
         let mount =
@@ -17,11 +17,11 @@ pub(crate) fn runtime(system: &System, files: &dyn Files) -> Reading {
         let own = format!("{}{}", point(mount), path.trim_end_matches('/'));
         if v1.is_some() { v1_quota(files, &own) } else { v2_quota(files, &own) }
     };
-    Reading { cpus: Some(cpus(system, found(), Rounding::UpFromTwo)), ..Reading::default() }
+    LimitReading { cpus: Some(cpus(system, found(), Rounding::UpFromTwo)), ..LimitReading::default() }
 }
 
 /// `cgroups.CPUQuota`: the path without the mount's root. It isn't compared with the CPUs that there are.
-pub(crate) fn automaxprocs(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn automaxprocs(system: &System, files: &dyn Files) -> LimitReading {
     let v2 = system.v2_mounts().any(|mount| point(mount) == ROOT).then(|| system.v2_path()).flatten();
     let found = || -> Result<(Option<(u64, u64)>, String), Missing> {
         if let Some(path) = v2 {
@@ -39,11 +39,11 @@ pub(crate) fn automaxprocs(system: &System, files: &dyn Files) -> Reading {
         v1_quota(files, own.trim_end_matches('/'))
     };
     let cpus = match found() {
-        Ok((Some((quota, period)), path)) => Taken::from(Some(Rounding::Down.apply(quota, period)), path),
-        Ok((None, path)) => Taken::from(Some(system.affinity), path),
-        Err(missing) => Taken::without(Some(system.affinity), &missing),
+        Ok((Some((quota, period)), path)) => LimitValue::from(Some(Rounding::Down.apply(quota, period)), path),
+        Ok((None, path)) => LimitValue::from(Some(system.affinity), path),
+        Err(missing) => LimitValue::without(Some(system.affinity), &missing),
     };
-    Reading { cpus: Some(cpus), ..Reading::default() }
+    LimitReading { cpus: Some(cpus), ..LimitReading::default() }
 }
 
 pub(super) fn v1_quota(files: &dyn Files, own: &str) -> Result<(Option<(u64, u64)>, String), Missing> {
@@ -61,12 +61,16 @@ pub(super) fn v2_quota(files: &dyn Files, own: &str) -> Result<(Option<(u64, u64
 }
 
 /// A quota as a number of CPUs, of which there are never more than sched_getaffinity gives.
-pub(super) fn cpus(system: &System, found: Result<(Option<(u64, u64)>, String), Missing>, rounding: Rounding) -> Taken {
+pub(super) fn cpus(
+    system: &System,
+    found: Result<(Option<(u64, u64)>, String), Missing>,
+    rounding: Rounding,
+) -> LimitValue {
     match found {
         Ok((quota, path)) => {
             let count = quota.map_or(u64::MAX, |(quota, period)| rounding.apply(quota, period));
-            Taken::from(Some(count.min(system.affinity)), path)
+            LimitValue::from(Some(count.min(system.affinity)), path)
         }
-        Err(missing) => Taken::without(Some(system.affinity), &missing),
+        Err(missing) => LimitValue::without(Some(system.affinity), &missing),
     }
 }

@@ -2,19 +2,19 @@
 
 use crate::cgroup::MountEntry;
 use crate::doctor::facts::{ROOT, point};
-use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, cpu_max, field, number};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max, field, number};
 
 /// All of them have to be enabled, and on v1 mounted.
 const REQUIRED: [&str; 4] = ["memory", "cpu", "cpuacct", "cpuset"];
 
 /// Hotspot 8u372, 11.0.16, 17 and 21: it reads the own cgroup alone, and on v1 what its `memory.stat` tells of those above.
-pub(crate) fn hotspot(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn hotspot(system: &System, files: &dyn Files) -> LimitReading {
     match find(system) {
         Ok(Tree::V2(own)) => v2(system, files, &own),
         Ok(Tree::V1(mounts)) => v1(system, files, &mounts),
-        Err(missing) => Reading {
-            cpus: Some(Taken::without(Some(system.affinity), &missing)),
-            memory: Some(Taken::without(None, &missing)),
+        Err(missing) => LimitReading {
+            cpus: Some(LimitValue::without(Some(system.affinity), &missing)),
+            memory: Some(LimitValue::without(None, &missing)),
             pids: None,
         },
     }
@@ -85,7 +85,7 @@ fn v1_directory(system: &System, mount: Option<&MountEntry>, word: &str) -> Resu
     }
 }
 
-fn v1(system: &System, files: &dyn Files, mounts: &[(&'static str, Option<&MountEntry>); 5]) -> Reading {
+fn v1(system: &System, files: &dyn Files, mounts: &[(&'static str, Option<&MountEntry>); 5]) -> LimitReading {
     let directory = |word: &str| {
         let mount = mounts.iter().find(|(name, _)| *name == word).and_then(|(_, mount)| *mount);
         v1_directory(system, mount, word)
@@ -116,14 +116,14 @@ fn v1(system: &System, files: &dyn Files, mounts: &[(&'static str, Option<&Mount
         }
     };
     let pids = || read("pids", "pids.max").map(|(text, path)| (number(&text), path));
-    Reading {
+    LimitReading {
         cpus: Some(cpus(system, quota())),
         memory: Some(taken(limit())),
         pids: mounts.iter().any(|(word, mount)| *word == "pids" && mount.is_some()).then(|| taken(pids())),
     }
 }
 
-fn v2(system: &System, files: &dyn Files, own: &str) -> Reading {
+fn v2(system: &System, files: &dyn Files, own: &str) -> LimitReading {
     let read = |file: &str| {
         let path = format!("{own}/{file}");
         files.read(&path).map(|text| (text, path.clone())).ok_or_else(|| Missing::path(path))
@@ -134,30 +134,30 @@ fn v2(system: &System, files: &dyn Files, own: &str) -> Reading {
     });
     let limit = read("memory.max").map(|(text, path)| (number(&text).filter(|limit| *limit < system.memory), path));
     let pids = read("pids.max").map(|(text, path)| (number(&text), path));
-    Reading { cpus: Some(cpus(system, quota)), memory: Some(taken(limit)), pids: Some(taken(pids)) }
+    LimitReading { cpus: Some(cpus(system, quota)), memory: Some(taken(limit)), pids: Some(taken(pids)) }
 }
 
 /// Never more than sched_getaffinity gives.
-fn cpus(system: &System, quota: Result<(Option<u64>, String), Missing>) -> Taken {
+fn cpus(system: &System, quota: Result<(Option<u64>, String), Missing>) -> LimitValue {
     match quota {
-        Ok((quota, path)) => Taken::from(Some(quota.unwrap_or(u64::MAX).min(system.affinity)), path),
-        Err(missing) => Taken::without(Some(system.affinity), &missing),
+        Ok((quota, path)) => LimitValue::from(Some(quota.unwrap_or(u64::MAX).min(system.affinity)), path),
+        Err(missing) => LimitValue::without(Some(system.affinity), &missing),
     }
 }
 
-fn taken(found: Result<(Option<u64>, String), Missing>) -> Taken {
+fn taken(found: Result<(Option<u64>, String), Missing>) -> LimitValue {
     match found {
-        Ok((value, path)) => Taken::from(value, path),
-        Err(missing) => Taken::without(None, &missing),
+        Ok((value, path)) => LimitValue::from(value, path),
+        Err(missing) => LimitValue::without(None, &missing),
     }
 }
 
 /// Hotspot 25: it recognises v2 by statfs and `cgroup.controllers`, and takes the tightest limit from the own cgroup up to the mount point.
-pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> LimitReading {
     let v1 = || hierarchies(system).and_then(|_| v1_tree(system));
     let found = if files.is_cgroup2(ROOT) { find_v2_25(system, files) } else { v1() };
     let reading =
-        |cpu: &dyn Fn(&str) -> Option<String>, memory: &dyn Fn(&str) -> Option<String>, path: [&str; 2]| Reading {
+        |cpu: &dyn Fn(&str) -> Option<String>, memory: &dyn Fn(&str) -> Option<String>, path: [&str; 2]| LimitReading {
             cpus: Some(walked(path[0], cpu, |own| quota_at(files, own), Some(system.affinity))),
             memory: Some(walked(path[1], memory, |own| limit_at(system, files, own), None)),
             pids: None,
@@ -174,9 +174,9 @@ pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> Reading {
             let path = |word: &str| system.v1_path(word).unwrap_or("/");
             reading(&at("cpu"), &at("memory"), [path("cpu"), path("memory")])
         }
-        Err(missing) => Reading {
-            cpus: Some(Taken::without(Some(system.affinity), &missing)),
-            memory: Some(Taken::without(None, &missing)),
+        Err(missing) => LimitReading {
+            cpus: Some(LimitValue::without(Some(system.affinity), &missing)),
+            memory: Some(LimitValue::without(None, &missing)),
             pids: None,
         },
     }
@@ -214,7 +214,7 @@ fn walked(
     directory: &dyn Fn(&str) -> Option<String>,
     read: impl Fn(&str) -> Option<(Option<u64>, String)>,
     none: Option<u64>,
-) -> Taken {
+) -> LimitValue {
     let (mut least, mut from): (Option<u64>, Option<String>) = (None, None);
     let mut path = if path.contains("../") { "/" } else { path };
     let first = directory(path);
@@ -236,8 +236,8 @@ fn walked(
         (least, none) => least.or(none),
     };
     match from {
-        Some(from) => Taken::from(value, from),
-        None => Taken::without(value, &Missing::path(first.unwrap_or_default())),
+        Some(from) => LimitValue::from(value, from),
+        None => LimitValue::without(value, &Missing::path(first.unwrap_or_default())),
     }
 }
 

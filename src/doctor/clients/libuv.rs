@@ -1,42 +1,42 @@
 //! Node.js: libuv's `uv_get_constrained_memory` and `uv_available_parallelism`.
 
 use crate::doctor::facts::ROOT;
-use crate::doctor::reading::{Files, Missing, Reading, System, Taken, cpu_max, number};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, System, cpu_max, number};
 
 /// The number that the kernel shows on v1 without a limit: `LONG_MAX` rounded down to pages.
 const NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
 /// 1.44: one file at the top of v1's memory hierarchy, whatever `/proc/self/cgroup` says.
-pub(crate) fn version_1_44(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn version_1_44(system: &System, files: &dyn Files) -> LimitReading {
     let path = format!("{ROOT}/memory/memory.limit_in_bytes");
     let memory = match files.read(&path) {
-        Some(text) => Taken::from(number(&text).and_then(|limit| below(system, limit)), path),
-        None => Taken::without(None, &Missing::path(path)),
+        Some(text) => LimitValue::from(number(&text).and_then(|limit| below(system, limit)), path),
+        None => LimitValue::without(None, &Missing::path(path)),
     };
-    Reading { memory: Some(memory), ..affinity(system) }
+    LimitReading { memory: Some(memory), ..affinity(system) }
 }
 
 /// 1.46: the own cgroup, by the usual directories. v2 only if the text begins so.
-pub(crate) fn version_1_46(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn version_1_46(system: &System, files: &dyn Files) -> LimitReading {
     let memory = match v2_path(system) {
         Some(path) => v2_memory(system, files, path),
         None => v1_memory(system, files),
     };
-    Reading { memory: Some(memory), ..affinity(system) }
+    LimitReading { memory: Some(memory), ..affinity(system) }
 }
 
 /// 1.50: with a quota of CPUs, on v2 the one nearest to the root. On v1 it puts the path together wrongly, and finds none.
-pub(crate) fn version_1_50(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn version_1_50(system: &System, files: &dyn Files) -> LimitReading {
     let found = v2_path(system).and_then(|path| v2_cpus(files, path));
     let cpus = match found {
-        Some((quota, path)) => Taken::from(Some(quota.unwrap_or(u64::MAX).min(system.affinity)), path),
-        None => Taken::from(Some(system.affinity), "sched_getaffinity"),
+        Some((quota, path)) => LimitValue::from(Some(quota.unwrap_or(u64::MAX).min(system.affinity)), path),
+        None => LimitValue::from(Some(system.affinity), "sched_getaffinity"),
     };
-    Reading { cpus: Some(cpus), ..version_1_46(system, files) }
+    LimitReading { cpus: Some(cpus), ..version_1_46(system, files) }
 }
 
-fn affinity(system: &System) -> Reading {
-    Reading { cpus: Some(Taken::from(Some(system.affinity), "sched_getaffinity")), ..Reading::default() }
+fn affinity(system: &System) -> LimitReading {
+    LimitReading { cpus: Some(LimitValue::from(Some(system.affinity), "sched_getaffinity")), ..LimitReading::default() }
 }
 
 fn v2_path(system: &System) -> Option<&str> {
@@ -48,7 +48,7 @@ fn below(system: &System, limit: u64) -> Option<u64> {
     (limit > 0 && limit < system.memory).then_some(limit)
 }
 
-fn v2_memory(system: &System, files: &dyn Files, path: &str) -> Taken {
+fn v2_memory(system: &System, files: &dyn Files, path: &str) -> LimitValue {
     let read = |file: &str| {
         let path = format!("{ROOT}/{path}/{file}").replace("//", "/");
         let text = files.read(&path);
@@ -56,15 +56,15 @@ fn v2_memory(system: &System, files: &dyn Files, path: &str) -> Taken {
     };
     let ((path, max), (high_path, high)) = (read("memory.max"), read("memory.high"));
     match (max, high) {
-        (None, _) => Taken::without(None, &Missing::path(path)),
-        (_, None) => Taken::without(None, &Missing::path(high_path)),
-        (Some(max), Some(high)) if max == 0 || high == 0 => Taken::from(None, path),
-        (Some(max), Some(high)) if high < max => Taken::from(below(system, high), high_path),
-        (Some(max), _) => Taken::from(below(system, max), path),
+        (None, _) => LimitValue::without(None, &Missing::path(path)),
+        (_, None) => LimitValue::without(None, &Missing::path(high_path)),
+        (Some(max), Some(high)) if max == 0 || high == 0 => LimitValue::from(None, path),
+        (Some(max), Some(high)) if high < max => LimitValue::from(below(system, high), high_path),
+        (Some(max), _) => LimitValue::from(below(system, max), path),
     }
 }
 
-fn v1_memory(system: &System, files: &dyn Files) -> Taken {
+fn v1_memory(system: &System, files: &dyn Files) -> LimitValue {
     let read = |directory: &str| {
         let path = |file: &str| format!("{directory}/{file}");
         let value = |file: &str| {
@@ -73,7 +73,7 @@ fn v1_memory(system: &System, files: &dyn Files) -> Taken {
         };
         let (high, max) = (value("memory.soft_limit_in_bytes")?, value("memory.limit_in_bytes")?);
         let file = if high < max { "memory.soft_limit_in_bytes" } else { "memory.limit_in_bytes" };
-        Some(Taken::from(below(system, high.min(max)), path(file)))
+        Some(LimitValue::from(below(system, high.min(max)), path(file)))
     };
     // Only a line of memory alone counts.
     let mut own = system.memberships().filter(|(_, list, _)| *list == "memory");
@@ -81,7 +81,7 @@ fn v1_memory(system: &System, files: &dyn Files) -> Taken {
     let of_all = format!("{ROOT}/memory");
     let found = own.as_deref().and_then(read).or_else(|| read(&of_all));
     let describe_missing = || format!("{}/memory.limit_in_bytes", own.as_deref().unwrap_or(&of_all));
-    found.unwrap_or_else(|| Taken::without(None, &Missing::path(describe_missing())))
+    found.unwrap_or_else(|| LimitValue::without(None, &Missing::path(describe_missing())))
 }
 
 /// The last quota that is found on the way up, whole CPUs.

@@ -22,13 +22,13 @@ pub(crate) use fixed::FILES as FIXED_PATHS;
 
 use super::facts::Facts;
 use super::finding::{Finding, Source};
-use super::reading::{Files, Reading, Rounding, System};
+use super::reading::{Files, LimitReading, Rounding, System};
 
 /// How a program is modelled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Model {
     /// It reads limits.
-    Reads(fn(&System, &dyn Files) -> Reading, Rounding),
+    Reads(fn(&System, &dyn Files) -> LimitReading, Rounding),
     /// It works with the tree.
     Works(fn(&Facts) -> Finding),
 }
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 
 const fn reads(
     name: &'static str,
-    model: fn(&System, &dyn Files) -> Reading,
+    model: fn(&System, &dyn Files) -> LimitReading,
     rounding: Rounding,
     source: [&'static str; 4],
 ) -> Client {

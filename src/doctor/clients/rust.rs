@@ -4,22 +4,22 @@ use std::path::{Path, PathBuf};
 
 use super::go::cpus;
 use crate::doctor::facts::{ROOT, point};
-use crate::doctor::reading::{Files, Missing, Reading, Rounding, System, Taken, cpu_max, number};
+use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max, number};
 
 type Quota = Result<(Option<(u64, u64)>, String), Missing>;
 
 /// Every cgroup from the own one to the top.
-pub(crate) fn std(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn std(system: &System, files: &dyn Files) -> LimitReading {
     let found = match (system.v1_path("cpu"), system.v2_path()) {
         (Some(path), _) => std_v1(system, files, path),
         (None, Some(path)) => std_v2(files, path),
         (None, None) => Err(Missing::because("/proc/self/cgroup has no line for cpu or cgroup2")),
     };
     let cpus = match found {
-        Ok((count, path)) => Taken::from(Some(count.unwrap_or(u64::MAX).max(1).min(system.affinity)), path),
-        Err(missing) => Taken::without(Some(system.affinity), &missing),
+        Ok((count, path)) => LimitValue::from(Some(count.unwrap_or(u64::MAX).max(1).min(system.affinity)), path),
+        Err(missing) => LimitValue::without(Some(system.affinity), &missing),
     };
-    Reading { cpus: Some(cpus), ..Reading::default() }
+    LimitReading { cpus: Some(cpus), ..LimitReading::default() }
 }
 
 type Count = Result<(Option<u64>, String), Missing>;
@@ -84,7 +84,7 @@ fn std_v1(system: &System, files: &dyn Files, path: &str) -> Count {
 }
 
 /// Reads the own cgroup alone, found by mountinfo without the mount's root.
-pub(crate) fn num_cpus(system: &System, files: &dyn Files) -> Reading {
+pub(crate) fn num_cpus(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Quota {
         let v1 = system.v1_path("cpu");
         let path = v1.or_else(|| system.v2_path());
@@ -100,7 +100,7 @@ pub(crate) fn num_cpus(system: &System, files: &dyn Files) -> Reading {
         own.extend(below.components());
         if v1.is_some() { super::go::v1_quota(files, &text(&own)) } else { super::go::v2_quota(files, &text(&own)) }
     };
-    Reading { cpus: Some(cpus(system, found(), Rounding::Up)), ..Reading::default() }
+    LimitReading { cpus: Some(cpus(system, found(), Rounding::Up)), ..LimitReading::default() }
 }
 
 fn text(path: &Path) -> String {

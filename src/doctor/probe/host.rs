@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, fstatat};
 use crate::cgroup::{CgroupPath, HierarchyKind, Membership, parse_memberships};
 use crate::doctor::facts::{Facts, ViewRules};
 use crate::doctor::limits::{HostFiles, Limits};
-use crate::doctor::native::Native;
+use crate::doctor::native::NativeFiles;
 use crate::doctor::probe::target::Target;
 use crate::host::{HostCgroups, discover};
 use crate::server::registry;
@@ -39,8 +39,8 @@ impl HostView {
         Limits::of(&self.memberships, self, facts.process.affinity, facts.process.memory)
     }
 
-    pub(crate) fn native(&self, facts: &Facts) -> Option<Native<'_>> {
-        Native::of(&facts.system(), &self.memberships, self)
+    pub(crate) fn native(&self, facts: &Facts) -> Option<NativeFiles<'_>> {
+        NativeFiles::of(&facts.system(), &self.memberships, self)
     }
 
     fn open(&self, kind: &HierarchyKind, path: &CgroupPath) -> Option<OwnedFd> {

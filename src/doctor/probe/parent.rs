@@ -71,14 +71,14 @@ fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -
     }
 }
 
-struct Said {
+struct ChildOutput {
     bytes: Vec<u8>,
     /// Whether it ended by itself, and didn't just fall silent.
     is_whole: bool,
 }
 
 /// Reads until the child has finished, has said nothing for long, or has taken too long.
-fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
+fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> ChildOutput {
     let mut said = Vec::new();
     let mut part = [0; 1 << 16];
     let last = Instant::now() + limit;
@@ -87,11 +87,11 @@ fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
     while said.len() < MAX_ANSWER_BYTES {
         let left = end.min(last).saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Said { bytes: said, is_whole: false };
+            return ChildOutput { bytes: said, is_whole: false };
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => return Said { bytes: said, is_whole: false },
+            Ok(0) => return ChildOutput { bytes: said, is_whole: false },
             Err(Errno::EINTR) => continue,
             Err(_) => break,
             Ok(_) => {}
@@ -102,7 +102,7 @@ fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> Said {
         }
         end = Instant::now() + patience;
     }
-    Said { bytes: said, is_whole: true }
+    ChildOutput { bytes: said, is_whole: true }
 }
 
 /// Kills the child. One that is stuck on a filesystem ends when that answers.

@@ -43,7 +43,9 @@ impl CreatedCgroups {
         if let Some((Some(unknown), _)) = requested.iter().find(|(hierarchy, _)| {
             hierarchy.as_deref().is_some_and(|word| !host.hierarchies.iter().any(|known| known.kind.matches(word)))
         }) {
-            return Err(crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: known(host) }.into());
+            return Err(
+                crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: hierarchy_names(host) }.into()
+            );
         }
         let mut made = Self { cgroups: Vec::new(), holder: None };
         let scope = if requested.is_empty() { made.hold_scope(name)? } else { None };
@@ -191,6 +193,6 @@ impl CreatedCgroups {
 /// The v1 controllers that systemd manages.
 const SYSTEMD_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
 
-fn known(host: &HostCgroups) -> String {
+fn hierarchy_names(host: &HostCgroups) -> String {
     host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect::<Vec<_>>().join(" ")
 }
