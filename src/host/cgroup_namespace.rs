@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+use super::proc::last_caller::{self, Kind};
 use super::proc::procfs;
 use crate::fs::SysResult;
 use crate::sys::namespace::{Entered, enter_cgroup_namespace};
@@ -25,7 +26,7 @@ impl OwnNamespace {
 
     /// Returns the namespace of a thread that waits meanwhile, if it's another one. `EACCES` if it can't be opened.
     pub(super) fn other_of(&self, thread: i32) -> SysResult<Option<File>> {
-        if procfs::namespace(thread, "cgroup").map_err(|_| Errno::EACCES)? == self.id {
+        if last_caller::namespace(thread, Kind::Cgroup).map_err(|_| Errno::EACCES)? == self.id {
             return Ok(None);
         }
         File::open(format!("/proc/{thread}/ns/cgroup")).map(Some).map_err(|_| Errno::EACCES)

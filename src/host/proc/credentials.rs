@@ -1,8 +1,8 @@
 //! The rights with which callers make their requests.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
+use super::last_caller;
 use super::procfs::{self, Namespace, ThreadKind};
 use crate::cgroup::IdMap;
 use crate::fs::SysResult;
@@ -31,8 +31,8 @@ impl CredentialReader {
 
     /// A thread that makes a request waits for its answer, so its number can't come to mean another one meanwhile.
     pub(in crate::host) fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
-        let thread = accountable(caller.tid).map_err(errno)?;
-        let id_maps = if self.is_in_own_user_namespace(thread)? {
+        let (thread, user_namespace) = accountable(caller.tid)?;
+        let id_maps = if self.is_own_user_namespace(thread, user_namespace)? {
             None
         } else {
             let map = |file| procfs::text(thread, file).map(|text| IdMap::parse(&text)).map_err(errno);
@@ -67,12 +67,12 @@ impl CredentialReader {
     /// The rights with which a caller writes, which are fewer than [`CredentialReader::credentials`] finds.
     pub(in crate::host) fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials> {
         let none = WriterCredentials::without_capabilities(caller);
-        let thread = accountable(caller.tid).map_err(errno)?;
+        let (thread, user_namespace) = accountable(caller.tid)?;
         let Capabilities { effective, permitted } = capabilities_of(thread)?;
         if permitted == 0 || !self.acts_for_itself(thread)? {
             return Ok(none);
         }
-        let counts = effective != 0 && self.is_in_own_user_namespace(thread)?;
+        let counts = effective != 0 && self.is_own_user_namespace(thread, user_namespace)?;
         if caller.uid != 0 || !counts || effective & CAP_DAC_OVERRIDE == 0 {
             let [.., acts_as] = procfs::status(thread).map_err(errno)?.users;
             if acts_as != caller.uid {
@@ -82,9 +82,10 @@ impl CredentialReader {
         Ok(WriterCredentials { capabilities: if counts { effective } else { 0 }, permitted, ..none })
     }
 
-    fn is_in_own_user_namespace(&self, thread: i32) -> SysResult<bool> {
+    /// Whether a thread is in the server's user namespace. `known`: the one that it's in, if that has been read.
+    fn is_own_user_namespace(&self, thread: i32, known: Option<Namespace>) -> SysResult<bool> {
         match self.own_user_namespace {
-            Some(own) => Ok(procfs::namespace(thread, "user").map_err(errno)? == own),
+            Some(own) => Ok(known.map_or_else(|| procfs::namespace(thread, "user"), Ok).map_err(errno)? == own),
             // The kernel has no user namespaces.
             None => Ok(true),
         }
@@ -109,14 +110,19 @@ impl CredentialReader {
     }
 }
 
-/// Returns the thread by whose rights a request is judged. An io_uring worker acts with the rights of the request's
-/// submitter, but procfs shows those that its process had when the worker was made, and the process may have dropped
-/// them since. The process' first thread is the closest match.
-fn accountable(tid: i32) -> io::Result<i32> {
-    if is_first_thread(tid) || procfs::kind(tid)? != ThreadKind::IoWorker {
-        return Ok(tid);
+/// The thread by whose rights a request is judged, and its user namespace if that is known. An io_uring worker acts with
+/// the rights of the request's submitter, but procfs shows those that its process had when the worker was made, and the
+/// process may have dropped them since. The process' first thread is the closest match.
+fn accountable(tid: i32) -> SysResult<(i32, Option<Namespace>)> {
+    let known = last_caller::user_namespace(tid);
+    if known.is_some() {
+        return Ok((tid, known));
     }
-    procfs::status(tid).map(|status| status.process_id)
+    if is_first_thread(tid) || procfs::kind(tid).map_err(errno)? != ThreadKind::IoWorker {
+        last_caller::remember(tid);
+        return Ok((tid, None));
+    }
+    Ok((procfs::status(tid).map_err(errno)?.process_id, None))
 }
 
 #[cfg(test)]

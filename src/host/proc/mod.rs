@@ -2,6 +2,7 @@
 
 pub(super) mod credentials;
 pub(super) mod held_process;
+pub(super) mod last_caller;
 pub(super) mod pid_namespace;
 pub(super) mod processes;
 pub(super) mod procfs;

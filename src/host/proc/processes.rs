@@ -7,6 +7,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::held_process::{HeldProcess, no_process};
+use super::last_caller::{self, Kind};
 use super::procfs::{self, Namespace};
 use crate::agents::{AgentPool, PidNamespace};
 use crate::cgroup::HierarchyKind;
@@ -42,7 +43,7 @@ impl Processes {
     }
 
     pub(in crate::host) fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
-        if procfs::namespace(caller.tid, "pid").map_err(errno)? == self.own_pid_namespace {
+        if last_caller::namespace(caller.tid, Kind::Pid).map_err(errno)? == self.own_pid_namespace {
             return Ok(PidNs::Own);
         }
         Ok(PidNs::Of(PidNamespace::open(caller.tid).map_err(errno)?))

@@ -1,0 +1,133 @@
+//! The thread that a worker answered last.
+//!
+//! Most requests of a worker come from the thread that sent the one before. A descriptor of a link in that thread's `/proc/TID/ns` tells in one
+//! call that the number still means the same thread, and which namespace it's in. The path takes twice the time, and tells the second alone.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{OFlag, open, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::procfs::{self, Namespace, parse_namespace};
+
+thread_local! {
+    static LAST: RefCell<Option<LastCaller>> = const { RefCell::new(None) };
+}
+
+/// The kinds of namespaces that requests ask for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::host) enum Kind {
+    User,
+    Pid,
+    Cgroup,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Pid => "pid",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LastCaller {
+    tid: i32,
+    /// Links opened from the thread's second request on: a thread that comes once isn't worth it. A link belongs to the thread and not to the
+    /// number, so it can't be read once the thread is gone.
+    user: Option<OwnedFd>,
+    pid: Option<OwnedFd>,
+    cgroup: Option<OwnedFd>,
+}
+
+impl LastCaller {
+    fn link(&mut self, kind: Kind) -> &mut Option<OwnedFd> {
+        match kind {
+            Kind::User => &mut self.user,
+            Kind::Pid => &mut self.pid,
+            Kind::Cgroup => &mut self.cgroup,
+        }
+    }
+}
+
+/// The user namespace of a thread that has been [remembered](remember). `None` if that's another one, or gone.
+pub(super) fn user_namespace(tid: i32) -> Option<Namespace> {
+    LAST.with_borrow_mut(|last| read(last.as_mut().filter(|last| last.tid == tid)?.user.as_ref()?))
+}
+
+/// Remembers a thread that acts by rights of its own.
+pub(super) fn remember(tid: i32) {
+    LAST.with_borrow_mut(|last| match last {
+        Some(last) if last.tid == tid => last.user = open_link(tid, Kind::User),
+        _ => *last = Some(LastCaller { tid, user: None, pid: None, cgroup: None }),
+    });
+}
+
+/// The namespace of a thread that waits for an answer.
+///
+/// # Errors
+/// Those of readlink(2); `InvalidData` if the link isn't one to a namespace.
+pub(in crate::host) fn namespace(tid: i32, kind: Kind) -> io::Result<Namespace> {
+    LAST.with_borrow_mut(|last| {
+        let Some(last) = last.as_mut().filter(|last| last.tid == tid && last.user.is_some()) else {
+            return procfs::namespace(tid, kind.name());
+        };
+        let link = last.link(kind);
+        if let Some(namespace) = link.as_ref().and_then(read) {
+            return Ok(namespace);
+        }
+        *link = open_link(tid, kind);
+        link.as_ref().and_then(read).map_or_else(|| procfs::namespace(tid, kind.name()), Ok)
+    })
+}
+
+fn read(link: &OwnedFd) -> Option<Namespace> {
+    parse_namespace(&readlinkat(link, "").ok()?)
+}
+
+fn open_link(tid: i32, kind: Kind) -> Option<OwnedFd> {
+    let path = format!("/proc/{tid}/ns/{}", kind.name());
+    open(path.as_str(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+    use crate::host::proc::procfs::own_namespace;
+
+    #[test]
+    fn a_thread_is_known_from_its_second_request_on_and_until_it_ends() {
+        let (tell, hear) = channel();
+        let (end, wait) = channel::<()>();
+        let caller = thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = wait.recv();
+        });
+        let tid = hear.recv().unwrap();
+        let own_pid_namespace = own_namespace("pid").unwrap();
+        for _ in 0..2 {
+            assert_eq!(user_namespace(tid), None);
+            assert_eq!(namespace(tid, Kind::Pid).unwrap(), own_pid_namespace);
+            remember(tid);
+        }
+        assert_eq!(user_namespace(tid), own_namespace("user").ok());
+        assert_eq!(namespace(tid, Kind::Pid).unwrap(), own_pid_namespace);
+        let own_tid = nix::unistd::gettid().as_raw();
+        assert_eq!(user_namespace(own_tid), None);
+        drop(end);
+        caller.join().unwrap();
+        // The kernel takes a thread's number away a moment after it can be joined.
+        while std::fs::exists(format!("/proc/self/task/{tid}")).unwrap() {
+            thread::yield_now();
+        }
+        assert_eq!(user_namespace(tid), None);
+        namespace(tid, Kind::Pid).unwrap_err();
+    }
+}
