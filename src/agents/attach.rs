@@ -23,7 +23,7 @@ pub use mount_helper::attach::message::Location;
 pub use mount_helper::attach::mounts::MountSite;
 pub use mount_helper::attach::step::{AttachStep, StepError};
 
-/// How long the helper may take for each answer. A filesystem of the container's may keep it waiting.
+/// How long the helper may take for each answer. A filesystem of the container may delay it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a helper hasn't done its task. The container's mounts are as they were.
@@ -73,8 +73,8 @@ pub struct AttachHelper {
 }
 
 impl AttachHelper {
-    /// Starts a helper for the container with this mount namespace and root directory. `witness` is the writing end of a pipe. The reader of
-    /// that pipe sees its end only after the helper has ended.
+    /// Starts a helper for the container with this mount namespace and root directory. `witness` is the writing end
+    /// of a pipe, which stays open until the helper has ended.
     ///
     /// # Errors
     /// See [`AttachHelperError`].
@@ -120,7 +120,8 @@ impl AttachHelper {
     }
 }
 
-/// Unmounts what is mounted on component `depth` of `/sys/fs/cgroup` in a container, if it's the mount with this id, on this device.
+/// Unmounts the mount on component `depth` of `/sys/fs/cgroup` in a container, if it's the mount with this id, on
+/// this device.
 ///
 /// # Errors
 /// See [`AttachHelperError`].
@@ -243,7 +244,7 @@ mod tests {
         prop_oneof![stack, sentinel]
     }
 
-    /// A path that could lead out of where it begins.
+    /// Whether a path could lead out of its starting directory.
     fn climbs(path: &CStr) -> bool {
         let path = path.to_bytes();
         path.starts_with(b"/") || path.split(|byte| *byte == b'/').any(|name| name == b"..")
@@ -274,7 +275,7 @@ mod tests {
             prop_assert_eq!(MountRequest::decode(&order.encode()), Ok(order));
         }
 
-        /// Whatever happens to it on the way: it's refused, or leads nowhere else.
+        /// Whatever happens to an order on its way, the helper refuses it or stays in place.
         #[test]
         fn a_spoilt_order_does_no_harm(layout in layout(), spoilt in proptest::collection::vec((any::<usize>(), prop_oneof![
             Just(b'/'), Just(b'.'), Just(0), Just(b'='), any::<u8>()

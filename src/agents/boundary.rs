@@ -15,7 +15,7 @@ use crate::sys::{seqpacket, spawn};
 /// How long the helper may take for each step. The container may freeze it in the boundary.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A process outside of the boundary, for trying out a cgroup namespace. Dropping this ends it.
+/// A process outside the boundary, which tests a cgroup namespace. Dropping this ends it.
 #[derive(Debug)]
 pub struct BoundaryHelper {
     socket: OwnedFd,
@@ -60,11 +60,12 @@ impl BoundaryHelper {
         Ok(Self { socket, _leash: own_leash })
     }
 
-    /// Tells whether the kernel refuses to migrate the process by `file`, a membership file inside the boundary that was opened in a namespace
-    /// which begins there. The process writes `0`, so nothing else can be migrated.
+    /// Returns whether the kernel refuses to migrate the process through `file`, a membership file inside the
+    /// boundary that was opened in a namespace which begins there. The process writes `0`, so nothing else can be
+    /// migrated.
     ///
     /// # Errors
-    /// What else the kernel says. ETIMEDOUT after a second.
+    /// Any other error of the kernel; ETIMEDOUT after a second.
     pub fn is_refused(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
         seqpacket::send(self.socket.as_fd(), [&[0; MESSAGE_LEN]], &[file])?;
         wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;

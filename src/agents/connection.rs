@@ -16,12 +16,13 @@ use super::{HelperImage, PidNamespace};
 use crate::limit::Limiter;
 use crate::sys::{seqpacket, spawn};
 
-/// How long a request, or the start of an agent, may take. On a machine with all CPUs busy an agent was seen to wait three seconds for its turn.
+/// How long a request, or the start of an agent, may take. On a machine with all CPUs busy an agent was seen to wait
+/// three seconds for a CPU.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the caller polls for a reply before it goes to sleep: somewhat longer than an agent takes for
-/// a short request. Waking an idle CPU takes longer than the request itself. Without this a round trip
-/// takes two and a half times as long on two CPUs, and the same on one.
+/// How long the caller polls for a reply before it sleeps: somewhat longer than an agent takes for a short request.
+/// Waking an idle CPU takes longer than the request itself. Without polling, a round trip takes two and a half times
+/// as long on two CPUs, and the same on one.
 const BUSY_POLL_TIMEOUT: Duration = Duration::from_micros(40);
 
 /// The largest errno of the kernel.
@@ -44,7 +45,7 @@ pub(super) enum AgentFailure {
     NotDelivered,
     /// The agent ended after it had received the request, and may have carried it out.
     Died,
-    /// The agent didn't reply in time, or replied what no honest agent does.
+    /// The agent didn't reply in time, or sent a reply that no honest agent sends.
     NoValidReply,
 }
 
@@ -93,7 +94,7 @@ impl Connection {
         let arguments: Vec<&CStr> =
             std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
         spawn::spawn_image(image.program(), &arguments, &files)?;
-        // Now only the helper has these: its end is noticed.
+        // Now only the helper has these descriptors, so the server notices its end.
         drop((theirs, leash));
 
         let mut hello = [0; HELLO_LEN];
@@ -106,8 +107,8 @@ impl Connection {
         }
     }
 
-    /// Has the agent carry out `request` on `files`. Data of the reply goes to `data`. The agent may reply no
-    /// more data than fit, and no larger result if there is data.
+    /// Makes the agent carry out `request` on `files`. Data of the reply goes to `data`. The agent may reply no more
+    /// data than fit, and no larger result if there is data.
     ///
     /// The inner error is the system call's own errno. `deadline` is in monotonic ns.
     pub(super) fn request(
@@ -132,8 +133,8 @@ impl Connection {
         let len = match seqpacket::receive(socket, &mut header, data) {
             Ok(Some(0)) => return Err(AgentFailure::Died),
             Ok(Some(len)) => len,
-            // The kernel reports that the socket was closed with something unread in it: the
-            // request, which is all that was under way.
+            // The kernel reports that the socket was closed with unread data in it. That data is the request, since
+            // nothing else was under way.
             Err(Errno::ECONNRESET) => return Err(AgentFailure::NotDelivered),
             Ok(None) | Err(_) => return Err(AgentFailure::NoValidReply),
         };
@@ -180,8 +181,7 @@ pub(super) fn deadline_in(time: Duration) -> u64 {
     monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Polls for a reply, up to [`BUSY_POLL_TIMEOUT`], without going to sleep. The caller doesn't learn
-/// whether one came.
+/// Polls for a reply, up to [`BUSY_POLL_TIMEOUT`], without sleeping. The caller doesn't learn whether one came.
 fn busy_poll(socket: BorrowedFd<'_>) {
     let end = deadline_in(BUSY_POLL_TIMEOUT);
     while monotonic_ns() < end {
@@ -189,19 +189,19 @@ fn busy_poll(socket: BorrowedFd<'_>) {
         if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
             return;
         }
-        // If the agent waits for this CPU, it's its turn now.
+        // The agent may be waiting for this CPU.
         std::thread::yield_now();
     }
 }
 
-/// Waits until there's something to receive, the end of the connection included.
+/// Waits until there's something to receive, which may be the end of the connection.
 ///
 /// # Errors
 /// ETIMEDOUT after the deadline.
 pub(super) fn wait_readable(socket: BorrowedFd<'_>, deadline: u64) -> Result<(), Errno> {
     loop {
         let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
-        // Rounded up, so that the last part of a millisecond isn't spent in a busy loop.
+        // Rounded up, so that the last part of a millisecond isn't a busy loop.
         let left = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
         let mut waited = [PollFd::new(socket, PollFlags::POLLIN)];
         match poll(&mut waited, PollTimeout::from(left)) {

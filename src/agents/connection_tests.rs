@@ -38,7 +38,8 @@ fn implausible_replies_are_refused() {
     }
 }
 
-/// A request to a peer that does as `agent` does with its end of the socket. On a busy machine it takes its time.
+/// Sends a request to a peer that runs `agent` on its end of the socket. The deadline is long enough for a busy
+/// machine.
 fn asked(agent: impl FnOnce(OwnedFd) + Send + 'static) -> Result<Result<usize, Errno>, AgentFailure> {
     asked_within(REQUEST_TIMEOUT * 12, agent)
 }
@@ -60,7 +61,7 @@ fn asked_within(
     result
 }
 
-/// Receives the request, waiting for it.
+/// Waits for the request and receives it.
 fn take(socket: &OwnedFd) {
     let mut bytes = [0; 64];
     let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -73,10 +74,10 @@ fn say(socket: &OwnedFd, bytes: &[u8]) {
 
 #[test]
 fn death_before_and_after_receiving_is_told_apart() {
-    // Whichever comes first, the request or the end: it was never received.
+    // Whether the request or the end comes first, the request was never received.
     for delay in [0, 0, 0, 20] {
         let result = asked(move |socket| {
-            // The time is what the test varies: the other end closes before or after the request.
+            // The delay is what the test varies: the other end closes before or after the request.
             thread::sleep(Duration::from_millis(delay));
             drop(socket);
         });

@@ -1,4 +1,5 @@
-//! The server's side of registering an event: it starts the helper that does it, and limits how many there are.
+//! The server's side of registering an event: it starts a helper for each registration, and limits the number of
+//! helpers.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,23 +24,23 @@ use crate::sys::{pidfd, seqpacket, spawn};
 /// How long a helper may take for one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most helpers that didn't answer in time and don't end although they were killed.
+/// The most helpers that didn't answer in time and haven't ended although they were killed.
 const MAX_STUCK_HELPERS: usize = 4;
 
-/// The most registrations at a time. The kernel accounts their memory to the server and not, as natively, to the container. Each makes the next
-/// one slower.
+/// The most registrations at a time. The kernel charges their memory to the server; without a view it would charge
+/// the container. Each registration makes the next one slower.
 const MAX_REGISTRATIONS: usize = 1024;
 
 /// Registers events of cgroups for processes of a container. Each registration takes a process of its own (`mount_helper::events` says why).
 #[derive(Debug)]
 pub struct EventRegistrar {
     image: Arc<HelperImage>,
-    /// The registered eventfds, an entry for each registration. The kernel removes an entry once the eventfd is closed everywhere. Nobody waits
-    /// for this set.
+    /// The registered eventfds, an entry for each registration. The kernel removes an entry once the eventfd is
+    /// closed everywhere. Nobody polls this set.
     live: Epoll,
     /// An upper bound of the number of entries.
     count: AtomicUsize,
-    /// The helpers that don't end. A leaf lock.
+    /// The killed helpers that haven't ended. A leaf lock.
     stuck: Mutex<Vec<OwnedFd>>,
     log: Limiter,
 }
@@ -56,7 +57,7 @@ pub struct EventClaim<'a> {
 struct EventHelper<'a> {
     registrar: &'a EventRegistrar,
     socket: OwnedFd,
-    /// The leash, as an agent's: closing it ends the process.
+    /// The leash, like an agent's: closing it ends the process.
     _leash: OwnedFd,
     process: Option<OwnedFd>,
 }
@@ -76,12 +77,13 @@ impl EventRegistrar {
         })
     }
 
-    /// Takes hold of the eventfd that thread `tid` has as descriptor `eventfd`, and identifies the file that it has as `control`.
+    /// Duplicates the eventfd that thread `tid` has as descriptor `eventfd`, and identifies the file that it has as
+    /// `control`.
     ///
     /// # Errors
-    /// As the kernel (`memcg_write_event_control`): EBADF if either is no descriptor, EINVAL if the first is no eventfd. EACCES if its
-    /// process' descriptors can't be had. ENOMEM if there are too many registrations, EAGAIN if too many helpers don't end, EIO if there's no
-    /// answer.
+    /// As the kernel (`memcg_write_event_control`): EBADF if either isn't a descriptor, EINVAL if the first isn't an
+    /// eventfd. EACCES if the process' descriptors can't be fetched. ENOMEM if there are too many registrations,
+    /// EAGAIN if too many helpers don't end, EIO if there's no answer.
     pub fn claim(
         &self,
         tid: i32,
@@ -109,11 +111,12 @@ impl EventRegistrar {
         let arguments = [mount_helper::PROGRAM_NAME, c"event"];
         let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
         let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
-        // It waits for its request, so it's still the one with this number; should something have ended it, there's none to wait for.
+        // It waits for its request, so the number is still its own. If something has killed it, there's no end to
+        // wait for.
         Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process.as_raw()).ok() })
     }
 
-    /// Counts the helpers that don't end.
+    /// Counts the killed helpers that haven't ended.
     fn stuck(&self) -> usize {
         let mut ended = Vec::new();
         let mut stuck = self.stuck.lock();
@@ -127,7 +130,7 @@ impl EventRegistrar {
         if count < MAX_REGISTRATIONS {
             return count;
         }
-        // A registration in between is counted either way, or not at all: a few more than the limit do no harm.
+        // A registration in between may or may not be counted: a few more than the limit do no harm.
         let live = entries(&self.live).unwrap_or(count);
         self.count.store(live, Ordering::Release);
         live
@@ -148,12 +151,13 @@ impl EventClaim<'_> {
         self.control
     }
 
-    /// Registers the event, with the backing control file and the rest of what was written. Nothing is held any more on return.
+    /// Registers the event, with the backing control file and the rest of the written text. On return the server
+    /// holds nothing of it any more.
     ///
     /// # Errors
     /// The kernel's, and those of [`EventRegistrar::claim`].
     pub fn register(mut self, control: BorrowedFd<'_>, arguments: &[u8]) -> Result<(), Errno> {
-        // Before it exists. What comes to nothing is left out when they're counted next.
+        // Count it first. If the registration fails, the next recount corrects the number.
         self.helper.registrar.count.fetch_add(1, Ordering::AcqRel);
         match self.helper.ask(arguments, control)? {
             Reply::Done => Ok(()),
@@ -171,7 +175,7 @@ impl EventHelper<'_> {
     fn try_ask(&mut self, message: &[u8], file: BorrowedFd<'_>) -> Result<Reply, Errno> {
         seqpacket::send(self.socket.as_fd(), [message], &[file])?;
         if let Err(errno) = wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT)) {
-            // It's killed when this is dropped, but may not be able to end.
+            // Dropping this kills the helper, but it may not be able to end.
             self.registrar.stuck.lock().extend(self.process.take());
             return Err(errno);
         }

@@ -14,28 +14,26 @@ use nix::unistd::{chdir, chroot, gettid, pivot_root};
 
 use crate::sys;
 
-/// Where the tmpfs are mounted, in a mount namespace of their own. The directory always exists, since nothing works
+/// The mount point of the tmpfs, in a mount namespace of their own. This directory always exists, since nothing works
 /// without /proc.
 const SCRATCH: &str = "/proc";
 
 /// The program image that agents are executed from, and the namespaces that they share.
 ///
-/// A container that may ptrace an agent can open /proc/AGENT/exe, and would change the program of
-/// every later agent if it could write to it (CVE-2019-5736). So agents are executed from a mount
-/// of their own, read-only and detached, that has the program's file in it and nothing else
-/// (Linux 5.12): opening it for writing is EROFS (ETXTBSY while it runs), as are chmod and the
-/// like. It takes no memory; an upgrade that puts another file in the program's place leaves it as
-/// it is.
+/// A container that may ptrace an agent can open /proc/AGENT/exe. If it could write to that file, it would change the
+/// program of every later agent (CVE-2019-5736). So agents are executed from a mount of their own, read-only and
+/// detached, that contains only the program's file (Linux 5.12). Opening the file for writing is EROFS (ETXTBSY while
+/// it runs), as are chmod and similar calls. The mount takes no memory, and an upgrade that replaces the program's
+/// file doesn't affect it.
 ///
-/// Where that can't be had, and where others than root may write to the program, the image is a
-/// copy, alone on a tmpfs whose superblock is read-only. Nobody can make it writable again, for the
-/// tmpfs is mounted nowhere. (A sealed memfd, the usual way, is absent before Linux 3.17 and is the
-/// weaker one: it can be opened for writing, which keeps everybody from executing it, ETXTBSY, and
-/// its mode can be changed.)
+/// If that isn't possible, or if others than root may write to the program, the image is a copy, alone on a tmpfs
+/// whose superblock is read-only. Nobody can make it writable again, since the tmpfs isn't mounted anywhere. (A
+/// sealed memfd, the usual way, needs Linux 3.17, and is weaker: a process can open it for writing, which keeps
+/// everybody from executing it, ETXTBSY, and can change its mode.)
 ///
-/// The namespaces (mnt, net, ipc, uts) are made once and joined by every agent: making them costs
-/// a millisecond or more each time, a mount namespace more with each mount of the host; joining
-/// costs microseconds. What the agents share by them is an empty read-only tmpfs.
+/// The namespaces (mnt, net, ipc, uts) are made once and joined by every agent. Making them costs a millisecond or
+/// more each time, and a mount namespace more for each mount of the host; joining costs microseconds. All that the
+/// agents share through them is an empty read-only tmpfs.
 #[derive(Debug)]
 pub struct HelperImage {
     program: OwnedFd,
@@ -51,16 +49,16 @@ impl HelperImage {
         Self::from_program(Path::new("/proc/self/exe"))
     }
 
-    /// Makes the image from another file; tests need that.
+    /// Makes the image from another file, for tests.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn from_program(program: &Path) -> io::Result<Self> {
         let source = File::open(program)?;
-        // Before the thread leaves the mount namespace that it's in.
+        // Before the thread leaves its mount namespace.
         let in_place = in_place(&source);
-        // A thread may leave the mount namespace of its process for a new one, and takes nothing
-        // with it when it ends: what it made lives on by the descriptors it returns.
+        // A thread may leave its process' mount namespace for a new one. The namespace ends with the thread, but what
+        // it made lives on through the descriptors that it returns.
         std::thread::Builder::new()
             .name("image".to_owned())
             .spawn(move || build(source, in_place))?
@@ -68,8 +66,9 @@ impl HelperImage {
             .map_err(|_| Error::other("the thread that makes the helper's image panicked"))?
     }
 
-    /// Moves the calling thread, and all that it starts, into the empty namespaces except for the mount namespace. There it has no network and
-    /// no SysV IPC. Sockets in directories can be reached as before. Returns the namespaces that it couldn't join, and why.
+    /// Moves the calling thread, and everything that it starts, into the empty namespaces except for the mount
+    /// namespace. There it has no network and no SysV IPC, but still reaches sockets in directories. Returns the
+    /// namespaces that it couldn't join, with the errnos.
     pub fn enter_namespaces(&self) -> Vec<(&'static str, Errno)> {
         let apart = self.namespaces().filter(|(kind, _)| *kind != Namespace::Mnt);
         let failed = apart.filter_map(|(kind, file)| Some((kind.word(), setns(file, kind.flag()).err()?)));
@@ -94,14 +93,14 @@ fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
     for kind in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
         match unshare(kind.flag()) {
             Ok(()) => kinds.push(kind),
-            // A kernel built without this kind: then there's nothing to keep apart. Or the
-            // administrator allows none (a limit since Linux 4.9, where the agents' seccomp filter,
-            // which has no sockets and no SysV IPC, can't be got around either).
+            // The kernel was built without this kind, so there's nothing to separate. Or the administrator allows
+            // none (a limit since Linux 4.9, where the agents' seccomp filter, which permits no sockets and no SysV
+            // IPC, can't be bypassed).
             Err(Errno::EINVAL | Errno::ENOSPC) => (),
             Err(error) => return Err(error.into()),
         }
     }
-    // Before Linux 3.17 only the longer way, which is wrong if /proc is another pid namespace's.
+    // Before Linux 3.17 only the longer path exists, which is wrong if /proc is another pid namespace's.
     let own = match Path::new("/proc/thread-self").try_exists()? {
         true => "/proc/thread-self/ns".to_owned(),
         false => format!("/proc/self/task/{}/ns", gettid()),
@@ -110,7 +109,7 @@ fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
         .into_iter()
         .map(|kind| Ok((kind, File::open(format!("{own}/{}", kind.word()))?.into())))
         .collect::<io::Result<Vec<_>>>()?;
-    // Nothing of what follows may propagate to the host.
+    // None of these mounts may propagate to the host.
     mount(none(), "/", none(), MsFlags::MS_REC | MsFlags::MS_PRIVATE, none())?;
     let program = match in_place {
         Some(program) => program,
@@ -120,8 +119,8 @@ fn build(source: File, in_place: Option<OwnedFd>) -> io::Result<HelperImage> {
     Ok(HelperImage { program, namespaces })
 }
 
-/// Puts the program on a read-only mount of its own, if the kernel can do that, and if nobody can change the file while it's being used. The server
-/// executes it as well, which prevents writes except on Linux 6.11 and 6.12.
+/// Puts the program on a read-only mount of its own, if the kernel can do that, and if nobody can change the file
+/// while it's in use. The server executes it as well, which prevents writes except on Linux 6.11 and 6.12.
 fn in_place(program: &File) -> Option<OwnedFd> {
     let found = program.metadata().ok()?;
     let is_roots_alone = found.uid() == 0 && found.mode() & 0o022 == 0;
@@ -131,9 +130,9 @@ fn in_place(program: &File) -> Option<OwnedFd> {
     sys::mount::read_only_file(program.as_fd()).ok()
 }
 
-/// Copies `source` to a tmpfs of its own, and returns the copy once that's read-only.
+/// Copies `source` to a tmpfs of its own, makes that read-only, and returns the copy.
 fn copy_program(mut source: File) -> io::Result<OwnedFd> {
-    // Exactly as large as needed would do; the slack is for how tmpfs counts directories.
+    // The exact size would suffice; the slack is for tmpfs' accounting of directories.
     let size = source.metadata()?.len().saturating_add(256 * 1024);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("size={size},mode=0755");
@@ -143,7 +142,7 @@ fn copy_program(mut source: File) -> io::Result<OwnedFd> {
     io::copy(&mut source, &mut copy)?;
     copy.set_permissions(Permissions::from_mode(0o555))?;
     drop(copy);
-    // Without MS_BIND this is the superblock, not only this mount of it.
+    // Without MS_BIND this changes the superblock, not only this mount.
     let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(none(), SCRATCH, none(), read_only, none())?;
     let program = File::open(&path)?;
@@ -151,8 +150,8 @@ fn copy_program(mut source: File) -> io::Result<OwnedFd> {
     Ok(program.into())
 }
 
-/// Makes an empty read-only tmpfs the root of the calling thread's mount namespace, and removes
-/// everything else from it. `pivot` is pivot_root(".", "."), a parameter for the test's sake.
+/// Makes an empty read-only tmpfs the root of the calling thread's mount namespace, and removes all other mounts.
+/// `pivot` calls pivot_root(".", "."); tests replace it.
 fn enter_empty_root(pivot: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = Some("size=4k,nr_inodes=2,mode=0555");
@@ -162,11 +161,11 @@ fn enter_empty_root(pivot: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
     chdir(SCRATCH)?;
     match pivot() {
         Ok(()) => {
-            // The old root lies on top of the new one now, and "." is the old one.
+            // The old root now lies on top of the new one, and "." is the old one.
             umount2(".", MntFlags::MNT_DETACH)?;
         }
-        // The host runs from its initramfs, which can't be pivoted away: covered, then. Whoever
-        // joins the namespace starts at the topmost mount, and uncovering takes CAP_SYS_ADMIN.
+        // The host runs from its initramfs, which pivot_root can't replace. Cover it instead: a thread that joins the
+        // namespace starts at the topmost mount, and uncovering takes CAP_SYS_ADMIN.
         Err(Errno::EINVAL) => {
             mount(Some("."), "/", none(), MsFlags::MS_MOVE, none())?;
             chroot(".")?;

@@ -12,9 +12,9 @@ use mount_helper::clock::monotonic_ns;
 pub struct PidNamespace {
     file: OwnedFd,
     id: (u64, u64),
-    /// When it was opened, in monotonic ns.
+    /// The time at which it was opened, in monotonic ns.
     opened_at: u64,
-    /// A thread that is in it and waits for its answer.
+    /// A thread in it that waits for its answer.
     thread: Option<i32>,
 }
 
@@ -35,7 +35,7 @@ impl PidNamespace {
         Self::from_path("/proc/self/ns/pid")
     }
 
-    /// Returns the same namespace for a request that comes now. No thread in it is known.
+    /// Returns the same namespace for a request that comes now, without a thread.
     ///
     /// # Errors
     /// EMFILE.
@@ -49,7 +49,7 @@ impl PidNamespace {
         self.id
     }
 
-    /// Returns when it was opened, in monotonic ns. A request that concerns it came then.
+    /// Returns the time at which it was opened, in monotonic ns. The request that concerns it came then.
     pub(super) fn opened_at(&self) -> u64 {
         self.opened_at
     }

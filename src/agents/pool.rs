@@ -28,7 +28,7 @@ pub struct LentCapabilities {
     pub admin: bool,
 }
 
-/// How often a number is looked up again whose process changes meanwhile.
+/// How often a number is looked up again if its process changes meanwhile.
 const MAX_LOOKUP_ATTEMPTS: usize = 3;
 
 /// Returns the tenant of the pid namespace that is open by this descriptor. The number is a thread that is in it, if one is known.
@@ -51,7 +51,7 @@ pub struct AgentPool {
     log: Limiter,
 }
 
-/// Whether a request may be sent again after the agent has died in the middle of it.
+/// Whether a request may be sent again if the agent died during it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
     /// It may: the request changes nothing.
@@ -67,7 +67,7 @@ impl AgentPool {
         Self { image: Arc::new(image), slots: AgentSlots::default(), tenant_of: None, log: Limiter::default() }
     }
 
-    /// Gives the agents quotas: no tenant takes all of them.
+    /// Gives the agents quotas, so that no tenant takes all of them.
     #[must_use]
     pub fn with_tenants(self, tenant_of: TenantOf) -> Self {
         Self { tenant_of: Some(tenant_of), ..self }
@@ -192,7 +192,7 @@ impl AgentPool {
             for (host, file) in hosts.iter().zip(&owned) {
                 match owner::set_owner_thread(file.as_fd(), *host) {
                     Ok(()) => files.push(file.as_fd()),
-                    // It has ended.
+                    // It has exited.
                     Err(Errno::ESRCH) => {}
                     Err(errno) => return Err(errno),
                 }
@@ -208,7 +208,7 @@ impl AgentPool {
 
     /// Returns the number, in the server's pid namespace, of the thread that has `number` in `ns`.
     fn host_number(&self, ns: &PidNamespace, number: i32) -> Result<i32, Errno> {
-        // Any file does, but it must be new: an owner left over from before would be an answer.
+        // Any file does, but it must be new: an owner from an earlier request would be taken for the answer.
         let (file, _) = pipe2(OFlag::O_CLOEXEC)?;
         let request = Request::SetOwner { number };
         match self.request(ns, &request, &[file.as_fd()], &mut [], Retry::Safe) {
@@ -218,7 +218,7 @@ impl AgentPool {
         }
         match owner::owner(file.as_fd())? {
             host if host > 0 => Ok(host),
-            // It has ended already.
+            // It has exited already.
             _ => Err(Errno::ENOENT),
         }
     }
@@ -254,7 +254,8 @@ impl AgentPool {
             }
         };
         let mut guard = slot.connection.try_lock_for(REQUEST_TIMEOUT).ok_or(Errno::EAGAIN)?;
-        // Whoever has waited since then would now wait for the next agent's deadline, one after the other.
+        // Requests that have waited since then would otherwise each wait for the next agent's deadline, one after the
+        // other.
         if slot.missed_deadline.load(Ordering::Relaxed) > ns.opened_at() {
             return Err(Errno::EIO);
         }
@@ -272,7 +273,7 @@ impl AgentPool {
                     }
                     return result;
                 }
-                // Mostly an agent that had just ended of idleness.
+                // Mostly an agent that had just timed out.
                 Err(AgentFailure::NotDelivered) if attempt == 0 => (),
                 Err(AgentFailure::Died) if attempt == 0 && retry == Retry::Safe => (),
                 Err(failure) => {

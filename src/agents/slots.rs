@@ -14,7 +14,7 @@ use crate::limit::Tenant;
 /// The most agents at a time. A further namespace replaces the least recently used idle one.
 pub const MAX_AGENTS: usize = 64;
 
-/// How long the server keeps what it has of an unused agent. The agent has ended by itself by then.
+/// How long the server keeps the connection to an unused agent. The agent has ended by itself by then.
 const IDLE_AGENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The agents, by the ids of their namespaces.
@@ -28,7 +28,8 @@ pub(super) struct AgentSlots(Mutex<HashMap<(u64, u64), Arc<AgentSlot>>>);
 pub(super) enum AgentQuota {
     /// All of them: there's only one tenant.
     Unlimited,
-    /// Half of those that others don't use at the moment, but always one. So a tenant who stops his agents takes none from others.
+    /// Half of the agents that others don't use at the moment, but always one. So a tenant that stops its agents
+    /// takes none from others.
     Share(Tenant),
 }
 
@@ -62,7 +63,7 @@ impl AgentSlots {
         if let Some(slot) = self.find(id, now) {
             return Ok(slot);
         }
-        // What goes is dropped when the lock is not held any more: closing takes its time.
+        // Dropped slots are closed after the lock is released, since closing takes time.
         let mut gone = Vec::new();
         let mut slots = self.0.lock();
         gone.extend(slots.extract_if(|_, slot| is_idle(slot) && age(slot, now) >= IDLE_AGENT_TIMEOUT));
@@ -95,8 +96,8 @@ impl AgentSlots {
     }
 }
 
-/// Whether no request uses it. The map holds one reference, and gives out others only under the
-/// lock that the caller has.
+/// Whether no request uses it. The map holds one reference, and gives out others only under the lock that the caller
+/// holds.
 fn is_idle(slot: &Arc<AgentSlot>) -> bool {
     Arc::strong_count(slot) == 1
 }
@@ -151,7 +152,7 @@ mod tests {
         let slots = AgentSlots::default();
         let get =
             |tenant: u64, number: u64| slots.get((tenant, number), AgentQuota::Share(Tenant::Container(tenant)), 1);
-        // As many tenants, each with as many requests at once as there may be, as would take all.
+        // As many tenants, each with as many requests at once, as it takes to use all agents.
         let stopped = (0..16).flat_map(|tenant| (0..4).map(move |number| (tenant, number)));
         let mut held: Vec<_> = stopped.filter_map(|(tenant, number)| get(tenant, number).ok()).collect();
         assert!(held.len() > 48, "{}", held.len());
@@ -159,7 +160,7 @@ mod tests {
             held.push(get(tenant, 0).unwrap());
             assert_eq!(get(tenant, 1).err(), Some(Errno::EAGAIN));
         }
-        // One alone has half, and his idle ones go before those of others.
+        // A tenant alone gets half, and its own idle agents are replaced before those of others.
         drop(held);
         slots.0.lock().clear();
         let _other = get(1, 0).map(drop);
