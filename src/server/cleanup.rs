@@ -8,7 +8,8 @@ use crate::container::rollback::Rollback;
 use crate::provision::prepared::PreparedContainer;
 use crate::server::registry::Registered;
 
-/// What a server undoes when it ends, in this order. The first thread that comes here does it, and the others wait.
+/// The actions that undo a server's changes when it ends, in this order. The first thread that comes here runs them,
+/// and the others wait.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanup {
     pub(crate) attached: Option<Rollback>,
@@ -50,8 +51,8 @@ impl Cleanup {
     }
 }
 
-/// Undoes it, as the last thing that a server does. A command that waits for the server has to be told before: it may hold a lock for
-/// which this waits.
+/// Undoes the server's changes, as its last step. Report to a waiting command before: it may hold a lock for which
+/// this waits.
 pub(crate) fn run_cleanup(cleanup: &SharedCleanup) {
     drop(cleanup.lock().take());
 }

@@ -49,19 +49,19 @@ const CAPABILITIES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
-/// The kinds of namespaces in which a server is alone, where the kernel allows that.
+/// The kinds of namespaces that a server has for itself, if the kernel allows that.
 const NAMESPACES: [&str; 3] = ["ipc", "net", "uts"];
 
-/// The confinement of a process. What the kernel doesn't tell is `None`.
+/// The confinement of a process. `None` stands for what the kernel doesn't report.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Confinement {
     /// The capabilities that it can use.
     capabilities: Vec<String>,
     /// The capabilities that a program which it executes could get.
     bounding: Vec<String>,
-    /// Whether it has no_new_privs; told since Linux 4.10.
+    /// Whether it has no_new_privs; reported since Linux 4.10.
     no_new_privs: Option<bool>,
-    /// Its seccomp mode; told since Linux 3.8.
+    /// Its seccomp mode; reported since Linux 3.8.
     seccomp: Option<&'static str>,
     /// The kinds of namespaces that it doesn't share with this command. Only root sees them.
     namespaces: Option<Vec<&'static str>>,
@@ -86,7 +86,7 @@ impl Confinement {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.map(str::trim)
         };
-        // It can make a permitted capability effective at any time.
+        // A process can make a permitted capability effective at any time.
         let capabilities = names(field("CapPrm")?)?;
         let seccomp = field("Seccomp").map(|mode| match mode {
             "0" => "none",

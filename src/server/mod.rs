@@ -1,4 +1,4 @@
-//! The life of a server: how it starts, what it gives up, what it records, how it logs, and how it ends.
+//! The life of a server: its start, confinement, record, log and end.
 
 pub(crate) mod cleanup;
 pub(crate) mod confined;

@@ -63,11 +63,11 @@ pub(crate) enum ServedViews {
 /// Where a view is mounted, which decides how it ends.
 #[derive(Debug)]
 pub(crate) enum MountTarget {
-    /// A directory of this mount namespace. The server unmounts it when it's told to end.
+    /// A directory of this mount namespace. The server unmounts the view when it's told to end.
     Directory(PathBuf),
-    /// The mount namespace of a command that `run` runs, which ends with the command.
+    /// The mount namespace of a command of `run`, which ends with the command.
     Namespace(SupervisorHandle),
-    /// A container. The server unmounts it when it's told to end, and ends when the container's process ends.
+    /// A container. The server unmounts the view when it's told to end, and ends when the container's process ends.
     Container(AttachedContainer),
 }
 
@@ -77,7 +77,7 @@ impl Server {
         HelperImage::new().map_err(|error| Error::system("can't prepare the mount-helper", error))
     }
 
-    /// Moves the server out of the cgroups that its view could freeze or kill.
+    /// Migrates the server out of the cgroups that its view could freeze or kill.
     ///
     /// # Errors
     /// If another mount in a hierarchy could lead it elsewhere.
@@ -85,12 +85,12 @@ impl Server {
         self.host.check_detached()?;
         match &self.views {
             ServedViews::Single(view) => Ok(server_cgroup::leave_delegated_subtrees(&self.host, view)?),
-            // It moves whenever it turns out to be in a container's subtree.
+            // The server leaves a container's subtree when it finds itself in one.
             ServedViews::PerCaller(..) => Ok(()),
         }
     }
 
-    /// Gives up the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped.
+    /// Drops the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped.
     fn confine(&self) {
         let pressure = Path::new("/proc/pressure").exists();
         let role = Role::Server { pressure, kills: matches!(self.target, MountTarget::Namespace(_)) };
@@ -100,8 +100,8 @@ impl Server {
         }
     }
 
-    /// Serves until the view is unmounted, or a signal tells the server to end. The connection has to be mounted already. `live` is called
-    /// once the view answers.
+    /// Serves until the view is unmounted, or a signal tells the server to end. The connection has to be mounted
+    /// already. `live` is called once the view answers.
     pub(crate) fn serve(
         self,
         signals: ServerSignals,
@@ -114,9 +114,9 @@ impl Server {
         };
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         raise_descriptor_limit();
-        // If the kernel killed the server for lack of memory, its container would have no cgroups.
+        // If the kernel killed the server because memory ran out, its container would have no cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
-        // Before any thread starts, since it's done per thread.
+        // Confinement applies per thread, so it comes before any thread starts.
         self.confine();
         let abort_guard = matches!(self.views, ServedViews::Single(_))
             .then(|| AbortGuard::start(&self.connection, || drop(confine(Role::AbortGuard))));
@@ -185,9 +185,9 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Starts a background process that runs `serve`, and returns the end of the pipe on which it reports. `serve` gets its signals, and a
-/// function that reports success. `kept` stays with the caller, and the server has no copy of it. The server owns `cleanup` from the
-/// fork on, and runs it however `serve` ends.
+/// Starts a background process that runs `serve`, and returns the end of the pipe on which it reports. `serve` gets
+/// its signals, and a function that reports success. `kept` stays with the caller, and the server has no copy of it.
+/// The server owns `cleanup` from the fork on, and runs it however `serve` ends.
 pub(crate) fn in_background<K>(
     log: &logging::Options,
     cleanup: &SharedCleanup,
@@ -225,7 +225,7 @@ pub(crate) fn in_background<K>(
                     None => tracing::error!("{error}"),
                 }
             }
-            // The cleanup may wait for a command that attaches, and that somebody has stopped.
+            // The cleanup may wait for a command that is attaching and was stopped.
             shutdown::start_exit_deadline();
             run_cleanup(cleanup);
             logging::finish();

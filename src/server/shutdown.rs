@@ -1,7 +1,7 @@
-//! How a server ends.
+//! The end of a server.
 //!
-//! A signal always ends it. It unmounts its view where it can, and after a grace period it closes the connection even if somebody still
-//! uses the view. Callers then get ENOTCONN instead of waiting.
+//! A signal always ends it. The server unmounts its view if it can. After a grace period it closes the connection
+//! even if the view is still in use. Callers then get ENOTCONN instead of waiting.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ use crate::server::signals::ServerSignals;
 use crate::server::status::StatusPipe;
 use crate::sys;
 
-/// How long the session may take to end by itself once it's unmounted.
+/// How long the session may take to end by itself after the unmount.
 const SESSION_END_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the whole cleanup may take. A helper in a container has 30 s to answer.
@@ -59,7 +59,7 @@ impl ViewMount {
         Some(Self { id: mount.id, device: mount.device })
     }
 
-    /// Unmounts it, wherever it was moved to. Mounts of others that cover it stay.
+    /// Unmounts it, wherever it was moved to. Mounts of others on top of it stay.
     fn unmount(self) {
         let mounts = own_mounts();
         let Some(own) = mounts.iter().find(|mount| (mount.id, mount.device) == (self.id, self.device)) else {
@@ -81,7 +81,8 @@ fn own_mounts() -> Vec<MountEntry> {
     parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
-/// Whether a lookup of `place` reaches the mount with this id. Before Linux 3.15 the kernel doesn't tell, and the answer is yes.
+/// Whether a lookup of `place` reaches the mount with this id. Before Linux 3.15 the kernel doesn't tell, and this
+/// returns true.
 fn is_found(place: &Path, id: u32) -> bool {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let opened = File::options().read(true).custom_flags(flags).open(place);
@@ -91,7 +92,7 @@ fn is_found(place: &Path, id: u32) -> bool {
     })
 }
 
-/// Starts the thread that ends the server when a signal tells it to. `unmount` takes the view away.
+/// Starts the thread that ends the server when a signal tells it to. `unmount` unmounts the view.
 pub(crate) fn shut_down_on_signal(
     signals: ServerSignals,
     cleanup: SharedCleanup,
@@ -107,7 +108,8 @@ pub(crate) fn shut_down_on_signal(
     Ok(())
 }
 
-/// Makes the process end in bounded time, whatever its cleanup waits for. If no thread can be started, there's no such limit.
+/// Makes the process end in bounded time, whatever its cleanup waits for. If no thread can be started, there's no
+/// limit.
 pub(crate) fn start_exit_deadline() {
     let _ = thread::Builder::new().name("end".to_owned()).stack_size(64 * 1024).spawn(|| {
         thread::sleep(SHUTDOWN_TIMEOUT);
@@ -140,7 +142,7 @@ pub(crate) fn shut_down_with_container(
     let watched = Arc::clone(&container);
     let cleanup_there = Arc::clone(cleanup);
     thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
-        // The command that attaches may be killed before it's done.
+        // The command that attaches may be killed before it has finished.
         match committed.wait() {
             Ok(()) => {
                 watched.wait_for_end();
@@ -183,7 +185,7 @@ pub(crate) fn shut_down_with_command(
         watched.cgroups.end_processes();
     })?;
     shut_down_on_signal(signals, Arc::clone(cleanup), move || {
-        // A supervisor that lives goes on with its command, and removes the cgroups itself.
+        // A supervisor that lives continues with its command, and removes the cgroups itself.
         if has_ended(&supervisor.ends, PollTimeout::ZERO) {
             supervisor.cgroups.end_processes();
             supervisor.cgroups.remove();
@@ -196,36 +198,37 @@ fn has_ended(pipe: &OwnedFd, limit: PollTimeout) -> bool {
     poll(&mut waited, limit).is_ok_and(|ready| ready > 0)
 }
 
-/// Unmounts the view. The lock keeps the server from ending meanwhile: its session may end with the first of several mounts, while the
-/// others are left.
+/// Unmounts the view. The lock keeps the server from ending meanwhile: its session may end with the first of several
+/// mounts, while the others remain.
 fn unmount_under_lock(cleanup: &SharedCleanup, unmount: impl FnOnce()) {
     let _held = cleanup.lock();
     unmount();
 }
 
-/// Ends the process after a grace period. A session ends by itself once its view is unmounted, unless somebody still has something open
-/// there: these users get ENOTCONN from then on.
+/// Ends the process after a grace period. A session ends by itself once its view is unmounted, unless somebody still
+/// has a file open there. Those users then get ENOTCONN.
 fn exit_after_grace(cleanup: &SharedCleanup) -> ! {
     thread::sleep(SESSION_END_GRACE);
     let mut cleanup = cleanup.lock();
     drop(cleanup.take());
     tracing::info!("the view is still in use: ending nevertheless");
-    // A thread whose session ends by itself meanwhile waits for the lock, and so for the end of the process.
+    // A thread whose session ends meanwhile waits for the lock, and so for the end of the process.
     exit_now()
 }
 
 /// Whether the process is about to exit, whatever its threads do.
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
 
-/// Never returns if the process is about to exit. The session broke off since its connection was closed, which isn't an error.
+/// Never returns if the process is about to exit. The session then broke off because its connection was closed, which
+/// isn't an error.
 pub(crate) fn park_if_exiting() {
     while IS_EXITING.load(Ordering::Acquire) {
         thread::park();
     }
 }
 
-/// Closes the connection and exits. A thread that waits for a device can't be ended. It would keep the descriptors that all threads share
-/// open, and with them the connection, so they're closed first.
+/// Closes the connection and exits. A thread that waits for a device can't be ended. It would keep the shared
+/// descriptors open, and with them the connection, so this closes them first.
 fn exit_now() -> ! {
     logging::finish();
     IS_EXITING.store(true, Ordering::Release);

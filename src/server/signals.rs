@@ -1,5 +1,5 @@
-//! The signals of a server. SIGTERM and SIGINT end it, SIGHUP reopens its log. All others do nothing, except those by which the kernel
-//! reports a fault.
+//! The signals of a server. SIGTERM and SIGINT end it, SIGHUP reopens its log. It ignores all others, except those
+//! with which the kernel reports a fault.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -22,7 +22,7 @@ const HANDLED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 pub(crate) struct ServerSignals(SignalFd);
 
 impl ServerSignals {
-    /// Makes signals do to this process what they do to a server. Threads and children inherit that.
+    /// Gives this process a server's signal dispositions. Threads and children inherit them.
     pub(crate) fn install() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));
         sys::signal::ignore_all_but(&HANDLED.map(|signal| signal as i32)).map_err(failed)?;
@@ -59,7 +59,7 @@ impl ServerSignals {
         }
     }
 
-    /// The next signal that ends the server, if one has come. It handles the others.
+    /// Returns the next signal that ends the server, if one has come. It handles the others.
     fn next(&self) -> Option<Signal> {
         while let Ok(Some(info)) = self.0.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {

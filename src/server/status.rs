@@ -34,7 +34,7 @@ impl StatusPipe {
         Ok(Self { pipe })
     }
 
-    /// Waits until the other end has reported, or is closed. The report can still be read.
+    /// Waits until the other end has reported, or is closed. The report can still be read afterwards.
     pub(crate) fn wait_until_told(&self) {
         while poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
     }

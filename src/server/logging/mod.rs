@@ -1,7 +1,7 @@
-//! The log: options, start, and where it goes.
+//! The log: its options, its start, and its sink.
 //!
-//! A command writes its log directly, to stderr or a file. A server hands its records to a thread by a bounded queue, so that a slow or
-//! missing reader, or a full disk, never stops the server. See [`queue`].
+//! A command writes its log directly, to stderr or a file. A server passes its records through a bounded queue to a
+//! thread, so that a slow or missing reader, or a full disk, never stops the server. See [`queue`].
 
 mod layout;
 mod queue;
@@ -62,7 +62,7 @@ impl Options {
             LOG.set_sink(Sink::File { file, path });
         }
         LOG.set_style(self.style());
-        // Fails only at a second start in one process, which then logs as the first one says.
+        // Fails only at a second start in one process, which then logs as the first one specified.
         let _ = tracing_subscriber::fmt()
             .with_max_level(self.log_level.unwrap_or(LevelFilter::WARN))
             .with_ansi(false)
@@ -116,12 +116,13 @@ pub(crate) fn reopen() {
     LOG.reopen();
 }
 
-/// Waits, with a limit, until the last records of a server are written. A process that exits without this loses them.
+/// Waits, with a limit, until the last records of a server are written. Without this call, a process that exits loses
+/// them.
 pub(crate) fn finish() {
     LOG.finish();
 }
 
-/// Logs panics like everything else. The default hook would write to stderr, and wait if nobody reads that.
+/// Logs panics like other records. The default hook would write to stderr, and block if nobody reads that.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

@@ -1,7 +1,7 @@
 //! The queue of the log. Threads that log never wait; one thread writes, and may wait.
 //!
-//! A record for which there's no room, or that can't be written, is lost. The log says how many were lost as soon as there's room again.
-//! Nothing here panics, and logging takes no system call but the one that wakes the thread.
+//! A record that doesn't fit, or can't be written, is lost. The log reports the number of lost records as soon as
+//! there's room again. Nothing here panics, and logging takes no system call but the one that wakes the thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,11 +16,11 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::{Style, loss_record};
 
-/// The most that waits to be written, in bytes and in records.
+/// The maximum size of the queue, in bytes and in records.
 const MAX_BYTES: usize = 256 * 1024;
 const MAX_RECORDS: usize = 1024;
 
-/// The longest record, in bytes. The rest is cut off. Log services take about 200 KiB at once.
+/// The longest record, in bytes; the rest is cut off. Log services accept about 200 KiB at once.
 const MAX_RECORD: usize = 16 * 1024;
 
 /// How long a process that exits waits for the last records to be written.
@@ -30,14 +30,14 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Log {
     style: Mutex<Style>,
-    /// Whether records are queued, or written by the thread that logs.
+    /// Whether records are queued, or written by the thread that logs them.
     is_queued: AtomicBool,
     queue: Mutex<Queue>,
-    /// Signalled when there's work for the thread.
+    /// Signalled when the thread has work.
     has_work: Condvar,
     /// Signalled when the thread has written everything.
     is_written: Condvar,
-    /// The sink, and whether it ends in an unfinished record. Locked while writing, which may take for ever.
+    /// The sink, and whether it ends in an unfinished record. Locked while writing, which may block for ever.
     sink: Mutex<(Sink, bool)>,
     /// How many records were lost since the start.
     lost: AtomicU64,
@@ -64,7 +64,7 @@ struct Record {
     text: String,
 }
 
-/// What the thread does next.
+/// The next work of the thread.
 #[derive(Debug, Default)]
 struct Work {
     reopen: bool,
@@ -152,7 +152,7 @@ impl Log {
         {}
     }
 
-    /// Takes a record.
+    /// Queues a record.
     fn log(&self, level: Level, text: &str) {
         let text = cut(text);
         if !self.is_queued.load(Ordering::Relaxed) {
@@ -185,7 +185,7 @@ impl Log {
             let mut work =
                 Work { reopen: std::mem::take(&mut queue.reopen), record: queue.records.pop_front(), untold: 0 };
             queue.bytes -= work.record.as_ref().map_or(0, |record| record.text.len());
-            // While nothing can be written, losses are reported with the next record.
+            // While writing fails, losses are reported with the next record.
             if work.record.is_some() || work.reopen || !queue.is_failing {
                 work.untold = std::mem::take(&mut queue.untold);
             }
@@ -198,7 +198,7 @@ impl Log {
         }
     }
 
-    /// Writes. Without the queue's lock, since it may wait.
+    /// Writes without the queue's lock, since writing may block.
     fn perform(&self, work: Work) {
         let style = self.style();
         let mut sink = self.sink.lock();
@@ -206,7 +206,7 @@ impl Log {
         let mut write = |sink: &Sink, level, text: &str| sink.write(level, text, begun);
         let mut outcome = Ok(());
         if work.reopen {
-            // The old file is kept, so the user can find the reason there.
+            // The old file stays open, so the user finds the reason in it.
             if let Err(error) = sink.reopen() {
                 outcome = write(sink, Level::WARN, &format!("can't open the log's file once more: {error}\n"));
             }
@@ -228,7 +228,7 @@ impl Log {
     }
 }
 
-/// Cuts a record to the longest that is allowed.
+/// Cuts a record to the maximum length.
 fn cut(text: &str) -> String {
     if text.len() <= MAX_RECORD {
         return text.to_owned();
@@ -260,7 +260,7 @@ pub(crate) struct Line {
 }
 
 impl io::Write for Line {
-    /// Never fails: a thread that logs couldn't do anything about it.
+    /// Never fails: a thread that logs couldn't handle an error.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.log.log(self.level, &String::from_utf8_lossy(bytes));
         Ok(bytes.len())
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// A log whose file is a pipe that somebody reads, or doesn't.
+    /// A log whose file is a pipe, which a test reads or doesn't read.
     fn piped() -> (&'static Log, std::fs::File) {
         let (read, write) = nix::unistd::pipe().unwrap();
         let log: &Log = Box::leak(Box::new(Log::new()));
@@ -301,7 +301,8 @@ mod tests {
         assert!(lost > 0);
         let mut text = String::new();
         let mut byte = vec![0; 64 * 1024];
-        // By more than one record, where the thread had found room before all was logged. A line that is read in part isn't one yet.
+        // There can be several reports, if the thread found room before all was logged. A line that was read in part
+        // doesn't count yet.
         let told = |text: &str| {
             let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
             lines.filter_map(|line| line.split_once("lost=")?.1.parse::<u64>().ok()).sum::<u64>()

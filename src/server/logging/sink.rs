@@ -1,4 +1,4 @@
-//! The places to which records are written. Writing may wait and fail, but never panics.
+//! The sinks of records. Writing may block and fail, but never panics.
 
 use std::fs::File;
 use std::io;
@@ -15,10 +15,10 @@ use tracing::Level;
 /// The identifier of records in the journal (`journalctl -t vcgroupfs`) and in syslog.
 const IDENTIFIER: &str = "vcgroupfs";
 
-/// The socket of systemd's journal. Its native protocol has a datagram of lines NAME=VALUE for each record.
+/// The socket of systemd's journal. In its native protocol each record is a datagram of lines NAME=VALUE.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// The socket of syslog, which takes datagrams of RFC 3164.
+/// The socket of syslog, which accepts datagrams of RFC 3164.
 const SYSLOG: &str = "/dev/log";
 
 /// The facility `daemon` (RFC 3164, 4.1.1), shifted so that a severity can be added.
@@ -78,7 +78,7 @@ impl Sink {
         }
     }
 
-    /// Reopens the file by its name, after the old one was renamed. If that fails, the old one is kept.
+    /// Reopens the file by its name, after the old one was renamed. If that fails, the old one stays open.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         let Self::File { file, path } = self else { return Ok(()) };
         // A server's umask is 0.
@@ -137,7 +137,8 @@ fn severity(level: Level) -> u8 {
     }
 }
 
-/// Makes an entry of the journal (systemd's JOURNAL_NATIVE_PROTOCOL.md). Line feeds in a value would need another form, so they are replaced.
+/// Makes an entry of the journal (systemd's JOURNAL_NATIVE_PROTOCOL.md). Line feeds in a value would need another
+/// encoding, so they are replaced.
 fn journal_entry(level: Level, record: &str) -> String {
     let message = one_line(record);
     format!("PRIORITY={}\nSYSLOG_IDENTIFIER={IDENTIFIER}\nMESSAGE={message}\n", severity(level))

@@ -18,7 +18,7 @@ pub(crate) enum Style {
 pub(crate) fn loss_record(style: Style, lost: u64, since_start: u64) -> String {
     let message = "records of this log were lost: they couldn't be written, or not fast enough";
     let mut time = String::new();
-    // A time that can't be written is left out.
+    // If formatting the time fails, it's left out.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     match style {
         Style::Text => format!("{time}  WARN {message} since_start={since_start} lost={lost}\n"),

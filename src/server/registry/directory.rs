@@ -1,5 +1,5 @@
-//! The directory of the records. It's used only if nobody but root can write to it: others could redirect root's writes, and forge
-//! records.
+//! The directory of the records. It's used only if nobody but root can write to it: otherwise others could redirect
+//! root's writes, and forge records.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -50,7 +50,7 @@ impl Directory {
         match mkdirat(&above, name(), Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
                 let made = Self::open(&above)?;
-                // Everybody may list the live views, whatever the umask is.
+                // Every user may list the live views, whatever the umask is.
                 File::from(made.0.try_clone()?).set_permissions(Permissions::from_mode(0o755))?;
                 Ok(made)
             }
@@ -89,7 +89,7 @@ impl Directory {
         if is_file && is_roots_alone(&found) { Ok((file.into(), found)) } else { Err(Errno::EPERM.into()) }
     }
 
-    /// Makes a file that only root can read, and replaces what has that name.
+    /// Makes a file that only root can read, and replaces an existing one.
     ///
     /// # Errors
     /// Those of open(2) and unlink(2).
@@ -127,7 +127,7 @@ impl Directory {
         Ok(unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// All names in it.
+    /// Returns all names in it.
     ///
     /// # Errors
     /// Those of reading a directory.
@@ -145,7 +145,7 @@ impl Directory {
     /// Takes the lock for making or removing records.
     ///
     /// # Errors
-    /// `EAGAIN` if somebody has it and `waits` is false; those of open(2).
+    /// `EAGAIN` if another process holds it and `waits` is false; those of open(2).
     pub(crate) fn lock_records(&self, waits: bool) -> io::Result<RecordsLock> {
         let file = self.lock_file(LOCK_FILE)?;
         write_lock(file.as_fd(), waits)?;
@@ -153,7 +153,7 @@ impl Directory {
     }
 }
 
-/// Locks a whole file for writing (fcntl(2)). Unlike flock(2), that takes a descriptor that is open for writing.
+/// Locks a whole file for writing (fcntl(2)). Unlike flock(2), this needs a descriptor that is open for writing.
 ///
 /// # Errors
 /// `EAGAIN` if it's locked and `waits` is false.
@@ -161,15 +161,16 @@ pub(crate) fn write_lock(file: BorrowedFd<'_>, waits: bool) -> Result<(), Errno>
     let whole = whole_file(libc::F_WRLCK);
     let tried = fcntl(file, if waits { FcntlArg::F_OFD_SETLKW(&whole) } else { FcntlArg::F_OFD_SETLK(&whole) });
     match tried {
-        // Before Linux 3.15 the process holds the lock, until it closes any descriptor of the file. This one has no other.
+        // Before Linux 3.15 the process owns the lock, until it closes any descriptor of the file. This process has
+        // no other.
         Err(Errno::EINVAL) => fcntl(file, if waits { FcntlArg::F_SETLKW(&whole) } else { FcntlArg::F_SETLK(&whole) }),
         tried => tried,
     }
     .map(drop)
 }
 
-/// Whether another process holds a lock for writing, of the process or of the open file. It takes read access to ask. Locks for reading
-/// don't count, since every reader can take one.
+/// Whether another process holds a write lock, owned by a process or an open file. The check needs read access. Read
+/// locks don't count, since every reader can take one.
 pub(crate) fn is_write_locked(file: &File) -> bool {
     let mut found = whole_file(libc::F_RDLCK);
     fcntl(file, FcntlArg::F_GETLK(&mut found)).is_ok() && found.l_type == libc::F_WRLCK as libc::c_short

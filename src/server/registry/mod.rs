@@ -1,7 +1,7 @@
 //! The registry of live views: a record per server in a runtime directory, locked as long as the server lives.
 //!
-//! The lock is for writing (fcntl(2)). Only root can take it, and everybody who can read the record can see it. So every user in every
-//! pid namespace knows which servers live, and locks that others take on a record mean nothing.
+//! It's a write lock (fcntl(2)), which only root can take, and which everybody who can read the record can see. So
+//! every user in every pid namespace knows which servers live, and locks that others take on a record have no effect.
 
 pub(crate) mod directory;
 pub(crate) mod record;
@@ -26,8 +26,8 @@ use crate::view::{AncestorLimits, Shape, View};
 use crate::server::registry::directory::{DIRECTORY, Directory};
 use crate::server::registry::record::{ContainerRef, EscapedName, ParsedRecord, Record, aliases, delegated};
 
-/// The most that is read of a record, in bytes. There's a path for each hierarchy, of 4096 bytes at most, and of four times that when
-/// it's escaped.
+/// The maximum size of a record that is read, in bytes. It has a path for each hierarchy, of 4096 bytes at most, and
+/// four times that when escaped.
 const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 
 /// A record that isn't published yet.
@@ -39,7 +39,7 @@ pub(crate) struct Registration(Record);
 pub(crate) struct Registered {
     directory: Directory,
     name: OsString,
-    /// The record's file, whose lock says that the server lives.
+    /// The record's file, whose lock shows that the server lives.
     _file: File,
 }
 
@@ -110,10 +110,11 @@ impl Registration {
         let text = serde_json::to_vec(&self.0)?;
         let directory = Directory::make()?;
         let [draft, name] = ["new", "json"].map(|ending| OsString::from(format!("{}.{ending}", self.0.pid)));
-        // Under the lock nobody takes the draft for a killed server's, or removes this record for the dead one that it replaces.
+        // Under the lock nobody takes the draft for a killed server's, or removes this record for the dead one that
+        // it replaces.
         let lock = directory.lock_records(true)?;
-        // It's written under another name and locked before it gets its own, so that nobody reads half of it, or takes it for a dead one's.
-        // Until it's locked only root can open it.
+        // It's written under another name and locked before it gets its own, so that nobody reads half of it, or
+        // takes it for a dead server's. Until it's locked only root can open it.
         let mut file = directory.new_file(&draft)?;
         directory::write_lock(file.as_fd(), false)?;
         file.write_all(&text)?;
@@ -124,7 +125,7 @@ impl Registration {
     }
 }
 
-/// Fails if others could forge or redirect a record. Other reasons why it can't be written don't keep a view from being served.
+/// Fails if others could forge or redirect a record. Other errors don't keep a view from being served.
 pub(crate) fn check() -> Result<(), crate::error::Error> {
     match Directory::find() {
         Err(error) if error.raw_os_error().is_none() => {
@@ -134,7 +135,7 @@ pub(crate) fn check() -> Result<(), crate::error::Error> {
     }
 }
 
-/// What a record's file says about its server.
+/// The state of a record's file.
 #[derive(Debug)]
 enum RecordState {
     Live(Box<Record>),
@@ -164,7 +165,8 @@ pub(crate) fn live() -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Removes the files that killed servers have left. It does nothing while another process holds the lock; the next caller does it then.
+/// Removes the files of killed servers. It does nothing while another process holds the lock; the next caller does it
+/// then.
 fn clean(directory: &Directory, left: &[OsString]) {
     let Ok(_lock) = directory.lock_records(false) else { return };
     for name in left {
@@ -225,7 +227,7 @@ fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState
         ParsedRecord::Format1(record) if record.pid == pid && is_flocked_by(pid, &stat) => {
             RecordState::Live(Box::new(record))
         }
-        // A dead server's record needn't be understood.
+        // A dead server's record needn't be readable.
         _ if !is_live => RecordState::Dead,
         ParsedRecord::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
         _ => unusable(name, "isn't a record"),
@@ -237,7 +239,7 @@ fn unusable(name: &OsStr, why: &str) -> RecordState {
     RecordState::Unusable
 }
 
-/// Whether this process holds a lock of flock(2) on the file, as servers of the former version do.
+/// Whether this process holds an flock(2) lock on the file, as servers of the former version do.
 fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
@@ -250,7 +252,7 @@ fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
     })
 }
 
-/// Waits until the server with this process id has ended; false if it hasn't within the limit.
+/// Waits until the server with this process id has ended. Returns false if it hasn't within the limit.
 pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
     let name = OsString::from(format!("{pid}.json"));
     let is_live = || {

@@ -11,8 +11,8 @@ use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View};
 
-/// The format in which records are written. The first one had no number and no escapes, and was locked by flock(2), which every reader
-/// can do.
+/// The format of the records. The first one had no number and no escapes, and was locked by flock(2), which every
+/// reader can do.
 pub(crate) const FORMAT: u32 = 2;
 
 /// What others can know about a live view.
@@ -58,11 +58,12 @@ pub(crate) struct Record {
 pub(crate) struct ContainerRef {
     /// The process by which the user named it.
     pub(crate) pid: i32,
-    /// The number of its mount namespace. The server holds that open, so that the number isn't reused.
+    /// The number of its mount namespace. The server holds the namespace open, so that the number isn't reused.
     pub(crate) namespace: u64,
 }
 
-/// A path or name from the kernel, which needn't be UTF-8. In JSON it has escapes as in `/proc/PID/mountinfo`: `\ooo` for a byte.
+/// A path or name from the kernel, which needn't be UTF-8. JSON has it with escapes as in `/proc/PID/mountinfo`:
+/// `\ooo` for a byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub(crate) struct EscapedName(OsString);
@@ -99,7 +100,7 @@ impl AsRef<Path> for EscapedName {
 }
 
 impl EscapedName {
-    /// The name with escapes: text without control characters, which can be decoded.
+    /// Returns the name with escapes: text without control characters that can be decoded.
     pub(crate) fn escaped(&self) -> String {
         escape(self.0.as_bytes())
     }
@@ -149,8 +150,8 @@ impl Record {
         Shape::from_word(&self.shape)
     }
 
-    /// Whether `view` has the same options. Delegated subtrees count only in the hierarchies that are `named`: the container's processes
-    /// may have moved further down since.
+    /// Whether `view` has the same options. Delegated subtrees count only in the hierarchies that are `named`: the
+    /// container's processes may have been migrated further down since.
     pub(crate) fn matches_view(&self, view: &View, named: &[(Option<String>, CgroupPath)]) -> bool {
         let (shape, policy) = (view.shape.word(), view.rules.policy.word());
         let is_named =
