@@ -13,8 +13,8 @@ use crate::container::DIRECTORY;
 pub(crate) struct CoveredMounts(HashMap<PathBuf, MountFlags>);
 
 impl CoveredMounts {
-    /// Collects the flags of mounts below a root directory. Of several mounts on one mount point, only flags that all have count: a
-    /// program that remounts the topmost may go by any of them, and systemd goes by the first.
+    /// Collects the flags of the mounts below a root directory. Of several mounts on one mount point only the common
+    /// flags count: a program that remounts the topmost may use those of any, and systemd uses those of the first.
     pub(crate) fn of(mounts: &[MountEntry], root: &Path) -> Self {
         let mut flags: HashMap<PathBuf, MountFlags> = HashMap::new();
         for mount in mounts {

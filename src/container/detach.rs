@@ -12,13 +12,13 @@ use crate::container::propagated;
 /// How many mounts a killed helper can leave, plus one that somebody has bound elsewhere.
 const MAX_LEFTOVER_MOUNTS: usize = 3;
 
-/// How long, and how often, to try to start a helper while the kernel has no room for its process.
+/// How long, and how often, to try to start a helper while a process limit prevents it.
 const FORK_RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const FORK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Container {
-    /// Unmounts all that there is of a view. Its copies in other namespaces go first, since a server that does this may end with
-    /// the last mount of its view. A killed helper may have left two mounts.
+    /// Unmounts all mounts of a view. Its copies in other namespaces go first, since a server that does this may end
+    /// with the last mount of its view. A killed helper may have left two mounts.
     pub(crate) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), AttachHelperError> {
         if let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) {
             propagated::clear(self, image, attached);
@@ -26,7 +26,7 @@ impl Container {
         for _ in 0..MAX_LEFTOVER_MOUNTS {
             let Some(attached) = self.attached().or_else(|| self.attached_as_others_see()) else { break };
             match self.detach_here(image, attached) {
-                // It's gone: others have unmounted it, or the kernel has, since a cgroup on which it was mounted was removed.
+                // It's gone: others have unmounted it, or the kernel has, because the cgroup beneath it was removed.
                 Err(AttachHelperError::Failed { errno: Errno::ESTALE, .. }) if self.attached() != Some(attached) => {}
                 detached => detached?,
             }
@@ -34,8 +34,8 @@ impl Container {
         Ok(())
     }
 
-    /// Unmounts a view if there is one; returns whether it did. While the kernel has no room for a helper's process, it tries again:
-    /// a limit counts killed processes, too, until somebody waits for them.
+    /// Unmounts a view if there is one, and returns whether it did. It tries again while a process limit prevents a
+    /// helper: killed processes count until they are reaped.
     pub(crate) fn detach_if_attached(&self, image: BorrowedFd<'_>) -> bool {
         if self.attached().or_else(|| self.attached_as_others_see()).is_none() {
             return false;

@@ -1,5 +1,5 @@
-//! A handle to a running container: its process, mount namespace and root directory, held open so that they can't come to
-//! mean another container's.
+//! A handle to a running container: its process, mount namespace and root directory, held open so that they can't
+//! come to mean another container's.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -77,8 +77,8 @@ impl Container {
     pub(crate) fn with_root(self, directory: &Path) -> Result<Self, Error> {
         let what = format!("can't open the container's root {} in its mount namespace", directory.display());
         let failed = |error: io::Error| Error::system(&what, error);
-        // Symlinks are resolved on the host: an absolute one that is followed in the container's namespace would lead to the host's
-        // directories as well.
+        // Resolve symlinks on the host: followed in the container's namespace, an absolute one would also lead to the
+        // host's directories.
         let directory = std::fs::canonicalize(directory).map_err(failed)?;
         let number = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
         let entered = fstat(&self.root).map(number).map_err(|errno| failed(errno.into()))?;
@@ -107,7 +107,7 @@ impl Container {
         self.prefix.as_deref()
     }
 
-    /// Fails if the process has ended: what was found by its number since may belong to another process.
+    /// Fails if the process has ended: objects that were found by its number since may belong to another process.
     pub(crate) fn check_still_running(&self) -> Result<(), Error> {
         let ended = |_| Error::failed(format!("process {} has ended meanwhile", self.pid));
         self.read("stat").map(drop).map_err(ended)
@@ -130,12 +130,12 @@ impl Container {
         self.root.as_fd()
     }
 
-    /// The mounts of its namespace, with paths as its process sees them. Empty if the process has ended.
+    /// Returns the mounts of its namespace, with paths as its process sees them. Empty if the process has ended.
     pub(crate) fn mountinfo(&self) -> Vec<MountEntry> {
         parse_mountinfo(&self.read("mountinfo").unwrap_or_default())
     }
 
-    /// The cgroups of its process. Empty if the process has ended.
+    /// Returns the cgroups of its process. Empty if the process has ended.
     pub(crate) fn memberships(&self) -> Vec<Membership> {
         parse_memberships(&self.read("cgroup").unwrap_or_default())
     }

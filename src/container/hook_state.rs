@@ -11,7 +11,7 @@ use crate::error::Error;
 /// The remedy for an input that isn't a hook's.
 const FOR_HOOKS: &str = "--oci-state is for OCI hooks, to which the runtime gives that state";
 
-/// The most that is read of a state or configuration, in bytes: more than any has.
+/// The maximum size of a state or configuration that is read, in bytes: none is that large.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Deserialize)]
@@ -36,8 +36,8 @@ struct OciMount {
 }
 
 impl OciMount {
-    /// Whether it's `/sys/fs/cgroup` of type `cgroup`. For a container without a cgroup namespace, runc and crun then mount its own
-    /// cgroup of each v1 hierarchy.
+    /// Whether it's `/sys/fs/cgroup` of type `cgroup`. For a container without a cgroup namespace, runc and crun then
+    /// mount the container's own cgroup of each v1 hierarchy.
     fn is_of_cgroups(&self) -> bool {
         self.fstype.as_deref() == Some("cgroup") && self.destination == Path::new(DIRECTORY)
     }
@@ -88,7 +88,7 @@ pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
     })
 }
 
-/// The path of the root directory. A relative one begins at the bundle.
+/// Returns the path of the root directory. A relative one begins at the bundle.
 fn absolute(bundle: &Path, root: &Path) -> PathBuf {
     bundle.join(root)
 }
@@ -100,7 +100,7 @@ fn read(file: impl Read, name: &str) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-/// Reads a JSON object. The error says what is wrong with it.
+/// Parses a JSON object. The error says what is wrong with it.
 fn parse<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, String> {
     match serde_json::from_slice::<serde_json::Value>(text) {
         Ok(value) if !value.is_object() => Err("it isn't a JSON object".to_owned()),

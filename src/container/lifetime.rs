@@ -10,20 +10,20 @@ use nix::sys::stat::Mode;
 
 use crate::container::handle::Container;
 
-/// How often to look at a process of whose end the kernel doesn't tell, in ms.
+/// How often to check a process if the kernel doesn't report its end, in ms.
 const POLL_INTERVAL_MS: u16 = 500;
 
-/// After reading a container's mounts the server waits this many times as long as that took, up to a limit: a container can mount
-/// all the time, and have very many mounts.
+/// After it has read a container's mounts, the server waits this many times as long as that took, up to a limit: a
+/// container can mount all the time, and have very many mounts.
 const BACKOFF_FACTOR: u32 = 20;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 impl Container {
     /// Waits until the process has ended, or the container's mount namespace has no view any more.
     pub(crate) fn wait_for_end(&self) {
-        // poll(2) reports POLLPRI for it when something was mounted or unmounted.
+        // poll(2) reports POLLPRI when a mount was added or removed.
         let mounts = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
-        // Remains of other views, and mounts that look like one, can be anywhere. So it goes by the device.
+        // Remains of other views, and mounts that look like one, can be anywhere, so the device decides.
         let view = self.view_device();
         let has_view = || match view {
             Some(device) => self.mountinfo().iter().any(|mount| mount.device == device),
@@ -31,7 +31,7 @@ impl Container {
         };
         loop {
             let start = Instant::now();
-            // The process may have left the namespace, and others may be in it.
+            // The process may have left the namespace while others are still in it.
             if mounts.is_some() && !has_view() && self.attached_as_others_see().is_none() {
                 return;
             }
@@ -55,8 +55,8 @@ impl Container {
 
     fn has_ended(&self) -> bool {
         let Ok(stat) = self.read("stat") else { return true };
-        // The state is the word behind the command's closing parenthesis. A thread group leader that has ended is a zombie until all of
-        // its threads have ended.
+        // The state is the word after the command's closing parenthesis. A thread group leader that has exited is a
+        // zombie until all of its threads have exited.
         let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
         matches!(state, Some(b'Z' | b'X' | b'x')) && self.is_alone()
     }

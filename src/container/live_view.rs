@@ -13,8 +13,9 @@ pub(crate) fn live_server_of(container: &Container) -> Option<Record> {
     registry::live().unwrap_or_default().into_iter().find(here)
 }
 
-/// The record of the live server of a stack that `run` has made in a container. Such a server doesn't hold the mount namespace open.
-/// If it's slow to end, the number may already belong to another namespace, without a view or with an attached one.
+/// Returns the record of the live server of a stack that `run` has made in a container. Such a server doesn't hold
+/// the mount namespace open. If it ends slowly, the number may already belong to another namespace, without a view or
+/// with an attached one.
 pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
     if container.attached().is_none() || live_server_of(container).is_some() {
         return None;
@@ -22,8 +23,8 @@ pub(crate) fn run_stack_of(container: &Container) -> Option<Record> {
     registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
 }
 
-/// Fails if a container has a live view that isn't where it was attached. A second view there wouldn't help, and a view that isn't
-/// found can't be taken away.
+/// Fails if a container has a live view that isn't at its place. A second view there wouldn't help, and a view that
+/// isn't found can't be unmounted.
 pub(crate) fn check_view_reachable(container: &Container, label: &str) -> Result<(), Error> {
     match live_server_of(container) {
         Some(record) if container.has_lost_view() => {

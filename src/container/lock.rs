@@ -7,8 +7,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use crate::error::Error;
 use crate::server::registry::directory::Directory;
 
-/// The lock of one container, held until it's dropped or the process ends. It belongs to the process and not to the open file, so a
-/// forked server doesn't hold it.
+/// The lock of one container, held until it's dropped or the process ends. The process owns it, not the open file, so
+/// a forked server doesn't hold it.
 #[derive(Debug)]
 pub(crate) struct ContainerLock(File);
 
@@ -20,8 +20,8 @@ pub(crate) struct SecondLock<'a> {
 }
 
 impl ContainerLock {
-    /// Waits for the lock of the container whose mount namespace has this number. Each container has its own, since a hostile one can
-    /// keep a command that attaches to it busy for a while.
+    /// Waits for the lock of the container whose mount namespace has this number. Each container has its own, since a
+    /// hostile one can delay a command that attaches to it.
     pub(crate) fn acquire(namespace: u64) -> Result<Self, Error> {
         let failed = |error| Error::system("can't lock out another attach or detach", error);
         let file = Directory::make().and_then(|directory| directory.lock_file("attach.lock")).map_err(failed)?;
@@ -30,7 +30,8 @@ impl ContainerLock {
         Ok(Self(file))
     }
 
-    /// Takes the lock of another container, too, if nobody has it. By the same open file: closing another one would release all locks.
+    /// Takes the lock of another container, too, if it's free. It uses the same open file: closing another one would
+    /// release all locks.
     pub(crate) fn try_lock_other(&self, namespace: u64) -> Option<SecondLock<'_>> {
         fcntl(&self.0, FcntlArg::F_SETLK(&range(namespace, libc::F_WRLCK))).ok()?;
         Some(SecondLock { lock: self, namespace })

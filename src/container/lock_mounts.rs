@@ -1,9 +1,9 @@
-//! Makes mounts that a container can unmount only as a whole.
+//! Makes mounts that a container can only unmount as a whole.
 //!
-//! Mounts that are copied into the mount namespace of a new user namespace are locked there (mount_namespaces(7)): none can be
-//! unmounted without those on which it's mounted, and a read-only one can't be made writable. A copy of the copy stays locked,
-//! wherever it's moved. So root in a container can unmount the stack, but not the view alone, and can't write to the hierarchies
-//! beneath.
+//! Mounts that are copied into the mount namespace of a new user namespace are locked there (mount_namespaces(7)).
+//! None can be unmounted without the mounts beneath it, and a read-only one can't be made writable. A copy of the
+//! copy stays locked, wherever it's moved. So root in a container can unmount the stack, but not the view alone, and
+//! can't write to the hierarchies beneath.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use nix::unistd::ForkResult;
 use crate::sys;
 use crate::sys::seqpacket;
 
-/// Copies the mounts on and below a directory. The copy is attached nowhere, and locked if user namespaces can be made here.
+/// Copies the mounts on and below a directory. The copy is detached, and locked if user namespaces can be made here.
 pub(crate) fn copy_tree(directory: &Path) -> io::Result<OwnedFd> {
     locked_copy(directory).or_else(|error| {
         tracing::debug!(%error, "the mounts aren't locked");

@@ -1,5 +1,5 @@
-//! A running container: how a TARGET names it, how it's held open, which mounts `attach` and `run` make for it, and how
-//! they are taken away.
+//! A running container: how a TARGET names it, the handle to it, the mounts that `attach` and `run` make for it, and
+//! their removal.
 
 pub(crate) mod covered;
 mod detach;

@@ -1,5 +1,5 @@
-//! A copy of a container's mount namespace, in which `attach --dry-run` tries a view. What is mounted there shows nowhere else and ends
-//! with the copy.
+//! A copy of a container's mount namespace, in which `attach --dry-run` tries a view. Mounts in it are visible
+//! nowhere else and end with the copy.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,7 +45,7 @@ impl MountNamespaceCopy {
                 let copied = closed.and_then(|()| copy_mounts(container));
                 let word = copied.map_or_else(|errno| errno as i32, |()| 0);
                 let _ = write(&tells, &word.to_ne_bytes());
-                // It waits until it's killed, or until the process that has started it ends.
+                // It waits until it's killed, or until its parent ends.
                 while copied.is_ok() && read(&waits, &mut [0]) == Err(Errno::EINTR) {}
                 std::process::exit(1);
             }
@@ -53,7 +53,7 @@ impl MountNamespaceCopy {
                 drop((tells, waits));
                 let copy = Self { pid: child, _stay: stay };
                 read_errno(&told).map_err(failed)?;
-                // Checked before anything is mounted: in a shared mount it would appear in the container, too.
+                // Checked before the first mount: in a shared mount it would appear in the container, too.
                 let mounts = copy.open("mountinfo", OFlag::O_RDONLY).map_err(failed)?;
                 let mut text = Vec::new();
                 std::fs::File::from(mounts)
@@ -105,7 +105,7 @@ impl MountNamespaceCopy {
     }
 }
 
-/// Reads the errno that a child writes: 0 if it succeeded.
+/// Reads the errno that a child writes; 0 means success.
 fn read_errno(told: &OwnedFd) -> Result<(), Errno> {
     let mut word = [0; 4];
     match read(told, &mut word)? {
@@ -129,15 +129,16 @@ fn copy_mounts(container: &Container) -> Result<(), Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     setns(container.namespace(), CloneFlags::CLONE_NEWNS)?;
-    // The root of the namespace stays the root directory until all mounts are private, since that call needs a mount point. unshare(2)
-    // moves root and working directory to the copy, while a descriptor would still lead to the container's mounts.
+    // The root of the namespace stays the root directory until all mounts are private, since that call needs a mount
+    // point. unshare(2) moves root and working directory to the copy, while a descriptor would still lead to the
+    // container's mounts.
     fchdir(container.root())?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     chroot(".")
 }
 
-/// Waits, with a limit, until the server of a view that is unmounted has ended. `socket` is a connection to it.
+/// Waits, with a limit, until the server of an unmounted view has ended. `socket` is a connection to it.
 pub(crate) fn wait_for_server_end(socket: BorrowedFd<'_>) {
     const SERVER_END_TIMEOUT_MS: u16 = 5000;
     let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(SERVER_END_TIMEOUT_MS));

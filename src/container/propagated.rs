@@ -1,10 +1,10 @@
-//! Mount namespaces that have a copy of a container's view, since they were copied from the container's or get its mounts by
-//! propagation. An init system makes such a namespace for each service that sees other files than the rest.
+//! Mount namespaces that have a copy of a container's view: they were copied from the container's, or get its mounts
+//! by propagation. An init system makes such a namespace for each service that sees other files than the rest.
 //!
 //! An unmount in the container propagates to them. But before Linux 6.17 it doesn't unmount locked mounts
-//! ([`super::lock_mounts`]): the kernel removes the tmpfs of a stack and leaves the views in its place. So these namespaces are
-//! cleared first. What systemd leaves beneath the new root of a service can't be reached: a view stays there, unseen, until the
-//! service ends. Its server ends all the same ([`Container::wait_for_end`]).
+//! ([`super::lock_mounts`]): the kernel removes the tmpfs of a stack and leaves the views in its place. So these
+//! namespaces are cleared first. Mounts that systemd leaves beneath the new root of a service can't be reached: a
+//! view stays there, unseen, until the service ends. Its server ends all the same ([`Container::wait_for_end`]).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,7 +16,7 @@ use nix::sys::stat::fstat;
 use crate::container::handle::Container;
 use crate::container::view_mounts::AttachedView;
 
-/// How long clearing all of them may take: a container can have any number, with filesystems that keep the helper waiting.
+/// How long clearing all of them may take: a container can have any number, with filesystems that delay the helper.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often to look for namespaces that were made while others were cleared.
@@ -25,7 +25,7 @@ const MAX_PASSES: usize = 3;
 /// Unmounts a container's view in all other mount namespaces in which processes are.
 pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: AttachedView) {
     let start = Instant::now();
-    // Namespaces that were cleared, can't be, or needn't be.
+    // Namespaces that were cleared, can't be cleared, or needn't be.
     let mut seen = HashSet::from([container.number()]);
     for _ in 0..MAX_PASSES {
         let found = others(&mut seen, container, attached);
@@ -44,7 +44,7 @@ pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: Atta
     }
 }
 
-/// Finds the namespaces with the view that aren't in `seen`, by one process of each.
+/// Finds the namespaces with the view that aren't in `seen`, through one process of each.
 fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView) -> Vec<(Container, AttachedView)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

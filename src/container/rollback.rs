@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::container::handle::Container;
 use crate::server::status::StatusPipe;
 
-/// The process that does a cleanup. After a fork two processes have the same value, and only the owner acts.
+/// The process that owns a cleanup. After a fork two processes have the same value, and only the owner acts.
 #[derive(Debug)]
 pub(crate) struct CleanupOwner(AtomicU32);
 
@@ -33,14 +33,14 @@ impl CleanupOwner {
     }
 }
 
-/// A view that is in a container, or may be on its way there. The process that has adopted it unmounts the view when it drops this:
-/// all of it, or the part that a killed helper has left. Other processes do nothing.
+/// A view that is in a container, or may be on its way there. When the process that has adopted it drops this, it
+/// unmounts the view: all of it, or the part that a killed helper has left. Other processes do nothing.
 #[derive(Debug)]
 pub(crate) struct Rollback {
     owner: CleanupOwner,
     container: Arc<Container>,
     program: OwnedFd,
-    /// Closed, or written to, when the command is done with the container and its helper has ended.
+    /// Closed, or written to, when the command has finished with the container and its helper has ended.
     committed: StatusPipe,
 }
 

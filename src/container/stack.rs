@@ -42,13 +42,13 @@ pub(crate) fn stack_spec(
     Ok(spec)
 }
 
-/// The mount of the real hierarchy beneath a view's directory. Programs join its mount point and the path in `/proc/self/cgroup`
-/// without the mount's root. So its root is the cgroup that the view shows there.
+/// Returns the mount of the real hierarchy beneath a view's directory. Programs join its mount point and the path in
+/// `/proc/self/cgroup`, and ignore the mount's root. So its root is the cgroup that the view shows there.
 fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: UnderlaySource) -> Result<Underlay, Error> {
     let below = top.components().join(OsStr::new("/"));
     Ok(match (source, hierarchy.kind.class()) {
         (UnderlaySource::Binds, _) => Underlay::Bind { point: hierarchy.mount_point.clone(), below: c_string(&below)? },
-        // Mounting cgroup2 once more would set options of the host's superblock.
+        // A new mount of cgroup2 would change options of the host's superblock.
         (UnderlaySource::Mounts, HierarchyClass::Unified) => Underlay::None,
         (UnderlaySource::Mounts, HierarchyClass::V1Controllers | HierarchyClass::V1Named) => {
             Underlay::Mount { options: c_string(OsStr::new(&hierarchy.kind.to_string()))?, below: c_string(&below)? }
@@ -56,8 +56,8 @@ fn underlay(hierarchy: &HostHierarchy, top: &CgroupPath, source: UnderlaySource)
     })
 }
 
-/// Whether the container can write nothing in a hierarchy. Then its mounts are read-only, which programs notice before they try. A
-/// view that rejects each write makes systemd complain and go on trying.
+/// Whether the container can't write anything in a hierarchy. Then its mounts are read-only, which programs notice
+/// before they try. A view that rejects each write makes systemd complain and retry.
 pub(crate) fn is_read_only(view: &View, hierarchy: &ViewHierarchy) -> bool {
     let strict = view.rules.policy == Policy::Strict && hierarchy.kind.class() == HierarchyClass::V1Controllers;
     strict || hierarchy.delegated.is_none()

@@ -1,4 +1,4 @@
-//! Staging: the stack of mounts is built where nobody sees it, on a directory in `/run`, in a mount namespace of this command's own.
+//! Staging: the stack of mounts is built in a mount namespace of this command's own, on a directory in `/run`.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -31,16 +31,16 @@ pub(crate) fn can_move_mounts() -> bool {
     !tried.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
 }
 
-/// Enters a new mount namespace. What is mounted there shows nowhere else. Where the host's mounts are shared, what the host unmounts
-/// is unmounted there, too: otherwise the namespace would keep filesystems of others in use.
+/// Enters a new mount namespace. Mounts in it are visible nowhere else. If the host's mounts are shared, the host's
+/// unmounts propagate to it: otherwise the namespace would keep filesystems of others busy.
 pub(crate) fn enter_own_namespace() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("can't make a mount namespace"))?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(failed("can't make the mounts slaves of the host's mounts"))
 }
 
-/// Builds the stack on the staging directory. `mounted` is called with the view's root once the connection is mounted, and returns
-/// when the view is served.
+/// Builds the stack on the staging directory. It calls `mounted` with the view's root once the connection is mounted;
+/// `mounted` returns when the view is served.
 pub(crate) fn build(
     layout: &Layout,
     depth: usize,
@@ -65,9 +65,9 @@ pub(crate) fn build(
     Ok(())
 }
 
-/// Copies the stack. The copy is attached nowhere.
+/// Copies the stack. The copy is detached.
 pub(crate) fn copy_tree() -> Result<OwnedFd, Error> {
-    // Mounts and unmounts of the host in the hierarchies beneath mustn't reach the container.
+    // Mounts and unmounts of the host in the hierarchies beneath mustn't propagate to the container.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, registry::directory::DIRECTORY, None::<&str>, private, None::<&str>)
         .map_err(failed("can't make the view's mounts private"))?;
@@ -81,8 +81,8 @@ pub(crate) fn unmount() -> Result<(), Error> {
         .map_err(failed("can't unmount the view that was tried out"))
 }
 
-/// Builds the stack in this namespace and moves it to `/sys/fs/cgroup`, in place of all that is mounted there. The working directory
-/// and the umask of this process stay the same.
+/// Builds the stack in this namespace and moves it to `/sys/fs/cgroup`, in place of all mounts there. The working
+/// directory and the umask of this process stay the same.
 pub(crate) fn build_in_place(
     layout: &Layout,
     connection: &Connection,
@@ -119,10 +119,10 @@ fn open_directory(name: &str) -> Result<File, Error> {
 
 /// Unmounts everything on and below `/sys/fs/cgroup` in this mount namespace. If the view is unmounted later, an empty directory shows.
 pub(crate) fn clear_mount_point() -> Result<(), Error> {
-    // Otherwise mounts and unmounts of the host on these directories would propagate, and cover or remove the view: the kernel goes by
-    // the directory alone.
+    // Otherwise mounts and unmounts of the host on these directories would propagate, and cover or remove the view:
+    // the kernel matches the directory alone.
     for place in MOUNT_POINTS {
-        // EINVAL: nothing is mounted there.
+        // EINVAL: the directory isn't a mount point.
         let _ = mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
     }
     loop {

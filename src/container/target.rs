@@ -59,12 +59,12 @@ enum Manager {
 const NAMES: &str = "use a process id, docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, \
     or a container's NAME alone";
 
-/// Why a manager names no process.
+/// The reason that a manager names no process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LookupFailure {
     /// Its program isn't installed.
     NotInstalled(String),
-    /// The command or file that was asked, and its answer.
+    /// The command or file that was queried, and its answer.
     Said(String, String),
 }
 
@@ -84,7 +84,7 @@ fn in_one_line(reasons: &[LookupFailure]) -> String {
     said.join("; ")
 }
 
-/// The answer of a manager about a name.
+/// A manager's answer about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LookupAnswer {
     /// A running container, by its process.
@@ -110,7 +110,7 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
             return Err(Error::usage(format!("'{target}' is a path, which TARGET can't be here"))
                 .advise(format!("{NAMES}; 'vcgroupfs umount' unmounts the view on a directory")));
         }
-        // LXC's answer is also Incus'.
+        // LXC's answer covers Incus.
         None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),
         Some((word, name)) => match Manager::ALL.into_iter().find(|manager| manager.word() == word) {
             Some(manager) => (vec![manager], name),
@@ -149,7 +149,8 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
 }
 
 impl Target {
-    /// Asks the manager once more, after the process was opened. Its number could have been reused between the answer and that.
+    /// Asks the manager again, after the process was opened: its number could have been reused between the answer and
+    /// the opening.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         match &self.by_manager {
             Some((manager, name)) if manager.ask(name) != LookupAnswer::Runs(self.pid) => {
@@ -178,7 +179,8 @@ impl Manager {
 
     fn ask(self, name: &str) -> LookupAnswer {
         let pid_of = ["container", "inspect", "--format", "{{.State.Pid}}", name];
-        // The daemon of this host, even if another one is the default: its process ids would mean nothing here.
+        // Ask the daemon of this host, even if another one is the default: that one's process ids would mean nothing
+        // here.
         let state = format!("/1.0/instances/{name}/state");
         let state_of = ["query", &state, "--force-local"];
         match self {
@@ -211,7 +213,7 @@ impl Manager {
     }
 }
 
-/// The first answer that names a process.
+/// Returns the first answer that names a process.
 fn first_running(answers: impl IntoIterator<Item = Result<i32, LookupFailure>>) -> LookupAnswer {
     let mut reasons = Vec::new();
     for answer in answers {
@@ -223,8 +225,8 @@ fn first_running(answers: impl IntoIterator<Item = Result<i32, LookupFailure>>) 
     LookupAnswer::No(reasons)
 }
 
-/// Runs a manager's program. `read` parses its whole output, which has to be made for machines: output for people contains texts that
-/// a container's owner has chosen.
+/// Runs a manager's program. `read` parses its whole output, which has to be machine-readable: output for people
+/// contains texts that a container's owner has chosen.
 fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, LookupFailure> {
     let said = |answer: String| LookupFailure::Said(format!("{program} {}", arguments.join(" ")), answer);
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
@@ -242,14 +244,14 @@ fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>
     running.ok_or_else(|| said("it doesn't run".to_owned()))
 }
 
-/// Reads a line with nothing but a process id. 0 and -1 stand for a container that doesn't run.
+/// Parses a line that is only a process id. 0 and -1 stand for a container that doesn't run.
 fn parse_pid(output: &str) -> Option<i32> {
     let digits = output.strip_suffix('\n').unwrap_or(output);
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
 }
 
-/// Reads the `pid` of a state: of an instance (`GET /1.0/instances/NAME/state`), or of an OCI runtime.
+/// Parses the `pid` of a state: of an instance (`GET /1.0/instances/NAME/state`), or of an OCI runtime.
 fn pid_in_state(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct State {
@@ -258,7 +260,7 @@ fn pid_in_state(output: &str) -> Option<i32> {
     serde_json::from_str::<State>(output).ok().map(|state| state.pid).filter(|pid| *pid > 0)
 }
 
-/// Reads the process id from the CRI's description of a container, where the runtime has written it into `info`.
+/// Parses the process id in the CRI's description of a container, if the runtime has written it into `info`.
 fn pid_in_inspection(output: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Inspection {
@@ -288,7 +290,7 @@ fn machine_leader(folder: &Path, name: &str) -> Result<i32, LookupFailure> {
     machine_leader.ok_or_else(|| said("it has no leader".to_owned()))
 }
 
-/// Whether it's a name that no program takes for an option, and that leads to no other directory as part of a path.
+/// Whether no program takes it for an option, and it leads to no other directory as part of a path.
 fn is_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.chars().all(|other| other.is_ascii_alphanumeric() || matches!(other, '-' | '_' | '.'))

@@ -13,14 +13,15 @@ use crate::provision::prepared::PreparedContainer;
 use crate::provision::sentinel::SentinelCgroup;
 use crate::view::{Shape, View};
 
-/// What `attach` tells the user there: nothing else would before a program fails.
+/// The note of `attach` for these hosts: otherwise users would only learn it when a program fails.
 pub(crate) const UNIFIED_NOTE: &str = "on a unified host systemd and programs that only read recognise the view; runc, crun, Docker \
                                and podman in the container need a kernel cgroup namespace instead (see 'vcgroupfs doctor')";
 
-/// The container's own cgroup.
+/// Returns the container's own cgroup.
 ///
 /// # Errors
-/// If programs couldn't find it. They join the mount point, which has to be of type cgroup2, and the path in `/proc/self/cgroup`.
+/// If programs couldn't find it. They join the mount point, which has to be of type cgroup2, and the path in
+/// `/proc/self/cgroup`.
 pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Error> {
     let has_namespace = !same_namespace(container.pid(), "cgroup")
         .map_err(|error| Error::system(format!("can't look at the cgroup namespace of {label}"), error))?;
@@ -49,8 +50,8 @@ pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str)
     })
 }
 
-/// Makes the sentinel for the container whose mount namespace has this number. Returns the mounts to make there, and the cgroup
-/// namespace in which to mount the sentinel where it can't be bound.
+/// Makes the sentinel for the container whose mount namespace has this number. Returns the mounts to make there, and
+/// the cgroup namespace in which to mount the sentinel if it can't be bound.
 pub(crate) fn layout(
     host: &HostCgroups,
     lock: &ContainerLock,

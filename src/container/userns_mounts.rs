@@ -1,7 +1,5 @@
-//! Containers whose mount namespace belongs to a user namespace. Before Linux 4.18 the kernel mounts FUSE only in mount namespaces of
-//! the initial one.
-//!
-//! No way leads in there:
+//! Containers whose mount namespace belongs to a user namespace. Before Linux 4.18 the kernel mounts FUSE only in
+//! mount namespaces of the initial one, and a view can't get in there any other way:
 //!
 //! * mount(2) checks the owner of the mount namespace (`do_new_mount`, FS_USERNS_MOUNT).
 //! * Bind and move need both ends in one namespace (`check_mnt`).
@@ -11,7 +9,8 @@
 //!   would see the view, too.
 //! * Hooks of OCI runtimes come too late: the mount namespace is made together with the user namespace.
 //!
-//! But what is mounted on the host before the container starts is in its copy of the mounts, and can be bound there.
+//! But a view that is mounted on the host before the container starts is in the container's copy of the mounts, and
+//! can be bound there.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -43,7 +42,8 @@ pub(crate) fn explain_refusal(error: AttachHelperError, container: &Container) -
 fn belongs_to_other_user_namespace(container: &Container) -> bool {
     let theirs = match owner(container.namespace()) {
         Ok(owner) => fstat(owner.as_fd()),
-        // Before Linux 4.9 the kernel doesn't tell the owner. Processes hardly leave the user namespace that owns their mounts.
+        // Before Linux 4.9 the kernel doesn't tell the owner. Processes hardly ever leave the user namespace that
+        // owns their mounts.
         Err(_) => stat(format!("/proc/{}/ns/user", container.pid()).as_str()),
     };
     let own = File::open("/proc/self/ns/user").map_err(|_| Errno::ENOENT).and_then(fstat);

@@ -18,7 +18,7 @@ use crate::provision::sentinel;
 /// The mount points that a view can have, by depth: the deepest directory that the container has.
 pub(crate) const MOUNT_POINTS: [&str; 3] = ["/sys", "/sys/fs", "/sys/fs/cgroup"];
 
-/// How many mounts lie on top of each other in a stack.
+/// The depth of the mounts in a stack.
 const MAX_STACK_DEPTH: usize = 4;
 
 /// The topmost mount of a view that is attached to a container.
@@ -45,9 +45,10 @@ impl Container {
             point.push(place);
             let mount = topmost(&mounts, &point)?;
             let beneath = |mount: &MountEntry| mounts.iter().find(|beneath| beneath.id == mount.parent);
-            // A sentinel on a tmpfs of ours comes and goes with the tmpfs.
+            // A sentinel on one of the server's own tmpfs is unmounted with the tmpfs.
             let is_alone = |mount: &MountEntry| is_sentinel(mount, &sentinel) && !beneath(mount).is_some_and(is_tmpfs);
-            // The whole view lies on its sentinel while the helper binds parts of it, and stays if the helper is killed then.
+            // The whole view lies on its sentinel while the helper binds parts of it, and stays if the helper is
+            // killed then.
             let is_unfinished =
                 |mount: &MountEntry| mount.fstype == VIEW_FSTYPE && beneath(mount).is_some_and(is_alone);
             let is_ours = is_tmpfs(mount) || is_alone(mount) || is_unfinished(mount);
@@ -55,7 +56,8 @@ impl Container {
         })
     }
 
-    /// The path of its root directory in these mounts, if its process hasn't entered that. Once it has, no mount has that name.
+    /// Returns the path of its root directory in these mounts, if its process hasn't entered that yet. Afterwards no
+    /// mount has that path.
     pub(super) fn prefix_in(&self, mounts: &[MountEntry]) -> Option<&OsString> {
         self.prefix.as_ref().filter(|prefix| mounts.iter().any(|mount| mount.mount_point == **prefix))
     }
@@ -90,18 +92,19 @@ impl Container {
         self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
     }
 
-    /// Whether its mount namespace has a view, but its process doesn't see it on `/sys/fs/cgroup`: somebody has moved or covered it,
-    /// or the process has another root directory.
+    /// Whether its mount namespace has a view that its process doesn't see on `/sys/fs/cgroup`: somebody has moved or
+    /// covered it, or the process has another root directory.
     pub(crate) fn has_lost_view(&self) -> bool {
         self.attached().is_none() && (self.has_any_view_mount() || self.attached_as_others_see().is_some())
     }
 
-    /// Unmounts a view in this mount namespace. The kernel unmounts it where this one propagates to.
+    /// Unmounts a view in this mount namespace, and the kernel unmounts it in those to which this one propagates.
     pub(crate) fn detach_here(&self, image: BorrowedFd<'_>, attached: AttachedView) -> Result<(), AttachHelperError> {
         attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
-    /// As [`Container::attached`], but by the mountinfo of any process in the namespace: the container's own may have ended.
+    /// As [`Container::attached`], but by the mountinfo of any process in the namespace: the container's own may have
+    /// ended.
     pub(super) fn attached_as_others_see(&self) -> Option<AttachedView> {
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -115,7 +118,7 @@ impl Container {
         None
     }
 
-    /// Fails if the view would appear on the host, too: what is mounted on a mount appears on all mounts of its peer group.
+    /// Fails if the view would appear on the host, too: a mount on a mount appears on all mounts of its peer group.
     pub(crate) fn check_propagation(&self, found: Location) -> Result<(), Error> {
         let mounts = self.mountinfo();
         let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
@@ -153,7 +156,7 @@ fn is_sentinel(mount: &MountEntry, root: &str) -> bool {
     mount.fstype == "cgroup2" && mount.root == *root
 }
 
-/// The mount that a lookup of `place` reaches, if it's mounted right there.
+/// Returns the mount that a lookup of `place` reaches, if `place` is a mount point.
 fn topmost(mounts: &[MountEntry], place: impl AsRef<OsStr>) -> Option<&MountEntry> {
     let here = |mount: &&MountEntry| mount.mount_point == place.as_ref();
     let covered =
