@@ -65,8 +65,8 @@ impl PreparedContainer {
         placed.migrate_container(|| processes_of(pid))
     }
 
-    /// Makes the cgroups that aliases lead to, and lets new cpusets inherit from their parents. runc would copy CPUs and nodes by
-    /// itself, but gives up where statfs(2) doesn't say cgroup.
+    /// Makes the cgroups that aliases lead to, and lets new cpusets inherit from their parents. runc would copy CPUs
+    /// and nodes itself, but gives up if statfs(2) doesn't say cgroup.
     pub(crate) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Error> {
         for (index, hierarchy) in view.hierarchies.iter().enumerate() {
             let (Some(delegated), false) = (&hierarchy.delegated, is_read_only(view, hierarchy)) else { continue };
@@ -87,7 +87,7 @@ impl PreparedContainer {
         Ok(())
     }
 
-    /// Sets `cgroup.clone_children`, so that new cpusets get the CPUs and nodes of the one above.
+    /// Sets `cgroup.clone_children`, so that new cpusets get the CPUs and nodes of their parent.
     fn enable_clone_children(&mut self, host: &HostCgroups, index: usize, path: &CgroupPath) -> Result<(), Errno> {
         let directory = host.open_cgroup(index, path)?;
         let is_off = read_file(&directory, "cgroup.clone_children").is_ok_and(|text| text.trim() == "0");
@@ -145,7 +145,7 @@ impl Drop for PreparedContainer {
             sentinel.remove();
         }
         for (parent, name) in self.made.drain(..).rev() {
-            // A cgroup in which the container has something stays.
+            // A cgroup that the container uses stays.
             let _ = unlinkat(&parent, name.as_str(), UnlinkatFlags::RemoveDir);
         }
         for directory in self.clone_children.drain(..) {

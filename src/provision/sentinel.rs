@@ -4,7 +4,7 @@
 //! ```text
 //! /vcgroupfs-sentinel-NUMBER           named after the container's mount namespace
 //! /vcgroupfs-sentinel-NUMBER/threads   threaded, which makes all of its siblings "domain invalid"
-//! /vcgroupfs-sentinel-NUMBER/top       what the container sees, with an empty cgroup for the first step to its own
+//! /vcgroupfs-sentinel-NUMBER/top       visible to the container, with an empty cgroup for the first step to its own
 //! ```
 //!
 //! Although the mount is read-only, root in the container could start children in a cgroup whose directory it can open (clone3(2),
@@ -45,11 +45,11 @@ pub(crate) struct SentinelCgroup {
     cgroups: CreatedCgroups,
     /// The number of the container's mount namespace.
     number: u64,
-    /// The first step from the root to the container's own cgroup. The view is mounted on it, so that programs read everything below from
-    /// the view: the sentinel's own files would show no limits.
+    /// The first step from the root to the container's own cgroup. The view is mounted on it, so that programs read
+    /// everything below from the view: the sentinel's own files would show no limits.
     step: CgroupPath,
     own: CgroupPath,
-    /// A cgroup namespace whose root is `top`, in which to mount the sentinel where it can't be bound.
+    /// A cgroup namespace whose root is `top`, in which to mount the sentinel if it can't be bound.
     namespace: Option<OwnedFd>,
 }
 
@@ -129,11 +129,11 @@ fn fill(directory: &OwnedFd, shown: &CgroupPath, with_namespace: bool) -> Result
     for name in shown.components() {
         place = make_below(&place, name)?;
     }
-    // Before `threads` makes `top` invalid, which takes no process from then on.
+    // The namespace first: `threads` makes `top` invalid, which then accepts no process.
     let namespace = with_namespace.then(|| make_cgroup_namespace(&top)).transpose()?;
     let threads = make_below(directory, OsStr::new("threads"))?;
     match write_file(&threads, "cgroup.type", b"threaded") {
-        // Before Linux 4.14, which has neither threaded cgroups nor CLONE_INTO_CGROUP.
+        // Before Linux 4.14 there are neither threaded cgroups nor CLONE_INTO_CGROUP.
         Ok(()) | Err(Errno::ENOENT) => Ok(namespace),
         Err(errno) => Err(errno),
     }
@@ -184,7 +184,7 @@ fn remove_stale(host: &HostCgroups, lock: &ContainerLock, own: u64) {
     for name in cgroups::children(&above).unwrap_or_default() {
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         let Some(number) = number else { continue };
-        // A command that is attaching has no record yet, but the container's lock.
+        // A command that is attaching has no record yet, but it holds the container's lock.
         let held = if number == own { None } else { lock.try_lock_other(number) };
         if (number == own || held.is_some())
             && !is_live(number)

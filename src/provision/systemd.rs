@@ -1,7 +1,7 @@
-//! Scopes of systemd, on hosts where it manages the tree. By the single-writer rule only one program makes cgroups in a part of the
-//! tree, and other programs request a unit with `Delegate=yes` (<https://systemd.io/CGROUP_DELEGATION>).
+//! Scopes of systemd, on hosts where it manages the tree. By the single-writer rule only one program makes cgroups in
+//! a part of the tree. Other programs request a unit with `Delegate=yes` (<https://systemd.io/CGROUP_DELEGATION>).
 //!
-//! The requests go through systemd's own programs, which know its protocol and are installed where systemd is.
+//! The requests go through systemd's own programs, which know its protocol and are installed wherever systemd is.
 
 use std::io;
 use std::path::Path;
@@ -44,8 +44,8 @@ pub(crate) fn is_manager() -> bool {
 }
 
 impl Scope {
-    /// Has systemd put a process into a new scope `NAME.scope`, in each hierarchy that systemd manages. `None` if systemd refuses, which
-    /// the user is told. `option` is the option that the name comes from.
+    /// Makes systemd put a process into a new scope `NAME.scope`, in each hierarchy that systemd manages. If systemd
+    /// refuses, tells the user and returns `None`. `option` is the option that the name comes from.
     pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
         match Self::start(name, process) {
             Ok(scope) => Ok(Some(scope)),
@@ -65,7 +65,7 @@ impl Scope {
         if !asked.status.success() {
             return Err(parse_error(&String::from_utf8_lossy(&asked.stderr)));
         }
-        // systemd answers before it has moved the process.
+        // systemd answers before it has migrated the process.
         let start = Instant::now();
         loop {
             let state = run(Command::new("systemctl").args(["is-active", &unit]))?;
@@ -149,7 +149,7 @@ fn run(command: &mut Command) -> Result<Output, ScopeError> {
     output.map_err(|error: io::Error| ScopeError::Systemd(format!("{}: {error}", command.get_program().display())))
 }
 
-/// Reads busctl's error message.
+/// Parses busctl's error message.
 fn parse_error(said: &str) -> ScopeError {
     let said = said.trim().trim_start_matches("Call failed: ");
     if said.contains(" already exists") || said.contains("was already loaded") {

@@ -26,7 +26,7 @@ pub(super) struct CreatedCgroup {
     parent: OwnedFd,
     /// Its path from the parent.
     name: OsString,
-    /// Whether it's a scope's, which systemd removes when it's empty.
+    /// Whether it's a scope's cgroup, which systemd removes when it's empty.
     is_scope: bool,
 }
 
@@ -56,7 +56,7 @@ impl CreatedCgroup {
         Ok(own)
     }
 
-    /// Finds the cgroup of a scope by a process in it; `None` where systemd has made none.
+    /// Finds the cgroup of a scope by a process in it; `None` if systemd has made none.
     pub(super) fn of_scope(
         host: &HostCgroups,
         index: usize,
@@ -67,7 +67,7 @@ impl CreatedCgroup {
         let Some(path) = location_of(process, &hierarchy.kind).filter(|path| scope.is_at(path)) else {
             return Ok(None);
         };
-        // Processes that leave the scope go back to the root, where they were: systemd's slices have no processes.
+        // Processes that leave the scope return to the root, where they were: systemd's slices have no processes.
         let parent = host.open_cgroup(index, &CgroupPath::root()).map_err(|errno| {
             Error::system(format!("can't open the root of hierarchy {}", hierarchy.kind), errno.into())
         })?;
@@ -83,16 +83,17 @@ impl CreatedCgroup {
         Some(Self { kind, path, parent, name: name.into(), is_scope: false })
     }
 
-    /// Migrates the processes in and below the cgroup to the one above.
+    /// Migrates the processes in and below the cgroup to the parent.
     pub(super) fn evacuate(&self) {
-        // Processes that were forked meanwhile are found in the next pass.
+        // The next pass finds processes that were forked meanwhile.
         for _ in 0..MAX_MIGRATION_PASSES {
             let inside = processes_that(|pid| is_within(pid, &self.kind, &self.path));
             if inside.is_empty() {
                 break;
             }
             for pid in inside {
-                // A process that has ended needs no migration. One that can't be migrated keeps the cgroup from being removed.
+                // An exited process needs no migration. One that can't be migrated keeps the cgroup from being
+                // removed.
                 let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
             }
         }
@@ -118,7 +119,7 @@ impl CreatedCgroup {
     /// Migrates a process of the container into the cgroup.
     fn migrate_process(&self, directory: &OwnedFd, pid: i32, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         match write_file(directory, "cgroup.procs", pid.to_string().as_bytes()) {
-            // The number may have been reused by a process of others.
+            // Another process may have got the number.
             Ok(()) if !of_container().contains(&pid) => {
                 let _ = write_file(&self.parent, "cgroup.procs", pid.to_string().as_bytes());
                 Ok(())
@@ -135,7 +136,7 @@ impl CreatedCgroup {
         open_directory(&self.parent, &self.name)
     }
 
-    /// Gives a new v1 cpuset the CPUs and memory nodes of the one above. An empty cpuset takes no process
+    /// Gives a new v1 cpuset the CPUs and memory nodes of its parent. An empty cpuset accepts no process
     /// (`cpuset_can_attach_check`).
     fn prepare(&self) -> Result<(), Errno> {
         let is_cpuset = self.kind.controllers().is_some_and(|controllers| controllers.contains("cpuset"));
@@ -183,7 +184,8 @@ pub(super) fn is_within(pid: i32, kind: &HierarchyKind, path: &CgroupPath) -> bo
     location_of(pid, kind).is_some_and(|place| place.is_within(path))
 }
 
-/// Whether a process is in the root of a hierarchy. On v1 one that has ended seems to be there, too, but has no executable.
+/// Whether a process is in the root of a hierarchy. On v1 an exited one seems to be there, too, but has no
+/// executable.
 fn is_at_root(pid: i32, kind: &HierarchyKind) -> bool {
     location_of(pid, kind).is_some_and(|place| place.is_root()) && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }

@@ -1,4 +1,5 @@
-//! Ends the processes in cgroups that were made for them. A frozen process can't be killed on v1, and gets no other signal on v2.
+//! Ends the processes in cgroups that were made for them. A frozen process can't be killed on v1, and receives no
+//! signal but SIGKILL on v2.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -13,14 +14,14 @@ use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::cgroups::created::{CreatedCgroup, is_within};
 use crate::provision::cgroups::subtree::{children, open_directory};
 
-/// How long processes that were killed may take to end.
+/// How long killed processes may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often to look for processes that were forked, or frozen again, since the last time.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl CreatedCgroups {
-    /// Thaws everything in and below the cgroups. Processes that run may freeze some again.
+    /// Thaws everything in and below the cgroups. Running processes may freeze some again.
     pub(crate) fn thaw(&self) {
         for own in &self.cgroups {
             let (file, state) = match own.kind.class() {
@@ -28,7 +29,7 @@ impl CreatedCgroups {
                 _ if own.kind.controllers().is_some_and(|all| all.contains("freezer")) => ("freezer.state", "THAWED"),
                 _ => continue,
             };
-            // A cgroup without this file isn't frozen: a root, and before Linux 5.2 each one of v2.
+            // A cgroup without this file isn't frozen: a root, or any cgroup of v2 before Linux 5.2.
             own.visit(|directory| {
                 let _ = write_file(directory, file, state.as_bytes());
             });
@@ -56,17 +57,17 @@ impl CreatedCgroups {
 }
 
 impl CreatedCgroup {
-    /// Kills the processes in and below the cgroup, and returns which.
+    /// Kills the processes in and below the cgroup. Returns their ids.
     fn kill(&self) -> Vec<i32> {
         let mut found = Vec::new();
         self.visit(|directory| {
-            // A threaded cgroup of v2 lists no processes. The domain cgroup above lists those that its threads belong to.
+            // A threaded cgroup of v2 lists no processes. The domain cgroup above lists those of its threads.
             let list = read_file(directory, "cgroup.procs").unwrap_or_default();
             // 0 stands for a process of another pid namespace.
             let here = list.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0);
             found.extend(here.filter(|pid| pid.cast_unsigned() != std::process::id()));
         });
-        // Linux 5.14 on v2: kills all at once, and those that are forked meanwhile.
+        // Linux 5.14 on v2: this kills all at once, including processes that are forked meanwhile.
         let is_killed = !found.is_empty()
             && self.kind.class() == HierarchyClass::Unified
             && self.open().and_then(|top| write_file(&top, "cgroup.kill", b"1")).is_ok();
@@ -79,8 +80,8 @@ impl CreatedCgroup {
         found
     }
 
-    /// Calls `visit` with this cgroup and all below, the upper ones first. Cgroups that are removed meanwhile are left out. The container
-    /// decides how many there are and how deep, so one directory is open at a time.
+    /// Calls `visit` with this cgroup and all below, parents first. Cgroups that are removed meanwhile are skipped.
+    /// The container decides how many there are and how deep, so one directory is open at a time.
     fn visit(&self, mut visit: impl FnMut(&OwnedFd)) {
         let mut walk = || -> Result<(), Errno> {
             let mut at = self.open()?;
@@ -104,7 +105,7 @@ impl CreatedCgroup {
             }
             Ok(())
         };
-        // If the cgroup is gone, so is all that was in it.
+        // If the cgroup is gone, everything in it is gone, too.
         let _ = walk();
     }
 }

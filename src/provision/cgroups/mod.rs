@@ -25,13 +25,14 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct CreatedCgroups {
     cgroups: Vec<CreatedCgroup>,
-    /// A process that keeps systemd's scope until another one is in it.
+    /// A process that keeps systemd's scope until another process is in it.
     holder: Option<ScopeHolder>,
 }
 
 impl CreatedCgroups {
-    /// Makes a cgroup `name` in each hierarchy: below the cgroup that is requested there, else below the caller's own. Where none is requested
-    /// and systemd manages the host, a scope of systemd's is taken in the hierarchies that it manages.
+    /// Makes a cgroup `name` in each hierarchy: below the requested cgroup, or else below the caller's own. If none
+    /// is requested and systemd manages the host, a scope of systemd provides the cgroups in the hierarchies that it
+    /// manages.
     pub(crate) fn make(
         host: &HostCgroups,
         requested: &[(Option<String>, CgroupPath)],
@@ -64,7 +65,7 @@ impl CreatedCgroups {
             let parent = match (named.or(anywhere), own.and_then(|own| own.location.path())) {
                 (Some((_, path)), _) => path.clone(),
                 (None, Some(own)) => own.clone(),
-                // A hierarchy that the caller's cgroup namespace doesn't reach.
+                // The caller's cgroup namespace doesn't reach this hierarchy.
                 (None, None) => continue,
             };
             match CreatedCgroup::make(host, index, &hierarchy.kind, &parent, name, "--name") {
@@ -143,13 +144,15 @@ impl CreatedCgroups {
 
     /// Migrates the processes in and below the cgroups to the cgroups above.
     pub(crate) fn evacuate(&self) {
-        // systemd removes a scope when it's empty on v2, or on legacy hosts in the named hierarchy. So these come last.
+        // systemd removes a scope when it's empty on v2, or on legacy hosts in the named hierarchy. So these come
+        // last.
         for class in [HierarchyClass::V1Controllers, HierarchyClass::V1Named, HierarchyClass::Unified] {
             self.cgroups.iter().filter(|own| own.kind.class() == class).for_each(CreatedCgroup::evacuate);
         }
     }
 
-    /// Migrates the container's processes into all the cgroups. It asks `of_container` again for those that were forked meanwhile.
+    /// Migrates the container's processes into all the cgroups. It calls `of_container` again to find those that were
+    /// forked meanwhile.
     pub(crate) fn migrate_container(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         self.cgroups.iter().try_for_each(|own| own.migrate_container(&of_container))
     }
@@ -159,7 +162,7 @@ impl CreatedCgroups {
         self.cgroups.iter().map(|own| (Some(own.kind.to_string()), own.path.clone())).collect()
     }
 
-    /// Migrates a process into all the cgroups. From then on that keeps a scope.
+    /// Migrates a process into all the cgroups. From then on that process keeps a scope.
     pub(crate) fn migrate_in(&self, process: i32) -> Result<(), Error> {
         for own in &self.cgroups {
             own.open()
@@ -173,7 +176,7 @@ impl CreatedCgroups {
         Ok(())
     }
 
-    /// Removes the cgroups with all that was made below, once their processes have ended. Cgroups that are gone are no error.
+    /// Removes the cgroups and everything below, once their processes have ended. Missing cgroups are no error.
     pub(crate) fn remove(&self) {
         self.holder.iter().for_each(ScopeHolder::end);
         let start = Instant::now();

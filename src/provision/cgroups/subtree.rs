@@ -14,14 +14,15 @@ pub(super) fn open_directory(parent: &impl AsFd, name: &OsStr) -> Result<OwnedFd
     openat(parent, name, flags, Mode::empty())
 }
 
-/// Removes the cgroups below, the deepest first. A cgroup that can't be removed doesn't keep the others.
+/// Removes the cgroups below, deepest first. It continues if one can't be removed.
 ///
-/// The container decides how many there are and how deep. So one directory is open at a time, and each level keeps the names of its
-/// children. Going up by `..` is safe, since a cgroup's parent never changes.
+/// The container decides how many there are and how deep. So one directory is open at a time, and each level keeps
+/// the names of its children. Going up by `..` is safe, since a cgroup's parent never changes.
 pub(super) fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
     let mut outcome = Ok(());
     let mut at = open_directory(top, OsStr::new("."))?;
-    // What is left to remove on each level; the last name of all levels but the deepest is the directory that was entered.
+    // The names left to remove on each level. The last name of all levels but the deepest is the directory that was
+    // entered.
     let mut levels = vec![children(&at)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.last() {
@@ -48,7 +49,7 @@ pub(super) fn remove_below(top: &OwnedFd) -> Result<(), Errno> {
 }
 
 fn ignore_gone(errno: Errno) -> Result<(), Errno> {
-    // The kernel answers ENODEV to a read of a directory that was removed.
+    // The kernel answers ENODEV to a read of a removed directory.
     if matches!(errno, Errno::ENOENT | Errno::ENODEV) { Ok(()) } else { Err(errno) }
 }
 
