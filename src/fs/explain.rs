@@ -304,8 +304,10 @@ impl<H: Host> CgroupFs<H> {
             return explanation;
         };
         let caller = Caller { tid: process, uid: 0, gid: 0 };
-        let places =
-            self.host.pin_caller(&caller).and_then(|mut pinned| self.host.places(&mut pinned, hierarchy, true));
+        let places = self
+            .host
+            .pin_caller(&caller)
+            .and_then(|mut pinned| self.host.thread_locations(&mut pinned, hierarchy, true));
         let delegated = self.view.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
         let (Ok(places), Some(delegated)) = (places, delegated) else {
             return Explanation::kernel(Errno::ESRCH, "there's no such process");

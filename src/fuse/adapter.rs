@@ -8,7 +8,7 @@ use fuser::{InitFlags, KernelConfig, ReplyEntry, Request};
 use super::connection::MAX_WRITE;
 use super::convert;
 use super::passthrough::Passthrough;
-use super::reply::{About, catch_panic, log_denials, reply_lookup};
+use super::reply::{RequestSubject, catch_panic, log_denials, reply_lookup};
 use super::workers::lanes::Lanes;
 use super::workers::{RequestContext, Workers};
 use crate::fs::dispatch::Dispatch;
@@ -43,13 +43,13 @@ impl<R: Dispatch> Adapter<R> {
     pub(super) fn ask<T>(
         &self,
         context: &RequestContext<'_>,
-        about: About<'_>,
+        about: RequestSubject<'_>,
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<T>,
     ) -> Result<T, fuser::Errno> {
         let caller = &context.caller;
         catch_panic(about.operation, || {
             self.dispatch.with_node(caller, about.node, |fs, node| {
-                log_denials(fs, caller, About { node, ..about }, || question(fs, caller, node))
+                log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
             })
         })
     }
@@ -58,14 +58,14 @@ impl<R: Dispatch> Adapter<R> {
     pub(super) fn reply_entry(
         &self,
         context: &RequestContext<'_>,
-        about: About<'_>,
+        about: RequestSubject<'_>,
         reply: ReplyEntry,
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<LookupResult>,
     ) {
         let caller = &context.caller;
         let found = catch_panic(about.operation, || {
             self.dispatch.with_entry(caller, about.node, |fs, node| {
-                log_denials(fs, caller, About { node, ..about }, || question(fs, caller, node))
+                log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
             })
         });
         reply_lookup(reply, R::KEEPS, found);

@@ -7,7 +7,9 @@ use fuser::{FileHandle, FopenFlags, INodeNo, ReplyData, ReplyOpen, ReplyWrite};
 
 use super::adapter::Adapter;
 use super::passthrough::Opening;
-use super::reply::{About, NO_HANDLE, catch_panic, log_denials, on, reply_read, reply_written, truncate_write};
+use super::reply::{
+    NO_HANDLE, RequestSubject, catch_panic, log_denials, on_node, reply_read, reply_written, truncate_write,
+};
 use super::workers::RequestContext;
 use super::workers::lanes::Lane;
 use super::workers::throttle::{is_throttled, wait_until_paid};
@@ -23,7 +25,7 @@ thread_local! {
 }
 
 /// A file that has been opened on the host.
-struct Opened<R: Dispatch> {
+struct OpenOutcome<R: Dispatch> {
     handle: HandleId,
     opening: Opening,
     /// The filesystem that still has to measure the file, once its tenant has processor time again.
@@ -41,17 +43,17 @@ impl<R: Dispatch> Adapter<R> {
         reply: ReplyOpen,
     ) {
         let caller = &context.caller;
-        let about = on(if mode.write { "write" } else { "read" }, inode);
+        let about = on_node(if mode.write { "write" } else { "read" }, inode);
         let opened = catch_panic(about.operation, || {
             self.dispatch.with_opened(caller, about.node, |fs, id| {
-                let done = |handle, opening, unread| Ok((handle, Opened::<R> { handle, opening, unread }));
+                let done = |handle, opening, unread| Ok((handle, OpenOutcome::<R> { handle, opening, unread }));
                 let opening = || self.passthrough.open(fs, id, about.node, caller.uid, &reply);
                 let mut early = fs.opens_without_a_handle(id, mode, is_direct).then(opening);
                 if let Some(opening) = early.take_if(|opening| opening.has_id()) {
                     fs.is_retry(caller, id);
                     return done(HandleId::NONE, opening, None);
                 }
-                let about = About { node: id, ..about };
+                let about = RequestSubject { node: id, ..about };
                 let handle = log_denials(fs, caller, about, || fs.open(caller, id, mode, is_direct))?;
                 let opening = early.unwrap_or_else(opening);
                 if opening.has_id() && !mode.write {
@@ -67,8 +69,8 @@ impl<R: Dispatch> Adapter<R> {
             })
         });
         match opened {
-            Ok((_, Opened { handle, opening, unread: None })) => reply_opened(reply, handle, opening),
-            Ok((_, Opened { handle, opening, unread: Some(fs) })) => {
+            Ok((_, OpenOutcome { handle, opening, unread: None })) => reply_opened(reply, handle, opening),
+            Ok((_, OpenOutcome { handle, opening, unread: Some(fs) })) => {
                 self.show_size_later(fs, (*caller, handle), opening, reply)
             }
             Err(errno) => reply.error(errno),

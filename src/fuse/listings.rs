@@ -7,7 +7,7 @@ use fuser::{INodeNo, ReplyDirectory};
 
 use super::adapter::Adapter;
 use super::convert;
-use super::reply::{catch_panic, log_denials, on};
+use super::reply::{catch_panic, log_denials, on_node};
 use super::workers::RequestContext;
 use super::workers::throttle::{is_throttled, wait_until_paid};
 use crate::fs::dispatch::Dispatch;
@@ -23,7 +23,7 @@ impl<R: Dispatch> Adapter<R> {
         mut reply: ReplyDirectory,
     ) {
         let name_max = self.listed_name_max.load(Ordering::Relaxed);
-        let (caller, about) = (context.caller, on("readdir", inode));
+        let (caller, about) = (context.caller, on_node("readdir", inode));
         let listed = catch_panic("readdir", || {
             self.dispatch.with_node(&caller, about.node, |fs, node| {
                 if is_throttled(fs) && fs.lists_anew(node, offset) {

@@ -13,7 +13,9 @@ use fuser::{
 
 use super::adapter::Adapter;
 use super::convert::{self, node};
-use super::reply::{About, NO_HANDLE, Waiter, at, catch_panic, log_denials, on, reply_empty, reply_xattr};
+use super::reply::{
+    NO_HANDLE, RequestSubject, Waiter, catch_panic, log_denials, on_entry, on_node, reply_empty, reply_xattr,
+};
 use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
 use crate::fs::{HandleId, LookupResult, ROOT_ID, SetAttr};
@@ -32,7 +34,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, at("lookup", parent, name), reply, |fs, caller, parent| {
+        self.reply_entry(&context, on_entry("lookup", parent, name), reply, |fs, caller, parent| {
             fs.lookup_for(caller, parent, name)
         });
     }
@@ -51,7 +53,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
             Some(handle) => {
                 catch_panic("getattr", || self.dispatch.with_file(handle, |fs, _| fs.file_attributes(handle)))
             }
-            None => self.ask(&context, on("getattr", inode), |fs, _, node| fs.attributes(node, None)),
+            None => self.ask(&context, on_node("getattr", inode), |fs, _, node| fs.attributes(node, None)),
         };
         match found {
             Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
@@ -86,7 +88,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
             (None, None, Some(_)) => "chown",
             (None, None, None) => "utimens",
         };
-        let changed = self.ask(&context, on(operation, inode), |fs, caller, node| {
+        let changed = self.ask(&context, on_node(operation, inode), |fs, caller, node| {
             fs.set_attributes(caller, node, &changes, size.is_some())
         });
         match changed {
@@ -98,7 +100,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         let context = self.begin(request);
         use std::os::unix::ffi::OsStrExt;
-        match self.ask(&context, on("readlink", inode), |fs, _, node| fs.link_target(node)) {
+        match self.ask(&context, on_node("readlink", inode), |fs, _, node| fs.link_target(node)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(errno),
         }
@@ -109,35 +111,37 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         // mknod(2) of a regular file is a creat(2) (do_mknodat).
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
         let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
-        self.reply_entry(&context, at("mknod", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry("mknod", parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, operation))
         });
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, at("mkdir", parent, name), reply, |fs, caller, parent| {
+        self.reply_entry(&context, on_entry("mkdir", parent, name), reply, |fs, caller, parent| {
             fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(LookupResult::Entry)
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
-        let answer = self
-            .ask(&context, at("unlink", parent, name), |fs, _, parent| Err(fs.make_node(parent, Operation::MakeNode)));
+        let answer = self.ask(&context, on_entry("unlink", parent, name), |fs, _, parent| {
+            Err(fs.make_node(parent, Operation::MakeNode))
+        });
         reply_empty(reply, answer);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
-        let answer = self
-            .ask(&context, at("rmdir", parent, name), |fs, caller, parent| fs.remove_directory(caller, parent, name));
+        let answer = self.ask(&context, on_entry("rmdir", parent, name), |fs, caller, parent| {
+            fs.remove_directory(caller, parent, name)
+        });
         reply_empty(reply, answer);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, at("symlink", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry("symlink", parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -153,11 +157,11 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let context = self.begin(request);
-        let about = at("rename", parent, name);
+        let about = on_entry("rename", parent, name);
         let answer = catch_panic(about.operation, || {
             self.dispatch.with_nodes(&context.caller, (about.node, node(new_parent)), |fs, from, to| {
                 let rename = || fs.rename(&context.caller, from, name, to, new_name, flags.bits());
-                log_denials(fs, &context.caller, About { node: from, ..about }, rename)
+                log_denials(fs, &context.caller, RequestSubject { node: from, ..about }, rename)
             })
         });
         reply_empty(reply, answer);
@@ -165,7 +169,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn link(&self, request: &Request, _inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, at("link", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry("link", parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -181,7 +185,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyCreate,
     ) {
         let context = self.begin(request);
-        let answer = self.ask(&context, at("create", parent, name), |fs, _, parent| {
+        let answer = self.ask(&context, on_entry("create", parent, name), |fs, _, parent| {
             Err::<(), _>(fs.make_node(parent, Operation::CreateFile))
         });
         reply.error(answer.err().unwrap_or(fuser::Errno::EACCES));
@@ -250,7 +254,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let context = self.begin(request);
         let handle = HandleId(handle.0);
         let answer = match handle {
-            HandleId::NONE => self.ask(&context, on("fsync", inode), |fs, _, _| fs.sync(handle)),
+            HandleId::NONE => self.ask(&context, on_node("fsync", inode), |fs, _, _| fs.sync(handle)),
             _ => catch_panic("fsync", || self.dispatch.with_file(handle, |fs, _| fs.sync(handle))),
         };
         reply_empty(reply, answer);
@@ -261,7 +265,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         if self.opens_directories_itself.load(Ordering::Relaxed) {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        match self.ask(&context, on("opendir", inode), |fs, _, node| fs.open_directory(node)) {
+        match self.ask(&context, on_node("opendir", inode), |fs, _, node| fs.open_directory(node)) {
             Ok(()) => {
                 let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 reply.opened(NO_HANDLE, if self.dispatch.keeps_listings() { cached } else { FopenFlags::empty() });
@@ -287,7 +291,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         let context = self.begin(request);
         let inode = if inode.0 == 0 { INodeNo(ROOT_ID.as_u64()) } else { inode };
-        match self.ask(&context, on("statfs", inode), |fs, _, node| fs.statistics(node)) {
+        match self.ask(&context, on_node("statfs", inode), |fs, _, node| fs.statistics(node)) {
             Ok(found) => reply.statfs(0, 0, 0, 0, 0, found.block_size, found.name_length, found.block_size),
             Err(errno) => reply.error(errno),
         }
@@ -304,26 +308,27 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let context = self.begin(request);
-        let answer = self
-            .ask(&context, on("setxattr", inode), |fs, caller, node| fs.set_xattr(caller, node, name, value, flags));
+        let answer = self.ask(&context, on_node("setxattr", inode), |fs, caller, node| {
+            fs.set_xattr(caller, node, name, value, flags)
+        });
         reply_empty(reply, answer);
     }
 
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let context = self.begin(request);
-        reply_xattr(reply, size, self.ask(&context, on("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
+        reply_xattr(reply, size, self.ask(&context, on_node("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let context = self.begin(request);
-        let names = self.ask(&context, on("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
+        let names = self.ask(&context, on_node("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
         reply_xattr(reply, size, names);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
         let answer =
-            self.ask(&context, on("removexattr", inode), |fs, caller, node| fs.remove_xattr(caller, node, name));
+            self.ask(&context, on_node("removexattr", inode), |fs, caller, node| fs.remove_xattr(caller, node, name));
         reply_empty(reply, answer);
     }
 
@@ -357,7 +362,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
         let handle = HandleId(handle.0);
         let ready = match handle {
-            HandleId::NONE => self.ask(&context, on("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
+            HandleId::NONE => self.ask(&context, on_node("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
             _ => catch_panic("poll", || self.dispatch.with_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
         };
         match ready {
@@ -376,7 +381,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn lseek(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let context = self.begin(request);
         // Only SEEK_DATA and SEEK_HOLE arrive here; the kernel handles the others itself.
-        match self.ask(&context, on("lseek", inode), |fs, _, node| fs.seek(node, offset, whence)) {
+        match self.ask(&context, on_node("lseek", inode), |fs, _, node| fs.seek(node, offset, whence)) {
             Ok(offset) => reply.offset(offset),
             Err(errno) => reply.error(errno),
         }

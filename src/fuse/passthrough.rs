@@ -31,25 +31,25 @@ pub(super) struct Passthrough {
     /// Set when an id can't be made although the kernel has announced passthrough.
     fails: AtomicBool,
     /// No system call is made while it's held.
-    files: Mutex<Files<Arc<BackingId>>>,
+    files: Mutex<OpenNodes<Arc<BackingId>>>,
 }
 
 /// The nodes with open files, or with an unused id. `I` is an id.
 #[derive(Debug)]
-struct Files<I> {
-    nodes: HashMap<NodeId, Opened<I>>,
-    ids: HashMap<Tenant, Ids>,
+struct OpenNodes<I> {
+    nodes: HashMap<NodeId, OpenNode<I>>,
+    ids: HashMap<Tenant, TenantIds>,
 }
 
 /// The ids of a tenant.
 #[derive(Debug, Default)]
-struct Ids {
+struct TenantIds {
     held: usize,
     /// The nodes that got one, oldest first. Some may have lost it since.
     nodes: VecDeque<NodeId>,
 }
 
-impl<I> Default for Files<I> {
+impl<I> Default for OpenNodes<I> {
     fn default() -> Self {
         Self { nodes: HashMap::new(), ids: HashMap::new() }
     }
@@ -57,9 +57,9 @@ impl<I> Default for Files<I> {
 
 /// The open files of a node.
 #[derive(Debug)]
-struct Opened<I> {
+struct OpenNode<I> {
     /// The backing id; `None`: the server reads them.
-    id: Option<Held<I>>,
+    id: Option<OwnedId<I>>,
     tenant: Tenant,
     /// The number of open files.
     count: u64,
@@ -67,12 +67,12 @@ struct Opened<I> {
 
 /// An id and its permit.
 #[derive(Debug)]
-struct Held<I> {
+struct OwnedId<I> {
     id: I,
     _share: Option<Permit>,
 }
 
-impl<I: Clone> Files<I> {
+impl<I: Clone> OpenNodes<I> {
     /// Opens another file of a node, in the way that the others are open. `None` if this is the first.
     fn open(&mut self, node: NodeId) -> Option<Option<I>> {
         let opened = self.nodes.get_mut(&node)?;
@@ -82,7 +82,7 @@ impl<I: Clone> Files<I> {
 
     /// Opens the first file of a node with this id, unless another thread was quicker. Returns the id that isn't
     /// needed.
-    fn begin(&mut self, node: NodeId, tenant: Tenant, id: Option<Held<I>>) -> (Option<I>, Option<Held<I>>) {
+    fn begin(&mut self, node: NodeId, tenant: Tenant, id: Option<OwnedId<I>>) -> (Option<I>, Option<OwnedId<I>>) {
         match self.nodes.entry(node) {
             Entry::Occupied(mut entry) => {
                 let opened = entry.get_mut();
@@ -91,7 +91,7 @@ impl<I: Clone> Files<I> {
             }
             Entry::Vacant(entry) => {
                 let given = id.as_ref().map(|held| held.id.clone());
-                entry.insert(Opened { id, tenant, count: 1 });
+                entry.insert(OpenNode { id, tenant, count: 1 });
                 if given.is_some() {
                     let ids = self.ids.entry(tenant).or_default();
                     ids.held += 1;
@@ -113,7 +113,7 @@ impl<I: Clone> Files<I> {
     }
 
     /// Takes an unused id of a tenant, if a short search finds one.
-    fn give_back(&mut self, tenant: Tenant) -> Option<Opened<I>> {
+    fn give_back(&mut self, tenant: Tenant) -> Option<OpenNode<I>> {
         for _ in 0..LOOKS {
             let ids = self.ids.get_mut(&tenant)?;
             let node = ids.nodes.pop_front()?;
@@ -131,7 +131,7 @@ impl<I: Clone> Files<I> {
         None
     }
 
-    fn forget(&mut self, node: NodeId) -> Option<Opened<I>> {
+    fn forget(&mut self, node: NodeId) -> Option<OpenNode<I>> {
         let forgotten = self.nodes.remove(&node)?;
         if forgotten.id.is_some()
             && let Entry::Occupied(mut entry) = self.ids.entry(forgotten.tenant)
@@ -222,7 +222,7 @@ impl Passthrough {
         node: NodeId,
         user: u32,
         reply: &ReplyOpen,
-    ) -> Option<Held<Arc<BackingId>>> {
+    ) -> Option<OwnedId<Arc<BackingId>>> {
         let mut share = fs.take_backing_id(user);
         if share.is_none() {
             let idle = self.files.lock().give_back(fs.tenant());
@@ -231,7 +231,7 @@ impl Passthrough {
         }
         let share = share?;
         match reply.open_backing(fs.passthrough(node)?) {
-            Ok(id) => Some(Held { id: Arc::new(id), _share: Some(share) }),
+            Ok(id) => Some(OwnedId { id: Arc::new(id), _share: Some(share) }),
             Err(error) => {
                 tracing::debug!(%error, "a file can't be passed through");
                 // Other errors are temporary: no memory, or too many open files.
@@ -276,13 +276,13 @@ mod tests {
         NodeId::from_u64(number)
     }
 
-    fn held(id: u64) -> Option<Held<u64>> {
-        Some(Held { id, _share: None })
+    fn held(id: u64) -> Option<OwnedId<u64>> {
+        Some(OwnedId { id, _share: None })
     }
 
     #[test]
     fn all_open_files_of_a_node_are_open_alike() {
-        let mut files = Files::default();
+        let mut files = OpenNodes::default();
         assert_eq!(files.open(node(7)), None);
         assert_eq!(files.begin(node(7), FIRST, None).0, None);
         // An id that comes too late isn't used while a file is open without one.
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn only_what_is_closed_and_ones_own_is_given_back() {
-        let mut files = Files::default();
+        let mut files = OpenNodes::default();
         for number in 0..10 {
             files.begin(node(number), if number < 5 { FIRST } else { SECOND }, held(number));
         }
@@ -311,8 +311,9 @@ mod tests {
         for number in [3, 8] {
             files.close(node(number));
         }
-        let given =
-            |files: &mut Files<u64>, tenant| files.give_back(tenant).and_then(|opened| opened.id).map(|held| held.id);
+        let given = |files: &mut OpenNodes<u64>, tenant| {
+            files.give_back(tenant).and_then(|opened| opened.id).map(|held| held.id)
+        };
         assert_eq!(given(&mut files, FIRST), Some(3));
         assert_eq!(given(&mut files, FIRST), None);
         files.forget(node(8));

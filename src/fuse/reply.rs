@@ -17,18 +17,18 @@ pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 
 /// What a request is about, for the log.
 #[derive(Clone, Copy)]
-pub(super) struct About<'a> {
+pub(super) struct RequestSubject<'a> {
     pub(super) operation: &'a str,
     pub(super) node: NodeId,
     pub(super) name: Option<&'a OsStr>,
 }
 
-pub(super) fn on<'a>(operation: &'a str, inode: INodeNo) -> About<'a> {
-    About { operation, node: node(inode), name: None }
+pub(super) fn on_node<'a>(operation: &'a str, inode: INodeNo) -> RequestSubject<'a> {
+    RequestSubject { operation, node: node(inode), name: None }
 }
 
-pub(super) fn at<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> About<'a> {
-    About { operation, node: node(parent), name: Some(name) }
+pub(super) fn on_entry<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> RequestSubject<'a> {
+    RequestSubject { operation, node: node(parent), name: Some(name) }
 }
 
 /// Runs a question to the filesystem, and answers EIO if it panics. The server goes on: a dead server would wedge its
@@ -62,7 +62,7 @@ fn log_panic(what: &str) {
 pub(super) fn log_denials<H: Host, T>(
     fs: &CgroupFs<H>,
     caller: &Caller,
-    about: About<'_>,
+    about: RequestSubject<'_>,
     question: impl FnOnce() -> FsResult<T>,
 ) -> FsResult<T> {
     let outcome = question();
@@ -110,8 +110,8 @@ pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, 
     }
 }
 
-fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> About<'a> {
-    About { operation, node: file.node(), name: None }
+fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> RequestSubject<'a> {
+    RequestSubject { operation, node: file.node(), name: None }
 }
 
 /// Copies the part of a write that has to be kept while it waits. Thousands of writes may wait, and the memory is the

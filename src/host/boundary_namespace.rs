@@ -163,19 +163,19 @@ impl Boundary {
     pub(super) fn enter_for(self: &Arc<Self>, opener: &Credentials) -> SysResult<(Option<Entered<'_>>, OpenedIn)> {
         let Some(own) = &self.shared.cgroup_namespace else { return Ok((None, OpenedIn::Around)) };
         let other = own.other_of(opener.thread)?;
-        let beginning = match &other {
-            None => Beginning::Above,
-            Some(_) if !self.shared.nsdelegate.is_on() => Beginning::Elsewhere,
+        let root = match &other {
+            None => NamespaceRoot::Above,
+            Some(_) if !self.shared.nsdelegate.is_on() => NamespaceRoot::Elsewhere,
             Some(other) => self.position_of(other.as_fd(), opener.thread),
         };
-        if let (Beginning::Here, Some(other)) = (beginning, &other) {
+        if let (NamespaceRoot::AtBoundary, Some(other)) = (root, &other) {
             self.adopt(other.as_fd());
         }
         let namespace = self.namespace();
-        let opened_in = match beginning {
-            Beginning::Above if namespace.is_some() => OpenedIn::Boundary,
-            Beginning::Above => OpenedIn::Around,
-            Beginning::Here | Beginning::Below if namespace.is_some() => OpenedIn::Inside,
+        let opened_in = match root {
+            NamespaceRoot::Above if namespace.is_some() => OpenedIn::Boundary,
+            NamespaceRoot::Above => OpenedIn::Around,
+            NamespaceRoot::AtBoundary | NamespaceRoot::Below if namespace.is_some() => OpenedIn::Inside,
             _ => OpenedIn::Elsewhere,
         };
         let entered = match (opened_in, other) {
@@ -197,11 +197,11 @@ impl Boundary {
 
     /// Finds where a cgroup namespace begins, as seen from the boundary. `thread` is in the namespace and inside the
     /// boundary, and waits meanwhile.
-    fn position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Beginning {
-        self.try_position_of(namespace, thread).unwrap_or(Beginning::Elsewhere)
+    fn position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> NamespaceRoot {
+        self.try_position_of(namespace, thread).unwrap_or(NamespaceRoot::Elsewhere)
     }
 
-    fn try_position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Option<Beginning> {
+    fn try_position_of(&self, namespace: BorrowedFd<'_>, thread: i32) -> Option<NamespaceRoot> {
         let own = self.shared.cgroup_namespace.as_ref()?;
         let memberships = std::fs::File::open(format!("/proc/{thread}/cgroup")).ok()?;
         let read = || {
@@ -215,7 +215,7 @@ impl Boundary {
         let entered = own.enter(namespace).ok()?;
         let (there, server_there) = (read(), own_path());
         drop(entered);
-        beginning(&self.path, &here, &there?, server_here.components().len(), &server_there?)
+        namespace_root(&self.path, &here, &there?, server_here.components().len(), &server_there?)
     }
 }
 
@@ -224,38 +224,38 @@ const MEMBERSHIPS: usize = 64 * 1024;
 
 /// Where another cgroup namespace begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beginning {
+enum NamespaceRoot {
     /// It begins at the boundary.
-    Here,
+    AtBoundary,
     /// It begins somewhere below the boundary.
     Below,
     /// It begins somewhere above the boundary.
     Above,
-    /// It begins beside the boundary, or its beginning can't be seen.
+    /// It begins beside the boundary, or its root can't be seen.
     Elsewhere,
 }
 
 /// Compares the paths of a thread and of the server, as seen from here and from the other namespace. The depth is
 /// taken from the server's path, which the container can't change meanwhile.
-fn beginning(
+fn namespace_root(
     boundary: &CgroupPath,
     thread_here: &CgroupPath,
     thread_there: &[u8],
     server_depth: usize,
     server_there: &[u8],
-) -> Option<Beginning> {
+) -> Option<NamespaceRoot> {
     let is_outside = thread_there == b"/.." || thread_there.starts_with(b"/../");
     if is_outside || !thread_here.is_within(boundary) {
-        return Some(Beginning::Elsewhere);
+        return Some(NamespaceRoot::Elsewhere);
     }
     let names: Vec<&[u8]> = server_there.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
     let up = names.iter().take_while(|name| **name == b"..").count();
     // Up from the namespace's root to the common ancestor, and down to the server.
     let in_common = (server_depth + up).checked_sub(names.len() - up);
     Some(match in_common.map(|common| common.cmp(&boundary.components().len())) {
-        None | Some(std::cmp::Ordering::Less) => Beginning::Above,
-        Some(std::cmp::Ordering::Equal) => Beginning::Here,
-        Some(std::cmp::Ordering::Greater) => Beginning::Below,
+        None | Some(std::cmp::Ordering::Less) => NamespaceRoot::Above,
+        Some(std::cmp::Ordering::Equal) => NamespaceRoot::AtBoundary,
+        Some(std::cmp::Ordering::Greater) => NamespaceRoot::Below,
     })
 }
 
@@ -291,22 +291,28 @@ mod tests {
     #[test]
     fn where_namespaces_begin() {
         for (thread, there, server, expected) in [
-            ("/m/c1/a", "/a", "/../../s/server", Beginning::Here),
-            ("/m/c1", "/", "/../../s/server", Beginning::Here),
-            ("/m/c1/a/b", "/b", "/../../../s/server", Beginning::Below),
-            ("/m/c1/a", "/c1/a", "/../s/server", Beginning::Above),
-            ("/m/c1/a", "/m/c1/a", "/s/server", Beginning::Above),
+            ("/m/c1/a", "/a", "/../../s/server", NamespaceRoot::AtBoundary),
+            ("/m/c1", "/", "/../../s/server", NamespaceRoot::AtBoundary),
+            ("/m/c1/a/b", "/b", "/../../../s/server", NamespaceRoot::Below),
+            ("/m/c1/a", "/c1/a", "/../s/server", NamespaceRoot::Above),
+            ("/m/c1/a", "/m/c1/a", "/s/server", NamespaceRoot::Above),
             // The namespace of a host around the server's.
-            ("/m/c1/a", "/x/m/c1/a", "/x/s/server", Beginning::Above),
-            ("/m/c1/a", "/../a", "/../../../s/server", Beginning::Elsewhere),
-            ("/m/c1/a", "/..", "/../../../s/server", Beginning::Elsewhere),
-            ("/m/c10/a", "/a", "/../../s/server", Beginning::Elsewhere),
+            ("/m/c1/a", "/x/m/c1/a", "/x/s/server", NamespaceRoot::Above),
+            ("/m/c1/a", "/../a", "/../../../s/server", NamespaceRoot::Elsewhere),
+            ("/m/c1/a", "/..", "/../../../s/server", NamespaceRoot::Elsewhere),
+            ("/m/c10/a", "/a", "/../../s/server", NamespaceRoot::Elsewhere),
         ] {
-            let found = beginning(&path("/m/c1"), &path(thread), there.as_bytes(), 2, server.as_bytes());
+            let found = namespace_root(&path("/m/c1"), &path(thread), there.as_bytes(), 2, server.as_bytes());
             assert_eq!(found, Some(expected), "{thread} {there} {server}");
         }
         // The server is above the boundary, or both are inside the same cgroup.
-        assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 0, b"/../.."), Some(Beginning::Here));
-        assert_eq!(beginning(&path("/m/c1"), &path("/m/c1/a"), b"/a", 2, b"/../server"), Some(Beginning::Here));
+        assert_eq!(
+            namespace_root(&path("/m/c1"), &path("/m/c1/a"), b"/a", 0, b"/../.."),
+            Some(NamespaceRoot::AtBoundary)
+        );
+        assert_eq!(
+            namespace_root(&path("/m/c1"), &path("/m/c1/a"), b"/a", 2, b"/../server"),
+            Some(NamespaceRoot::AtBoundary)
+        );
     }
 }

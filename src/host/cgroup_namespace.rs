@@ -13,12 +13,12 @@ use crate::sys::namespace::{Entered, enter_cgroup_namespace};
 
 /// The server's own cgroup namespace.
 #[derive(Debug)]
-pub(super) struct OwnNamespace {
+pub(super) struct OwnCgroupNamespace {
     file: File,
     id: procfs::Namespace,
 }
 
-impl OwnNamespace {
+impl OwnCgroupNamespace {
     /// `None` on a kernel without cgroup namespaces.
     pub(super) fn new() -> Option<Self> {
         Some(Self { file: File::open("/proc/self/ns/cgroup").ok()?, id: procfs::own_namespace("cgroup").ok()? })

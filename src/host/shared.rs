@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::cgroup_namespace::OwnNamespace;
+use super::cgroup_namespace::OwnCgroupNamespace;
 use super::dir_changes::Followers;
 use super::dir_fd_cache::DirFdCache;
 use super::hierarchies::HostCgroups;
@@ -22,16 +22,16 @@ pub struct SharedHost {
     pub(super) cgroups: HostCgroups,
     pub(super) processes: Processes,
     pub(super) credentials: CredentialReader,
-    pub(super) objects: DirFdCache,
+    pub(super) dir_fds: DirFdCache,
     /// The server's own permitted capabilities, all of which are effective.
     pub(super) capabilities: u64,
     /// `None` if no inotify instance is left: then nothing is cached.
     pub(super) watches: Option<Arc<Watches>>,
     /// Made when a directory is listed again; `None` if no inotify instance is left.
     pub(super) followers: OnceLock<Option<Arc<Followers>>>,
-    pub(super) ready: ReadyFiles,
+    pub(super) ready_files: ReadyFiles,
     /// `None` on a kernel that has none.
-    pub(super) cgroup_namespace: Option<OwnNamespace>,
+    pub(super) cgroup_namespace: Option<OwnCgroupNamespace>,
     pub(super) nsdelegate: Nsdelegate,
     pub(super) migration_monitor: MigrationMonitor,
     /// Whether the kernel makes pid lists when they are opened. Determined when a list is first opened.
@@ -59,13 +59,13 @@ impl SharedHost {
             cgroups,
             processes: Processes::new(kinds, agents)?,
             credentials: CredentialReader::new(),
-            objects: DirFdCache::default(),
+            dir_fds: DirFdCache::default(),
             capabilities: capabilities()?.permitted,
             watches: watches.map(Arc::new),
             followers: OnceLock::new(),
-            ready: ReadyFiles::new()?,
+            ready_files: ReadyFiles::new()?,
             registrar,
-            cgroup_namespace: OwnNamespace::new(),
+            cgroup_namespace: OwnCgroupNamespace::new(),
             nsdelegate: Nsdelegate::default(),
             migration_monitor: MigrationMonitor::default(),
             lists_are_made_at_open: OnceLock::new(),

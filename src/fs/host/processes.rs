@@ -21,7 +21,7 @@ pub trait HostProcesses: HostFiles {
     type PidNs: std::fmt::Debug + Send + Sync;
 
     /// Returns the pid namespace of the caller. The caller waits for its answer, so it doesn't change.
-    fn numbers(&self, caller: &Caller) -> SysResult<Self::PidNs>;
+    fn caller_pid_ns(&self, caller: &Caller) -> SysResult<Self::PidNs>;
     /// Whether only an agent can translate these numbers.
     fn takes_agent(numbers: &Self::PidNs) -> bool;
     /// Reads a pid list as seen in this pid namespace.
@@ -49,7 +49,7 @@ pub trait HostProcesses: HostFiles {
     fn is_caller(&self, process: &Self::Process, caller: &Caller) -> bool;
     /// Returns the cgroup of each thread of the process in this hierarchy, or only that of the thread itself. The
     /// process remembers where it was seen.
-    fn places(
+    fn thread_locations(
         &self,
         process: &mut Self::Process,
         hierarchy: usize,

@@ -147,7 +147,7 @@ impl<H: Host> CgroupFs<H> {
         let delegated = self.view.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
         // Without a delegated subtree nothing is writable, and the zone denies the request.
         let delegated = delegated.unwrap_or(&nowhere);
-        for place in self.host.places(process, hierarchy, !list.is_threads())? {
+        for place in self.host.thread_locations(process, hierarchy, !list.is_threads())? {
             let ends = MigrationEnds { delegated, source: place.path(), destination: self.view.zone(position) };
             match decide_migration(&ends) {
                 Verdict::Allow(_) => {}

@@ -54,7 +54,7 @@ impl<H: Host> CgroupFs<H> {
             return Err(Errno::EINVAL.into());
         }
         let (checked, waiting) = (OnceLock::new(), PollWaiters::default());
-        let shows = self.host.shows_openers_numbers(&backing).then(|| self.numbers(caller));
+        let shows = self.host.shows_openers_numbers(&backing).then(|| self.caller_pid_ns(caller));
         node.size().open();
         if mode.truncate {
             // The kernel sets the size to 0 itself.
@@ -87,7 +87,7 @@ impl<H: Host> CgroupFs<H> {
     /// An open file that `caller` is about to read or write.
     pub fn transfer(&self, caller: &Caller, handle: HandleId) -> FsResult<Transfer<H>> {
         let file = self.open_file(handle)?;
-        let numbers = file.node.is_membership().then(|| self.numbers(caller));
+        let numbers = file.node.is_membership().then(|| self.caller_pid_ns(caller));
         let kind =
             || file.node.position().hierarchy.and_then(|index| self.view.hierarchy(index)).map(|found| &found.kind);
         let takes_long = match file.writes {
@@ -101,11 +101,11 @@ impl<H: Host> CgroupFs<H> {
         Ok(Transfer { file, caller: *caller, numbers, takes_long, for_splice: false })
     }
 
-    fn numbers(&self, caller: &Caller) -> FsResult<H::PidNs> {
+    fn caller_pid_ns(&self, caller: &Caller) -> FsResult<H::PidNs> {
         if caller.tid <= 0 {
             return Err(crate::policy::Rule::CallerInvisible.into());
         }
-        Ok(self.host.numbers(caller)?)
+        Ok(self.host.caller_pid_ns(caller)?)
     }
 
     /// Reads. Content, offsets and short reads are those of the backing file, which is open for this handle alone.

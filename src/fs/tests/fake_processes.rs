@@ -44,7 +44,7 @@ impl HostProcesses for FakeHost {
     /// The caller that they belong to.
     type PidNs = i32;
 
-    fn numbers(&self, caller: &Caller) -> SysResult<i32> {
+    fn caller_pid_ns(&self, caller: &Caller) -> SysResult<i32> {
         Ok(caller.tid)
     }
 
@@ -90,7 +90,12 @@ impl HostProcesses for FakeHost {
         *process == caller.tid
     }
 
-    fn places(&self, process: &mut i32, hierarchy: usize, whole_process: bool) -> SysResult<Vec<CgroupLocation>> {
+    fn thread_locations(
+        &self,
+        process: &mut i32,
+        hierarchy: usize,
+        whole_process: bool,
+    ) -> SysResult<Vec<CgroupLocation>> {
         self.record("places", (hierarchy, 1), format!("{process} whole={whole_process}"), false)?;
         let state = self.state.lock();
         let found =

@@ -34,12 +34,12 @@ use crate::sys;
 #[derive(Debug)]
 pub struct SelfMount {
     root: OwnedFd,
-    until: Until,
+    until: ServeUntil,
 }
 
 /// How long the mount is kept.
 #[derive(Debug)]
-enum Until {
+enum ServeUntil {
     /// Until the view is no longer mounted in the mount namespace of this mountinfo.
     Unmounted(File),
     /// Until the other end of this socket is closed.
@@ -52,12 +52,12 @@ impl SelfMount {
     /// # Errors
     /// Those of open(2), open_tree(2) and mount(2).
     pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
-        Ok(Self { root: detached_mount(directory)?, until: Until::Unmounted(File::open("/proc/self/mountinfo")?) })
+        Ok(Self { root: detached_mount(directory)?, until: ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?) })
     }
 
     /// Takes a mount that [`detached_mount`] has made, and keeps it until `leash`'s other end is closed.
     pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
-        Self { root, until: Until::Closed(leash) }
+        Self { root, until: ServeUntil::Closed(leash) }
     }
 
     /// Starts the thread that uses the mount, and leaves the thread's id in `thread`.
@@ -71,8 +71,8 @@ impl SelfMount {
         thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
             let (own, wakeup) = &*theirs;
             let (until, is_leash) = match &own.until {
-                Until::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
-                Until::Closed(leash) => (leash.as_fd(), true),
+                ServeUntil::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
+                ServeUntil::Closed(leash) => (leash.as_fd(), true),
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);

@@ -16,7 +16,7 @@ impl HostEvents for KernelHost {
 
     fn forget(&self, node: &Node) {
         if let Some(key) = held_as(node) {
-            self.shared.objects.release(key);
+            self.shared.dir_fds.release(key);
         }
     }
 

@@ -116,7 +116,7 @@ impl KernelHost {
             let seen = process.seen().ok_or(Errno::ESRCH)?;
             let last = (seen.memberships.as_fd(), seen.text.as_slice());
             match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), lent, last) {
-                Err(Errno::E2BIG) if !seen.is_true()? => Ok(false),
+                Err(Errno::E2BIG) if !seen.is_current()? => Ok(false),
                 Err(Errno::E2BIG) => agents.write_with(namespace, file.fd.as_fd(), text.as_bytes(), lent).map(|_| true),
                 other => other,
             }
@@ -166,7 +166,7 @@ impl KernelHost {
             if !may {
                 // The server has the right, so a thread without it has to write.
                 let Credentials { owner, permitted, .. } = writer;
-                if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+                if !process.seen().ok_or(Errno::ESRCH)?.is_current()? {
                     return Ok(false);
                 }
                 return write_as(&WriterCredentials { owner, capabilities: 0, permitted }, file, number.as_bytes())
@@ -182,7 +182,7 @@ impl KernelHost {
 
 /// Writes the number of a process if the process is still where it was seen last.
 fn migrate_by(file: &BackingFile, number: &[u8], process: &HeldProcess) -> SysResult<bool> {
-    if !process.seen().ok_or(Errno::ESRCH)?.is_true()? {
+    if !process.seen().ok_or(Errno::ESRCH)?.is_current()? {
         return Ok(false);
     }
     file.write_once(number).map(|_| true)

@@ -69,14 +69,14 @@ impl KernelHost {
         let Some(key) = held_as(node) else {
             return self.open_object(node).map(Arc::new);
         };
-        if let Some(object) = self.shared.objects.get(key) {
+        if let Some(object) = self.shared.dir_fds.get(key) {
             return Ok(object);
         }
         let object = Arc::new(self.open_object(node)?);
-        self.shared.objects.hold(key, &object);
+        self.shared.dir_fds.hold(key, &object);
         if node.is_forgotten() || node.may_be_gone() {
             // The directory may have been released just before, and now be cached again.
-            self.shared.objects.release(key);
+            self.shared.dir_fds.release(key);
         }
         Ok(object)
     }

@@ -14,8 +14,8 @@ impl HostProcesses for KernelHost {
     type Process = HeldProcess;
     type PidNs = PidNs;
 
-    fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
-        self.shared.processes.numbers(caller)
+    fn caller_pid_ns(&self, caller: &Caller) -> SysResult<PidNs> {
+        self.shared.processes.caller_pid_ns(caller)
     }
 
     fn takes_agent(numbers: &PidNs) -> bool {
@@ -65,12 +65,12 @@ impl HostProcesses for KernelHost {
         process.host_number() == Some(caller.tid)
     }
 
-    fn places(
+    fn thread_locations(
         &self,
         process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
     ) -> SysResult<Vec<CgroupLocation>> {
-        self.shared.processes.places(process, hierarchy, whole_process)
+        self.shared.processes.thread_locations(process, hierarchy, whole_process)
     }
 }

@@ -12,18 +12,18 @@ impl HostReadiness for KernelHost {
     }
 
     fn wake_when_ready(&self, file: &BackingFile, handle: HandleId) -> SysResult<()> {
-        self.shared.ready.arm(&file.fd, handle)
+        self.shared.ready_files.arm(&file.fd, handle)
     }
 
     fn stop_waking(&self, file: &BackingFile) {
-        self.shared.ready.disarm(&file.fd);
+        self.shared.ready_files.disarm(&file.fd);
     }
 
     fn wait_for_ready(&self) -> Option<Vec<Ready>> {
-        self.shared.ready.wait()
+        self.shared.ready_files.wait()
     }
 
     fn stop_waiting_for_ready(&self) {
-        self.shared.ready.stop();
+        self.shared.ready_files.stop();
     }
 }

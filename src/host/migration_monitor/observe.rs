@@ -255,7 +255,7 @@ fn warn_if_brought_back(
 ) {
     let kind = view.hierarchy(hierarchy).map(|entry| &entry.kind);
     let from = kind.and_then(|kind| process.seen_at(kind));
-    let Ok(places) = shared.processes.places(&mut process, hierarchy, false) else { return };
+    let Ok(places) = shared.processes.thread_locations(&mut process, hierarchy, false) else { return };
     let delegated = view.hierarchy(hierarchy).and_then(|entry| entry.delegated.as_ref());
     let inside =
         places.iter().filter_map(|place| place.path()).find(|path| delegated.is_some_and(|top| path.is_within(top)));

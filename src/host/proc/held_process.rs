@@ -66,14 +66,18 @@ impl HeldProcess {
     }
 
     /// Where each thread is in this hierarchy, or the held one alone, which is looked at last.
-    pub(super) fn places(&mut self, kind: &HierarchyKind, whole_process: bool) -> SysResult<Vec<CgroupLocation>> {
+    pub(super) fn thread_locations(
+        &mut self,
+        kind: &HierarchyKind,
+        whole_process: bool,
+    ) -> SysResult<Vec<CgroupLocation>> {
         let directory = &self.directory;
         let mut places = Vec::new();
         if whole_process && !is_single(directory)? {
             for thread in threads(directory)? {
                 let below = format!("task/{thread}/");
                 match MembershipSnapshot::of(directory, &below)
-                    .and_then(|seen| place(directory, &below, &seen.text, kind))
+                    .and_then(|seen| thread_location(directory, &below, &seen.text, kind))
                 {
                     Ok(found) => places.extend(found),
                     // A thread that has exited meanwhile isn't migrated.
@@ -83,7 +87,7 @@ impl HeldProcess {
             }
         }
         let seen = MembershipSnapshot::of(directory, "")?;
-        places.extend(place(directory, "", &seen.text, kind)?);
+        places.extend(thread_location(directory, "", &seen.text, kind)?);
         self.seen = Some(seen);
         if places.is_empty() { Err(Errno::ESRCH) } else { Ok(places) }
     }
@@ -99,7 +103,7 @@ impl MembershipSnapshot {
     }
 
     /// Whether the thread is still in the same cgroups, in all hierarchies. `ESRCH` if it has exited.
-    pub(in crate::host) fn is_true(&self) -> SysResult<bool> {
+    pub(in crate::host) fn is_current(&self) -> SysResult<bool> {
         Ok(memberships_at_once(&self.memberships)? == self.text)
     }
 }
@@ -142,7 +146,12 @@ fn threads(process: &OwnedFd) -> SysResult<Vec<i32>> {
 
 /// Returns the cgroup of a thread; `None` for one that has exited and waits to be reaped. On v1 such a thread shows
 /// the root, wherever it was, and the kernel doesn't migrate it (`PF_EXITING`).
-fn place(process: &OwnedFd, below: &str, text: &[u8], kind: &HierarchyKind) -> SysResult<Option<CgroupLocation>> {
+fn thread_location(
+    process: &OwnedFd,
+    below: &str,
+    text: &[u8],
+    kind: &HierarchyKind,
+) -> SysResult<Option<CgroupLocation>> {
     let found = parse_memberships(text).into_iter().find(|membership| membership.kind == *kind);
     let place = found.ok_or(Errno::ENODEV)?.location;
     let at_root = place.path().is_some_and(|path| path.is_root());

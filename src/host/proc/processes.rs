@@ -42,7 +42,7 @@ impl Processes {
         self.agents.as_ref().ok_or(Errno::EACCES)
     }
 
-    pub(in crate::host) fn numbers(&self, caller: &Caller) -> SysResult<PidNs> {
+    pub(in crate::host) fn caller_pid_ns(&self, caller: &Caller) -> SysResult<PidNs> {
         if last_caller::namespace(caller.tid, Kind::Pid).map_err(errno)? == self.own_pid_namespace {
             return Ok(PidNs::Own);
         }
@@ -65,13 +65,13 @@ impl Processes {
     }
 
     /// Where each thread is, or the held one alone, which is looked at last.
-    pub(in crate::host) fn places(
+    pub(in crate::host) fn thread_locations(
         &self,
         process: &mut HeldProcess,
         hierarchy: usize,
         whole_process: bool,
     ) -> SysResult<Vec<CgroupLocation>> {
         let kind = self.kinds.get(hierarchy).ok_or(Errno::ENODEV)?;
-        process.places(kind, whole_process)
+        process.thread_locations(kind, whole_process)
     }
 }
