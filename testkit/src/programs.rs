@@ -11,10 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{comes_true, end_of, thread_states};
-
-/// How long a child process, or an answer of a probe, may take.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+use crate::{TIMEOUT, comes_true, end_of, thread_states};
 
 /// Runs a command to its end.
 ///

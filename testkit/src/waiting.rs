@@ -5,7 +5,8 @@ use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::TIMEOUT;
+/// How long a child process, or an answer of a probe, may take.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a wait checks its condition.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);

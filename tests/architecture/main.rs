@@ -122,9 +122,11 @@ fn imports_run_one_way() {
 
 #[test]
 fn no_files_import_each_other() {
-    let sources = shipped();
-    let found: Vec<Circle> =
-        ["src/", "mount-helper/src/", "sys/src/"].iter().flat_map(|folder| circles(&sources, folder)).collect();
+    let own: Vec<&Source> = sources().iter().filter(|source| !source.is_test).collect();
+    let found: Vec<Circle> = ["src/", "mount-helper/src/", "sys/src/", "testkit/src/"]
+        .iter()
+        .flat_map(|folder| circles(&own, folder))
+        .collect();
     let breaches = found.iter().map(|circle| format!("a circle:\n{}", circle.imports.join("\n")));
     report(&breaches.collect::<Vec<_>>());
 }

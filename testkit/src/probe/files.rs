@@ -12,8 +12,8 @@ use rustix::fs as rfs;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timestamps, XattrFlags};
 use serde_json::{Value, json};
 
-use super::exec::{Answer, Failure, State};
 use super::op::Op;
+use super::state::{Answer, Failure, State};
 
 /// How long the `await` operations repeat a check.
 const AWAIT_TIMEOUT: Duration = Duration::from_secs(10);

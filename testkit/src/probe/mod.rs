@@ -15,6 +15,7 @@ mod op;
 mod passing;
 mod people;
 mod ring;
+mod state;
 mod trees;
 mod waiting;
 

@@ -18,9 +18,9 @@ use rustix::net::{
 };
 use serde_json::Value;
 
-use super::exec::{Answer, Failure, State};
 use super::files::keep;
 use super::op::Op;
+use super::state::{Answer, Failure, State};
 
 /// How long to wait for a posted descriptor.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,8 +14,8 @@ use nix::unistd::{Gid, Uid, gettid, setegid, seteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::{Value, json};
 
-use super::exec::{Answer, Failure, Job, State};
 use super::op::{Op, Outcome};
+use super::state::{Answer, Failure, Job, State};
 
 /// How long a killed process may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,7 +152,7 @@ fn start_thread(state: &Arc<State>, name: &str) -> Answer {
         // Nobody waits for an answer whose receiver is gone: the probe is ending.
         let _ = born.send(gettid().as_raw());
         for (op, answer) in inbox {
-            let _ = answer.send(shared.execute(&op));
+            let _ = answer.send(shared.perform(&op));
         }
     })?;
     let tid = birth.recv().map_err(|error| Failure::Script(error.to_string()))?;

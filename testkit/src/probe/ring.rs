@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use nix::libc::{AT_FDCWD, O_CLOEXEC, O_RDONLY, O_WRONLY};
 use serde_json::Value;
 
-use super::exec::{Answer, Failure, State};
 use super::files::keep;
 use super::op::Op;
+use super::state::{Answer, Failure, State};
 
 thread_local! {
     static RING: RefCell<Option<IoUring>> = const { RefCell::new(None) };

@@ -10,9 +10,9 @@ use rustix::fs as rfs;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 use serde_json::{Value, json};
 
-use super::exec::{Answer, Failure, State};
 use super::files::{patiently, read_file, type_name};
 use super::op::Op;
+use super::state::{Answer, Failure, State};
 
 /// Times before this one (in 2001) were set by a script.
 const LONG_AGO: i64 = 1_000_000_000;

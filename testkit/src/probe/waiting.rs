@@ -7,9 +7,9 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
-use super::exec::{Answer, State};
 use super::files::keep;
 use super::op::Op;
+use super::state::{Answer, State};
 
 /// Performs an operation that waits; `None` if it isn't one.
 pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
