@@ -1,4 +1,4 @@
-//! Texts about many programs alike: why a path can't be used, and what to change.
+//! Texts that many programs share: why a path can't be used, and what to change.
 
 use super::facts::{Facts, ProbeOutcome, errno};
 

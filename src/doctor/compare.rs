@@ -16,11 +16,11 @@ pub(crate) struct Change {
     pub(crate) after: Option<u64>,
     /// Whether they differ.
     pub(crate) differs: bool,
-    /// The remedy if the program reads a worse number than before. A program that finds its files only now doesn't.
+    /// The remedy if the program reads a worse number than before. `None` if it finds its files only now.
     pub(crate) remedy: Option<&'static str>,
 }
 
-/// Every number of every client; `remedy` is said of those that differ.
+/// Compares every number of every client; changes that differ get `remedy`.
 pub(crate) fn compare(before: &Facts, after: &Facts, remedy: &'static str) -> Vec<Change> {
     let (before, after) = (readings(&before.system(), before), readings(&after.system(), after));
     let pairs = before.iter().zip(&after).flat_map(|((client, before), (_, after))| {
@@ -29,7 +29,7 @@ pub(crate) fn compare(before: &Facts, after: &Facts, remedy: &'static str) -> Ve
     });
     let change =
         |(client, quantity, before, after): (&'static Client, Quantity, Option<&LimitValue>, Option<&LimitValue>)| {
-            // What it doesn't ask at all in one of the places, it doesn't know there.
+            // A number that the program doesn't read at all in one of the places counts as missing there.
             let lacked = before.or(after)?.missing.is_some() || before.is_none();
             let (before, after) = (before.and_then(|taken| taken.value), after.and_then(|taken| taken.value));
             let differs = before != after;
@@ -49,7 +49,7 @@ mod tests {
         let of = |kind| legacy(kind, Variant::default());
         let same = compare(&of(Kind::Real), &of(Kind::Real), "-");
         assert!(same.len() > 15 && same.iter().all(|change| !change.differs && change.remedy.is_none()), "{same:?}");
-        // The kernel's hierarchies beneath: all find the same numbers.
+        // With the kernel's hierarchies beneath, all programs find the same numbers.
         let stack = compare(&of(Kind::Real), &of(Kind::Stack), "-");
         assert!(!stack.iter().any(|change| change.differs), "{stack:?}");
         let bare = compare(&of(Kind::Real), &of(Kind::Fuse), "remedy");

@@ -1,4 +1,4 @@
-//! The facts: what a target's programs can find out about their cgroups. No I/O.
+//! The facts: everything that a target's programs can find out about their cgroups. No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +39,7 @@ pub(crate) struct Process {
     pub(crate) mountinfo: String,
     /// `/proc/cgroups`.
     pub(crate) controllers: String,
-    /// Whether its cgroup namespace isn't the initial one; `None` where the kernel has none.
+    /// Whether its cgroup namespace isn't the initial one; `None` if the kernel has no cgroup namespaces.
     pub(crate) cgroup_namespace: Option<bool>,
     /// Whether it has CAP_SYS_ADMIN over its mount namespace.
     pub(crate) may_mount: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Process {
 pub(crate) struct PathProbe {
     /// The `f_type` of statfs(2).
     pub(crate) magic: i64,
-    /// Whether it's a directory; a regular file otherwise, or something stranger.
+    /// Whether it's a directory; otherwise it's a regular file or another object.
     pub(crate) directory: bool,
     /// Whether the target may write it, by mode, owner and mount.
     pub(crate) writable: bool,
@@ -73,7 +73,7 @@ pub(crate) enum ProbeOutcome {
     Found(PathProbe),
     /// The probe failed with this errno.
     Failed(i32),
-    /// There was no answer for so long that the filesystem counts as hung.
+    /// The probe got no answer for so long that the filesystem counts as hung.
     Silent,
 }
 
@@ -257,18 +257,19 @@ impl Facts {
         self.memberships.iter().filter_map(|member| member.kind.controllers()).flat_map(ControllerSet::iter)
     }
 
-    /// The first line of mountinfo of type `cgroup` or `cgroup2` that shows this hierarchy. Programs that go by mountinfo take it, even if
-    /// another mount covers it.
+    /// Returns the first line of mountinfo of type `cgroup` or `cgroup2` that shows this hierarchy. Programs that use
+    /// mountinfo take it, even if another mount covers it.
     pub(crate) fn line(&self, word: &str) -> Option<&MountEntry> {
         self.mounts.iter().find(|mount| mount.hierarchy().is_some_and(|kind| kind.matches(word)))
     }
 
-    /// The mount on which a path is: the last one in mountinfo at or above it.
+    /// Returns the mount of a path: the last one in mountinfo at or above it.
     pub(crate) fn mount_of(&self, path: &str) -> Option<&MountEntry> {
         mount_of(&self.mounts, path)
     }
 
-    /// The views on or below `/sys/fs/cgroup` that no other mount covers. Single files, which `attach` mounts on unified hosts, don't count.
+    /// Returns the views on or below `/sys/fs/cgroup` that no other mount covers. Single files, which `attach` mounts
+    /// on unified hosts, don't count.
     pub(crate) fn views(&self) -> impl Iterator<Item = &MountEntry> {
         let is_seen = |mount: &&MountEntry| self.mount_of(&point(mount)).is_some_and(|top| top.id == mount.id);
         let is_file =
@@ -306,7 +307,7 @@ pub(crate) fn join(base: &str, path: &CgroupPath) -> String {
     if path.is_root() { base.to_owned() } else { format!("{base}{path}") }
 }
 
-/// Joins them as programs do that remove the mount's root from the path. `None` if the cgroup isn't below that root.
+/// Joins them like programs that remove the mount's root from the path. `None` if the cgroup isn't below that root.
 pub(crate) fn join_below(mount: &MountEntry, path: &CgroupPath) -> Option<String> {
     let root = CgroupPath::parse(&mount.root).ok()?;
     Some(join(&point(mount), &path.relative_to(&root)?))

@@ -22,9 +22,9 @@ pub(crate) struct Source {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Recognition {
     Yes,
-    /// It recognises the tree, but something that it does there fails.
+    /// The program recognises the tree, but some of its operations there fail.
     Partly,
-    /// It reads limits, but not those that hold.
+    /// The program reads limits, but not the effective ones.
     Wrong,
     No,
 }
@@ -38,9 +38,9 @@ pub(crate) struct Finding {
     pub(crate) why: String,
     /// What to change.
     pub(crate) advice: Option<String>,
-    /// The numbers that it takes, each with what holds. Empty for programs that take none.
+    /// The numbers that it takes, each with the effective limit. Empty for programs that take none.
     pub(crate) numbers: Vec<Number>,
-    /// The source of what is known about the program.
+    /// The source of the knowledge about the program.
     pub(crate) source: Option<Source>,
 }
 
@@ -64,12 +64,12 @@ pub(crate) struct Number {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NumberVerdict {
-    /// It's the limit that holds.
+    /// The program takes the effective limit.
     Ok,
-    /// It isn't the limit that holds, but the program would take the same without a view.
+    /// The program doesn't take the effective limit, but would take the same number without a view.
     NativeFiles,
     Wrong,
-    /// The limit that holds isn't known.
+    /// The effective limit isn't known.
     Unknown,
 }
 

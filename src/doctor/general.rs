@@ -1,4 +1,5 @@
-//! Findings that concern all programs: whether there's a view, whether it answers, what it lacks, and who could unmount it.
+//! Findings that concern all programs: whether there's a view, whether it answers, what it lacks, and who could
+//! unmount it.
 
 use super::advice::STACK;
 use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, directories, errno, is_in_root, join, point};
@@ -77,7 +78,7 @@ fn broken(facts: &Facts) -> Vec<General> {
     found
 }
 
-/// Nothing is mounted where programs look for cgroups.
+/// Finds that nothing is mounted where programs look for cgroups.
 fn no_tree(facts: &Facts) -> Option<General> {
     if let ProbeOutcome::Failed(number) = facts.at(ROOT) {
         let what = format!("{ROOT} can't be used ({}): no client finds anything", errno(*number));
@@ -118,13 +119,13 @@ fn missing(facts: &Facts) -> Option<General> {
     Some(general("missing-hierarchies", if mounts_them { Level::Problem } else { Level::Warning }, what, Some(advice)))
 }
 
-/// Own cgroups that don't exist where mount point and path lead.
+/// Finds own cgroups that don't exist at the joined mount point and path.
 fn own_cgroup(facts: &Facts) -> Option<General> {
     let lost = facts.memberships.iter().filter(|member| {
         let Some(path) = member.location.path() else { return true };
         let mut bases: Vec<String> = directories(&member.kind);
         bases.extend(facts.line(&member.kind.to_string()).map(point));
-        // A hierarchy that isn't there at all is another finding's.
+        // A hierarchy that is missing altogether has its own finding.
         bases.retain(|base| facts.exists(base) && (base != ROOT || setup(facts) == Some(Setup::Unified)));
         !bases.is_empty() && !bases.iter().any(|base| facts.exists(&join(base, path)))
     });
@@ -170,7 +171,7 @@ fn writable_root(facts: &Facts) -> Option<General> {
     is_open.then(|| general("writable-tmpfs", Level::Warning, what, Some("remount it read-only")))
 }
 
-/// Views beneath which no `cgroup` line is in mountinfo, at the same mount point or above.
+/// Finds views without a `cgroup` line in mountinfo beneath, at the same mount point or above.
 fn without_stack(facts: &Facts) -> Option<General> {
     if setup(facts) == Some(Setup::Unified) {
         return None;
@@ -194,7 +195,7 @@ fn without_stack(facts: &Facts) -> Option<General> {
     Some(general("no-stack", Level::Warning, what, Some(STACK)))
 }
 
-/// Mounts of others that cover a part of a view.
+/// Finds mounts of others that cover a part of a view.
 fn covered(facts: &Facts) -> Option<General> {
     let views: Vec<String> = facts.views().map(point).collect();
     let is_on_view = |mount: &&MountEntry| {
@@ -209,7 +210,7 @@ fn covered(facts: &Facts) -> Option<General> {
         .then(|| general("covered-view", Level::Warning, what, Some("unmount it, unless that is what you want")))
 }
 
-/// Views that are mounted on a single cgroup, around which the kernel's hierarchy shows.
+/// Finds views that are mounted on a single cgroup, so that the kernel's hierarchy is visible around them.
 fn uncovered(facts: &Facts) -> Option<General> {
     let is_open = |at: &String| {
         let around = at.rsplit_once('/').and_then(|(above, _)| facts.mount_of(above));

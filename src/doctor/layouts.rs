@@ -1,4 +1,5 @@
-//! Facts of layouts that containers have, made up from their mountinfo as it was recorded. The container's own cgroup is `/c1` everywhere.
+//! Facts of the layouts that containers have, made from recorded mountinfo. The container's own cgroup is always
+//! `/c1`.
 
 use std::cell::RefCell;
 
@@ -18,7 +19,7 @@ pub(crate) struct Variant {
     pub(crate) has_alias: bool,
     /// A view passes `devices.allow` on, which it never does today.
     pub(crate) passes_devices: bool,
-    /// The view's server: it has ended, or it doesn't answer.
+    /// Whether the view's server has ended, or doesn't answer.
     pub(crate) is_dead: bool,
     pub(crate) is_hung: bool,
     /// Linux before 5.6.
@@ -33,7 +34,7 @@ const CONTROLLERS: [&str; 7] = ["cpu,cpuacct", "cpuset", "memory", "devices", "f
 /// How the container's v1 hierarchies are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The kernel's own: a read-only root, the own cgroup writable.
+    /// The kernel's own hierarchies: a read-only root, and the own cgroup writable.
     Real,
     /// A view on each hierarchy's directory.
     Fuse,
@@ -43,11 +44,12 @@ pub(crate) enum Kind {
     SkeletonA,
     /// The same with an empty cgroup `/empty`, which has an empty child `c1`, in place of the hierarchy's root.
     SkeletonB,
-    /// What `attach` makes on a unified host: such an empty cgroup, with two files of the view in place of its own.
+    /// The layout of `attach` on a unified host: such an empty cgroup, with two files of the view in place of its
+    /// own.
     Sentinel,
     /// One view on `/sys/fs/cgroup`.
     Plain,
-    /// Nothing but a cgroup namespace.
+    /// Only a cgroup namespace.
     Namespace,
 }
 
@@ -57,7 +59,7 @@ pub(crate) const LEGACY: [Kind; 6] =
 pub(crate) const UNIFIED: [Kind; 7] =
     [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Sentinel, Kind::Namespace];
 
-/// The files of the view that lie on those of a sentinel.
+/// The files of the view that cover those of a sentinel.
 const FILES: &[&str] = &["cgroup.controllers", "cgroup.subtree_control"];
 
 struct Table(Vec<String>);
@@ -154,14 +156,14 @@ fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32
     Facts::new(process, found)
 }
 
-/// The limits that hold in all layouts: those of the container's own cgroup.
+/// Returns the effective limits of all layouts: those of the container's own cgroup.
 pub(crate) fn limits() -> Limits {
     let limit = |value| Some(Limit { value, by: "/c1".to_owned() });
     let quota = Some(Limit { value: (100_000, 100_000), by: "/c1".to_owned() });
     Limits { quota, cpus: 8, memory: limit(512 << 20), pids: limit(100) }
 }
 
-/// What a file says, in the container's own cgroup or above.
+/// Returns the content of a file, in the container's own cgroup or an ancestor.
 fn text(file: &str, is_own: bool) -> &'static str {
     match (file, is_own) {
         ("cpu.cfs_quota_us", true) | ("cpu.cfs_period_us", _) => "100000",
@@ -204,7 +206,7 @@ impl HostFiles for Host {
     }
 }
 
-/// Notes what is asked.
+/// Records the queries.
 struct Fake<'a> {
     kind: Kind,
     variant: Variant,
@@ -271,7 +273,7 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> Pr
             return ABSENT;
         }
     }
-    // Where the mount begins decides how much of the path is left.
+    // The mount's root determines how much of the path is left.
     let is_own = at.ends_with("/c1") || below == "c1" || below.starts_with("c1/") || kind == Kind::Namespace;
     let below = below.strip_prefix("c1").unwrap_or(&below).trim_start_matches('/');
     let has = |file: &str| match file {
@@ -280,7 +282,7 @@ fn answer(kind: Kind, variant: Variant, mounts: &[MountEntry], path: &str) -> Pr
         "cgroup.controllers" | "cgroup.subtree_control" => name.is_empty() || name == "c1",
         "memory.max" | "memory.high" | "cpu.max" | "pids.max" if is_own && (name.is_empty() || name == "c1") => true,
         "cpuset.cpus.effective" | "cpu.stat" => name.is_empty() && !is_fuse,
-        // Of the cgroups above the own one, such a view shows no limits.
+        // Such a view shows no limits of the own cgroup's ancestors.
         _ if is_fuse && !is_own => false,
         "memory.limit_in_bytes"
         | "memory.soft_limit_in_bytes"

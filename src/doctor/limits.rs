@@ -1,4 +1,5 @@
-//! The limits that hold, whatever anybody sees of them: the tightest over a cgroup and all above it, from the host's files.
+//! The effective limits, whatever programs see of them: the tightest over a cgroup and its ancestors, from the host's
+//! files.
 
 use serde::Serialize;
 
@@ -7,10 +8,10 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Membership};
 
 /// The host's cgroupfs.
 pub(crate) trait HostFiles {
-    /// Reads an interface file of a cgroup. `None` if the hierarchy, the cgroup or the file isn't there.
+    /// Reads an interface file of a cgroup. `None` if the hierarchy, the cgroup or the file doesn't exist.
     fn read(&self, kind: &HierarchyKind, path: &CgroupPath, file: &str) -> Option<String>;
 
-    /// Whether there is such a cgroup, or with `file` such a file in it.
+    /// Whether the cgroup exists, or with `file`, whether it has such a file.
     fn exists(&self, kind: &HierarchyKind, path: &CgroupPath, file: Option<&str>) -> bool;
 }
 
@@ -36,7 +37,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Finds the limits of a process with these memberships, by the host's paths. It may run on `cpus` CPUs of a machine with `memory` bytes.
+    /// Finds the limits of a process with these memberships, by the host's paths. It may run on `cpus` CPUs of a
+    /// machine with `memory` bytes.
     pub(crate) fn of(memberships: &[Membership], host: &dyn HostFiles, cpus: u64, memory: u64) -> Self {
         let mut limits = Self { cpus, ..Self::default() };
         for membership in memberships {

@@ -1,8 +1,9 @@
-//! What programs recognise of the cgroups that they see, and which limits they read. Pure, but for [`probe`].
+//! Finds out what programs recognise of their cgroups, and which limits they read. Pure, except for [`probe`].
 //!
-//! Facts are texts of the kernel's and answers about paths, as the process that is looked at would get them ([`facts`]). The models of
-//! [`clients`] compute from them the numbers that each program would take, with where it finds them; [`limits`] says what holds in truth, from
-//! the host's files; [`verdict`] compares. [`general`] is what concerns all programs. [`probe`] looks and reads; nothing else here does.
+//! Facts are texts of the kernel and results about paths, as the probed process would get them ([`facts`]). From
+//! them, the models of [`clients`] compute the numbers that each program would take, and where it finds them.
+//! [`limits`] finds the effective limits in the host's files, and [`verdict`] compares. [`general`] has the findings
+//! that concern all programs. Only [`probe`] does I/O.
 
 pub(crate) mod advice;
 pub(crate) mod clients;

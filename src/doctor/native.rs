@@ -1,4 +1,4 @@
-//! What a process would read if no view were in the way: the mounts beneath, and the host's files behind them.
+//! The numbers that a process would read without the view: the mounts beneath, and the host's files behind them.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ pub(crate) struct NativeFiles<'a> {
 }
 
 impl<'a> NativeFiles<'a> {
-    /// `None` if that can't be told: where no hierarchy is mounted beneath the view, there's nothing to compare with. `members` is where the
-    /// process is in the host's names.
+    /// `None` if that can't be determined: if no hierarchy is mounted beneath the view, there's nothing to compare
+    /// with. `members` are the memberships of the process by the host's names.
     pub(crate) fn of(system: &System, members: &[Membership], host: &'a dyn HostFiles) -> Option<Self> {
         let own = parse_memberships(system.cgroup.as_bytes());
         let beginnings = members.iter().filter_map(|member| {
@@ -30,12 +30,13 @@ impl<'a> NativeFiles<'a> {
             (beginning.join_path(inside) == *path).then(|| (member.kind.clone(), beginning))
         });
         let mut native = Self { system: system.clone(), host, beginnings: beginnings.collect() };
-        // Beneath a stack of ours is what was there before it. Where that has no hierarchies, those in the stack are as good.
+        // Beneath a stack of ours are the former mounts. If they have no hierarchies, those in the stack serve as
+        // well.
         let beneath = native.beneath(&system.mounts, members);
         let has_lines =
             |mounts: &[MountEntry]| mounts.iter().any(|mount| mount.hierarchy().is_some() && is_in_root(mount));
         let mounts = if has_lines(&beneath) { beneath } else { system.mounts.clone() };
-        // What else is mounted there covers the hierarchies, as a view does.
+        // Other mounts in these places cover the hierarchies, as a view does.
         let is_native = |mount: &MountEntry| {
             if mount.hierarchy().is_some() { !native.is_sentinel(mount, members) } else { !is_in_root(mount) }
         };
@@ -44,13 +45,13 @@ impl<'a> NativeFiles<'a> {
         has_lines(&native.system.mounts).then_some(native)
     }
 
-    /// The mounts without the stacks of views, and all that is on them.
+    /// Returns the mounts without the stacks of views, and without all mounts on them.
     fn beneath(&self, mounts: &[MountEntry], members: &[Membership]) -> Vec<MountEntry> {
         let mut ours = BTreeSet::new();
         for mount in mounts {
             let is_base = mount.fstype == "tmpfs" && mount.source == TMPFS_SOURCE;
             let is_first = is_in_root(mount) && (is_base || mount.fstype == VIEW || self.is_sentinel(mount, members));
-            // A mount is made after the one that it's on, and listed so.
+            // mountinfo lists a mount after the one that it's on.
             if is_first || ours.contains(&mount.parent) {
                 ours.insert(mount.id);
             }
@@ -58,14 +59,15 @@ impl<'a> NativeFiles<'a> {
         mounts.iter().filter(|mount| !ours.contains(&mount.id)).cloned().collect()
     }
 
-    /// A cgroup that is mounted in place of the hierarchy, neither the process' own nor one above, as `attach` makes it on a unified host.
+    /// Whether a cgroup is mounted in place of the hierarchy that is neither the process' own nor an ancestor, as
+    /// `attach` does on a unified host.
     fn is_sentinel(&self, mount: &MountEntry, members: &[Membership]) -> bool {
         let Some((kind, root)) = mount.hierarchy().zip(self.host_root(mount)) else { return false };
         let own = members.iter().find(|member| member.kind == kind).and_then(|own| own.location.path());
         own.is_some_and(|own| !own.is_within(&root))
     }
 
-    /// The cgroup that is mounted, by the host's paths.
+    /// Returns the cgroup that is mounted, by the host's path.
     fn host_root(&self, mount: &MountEntry) -> Option<CgroupPath> {
         let kind = mount.hierarchy()?;
         let (_, beginning) = self.beginnings.iter().find(|(of, _)| *of == kind)?;
@@ -77,7 +79,7 @@ impl<'a> NativeFiles<'a> {
         &self.system
     }
 
-    /// The mount that a path is on, and what is below it.
+    /// Returns the mount of a path, and the rest of the path below it.
     fn mount(&self, path: &str) -> Option<(&MountEntry, String)> {
         let path = self.followed(path);
         let mount = super::facts::mount_of(&self.system.mounts, &path)?;
@@ -85,7 +87,7 @@ impl<'a> NativeFiles<'a> {
         Some((mount, below))
     }
 
-    /// `/sys/fs/cgroup/cpu` is a symlink where controllers are mounted together.
+    /// Resolves `/sys/fs/cgroup/cpu`, a symlink if controllers are mounted together.
     fn followed(&self, path: &str) -> String {
         let Some(rest) = path.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')) else {
             return path.to_owned();
@@ -105,7 +107,7 @@ impl<'a> NativeFiles<'a> {
         }
     }
 
-    /// The host's cgroup, and the file in it.
+    /// Returns the host's cgroup, and the file in it.
     fn place(&self, path: &str, is_file: bool) -> Option<(&MountEntry, CgroupPath, Option<String>)> {
         let (mount, below) = self.mount(path)?;
         let root = self.host_root(mount)?;
@@ -150,7 +152,7 @@ mod tests {
     use crate::cgroup::parse_mountinfo;
     use crate::doctor::layouts::Host;
 
-    /// As runc mounts the own cgroup, with a view of host paths attached over it.
+    /// runc's mount of the process' own cgroup, with a view of host paths attached over it.
     #[test]
     fn what_is_beneath_a_stack() {
         let mountinfo = "20 10 0:1 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
@@ -170,7 +172,7 @@ mod tests {
             (ids, native.read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         };
         assert_eq!(of(mountinfo), (vec![21], Some("536870912\n".to_owned())));
-        // There was nothing before it.
+        // Nothing was mounted before the stack.
         let alone: Vec<&str> = mountinfo.lines().skip(2).collect();
         assert_eq!(of(&alone.join("\n")), (vec![31], Some("9223372036854771712\n".to_owned())));
     }

@@ -6,7 +6,7 @@ use super::clients::FIXED_PATHS;
 use super::facts::{DOCKER, ELOGIND, OPENRC, ROOT, SYSTEMD, UNIFIED, directories, is_in_root, join, join_below, point};
 use crate::cgroup::{Membership, MountEntry};
 
-/// The most paths that are probed. A container can have any number of mounts.
+/// The maximum number of paths that are probed. A container can have any number of mounts.
 const MAX_PATHS: usize = 4096;
 
 /// All paths that a model or judgement may ask about.

@@ -76,9 +76,9 @@ impl System {
 /// A number that a program takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct LimitValue {
-    /// CPUs, bytes or processes. `None`: no limit, so that it goes by the machine.
+    /// CPUs, bytes or processes. `None`: no limit, so the program uses the machine's number.
     pub(crate) value: Option<u64>,
-    /// The file that said so, or what it asked instead.
+    /// The file with this number, or the program's other source.
     pub(crate) from: Option<String>,
     /// Why it finds no file, if it looks for one.
     pub(crate) missing: Option<String>,
@@ -165,11 +165,11 @@ impl Quantity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounding {
     Up,
-    /// Up, and to two at least.
+    /// Rounds up, to at least two.
     UpFromTwo,
     Down,
     Nearest,
-    /// It doesn't look at quotas.
+    /// The program ignores quotas.
     NoQuota,
 }
 

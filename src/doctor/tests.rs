@@ -10,7 +10,7 @@ use super::native::NativeFiles;
 use super::paths::paths_to_probe;
 use super::verdict::{self, HostContext};
 
-/// The findings about all programs, with the limits that hold and the host's files.
+/// The findings about all programs, with the effective limits and the host's files.
 fn judge(facts: &Facts) -> Vec<Finding> {
     let native = NativeFiles::of(&facts.system(), &members(facts), &Host);
     verdict::judge(facts, HostContext { limits: Some(&limits()), native: native.as_ref() })
@@ -32,8 +32,8 @@ fn verdict(facts: &Facts, client: &str) -> char {
     letter(finding.recognised)
 }
 
-/// What each makes of the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in that of `UNIFIED`. Controllers are
-/// delegated.
+/// The verdicts of each client about the layouts of a legacy host, in the order of `LEGACY`, and of a unified one, in
+/// that of `UNIFIED`. Controllers are delegated.
 const MATRIX: &[(&str, &str)] = &[
     ("systemd 215-229", "yyyyyn nnnnnnn"),
     ("systemd 230-232", "yyyyyn ynnyyyy"),
@@ -90,7 +90,7 @@ fn the_matrix() {
     assert_eq!(CLIENTS.len(), MATRIX.len(), "a client that isn't in the table");
 }
 
-/// What differs from the matrix: `y` if nothing does, else the programs with their new verdict.
+/// The programs whose verdict isn't that of the matrix, with the new verdict.
 fn changes(usual: &Facts, now: &Facts) -> Vec<(&'static str, char)> {
     let pairs = judge(usual).into_iter().zip(judge(now));
     pairs
@@ -125,7 +125,7 @@ fn before_openat2_files_have_to_be_of_the_type() {
     let usual = legacy(Kind::Stack, Variant::default());
     let old = legacy(Kind::Stack, Variant { has_no_openat2: true, ..Variant::default() });
     assert_eq!(changes(&usual, &old), [("runc, kubelet, cadvisor", 'n'), ("podman", 'n')]);
-    // On v2 a real mount on the way doesn't matter then, a view still does.
+    // On v2 a real mount along the path doesn't matter then, but a view still does.
     let without = Variant { has_no_openat2: true, ..Variant::default() };
     assert_eq!(verdict(&unified(Kind::Real, without), "runc, kubelet, cadvisor"), 'y');
     assert_eq!(verdict(&unified(Kind::SkeletonA, without), "runc, kubelet, cadvisor"), 'n');
@@ -135,13 +135,13 @@ fn before_openat2_files_have_to_be_of_the_type() {
 fn dead_and_hung_views_serve_no_program() {
     for broken in [Variant { is_dead: true, ..Variant::default() }, Variant { is_hung: true, ..Variant::default() }] {
         for (facts, still) in [
-            // They go by mountinfo, and find out later.
+            // These use mountinfo, and find out later.
             (legacy(Kind::Stack, broken), vec!["containerd", "LXC 2", "lxc-checkconfig", "libcgroup"]),
             (legacy(Kind::Fuse, broken), vec![]),
             (legacy(Kind::Plain, broken), vec![]),
             (unified(Kind::Fuse, broken), vec![]),
         ] {
-            // Those that ask the kernel, or found nothing to try, don't notice.
+            // Programs that ask the kernel, or found nothing to try, don't notice.
             let asks = |finding: &Finding| {
                 finding.why.contains("/sys/fs/cgroup") || finding.why.contains("line") || finding.why.contains("tmpfs")
             };
@@ -163,7 +163,7 @@ fn systemd_is_told_about_bpf_where_a_view_serves_v2() {
     assert!(!why(&unified(Kind::Namespace, Variant::default())).contains("DeviceAllow="));
 }
 
-/// It reads one file at the top, which is its own cgroup's only if that's what is mounted there.
+/// It reads one file at the top, which belongs to its own cgroup only if that is mounted there.
 #[test]
 fn an_old_node_needs_its_own_cgroup_at_the_top() {
     let finding = |facts: &Facts| {
@@ -185,7 +185,7 @@ fn an_old_node_needs_its_own_cgroup_at_the_top() {
     assert!(dead.advice.is_some_and(|advice| advice.contains("server has ended")));
 }
 
-/// As on a hybrid host whose kernel has memory for v2 only.
+/// A hybrid host whose kernel has memory only for v2.
 #[test]
 fn without_v1_memory_dotnet_sees_its_cpus_alone() {
     for (kind, expected) in [(Kind::Real, 'p'), (Kind::Stack, 'p'), (Kind::Fuse, 'w')] {
@@ -219,7 +219,7 @@ fn numbers_are_compared_with_the_limits() {
     assert!(numbers.clone().count() > 15 && numbers.clone().all(|number| number.verdict == NumberVerdict::Unknown));
 }
 
-/// The source of each row can be looked up, and says of when it is.
+/// Each row names its source and the source's date.
 #[test]
 fn rows_name_their_sources() {
     for client in CLIENTS {
@@ -291,7 +291,7 @@ fn general_findings() {
     }
 }
 
-/// The facts of another target: its cgroups have one more hierarchy, or its path is another.
+/// Returns the facts of another target: its cgroups have one more hierarchy, or its path is another.
 fn with_cgroups(facts: &Facts, change: impl Fn(&str) -> String) -> Facts {
     let mut changed = facts.clone();
     changed.process.cgroup = change(&facts.process.cgroup);

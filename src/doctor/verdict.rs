@@ -11,7 +11,7 @@ use super::reading::{Files, LimitReading, LimitValue, Rounding, System};
 /// What is known besides the facts.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct HostContext<'a> {
-    /// The limits that hold; `None` if the host's files can't be read.
+    /// The effective limits; `None` if the host's files can't be read.
     pub(crate) limits: Option<&'a Limits>,
     pub(crate) native: Option<&'a NativeFiles<'a>>,
 }
@@ -60,7 +60,7 @@ fn reader(
             Some(_) if native.as_ref().is_some_and(is_same) || is_native(taken) => NumberVerdict::NativeFiles,
             Some(_) => NumberVerdict::Wrong,
         };
-        // What isn't there natively either (the root cgroup has no limits) isn't missed.
+        // A number that doesn't exist without the view either (the root cgroup has no limits) isn't lost.
         let is_lost = taken.missing.is_some() && native.as_ref().is_none_or(|native| native.missing.is_none());
         let natively = native.map(|native| native.value);
         numbers.push(Number { quantity, taken: taken.clone(), expected, natively, verdict, is_lost });
@@ -75,7 +75,7 @@ fn reader(
     Finding { numbers, source: Some(client.source), ..finding }
 }
 
-/// Whether it asked the kernel, where a view changes nothing.
+/// Whether the number comes from the kernel, so that a view changes nothing.
 fn is_native(taken: &LimitValue) -> bool {
     taken.from.as_deref().is_some_and(|from| !from.starts_with("/sys/fs/cgroup"))
 }
@@ -106,7 +106,7 @@ fn right(client: &'static str, numbers: &[Number]) -> Finding {
     }
 }
 
-/// Its numbers aren't those that hold.
+/// Judges a program whose numbers aren't the effective ones.
 fn wrong(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]) -> Finding {
     let wrong = numbers.iter().filter(|number| number.verdict == NumberVerdict::Wrong);
     let holds = wrong.map(|number| number.quantity.of(number.expected.flatten())).collect::<Vec<_>>().join(", ");
@@ -119,7 +119,7 @@ fn wrong(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number
     Finding::wrong(client, why, remedy(facts, &number.taken))
 }
 
-/// There's no limit that it misses, or none that is known; it wouldn't find one.
+/// Judges a program that misses no limit, or no known one, but wouldn't find one.
 fn lost(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]) -> Finding {
     let missing = number.taken.missing.as_deref().unwrap_or_default();
     let why = format!("takes {}: {missing}, so it would miss a limit", values(numbers));

@@ -17,7 +17,7 @@ pub(crate) fn psutil(system: &System, _: &dyn Files) -> LimitReading {
     }
 }
 
-/// gnulib's `get_cgroup2_cpu_quota`: cgroup2 only, every cgroup up to the top.
+/// gnulib's `get_cgroup2_cpu_quota`: cgroup2 only, every cgroup up to the root.
 pub(crate) fn nproc(system: &System, files: &dyn Files) -> LimitReading {
     let none = |missing: Missing| LimitValue::without(Some(system.affinity), &missing);
     let cpus = match nproc_quota(system, files) {
@@ -49,11 +49,11 @@ fn nproc_quota(system: &System, files: &dyn Files) -> Result<(Option<u64>, Strin
         let Some((above, _)) = own.rsplit_once('/') else { break };
         own = above.to_owned();
     }
-    // The root cgroup has no quota, and it doesn't miss it.
+    // The root cgroup has no quota file, which is no error.
     at.map(|at| (least, at)).ok_or_else(|| Missing::path(format!("{mount}{}/cpu.max", path.trim_end_matches('/'))))
 }
 
-/// Docker's `sysinfo`, by which `--cpuset-cpus` is judged: the cpuset at the top of what is mounted, or on v2 at the root.
+/// Docker's `sysinfo`, which checks `--cpuset-cpus`: the cpuset at the top of the mount, or on v2 at the root.
 pub(crate) fn docker(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Result<(Option<u64>, String), Missing> {
         let path = if files.is_cgroup2(ROOT) {

@@ -5,10 +5,10 @@ use crate::cgroup::MountEntry;
 use crate::doctor::facts::{ROOT, point};
 use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, field, number};
 
-/// A limit above this is none.
+/// A limit above this counts as no limit.
 const NO_LIMIT: u64 = 0x7fff_ffff_0000_0000;
 
-/// .NET up to 8: the limit of the own cgroup alone.
+/// .NET up to 8: only the limit of the process' own cgroup.
 pub(crate) fn version_8(system: &System, files: &dyn Files) -> LimitReading {
     coreclr(system, files, |files, is_v2, _, own| {
         let path =
@@ -17,7 +17,7 @@ pub(crate) fn version_8(system: &System, files: &dyn Files) -> LimitReading {
     })
 }
 
-/// .NET 9 and later: the tightest limit of the own cgroup and those above.
+/// .NET 9 and later: the tightest limit of the process' own cgroup and its ancestors.
 pub(crate) fn version_9(system: &System, files: &dyn Files) -> LimitReading {
     coreclr(
         system,
@@ -53,7 +53,8 @@ fn coreclr(system: &System, files: &dyn Files, limit: impl Fn(&dyn Files, bool, 
     LimitReading { cpus: Some(cpus(system, quota, Rounding::Up)), memory: Some(memory), pids: None }
 }
 
-/// Mount point and own directory: the last line that fits, and the path without the mount's root, if it begins with the same letters.
+/// Finds the mount point and the own cgroup's directory: it takes the last matching line, and removes the mount's
+/// root from the path if the path begins with the same letters.
 fn own(system: &System, is_v2: bool, word: &str) -> Result<(String, String), Missing> {
     let fits = |mount: &&MountEntry| {
         let has = || mount.super_options.split(',').any(|option| option == word);
@@ -82,7 +83,7 @@ fn v1_memory(files: &dyn Files, own: &str) -> Limit {
     read(path("memory.limit_in_bytes")).map(|(text, path)| (number(&text), path))
 }
 
-/// The least of all up to the mount point, which itself isn't read.
+/// Returns the lowest limit up to the mount point, which itself isn't read.
 fn v2_memory(files: &dyn Files, mount: &str, own: &str) -> Limit {
     let (mut least, mut found): (Option<u64>, Option<String>) = (None, None);
     let mut directory = own.to_owned();

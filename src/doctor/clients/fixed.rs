@@ -4,7 +4,7 @@ use crate::doctor::advice::{NAMESPACE, describe_missing, remedy_for};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 
-/// The files that they read: two on v2, two on v1.
+/// The files that these programs read: two on v2, two on v1.
 pub(crate) const FILES: [&str; 4] = [
     "/sys/fs/cgroup/cpu.stat",
     "/sys/fs/cgroup/memory.current",

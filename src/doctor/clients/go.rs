@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::doctor::facts::{ROOT, point};
 use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max, number};
 
-/// `runtime.defaultGOMAXPROCS`: the leaf's quota, by mount point and path put together, whatever the mount's root is.
+/// `runtime.defaultGOMAXPROCS`: the leaf's quota. It joins the mount point and the path, and ignores the mount's
+/// root.
 pub(crate) fn runtime(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Result<(Option<(u64, u64)>, String), Missing> {
         let mount = system.v1_mounts("cpu").next().or_else(|| system.v2_mounts().next_back());
@@ -20,7 +21,8 @@ pub(crate) fn runtime(system: &System, files: &dyn Files) -> LimitReading {
     LimitReading { cpus: Some(cpus(system, found(), Rounding::UpFromTwo)), ..LimitReading::default() }
 }
 
-/// `cgroups.CPUQuota`: the path without the mount's root. It isn't compared with the CPUs that there are.
+/// `cgroups.CPUQuota`: it removes the mount's root from the path. It doesn't compare the quota with the number of
+/// CPUs.
 pub(crate) fn automaxprocs(system: &System, files: &dyn Files) -> LimitReading {
     let v2 = system.v2_mounts().any(|mount| point(mount) == ROOT).then(|| system.v2_path()).flatten();
     let found = || -> Result<(Option<(u64, u64)>, String), Missing> {

@@ -5,7 +5,7 @@ use crate::doctor::advice::{MOUNT, describe_missing, remedy_for};
 use crate::doctor::facts::{ELOGIND, Facts, FsType, OPENRC, ROOT, point};
 use crate::doctor::finding::Finding;
 
-/// elogind decides as systemd does (236 and later). On v1 it has a named hierarchy of its own, which has to be mounted for it.
+/// elogind decides as systemd 236 and later do. On v1 it has a named hierarchy of its own, which must be mounted.
 pub(crate) fn elogind(facts: &Facts) -> Finding {
     let client = "elogind";
     match Tree::of(facts) {
@@ -23,7 +23,8 @@ pub(crate) fn elogind(facts: &Facts) -> Finding {
     }
 }
 
-/// Each service gets a cgroup `openrc.NAME` right at the root of cgroup2, or on v1 one in the hierarchy `openrc`; without, services run.
+/// Each service gets a cgroup `openrc.NAME` directly below the root of cgroup2, or on v1 one in the hierarchy
+/// `openrc`. Without these, services still run.
 pub(crate) fn openrc(facts: &Facts) -> Finding {
     let client = "OpenRC";
     let has_line = facts.line("unified").is_some_and(|line| point(line) == ROOT);

@@ -4,10 +4,11 @@ use crate::cgroup::MountEntry;
 use crate::doctor::facts::{ROOT, point};
 use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max, field, number};
 
-/// All of them have to be enabled, and on v1 mounted.
+/// All of these controllers must be enabled, and on v1 mounted.
 const REQUIRED: [&str; 4] = ["memory", "cpu", "cpuacct", "cpuset"];
 
-/// Hotspot 8u372, 11.0.16, 17 and 21: it reads the own cgroup alone, and on v1 what its `memory.stat` tells of those above.
+/// Hotspot 8u372, 11.0.16, 17 and 21: it reads only the process' own cgroup, and on v1 the ancestors' limit in its
+/// `memory.stat`.
 pub(crate) fn hotspot(system: &System, files: &dyn Files) -> LimitReading {
     match find(system) {
         Ok(Tree::V2(own)) => v2(system, files, &own),
@@ -22,11 +23,11 @@ pub(crate) fn hotspot(system: &System, files: &dyn Files) -> LimitReading {
 
 enum Tree<'a> {
     V2(String),
-    /// The mount of each controller that has one.
+    /// The mount of each controller that is mounted.
     V1([(&'static str, Option<&'a MountEntry>); 5]),
 }
 
-/// The numbers of the hierarchies that the required controllers are in.
+/// Returns the numbers of the required controllers' hierarchies.
 fn hierarchies(system: &System) -> Result<Vec<u32>, Missing> {
     let number = |word: &&str| match system.controller(word) {
         Some((hierarchy, true)) => Ok(hierarchy),
@@ -40,7 +41,7 @@ fn find(system: &System) -> Result<Tree<'_>, Missing> {
         let mount = chosen(system.v2_mounts());
         let mount = mount.ok_or_else(|| Missing::because("mountinfo has no line of type cgroup2"))?;
         let path = system.v2_path().ok_or_else(|| Missing::because("/proc/self/cgroup has no line for cgroup2"))?;
-        // The mount's root isn't taken off the path (`CgroupV2Controller::construct_path`).
+        // Hotspot doesn't remove the mount's root from the path (`CgroupV2Controller::construct_path`).
         return Ok(Tree::V2(join(&point(mount), path)));
     }
     v1_tree(system)
@@ -55,7 +56,7 @@ fn v1_tree(system: &System) -> Result<Tree<'_>, Missing> {
     }
 }
 
-/// The first line, unless it's one outside /sys/fs/cgroup: then the next one counts.
+/// Chooses the first line, unless it's outside /sys/fs/cgroup: then the next one.
 fn chosen<'a>(lines: impl Iterator<Item = &'a MountEntry>) -> Option<&'a MountEntry> {
     lines.fold(
         None,
@@ -69,8 +70,8 @@ fn join(base: &str, path: &str) -> String {
     if path == "/" { base.to_owned() } else { format!("{base}{path}") }
 }
 
-/// What is mounted has to be the hierarchy's root or the own cgroup: the branch for what is below the mount's root compares pointers, and is
-/// never taken.
+/// The mount's root must be the hierarchy's root or the process' own cgroup. The branch for cgroups below the mount's
+/// root compares pointers, and is never taken.
 fn v1_directory(system: &System, mount: Option<&MountEntry>, word: &str) -> Result<String, Missing> {
     let mount = mount.ok_or_else(|| Missing::because(format!("mountinfo has no line 'cgroup' with {word}")))?;
     let path = system.v1_path(word);
@@ -137,7 +138,7 @@ fn v2(system: &System, files: &dyn Files, own: &str) -> LimitReading {
     LimitReading { cpus: Some(cpus(system, quota)), memory: Some(taken(limit)), pids: Some(taken(pids)) }
 }
 
-/// Never more than sched_getaffinity gives.
+/// Never returns more than sched_getaffinity gives.
 fn cpus(system: &System, quota: Result<(Option<u64>, String), Missing>) -> LimitValue {
     match quota {
         Ok((quota, path)) => LimitValue::from(Some(quota.unwrap_or(u64::MAX).min(system.affinity)), path),
@@ -152,7 +153,8 @@ fn taken(found: Result<(Option<u64>, String), Missing>) -> LimitValue {
     }
 }
 
-/// Hotspot 25: it recognises v2 by statfs and `cgroup.controllers`, and takes the tightest limit from the own cgroup up to the mount point.
+/// Hotspot 25: it recognises v2 by statfs and `cgroup.controllers`, and takes the tightest limit between the own
+/// cgroup and the mount point.
 pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> LimitReading {
     let v1 = || hierarchies(system).and_then(|_| v1_tree(system));
     let found = if files.is_cgroup2(ROOT) { find_v2_25(system, files) } else { v1() };
@@ -182,7 +184,7 @@ pub(crate) fn hotspot_25(system: &System, files: &dyn Files) -> LimitReading {
     }
 }
 
-/// The mount point alone.
+/// Uses the mount point alone.
 fn find_v2_25<'a>(system: &'a System, files: &dyn Files) -> Result<Tree<'a>, Missing> {
     let file = format!("{ROOT}/cgroup.controllers");
     let text = files.read(&file).ok_or_else(|| Missing::path(&file))?;
@@ -195,7 +197,7 @@ fn find_v2_25<'a>(system: &'a System, files: &dyn Files) -> Result<Tree<'a>, Mis
     Ok(Tree::V2(point(mount)))
 }
 
-/// Finds a cgroup's directory on v1: below the hierarchy's root, or by the longest end of the path that exists.
+/// Finds a cgroup's directory on v1: below the hierarchy's root, or by the longest suffix of the path that exists.
 fn suffix_at(mount: &MountEntry, files: &dyn Files, path: &str) -> Option<String> {
     let at = point(mount);
     if mount.root == "/" {
@@ -208,7 +210,7 @@ fn suffix_at(mount: &MountEntry, files: &dyn Files, path: &str) -> Option<String
     Some(ends.map(|end| format!("{at}{end}")).find(|directory| files.exists(directory)).unwrap_or(at))
 }
 
-/// The least value on the way up. `none` is what it takes where there's no limit, and more than which it never takes.
+/// Returns the lowest value up to the mount point. `none` is the value without a limit, and the upper bound.
 fn walked(
     path: &str,
     directory: &dyn Fn(&str) -> Option<String>,

@@ -6,7 +6,7 @@ use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, System, c
 /// The number that the kernel shows on v1 without a limit: `LONG_MAX` rounded down to pages.
 const NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
 
-/// 1.44: one file at the top of v1's memory hierarchy, whatever `/proc/self/cgroup` says.
+/// 1.44: one file at the top of v1's memory hierarchy. It ignores `/proc/self/cgroup`.
 pub(crate) fn version_1_44(system: &System, files: &dyn Files) -> LimitReading {
     let path = format!("{ROOT}/memory/memory.limit_in_bytes");
     let memory = match files.read(&path) {
@@ -16,7 +16,7 @@ pub(crate) fn version_1_44(system: &System, files: &dyn Files) -> LimitReading {
     LimitReading { memory: Some(memory), ..affinity(system) }
 }
 
-/// 1.46: the own cgroup, by the usual directories. v2 only if the text begins so.
+/// 1.46: the process' own cgroup, in the usual directories. v2 only if `/proc/self/cgroup` begins with its line.
 pub(crate) fn version_1_46(system: &System, files: &dyn Files) -> LimitReading {
     let memory = match v2_path(system) {
         Some(path) => v2_memory(system, files, path),
@@ -25,7 +25,7 @@ pub(crate) fn version_1_46(system: &System, files: &dyn Files) -> LimitReading {
     LimitReading { memory: Some(memory), ..affinity(system) }
 }
 
-/// 1.50: with a quota of CPUs, on v2 the one nearest to the root. On v1 it puts the path together wrongly, and finds none.
+/// 1.50: also a CPU quota, on v2 the one nearest to the root. On v1 it builds a wrong path, and finds none.
 pub(crate) fn version_1_50(system: &System, files: &dyn Files) -> LimitReading {
     let found = v2_path(system).and_then(|path| v2_cpus(files, path));
     let cpus = match found {
@@ -43,7 +43,7 @@ fn v2_path(system: &System) -> Option<&str> {
     system.cgroup.strip_prefix("0::/").and_then(|rest| rest.lines().next().or(Some("")))
 }
 
-/// A limit that is the machine's memory or more is none.
+/// A limit that is at least the machine's memory counts as no limit.
 fn below(system: &System, limit: u64) -> Option<u64> {
     (limit > 0 && limit < system.memory).then_some(limit)
 }
@@ -75,7 +75,7 @@ fn v1_memory(system: &System, files: &dyn Files) -> LimitValue {
         let file = if high < max { "memory.soft_limit_in_bytes" } else { "memory.limit_in_bytes" };
         Some(LimitValue::from(below(system, high.min(max)), path(file)))
     };
-    // Only a line of memory alone counts.
+    // Only a line with memory alone counts.
     let mut own = system.memberships().filter(|(_, list, _)| *list == "memory");
     let own = own.next().map(|(_, _, path)| format!("{ROOT}/memory{}", path.trim_end_matches('/')));
     let of_all = format!("{ROOT}/memory");
@@ -84,7 +84,7 @@ fn v1_memory(system: &System, files: &dyn Files) -> LimitValue {
     found.unwrap_or_else(|| LimitValue::without(None, &Missing::path(describe_missing())))
 }
 
-/// The last quota that is found on the way up, whole CPUs.
+/// Returns the last quota on the path to the root, in whole CPUs.
 fn v2_cpus(files: &dyn Files, path: &str) -> Option<(Option<u64>, String)> {
     let mut own = format!("{ROOT}/{path}").trim_end_matches('/').to_owned();
     files.read(&format!("{own}/cgroup.controllers"))?;

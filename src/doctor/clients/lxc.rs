@@ -4,7 +4,7 @@ use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
 use crate::doctor::facts::{Facts, FsType, ROOT, directories, point};
 use crate::doctor::finding::Finding;
 
-/// cgfsng: each directory in `/sys/fs/cgroup` has to have the type itself, which a view can't have.
+/// cgfsng: each directory in `/sys/fs/cgroup` must itself have the cgroup type, which a view can't have.
 pub(crate) fn from_4(facts: &Facts) -> Finding {
     let client = "LXC >= 4";
     if facts.is_v2() {

@@ -1,8 +1,8 @@
 //! The programs that `doctor` knows: one table, made from their sources.
 //!
-//! To add a client, write its model (what it reads, in its order, with its roundings) or its judgement (whether it works at all) beside the
-//! others, and add a row with the source that it was taken from. Models call nothing of the system: what they want to know they ask [`System`]
-//! and [`Files`].
+//! To add a client, write its model (what it reads, in its order, with its roundings) or its judgement (whether it
+//! works at all) beside the others, and add a row that names its source. Models make no system calls: they query
+//! [`System`] and [`Files`].
 
 mod affinity;
 mod dotnet;
@@ -27,9 +27,9 @@ use super::reading::{Files, LimitReading, Rounding, System};
 /// How a program is modelled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Model {
-    /// It reads limits.
+    /// The program reads limits.
     Reads(fn(&System, &dyn Files) -> LimitReading, Rounding),
-    /// It works with the tree.
+    /// The program works with the tree.
     Works(fn(&Facts) -> Finding),
 }
 

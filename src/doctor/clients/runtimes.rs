@@ -11,11 +11,12 @@ const READ_ONLY: &str = "containers in it take controllers that are delegated (-
 const NO_DEVICES: &str = "delegate 'devices' (--policy delegate --delegate-controllers), and leave it CAP_SYS_ADMIN: then it may below its own \
                           cgroup; or start containers with 'runc --rootless=true', or without cgroups ('podman run --cgroups=disabled')";
 
-/// runc copies CPUs and nodes to new cpusets only up to the first directory that isn't of type cgroup (`cpusetEnsureParent`); crun never does.
+/// runc copies CPUs and nodes to new cpusets only up to the first directory that isn't of type cgroup
+/// (`cpusetEnsureParent`); crun never does.
 const EMPTY_CPUSETS: &str =
     "cpusets that it makes stay empty and take no process (ENOSPC), unless cgroup.clone_children is 1 in its own";
 
-/// A v1 controller as programs find it by mountinfo, and the target's own cgroup there.
+/// A v1 controller that mountinfo lists, and the target's own cgroup there.
 struct FoundController {
     controller: String,
     own: Option<String>,
@@ -40,7 +41,8 @@ fn controllers(facts: &Facts) -> (Vec<FoundController>, Vec<String>) {
     (found, missing)
 }
 
-/// libcontainer, on v1: mountinfo, then the own cgroup by the path without the mount's root, then files in the cgroups that it makes there.
+/// libcontainer, on v1: it reads mountinfo, finds its own cgroup by removing the mount's root from the path, and then
+/// uses files in the cgroups that it makes there.
 fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
     let (found, missing) = controllers(facts);
     if found.is_empty() {
@@ -89,7 +91,7 @@ fn libcontainer_v1(client: &'static str, facts: &Facts) -> Finding {
             let why = format!("{why}; but it may not make cgroups in {own} ({controller})");
             Finding::partly(client, why, READ_ONLY)
         }
-        // The own list stays the host's; those of the cgroups that it makes don't.
+        // A view shows the device list of the own cgroup read-only, but those of new cgroups below are writable.
         (_, Some(list))
             if facts.exists(&list)
                 && !facts.is_writable(&list)
@@ -231,7 +233,7 @@ pub(crate) fn crun(facts: &Facts) -> Finding {
     }
 }
 
-/// v1 clients that put `/sys/fs/cgroup`, the controller and the path together, without asking for types or mounts.
+/// v1 clients that join `/sys/fs/cgroup`, the controller and the path, without checking types or mounts.
 fn by_directories(client: &'static str, facts: &Facts) -> Finding {
     let own = |controller: &&str| Some(join(&format!("{ROOT}/{controller}"), facts.own_path(controller)?));
     let owns: Vec<String> = facts.v1_controllers().collect::<Vec<_>>().iter().filter_map(own).collect();
@@ -260,7 +262,7 @@ fn tmpfs_or_namespace(facts: &Facts) -> String {
     }
 }
 
-/// containers/common: on v1 without openat2 it refuses files that aren't on cgroup.
+/// containers/common: on v1 without openat2 it refuses files that aren't on a cgroup filesystem.
 pub(crate) fn podman(facts: &Facts) -> Finding {
     let client = "podman";
     if facts.is_v2() {

@@ -24,7 +24,7 @@ pub(crate) fn std(system: &System, files: &dyn Files) -> LimitReading {
 
 type Count = Result<(Option<u64>, String), Missing>;
 
-/// Takes the lesser of what was found.
+/// Takes the lower of two values.
 fn tighten(least: &mut Option<u64>, at: &mut String, count: u64, path: String) {
     if least.is_none_or(|least| count < least) {
         *least = Some(count);
@@ -50,7 +50,8 @@ fn std_v2(files: &dyn Files, path: &str) -> Count {
     Ok((least, at))
 }
 
-/// Finds the own cgroup by the usual directory names, or else by mountinfo, without the mount's root.
+/// Finds the own cgroup by the usual directory names, or else by mountinfo, with the mount's root removed from the
+/// path.
 fn std_v1(system: &System, files: &dyn Files, path: &str) -> Count {
     let path = Path::new(path.trim_start_matches('/'));
     let by_line = || {

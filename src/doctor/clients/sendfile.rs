@@ -1,4 +1,4 @@
-//! Programs that copy by sendfile(2) or splice(2): busybox `cat` and `cp`, Python's `shutil.copyfile`.
+//! Programs that copy with sendfile(2) or splice(2): busybox `cat` and `cp`, Python's `shutil.copyfile`.
 
 use crate::doctor::advice::remedy_for;
 use crate::doctor::facts::{CopyCheck, Facts};

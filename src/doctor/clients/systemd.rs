@@ -10,14 +10,14 @@ pub(crate) enum Tree {
     /// cgroup2 on `unified`, or on `systemd` as 232 had it.
     Hybrid(&'static str),
     Legacy,
-    /// `systemd` has a type that it doesn't know: legacy since 236, a failure before.
+    /// `systemd` has an unknown type: legacy since 236, a failure before.
     Odd(FsType),
-    /// None, for this reason, which is to be fixed at this path.
+    /// The setup can't be determined, for this reason, which has to be fixed at this path.
     Unknown(String, &'static str),
 }
 
 impl Tree {
-    /// Since 233. 236 goes on where `systemd` has an unknown type (systemd#6477).
+    /// The decision since 233. 236 continues if `systemd` has an unknown type (systemd#6477).
     pub(crate) fn of(facts: &Facts) -> Self {
         match facts.type_of(ROOT) {
             FsType::Cgroup2 => return Self::Unified,
@@ -92,7 +92,7 @@ fn unrecognised(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
     Finding::no(client, format!("{}: as PID 1 it gives up", tree.why()), advice)
 }
 
-/// They know v1 alone: on a unified host they try to mount `name=systemd`, and freeze when they can't.
+/// These versions know only v1: on a unified host they try to mount `name=systemd`, and freeze if they can't.
 pub(crate) fn from_215_to_229(facts: &Facts) -> Finding {
     let client = "systemd 215-229";
     if facts.type_of(ROOT) == FsType::Tmpfs {
@@ -107,7 +107,7 @@ pub(crate) fn from_215_to_229(facts: &Facts) -> Finding {
     unrecognised(client, facts, &Tree::of(facts))
 }
 
-/// tmpfs means legacy, whatever is in it; 232 looks at `systemd` for cgroup2.
+/// tmpfs means legacy, whatever is in it; 232 checks `systemd` for cgroup2.
 pub(crate) fn from_230_to_232(facts: &Facts) -> Finding {
     let client = "systemd 230-232";
     match Tree::of(facts) {

@@ -4,7 +4,8 @@ use crate::doctor::advice::{MOUNT, NAMESPACE, STACK};
 use crate::doctor::facts::{Facts, FsType, ROOT, point};
 use crate::doctor::finding::Finding;
 
-/// Lines of `/proc/mounts` of type cgroup or cgroup2; the mode of version 3 also by statfs of the mount points.
+/// It reads the lines of `/proc/mounts` of type cgroup or cgroup2; version 3 also checks the mount points with
+/// statfs.
 pub(crate) fn libcgroup(facts: &Facts) -> Finding {
     let client = "libcgroup";
     let lines: Vec<_> = facts.mounts.iter().filter(|mount| mount.hierarchy().is_some()).collect();
@@ -21,7 +22,7 @@ pub(crate) fn libcgroup(facts: &Facts) -> Finding {
     }
 }
 
-/// `[ -f /sys/fs/cgroup/cgroup.controllers ]`, as run-java.sh and many others have it: v2 or v1.
+/// `[ -f /sys/fs/cgroup/cgroup.controllers ]`, as in run-java.sh and many other scripts: v2 or v1.
 pub(crate) fn shell(facts: &Facts) -> Finding {
     let client = "shell scripts";
     let file = format!("{ROOT}/cgroup.controllers");

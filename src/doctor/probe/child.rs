@@ -1,7 +1,7 @@
-//! The child that probes. Inside the target's namespaces it asks the kernel about paths, reads regular files, and executes nothing. It
-//! writes what it finds to a pipe, line by line.
+//! The child that probes. Inside the target's namespaces it asks the kernel about paths, reads regular files, and
+//! executes nothing. It writes its results to a pipe, line by line.
 //!
-//! The models of the programs run here to choose the files. Outside they run again, on what was found.
+//! The models of the programs run here to choose the files. They run again outside, on the results.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -47,10 +47,11 @@ pub(crate) enum Line {
     Done,
 }
 
-/// The most that is read of a file. The interface files that models ask for have a few lines.
+/// The maximum size that is read of a file, in bytes. The interface files that models ask for have a few lines.
 const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
-/// Runs the child. It touches nothing on mounts of the devices `silent`. Mounts of the devices `by_caller` show each process something else.
+/// Runs the child. It touches nothing on mounts of the devices `silent`. Mounts of the devices `by_caller` show each
+/// process other content.
 pub(crate) fn run_child(
     target: Target,
     silent: &[(u32, u32)],
@@ -97,12 +98,12 @@ impl LineWriter {
     }
 }
 
-/// Asks the kernel, reports each answer, and asks nothing twice.
+/// Asks the kernel, reports each result, and asks nothing twice.
 struct LiveFiles<'a> {
     say: &'a LineWriter,
     mounts: &'a [MountEntry],
     silent: &'a [(u32, u32)],
-    /// The directory of the own descriptors.
+    /// The directory of its own descriptors.
     own_files: OwnedFd,
     places: RefCell<BTreeMap<String, ProbeOutcome>>,
     contents: RefCell<BTreeMap<String, Option<String>>>,
@@ -145,8 +146,8 @@ impl LiveFiles<'_> {
         Ok(content)
     }
 
-    /// Opens a regular file for reading, and nothing else: what is opened is what was looked at, whatever the container does to the path in
-    /// between. To open a device can have effects, to open a fifo can last.
+    /// Opens a regular file for reading, and nothing else. The opened file is the one that was checked, whatever the
+    /// container does to the path in between. Opening a device can have effects, and opening a fifo can block.
     fn open(&self, path: &str) -> std::io::Result<File> {
         let found = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         if fstat(&found)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
@@ -157,10 +158,10 @@ impl LiveFiles<'_> {
         Ok(openat(&self.own_files, number.as_str(), flags, Mode::empty())?.into())
     }
 
-    /// Reads a file of the view in two ways, if there's one; of several one in which they differ.
+    /// Reads a file of the view in two ways, if there is one; if several exist, one in which they differ.
     fn copied(&self, facts: &Facts) -> std::io::Result<Option<(String, CopyCheck)>> {
         let mut found = None;
-        // The kernel passes reads of the first ones through on no version: their readers are notified.
+        // No kernel passes reads of the first two through: their readers are notified.
         for file in ["cgroup.events", "memory.oom_control", "memory.max", "memory.limit_in_bytes", "pids.max"] {
             for member in &facts.memberships {
                 let Some(path) = member.location.path() else { continue };
@@ -192,7 +193,7 @@ impl LiveFiles<'_> {
     }
 }
 
-/// An answer that can't be written ends the child at its next line.
+/// If a result can't be written, the child ends at its next line.
 impl Files for LiveFiles<'_> {
     fn read(&self, path: &str) -> Option<String> {
         self.content(path).ok().flatten()
@@ -213,13 +214,13 @@ impl Files for LiveFiles<'_> {
 
 /// Probes one path. If statfs(2) fails there, the probe fails: its files can't be used either.
 fn probe_path(path: &str) -> Result<PathProbe, Errno> {
-    // O_PATH opens nothing: no device, no fifo.
+    // O_PATH opens no device and no fifo.
     let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let attributes = fstat(&file)?;
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)] // the type's width varies
     let magic = fstatfs(&file)?.filesystem_type().0 as i64;
-    // A view tells by the mode what it rejects, which capabilities override for access(2). The kernel's own roots have no write bits either,
-    // and can be written by root.
+    // A view clears the write bits of files whose writes it rejects, but capabilities override them in access(2). The
+    // kernel's own roots have no write bits either, and root can write to them.
     let has_write_bits = magic != FUSE || attributes.st_mode & 0o222 != 0;
     let may_write = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
     Ok(PathProbe {
@@ -230,7 +231,7 @@ fn probe_path(path: &str) -> Result<PathProbe, Errno> {
     })
 }
 
-/// Whether a path is reached from `/sys/fs/cgroup` as libcontainer opens files on v2 (`OpenFile` of its cgroups package).
+/// Whether libcontainer can open a path below `/sys/fs/cgroup` on v2 (`OpenFile` of its cgroups package).
 fn is_on_one_mount(path: &str) -> Option<bool> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let below = path.strip_prefix(ROOT)?.trim_start_matches('/');

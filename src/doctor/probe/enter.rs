@@ -29,7 +29,8 @@ const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// How much of a file of /proc is taken. With mounts of 200 bytes each it's 20000 of them, which the kernel's own limit allows five times.
+/// How much of a file of /proc is read. With 200 bytes for each mount that is 20000 mounts; the kernel's own limit is
+/// five times as high.
 const MAX_PROC_BYTES: u64 = 4 << 20;
 
 /// The error of a step that failed.
@@ -46,7 +47,7 @@ fn failed<E: Into<io::Error>>(what: impl fmt::Display) -> impl FnOnce(E) -> Ente
     }
 }
 
-/// The lines of `/proc/PID/status` that make up what a process may do.
+/// The lines of `/proc/PID/status` that determine what a process may do.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Credentials {
     /// Real, effective, saved, filesystem.
@@ -73,14 +74,15 @@ impl Credentials {
     }
 }
 
-/// Makes the single-threaded child enter the target: it reads what the kernel tells about the target, joins its cgroup and mount namespaces
-/// and its root directory, and gives up all privileges that the target lacks. Of its descriptors only `kept` stays open, and the standard
-/// three, which lead to /dev/null.
+/// Makes the single-threaded child enter the target. It reads the kernel's information about the target, joins its
+/// cgroup and mount namespaces and its root directory, and drops all privileges that the target lacks. Only the
+/// descriptors in `kept` stay open, and the standard three, which lead to /dev/null.
 ///
-/// From before it joins until it ends, no process of the target's may trace it or look at its memory. It stays in the cgroups that it was
-/// started in, which the target can't freeze. What it gets besides the facts is a directory of its own descriptors, by which it can open what
-/// one of them leads to. It doesn't join the pid namespace, where it could be seen and signalled, unless one of the
-/// target's mounts is of the devices `by_caller`, which show a process what is in its pid namespace's container ([`continue_in_pid_namespace`]).
+/// From before it joins until it ends, no process of the target may trace it or read its memory. It stays in its
+/// original cgroups, which the target can't freeze. Besides the facts it gets a directory of its own descriptors,
+/// through which it can reopen them. It doesn't join the pid namespace, where it could be seen and signalled. The
+/// exception is a target with mounts of the devices `by_caller`, which show a process the container of its pid
+/// namespace ([`continue_in_pid_namespace`]).
 pub(crate) fn enter(
     target: Target,
     by_caller: &[(u32, u32)],
@@ -107,7 +109,7 @@ pub(crate) fn enter(
     if let Some(cgroups) = cgroups {
         setns(cgroups, CloneFlags::CLONE_NEWCGROUP).map_err(failed("can't join the cgroup namespace"))?;
     }
-    // The paths in these are shown as the reader's cgroup namespace has them.
+    // The kernel shows the paths in these relative to the reader's cgroup namespace.
     let process = Process {
         command: text(&target, "comm")?.trim_end().to_owned(),
         cgroup: text(&target, "cgroup")?,
@@ -129,7 +131,7 @@ pub(crate) fn enter(
     if let Some(inside) = inside {
         continue_in_pid_namespace(inside)?;
     }
-    // The last thing of the host's: it leads to this process' own descriptors and nowhere else.
+    // The last descriptor of the host. It leads only to this process' own descriptors.
     let own_files = open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let own_files = own_files.map_err(failed("can't open /proc/self/fd"))?;
     let is_elsewhere = mounts.is_some();
@@ -144,18 +146,18 @@ pub(crate) fn enter(
     if !is_same {
         take_on_credentials(&credentials, users).map_err(failed("can't take on the credentials of the process"))?;
     }
-    // A change of credentials takes these back.
+    // A change of credentials has undone these settings.
     hide()?;
     Ok((process, own_files))
 }
 
-/// The machine's memory and CPUs, and which of these a process may use, by its `status`.
+/// Returns the machine's memory and CPUs, and those that a process may use, by its `status`.
 fn processors(status: &str) -> Process {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
     let memory = nix::sys::sysinfo::sysinfo().map_or(0, |machine| machine.ram_total());
     let count = count_of_list(&online).max(1);
-    // sched_getaffinity leaves out what isn't online.
+    // sched_getaffinity omits offline CPUs.
     let affinity = if online.is_empty() { count_of_list(allowed) } else { count_in_both(allowed, &online) };
     Process { affinity: affinity.max(1), online: count, memory, ..Process::default() }
 }
@@ -167,7 +169,7 @@ struct TargetNamespaces {
 }
 
 impl TargetNamespaces {
-    /// `None` for a target in the own pid namespace.
+    /// `None` for a target in this process' own pid namespace.
     fn of(target: &Target, own: &Target) -> Result<Option<Self>, EnterError> {
         let Some(pids) = other(target, own, "pid")? else { return Ok(None) };
         let mut others = Vec::new();
@@ -180,11 +182,13 @@ impl TargetNamespaces {
     }
 }
 
-/// Returns in a child that is in the target's pid namespace; this process waits for its end, and ends as it did.
+/// Returns in a child that is in the target's pid namespace. This process waits for the child's end, and ends in the
+/// same way.
 ///
-/// There it's seen and can be signalled, which makes it say less, and that's noticed. Who has CAP_SYS_PTRACE in the initial user namespace can
-/// trace it, and so it hasn't more of the host than the target: none of its namespaces but that of time, and no file but the pipe. What it
-/// remembers, the command line and the environment of the command, is theirs to read.
+/// In the namespace the child can be seen and signalled. A signal can make it report less, and that is noticed. A
+/// process with CAP_SYS_PTRACE in the initial user namespace can trace it. So the child has nothing of the host that
+/// the target doesn't have, except for the time namespace and the pipe. What it remembers, the command line and the
+/// environment of the command, can be read.
 fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces) -> Result<(), EnterError> {
     for (flag, namespace) in others {
         setns(namespace, flag).map_err(failed("can't join the namespaces"))?;
@@ -192,7 +196,8 @@ fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces
     setns(pids, CloneFlags::CLONE_NEWPID).map_err(failed("can't join the pid namespace"))?;
     match sys::process::fork() {
         Ok(ForkResult::Child) => {
-            // Not inherited. A process that was started from outside has no parent, until the namespace's first process adopts it.
+            // This isn't inherited. A process that was started from outside has no parent, until the namespace's
+            // first process adopts it.
             hide()?;
             if getppid().as_raw() == 0 { Ok(()) } else { Err(failed("can't look")(Errno::ESRCH)) }
         }
@@ -209,7 +214,7 @@ fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces
     }
 }
 
-/// Keeps the process from everybody who isn't root of the host, and ends it with the one that started it.
+/// Protects the process from everybody but root of the host, and ends it with its parent.
 fn hide() -> Result<(), EnterError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
         .and_then(|()| prctl::set_dumpable(false))
@@ -222,7 +227,7 @@ fn number(target: &Target, kind: &str) -> Result<Option<u64>, EnterError> {
     target.namespace(kind).map_err(failed(format_args!("can't tell the {kind} namespace of process {}", target.pid)))
 }
 
-/// A namespace of the target's that isn't the own one.
+/// Opens a namespace of the target that isn't this process' own.
 fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, EnterError> {
     if number(target, kind)? == number(own, kind)? {
         return Ok(None);
@@ -240,9 +245,9 @@ fn owns_its_mounts(target: &Target) -> Result<bool, EnterError> {
             let owner = fstat(&owner).map_err(failed(&what))?.st_ino;
             Ok(number(target, "user")? == Some(owner))
         }
-        // An ancestor's, of which nothing is told.
+        // It belongs to an ancestor, which the kernel doesn't reveal.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
-        // Before Linux 4.9; it may be.
+        // Before Linux 4.9 the kernel doesn't tell; assume it does.
         Err(_) => Ok(true),
     }
 }
@@ -254,7 +259,7 @@ fn is_root(root: BorrowedFd<'_>) -> bool {
     matches!((fstat(root), stat("/")), (Ok(root), Ok(own)) if same(root, own))
 }
 
-/// Takes on users, groups, user namespace and capabilities.
+/// Assumes users, groups, user namespace and capabilities.
 fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let [user, effective_user, saved_user, ..] = *credentials.users else { return Err(invalid()) };
@@ -262,7 +267,8 @@ fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io:
     let supplementary: Vec<Gid> = credentials.supplementary.iter().copied().map(Gid::from_raw).collect();
     setgroups(&supplementary)?;
     setresgid(Gid::from_raw(group), Gid::from_raw(effective_group), Gid::from_raw(saved_group))?;
-    // The numbers are the host's, so they are taken on before the user namespace is joined, which takes the capabilities that they cost.
+    // The numbers are the host's. So they are set before the user namespace is joined, which removes the capabilities
+    // that setting them takes.
     prctl::set_keepcaps(true)?;
     setresuid(Uid::from_raw(user), Uid::from_raw(effective_user), Uid::from_raw(saved_user))?;
     if let Some(users) = users {
@@ -273,7 +279,7 @@ fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io:
     Ok(sys::capability::keep_capabilities(credentials.effective & permitted)?)
 }
 
-/// A file of a process in /proc; bytes that aren't UTF-8 are replaced.
+/// Reads a file of a process in /proc; bytes that aren't UTF-8 are replaced.
 fn text(target: &Target, name: &str) -> Result<String, EnterError> {
     let what = format!("can't read /proc/{}/{name}", target.pid);
     let file = target.open_file(name, OFlag::O_RDONLY).map_err(failed(&what))?;

@@ -1,4 +1,4 @@
-//! The host's side: the files behind what a process sees, and what the records say of its view.
+//! The host's side: the files behind a process' view, and the record of the view.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::doctor::probe::target::Target;
 use crate::host::{HostCgroups, discover};
 use crate::server::registry;
 
-/// How much of an interface file is read.
+/// How many bytes of an interface file are read.
 const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
 /// The host's hierarchies, and where a process is in them.

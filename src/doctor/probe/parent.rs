@@ -1,5 +1,5 @@
-//! Runs the child that probes, and reads its answer. The child may be stuck on a filesystem that doesn't answer, and its answer isn't
-//! trusted: the container may have changed it.
+//! Runs the child that probes, and reads its results. The child may be stuck on a filesystem that doesn't answer. Its
+//! results aren't trusted: the container may have changed them.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,16 +23,17 @@ use crate::sys;
 /// How long the child may be silent. It takes some milliseconds; a server under load takes longer to answer.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take in all: a filesystem of the container's could answer each question in the last moment.
+/// How long it may take in all: a filesystem of the container could delay each answer to the last moment.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a killed child may take to end. One that waits for a FUSE server that has taken its request can't be killed.
+/// How long a killed child may take to end. It can't be killed while a FUSE server that has read its request doesn't
+/// answer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much it may say.
+/// The maximum size of its results.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
-/// How many hung filesystems are gone around, one child each.
+/// How many hung filesystems are bypassed, with one child each.
 const MAX_HUNG_DEVICES: usize = 4;
 
 /// Collects the facts about a target.
@@ -52,7 +53,7 @@ pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
 
 type Answers = (Process, ProbeResults, Option<String>);
 
-/// The answer of a child: the process, what it found, and the path at which it got stuck.
+/// The results of a child: the process, its findings, and the path at which it got stuck.
 fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
     let broken = |error: std::io::Error| Error::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;
@@ -77,7 +78,7 @@ struct ChildOutput {
     is_whole: bool,
 }
 
-/// Reads until the child has finished, has said nothing for long, or has taken too long.
+/// Reads until the child has ended, has been silent for too long, or has taken too long.
 fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> ChildOutput {
     let mut said = Vec::new();
     let mut part = [0; 1 << 16];
@@ -121,7 +122,7 @@ fn end(child: Pid) {
     }
 }
 
-/// Parses the answer strictly. An incomplete one means that the child was killed.
+/// Parses the results strictly. Incomplete results mean that the child was killed.
 fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
     let nonsense = || {
         let what = format!("can't look at what process {} sees", target.pid);
@@ -130,7 +131,7 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
     let mut process = None;
     let mut found = ProbeResults::default();
     let mut asking = None;
-    // What follows the last line break is a line that isn't finished.
+    // Text after the last line break is an unfinished line.
     let lines = said.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     for line in lines {
         match serde_json::from_slice(line).map_err(|_| nonsense())? {
@@ -197,7 +198,7 @@ mod tests {
         assert!(!said.is_whole && said.bytes.is_empty(), "silence");
         drop(write);
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
-        // It ends when nobody listens any more.
+        // It ends when the reading end is closed.
         let talker = std::thread::spawn(move || while nix::unistd::write(&write, b"x").is_ok() {});
         let said = listen(read, long, short);
         assert!(!said.is_whole || said.bytes.len() >= MAX_ANSWER_BYTES, "talk without end");
@@ -216,7 +217,7 @@ mod tests {
         let place = |path: &str| Line::Probed(path.to_owned(), found.clone());
         let whole = said(&[process.clone(), asking("/a"), place("/a"), asking("/b"), place("/b"), Line::Done]);
         assert_eq!(heard(&whole, true), Ok((2, None)));
-        // It fell silent in the middle of a place; or it was ended there.
+        // The child fell silent in the middle of a path, or was ended there.
         let stuck = said(&[process.clone(), asking("/a"), place("/a"), asking("/b")]);
         assert_eq!(heard(&stuck, false), Ok((1, Some("/b".to_owned()))));
         assert!(heard(&stuck, true).unwrap_err().contains("was ended"));

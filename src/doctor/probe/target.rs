@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Target {
     pub(crate) pid: i32,
     directory: OwnedFd,
-    /// The directory of a process whose mounts and root are to be taken for its own.
+    /// The directory of a process whose mounts and root are used instead.
     stand_in: Option<OwnedFd>,
 }
 
@@ -61,7 +61,7 @@ impl Target {
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             link => link?,
         };
-        // `kind:[number]`
+        // The link's text is `kind:[number]`.
         let number = link.to_str().and_then(|link| link.split_once(":[")?.1.strip_suffix(']')?.parse().ok());
         number.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
