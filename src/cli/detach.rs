@@ -1,4 +1,4 @@
-//! `detach`: takes an attached view away.
+//! `detach`: unmounts an attached view.
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;

@@ -40,7 +40,7 @@ pub(super) fn report_usage(error: &clap::Error, verb: Option<&str>) -> ExitCode 
     report(&usage_error(error).advise(help))
 }
 
-/// Says in the words of the manual what is wrong with the command line.
+/// Describes an error in the command line with the words of the manual.
 fn usage_error(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -84,7 +84,8 @@ fn usage_error(error: &clap::Error) -> Error {
     Error::usage(problem)
 }
 
-/// An argument as the manual names it: `--pid`, `DIR`. clap writes `--pid <PID>`, `<DIR>`, `[TARGET]`, `<PATH>...`.
+/// Returns an argument's name as in the manual: `--pid`, `DIR`. clap writes `--pid <PID>`, `<DIR>`, `[TARGET]`,
+/// `<PATH>...`.
 fn name_of_argument(argument: &str) -> String {
     let names = argument.split(" and ").map(|one| {
         let name = one.split_once(' ').filter(|_| one.starts_with('-')).map_or(one, |(name, _)| name);

@@ -17,7 +17,7 @@ pub(super) fn name(name: impl AsRef<OsStr>) -> Value {
 /// Formats JSON for printing. It also escapes characters that change how a terminal shows the rest, which JSON allows.
 pub(super) fn text(value: &Value) -> String {
     let mut text = String::new();
-    // Outside of strings there is only ASCII, and strings have no ASCII control character left but DEL.
+    // Outside strings there is only ASCII, and strings contain no ASCII control character but DEL.
     for character in value.to_string().chars() {
         let stays = character == '\\' || character == '"' || character == '\'';
         if stays || character.escape_debug().len() == 1 {

@@ -1,4 +1,4 @@
-//! The command line: one file or folder per verb. A verb parses its options, calls the rooms below, and prints.
+//! The command line: one file or folder per verb. A verb parses its options, calls the modules below, and prints.
 
 mod attach;
 mod detach;

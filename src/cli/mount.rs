@@ -90,9 +90,10 @@ fn mount_and_serve(
 ) -> Result<(), Error> {
     server.leave_delegated_subtrees()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;
-    // By name, since the descriptor leads to the directory below the view. The server checks what it finds there before it uses it.
+    // Open it by name, since the descriptor leads to the directory below the view. The server checks the mount before
+    // it uses it.
     let own_mount = match (&server.target, &server.views) {
-        // A view for each caller reports no events.
+        // A mount for all callers reports no events.
         (_, ServedViews::PerCaller(..)) => Ok(None),
         (MountTarget::Directory(directory), _) => SelfMount::until_unmounted(directory).map(Some),
         (MountTarget::Namespace(_) | MountTarget::Container(_), _) => Ok(None),
@@ -140,7 +141,7 @@ fn clear_dead_view(directory: &Path) -> bool {
     for _ in 0..MAX_DEAD_VIEWS {
         let (sender, receiver) = std::sync::mpsc::channel();
         let asked = name.clone();
-        // In a thread, since a live server that doesn't answer keeps its callers waiting.
+        // A live server that doesn't answer blocks its callers, so a thread asks.
         let thread = std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
         let Ok(answer) = receiver.recv_timeout(DEAD_VIEW_TIMEOUT) else { return false };
         let _ = thread.join();
@@ -158,7 +159,8 @@ fn clear_dead_view(directory: &Path) -> bool {
 /// How many dead views are unmounted from one directory.
 const MAX_DEAD_VIEWS: usize = 16;
 
-/// Whether the topmost mount on a directory is a view. It reads mountinfo, since a view whose server has died answers nothing.
+/// Whether the topmost mount on a directory is a view. It reads mountinfo, since a view whose server has died doesn't
+/// answer.
 pub(super) fn is_view(directory: &Path) -> bool {
     let name = absolute(directory);
     let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
@@ -166,7 +168,7 @@ pub(super) fn is_view(directory: &Path) -> bool {
     topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
 }
 
-/// The absolute path of a directory. Its last component is resolved only if it answers.
+/// Returns the absolute path of a directory. Its last component is resolved only if it answers.
 pub(super) fn absolute(directory: &Path) -> PathBuf {
     std::fs::canonicalize(directory).unwrap_or_else(|_| {
         let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());

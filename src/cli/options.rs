@@ -69,7 +69,7 @@ pub(super) fn parse_pid(text: &str) -> Result<i32, String> {
     text.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("'{text}' isn't a process id"))
 }
 
-/// `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may hold a `=` itself (`name=systemd`).
+/// Parses `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may contain `=` itself (`name=systemd`).
 fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
     let (hierarchy, path) = match text.find("=/") {
         Some(end) if !text.starts_with('/') => (text.get(..end), text.get(end + 1..).unwrap_or_default()),

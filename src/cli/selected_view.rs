@@ -91,7 +91,8 @@ fn find_record(pid: i32) -> Option<Record> {
     if let Some(record) = all.iter().find(is_here) {
         return Some(record.clone());
     }
-    // Otherwise by the device of a view that was bound into its namespace. Views outside of /sys/fs/cgroup aren't for this process.
+    // Otherwise by the device of a view that was bound into its namespace. Views outside /sys/fs/cgroup aren't for
+    // this process.
     let is_its = |mount: &&MountEntry| mount.fstype == FSTYPE && Path::new(&mount.mount_point).starts_with(ROOT);
     let seen: Vec<(u32, u32)> = mounts(pid).iter().filter(is_its).map(|mount| mount.device).collect();
     all.into_iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)))
@@ -130,7 +131,7 @@ fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, Vie
 }
 
 impl SelectedView {
-    /// The view in words: whether it's live, and its options.
+    /// Describes the view: whether it's live, and its options.
     pub(super) fn description(&self) -> Option<String> {
         let record = self.live.as_ref();
         match (record, &self.label) {
@@ -149,7 +150,8 @@ impl SelectedView {
         Ok(below.unwrap_or_else(|| view_path::without_mount_point(&parsed)))
     }
 
-    /// The hierarchies in which the delegated subtree was removed since the live view was made. A new cgroup may have its name.
+    /// Returns the hierarchies in which the delegated subtree was removed since the live view was made. A new cgroup
+    /// may have its name.
     pub(super) fn removed_boundaries(&self) -> Vec<String> {
         let Some(record) = &self.live else { return Vec::new() };
         let now = registry::boundaries(&self.host, &self.view);

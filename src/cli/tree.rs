@@ -77,7 +77,7 @@ fn mark(writable: bool) -> &'static str {
     if writable { "rw" } else { "ro" }
 }
 
-/// The text behind a name: the target of a symlink, and how much is hidden.
+/// Returns the text after a name: the target of a symlink, and how much is hidden.
 fn remarks(branch: &TreeNode) -> String {
     let mut remarks = String::new();
     if let Some(target) = &branch.link {

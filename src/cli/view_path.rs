@@ -3,7 +3,7 @@
 use crate::cgroup::{CgroupPath, escaped};
 use crate::error::Error;
 
-/// The directory on which programs expect the tree. It may stand in front of a path in a view.
+/// The directory on which programs expect the tree. A path in a view may begin with it.
 const CGROUP_MOUNT_POINT: [&str; 3] = ["sys", "fs", "cgroup"];
 
 /// Removes `/sys/fs/cgroup` from a path that a user has copied from inside a container.

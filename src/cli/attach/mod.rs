@@ -1,9 +1,10 @@
 //! `attach`: mounts a view on `/sys/fs/cgroup` of a running container.
 //!
-//! There are two processes. The *server* is started first, outside the container's namespaces and cgroups, and outlives the command. The
-//! *command* builds the whole stack of mounts in a mount namespace of its own, where nobody sees it. Then mount-helper moves it into the
-//! container by a single system call. If anything fails before, the command ends. With it end its namespace, all that is mounted there,
-//! and so the server. Before Linux 5.2 mount-helper builds the stack in the container, and unmounts it if that fails.
+//! There are two processes. The *server* is started first, outside the container's namespaces and cgroups, and
+//! outlives the command. The *command* builds the whole stack of mounts in a mount namespace of its own, where it's
+//! visible to nobody else. Then mount-helper moves it into the container by a single system call. If anything fails
+//! before, the command ends. Its namespace and all mounts in it end with it, and so does the server. Before Linux 5.2
+//! mount-helper builds the stack in the container, and unmounts it if that fails.
 
 mod compare;
 
@@ -108,7 +109,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     if container.attached().is_some() {
         match live_server_of(&container) {
             Some(record) => return report_existing(&record, &host, spec, &target.label),
-            // A view whose server has died answers nothing.
+            // A view whose server has died doesn't answer.
             None if options.dry_run => {
                 let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
                 return Err(Error::failed(what));
@@ -117,14 +118,14 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         }
     }
     check_missing_hierarchies(&container, &host, &target.label)?;
-    // A hook runs before the container's programs: none has read anything yet.
+    // A hook runs before the container's programs, so none has read anything yet.
     let before = if options.oci_state { None } else { compare::probe_container(&container) };
     let mut prepared = PreparedContainer::new();
     if let Some(name) = &options.place {
         prepared.place(&host, target.pid, name)?;
     }
     if host.setup == Setup::Unified {
-        // The default doesn't depend on the container's mounts there: see `unified::own_cgroup`.
+        // On these hosts the default doesn't depend on the container's mounts: see `unified::own_cgroup`.
         spec.shape = spec.shape.or(Some(Shape::HostPath));
     }
     let view = Arc::new(plan(&host, &spec)?);
@@ -180,13 +181,13 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let cleanup = Arc::clone(&server.cleanup);
     let (live, attach_command) = in_background(log, &cleanup, attach_command, |signals, live| {
         if options.oci_state {
-            // The cgroups of a runtime's hook may be the container's, or the runtime may remove them.
+            // A hook's cgroups may be the container's, or the runtime may remove them.
             server_cgroup::move_to_roots(&server.host);
         }
         server.leave_delegated_subtrees()?;
         moved.ok();
         signals.wait_for(waits_for_mount)?;
-        // Without it the view reports only events of changes that are made through it.
+        // Without the root, the view reports only events of changes that are made through it.
         let root = sys::seqpacket::receive_file(from_command.as_fd()).ok();
         server.serve(signals, root.map(|root| SelfMount::until_closed(root, until)), live)
     })?;
@@ -218,9 +219,9 @@ struct AttachCommand {
     connection: Connection,
     /// The cgroup namespace in which mount-helper works, if it isn't the host's.
     namespace: Option<OwnedFd>,
-    /// The socket by which the server gets a descriptor of its view's root.
+    /// The socket on which the server receives a descriptor of its view's root.
     to_server: OwnedFd,
-    /// The server reports here that it has left the delegated subtrees. Before that, callers of the view would wait.
+    /// The server reports here that it has left the delegated subtrees. Before that, callers of the view would block.
     waits_for_move: StatusPipe,
     /// Reports to the server that the connection is mounted.
     mounted: StatusPipe,
@@ -229,8 +230,9 @@ struct AttachCommand {
 }
 
 impl AttachCommand {
-    /// Builds the stack as `attach` does, mounts it in a copy of the container's mount namespace, and finds out what programs see there. The
-    /// copy ends with its process, and the server with its last mount. `live` reports when the view answers.
+    /// Builds the stack as `attach` does, mounts it in a copy of the container's mount namespace, and finds out what
+    /// programs see there. The copy ends with its process, and the server with its last mount. `live` reports when
+    /// the view answers.
     fn try_in_copy(self, source: UnderlaySource, layout: &Layout, live: StatusPipe) -> Result<Option<Facts>, Error> {
         if source == UnderlaySource::Mounts {
             return Err(Error::unsupported("--dry-run isn't possible on this kernel")
@@ -279,7 +281,7 @@ impl AttachCommand {
         check_mount_point(&found)?;
         container.check_propagation(found)?;
         if let Err(ended) = waits_for_move.wait() {
-            // The server reports why.
+            // The server's report has the reason.
             live.wait()?;
             return Err(ended);
         }
@@ -298,8 +300,8 @@ impl AttachCommand {
                 let built =
                     built.map_err(|error| userns_mounts::explain_refusal(error, &container)).and_then(|()| live.wait());
                 if built.is_err() {
-                    // A killed helper has left a part of the stack, and a server that failed all of it. The server would unmount it, too, but
-                    // only after the end of this command.
+                    // A killed helper has left a part of the stack, and a server that failed has left all of it. The
+                    // server would unmount it, too, but only after the end of this command.
                     container.detach_if_attached(program.as_fd());
                 }
                 built?;
@@ -318,7 +320,8 @@ fn suggest_place_option(view: &View, label: &str) {
     }
 }
 
-/// Fails if the stack can't be mounted anywhere. Without `/sys/fs/cgroup` it's mounted on the deepest directory above, if that is empty.
+/// Fails if the stack can't be mounted anywhere. Without `/sys/fs/cgroup` it's mounted on the deepest existing
+/// directory, if that is empty.
 fn check_mount_point(found: &Location) -> Result<(), Error> {
     let place = MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or_default();
     if found.depth as usize == MOUNT_POINTS.len() || found.empty {
@@ -339,7 +342,7 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
     }
 }
 
-/// Succeeds if the view that is already attached has the requested options. Without `--shape`, any shape does.
+/// Succeeds if the attached view has the requested options. Without `--shape`, any shape will do.
 fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> CliResult {
     let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
     if record.matches_view(&plan(host, &spec)?, &spec.cgroups) {
@@ -353,10 +356,11 @@ fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &
     })
 }
 
-/// Warns of the container's hierarchies that the view can't cover. A systemd in the container would mount them by itself.
+/// Warns of the container's hierarchies that the view can't cover. A systemd in the container would mount them
+/// itself.
 ///
 /// # Errors
-/// If a systemd has mounted v2 by itself and uses it ("hybrid"): behind the view it could start nothing any more.
+/// If a systemd has mounted v2 itself and uses it ("hybrid"): it couldn't start anything behind the view any more.
 fn check_missing_hierarchies(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
     for membership in container.memberships() {
         if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {

@@ -1,7 +1,8 @@
 //! `doctor`: says what programs in a container recognise of its cgroups, which limits they read, and what to change.
 //!
-//! A child joins the process' namespaces and collects facts (`probe::enter`, `probe::child`). Everything else judges these facts ([`crate::doctor`]) and
-//! does no I/O, except for reading the host's files (`probe::host`), which tell the limits that hold.
+//! A child joins the process' namespaces and collects facts (`probe::enter`, `probe::child`). Everything else judges
+//! these facts ([`crate::doctor`]) and does no I/O, except for reading the host's files (`probe::host`), which have
+//! the effective limits.
 
 mod print;
 

@@ -53,7 +53,7 @@ pub(super) fn all(
     Ok(())
 }
 
-/// The limits that hold, each with the file that sets it.
+/// The effective limits, each with the file that sets it.
 fn shown(limits: &Limits) -> String {
     let mut all = Vec::new();
     match &limits.quota {

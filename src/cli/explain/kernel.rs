@@ -1,4 +1,5 @@
-//! Predicts what the kernel refuses before it asks the view: by mode bits and owner, and by read-only mounts.
+//! Predicts which requests the kernel refuses before it asks the view: by mode bits and owner, and by read-only
+//! mounts.
 
 use std::ffi::OsString;
 use std::fs;
@@ -35,12 +36,12 @@ impl FromStr for UserSpec {
 struct Caller {
     user: u32,
     group: u32,
-    /// The user and group ids over which it has a root's capabilities, if it's root.
+    /// The user and group ids over which root's capabilities apply, if the caller is root.
     root_of: Option<(IdMap, IdMap)>,
 }
 
 impl Caller {
-    /// The user that `--as` names, or else the container's root.
+    /// Returns the user that `--as` names, or else the container's root.
     fn of(pid: Option<i32>, who: Option<UserSpec>) -> Option<Self> {
         let map = |name: &str| match pid {
             Some(pid) => fs::read_to_string(format!("/proc/{pid}/{name}")).ok(),
@@ -52,13 +53,14 @@ impl Caller {
         Some(Self { user, group, root_of: (who.user == 0).then_some((users, groups)) })
     }
 
-    /// Whether its capabilities count for a file, which needs an owner and group in its user namespace (`privileged_wrt_inode_uidgid`).
+    /// Whether its capabilities apply to a file, whose owner and group must be in its user namespace
+    /// (`privileged_wrt_inode_uidgid`).
     fn is_root_of(&self, attributes: &Attributes) -> bool {
         let has = |(users, groups): &(IdMap, IdMap)| users.contains(attributes.uid) && groups.contains(attributes.gid);
         self.root_of.as_ref().is_some_and(has)
     }
 
-    /// Whether the mode lets this caller do it: 4 to read, 2 to write, 1 to search.
+    /// Whether the mode allows the access: 4 to read, 2 to write, 1 to search.
     fn may(&self, attributes: &Attributes, bits: u32) -> bool {
         let shift = match attributes {
             _ if self.is_root_of(attributes) => return true,
@@ -73,7 +75,8 @@ impl Caller {
 /// The directories and the file on a path of the view, from its root, with their attributes.
 type PathAttributes = Vec<(OsString, Attributes)>;
 
-/// The refusal of the kernel, if it refuses before the view is asked. `on_path` ends before what doesn't exist.
+/// Returns the kernel's refusal, if it refuses before it asks the view. `on_path` ends before the first missing
+/// object.
 pub(super) fn refusal(
     selected: &SelectedView,
     operation: Operation,
@@ -101,7 +104,7 @@ fn changes(operation: Operation) -> bool {
 
 fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
     let depth = path.components().len();
-    // The last one is there if `on_path` is that long.
+    // The last one exists if `on_path` is that long.
     let above = on_path.get(..depth.min(on_path.len()))?;
     let last = on_path.get(depth);
     let refused = |errno: Errno, name: &OsString, attributes: &Attributes, what: &str| {
@@ -135,7 +138,7 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &P
     if caller.may(attributes, bits) { None } else { refused(Errno::EACCES, name, attributes, what) }
 }
 
-/// The refusal by a read-only mount: of the mount on which a path of the view is, as the process sees it.
+/// Returns the refusal by the read-only mount of a path in the view, as the process sees it.
 fn by_mount(selected: &SelectedView, path: &CgroupPath) -> Option<Explanation> {
     let record = selected.live.as_ref()?;
     let mut place = Path::new(record.directory.as_ref()).to_path_buf();

@@ -1,4 +1,4 @@
-//! `explain`: predicts whether an operation would succeed, and why. It asks the code of the filesystem, without a mount.
+//! `explain`: predicts whether an operation would succeed, and why. It uses the filesystem's code, without a mount.
 
 mod kernel;
 mod operation;
@@ -80,7 +80,7 @@ pub(super) fn run(options: &Options) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails if `--process` has no meaning for the operation, or names no process.
+/// Fails if `--process` doesn't apply to the operation, or names no process.
 fn check_process(operation: Operation, process: Option<i32>) -> Result<(), Error> {
     let Some(pid) = process else { return Ok(()) };
     if operation != Operation::Migrate {

@@ -31,10 +31,11 @@ pub(super) fn run(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> ! {
 }
 
 fn start(go: OwnedFd, as_pid1: bool, command: &[OsString]) -> Result<u8, String> {
-    // The supervisor holds directories of the host's cgroupfs, and the command may look into /proc/1/fd.
+    // The supervisor has open directories of the host's cgroupfs, and the command may look into /proc/1/fd.
     sys::descriptors::close_all_but(&[go.as_fd()])
         .map_err(|error| format!("can't close the supervisor's files: {error}"))?;
-    // The whole pid namespace ends with the supervisor. If that was killed before this call, the pipe has ended, too.
+    // The whole pid namespace ends with the supervisor. If the supervisor was killed before this call, the pipe is
+    // closed, too.
     set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("can't tie init to its supervisor: {errno}"))?;
     let mut told = [0];
     let count = File::from(go).read(&mut told).map_err(|error| format!("can't wait for the supervisor: {error}"))?;
@@ -63,7 +64,7 @@ fn execute(command: &[OsString]) -> u8 {
     };
     signals::unblock();
     let error = Command::new(program).args(arguments).exec();
-    // `exec` has set the default for the command. But the reader of the message may have gone.
+    // `exec` has restored the default for the command. But the message's reader may be gone.
     let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
     say(format_args!("can't run '{}': {}", program.display(), describe(&error)));
     if error.kind() == std::io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE }

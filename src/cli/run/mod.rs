@@ -1,9 +1,10 @@
-//! `run`: runs a command in new pid and mount namespaces, in a new cgroup of each hierarchy, with a view on `/sys/fs/cgroup`. With
-//! `--stack` the view is in a stack of mounts, as `attach` makes it.
+//! `run`: runs a command in new pid and mount namespaces, in a new cgroup of each hierarchy, with a view on
+//! `/sys/fs/cgroup`. With `--stack` the view is in a stack of mounts, as in `attach`.
 //!
-//! There are three processes. The *supervisor* is the one that the user starts: it makes cgroups and namespaces, passes on signals, and
-//! exits as the command does. The *server* is its child, outside of the namespaces and cgroups. It outlives the supervisor, so that the
-//! cgroups are removed even if that is killed. *init* is process 1 inside: the supervisor starts it, and it starts the command.
+//! There are three processes. The user starts the *supervisor*: it makes cgroups and namespaces, forwards signals,
+//! and exits with the command's status. The *server* is its child, outside the namespaces and cgroups. It outlives
+//! the supervisor, so that the cgroups are removed even if the supervisor is killed. *init* is process 1 inside: the
+//! supervisor starts it, and it starts the command.
 
 mod init;
 mod mount_ns;
@@ -87,7 +88,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let image = Server::image()?;
     let held = signals::block();
     let own = Arc::new(CreatedCgroups::make(&host, &options.view.cgroups, &name)?);
-    // Mounts show to nobody else from here on. The server goes back to the host's namespace.
+    // From here on, mounts are invisible to others. The server returns to the host's namespace.
     let started = Origin::leave_for_new_namespace().and_then(|origin| {
         let (lives, ends) = pipe()?;
         let supervisor = shutdown::SupervisorHandle { ends, cgroups: Arc::clone(&own) };
@@ -152,7 +153,8 @@ struct Supervisor {
     server: Pid,
     /// Reports to the server that the connection is mounted.
     mounted: StatusPipe,
-    /// The socket by which the server gets a descriptor of its view's root, which it keeps until this is closed.
+    /// The socket on which the server receives a descriptor of its view's root. The server keeps the root until this
+    /// socket is closed.
     leash: OwnedFd,
     /// The server reports here that the view is live.
     live: StatusPipe,
@@ -181,7 +183,7 @@ impl Supervisor {
             ForkResult::Child => {
                 server.cleanup.lock().iter().for_each(Cleanup::adopt);
                 drop((lives, mounted, live, leash, connection, lock));
-                // In a process group of its own it doesn't get the signals of the terminal, which are for the command.
+                // In a session of its own it doesn't get the terminal's signals, which are for the command.
                 let _ = nix::unistd::setsid();
                 let cleanup = Arc::clone(&server.cleanup);
                 log.continue_as_server();
@@ -224,8 +226,9 @@ impl Supervisor {
         };
         let ended = Self::run_inside(mount, &own, options);
         drop(leash);
-        // The mount namespace ends with its last process, and with it the view and the server, which removes the cgroups. Some are left if
-        // the server was killed, or if another process is still in the namespace and uses the view.
+        // The mount namespace ends with its last process, and with it the view and the server, which removes the
+        // cgroups. Some remain if the server was killed, or if another process is still in the namespace and uses the
+        // view.
         if let Err(error) = origin.return_to() {
             tracing::warn!(%error, "can't leave the command's mount namespace");
         }
@@ -255,9 +258,9 @@ impl Supervisor {
                 if entered.is_ok() {
                     let _ = nix::unistd::write(&go, &[0]);
                 }
-                // If the pipe ends without a byte, init gives up.
+                // If the pipe ends without a byte, init exits.
                 drop(go);
-                // The command keeps its privileges; the supervisor, which only waits, gives up its own.
+                // The command keeps its privileges; the supervisor, which only waits, drops its own.
                 for (what, errno) in confine(Role::Supervisor) {
                     tracing::debug!(%errno, what, "the supervisor can't be confined in this");
                 }
@@ -272,7 +275,7 @@ impl Supervisor {
 /// How long the server may take to end after the command.
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits until a child has ended; false if it hasn't within the limit.
+/// Waits until a child has ended. Returns false if it hasn't within the limit.
 fn wait_with_timeout(child: Pid, limit: Duration) -> bool {
     let start = Instant::now();
     while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {

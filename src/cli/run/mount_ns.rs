@@ -54,8 +54,8 @@ impl Origin {
         Ok(Self { namespace: origin, root, directory, inside })
     }
 
-    /// Changes the working directory if it's in the host's cgroups, where it would stay in spite of the view that is mounted over it. The
-    /// new one has the same path in the view, or is the root.
+    /// Changes the working directory if it's in the host's cgroups, where it would stay although the view is mounted
+    /// over it. The new one has the same path in the view, or is the root.
     pub(super) fn leave_cgroups(&self) -> Result<(), Error> {
         let is_the_hosts = match &self.directory {
             Some(directory) => directory.starts_with(DIRECTORY),
@@ -68,7 +68,7 @@ impl Origin {
         changed.or_else(|_| chdir("/")).map_err(|errno| Error::system("can't leave the host's cgroups", errno.into()))
     }
 
-    /// Returns to the original namespace. The working directory is its root then.
+    /// Returns to the original namespace. The working directory is then its root.
     pub(super) fn return_to(&self) -> io::Result<()> {
         setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
         fchdir(&self.root)?;
@@ -79,7 +79,7 @@ impl Origin {
 /// How the view is mounted for the command.
 #[derive(Debug)]
 pub(super) enum CommandView {
-    /// In a stack of mounts as `attach` makes it, so that programs recognise it.
+    /// In a stack of mounts as in `attach`, so that programs recognise it.
     Attached(Layout),
     /// The view alone, so that it makes every rejection itself, with a reason in its log.
     Bare,
@@ -116,8 +116,8 @@ impl CommandView {
         Ok((Self::Attached(layout), Some(lock)))
     }
 
-    /// Mounts the view in this namespace, in place of the host's cgroups. `mounted` gets a descriptor of the view's root, if there is one,
-    /// and returns when the view is served.
+    /// Mounts the view in this namespace, in place of the host's cgroups. `mounted` gets a descriptor of the view's
+    /// root, if there is one, and returns when the view is served.
     pub(super) fn mount(
         &self,
         connection: Connection,
@@ -138,7 +138,7 @@ impl CommandView {
             Self::Bare => {
                 clear_mount_point()?;
                 connection.mount(Path::new(DIRECTORY))?;
-                // From here on only the server holds the connection, which so ends with the server.
+                // From here on only the server holds the connection, so the connection ends with the server.
                 drop(connection);
                 tell(Path::new(DIRECTORY))
             }

@@ -18,7 +18,7 @@ use crate::cli::exit::EXIT_RUN_FAILED;
 use crate::error::Error;
 use crate::provision::cgroups::CreatedCgroups;
 
-/// The signals that are passed on.
+/// The signals that are forwarded.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -30,15 +30,16 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGCONT,
 ];
 
-/// The `si_code` of a signal from the kernel. The terminal sends its signals to the whole foreground process group, so the command already
-/// has them.
+/// The `si_code` of a signal from the kernel. The terminal sends its signals to the whole foreground process group,
+/// so the command already has them.
 const SI_KERNEL: i32 = 0x80;
 
 /// Blocks signals in this process, and passes them on to another.
 #[derive(Debug)]
 pub(super) struct SignalForwarder {
     signals: SignalFd,
-    /// The host's /proc, opened before the command's namespace gets another. Process 1 doesn't look at processes, and has none.
+    /// The host's /proc, opened before the command's namespace gets its own. Process 1 doesn't inspect processes, and
+    /// has none.
     proc: Option<File>,
 }
 
@@ -58,11 +59,12 @@ impl SignalForwarder {
         Ok(Self { proc: Some(proc), ..Self::new()? })
     }
 
-    /// Passes signals on to `child` until it ends, and reaps other children. Returns the exit status, 128 + N if signal N ended the child.
+    /// Forwards signals to `child` until it ends, and reaps other children. Returns the exit status, 128 + N if
+    /// signal N ended the child.
     ///
-    /// A frozen process gets no signal. On v1 it can't even be killed, and process 1 of its pid namespace, when that ends, waits for it. So
-    /// `cgroups` are thawed after SIGTERM and SIGINT, and while the child is about to end. If it still doesn't end, the status is returned
-    /// without waiting.
+    /// A frozen process gets no signal. On v1 it can't even be killed, and process 1 of its pid namespace waits for
+    /// it when it exits. So `cgroups` are thawed after SIGTERM and SIGINT, and while the child is exiting. If it
+    /// still doesn't end, this returns the status without waiting.
     pub(super) fn wait_for(&self, child: Pid, cgroups: Option<&CreatedCgroups>) -> u8 {
         let mut told: Option<Instant> = None;
         let mut ending: Option<Instant> = None;
@@ -73,7 +75,7 @@ impl SignalForwarder {
                     Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return 128 + signal as u8,
                     Ok(WaitStatus::StillAlive) => break,
                     Ok(_) | Err(Errno::EINTR) => {}
-                    // There's no child left.
+                    // No child is left.
                     Err(_) => return EXIT_RUN_FAILED,
                 }
             }
@@ -109,7 +111,7 @@ impl SignalForwarder {
         }
     }
 
-    /// Whether all threads of a process have begun to end.
+    /// Whether all threads of a process have begun to exit.
     fn is_ending(&self, process: Pid) -> bool {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let Some(proc) = &self.proc else { return false };
@@ -120,7 +122,7 @@ impl SignalForwarder {
         stats.peek().is_some() && stats.all(|stat| field(&stat, 9).is_some_and(|flags| flags & PF_EXITING != 0))
     }
 
-    /// The exit status of a process that is about to end, which the kernel tells since Linux 3.5.
+    /// Returns the exit status of an exiting process, which the kernel shows since Linux 3.5.
     fn status_of(&self, process: Pid) -> u8 {
         match self.stat(process, process.as_raw()).and_then(|stat| field(&stat, 52)) {
             Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
@@ -139,17 +141,17 @@ impl SignalForwarder {
     }
 }
 
-/// How often to look whether the child is about to end, and how often to thaw cgroups then, in ms.
+/// How often to check whether the child is exiting, and how often to thaw cgroups then, in ms.
 const LOOK_INTERVAL_MS: u16 = 1000;
 const THAW_INTERVAL_MS: u16 = 50;
 
-/// How long killed processes may take to end while they're thawed.
+/// How long killed processes may take to end while their cgroups are thawed.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `PF_EXITING` of linux/sched.h, among the flags of /proc/PID/stat.
 const PF_EXITING: u64 = 0x4;
 
-/// A field of /proc/PID/stat behind the command's name, by its number in proc_pid_stat(5).
+/// Returns a field of /proc/PID/stat after the command's name, by its number in proc_pid_stat(5).
 fn field(stat: &str, number: usize) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
@@ -165,7 +167,7 @@ pub(super) struct BlockedSignals(());
 
 /// Blocks signals while something is made that no other process would remove.
 pub(super) fn block() -> BlockedSignals {
-    // If it fails, a signal at the wrong time leaves something behind.
+    // If this fails, a signal at the wrong time leaves something behind.
     let _ = blocked().thread_block();
     BlockedSignals(())
 }
