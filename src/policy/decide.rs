@@ -9,7 +9,8 @@ use super::rules::{Policy, Rules};
 use super::verdict::{Grant, PLAIN, Verdict, deny};
 use crate::cgroup::{FileClass, HierarchyClass, HierarchyKind};
 
-/// Decides whether an operation is allowed. One that the kernel's cgroupfs doesn't have gets the kernel's errno everywhere.
+/// Decides whether an operation is allowed. An operation that the kernel's cgroupfs doesn't have gets the kernel's
+/// errno everywhere.
 pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     match operation {
         Operation::Read => Verdict::Allow(Grant::Plain),
@@ -25,8 +26,8 @@ pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
     .without_migration_unless(operation == Operation::Write)
 }
 
-/// The permission bits that the view shows for a node with the real bits `mode`. They have no write bits where an open for write, or a
-/// mkdir, is rejected, so that `ls -l` tells the truth.
+/// Returns the permission bits that the view shows for a node with the real bits `mode`. If an open for write, or a
+/// mkdir, would be rejected, they have no write bits, so that `ls -l` tells the truth.
 pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
     let operation = match node.subject {
         Subject::File { .. } => Operation::Write,
@@ -45,7 +46,7 @@ fn decide_structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Ver
     };
     match (node.zone, operation) {
         (Zone::Outside, _) => return deny(Rule::OutsideSubtree),
-        // Removing or renaming the boundary changes the directory above it.
+        // Removing or renaming the boundary changes its parent directory.
         (Zone::Boundary, Operation::RemoveDirectory | Operation::Rename) => return deny(Rule::BoundaryItself),
         (Zone::Boundary | Zone::Inside, _) => {}
     }
@@ -61,8 +62,8 @@ fn decide_structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Ver
     }
 }
 
-/// Decides about attributes: they may be changed where a file's content or a directory's children may be. Under `strict` those of the
-/// boundary are the host's, since its mode and owner decide who in the container may write there.
+/// Decides about attributes: they may be changed if a file's content or a directory's children may be. Under `strict`
+/// those of the boundary belong to the host, since its mode and owner decide who in the container may write there.
 fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
     let verdict = match node.subject {
         Subject::File { .. } => decide_write(rules, node),
@@ -74,13 +75,13 @@ fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
     }
 }
 
-/// Decides about xattrs, which only directories may have. Xattrs of files would multiply the kernel memory that a cgroup can hold by the
-/// number of its files, and no program uses them.
+/// Decides about xattrs, which only directories may have. Xattrs on files would multiply the kernel memory that a
+/// cgroup can hold by the number of its files, and no program uses them.
 fn decide_xattrs(rules: &Rules, node: &Node<'_>) -> Verdict {
     if !matches!(node.subject, Subject::File { .. }) {
         return decide_attributes(rules, node);
     }
-    // Where the directory's attributes are rejected, the file's are rejected by the same rule.
+    // A file whose directory's attributes are rejected gets the same rule.
     let directory = Node { subject: Subject::Directory, ..*node };
     match decide_attributes(rules, &directory) {
         Verdict::Allow(_) => deny(Rule::XattrOnFile),
@@ -92,8 +93,8 @@ fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
     let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };
-    // These affect the host, or carry numbers that mean something only in the writer's process. So they are never writable, wherever they are.
-    // Only the memory controller has events.
+    // These affect the host, or carry numbers that only mean something in the writer's process. So they are never
+    // writable. Only the memory controller has events.
     let has_events = || kind.controllers().is_some_and(|controllers| controllers.contains(MEMORY));
     match class {
         FileClass::ReleaseAgent => return deny(Rule::ReleaseAgent),
@@ -144,8 +145,9 @@ fn write_v1_delegated(rules: &Rules, kind: &HierarchyKind, zone: Zone, class: &F
     match (class, zone) {
         (FileClass::Membership(_), _) if !inherited::limits_hold(rules, kind) => deny(Rule::LimitsNotInherited),
         (FileClass::Membership(file), _) => Verdict::Allow(Grant::Migrate(*file)),
-        // It changes nothing in the cgroup. But a listener for memory pressure hides the event from listeners further up, at the host's cgroups
-        // (`vmpressure_event`). So the host decides by delegating the controller.
+        // A registration changes nothing in the cgroup. But a listener for memory pressure hides the event from
+        // listeners further up, at the host's cgroups (`vmpressure_event`). So the host decides by delegating the
+        // controller.
         (FileClass::EventControl, _) if rules.delegate_controllers.contains(MEMORY) => {
             Verdict::Allow(Grant::RegisterEvent)
         }
@@ -153,7 +155,7 @@ fn write_v1_delegated(rules: &Rules, kind: &HierarchyKind, zone: Zone, class: &F
         (_, Zone::Boundary) => deny(Rule::V1BoundaryLimits),
         (FileClass::Controller(controller), _) if rules.delegate_controllers.contains(controller) => PLAIN,
         (FileClass::Controller(_), _) => deny(Rule::ControllerNotDelegated),
-        // Only cpuset acts on it (`cpuset_css_online`), so it goes with cpuset.
+        // Only cpuset acts on it (`cpuset_css_online`), so cpuset's delegation decides.
         (FileClass::CloneChildren, _) if rules.delegate_controllers.contains("cpuset") => PLAIN,
         (FileClass::CloneChildren, _) => deny(Rule::ControllerNotDelegated),
         (FileClass::NotifyOnRelease, _) => deny(Rule::NotifyOnRelease),

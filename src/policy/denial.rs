@@ -17,7 +17,7 @@ pub enum Rule {
     BoundaryAttributes,
     /// The container can't set xattrs of files.
     XattrOnFile,
-    /// The xattrs that were set through this view hold as much of the kernel's memory as they may.
+    /// The xattrs that were set through this view use up its budget of kernel memory.
     XattrBudget,
     /// v1 controller hierarchies are read-only under `strict`.
     V1ControllersReadOnly,
@@ -25,7 +25,7 @@ pub enum Rule {
     V1ControllersRename,
     /// At the boundary of a v1 controller hierarchy only membership can be written.
     V1BoundaryLimits,
-    /// A v1 hierarchy has a controller that isn't delegated and doesn't apply its limits to what is below.
+    /// A controller of the v1 hierarchy isn't delegated and doesn't apply its limits to descendants.
     LimitsNotInherited,
     /// The file's controller isn't among the delegated ones.
     ControllerNotDelegated,
@@ -120,7 +120,7 @@ impl Rule {
                 "boundary-attributes",
                 "under the policy 'strict' mode, owner, times and xattrs of the delegation boundary and its files are the host's",
             ),
-            // cp, rsync and tar take this for a filesystem without xattrs, and go on.
+            // cp, rsync and tar treat this as a filesystem without xattrs, and continue.
             Self::XattrOnFile => (EOPNOTSUPP, "xattr-on-file", "only directories have xattrs that a container can set"),
             Self::XattrBudget => (
                 ENOSPC,

@@ -1,51 +1,57 @@
-//! Which of the host's limits hold for cgroups that a container makes in a v1 hierarchy.
+//! Which limits of the host apply to cgroups that a container makes in a v1 hierarchy.
 //!
-//! If the kernel doesn't apply a controller's limits to everything below, a container escapes them by making a cgroup and migrating there.
-//! In such a hierarchy it may change structure and membership only if the controller is delegated, with the consequences.
+//! If the kernel doesn't apply a controller's limits to descendants, a container escapes them by making a cgroup and
+//! migrating there. In such a hierarchy it may change structure and membership only if the controller is delegated,
+//! with the consequences.
 
 use super::rules::Rules;
 use crate::cgroup::HierarchyKind;
 
-/// The controllers whose limits the kernel applies to everything below, and how. Controllers that aren't listed may not.
+/// The controllers whose limits the kernel applies to descendants, and how. Controllers that aren't listed may not
+/// apply them:
 ///
-/// | not here | why |
+/// | not listed | why |
 /// |---|---|
-/// | `blkio` | each cgroup is throttled as if it stood right below the root (`throtl_pd_init`, `sane_behavior` alone is hierarchical) |
+/// | `blkio` | each cgroup is throttled as if it were a child of the root (`throtl_pd_init`, `sane_behavior` alone is hierarchical) |
 /// | `cpuset` | children that hold CPUs keep the host from taking these from the boundary (`validate_change`: EBUSY) |
-/// | `net_cls`, `net_prio` | a child copies what its parent has when it's made, and nothing of what the host sets later (`cgrp_css_online`) |
+/// | `net_cls`, `net_prio` | a child copies its parent's settings when it's made, and ignores later changes by the host (`cgrp_css_online`) |
 const INHERITED: [(&str, Inherited); 10] = [
-    // A group runs within its parent's share, and not at all while one above has used up its quota (`throttle_cfs_rq`).
+    // A group runs within its parent's share, and not at all while an ancestor has used up its quota
+    // (`throttle_cfs_rq`).
     ("cpu", Inherited::Always),
-    // It only counts.
+    // cpuacct only counts.
     ("cpuacct", Inherited::Always),
-    // A child never gets an exception that its parent hasn't, and loses those that the parent loses (`parent_has_perm`, `propagate_exception`).
+    // A child never gets an exception that its parent doesn't have, and loses those that the parent loses
+    // (`parent_has_perm`, `propagate_exception`).
     ("devices", Inherited::Always),
-    // What is below a cgroup that freezes freezes too, and what is made there is frozen (`CGROUP_FREEZING_PARENT`, `freezer_css_online`).
+    // Descendants of a freezing cgroup freeze, too, and new ones are frozen (`CGROUP_FREEZING_PARENT`,
+    // `freezer_css_online`).
     ("freezer", Inherited::Always),
-    // Each page is charged to the cgroup and to all above (`page_counter_try_charge`; `res_counter_charge` before Linux 3.19).
+    // Each page is charged to the cgroup and all ancestors (`page_counter_try_charge`; `res_counter_charge` before
+    // Linux 3.19).
     ("hugetlb", Inherited::Always),
-    // As hugetlb, if the cgroups are linked (`mem_cgroup_css_alloc`), which before Linux 5.11 is for the host to choose.
+    // Like hugetlb, if the cgroups are linked (`mem_cgroup_css_alloc`), which is the host's choice before Linux 5.11.
     ("memory", Inherited::WithUseHierarchy),
-    // Charged to all above (`misc_cg_try_charge`).
+    // Charged to all ancestors (`misc_cg_try_charge`).
     ("misc", Inherited::Always),
-    // It limits nothing.
+    // perf_event limits nothing.
     ("perf_event", Inherited::Always),
-    // A process counts in its cgroup and in all above (`pids_try_charge`).
+    // A process counts in its cgroup and all ancestors (`pids_try_charge`).
     ("pids", Inherited::Always),
-    // Charged to all above (`rdmacg_try_charge`).
+    // Charged to all ancestors (`rdmacg_try_charge`).
     ("rdma", Inherited::Always),
 ];
 
-/// Whether limits hold below.
+/// Whether limits apply to descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inherited {
     Always,
-    /// Only where `memory.use_hierarchy` is 1 ([`Rules::memory_is_hierarchical`]).
+    /// Only if `memory.use_hierarchy` is 1 ([`Rules::memory_is_hierarchical`]).
     WithUseHierarchy,
 }
 
-/// Whether the container may make cgroups in this hierarchy, and migrate there: each of its controllers is delegated, or keeps its limits
-/// below.
+/// Whether the container may make cgroups in this hierarchy, and migrate there: each of its controllers is delegated,
+/// or applies its limits to descendants.
 pub(super) fn limits_hold(rules: &Rules, kind: &HierarchyKind) -> bool {
     let holds = |controller: &str| match INHERITED.iter().find(|(name, _)| *name == controller) {
         Some((_, Inherited::Always)) => true,

@@ -10,14 +10,14 @@ use crate::cgroup::CgroupPath;
 pub struct MigrationEnds<'a> {
     /// The container's delegated subtree.
     pub delegated: &'a CgroupPath,
-    /// The process' cgroup now; `None` if it's outside of the server's cgroup namespace and can't be named.
+    /// The process' current cgroup; `None` if it's outside the server's cgroup namespace and has no path.
     pub source: Option<&'a CgroupPath>,
-    /// The zone of the file that is written.
+    /// The zone of the written file.
     pub destination: Zone,
 }
 
-/// Decides about a migration: both ends have to be inside the delegated subtree. The kernel demands the same on v2 with nsdelegate
-/// (`cgroup_attach_permissions`, ENOENT); on v1 nothing but this does.
+/// Decides about a migration: both ends have to be inside the delegated subtree. On v2 the kernel demands the same
+/// with nsdelegate (`cgroup_attach_permissions`, ENOENT); on v1 only this function does.
 pub fn decide_migration(ends: &MigrationEnds<'_>) -> Verdict {
     if ends.destination == Zone::Outside {
         return Verdict::Deny(Denial::new(Rule::OutsideSubtree));

@@ -1,6 +1,7 @@
 //! Decisions: may this operation be done on that node? Pure: facts in, a [`Verdict`] out.
 //!
-//! The filesystem and `explain` ask the same function, [`decide()`]. Whatever isn't allowed by a line of it is denied.
+//! The filesystem and `explain` call the same function, [`decide()`]. It denies every operation that no line of it
+//! allows.
 
 mod decide;
 mod denial;

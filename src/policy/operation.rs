@@ -1,4 +1,4 @@
-//! The questions: an operation on a node, and where the node stands.
+//! The questions: an operation on a node, and the node's zone.
 
 use std::ffi::OsStr;
 
@@ -8,9 +8,9 @@ use crate::cgroup::{FileClass, HierarchyKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Zone {
-    /// Above it, beside it, or in a hierarchy that has none.
+    /// Above the delegated subtree, beside it, or in a hierarchy without one.
     Outside,
-    /// The top directory of it, and that directory's files.
+    /// The top directory of the delegated subtree, and that directory's files.
     Boundary,
     /// Strictly below the boundary.
     Inside,
@@ -19,7 +19,7 @@ pub enum Zone {
 /// The kind of a node.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
-    /// A node that the view makes itself: its root, a symlink, a step of the alias.
+    /// A node that the view makes itself: its root, a symlink, a component of the alias.
     Synthetic,
     /// A cgroup directory.
     Directory,
@@ -35,7 +35,7 @@ pub enum Subject<'a> {
 /// A node, as far as the policy knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'a> {
-    /// Its hierarchy; `None` for nodes that belong to none.
+    /// Its hierarchy; `None` for nodes outside all hierarchies.
     pub kind: Option<&'a HierarchyKind>,
     /// Where it stands.
     pub zone: Zone,

@@ -49,7 +49,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// What `/sys/kernel/cgroup/delegate` held when it appeared (Linux 4.15); for kernels without it.
+    /// The content of `/sys/kernel/cgroup/delegate` in its first version (Linux 4.15), for kernels without the file.
     pub fn default_delegatable() -> BTreeSet<String> {
         ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"].map(str::to_owned).into()
     }

@@ -171,7 +171,7 @@ fn modes_tell_the_truth() {
     assert_eq!(shown(Policy::Strict, Zone::Boundary, "memory.max", 0o644), 0o444);
     assert_eq!(shown(Policy::Strict, Zone::Boundary, "cgroup.kill", 0o200), 0);
     assert_eq!(shown(Policy::Strict, Zone::Boundary, "cgroup.procs", 0o644), 0o644);
-    // The exception, on purpose: as nsdelegate.
+    // The intended exception, as with nsdelegate.
     assert_eq!(shown(Policy::Delegate, Zone::Boundary, "memory.max", 0o644), 0o644);
     assert_eq!(shown(Policy::Delegate, Zone::Outside, "cgroup.procs", 0o666), 0o444);
     let directory = Node { kind: Some(&unified), zone: Zone::Outside, subject: Subject::Directory };

@@ -6,7 +6,7 @@ use crate::cgroup::file::MembershipFile;
 /// How an allowed operation is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// The kernel does it.
+    /// The kernel executes it unchanged.
     Plain,
     /// The bytes are the number of a process or thread to migrate.
     Migrate(MembershipFile),
