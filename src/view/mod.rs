@@ -1,7 +1,8 @@
-//! What the container sees: which name is shown where. Pure: no I/O.
+//! What the container sees: the names in each directory. Pure: no I/O.
 //!
-//! A [`View`] says where a directory stands ([`Position`]) and what a name in it can be ([`Child`]). The filesystem reaches a node only by a
-//! chain of lookups from the root, each of which was allowed by [`View::child`]: containment rests on that, and no path is compared on the way.
+//! A [`View`] determines a directory's position ([`Position`]) and what a name in it can be ([`Child`]). The
+//! filesystem reaches a node only by a chain of lookups from the root, and [`View::child`] allowed each of them.
+//! Containment rests on that chain: nothing compares paths.
 
 mod position;
 mod resolve;

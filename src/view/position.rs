@@ -1,7 +1,7 @@
 //! Where a node stands.
 
-/// The path by which a node was entered. Linux gives a directory inode one place in the tree, so what an alias reaches needs nodes of
-/// its own.
+/// The path by which a node was entered. Linux gives a directory inode one place in the tree, so a cgroup that is
+/// reached by an alias needs nodes of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryPath {
     /// The path from the top of its hierarchy.
@@ -10,17 +10,18 @@ pub enum EntryPath {
     HostPathAlias,
 }
 
-/// What a directory is to its view; a file stands where its directory stands.
+/// The role of a directory in its view; a file has its directory's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The root of a legacy or hybrid view: the directory of hierarchies.
     Top,
-    /// A cgroup on the way to the boundary: that of the delegated path's first `depth` components.
+    /// An ancestor of the boundary: the cgroup of the delegated path's first `depth` components.
     Ancestor {
-        /// How many components of the delegated path lead to it.
+        /// The number of components of the delegated path that lead to it.
         depth: usize,
     },
-    /// A step of the host path alias: `depth` components of the delegated path have been entered (at least one, never all).
+    /// A component of the host path alias: `depth` components of the delegated path have been entered (at least one,
+    /// never all).
     HostPathStep {
         /// The number of components.
         depth: usize,
@@ -54,7 +55,7 @@ impl Position {
 /// What a name in a directory can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Child {
-    /// It doesn't exist in this view, whatever the host has.
+    /// The name doesn't exist in this view, whatever the host has.
     Hidden,
     /// The top directory of this hierarchy.
     Hierarchy(usize),
@@ -70,15 +71,15 @@ pub enum Child {
         /// The number of the alias.
         name: usize,
     },
-    /// A step of the host path alias, or the boundary through it.
+    /// A component of the host path alias, or the boundary reached by it.
     HostPathAlias(Position),
-    /// What the host has under that name, if it's of a kind that is shown here.
+    /// The host's object of that name, if its kind is shown here.
     Backing {
-        /// Where a directory of that name stands; `None`: a directory isn't shown.
+        /// The position of a directory of that name; `None`: a directory isn't shown.
         directory: Option<Position>,
         /// Whether a file of that name is shown.
         file: bool,
-        /// What it is where the host has nothing of that name: the host path alias.
+        /// The position if the host has no object of that name: the host path alias.
         otherwise: Option<Position>,
     },
 }

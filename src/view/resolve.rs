@@ -8,14 +8,14 @@ use crate::cgroup::CgroupPath;
 pub struct Resolved {
     /// Where the directory stands that it names, or that holds the file it names.
     pub position: Position,
-    /// The hierarchy and the backing path; `None` for what the view makes itself.
+    /// The hierarchy and the backing path; `None` for objects that the view makes itself.
     pub backing: Option<(usize, CgroupPath)>,
 }
 
 impl View {
     /// Follows `path`, whose components are all directories, from the view's root. `None` if it's hidden.
     ///
-    /// Names that the host decides (below the boundary) are taken to exist.
+    /// Names that depend on the host (below the boundary) are assumed to exist.
     pub fn resolve_directory(&self, path: &CgroupPath) -> Option<Resolved> {
         let root = self.root();
         let mut at = Resolved { position: root, backing: root.hierarchy.map(|index| (index, self.top_path(index))) };
@@ -31,7 +31,8 @@ impl View {
                     Resolved { position, backing: Some((index, self.alias_target(index, name)?)) }
                 }
                 Child::HostPathAlias(position) => self.through_host_path_alias(position),
-                // A name that may be the alias is the alias here: what the host has under it, only the host can tell.
+                // A name that may be the alias counts as the alias here: only the host knows whether it has an object
+                // of that name.
                 Child::Backing { otherwise: Some(position), .. } => self.through_host_path_alias(position),
                 Child::Backing { directory, .. } => {
                     let (index, above) = at.backing?;
@@ -51,7 +52,7 @@ impl View {
     }
 }
 
-/// Where the view shows the host's cgroup `host` of this hierarchy; `None` if it's hidden.
+/// Returns the view's path of the host's cgroup `host` in this hierarchy; `None` if it's hidden.
 pub fn view_path_of(view: &View, hierarchy: usize, host: &CgroupPath) -> Option<CgroupPath> {
     let entry = view.hierarchy(hierarchy)?;
     let below = match (view.shape, &entry.delegated) {

@@ -41,7 +41,7 @@ impl Shape {
 /// Whether a skeleton shows the files by which ancestors limit what is below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AncestorLimits {
-    /// The skeleton shows them: clients that walk from their own cgroup to the root find what holds for them.
+    /// The skeleton shows them: clients that walk from their own cgroup to the root find the effective limits.
     #[default]
     Shown,
     /// The skeleton doesn't show them.
@@ -57,7 +57,7 @@ pub struct ViewHierarchy {
     pub directory: OsString,
     /// Names of symlinks to that directory, one per co-mounted controller.
     pub links: Vec<OsString>,
-    /// The container's subtree; `None` where the container sits in the host's root. Never the root.
+    /// The container's subtree; `None` if the container is in the host's root. Never the root.
     pub delegated: Option<CgroupPath>,
 }
 
@@ -74,8 +74,8 @@ pub struct View {
     pub ancestor_limits: AncestorLimits,
     /// The hierarchies, in the order of their numbers.
     pub hierarchies: Vec<ViewHierarchy>,
-    /// Names at the top of each hierarchy that lead to the cgroups of these names in the delegated subtree (shape `host-path` only): for
-    /// clients that have their cgroups at a fixed place, such as `/docker`.
+    /// Names at the top of each hierarchy that lead to the cgroups of these names in the delegated subtree (shape
+    /// `host-path` only). They are for clients that expect their cgroups at a fixed path, such as `/docker`.
     pub aliases: Vec<OsString>,
 }
 
@@ -135,7 +135,7 @@ impl View {
         let below = |role| Position { role, ..position };
         let step = |depth: usize| hierarchy.delegated.as_ref()?.components().get(depth);
         let leads_on = |depth: usize| step(depth).is_some_and(|step| step == name);
-        // Where the directory that is `depth` steps on the way to the boundary stands.
+        // Returns the position of the directory `depth` components towards the boundary.
         let way = |depth: usize, on_the_way: fn(usize) -> Role| {
             if step(depth).is_none() { Role::Boundary } else { on_the_way(depth) }
         };
@@ -183,7 +183,7 @@ impl View {
 
     /// Whether a skeleton shows the file `name` of an ancestor, `depth` levels below the root.
     fn ancestor_shows(&self, kind: &HierarchyKind, depth: usize, name: &OsStr) -> bool {
-        // Without these a client can't find out which controllers it has.
+        // Without these files a client can't find out which controllers it has.
         const CORE: [&str; 3] = ["cgroup.controllers", "cgroup.subtree_control", "cgroup.type"];
         let Some(name) = name.to_str() else { return false };
         *kind == HierarchyKind::Unified && CORE.contains(&name)

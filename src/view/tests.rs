@@ -77,7 +77,7 @@ fn ancestors_show_limits_unless_they_are_hidden() {
         assert!(shown.lists(position, OsStr::new(name), false), "{directory} {name}");
         assert!(!hidden.lists(position, OsStr::new(name), false), "{directory} {name}");
         assert_eq!(hidden.child(position, OsStr::new(name)), Child::Hidden);
-        // A directory of that name isn't the way to anywhere.
+        // A directory of that name leads nowhere.
         assert!(!shown.lists(position, OsStr::new(name), true));
     }
     let rooted = view(Shape::Rooted, Setup::Unified, Some("/lxc/c1"));
@@ -95,7 +95,7 @@ fn rooted_has_a_hidden_alias() {
     assert_eq!(role(&view, "/lxc/c1"), Some((Role::Boundary, EntryPath::HostPathAlias, Some("/lxc/c1".into()))));
     assert_eq!(role(&view, "/lxc/c1/x"), Some((Role::Inside, EntryPath::HostPathAlias, Some("/lxc/c1/x".into()))));
     assert_eq!(role(&view, "/lxc/c2"), None);
-    // The alias isn't offered again behind itself: below it, the name is an ordinary one.
+    // The alias doesn't exist below itself: there the name is an ordinary one.
     assert_eq!(role(&view, "/lxc/c1/lxc"), Some((Role::Inside, EntryPath::HostPathAlias, Some("/lxc/c1/lxc".into()))));
     assert!(!view.lists(
         Position { hierarchy: Some(0), entry_path: EntryPath::HostPathAlias, role: Role::HostPathStep { depth: 1 } },
@@ -164,7 +164,7 @@ proptest! {
         }
     }
 
-    /// Whatever an ancestor is asked for: the next step, or a file that the host lets it show, which the policy takes for outside.
+    /// An ancestor has only the next component, and files that the host lets it show, whose zone is outside.
     #[test]
     fn an_ancestor_has_the_next_step_and_files_that_are_never_written(
         setup in setups(), depth in 0usize..3, hides in any::<bool>(),
@@ -210,7 +210,7 @@ proptest! {
         for index in 0..view.hierarchies.len() {
             if let Some(shown) = view_path_of(&view, index, &host) {
                 let resolved = view.resolve_directory(&shown);
-                // Names below the boundary of a rooted view that are the alias' own lead through the alias instead.
+                // In a rooted view, names below the boundary that are the alias' own lead through the alias instead.
                 let through_host_path_alias = resolved.as_ref().is_none_or(|resolved| resolved.position.entry_path == EntryPath::HostPathAlias);
                 prop_assume!(!(shape == Shape::Rooted && through_host_path_alias));
                 prop_assert_eq!(resolved.unwrap().backing, Some((index, host.clone())));
