@@ -20,7 +20,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use sys::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use sys::descriptors::{close_from, inherited};
 use sys::owner::signal_group_on_event;
-use sys::process::{Side, clone_sibling, exit_now};
+use sys::process::{CloneSide, clone_sibling, exit_now};
 use sys::seqpacket::send;
 
 use crate::request::{AgentStep, Hello};
@@ -129,8 +129,8 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
         // CLONE_PARENT makes the agent the server's child, so this process may end now. The server ignores SIGCHLD,
         // so the kernel reaps an agent at once; a zombie would keep the container's init from ending.
         match clone_sibling().map_err(failed_at(AgentStep::Clone))? {
-            Side::Original => Ok(()),
-            Side::Sibling => run(&socket, leash, permitted),
+            CloneSide::Original => Ok(()),
+            CloneSide::Sibling => run(&socket, leash, permitted),
         }
     });
     // The agent has no step left that could fail, so this process reports for it. If the server is gone, there's

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
 use super::{HelperImage, PidNamespace};
-use crate::limit::Limiter;
+use crate::limit::LogLimiter;
 use crate::sys::{seqpacket, spawn};
 
 /// How long a request, or the start of an agent, may take. On a machine with all CPUs busy an agent was seen to wait
@@ -60,7 +60,7 @@ impl Connection {
         namespace: &PidNamespace,
         is_administrator: bool,
         deadline: u64,
-        log: &Limiter,
+        log: &LogLimiter,
     ) -> Result<Self, Errno> {
         Self::try_start(image, namespace, is_administrator, deadline).map_err(|error| {
             if let Some(suppressed) = log.admit() {

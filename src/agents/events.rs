@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::HelperImage;
 use super::connection::{deadline_in, errno, wait_readable};
-use crate::limit::Limiter;
+use crate::limit::LogLimiter;
 use crate::sys::{pidfd, seqpacket, spawn};
 
 /// How long a helper may take for one step.
@@ -42,7 +42,7 @@ pub struct EventRegistrar {
     count: AtomicUsize,
     /// The killed helpers that haven't ended. A leaf lock.
     stuck: Mutex<Vec<OwnedFd>>,
-    log: Limiter,
+    log: LogLimiter,
 }
 
 /// An eventfd of a container's process, held for its registration. Dropping this releases it.
@@ -73,7 +73,7 @@ impl EventRegistrar {
             live: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             count: AtomicUsize::new(0),
             stuck: Mutex::default(),
-            log: Limiter::default(),
+            log: LogLimiter::default(),
         })
     }
 

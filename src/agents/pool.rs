@@ -15,7 +15,7 @@ use nix::unistd::pipe2;
 use super::connection::{AgentFailure, Connection, REQUEST_TIMEOUT, deadline_in, read_len};
 use super::slots::{AgentQuota, AgentSlots};
 use super::{HelperImage, PidNamespace};
-use crate::limit::{Limiter, Tenant};
+use crate::limit::{LogLimiter, Tenant};
 use crate::sys::owner;
 
 /// The capabilities that an agent is lent for a write, which are no more than the caller's own.
@@ -48,7 +48,7 @@ pub struct AgentPool {
     slots: AgentSlots,
     /// `None` if there's only one tenant.
     tenant_of: Option<TenantOf>,
-    log: Limiter,
+    log: LogLimiter,
 }
 
 /// Whether a request may be sent again if the agent died during it.
@@ -64,7 +64,7 @@ impl AgentPool {
     /// Makes a pool without agents.
     #[must_use]
     pub fn new(image: HelperImage) -> Self {
-        Self { image: Arc::new(image), slots: AgentSlots::default(), tenant_of: None, log: Limiter::default() }
+        Self { image: Arc::new(image), slots: AgentSlots::default(), tenant_of: None, log: LogLimiter::default() }
     }
 
     /// Gives the agents quotas, so that no tenant takes all of them.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::exit::CliResult;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
 use crate::container::target::{HELP, resolve};
@@ -31,7 +31,7 @@ pub(super) fn run(options: &Options) -> CliResult {
         return Err(Error::not_permitted("'detach' enters a container's mount namespace").advise("run it as root"));
     }
     let target = resolve(&options.target)?;
-    let container = Container::open(target.pid)?;
+    let container = ContainerHandle::open(target.pid)?;
     target.confirm()?;
     let lock = ContainerLock::acquire(container.number())?;
     if run_stack_of(&container).is_some() {

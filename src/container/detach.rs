@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::agents::attach::AttachHelperError;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::container::propagated;
 
 /// How many mounts a killed helper can leave, plus one that somebody has bound elsewhere.
@@ -16,7 +16,7 @@ const MAX_LEFTOVER_MOUNTS: usize = 3;
 const FORK_RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const FORK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-impl Container {
+impl ContainerHandle {
     /// Unmounts all mounts of a view. Its copies in other namespaces go first, since a server that does this may end
     /// with the last mount of its view. A killed helper may have left two mounts.
     pub(crate) fn clear(&self, image: BorrowedFd<'_>) -> Result<(), AttachHelperError> {

@@ -19,7 +19,7 @@ use crate::sys;
 
 /// A container, given by one of its processes.
 #[derive(Debug)]
-pub(crate) struct Container {
+pub(crate) struct ContainerHandle {
     pid: i32,
     /// The process' directory in /proc, which never comes to mean another process.
     pub(super) process: OwnedFd,
@@ -32,7 +32,7 @@ pub(crate) struct Container {
     pub(super) prefix: Option<OsString>,
 }
 
-impl Container {
+impl ContainerHandle {
     /// Opens the container of a process.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ mod tests {
     fn a_process_that_has_ended_is_noticed() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let open = |name: &str| OwnedFd::from(File::open(name).unwrap());
-        let container = Container {
+        let container = ContainerHandle {
             pid: child.id() as i32,
             process: open(&format!("/proc/{}", child.id())),
             end: None,
@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn processes_outside_of_containers_are_refused() {
-        let own = Container::open(std::process::id() as i32).unwrap_err();
+        let own = ContainerHandle::open(std::process::id() as i32).unwrap_err();
         assert!(own.to_string().contains("not in a container"), "{own}");
-        let nobody = Container::open(i32::MAX).unwrap_err();
+        let nobody = ContainerHandle::open(i32::MAX).unwrap_err();
         assert!(nobody.to_string().contains("there is no process"), "{nobody}");
     }
 }

@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 
 /// How often to check a process if the kernel doesn't report its end, in ms.
 const POLL_INTERVAL_MS: u16 = 500;
@@ -18,7 +18,7 @@ const POLL_INTERVAL_MS: u16 = 500;
 const BACKOFF_FACTOR: u32 = 20;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-impl Container {
+impl ContainerHandle {
     /// Waits until the process has ended, or the container's mount namespace has no view any more.
     pub(crate) fn wait_for_end(&self) {
         // poll(2) reports POLLPRI when a mount was added or removed.

@@ -16,7 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chroot, fchdir, pipe2, read, write};
 
 use crate::cgroup::parse_mountinfo;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::error::Error;
 use crate::sys;
 
@@ -30,7 +30,7 @@ pub(crate) struct MountNamespaceCopy {
 
 impl MountNamespaceCopy {
     /// Copies the mounts of a container.
-    pub(crate) fn start(container: &Container) -> Result<Self, Error> {
+    pub(crate) fn start(container: &ContainerHandle) -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't copy the container's mounts", errno.into());
         let (told, tells) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let (waits, stay) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -125,7 +125,7 @@ impl Drop for MountNamespaceCopy {
 }
 
 /// Enters the container's mount namespace, and then a copy of it.
-fn copy_mounts(container: &Container) -> Result<(), Errno> {
+fn copy_mounts(container: &ContainerHandle) -> Result<(), Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     setns(container.namespace(), CloneFlags::CLONE_NEWNS)?;

@@ -4,7 +4,7 @@
 //! An unmount in the container propagates to them. But before Linux 6.17 it doesn't unmount locked mounts
 //! ([`super::lock_mounts`]): the kernel removes the tmpfs of a stack and leaves the views in its place. So these
 //! namespaces are cleared first. Mounts that systemd leaves beneath the new root of a service can't be reached: a
-//! view stays there, unseen, until the service ends. Its server ends all the same ([`Container::wait_for_end`]).
+//! view stays there, unseen, until the service ends. Its server ends all the same ([`ContainerHandle::wait_for_end`]).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
 
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::container::view_mounts::AttachedView;
 
 /// How long clearing all of them may take: a container can have any number, with filesystems that delay the helper.
@@ -23,7 +23,7 @@ const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_PASSES: usize = 3;
 
 /// Unmounts a container's view in all other mount namespaces in which processes are.
-pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: AttachedView) {
+pub(crate) fn clear(container: &ContainerHandle, image: BorrowedFd<'_>, attached: AttachedView) {
     let start = Instant::now();
     // Namespaces that were cleared, can't be cleared, or needn't be.
     let mut seen = HashSet::from([container.number()]);
@@ -45,7 +45,11 @@ pub(crate) fn clear(container: &Container, image: BorrowedFd<'_>, attached: Atta
 }
 
 /// Finds the namespaces with the view that aren't in `seen`, through one process of each.
-fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView) -> Vec<(Container, AttachedView)> {
+fn others(
+    seen: &mut HashSet<u64>,
+    container: &ContainerHandle,
+    attached: AttachedView,
+) -> Vec<(ContainerHandle, AttachedView)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -54,7 +58,7 @@ fn others(seen: &mut HashSet<u64>, container: &Container, attached: AttachedView
             continue;
         }
         // `open` refuses processes of the host and those that have ended.
-        if let Ok(other) = Container::open(pid)
+        if let Ok(other) = ContainerHandle::open(pid)
             && let Some(copy) = other.copy_of(container, attached)
         {
             found.push((other, copy));

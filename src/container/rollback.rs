@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::server::status::StatusPipe;
 
 /// The process that owns a cleanup. After a fork two processes have the same value, and only the owner acts.
@@ -38,7 +38,7 @@ impl CleanupOwner {
 #[derive(Debug)]
 pub(crate) struct Rollback {
     owner: CleanupOwner,
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
     program: OwnedFd,
     /// Closed, or written to, when the command has finished with the container and its helper has ended.
     committed: StatusPipe,
@@ -46,7 +46,7 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     /// Makes a rollback that no process has adopted yet.
-    pub(crate) fn new(container: Arc<Container>, program: OwnedFd, committed: StatusPipe) -> Self {
+    pub(crate) fn new(container: Arc<ContainerHandle>, program: OwnedFd, committed: StatusPipe) -> Self {
         Self { owner: CleanupOwner::nobody(), container, program, committed }
     }
 

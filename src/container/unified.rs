@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crate::agents::attach::{Layout, MountFlags};
 use crate::cgroup::CgroupPath;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::container::lock::ContainerLock;
 use crate::container::stack::UnderlaySource;
 use crate::error::Error;
@@ -22,7 +22,11 @@ pub(crate) const UNIFIED_NOTE: &str = "on a unified host systemd and programs th
 /// # Errors
 /// If programs couldn't find it. They join the mount point, which has to be of type cgroup2, and the path in
 /// `/proc/self/cgroup`.
-pub(crate) fn own_cgroup<'a>(container: &Container, view: &'a View, label: &str) -> Result<&'a CgroupPath, Error> {
+pub(crate) fn own_cgroup<'a>(
+    container: &ContainerHandle,
+    view: &'a View,
+    label: &str,
+) -> Result<&'a CgroupPath, Error> {
     let has_namespace = !same_namespace(container.pid(), "cgroup")
         .map_err(|error| Error::system(format!("can't look at the cgroup namespace of {label}"), error))?;
     if has_namespace {

@@ -20,12 +20,12 @@ use nix::sys::stat::{fstat, stat};
 
 use crate::agents::attach::{AttachHelperError, AttachStep};
 use crate::container::DIRECTORY;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::error::Error;
 use crate::sys::namespace::owner;
 
 /// Turns an error of building the view in a container into one with cause and remedy, if the kernel refused to mount FUSE there.
-pub(crate) fn explain_refusal(error: AttachHelperError, container: &Container) -> Error {
+pub(crate) fn explain_refusal(error: AttachHelperError, container: &ContainerHandle) -> Error {
     let is_refused = matches!(error, AttachHelperError::Failed { step: AttachStep::View, errno: Errno::EPERM });
     if !is_refused || !belongs_to_other_user_namespace(container) {
         return error.into();
@@ -39,7 +39,7 @@ pub(crate) fn explain_refusal(error: AttachHelperError, container: &Container) -
 }
 
 /// Whether the container's mount namespace belongs to another user namespace than that of this process.
-fn belongs_to_other_user_namespace(container: &Container) -> bool {
+fn belongs_to_other_user_namespace(container: &ContainerHandle) -> bool {
     let theirs = match owner(container.namespace()) {
         Ok(owner) => fstat(owner.as_fd()),
         // Before Linux 4.9 the kernel doesn't tell the owner. Processes hardly ever leave the user namespace that

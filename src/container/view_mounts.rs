@@ -11,7 +11,7 @@ use crate::agents::attach;
 use crate::agents::attach::{AttachHelperError, Location, MOUNT_SOURCE, VIEW_FSTYPE};
 use crate::cgroup::{MountEntry, parse_mountinfo};
 use crate::container::covered::CoveredMounts;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::error::Error;
 use crate::provision::sentinel;
 
@@ -30,7 +30,7 @@ pub(crate) struct AttachedView {
     mount: u32,
 }
 
-impl Container {
+impl ContainerHandle {
     /// Finds the view that is attached to the container.
     pub(crate) fn attached(&self) -> Option<AttachedView> {
         self.attached_for(self.number())
@@ -103,7 +103,7 @@ impl Container {
         attach::detach(image, self.namespace(), self.root(), attached.depth, attached.device, attached.mount)
     }
 
-    /// As [`Container::attached`], but by the mountinfo of any process in the namespace: the container's own may have
+    /// As [`ContainerHandle::attached`], but by the mountinfo of any process in the namespace: the container's own may have
     /// ended.
     pub(super) fn attached_as_others_see(&self) -> Option<AttachedView> {
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {

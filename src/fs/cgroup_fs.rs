@@ -15,7 +15,7 @@ use super::inotify::own_writes::OwnWrites;
 use super::inotify::queue::Replays;
 use super::limits::RejectionLog;
 use super::limits::quota::Quota;
-use super::limits::rejection_log::Subject;
+use super::limits::rejection_log::RejectedRequest;
 use super::limits::xattr_budget::XattrBudget;
 use super::ops::ReadMode;
 use super::ops::handles::Handles;
@@ -139,7 +139,12 @@ impl<H: Host> CgroupFs<H> {
                 }
                 path.push(name);
             }
-            Subject { pid: self.host.process_id(caller), uid: caller.uid, operation: operation.to_owned(), path }
+            RejectedRequest {
+                pid: self.host.process_id(caller),
+                uid: caller.uid,
+                operation: operation.to_owned(),
+                path,
+            }
         });
     }
 
@@ -165,9 +170,13 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    pub(super) fn as_policy_sees<'a>(&'a self, position: Position, subject: policy::Subject<'a>) -> policy::Node<'a> {
+    pub(super) fn as_policy_sees<'a>(
+        &'a self,
+        position: Position,
+        subject: policy::Subject<'a>,
+    ) -> policy::PolicyNode<'a> {
         let hierarchy = position.hierarchy.and_then(|index| self.view.hierarchy(index));
-        policy::Node { kind: hierarchy.map(|hierarchy| &hierarchy.kind), zone: self.view.zone(position), subject }
+        policy::PolicyNode { kind: hierarchy.map(|hierarchy| &hierarchy.kind), zone: self.view.zone(position), subject }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::fs::dispatch::Tenant;
 use crate::fs::dispatch::{Container, Containers, SharedLimits};
 use crate::fs::host::HostFiles;
 use crate::fs::{Caller, FsResult};
-use crate::limit::Limiter;
+use crate::limit::LogLimiter;
 use crate::policy::{Rule, Rules};
 use crate::sys;
 use crate::sys::offset::read_at;
@@ -68,13 +68,13 @@ pub struct PidNamespaces {
     /// The server's user namespace; `None` on a kernel that has none.
     own_user: Option<Namespace>,
     host: HostContainer,
-    commons: SharedLimits,
+    shared_limits: SharedLimits,
     most: usize,
     /// No system call is made while it's held.
     known: RwLock<HashMap<Namespace, Arc<KnownNamespace>>>,
     ends: Epoll,
     stop: EventFd,
-    log: Limiter,
+    log: LogLimiter,
 }
 
 /// A pid namespace with a caller.
@@ -122,8 +122,8 @@ impl PidNamespaces {
         let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&shared));
         let files = host.most_files();
-        let commons = SharedLimits::new(files, passes_through);
-        let host = commons.container(view, host, Tenant::default())?;
+        let shared_limits = SharedLimits::new(files, passes_through);
+        let host = shared_limits.container(view, host, Tenant::default())?;
         let (ends, stop) = (
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -136,12 +136,12 @@ impl PidNamespaces {
             own: procfs::own_namespace("pid")?,
             own_user: procfs::own_namespace("user").ok(),
             host,
-            commons,
+            shared_limits,
             most: NAMESPACES_MAX.min(files / FDS_PER_NAMESPACE),
             known: RwLock::default(),
             ends,
             stop,
-            log: Limiter::default(),
+            log: LogLimiter::default(),
         })
     }
 
@@ -242,7 +242,7 @@ impl PidNamespaces {
             Rule::ServerInside
         })?;
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
-        Ok(self.commons.container(view, host, tenant)?)
+        Ok(self.shared_limits.container(view, host, tenant)?)
     }
 }
 
@@ -330,7 +330,7 @@ impl Containers for PidNamespaces {
             drop(all);
             drop(forgotten);
             if !is_left {
-                self.commons.forget(known.tenant);
+                self.shared_limits.forget(known.tenant);
             }
         }
         true

@@ -31,9 +31,9 @@ const REFILL: Duration = Duration::from_secs(4);
 
 /// Limits the records about something that a container can cause as often as it likes.
 #[derive(Debug)]
-pub struct Limiter(Mutex<Bucket>);
+pub struct LogLimiter(Mutex<Bucket>);
 
-impl Limiter {
+impl LogLimiter {
     /// Decides whether to log. `Some` is yes, with how many records were suppressed before.
     pub fn admit(&self) -> Option<u64> {
         self.0.lock().take(Instant::now())
@@ -47,7 +47,7 @@ struct Bucket {
     suppressed: u64,
 }
 
-impl Default for Limiter {
+impl Default for LogLimiter {
     fn default() -> Self {
         Self(Mutex::new(Bucket { tokens: BURST, refilled: Instant::now(), suppressed: 0 }))
     }

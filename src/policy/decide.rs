@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 
 use super::denial::{Denial, Rule};
 use super::inherited;
-use super::operation::{Node, Operation, Subject, Zone};
+use super::operation::{Operation, PolicyNode, Subject, Zone};
 use super::rules::{Policy, Rules};
 use super::verdict::{Grant, PLAIN, Verdict, deny};
 use crate::cgroup::{FileClass, HierarchyClass, HierarchyKind};
 
 /// Decides whether an operation is allowed. An operation that the kernel's cgroupfs doesn't have gets the kernel's
 /// errno everywhere.
-pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+pub fn decide(rules: &Rules, node: &PolicyNode<'_>, operation: Operation) -> Verdict {
     match operation {
         Operation::Read => Verdict::Allow(Grant::Plain),
         Operation::CreateFile => deny(Rule::NoFileCreation),
@@ -28,7 +28,7 @@ pub fn decide(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
 
 /// Returns the permission bits that the view shows for a node with the real bits `mode`. If an open for write, or a
 /// mkdir, would be rejected, they have no write bits, so that `ls -l` tells the truth.
-pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
+pub fn shown_mode(rules: &Rules, node: &PolicyNode<'_>, mode: u32) -> u32 {
     let operation = match node.subject {
         Subject::File { .. } => Operation::Write,
         Subject::Directory | Subject::Synthetic => Operation::MakeDirectory,
@@ -40,7 +40,7 @@ pub fn shown_mode(rules: &Rules, node: &Node<'_>, mode: u32) -> u32 {
 const MEMORY: &str = "memory";
 
 /// Decides about mkdir in a directory, and rmdir and rename of it.
-fn decide_structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Verdict {
+fn decide_structure(rules: &Rules, node: &PolicyNode<'_>, operation: Operation) -> Verdict {
     let (Some(kind), Subject::Directory) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };
@@ -64,7 +64,7 @@ fn decide_structure(rules: &Rules, node: &Node<'_>, operation: Operation) -> Ver
 
 /// Decides about attributes: they may be changed if a file's content or a directory's children may be. Under `strict`
 /// those of the boundary belong to the host, since its mode and owner decide who in the container may write there.
-fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
+fn decide_attributes(rules: &Rules, node: &PolicyNode<'_>) -> Verdict {
     let verdict = match node.subject {
         Subject::File { .. } => decide_write(rules, node),
         Subject::Directory | Subject::Synthetic => decide_structure(rules, node, Operation::MakeDirectory),
@@ -77,19 +77,19 @@ fn decide_attributes(rules: &Rules, node: &Node<'_>) -> Verdict {
 
 /// Decides about xattrs, which only directories may have. Xattrs on files would multiply the kernel memory that a
 /// cgroup can hold by the number of its files, and no program uses them.
-fn decide_xattrs(rules: &Rules, node: &Node<'_>) -> Verdict {
+fn decide_xattrs(rules: &Rules, node: &PolicyNode<'_>) -> Verdict {
     if !matches!(node.subject, Subject::File { .. }) {
         return decide_attributes(rules, node);
     }
     // A file whose directory's attributes are rejected gets the same rule.
-    let directory = Node { subject: Subject::Directory, ..*node };
+    let directory = PolicyNode { subject: Subject::Directory, ..*node };
     match decide_attributes(rules, &directory) {
         Verdict::Allow(_) => deny(Rule::XattrOnFile),
         verdict => verdict,
     }
 }
 
-fn decide_write(rules: &Rules, node: &Node<'_>) -> Verdict {
+fn decide_write(rules: &Rules, node: &PolicyNode<'_>) -> Verdict {
     let (Some(kind), Subject::File { name, class }) = (node.kind, node.subject) else {
         return deny(Rule::OutsideSubtree);
     };

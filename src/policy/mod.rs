@@ -18,6 +18,6 @@ mod verdict;
 pub use decide::{decide, shown_mode};
 pub use denial::{Denial, Rule};
 pub use migration::{MigrationEnds, decide_migration};
-pub use operation::{Node, Operation, Subject, Zone};
+pub use operation::{Operation, PolicyNode, Subject, Zone};
 pub use rules::{Policy, Rules};
 pub use verdict::{Grant, Verdict};

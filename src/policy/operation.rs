@@ -34,7 +34,7 @@ pub enum Subject<'a> {
 
 /// A node, as far as the policy knows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'a> {
+pub struct PolicyNode<'a> {
     /// Its hierarchy; `None` for nodes outside all hierarchies.
     pub kind: Option<&'a HierarchyKind>,
     /// Where it stands.

@@ -84,7 +84,7 @@ proptest! {
         let file = Subject::File { name: OsStr::new(&name), class: &class };
         for subject in [Subject::Synthetic, Subject::Directory, file] {
             for kind in [Some(&kind), None] {
-                let node = Node { kind, zone: Zone::Outside, subject };
+                let node = PolicyNode { kind, zone: Zone::Outside, subject };
                 prop_assert!(!decide(&rules, &node, operation).is_allowed());
                 prop_assert_eq!(shown_mode(&rules, &node, 0o777) & 0o222, 0);
             }
@@ -95,7 +95,7 @@ proptest! {
     fn files_that_affect_the_host_are_never_writable(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
         for class in [FileClass::ReleaseAgent, FileClass::Unknown] {
-            let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
+            let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new("x"), class: &class } };
             prop_assert!(!decide(&rules, &node, Operation::Write).is_allowed());
             prop_assert!(!decide(&rules, &node, Operation::ChangeAttributes).is_allowed());
         }
@@ -110,7 +110,7 @@ proptest! {
     ) {
         let name = OsStr::new(name);
         let class = FileClass::of(&kind, name);
-        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
         let of_v1 = kind.controllers().is_some_and(|controllers| controllers.contains("devices"));
         let delegated = rules.policy == Policy::Delegate && rules.delegate_controllers.contains("devices");
         if kind != HierarchyKind::Unified && decide(&rules, &node, Operation::Write).is_allowed() {
@@ -124,8 +124,8 @@ proptest! {
     ) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
         let class = FileClass::of(&kind, OsStr::new(&name));
-        let file = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(&name), class: &class } };
-        let directory = Node { subject: Subject::Directory, ..file };
+        let file = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(&name), class: &class } };
+        let directory = PolicyNode { subject: Subject::Directory, ..file };
         prop_assert!(!decide(&rules, &file, Operation::ChangeXattrs).is_allowed());
         for (node, operation) in [
             (&file, Operation::ChangeAttributes),
@@ -150,12 +150,12 @@ proptest! {
             (is_flat || controller == "memory" && !rules.memory_is_hierarchical) && !rules.delegate_controllers.contains(controller)
         };
         if kind.controllers().is_some_and(|controllers| controllers.iter().any(escapes)) {
-            let directory = Node { kind: Some(&kind), zone, subject: Subject::Directory };
+            let directory = PolicyNode { kind: Some(&kind), zone, subject: Subject::Directory };
             prop_assert!(!decide(&rules, &directory, operation).is_allowed());
             prop_assert_eq!(shown_mode(&rules, &directory, 0o755), 0o555);
             for name in ["cgroup.procs", "tasks"].map(OsStr::new) {
                 let class = FileClass::of(&kind, name);
-                let file = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+                let file = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
                 prop_assert!(!decide(&rules, &file, Operation::Write).is_allowed());
                 prop_assert_eq!(shown_mode(&rules, &file, 0o644), 0o444);
             }
@@ -166,7 +166,7 @@ proptest! {
     fn events_are_never_granted_as_a_plain_write(rules in any_rules(), kind in kinds(), inside in any::<bool>()) {
         let zone = if inside { Zone::Inside } else { Zone::Boundary };
         let (name, class) = (OsStr::new("cgroup.event_control"), FileClass::EventControl);
-        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
         let delegated = rules.policy == Policy::Delegate && rules.delegate_controllers.contains("memory");
         match decide(&rules, &node, Operation::Write) {
             Verdict::Deny(_) => {}
@@ -185,7 +185,7 @@ proptest! {
             if !matches!(class, FileClass::Membership(_)) {
                 continue;
             }
-            let node = Node { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
+            let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
             prop_assert_ne!(decide(&rules, &node, Operation::Write), Verdict::Allow(Grant::Plain));
         }
     }

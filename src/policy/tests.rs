@@ -20,7 +20,7 @@ fn write(policy: Policy, list: &str, zone: Zone, name: &str) -> &'static str {
     let kind = kind(list);
     let name = OsStr::new(name);
     let class = FileClass::of(&kind, name);
-    let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+    let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
     match decide(&rules(policy), &node, Operation::Write) {
         Verdict::Allow(Grant::Plain) => "yes",
         Verdict::Allow(Grant::Migrate(_)) => "migrate",
@@ -35,7 +35,7 @@ fn events() {
     use Zone::{Boundary, Inside, Outside};
     let asked = |rules: &Rules, list: &str, zone| {
         let (kind, class, name) = (kind(list), FileClass::EventControl, OsStr::new("cgroup.event_control"));
-        let node = Node { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
+        let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::File { name, class: &class } };
         match decide(rules, &node, Operation::Write) {
             Verdict::Allow(Grant::RegisterEvent) => None,
             Verdict::Allow(grant) => panic!("{grant:?}"),
@@ -63,7 +63,7 @@ fn events() {
 
 fn directory(policy: Policy, list: &str, zone: Zone, operation: Operation) -> bool {
     let kind = kind(list);
-    let node = Node { kind: Some(&kind), zone, subject: Subject::Directory };
+    let node = PolicyNode { kind: Some(&kind), zone, subject: Subject::Directory };
     decide(&rules(policy), &node, operation).is_allowed()
 }
 
@@ -136,7 +136,7 @@ fn limits_that_are_not_inherited() {
     use Zone::{Boundary, Inside, Outside};
     let rule = |list: &str, zone, operation, rules: &Rules| {
         let kind = kind(list);
-        match decide(rules, &Node { kind: Some(&kind), zone, subject: Subject::Directory }, operation) {
+        match decide(rules, &PolicyNode { kind: Some(&kind), zone, subject: Subject::Directory }, operation) {
             Verdict::Allow(_) => None,
             Verdict::Deny(denial) => Some(denial.rule()),
         }
@@ -165,7 +165,7 @@ fn modes_tell_the_truth() {
     let shown = |policy, zone, name: &str, mode| {
         let class = FileClass::of(&unified, OsStr::new(name));
         let node =
-            Node { kind: Some(&unified), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
+            PolicyNode { kind: Some(&unified), zone, subject: Subject::File { name: OsStr::new(name), class: &class } };
         shown_mode(&rules(policy), &node, mode)
     };
     assert_eq!(shown(Policy::Strict, Zone::Boundary, "memory.max", 0o644), 0o444);
@@ -174,13 +174,13 @@ fn modes_tell_the_truth() {
     // The intended exception, as with nsdelegate.
     assert_eq!(shown(Policy::Delegate, Zone::Boundary, "memory.max", 0o644), 0o644);
     assert_eq!(shown(Policy::Delegate, Zone::Outside, "cgroup.procs", 0o666), 0o444);
-    let directory = Node { kind: Some(&unified), zone: Zone::Outside, subject: Subject::Directory };
+    let directory = PolicyNode { kind: Some(&unified), zone: Zone::Outside, subject: Subject::Directory };
     assert_eq!(shown_mode(&rules(Policy::Delegate), &directory, 0o755), 0o555);
 }
 
 #[test]
 fn operations_that_a_cgroupfs_lacks() {
-    let node = Node { kind: None, zone: Zone::Outside, subject: Subject::Synthetic };
+    let node = PolicyNode { kind: None, zone: Zone::Outside, subject: Subject::Synthetic };
     for (operation, errno) in
         [(Operation::CreateFile, nix::errno::Errno::EACCES), (Operation::MakeNode, nix::errno::Errno::EPERM)]
     {

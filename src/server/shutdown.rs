@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::{MountEntry, parse_mountinfo};
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::fuse::FSTYPE;
 use crate::host::mount_id;
 use crate::provision::cgroups::CreatedCgroups;
@@ -36,7 +36,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 /// The container in which a server's view is.
 #[derive(Debug)]
 pub(crate) struct AttachedContainer {
-    pub(crate) container: Arc<Container>,
+    pub(crate) container: Arc<ContainerHandle>,
     /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
     /// Closed when the view isn't mounted there any more, which ends the thread that makes events for its watchers (`fuse::SelfMount`).

@@ -186,7 +186,7 @@ proptest! {
                     prop_assert!(is_core || !hides && limits_what_is_below(&hierarchy.kind, depth, &name));
                     let class = crate::cgroup::FileClass::of(&hierarchy.kind, OsStr::new(&name));
                     let subject = crate::policy::Subject::File { name: OsStr::new(&name), class: &class };
-                    let node = crate::policy::Node { kind: Some(&hierarchy.kind), zone: view.zone(position), subject };
+                    let node = crate::policy::PolicyNode { kind: Some(&hierarchy.kind), zone: view.zone(position), subject };
                     for policy in [crate::policy::Policy::Strict, crate::policy::Policy::Delegate] {
                         let rules = Rules { policy, delegate_controllers: crate::cgroup::ControllerSet::parse("cpu,memory,pids,cpuset,hugetlb"), ..Rules::default() };
                         prop_assert!(!crate::policy::decide(&rules, &node, crate::policy::Operation::Write).is_allowed());

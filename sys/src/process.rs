@@ -49,7 +49,7 @@ pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
 
 /// Which of the two processes this is after [`clone_sibling`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum CloneSide {
     /// The caller.
     Original,
     /// The new process.
@@ -61,7 +61,7 @@ pub enum Side {
 ///
 /// # Errors
 /// Those of clone(2).
-pub fn clone_sibling() -> Result<Side, Errno> {
+pub fn clone_sibling() -> Result<CloneSide, Errno> {
     let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
     let null: libc::c_long = 0;
     #[cfg(not(target_arch = "s390x"))]
@@ -72,8 +72,8 @@ pub fn clone_sibling() -> Result<Side, Errno> {
     // caches about a thread (its tid, for raise and robust mutexes) is stale in it, and unused.
     let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, null, null, null) };
     match Errno::result(pid)? {
-        0 => Ok(Side::Sibling),
-        _ => Ok(Side::Original),
+        0 => Ok(CloneSide::Sibling),
+        _ => Ok(CloneSide::Original),
     }
 }
 

@@ -7,15 +7,15 @@ use serde_json::json;
 
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::doctor::compare::{Change, compare};
 use crate::doctor::facts::Facts;
 use crate::doctor::probe::parent::probe;
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::message::say;
 
 /// Finds out what programs in a container see now. `None` if that isn't possible; then there's nothing to compare.
-pub(super) fn probe_target(target: &Target) -> Option<Facts> {
+pub(super) fn probe_target(target: &ProbeTarget) -> Option<Facts> {
     match probe(target) {
         Ok(facts) => Some(facts),
         Err(error) => {
@@ -26,8 +26,8 @@ pub(super) fn probe_target(target: &Target) -> Option<Facts> {
 }
 
 /// Finds out what programs see, by the process of a container.
-pub(super) fn probe_container(container: &Container) -> Option<Facts> {
-    probe_target(&Target::open(Some(container.pid())).ok()?)
+pub(super) fn probe_container(container: &ContainerHandle) -> Option<Facts> {
+    probe_target(&ProbeTarget::open(Some(container.pid())).ok()?)
 }
 
 /// The changes between two looks, with a remedy.

@@ -21,7 +21,7 @@ use super::options::{ServeOptions, ViewOptions, parse_name};
 use crate::agents::AttachHelper;
 use crate::agents::attach::{Layout, Location};
 use crate::cgroup::{HierarchyClass, Setup};
-use crate::container::handle::Container;
+use crate::container::handle::ContainerHandle;
 use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
 use crate::container::namespace_copy::MountNamespaceCopy;
@@ -31,7 +31,7 @@ use crate::container::target::{HELP, resolve};
 use crate::container::view_mounts::MOUNT_POINTS;
 use crate::container::{DIRECTORY, hook_state, namespace_copy, staging, unified, userns_mounts};
 use crate::doctor::facts::Facts;
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::error::Error;
 use crate::fuse::{Connection, SelfMount, detached_copy};
 use crate::host::{HostCgroups, ViewSpec, discover, plan, server_cgroup};
@@ -89,7 +89,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
             .map(|state| (state.pid.to_string(), state.root, state.mounts_own_cgroups))?,
     };
     let target = resolve(&named)?;
-    let container = Container::open(target.pid)?;
+    let container = ContainerHandle::open(target.pid)?;
     target.confirm()?;
     let container = Arc::new(match root {
         Some(directory) => container.with_root(&directory)?,
@@ -214,7 +214,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
 
 /// The command's side of attaching, once its server is started.
 struct AttachCommand {
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
     program: OwnedFd,
     connection: Connection,
     /// The cgroup namespace in which mount-helper works, if it isn't the host's.
@@ -255,7 +255,7 @@ impl AttachCommand {
         })?;
         let tree = staging::copy_tree()?;
         copy.mount_tree(tree.as_fd(), MOUNT_POINTS.get(found.depth as usize - 1).copied().unwrap_or(DIRECTORY))?;
-        let target = Target::open(Some(container.pid()))?.with_mounts_of(copy.pid())?;
+        let target = ProbeTarget::open(Some(container.pid()))?.with_mounts_of(copy.pid())?;
         let facts = compare::probe_target(&target);
         drop((copy, target, tree, connection, committed));
         staging::unmount()?;
@@ -361,7 +361,7 @@ fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &
 ///
 /// # Errors
 /// If a systemd has mounted v2 itself and uses it ("hybrid"): it couldn't start anything behind the view any more.
-fn check_missing_hierarchies(container: &Container, host: &HostCgroups, label: &str) -> Result<(), Error> {
+fn check_missing_hierarchies(container: &ContainerHandle, host: &HostCgroups, label: &str) -> Result<(), Error> {
     for membership in container.memberships() {
         if host.hierarchies.iter().any(|hierarchy| hierarchy.kind == membership.kind) {
             continue;

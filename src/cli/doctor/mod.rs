@@ -18,7 +18,7 @@ use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};
 use crate::doctor::probe::host::{self, HostView};
 use crate::doctor::probe::parent::probe;
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::doctor::verdict::{self, judge};
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> CliResult {
     let named = options.target.as_deref().map(resolve).transpose()?;
-    let target = Target::open(named.as_ref().map(|named| named.pid))?;
+    let target = ProbeTarget::open(named.as_ref().map(|named| named.pid))?;
     named.as_ref().map_or(Ok(()), |named| named.confirm())?;
     let mut facts = probe(&target)?;
     facts.rules = host::rules(&target);

@@ -24,7 +24,7 @@ use crate::doctor::facts::{
 };
 use crate::doctor::paths::paths_to_probe;
 use crate::doctor::probe::enter::enter;
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::doctor::reading::Files;
 use crate::doctor::verdict::readings;
 
@@ -53,7 +53,7 @@ const MAX_CONTENT_BYTES: u64 = 64 << 10;
 /// Runs the child. It touches nothing on mounts of the devices `silent`. Mounts of the devices `by_caller` show each
 /// process other content.
 pub(crate) fn run_child(
-    target: Target,
+    target: ProbeTarget,
     silent: &[(u32, u32)],
     by_caller: &[(u32, u32)],
     pipe: OwnedFd,

@@ -21,7 +21,7 @@ use nix::unistd::{
 use crate::cgroup::parse_mountinfo;
 use crate::doctor::facts::Process;
 use crate::doctor::limits::{count_in_both, count_of_list};
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::sys;
 
 /// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
@@ -84,7 +84,7 @@ impl Credentials {
 /// exception is a target with mounts of the devices `by_caller`, which show a process the container of its pid
 /// namespace ([`continue_in_pid_namespace`]).
 pub(crate) fn enter(
-    target: Target,
+    target: ProbeTarget,
     by_caller: &[(u32, u32)],
     kept: BorrowedFd<'_>,
 ) -> Result<(Process, OwnedFd), EnterError> {
@@ -99,8 +99,8 @@ pub(crate) fn enter(
     sys::descriptors::close_all_but(&kept).map_err(failed("can't close descriptors"))?;
     drop(kept);
 
-    let own =
-        Target::open(None).map_err(|_| EnterError { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
+    let own = ProbeTarget::open(None)
+        .map_err(|_| EnterError { what: "can't open /proc/self".to_owned(), errno: libc::ENOENT })?;
     let status = text(&target, "status")?;
     let credentials = Credentials::parse(&status);
     let may_mount = credentials.effective & CAP_SYS_ADMIN != 0 && owns_its_mounts(&target)?;
@@ -170,7 +170,7 @@ struct TargetNamespaces {
 
 impl TargetNamespaces {
     /// `None` for a target in this process' own pid namespace.
-    fn of(target: &Target, own: &Target) -> Result<Option<Self>, EnterError> {
+    fn of(target: &ProbeTarget, own: &ProbeTarget) -> Result<Option<Self>, EnterError> {
         let Some(pids) = other(target, own, "pid")? else { return Ok(None) };
         let mut others = Vec::new();
         for (kind, flag) in
@@ -223,12 +223,12 @@ fn hide() -> Result<(), EnterError> {
         .map_err(failed("can't protect the process that looks"))
 }
 
-fn number(target: &Target, kind: &str) -> Result<Option<u64>, EnterError> {
+fn number(target: &ProbeTarget, kind: &str) -> Result<Option<u64>, EnterError> {
     target.namespace(kind).map_err(failed(format_args!("can't tell the {kind} namespace of process {}", target.pid)))
 }
 
 /// Opens a namespace of the target that isn't this process' own.
-fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, EnterError> {
+fn other(target: &ProbeTarget, own: &ProbeTarget, kind: &str) -> Result<Option<OwnedFd>, EnterError> {
     if number(target, kind)? == number(own, kind)? {
         return Ok(None);
     }
@@ -237,7 +237,7 @@ fn other(target: &Target, own: &Target, kind: &str) -> Result<Option<OwnedFd>, E
 }
 
 /// Whether the target's mount namespace belongs to its user namespace, so that its capabilities count there.
-fn owns_its_mounts(target: &Target) -> Result<bool, EnterError> {
+fn owns_its_mounts(target: &ProbeTarget) -> Result<bool, EnterError> {
     let what = format!("can't tell whose the mounts of process {} are", target.pid);
     let mounts = target.open_file("ns/mnt", OFlag::O_RDONLY).map_err(failed(&what))?;
     match sys::namespace::owner(mounts.as_fd()) {
@@ -280,7 +280,7 @@ fn take_on_credentials(credentials: &Credentials, users: Option<OwnedFd>) -> io:
 }
 
 /// Reads a file of a process in /proc; bytes that aren't UTF-8 are replaced.
-fn text(target: &Target, name: &str) -> Result<String, EnterError> {
+fn text(target: &ProbeTarget, name: &str) -> Result<String, EnterError> {
     let what = format!("can't read /proc/{}/{name}", target.pid);
     let file = target.open_file(name, OFlag::O_RDONLY).map_err(failed(&what))?;
     let mut bytes = Vec::new();

@@ -12,7 +12,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Membership, parse_memberships};
 use crate::doctor::facts::{Facts, ViewRules};
 use crate::doctor::limits::{HostFiles, Limits};
 use crate::doctor::native::NativeFiles;
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::host::{HostCgroups, discover};
 use crate::server::registry;
 
@@ -28,7 +28,7 @@ pub(crate) struct HostView {
 
 impl HostView {
     /// `None` where the host's hierarchies can't be seen (inside a container), or the process' cgroups can't be named.
-    pub(crate) fn of(target: &Target) -> Option<Self> {
+    pub(crate) fn of(target: &ProbeTarget) -> Option<Self> {
         let host = discover().ok()?;
         let memberships = memberships(target)?;
         let is_there = |member: &&Membership| host.hierarchies.iter().any(|hierarchy| hierarchy.kind == member.kind);
@@ -66,7 +66,7 @@ impl HostFiles for HostView {
 }
 
 /// Reads the rules of the view in a process' mount namespace from its record.
-pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
+pub(crate) fn rules(target: &ProbeTarget) -> Option<ViewRules> {
     let number = target.namespace("mnt").ok().flatten()?;
     let records = registry::live().unwrap_or_default();
     let is_here = |record: &registry::record::Record| {
@@ -88,7 +88,7 @@ pub(crate) fn rules(target: &Target) -> Option<ViewRules> {
 }
 
 /// The cgroups of a process, by the host's paths.
-fn memberships(target: &Target) -> Option<Vec<Membership>> {
+fn memberships(target: &ProbeTarget) -> Option<Vec<Membership>> {
     let mut text = Vec::new();
     File::from(target.open_file("cgroup", OFlag::O_RDONLY).ok()?).read_to_end(&mut text).ok()?;
     Some(parse_memberships(&text))

@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, Pid, pipe2};
 use crate::cgroup::parse_mountinfo;
 use crate::doctor::facts::{Facts, ProbeResults, Process, mount_of};
 use crate::doctor::probe::child::{Line, run_child};
-use crate::doctor::probe::target::Target;
+use crate::doctor::probe::target::ProbeTarget;
 use crate::error::Error;
 use crate::server::registry;
 use crate::sys;
@@ -37,7 +37,7 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 const MAX_HUNG_DEVICES: usize = 4;
 
 /// Collects the facts about a target.
-pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
+pub(crate) fn probe(target: &ProbeTarget) -> Result<Facts, Error> {
     let mut silent = Vec::new();
     let by_caller = registry::per_caller_devices();
     loop {
@@ -54,7 +54,7 @@ pub(crate) fn probe(target: &Target) -> Result<Facts, Error> {
 type Answers = (Process, ProbeResults, Option<String>);
 
 /// The results of a child: the process, its findings, and the path at which it got stuck.
-fn one_child(target: &Target, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
+fn one_child(target: &ProbeTarget, silent: &[(u32, u32)], by_caller: &[(u32, u32)]) -> Result<Answers, Error> {
     let broken = |error: std::io::Error| Error::system("can't start the process that looks", error);
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| broken(errno.into()))?;
     let shared = target.share().map_err(broken)?;
@@ -123,7 +123,7 @@ fn end(child: Pid) {
 }
 
 /// Parses the results strictly. Incomplete results mean that the child was killed.
-fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
+fn answers(target: &ProbeTarget, said: &[u8], is_whole: bool) -> Result<Answers, Error> {
     let nonsense = || {
         let what = format!("can't look at what process {} sees", target.pid);
         Error::failed(what).because("the process that looked was ended, or its answer can't be read")
@@ -164,7 +164,7 @@ fn answers(target: &Target, said: &[u8], is_whole: bool) -> Result<Answers, Erro
     }
 }
 
-fn failed(target: &Target, what: &str, errno: i32) -> Error {
+fn failed(target: &ProbeTarget, what: &str, errno: i32) -> Error {
     let error = std::io::Error::from_raw_os_error(errno);
     match errno {
         libc::ESRCH | libc::ENOENT => Error::failed(what).because(format!("process {} has ended", target.pid)),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn heard(bytes: &[u8], is_whole: bool) -> Result<(usize, Option<String>), String> {
-        let target = Target::open(None).unwrap();
+        let target = ProbeTarget::open(None).unwrap();
         let heard = answers(&target, bytes, is_whole);
         heard.map(|(_, found, stuck)| (found.places.len(), stuck)).map_err(|failed| failed.to_string())
     }

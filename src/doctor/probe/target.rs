@@ -11,14 +11,14 @@ use crate::error::Error;
 
 /// A process that is held by its directory in /proc, which never comes to mean another one.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct ProbeTarget {
     pub(crate) pid: i32,
     directory: OwnedFd,
     /// The directory of a process whose mounts and root are used instead.
     stand_in: Option<OwnedFd>,
 }
 
-impl Target {
+impl ProbeTarget {
     /// The calling process without a number.
     pub(crate) fn open(pid: Option<i32>) -> Result<Self, Error> {
         let path = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));

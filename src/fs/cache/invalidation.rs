@@ -238,7 +238,7 @@ impl<H: Host> CgroupFs<H> {
 
     fn drop_listing(&self, node: &Node, kernel: &impl Invalidate) {
         if *node.object() == Object::Directory {
-            node.move_on();
+            node.count_change();
             kernel.node(node.id(), true);
         } else {
             kernel.node(node.id(), false);

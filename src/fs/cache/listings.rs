@@ -123,7 +123,7 @@ impl Listing {
 
 impl ListingEntries {
     /// Sets or removes the entry of a name. Returns false if the change can't be applied.
-    fn bring_in(&mut self, name: &OsStr, now: Option<ListedEntry>) -> bool {
+    fn apply(&mut self, name: &OsStr, now: Option<ListedEntry>) -> bool {
         let by_cookie = &mut self.by_cookie;
         let (hasher, by_name) = self.by_name.get_or_insert_with(|| {
             let hasher = RandomState::new();
@@ -175,7 +175,7 @@ impl KeptListing {
             return false;
         }
         let is_done = look(followed.take_changes())
-            .is_some_and(|now| now.into_iter().all(|(name, now)| entries.bring_in(&name, now)));
+            .is_some_and(|now| now.into_iter().all(|(name, now)| entries.apply(&name, now)));
         entries.spoiled = !is_done;
         is_done
     }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn what_comes_and_goes_is_brought_in() {
         let listing = Listing::of(vec![entry("a", 5), entry("b", 3)]);
-        let bring_in = |name: &str, now| assert!(listing.0.lock().bring_in(OsStr::new(name), now));
+        let apply = |name: &str, now| assert!(listing.0.lock().apply(OsStr::new(name), now));
         assert_eq!(names(&listing), ["b:3", "a:5"]);
         for (name, now, shown) in [
             ("c", Some(entry("c", 4)), &["b:3", "c:4", "a:5"][..]),
@@ -347,7 +347,7 @@ mod tests {
             ("d", None, &["a:9"]),
             ("a", None, &[]),
         ] {
-            bring_in(name, now);
+            apply(name, now);
             assert_eq!(names(&listing), shown, "{name}");
             let entries = listing.0.lock();
             assert_eq!(entries.by_name.as_ref().map(|(_, names)| names.len()), Some(entries.by_cookie.len()));

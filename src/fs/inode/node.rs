@@ -145,14 +145,14 @@ impl Node {
     }
 
     /// Notes that the kernel holds it, by the name that it has now.
-    pub(super) fn enter(&self) {
+    pub(super) fn note_held(&self) {
         if let Some(parent) = &self.parent {
             parent.children.lock().insert(self.name(), self.id);
         }
     }
 
     /// Notes that the kernel doesn't hold it any more.
-    pub(super) fn leave(&self) {
+    pub(super) fn note_dropped(&self) {
         self.forgotten.store(true, Ordering::Release);
         if let Some(parent) = &self.parent {
             parent.remove_child(&self.name(), self.id);
@@ -202,7 +202,7 @@ impl Node {
     }
 
     /// Notes that the kernel is made to look its name up again. Returns false if it was before.
-    pub fn doubt(&self) -> bool {
+    pub fn note_doubted(&self) -> bool {
         !self.doubted.swap(true, Ordering::AcqRel)
     }
 
@@ -217,7 +217,7 @@ impl Node {
     }
 
     /// Notes its attributes.
-    pub fn seen(&self, attributes: Attributes) {
+    pub fn set_last_seen(&self, attributes: Attributes) {
         *self.last_seen.lock() = Some(attributes);
     }
 
@@ -259,7 +259,7 @@ impl Node {
     }
 
     /// Counts a change.
-    pub fn move_on(&self) {
+    pub fn count_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 

@@ -61,7 +61,7 @@ impl NodeTable {
             }
             Entry::Vacant(entry) => {
                 let node = Arc::new(found);
-                node.enter();
+                node.note_held();
                 entry.insert(TableEntry { node: Arc::clone(&node), lookups: 1 });
                 (node, true)
             }
@@ -113,7 +113,7 @@ impl NodeTable {
             return None;
         }
         let node = entry.remove().node;
-        node.leave();
+        node.note_dropped();
         // A table that once held ten thousand cgroups needn't stay that large.
         if nodes.capacity() > 1024 && nodes.len() < nodes.capacity() / 8 {
             nodes.shrink_to(0);

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::cgroup::escaped;
-use crate::limit::Limiter;
+use crate::limit::LogLimiter;
 use crate::policy::Denial;
 
 /// The maximum length of a logged path, in bytes.
@@ -12,7 +12,7 @@ const LOGGED_PATH_BYTES_MAX: usize = 1024;
 
 /// The caller that was rejected, the operation and the path.
 #[derive(Debug)]
-pub(in crate::fs) struct Subject {
+pub(in crate::fs) struct RejectedRequest {
     pub(in crate::fs) pid: i32,
     pub(in crate::fs) uid: u32,
     pub(in crate::fs) operation: String,
@@ -21,18 +21,18 @@ pub(in crate::fs) struct Subject {
 
 /// The log of a view's rejections.
 #[derive(Debug, Default)]
-pub struct RejectionLog(Limiter);
+pub struct RejectionLog(LogLimiter);
 
 impl RejectionLog {
     /// Logs a rejection, unless there were too many. `subject` is called only if the rejection is logged.
-    pub(in crate::fs) fn record(&self, denial: &Denial, subject: impl FnOnce() -> Subject) {
+    pub(in crate::fs) fn record(&self, denial: &Denial, subject: impl FnOnce() -> RejectedRequest) {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         let Some(suppressed) = self.0.admit() else {
             return;
         };
-        let Subject { pid, uid, operation, path } = subject();
+        let RejectedRequest { pid, uid, operation, path } = subject();
         tracing::info!(
             pid,
             uid,

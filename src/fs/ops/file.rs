@@ -44,7 +44,7 @@ impl<H: Host> CgroupFs<H> {
         let _own = if backing_mode.truncate { self.own_writes.begin(&node) } else { None };
         let backing = self.host.open(&node, backing_mode, opener.as_ref()).map_err(|errno| match errno {
             // The kernel cached the name for too long. The caller has to look it up again (do_filp_open).
-            Errno::ENOENT if node.doubt() && !is_retry => self.ask_to_retry(&node, caller),
+            Errno::ENOENT if node.note_doubted() && !is_retry => self.ask_to_retry(&node, caller),
             // No name leads here any more: the caller reopens a file that is open (kernfs_fop_open).
             Errno::ENOENT => Errno::ENODEV.into(),
             other => other.into(),

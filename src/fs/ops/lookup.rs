@@ -95,7 +95,7 @@ impl<H: Host> CgroupFs<H> {
     /// Counts a lookup, and makes the answer to it.
     pub(in crate::fs) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
-        node.seen(attributes);
+        node.set_last_seen(attributes);
         let mut ttl = self.ttl_of(&node);
         if is_new {
             // A change since the lookup couldn't be invalidated while the kernel didn't hold the node. It has to ask
@@ -268,7 +268,7 @@ impl<H: Host> CgroupFs<H> {
         self.watch(&node);
         if *node.object() == Object::Directory && !node.is_watched() {
             // The kernel keeps every listing for as long as the directory's modification time stays the same.
-            node.move_on();
+            node.count_change();
         }
         let ttl = self.ttl_of(&node).attributes;
         if let Some(open) = handle.and_then(|handle| self.handles.get(handle)) {
@@ -278,7 +278,7 @@ impl<H: Host> CgroupFs<H> {
             Object::Synthetic | Object::Link(_) => self.synthetic_attributes(&node),
             Object::Directory | Object::File(_) => match (self.host.attributes(&node), node.last_seen()) {
                 (Ok(attributes), _) => {
-                    node.seen(attributes);
+                    node.set_last_seen(attributes);
                     attributes
                 }
                 // It's removed, but somebody holds it open: kernfs still returns attributes.

@@ -21,7 +21,7 @@ impl<H: Host> CgroupFs<H> {
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
         let make = || self.host.make_directory(caller, &parent, name, mode);
-        let attributes = self.as_own(&parent, name, EntryChange::Made, make)?;
+        let attributes = self.make_announced_change(&parent, name, EntryChange::Made, make)?;
         let (node, attributes) = self.backing_child(&parent, name, attributes)?;
         note_told(&parent, name, EntryChange::Made);
         self.negative.forget(parent.id(), name);
@@ -49,7 +49,9 @@ impl<H: Host> CgroupFs<H> {
             self.decide(&node, Operation::RemoveDirectory)?;
         }
         let held = if self.xattrs.is_empty() { None } else { self.host.hold_directory(&parent, name).ok() };
-        self.as_own(&parent, name, EntryChange::Removed, || self.host.remove_directory(caller, &parent, name))?;
+        self.make_announced_change(&parent, name, EntryChange::Removed, || {
+            self.host.remove_directory(caller, &parent, name)
+        })?;
         if let Some(hierarchy) = parent.position().hierarchy {
             let removed = self.note_removal(hierarchy, parent.inode(), name);
             self.forget_xattrs(hierarchy, &removed, held);
@@ -71,7 +73,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
-    fn as_own<T>(
+    fn make_announced_change<T>(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
@@ -117,7 +119,7 @@ impl<H: Host> CgroupFs<H> {
         }
         let rename = || self.host.rename(caller, (&from, name), (&to, new_name));
         if from.id() == to.id() {
-            self.as_own(&from, name, EntryChange::Renamed, rename)?;
+            self.make_announced_change(&from, name, EntryChange::Renamed, rename)?;
         } else {
             rename()?;
         }

@@ -54,14 +54,14 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let Scene { host, view, .. } = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Delegate);
-        let commons = SharedLimits::new(4096, true);
+        let shared_limits = SharedLimits::new(4096, true);
         let containers = [("/lxc/c1", 1), ("/lxc/c10", 2), ("/lxc/c1/a", 1)].map(|(path, tenant)| {
             let mut view = View { aliases: Vec::new(), ..View::clone(&view) };
             for hierarchy in &mut view.hierarchies {
                 hierarchy.delegated = hierarchy.delegated.is_some().then(|| CgroupPath::parse(path).unwrap());
             }
             let view = Arc::new(view);
-            commons.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant)).unwrap()
+            shared_limits.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant)).unwrap()
         });
         Self { all: Arc::new(PerCaller::new(Known { containers })), host }
     }

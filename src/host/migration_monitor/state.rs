@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::cgroup::CgroupPath;
 use crate::host::proc::held_process::HeldProcess;
-use crate::limit::Limiter;
+use crate::limit::LogLimiter;
 use crate::view::View;
 
 /// Looks for others who migrate processes.
@@ -21,7 +21,7 @@ pub(in crate::host) struct MigrationMonitor {
     pub(super) state: Mutex<MonitorState>,
     /// Wakes the thread, when it looks seldom.
     pub(super) begun: Condvar,
-    pub(super) log: Limiter,
+    pub(super) log: LogLimiter,
     /// Whether it has been said that nothing can be seen.
     pub(super) is_blind: AtomicBool,
     /// Device and inode of the program.

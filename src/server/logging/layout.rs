@@ -12,14 +12,14 @@ use crate::server::logging::style::Style;
 
 /// Formats events in the style that the log has at that time.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct LineLayout {
     log: &'static Log,
     text: Format<Full>,
     bare: Format<Full, ()>,
     json: Format<Json>,
 }
 
-impl Layout {
+impl LineLayout {
     pub(crate) fn new(log: &'static Log) -> Self {
         let text = || Format::default().with_target(false);
         Self {
@@ -31,7 +31,7 @@ impl Layout {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Layout
+impl<S, N> FormatEvent<S, N> for LineLayout
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,

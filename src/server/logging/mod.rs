@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::Error;
 use crate::message::say;
-use crate::server::logging::layout::Layout;
+use crate::server::logging::layout::LineLayout;
 use crate::server::logging::queue::Log;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::Style;
@@ -67,7 +67,7 @@ impl Options {
             .with_max_level(self.log_level.unwrap_or(LevelFilter::WARN))
             .with_ansi(false)
             .log_internal_errors(false)
-            .event_format(Layout::new(&LOG))
+            .event_format(LineLayout::new(&LOG))
             .with_writer(&LOG)
             .try_init();
         Ok(())

@@ -26,7 +26,7 @@ use self::nodes::Nodes;
 use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
-use crate::fs::limits::rejection_log::Subject;
+use crate::fs::limits::rejection_log::RejectedRequest;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, ReadMode, RejectionLog};
 use crate::policy::Denial;
 
@@ -88,7 +88,7 @@ impl<C: Containers> PerCaller<C> {
     }
 
     fn log_rejection(&self, caller: &Caller, denial: &Denial) {
-        self.log.record(denial, || Subject {
+        self.log.record(denial, || RejectedRequest {
             pid: self.containers.host().fs.host.process_id(caller),
             uid: caller.uid,
             operation: "any".to_owned(),
