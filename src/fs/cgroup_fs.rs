@@ -47,9 +47,9 @@ pub struct CgroupFs<H: Host> {
     pub(super) log: Arc<RejectionLog>,
     pub(super) xattrs: Arc<XattrBudget>,
     pub(super) processor: Arc<ProcessorTime>,
-    /// Whether the kernel may keep nothing.
+    /// Whether the kernel may not cache anything.
     pub(super) coherent: bool,
-    /// Whether the kernel may read files by itself.
+    /// Whether the kernel may read files itself.
     pub(super) passes_through: bool,
     /// Who reads files, the kernel or the server.
     pub(super) read_mode: Arc<ReadMode>,
@@ -124,7 +124,7 @@ impl<H: Host> CgroupFs<H> {
         self.nodes.len()
     }
 
-    /// How many files are open that something is kept for.
+    /// Returns how many open files have a handle.
     pub fn open_handles(&self) -> usize {
         self.handles.len()
     }
@@ -180,7 +180,7 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-/// What a node is to the policy.
+/// Returns a node as the policy sees it.
 pub(super) fn subject<'a>(node: &'a Node, name: &'a OsStr) -> policy::Subject<'a> {
     match node.object() {
         Object::Synthetic | Object::Link(_) => policy::Subject::Synthetic,

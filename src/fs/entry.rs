@@ -1,4 +1,4 @@
-//! What a lookup finds.
+//! The results of a lookup.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ pub struct Entry {
     pub id: NodeId,
     /// Its attributes, with the mode to show.
     pub attributes: Attributes,
-    /// How long the kernel may keep them.
+    /// How long the kernel may cache them.
     pub ttl: EntryTtl,
 }
 
-/// How long the kernel may keep a found entry.
+/// How long the kernel may cache a found entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryTtl {
-    /// How long the kernel may keep the name.
+    /// How long the kernel may cache the name.
     pub entry: Duration,
-    /// How long the kernel may keep the attributes.
+    /// How long the kernel may cache the attributes.
     pub attributes: Duration,
 }
 

@@ -1,10 +1,10 @@
-//! Why an operation failed.
+//! The errors of the filesystem.
 
 use nix::errno::Errno;
 
 use crate::policy::{Denial, Rule};
 
-/// Why an operation failed.
+/// The error of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FsError {
     /// The kernel refused, with this errno.

@@ -11,7 +11,7 @@ use crate::fs::{Attributes, Caller, CgroupFs, FsError, FsResult, Host, OpenMode}
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::Child;
 
-/// What is asked about a path.
+/// A question about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// An operation on the object that the path names.
@@ -26,7 +26,7 @@ pub enum Question {
     Migrate,
 }
 
-/// What an operation would get, and why.
+/// The predicted result of an operation, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Whether the policy allows it; the kernel may still refuse.
@@ -35,7 +35,7 @@ pub struct Explanation {
     pub errno: Option<Errno>,
     /// The rule's name; `kernel` if no rule of the view decides.
     pub rule: &'static str,
-    /// The reason, as a sentence without its end.
+    /// The reason, as a sentence without a full stop.
     pub reason: String,
     /// The hierarchy and path of the backing object, if the path names one.
     pub backing: Option<(String, CgroupPath)>,
@@ -57,7 +57,7 @@ impl Explanation {
         }
     }
 
-    /// An answer that the kernel gives by itself.
+    /// Makes an answer that the kernel itself gives.
     pub fn kernel(errno: Errno, reason: &str) -> Self {
         Self { allowed: false, errno: Some(errno), rule: "kernel", reason: reason.to_owned(), backing: None }
     }
@@ -67,7 +67,7 @@ impl Explanation {
     }
 }
 
-/// A node with what is below it.
+/// A node with everything below it.
 #[derive(Clone, Debug)]
 pub struct TreeNode {
     /// Its name.
@@ -78,14 +78,14 @@ pub struct TreeNode {
     pub link: Option<OsString>,
     /// Whether a file can be written, or cgroups made in a directory.
     pub writable: bool,
-    /// How many entries the host has in it that the view doesn't show.
+    /// How many of its entries on the host the view hides.
     pub hidden: usize,
-    /// What is in it, by name.
+    /// Its children, by name.
     pub children: Vec<TreeNode>,
 }
 
 impl<H: Host> CgroupFs<H> {
-    /// Explains what `question` about the path with these names would be answered.
+    /// Predicts the answer to `question` about the path with these names, and explains it.
     pub fn explain(&self, names: &[OsString], question: Question, process: Option<i32>) -> Explanation {
         let (names, last) = match (question, names.split_last()) {
             (Question::In(_), Some((last, above))) => (above, Some(last)),
@@ -139,7 +139,8 @@ impl<H: Host> CgroupFs<H> {
         objects
     }
 
-    /// The controller for want of which there's no file at this path of cgroup2, and the cgroup that hasn't got it.
+    /// Returns the missing controller because of which this path of cgroup2 has no such file, and the cgroup that
+    /// lacks the controller.
     pub fn missing_controller(&self, names: &[OsString]) -> Option<(String, CgroupPath)> {
         let (last, above) = names.split_last()?;
         let directory = self.walk(above).ok().filter(|directory| self.is_unified(directory))?;
@@ -154,7 +155,7 @@ impl<H: Host> CgroupFs<H> {
         (!is_there).then(|| (controller, CgroupPath::from_components(path)))
     }
 
-    /// What is at the path with these names, and all below.
+    /// Returns the object at the path with these names, and everything below.
     pub fn branch(&self, names: &[OsString]) -> FsResult<TreeNode> {
         let root = self.nodes.root();
         let mut found = (Arc::clone(root), self.attributes(root.id(), None)?.0);

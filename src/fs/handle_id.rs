@@ -1,6 +1,6 @@
-//! The number of an open file.
+//! The id of an open file.
 
-/// The number of an open file.
+/// The id of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandleId(pub u64);
 

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::fs::cache::Invalidate;
 use crate::fs::inode::{Node, NodeId};
 
-/// The directories that own operations and invalidations are in.
+/// The directories of injected operations and of invalidations that are under way.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct DirLocks {
     /// Leaf lock.
@@ -44,7 +44,7 @@ impl DirLocks {
         self.freed.notify_all();
     }
 
-    /// Has an own operation done in a directory while nothing on its way is invalidated.
+    /// Runs an injected operation in a directory while nothing along its path is being invalidated.
     pub(in crate::fs) fn walk<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
         let chain = std::iter::successors(Some(directory), |node| node.parent());
         let walked: Vec<NodeId> = chain.map(|node| node.id()).collect();
@@ -61,7 +61,7 @@ impl DirLocks {
     }
 }
 
-/// The kernel, as the thread tells it that doesn't have own operations done.
+/// The kernel, for a thread that doesn't inject operations.
 pub(in crate::fs) struct LockingInvalidate<'a, K> {
     pub(in crate::fs) dir_locks: &'a DirLocks,
     pub(in crate::fs) kernel: &'a K,

@@ -1,4 +1,4 @@
-//! How the kernel is told to forget.
+//! How the server tells the kernel to forget cached data.
 
 use std::ffi::OsStr;
 

@@ -24,7 +24,7 @@ use crate::fs::{CgroupFs, EntryTtl, Host};
 use crate::view::EntryPath;
 
 impl<H: Host> CgroupFs<H> {
-    /// Forbids the kernel to keep what the host can change, from now on.
+    /// Forbids the kernel to cache anything that the host can change, from now on.
     pub fn keep_nothing(&mut self) {
         self.coherent = true;
     }
@@ -35,7 +35,7 @@ impl<H: Host> CgroupFs<H> {
         !self.coherent
     }
 
-    /// How long the kernel may keep this node and its name.
+    /// Returns how long the kernel may cache this node and its name.
     pub(in crate::fs) fn ttl_of(&self, node: &Node) -> EntryTtl {
         let by_parent =
             if node.parent().is_none_or(|parent| self.is_watched(parent)) { WATCHED_TTL } else { Duration::ZERO };
@@ -71,7 +71,7 @@ impl<H: Host> CgroupFs<H> {
         self.host.wait_for_changes()
     }
 
-    /// Lets [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.
+    /// Makes [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.
     pub fn stop_waiting(&self) {
         self.host.stop_waiting_for_ready();
         self.host.stop_watching();

@@ -66,7 +66,7 @@ pub(in crate::fs) struct Listings {
     room: Quota,
 }
 
-/// A listing that is kept.
+/// A cached listing.
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct KeptListing {
     id: NodeId,
@@ -153,12 +153,12 @@ impl ListingEntries {
 }
 
 impl KeptListing {
-    /// Whether a reader has come to its end.
+    /// Whether a reader has reached the end.
     pub(in crate::fs) fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Whether it's so young that what can't be seen may be left out.
+    /// Whether it's so young that changes without an event may be missing.
     pub(in crate::fs) fn is_fresh(&self) -> bool {
         self.begun_at.elapsed() < LISTING_TTL
     }
@@ -192,12 +192,12 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// Makes listings that share this memory with others.
+    /// Makes a cache that shares this memory with others.
     pub(in crate::fs) fn within(room: Quota) -> Self {
         Self { kept: Mutex::default(), begun: AtomicU64::default(), last: Mutex::default(), room }
     }
 
-    /// What is kept of a directory.
+    /// Returns the cached listing of a directory.
     pub(in crate::fs) fn get(&self, id: NodeId) -> Option<KeptListing> {
         self.kept.lock().iter().find(|kept| kept.id == id).cloned()
     }
@@ -215,7 +215,7 @@ impl Listings {
         (self.begun.fetch_add(1, Ordering::AcqRel), again)
     }
 
-    /// What goes is dropped when the lock isn't held any more.
+    /// Caches a listing. A replaced one is dropped after the lock is released.
     pub(in crate::fs) fn keep(
         &self,
         node: &Node,
@@ -260,7 +260,7 @@ impl Listings {
         Some(room)
     }
 
-    /// A reader has come to the end.
+    /// Notes that a reader has reached the end.
     pub(in crate::fs) fn finish(&self, id: NodeId) {
         let mut kept = self.kept.lock();
         let dropped = match kept.iter_mut().find(|kept| kept.id == id) {

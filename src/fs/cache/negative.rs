@@ -18,7 +18,7 @@ use crate::fs::inode::NodeId;
 /// long they are.
 const NEGATIVE_ENTRIES_MAX: usize = 1024;
 
-/// The names that the kernel may keep, and since when.
+/// The absent names that the kernel may cache, and since when.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct NegativeCache(Mutex<NegativeEntries>);
 
@@ -51,7 +51,7 @@ impl NegativeCache {
         true
     }
 
-    /// A name is there now.
+    /// Forgets a name that exists now.
     pub(in crate::fs) fn forget(&self, directory: NodeId, name: &OsStr) {
         self.0.lock().since.remove(&(directory, name.to_os_string()));
     }

@@ -1,4 +1,4 @@
-//! Changes that the view itself makes, of which the kernel needn't be told.
+//! Changes that the view itself makes, which need no invalidation.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -92,7 +92,7 @@ impl OwnChanges {
     }
 }
 
-/// What is dropped when a directory is no longer watched.
+/// A watched directory. Dropping it forgets the directory's announced changes.
 #[derive(Debug)]
 pub(in crate::fs) struct WatchedDirectory {
     pub(in crate::fs) _watch: Box<dyn Watch>,

@@ -1,4 +1,4 @@
-//! What watchers of a directory know of its cgroups.
+//! The cgroups of a directory that its watchers know of.
 
 use std::ffi::OsStr;
 
@@ -15,7 +15,7 @@ pub(in crate::fs) fn note_told(directory: &Node, name: &OsStr, kind: EntryChange
     });
 }
 
-/// The cgroups among these entries.
+/// Returns the cgroups among these entries.
 pub(in crate::fs) fn cgroups(entries: &[BackingEntry]) -> Cgroups {
     entries.iter().filter(|entry| entry.is_directory).map(|entry| (entry.name.clone(), entry.inode)).collect()
 }

@@ -1,4 +1,4 @@
-//! Whoever makes a request.
+//! The caller of a request.
 
 /// The thread that makes a request, as FUSE's header describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::fs::inode::Attributes;
 /// The rights with which a file is opened. The kernel judges later operations by the opener's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// The thread that they were read of, which has its number for as long as it waits for its answer.
+    /// The thread whose rights these are. It keeps its number as long as it waits for its answer.
     pub thread: i32,
     /// The fsuid and fsgid.
     pub owner: Owner,
@@ -30,7 +30,7 @@ const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 
 impl Credentials {
-    /// Whether the permissions of the host's objects don't count for them, whosesoever these are.
+    /// Whether they override the permissions of all of the host's objects.
     pub fn overrides_permissions(&self) -> bool {
         self.id_maps.is_none() && self.capabilities & CAP_DAC_OVERRIDE != 0
     }
@@ -56,7 +56,7 @@ impl Credentials {
         mode & class & bits != 0 || self.capabilities_over(owner) & capabilities != 0
     }
 
-    /// The capabilities that stand in for being the user to whom an object belongs (`inode_owner_or_capable`).
+    /// Returns the capabilities that replace being the owner of an object (`inode_owner_or_capable`).
     pub fn capabilities_over_user(&self, uid: u32) -> u64 {
         match &self.id_maps {
             Some((users, _)) if !users.contains(uid) => 0,
@@ -64,7 +64,7 @@ impl Credentials {
         }
     }
 
-    /// The capabilities that count towards an object with this owner (`capable_wrt_inode_uidgid`).
+    /// Returns the capabilities that apply to an object with this owner (`capable_wrt_inode_uidgid`).
     pub fn capabilities_over(&self, object: Owner) -> u64 {
         match &self.id_maps {
             Some((users, groups)) if !(users.contains(object.uid) && groups.contains(object.gid)) => 0,

@@ -3,13 +3,13 @@
 use super::{Caller, HostFiles, Owner};
 use crate::fs::SysResult;
 
-/// A caller's eventfd that is held.
+/// A claimed eventfd of a caller.
 pub trait Claim {
     /// What the control file is.
     fn control(&self) -> ControlFile;
 }
 
-/// What a descriptor of a caller is open on.
+/// The file of a caller's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlFile {
     /// The node id, if it's a file of a FUSE, which may be another one.

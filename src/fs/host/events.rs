@@ -1,10 +1,10 @@
-//! Changes on the host that the filesystem is told of.
+//! Changes on the host that are reported to the filesystem.
 
 use std::ffi::OsString;
 
 use crate::fs::inode::{Node, Watch};
 
-/// A change on the host, by another hand than through the view or by the view itself.
+/// A change on the host, whoever made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostEvent {
     /// An entry was made or removed, or its attributes changed.

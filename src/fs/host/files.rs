@@ -6,7 +6,7 @@ use super::{Credentials, WriterCredentials};
 use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
-/// How a file is opened.
+/// The mode in which a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenMode {
     /// Whether it's opened for reading.

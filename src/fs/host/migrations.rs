@@ -5,12 +5,12 @@ use crate::cgroup::CgroupPath;
 use crate::fs::SysResult;
 use crate::fs::inode::{Attributes, Node};
 
-/// What the kernel may ask of whoever migrates a process, besides its rules about users.
+/// The checks that the kernel may make of the writer at a migration, besides its rules about users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MigrationChecks {
-    /// Whether he may change the process' scheduling, where `cpuset_can_attach` may ask for that.
+    /// Whether the writer may change the process' scheduling, if `cpuset_can_attach` may check that.
     pub nice: Option<bool>,
-    /// Whether a caller who migrates itself may be asked that about each of its threads.
+    /// Whether a caller that migrates itself may be checked for each of its threads.
     pub of_threads: bool,
     /// Whether the migration needs an administrator. Before Linux 3.13, `devcgroup_can_attach` requires CAP_SYS_ADMIN
     /// unless the migrated thread writes itself. Of a whole process it looks at the first thread.

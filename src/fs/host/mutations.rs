@@ -1,4 +1,4 @@
-//! What changes the backing tree, or an object's attributes.
+//! Changes of the backing tree and of objects' attributes.
 
 use std::ffi::OsStr;
 use std::time::SystemTime;

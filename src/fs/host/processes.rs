@@ -4,7 +4,7 @@ use super::{Caller, HostFiles};
 use crate::cgroup::membership::CgroupLocation;
 use crate::fs::SysResult;
 
-/// What the kernel's rules on migration ask of the process that is migrated.
+/// The properties of a process that the kernel's rules on migration check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
     /// The real and the saved user id.
@@ -13,7 +13,7 @@ pub struct ProcessFacts {
     pub permitted: u64,
 }
 
-/// Finds the process that a number names, and where it is.
+/// Finds the process that a number names, and its cgroups.
 pub trait HostProcesses: HostFiles {
     /// A process or thread, pinned so that its number can't come to mean another one.
     type Process;

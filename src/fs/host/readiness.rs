@@ -1,4 +1,4 @@
-//! Readiness of open backing files, as poll(2) has it.
+//! Readiness of open backing files, as in poll(2).
 
 use super::HostFiles;
 use crate::fs::HandleId;
@@ -7,13 +7,13 @@ use crate::fs::SysResult;
 /// An event of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// The file, by the number that it was armed with.
+    /// The file, by the handle that it was armed with.
     pub handle: HandleId,
-    /// What poll(2) would say, as its bits.
+    /// The poll(2) bits.
     pub events: u16,
 }
 
-/// Says when open files become ready.
+/// Reports when open files become ready.
 pub trait HostReadiness: HostFiles {
     /// Returns the poll(2) bits of an open file.
     fn poll(&self, file: &Self::File) -> SysResult<u16>;

@@ -1,4 +1,4 @@
-//! The backing tree, as it is read.
+//! Reading the backing tree.
 
 use std::ffi::{OsStr, OsString};
 
@@ -16,7 +16,7 @@ pub struct BackingEntry {
     pub is_directory: bool,
 }
 
-/// What statfs(2) says, as far as FUSE passes it on.
+/// The result of statfs(2), as far as FUSE passes it on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// The block size, in bytes.
@@ -25,7 +25,7 @@ pub struct Statistics {
     pub name_length: u32,
 }
 
-/// What has changed in a directory.
+/// The changes in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirChanges {
     /// Nothing has changed.
@@ -36,7 +36,7 @@ pub enum DirChanges {
     Anything,
 }
 
-/// Sees whether a directory's entries change, until it's dropped.
+/// Reports changes of a directory's entries, until it's dropped.
 pub trait FollowChanges: std::fmt::Debug + Send + Sync {
     /// Returns what has changed since the last call, or since the follower was made.
     fn take_changes(&self) -> DirChanges;

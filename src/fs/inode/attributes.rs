@@ -1,8 +1,8 @@
-//! What stat(2) says.
+//! The attributes that stat(2) returns.
 
 use std::time::SystemTime;
 
-/// The attributes of an object, as stat(2) has them.
+/// The attributes of an object, as in stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// Inode number; on kernfs the "cgroup id".

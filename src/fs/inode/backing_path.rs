@@ -1,4 +1,4 @@
-//! From a node to the host's path of its backing object.
+//! The host's path of a node's backing object.
 
 use std::ffi::OsString;
 

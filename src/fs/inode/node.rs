@@ -12,7 +12,7 @@ use super::{Attributes, NodeId, ShownSize};
 use crate::cgroup::FileClass;
 use crate::view::Position;
 
-/// What a node is.
+/// The kind of object that a node stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A directory that the view makes itself: its root, or a component of the alias.
@@ -25,7 +25,7 @@ pub enum Object {
     File(FileClass),
 }
 
-/// What keeps a directory watched, until it's dropped.
+/// A guard that keeps a directory watched until it's dropped.
 pub trait Watch: Debug + Send + Sync {}
 
 impl<T: Debug + Send + Sync> Watch for T {}
@@ -72,7 +72,7 @@ impl Node {
         Self::new(None, OsStr::new(""), id, position, object, inode)
     }
 
-    /// What stands in `parent` under `name`.
+    /// Makes the node of the entry `name` in `parent`.
     pub fn child(parent: &Arc<Self>, name: &OsStr, id: NodeId, position: Position, object: Object, inode: u64) -> Self {
         Self::new(Some(Arc::clone(parent)), name, id, position, object, inode)
     }
@@ -144,14 +144,14 @@ impl Node {
         }
     }
 
-    /// Notes that the kernel holds it, by the name that it has now.
+    /// Notes that the kernel holds it, under its current name.
     pub(super) fn note_held(&self) {
         if let Some(parent) = &self.parent {
             parent.children.lock().insert(self.name(), self.id);
         }
     }
 
-    /// Notes that the kernel doesn't hold it any more.
+    /// Notes that the kernel no longer holds it.
     pub(super) fn note_dropped(&self) {
         self.forgotten.store(true, Ordering::Release);
         if let Some(parent) = &self.parent {
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// Whether the kernel held it once and doesn't any more.
+    /// Whether the kernel held it once and no longer does.
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Acquire)
     }
@@ -172,12 +172,12 @@ impl Node {
         }
     }
 
-    /// What the kernel holds of this directory's entry of that name.
+    /// Returns the id of the node that the kernel holds for this entry of the directory.
     pub(super) fn child_id(&self, name: &OsStr) -> Option<NodeId> {
         self.children.lock().get(name).copied()
     }
 
-    /// What the kernel holds of this directory's entries.
+    /// Returns the ids of the nodes that the kernel holds for the directory's entries.
     pub(super) fn child_ids(&self) -> Vec<NodeId> {
         self.children.lock().values().copied().collect()
     }
@@ -193,7 +193,7 @@ impl Node {
         is_gone(self) || self.parent.as_deref().is_some_and(is_gone)
     }
 
-    /// Notes that it was removed, or is there.
+    /// Notes whether it was removed.
     pub fn set_gone(&self, gone: bool) {
         self.gone.store(gone, Ordering::Release);
         if !gone {
@@ -226,7 +226,7 @@ impl Node {
         self.watched.get().is_some_and(Option::is_some)
     }
 
-    /// Lets `watch` begin to watch this directory, the first time that it's called.
+    /// Calls `watch` to watch this directory, the first time that it's called.
     pub fn watch_once(&self, watch: impl FnOnce() -> Option<Box<dyn Watch>>) {
         self.watched.get_or_init(watch);
     }
@@ -246,7 +246,7 @@ impl Node {
         self.told.lock().get_or_insert_with(cgroups);
     }
 
-    /// Notes a change that watchers have been told of.
+    /// Notes a change that watchers were told of.
     pub fn note_told_change(&self, change: impl FnOnce(&mut Cgroups)) {
         if let Some(cgroups) = &mut *self.told.lock() {
             change(cgroups);

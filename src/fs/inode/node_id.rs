@@ -12,7 +12,7 @@
 
 use crate::view::EntryPath;
 
-/// What FUSE calls the root (`FUSE_ROOT_ID`).
+/// FUSE's id of the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: NodeId = NodeId(1);
 
 const ENTRY_PATH_SHIFT: u32 = 56;
@@ -20,10 +20,10 @@ const HIERARCHY_SHIFT: u32 = 58;
 const NUMBER_MASK: u64 = (1 << ENTRY_PATH_SHIFT) - 1;
 const RESERVED_ENTRY_PATH: u64 = 3;
 
-/// How many hierarchies ids have room for.
+/// The maximum number of hierarchies that ids can represent.
 pub(crate) const MAX_HIERARCHIES: usize = 63;
 
-/// The number under which the kernel knows a node.
+/// The id under which the kernel knows a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(u64);
 
@@ -38,7 +38,7 @@ impl NodeId {
         (hierarchy < MAX_HIERARCHIES && inode <= NUMBER_MASK).then(|| Self::compose(hierarchy, entry_path, inode))
     }
 
-    /// The id of the alias' step at this depth.
+    /// Returns the id of the alias' component at this depth.
     pub fn host_path_step(hierarchy: usize, depth: usize) -> Option<Self> {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_ENTRY_PATH, depth as u64))
     }
@@ -61,7 +61,7 @@ impl NodeId {
         (hierarchy < MAX_HIERARCHIES).then(|| Self::compose(hierarchy, RESERVED_ENTRY_PATH, LINKS + link as u64))
     }
 
-    /// The id of something that is shown for a moment, and to the server itself alone, because it's gone.
+    /// Returns the id of a placeholder for a removed object, which only the server itself sees.
     pub fn placeholder(number: u64) -> Self {
         const PLACEHOLDERS: u64 = 1 << 34;
         Self::compose(0, RESERVED_ENTRY_PATH, PLACEHOLDERS + number % PLACEHOLDERS)

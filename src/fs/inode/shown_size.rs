@@ -1,8 +1,8 @@
-//! With what size the kernel knows a file.
+//! The size under which the kernel knows a file.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// The size that the kernel has of a file, which may differ from the host's, and the size that it is to have.
+/// The size of a file in the kernel, which may differ from the host's, and the size to show.
 #[derive(Debug, Default)]
 pub struct ShownSize {
     /// One more than the size to show; 0 for the default size.
@@ -17,7 +17,7 @@ pub struct ShownSize {
 }
 
 impl ShownSize {
-    /// The size to show, if it isn't the usual one.
+    /// The size to show, if it isn't the default.
     pub fn to_tell(&self) -> Option<u64> {
         self.to_tell.load(Ordering::Acquire).checked_sub(1)
     }
@@ -43,12 +43,12 @@ impl ShownSize {
         self.note_told(end);
     }
 
-    /// Has its length looked at whenever it's opened, from now on.
+    /// Makes each open measure its length, from now on.
     pub fn watch(&self) {
         self.watched.store(true, Ordering::Release);
     }
 
-    /// Whether its length has to be looked at whenever it's opened.
+    /// Whether each open has to measure its length.
     pub fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Acquire)
     }

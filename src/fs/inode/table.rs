@@ -1,4 +1,4 @@
-//! The nodes that the kernel holds, by number.
+//! The nodes that the kernel holds, by id.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,7 +34,7 @@ impl NodeTable {
         &self.root
     }
 
-    /// The node with this number.
+    /// Returns the node with this id.
     pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
         if id == ROOT_ID {
             return Some(Arc::clone(&self.root));
@@ -68,7 +68,7 @@ impl NodeTable {
         }
     }
 
-    /// Counts a lookup of a node that is known already, without looking at the host.
+    /// Counts a lookup of a known node, without asking the host.
     pub fn count(&self, id: NodeId) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write();
         let known = nodes.get_mut(&id)?;
@@ -76,7 +76,7 @@ impl NodeTable {
         Some(Arc::clone(&known.node))
     }
 
-    /// All directories that the kernel knows, or knows something in.
+    /// Returns all directories that the kernel holds, or holds an entry of.
     pub fn directories(&self) -> Vec<Arc<Node>> {
         let nodes = self.nodes.read();
         let known = nodes.values().map(|known| &known.node);
@@ -88,7 +88,8 @@ impl NodeTable {
         found.into_values().map(Arc::clone).collect()
     }
 
-    /// The directories with this hierarchy and inode number that the kernel has forgotten, while it still knows something in them.
+    /// Returns the directories with this hierarchy and inode number that the kernel has forgotten, while it still
+    /// holds one of their entries.
     pub fn forgotten_parents(&self, hierarchy: usize, inode: u64) -> Vec<Arc<Node>> {
         let mut found: Vec<Arc<Node>> = Vec::new();
         for known in self.nodes.read().values() {

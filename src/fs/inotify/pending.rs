@@ -1,4 +1,4 @@
-//! One change that is being replayed, and the requests by which the server does it.
+//! A change that is being replayed, and the server's requests for it.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Injection {
     pub directory: Vec<OsString>,
     /// A name in that directory.
     pub name: OsString,
-    /// What is done to it.
+    /// The operation on that name.
     pub operation: InjectedOp,
 }
 
@@ -58,7 +58,7 @@ pub(in crate::fs) struct PendingInjection {
     pub(super) looked_up: bool,
     /// Whether a rename's new name was looked up.
     pub(super) looked_up_new: bool,
-    /// The object that is shown in place of the one that is gone.
+    /// The placeholder for a removed object.
     pub(super) placeholder: Option<NodeId>,
 }
 
@@ -67,12 +67,12 @@ impl PendingInjection {
         Self { event, looked_up: false, looked_up_new: false, placeholder: None }
     }
 
-    /// Whether its first request came.
+    /// Whether its first request has come.
     pub(in crate::fs) fn was_entered(&self) -> bool {
         self.looked_up
     }
 
-    /// Whether it changes what this name is.
+    /// Whether it changes the meaning of this name.
     pub(in crate::fs) fn changes(&self, directory: NodeId, name: &OsStr) -> bool {
         let ReplayedChange { directory: at, name: of, operation } = &self.event;
         let is_new = matches!(operation, InjectedOp::Rename(to) if to == name);
@@ -83,7 +83,7 @@ impl PendingInjection {
         self.event.directory.id() == directory && self.event.name == name && self.event.operation == *operation
     }
 
-    /// The directory that this name has to lead to, on the way to where it happens.
+    /// Returns the directory that this name has to lead to, along the path of the operation.
     pub(super) fn step(&self, parent: NodeId, name: &OsStr) -> Option<Arc<Node>> {
         let mut at = &self.event.directory;
         while let Some(above) = at.parent() {

@@ -1,4 +1,4 @@
-//! The queue of what is to be replayed.
+//! The queue of changes to replay.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -53,13 +53,13 @@ pub(super) enum ReplayTask {
 #[derive(Debug, Default)]
 pub(super) struct ReplayQueue {
     pub(super) tasks: VecDeque<ReplayTask>,
-    /// Somebody takes from it, or is about to.
+    /// Whether a thread takes tasks from it, or is about to.
     pub(super) has_taker: bool,
-    /// What has been taken out last, until it has been shown.
+    /// The last change that was taken, until it was shown.
     pub(super) taken: Option<ReplayedChange>,
 }
 
-/// What waits to be replayed, and what is being replayed.
+/// The changes that wait to be replayed, and the one that is being replayed.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct Replays {
     /// The thread that injects operations; 0 if there's none.
@@ -90,17 +90,17 @@ impl Replays {
         self.pending.lock().as_ref().is_some_and(|pending| pending.changes(directory, name))
     }
 
-    /// A number for something that is gone.
+    /// Returns an id for a removed object.
     pub(in crate::fs) fn placeholder(&self) -> NodeId {
         NodeId::placeholder(self.placeholders.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A change that comes through this entry path failed, and the event that was taken for its own was another's.
+    /// Replays the event that was taken for a change through this entry path, after that change failed.
     pub(in crate::fs) fn replay_misattributed(&self, directory: &Arc<Node>, name: &OsStr, kind: EntryChange) {
         self.push(ReplayTask::Misattributed(Arc::clone(directory), name.to_os_string(), kind));
     }
 
-    /// A directory was removed, through this view.
+    /// Notes that a directory was removed through this view.
     pub(in crate::fs) fn removed(&self, nodes: Vec<Arc<Node>>) {
         for node in nodes.into_iter().filter(|node| node.has_children()) {
             self.push(ReplayTask::Removed(node));
@@ -123,7 +123,8 @@ impl Replays {
         let _ = told.recv_timeout(INVALIDATION_TIMEOUT);
     }
 
-    /// Whether a change of this name that was made before `since` is shown at this entry path only after it, if at all.
+    /// Whether an event for this name, of a change made before `since`, was shown at this entry path only afterwards,
+    /// if at all.
     pub(super) fn is_late(&self, directory: NodeId, name: &OsStr, since: Instant) -> bool {
         let is_it = |event: &ReplayedChange| event.directory.id() == directory && event.name == name;
         let queue = self.queue.lock();

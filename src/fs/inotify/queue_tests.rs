@@ -1,4 +1,4 @@
-//! The queue of what is to be replayed.
+//! The queue of changes to replay.
 
 use super::*;
 

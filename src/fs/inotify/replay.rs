@@ -30,7 +30,8 @@ use crate::view::{Child, Role};
 const ATTEMPTS_MAX: usize = 4;
 
 impl<H: Host> CgroupFs<H> {
-    /// Where the thread that acts on the own mount has to leave its id before it does, and 0 before it ends.
+    /// Returns the place for the id of the thread that injects operations: the thread sets it before it begins, and
+    /// resets it to 0 before it ends.
     pub fn own_thread(&self) -> Arc<AtomicI32> {
         Arc::clone(&self.replays.thread)
     }
@@ -146,7 +147,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Lets [`CgroupFs::replay`] return.
+    /// Makes [`CgroupFs::replay`] return.
     pub fn stop_replaying(&self) {
         self.replays.enabled.store(false, Ordering::Release);
         let mut queue = self.replays.queue.lock();

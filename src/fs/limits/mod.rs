@@ -1,4 +1,4 @@
-//! How much of the server a user or a container may have.
+//! Limits on the server's resources for each user and container.
 
 pub(in crate::fs) mod quota;
 pub(in crate::fs) mod rejection_log;

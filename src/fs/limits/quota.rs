@@ -14,7 +14,7 @@ use crate::fs::dispatch::Tenant;
 /// Descriptors that aren't for open files: lookups, agents and the rest of the server need some.
 const RESERVED_FDS: usize = 512;
 
-/// A limited number of things, and how many each user holds.
+/// A limited number of permits, and how many each user holds.
 #[derive(Clone, Debug)]
 pub(in crate::fs) struct Quota {
     held: Arc<Mutex<Usage>>,

@@ -72,7 +72,7 @@ impl XattrBudget {
         Ok(())
     }
 
-    /// Removes an xattr by `remove`.
+    /// Removes an xattr by calling `remove`.
     pub(in crate::fs) fn remove(
         &self,
         (directory, name): (DirectoryKey, &OsStr),

@@ -8,7 +8,7 @@
 
 use nix::errno::Errno;
 
-/// What a write to a membership file asks for.
+/// The argument of a write to a membership file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PidArg {
     /// `0`, which means the writer itself.
@@ -19,7 +19,7 @@ pub enum PidArg {
     Malformed,
 }
 
-/// What the kernel has to be asked before.
+/// A write that asks the kernel about a form first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormProbe {
     /// The text to write: it never names a process.

@@ -180,7 +180,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Keeps the kernel from reading files by itself, from now on.
+    /// Keeps the kernel from reading files itself, from now on.
     pub fn read_everything(&mut self) {
         self.passes_through = false;
     }
@@ -196,7 +196,7 @@ impl<H: Host> CgroupFs<H> {
         matches!(found, Some(Ok(attributes)) if attributes.inode == node.inode())
     }
 
-    /// Whether the kernel may serve what is read of a file by itself, should it be able to.
+    /// Whether the kernel may serve reads of a file itself, if it can.
     pub fn passes_through(&self, id: NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| self.may_pass(&node))
     }
@@ -205,7 +205,7 @@ impl<H: Host> CgroupFs<H> {
         self.passes_through && matches!(node.object(), Object::File(_)) && !has_state_per_open_file(&node.name())
     }
 
-    /// One more backing id for a user, if there may be one.
+    /// Takes a backing id's permit for a user, if the quota allows it.
     pub fn take_backing_id(&self, user: u32) -> Option<Permit> {
         self.backing_ids.take(user)
     }
@@ -232,7 +232,7 @@ impl<H: Host> CgroupFs<H> {
     }
 }
 
-/// An open file, and who is about to read or write it.
+/// An open file, and the caller that reads or writes it.
 #[derive(Debug)]
 pub struct Transfer<H: Host> {
     pub(in crate::fs) file: Arc<OpenFile<H>>,
@@ -254,7 +254,8 @@ impl<H: Host> Transfer<H> {
         &self.caller
     }
 
-    /// Whether a write can take seconds in the kernel, or waits until that was told to forget something, so that no worker must wait for it.
+    /// Whether a write can take seconds in the kernel, or waits for an invalidation, so that no worker may wait for
+    /// it.
     pub fn takes_long(&self) -> bool {
         self.takes_long
     }
@@ -275,12 +276,12 @@ impl<H: Host> Transfer<H> {
         matches!(self.file.node.object(), Object::File(FileClass::Controller(controller)) if controller == "cpuset")
     }
 
-    /// Whether a write registers an event, for which it takes another process.
+    /// Whether a write registers an event, which takes another process.
     pub fn registers_an_event(&self) -> bool {
         matches!(self.file.writes, Some(Grant::RegisterEvent))
     }
 
-    /// Whether it takes an agent, which the container can stop.
+    /// Whether it needs an agent, which the container can stop.
     pub fn waits_for_an_agent(&self) -> bool {
         let whose = [&self.file.shows, &self.numbers];
         whose.into_iter().any(|numbers| matches!(numbers, Some(Ok(numbers)) if H::takes_agent(numbers)))

@@ -1,4 +1,4 @@
-//! Open files, by the number that the kernel hands back.
+//! Open files, by their handles.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,13 +28,13 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     pub(in crate::fs) writes: Option<Grant>,
     /// The opener's rights, if it's open for writing.
     pub(in crate::fs) opener: Option<Credentials>,
-    /// The pid namespace whose numbers a pid list shows, if that was settled when it was opened.
+    /// The pid namespace whose numbers a pid list shows, if the open has fixed it.
     pub(in crate::fs) shows: Option<FsResult<H::PidNs>>,
-    /// Whether who opened it was sent to look its name up once more, and came again.
+    /// Whether the opener was made to look the name up again, and came back.
     pub(in crate::fs) is_retry: bool,
     /// The permit for the open file.
     pub(in crate::fs) _share: Permit,
-    /// Who polls the file.
+    /// The waiters that poll the file.
     pub(in crate::fs) waiting: PollWaiters,
 }
 

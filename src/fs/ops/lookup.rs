@@ -48,7 +48,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// Finds `name` in a directory for a caller, and counts the lookup if there's something.
+    /// Finds `name` in a directory for a caller, and counts the lookup if it succeeds.
     pub fn lookup_for(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<LookupResult> {
         if self.replays.is_injected(caller) {
             return self.injected_lookup(parent, name).map(LookupResult::Entry);
@@ -92,7 +92,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(self.remember(node, attributes))
     }
 
-    /// Counts a lookup, and makes the answer to it.
+    /// Counts a lookup, and makes its answer.
     pub(in crate::fs) fn remember(&self, found: Node, attributes: Attributes) -> Entry {
         let (node, is_new) = self.nodes.remember(found);
         node.set_last_seen(attributes);
@@ -105,7 +105,7 @@ impl<H: Host> CgroupFs<H> {
         Entry { id: node.id(), attributes: self.as_shown(&node, attributes), ttl }
     }
 
-    /// What the view has in `parent` under `name`, and its real attributes.
+    /// Finds the view's entry `name` in `parent`, and its real attributes.
     pub(in crate::fs) fn find(&self, parent: &Arc<Node>, name: &OsStr) -> FsResult<(Node, Attributes)> {
         match self.view.child(parent.position(), name) {
             Child::Hidden => Err(Errno::ENOENT.into()),
@@ -124,7 +124,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// What the view has in `parent` under `name`, where the host has an object with these attributes.
+    /// Finds the view's entry `name` in `parent`, if the host's object of that name has these attributes.
     pub(in crate::fs) fn backing_child(
         &self,
         parent: &Arc<Node>,
@@ -226,7 +226,7 @@ impl<H: Host> CgroupFs<H> {
         Attributes { inode: node.inode(), mode, uid: 0, gid: 0, links, size, block_size: 4096, times: [self.born; 3] }
     }
 
-    /// Attributes with the mode that tells the truth.
+    /// Returns the attributes with the mode that the view shows.
     pub(in crate::fs) fn as_shown(&self, node: &Node, mut attributes: Attributes) -> Attributes {
         if matches!(node.object(), Object::File(_)) {
             attributes.size = self.size_shown(node, &attributes);
@@ -289,7 +289,7 @@ impl<H: Host> CgroupFs<H> {
         Ok((self.as_shown(&node, attributes), ttl))
     }
 
-    /// The attributes of an open file, as [`CgroupFs::attributes`] has them.
+    /// Returns the attributes of an open file, as [`CgroupFs::attributes`] does.
     pub fn file_attributes(&self, handle: HandleId) -> FsResult<(Attributes, Duration)> {
         let open = self.handles.get(handle).ok_or(Errno::EBADF)?;
         Ok((self.as_shown(&open.node, self.host.file_attributes(&open.backing)?), self.ttl_of(&open.node).attributes))

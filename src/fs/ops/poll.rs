@@ -53,7 +53,7 @@ impl<H: Host> CgroupFs<H> {
         true
     }
 
-    /// Wakes who waits for an open file, if what is reported of it is news.
+    /// Wakes the waiters of an open file, if the report is news.
     pub(in crate::fs) fn wake(&self, Ready { handle, events }: Ready) {
         if let Some(file) = self.handles.get(handle)
             && self.is_news(&file, events)

@@ -1,29 +1,30 @@
-//! Who waits for an open file, and what they were told.
+//! The waiters of an open file, and what they were told.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Wakes those who wait for an open file.
+/// Wakes the waiters of an open file.
 pub trait Wake: Send {
     /// Wakes all waiters, once.
     fn wake(self: Box<Self>);
 }
 
-/// Who waits for an open file.
+/// The waiters of an open file.
 #[derive(Default)]
 pub(in crate::fs) struct PollWaiters {
     /// Leaf lock; no waiter is woken while it's held.
     pub(super) waker: Mutex<Option<Box<dyn Wake>>>,
-    /// The host reports this file's events.
+    /// Whether the host reports this file's events.
     pub(super) armed: AtomicBool,
-    /// The host's first report will be of what this file already had when it was armed.
+    /// Whether the host's first report will be of an event that was pending when the file was armed.
     pub(super) told_already: AtomicBool,
-    /// Reads that have begun, those that were done, and those that were done when the file was armed.
+    /// The numbers of reads that have begun, that were done, and that were done when the file was armed.
     pub(super) reads_begun: AtomicU64,
     pub(super) reads_done: AtomicU64,
     pub(super) reads_before: AtomicU64,
-    /// Events that the host's poll has taken from a PSI trigger and nobody has been told of yet (`psi_trigger_poll` gives each out once).
+    /// Events that the host's poll has taken from a PSI trigger, and that no waiter was told of yet
+    /// (`psi_trigger_poll` reports each once).
     pub(super) latch: AtomicU16,
 }
 

@@ -40,7 +40,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// Whether it takes a listing of the whole directory to hand out what is behind `offset`.
+    /// Whether returning the entries after `offset` takes a listing of the whole directory.
     pub fn lists_anew(&self, id: NodeId, offset: u64) -> bool {
         self.kept_listing(id, offset).is_none()
     }
@@ -126,7 +126,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// What the host has in a directory, as far as it's shown.
+    /// Lists the host's entries of a directory, as far as the view shows them.
     pub(in crate::fs) fn shown(&self, directory: &Node) -> SysResult<Vec<BackingEntry>> {
         let mut entries = self.host.list(directory)?;
         entries.retain(|entry| self.lists(directory, entry));

@@ -1,4 +1,4 @@
-//! Opens that the kernel is to try once more.
+//! Opens that the kernel has to repeat.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::fs::inode::NodeId;
 /// How many callers that have to look up again are remembered: each comes back at once.
 const RETRIED_OPENS_MAX: usize = 1024;
 
-/// The callers that were sent to look once more, and which file they want.
+/// The callers that were made to look a name up again, and their files.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct RetriedOpens {
     count: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What sets an object's attributes.
+//! Setting an object's attributes.
 
 use std::time::{Duration, SystemTime};
 

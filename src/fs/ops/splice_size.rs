@@ -32,7 +32,7 @@ impl<H: Host> CgroupFs<H> {
         &self.read_mode
     }
 
-    /// The size to show of a file with these attributes, which the kernel is told now.
+    /// Returns the size to show of a file with these attributes, and notes that the kernel is told it.
     pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
         // Without read bits only root can open the file, and reads fail.
@@ -61,7 +61,8 @@ impl<H: Host> CgroupFs<H> {
         node.size().to_tell().unwrap_or(if is_splicable && !by_kernel { SIZE_STEP } else { 0 })
     }
 
-    /// Whether a file that was opened for reading has to be looked at, since the kernel may know of less than there is.
+    /// Whether the length of a file that was opened for reading has to be measured, since the kernel may know a
+    /// smaller size.
     pub fn may_show_less(&self, handle: HandleId) -> bool {
         if !self.read_mode.ends_at_size.load(Ordering::Acquire) {
             return false;
@@ -105,7 +106,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(length)
     }
 
-    /// Notes how much a read(2) gave.
+    /// Notes how many bytes a read(2) returned.
     pub(in crate::fs) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
         // A file that is open for reading and writing is read by the server even if the kernel reads it itself for
         // others.
@@ -136,13 +137,13 @@ impl<H: Host> CgroupFs<H> {
         self.retried_opens.is_back(id, caller)
     }
 
-    /// Sends a caller to look a name up once more.
+    /// Makes a caller look a name up again.
     pub(in crate::fs) fn ask_to_retry(&self, node: &Node, caller: &Caller) -> crate::fs::FsError {
         self.retried_opens.send(node.id(), caller);
         Errno::ESTALE.into()
     }
 
-    /// lseek(2) for data or holes, of which a file has none (`generic_file_llseek`).
+    /// Answers lseek(2) for data or holes. These files have no holes (`generic_file_llseek`).
     pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> FsResult<i64> {
         let size = i64::try_from(self.size_for_splice(&*self.node(id)?)).unwrap_or(0);
         match whence {

@@ -10,7 +10,7 @@ use crate::fs::{Caller, HandleId, OpenMode};
 use crate::policy::Policy;
 use crate::view::Shape;
 
-/// What a write has to come to.
+/// The expected result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     PidArg,
@@ -21,7 +21,7 @@ pub(super) enum Expected {
     RejectedAtWrite,
 }
 
-/// The table of the policies, written down once more.
+/// The table of the policies, written independently.
 pub(super) fn expected(scene: &Scene, hierarchy: usize, cgroup: &str, file: &str) -> Expected {
     use Expected::{Migrated, PidArg, Rejected, RejectedAtWrite};
     let entry = &scene.view.hierarchies[hierarchy];

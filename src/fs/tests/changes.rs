@@ -1,4 +1,4 @@
-//! mkdir, rmdir, rename, attributes, and what a cgroupfs doesn't have.
+//! mkdir, rmdir, rename, attributes, and operations that a cgroupfs doesn't have.
 
 use std::ffi::OsStr;
 

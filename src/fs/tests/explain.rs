@@ -1,4 +1,4 @@
-//! `explain` and `branch` say what the operations then do.
+//! `explain` and `branch` predict the results of operations.
 
 use std::ffi::{OsStr, OsString};
 

@@ -91,7 +91,7 @@ impl FakeHost {
         std::mem::take(&mut self.state.lock().calls)
     }
 
-    /// What was done that can change something.
+    /// Returns the calls that can change something.
     pub(super) fn changes(&self) -> Vec<Call> {
         self.calls().into_iter().filter(|call| call.changes).collect()
     }

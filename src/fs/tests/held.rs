@@ -23,7 +23,7 @@ impl Drop for FakeFile {
     }
 }
 
-/// Counted as long as it isn't dropped.
+/// A watch, counted until it's dropped.
 #[derive(Debug)]
 pub(super) struct FakeWatch {
     pub(super) state: Arc<Mutex<State>>,

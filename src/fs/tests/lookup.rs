@@ -15,7 +15,7 @@ pub(super) fn is_within(path: &str, above: &str) -> bool {
     above == "/" || path == above || path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Whether the view shows a cgroup, or a file of it, written down once more from the description of the shapes.
+/// Whether the view shows a cgroup, or a file of it, written independently from the description of the shapes.
 pub(super) fn is_shown(scene: &Scene, hierarchy: usize, cgroup: &str, file: Option<&str>) -> bool {
     let entry = &scene.view.hierarchies[hierarchy];
     match (scene.view.shape, &entry.delegated) {

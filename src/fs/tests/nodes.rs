@@ -1,4 +1,4 @@
-//! Lookup counts, watches, and what the kernel is told to forget.
+//! Lookup counts, watches, and invalidations.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is shown to the view's watchers, and what the server's own requests find and may.
+//! The events that the view's watchers see, and the server's own requests.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::Ordering;

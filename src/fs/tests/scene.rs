@@ -13,10 +13,10 @@ use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, HandleId, ListedEntr
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
-/// The delegated subtree, wherever there is one.
+/// The delegated subtree, in each hierarchy that has one.
 pub(super) const DELEGATED: &str = "/lxc/c1";
 
-/// The cgroups of every hierarchy, each after the one above it.
+/// The cgroups of every hierarchy, each after its parent.
 pub(super) const CGROUPS: [&str; 10] = [
     "/",
     "/lxc",
@@ -35,7 +35,7 @@ pub(super) const UNIFIED: usize = 0;
 pub(super) const MEMORY: usize = 1;
 pub(super) const CPU: usize = 2;
 pub(super) const SYSTEMD: usize = 3;
-/// The container sits in the root of this one.
+/// The hierarchy in whose root the container is.
 pub(super) const CPUSET: usize = 4;
 
 /// The hierarchies: the kernel's names, and their directories.
@@ -194,7 +194,7 @@ impl Scene {
         Some(format!("{top}/{}", below.trim_start_matches('/')))
     }
 
-    /// The same for what has to be shown.
+    /// The same for an object that must be shown.
     pub(super) fn at(&self, hierarchy: usize, host: &str) -> String {
         self.shown(hierarchy, host).unwrap_or_else(|| panic!("{}: {host} isn't shown", self.name()))
     }
@@ -203,7 +203,7 @@ impl Scene {
         self.fs.open(&CALLER, self.walk(path)?.id, mode, false)
     }
 
-    /// All entries behind an offset.
+    /// Returns all entries after an offset.
     pub(super) fn list(&self, id: NodeId, offset: u64) -> FsResult<Vec<ListedEntry>> {
         let mut entries = Vec::new();
         self.fs.list(id, offset, |entry| {

@@ -1,4 +1,4 @@
-//! The fake host's trees, and what was done to them.
+//! The fake host's trees, and the record of calls.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -10,16 +10,16 @@ use crate::fs::host::Credentials;
 use crate::fs::host::Ready;
 use crate::fs::{Attributes, SysResult};
 
-/// What was done to the host.
+/// A call to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Call {
     /// The method's name.
     pub(super) name: &'static str,
-    /// In which hierarchy.
+    /// The hierarchy.
     pub(super) hierarchy: usize,
-    /// On which path, as the host has it.
+    /// The path on the host.
     pub(super) path: String,
-    /// What was written, which name, or which number.
+    /// The written data, the name, or the number.
     pub(super) detail: String,
     /// Whether it can change something.
     pub(super) changes: bool,
@@ -34,7 +34,7 @@ pub(super) struct Thing {
     pub(super) removed: bool,
 }
 
-/// A process, as every caller numbers it.
+/// A process, under the number that every caller uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakeProcess {
     /// The cgroups of its threads, for each hierarchy; `None`: outside the server's cgroup namespace.
@@ -56,23 +56,23 @@ pub(super) struct State {
     pub(super) credentials: BTreeMap<i32, Credentials>,
     /// How many files are open.
     pub(super) open: usize,
-    /// How often each directory is watched, by hierarchy and number.
+    /// How often each directory is watched, by hierarchy and inode number.
     pub(super) watches: BTreeMap<(usize, u64), i32>,
     /// The results of waiting for ready files; after the last one, waiting ends.
     pub(super) ready: Vec<Vec<Ready>>,
     /// The poll bits of every file.
     pub(super) polled: u16,
-    /// What the kernel takes for the number of a process.
+    /// The host's kernel, by what it accepts as the number of a process.
     pub(super) numbers: PidNs,
-    /// Whether the kernel checks both ends of a migration by itself.
+    /// Whether the kernel itself checks both ends of a migration.
     pub(super) checks_both_ends: bool,
-    /// Where processes go when they're about to be migrated, one after the other.
+    /// The cgroups into which the host moves processes that are about to be migrated, one after the other.
     pub(super) leaves: Vec<(i32, usize, &'static str)>,
-    /// Which were migrated while others were noted.
+    /// The processes that were migrated while other migrations were recorded.
     pub(super) settled: Vec<i32>,
 }
 
-/// What kernels take for the number of a process.
+/// The ways in which kernels parse the number of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum PidNs {
     /// `simple_strtoull`, in a buffer of 64 bytes (Linux 3.10).
@@ -85,7 +85,7 @@ pub(super) enum PidNs {
 }
 
 impl PidNs {
-    /// What is written here, or why it isn't taken.
+    /// Parses a written number, or returns why it isn't accepted.
     pub(super) fn read(self, data: &[u8]) -> Result<i32, Errno> {
         if self == Self::Simple && data.len() >= 64 {
             return Err(Errno::E2BIG);
@@ -163,7 +163,7 @@ impl State {
         self.trees[hierarchy].get_mut(&inode).unwrap()
     }
 
-    /// Removes a cgroup and all below, as the host does.
+    /// Removes a cgroup and its descendants, as the host does.
     pub(super) fn remove(&mut self, hierarchy: usize, path: &str) {
         let top = self.find(hierarchy, path).unwrap_or_else(|| panic!("no {path} in {hierarchy}"));
         let below: Vec<u64> = self.trees[hierarchy]

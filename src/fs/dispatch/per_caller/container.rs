@@ -1,4 +1,4 @@
-//! Containers, and what they share.
+//! Containers, and the limits that they share.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -25,7 +25,7 @@ pub struct Container<H: Host> {
 }
 
 impl<H: Host> Container<H> {
-    /// What tells it from all others that ever were.
+    /// Its number, which no other container ever has.
     pub fn number(&self) -> u64 {
         self.number
     }

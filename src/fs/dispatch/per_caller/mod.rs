@@ -73,7 +73,7 @@ impl<C: Containers> PerCaller<C> {
         true
     }
 
-    /// Lets all that wait return.
+    /// Makes all waiting calls return.
     pub fn stop_waiting(&self) {
         self.containers.stop_waiting();
         self.containers.host().fs.stop_waiting();

@@ -1,4 +1,4 @@
-//! The numbers by which the kernel knows the nodes of all containers.
+//! The ids under which the kernel knows the nodes of all containers.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,7 @@ use super::container::Container;
 use crate::fs::Host;
 use crate::fs::inode::{NodeId, ROOT_ID};
 
-/// What the kernel was told of.
+/// The nodes that the kernel was given.
 #[derive(Debug)]
 pub(in crate::fs) struct Nodes<H: Host> {
     /// A counter that only grows.
@@ -35,7 +35,7 @@ impl<H: Host> Default for Nodes<H> {
 }
 
 impl<H: Host> Nodes<H> {
-    /// Counts a lookup that the kernel is about to be told of, and returns the number to tell.
+    /// Counts a lookup whose answer is about to be sent, and returns the id for the answer.
     pub(in crate::fs) fn count_lookup(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
         if inner == ROOT_ID {
             return ROOT_ID;
@@ -60,7 +60,7 @@ impl<H: Host> Nodes<H> {
         }
     }
 
-    /// The container of a number, and the node's id there.
+    /// Returns the container of an id, and the node's id there.
     pub(in crate::fs) fn get(&self, number: NodeId) -> Option<(Arc<Container<H>>, NodeId)> {
         self.known.get(&number).map(|known| (Arc::clone(&known.container), known.inner))
     }
@@ -80,7 +80,7 @@ impl<H: Host> Nodes<H> {
         Some((container, inner, is_last))
     }
 
-    /// How many the kernel holds.
+    /// Returns how many nodes the kernel holds.
     pub(in crate::fs) fn len(&self) -> usize {
         self.known.len()
     }
