@@ -21,9 +21,10 @@ pub(super) struct Adapter<R: Dispatch> {
     pub(super) lanes: Lanes,
     pub(super) passthrough: Arc<Passthrough>,
     pub(super) workers: Workers,
-    /// The kernel opens directories without asking, once it was told that there's no need to, and keeps all listings (Linux 5.1).
+    /// Whether the kernel opens directories without a request, because the server has no state for them, and caches
+    /// all listings (Linux 5.1).
     pub(super) opens_directories_itself: AtomicBool,
-    /// The longest name that the kernel takes in a listing, in bytes.
+    /// The longest name that the kernel accepts in a listing, in bytes.
     pub(super) listed_name_max: AtomicUsize,
 }
 
@@ -39,7 +40,7 @@ impl<R: Dispatch> Adapter<R> {
         }
     }
 
-    /// Asks the filesystem that a caller's request is for.
+    /// Calls the filesystem for a caller's request.
     pub(super) fn ask<T>(
         &self,
         context: &RequestContext<'_>,
@@ -76,7 +77,7 @@ impl<R: Dispatch> Adapter<R> {
         self.workers.begin(request)
     }
 
-    /// Agrees with the kernel on what each of them does.
+    /// Negotiates the capabilities with the kernel.
     pub(super) fn negotiate(&self, config: &mut KernelConfig) {
         // Ask for each separately: if the kernel lacks one of several, it grants none.
         let wanted = [

@@ -23,7 +23,7 @@ pub struct Connection {
     pub(super) device: OwnedFd,
 }
 
-/// Why a view couldn't be mounted.
+/// The error of mounting a view.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// `/dev/fuse` can't be opened.

@@ -1,4 +1,4 @@
-//! FUSE's types from and to the filesystem's.
+//! Conversions between FUSE's and the filesystem's types.
 
 use std::time::UNIX_EPOCH;
 
@@ -51,7 +51,7 @@ pub(super) fn attributes(from: &Attributes, inode: u64) -> FileAttr {
     }
 }
 
-/// The attributes in a reply that says that nothing is there.
+/// The attributes in a reply about an absent name.
 pub(super) fn nothing() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),

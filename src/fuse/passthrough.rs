@@ -158,12 +158,12 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Whether the kernel is to read it by itself.
+    /// Whether the kernel will read it itself.
     pub(super) fn has_id(&self) -> bool {
         self.id.is_some()
     }
 
-    /// The kernel is told that it's open, and will say when it's closed.
+    /// Marks the file as open: the kernel is told so, and will say when it's closed.
     pub(super) fn finish(mut self) -> Option<Arc<BackingId>> {
         self.node = None;
         self.id.take()
@@ -179,12 +179,12 @@ impl Drop for Opening {
 }
 
 impl Passthrough {
-    /// Whether the kernel can do it.
+    /// Notes whether the kernel supports passthrough.
     pub(super) fn enable(&self, can: bool) {
         self.enabled.store(can, Ordering::Release);
     }
 
-    /// Opens a file of a node of `fs`, which the kernel knows by `number`, for a user.
+    /// Opens a file of a node of `fs`, whose id in the kernel is `number`, for a user.
     pub(super) fn open<H: Host>(
         self: &Arc<Self>,
         fs: &CgroupFs<H>,
@@ -248,7 +248,7 @@ impl Passthrough {
         }
     }
 
-    /// The kernel has closed a file of a node.
+    /// Notes that the kernel has closed a file of a node.
     pub(super) fn close(&self, node: NodeId) {
         if self.enabled.load(Ordering::Acquire) {
             self.files.lock().close(node);

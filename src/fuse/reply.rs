@@ -12,10 +12,10 @@ use crate::fs::NodeId;
 use crate::fs::ops::Wake;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Transfer};
 
-/// The handle of what is open without any state in the server.
+/// The handle of open files and directories without state in the server.
 pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 
-/// What a request is about, for the log.
+/// The subject of a request, for the log.
 #[derive(Clone, Copy)]
 pub(super) struct RequestSubject<'a> {
     pub(super) operation: &'a str,
@@ -125,7 +125,7 @@ pub(super) fn truncate_write(data: &[u8], whole: bool) -> Vec<u8> {
     page.and_then(|page| data.get(..=page)).unwrap_or(data).to_vec()
 }
 
-/// Writes `data` and replies with how much was written.
+/// Writes `data` and replies with the number of bytes.
 pub(super) fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, data: &[u8], reply: ReplyWrite) {
     match catch_panic("write", || log_denials(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),

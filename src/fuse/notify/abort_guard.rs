@@ -26,7 +26,7 @@ pub struct AbortGuard {
     _server: OwnedFd,
     /// The notifier's channel.
     pub(in crate::fuse) channel: OwnedFd,
-    /// A pipe that has to be open in the notifier's table of descriptors.
+    /// A pipe that stays open in the notifier's descriptor table.
     pub(in crate::fuse) notifier: OwnedFd,
 }
 

@@ -23,7 +23,7 @@ const LOOK_INTERVAL_REQUESTS: u32 = 64;
 /// Stands for no processor: workers run anywhere.
 const ANYWHERE: usize = usize::MAX;
 
-/// On which processors the workers of a session run.
+/// The processors on which the workers of a session run.
 #[derive(Debug)]
 pub(super) struct CpuAffinity {
     /// The processor that workers pin themselves to, or [`ANYWHERE`].

@@ -70,7 +70,7 @@ fn share(limit: usize, others: usize, least: usize) -> usize {
 }
 
 impl FairPool {
-    /// Makes a pool that runs so many requests at once for a tenant.
+    /// Makes a pool that runs `at_once` requests of a tenant at once.
     pub(in crate::fuse) fn new(at_once: usize) -> Self {
         Self { queues: Arc::default(), at_once }
     }
@@ -80,7 +80,7 @@ impl FairPool {
         self.has_room_for(tenant, 0)
     }
 
-    /// Whether there's room for more work that holds so many bytes.
+    /// Whether there's room for more work that holds this many bytes.
     pub(in crate::fuse) fn has_room_for(&self, tenant: Tenant, bytes: usize) -> bool {
         const PAGE: usize = 4096;
         let pages = (bytes / PAGE).max(1);

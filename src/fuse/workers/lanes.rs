@@ -4,7 +4,7 @@ use super::fair_pool::FairPool;
 use super::throttle::is_throttled;
 use crate::fs::{CgroupFs, Host, Transfer};
 
-/// In which thread an operation runs, by what it may have to wait for.
+/// The kind of thread in which an operation runs, by what it may have to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fuse) enum Lane {
     /// In the worker that has read the request: it waits for nothing that a container controls.
@@ -57,7 +57,7 @@ pub(in crate::fuse) struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes in which so much runs at once for a tenant.
+    /// Makes lanes in which `at_once` operations of a tenant run at once.
     pub(in crate::fuse) fn new(at_once: usize) -> Self {
         let pool = || FairPool::new(at_once);
         Self { agents: pool(), slow: pool(), events: pool(), throttled: FairPool::new(1) }

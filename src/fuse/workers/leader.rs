@@ -52,7 +52,7 @@ impl LeaderFollowers {
         Self(Arc::new(Shared { interval, ..Shared::default() }))
     }
 
-    /// Notes that the calling worker has a request, and doesn't read any more.
+    /// Notes that the calling worker has a request, and no longer reads.
     pub(super) fn begin(&self) {
         ENDS.with_borrow_mut(|ends| match ends {
             Some(_) => {
@@ -68,7 +68,7 @@ impl LeaderFollowers {
         }
     }
 
-    /// Notes that the calling worker goes on with what it has read.
+    /// Notes that the calling worker continues with other work of the message that it has read.
     pub(super) fn go_on(&self) {
         self.0.readers.fetch_add(1, Ordering::SeqCst);
     }
@@ -83,7 +83,7 @@ impl LeaderFollowers {
         false
     }
 
-    /// Whether a watchdog is there to replace the calling worker, should that stay away.
+    /// Whether a watchdog would replace the calling worker if that is busy for long.
     pub(super) fn has_watchdog(&self) -> bool {
         self.0.waiters.lock().has_watchdog
     }

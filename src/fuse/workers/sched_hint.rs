@@ -1,16 +1,16 @@
-//! What the kernel's scheduler says of a caller, and of the machine.
+//! The scheduler's information about a caller and the machine.
 
 use std::fs::File;
 use std::io::Read;
 
 use crate::cgroup::{parse_processor, parse_running};
 
-/// Where a caller runs, and how busy the machine is.
+/// The processor of a caller, and the load of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SchedHint {
     /// The processor on which the caller last ran.
     pub(super) processor: usize,
-    /// How many threads run or wait for a processor on the whole machine, the calling one among them.
+    /// How many threads run or wait for a processor on the whole machine, including the calling one.
     pub(super) running: usize,
 }
 
