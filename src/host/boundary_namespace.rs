@@ -78,7 +78,7 @@ impl Boundary {
         None
     }
 
-    /// Makes the namespace, if that can be.
+    /// Makes the namespace, if possible.
     pub(super) fn attempt(&self) {
         if self.namespace.get().is_some() || !self.may_attempt() || self.is_tried.swap(true, Ordering::AcqRel) {
             return;
@@ -190,7 +190,7 @@ impl Boundary {
         self.shared.cgroup_namespace.as_ref()?.enter(self.namespace()?).ok()
     }
 
-    /// Whether the kernel checks both ends of a migration by a file that was opened so.
+    /// Whether the kernel checks both ends of a migration through a file that was opened in this namespace.
     pub(super) fn is_checked(&self, opened_in: OpenedIn) -> bool {
         matches!(opened_in, OpenedIn::Boundary | OpenedIn::Inside) && self.shared.nsdelegate.is_on()
     }

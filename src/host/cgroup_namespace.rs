@@ -19,7 +19,7 @@ pub(super) struct OwnCgroupNamespace {
 }
 
 impl OwnCgroupNamespace {
-    /// `None` on a kernel without cgroup namespaces.
+    /// Opens it. `None` on a kernel without cgroup namespaces.
     pub(super) fn new() -> Option<Self> {
         Some(Self { file: File::open("/proc/self/ns/cgroup").ok()?, id: procfs::own_namespace("cgroup").ok()? })
     }

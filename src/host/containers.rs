@@ -58,7 +58,7 @@ const MEMBERSHIPS_BYTES_MAX: usize = 256 * 1024;
 
 type HostContainer = Arc<Container<KernelHost>>;
 
-/// The containers of all pid namespaces that somebody called from.
+/// The containers of all pid namespaces with a caller.
 #[derive(Debug)]
 pub struct PidNamespaces {
     shared: Arc<SharedHost>,

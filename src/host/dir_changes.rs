@@ -56,7 +56,7 @@ struct FollowedDir {
 }
 
 impl Followers {
-    /// `None` where there's no inotify instance left.
+    /// Makes an instance without followers. `None` if no inotify instance is left.
     pub(super) fn new() -> Option<Arc<Self>> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
         Some(Arc::new(Self { inotify, by_watch: Mutex::default() }))

@@ -23,7 +23,7 @@ struct Entries {
 }
 
 impl DirFdCache {
-    /// The directory, if it's held.
+    /// Returns the directory, if it's cached.
     pub(super) fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
         let mut held = self.0.lock();
         held.now += 1;
@@ -33,7 +33,7 @@ impl DirFdCache {
         Some(Arc::clone(object))
     }
 
-    /// Holds it, instead of the one that wasn't used for longest.
+    /// Caches a directory in place of the least recently used one.
     pub(super) fn hold(&self, key: Key, object: &Arc<OwnedFd>) {
         let mut held = self.0.lock();
         held.now += 1;

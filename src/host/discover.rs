@@ -18,7 +18,7 @@ use crate::sys::{handle, mount};
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// Why the host's hierarchies couldn't be found.
+/// The error of finding the host's hierarchies.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
     /// mountinfo can't be read.

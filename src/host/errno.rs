@@ -1,4 +1,4 @@
-//! Errors of the standard library as errnos.
+//! Converts errors of the standard library to errnos.
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! The hierarchies of the host, held open.
+//! The open hierarchies of the host.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use super::opening::single;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::fs::SysResult;
 
-/// A hierarchy of the host, held open.
+/// An open hierarchy of the host.
 #[derive(Debug)]
 pub struct HostHierarchy {
     /// The kind of hierarchy.
@@ -25,7 +25,7 @@ pub struct HostHierarchy {
     pub links: Vec<OsString>,
     pub(super) root: OwnedFd,
     pub(super) root_for_reading: Option<OwnedFd>,
-    /// Why the root is the host's own mount's, if it is.
+    /// The reason that the root is in the host's own mount, if it is.
     pub(super) attached: Option<Errno>,
     pub(super) device: u64,
     pub(super) has_handles: bool,
@@ -46,12 +46,12 @@ impl HostHierarchy {
         self.root_for_reading.as_ref().unwrap_or(&self.root).as_fd()
     }
 
-    /// Whether the root is of a mount that's attached nowhere, and nobody else's.
+    /// Whether the root is in a private detached mount.
     pub fn is_detached(&self) -> bool {
         self.attached.is_none()
     }
 
-    /// `st_dev` of everything in it.
+    /// The `st_dev` of all its objects.
     pub fn device(&self) -> u64 {
         self.device
     }

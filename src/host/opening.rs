@@ -31,7 +31,7 @@ pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<O
     })
 }
 
-/// A name, if it can only mean an entry of the directory that it's looked up in.
+/// Returns a name if it can only be an entry of the directory in which it's looked up.
 pub(super) fn single(name: &OsStr) -> SysResult<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
@@ -64,7 +64,7 @@ pub(super) fn open_flags(mode: OpenMode) -> OFlag {
     access | truncate | OFlag::O_CLOEXEC | OFlag::O_NOCTTY
 }
 
-/// Opens a file with the opener's own rights, by which the kernel judges what is written to it (`of->file->f_cred`).
+/// Opens a file with the opener's own rights, by which the kernel judges writes to it (`of->file->f_cred`).
 pub(super) fn open_as(object: &OwnedFd, flags: OFlag, opener: &Credentials) -> SysResult<OwnedFd> {
     let path = path_of(object);
     let open = |capabilities| {

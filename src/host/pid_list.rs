@@ -77,7 +77,7 @@ pub(super) struct OpenerPidList {
 }
 
 impl OpenerPidList {
-    /// A list that nobody has read so far.
+    /// Makes a list that hasn't been read yet.
     pub(super) fn new(counted_in: &Arc<KeptBytes>) -> Self {
         Self { kept: Mutex::default(), counted_in: Arc::clone(counted_in) }
     }

@@ -1,4 +1,4 @@
-//! From what a user asks for to a [`View`].
+//! Makes a [`View`] from a user's request.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,10 +17,10 @@ use crate::cgroup::{
 use crate::policy::{Policy, Rules};
 use crate::view::{AncestorLimits, Shape, View, ViewHierarchy};
 
-/// A view as a user asks for it.
+/// A view as requested by a user.
 #[derive(Clone, Debug, Default)]
 pub struct ViewSpec {
-    /// The delegated subtrees are this process' cgroups now.
+    /// The process whose current cgroups are the delegated subtrees.
     pub pid: Option<i32>,
     /// The delegated subtrees: in the named hierarchy, or in each where such a cgroup exists. They take precedence
     /// over `pid`.
@@ -29,7 +29,7 @@ pub struct ViewSpec {
     pub shape: Option<Shape>,
     /// The future root directory of `pid`, until the process enters it.
     pub new_root: Option<PathBuf>,
-    /// Whether a runtime mounts the own cgroups there, should it not have done so yet.
+    /// Whether a runtime mounts the process' own cgroups there, now or later.
     pub mounts_own_cgroups: bool,
     /// The policy of the view.
     pub policy: Policy,
@@ -41,7 +41,7 @@ pub struct ViewSpec {
     pub ancestor_limits: AncestorLimits,
 }
 
-/// Why there can be no such view.
+/// The reason that a view is impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Neither a process nor a cgroup is named.
@@ -184,7 +184,7 @@ fn rules(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rul
     }
 }
 
-/// A view of these subtrees, one for each hierarchy.
+/// Makes a view of these subtrees, one for each hierarchy.
 pub(super) fn view(host: &HostCgroups, shape: Shape, rules: Rules, delegated: Vec<Option<CgroupPath>>) -> View {
     let rules = Rules { memory_is_hierarchical: memory_is_hierarchical(host, &delegated), ..rules };
     let hierarchies = host.hierarchies.iter().zip(delegated).map(|(hierarchy, delegated)| ViewHierarchy {
@@ -227,7 +227,7 @@ fn memberships_of(host: &HostCgroups, pid: i32) -> Result<Vec<Option<CgroupPath>
     Ok(container_by(host, &text))
 }
 
-/// The container's cgroups, by the memberships of its PID 1.
+/// Returns the container's cgroups, given the memberships of its PID 1.
 pub(super) fn container_by(host: &HostCgroups, memberships: &[u8]) -> Vec<Option<CgroupPath>> {
     let memberships = parse_memberships(memberships);
     let of = |kind: &HierarchyKind| memberships.iter().find(|membership| membership.kind == *kind);

@@ -17,7 +17,7 @@ const STOP_TOKEN: u64 = 0;
 /// How many events are taken at once.
 const EVENTS_MAX: usize = 64;
 
-/// The backing files that somebody waits for.
+/// The backing files that have waiters.
 #[derive(Debug)]
 pub(super) struct ReadyFiles {
     epoll: Epoll,
@@ -42,7 +42,7 @@ impl ReadyFiles {
         }
     }
 
-    /// Reports no event of `file` any more.
+    /// Stops reporting events of `file`.
     pub(super) fn disarm(&self, file: impl AsFd) {
         // ENOENT: it wasn't armed.
         let _ = self.epoll.delete(file);
@@ -70,7 +70,7 @@ impl ReadyFiles {
     }
 }
 
-/// What poll(2) says of a file now, as its bits.
+/// Returns the current poll(2) bits of a file.
 pub(super) fn state(file: impl AsFd) -> Result<u16, Errno> {
     let asked = PollFlags::POLLIN
         | PollFlags::POLLPRI

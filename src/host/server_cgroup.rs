@@ -46,7 +46,7 @@ pub fn leave_delegated_subtrees(host: &HostCgroups, view: &View) -> Result<(), S
     Ok(())
 }
 
-/// Migrates the calling process to the root of each hierarchy, wherever that can be.
+/// Migrates the calling process to the root of each hierarchy, where possible.
 pub fn move_to_roots(host: &HostCgroups) {
     for index in 0..host.hierarchies.len() {
         if let Err(errno) = enter(host, index, &CgroupPath::root(), std::process::id() as i32) {

@@ -16,7 +16,7 @@ use super::watch::Watches;
 use crate::agents::{AgentPool, EventRegistrar};
 use crate::sys::capability::capabilities;
 
-/// What the views of a server share.
+/// The state that the views of a server share.
 #[derive(Debug)]
 pub struct SharedHost {
     pub(super) cgroups: HostCgroups,
@@ -30,7 +30,7 @@ pub struct SharedHost {
     /// Made when a directory is listed again; `None` if no inotify instance is left.
     pub(super) followers: OnceLock<Option<Arc<Followers>>>,
     pub(super) ready_files: ReadyFiles,
-    /// `None` on a kernel that has none.
+    /// `None` on a kernel without cgroup namespaces.
     pub(super) cgroup_namespace: Option<OwnCgroupNamespace>,
     pub(super) nsdelegate: Nsdelegate,
     pub(super) migration_monitor: MigrationMonitor,
@@ -38,7 +38,7 @@ pub struct SharedHost {
     pub(super) lists_are_made_at_open: OnceLock<bool>,
     /// The kept pid lists.
     pub(super) kept_lists: Arc<KeptBytes>,
-    /// `None` where there are no agents either.
+    /// `None` without agents.
     pub(super) registrar: Option<EventRegistrar>,
 }
 
@@ -73,7 +73,7 @@ impl SharedHost {
         })
     }
 
-    /// Whether a list of processes of cgroup v1 shows what was the case when it was opened, to whom opened it.
+    /// Whether pid lists of cgroup v1 show the opener's numbers, as of the open.
     pub(super) fn lists_are_made_at_open(&self) -> bool {
         *self.lists_are_made_at_open.get_or_init(|| super::pid_list::are_made_at_open(&self.cgroups))
     }

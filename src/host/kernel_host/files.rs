@@ -101,7 +101,7 @@ impl KernelHost {
         }
     }
 
-    /// Opens a file, as its opener if there's one.
+    /// Opens a file, as its opener if one is given.
     pub(super) fn open_backing(
         &self,
         file: &Node,

@@ -1,4 +1,4 @@
-//! The backing tree, as it is read.
+//! Reading the backing tree.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::host::dir_changes::Followers;
 use crate::host::opening::{by_id, single};
 
 impl KernelHost {
-    /// Attributes of what `directory`, whose backing object is `object`, has under this name.
+    /// Returns the attributes of the entry with this name in `directory`, whose backing object is `object`.
     pub(super) fn child_of(&self, object: &OwnedFd, directory: &Node, name: &OsStr) -> SysResult<Attributes> {
         let stat = fstatat(object, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);

@@ -1,4 +1,4 @@
-//! Extended attributes of the backing cgroupfs, with the rights of who asks.
+//! Extended attributes of the backing cgroupfs, with the caller's rights.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;

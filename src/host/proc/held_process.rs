@@ -1,4 +1,4 @@
-//! A process that is held, and what its directory of procfs says of it.
+//! A held process, and the contents of its procfs directory.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -22,12 +22,12 @@ pub struct HeldProcess {
     seen: Option<MembershipSnapshot>,
 }
 
-/// Where a thread was, in all hierarchies.
+/// The cgroups of a thread at one moment, in all hierarchies.
 #[derive(Debug)]
 pub(in crate::host) struct MembershipSnapshot {
     /// The open file `/proc/TID/cgroup`.
     pub(in crate::host) memberships: OwnedFd,
-    /// What that file said.
+    /// The content of that file.
     pub(in crate::host) text: Vec<u8>,
 }
 
@@ -48,12 +48,12 @@ impl HeldProcess {
         is_held(&self.directory)
     }
 
-    /// How it was seen last.
+    /// The memberships at the last check.
     pub(in crate::host) fn seen(&self) -> Option<&MembershipSnapshot> {
         self.seen.as_ref()
     }
 
-    /// Where it was seen last in this hierarchy.
+    /// The cgroup in this hierarchy at the last check.
     pub(in crate::host) fn seen_at(&self, kind: &HierarchyKind) -> Option<CgroupPath> {
         let all = parse_memberships(&self.seen.as_ref()?.text);
         all.into_iter().find(|membership| membership.kind == *kind)?.location.path().cloned()
@@ -65,7 +65,7 @@ impl HeldProcess {
         path.file_name()?.to_str()?.parse().ok()
     }
 
-    /// Where each thread is in this hierarchy, or the held one alone, which is looked at last.
+    /// Returns the cgroup of each thread in this hierarchy, the held one last, or only that one's.
     pub(super) fn thread_locations(
         &mut self,
         kind: &HierarchyKind,
@@ -184,7 +184,7 @@ pub(in crate::host) fn facts(process: &HeldProcess) -> SysResult<ProcessFacts> {
     Ok(ProcessFacts { users: [real, saved], permitted: status.permitted })
 }
 
-/// All capabilities that threads of a process may put in force.
+/// Returns all permitted capabilities of a process' threads.
 pub(in crate::host) fn permitted_by_threads(process: &OwnedFd) -> SysResult<u64> {
     let mut permitted = 0;
     for thread in threads(process)? {

@@ -16,7 +16,7 @@ thread_local! {
     static LAST: RefCell<Option<LastCaller>> = const { RefCell::new(None) };
 }
 
-/// The kinds of namespaces that requests ask for.
+/// The kinds of namespaces that requests need.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::host) enum Kind {
     User,
@@ -59,7 +59,7 @@ pub(super) fn user_namespace(tid: i32) -> Option<Namespace> {
     LAST.with_borrow_mut(|last| read(last.as_mut().filter(|last| last.tid == tid)?.user.as_ref()?))
 }
 
-/// Remembers a thread that acts by rights of its own.
+/// Remembers a thread that acts with its own rights.
 pub(super) fn remember(tid: i32) {
     LAST.with_borrow_mut(|last| match last {
         Some(last) if last.tid == tid => last.user = open_link(tid, Kind::User),

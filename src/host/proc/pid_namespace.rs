@@ -22,7 +22,7 @@ pub(in crate::host) struct PidNamespaceFd {
     id: Namespace,
 }
 
-/// What is around a pid namespace.
+/// The namespace around a pid namespace.
 #[derive(Debug)]
 pub(in crate::host) enum ParentNs {
     /// The server's own pid namespace.
@@ -32,7 +32,7 @@ pub(in crate::host) enum ParentNs {
 }
 
 impl PidNamespaceFd {
-    /// The pid namespace of a thread, which waits for its answer meanwhile.
+    /// Opens the pid namespace of a thread, which waits for its answer meanwhile.
     pub(in crate::host) fn of_thread(tid: i32) -> SysResult<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         Self::new(nix::fcntl::open(format!("/proc/{tid}/ns/pid").as_str(), flags, Mode::empty())?)
@@ -146,7 +146,7 @@ fn is_in(process: BorrowedFd<'_>, namespace: Namespace) -> bool {
     readlinkat(process, "ns/pid").is_ok_and(|link| procfs::parse_namespace(&link) == Some(namespace))
 }
 
-/// Whether the kernel says of a process which number it has in its own namespace (Linux 4.1), without which no process 1 is found.
+/// Whether the kernel shows a process' number in its own namespace (Linux 4.1); otherwise no process 1 is found.
 pub fn are_found() -> bool {
     procfs::text(std::process::id() as i32, "status").is_ok_and(|status| !numbers(&status).is_empty())
 }

@@ -64,7 +64,7 @@ impl Processes {
         }
     }
 
-    /// Where each thread is, or the held one alone, which is looked at last.
+    /// Returns the cgroup of each thread, the held one last, or only that one's.
     pub(in crate::host) fn thread_locations(
         &self,
         process: &mut HeldProcess,

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::stat_field;
 
-/// The lines of `/proc/TID/status` that matter here.
+/// The relevant lines of `/proc/TID/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The process that the thread belongs to.
@@ -70,7 +70,7 @@ pub(in crate::host) fn read_all(file: impl AsFd) -> nix::Result<Vec<u8>> {
     }
 }
 
-/// What a thread is (`include/linux/sched.h`).
+/// The kind of a thread (`include/linux/sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) enum ThreadKind {
     /// A thread of a program.
@@ -106,7 +106,7 @@ pub(in crate::host) fn kernel_threads_act_for_processes() -> bool {
     release().is_none_or(|release| release < (5, 12))
 }
 
-/// The version of Linux, if it can be told.
+/// Returns the version of Linux, if it can be parsed.
 pub(in crate::host) fn release() -> Option<(u32, u32)> {
     parse_release(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
 }
@@ -117,7 +117,7 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// A namespace, by the number that tells it from all others of its kind that exist.
+/// A namespace, by a number that no other existing one of its kind has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
 
@@ -133,14 +133,14 @@ impl Namespace {
     }
 }
 
-/// The namespace of this kind that a thread is in.
+/// Returns a thread's namespace of this kind.
 pub(in crate::host) fn namespace(tid: i32, kind: &str) -> io::Result<Namespace> {
     // The link's text is `kind:[number]`. stat(2) returns the same number, but takes twice as long.
     let link = fs::read_link(format!("/proc/{tid}/ns/{kind}"))?;
     parse_namespace(link.as_os_str()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// What a link in `/proc/TID/ns` says.
+/// Parses a link in `/proc/TID/ns`.
 pub(in crate::host) fn parse_namespace(link: &std::ffi::OsStr) -> Option<Namespace> {
     link.to_str()?.split_once(":[")?.1.strip_suffix(']')?.parse().ok().map(Namespace)
 }
