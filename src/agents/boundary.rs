@@ -29,7 +29,7 @@ impl BoundaryHelper {
     /// # Errors
     /// The errors of fork and of execve.
     pub fn start(image: &HelperImage) -> Result<Self, Errno> {
-        Self::with(image, Purpose::Probe, &[])
+        Self::start_helper(image, Purpose::Probe, &[])
     }
 
     /// Starts the process, and has it enter the boundary, make a cgroup namespace there, and return. `boundary` and `home` are the
@@ -42,7 +42,7 @@ impl BoundaryHelper {
         boundary: BorrowedFd<'_>,
         home: BorrowedFd<'_>,
     ) -> Result<(OwnedFd, Self), Errno> {
-        let helper = Self::with(image, Purpose::Make, &[boundary, home])?;
+        let helper = Self::start_helper(image, Purpose::Make, &[boundary, home])?;
         wait_readable(helper.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
         let mut message = [0; MESSAGE_LEN];
         let (length, namespace) = seqpacket::receive_with_file(helper.socket.as_fd(), &mut message)?;
@@ -50,7 +50,7 @@ impl BoundaryHelper {
         Ok((namespace.ok_or(Errno::EPROTO)?, helper))
     }
 
-    fn with(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
+    fn start_helper(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
         let (socket, theirs) = seqpacket::seqpacket_pair()?;
         let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
         let word = std::ffi::CString::new(purpose.word()).map_err(|_| Errno::EINVAL)?;

@@ -91,10 +91,10 @@ impl EventRegistrar {
         control: u32,
         event_control: BorrowedFd<'_>,
     ) -> Result<EventClaim<'_>, Errno> {
-        if self.stuck() >= MAX_STUCK_HELPERS {
+        if self.count_stuck() >= MAX_STUCK_HELPERS {
             return Err(Errno::EAGAIN);
         }
-        if self.live() >= MAX_REGISTRATIONS {
+        if self.count_registrations() >= MAX_REGISTRATIONS {
             return Err(Errno::ENOMEM);
         }
         let mut helper = self.start().map_err(|errno| self.failed("start", errno))?;
@@ -117,7 +117,7 @@ impl EventRegistrar {
     }
 
     /// Counts the killed helpers that haven't ended.
-    fn stuck(&self) -> usize {
+    fn count_stuck(&self) -> usize {
         let mut ended = Vec::new();
         let mut stuck = self.stuck.lock();
         ended.extend(stuck.extract_if(.., |helper| has_ended(helper)));
@@ -125,7 +125,7 @@ impl EventRegistrar {
     }
 
     /// Returns an upper bound of the number of registrations.
-    fn live(&self) -> usize {
+    fn count_registrations(&self) -> usize {
         let count = self.count.load(Ordering::Acquire);
         if count < MAX_REGISTRATIONS {
             return count;

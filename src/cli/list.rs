@@ -20,7 +20,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> CliResult {
-    let views = registry::live().map_err(|error| Error::system("can't read the list of live views", error))?;
+    let views = registry::live_records().map_err(|error| Error::system("can't read the list of live views", error))?;
     let mut out = std::io::stdout().lock();
     if options.json {
         let views: Vec<_> = views

@@ -54,7 +54,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
     match target::resolve_target_or_directory(text)? {
         ResolvedTarget::Directory(directory) => {
             let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
-            let Some(record) = registry::live().unwrap_or_default().into_iter().find(is_there) else {
+            let Some(record) = registry::live_records().unwrap_or_default().into_iter().find(is_there) else {
                 let what = format!("no live view is mounted on {}", directory.display());
                 return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
             };
@@ -84,7 +84,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
 /// Finds the record of the live view that a process sees.
 fn find_record(pid: i32) -> Option<Record> {
     let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
-    let all = registry::live().unwrap_or_default();
+    let all = registry::live_records().unwrap_or_default();
     let is_here = |record: &&Record| {
         record.run == Some(namespace) || record.container.as_ref().is_some_and(|inside| inside.namespace == namespace)
     };

@@ -37,7 +37,7 @@ pub(super) fn run(options: &Options) -> CliResult {
     let here = |record: &registry::record::Record| {
         record.directory.as_ref() == directory.as_path() && record.container.is_none()
     };
-    let mut servers = registry::live().unwrap_or_default().into_iter().filter(here);
+    let mut servers = registry::live_records().unwrap_or_default().into_iter().filter(here);
     let server = servers.next_back();
     match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => {}

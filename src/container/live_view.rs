@@ -10,7 +10,7 @@ use crate::server::registry::record::Record;
 pub(crate) fn live_server_of(container: &ContainerHandle) -> Option<Record> {
     let number = container.number();
     let here = |record: &Record| record.container.as_ref().is_some_and(|inside| inside.namespace == number);
-    registry::live().unwrap_or_default().into_iter().find(here)
+    registry::live_records().unwrap_or_default().into_iter().find(here)
 }
 
 /// Returns the record of the live server of a stack that `run` has made in a container. Such a server doesn't hold
@@ -20,7 +20,7 @@ pub(crate) fn run_stack_of(container: &ContainerHandle) -> Option<Record> {
     if container.attached().is_none() || live_server_of(container).is_some() {
         return None;
     }
-    registry::live().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
+    registry::live_records().unwrap_or_default().into_iter().find(|record| record.run == Some(container.number()))
 }
 
 /// Fails if a container has a live view that isn't at its place. A second view there wouldn't help, and a view that

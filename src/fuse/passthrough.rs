@@ -22,7 +22,7 @@ use crate::fs::dispatch::Tenant;
 use crate::fs::{CgroupFs, Host, Permit};
 
 /// How many ids are examined to find one that can be returned.
-const LOOKS: usize = 16;
+const GIVE_BACK_SCAN_MAX: usize = 16;
 
 /// The backing ids of a connection.
 #[derive(Debug, Default)]
@@ -114,7 +114,7 @@ impl<I: Clone> OpenNodes<I> {
 
     /// Takes an unused id of a tenant, if a short search finds one.
     fn give_back(&mut self, tenant: Tenant) -> Option<OpenNode<I>> {
-        for _ in 0..LOOKS {
+        for _ in 0..GIVE_BACK_SCAN_MAX {
             let ids = self.ids.get_mut(&tenant)?;
             let node = ids.nodes.pop_front()?;
             // Otherwise the kernel forgot the node, and the id is gone or belongs to another tenant.
@@ -140,7 +140,7 @@ impl<I: Clone> OpenNodes<I> {
             ids.held = ids.held.saturating_sub(1);
             if ids.held == 0 {
                 entry.remove();
-            } else if ids.nodes.len() > 2 * ids.held + LOOKS {
+            } else if ids.nodes.len() > 2 * ids.held + GIVE_BACK_SCAN_MAX {
                 let is_held = |node: &NodeId| self.nodes.get(node).is_some_and(|opened| opened.id.is_some());
                 ids.nodes.retain(is_held);
             }

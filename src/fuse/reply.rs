@@ -44,7 +44,7 @@ pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResul
 }
 
 /// Does work that mustn't end its thread. Returns false if it panicked. `what` names the work in the log.
-pub(super) fn survives(what: &str, work: impl FnOnce()) -> bool {
+pub(super) fn run_catching_panics(what: &str, work: impl FnOnce()) -> bool {
     let is_done = catch_unwind(AssertUnwindSafe(work)).is_ok();
     if !is_done {
         log_panic(what);

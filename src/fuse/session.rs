@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::notify::abort_guard::AbortGuard;
 use super::notify::invalidation::InvalidationSender;
 use super::notify::self_mount::SelfMount;
-use super::reply::survives;
+use super::reply::run_catching_panics;
 use super::workers::Workers;
 use crate::fs::dispatch::Dispatch;
 use crate::fs::dispatch::{Containers, PerCaller};
@@ -34,7 +34,7 @@ const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 fn run_until_done(name: &str, round: impl Fn() -> bool) {
     loop {
         let mut goes_on = true;
-        if !survives(name, || goes_on = round()) {
+        if !run_catching_panics(name, || goes_on = round()) {
             thread::sleep(PANIC_BACKOFF);
         }
         if !goes_on {

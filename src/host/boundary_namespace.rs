@@ -205,7 +205,7 @@ impl Boundary {
         let own = self.shared.cgroup_namespace.as_ref()?;
         let memberships = std::fs::File::open(format!("/proc/{thread}/cgroup")).ok()?;
         let read = || {
-            let mut text = vec![0; MEMBERSHIPS];
+            let mut text = vec![0; MEMBERSHIPS_BYTES_MAX];
             let length = read_at(&memberships, &mut text, 0).ok()?;
             text.truncate(length);
             unified_path(&text).map(<[u8]>::to_vec)
@@ -220,7 +220,7 @@ impl Boundary {
 }
 
 /// The buffer for `/proc/PID/cgroup`: a path of the greatest length, and the lines of other hierarchies before it.
-const MEMBERSHIPS: usize = 64 * 1024;
+const MEMBERSHIPS_BYTES_MAX: usize = 64 * 1024;
 
 /// Where another cgroup namespace begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

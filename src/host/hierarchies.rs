@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::opening::single;
+use super::opening::single_component;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::fs::SysResult;
 
@@ -125,7 +125,7 @@ pub(super) fn walk(hierarchy: &HostHierarchy, names: &[OsString]) -> SysResult<O
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = openat(hierarchy.root(), ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
     for name in names {
-        at = openat(&at, single(name)?, flags, Mode::empty())?;
+        at = openat(&at, single_component(name)?, flags, Mode::empty())?;
         if fstat(&at)?.st_dev != hierarchy.device() {
             return Err(Errno::ENOENT);
         }

@@ -32,7 +32,7 @@ pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<O
 }
 
 /// Returns a name if it can only be an entry of the directory in which it's looked up.
-pub(super) fn single(name: &OsStr) -> SysResult<&OsStr> {
+pub(super) fn single_component(name: &OsStr) -> SysResult<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
         return Err(Errno::ENOENT);

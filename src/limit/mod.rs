@@ -24,14 +24,14 @@ pub enum Tenant {
 }
 
 /// How many records can be logged at once.
-const BURST: u32 = 50;
+const BURST_RECORDS: u32 = 50;
 /// The time after which one more can be logged. A container that loops on a forbidden write can't fill the host's disk: it's 6 MB a day with
 /// usual paths, and at most 20 times that.
-const REFILL: Duration = Duration::from_secs(4);
+const REFILL_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Limits the records about something that a container can cause as often as it likes.
 #[derive(Debug)]
-pub struct LogLimiter(Mutex<Bucket>);
+pub struct LogLimiter(Mutex<TokenBucket>);
 
 impl LogLimiter {
     /// Decides whether to log. `Some` is yes, with how many records were suppressed before.
@@ -41,7 +41,7 @@ impl LogLimiter {
 }
 
 #[derive(Debug)]
-struct Bucket {
+struct TokenBucket {
     tokens: u32,
     refilled: Instant,
     suppressed: u64,
@@ -49,17 +49,17 @@ struct Bucket {
 
 impl Default for LogLimiter {
     fn default() -> Self {
-        Self(Mutex::new(Bucket { tokens: BURST, refilled: Instant::now(), suppressed: 0 }))
+        Self(Mutex::new(TokenBucket { tokens: BURST_RECORDS, refilled: Instant::now(), suppressed: 0 }))
     }
 }
 
-impl Bucket {
+impl TokenBucket {
     /// Takes a token, and returns how many records got none before.
     fn take(&mut self, now: Instant) -> Option<u64> {
-        let due = now.saturating_duration_since(self.refilled).as_millis() / REFILL.as_millis();
+        let due = now.saturating_duration_since(self.refilled).as_millis() / REFILL_INTERVAL.as_millis();
         if due > 0 {
             let due = u32::try_from(due).unwrap_or(u32::MAX);
-            self.tokens = self.tokens.saturating_add(due).min(BURST);
+            self.tokens = self.tokens.saturating_add(due).min(BURST_RECORDS);
             self.refilled = now;
         }
         match self.tokens.checked_sub(1) {
@@ -82,11 +82,14 @@ mod tests {
     #[test]
     fn a_burst_then_a_trickle() {
         let start = Instant::now();
-        let mut bucket = Bucket { tokens: BURST, refilled: start, suppressed: 0 };
+        let mut bucket = TokenBucket { tokens: BURST_RECORDS, refilled: start, suppressed: 0 };
         let logged = (0..1000).filter(|_| bucket.take(start).is_some()).count();
-        assert_eq!(logged, BURST as usize);
-        assert_eq!(bucket.take(start + REFILL), Some(1000 - u64::from(BURST)));
-        assert_eq!(bucket.take(start + REFILL), None);
-        assert_eq!((0..1000).filter(|_| bucket.take(start + REFILL * 10_000).is_some()).count(), BURST as usize);
+        assert_eq!(logged, BURST_RECORDS as usize);
+        assert_eq!(bucket.take(start + REFILL_INTERVAL), Some(1000 - u64::from(BURST_RECORDS)));
+        assert_eq!(bucket.take(start + REFILL_INTERVAL), None);
+        assert_eq!(
+            (0..1000).filter(|_| bucket.take(start + REFILL_INTERVAL * 10_000).is_some()).count(),
+            BURST_RECORDS as usize
+        );
     }
 }

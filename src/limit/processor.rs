@@ -20,7 +20,7 @@ const MAX_ELSEWHERE: Duration = Duration::from_millis(20);
 const PRICE_FACTOR: u32 = 8;
 
 /// The processor time that a tenant can use at once after a pause.
-const BURST: Duration = Duration::from_secs(2);
+const BURST_TIME: Duration = Duration::from_secs(2);
 
 /// The processor time of a tenant. A tenant that has used too much waits before costly work until that is paid for.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl ProcessorTime {
     }
 
     fn wait_at(&self, now: Duration) -> Duration {
-        let window = BURST * PRICE_FACTOR;
+        let window = BURST_TIME * PRICE_FACTOR;
         Duration::from_nanos(self.paid_at.load(Ordering::Acquire)).saturating_sub(now + window)
     }
 
@@ -129,14 +129,14 @@ mod tests {
     #[test]
     fn a_burst_then_an_eighth_of_a_processor() {
         let time = ProcessorTime::default();
-        time.charge(BURST, SECOND);
+        time.charge(BURST_TIME, SECOND);
         assert_eq!(time.wait_at(SECOND), Duration::ZERO);
         time.charge(SECOND / 8, SECOND);
         assert_eq!(time.wait_at(SECOND), SECOND);
         assert_eq!(time.wait_at(SECOND * 2), Duration::ZERO);
         // Long afterwards there's no more than a burst.
         let later = SECOND * 1000;
-        time.charge(BURST + SECOND, later);
+        time.charge(BURST_TIME + SECOND, later);
         assert_eq!(time.wait_at(later), SECOND * 8);
     }
 

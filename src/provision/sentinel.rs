@@ -178,7 +178,7 @@ fn remove_stale(host: &HostCgroups, lock: &ContainerLock, own: u64) {
         let is_its = |record: &Record| {
             record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
         };
-        registry::live().map_or(true, |live| live.iter().any(is_its))
+        registry::live_records().map_or(true, |live| live.iter().any(is_its))
     };
     let Ok(above) = host.open_cgroup(0, &CgroupPath::root()) else { return };
     for name in cgroups::children(&above).unwrap_or_default() {

@@ -137,7 +137,7 @@ impl Server {
                     fs.keep_nothing();
                 }
                 if self.options.no_passthrough {
-                    fs.read_everything();
+                    fs.disable_passthrough();
                 }
                 Session::View(Arc::new(fs), own_mount, abort_guard)
             }

@@ -68,7 +68,7 @@ impl HostFiles for HostView {
 /// Reads the rules of the view in a process' mount namespace from its record.
 pub(crate) fn rules(target: &ProbeTarget) -> Option<ViewRules> {
     let number = target.namespace("mnt").ok().flatten()?;
-    let records = registry::live().unwrap_or_default();
+    let records = registry::live_records().unwrap_or_default();
     let is_here = |record: &registry::record::Record| {
         record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
     };

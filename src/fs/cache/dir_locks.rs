@@ -45,7 +45,7 @@ impl DirLocks {
     }
 
     /// Runs an injected operation in a directory while nothing along its path is being invalidated.
-    pub(in crate::fs) fn walk<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
+    pub(in crate::fs) fn while_walking<T>(&self, directory: &Arc<Node>, operation: impl FnOnce() -> T) -> T {
         let chain = std::iter::successors(Some(directory), |node| node.parent());
         let walked: Vec<NodeId> = chain.map(|node| node.id()).collect();
         let mut taken = self.taken.lock();

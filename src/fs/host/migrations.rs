@@ -42,7 +42,7 @@ pub trait HostMigrations: HostProcesses {
         &self,
         caller: &Caller,
         file: &Self::File,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &Self::Process,
     ) -> SysResult<bool>;
     /// Writes `number`, which names `process`, to a membership file for the caller. Returns `false` if the process
@@ -53,7 +53,7 @@ pub trait HostMigrations: HostProcesses {
         numbers: &Self::PidNs,
         file: &Self::File,
         number: i32,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &Self::Process,
     ) -> SysResult<bool>;
     /// Records from now on which others migrate processes in a membership file's hierarchy. `None` if that can't be

@@ -109,7 +109,7 @@ impl Replays {
 
     /// Waits until the kernel has been told that files may have come or gone. Never for a thread that serves
     /// requests.
-    pub(in crate::fs) fn tell_of_files(&self, hierarchy: usize, directory: u64, of_children: bool) {
+    pub(in crate::fs) fn await_file_invalidation(&self, hierarchy: usize, directory: u64, of_children: bool) {
         let (done, told) = sync_channel(0);
         let mut queue = self.queue.lock();
         // A writer that times out leaves its task in the queue. If the thread is held up for long, the event

@@ -11,7 +11,7 @@ fn those_who_wait_in_vain_leave_a_bounded_queue() {
         replays.push(ReplayTask::Everything);
     }
     for _ in 0..3 {
-        replays.tell_of_files(0, 1, true);
+        replays.await_file_invalidation(0, 1, true);
     }
     assert_eq!(replays.queue.lock().tasks.len(), QUEUED_TASKS_MAX);
 }

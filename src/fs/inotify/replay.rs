@@ -166,7 +166,7 @@ impl<H: Host> CgroupFs<H> {
             operation: InjectedOp::Look,
         }));
         let injection = Injection { directory: Vec::new(), name, operation: InjectedOp::Look };
-        let looked = self.replays.dir_locks.walk(self.nodes.root(), || mount.inject(&injection));
+        let looked = self.replays.dir_locks.while_walking(self.nodes.root(), || mount.inject(&injection));
         let pending = self.replays.pending.lock().take();
         match (looked, pending) {
             (Err(Errno::ENOENT), Some(pending)) if pending.was_entered() => Ok(()),
@@ -208,7 +208,7 @@ impl<H: Host> CgroupFs<H> {
         let mut done = Err(Errno::EAGAIN);
         for _ in 0..ATTEMPTS_MAX {
             *self.replays.pending.lock() = Some(PendingInjection::new(event.clone()));
-            done = self.replays.dir_locks.walk(&event.directory, || mount.inject(&injection));
+            done = self.replays.dir_locks.while_walking(&event.directory, || mount.inject(&injection));
             if !matches!(done, Err(Errno::EEXIST | Errno::EAGAIN)) {
                 break;
             }

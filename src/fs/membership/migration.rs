@@ -84,14 +84,14 @@ impl<H: Host> CgroupFs<H> {
             let migrated = match written {
                 PidArg::Number(number) => {
                     let nice = self.may_nice(caller, file, &process);
-                    let asked = MigrationChecks { nice, for_administrators, ..MigrationChecks::default() };
-                    self.host.migrate(caller, numbers, backing, number, asked, &process)
+                    let checks = MigrationChecks { nice, for_administrators, ..MigrationChecks::default() };
+                    self.host.migrate(caller, numbers, backing, number, checks, &process)
                 }
                 _ => {
                     let of_threads = self.asks_of_threads(file, list);
                     let for_administrators = for_administrators && !list.is_threads();
-                    let asked = MigrationChecks { of_threads, for_administrators, ..MigrationChecks::default() };
-                    self.host.migrate_caller(caller, backing, asked, &process)
+                    let checks = MigrationChecks { of_threads, for_administrators, ..MigrationChecks::default() };
+                    self.host.migrate_caller(caller, backing, checks, &process)
                 }
             };
             match migrated {

@@ -146,7 +146,7 @@ impl<H: Host> CgroupFs<H> {
                 };
                 drop(own);
                 self.note_trigger(file);
-                self.tell_of_files(&file.node);
+                self.await_file_invalidation(&file.node);
                 Ok(written)
             }
             Some(Grant::Migrate(list)) => self.migrate(caller, numbers.as_ref(), file, *list, data),
@@ -170,18 +170,18 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Invalidates before the write returns, so that the writer finds the new files.
-    fn tell_of_files(&self, written: &Node) {
+    fn await_file_invalidation(&self, written: &Node) {
         let (Some(hierarchy), Some(of_children)) = (written.position().hierarchy, lets_files_come(&written.name()))
         else {
             return;
         };
         if let Some(directory) = written.parent().filter(|_| !self.coherent) {
-            self.replays.tell_of_files(hierarchy, directory.inode(), of_children);
+            self.replays.await_file_invalidation(hierarchy, directory.inode(), of_children);
         }
     }
 
     /// Keeps the kernel from reading files itself, from now on.
-    pub fn read_everything(&mut self) {
+    pub fn disable_passthrough(&mut self) {
         self.passes_through = false;
     }
 

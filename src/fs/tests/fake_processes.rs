@@ -151,11 +151,11 @@ impl HostMigrations for FakeHost {
         _: &i32,
         file: &FakeFile,
         number: i32,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         _: &i32,
     ) -> SysResult<bool> {
         assert!(file.mode.write, "a migration by a file that was opened for reading");
-        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", asked.nice), true)?;
+        self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", checks.nice), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
 

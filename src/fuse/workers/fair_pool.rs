@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::fs::dispatch::Tenant;
-use crate::fuse::reply::survives;
+use crate::fuse::reply::run_catching_panics;
 
 /// How many requests of a pool may run at once for all tenants together. Each tenant may always run one.
 const RUNNING_MAX: usize = 256;
@@ -115,7 +115,7 @@ impl FairPool {
         let started = thread::Builder::new().name("slow request".to_owned()).stack_size(256 * 1024).spawn(move || {
             while let Some(work) = this.next() {
                 // After a panic the caller gets EIO from the dropped reply, and the loop continues.
-                survives("slow request", work);
+                run_catching_panics("slow request", work);
             }
         });
         if let Err(error) = started {

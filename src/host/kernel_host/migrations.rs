@@ -72,10 +72,10 @@ impl HostMigrations for KernelHost {
         &self,
         caller: &Caller,
         file: &BackingFile,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &HeldProcess,
     ) -> SysResult<bool> {
-        self.migrate_caller_by(caller, file, asked, process)
+        self.migrate_caller_by(caller, file, checks, process)
     }
 
     fn migrate(
@@ -84,10 +84,10 @@ impl HostMigrations for KernelHost {
         numbers: &PidNs,
         file: &BackingFile,
         number: i32,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &HeldProcess,
     ) -> SysResult<bool> {
-        self.migrate_number(caller, numbers, file, number, asked, process)
+        self.migrate_number(caller, numbers, file, number, checks, process)
     }
 
     fn monitor_migration(&self, file: &Node) -> Option<MonitoredMigration> {
@@ -106,13 +106,13 @@ impl KernelHost {
         numbers: &PidNs,
         file: &BackingFile,
         number: i32,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &HeldProcess,
     ) -> SysResult<bool> {
         let text = number.to_string();
         let by_agent = |namespace: &PidNamespace, admin: bool| {
             let agents = self.shared.processes.agents()?;
-            let lent = LentCapabilities { nice: asked.nice == Some(true), admin };
+            let lent = LentCapabilities { nice: checks.nice == Some(true), admin };
             let seen = process.seen().ok_or(Errno::ESRCH)?;
             let last = (seen.memberships.as_fd(), seen.text.as_slice());
             match agents.migrate(namespace, file.fd.as_fd(), text.as_bytes(), lent, last) {
@@ -121,9 +121,9 @@ impl KernelHost {
                 other => other,
             }
         };
-        self.as_administrator_if_need_be(caller, asked, |admin| match numbers {
+        self.as_administrator_if_need_be(caller, checks, |admin| match numbers {
             // The server has the right, so an agent without it has to write.
-            PidNs::Own if asked.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
+            PidNs::Own if checks.nice == Some(false) => by_agent(&PidNamespace::own().map_err(errno)?, admin),
             PidNs::Own => migrate_by(file, text.as_bytes(), process),
             PidNs::Of(namespace) => by_agent(namespace, admin),
         })
@@ -135,10 +135,10 @@ impl KernelHost {
     fn as_administrator_if_need_be<T>(
         &self,
         caller: &Caller,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         migrate: impl Fn(bool) -> SysResult<T>,
     ) -> SysResult<T> {
-        if !asked.for_administrators {
+        if !checks.for_administrators {
             return migrate(false);
         }
         let capabilities = self.shared.capabilities & !CAP_SYS_ADMIN;
@@ -153,11 +153,11 @@ impl KernelHost {
         &self,
         caller: &Caller,
         file: &BackingFile,
-        asked: MigrationChecks,
+        checks: MigrationChecks,
         process: &HeldProcess,
     ) -> SysResult<bool> {
         let number = caller.tid.to_string();
-        if asked.of_threads {
+        if checks.of_threads {
             let held = process.directory();
             let writer = self.credentials(caller)?;
             let may = is_single(held)?
@@ -174,9 +174,9 @@ impl KernelHost {
             }
         }
         // Of a whole process the kernel checks the first thread. Only that one counts as the caller itself.
-        let asked =
-            MigrationChecks { for_administrators: asked.for_administrators && !is_first_thread(caller.tid), ..asked };
-        self.as_administrator_if_need_be(caller, asked, |_| migrate_by(file, number.as_bytes(), process))
+        let checks =
+            MigrationChecks { for_administrators: checks.for_administrators && !is_first_thread(caller.tid), ..checks };
+        self.as_administrator_if_need_be(caller, checks, |_| migrate_by(file, number.as_bytes(), process))
     }
 }
 

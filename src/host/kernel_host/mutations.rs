@@ -22,7 +22,7 @@ use crate::fs::SysResult;
 use crate::fs::host::{Caller, Credentials, HostCredentials, HostMutations, Owner, SetAttr, SetTime};
 use crate::fs::inode::{Attributes, Node};
 use crate::host::errno::errno;
-use crate::host::opening::{path_of, single};
+use crate::host::opening::{path_of, single_component};
 use crate::sys::credentials::{Rights, assume, assume_for_files};
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`, linux/capability.h.
@@ -59,13 +59,19 @@ impl KernelHost {
             None,
             || is_roots(above),
             lent,
-            || mkdirat(above, single(name)?, Mode::from_bits_truncate(mode)),
+            || mkdirat(above, single_component(name)?, Mode::from_bits_truncate(mode)),
         )
     }
 
     pub(super) fn remove_directory_as(&self, caller: &Caller, above: &OwnedFd, name: &OsStr) -> SysResult<()> {
         let lent = |who: &Credentials| may_take_away(who, above, name);
-        self.act_as(caller, None, || is_roots(above), lent, || unlinkat(above, single(name)?, UnlinkatFlags::RemoveDir))
+        self.act_as(
+            caller,
+            None,
+            || is_roots(above),
+            lent,
+            || unlinkat(above, single_component(name)?, UnlinkatFlags::RemoveDir),
+        )
     }
 
     pub(super) fn rename_as(
@@ -79,7 +85,9 @@ impl KernelHost {
             Ok(may_take_away(who, from, name)? & (there | CAP_FOWNER))
         };
         let is_own = || Ok(is_roots(from)? && is_roots(to)?);
-        self.act_as(caller, None, is_own, lent, || nix::fcntl::renameat(from, single(name)?, to, single(new_name)?))
+        self.act_as(caller, None, is_own, lent, || {
+            nix::fcntl::renameat(from, single_component(name)?, to, single_component(new_name)?)
+        })
     }
 
     pub(super) fn change_as(&self, caller: &Caller, object: &OwnedFd, changes: &SetAttr) -> SysResult<()> {
@@ -171,7 +179,7 @@ fn owner(stat: &FileStat) -> Owner {
 /// the kernel checks those of the entry, too.
 fn may_take_away(who: &Credentials, above: &OwnedFd, name: &OsStr) -> SysResult<u64> {
     let directory = who.capabilities_over(owner(&fstat(above)?)) & CAP_DAC_OVERRIDE;
-    let taken = fstatat(above, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let taken = fstatat(above, single_component(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(directory | who.capabilities_over(owner(&taken)) & CAP_FOWNER)
 }
 

@@ -15,12 +15,12 @@ use crate::fs::SysResult;
 use crate::fs::host::{BackingEntry, FollowChanges, HostTree, Statistics};
 use crate::fs::inode::{Attributes, Node};
 use crate::host::dir_changes::Followers;
-use crate::host::opening::{by_id, single};
+use crate::host::opening::{by_id, single_component};
 
 impl KernelHost {
     /// Returns the attributes of the entry with this name in `directory`, whose backing object is `object`.
     pub(super) fn child_of(&self, object: &OwnedFd, directory: &Node, name: &OsStr) -> SysResult<Attributes> {
-        let stat = fstatat(object, single(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let stat = fstatat(object, single_component(name)?, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let is_shown = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG);
         if stat.st_dev != self.hierarchy(directory)?.device() || !is_shown {
             return Err(Errno::ENOENT);

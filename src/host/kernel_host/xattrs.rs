@@ -15,7 +15,7 @@ use crate::fs::inode::Node;
 use crate::host::backing_file::BackingFile;
 use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::errno::errno;
-use crate::host::opening::{path_of, single};
+use crate::host::opening::{path_of, single_component};
 use crate::sys::credentials::{Assumed, Rights, assume};
 use crate::sys::xattr;
 
@@ -42,7 +42,7 @@ impl HostXattrs for KernelHost {
 
     fn hold_directory(&self, directory: &Node, name: &OsStr) -> SysResult<BackingFile> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&*self.object(directory)?, single(name)?, flags, Mode::empty())?;
+        let fd = openat(&*self.object(directory)?, single_component(name)?, flags, Mode::empty())?;
         Ok(BackingFile::new(fd, OpenedIn::Around, None))
     }
 

@@ -146,7 +146,7 @@ enum RecordState {
 }
 
 /// The records of all live views, the oldest first. Records of dead servers are removed where that's permitted.
-pub(crate) fn live() -> io::Result<Vec<Record>> {
+pub(crate) fn live_records() -> io::Result<Vec<Record>> {
     let Some(directory) = Directory::find()? else { return Ok(Vec::new()) };
     let mut records = Vec::new();
     let mut left = Vec::new();
@@ -209,7 +209,7 @@ pub(crate) fn boundaries(host: &HostCgroups, view: &View) -> Vec<(String, u64)> 
 
 /// The device numbers of the live `mount --per-caller`s.
 pub(crate) fn per_caller_devices() -> Vec<(u32, u32)> {
-    live().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
+    live_records().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
 }
 
 fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState> {

@@ -85,7 +85,7 @@ impl SharedLimits {
         fs.keep_nothing();
         fs.read_mode = Arc::clone(&self.read_mode);
         if !self.passes_through {
-            fs.read_everything();
+            fs.disable_passthrough();
         }
         let allowance = || Allowance {
             files: self.files.below(tenant),
