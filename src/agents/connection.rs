@@ -171,12 +171,12 @@ pub(super) fn errno(number: i32) -> Errno {
     }
 }
 
-/// Returns how much one request may ask for with a buffer of this length.
+/// Returns the length that one request may ask for with a buffer of this length.
 pub(super) fn read_len(buffer: usize) -> usize {
     buffer.min(MAX_READ)
 }
 
-/// Returns the end of a span of time that starts now, in monotonic ns.
+/// Returns the deadline after this span of time, in monotonic ns.
 pub(super) fn deadline_in(time: Duration) -> u64 {
     monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,4 @@
-//! What is made of an agent's answers, honest or not.
+//! The server's reaction to an agent's replies, honest or not.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};

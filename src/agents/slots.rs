@@ -1,4 +1,4 @@
-//! Which namespaces have an agent, and how many each tenant may have.
+//! The agents by namespace, and the quota of each tenant.
 
 use std::collections::HashMap;
 use std::sync::Arc;
