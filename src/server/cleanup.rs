@@ -1,4 +1,4 @@
-//! What a server undoes before it ends, for whatever reason it ends.
+//! The actions that undo a server's changes before it ends, for whatever reason.
 
 use std::sync::Arc;
 
@@ -25,12 +25,13 @@ impl Cleanup {
         Self::default().shared()
     }
 
-    /// The cleanup of a server whose view ends by itself, with what was prepared for it.
+    /// Makes the cleanup of a server whose view ends by itself, with the changes that were prepared for it.
     pub(crate) fn of_prepared(prepared: PreparedContainer) -> SharedCleanup {
         Self { prepared: Some(prepared), ..Self::default() }.shared()
     }
 
-    /// The cleanup of a server whose view is attached to a container, with what was prepared for it.
+    /// Makes the cleanup of a server whose view is attached to a container, with the changes that were prepared for
+    /// it.
     pub(crate) fn of_attached(attached: Rollback, prepared: PreparedContainer) -> SharedCleanup {
         Self { attached: Some(attached), prepared: Some(prepared), registered: None }.shared()
     }
@@ -39,13 +40,13 @@ impl Cleanup {
         Arc::new(Mutex::new(Some(self)))
     }
 
-    /// Makes the calling process, which was just forked, the one that does it.
+    /// Makes the calling process, which was just forked, the owner of the cleanup.
     pub(crate) fn adopt(&self) {
         self.attached.iter().for_each(Rollback::adopt);
         self.prepared.iter().for_each(PreparedContainer::adopt);
     }
 
-    /// Leaves it to a process that this one has just forked.
+    /// Leaves the cleanup to a process that this one has just forked.
     pub(crate) fn disown(&self) {
         self.prepared.iter().for_each(PreparedContainer::disown);
     }

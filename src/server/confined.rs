@@ -1,4 +1,4 @@
-//! How a process is confined, as the kernel tells it.
+//! The confinement of a process, as the kernel reports it.
 
 use std::fs;
 

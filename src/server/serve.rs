@@ -31,9 +31,9 @@ use crate::view::{AncestorLimits, View};
 /// The options for serving a view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Kernel caching is disabled.
+    /// Whether kernel caching is disabled.
     pub(crate) coherent: bool,
-    /// The server reads all files, even those that the kernel could read by itself.
+    /// Whether the server reads all files, even those that the kernel could read itself.
     pub(crate) no_passthrough: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     pub(crate) registration: Registration,
     pub(crate) target: MountTarget,
-    /// What the caller of [`Server::serve`] undoes in the end, by [`run_cleanup`].
+    /// The actions that the caller of [`Server::serve`] has to run at the end, with [`run_cleanup`].
     pub(crate) cleanup: SharedCleanup,
 }
 

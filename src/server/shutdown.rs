@@ -33,13 +33,14 @@ const SESSION_END_GRACE: Duration = Duration::from_secs(1);
 /// How long the whole cleanup may take. A helper in a container has 30 s to answer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The container in which a server's view is.
+/// The container of a server's view.
 #[derive(Debug)]
 pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<ContainerHandle>,
     /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
-    /// Closed when the view isn't mounted there any more, which ends the thread that makes events for its watchers (`fuse::SelfMount`).
+    /// Closed when the view is no longer mounted there, which ends the thread that makes events for its watchers
+    /// (`fuse::SelfMount`).
     pub(crate) own_mount: OwnedFd,
 }
 

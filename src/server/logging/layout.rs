@@ -10,7 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::server::logging::queue::Log;
 use crate::server::logging::style::Style;
 
-/// Formats events in the style that the log has at that time.
+/// Formats events in the log's current style.
 #[derive(Debug)]
 pub(crate) struct LineLayout {
     log: &'static Log,

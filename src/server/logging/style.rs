@@ -1,4 +1,4 @@
-//! The styles of a log, and the one record that it writes by itself.
+//! The styles of a log, and the one record that the log itself writes.
 
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};

@@ -21,7 +21,7 @@ const LOCK_FILE: &str = "records.lock";
 
 const GROUP_OR_OTHERS_WRITE: libc::mode_t = 0o022;
 
-/// [`DIRECTORY`], held open.
+/// The open [`DIRECTORY`].
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
 

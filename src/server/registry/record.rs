@@ -15,15 +15,15 @@ use crate::view::{AncestorLimits, Shape, View};
 /// reader can do.
 pub(crate) const FORMAT: u32 = 2;
 
-/// What others can know about a live view.
+/// The public information about a live view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
     /// The server's process id.
     pub(crate) pid: u32,
-    /// Where the view is mounted, in its mount namespace.
+    /// The directory on which the view is mounted, in its mount namespace.
     pub(crate) directory: EscapedName,
-    /// The container that it's for, as the user named it.
+    /// The container of the view, as the user named it.
     pub(crate) target: String,
     pub(crate) shape: String,
     pub(crate) policy: String,
@@ -40,7 +40,7 @@ pub(crate) struct Record {
     /// Each hierarchy with the inode number of its delegated subtree. A later cgroup of the same name has another one.
     #[serde(default)]
     pub(crate) boundaries: Vec<(String, u64)>,
-    /// When the server started, in seconds since 1970.
+    /// The start time of the server, in seconds since 1970.
     pub(crate) since: u64,
     /// Whether it's a `mount --per-caller`.
     #[serde(default)]
@@ -56,7 +56,7 @@ pub(crate) struct Record {
 /// A container with a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ContainerRef {
-    /// The process by which the user named it.
+    /// The process with which the user named it.
     pub(crate) pid: i32,
     /// The number of its mount namespace. The server holds the namespace open, so that the number isn't reused.
     pub(crate) namespace: u64,
@@ -166,7 +166,7 @@ impl Record {
             })
     }
 
-    /// Its options in words, which tell it from other views of the same container.
+    /// Describes its options, which distinguish it from other views of the same container.
     pub(crate) fn description(&self) -> String {
         let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
         if !self.delegate_controllers.is_empty() {
