@@ -12,7 +12,7 @@ use crate::server::registry::directory::Directory;
 #[derive(Debug)]
 pub(crate) struct ContainerLock(File);
 
-/// The lock of another container besides, held until it's dropped.
+/// The additional lock of another container, held until it's dropped.
 #[derive(Debug)]
 pub(crate) struct SecondLock<'a> {
     lock: &'a ContainerLock,

@@ -22,7 +22,7 @@ const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to look for namespaces that were made while others were cleared.
 const MAX_PASSES: usize = 3;
 
-/// Unmounts a container's view in all other mount namespaces in which processes are.
+/// Unmounts a container's view in all other mount namespaces that have processes.
 pub(crate) fn clear(container: &ContainerHandle, image: BorrowedFd<'_>, attached: AttachedView) {
     let start = Instant::now();
     // Namespaces that were cleared, can't be cleared, or needn't be.

@@ -1,4 +1,4 @@
-//! What a server undoes in its container when it ends.
+//! A server's changes in its container, which it undoes when it ends.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl Rollback {
         Self { owner: CleanupOwner::nobody(), container, program, committed }
     }
 
-    /// Makes the calling process the one that undoes it.
+    /// Makes the calling process the owner.
     pub(crate) fn adopt(&self) {
         self.owner.adopt();
     }

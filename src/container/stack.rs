@@ -11,7 +11,7 @@ use crate::host::{HostCgroups, HostHierarchy};
 use crate::policy::Policy;
 use crate::view::{View, ViewHierarchy};
 
-/// How the real hierarchies beneath the view are mounted.
+/// The source of the real hierarchies beneath the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnderlaySource {
     /// Bound from the host's mounts.

@@ -26,7 +26,7 @@ pub(crate) const HELP_OF_VIEWS: &str = "the container, if neither --pid nor --cg
     machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory on which a view is mounted. If it has \
     a live view, the answer is for that view and its options";
 
-/// What a TARGET names.
+/// The object that a TARGET names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ResolvedTarget {
     Process(Target),

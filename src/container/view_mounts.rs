@@ -1,4 +1,4 @@
-//! Finds the mounts of a view in a container, and what they cover.
+//! Finds the mounts of a view in a container, and the mounts that they cover.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
