@@ -1,4 +1,4 @@
-//! The cgroups that the program makes itself, and what it changes in a container's cgroups before it attaches a view.
+//! The cgroups that the program makes itself, and its changes of a container's cgroups before it attaches a view.
 
 pub(crate) mod cgroups;
 pub(crate) mod prepared;

@@ -1,4 +1,4 @@
-//! What the program changes in a container's cgroups before it attaches a view, and undoes when the view ends.
+//! The program's changes of a container's cgroups before it attaches a view, which it undoes when the view ends.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -39,17 +39,18 @@ impl PreparedContainer {
         Self { owner, placed: None, made: Vec::new(), clone_children: Vec::new(), sentinel: None }
     }
 
-    /// Makes the calling process leave the undoing to one that it has forked.
+    /// Leaves the changes to a process that this one has forked.
     pub(crate) fn disown(&self) {
         self.owner.disown();
     }
 
-    /// Makes the calling process the one that undoes them.
+    /// Makes the calling process the owner of the changes.
     pub(crate) fn adopt(&self) {
         self.owner.adopt();
     }
 
-    /// Makes a cgroup for the container of a process in each hierarchy where it sits in the root, and migrates its processes there.
+    /// Makes a cgroup for the container of a process in each hierarchy in whose root the process is, and migrates the
+    /// container's processes there.
     pub(crate) fn place(&mut self, host: &HostCgroups, pid: i32, name: &str) -> Result<(), Error> {
         let text = fs::read(format!("/proc/{pid}/cgroup"));
         let memberships = parse_memberships(
