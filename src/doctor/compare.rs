@@ -1,4 +1,4 @@
-//! What clients take at two moments, beside each other.
+//! Compares the numbers that clients take at two moments.
 
 use serde::Serialize;
 

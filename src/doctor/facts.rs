@@ -28,7 +28,7 @@ pub(crate) const DOCKER: &str = "docker";
 /// The filesystem type of a view in mountinfo.
 pub(crate) const VIEW: &str = "fuse.vcgroupfs";
 
-/// What the kernel tells about the target.
+/// The kernel's information about the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Process {
@@ -52,7 +52,7 @@ pub(crate) struct Process {
     pub(crate) memory: u64,
 }
 
-/// What was found at a path.
+/// The findings at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PathProbe {
@@ -77,7 +77,7 @@ pub(crate) enum ProbeOutcome {
     Silent,
 }
 
-/// How many bytes of a file read(2) and sendfile(2) gave.
+/// The number of bytes that read(2) and sendfile(2) returned for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CopyCheck {
@@ -94,7 +94,7 @@ pub(crate) struct ViewRules {
     pub(crate) holds_process: Vec<HierarchyKind>,
 }
 
-/// What was found by probing, path by path.
+/// The findings of the probe, path by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProbeResults {
     /// The outcome for each path.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::reading::{LimitValue, Quantity};
 
-/// The source of what is known about a program.
+/// The source of the knowledge about a program.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Source {
     /// The repository.
@@ -34,9 +34,9 @@ pub(crate) enum Recognition {
 pub(crate) struct Finding {
     pub(crate) client: &'static str,
     pub(crate) recognised: Recognition,
-    /// What the program looks at, and what it finds there.
+    /// The program's checks and their results.
     pub(crate) why: String,
-    /// What to change.
+    /// The remedy.
     pub(crate) advice: Option<String>,
     /// The numbers that it takes, each with the effective limit. Empty for programs that take none.
     pub(crate) numbers: Vec<Number>,

@@ -150,7 +150,7 @@ fn own_cgroup(facts: &Facts) -> Option<General> {
     Some(general("own-cgroup-not-found", Level::Warning, what, Some(advice)))
 }
 
-/// The setup that the target's hierarchies make.
+/// Returns the setup that the target's hierarchies form.
 pub(crate) fn setup(facts: &Facts) -> Option<Setup> {
     Setup::of(facts.memberships.iter().map(|member| &member.kind))
 }

@@ -13,16 +13,16 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_mem
 /// How a layout differs from its own kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Variant {
-    /// The controllers of a view are read-only.
+    /// Whether the controllers of a view are read-only.
     pub(crate) is_strict: bool,
-    /// `/docker` leads into the own cgroup.
+    /// Whether `/docker` leads into the own cgroup.
     pub(crate) has_alias: bool,
-    /// A view passes `devices.allow` on, which it never does today.
+    /// Whether a view passes `devices.allow` on, which it never does today.
     pub(crate) passes_devices: bool,
     /// Whether the view's server has ended, or doesn't answer.
     pub(crate) is_dead: bool,
     pub(crate) is_hung: bool,
-    /// Linux before 5.6.
+    /// Whether the kernel is older than Linux 5.6.
     pub(crate) has_no_openat2: bool,
     pub(crate) has_cgroup_namespace: bool,
     pub(crate) may_mount: bool,
@@ -53,7 +53,7 @@ pub(crate) enum Kind {
     Namespace,
 }
 
-/// Those of a legacy host, and those of a unified one.
+/// The layouts of a legacy host, and of a unified one.
 pub(crate) const LEGACY: [Kind; 6] =
     [Kind::Real, Kind::Fuse, Kind::Stack, Kind::SkeletonA, Kind::SkeletonB, Kind::Plain];
 pub(crate) const UNIFIED: [Kind; 7] =

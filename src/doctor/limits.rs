@@ -23,7 +23,7 @@ pub(crate) struct Limit<T> {
     pub(crate) by: String,
 }
 
-/// The limits that hold for a process.
+/// The effective limits of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Limits {
     /// Quota and period in microseconds of CPU time.

@@ -10,7 +10,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Membership, MountEntry, parse_mem
 /// The source of the tmpfs beneath the view's mounts, as mountinfo has it.
 const TMPFS_SOURCE: &str = "vcgroupfs";
 
-/// Paths as they would be without a view.
+/// The paths as they would be without a view.
 pub(crate) struct NativeFiles<'a> {
     system: System,
     host: &'a dyn HostFiles,
@@ -74,7 +74,7 @@ impl<'a> NativeFiles<'a> {
         Some(beginning.join_path(&CgroupPath::parse(&mount.root).ok()?))
     }
 
-    /// The kernel's words, without the view's mounts.
+    /// The kernel's texts, without the view's mounts.
     pub(crate) fn system(&self) -> &System {
         &self.system
     }

@@ -9,7 +9,7 @@ use crate::cgroup::{Membership, MountEntry};
 /// The maximum number of paths that are probed. A container can have any number of mounts.
 const MAX_PATHS: usize = 4096;
 
-/// All paths that a model or judgement may ask about.
+/// Returns all paths that a model or judgement may query.
 pub(crate) fn paths_to_probe(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
     let mut paths: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
     paths.extend(FIXED_PATHS.map(str::to_owned));

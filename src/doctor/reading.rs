@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cgroup::MountEntry;
 
-/// The answers to a program's system calls about paths, as the process that is looked at would get them.
+/// The results of a program's system calls about paths, as the probed process would get them.
 pub(crate) trait Files {
     /// Reads the whole file. `None` if it can't be opened or read.
     fn read(&self, path: &str) -> Option<String>;
@@ -14,7 +14,7 @@ pub(crate) trait Files {
     fn is_cgroup2(&self, path: &str) -> bool;
 }
 
-/// What the kernel tells a process about itself and the machine.
+/// The kernel's information for a process about itself and the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct System {
     /// `/proc/self/cgroup`.
@@ -82,7 +82,7 @@ pub(crate) struct LimitValue {
     pub(crate) from: Option<String>,
     /// Why it finds no file, if it looks for one.
     pub(crate) missing: Option<String>,
-    /// The path that it lacks, if it's one that it lacks.
+    /// The path that it lacks, if the reason is a path.
     #[serde(skip)]
     pub(crate) lacks: Option<String>,
 }
@@ -93,7 +93,7 @@ impl LimitValue {
         Self { value, from: Some(from.into()), missing: None, lacks: None }
     }
 
-    /// A number that the program takes since it doesn't find its file.
+    /// Makes a number that the program takes because it doesn't find its file.
     pub(crate) fn without(value: Option<u64>, missing: &Missing) -> Self {
         Self { value, from: None, missing: Some(missing.why.clone()), lacks: missing.path.clone() }
     }
@@ -161,7 +161,7 @@ impl Quantity {
     }
 }
 
-/// How a program makes a whole number of CPUs from a quota.
+/// The ways in which programs make a whole number of CPUs from a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounding {
     Up,
@@ -186,7 +186,7 @@ impl Rounding {
     }
 }
 
-/// A number alone in a file.
+/// Parses a file with a single number.
 pub(crate) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What is to be said of the clients that take numbers.
+//! The verdicts about clients that take numbers.
 
 use super::advice::{DEAD, MOUNT, STACK, remedy_for};
 use super::clients::{CLIENTS, Client, Model};
@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::native::NativeFiles;
 use super::reading::{Files, LimitReading, LimitValue, Rounding, System};
 
-/// What is known besides the facts.
+/// The knowledge besides the facts.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct HostContext<'a> {
     /// The effective limits; `None` if the host's files can't be read.
@@ -16,7 +16,7 @@ pub(crate) struct HostContext<'a> {
     pub(crate) native: Option<&'a NativeFiles<'a>>,
 }
 
-/// Every client, those that work with the tree and those that take numbers, in the order of the table.
+/// Judges every client, those that work with the tree and those that take numbers, in the order of the table.
 pub(crate) fn judge(facts: &Facts, beyond: HostContext<'_>) -> Vec<Finding> {
     let system = facts.system();
     let judged = CLIENTS.iter().map(|client| match client.model {
@@ -29,7 +29,7 @@ pub(crate) fn judge(facts: &Facts, beyond: HostContext<'_>) -> Vec<Finding> {
     judged.collect()
 }
 
-/// Runs all models, for what they ask.
+/// Runs all models, to find out which files they read.
 pub(crate) fn readings(system: &System, files: &dyn Files) -> Vec<(&'static Client, LimitReading)> {
     let readings = CLIENTS.iter().filter_map(|client| match client.model {
         Model::Reads(model, _) => Some((client, model(system, files))),

@@ -1,4 +1,4 @@
-//! Programs that ask the kernel how many CPUs they may run on, with or without a look at quotas.
+//! Programs that ask the kernel how many CPUs they may run on. Some of them also check quotas.
 
 use crate::doctor::facts::{ROOT, point};
 use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding, System, cpu_max};

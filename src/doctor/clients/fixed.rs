@@ -1,4 +1,4 @@
-//! Monitors that read files at the top, whatever `/proc/self/cgroup` says.
+//! Monitors that read files at the top, and ignore `/proc/self/cgroup`.
 
 use crate::doctor::advice::{NAMESPACE, describe_missing, remedy_for};
 use crate::doctor::facts::Facts;

@@ -62,7 +62,7 @@ pub(super) fn v2_quota(files: &dyn Files, own: &str) -> Result<(Option<(u64, u64
     Ok((cpu_max(&text).flatten(), path))
 }
 
-/// A quota as a number of CPUs, of which there are never more than sched_getaffinity gives.
+/// Converts a quota to a number of CPUs, which is at most what sched_getaffinity gives.
 pub(super) fn cpus(
     system: &System,
     found: Result<(Option<(u64, u64)>, String), Missing>,

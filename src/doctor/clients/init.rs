@@ -1,4 +1,4 @@
-//! Service managers beside systemd.
+//! Service managers besides systemd.
 
 use super::systemd::{NOT_V2_ALONE, Tree, as_pid1};
 use crate::doctor::advice::{MOUNT, describe_missing, remedy_for};

@@ -25,7 +25,7 @@ pub(crate) fn from_4(facts: &Facts) -> Finding {
     }
 }
 
-/// mountinfo lines `cgroup` below `/sys/fs/cgroup/`, or those of lxcfs.
+/// It looks for mountinfo lines `cgroup` below `/sys/fs/cgroup/`, or those of lxcfs.
 pub(crate) fn version_2(facts: &Facts) -> Finding {
     let client = "LXC 2";
     let below = format!("{ROOT}/");

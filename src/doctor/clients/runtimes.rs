@@ -159,7 +159,7 @@ pub(crate) fn runc(facts: &Facts) -> Finding {
     if facts.is_v2() { within_one_mount(client, facts) } else { libcontainer_v1(client, facts) }
 }
 
-/// Does mountinfo have any line of type `cgroup`? The library asks no more.
+/// The library only checks whether mountinfo has any line of type `cgroup`.
 pub(crate) fn containerd(facts: &Facts) -> Finding {
     let client = "containerd";
     if facts.is_v2() {
@@ -174,7 +174,7 @@ pub(crate) fn containerd(facts: &Facts) -> Finding {
     Finding::no(client, why, if facts.views().next().is_some() { STACK } else { MOUNT })
 }
 
-/// dockerd needs `devices`, and makes "/docker" in each hierarchy by runc.
+/// dockerd needs `devices`, and makes "/docker" in each hierarchy through runc.
 pub(crate) fn dockerd(facts: &Facts) -> Finding {
     let client = "dockerd";
     if !facts.is_v2() && facts.line("devices").is_none() {

@@ -8,7 +8,7 @@ use crate::doctor::reading::{Files, LimitReading, LimitValue, Missing, Rounding,
 
 type Quota = Result<(Option<(u64, u64)>, String), Missing>;
 
-/// Every cgroup from the own one to the top.
+/// The standard library reads every cgroup from the process' own to the top.
 pub(crate) fn std(system: &System, files: &dyn Files) -> LimitReading {
     let found = match (system.v1_path("cpu"), system.v2_path()) {
         (Some(path), _) => std_v1(system, files, path),
@@ -84,7 +84,7 @@ fn std_v1(system: &System, files: &dyn Files, path: &str) -> Count {
     Err(Missing::path(first))
 }
 
-/// Reads the own cgroup alone, found by mountinfo without the mount's root.
+/// num_cpus reads only the process' own cgroup. It finds it by mountinfo, and removes the mount's root from the path.
 pub(crate) fn num_cpus(system: &System, files: &dyn Files) -> LimitReading {
     let found = || -> Quota {
         let v1 = system.v1_path("cpu");

@@ -56,7 +56,7 @@ pub(crate) const NOT_V2_ALONE: &str = "use 'vcgroupfs attach': on a unified host
 const NO_BPF: &str = "DeviceAllow= and IPAddressDeny= are silently not enforced there, since BPF programs can't be \
                       attached by a view's directory";
 
-/// Whether it can work in its own cgroup as PID 1, once it has recognised the tree.
+/// Whether systemd can work in its own cgroup as PID 1, after it has recognised the tree.
 pub(crate) fn as_pid1(client: &'static str, facts: &Facts, tree: &Tree) -> Finding {
     in_own_cgroup(client, facts, tree, tree.why())
 }
@@ -165,7 +165,7 @@ pub(crate) fn from_258(facts: &Facts) -> Finding {
     }
 }
 
-/// They ask as systemd does (236 and later), and read `cgroup.procs`.
+/// They decide as systemd 236 and later do, and read `cgroup.procs`.
 pub(crate) fn cgls_and_cgtop(facts: &Facts) -> Finding {
     let client = "systemd-cgls, systemd-cgtop";
     let tree = Tree::of(facts);

@@ -19,7 +19,7 @@ use crate::server::registry;
 /// How many bytes of an interface file are read.
 const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
-/// The host's hierarchies, and where a process is in them.
+/// The host's hierarchies, and the cgroups of a process in them.
 #[derive(Debug)]
 pub(crate) struct HostView {
     host: HostCgroups,
@@ -27,7 +27,8 @@ pub(crate) struct HostView {
 }
 
 impl HostView {
-    /// `None` where the host's hierarchies can't be seen (inside a container), or the process' cgroups can't be named.
+    /// Opens the host's side for a process. `None` if the host's hierarchies aren't visible (inside a container), or
+    /// the process' cgroups have no path.
     pub(crate) fn of(target: &ProbeTarget) -> Option<Self> {
         let host = discover().ok()?;
         let memberships = memberships(target)?;

@@ -1,4 +1,4 @@
-//! What clients find in a process' namespaces, looked up by a process that enters them.
+//! Collects what clients find in a process' namespaces, with a child that enters them.
 
 mod child;
 mod enter;

@@ -1,4 +1,4 @@
-//! Whom to look at.
+//! The process to probe.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::Error;
 
-/// A process that is held by its directory in /proc, which never comes to mean another one.
+/// A process, held by its directory in /proc, which never refers to another one later.
 #[derive(Debug)]
 pub(crate) struct ProbeTarget {
     pub(crate) pid: i32,
@@ -19,7 +19,7 @@ pub(crate) struct ProbeTarget {
 }
 
 impl ProbeTarget {
-    /// The calling process without a number.
+    /// Opens the process with this id, or the calling process.
     pub(crate) fn open(pid: Option<i32>) -> Result<Self, Error> {
         let path = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let directory = File::open(&path).map_err(|error| match (pid, error.kind()) {
