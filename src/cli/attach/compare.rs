@@ -25,12 +25,12 @@ pub(super) fn probe_target(target: &ProbeTarget) -> Option<Facts> {
     }
 }
 
-/// Finds out what programs see, by the process of a container.
+/// Finds out what programs see, through the process of a container.
 pub(super) fn probe_container(container: &ContainerHandle) -> Option<Facts> {
     probe_target(&ProbeTarget::open(Some(container.pid())).ok()?)
 }
 
-/// The changes between two looks, with a remedy.
+/// Returns the changes between two probes, with a remedy.
 pub(super) fn changes(before: &Facts, after: &Facts, is_chosen: bool) -> Vec<Change> {
     // The default shape was already the best for most programs.
     let remedy = if is_chosen {

@@ -1,4 +1,4 @@
-//! Passes signals on to the command, and waits for its end.
+//! Forwards signals to the command, and waits for its end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -34,7 +34,7 @@ const FORWARDED: [Signal; 8] = [
 /// so the command already has them.
 const SI_KERNEL: i32 = 0x80;
 
-/// Blocks signals in this process, and passes them on to another.
+/// Blocks signals in this process, and forwards them to another.
 #[derive(Debug)]
 pub(super) struct SignalForwarder {
     signals: SignalFd,
@@ -165,7 +165,7 @@ fn blocked() -> SigSet {
 #[must_use]
 pub(super) struct BlockedSignals(());
 
-/// Blocks signals while something is made that no other process would remove.
+/// Blocks signals while this process makes objects that no other process would remove.
 pub(super) fn block() -> BlockedSignals {
     // If this fails, a signal at the wrong time leaves something behind.
     let _ = blocked().thread_block();
