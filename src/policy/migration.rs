@@ -1,4 +1,4 @@
-//! The decision about migrations, by where a process comes from and where it goes.
+//! The decision about migrations, by source and destination.
 
 use super::denial::{Denial, Rule};
 use super::operation::Zone;

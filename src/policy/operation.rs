@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use crate::cgroup::{FileClass, HierarchyKind};
 
-/// Where a node stands in relation to the delegated subtree of its hierarchy.
+/// The position of a node relative to the delegated subtree of its hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Zone {
@@ -37,7 +37,7 @@ pub enum Subject<'a> {
 pub struct PolicyNode<'a> {
     /// Its hierarchy; `None` for nodes outside all hierarchies.
     pub kind: Option<&'a HierarchyKind>,
-    /// Where it stands.
+    /// Its zone.
     pub zone: Zone,
     /// Its kind.
     pub subject: Subject<'a>,

@@ -44,7 +44,8 @@ pub struct Rules {
     pub delegatable: BTreeSet<String>,
     /// Whether memory that cgroups below the boundary use counts at the boundary, too (`memory.use_hierarchy`).
     pub memory_is_hierarchical: bool,
-    /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that `cgroup.event_control` means what the writer means.
+    /// Whether the server can fetch a writer's descriptors (pidfd_getfd), so that the descriptor numbers in
+    /// `cgroup.event_control` can be translated.
     pub fetches_descriptors: bool,
 }
 

@@ -3,7 +3,7 @@
 use super::denial::{Denial, Rule};
 use crate::cgroup::file::MembershipFile;
 
-/// How an allowed operation is done.
+/// The way in which an allowed operation is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// The kernel executes it unchanged.
