@@ -1,4 +1,4 @@
-//! Where a node stands.
+//! The position of a node in its view.
 
 /// The path by which a node was entered. Linux gives a directory inode one place in the tree, so a cgroup that is
 /// reached by an alias needs nodes of its own.
@@ -36,14 +36,14 @@ pub enum Role {
     Foreign,
 }
 
-/// Where a node stands in its view.
+/// The position of a node in its view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The number of its hierarchy; `None` for the root of a legacy or hybrid view.
     pub hierarchy: Option<usize>,
     /// The path by which it was entered.
     pub entry_path: EntryPath,
-    /// What the directory is to its view.
+    /// The role of the directory in its view.
     pub role: Role,
 }
 

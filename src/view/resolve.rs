@@ -1,12 +1,12 @@
-//! View path to host path and back, without asking the host.
+//! Translates paths of the view to the host's and back, without asking the host.
 
 use super::{Child, Position, Role, Shape, View};
 use crate::cgroup::CgroupPath;
 
-/// Where a path of the view leads, as far as names alone can tell.
+/// The result of resolving a path of the view by names alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// Where the directory stands that it names, or that holds the file it names.
+    /// The position of the directory that the path names, or that holds the named file.
     pub position: Position,
     /// The hierarchy and the backing path; `None` for objects that the view makes itself.
     pub backing: Option<(usize, CgroupPath)>,

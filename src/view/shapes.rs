@@ -7,7 +7,7 @@ use crate::cgroup::ancestor::limits_what_is_below;
 use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Rules, Zone};
 
-/// How much of the host's tree is shown, and where.
+/// How much of the host's tree is shown, and at which paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
@@ -38,7 +38,7 @@ impl Shape {
     }
 }
 
-/// Whether a skeleton shows the files by which ancestors limit what is below.
+/// Whether a skeleton shows the ancestors' files that limit descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AncestorLimits {
     /// The skeleton shows them: clients that walk from their own cgroup to the root find the effective limits.
@@ -70,7 +70,7 @@ pub struct View {
     pub shape: Shape,
     /// The rules that say who may write what.
     pub rules: Rules,
-    /// What ancestors show (shape `host-path` only).
+    /// The files that ancestors show (shape `host-path` only).
     pub ancestor_limits: AncestorLimits,
     /// The hierarchies, in the order of their numbers.
     pub hierarchies: Vec<ViewHierarchy>,
@@ -85,7 +85,7 @@ impl View {
         self.hierarchies.get(index)
     }
 
-    /// Where the view's root stands.
+    /// Returns the position of the view's root.
     pub fn root(&self) -> Position {
         match self.setup {
             Setup::Unified => self.top_of(0),
@@ -93,7 +93,7 @@ impl View {
         }
     }
 
-    /// Where the top directory of a hierarchy stands.
+    /// Returns the position of a hierarchy's top directory.
     pub fn top_of(&self, hierarchy: usize) -> Position {
         let delegated = self.hierarchy(hierarchy).and_then(|hierarchy| hierarchy.delegated.as_ref());
         let role = match (delegated, self.shape) {
@@ -194,7 +194,7 @@ impl View {
         self.aliases.iter().position(|alias| alias == name)
     }
 
-    /// Where a shortcut leads, relative to the top of its hierarchy.
+    /// Returns the target of an alias, relative to the top of its hierarchy.
     pub fn alias_target(&self, hierarchy: usize, name: usize) -> Option<CgroupPath> {
         self.hierarchy(hierarchy)?.delegated.as_ref()?.join(self.aliases.get(name)?).ok()
     }
