@@ -1,4 +1,4 @@
-//! Limits for what a container can cause as often as it likes: lines of the log, and processor time.
+//! Limits on what a container can cause repeatedly: log records, and processor time.
 
 mod processor;
 
@@ -15,7 +15,8 @@ pub enum Tenant {
     /// All processes in the server's pid namespace. A mount with one view has only this tenant.
     #[default]
     Host,
-    /// A container that the host's root made: the pid namespace with this number right below the server's, with all inside it.
+    /// A container that the host's root made: the pid namespace with this number directly below the server's, with
+    /// all namespaces inside it.
     Container(u64),
     /// A user of the host, by number: all pid namespaces in user namespaces that it made.
     User(u32),
@@ -25,11 +26,11 @@ pub enum Tenant {
 
 /// How many records can be logged at once.
 const BURST_RECORDS: u32 = 50;
-/// The time after which one more can be logged. A container that loops on a forbidden write can't fill the host's disk: it's 6 MB a day with
-/// usual paths, and at most 20 times that.
+/// The time after which one more can be logged. A container that loops on a forbidden write can't fill the host's
+/// disk: with usual paths it causes 6 MB a day, and at most 20 times that.
 const REFILL_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Limits the records about something that a container can cause as often as it likes.
+/// Limits the records about something that a container can cause repeatedly.
 #[derive(Debug)]
 pub struct LogLimiter(Mutex<TokenBucket>);
 

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The part of each piece of work that isn't charged. It's several times what a request costs the caller, so a limited tenant can't make the
-/// server use much more than itself. Requests that programs repeat all the time take less.
+/// The part of each piece of work that isn't charged. It's several times the caller's cost of a request, so a limited
+/// tenant can't make the server use much more time than the tenant itself. Requests that programs repeat all the time
+/// take less.
 const FREE_PER_TASK: Duration = Duration::from_micros(250);
 
-/// The part of another process' work that isn't charged. How long that takes depends on how busy the machine is.
+/// The part of another process' work that isn't charged. The duration of that work depends on the machine's load.
 const FREE_ELSEWHERE: Duration = Duration::from_millis(2);
 
-/// The most that is charged for another process' work. A stopped process takes any time, but no processor time.
+/// The most that is charged for another process' work. A stopped process takes long, but uses no processor time.
 const MAX_ELSEWHERE: Duration = Duration::from_millis(20);
 
 /// How long a tenant pays for a piece of work, in multiples of its processor time: it has an eighth of a processor.
@@ -45,7 +46,7 @@ impl ProcessorTime {
         done
     }
 
-    /// Does a piece of work for which this thread waits for another process, and charges the time that it takes.
+    /// Does a piece of work during which this thread waits for another process, and charges the elapsed time.
     pub fn pay_for_another<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = Instant::now();
         let done = self.pay_for(work);
@@ -79,17 +80,17 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 thread_local! {
-    /// When the calling thread read how much processor time it had used, and what it read.
+    /// The time of the calling thread's last reading of its used processor time, and the result.
     static LAST_READING: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
 /// Measures the processor time of a piece of work of the calling thread.
 ///
-/// To ask the kernel for it takes ten times as long as to look at the clock. Most work ends in less than [`FREE_PER_TASK`], and then the clock
-/// alone says that it's free.
+/// Asking the kernel takes ten times as long as reading the clock. Most work ends in less than [`FREE_PER_TASK`], and
+/// then the clock alone shows that it's free.
 struct Meter {
     start: Instant,
-    /// The processor time that the thread had used when the work began, too small by [`FREE_PER_TASK`] at most.
+    /// The thread's processor time when the work began, at most [`FREE_PER_TASK`] too small.
     used_before: Duration,
 }
 
@@ -134,7 +135,7 @@ mod tests {
         time.charge(SECOND / 8, SECOND);
         assert_eq!(time.wait_at(SECOND), SECOND);
         assert_eq!(time.wait_at(SECOND * 2), Duration::ZERO);
-        // Long afterwards there's no more than a burst.
+        // After a long time a tenant still has no more than a burst.
         let later = SECOND * 1000;
         time.charge(BURST_TIME + SECOND, later);
         assert_eq!(time.wait_at(later), SECOND * 8);
