@@ -1,7 +1,7 @@
 //! The files of ancestors that limit the cgroups below, and that programs read on their way to the root.
 //!
-//! A program that wants to know its limits reads its own cgroup and all above it, and takes the tightest. Files of usage, statistics or members
-//! aren't listed.
+//! A program that wants to know its limits reads its own cgroup and all ancestors, and takes the tightest. Files of
+//! usage, statistics or members aren't listed.
 
 use super::{HierarchyClass, HierarchyKind};
 
@@ -32,9 +32,10 @@ const V1: [&str; 9] = [
     "pids.max",
 ];
 
-/// The files in the root of a v1 hierarchy by which Docker finds out what it can limit (its package `sysinfo`). Without them `--cpu-shares`,
-/// `--memory-reservation`, `--memory-swappiness`, `--kernel-memory`, `--cpu-rt-runtime`, `--blkio-weight` and `--device-*-bps` are errors, or
-/// ignored. `memory.oom_control`, for `--oom-kill-disable`, isn't among them: it counts.
+/// The files in the root of a v1 hierarchy that tell Docker what it can limit (its package `sysinfo`). Without them
+/// `--cpu-shares`, `--memory-reservation`, `--memory-swappiness`, `--kernel-memory`, `--cpu-rt-runtime`,
+/// `--blkio-weight` and `--device-*-bps` are errors, or ignored. `memory.oom_control`, for `--oom-kill-disable`,
+/// isn't listed: it's a statistic.
 const V1_ROOT: [&str; 13] = [
     "cpu.shares",
     "cpu.rt_period_us",
@@ -62,7 +63,7 @@ pub fn limits_what_is_below(kind: &HierarchyKind, depth: usize, name: &str) -> b
     }
 }
 
-/// Whether it's a file of huge pages: `hugetlb.2MB.max`, `hugetlb.1GB.rsvd.max`.
+/// Whether it's a file about huge pages: `hugetlb.2MB.max`, `hugetlb.1GB.rsvd.max`.
 fn is_of_huge_pages(name: &str, suffix: &str) -> bool {
     let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(suffix));
     let size = size.map(|size| size.strip_suffix(".rsvd").unwrap_or(size));

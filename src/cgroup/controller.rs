@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// A set of controllers. The order in which the kernel prints co-mounted ones differs between files and releases (Linux 3.10 prints
-/// `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`). So it doesn't count in comparisons, and is kept for printing.
+/// A set of controllers. The kernel prints co-mounted controllers in an order that differs between files and releases
+/// (Linux 3.10 prints `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`). So comparisons ignore the
+/// order, and only printing uses it.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerSet {
     set: BTreeSet<String>,
@@ -27,7 +28,7 @@ impl std::hash::Hash for ControllerSet {
 }
 
 impl ControllerSet {
-    /// Reads a list such as `cpu,cpuacct`; empty words don't count.
+    /// Parses a list such as `cpu,cpuacct`; empty words are ignored.
     pub fn parse(list: &str) -> Self {
         list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
     }

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Escapes what a terminal obeys or what changes how the rest shows: control characters (C0 and C1), direction marks, line separators and
-/// invisible characters become Rust's escapes (`\n`, `\u{1b}`), and bytes that aren't UTF-8 become `\xff`. Printable characters stay, even
-/// backslashes, of which systemd's names have many. So the text is for people and can't be decoded; programs take `--json`.
+/// Escapes characters that control a terminal or change how it shows the rest. Control characters (C0 and C1),
+/// direction marks, line separators and invisible characters become Rust's escapes (`\n`, `\u{1b}`), and bytes that
+/// aren't UTF-8 become `\xff`. Printable characters stay, even backslashes, which many of systemd's names have. So
+/// the text is for people and can't be decoded; programs use `--json`.
 pub fn escaped(name: impl AsRef<OsStr>) -> String {
     let bytes = name.as_ref().as_bytes();
     let mut text = String::with_capacity(bytes.len());

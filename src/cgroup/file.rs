@@ -18,8 +18,8 @@ pub enum FileClass {
     NotifyOnRelease,
     /// v1 `cgroup.clone_children`: only the cpuset controller acts on it.
     CloneChildren,
-    /// `cpu.pressure`, `memory.pressure`, `io.pressure`, `irq.pressure`. A write makes a trigger of the open file, and changes no state of the
-    /// cgroup.
+    /// `cpu.pressure`, `memory.pressure`, `io.pressure`, `irq.pressure`. A write makes a trigger of the open file,
+    /// and doesn't change the cgroup's state.
     Pressure,
     /// A file of this controller.
     Controller(String),
@@ -94,10 +94,11 @@ impl FileClass {
         }
     }
 
-    /// Whether a write can block: for memory reclaim (`memory_max_write`, `memory_high_write`, `memory_reclaim`, `mem_cgroup_resize_max`,
-    /// `mem_cgroup_force_empty_write`), for outstanding requests of a device (`blk_throtl_init`, `ioc_qos_write` and others freeze its queue), for
-    /// pages that move to other nodes (`cpuset_write_resmask`), for processors that come and go (`cpus_read_lock`). Which files of a
-    /// controller block changes with the kernel, so all count.
+    /// Whether a write can block. It can wait for memory reclaim (`memory_max_write`, `memory_high_write`,
+    /// `memory_reclaim`, `mem_cgroup_resize_max`, `mem_cgroup_force_empty_write`), for outstanding requests of a
+    /// device (`blk_throtl_init`, `ioc_qos_write` and others freeze its queue), for pages that move to other nodes
+    /// (`cpuset_write_resmask`), or for processors that come and go (`cpus_read_lock`). The files that block differ
+    /// between kernels, so this includes all files of controllers.
     pub fn write_may_block(&self) -> bool {
         matches!(self, Self::Controller(_))
     }
@@ -109,8 +110,8 @@ pub fn migration_may_block(kind: &HierarchyKind) -> bool {
     kind.controllers().is_some_and(|set| set.contains("cpuset") || set.contains("memory"))
 }
 
-/// Whether a write to this file can make other files appear or disappear: `Some(true)` in all child cgroups, `Some(false)` in its own. A threaded
-/// cgroup has none of the controllers that need whole processes (`cgroup_control`).
+/// Whether a write to this file can make other files appear or disappear: `Some(true)` in all child cgroups,
+/// `Some(false)` in its own. A threaded cgroup lacks the controllers that need whole processes (`cgroup_control`).
 pub fn lets_files_come(name: &OsStr) -> Option<bool> {
     match name.to_str()? {
         "cgroup.subtree_control" => Some(true),
@@ -119,26 +120,26 @@ pub fn lets_files_come(name: &OsStr) -> Option<bool> {
     }
 }
 
-/// Whether the kernel keeps state for each open file of this name besides its position: whether there was a change since it was read
-/// (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, a reset of `memory.peak`. Reads, writes and polls of such a file have to use
-/// the same open file.
+/// Whether the kernel keeps state for each open file of this name besides its position: whether it has changed since
+/// the last read (`cgroup_file_notify`, `kernfs_generic_poll`), a PSI trigger, or a reset of `memory.peak`. Reads,
+/// writes and polls of such a file have to use the same open file.
 pub fn has_state_per_open_file(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return true };
     is_notified(name) || matches!(name, "memory.peak" | "memory.swap.peak" | "cgroup.event_control" | "cgroup.pressure")
 }
 
-/// Whether the kernel itself ever notifies of a change of this file (`kernfs_notify`): for poll(2), and as IN_MODIFY.
+/// Whether the kernel ever notifies of a change of this file (`kernfs_notify`): for poll(2), and as IN_MODIFY.
 pub fn is_notified(name: &str) -> bool {
     name == "cpuset.cpus.partition" || is_events(name) || name.ends_with(".pressure") && name != "cgroup.pressure"
 }
 
-/// Whether it's a file of events, of which the next may never come: above all `populated 0` in `cgroup.events`.
+/// Whether it's a file of events. A missed event may be the last one, above all `populated 0` in `cgroup.events`.
 pub fn is_events(name: &str) -> bool {
     name.ends_with(".events") || name.ends_with(".events.local")
 }
 
-/// Whether cgroups of such a hierarchy have files of which the kernel notifies. On v1 these are files that a controller shares with v2
-/// (`pids.events`, `misc.events`, `rdma.events`).
+/// Whether cgroups of such a hierarchy have files with notifications. On v1 these are files that a controller shares
+/// with v2 (`pids.events`, `misc.events`, `rdma.events`).
 pub fn has_notified_files(kind: &HierarchyKind) -> bool {
     const V1: [&str; 3] = ["pids", "misc", "rdma"];
     kind.controllers().is_none_or(|set| V1.iter().any(|name| set.contains(name)))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ControllerSet;
 
-/// The kind of a hierarchy, which tells it from others of the host.
+/// The kind of a hierarchy, which distinguishes it from others of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HierarchyKind {
     /// The cgroup2 tree.
@@ -42,7 +42,7 @@ pub enum Setup {
 }
 
 impl HierarchyKind {
-    /// Reads a v1 hierarchy from the kernel's list of controllers and names: `cpu,cpuacct`, `name=systemd`.
+    /// Parses a v1 hierarchy from the kernel's list of controllers and names: `cpu,cpuacct`, `name=systemd`.
     pub fn v1(list: &str) -> Self {
         let (names, controllers): (Vec<&str>, Vec<&str>) =
             list.split(',').filter(|word| !word.is_empty()).partition(|word| word.starts_with("name="));
@@ -50,7 +50,7 @@ impl HierarchyKind {
         Self::V1 { controllers: controllers.into_iter().collect(), name }
     }
 
-    /// Reads a hierarchy as it's printed: `unified`, or a list for [`HierarchyKind::v1`].
+    /// Parses a printed hierarchy: `unified`, or a list for [`HierarchyKind::v1`].
     pub fn parse(text: &str) -> Self {
         if text == "unified" { Self::Unified } else { Self::v1(text) }
     }
@@ -81,7 +81,7 @@ impl HierarchyKind {
         }
     }
 
-    /// Whether `word` of a user means this hierarchy: `unified`, a controller (`cpu`), the whole list in any order, or
+    /// Whether a user's `word` means this hierarchy: `unified`, a controller (`cpu`), the whole list in any order, or
     /// `name=systemd`.
     pub fn matches(&self, word: &str) -> bool {
         match self {
@@ -96,7 +96,7 @@ impl HierarchyKind {
 }
 
 impl Setup {
-    /// The setup that these hierarchies make; `None` without any hierarchy.
+    /// Returns the setup that these hierarchies form; `None` without any hierarchy.
     pub fn of<'a>(kinds: impl IntoIterator<Item = &'a HierarchyKind>) -> Option<Self> {
         let (mut v1, mut v2) = (false, false);
         for kind in kinds {

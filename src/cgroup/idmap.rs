@@ -5,7 +5,7 @@
 pub struct IdMap(Vec<(u32, u32, u32)>);
 
 impl IdMap {
-    /// Reads the text of `uid_map` or `gid_map`: lines of "inside outside length".
+    /// Parses the text of `uid_map` or `gid_map`: lines of "inside outside length".
     pub fn parse(text: &str) -> Self {
         let range = |line: &str| {
             let mut words = line.split_ascii_whitespace().map(str::parse);

@@ -19,8 +19,8 @@ pub struct Membership {
 /// The location of a cgroup, as a cgroup namespace shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupLocation {
-    /// Inside the reader's cgroup namespace. The kernel prints a removed v2 cgroup with " (deleted)" behind its name. That is kept, since a name
-    /// can end so.
+    /// Inside the reader's cgroup namespace. The kernel prints a removed v2 cgroup with " (deleted)" after its name.
+    /// The path keeps it, since a name can end like this.
     At(CgroupPath),
     /// Outside of the namespace: the path begins with `/..`.
     OutsideNamespace,
@@ -36,13 +36,13 @@ impl CgroupLocation {
     }
 }
 
-/// Reads the text of `/proc/PID/cgroup`. Lines that aren't of the form `ID:LIST:PATH` are skipped.
+/// Parses the text of `/proc/PID/cgroup`. Lines that aren't of the form `ID:LIST:PATH` are skipped.
 pub fn parse_memberships(text: &[u8]) -> Vec<Membership> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<Membership> {
-    // A path may hold ':', the first two fields can't.
+    // A path may contain ':', the first two fields can't.
     let mut fields = line.splitn(3, |byte| *byte == b':');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let list = std::str::from_utf8(fields.next()?).ok()?;

@@ -24,7 +24,7 @@ pub struct MountEntry {
     pub mount_point: OsString,
     /// Per-mount options: `rw,relatime`.
     pub options: String,
-    /// The peer group of the mount: what is mounted on one member appears on all others.
+    /// The peer group of the mount: a mount on one member appears on all others.
     pub shared: Option<u32>,
     /// The peer group whose mounts propagate to it.
     pub master: Option<u32>,
@@ -46,8 +46,8 @@ impl MountEntry {
         }
     }
 
-    /// The controllers and the name of a v1 mount: its super options without flags and settings. A list of all controllers of all kernels couldn't
-    /// be complete.
+    /// Returns the controllers and the name of a v1 mount: its super options without flags and settings. A list of
+    /// all kernels' controllers couldn't be complete.
     fn controller_words(&self) -> String {
         const FLAGS: [&str; 11] = [
             "rw",
@@ -67,7 +67,7 @@ impl MountEntry {
     }
 }
 
-/// Reads the text of `/proc/PID/mountinfo`. Lines that don't follow the format are skipped.
+/// Parses the text of `/proc/PID/mountinfo`. Malformed lines are skipped.
 pub fn parse_mountinfo(text: &[u8]) -> Vec<MountEntry> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
@@ -84,7 +84,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mount_point = unescape(fields.next()?);
     let options = std::str::from_utf8(fields.next()?).ok()?.to_owned();
     let (mut shared, mut master) = (None, None);
-    // Any number of optional fields, ended by a lone '-'.
+    // There's any number of optional fields, and a lone '-' ends them.
     loop {
         let field = std::str::from_utf8(fields.next()?).unwrap_or_default();
         match field.split_once(':') {

@@ -14,14 +14,14 @@ const SOURCE: &str = "vcgroupfs";
 const VIEW_TYPE: &str = "fuse.vcgroupfs";
 const SENTINEL: &str = "/vcgroupfs-sentinel-";
 
-/// The most mount points of a hierarchy that are examined. A container can have any number.
+/// The maximum number of a hierarchy's mount points that are examined. A container can have any number.
 const MAX_MOUNT_POINTS: usize = 32;
 
-/// Whether more hierarchies are mounted from the process' own cgroup than from above it, below the root directory `root`. `None` if none is
-/// mounted there.
+/// Whether more hierarchies are mounted from the process' own cgroup than from an ancestor of it, below the root
+/// directory `root`. `None` if none is mounted there.
 ///
-/// Of each hierarchy the mount nearest to `/sys/fs/cgroup` counts that no other one covers. A mount of the own cgroup on the path of that
-/// cgroup, below its hierarchy's directory, keeps the host's paths (LXC's `cgroup:mixed`). Views don't count.
+/// For each hierarchy the uncovered mount nearest to `/sys/fs/cgroup` counts. A mount of the own cgroup on the path
+/// of that cgroup, below its hierarchy's directory, keeps the host's paths (LXC's `cgroup:mixed`). Views don't count.
 pub fn begin_at_own<'a>(
     mounts: &[MountEntry],
     root: &Path,
@@ -58,7 +58,7 @@ fn keeps_paths(mount: &MountEntry, place: &Path, own: &CgroupPath) -> bool {
     mount.fstype == "cgroup2" && is_own(&names) || names.split_first().is_some_and(|(_, rest)| is_own(rest))
 }
 
-/// The mounts without those of views and all that is mounted on these.
+/// Returns the mounts, except for views and all mounts on them.
 fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
     let is_view = |mount: &MountEntry| {
         mount.fstype == VIEW_TYPE
@@ -66,7 +66,7 @@ fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
             || mount.fstype == "cgroup2" && mount.root.to_string_lossy().starts_with(SENTINEL)
     };
     let mut left_out: BTreeSet<u32> = mounts.iter().filter(|mount| is_view(mount)).map(|mount| mount.id).collect();
-    // mountinfo has a mount after the one on which it's mounted, except for mounts that were moved.
+    // mountinfo lists a mount after the one beneath it, except for mounts that were moved.
     loop {
         let on_them = mounts.iter().filter(|mount| left_out.contains(&mount.parent) && !left_out.contains(&mount.id));
         let on_them: Vec<u32> = on_them.map(|mount| mount.id).collect();
@@ -77,7 +77,7 @@ fn without_views(mounts: &[MountEntry]) -> Vec<&MountEntry> {
     }
 }
 
-/// The mount that a lookup of a path reaches. A mount above on the path covers the deeper ones.
+/// Returns the mount that a lookup of a path reaches. A mount further up on the path covers the deeper ones.
 fn topmost<'a>(mounts: &[&'a MountEntry], path: &Path) -> Option<&'a MountEntry> {
     let depth = |mount: &&MountEntry| Path::new(&mount.mount_point).components().count();
     let mut way: Vec<&'a MountEntry> =
@@ -89,7 +89,7 @@ fn topmost<'a>(mounts: &[&'a MountEntry], path: &Path) -> Option<&'a MountEntry>
     for mount in way {
         on.entry(mount.parent).or_insert(mount);
     }
-    // Each mount is passed once.
+    // Each mount is visited once.
     while let Some(next) = on.remove(&at.id) {
         at = next;
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn runtimes_mount_the_own_cgroup() {
         assert_eq!(begins(&RUNC, "/", &OWN), Some(true));
-        // systemd has moved itself away, to a cgroup that isn't another container.
+        // systemd has migrated itself to a cgroup that isn't another container's.
         assert_eq!(begins(&RUNC, "/", &[("memory", "/docker/c1/init")]), Some(false));
         assert_eq!(begins(&RUNC, "/", &[("pids", "/docker/c1")]), None);
         assert_eq!(begins(&RUNC, "/", &[("memory", "/")]), None);
@@ -181,7 +181,7 @@ mod tests {
         let mut stacked = RUNC.to_vec();
         stacked.extend(["4 / /sys/fs/cgroup/memory cgroup memory", "5 / /sys/fs/cgroup/systemd tmpfs x"]);
         assert_eq!(begins(&stacked, "/", &OWN), Some(false));
-        // Whatever the order: something that was moved to /sys.
+        // This holds in any order: a mount was moved to /sys.
         assert_eq!(
             begins(&["0 / / ext4 x", "3 / /sys/fs/cgroup/memory cgroup memory", "1 / /sys sysfs x"], "/", &OWN),
             Some(false)

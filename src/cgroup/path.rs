@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The longest name of a cgroup, in bytes: what a path can hold (`PATH_MAX`, with its NUL). A cgroupfs itself has no limit, although its
-/// statfs(2) tells 255.
+/// The longest name of a cgroup, in bytes: the longest that fits in a path (`PATH_MAX`, with its NUL). A cgroupfs
+/// itself has no limit, although its statfs(2) returns 255.
 pub const NAME_MAX: usize = 4095;
 
 /// A cgroup's path from the root of its hierarchy, kept as components, so that paths are compared component by component.
@@ -39,7 +39,7 @@ impl CgroupPath {
         Self::default()
     }
 
-    /// Reads an absolute path; repeated and trailing slashes don't count.
+    /// Parses an absolute path; repeated and trailing slashes are ignored.
     ///
     /// # Errors
     /// See [`PathError`].
@@ -91,7 +91,7 @@ impl CgroupPath {
         self.components.last().map(OsString::as_os_str)
     }
 
-    /// The cgroup above; `None` for the root.
+    /// Returns the parent; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         let (_, above) = self.components.split_last()?;
         Some(Self { components: above.to_vec() })
@@ -150,7 +150,7 @@ pub fn check_name(name: &[u8]) -> Result<(), PathError> {
     if name == b"." || name == b".." {
         return Err(PathError::Dots);
     }
-    // cgroup_mkdir() refuses '\n', since /proc/PID/cgroup is a file of lines.
+    // cgroup_mkdir() refuses '\n', since /proc/PID/cgroup has one line per hierarchy.
     if name.iter().any(|byte| matches!(byte, b'/' | b'\0' | b'\n')) {
         return Err(PathError::ForbiddenByte);
     }

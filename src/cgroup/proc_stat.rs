@@ -1,6 +1,7 @@
 //! `/proc/TID/stat` and `/proc/loadavg`.
 
-/// A field of `/proc/TID/stat`, counted from 1, behind the second one. That is the command, which may have spaces and parentheses in it.
+/// Returns a field of `/proc/TID/stat`, counted from 1. It must come after the second field, the command, which may
+/// contain spaces and parentheses.
 pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
     let (_, behind) = stat.rsplit_once(')')?;
     behind.split_ascii_whitespace().nth(number.checked_sub(3)?)
