@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::cgroup::escaped;
 
-/// Prints a message. That nobody reads it isn't an error.
+/// Prints a message. A closed standard error isn't an error.
 pub fn say(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "vcgroupfs: {}", escaped(message.to_string()));
 }
