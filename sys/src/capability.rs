@@ -35,9 +35,9 @@ pub const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// The effective and the permitted set of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The capabilities in force.
+    /// The effective capabilities.
     pub effective: u64,
-    /// The capabilities that the thread may put in force.
+    /// The capabilities that the thread may make effective.
     pub permitted: u64,
 }
 
@@ -146,7 +146,7 @@ pub fn lock_no_root() -> Result<(), Errno> {
     prctl(libc::PR_SET_SECUREBITS, bits.cast_unsigned().into())
 }
 
-/// Whether the kernel takes capabilities over files from a thread that gives up being user 0 for them (`SECBIT_NO_SETUID_FIXUP`).
+/// Whether the kernel clears capabilities over files when a thread's fsuid changes from 0 (`SECBIT_NO_SETUID_FIXUP`).
 pub(crate) fn is_setuid_fixed_up() -> bool {
     // SAFETY: prctl(2) with this option takes no further argument and touches no memory.
     let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS) };

@@ -30,7 +30,7 @@ pub struct Event {
     pub watch: WatchNumber,
     /// What has happened.
     pub mask: AddWatchFlags,
-    /// A number that the two halves of a rename have in common.
+    /// A number that the two halves of a rename share.
     pub cookie: u32,
     /// The name in the watched directory; `None` for the directory itself.
     pub name: Option<OsString>,

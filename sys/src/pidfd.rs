@@ -1,4 +1,4 @@
-//! Processes to hold ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html)).
+//! Process file descriptors ([pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html)).
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 

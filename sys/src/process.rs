@@ -47,7 +47,7 @@ pub fn set_disposition(signal: Signal, ignore: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Which of the two processes this is after [`clone_sibling`].
+/// The process in which [`clone_sibling`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloneSide {
     /// The caller.
@@ -77,7 +77,7 @@ pub fn clone_sibling() -> Result<CloneSide, Errno> {
     }
 }
 
-/// Ends the process without running anything of libc's or Rust's exit (_exit(2)).
+/// Ends the process without running libc's or Rust's exit handlers (_exit(2)).
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: always allowed.
     unsafe { libc::_exit(status) }

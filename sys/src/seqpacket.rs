@@ -1,4 +1,4 @@
-//! Messages over a SOCK_SEQPACKET socket, and descriptors along with them
+//! Messages with descriptors over a SOCK_SEQPACKET socket
 //! ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
 
 use std::io::{IoSlice, IoSliceMut};

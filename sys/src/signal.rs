@@ -1,4 +1,4 @@
-//! What signals do to a process ([signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html)).
+//! The signal dispositions of a process ([signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html)).
 
 use nix::errno::Errno;
 

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 pub struct Access {
     /// Type and mode.
     pub mode: u32,
-    /// The user that it belongs to.
+    /// The owner's user id.
     pub uid: u32,
-    /// The group that it belongs to.
+    /// The group id.
     pub gid: u32,
 }
 
