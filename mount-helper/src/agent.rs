@@ -33,7 +33,7 @@ pub const LEASH_FD: RawFd = 4;
 /// The descriptor of the first namespace; the others follow in the order of the command line.
 pub const FIRST_NAMESPACE_FD: RawFd = 5;
 
-/// A kind of namespace that the agent is told to join.
+/// A kind of namespace that the agent can join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
     /// The container's pid namespace.

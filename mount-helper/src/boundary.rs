@@ -28,7 +28,7 @@ use crate::{check, privileges};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash, as an agent's.
+/// The descriptor of the leash, like an agent's.
 pub const LEASH_FD: RawFd = 4;
 /// The descriptor of the boundary's `cgroup.procs`, for writing.
 pub const BOUNDARY_FD: RawFd = 5;
@@ -85,7 +85,7 @@ pub fn decode(message: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// Does what the process was started for, and tells the server the result.
+/// Does what the process was started for, and reports the result to the server.
 pub(crate) fn start(purpose: Purpose) -> ExitCode {
     let end = if purpose == Purpose::Make { HOME_FD } else { LEASH_FD } + 1;
     let closed = close_from(end);

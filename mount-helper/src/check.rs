@@ -1,4 +1,4 @@
-//! Checks that a descriptor is what the server says it is.
+//! Checks that a descriptor has the type that the protocol demands.
 
 use std::os::fd::BorrowedFd;
 

@@ -42,10 +42,10 @@ use crate::{agent, check, privileges, serve};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash, as an agent's.
+/// The descriptor of the leash, like an agent's.
 pub const LEASH_FD: RawFd = 4;
-/// The descriptor of the server's epoll set, which knows the eventfds that have been registered for as
-/// long as they're open anywhere, and keeps none of them open.
+/// The descriptor of the server's epoll set. It contains the registered eventfds as long as they're open elsewhere,
+/// and doesn't keep them open.
 pub const LIVE_FD: RawFd = 5;
 
 /// How long the process waits for the server, in ms.
@@ -95,7 +95,7 @@ impl Claim {
     }
 }
 
-/// What is known of the control file.
+/// The identity of the control file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimedControl {
     /// The node id, if it's a file of a FUSE.

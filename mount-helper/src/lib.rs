@@ -36,7 +36,7 @@ use std::process::ExitCode;
 /// `argv[0]` under which the `vcgroupfs` binary acts as this program.
 pub const PROGRAM_NAME: &CStr = c"vcgroupfs-mount-helper";
 
-/// Whether a program started with this `argv[0]` is to act as the mount-helper.
+/// Whether a program that was started with this `argv[0]` has to act as the mount-helper.
 #[must_use]
 pub fn is_helper_name(argv0: Option<&OsStr>) -> bool {
     argv0

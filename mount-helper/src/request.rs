@@ -32,7 +32,7 @@ pub const HELLO_LEN: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What an agent can be asked to do, with the descriptors that came along.
+/// A request to an agent, with its descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// pread(2). The reply carries the data.
@@ -111,7 +111,7 @@ impl Request<'_> {
         out
     }
 
-    /// What follows the header, one after the other.
+    /// Returns the parts of the message after the header.
     #[must_use]
     pub fn payload(&self) -> [&[u8]; 2] {
         match self {
@@ -121,7 +121,7 @@ impl Request<'_> {
         }
     }
 
-    /// How many descriptors come with it.
+    /// Returns the number of descriptors that come with it.
     #[must_use]
     pub fn files(&self) -> usize {
         match self {
@@ -201,7 +201,7 @@ pub fn decode_reply(header: [u8; REPLY_HEADER]) -> (i32, u32) {
     (i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
 }
 
-/// Where the start of an agent can fail.
+/// The steps of starting an agent that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum AgentStep {

@@ -1,4 +1,4 @@
-//! What the decoder takes and what it refuses.
+//! The messages that the decoder accepts and refuses.
 
 use super::*;
 

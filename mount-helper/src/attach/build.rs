@@ -1,4 +1,4 @@
-//! Makes a layout's mounts.
+//! Builds a layout's mounts.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 

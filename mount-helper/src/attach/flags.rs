@@ -25,9 +25,9 @@ const RESTRICTIONS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(
 const ACCESS_TIMES: MsFlags = MsFlags::MS_NOATIME.union(MsFlags::MS_NODIRATIME).union(MsFlags::MS_RELATIME);
 
 impl MountFlags {
-    /// Those that systemd gives cgroups.
+    /// The flags with which systemd mounts hierarchies.
     pub const HIERARCHY: Self = Self(RESTRICTIONS.union(MsFlags::MS_RELATIME));
-    /// Those that systemd gives the tmpfs around them.
+    /// The flags with which systemd mounts the tmpfs around the hierarchies.
     pub const TMPFS: Self = Self(RESTRICTIONS);
 
     /// Reads the per-mount options of mountinfo. Unknown ones are left out.

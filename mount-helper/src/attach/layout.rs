@@ -13,7 +13,7 @@ pub const VIEW_FSTYPE: &str = "fuse.vcgroupfs";
 /// The components of `/sys/fs/cgroup`.
 pub const SYS_FS_CGROUP: [&CStr; 3] = [c"sys", c"fs", c"cgroup"];
 
-/// A layout to make.
+/// A layout to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// For legacy and hybrid hosts.
@@ -29,7 +29,7 @@ pub struct StackSpec {
     pub flags: MountFlags,
     /// The hierarchies.
     pub hierarchies: Vec<HierarchyMount>,
-    /// Symlinks and where they lead, both single names.
+    /// Symlinks and their targets, both single names.
     pub links: Vec<(CString, CString)>,
 }
 
@@ -46,7 +46,7 @@ pub struct HierarchyMount {
     pub flags: MountFlags,
 }
 
-/// Where the real hierarchy comes from.
+/// The source of the real hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Underlay {
     /// A bind of a v1 hierarchy or cgroup2 that is mounted in this mount namespace.
@@ -67,10 +67,10 @@ pub enum Underlay {
     None,
 }
 
-/// The sentinel cgroup for a unified host, and what of the view is shown in it.
+/// The sentinel cgroup for a unified host, and the parts of the view that are mounted in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentinelSpec {
-    /// Where the sentinel comes from.
+    /// The source of the sentinel.
     pub underlay: SentinelSource,
     /// The path, in view and sentinel, of the cgroup that the view shows: the container's own or one above it. It's
     /// relative and never empty.
@@ -83,7 +83,7 @@ pub struct SentinelSpec {
     pub files: Vec<CString>,
 }
 
-/// Where the sentinel comes from.
+/// The source of the sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SentinelSource {
     /// A directory of this mount namespace.

@@ -18,10 +18,10 @@ use crate::request::Malformed;
 
 /// Length of a [`Report`], in bytes.
 pub const REPORT_LEN: usize = 16;
-/// Most bytes of a request.
+/// The maximum length of an order, in bytes.
 pub const MAX_ORDER: usize = 16 * 1024;
 
-/// The place for a mount that makes `/sys/fs/cgroup` exist.
+/// The mount point of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
     /// How many components of `/sys/fs/cgroup` exist: 1 to 3.
@@ -32,7 +32,7 @@ pub struct Location {
     pub mount: u64,
 }
 
-/// What a helper reports.
+/// A helper's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// The helper has located the mount point, and awaits a request.

@@ -103,7 +103,7 @@ impl MountTask {
     }
 }
 
-/// Does the task with the descriptors that the server left, and tells the server how it went.
+/// Does the task with the descriptors that the server left, and reports the result to the server.
 pub(crate) fn start(task: MountTask) -> ExitCode {
     // This comes first, while no descriptor has an owner.
     let last = if task == MountTask::Attach { WITNESS_FD } else { PROC_FD };

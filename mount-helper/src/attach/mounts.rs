@@ -1,4 +1,4 @@
-//! The mounts and directories that both layouts consist of.
+//! The mounts and directories from which both layouts are built.
 
 use std::ffi::CStr;
 use std::io::Read;

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-/// A step, by which a failure is reported.
+/// A step, which a failure report names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum AttachStep {
