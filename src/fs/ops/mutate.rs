@@ -1,4 +1,4 @@
-//! What changes the tree: mkdir, rmdir, rename, and what no cgroupfs has.
+//! Changes of the tree: mkdir, rmdir, rename, and the operations that no cgroupfs has.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl<H: Host> CgroupFs<H> {
             return self.injected_remove(parent, name);
         }
         let parent = self.node(parent)?;
-        // The name alone says where a cgroup would stand there. Whether there is one, the host knows.
+        // The name alone determines where a cgroup would be in the view. Only the host knows whether it exists.
         let allowed = match self.view.child(parent.position(), name) {
             Child::Backing { directory: Some(position), otherwise: None, .. } => {
                 self.decide_at(position, policy::Subject::Directory, Operation::RemoveDirectory).is_ok()
@@ -55,7 +55,8 @@ impl<H: Host> CgroupFs<H> {
         if let Some(hierarchy) = parent.position().hierarchy {
             let removed = self.note_removal(hierarchy, parent.inode(), name);
             self.forget_xattrs(hierarchy, &removed, held);
-            // A kernel that keeps nothing asks anew. And where there are the views of all callers, nobody takes what is queued.
+            // A kernel that caches nothing looks the name up again. In a mount for all callers no thread takes tasks
+            // from the queue.
             if !self.coherent {
                 self.replays.removed(removed);
             }
@@ -64,7 +65,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// A directory was removed: what was set on it as an xattr goes with it.
+    /// Accounts for the xattrs of a removed directory.
     fn forget_xattrs(&self, hierarchy: usize, removed: &[Arc<Node>], held: Option<H::File>) {
         match held.and_then(|held| Some((self.host.file_attributes(&held).ok()?.inode, held))) {
             Some((inode, held)) => self.xattrs.removed((hierarchy, inode), |name| self.host.clear_xattr(&held, name)),
@@ -72,7 +73,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Makes a change of which the kernel, through whose mount it comes, needn't be told.
+    /// Makes a change that needs no invalidation, because it comes through the kernel's own mount.
     fn make_announced_change<T>(
         &self,
         parent: &Arc<Node>,
@@ -89,7 +90,7 @@ impl<H: Host> CgroupFs<H> {
         })
     }
 
-    /// Renames a cgroup. `flags` are renameat2's, of which a cgroupfs knows none.
+    /// Renames a cgroup. `flags` are renameat2's, and a cgroupfs supports none.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -108,7 +109,7 @@ impl<H: Host> CgroupFs<H> {
             self.decide(&node, Operation::Rename)?;
             self.decide(&to, Operation::MakeDirectory)?;
         } else {
-            // kernfs would say ENOTDIR or EPERM inside the subtree; outside, nothing may be tried.
+            // Inside the subtree kernfs returns ENOTDIR or EPERM; outside, nothing may be tried.
             self.decide(&from, Operation::MakeDirectory)?;
         }
         if from.position().hierarchy != to.position().hierarchy {
@@ -129,7 +130,7 @@ impl<H: Host> CgroupFs<H> {
         Ok(())
     }
 
-    /// link, symlink, mknod, unlink: a cgroupfs has none. create: neither.
+    /// Rejects link, symlink, mknod, unlink and create: a cgroupfs has none of them.
     pub fn make_node(&self, parent: NodeId, operation: Operation) -> FsError {
         match self.node(parent).and_then(|parent| Ok(self.decide(&parent, operation)?)) {
             Err(failure) => failure,

@@ -5,10 +5,11 @@
 //! ([`CgroupFs::passes_through`]). So a file that the server reads is shown with the size of a page, like sysfs'
 //! files, and programs know that this size says nothing. A longer file is shown with its length, rounded up.
 //!
-//! If such a splice gets less than the size, the kernel takes what it got for the size. So it mustn't cache the
-//! attributes of a file that was ever spliced; then it asks for them before each open, to check permissions. If the
-//! kernel still has an older size, or the file has grown since, the server makes it look the file up again: it
-//! repeats an open that fails with ESTALE once, with a new lookup. A second ESTALE would reach the caller.
+//! If such a splice gets less than the size, the kernel takes the length of the answer for the size. So it mustn't
+//! cache the attributes of a file that was ever spliced; then it asks for them before each open, to check
+//! permissions. If the kernel still has an older size, or the file has grown since, the server makes it look the file
+//! up again: it repeats an open that fails with ESTALE once, with a new lookup. A second ESTALE would reach the
+//! caller.
 
 use std::sync::atomic::Ordering;
 
