@@ -33,7 +33,7 @@ struct OpenOutcome<R: Dispatch> {
 }
 
 impl<R: Dispatch> Adapter<R> {
-    /// Opens a file. If the kernel is to read it by itself, no handle is kept.
+    /// Opens a file. If the kernel will read it itself, no handle is kept.
     pub(super) fn open_file(
         &self,
         context: &RequestContext<'_>,

@@ -26,7 +26,7 @@ const ENTRY: i32 = 3;
 /// A message, and the channel by which its end is reported.
 type Work = (Vec<u8>, SyncSender<()>);
 
-/// Sends invalidations to the kernel. The sender waits until the kernel has done what it's told.
+/// Sends invalidations to the kernel. The sender waits until the kernel has carried them out.
 #[derive(Clone, Debug)]
 pub(in crate::fuse) enum InvalidationSender {
     /// Sends through the notifier, which runs until all clones of this are dropped.
