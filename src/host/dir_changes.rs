@@ -1,8 +1,9 @@
-//! The changes of directories since they were listed, as of the moment at which somebody asks.
+//! The changes in directories since they were listed, up to the moment of the question.
 //!
-//! The kernel queues an event before the system call that makes the change returns. Whoever asks takes all events that there are: so there's no
-//! change that somebody could know of before, and that isn't known here. What comes without an event of its own are files: with a controller,
-//! which is told by the write to `cgroup.subtree_control` above, and with what the kernel itself brings along (a module).
+//! The kernel queues an event before the system call that makes the change returns. Each question takes all queued
+//! events, so the answer includes every change that anybody could already know of. Only files come without an event
+//! of their own. The write to `cgroup.subtree_control` above announces the files of a controller; nothing announces
+//! files that the kernel adds itself (a module).
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

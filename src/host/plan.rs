@@ -286,7 +286,7 @@ fn v1_controllers(host: &HostCgroups) -> ControllerSet {
     all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What was asked for in vain by `--delegate-controllers`, a sentence each, with what to do instead.
+/// Describes the controllers in `--delegate-controllers` that have no effect, a sentence each, with the remedy.
 pub fn without_effect(host: &HostCgroups, policy: Policy, asked: &ControllerSet) -> Vec<String> {
     if asked.is_empty() {
         return Vec::new();

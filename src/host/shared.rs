@@ -43,8 +43,8 @@ pub struct SharedHost {
 }
 
 impl SharedHost {
-    /// Without agents nothing can be asked about the processes of another pid namespace. What isn't watched isn't cached, and has no events of
-    /// other hands.
+    /// Without agents nothing can be found out about the processes of another pid namespace. Without watches nothing
+    /// is cached, and others' changes make no events.
     ///
     /// # Errors
     /// When the server's own namespaces can't be read.

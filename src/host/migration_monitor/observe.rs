@@ -1,4 +1,4 @@
-//! Takes what fanotify(7) tells, and compares it with the migrations.
+//! Reads fanotify(7)'s events, and compares them with the migrations.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

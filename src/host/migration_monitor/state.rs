@@ -1,4 +1,4 @@
-//! What is known of migrations, and of who else has written pid lists.
+//! The state of migrations, and of others' writes to pid lists.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -14,15 +14,15 @@ use crate::host::proc::held_process::HeldProcess;
 use crate::limit::LogLimiter;
 use crate::view::View;
 
-/// Looks for others who migrate processes.
+/// Detects others who migrate processes.
 #[derive(Debug, Default)]
 pub(in crate::host) struct MigrationMonitor {
-    /// No request waits for whoever holds it for longer than a few system calls.
+    /// Held for no longer than a few system calls, so that requests don't wait long.
     pub(super) state: Mutex<MonitorState>,
-    /// Wakes the thread, when it looks seldom.
+    /// Wakes the thread while it checks less often.
     pub(super) begun: Condvar,
     pub(super) log: LogLimiter,
-    /// Whether it has been said that nothing can be seen.
+    /// Whether the log already says that nothing can be seen.
     pub(super) is_blind: AtomicBool,
     /// Device and inode of the program.
     pub(super) program: OnceLock<Option<(u64, u64)>>,
@@ -34,7 +34,7 @@ pub(super) struct MonitorState {
     /// The hierarchies that are marked.
     pub(super) marked: BTreeSet<usize>,
     pub(super) used: Option<Instant>,
-    /// When all that had been written until then was read.
+    /// The time up to which all writes were read.
     pub(super) read: Option<Instant>,
     pub(super) is_lull: bool,
     pub(super) next: u64,
@@ -47,7 +47,7 @@ pub(super) struct Migration {
     pub(super) id: u64,
     pub(super) hierarchy: usize,
     pub(super) view: Arc<View>,
-    /// The write that somebody else has made meanwhile.
+    /// The write that somebody else has made during it.
     pub(super) foreign_write: Option<ForeignWrite>,
     pub(super) done: Option<(Instant, HeldProcess)>,
 }

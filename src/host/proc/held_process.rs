@@ -18,7 +18,7 @@ use crate::sys::offset::read_at;
 #[derive(Debug)]
 pub struct HeldProcess {
     directory: OwnedFd,
-    /// How it was seen last.
+    /// The memberships at the last check.
     seen: Option<MembershipSnapshot>,
 }
 

@@ -1,7 +1,8 @@
 //! The thread that a worker answered last.
 //!
-//! Most requests of a worker come from the thread that sent the one before. A descriptor of a link in that thread's `/proc/TID/ns` tells in one
-//! call that the number still means the same thread, and which namespace it's in. The path takes twice the time, and tells the second alone.
+//! Most requests of a worker come from the same thread as the request before. A descriptor of a link in that thread's
+//! `/proc/TID/ns` shows in one call that the number still means the same thread, and which namespace it's in. Reading
+//! the path takes twice as long, and only shows the namespace.
 
 use std::cell::RefCell;
 use std::io;
@@ -37,8 +38,8 @@ impl Kind {
 #[derive(Debug)]
 struct LastCaller {
     tid: i32,
-    /// Links opened from the thread's second request on: a thread that comes once isn't worth it. A link belongs to the thread and not to the
-    /// number, so it can't be read once the thread is gone.
+    /// Links that are open from the thread's second request on: for a single request it isn't worth it. A link
+    /// belongs to the thread and not to the number, so it can't be read once the thread is gone.
     user: Option<OwnedFd>,
     pid: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
@@ -54,7 +55,7 @@ impl LastCaller {
     }
 }
 
-/// The user namespace of a thread that has been [remembered](remember). `None` if that's another one, or gone.
+/// Returns the user namespace of a [remembered](remember) thread. `None` if that is another thread, or gone.
 pub(super) fn user_namespace(tid: i32) -> Option<Namespace> {
     LAST.with_borrow_mut(|last| read(last.as_mut().filter(|last| last.tid == tid)?.user.as_ref()?))
 }
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(user_namespace(own_tid), None);
         drop(end);
         caller.join().unwrap();
-        // The kernel takes a thread's number away a moment after it can be joined.
+        // The kernel frees a thread's number a moment after the thread can be joined.
         while std::fs::exists(format!("/proc/self/task/{tid}")).unwrap() {
             thread::yield_now();
         }
