@@ -26,7 +26,7 @@ pub use mount_helper::attach::step::{AttachStep, StepError};
 /// How long the helper may take for each answer. A filesystem of the container may delay it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a helper hasn't done its task. The container's mounts are as they were.
+/// The reason that a helper hasn't done its task. The container's mounts are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachHelperError {
     /// The server couldn't start it.

@@ -145,7 +145,7 @@ impl EventRegistrar {
 }
 
 impl EventClaim<'_> {
-    /// Returns what is known of the control file.
+    /// Returns the identity of the control file.
     #[must_use]
     pub fn control(&self) -> ClaimedControl {
         self.control

@@ -31,16 +31,15 @@ pub struct LentCapabilities {
 /// How often a number is looked up again if its process changes meanwhile.
 const MAX_LOOKUP_ATTEMPTS: usize = 3;
 
-/// Returns the tenant of the pid namespace that is open by this descriptor. The number is a thread that is in it, if one is known.
+/// Returns the tenant of an open pid namespace. The number is a thread in it, if one is known.
 pub type TenantOf = fn(BorrowedFd<'_>, Option<i32>) -> Tenant;
 
 /// One agent per pid namespace, started on demand.
 ///
-/// Requests in one namespace are carried out one after the other. Those in different namespaces don't
-/// wait for each other. A request takes at most about ten seconds: five for its turn, and five
-/// for the agent, a second one included. When an agent doesn't answer in time, all requests fail that
-/// came before. A request may fail with EIO when the container stops or kills the agent in the
-/// middle of it. The next one gets a new agent. Everything else that a request returns is the
+/// Requests in one namespace are carried out one after the other. Those in different namespaces don't wait for each
+/// other. A request takes at most about ten seconds: five in the queue, and five for the agent, including a second
+/// one. When an agent doesn't answer in time, all requests that came before fail. A request may fail with EIO if the
+/// container stops or kills the agent during it. The next one gets a new agent. Apart from that a request returns the
 /// system call's own result.
 #[derive(Debug)]
 pub struct AgentPool {
@@ -79,8 +78,11 @@ impl AgentPool {
         Arc::clone(&self.image)
     }
 
-    /// Has a process in `ns` call pread(2), so that pid lists show that namespace's numbers. It reads at most
-    /// 64 KiB. As with pread, fewer bytes than `buf` holds don't mean the end of the file, only 0 does.
+    /// Makes a process in `ns` call pread(2), so that pid lists show that namespace's numbers. It reads at most 64
+    /// KiB. As with pread, fewer bytes than `buf` holds don't mean the end of the file, only 0 does.
+    ///
+    /// The kernel continues a pid list at an offset with the numbers of the namespace that began it. So a descriptor
+    /// is for one namespace.
     ///
     /// The kernel continues a pid list at an offset with the numbers of the namespace that began it. So a
     /// descriptor is for one namespace.
@@ -98,9 +100,9 @@ impl AgentPool {
         self.request(ns, &Request::Read { offset, len }, &[file], buf, Retry::Safe)
     }
 
-    /// Has a process in `ns` call write(2) once at offset 0, as uid 0 and without capabilities. A number
-    /// names a process of that namespace. `0` names the *agent*, so the caller's own number has to be
-    /// written instead. With `nice`, CAP_SYS_NICE is effective in the writer: cpuset checks it.
+    /// Makes a process in `ns` call write(2) once at offset 0, as uid 0 and without capabilities. A number names a
+    /// process of that namespace. `0` names the *agent*, so the caller has to write the process' own number instead.
+    /// With `nice`, CAP_SYS_NICE is effective in the writer: cpuset checks it.
     ///
     /// # Errors
     /// The system call's, E2BIG above 4096 bytes as the kernel has it, and those of [`Self::read`].
@@ -127,8 +129,8 @@ impl AgentPool {
         self.request_of(ns, lent.admin, &request, &[file], &mut [], Retry::Never)
     }
 
-    /// Writes the number of a process to migrate, if `memberships`, its `/proc/TID/cgroup`, still says `seen` right before the write. Returns
-    /// `false` if it doesn't. Nothing was written then.
+    /// Writes the number of a process to migrate, if its `/proc/TID/cgroup`, `memberships`, still has the text `seen`
+    /// right before the write. Otherwise writes nothing and returns `false`.
     ///
     /// # Errors
     /// Those of [`Self::write`], E2BIG if `seen` is too long to be sent, ESRCH if that process has ended.
@@ -148,14 +150,14 @@ impl AgentPool {
         self.request_of(ns, lent.admin, &request, &files, &mut [], Retry::Never).map(|written| written > 0)
     }
 
-    /// Opens the directory in the server's /proc (O_PATH) of the process or thread that has `number` in `ns`.
-    /// Files opened relative to it are this process's. Once it has ended, they fail with ENOENT or ESRCH, and
-    /// are never another's.
+    /// Opens the directory in the server's /proc (O_PATH) of the process or thread that has `number` in `ns`. Files
+    /// that are opened relative to it belong to this process. After its exit they fail with ENOENT or ESRCH, and
+    /// never belong to another process.
     ///
-    /// The first file that opens and reads relative to the directory proves that it *is* this process. Until
-    /// then the process may have ended, and its host number been given away, between the look-up of the number
-    /// and the opening of the directory. But the number is looked up once more afterwards, so a directory that
-    /// still works then is that of the process that has it.
+    /// The first file that is opened and read relative to the directory proves that it *is* this process. Until then
+    /// the process may have exited, and another one may have got its host number, between the look-up of the number
+    /// and the opening of the directory. But the number is looked up again afterwards, so a directory that still
+    /// works then belongs to the process with the number.
     ///
     /// # Errors
     /// ENOENT if there's no such process there; otherwise those of [`Self::read`].
@@ -176,8 +178,8 @@ impl AgentPool {
         Err(Errno::ENOENT)
     }
 
-    /// Translates numbers of threads from the server's pid namespace to `ns`. Threads that aren't in there, or have ended, are left out. The
-    /// kernel translates them, and an agent learns nothing but what is in its own namespace.
+    /// Translates numbers of threads from the server's pid namespace to `ns`. Threads outside `ns`, and exited ones,
+    /// are omitted. The kernel translates them, and an agent learns only about its own namespace.
     ///
     /// # Errors
     /// Those of [`Self::read`], EMFILE and ENFILE.

@@ -33,7 +33,7 @@ pub(super) enum AgentQuota {
     Share(Tenant),
 }
 
-/// The place of one namespace's agent.
+/// The slot of one namespace's agent.
 #[derive(Debug, Default)]
 pub(super) struct AgentSlot {
     /// The agent. The lock is held during a request, since an agent does one thing at a time.
@@ -54,8 +54,7 @@ impl AgentSlots {
         Some(Arc::clone(slot))
     }
 
-    /// Returns the namespace's slot, and makes one if there's none. That also drops slots that nobody has
-    /// used for long.
+    /// Returns the namespace's slot, and makes one if there's none. That also drops slots that were unused for long.
     ///
     /// # Errors
     /// EAGAIN if there are as many as the quota has room for, all in use.
