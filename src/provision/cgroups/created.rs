@@ -99,7 +99,8 @@ impl CreatedCgroup {
         }
     }
 
-    /// Migrates the container's processes into the cgroup. It asks `of_container` again for those that were forked meanwhile.
+    /// Migrates the container's processes into the cgroup. It calls `of_container` again to find those that were
+    /// forked meanwhile.
     pub(super) fn migrate_container(&self, of_container: impl Fn() -> Vec<i32>) -> Result<(), Error> {
         let directory =
             self.open().map_err(|errno| Error::system(format!("can't open {}", self.path), errno.into()))?;

@@ -100,8 +100,8 @@ impl CreatedCgroups {
         Ok(scope.map(|scope| (scope, holder)))
     }
 
-    /// Makes a cgroup `name` at the top of the hierarchies with these indexes, for the container of `process`, which is in their roots. If
-    /// these are all that systemd manages, it's a scope of systemd there.
+    /// Makes a cgroup `name` at the top of the hierarchies with these indexes, for the container of `process`, which
+    /// is in their roots. If systemd manages exactly these hierarchies, a scope of systemd provides the cgroups.
     pub(crate) fn make_at_top(
         host: &HostCgroups,
         hierarchies: &[usize],
@@ -142,7 +142,7 @@ impl CreatedCgroups {
         Some(Self { cgroups: vec![own], holder: None })
     }
 
-    /// Migrates the processes in and below the cgroups to the cgroups above.
+    /// Migrates the processes in and below the cgroups to the parents.
     pub(crate) fn evacuate(&self) {
         // systemd removes a scope when it's empty on v2, or on legacy hosts in the named hierarchy. So these come
         // last.

@@ -1,4 +1,4 @@
-//! The cgroups below one that is held open. The container decides how many there are and how deep.
+//! The cgroups below an open one. The container decides how many there are and how deep.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
