@@ -88,6 +88,6 @@ pub struct SentinelSpec {
 pub enum SentinelSource {
     /// A directory of this mount namespace.
     Bind(PathBuf),
-    /// The root of this process' cgroup namespace, which is mounted once more.
+    /// A new mount of the root of this process' cgroup namespace.
     Namespace,
 }

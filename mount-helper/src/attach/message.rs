@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-/// What a helper has to do. One descriptor comes with it.
+/// An order to a helper. One descriptor comes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountRequest {
     /// Move a detached mount to the mount point. The descriptor is its root.
