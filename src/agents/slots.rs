@@ -122,7 +122,7 @@ mod tests {
         let slots = AgentSlots::default();
         let mut busy: Vec<_> = (0..64).map(|id| slots.get((0, id), AgentQuota::Unlimited, id).unwrap()).collect();
         assert_eq!(slots.get((0, 64), AgentQuota::Unlimited, 100).err(), Some(Errno::EAGAIN));
-        assert!(slots.get((0, 63), AgentQuota::Unlimited, 100).is_ok(), "one that exists is always to be had");
+        assert!(slots.get((0, 63), AgentQuota::Unlimited, 100).is_ok(), "an existing slot is always available");
         // 5 and 7 become idle; 5 has been used again since.
         drop(busy.remove(7));
         drop(busy.remove(5));
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(ids(&slots), [1, 3], "2 was idle for two seconds");
         drop(busy);
         slots.get((0, 3), AgentQuota::Unlimited, 9 * SECOND).unwrap();
-        assert_eq!(ids(&slots), [1, 3], "nothing new came");
+        assert_eq!(ids(&slots), [1, 3], "no new slot was made");
         slots.get((1, 3), AgentQuota::Unlimited, 9 * SECOND).unwrap();
         assert_eq!(ids(&slots), [3, 3]);
     }

@@ -148,7 +148,7 @@ mod tests {
             "3 /docker/c1 /sys/fs/cgroup/systemd/docker/c1 cgroup name=systemd",
             "2 /docker/c1 /sys/fs/cgroup/memory/docker/c1 cgroup memory",
         ];
-        assert_eq!(begins(&nspawn, "/", &OWN), Some(false), "LXC's way of one, nspawn's of the other");
+        assert_eq!(begins(&nspawn, "/", &OWN), Some(false), "one mounted as by LXC, the other as by nspawn");
         let unified = |root: &str, point: &str| {
             let line = format!("1 {root} {point} cgroup2 x");
             begins(&["0 / / ext4 x", &line], "/", &[("", "/a/b")])
@@ -170,7 +170,7 @@ mod tests {
         mixed.extend(["3 / /sys/fs/cgroup/cpu cgroup cpu", "3 / /sys/fs/cgroup/blkio cgroup blkio"]);
         let all = [OWN[0], OWN[1], ("pids", "/docker/c1"), ("cpu", "/docker/c1"), ("blkio", "/docker/c1")];
         assert_eq!(begins(&mixed, "/", &all), Some(false));
-        assert_eq!(begins(&mixed, "/", &all[..4]), Some(false), "as many as not");
+        assert_eq!(begins(&mixed, "/", &all[..4]), Some(false), "half of them");
     }
 
     #[test]

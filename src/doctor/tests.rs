@@ -87,7 +87,7 @@ fn the_matrix() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(CLIENTS.len(), MATRIX.len(), "a client that isn't in the table");
+    assert_eq!(CLIENTS.len(), MATRIX.len(), "a client is missing from the table");
 }
 
 /// The programs whose verdict isn't that of the matrix, with the new verdict.
@@ -195,7 +195,7 @@ fn without_v1_memory_dotnet_sees_its_cpus_alone() {
         let all = verdict::judge(&facts, HostContext { limits: Some(&limits), native: None });
         let of = |client: &str| all.iter().find(|finding| finding.client == client).expect("a client");
         assert_eq!(letter(of(".NET >= 9").recognised), expected, "{kind:?}");
-        assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it wants all of them: {kind:?}");
+        assert_eq!(letter(of("JVM (hotspot) 8u372 to 21").recognised), 'w', "it needs all of them: {kind:?}");
     }
 }
 

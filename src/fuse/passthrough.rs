@@ -298,7 +298,7 @@ mod tests {
         assert!(id == Some(2) && unneeded.is_none());
         files.close(node(7));
         files.close(node(7));
-        assert_eq!(files.open(node(7)), Some(Some(2)), "an id stays");
+        assert_eq!(files.open(node(7)), Some(Some(2)), "an id is kept");
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
         files.forget(node(8));
         files.begin(node(8), FIRST, held(80));
         files.close(node(8));
-        assert_eq!(given(&mut files, SECOND), None, "another's by now");
+        assert_eq!(given(&mut files, SECOND), None, "it belongs to another tenant now");
         assert_eq!(given(&mut files, FIRST), Some(80));
         for number in 0..10 {
             files.forget(node(number));

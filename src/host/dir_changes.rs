@@ -218,7 +218,11 @@ mod tests {
             change().unwrap();
             assert_eq!((followed.take_changes(), other.take_changes()), (told.clone(), told.clone()));
             let later = if told == DirChanges::Anything { told } else { DirChanges::Nothing };
-            assert_eq!(followed.take_changes(), later, "each is told once, but what can't be told stays so");
+            assert_eq!(
+                followed.take_changes(),
+                later,
+                "each change is reported once, but an unknown state stays unknown"
+            );
         }
         assert!(followers.by_watch.lock().is_empty());
     }

@@ -195,18 +195,18 @@ mod tests {
         let (short, long) = (Duration::from_millis(200), Duration::from_secs(600));
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let said = listen(read, short, long);
-        assert!(!said.is_whole && said.bytes.is_empty(), "silence");
+        assert!(!said.is_whole && said.bytes.is_empty(), "no output");
         drop(write);
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         // It ends when the reading end is closed.
         let talker = std::thread::spawn(move || while nix::unistd::write(&write, b"x").is_ok() {});
         let said = listen(read, long, short);
-        assert!(!said.is_whole || said.bytes.len() >= MAX_ANSWER_BYTES, "talk without end");
+        assert!(!said.is_whole || said.bytes.len() >= MAX_ANSWER_BYTES, "endless output");
         talker.join().unwrap();
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         nix::unistd::write(&write, b"x").unwrap();
         drop(write);
-        assert!(listen(read, long, long).is_whole, "an end");
+        assert!(listen(read, long, long).is_whole, "the end of the output");
     }
 
     #[test]

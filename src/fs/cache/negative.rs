@@ -92,7 +92,7 @@ mod tests {
             if let Some(negative) = self.0 {
                 let other = Twice(None, Mutex::default());
                 negative.invalidate(|_| true, &other);
-                assert_eq!(*other.1.lock(), [name], "it isn't told yet by the one who had it first");
+                assert_eq!(*other.1.lock(), [name], "the first thread hasn't invalidated it yet");
                 negative.note(ROOT_ID, OsStr::new("again"));
             }
             self.1.lock().push(name.to_os_string());
@@ -113,7 +113,7 @@ mod tests {
         let kernel = Twice(Some(&negative), Mutex::default());
         negative.invalidate(|_| true, &kernel);
         assert_eq!(*kernel.1.lock(), ["again"]);
-        assert_eq!(told(&negative, |_| true), 1, "it was noted once more meanwhile");
+        assert_eq!(told(&negative, |_| true), 1, "it was noted again meanwhile");
         assert_eq!(told(&negative, |_| true), 0);
     }
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(told(&negative, |_| false), 0);
         assert_eq!(told(&negative, |id| id == ROOT_ID), NEGATIVE_ENTRIES_MAX);
         for number in 0..NEGATIVE_ENTRIES_MAX + 10 {
-            assert!(negative.note(ROOT_ID, OsStr::new("x")), "one that is known takes no room, the {number}th time");
+            assert!(negative.note(ROOT_ID, OsStr::new("x")), "a known name takes no room, the {number}th time");
         }
         let ids = (0..NEGATIVE_ENTRIES_MAX).map(|number| NodeId::from_u64(number as u64));
         assert_eq!(ids.filter(|id| negative.note(*id, OsStr::new("y"))).count(), NEGATIVE_ENTRIES_MAX - 1);

@@ -182,7 +182,7 @@ mod tests {
         assert!(table.get(id).is_some());
         assert!(table.forget(id, 1).is_some());
         assert!(table.get(id).is_none() && table.is_empty());
-        assert!(table.forget(id, 1).is_none(), "a forget too many does nothing");
+        assert!(table.forget(id, 1).is_none(), "a surplus forget does nothing");
         assert!(table.forget(ROOT_ID, 1).is_none() && table.get(ROOT_ID).is_some());
     }
 

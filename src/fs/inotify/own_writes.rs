@@ -147,7 +147,7 @@ mod tests {
             }
         }
         assert!(writes.0.lock().len() < 4 * FILES_BEFORE_SWEEP, "{}", writes.0.lock().len());
-        assert!(writes.take(0, 1, OsStr::new("cpu.pressure")), "what is under way isn't forgotten");
+        assert!(writes.take(0, 1, OsStr::new("cpu.pressure")), "a write under way isn't forgotten");
         drop(running);
     }
 }

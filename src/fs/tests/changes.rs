@@ -104,7 +104,7 @@ fn files_are_neither_removed_nor_renamed() {
             scene.host.calls();
             assert_eq!(errno(scene.fs.remove_directory(&CALLER, parent, file)), Some(Errno::ENOTDIR));
             let inside = is_changeable(&scene, hierarchy, cgroup);
-            assert_eq!(scene.host.changes().is_empty(), !inside, "inside it's for the host to say");
+            assert_eq!(scene.host.changes().is_empty(), !inside, "inside, the host decides");
             let renamed = errno(scene.fs.rename(&CALLER, parent, file, parent, OsStr::new("x"), 0));
             let kernels = if is_unified(&scene, hierarchy) { Errno::EPERM } else { Errno::ENOTDIR };
             assert_eq!(
@@ -158,15 +158,15 @@ fn a_cgroup_that_vanishes_while_it_is_made() {
         scene.host.fail("make_directory", fault);
         assert_eq!(errno(scene.fs.make_directory(&CALLER, ROOT_ID, OsStr::new("y"), 0o755)), Some(fault));
     }
-    assert_eq!(scene.fs.known_nodes(), 0, "what failed isn't known");
+    assert_eq!(scene.fs.known_nodes(), 0, "a failed operation leaves no node");
     let gone = scene.id("/a");
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
     assert_eq!(errno(scene.fs.make_directory(&CALLER, gone, OsStr::new("x"), 0o755)), Some(Errno::ENOENT));
     assert_eq!(errno(scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("a"))), Some(Errno::ENOENT));
-    assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "who holds it open still sees what it was");
+    assert!(scene.fs.attributes(gone, None).unwrap().0.is_directory(), "an open directory keeps its attributes");
     let changes = SetAttr { mode: Some(0o700), uid: Some(7), ..Default::default() };
     let (changed, _) = scene.fs.set_attributes(&CALLER, gone, &changes, false).unwrap();
-    assert_eq!((changed.mode, changed.uid, changed.links), (libc::S_IFDIR | 0o700, 7, 2), "and can change it");
+    assert_eq!((changed.mode, changed.uid, changed.links), (libc::S_IFDIR | 0o700, 7, 2), "and they can be changed");
     assert_eq!(scene.fs.attributes(gone, None).unwrap().0.mode, changed.mode);
 }
 

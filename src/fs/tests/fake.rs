@@ -198,7 +198,7 @@ impl HostFiles for FakeHost {
         let thing = state.trees[file.hierarchy].get_mut(&file.inode).unwrap();
         if matches!(thing.name.to_str(), Some("cgroup.procs" | "cgroup.threads" | "tasks")) {
             let number = state.numbers.read(data)?;
-            assert!(number > 4_194_304, "only what names no process may be written as a plain write: {number}");
+            assert!(number > 4_194_304, "a plain write must not name a process: {number}");
             return Err(Errno::ESRCH);
         }
         thing.content = data.to_vec();

@@ -140,7 +140,7 @@ impl HostMigrations for FakeHost {
     }
 
     fn migrate_caller(&self, caller: &Caller, file: &FakeFile, _: MigrationChecks, _: &i32) -> SysResult<bool> {
-        assert!(file.mode.write, "a migration by a file that was opened for reading");
+        assert!(file.mode.write, "a migration through a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("caller {}", caller.tid), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }
@@ -154,7 +154,7 @@ impl HostMigrations for FakeHost {
         checks: MigrationChecks,
         _: &i32,
     ) -> SysResult<bool> {
-        assert!(file.mode.write, "a migration by a file that was opened for reading");
+        assert!(file.mode.write, "a migration through a file that was opened for reading");
         self.record("migrate", (file.hierarchy, file.inode), format!("{number} nice={:?}", checks.nice), true)?;
         if self.is_gone(file) { Err(Errno::ENODEV) } else { self.is_still_there() }
     }

@@ -99,7 +99,7 @@ fn a_directory_that_is_removed_while_it_is_open() {
     let id = scene.id("/lxc/c1/a");
     let first = scene.list(id, 0).unwrap();
     scene.host.state.lock().remove(UNIFIED, "/lxc/c1/a");
-    assert_eq!(scene.list(id, first[1].cookie).unwrap(), first[2..], "what was begun ends");
+    assert_eq!(scene.list(id, first[1].cookie).unwrap(), first[2..], "a listing that was begun can be finished");
     assert_eq!(errno(scene.list(id, 0)), Some(Errno::ENOENT));
 }
 

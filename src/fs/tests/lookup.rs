@@ -149,7 +149,7 @@ fn the_alias_leads_to_the_subtree_through_nodes_of_its_own() {
             let top = scene.id(&format!("/{directory}"));
             let names: Vec<_> = scene.list(top, 0).unwrap().into_iter().map(|entry| entry.name).collect();
             assert!(names.iter().any(|name| name == "a") && !names.iter().any(|name| name == "lxc"), "{names:?}");
-            assert_eq!(scene.list(step.id, 0).unwrap().len(), 2, "a step shows nothing");
+            assert_eq!(scene.list(step.id, 0).unwrap().len(), 2, "a component of the alias shows nothing");
             for beside in ["/lxc/c10", "/lxc/cgroup.procs", "/lxc/c1/lxc/c1", "/other", "/lxc/c1/lxc"] {
                 assert_eq!(errno(scene.walk(&format!("/{directory}{beside}"))), Some(Errno::ENOENT), "{beside}");
             }

@@ -22,7 +22,7 @@ fn a_node_is_known_as_long_as_it_is_counted() {
     let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict);
     let boundary = scene.id("/unified");
     let ids: Vec<NodeId> = (0..3).map(|_| scene.fs.lookup(boundary, OsStr::new("a")).unwrap().id).collect();
-    assert_eq!(ids, [ids[0]; 3], "one cgroup, one number");
+    assert_eq!(ids, [ids[0]; 3], "one cgroup has one id");
     scene.fs.forget(ids[0], 2);
     assert!(scene.fs.attributes(ids[0], None).is_ok());
     scene.fs.forget(ids[0], 1);
@@ -106,11 +106,14 @@ fn what_cannot_be_watched_is_not_kept() {
     };
     assert!(looks_changed(unwatched));
     let first = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().ttl;
-    assert!(first.attributes.is_zero(), "a change since it was looked at can't have been told");
+    assert!(first.attributes.is_zero(), "a change since the lookup can't have been invalidated");
     let below = scene.fs.lookup(watched, OsStr::new("memory.max")).unwrap().ttl;
     assert!(!below.attributes.is_zero() && !below.entry.is_zero() && !looks_changed(watched));
     scene.fs.forget(unwatched, 1);
-    assert!(scene.host.state.lock().watches.values().all(|count| *count >= 0), "what wasn't watched isn't unwatched");
+    assert!(
+        scene.host.state.lock().watches.values().all(|count| *count >= 0),
+        "an unwatched directory isn't unwatched again"
+    );
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_change_is_told_at_every_door() {
         assert!(told.contains(&(entry_path, None)) && told.contains(&(file, None)), "listing and attributes: {told:?}");
     }
     let after = nodes_of.map(|entry_path| scene.fs.attributes(entry_path, None).unwrap().0.times[1]);
-    assert!(before[0] < after[0] && before[1] < after[1], "a stored listing is thrown away");
+    assert!(before[0] < after[0] && before[1] < after[1], "a stored listing is discarded");
     // The same number in another hierarchy is another directory.
     let elsewhere = Told::default();
     scene.fs.invalidate(
@@ -226,7 +229,7 @@ fn what_is_absent_is_kept_until_it_may_have_come() {
         found => panic!("{name}: {found:?}"),
     };
     assert!(keeps(child, "hugetlb.max") && keeps(child, "x") && keeps(boundary, "hugetlb.max"));
-    assert!(keeps(above, "c2"), "what is hidden never comes");
+    assert!(keeps(above, "c2"), "a hidden name never appears");
     let told_of = |change: &HostEvent| {
         let told = Told::default();
         scene.fs.invalidate(change, &told);
@@ -271,12 +274,12 @@ fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
     scene.host.calls();
     assert_eq!(scene.fs.poll(file, handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
     let names: Vec<_> = scene.host.calls().into_iter().map(|call| call.name).collect();
-    assert_eq!(names, ["poll", "wake_when_ready", "poll"], "armed before it's looked at");
+    assert_eq!(names, ["poll", "wake_when_ready", "poll"], "armed before it's checked");
     let event = Ready { handle, events: 2 };
     scene.host.state.lock().ready = vec![vec![event], vec![event]];
     assert!(scene.fs.wake_the_ready() && scene.fs.wake_the_ready());
     assert_eq!(*woken.lock(), 1);
-    assert_eq!(scene.fs.poll(file, handle, None), Ok(2), "an event that the host gave out once isn't lost");
+    assert_eq!(scene.fs.poll(file, handle, None), Ok(2), "an event that the host reported once isn't lost");
     assert_eq!(scene.fs.poll(file, handle, None), Ok(0));
     scene.host.calls();
     assert_eq!(scene.fs.poll(file, handle, Some(Box::new(Waiter(woken.clone())))), Ok(0));
@@ -290,7 +293,7 @@ fn who_waits_for_a_file_is_woken_once_and_leaves_nothing() {
     scene.fs.release(handle);
     assert_eq!(errno(scene.fs.poll(file, handle, None)), Some(Errno::EBADF));
     scene.host.state.lock().ready = vec![vec![event]];
-    assert!(scene.fs.wake_the_ready(), "the event of a closed file is nobody's");
+    assert!(scene.fs.wake_the_ready(), "the event of a closed file wakes no waiter");
     assert!(!scene.fs.wake_the_ready());
 }
 
@@ -340,7 +343,7 @@ fn own_changes_are_told_at_the_other_doors_only() {
     assert_eq!(told_of(EntryChange::Made), [false, true]);
     assert_eq!(told_of(EntryChange::Made), [true, true], "one event for one change");
     scene.fs.remove_directory(&CALLER, alias, OsStr::new("x")).unwrap();
-    assert_eq!(told_of(EntryChange::Made), [true, true], "another kind of change is another's");
+    assert_eq!(told_of(EntryChange::Made), [true, true], "another kind of change isn't its own");
     assert_eq!(told_of(EntryChange::Removed), [true, false]);
     for (method, kind) in [("make_directory", EntryChange::Made), ("remove_directory", EntryChange::Removed)] {
         scene.host.fail(method, Errno::ENOSPC);

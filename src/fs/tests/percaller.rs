@@ -70,7 +70,7 @@ impl Pair {
         match self.all.with_entry(caller, parent, |fs, parent| fs.lookup_for(caller, parent, OsStr::new(name)))? {
             LookupResult::Entry(entry) => Ok(entry.id),
             LookupResult::Negative(ttl) => {
-                assert!(ttl.is_zero(), "a name that isn't there for one may be there for another");
+                assert!(ttl.is_zero(), "a name that is absent for one container may exist for another");
                 Err(Errno::ENOENT.into())
             }
         }
@@ -184,7 +184,7 @@ fn nothing_is_left_of_what_the_kernel_forgets() {
     let distances: Vec<u64> = told.windows(2).map(|pair| pair[0].as_u64().abs_diff(pair[1].as_u64())).collect();
     assert!(distances.iter().filter(|distance| **distance > 0).all(|distance| *distance > 1 << 20), "{distances:?}");
     let again = pair.lookup(&FIRST, ROOT_ID, "unified").unwrap();
-    assert!(!told.contains(&again), "a number is never given out twice");
+    assert!(!told.contains(&again), "an id is never reused");
 }
 
 #[test]

@@ -176,13 +176,15 @@ fn placeholders_are_for_the_own_thread_and_for_once() {
         if injection.operation == InjectedOp::Remove {
             let (id, ttl) = placeholder.unwrap();
             assert!(ttl.is_zero());
-            assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "it's no node");
+            assert_eq!(errno(scene.fs.attributes(id, None)), Some(Errno::ESTALE), "a placeholder isn't a node");
             found.lock().push(id);
         }
         let real = scene.host.state.lock().find(UNIFIED, &format!("/lxc/c1/{}", injection.name.display()));
         let seen = look(&scene.fs, &CALLER, at, &injection.name).map(|entry| (entry.attributes.inode, entry.ttl.entry));
         match real {
-            Some(inode) => assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "what there is, for now"),
+            Some(inode) => {
+                assert_eq!(seen.unwrap(), (inode, Duration::ZERO), "the existing directory, not to be cached")
+            }
             None => assert_eq!(errno(seen), Some(Errno::ENOENT)),
         }
     });
@@ -286,11 +288,11 @@ fn what_is_late_is_settled_once() {
             scene.fs.invalidate(&event, &Nobody);
         }
     }
-    assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Make)], "it's what is true already");
+    assert_eq!(mount.replay(1), [("/x".to_owned(), InjectedOp::Make)], "it's the true state already");
     scene.fs.remove_directory(&CALLER, ROOT_ID, OsStr::new("x")).unwrap();
     let event = HostEvent::Entry { hierarchy: UNIFIED, directory, name: Some("x".into()), kind: EntryChange::Removed };
     scene.fs.invalidate(&event, &Nobody);
-    assert_eq!(mount.replay(0), [], "the kernel has told of it");
+    assert_eq!(mount.replay(0), [], "the kernel has reported it");
 }
 
 /// If callers' lookups keep filling the kernel's cache, the event is shown later.

@@ -83,13 +83,13 @@ mod tests {
             let before = poller.backoff();
             !poller.poll() && poller.backoff() > before
         };
-        assert_eq!((0..2000).filter(times_out).count(), 14, "after 2, 4 ... 128 others, then after 256 each");
+        assert_eq!((0..2000).filter(times_out).count(), 14, "after 2, 4 ... 128 other requests, then after 256 each");
 
         nix::unistd::write(&writer, b"x").unwrap();
         assert!(poller.poll());
         nix::unistd::read(&reader, &mut [0; 1]).unwrap();
         drop(writer);
-        assert!(poller.poll(), "the end, too, is to be read");
+        assert!(poller.poll(), "the end of the connection counts as readable");
     }
 
     #[test]

@@ -203,6 +203,6 @@ mod tests {
         let own = PidNamespaceFd::of_thread(std::process::id() as i32).unwrap();
         assert!(own.verified(std::process::id() as i32).is_none());
         let other = PidNamespaceFd { id: Namespace::numbered(1), ..PidNamespaceFd::of_thread(1).unwrap_or(own) };
-        assert!(other.verified(1).is_none(), "another namespace's");
+        assert!(other.verified(1).is_none(), "process 1 of another namespace");
     }
 }
