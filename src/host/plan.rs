@@ -169,7 +169,8 @@ fn begins_at_own(host: &HostCgroups, spec: &ViewSpec, pid: i32, delegated: &[Opt
 
 /// The rules of a mount for all callers.
 pub fn rules_for_all(host: &HostCgroups, policy: Policy, controllers: &ControllerSet) -> Rules {
-    // The containers have separate pid namespaces, and their descriptors of control files mean nothing to each other.
+    // A control file is known by its node id. In such a mount that is the mount's own id, which no container's filesystem
+    // knows.
     Rules { fetches_descriptors: false, ..rules(host, policy, controllers) }
 }
 

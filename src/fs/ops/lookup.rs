@@ -124,7 +124,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Finds the view's entry `name` in `parent`, if the host's object of that name has these attributes.
+    /// Finds the view's entry `name` in `parent`, given the attributes of the host's object of that name.
     pub(in crate::fs) fn backing_child(
         &self,
         parent: &Arc<Node>,
