@@ -7,9 +7,9 @@
 //!
 //! If such a splice gets less than the size, the kernel takes the length of the answer for the size. So it mustn't
 //! cache the attributes of a file that was ever spliced; then it asks for them before each open, to check
-//! permissions. If the kernel still has an older size, or the file has grown since, the server makes it look the file
-//! up again: it repeats an open that fails with ESTALE once, with a new lookup. A second ESTALE would reach the
-//! caller.
+//! permissions. If the kernel still has an older size, or the file has grown since, the server fails
+//! the open with ESTALE. The kernel then looks the file up again and repeats the open once. A second ESTALE would reach
+//! the caller.
 
 use std::sync::atomic::Ordering;
 
