@@ -15,6 +15,7 @@ use super::reply::run_catching_panics;
 use super::workers::Workers;
 use crate::fs::dispatch::Dispatch;
 use crate::fs::dispatch::{Containers, PerCaller};
+use crate::fs::host::HostCredentials;
 use crate::fs::{CgroupFs, Host};
 use fuser::{Config, Session, SessionACL};
 
@@ -48,7 +49,8 @@ fn start<R: Dispatch>(connection: Connection, dispatch: Arc<R>) -> io::Result<Se
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKER_THREADS);
-    let workers = Workers::new(connection.as_fd())?;
+    let workers =
+        Workers::new(connection.as_fd(), <R::Host as HostCredentials>::forget_last_caller, R::HAS_ONE_TENANT)?;
     Session::from_fd(Adapter::new(dispatch, workers), connection.device, SessionACL::All, config)
 }
 

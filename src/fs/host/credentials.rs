@@ -102,4 +102,7 @@ pub trait HostCredentials {
     fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials>;
     /// Returns the caller's process id, for messages.
     fn process_id(&self, caller: &Caller) -> i32;
+    /// Drops what the calling worker keeps of the caller that it answered last. A worker calls this before it sleeps:
+    /// what it keeps would keep the namespaces of an ended container.
+    fn forget_last_caller() {}
 }

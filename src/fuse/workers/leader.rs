@@ -74,11 +74,12 @@ impl LeaderFollowers {
     }
 
     /// Ends the calling worker's request. If nobody reads, the worker becomes the leader, and this returns true.
-    /// Otherwise it waits until it's needed.
-    pub(super) fn lead_or_follow(&self) -> bool {
+    /// Otherwise it calls `before_waiting`, and waits until it's needed.
+    pub(super) fn lead_or_follow(&self, before_waiting: fn()) -> bool {
         if self.0.readers.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return true;
         }
+        before_waiting();
         self.0.follow();
         false
     }
@@ -192,7 +193,7 @@ mod tests {
                             let _ = lock.recv();
                         }
                         reply.send(std::thread::current().id()).unwrap();
-                        roles.lead_or_follow();
+                        roles.lead_or_follow(|| {});
                     }
                 })
             };

@@ -31,24 +31,29 @@ use crate::fs::Caller;
 pub(super) struct Workers {
     roles: LeaderFollowers,
     poller: BusyPoller,
-    affinity: CpuAffinity,
+    /// `None` where callers of several tenants share the workers: none of them may choose the others' processor.
+    affinity: Option<CpuAffinity>,
     slow_slot: SlowSlot,
     /// The last message that asked for a FORGET.
     forgetting: AtomicU64,
+    /// What a worker does before it sleeps.
+    on_idle: fn(),
 }
 
 impl Workers {
-    /// The workers that read from this `/dev/fuse`.
+    /// The workers that read from this `/dev/fuse`. Each calls `on_idle` before it sleeps. With `may_pin`, they follow
+    /// their callers to a processor.
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub(super) fn new(device: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn new(device: BorrowedFd<'_>, on_idle: fn(), may_pin: bool) -> io::Result<Self> {
         Ok(Self {
             roles: LeaderFollowers::default(),
             poller: BusyPoller::new(device)?,
-            affinity: CpuAffinity::default(),
+            affinity: may_pin.then(CpuAffinity::default),
             slow_slot: SlowSlot::default(),
             forgetting: AtomicU64::new(0),
+            on_idle,
         })
     }
 
@@ -56,7 +61,9 @@ impl Workers {
     pub(super) fn begin(&self, request: &Request) -> RequestContext<'_> {
         self.roles.begin();
         let caller = convert::caller(request);
-        self.affinity.note_request(|| SchedHint::of_caller(caller.tid));
+        if let Some(affinity) = &self.affinity {
+            affinity.note_request(|| SchedHint::of_caller(caller.tid));
+        }
         RequestContext { caller, _guard: RequestGuard(self) }
     }
 
@@ -87,8 +94,8 @@ impl Workers {
     }
 
     fn end(&self) {
-        if self.roles.lead_or_follow() {
-            self.poller.poll();
+        if self.roles.lead_or_follow(self.on_idle) && !self.poller.poll() {
+            (self.on_idle)();
         }
     }
 }
@@ -120,7 +127,7 @@ mod tests {
     #[test]
     fn nobody_stands_by_while_forgetting() {
         let (reader, _) = nix::unistd::pipe().unwrap();
-        let workers = std::sync::Arc::new(Workers::new(reader.as_fd()).unwrap());
+        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true).unwrap());
         let (done, waits) = std::sync::mpsc::channel();
         let one = std::sync::Arc::clone(&workers);
         std::thread::spawn(move || {
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn a_worker_polls_once_for_each_message_that_forgets() {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
-        let workers = Workers::new(reader.as_fd()).unwrap();
+        let workers = Workers::new(reader.as_fd(), || {}, true).unwrap();
         // After one timeout two requests pass without polling, after the second four.
         let backoffs = [7, 7, 7, 8, 8, 9, 10, 10].map(|message| {
             workers.forget(RequestId(message), || {});
@@ -146,12 +153,12 @@ mod tests {
     #[test]
     fn no_worker_does_a_slow_write_where_nobody_stands_by() {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
-        let workers = std::sync::Arc::new(Workers::new(reader.as_fd()).unwrap());
+        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true).unwrap());
         assert!(workers.take_slow_slot().is_none());
         // One worker reads, and another one waits.
         workers.roles.go_on();
         let follower = std::sync::Arc::clone(&workers);
-        std::thread::spawn(move || follower.roles.lead_or_follow());
+        std::thread::spawn(move || follower.roles.lead_or_follow(|| {}));
         while !workers.roles.has_watchdog() {
             std::thread::yield_now();
         }

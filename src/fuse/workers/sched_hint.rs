@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::time::Duration;
 
 use crate::cgroup::{parse_processor, parse_running};
 
@@ -23,6 +24,14 @@ impl SchedHint {
     }
 }
 
+/// How long the calling thread has waited for a processor in all. `None` where the kernel doesn't tell
+/// (`CONFIG_SCHED_INFO`).
+pub(super) fn run_delay() -> Option<Duration> {
+    // `time on a processor, time that it waited for one, how many times it got one`: the times in nanoseconds.
+    let text = first_text(&format!("/proc/self/task/{}/schedstat", nix::unistd::gettid()))?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 /// Reads a procfs file shorter than a page: one read returns all of it. Bytes that aren't UTF-8 (a command's name)
 /// are replaced.
 fn first_text(path: &str) -> Option<String> {
@@ -40,5 +49,7 @@ mod tests {
         let tid = nix::unistd::gettid().as_raw();
         assert!(SchedHint::of_caller(tid).unwrap().running >= 1);
         assert_eq!(SchedHint::of_caller(i32::MAX), None);
+        let before = run_delay().unwrap();
+        assert!(run_delay().unwrap() >= before);
     }
 }

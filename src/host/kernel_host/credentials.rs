@@ -3,6 +3,7 @@
 use super::KernelHost;
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, Credentials, HostCredentials, WriterCredentials};
+use crate::host::proc::last_caller;
 
 impl HostCredentials for KernelHost {
     fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
@@ -15,5 +16,9 @@ impl HostCredentials for KernelHost {
 
     fn process_id(&self, caller: &Caller) -> i32 {
         self.shared.credentials.process_id(caller)
+    }
+
+    fn forget_last_caller() {
+        last_caller::forget();
     }
 }

@@ -13,6 +13,10 @@ use nix::sys::stat::Mode;
 
 use super::procfs::{self, Namespace, parse_namespace};
 
+/// From which request in succession on links are opened: most threads ask once or twice, and then a descriptor costs
+/// more than it saves.
+const FIRST_REQUEST_WITH_LINKS: u32 = 4;
+
 thread_local! {
     static LAST: RefCell<Option<LastCaller>> = const { RefCell::new(None) };
 }
@@ -38,8 +42,8 @@ impl Kind {
 #[derive(Debug)]
 struct LastCaller {
     tid: i32,
-    /// Links that are open from the thread's second request on: for a single request it isn't worth it. A link
-    /// belongs to the thread and not to the number, so it can't be read once the thread is gone.
+    requests: u32,
+    /// A link belongs to the thread and not to the number, so it can't be read once the thread is gone.
     user: Option<OwnedFd>,
     pid: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
@@ -63,9 +67,17 @@ pub(super) fn user_namespace(tid: i32) -> Option<Namespace> {
 /// Remembers a thread that acts with its own rights.
 pub(super) fn remember(tid: i32) {
     LAST.with_borrow_mut(|last| match last {
-        Some(last) if last.tid == tid => last.user = open_link(tid, Kind::User),
-        _ => *last = Some(LastCaller { tid, user: None, pid: None, cgroup: None }),
+        Some(last) if last.tid == tid => {
+            last.requests = last.requests.saturating_add(1);
+            last.user = (last.requests >= FIRST_REQUEST_WITH_LINKS).then(|| open_link(tid, Kind::User)).flatten();
+        }
+        _ => *last = Some(LastCaller { tid, requests: 1, user: None, pid: None, cgroup: None }),
     });
+}
+
+/// Forgets the last thread. A link keeps the thread's namespaces, also when it has ended.
+pub(in crate::host) fn forget() {
+    LAST.take();
 }
 
 /// The namespace of a thread that waits for an answer.
@@ -104,7 +116,7 @@ mod tests {
     use crate::host::proc::procfs::own_namespace;
 
     #[test]
-    fn a_thread_is_known_from_its_second_request_on_and_until_it_ends() {
+    fn a_thread_is_known_while_it_asks_again_and_again_and_until_it_ends() {
         let (tell, hear) = channel();
         let (end, wait) = channel::<()>();
         let caller = thread::spawn(move || {
@@ -113,13 +125,16 @@ mod tests {
         });
         let tid = hear.recv().unwrap();
         let own_pid_namespace = own_namespace("pid").unwrap();
-        for _ in 0..2 {
+        for _ in 0..FIRST_REQUEST_WITH_LINKS {
             assert_eq!(user_namespace(tid), None);
             assert_eq!(namespace(tid, Kind::Pid).unwrap(), own_pid_namespace);
             remember(tid);
         }
         assert_eq!(user_namespace(tid), own_namespace("user").ok());
         assert_eq!(namespace(tid, Kind::Pid).unwrap(), own_pid_namespace);
+        forget();
+        assert_eq!(user_namespace(tid), None);
+        (0..FIRST_REQUEST_WITH_LINKS).for_each(|_| remember(tid));
         let own_tid = nix::unistd::gettid().as_raw();
         assert_eq!(user_namespace(own_tid), None);
         drop(end);
