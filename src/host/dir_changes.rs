@@ -20,7 +20,7 @@ use crate::cgroup::file::lets_files_come;
 use crate::fs::host::{DirChanges, FollowChanges};
 
 /// How many directories are watched at once: the host's root has a limited number of watches. A listing takes at most
-/// two, and the cached listings are shared out among tenants (`fs::listings::PARTS`), so no tenant takes all watches.
+/// two, and the cached listings are shared out among tenants (`fs::cache::listings::PARTS_MAX`), so no tenant takes all watches.
 const WATCHES_MAX: usize = 2048;
 
 /// How many events are taken at once: as many as the kernel queues by default.

@@ -6,9 +6,9 @@
 //! such kernels can't keep a descriptor from being reopened for writing, or its directory from being left upwards: an
 //! agent that was taken over would have more rights than the container.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use nix::errno::Errno;
@@ -30,7 +30,8 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// How many attempts decide how the kernel makes lists. A single one can mislead. On an old kernel, another process
 /// that opens the same list in between makes it anew for all. On a new kernel, a list has room for as many processes
-/// as there were a moment before, and leaves out the latest (`pidlist_array_load`).
+/// as there were a moment before, and leaves out the latest (`pidlist_array_load`). On a kernel that is old by its
+/// number, one attempt that says so decides: the other mistake would show the server's numbers to containers.
 const DECIDING_ATTEMPTS: usize = 5;
 
 /// How many bytes of a list are read at once.
@@ -39,50 +40,89 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// How many bytes of lists a server keeps for open files. A container decides how many there are, and how long.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many bytes of lists a server keeps now.
+/// How many bytes of lists a server keeps now, for each user that opened some.
 #[derive(Debug, Default)]
-pub(super) struct KeptBytes(AtomicUsize);
+pub(super) struct KeptBytes(Mutex<HashMap<u32, usize>>);
+
+impl KeptBytes {
+    /// Counts bytes for a user, who may have half of what the others leave. Returns whether there's room.
+    fn take(&self, user: u32, bytes: usize) -> bool {
+        let mut by_user = self.0.lock();
+        let own = by_user.get(&user).copied().unwrap_or(0);
+        let others = by_user.values().sum::<usize>() - own;
+        let has_room = own.saturating_add(bytes) <= KEPT_BYTES_MAX.saturating_sub(others) / 2;
+        if has_room && bytes > 0 {
+            by_user.insert(user, own + bytes);
+        }
+        has_room
+    }
+
+    fn give_back(&self, user: u32, bytes: usize) {
+        let mut by_user = self.0.lock();
+        let left = by_user.get(&user).map_or(0, |own| own.saturating_sub(bytes));
+        if left == 0 {
+            by_user.remove(&user);
+        } else {
+            by_user.insert(user, left);
+        }
+    }
+}
 
 /// A kept list, which counts towards the limit while it exists.
 #[derive(Debug)]
 struct KeptList {
     text: String,
+    user: u32,
     counted_in: Arc<KeptBytes>,
 }
 
 impl KeptList {
-    /// Keeps a text. Returns it as the error if the limit is reached.
-    fn new(text: String, counted_in: &Arc<KeptBytes>) -> Result<Arc<Self>, String> {
-        let before = counted_in.0.fetch_add(text.len(), Ordering::Relaxed);
-        if before.saturating_add(text.len()) > KEPT_BYTES_MAX {
-            counted_in.0.fetch_sub(text.len(), Ordering::Relaxed);
+    /// Keeps a text for a user. Returns it as the error if the limit is reached.
+    fn new(mut text: String, user: u32, counted_in: &Arc<KeptBytes>) -> Result<Arc<Self>, String> {
+        text.shrink_to_fit();
+        if !counted_in.take(user, text.len()) {
             return Err(text);
         }
-        Ok(Arc::new(Self { text, counted_in: Arc::clone(counted_in) }))
+        Ok(Arc::new(Self { text, user, counted_in: Arc::clone(counted_in) }))
     }
 }
 
 impl Drop for KeptList {
     fn drop(&mut self) {
-        self.counted_in.0.fetch_sub(self.text.len(), Ordering::Relaxed);
+        self.counted_in.give_back(self.user, self.text.len());
     }
 }
 
 /// A list as its opener sees it, as of its last read from the start, so that one descriptor shows the state of one
-/// moment. Beyond [`KEPT_BYTES_MAX`] each read translates it anew, without processes that have exited since.
+/// moment.
 #[derive(Debug)]
 pub(super) struct OpenerPidList {
-    kept: Mutex<Option<Arc<KeptList>>>,
+    opener: u32,
+    last_read: Mutex<LastRead>,
     counted_in: Arc<KeptBytes>,
 }
 
+/// The state of a list's last read from the start.
+#[derive(Clone, Debug, Default)]
+enum LastRead {
+    /// There was none.
+    #[default]
+    None,
+    Kept(Arc<KeptList>),
+    /// The list had this many bytes, and there was no room to keep it.
+    Dropped(usize),
+}
+
 impl OpenerPidList {
-    /// Makes a list that hasn't been read yet.
-    pub(super) fn new(counted_in: &Arc<KeptBytes>) -> Self {
-        Self { kept: Mutex::default(), counted_in: Arc::clone(counted_in) }
+    /// A list that a user has opened, and that nobody has read so far.
+    pub(super) fn new(opener: u32, counted_in: &Arc<KeptBytes>) -> Self {
+        Self { opener, last_read: Mutex::default(), counted_in: Arc::clone(counted_in) }
     }
 
     /// Reads at an offset, in the numbers of a namespace. `read_at` reads the backing file.
+    ///
+    /// # Errors
+    /// `ENOMEM` past the first part of a list that there was no room to keep; those of the agent and of `read_at`.
     pub(super) fn read(
         &self,
         agents: &AgentPool,
@@ -91,22 +131,23 @@ impl OpenerPidList {
         offset: u64,
         buffer: &mut [u8],
     ) -> SysResult<usize> {
-        let kept = self.kept.lock().clone().filter(|_| offset != 0);
-        if let Some(list) = kept {
-            return Ok(copy_from(&list.text, offset, buffer));
+        let last = if offset == 0 { LastRead::None } else { self.last_read.lock().clone() };
+        match last {
+            LastRead::Kept(list) => return Ok(copy_from(&list.text, offset, buffer)),
+            LastRead::Dropped(length) if offset >= length as u64 => return Ok(0),
+            LastRead::Dropped(_) => return Err(Errno::ENOMEM),
+            LastRead::None => {}
         }
         // Hold no lock here: an agent may take long.
         let text = translated(agents, namespace, read_at)?;
         // Drop the old list first, so that it doesn't count any more.
-        drop(self.kept.lock().take());
-        match KeptList::new(text, &self.counted_in) {
-            Ok(list) => {
-                let count = copy_from(&list.text, offset, buffer);
-                *self.kept.lock() = Some(list);
-                Ok(count)
-            }
-            Err(text) => Ok(copy_from(&text, offset, buffer)),
-        }
+        *self.last_read.lock() = LastRead::None;
+        let (count, last_read) = match KeptList::new(text, self.opener, &self.counted_in) {
+            Ok(list) => (copy_from(&list.text, offset, buffer), LastRead::Kept(list)),
+            Err(text) => (copy_from(&text, offset, buffer), LastRead::Dropped(text.len())),
+        };
+        *self.last_read.lock() = last_read;
+        Ok(count)
     }
 }
 
@@ -149,28 +190,26 @@ fn parse(text: &[u8]) -> Vec<i32> {
 /// Whether this kernel makes lists when they are opened. If no attempt is possible, the kernel's version decides.
 pub(super) fn are_made_at_open(cgroups: &HostCgroups) -> bool {
     let of_v1 = cgroups.hierarchies.iter().filter(|hierarchy| hierarchy.kind != HierarchyKind::Unified);
+    let is_old = procfs::release().is_none_or(|release| release < (3, 14));
+    let try_hierarchy = |hierarchy| decide(is_old, || shows_who_comes_later(hierarchy).map(|shows| !shows));
     let mut tried = of_v1.map(try_hierarchy).peekable();
     // Without cgroup v1 there are no such lists.
     if tried.peek().is_none() {
         return false;
     }
-    let found = tried.find_map(Result::ok);
-    found.unwrap_or_else(|| procfs::release().is_none_or(|release| release < (3, 14)))
+    tried.find_map(Result::ok).unwrap_or(is_old)
 }
 
-fn try_hierarchy(hierarchy: &HostHierarchy) -> SysResult<bool> {
-    decide_by_majority(|| shows_who_comes_later(hierarchy)).map(|shows| !shows)
-}
-
-/// Returns the first result on which [`DECIDING_ATTEMPTS`] attempts agree.
-fn decide_by_majority(mut attempt: impl FnMut() -> SysResult<bool>) -> SysResult<bool> {
+/// Decides by attempts, each of which says whether lists are made when they are opened. `is_old`: the kernel is one
+/// that makes them so, by its number.
+fn decide(is_old: bool, mut attempt: impl FnMut() -> SysResult<bool>) -> SysResult<bool> {
     let mut counts = [0, 0];
     loop {
         let outcome = attempt()?;
         let [no, yes] = &mut counts;
         let count = if outcome { yes } else { no };
         *count += 1;
-        if *count == DECIDING_ATTEMPTS {
+        if *count == DECIDING_ATTEMPTS || (outcome && is_old) {
             return Ok(outcome);
         }
     }
@@ -206,15 +245,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_kept_up_to_a_limit_and_counted_while_they_are() {
+    fn each_user_may_keep_half_of_what_the_others_leave() {
         let counted = Arc::new(KeptBytes::default());
-        let half = || KeptList::new("1".repeat(KEPT_BYTES_MAX / 2), &counted);
-        let (first, second) = (half().unwrap(), half().unwrap());
-        assert_eq!(KeptList::new("1\n".to_owned(), &counted).err().as_deref(), Some("1\n"));
+        let keep = |user, bytes| KeptList::new("1".repeat(bytes), user, &counted);
+        let first = keep(7, KEPT_BYTES_MAX / 2).unwrap();
+        assert_eq!(keep(7, 1).err().as_deref(), Some("1"));
+        let second = keep(0, KEPT_BYTES_MAX / 4).unwrap();
+        assert!(keep(0, 1).is_err());
         drop(first);
-        assert!(KeptList::new("1\n".to_owned(), &counted).is_ok());
+        assert!(keep(7, 1).is_ok());
         drop(second);
-        assert_eq!(counted.0.load(Ordering::Relaxed), 0);
+        assert!(counted.0.lock().is_empty());
     }
 
     #[test]
@@ -231,13 +272,15 @@ mod tests {
     }
 
     #[test]
-    fn single_attempts_decide_nothing() {
-        let decide = |attempts: &str| {
+    fn single_attempts_decide_nothing_but_on_an_old_kernel() {
+        let decide = |is_old, attempts: &str| {
             let mut attempts = attempts.chars();
-            decide_by_majority(|| attempts.next().map(|attempt| attempt == 'y').ok_or(Errno::EAGAIN))
+            decide(is_old, || attempts.next().map(|attempt| attempt == 'y').ok_or(Errno::EAGAIN))
         };
-        let outcomes = ["yyyyy", "nyyyyy", "yynyyny", "nnnnn", "ynnynnn", "yynn"].map(decide);
+        let outcomes =
+            ["yyyyy", "nyyyyy", "yynyyny", "nnnnn", "ynnynnn", "yynn"].map(|attempts| decide(false, attempts));
         assert_eq!(outcomes, [Ok(true), Ok(true), Ok(true), Ok(false), Ok(false), Err(Errno::EAGAIN)]);
+        assert_eq!(["nnnnn", "nnnny", "y"].map(|attempts| decide(true, attempts)), [Ok(false), Ok(true), Ok(true)]);
     }
 
     #[test]

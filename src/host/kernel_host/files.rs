@@ -38,8 +38,8 @@ impl HostFiles for KernelHost {
         // by name returns ENOENT.
         let fd = opened.map_err(|errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno })?;
         let is_list = mode.read && file.is_membership() && hierarchy.kind != HierarchyKind::Unified;
-        let list =
-            (is_list && self.shared.lists_are_made_at_open()).then(|| OpenerPidList::new(&self.shared.kept_lists));
+        let list = (is_list && self.shared.lists_are_made_at_open())
+            .then(|| OpenerPidList::new(opener.map_or(0, |opener| opener.owner.uid), &self.shared.kept_lists));
         Ok(BackingFile::new(fd, opened_in, list))
     }
 

@@ -13,8 +13,8 @@ use crate::fs::SysResult;
 use crate::fs::host::ProcessFacts;
 use crate::sys::offset::read_at;
 
-/// A process or thread, held by its directory of procfs. Once it has exited, nothing in there can be read, whichever
-/// process gets the number next.
+/// A process or thread, held by its directory of procfs. Once it has been reaped, nothing in there can be read,
+/// whichever process gets the number next.
 #[derive(Debug)]
 pub struct HeldProcess {
     directory: OwnedFd,
@@ -102,7 +102,7 @@ impl MembershipSnapshot {
         Ok(Self { memberships, text })
     }
 
-    /// Whether the thread is still in the same cgroups, in all hierarchies. `ESRCH` if it has exited.
+    /// Whether the thread is still in the same cgroups, in all hierarchies. `ESRCH` if it has been reaped.
     pub(in crate::host) fn is_current(&self) -> SysResult<bool> {
         Ok(memberships_at_once(&self.memberships)? == self.text)
     }
