@@ -90,29 +90,33 @@ thread_local! {
 /// then the clock alone shows that it's free.
 struct Meter {
     start: Instant,
-    /// The thread's processor time when the work began, at most [`FREE_PER_TASK`] too small.
+    /// The thread's processor time when the work began, at most [`FREE_PER_TASK`] too large: the error is in the
+    /// tenant's favour.
     used_before: Duration,
 }
 
 impl Meter {
     fn start() -> Self {
         let start = Instant::now();
-        let fresh = LAST_READING.get().filter(|(read_at, _)| start.duration_since(*read_at) < FREE_PER_TASK);
-        let (_, used_before) = fresh.unwrap_or_else(|| {
-            let reading = (start, used_by_thread());
-            LAST_READING.set(Some(reading));
-            reading
-        });
+        let last = LAST_READING.get().map(|(read_at, used)| (start.duration_since(read_at), used));
+        let used_before = match last {
+            Some((since, used)) if since < FREE_PER_TASK => used + since,
+            _ => {
+                let used = used_by_thread();
+                LAST_READING.set(Some((start, used)));
+                used
+            }
+        };
         Self { start, used_before }
     }
 
-    /// The time used; at most [`FREE_PER_TASK`] more than the work has used.
+    /// The time used, up to [`FREE_PER_TASK`] less than it was. Of work that is free anyway it's at most that much.
     fn used(&self) -> Duration {
         let elapsed = self.start.elapsed();
         if elapsed <= FREE_PER_TASK {
             return elapsed;
         }
-        used_by_thread().saturating_sub(self.used_before).min(elapsed)
+        used_by_thread().saturating_sub(self.used_before)
     }
 }
 

@@ -9,8 +9,8 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
 
-/// The maximum number of descriptors in a message. The kernel allows 253 (`SCM_MAX_FD`).
-pub const MAX_FILES: usize = 64;
+/// The maximum number of descriptors in a message, which is the kernel's (`SCM_MAX_FD`): more can't come.
+pub const MAX_FILES: usize = 253;
 
 /// Makes two connected sockets that keep message boundaries, and report when the other end is closed. Both are
 /// close-on-exec.
@@ -56,27 +56,28 @@ pub struct Received {
     pub length: usize,
     /// The descriptors, close-on-exec.
     pub files: Vec<OwnedFd>,
-    /// Whether the message or its descriptors didn't fit.
+    /// Whether the message didn't fit.
     pub is_truncated: bool,
 }
 
 /// Receives one message and up to [`MAX_FILES`] descriptors. It never blocks.
 ///
 /// # Errors
-/// EAGAIN if there's none; ECONNRESET as for [`receive`].
+/// EAGAIN if there's none; ECONNRESET as for [`receive`]; EPROTO if a descriptor couldn't be installed, because the
+/// process has no room for it or a security module denies it.
 pub fn receive_with_files(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<Received, Errno> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FILES]);
     let mut parts = [IoSliceMut::new(message)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let mut files = Vec::new();
-    for control in received.cmsgs()? {
+    for control in received.cmsgs().map_err(|_| Errno::EPROTO)? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             // SAFETY: the kernel has just made these descriptors for this process, and nothing else knows of them.
             files.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         }
     }
-    let is_truncated = received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    let is_truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
     Ok(Received { length: received.bytes, files, is_truncated })
 }
 
