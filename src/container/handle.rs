@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
 use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
@@ -60,7 +60,10 @@ impl ContainerHandle {
         let mounts = open("ns/mnt", OFlag::O_RDONLY).map_err(failed("open the mount namespace"))?;
         let number = fstat(&mounts).map_err(failed("look at the mount namespace"))?.st_ino;
         let root = open("root", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed("open the root directory"))?;
-        for (whose, path) in [("this command's", "/proc/self/ns/mnt"), ("the host's", "/proc/1/ns/mnt")] {
+        if is_kernel_thread(&process) {
+            return Err(Error::failed(format!("process {pid} is a thread of the kernel, not in a container")));
+        }
+        for (whose, path) in [("this command's", "/proc/self/ns/mnt"), ("the host's", host_mount_namespace())] {
             if File::open(path).is_ok_and(|own| fstat(&own).is_ok_and(|own| own.st_ino == number)) {
                 let what = format!("process {pid} is in {whose} own mount namespace, not in a container");
                 return Err(Error::failed(what).advise(format!("use 'vcgroupfs mount --pid {pid} DIR'")));
@@ -153,6 +156,18 @@ impl ContainerHandle {
     }
 }
 
+/// Whether a process is one of the kernel's threads. They have no program, and all are in the host's namespaces.
+fn is_kernel_thread(process: &OwnedFd) -> bool {
+    matches!(readlinkat(process, "exe"), Err(Errno::ENOENT))
+}
+
+/// The link to the host's mount namespace. Process 1 may be unreadable, even for root. Where process 2 is the kernel's
+/// first thread (`kthreadd`), that's in the host's namespace, too.
+fn host_mount_namespace() -> &'static str {
+    let process = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open("/proc/2");
+    if process.is_ok_and(|process| is_kernel_thread(&process.into())) { "/proc/2/ns/mnt" } else { "/proc/1/ns/mnt" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +195,11 @@ mod tests {
     fn processes_outside_of_containers_are_refused() {
         let own = ContainerHandle::open(std::process::id() as i32).unwrap_err();
         assert!(own.to_string().contains("not in a container"), "{own}");
+        let first = File::open("/proc/2").map(OwnedFd::from);
+        if first.is_ok_and(|first| is_kernel_thread(&first)) {
+            let of_kernel = ContainerHandle::open(2).unwrap_err();
+            assert!(of_kernel.to_string().contains("a thread of the kernel"), "{of_kernel}");
+        }
         let nobody = ContainerHandle::open(i32::MAX).unwrap_err();
         assert!(nobody.to_string().contains("there is no process"), "{nobody}");
     }

@@ -138,8 +138,12 @@ fn copy_mounts(container: &ContainerHandle) -> Result<(), Errno> {
     chroot(".")
 }
 
-/// Waits, with a limit, until the server of an unmounted view has ended. `socket` is a connection to it.
+/// Waits, with a limit, until the server of an unmounted view has ended, and warns if it hasn't. `socket` is a
+/// connection whose other end the server alone has.
 pub(crate) fn wait_for_server_end(socket: BorrowedFd<'_>) {
     const SERVER_END_TIMEOUT_MS: u16 = 5000;
-    let _ = poll(&mut [PollFd::new(socket, PollFlags::empty())], PollTimeout::from(SERVER_END_TIMEOUT_MS));
+    let mut server = [PollFd::new(socket, PollFlags::empty())];
+    if poll(&mut server, PollTimeout::from(SERVER_END_TIMEOUT_MS)) == Ok(0) {
+        tracing::warn!("the server of the dry run hasn't ended: 'vcgroupfs list' shows it");
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) enum NumberVerdict {
     /// The program takes the effective limit.
     Ok,
     /// The program doesn't take the effective limit, but would take the same number without a view.
+    #[serde(rename = "native")]
     NativeFiles,
     Wrong,
     /// The effective limit isn't known.

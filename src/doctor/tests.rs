@@ -16,6 +16,12 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     verdict::judge(facts, HostContext { limits: Some(&limits()), native: native.as_ref() })
 }
 
+#[test]
+fn the_words_of_verdicts_in_json_stay() {
+    let all = [NumberVerdict::Ok, NumberVerdict::NativeFiles, NumberVerdict::Wrong, NumberVerdict::Unknown];
+    assert_eq!(serde_json::to_string(&all).unwrap(), r#"["ok","native","wrong","unknown"]"#);
+}
+
 fn letter(recognised: Recognition) -> char {
     match recognised {
         Recognition::Yes => 'y',

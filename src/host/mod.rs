@@ -31,7 +31,7 @@ pub use hierarchies::{Attached, HostCgroups, HostHierarchy};
 pub use kernel_host::KernelHost;
 pub use migration_monitor::MonitoredMigration;
 pub use mounts::mount_id;
-pub use plan::{PlanError, ViewSpec, plan};
+pub use plan::{PlanError, ViewSpec, check_named_once, plan};
 pub use proc::held_process::HeldProcess;
 pub use proc::processes::PidNs;
 pub use proc::procfs::{Namespace, Status, own_namespace, parse_status, same_namespace};

@@ -90,6 +90,9 @@ pub enum PlanError {
     /// The root of a hierarchy was asked for.
     #[error("the root of a hierarchy can't be delegated: name a cgroup below it")]
     Root,
+    /// The same hierarchy was named twice.
+    #[error("--cgroup names the hierarchy {0} twice: name one cgroup in it")]
+    NamedTwice(String),
     /// An alias in a shape that has none.
     #[error("--alias isn't for shape full, which shows what the host has there")]
     Alias,
@@ -101,7 +104,15 @@ pub enum PlanError {
 impl PlanError {
     /// Whether the command line is at fault, and not the state of the host.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::NoTarget | Self::NoHierarchy { .. } | Self::Root | Self::Alias | Self::NothingHidden)
+        matches!(
+            self,
+            Self::NoTarget
+                | Self::NoHierarchy { .. }
+                | Self::Root
+                | Self::NamedTwice(_)
+                | Self::Alias
+                | Self::NothingHidden
+        )
     }
 }
 
@@ -120,6 +131,7 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
         Some(pid) => memberships_of(host, pid)?,
         None => vec![None; host.hierarchies.len()],
     };
+    check_named_once(host, &spec.cgroups)?;
     for (hierarchy, path) in &spec.cgroups {
         if path.is_root() {
             return Err(PlanError::Root);
@@ -246,6 +258,20 @@ fn find(host: &HostCgroups, name: &str) -> Result<usize, PlanError> {
         let known: Vec<String> = host.hierarchies.iter().map(|hierarchy| hierarchy.kind.to_string()).collect();
         PlanError::NoHierarchy { name: name.to_owned(), known: known.join(" ") }
     })
+}
+
+/// Checks that no two words of a command line name the same hierarchy: one of the cgroups would be ignored.
+///
+/// # Errors
+/// [`PlanError::NamedTwice`].
+pub fn check_named_once(host: &HostCgroups, named: &[(Option<String>, CgroupPath)]) -> Result<(), PlanError> {
+    for hierarchy in &host.hierarchies {
+        let matches = |word: &Option<String>| word.as_deref().is_some_and(|word| hierarchy.kind.matches(word));
+        if named.iter().filter(|(word, _)| matches(word)).count() > 1 {
+            return Err(PlanError::NamedTwice(hierarchy.kind.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn everywhere(host: &HostCgroups, path: &CgroupPath, delegated: &mut [Option<CgroupPath>]) -> Result<(), PlanError> {

@@ -204,6 +204,8 @@ fn messages_name_the_object_and_the_remedy() {
             2,
             "--cgroup: 'a' isn't the path of a cgroup: a cgroup's path begins with",
         ),
+        (vec!["mount", "--cgroup", "pids=/a", "--cgroup", "pids=/b", plain], 2, "--cgroup names the hierarchy"),
+        (vec!["run", "--cgroup", "pids=/a", "--cgroup", "pids=/b", "--", "true"], 2, "--cgroup names the hierarchy"),
         (vec!["mount", "--pid", "1", "--alias", "a/b", plain], 2, "--alias: 'a/b' isn't the name of a cgroup"),
         (vec!["mount", "--pid", "1", "--shape", "x", plain], 2, "--shape: 'x' isn't one of host-path, rooted, full;"),
         (vec!["mount", ""], 2, "DIR is empty: see 'vcgroupfs mount --help'"),

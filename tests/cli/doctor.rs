@@ -186,6 +186,8 @@ fn doctor_looks_at_the_host_itself() {
             for number in client["numbers"].as_array().expect("numbers") {
                 let expected = ["expected", "from", "missing", "natively", "quantity", "value", "verdict"];
                 assert_eq!(keys(number), expected.into(), "{client}");
+                let verdict = number["verdict"].as_str();
+                assert!(matches!(verdict, Some("ok" | "native" | "wrong" | "unknown")), "{client}");
                 // Nothing is in the way of what the kernel shows.
                 assert_eq!(number["value"], number["natively"], "{client}");
             }

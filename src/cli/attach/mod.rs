@@ -191,6 +191,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         let root = sys::seqpacket::receive_file(from_command.as_fd()).ok();
         server.serve(signals, root.map(|root| SelfMount::until_closed(root, until)), live)
     })?;
+    // Only the server keeps this end: the dry run waits until it's closed.
+    drop(from_command);
     if options.dry_run {
         let after = attach_command.try_in_copy(source, &layout, live)?;
         let (Some(before), Some(after)) = (before, after) else {

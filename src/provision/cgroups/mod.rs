@@ -48,6 +48,7 @@ impl CreatedCgroups {
                 crate::host::PlanError::NoHierarchy { name: unknown.clone(), known: hierarchy_names(host) }.into()
             );
         }
+        crate::host::check_named_once(host, requested)?;
         let mut made = Self { cgroups: Vec::new(), holder: None };
         let scope = if requested.is_empty() { made.hold_scope(name)? } else { None };
         for (index, hierarchy) in host.hierarchies.iter().enumerate() {

@@ -2,10 +2,12 @@
 //! all the time waits, while others don't.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use testkit::flood::LISTED_DIRECTORIES;
 use testkit::probe::names::*;
 use testkit::{Caller, Need, ViewOptions, require};
@@ -20,6 +22,12 @@ const MEASURED_PERIOD: Duration = Duration::from_secs(1);
 
 /// How many cgroups make a listing too large for a server to keep.
 const CGROUPS: usize = 800;
+
+/// How many programs fill a processor: more than a machine for tests has processors.
+const HOGS: usize = 16;
+
+/// How often the caller beside them asks.
+const REQUESTS: usize = 1000;
 
 /// How many processes a list shows.
 const CROWD: usize = 500;
@@ -81,4 +89,45 @@ fn a_tenant_that_makes_the_server_work_all_the_time_waits_and_others_do_not() {
     own.expect(&mkdir("$OWN/job"));
     assert!(attacker.try_wait().expect("its state").is_none(), "nobody asks any more");
     attacker.kill().and_then(|()| attacker.wait()).expect("the end of the probe");
+}
+
+/// Programs that fill the processor on which they run.
+struct Hogs(Vec<Child>);
+
+impl Hogs {
+    fn start() -> Self {
+        let start = |_| Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
+        Self((0..HOGS).map(|number| start(number).expect("a shell")).collect())
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        for hog in &mut self.0 {
+            let _ = hog.kill().and_then(|()| hog.wait());
+        }
+    }
+}
+
+#[test]
+fn a_tenant_that_fills_a_processor_keeps_the_server_off_no_other_one() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"));
+    let scene = Scene::new(&["pids"]);
+    let container = scene.container("a");
+    let directory = scene.shown("pids", "a");
+    // What this thread starts stays on the processor, too.
+    let all = sched_getaffinity(Pid::from_raw(0)).expect("the own processors");
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|number| all.is_set(*number).unwrap_or(false)).expect("a processor");
+    one.set(first).expect("a processor");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("one processor");
+    let hogs = Hogs::start();
+    flood(&container, "absent", &directory, REQUESTS);
+    let tasks = fs::read_dir(format!("/proc/{}/task", scene.view.server())).expect("the server's threads");
+    let threads: Vec<i32> = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    let allowed = |thread: i32| sched_getaffinity(Pid::from_raw(thread)).expect("a thread's processors");
+    let server = allowed(scene.view.server() as i32);
+    let elsewhere: Vec<&i32> = threads.iter().filter(|thread| allowed(**thread) != server).collect();
+    drop(hogs);
+    assert!(threads.len() > 4 && elsewhere.is_empty(), "{elsewhere:?} of {threads:?}");
 }
