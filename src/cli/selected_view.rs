@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use super::options::ViewOptions;
 use super::view_path;
 use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, escaped, parse_mountinfo};
-use crate::container::target::{self, ResolvedTarget};
+use crate::container::target::{self, ResolvedTarget, Target};
 use crate::doctor::facts::ROOT;
 use crate::error::Error;
 use crate::fuse::FSTYPE;
-use crate::host::{HostCgroups, ViewSpec, discover, plan};
+use crate::host::plan::plan_recorded;
+use crate::host::{HostCgroups, ViewSpec, discover};
 use crate::message::say;
 use crate::policy::Policy;
 use crate::server::registry;
@@ -54,10 +55,16 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
     match target::resolve_target_or_directory(text)? {
         ResolvedTarget::Directory(directory) => {
             let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
-            let Some(record) = registry::live_records().unwrap_or_default().into_iter().find(is_there) else {
-                let what = format!("no live view is mounted on {}", directory.display());
+            let Some(record) = live_records()?.into_iter().find(is_there) else {
+                let what = format!("no live view is mounted on {}", escaped(&directory));
                 return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
             };
+            if record.per_caller {
+                let what = format!("{} has no view that all see", escaped(&directory));
+                return Err(Error::usage(what)
+                    .because("each process sees its own view there")
+                    .advise("name a process or container as TARGET"));
+            }
             let (host, view) = view_of_record(&record, None)?;
             Ok(SelectedView { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
         }
@@ -66,7 +73,7 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
             if !Path::new(&format!("/proc/{}", target.pid)).exists() {
                 return Err(Error::failed(format!("there is no process {}", target.pid)));
             }
-            let Some(record) = find_record(target.pid) else {
+            let Some(record) = find_record(&target)? else {
                 let (host, view) = ViewOptions { pid, ..options.clone() }.plan()?;
                 say(format_args!(
                     "{} has no live view: the answer is for the view that 'attach' would make with these options",
@@ -81,21 +88,49 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
     }
 }
 
+/// The records of all live views.
+fn live_records() -> Result<Vec<Record>, Error> {
+    registry::live_records().map_err(|error| Error::system("can't read the list of live views", error))
+}
+
 /// Finds the record of the live view that a process sees.
-fn find_record(pid: i32) -> Option<Record> {
-    let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
-    let all = registry::live_records().unwrap_or_default();
+///
+/// # Errors
+/// If the caller may not know in which mount namespace the process is, and the view of one could be the process'.
+fn find_record(target: &Target) -> Result<Option<Record>, Error> {
+    let pid = target.pid;
+    let all = live_records()?;
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|found| found.ino());
     let is_here = |record: &&Record| {
-        record.run == Some(namespace) || record.container.as_ref().is_some_and(|inside| inside.namespace == namespace)
+        let inside = record.container.as_ref();
+        match namespace {
+            Ok(number) => record.run == Some(number) || inside.is_some_and(|inside| inside.namespace == number),
+            Err(_) => inside.is_some_and(|inside| inside.pid == pid),
+        }
     };
     if let Some(record) = all.iter().find(is_here) {
-        return Some(record.clone());
+        return Ok(Some(record.clone()));
     }
     // Otherwise by the device of a view that was bound into its namespace. Views outside /sys/fs/cgroup aren't for
     // this process.
     let is_its = |mount: &&MountEntry| mount.fstype == FSTYPE && Path::new(&mount.mount_point).starts_with(ROOT);
     let seen: Vec<(u32, u32)> = mounts(pid).iter().filter(is_its).map(|mount| mount.device).collect();
-    all.into_iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)))
+    let bound = all.iter().find(|record| registry::device(record).is_some_and(|device| seen.contains(&device)));
+    if let Some(record) = bound {
+        return Ok(Some(record.clone()));
+    }
+    match namespace {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && all.iter().any(is_of_namespace) => {
+            let what = format!("can't tell whether {} has a live view", target.label);
+            Err(Error::system(what, error).advise("run it as root"))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether the view is known by the mount namespace in which it's mounted.
+fn is_of_namespace(record: &Record) -> bool {
+    record.run.is_some() || record.container.is_some()
 }
 
 /// The mounts that a process sees. Empty if it has ended.
@@ -121,7 +156,7 @@ fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, Vie
         ancestor_limits: if record.hides_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown },
         ..ViewSpec::default()
     };
-    let view = plan(&host, &spec).map_err(|error| match error {
+    let view = plan_recorded(&host, &spec).map_err(|error| match error {
         crate::host::PlanError::NoCgroup { .. } => Error::failed(error.to_string())
             .because("the cgroup that the view was made for was removed")
             .advise("'vcgroupfs detach' the view, and 'attach' it again"),

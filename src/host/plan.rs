@@ -127,6 +127,15 @@ pub fn plan(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     if spec.pid.is_none() && spec.cgroups.is_empty() {
         return Err(PlanError::NoTarget);
     }
+    plan_recorded(host, spec)
+}
+
+/// Makes the view of a live server again. A container in the root of every hierarchy has no delegated subtree, so the
+/// request may name none.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan_recorded(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanError> {
     let mut delegated = match spec.pid {
         Some(pid) => memberships_of(host, pid)?,
         None => vec![None; host.hierarchies.len()],

@@ -4,6 +4,7 @@ mod bad_input;
 mod doctor;
 mod doctor_numbers;
 mod explain;
+mod explain_live;
 mod help;
 mod log;
 mod mount;

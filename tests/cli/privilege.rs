@@ -7,7 +7,7 @@ use testkit::{Need, require};
 use crate::support::{Place, said};
 
 /// The program as a user who may do nothing; from a copy, wherever the build's directory is.
-fn unprivileged(place: &Place, arguments: &[&str]) -> Command {
+pub(crate) fn unprivileged(place: &Place, arguments: &[&str]) -> Command {
     let copy = place.file("vcgroupfs");
     if !copy.exists() {
         let copied = said(Command::new("cp").arg(crate::support::program()).arg(&copy));

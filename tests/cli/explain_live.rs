@@ -1,0 +1,118 @@
+//! Questions about live views: of processes in the roots, of all callers, and without privilege.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use testkit::{Need, hierarchies, require};
+
+use crate::privilege::unprivileged;
+use crate::support::{Place, said, wait_until};
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Process {
+    /// Starts `sleep` by way of other programs, and waits until it runs.
+    fn start(place: &Place, words: &[&str]) -> Self {
+        let (program, rest) = words.split_first().expect("a program");
+        let child = place.command_of(program).args(rest).args(["sleep", "1000"]).stdin(Stdio::null()).spawn();
+        let process = Self(child.expect("a process"));
+        wait_until("the sleep", || {
+            fs::read(format!("/proc/{}/comm", process.pid())).is_ok_and(|name| name == b"sleep\n")
+        });
+        process
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// Migrates it into the root of every hierarchy.
+    fn into_roots(self) -> Self {
+        for hierarchy in hierarchies() {
+            fs::write(hierarchy.mountpoint.join("cgroup.procs"), self.pid()).expect("a migration");
+        }
+        self
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path")
+}
+
+/// Asks every question about a TARGET whose view has no delegated subtree.
+fn answers(place: &Place, target: &str) {
+    let explained = place.vcgroupfs(&["explain", "--json", target, "lookup", "/"]).json();
+    assert_eq!(explained["verdict"].as_str(), Some("allowed"), "{explained}");
+    let told = explained["whose"].as_str().expect("whose");
+    assert!(told.starts_with("live, "), "{told}");
+    let tree = place.vcgroupfs(&["tree", "--json", target]).json();
+    assert_eq!(tree["writable"].as_bool(), Some(false), "{tree}");
+    place.vcgroupfs(&["map", "--json", target, "/"]).json();
+}
+
+#[test]
+fn a_view_without_a_delegated_subtree_has_answers() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::new();
+    let process = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]).into_roots();
+    let directory = place.directory("view");
+    place.vcgroupfs(&["mount", "--pid", &process.pid(), text(&directory)]).ok();
+    answers(&place, text(&directory));
+    place.vcgroupfs(&["umount", text(&directory)]).ok();
+    let attached = place.vcgroupfs(&["attach", &process.pid()]);
+    assert_eq!(attached.code, 0, "{attached:?}");
+    answers(&place, &process.pid());
+    place.vcgroupfs(&["detach", &process.pid()]).ok();
+    drop(process);
+    place.is_clean();
+}
+
+#[test]
+fn a_mount_for_all_callers_needs_a_process() {
+    require!(Need::Root, Need::Fuse);
+    let place = Place::new();
+    let directory = place.directory("view");
+    let name = text(&directory);
+    let mounted = place.vcgroupfs(&["mount", "--per-caller", name]);
+    if mounted.code == 3 {
+        return;
+    }
+    mounted.ok();
+    for words in [vec!["explain", name, "lookup", "/"], vec!["tree", name], vec!["map", name, "/"]] {
+        let line = place.vcgroupfs(&words).fails(2);
+        assert!(line.contains("each process sees its own view there; name a process"), "{words:?}: {line}");
+    }
+    place.vcgroupfs(&["umount", name]).ok();
+    place.is_clean();
+}
+
+/// Without root it's unknown in which mount namespace a process is. A container's own process is known by its number.
+#[test]
+fn a_live_view_is_not_denied_without_root() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::everywhere();
+    let process = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]);
+    for path in place.cgroup().hierarchies().iter().map(|hierarchy| hierarchy.mountpoint.join(&place.mark)) {
+        fs::write(path.join("cgroup.procs"), process.pid()).expect("a migration");
+    }
+    place.vcgroupfs(&["attach", &process.pid()]).ok();
+    let found = said(&mut unprivileged(&place, &["explain", "--json", &process.pid(), "lookup", "/"])).json();
+    assert!(found["whose"].as_str().is_some_and(|whose| whose.starts_with("live, ")), "{found}");
+    // Of another user's process it can't be known.
+    let other = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]);
+    let words = ["explain", &other.pid(), "lookup", "/"];
+    let line = said(&mut unprivileged(&place, &words)).fails(4);
+    assert!(line.contains("has a live view: Permission denied (EACCES); run it as root"), "{line}");
+    place.vcgroupfs(&["detach", &process.pid()]).ok();
+    drop((process, other));
+    place.is_clean();
+}
