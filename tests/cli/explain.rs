@@ -47,7 +47,7 @@ impl Drop for Sleeper {
 }
 
 /// Does an operation on a path, as root.
-fn attempt(operation: &str, path: &Path, process: u32, linked: &Path) -> io::Result<()> {
+pub(crate) fn attempt(operation: &str, path: &Path, process: u32, linked: &Path) -> io::Result<()> {
     let metadata = || fs::symlink_metadata(path);
     let beside = path.with_file_name("renamed-by-explain");
     match operation {

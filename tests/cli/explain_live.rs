@@ -1,11 +1,13 @@
-//! Questions about live views: of processes in the roots, of all callers, and without privilege.
+//! Questions about live views: of processes in the roots, of all callers, without privilege, of another user, and on a read-only mount.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use nix::mount::{MsFlags, mount};
 use testkit::{Need, hierarchies, require};
 
+use crate::explain::attempt;
 use crate::privilege::unprivileged;
 use crate::support::{Place, said, wait_until};
 
@@ -114,5 +116,61 @@ fn a_live_view_is_not_denied_without_root() {
     assert!(line.contains("has a live view: Permission denied (EACCES); run it as root"), "{line}");
     place.vcgroupfs(&["detach", &process.pid()]).ok();
     drop((process, other));
+    place.is_clean();
+}
+
+#[test]
+fn as_needs_a_user_of_the_container() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::new();
+    let process = Process::start(&place, &["unshare", "--user", "--map-root-user"]);
+    let pid = process.pid();
+    let told = place.vcgroupfs(&["explain", &pid, "--as", "0", "lookup", "/"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    for (who, kind) in [("1000", "user 1000"), ("0:7", "group 7")] {
+        for path in ["/", "/nosuch"] {
+            let line = place.vcgroupfs(&["explain", &pid, "--as", who, "read", path]);
+            let line = line.stderr.lines().next_back().unwrap_or_default().to_owned();
+            let says = format!("{kind} isn't mapped in the user namespace of process {pid}");
+            assert!(line.contains(&says) && line.contains("uid_map"), "{who}: {line}");
+        }
+    }
+    for who in ["4294967295", "0:4294967295", "+1"] {
+        let line = place.vcgroupfs(&["explain", &pid, "--as", who, "lookup", "/"]).fails(2);
+        assert!(line.contains("isn't the number of a user or group"), "{who}: {line}");
+    }
+    drop(process);
+    place.is_clean();
+}
+
+/// unlink(2) and rmdir(2) ask for the mount before they look for the last name, mkdir(2) after.
+#[test]
+fn a_read_only_mount_is_told_of_as_it_happens() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let directory = place.directory("view");
+    let cgroup = format!("unified={}", place.path());
+    place.vcgroupfs(&["mount", "--shape", "rooted", "--cgroup", &cgroup, text(&directory)]).ok();
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, &directory, None::<&str>, flags, None::<&str>).expect("a remount");
+    let tree = place.vcgroupfs(&["tree", "--json", "--files", text(&directory)]).json();
+    let children = tree["children"].as_array().expect("children");
+    let unified = children.iter().find(|child| child["name"].as_str() == Some("unified"));
+    let base = if unified.is_some() { "/unified" } else { "" };
+    for operation in ["unlink", "rmdir", "mkdir", "write", "chmod", "create"] {
+        for name in ["", "/nosuch", "/cgroup.procs", "/nosuch/below", "/cgroup.procs/below"] {
+            let path = format!("{base}{name}");
+            // The root of the mount is a name of the mount above.
+            if path.is_empty() {
+                continue;
+            }
+            let explained = place.vcgroupfs(&["explain", "--json", text(&directory), operation, &path]).json();
+            let there = PathBuf::from(format!("{}{path}", directory.display()));
+            let happened = attempt(operation, &there, std::process::id(), &there).expect_err("a refusal");
+            let errno = nix::errno::Errno::from_raw(happened.raw_os_error().unwrap_or(0));
+            assert_eq!(explained["errno"].as_str(), Some(&*format!("{errno:?}")), "{operation} {path}: {explained}");
+        }
+    }
+    place.vcgroupfs(&["umount", text(&directory)]).ok();
     place.is_clean();
 }

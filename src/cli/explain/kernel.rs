@@ -2,15 +2,16 @@
 //! mounts.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
 use std::str::FromStr;
+use std::{fs, io};
 
 use nix::errno::Errno;
 
 use super::operation::Operation;
 use crate::cgroup::{CgroupPath, IdMap};
 use crate::cli::selected_view::{SelectedView, mounts};
+use crate::error::Error;
 use crate::fs::Attributes;
 use crate::fs::explain::Explanation;
 
@@ -26,14 +27,19 @@ impl FromStr for UserSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (user, group) = text.split_once(':').unwrap_or((text, text));
-        let number = |text: &str| text.parse().map_err(|_| format!("'{text}' isn't the number of a user or group"));
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            // The last number stands for none, as in chown(2).
+            let parsed = text.parse().ok().filter(|id| is_plain && *id != u32::MAX);
+            parsed.ok_or_else(|| format!("'{text}' isn't the number of a user or group"))
+        };
         Ok(Self { user: number(user)?, group: number(group)? })
     }
 }
 
 /// A user and group, by the host's numbers.
 #[derive(Debug)]
-struct Caller {
+pub(super) struct Caller {
     user: u32,
     group: u32,
     /// The user and group ids over which root's capabilities apply, if the caller is root.
@@ -41,16 +47,29 @@ struct Caller {
 }
 
 impl Caller {
-    /// Returns the user that `--as` names, or else the container's root.
-    fn of(pid: Option<i32>, who: Option<UserSpec>) -> Option<Self> {
-        let map = |name: &str| match pid {
-            Some(pid) => fs::read_to_string(format!("/proc/{pid}/{name}")).ok(),
-            None => Some("0 0 4294967295".to_owned()),
-        };
-        let (users, groups) = (IdMap::parse(&map("uid_map")?), IdMap::parse(&map("gid_map")?));
+    /// Returns the user that `--as` names, or else the container's root. Without a TARGET or `--as`, the question is about
+    /// the policy alone, and there is no caller.
+    ///
+    /// # Errors
+    /// If the user namespace of the process doesn't map the user or the group, or can't be read.
+    pub(super) fn find(selected: &SelectedView, who: Option<UserSpec>) -> Result<Option<Self>, Error> {
+        if selected.label.is_none() && who.is_none() {
+            return Ok(None);
+        }
         let who = who.unwrap_or(UserSpec { user: 0, group: 0 });
-        let (user, group) = (users.outside(who.user)?, groups.outside(who.group)?);
-        Some(Self { user, group, root_of: (who.user == 0).then_some((users, groups)) })
+        let (users, groups) = match selected.pid {
+            Some(pid) => (id_map(pid, "uid_map")?, id_map(pid, "gid_map")?),
+            None => (IdMap::parse(HOST_ID_MAP), IdMap::parse(HOST_ID_MAP)),
+        };
+        let unmapped = |kind: &str, id: u32| {
+            let pid = selected.pid.unwrap_or_default();
+            let what = format!("{kind} {id} isn't mapped in the user namespace of process {pid}");
+            let how = format!("name one with --as UID[:GID] that is in /proc/{pid}/uid_map and gid_map");
+            Error::failed(what).advise(how)
+        };
+        let user = users.outside(who.user).ok_or_else(|| unmapped("user", who.user))?;
+        let group = groups.outside(who.group).ok_or_else(|| unmapped("group", who.group))?;
+        Ok(Some(Self { user, group, root_of: (who.user == 0).then_some((users, groups)) }))
     }
 
     /// Whether its capabilities apply to a file, whose owner and group must be in its user namespace
@@ -75,51 +94,88 @@ impl Caller {
 /// The directories and the file on a path of the view, from its root, with their attributes.
 type PathAttributes = Vec<(OsString, Attributes)>;
 
-/// Returns the kernel's refusal, if it refuses before it asks the view. `on_path` ends before the first missing
-/// object.
+/// The id map of the initial user namespace.
+const HOST_ID_MAP: &str = "0 0 4294967295";
+
+/// Reads an id map of a process. A kernel without user namespaces has no such file.
+fn id_map(pid: i32, file: &str) -> Result<IdMap, Error> {
+    let path = format!("/proc/{pid}/{file}");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(IdMap::parse(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new(&format!("/proc/{pid}/stat")).exists() => {
+            Ok(IdMap::parse(HOST_ID_MAP))
+        }
+        Err(error) => Err(Error::system(format!("can't read {path}"), error)),
+    }
+}
+
+/// Returns the kernel's refusal, if it refuses before it asks the view. `errno` is the answer without that, and `on_path`
+/// ends before the first missing object.
 pub(super) fn refusal(
     selected: &SelectedView,
     operation: Operation,
     path: &CgroupPath,
+    errno: Option<Errno>,
     on_path: &PathAttributes,
-    who: Option<UserSpec>,
+    caller: Option<&Caller>,
 ) -> Option<Explanation> {
-    // Without a TARGET or --as, the question is about the policy alone.
-    if selected.label.is_none() && who.is_none() {
-        return None;
-    }
-    let caller = Caller::of(selected.pid, who);
-    let by_mode = || caller.as_ref().and_then(|caller| by_mode(caller, operation, path, on_path));
+    let by_mode = || caller.and_then(|caller| by_mode(caller, operation, path, on_path));
     let by_mount = || selected.live.as_ref().filter(|_| changes(operation)).and_then(|_| by_mount(selected, path));
-    // open(2) checks the mode first, all other calls the mount (`do_open`, `mnt_want_write`).
-    match operation {
+    let is_about_name = matches!(errno, Some(Errno::ENOENT | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR));
+    // Nothing is asked below a directory that may not be searched (`may_lookup`).
+    let searched = caller.and_then(|caller| by_search(caller, path, on_path));
+    searched.or_else(|| match operation {
+        // They check the mount once they have the directory, before they look for the name in it (`do_unlinkat`,
+        // `do_rmdir`).
+        Operation::Unlink | Operation::Rmdir if is_about_name => by_mount().filter(|_| is_parent_there(path, on_path)),
+        _ if is_about_name => None,
+        // open(2) checks the mode first, all other calls the mount (`do_open`, `mnt_want_write`).
         Operation::Write | Operation::Migrate => by_mode().or_else(by_mount),
         _ => by_mount().or_else(by_mode),
-    }
+    })
+}
+
+/// Whether everything above the last name of the path exists, and is a directory.
+fn is_parent_there(path: &CgroupPath, on_path: &PathAttributes) -> bool {
+    let above = path.depth().checked_sub(1).and_then(|last| on_path.get(last));
+    above.is_some_and(|(_, attributes)| leads_on(attributes))
 }
 
 fn changes(operation: Operation) -> bool {
     !matches!(operation, Operation::Lookup | Operation::Read)
 }
 
+/// Whether names can be looked up in it. The view's symlinks lead to directories.
+fn leads_on(attributes: &Attributes) -> bool {
+    attributes.mode & libc::S_IFMT != libc::S_IFREG
+}
+
+/// Returns the refusal by a directory of the path that the caller may not search.
+fn by_search(caller: &Caller, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
+    let above = on_path.iter().take(path.depth());
+    let mut closed = above.filter(|(_, attributes)| leads_on(attributes) && !caller.may(attributes, 1));
+    let (name, attributes) = closed.next()?;
+    Some(refused(caller, Errno::EACCES, name, attributes, "may not search it"))
+}
+
+/// Makes the explanation of a refusal by the mode or the owner of an object.
+fn refused(caller: &Caller, errno: Errno, name: &OsString, attributes: &Attributes, what: &str) -> Explanation {
+    let name = if name.is_empty() { "/".into() } else { crate::cgroup::escaped(name) };
+    let Attributes { mode, uid, gid, .. } = attributes;
+    let who = format!("user {}, group {}", caller.user, caller.group);
+    let why = format!(
+        "{name} has mode {:04o} and belongs to user {uid}, group {gid} (of the host): {who} {what}",
+        mode & 0o7777
+    );
+    Explanation::kernel(errno, &why)
+}
+
+/// Returns the refusal by the mode or the owner of the object, or of the directory that has it.
 fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
-    let depth = path.components().len();
+    let depth = path.depth();
     // The last one exists if `on_path` is that long.
     let above = on_path.get(..depth.min(on_path.len()))?;
     let last = on_path.get(depth);
-    let refused = |errno: Errno, name: &OsString, attributes: &Attributes, what: &str| {
-        let name = if name.is_empty() { "/".into() } else { crate::cgroup::escaped(name) };
-        let Attributes { mode, uid, gid, .. } = attributes;
-        let who = format!("user {}, group {}", caller.user, caller.group);
-        let why = format!(
-            "{name} has mode {:04o} and belongs to user {uid}, group {gid} (of the host): {who} {what}",
-            mode & 0o7777
-        );
-        Some(Explanation::kernel(errno, &why))
-    };
-    if let Some((name, attributes)) = above.iter().find(|(_, attributes)| !caller.may(attributes, 1)) {
-        return refused(Errno::EACCES, name, attributes, "may not search it");
-    }
     use Operation::*;
     let (bits, what) = match operation {
         Lookup | Setxattr => return None,
@@ -129,13 +185,13 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &P
             let (name, attributes) = last?;
             let is_owner = attributes.uid == caller.user && operation != Chown;
             let may = is_owner || caller.is_root_of(attributes);
-            return if may { None } else { refused(Errno::EPERM, name, attributes, "doesn't own it") };
+            return (!may).then(|| refused(caller, Errno::EPERM, name, attributes, "doesn't own it"));
         }
         Mkdir | Rmdir | Rename | Create | Unlink | Link | Symlink | Mknod => (2, "may not write it"),
     };
     let is_above = matches!(operation, Mkdir | Rmdir | Rename | Create | Unlink | Link | Symlink | Mknod);
     let (name, attributes) = if is_above { above.last()? } else { last? };
-    if caller.may(attributes, bits) { None } else { refused(Errno::EACCES, name, attributes, what) }
+    (!caller.may(attributes, bits)).then(|| refused(caller, Errno::EACCES, name, attributes, what))
 }
 
 /// Returns the refusal by the read-only mount of a path in the view, as the process sees it.
@@ -162,7 +218,7 @@ mod tests {
     fn who() {
         assert_eq!("7".parse(), Ok(UserSpec { user: 7, group: 7 }));
         assert_eq!("7:8".parse(), Ok(UserSpec { user: 7, group: 8 }));
-        for wrong in ["", "x", "7:", ":8", "-1", "7:8:9"] {
+        for wrong in ["", "x", "7:", ":8", "-1", "+1", "7:8:9", "4294967295", "0:4294967295"] {
             assert!(wrong.parse::<UserSpec>().is_err(), "{wrong}");
         }
     }

@@ -100,6 +100,7 @@ fn ask(
     path: &CgroupPath,
     options: &Options,
 ) -> Result<Explanation, Error> {
+    let caller = kernel::Caller::find(&selected, options.who)?;
     let removed = selected.removed_boundaries();
     if !removed.is_empty() {
         let what = format!(
@@ -112,24 +113,16 @@ fn ask(
     let (host, view) = (std::mem::take(&mut selected.host.hierarchies), selected.view.clone());
     let fs = offline(HostCgroups { setup: selected.host.setup, hierarchies: host }, view)?;
     let mut explanation = fs.explain(path.components(), operation.into(), options.process);
-    match explanation.errno {
-        Some(Errno::ENOENT) => {
-            if let Some((controller, cgroup)) =
-                fs.missing_controller(path.components()).filter(|_| explanation.rule == "kernel")
-            {
-                let above = cgroup.parent().unwrap_or_else(CgroupPath::root);
-                let how =
-                    format!("enable it in cgroup.subtree_control of {above}, and first in those above that lack it");
-                explanation.reason = format!("{controller} isn't in cgroup.controllers of {cgroup}: {how}");
-            }
-        }
-        Some(Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR) => {}
-        _ => {
-            let on_path = fs.objects_along(path.components());
-            if let Some(refused) = kernel::refusal(&selected, operation, path, &on_path, options.who) {
-                explanation = Explanation { backing: explanation.backing, ..refused };
-            }
-        }
+    if let (Some(Errno::ENOENT), "kernel") = (explanation.errno, explanation.rule)
+        && let Some((controller, cgroup)) = fs.missing_controller(path.components())
+    {
+        let above = cgroup.parent().unwrap_or_else(CgroupPath::root);
+        let how = format!("enable it in cgroup.subtree_control of {above}, and first in those above that lack it");
+        explanation.reason = format!("{controller} isn't in cgroup.controllers of {cgroup}: {how}");
+    }
+    let on_path = fs.objects_along(path.components());
+    if let Some(refused) = kernel::refusal(&selected, operation, path, explanation.errno, &on_path, caller.as_ref()) {
+        explanation = Explanation { backing: explanation.backing, ..refused };
     }
     Ok(explanation)
 }
