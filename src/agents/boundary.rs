@@ -12,8 +12,9 @@ use super::HelperImage;
 use super::connection::{deadline_in, wait_readable};
 use crate::sys::{seqpacket, spawn};
 
-/// How long the helper may take for each step. The container may freeze it in the boundary.
-const STEP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the helper may take for each step. The container may freeze it in the boundary. On a machine that is very
+/// busy a start of a process takes more than a second, and without the namespace the container is less contained.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A process outside the boundary, which tests a cgroup namespace. Dropping this ends it.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl BoundaryHelper {
     /// `cgroup.procs` of the boundary and of the cgroup that it returns to, open for writing.
     ///
     /// # Errors
-    /// The kernel's, among them EBUSY if the boundary has controllers enabled for its children. ETIMEDOUT after a second.
+    /// The kernel's, among them EBUSY if the boundary has controllers enabled for its children. ETIMEDOUT after five seconds.
     pub fn make_namespace(
         image: &HelperImage,
         boundary: BorrowedFd<'_>,
@@ -65,7 +66,7 @@ impl BoundaryHelper {
     /// migrated.
     ///
     /// # Errors
-    /// Any other error of the kernel; ETIMEDOUT after a second.
+    /// Any other error of the kernel; ETIMEDOUT after five seconds.
     pub fn is_refused(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
         seqpacket::send(self.socket.as_fd(), [&[0; MESSAGE_LEN]], &[file])?;
         wait_readable(self.socket.as_fd(), deadline_in(STEP_TIMEOUT))?;
