@@ -35,10 +35,11 @@
 //! | [`cli`] | the command line, one file per verb: it parses, calls and prints, and alone knows exit codes |
 //! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
 //! | [`message`] | messages to the user on standard error |
+//! | `subprocess` | programs of the host that answer a question, within a time |
 //! | [`limit`] | limits for what a container can cause: lines of the log, processor time. Pure |
 //! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
-//! Imports run one way. `cgroup`, `limit` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
+//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
 //! `view`; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
 //! these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or output.
 //!
@@ -63,6 +64,7 @@ pub mod message;
 pub mod policy;
 mod provision;
 mod server;
+mod subprocess;
 pub mod view;
 
 pub use sys;

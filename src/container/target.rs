@@ -4,9 +4,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::error::{Error, describe};
+use crate::subprocess;
 
 /// A container, as the user named it and by one of its processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,7 +230,7 @@ fn first_running(answers: impl IntoIterator<Item = Result<i32, LookupFailure>>) 
 /// contains texts that a container's owner has chosen.
 fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>) -> Result<i32, LookupFailure> {
     let said = |answer: String| LookupFailure::Said(format!("{program} {}", arguments.join(" ")), answer);
-    let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
+    let output = match subprocess::output(Command::new(program).args(arguments)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(LookupFailure::NotInstalled(program.to_owned()));
         }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid, pause};
 use crate::cgroup::CgroupPath;
 use crate::error::Error;
 use crate::message::say;
+use crate::subprocess;
 use crate::sys;
 
 /// How long systemd may take to start a scope.
@@ -145,7 +146,7 @@ fn busctl_arguments(unit: &str, process: i32) -> Vec<String> {
 }
 
 fn run(command: &mut Command) -> Result<Output, ScopeError> {
-    let output = command.stdin(Stdio::null()).env("LC_ALL", "C").output();
+    let output = subprocess::output(command.env("LC_ALL", "C"));
     output.map_err(|error: io::Error| ScopeError::Systemd(format!("{}: {error}", command.get_program().display())))
 }
 

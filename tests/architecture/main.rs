@@ -9,10 +9,11 @@ use source::{Source, sources};
 
 /// What a folder or file of `src` may import of the others: cli -> container, provision, server -> fuse, host -> agents; fs -> view -> policy ->
 /// cgroup, and sys at the bottom.
-const IMPORTS: [(&str, &[&str]); 16] = [
+const IMPORTS: [(&str, &[&str]); 17] = [
     ("cgroup", &[]),
     ("limit", &[]),
     ("message", &["cgroup"]),
+    ("subprocess", &[]),
     ("policy", &["cgroup"]),
     ("view", &["cgroup", "policy"]),
     ("fs", &["cgroup", "limit", "policy", "view"]),
@@ -48,7 +49,7 @@ const IMPORTS: [(&str, &[&str]); 16] = [
 ];
 
 /// What the rooms below the command line import: they know each other, but not it.
-const BELOW_CLI: [&str; 13] = [
+const BELOW_CLI: [&str; 14] = [
     "cgroup",
     "container",
     "error",
@@ -60,6 +61,7 @@ const BELOW_CLI: [&str; 13] = [
     "policy",
     "provision",
     "server",
+    "subprocess",
     "sys",
     "view",
 ];
