@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::cgroup::escaped;
 use crate::container::DIRECTORY;
 use crate::error::Error;
 
@@ -60,7 +61,7 @@ pub(crate) struct HookState {
 
 /// Reads the state, and the root directory from the configuration in the bundle.
 pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
-    let text = read(state, "standard input")?;
+    let text = read(state, "standard input").map_err(|error| error.advise(FOR_HOOKS))?;
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::usage("standard input is empty").advise(FOR_HOOKS));
     }
@@ -75,7 +76,7 @@ pub(crate) fn parse_hook_state(state: impl Read) -> Result<HookState, Error> {
         return Ok(HookState { pid: state.pid, root: None, mounts_own_cgroups: false });
     }
     let path = state.bundle.join("config.json");
-    let name = path.display().to_string();
+    let name = escaped(&path);
     let file = std::fs::File::open(&path)
         .map_err(|error| Error::system(format!("can't open {name}, the container's configuration"), error))?;
     let config: OciConfig = parse(&read(file, &name)?)
@@ -95,8 +96,12 @@ fn absolute(bundle: &Path, root: &Path) -> PathBuf {
 
 fn read(file: impl Read, name: &str) -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    let read = file.take(MAX_JSON_BYTES).read_to_end(&mut text);
-    read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
+    let read = file.take(MAX_JSON_BYTES + 1).read_to_end(&mut text);
+    let count = read.map_err(|error| Error::system(format!("can't read {name}"), error))?;
+    if u64::try_from(count).is_ok_and(|count| count > MAX_JSON_BYTES) {
+        let why = format!("it has more than {} MiB", MAX_JSON_BYTES >> 20);
+        return Err(Error::failed(format!("{name} is too large")).because(why));
+    }
     Ok(text)
 }
 
@@ -142,6 +147,9 @@ mod tests {
         let running = HookState { pid: 7, root: None, mounts_own_cgroups: false };
         assert_eq!(state("running", 7).unwrap(), running);
         assert!(state("stopped", 0).unwrap_err().to_string().contains("no process id"));
+        let endless = parse_hook_state(std::io::repeat(b' ')).unwrap_err();
+        let says = "standard input is too large: it has more than 16 MiB; --oci-state is for OCI hooks";
+        assert!(endless.to_string().starts_with(says), "{endless}");
         assert!(parse_hook_state(&b"{}"[..]).unwrap_err().to_string().contains("standard input"));
     }
 }
