@@ -1,9 +1,11 @@
 //! Exit codes, and the messages of verbs that fail.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 
+use crate::cgroup::escaped;
 use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
@@ -30,20 +32,23 @@ pub(super) fn report(error: &Error) -> ExitCode {
 }
 
 /// Prints help, the version, or what is wrong with the command line of a verb.
-pub(super) fn report_usage(error: &clap::Error, verb: Option<&str>) -> ExitCode {
+pub(super) fn report_usage(error: &clap::Error, verb: Option<&str>, words: &[OsString]) -> ExitCode {
     if !error.use_stderr() || error.kind() == Kind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { exit_code_of(ErrorKind::Usage) } else { 0 });
+        return match error.print() {
+            _ if error.use_stderr() => ExitCode::from(exit_code_of(ErrorKind::Usage)),
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => report(&failed.into()),
+        };
     }
     let help =
         verb.map_or_else(|| "see 'vcgroupfs --help'".to_owned(), |verb| format!("see 'vcgroupfs {verb} --help'"));
-    report(&usage_error(error).advise(help))
+    report(&usage_error(error, words).advise(help))
 }
 
-/// Describes an error in the command line with the words of the manual.
-fn usage_error(error: &clap::Error) -> Error {
+/// Describes an error in the command line, which has these words, with the words of the manual.
+fn usage_error(error: &clap::Error, words: &[OsString]) -> Error {
     let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::String(text)) => Some(as_given(text, words)),
         Some(ContextValue::Strings(texts)) => Some(texts.join(" and ")),
         _ => None,
     };
@@ -63,7 +68,14 @@ fn usage_error(error: &clap::Error) -> Error {
                 None => format!("{argument} is given more than once"),
             }
         }
+        Kind::InvalidValue if value.is_empty() && lacks_value(&argument, words) => format!("{argument} has no value"),
         Kind::InvalidValue if value.is_empty() => format!("{argument} is empty"),
+        Kind::TooManyValues if argument.starts_with('-') => format!("{argument} takes no value"),
+        Kind::TooManyValues => format!("'{value}' is one argument too many"),
+        Kind::InvalidUtf8 => {
+            let word = words.iter().find(|word| word.to_str().is_none()).map(escaped);
+            format!("'{}' isn't UTF-8", word.unwrap_or_default())
+        }
         Kind::InvalidValue => {
             let valid = match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(words)) => words.join(", "),
@@ -82,6 +94,19 @@ fn usage_error(error: &clap::Error) -> Error {
         }
     };
     Error::usage(problem)
+}
+
+/// Returns clap's text for a word, but with escapes for bytes that aren't UTF-8, which clap replaces.
+fn as_given(text: &str, words: &[OsString]) -> String {
+    let word = words.iter().find(|word| word.to_str().is_none() && word.to_string_lossy() == text);
+    word.map_or_else(|| text.to_owned(), escaped)
+}
+
+/// Whether an option stands without a value. clap doesn't tell that from an empty value.
+fn lacks_value(option: &str, words: &[OsString]) -> bool {
+    let is_empty = words.windows(2).any(|pair| matches!(pair, [name, value] if name == option && value.is_empty()));
+    let with_sign = format!("{option}=");
+    option.starts_with('-') && !is_empty && !words.iter().any(|word| *word == *with_sign)
 }
 
 /// Returns an argument's name as in the manual: `--pid`, `DIR`. clap writes `--pid <PID>`, `<DIR>`, `[TARGET]`,

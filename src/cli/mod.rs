@@ -17,6 +17,7 @@ mod tree;
 mod umount;
 mod view_path;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -81,7 +82,10 @@ pub fn main() -> ExitCode {
     logging::log_panics();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return exit::report_usage(&error, given_verb().as_deref()),
+        Err(error) => {
+            let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+            return exit::report_usage(&error, given_verb(&words).as_deref(), &words);
+        }
     };
     let log = &arguments.logging;
     let outcome = log.start().and_then(|()| match arguments.verb {
@@ -101,11 +105,42 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// The verb among the program's arguments, if one of them is a verb.
-fn given_verb() -> Option<String> {
+/// The verb among the program's arguments: the first word that is neither an option nor an option's value.
+fn given_verb(words: &[OsString]) -> Option<String> {
     let command = Arguments::command();
-    std::env::args_os()
-        .skip(1)
-        .filter_map(|word| word.into_string().ok())
-        .find(|word| command.find_subcommand(word).is_some())
+    let takes_value = |word: &str| {
+        let has_name = |argument: &&clap::Arg| argument.get_long() == word.strip_prefix("--");
+        word.starts_with("--")
+            && command.get_arguments().find(has_name).is_some_and(|argument| argument.get_action().takes_values())
+    };
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if takes_value(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return command.find_subcommand(&*word).map(|verb| verb.get_name().to_owned());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verb_is_no_value_of_an_option() {
+        for (line, verb) in [
+            ("mount --bogus", Some("mount")),
+            ("--log-level run mount --bogus", Some("mount")),
+            ("--log-level=run mount", Some("mount")),
+            ("--log-file list", None),
+            ("--bogus tree", Some("tree")),
+            ("nosuch list", None),
+            ("", None),
+        ] {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(given_verb(&words).as_deref(), verb, "{line}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cgroup::path::check_name;
 use crate::cgroup::{CgroupPath, ControllerSet};
+use crate::container::target;
 use crate::error::Error;
 use crate::host::containers::are_found;
 use crate::host::plan::{rules_for_all, without_effect};
@@ -66,7 +67,7 @@ impl From<ServeOptions> for serve::Options {
 
 /// Reads a process id.
 pub(super) fn parse_pid(text: &str) -> Result<i32, String> {
-    text.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("'{text}' isn't a process id"))
+    target::parse_pid(text).ok_or_else(|| format!("'{text}' isn't a process id"))
 }
 
 /// Parses `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may contain `=` itself (`name=systemd`).

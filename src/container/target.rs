@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cgroup::escaped;
 use crate::error::{Error, describe};
 use crate::subprocess;
 
@@ -99,11 +100,12 @@ const MACHINES: &str = "/run/systemd/machines";
 
 /// Finds the process that a TARGET names. A name without a manager is looked up with all of them.
 pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
-    if let Ok(pid) = target.parse() {
-        if pid > 0 {
-            return Ok(Target { pid, label: format!("pid {pid}"), by_manager: None });
-        }
-        return Err(Error::usage(format!("'{pid}' isn't a process id")).because("the first one is 1"));
+    if let Some(pid) = parse_pid(target) {
+        return Ok(Target { pid, label: format!("pid {pid}"), by_manager: None });
+    }
+    if target.parse::<i32>().is_ok() {
+        let why = "that is a number from 1 on, without a sign";
+        return Err(Error::usage(format!("'{target}' isn't a process id")).because(why));
     }
     let (managers, name) = match target.split_once(':') {
         _ if target.is_empty() => return Err(Error::usage("TARGET is empty").advise(NAMES)),
@@ -185,12 +187,12 @@ impl Manager {
         let state = format!("/1.0/instances/{name}/state");
         let state_of = ["query", &state, "--force-local"];
         match self {
-            Self::Docker => first_running([command("docker", &pid_of, parse_pid)]),
-            Self::Podman => first_running([command("podman", &pid_of, parse_pid)]),
+            Self::Docker => first_running([command("docker", &pid_of, pid_in_line)]),
+            Self::Podman => first_running([command("podman", &pid_of, pid_in_line)]),
             Self::Machine => first_running([machine_leader(Path::new(MACHINES), name)]),
             Self::Lxc if name.starts_with('/') => {
                 let (path, name) = name_in_path(name).unwrap_or_default();
-                first_running([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], parse_pid)])
+                first_running([command("lxc-info", &["-P", path, "-H", "-p", "-n", name], pid_in_line)])
             }
             Self::Incus => first_running([
                 command("incus", &state_of, pid_in_state),
@@ -205,7 +207,7 @@ impl Manager {
                 command("crun", &["state", name], pid_in_state),
             ]),
             Self::Lxc => first_running([
-                command("lxc-info", &["-H", "-p", "-n", name], parse_pid),
+                command("lxc-info", &["-H", "-p", "-n", name], pid_in_line),
                 command("incus", &state_of, pid_in_state),
                 // LXD's client.
                 command("lxc", &state_of, pid_in_state),
@@ -245,11 +247,15 @@ fn command(program: &str, arguments: &[&str], read: impl Fn(&str) -> Option<i32>
     running.ok_or_else(|| said("it doesn't run".to_owned()))
 }
 
+/// Parses a process id: a number from 1 on, of digits only.
+pub(crate) fn parse_pid(text: &str) -> Option<i32> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|pid| is_plain && *pid > 0)
+}
+
 /// Parses a line that is only a process id. 0 and -1 stand for a container that doesn't run.
-fn parse_pid(output: &str) -> Option<i32> {
-    let digits = output.strip_suffix('\n').unwrap_or(output);
-    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if is_plain { digits.parse().ok().filter(|pid| *pid > 0) } else { None }
+fn pid_in_line(output: &str) -> Option<i32> {
+    parse_pid(output.strip_suffix('\n').unwrap_or(output))
 }
 
 /// Parses the `pid` of a state: of an instance (`GET /1.0/instances/NAME/state`), or of an OCI runtime.
@@ -284,7 +290,7 @@ fn name_in_path(text: &str) -> Option<(&str, &str)> {
 /// Reads the leader from systemd-machined's file: one assignment a line, with line breaks in values escaped.
 fn machine_leader(folder: &Path, name: &str) -> Result<i32, LookupFailure> {
     let path = folder.join(name);
-    let said = |answer: String| LookupFailure::Said(path.display().to_string(), answer);
+    let said = |answer: String| LookupFailure::Said(escaped(&path), answer);
     let text = fs::read_to_string(&path).map_err(|error| said(describe(&error)))?;
     let leaders: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("LEADER=")).collect();
     let machine_leader = if let [machine_leader] = leaders.as_slice() { parse_pid(machine_leader) } else { None };
@@ -309,7 +315,7 @@ mod tests {
         for name in ["", "-f", ".", "..", "../x", "a/b", "a b", "a\n"] {
             assert!(!is_name(name), "{name}");
         }
-        for target in ["docker:-f", "machine:../../etc", "rkt:x", "0", "-1", ":", ""] {
+        for target in ["docker:-f", "machine:../../etc", "rkt:x", "0", "-1", "+5", ":", ""] {
             assert!(resolve(target).is_err(), "{target}");
         }
         assert_eq!(resolve("17").map(|target| target.label).ok().as_deref(), Some("pid 17"));
@@ -332,7 +338,7 @@ mod tests {
             ("99999999999\n", None),
             ("Name: x\nStatus: RUNNING\nPID: 12\n", None),
         ] {
-            assert_eq!(parse_pid(output), pid, "{output:?}");
+            assert_eq!(pid_in_line(output), pid, "{output:?}");
         }
     }
 
