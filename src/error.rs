@@ -129,32 +129,33 @@ impl fmt::Display for Error {
 
 impl From<DiscoverError> for Error {
     fn from(error: DiscoverError) -> Self {
-        let kind = if matches!(error, DiscoverError::NoHierarchy | DiscoverError::InView) {
-            ErrorKind::Unsupported
-        } else {
-            ErrorKind::Failed
-        };
-        Self::new(kind, error.to_string())
+        let problem = error.to_string();
+        match error {
+            DiscoverError::NoHierarchy | DiscoverError::InView => Self::unsupported(problem),
+            DiscoverError::MountInfo(source) => Self::failed(problem).because(describe(&source)).advise("mount /proc"),
+        }
     }
 }
 
 impl From<PlanError> for Error {
     fn from(error: PlanError) -> Self {
-        let kind = match &error {
-            _ if error.is_usage() => ErrorKind::Usage,
-            PlanError::Open { errno: Errno::EACCES | Errno::EPERM, .. } => ErrorKind::NotPermitted,
-            _ => ErrorKind::Failed,
-        };
-        Self::new(kind, error.to_string())
+        let problem = error.to_string();
+        match error {
+            PlanError::Open { errno, .. } => Self::system(problem, errno.into()),
+            PlanError::Memberships(_, source) => Self::system(problem, source),
+            error if error.is_usage() => Self::usage(problem),
+            _ => Self::failed(problem),
+        }
     }
 }
 
 impl From<MountError> for Error {
     fn from(error: MountError) -> Self {
         let source = match &error {
-            MountError::Device(source) | MountError::Mount { source, .. } => source.raw_os_error(),
+            MountError::Device(source) | MountError::Mount { source, .. } => source,
         };
-        let (kind, remedy) = match (&error, source) {
+        let failed = Self::failed(error.to_string()).because(describe(source));
+        let (kind, remedy) = match (&error, source.raw_os_error()) {
             (MountError::Device(_), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) => (
                 ErrorKind::Unsupported,
                 "this kernel has no FUSE, or the device isn't there: try 'modprobe fuse', and in a container pass /dev/fuse in",
@@ -168,17 +169,18 @@ impl From<MountError> for Error {
             (MountError::Mount { .. }, Some(libc::ENODEV)) => {
                 (ErrorKind::Unsupported, "this kernel has no FUSE: try 'modprobe fuse'")
             }
-            _ => return Self::failed(error.to_string()),
+            _ => return failed,
         };
-        Self::new(kind, error.to_string()).advise(remedy)
+        Self { kind, ..failed }.advise(remedy)
     }
 }
 
+/// An error of writing the output, which is what a verb does with `?`.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         // The reader of the output has closed it, which isn't a failure.
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { ErrorKind::ReaderGone } else { ErrorKind::Failed };
-        Self::new(kind, error.to_string())
+        Self::new(kind, "can't write to standard output").because(describe(&error))
     }
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use nix::mount::{MntFlags, umount2};
 
 use super::options::{ServeOptions, ViewOptions};
-use crate::cgroup::{mountinfo, parse_mountinfo};
+use crate::cgroup::{escaped, mountinfo, parse_mountinfo};
 use crate::cli::exit::CliResult;
 use crate::error::Error;
 use crate::fuse::{Connection, FSTYPE, SelfMount};
@@ -107,9 +107,8 @@ fn mount_and_serve(
 
 /// Opens an empty directory to mount on, and returns it with its absolute path.
 fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
-    let refuse =
-        |what: &str, remedy: &str| Err(Error::failed(format!("{} {what}", directory.display())).advise(remedy));
-    let cant = |what: &str| format!("can't {what} {}", directory.display());
+    let refuse = |what: &str, remedy: &str| Err(Error::failed(format!("{} {what}", escaped(directory))).advise(remedy));
+    let cant = |what: &str| format!("can't {what} {}", escaped(directory));
     if is_view(directory) && !clear_dead_view(directory) {
         return refuse("is already a view", "unmount it with 'vcgroupfs umount', or mount on another directory");
     }

@@ -8,6 +8,7 @@ use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
+use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
 use crate::cli::mount;
 use crate::error::Error;
@@ -29,7 +30,7 @@ const PER_CALLER_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &Options) -> CliResult {
     let directory = mount::absolute(&options.directory);
-    let name = directory.display();
+    let name = escaped(&directory);
     if !mount::is_view(&options.directory) {
         let remedy = "'vcgroupfs list' shows where views are mounted";
         return Err(Error::failed(format!("no view is mounted on {name}")).advise(remedy));

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
-use crate::cgroup::{Membership, MountEntry, parse_memberships, parse_mountinfo};
+use crate::cgroup::{Membership, MountEntry, escaped, parse_memberships, parse_mountinfo};
 use crate::error::Error;
 use crate::host::mount_id;
 use crate::sys;
@@ -78,7 +78,7 @@ impl ContainerHandle {
     /// # Errors
     /// If `directory` isn't a mount point in the container's mount namespace.
     pub(crate) fn with_root(self, directory: &Path) -> Result<Self, Error> {
-        let what = format!("can't open the container's root {} in its mount namespace", directory.display());
+        let what = format!("can't open the container's root {} in its mount namespace", escaped(directory));
         let failed = |error: io::Error| Error::system(&what, error);
         // Resolve symlinks on the host: followed in the container's namespace, an absolute one would also lead to the
         // host's directories.
@@ -99,7 +99,7 @@ impl ContainerHandle {
         let is_root = |mount: &MountEntry| mount.id == id && mount.mount_point == directory.as_os_str();
         if !self.mountinfo().iter().any(is_root) {
             let cause = format!("nothing is mounted there in the mount namespace of process {}", self.pid);
-            let what = format!("{} isn't the container's root directory", directory.display());
+            let what = format!("{} isn't the container's root directory", escaped(&directory));
             return Err(Error::failed(what).because(cause));
         }
         Ok(Self { root, prefix: Some(directory.into_os_string()), ..self })

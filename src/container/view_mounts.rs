@@ -9,7 +9,7 @@ use nix::sys::stat::fstat;
 
 use crate::agents::attach;
 use crate::agents::attach::{AttachHelperError, Location, MOUNT_SOURCE, VIEW_FSTYPE};
-use crate::cgroup::{MountEntry, parse_mountinfo};
+use crate::cgroup::{MountEntry, escaped, parse_mountinfo};
 use crate::container::covered::CoveredMounts;
 use crate::container::handle::ContainerHandle;
 use crate::error::Error;
@@ -135,7 +135,7 @@ impl ContainerHandle {
             Some(mount) => {
                 let what = format!(
                     "{place} in the container shares its mounts with {} of the host",
-                    mount.mount_point.display()
+                    escaped(&mount.mount_point)
                 );
                 let remedy = format!(
                     "make them private first, for example with 'nsenter -t {} -m mount --make-rslave /'",

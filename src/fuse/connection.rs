@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
+use crate::cgroup::escaped;
 use crate::sys;
 
 /// The filesystem type, as mountinfo shows it.
@@ -27,10 +28,10 @@ pub struct Connection {
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// `/dev/fuse` can't be opened.
-    #[error("can't open /dev/fuse: {0}")]
+    #[error("can't open /dev/fuse")]
     Device(#[source] io::Error),
     /// mount(2) failed.
-    #[error("can't mount on {directory}: {source}")]
+    #[error("can't mount on {directory}")]
     Mount {
         /// The directory.
         directory: String,
@@ -83,7 +84,7 @@ impl Connection {
         // A cgroupfs has the same flags: SB_I_NOEXEC and SB_I_NODEV.
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("vcgroupfs"), directory, Some(FSTYPE), flags, Some(options.as_str()))
-            .map_err(|errno| MountError::Mount { directory: directory.display().to_string(), source: errno.into() })
+            .map_err(|errno| MountError::Mount { directory: escaped(directory), source: errno.into() })
     }
 }
 

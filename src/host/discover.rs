@@ -22,7 +22,7 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
     /// mountinfo can't be read.
-    #[error("can't read /proc/self/mountinfo: {0} (is /proc mounted?)")]
+    #[error("can't read /proc/self/mountinfo")]
     MountInfo(#[source] io::Error),
     /// No hierarchy is mounted with its root.
     #[error(

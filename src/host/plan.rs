@@ -51,7 +51,7 @@ pub enum PlanError {
     #[error("there is no process {0}")]
     NoProcess(i32),
     /// The process' cgroups can't be read.
-    #[error("can't read the cgroups of process {0}: {1}")]
+    #[error("can't read the cgroups of process {0}")]
     Memberships(i32, #[source] io::Error),
     /// No hierarchy of that name.
     #[error("no hierarchy '{name}' is mounted here; there are: {known}")]
@@ -78,7 +78,7 @@ pub enum PlanError {
         hierarchy: String,
     },
     /// The path can't be opened.
-    #[error("can't open cgroup {path} in {hierarchy}: {errno}")]
+    #[error("can't open cgroup {path} in {hierarchy}")]
     Open {
         /// The path of the cgroup.
         path: CgroupPath,
@@ -142,12 +142,12 @@ pub fn plan_recorded(host: &HostCgroups, spec: &ViewSpec) -> Result<View, PlanEr
     };
     check_named_once(host, &spec.cgroups)?;
     for (hierarchy, path) in &spec.cgroups {
+        let index = hierarchy.as_ref().map(|name| find(host, name)).transpose()?;
         if path.is_root() {
             return Err(PlanError::Root);
         }
-        match hierarchy {
-            Some(name) => {
-                let index = find(host, name)?;
+        match index {
+            Some(index) => {
                 check_cgroup(host, index, path)?;
                 set(&mut delegated, index, path);
             }

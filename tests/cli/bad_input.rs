@@ -1,6 +1,8 @@
 //! Bad input gets one line that says what to do, the right status, and leaves nothing behind.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use testkit::{Need, require};
 
@@ -183,7 +185,8 @@ fn mount_says_that_fuse_is_missing() {
         let mut command = place.command_of("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", program]).args(&arguments);
         let line = said(&mut command).fails(3);
-        assert!(line.contains("modprobe fuse"), "{line}");
+        let says = "can't open /dev/fuse: No such file or directory (ENOENT); ";
+        assert!(line.contains("modprobe fuse") && line.contains(says), "{line}");
     }
     place.is_clean();
 }
@@ -199,6 +202,14 @@ fn messages_name_the_object_and_the_remedy() {
         // A wrong value, an empty one, and one of several words.
         (vec!["mount", "--pid", "12a", plain], 2, "--pid: '12a' isn't a process id; see 'vcgroupfs mount --help'"),
         (vec!["mount", "--pid", "0", plain], 2, "--pid: '0' isn't a process id;"),
+        (vec!["mount", "--pid", "+1", plain], 2, "--pid: '+1' isn't a process id;"),
+        (vec!["mount", "--pid"], 2, "--pid has no value: see 'vcgroupfs mount --help'"),
+        (vec!["list", "--log-file"], 2, "--log-file has no value"),
+        (vec!["list", "--log-file", ""], 2, "--log-file is empty"),
+        (vec!["list", "--log-file="], 2, "--log-file is empty"),
+        (vec!["mount", "--cgroup", "nosuch=/", plain], 2, "no hierarchy 'nosuch' is mounted here"),
+        (vec!["mount", "--cgroup", "=/", plain], 2, "no hierarchy '' is mounted here"),
+        (vec!["mount", "--cgroup", "/", plain], 2, "the root of a hierarchy can't be delegated"),
         (
             vec!["mount", "--cgroup", "a", plain],
             2,
@@ -217,6 +228,11 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["nosuch"], 2, "there is no command 'nosuch': see 'vcgroupfs --help'"),
         (vec!["list", "--nosuch"], 2, "there is no option '--nosuch' here: see 'vcgroupfs list --help'"),
         (vec!["list", "extra"], 2, "'extra' is one argument too many: see 'vcgroupfs list --help'"),
+        (vec!["tree", "/a", "/b", "/c"], 2, "'/c' is one argument too many: see 'vcgroupfs tree --help'"),
+        (vec!["map", "/a", "/b", "/c"], 2, "'/c' is one argument too many: see 'vcgroupfs map --help'"),
+        (vec!["list", "--json=5"], 2, "--json takes no value: see 'vcgroupfs list --help'"),
+        (vec!["--log-level", "run", "mount", "--bogus"], 2, "see 'vcgroupfs mount --help'"),
+        (vec!["--log-file", "run", "mount", "--bogus"], 2, "see 'vcgroupfs mount --help'"),
         // Options that exclude each other, or an argument.
         (vec!["attach", "--oci-state", "5"], 2, "--oci-state can't be used with TARGET"),
         (vec!["attach", "--dry-run", "--place", "x", "5"], 2, "--dry-run can't be used with --place"),
@@ -231,6 +247,7 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["attach", "rkt:x"], 2, "'rkt' isn't a container manager that vcgroupfs knows: use a process id"),
         (vec!["attach", plain], 2, "is a path, which TARGET can't be here"),
         (vec!["attach", "0"], 2, "'0' isn't a process id"),
+        (vec!["attach", "+5"], 2, "'+5' isn't a process id"),
         (vec!["attach", "2147483647"], 1, "there is no process 2147483647"),
         (vec!["detach", "2147483647"], 1, "there is no process 2147483647"),
         (vec!["doctor", "2147483647"], 1, "there is no process 2147483647"),
@@ -242,6 +259,53 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["explain", "/nosuch", "lookup", "/"], 1, "can't find /nosuch: No such file or directory (ENOENT)"),
     ] {
         let line = place.vcgroupfs(&arguments).fails(code);
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+    place.is_clean();
+}
+
+/// Bytes that aren't UTF-8 are shown by the same escapes everywhere.
+#[test]
+fn messages_escape_bytes_that_are_not_utf8() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let path = place.path();
+    let odd = OsStr::from_bytes(b"a\xffb");
+    for (arguments, code, says) in [
+        (vec!["umount"], 1, "/a\\xffb"),
+        (vec!["mount", "--pid", "1"], 1, "a\\xffb doesn't exist"),
+        (vec!["run", "--cgroup", &path, "--name", "child", "--"], 127, "can't run 'a\\xffb': No such file"),
+        (vec!["list"], 2, "'a\\xffb' is one argument too many"),
+        (vec!["attach"], 2, "'a\\xffb' isn't UTF-8"),
+        (vec![], 2, "there is no command 'a\\xffb'"),
+        (vec!["tree"], 2, "'a\\xffb'"),
+        (vec!["list", "--log-file=/nosuch/x", "--log-file"], 2, "--log-file is given more than once"),
+    ] {
+        let line = said(place.command(&arguments).arg(odd)).fails(code);
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+    place.is_clean();
+}
+
+#[test]
+fn a_full_disk_is_told_of() {
+    require!(Need::Root, Need::Hierarchy("unified"));
+    let place = Place::with_cgroup(&["unified"]);
+    let path = place.path();
+    let own = std::process::id().to_string();
+    for arguments in [
+        vec!["list", "--json"],
+        vec!["tree", "--cgroup", &path],
+        vec!["map", "--cgroup", &path, "/"],
+        vec!["explain", "--cgroup", &path, "lookup", "/"],
+        vec!["doctor", &own],
+        vec!["--help"],
+        vec!["--version"],
+    ] {
+        let mut command = place.command_of("sh");
+        command.args(["-c", "exec \"$@\" > /dev/full", "sh"]).arg(program()).args(&arguments);
+        let line = said(&mut command).fails(1);
+        let says = "can't write to standard output: No space left on device (ENOSPC)";
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
     place.is_clean();

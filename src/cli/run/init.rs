@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::signals;
+use crate::cgroup::escaped;
 use crate::cli::exit::{EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_RUN_FAILED};
 use crate::error::describe;
 use crate::message::say;
@@ -66,6 +67,6 @@ fn execute(command: &[OsString]) -> u8 {
     let error = Command::new(program).args(arguments).exec();
     // `exec` has restored the default for the command. But the message's reader may be gone.
     let _ = sys::process::set_disposition(Signal::SIGPIPE, true);
-    say(format_args!("can't run '{}': {}", program.display(), describe(&error)));
+    say(format_args!("can't run '{}': {}", escaped(program), describe(&error)));
     if error.kind() == std::io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::cgroup::escaped;
 use crate::error::Error;
 use crate::message::say;
 use crate::server::logging::layout::LineLayout;
@@ -55,7 +56,7 @@ impl Options {
     /// Starts logging to the file, or to stderr without one.
     pub(crate) fn start(&self) -> Result<(), Error> {
         if let Some(path) = &self.log_file {
-            let failed = |error| Error::system(format_args!("can't open the log file {}", path.display()), error);
+            let failed = |error| Error::system(format_args!("can't open the log file {}", escaped(path)), error);
             let file = File::options().create(true).append(true).open(path).map_err(failed)?;
             // Absolute, since the process may change its working directory before it reopens the file.
             let path = std::path::absolute(path).map_err(failed)?;
