@@ -23,11 +23,8 @@ const MEASURED_PERIOD: Duration = Duration::from_secs(1);
 /// How many cgroups make a listing too large for a server to keep.
 const CGROUPS: usize = 800;
 
-/// How many programs fill a processor: more than a machine for tests has processors.
-const HOGS: usize = 16;
-
 /// How often the caller beside them asks.
-const REQUESTS: usize = 1000;
+const REQUESTS: usize = 600;
 
 /// How many processes a list shows.
 const CROWD: usize = 500;
@@ -95,9 +92,11 @@ fn a_tenant_that_makes_the_server_work_all_the_time_waits_and_others_do_not() {
 struct Hogs(Vec<Child>);
 
 impl Hogs {
+    /// Starts so many that no processor seems idle, by the number of what runs.
     fn start() -> Self {
+        let processors = thread::available_parallelism().expect("the own processors").get();
         let start = |_| Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
-        Self((0..HOGS).map(|number| start(number).expect("a shell")).collect())
+        Self((0..=processors).map(|number| start(number).expect("a shell")).collect())
     }
 }
 
@@ -115,13 +114,16 @@ fn a_tenant_that_fills_a_processor_keeps_the_server_off_no_other_one() {
     let scene = Scene::new(&["pids"]);
     let container = scene.container("a");
     let directory = scene.shown("pids", "a");
-    // What this thread starts stays on the processor, too.
     let all = sched_getaffinity(Pid::from_raw(0)).expect("the own processors");
     let mut one = CpuSet::new();
     let first = (0..CpuSet::count()).find(|number| all.is_set(*number).unwrap_or(false)).expect("a processor");
     one.set(first).expect("a processor");
-    sched_setaffinity(Pid::from_raw(0), &one).expect("one processor");
     let hogs = Hogs::start();
+    // What this thread starts stays on the processor, too.
+    sched_setaffinity(Pid::from_raw(0), &one).expect("one processor");
+    for hog in &hogs.0 {
+        sched_setaffinity(Pid::from_raw(hog.id() as i32), &one).expect("one processor");
+    }
     flood(&container, "absent", &directory, REQUESTS);
     let tasks = fs::read_dir(format!("/proc/{}/task", scene.view.server())).expect("the server's threads");
     let threads: Vec<i32> = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
