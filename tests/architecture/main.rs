@@ -2,6 +2,7 @@
 //! could panic is for clippy: `src/lib.rs` denies it.
 
 mod circles;
+mod machines;
 mod source;
 
 use circles::{Circle, circles};
