@@ -110,6 +110,12 @@ pub fn migration_may_block(kind: &HierarchyKind) -> bool {
     kind.controllers().is_some_and(|set| set.contains("cpuset") || set.contains("memory"))
 }
 
+/// Whether making a cgroup in such a hierarchy can block for memory reclaim: the kernel charges the structures of a new
+/// memory cgroup to the one above (`mem_cgroup_css_alloc`, Linux 5.9). cgroup v2 may get its memory controller at any time.
+pub fn making_may_block(kind: &HierarchyKind) -> bool {
+    kind.controllers().is_none_or(|set| set.contains("memory"))
+}
+
 /// Whether a write to this file can make other files appear or disappear: `Some(true)` in all child cgroups,
 /// `Some(false)` in its own. A threaded cgroup lacks the controllers that need whole processes (`cgroup_control`).
 pub fn lets_files_come(name: &OsStr) -> Option<bool> {

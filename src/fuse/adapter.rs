@@ -1,17 +1,18 @@
 //! The state that all FUSE operations share: the filesystem, the workers and the lanes.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fuser::{InitFlags, KernelConfig, ReplyEntry, Request};
+use fuser::{INodeNo, InitFlags, KernelConfig, ReplyEntry, Request};
 
 use super::connection::MAX_WRITE;
 use super::convert;
 use super::passthrough::Passthrough;
-use super::reply::{RequestSubject, catch_panic, log_denials, reply_lookup};
-use super::workers::lanes::Lanes;
+use super::reply::{RequestSubject, catch_panic, log_denials, on_entry, reply_lookup};
+use super::workers::lanes::{Lane, Lanes};
 use super::workers::{RequestContext, Workers};
-use crate::fs::dispatch::Dispatch;
+use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::{Caller, CgroupFs, FsResult, LookupResult, NodeId};
 
 /// FUSE's view of a filesystem.
@@ -63,13 +64,35 @@ impl<R: Dispatch> Adapter<R> {
         reply: ReplyEntry,
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<LookupResult>,
     ) {
-        let caller = &context.caller;
+        reply_entry(&self.dispatch, &context.caller, about, reply, question);
+    }
+
+    /// Makes a cgroup, in its lane.
+    pub(super) fn make_directory(
+        &self,
+        context: &RequestContext<'_>,
+        (parent, name): (INodeNo, &OsStr),
+        mode: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, about) = (context.caller, on_entry("mkdir", parent, name));
         let found = catch_panic(about.operation, || {
-            self.dispatch.with_entry(caller, about.node, |fs, node| {
-                log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
-            })
+            self.dispatch
+                .with_node(&caller, about.node, |fs, node| Ok((fs.tenant(), Lane::of_mkdir(fs, &caller, node))))
         });
-        reply_lookup(reply, R::KEEPS, found);
+        // Without an answer, the operation itself finds the reason.
+        let (tenant, lane) = found.unwrap_or((Tenant::default(), Lane::Worker));
+        let slot = if lane == Lane::Slow && R::HAS_ONE_TENANT { self.workers.take_slow_slot() } else { None };
+        let Some(pool) = self.lanes.pool(lane).filter(|_| slot.is_none()) else {
+            return make_directory(&self.dispatch, &caller, about, mode, reply);
+        };
+        if !pool.has_room(tenant) {
+            return reply.error(fuser::Errno::EAGAIN);
+        }
+        let (dispatch, name) = (Arc::clone(&self.dispatch), name.to_owned());
+        pool.run(tenant, move || {
+            make_directory(&dispatch, &caller, on_entry("mkdir", parent, &name), mode, reply);
+        });
     }
 
     /// Begins a request. The handler has to finish its work while the guard in the context lives.
@@ -101,4 +124,31 @@ impl<R: Dispatch> Adapter<R> {
         self.passthrough.enable(passes);
         self.dispatch.read_mode().set(passes, convert::splice_ends_at_size());
     }
+}
+
+fn make_directory<R: Dispatch>(
+    dispatch: &Arc<R>,
+    caller: &Caller,
+    about: RequestSubject<'_>,
+    mode: u32,
+    reply: ReplyEntry,
+) {
+    reply_entry(dispatch, caller, about, reply, |fs, caller, parent| {
+        fs.make_directory(caller, parent, about.name.unwrap_or_default(), mode).map(LookupResult::Entry)
+    });
+}
+
+fn reply_entry<R: Dispatch>(
+    dispatch: &Arc<R>,
+    caller: &Caller,
+    about: RequestSubject<'_>,
+    reply: ReplyEntry,
+    question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<LookupResult>,
+) {
+    let found = catch_panic(about.operation, || {
+        dispatch.with_entry(caller, about.node, |fs, node| {
+            log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
+        })
+    });
+    reply_lookup(reply, R::KEEPS, found);
 }

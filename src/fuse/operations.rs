@@ -18,7 +18,7 @@ use super::reply::{
 };
 use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
-use crate::fs::{HandleId, LookupResult, ROOT_ID, SetAttr};
+use crate::fs::{HandleId, ROOT_ID, SetAttr};
 use crate::policy::Operation;
 
 /// Returns how long the kernel may cache an answer.
@@ -118,9 +118,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, on_entry("mkdir", parent, name), reply, |fs, caller, parent| {
-            fs.make_directory(caller, parent, name, mode & !umask & 0o7777).map(LookupResult::Entry)
-        });
+        self.make_directory(&context, (parent, name), mode & !umask & 0o7777, reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

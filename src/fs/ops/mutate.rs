@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use crate::cgroup::file::making_may_block;
 use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
@@ -26,6 +27,13 @@ impl<H: Host> CgroupFs<H> {
         note_told(&parent, name, EntryChange::Made);
         self.negative.forget(parent.id(), name);
         Ok(self.remember(node, attributes))
+    }
+
+    /// Whether making a cgroup in this directory may wait for the kernel to reclaim memory of the container's.
+    pub fn making_may_block(&self, caller: &Caller, parent: NodeId) -> bool {
+        let hierarchy = || self.view.hierarchy(self.node(parent).ok()?.position().hierarchy?);
+        // A replay changes nothing on the host.
+        !self.replays.is_injected(caller) && hierarchy().is_some_and(|found| making_may_block(&found.kind))
     }
 
     /// Removes a cgroup.

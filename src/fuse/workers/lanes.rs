@@ -2,7 +2,7 @@
 
 use super::fair_pool::FairPool;
 use super::throttle::is_throttled;
-use crate::fs::{CgroupFs, Host, Transfer};
+use crate::fs::{Caller, CgroupFs, Host, NodeId, Transfer};
 
 /// The kind of thread in which an operation runs, by what it may have to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(in crate::fuse) enum Lane {
     Worker,
     /// The operation needs an agent, which the container can stop.
     Agent,
-    /// The kernel may block a write: for memory reclaim, or for a device.
+    /// The kernel may block the operation: for memory reclaim, or for a device.
     Slow,
     /// The operation registers an event, which takes a process of its own.
     Events,
@@ -29,6 +29,11 @@ impl Lane {
         } else {
             Self::Worker
         }
+    }
+
+    /// The lane of making a cgroup in a directory.
+    pub(in crate::fuse) fn of_mkdir<H: Host>(fs: &CgroupFs<H>, caller: &Caller, parent: NodeId) -> Self {
+        if fs.making_may_block(caller, parent) { Self::Slow } else { Self::Worker }
     }
 
     /// The lane of a write.

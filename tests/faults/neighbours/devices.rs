@@ -1,4 +1,4 @@
-//! Writes that wait for a device.
+//! Operations that may wait for a device, or for memory.
 
 use std::fs;
 use std::path::Path;
@@ -197,4 +197,22 @@ fn a_worker_that_waits_for_a_device_is_replaced() {
     }
     // The worker is back.
     other.expect(&read_file("$CG/cgroup.procs"));
+}
+
+#[test]
+fn a_cgroup_that_may_wait_for_memory_is_made_beside_the_workers() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("memory"));
+    let scene = Scene::new(&["pids", "memory"]);
+    let container = scene.container("a");
+    let beside = || testkit::threads_named(scene.view.server(), "slow request");
+    let mut pids = scene.session(&container, "pids", "a");
+    pids.expect(&mkdir("$OWN/job"));
+    assert_eq!(beside(), 0, "it waits for nothing");
+    let mut memory = scene.session(&container, "memory", "a");
+    memory.expect(&mkdir("$OWN/job"));
+    // The thread stays for a moment.
+    assert_eq!(beside(), 1);
+    let denied = memory.run(&mkdir("$OWN/../other"));
+    assert!(!denied.is_ok(), "{denied:?}");
+    memory.expect(&rmdir("$OWN/job"));
 }
