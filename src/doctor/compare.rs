@@ -29,11 +29,13 @@ pub(crate) fn compare(before: &Facts, after: &Facts, remedy: &'static str) -> Ve
     });
     let change =
         |(client, quantity, before, after): (&'static Client, Quantity, Option<&LimitValue>, Option<&LimitValue>)| {
+            before.or(after)?;
             // A number that the program doesn't read at all in one of the places counts as missing there.
-            let lacked = before.or(after)?.missing.is_some() || before.is_none();
+            let is_missing = |taken: Option<&LimitValue>| taken.is_none_or(|taken| taken.missing.is_some());
+            let is_found_now = is_missing(before) && !is_missing(after);
             let (before, after) = (before.and_then(|taken| taken.value), after.and_then(|taken| taken.value));
             let differs = before != after;
-            let remedy = (differs && !(lacked && before.is_none())).then_some(remedy);
+            let remedy = (differs && !is_found_now).then_some(remedy);
             Some(Change { client: client.name, quantity, before, after, differs, remedy })
         };
     pairs.filter_map(change).collect()
@@ -60,5 +62,24 @@ mod tests {
             Some((Some(512 << 20), None, Some("remedy")))
         );
         assert!(!lost.iter().any(|change| change.client.starts_with("Node.js 20")), "{lost:?}");
+    }
+
+    /// Without a quota Go takes all CPUs, with one of 1 CPU it takes 2.
+    #[test]
+    fn a_quota_that_is_found_only_now_is_no_loss() {
+        let of = |kind| {
+            let mut facts = legacy(kind, Variant::default());
+            (facts.process.affinity, facts.process.online) = (4, 4);
+            facts
+        };
+        let go = |changes: &[Change]| {
+            let is_it = |change: &&Change| change.client == "Go >= 1.25" && change.quantity == Quantity::Cpus;
+            changes.iter().find(is_it).map(|change| (change.before, change.after, change.remedy))
+        };
+        let found = compare(&of(Kind::Fuse), &of(Kind::Stack), "remedy");
+        assert_eq!(go(&found), Some((Some(4), Some(2), None)));
+        assert!(found.iter().all(|change| change.remedy.is_none()), "{found:?}");
+        let lost = compare(&of(Kind::Stack), &of(Kind::Fuse), "remedy");
+        assert_eq!(go(&lost), Some((Some(2), Some(4), Some("remedy"))));
     }
 }

@@ -70,10 +70,9 @@ fn attach_warns_of_a_number_that_changes() {
     let node = of(&lost, "Node.js 20", "memory");
     assert_eq!((&node["before"], &node["after"]), (&limit.into(), &limit.into()), "{node}");
     let kept = changes(&runc, &[]);
-    assert!(
-        kept.len() > 15 && kept.iter().all(|change| change["differs"] == false && change["remedy"].is_null()),
-        "{kept:?}"
-    );
+    // Go finds its quota only in the view. On a machine with more than 2 CPUs that changes its number.
+    let is_kept = |change: &Value| change["differs"] == false || change["quantity"] == "cpus";
+    assert!(kept.len() > 15 && kept.iter().all(|change| is_kept(change) && change["remedy"].is_null()), "{kept:?}");
     let text = runc.attach(&["--dry-run", "--shape", "host-path"]).ok();
     assert!(text.contains("host-path") && text.contains(&format!("{limit} bytes -> no limit of memory")), "{text}");
     assert_eq!(traces(&runc), before, "nothing is left of it");
