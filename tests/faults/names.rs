@@ -44,6 +44,28 @@ impl Drop for Sleeper {
     }
 }
 
+/// The same in a mount namespace and a cgroup of its own.
+struct Process(Child);
+
+impl Process {
+    fn start(cgroup: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sleep", "1000"]).stdin(Stdio::null());
+        let process = Self(command.spawn().expect("unshare"));
+        let name = format!("/proc/{}/comm", process.0.id());
+        wait_until("the sleep", || fs::read(&name).is_ok_and(|name| name == b"sleep\n"));
+        fs::write(cgroup.join("cgroup.procs"), process.0.id().to_string()).expect("a migration");
+        process
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn migrate(process: &Sleeper, cgroup: &Path) -> Result<(), Option<i32>> {
     fs::write(cgroup.join("cgroup.procs"), process.0.id().to_string()).map_err(|error| error.raw_os_error())
 }
@@ -218,6 +240,47 @@ fn no_verb_prints_terminal_escapes() {
             let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
             assert!(is_harmless(&text), "{verb}: {text:?}");
         }
+    }
+}
+
+/// Text that the program prints about a view that is live, and about a container.
+#[test]
+fn no_verb_prints_terminal_escapes_of_a_live_view() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy(selector()));
+    let cgroup = TestCgroup::new(&[selector()]);
+    for name in ODD.map(OsStr::from_bytes).into_iter().filter_map(OsStr::to_str) {
+        let real = cgroup.dir(selector()).join(name);
+        fs::create_dir(&real).expect("mkdir on the host");
+        let option = format!("{}={}/{name}", selector(), cgroup.path());
+        let view = View::mount(Path::new(PROGRAM), &ViewOptions::new().shape("host-path").option("--cgroup", &option));
+        let directory = view.dir().into_os_string();
+        let process = Process::start(&real);
+        let pid = process.0.id().to_string();
+        for words in [
+            &["explain", "-", "lookup", "/"][..],
+            &["explain", "--json", "-", "lookup", "/"],
+            &["tree", "-"],
+            &["map", "-", "/"],
+            &["map", "-", &format!("{}/{name}", cgroup.path())],
+            &["list"],
+            &["list", "--json"],
+            &["doctor", &pid],
+            &["attach", "--dry-run", &pid],
+        ] {
+            let words = words.iter().map(|word| if *word == "-" { directory.as_os_str() } else { OsStr::new(word) });
+            let mut command = Command::new(PROGRAM);
+            command.args(words);
+            let is_known = || {
+                let output = command.output().expect("the program runs");
+                let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+                assert!(is_harmless(&text), "{command:?}: {text:?}");
+                output.status.success()
+            };
+            // It's mounted before it's known.
+            wait_until("an answer", is_known);
+        }
+        drop((process, view));
+        wait_until("the cgroup can be removed", || fs::remove_dir(&real).is_ok());
     }
 }
 

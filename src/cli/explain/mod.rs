@@ -149,13 +149,13 @@ fn print(
         return writeln!(out, "{}", json::text(&answer));
     }
     if let Some(view) = view {
-        writeln!(out, "view       {view}")?;
+        writeln!(out, "view       {}", escaped(view))?;
     }
     writeln!(out, "operation  {operation}")?;
     writeln!(out, "path       {path}")?;
-    writeln!(out, "host       {}", backing.as_deref().unwrap_or("-"))?;
+    writeln!(out, "host       {}", escaped(backing.as_deref().unwrap_or("-")))?;
     writeln!(out, "verdict    {}", explanation.verdict())?;
     writeln!(out, "errno      {}", errno.as_deref().unwrap_or("-"))?;
     writeln!(out, "rule       {}", explanation.rule)?;
-    writeln!(out, "reason     {}", explanation.reason)
+    writeln!(out, "reason     {}", escaped(&explanation.reason))
 }

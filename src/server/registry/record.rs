@@ -166,20 +166,21 @@ impl Record {
             })
     }
 
-    /// Describes its options, which distinguish it from other views of the same container.
+    /// Describes its options, which distinguish it from other views of the same container, with the escapes of all
+    /// printed output.
     pub(crate) fn description(&self) -> String {
         let mut words = vec![format!("shape {}", self.shape), format!("policy {}", self.policy)];
         if !self.delegate_controllers.is_empty() {
             words.push(format!("with controllers {}", self.delegate_controllers.join(",")));
         }
-        words.extend(self.aliases.iter().map(|alias| format!("alias {}", alias.shown())));
+        words.extend(self.aliases.iter().map(|alias| format!("alias {}", alias.printed())));
         if self.hides_ancestor_limits {
             words.push("without limits of ancestors".to_owned());
         }
         let mut paths: Vec<&EscapedName> = self.delegated.iter().map(|(_, path)| path).collect();
         paths.dedup();
         if let [path] = paths.as_slice() {
-            words.push(format!("of {}", path.shown()));
+            words.push(format!("of {}", path.printed()));
         }
         words.join(", ")
     }
