@@ -32,16 +32,18 @@
 //! | `provision` | the cgroups that the program makes itself |
 //! | `server` | the life of a server: start, records, log, signals, end |
 //! | `doctor` | what programs recognise of their cgroups and which limits they read: models over facts, which `doctor::probe` collects |
-//! | [`cli`] | the command line, one file per verb: it parses, calls and prints, and alone knows exit codes |
+//! | [`cli`] | the command line, a file or folder per verb: it parses, calls and prints, and alone knows exit codes |
 //! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
 //! | [`message`] | messages to the user on standard error |
 //! | `subprocess` | programs of the host that answer a question, within a time |
-//! | [`limit`] | limits for what a container can cause: lines of the log, processor time. Pure |
+//! | [`limit`] | limits for what a container can cause: lines of the log, processor time. It reads clocks |
 //! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
-//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `policy` and `doctor` use `cgroup`; `view` uses `policy`; `fs` uses
-//! `view`; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `container`, `provision` and `server` use
-//! these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or output.
+//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `message`, `policy` and `doctor`
+//! (but for `doctor::probe`) use `cgroup`; `view` uses `policy`; `fs` uses `view`; `agents` uses `sys`; `host` uses
+//! `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `error` uses `cgroup`, `fuse`, `agents` and `host`;
+//! `container`, `provision` and `server` use these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or
+//! output.
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
 //! `SECURITY.md` says what is defended against whom.

@@ -204,3 +204,117 @@ fn the_readme_is_short() {
     let lines = read(&root().join("README.md")).lines().count();
     assert!(lines <= README_LINES, "{lines} lines: what is for few belongs into docs/");
 }
+
+/// Every path of code that the architecture names, such as `module::function` or `Type::method`, exists.
+#[test]
+fn code_that_the_architecture_names_exists() {
+    let sources = sources();
+    let text = read(&root().join("docs/ARCHITECTURE.md"));
+    // Every other part is a block of code.
+    let prose = text.split("```").step_by(2);
+    let spans = prose.flat_map(|prose| prose.split('`').skip(1).step_by(2));
+    let named: BTreeSet<&str> = spans.filter(|word| is_code_path(word)).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|path| !is_defined(&sources, path)).collect();
+    assert!(missing.is_empty(), "docs/ARCHITECTURE.md names what doesn't exist:\n{}", missing.join("\n"));
+}
+
+/// Every module whose unit tests SECURITY.md names exists and has tests.
+#[test]
+fn unit_tests_that_the_threat_model_names_exist() {
+    let sources = sources();
+    let text = read(&root().join("SECURITY.md"));
+    let named: BTreeSet<&str> = text.split("unit `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    assert!(named.len() > 5, "{named:?}");
+    let has_tests = |path: &&str| {
+        let module: Vec<&str> = path.split("::").collect();
+        let mut below = sources.iter().filter(|source| source.module.iter().take(module.len()).eq(&module));
+        below.any(|source| source.text.contains("#[test]"))
+    };
+    let missing: Vec<_> = named.into_iter().filter(|path| !has_tests(path)).collect();
+    assert!(missing.is_empty(), "SECURITY.md names modules without tests:\n{}", missing.join("\n"));
+}
+
+/// A source file with its module path. Those of the other packages begin with the package's name.
+struct Source {
+    module: Vec<String>,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    for (package, folder) in [(None, "src"), (Some("mount_helper"), "mount-helper/src"), (Some("sys"), "sys/src")] {
+        let folder = root().join(folder);
+        let mut waiting = vec![folder.clone()];
+        while let Some(path) = waiting.pop() {
+            if path.is_dir() {
+                waiting.extend(fs::read_dir(&path).expect("a folder").flatten().map(|entry| entry.path()));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let module = path.strip_prefix(&folder).expect("below the folder").with_extension("");
+                let names = module.iter().map(|name| name.to_str().expect("a name").to_owned());
+                let names = names.filter(|name| !matches!(name.as_str(), "mod" | "lib"));
+                let module = package.map(str::to_owned).into_iter().chain(names).collect();
+                sources.push(Source { module, text: read(&path) });
+            }
+        }
+    }
+    sources
+}
+
+fn is_code_path(word: &str) -> bool {
+    word.contains("::") && word.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, ':' | '_'))
+}
+
+/// Whether a module has this path, or a part of it, or the last name is defined in what the names before it mean: a
+/// module with all below it, or the files that define or implement a type.
+fn is_defined(sources: &[Source], path: &str) -> bool {
+    let names: Vec<&str> = path.split("::").collect();
+    if sources.iter().any(|source| is_in_module(source, &names)) {
+        return true;
+    }
+    let Some((last, before)) = names.split_last() else { return false };
+    let (of, module) = match before.split_last() {
+        Some((of, module)) if of.starts_with(char::is_uppercase) => (Some(*of), module),
+        _ => (None, before),
+    };
+    sources.iter().any(|source| {
+        let is_there = module.is_empty() || is_in_module(source, module);
+        is_there && of.is_none_or(|of| is_about_type(&source.text, of)) && defines(&source.text, last)
+    })
+}
+
+fn is_in_module(source: &Source, names: &[&str]) -> bool {
+    source.module.windows(names.len()).any(|part| part == names)
+}
+
+/// Whether a text defines or implements a type.
+fn is_about_type(text: &str, name: &str) -> bool {
+    let is_of = |line: &str| {
+        let mut words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        words.clone().any(|word| matches!(word, "impl" | "struct" | "enum" | "trait" | "type"))
+            && words.any(|word| word == name)
+    };
+    text.lines().any(is_of)
+}
+
+/// Whether a text defines a name: an item, a field or a variant.
+fn defines(text: &str, name: &str) -> bool {
+    let defines = |line: &str| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("pub").map_or(line, |rest| match rest.strip_prefix('(') {
+            Some(rest) => rest.split_once(')').map_or(rest, |(_, rest)| rest),
+            None => rest,
+        });
+        let mut words = line.split_whitespace().peekable();
+        while words.next_if(|word| matches!(*word, "const" | "unsafe" | "async" | "default")).is_some() {}
+        if words
+            .peek()
+            .is_some_and(|word| matches!(*word, "fn" | "struct" | "enum" | "trait" | "type" | "static" | "mod"))
+        {
+            words.next();
+        }
+        let Some(rest) = words.next().and_then(|word| word.strip_prefix(name)) else { return false };
+        matches!(rest.chars().next(), None | Some('(' | '<' | ':' | ',' | ';' | '{'))
+    };
+    text.lines().any(defines)
+}

@@ -66,16 +66,16 @@ pub(in crate::fs) struct Replays {
     pub(super) thread: Arc<AtomicI32>,
     /// Whether the own mount can be reached.
     pub(super) enabled: AtomicBool,
-    /// Leaf lock.
+    /// Held while nodes are dropped, which takes `OwnChanges` and `Watches::known`.
     pub(super) queue: Mutex<ReplayQueue>,
     pub(super) filled: Condvar,
-    /// Leaf lock.
+    /// Held while nodes are dropped, as `queue`.
     pub(in crate::fs) pending: Mutex<Option<PendingInjection>>,
     pub(in crate::fs) dir_locks: DirLocks,
     pub(super) placeholders: AtomicU64,
     /// The last events that were shown, and when. Leaf lock.
     pub(super) shown: Mutex<VecDeque<(NodeId, OsString, Instant)>>,
-    /// The boundaries whose removal was shown: cgroups that later have their names aren't shown.
+    /// The boundaries whose removal was shown: cgroups that later have their names aren't shown. Leaf lock.
     pub(super) removed_boundaries: Mutex<Vec<usize>>,
 }
 
