@@ -35,7 +35,10 @@ pub(super) fn run(options: &Options) -> CliResult {
     target.confirm()?;
     let lock = ContainerLock::acquire(container.number())?;
     if run_stack_of(&container).is_some() {
-        say(format_args!("{} has no view that was attached; that of 'run' ends with its command", target.label));
+        say(format_args!(
+            "{}: the view belongs to 'vcgroupfs run' and ends with its command; there is nothing to detach",
+            target.label
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     check_view_reachable(&container, &target.label)?;

@@ -139,8 +139,8 @@ impl<H: Host> CgroupFs<H> {
         objects
     }
 
-    /// Returns the missing controller because of which this path of cgroup2 has no such file, and the cgroup that
-    /// lacks the controller.
+    /// Returns the controller that a file of cgroup2 belongs to, and its cgroup, if the file is missing because that
+    /// cgroup doesn't have the controller.
     pub fn missing_controller(&self, names: &[OsString]) -> Option<(String, CgroupPath)> {
         let (last, above) = names.split_last()?;
         let directory = self.walk(above).ok().filter(|directory| self.is_unified(directory))?;
@@ -252,7 +252,7 @@ impl<H: Host> CgroupFs<H> {
         }
         match self.decide(node, operation) {
             Ok(Grant::Plain) => {
-                Explanation::allowed("the policy lets it through; permissions and limits are the kernel's to judge")
+                Explanation::allowed("the policy allows it; the kernel still checks permissions and limits")
             }
             Ok(Grant::Migrate(_)) => Explanation::allowed(
                 "a process that is inside the delegated subtree can be migrated here, by its number in the writer's pid namespace",

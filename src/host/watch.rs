@@ -25,7 +25,7 @@ const WATCHES_MAX: usize = 32 * 1024;
 pub(super) struct Watches {
     inotify: Inotify,
     stop: EventFd,
-    /// How many watches this view may have. They count as the host root's, and a container mustn't use up those.
+    /// How many watches this view may have. The kernel charges them to root, whose own programs need some.
     limit: usize,
     /// The length of the kernel's event queue.
     most_queued: usize,
@@ -81,7 +81,7 @@ impl Watches {
         })
     }
 
-    /// Watches a directory, and writes in it if `files` is set. `None` if the limits of inotify, or the view's share
+    /// Watches a directory. With `files`, also reports writes to its files. `None` if the limits of inotify, or the view's share
     /// of them, don't allow it.
     pub(super) fn add(
         self: &Arc<Self>,

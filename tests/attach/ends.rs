@@ -253,7 +253,7 @@ fn a_stack_of_run_is_left_alone() {
     };
     assert!(has_view());
     let detached = said(Command::new(program()).args(["detach", &inside]));
-    assert!(detached.code == 0 && detached.stderr.contains("has no view that was attached"), "{}", detached.stderr);
+    assert!(detached.code == 0 && detached.stderr.contains("there is nothing to detach"), "{}", detached.stderr);
     assert!(has_view());
     let attached = said(Command::new(program()).args(["attach", &inside]));
     assert!(attached.code == 0 && attached.stderr.contains("already has this view"), "{}", attached.stderr);

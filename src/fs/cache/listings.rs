@@ -60,9 +60,13 @@ const LAST_LISTED_MAX: usize = 1024;
 /// cgroups anew takes the server many times as long as it takes the reader.
 #[derive(Debug)]
 pub(in crate::fs) struct Listings {
+    /// The cached listings, oldest first.
     kept: Mutex<VecDeque<KeptListing>>,
+    /// How many listings were begun. It numbers them in the order in which they were taken.
     begun: AtomicU64,
+    /// When each directory was last listed, for up to [`LAST_LISTED_MAX`] directories.
     last: Mutex<HashMap<NodeId, Instant>>,
+    /// The memory for listings, in parts of the same size. A tenant's listings share it.
     room: Quota,
 }
 

@@ -56,8 +56,10 @@ impl NegativeCache {
         self.0.lock().since.remove(&(directory, name.to_os_string()));
     }
 
-    /// Makes the kernel look the names up again. A name is forgotten only after the kernel was told: another thread
-    /// that has to invalidate it meanwhile does so too, and whoever waits for that thread sees the new state.
+    /// Makes the kernel look the names of certain directories up again.
+    ///
+    /// A name is forgotten only after the kernel was told. So if another thread calls this meanwhile, it tells the
+    /// kernel too before it returns, and whoever waits for it sees the new state.
     pub(in crate::fs) fn invalidate(&self, is_it: impl Fn(NodeId) -> bool, kernel: &impl Invalidate) {
         let told: Vec<(NegativeEntry, Instant)> = {
             let known = self.0.lock();
