@@ -14,7 +14,7 @@ use super::notify::self_mount::SelfMount;
 use super::reply::run_catching_panics;
 use super::workers::Workers;
 use crate::fs::dispatch::Dispatch;
-use crate::fs::dispatch::{Containers, PerCaller};
+use crate::fs::dispatch::per_caller::{Containers, PerCaller};
 use crate::fs::host::HostCredentials;
 use crate::fs::{CgroupFs, Host};
 use fuser::{Config, Session, SessionACL};

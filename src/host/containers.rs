@@ -30,7 +30,7 @@ use super::server_cgroup::leave_delegated_subtrees;
 use super::shared::SharedHost;
 use crate::cgroup::CgroupPath;
 use crate::fs::dispatch::Tenant;
-use crate::fs::dispatch::{Container, Containers, SharedLimits};
+use crate::fs::dispatch::per_caller::{Container, Containers, SharedLimits};
 use crate::fs::host::HostFiles;
 use crate::fs::{Caller, FsResult};
 use crate::limit::LogLimiter;

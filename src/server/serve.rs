@@ -12,7 +12,7 @@ use crate::agents::confinement::{Role, confine};
 use crate::agents::{AgentPool, HelperImage};
 use crate::error::Error;
 use crate::fs::CgroupFs;
-use crate::fs::dispatch::PerCaller;
+use crate::fs::dispatch::per_caller::PerCaller;
 use crate::fuse;
 use crate::fuse::{AbortGuard, Connection, SelfMount};
 use crate::host::{HostCgroups, KernelHost, PidNamespaces, SharedHost, server_cgroup, tenant_of};

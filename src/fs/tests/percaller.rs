@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::fake::FakeHost;
 use super::scene::{READ, Scene, WRITE, errno, rule};
 use crate::cgroup::{CgroupPath, Setup};
-use crate::fs::dispatch::{Container, Containers, PerCaller, SharedLimits};
+use crate::fs::dispatch::per_caller::{Container, Containers, PerCaller, SharedLimits};
 use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::{Caller, FsResult, HandleId, LookupResult};
