@@ -40,10 +40,10 @@
 //! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
 //! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `message`, `policy` and `doctor`
-//! (but for `doctor::probe`) use `cgroup`; `view` uses `policy`; `fs` uses `view`; `agents` uses `sys`; `host` uses
-//! `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `error` uses `cgroup`, `fuse`, `agents` and `host`;
-//! `container`, `provision` and `server` use these; `cli` uses all of them. `cgroup`, `policy` and `view` do no input or
-//! output.
+//! (but for `doctor::probe`) use `cgroup`; `view` uses `policy`; `fs` uses `view`, and of `sys` only the numbers of
+//! capabilities; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `error`
+//! uses `cgroup`, `fuse`, `agents` and `host`; `container`, `provision` and `server` use these; `cli` uses all of them.
+//! `cgroup`, `policy` and `view` do no input or output.
 //!
 //! `docs/ARCHITECTURE.md` follows a request through the layers, `docs/SEMANTICS.md` lists what each operation does, and
 //! `SECURITY.md` says what is defended against whom.

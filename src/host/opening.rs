@@ -14,12 +14,9 @@ use nix::unistd::gettid;
 use super::errno::errno;
 use crate::fs::SysResult;
 use crate::fs::host::{Credentials, OpenMode, Owner};
+use crate::sys::capability::{CAP_DAC_OVERRIDE, CAP_SYS_RESOURCE};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::handle;
-
-/// `CAP_DAC_OVERRIDE` and `CAP_SYS_RESOURCE`, linux/capability.h.
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
-const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 pub(super) fn by_id(root: BorrowedFd<'_>, inode: u64, flags: i32) -> SysResult<OwnedFd> {
     handle::open_kernfs_id(root, inode, flags).map_err(|error| {

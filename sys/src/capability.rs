@@ -13,6 +13,8 @@ pub const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 pub const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 /// Does what only a file's owner may.
 pub const CAP_FOWNER: u64 = 1 << 3;
+/// Keeps the set-user-id bits of any file.
+pub const CAP_FSETID: u64 = 1 << 4;
 /// Signals any process.
 pub const CAP_KILL: u64 = 1 << 5;
 /// Changes groups.

@@ -116,7 +116,6 @@ fn numbers_are_translated() {
 fn devices_ask_for_an_administrator() {
     testkit::require!(testkit::Need::Hierarchy("devices"));
     let Some(_guard) = ready() else { return };
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
     let mut container = Container::start();
     let (pool, ns) = (pool(), container.namespace());
     let (number, host) = container.sleeper();
@@ -138,7 +137,9 @@ fn devices_ask_for_an_administrator() {
         let permitted =
             |agent: i32| fixture::status(agent, "CapPrm").and_then(|set| u64::from_str_radix(&set, 16).ok());
         eventually("nobody there has the capability any more", || {
-            container.agents().iter().all(|(agent, _)| permitted(*agent).is_none_or(|set| set & CAP_SYS_ADMIN == 0))
+            container.agents().iter().all(|(agent, _)| {
+                permitted(*agent).is_none_or(|set| set & vcgroupfs::sys::capability::CAP_SYS_ADMIN == 0)
+            })
         });
         fs::write(cgroup.0.with_file_name("cgroup.procs"), host.to_string()).unwrap();
     }

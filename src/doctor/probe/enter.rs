@@ -23,11 +23,10 @@ use crate::doctor::facts::Process;
 use crate::doctor::limits::{count_in_both, count_of_list};
 use crate::doctor::probe::target::ProbeTarget;
 use crate::sys;
+use crate::sys::capability::CAP_SYS_ADMIN;
 
 /// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
 const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
-
-const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// How much of a file of /proc is read. With 200 bytes for each mount that is 20000 mounts; the kernel's own limit is
 /// five times as high.

@@ -4,6 +4,7 @@ use super::{Caller, Owner};
 use crate::cgroup::IdMap;
 use crate::fs::SysResult;
 use crate::fs::inode::Attributes;
+use crate::sys::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH};
 
 /// The rights with which a file is opened. The kernel judges later operations by the opener's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +23,6 @@ pub struct Credentials {
     /// the capabilities apply to all of the host's objects.
     pub id_maps: Option<(IdMap, IdMap)>,
 }
-
-/// `CAP_DAC_OVERRIDE`, linux/capability.h.
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
-
-/// `CAP_DAC_READ_SEARCH`, linux/capability.h.
-const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 
 impl Credentials {
     /// Whether they override the permissions of all of the host's objects.

@@ -17,9 +17,7 @@ use crate::fs::ops::file::WRITE_BYTES_MAX;
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, Host};
 use crate::policy::{MigrationEnds, Rule, Verdict, decide_migration};
-
-/// `CAP_SYS_NICE`, linux/capability.h.
-const CAP_SYS_NICE: u32 = 23;
+use crate::sys::capability::CAP_SYS_NICE;
 
 /// How often a process is looked up again if others migrate it between check and write.
 const ATTEMPTS_MAX: usize = 100;
@@ -202,8 +200,7 @@ impl<H: Host> CgroupFs<H> {
             let (Ok(writer), Ok(process)) = (self.host.credentials(writer), self.host.facts(process)) else {
                 return false;
             };
-            process.permitted & !writer.permitted == 0
-                || writer.capabilities & (1 << CAP_SYS_NICE) != 0 && counts(&writer)
+            process.permitted & !writer.permitted == 0 || writer.capabilities & CAP_SYS_NICE != 0 && counts(&writer)
         })
     }
 

@@ -26,12 +26,9 @@ use crate::host::migration_monitor::{self, MonitoredMigration};
 use crate::host::opening::open_flags;
 use crate::host::proc::held_process::{HeldProcess, is_single, permitted_by_threads};
 use crate::host::proc::processes::PidNs;
+use crate::sys::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use crate::sys::credentials::{Rights, assume};
 use crate::sys::process::is_first_thread;
-
-/// `CAP_SYS_ADMIN` and `CAP_SYS_NICE`, linux/capability.h.
-const CAP_SYS_ADMIN: u64 = 1 << 21;
-const CAP_SYS_NICE: u64 = 1 << 23;
 
 impl HostMigrations for KernelHost {
     type MonitoredMigration = MonitoredMigration;

@@ -23,13 +23,8 @@ use crate::fs::host::{Caller, Credentials, HostCredentials, HostMutations, Owner
 use crate::fs::inode::{Attributes, Node};
 use crate::host::errno::errno;
 use crate::host::opening::{path_of, single_component};
+use crate::sys::capability::{CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID};
 use crate::sys::credentials::{Rights, assume, assume_for_files};
-
-/// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`, linux/capability.h.
-const CAP_CHOWN: u64 = 1;
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
-const CAP_FOWNER: u64 = 1 << 3;
-const CAP_FSETID: u64 = 1 << 4;
 
 impl HostMutations for KernelHost {
     fn make_directory(&self, caller: &Caller, directory: &Node, name: &OsStr, mode: u32) -> SysResult<Attributes> {

@@ -17,10 +17,8 @@ use crate::host::backing_file::BackingFile;
 use crate::host::errno::errno;
 use crate::host::interface_file::read_file;
 use crate::host::proc::procfs;
+use crate::sys::capability::CAP_SYS_NICE;
 use crate::sys::credentials::{Rights, assume, become_for_good};
-
-/// `CAP_SYS_NICE`, linux/capability.h.
-const CAP_SYS_NICE: u64 = 1 << 23;
 
 /// The stack of a thread that makes a few system calls, in bytes.
 const STACK_BYTES: usize = 64 * 1024;

@@ -8,11 +8,8 @@ use crate::cgroup::IdMap;
 use crate::fs::SysResult;
 use crate::fs::host::{Caller, Credentials, Owner, WriterCredentials};
 use crate::host::errno::errno;
-use crate::sys::capability::{Capabilities, capabilities_of};
+use crate::sys::capability::{CAP_DAC_OVERRIDE, Capabilities, capabilities_of};
 use crate::sys::process::is_first_thread;
-
-/// `CAP_DAC_OVERRIDE`, linux/capability.h.
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 
 /// Reads the credentials of threads, as the server's user namespace sees them.
 #[derive(Debug)]
