@@ -3,15 +3,18 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::Value;
 use testkit::{Hierarchy, Need, View, ViewOptions, hierarchy, require};
+use vcgroupfs::sys::credentials::{Rights, become_for_good};
 
 use crate::support::{Place, program};
 
@@ -27,15 +30,13 @@ const OPERATIONS: [&str; 17] = [
 struct Sleeper(Child);
 
 impl Sleeper {
-    fn start(place: &Place) -> Self {
-        Self(
-            Command::new("sleep")
-                .arg("1000")
-                .stdin(Stdio::null())
-                .env("VCGROUPFS_TEST_MARK", &place.mark)
-                .spawn()
-                .expect("sleep"),
-        )
+    fn start(place: &Place, who: Who) -> Self {
+        let mut command = Command::new("sleep");
+        command.arg("1000").stdin(Stdio::null()).env("VCGROUPFS_TEST_MARK", &place.mark);
+        if let Who::User(user) = who {
+            command.uid(user).gid(user);
+        }
+        Self(command.spawn().expect("sleep"))
     }
 }
 
@@ -46,7 +47,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// Does an operation on a path, as root.
+/// Does an operation on a path.
 pub(crate) fn attempt(operation: &str, path: &Path, process: u32, linked: &Path) -> io::Result<()> {
     let metadata = || fs::symlink_metadata(path);
     let beside = path.with_file_name("renamed-by-explain");
@@ -69,7 +70,7 @@ pub(crate) fn attempt(operation: &str, path: &Path, process: u32, linked: &Path)
         "chmod" => {
             fs::set_permissions(path, fs::Permissions::from_mode(if metadata()?.is_dir() { 0o755 } else { 0o644 }))
         }
-        "chown" => std::os::unix::fs::chown(path, Some(0), Some(0)),
+        "chown" => chown(path, Some(0), Some(0)),
         "utimens" => {
             Ok(nix::sys::stat::utimes(path, &nix::sys::time::TimeVal::new(1, 0), &nix::sys::time::TimeVal::new(1, 0))?)
         }
@@ -107,7 +108,37 @@ const PLACES: [&str; 12] = [
     "beside/cgroup.procs",
 ];
 
+/// More of them, where the mode and the owner decide.
+const PLACES_OF_USERS: [&str; 4] =
+    ["box/inner/cgroup.procs/below", "box/closed/child", "box/closed/cgroup.procs", "box/closed/fresh"];
+
+/// The user that owns a part of the container's cgroups, but not their boundary's `cgroup.procs`.
+const OWNER: u32 = 1000;
+
+/// Who performs the operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Root,
+    User(u32),
+}
+
+impl Who {
+    /// Calls `act` as this user.
+    fn act(self, act: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+        let Self::User(uid) = self else { return act() };
+        thread::scope(|scope| {
+            let as_user = scope.spawn(|| {
+                let rights = Rights { uid, gid: uid, groups: &[], capabilities: 0 };
+                become_for_good(&rights, 0)?;
+                act()
+            });
+            as_user.join().expect("no panic")
+        })
+    }
+}
+
 struct Scene<'a> {
+    who: Who,
     place: &'a Place,
     view: &'a View,
     options: Vec<String>,
@@ -130,7 +161,7 @@ impl Scene<'_> {
         assert_eq!(keys, ["allowed", "errno", "host", "operation", "path", "reason", "rule", "verdict", "whose"]);
         assert_eq!((explained["operation"].as_str(), explained["path"].as_str()), (Some(operation), Some(path)));
         let in_view = self.view.dir().join(path.trim_start_matches('/'));
-        let happened = attempt(operation, &in_view, self.process, &self.linked);
+        let happened = self.who.act(|| attempt(operation, &in_view, self.process, &self.linked));
         let errno =
             |outcome: io::Result<()>| outcome.err().map(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         let happened = errno(happened);
@@ -140,7 +171,9 @@ impl Scene<'_> {
         let agrees = if allowed {
             assert!(explained["errno"].is_null());
             // What the kernel makes of it is the kernel's.
-            happened.is_none() || happened == errno(attempt(operation, host, self.process, host))
+            let as_host = || happened == errno(self.who.act(|| attempt(operation, host, self.process, host)));
+            let is_permission = matches!(happened, Some(Errno::EACCES | Errno::EPERM));
+            happened.is_none() || as_host() && (self.who == Who::Root || !is_permission)
         } else {
             happened.map(|errno| format!("{errno:?}")).as_deref() == explained["errno"].as_str()
         };
@@ -150,21 +183,32 @@ impl Scene<'_> {
 
 fn prepare(place: &Place, hierarchy: &Hierarchy) -> PathBuf {
     let top = hierarchy.mountpoint.join(&place.mark);
-    for name in ["box", "box/inner", "box/inner/child", "beside"] {
+    for name in ["box", "box/inner", "box/inner/child", "box/closed", "box/closed/child", "beside"] {
         // So that none of them can be removed while it's tried.
         fs::create_dir(top.join(name)).expect("a cgroup");
     }
     top
 }
 
-fn compare(shape: &str, policy: &str) {
+/// Gives a part of the cgroups to [`OWNER`].
+fn give(top: &Path) {
+    for name in ["box", "box/inner", "box/inner/cgroup.procs", "box/inner/child", "box/closed"] {
+        chown(top.join(name), Some(OWNER), Some(OWNER)).expect("chown");
+    }
+    fs::set_permissions(top.join("box/closed"), fs::Permissions::from_mode(0o700)).expect("chmod");
+}
+
+fn compare(shape: &str, policy: &str, who: Who) {
     let selectors: Vec<&str> = DELEGATED.into_iter().chain(["devices"]).collect();
     let place = Place::with_cgroup(&selectors);
     let hierarchies: Vec<Hierarchy> = selectors.iter().map(|name| hierarchy(name).expect("a hierarchy")).collect();
     let tops: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| prepare(&place, hierarchy)).collect();
-    let sleeper = Sleeper::start(&place);
+    let sleeper = Sleeper::start(&place, who);
     for top in &tops[..DELEGATED.len()] {
         fs::write(top.join("box/inner/child/cgroup.procs"), sleeper.0.id().to_string()).expect("a migration");
+    }
+    if let Who::User(_) = who {
+        tops.iter().for_each(|top| give(top));
     }
     let boundary = format!("{}/box", place.path());
     let mut options: Vec<String> =
@@ -178,17 +222,28 @@ fn compare(shape: &str, policy: &str) {
         options.extend(["--cgroup".to_owned(), format!("{name}={boundary}")]);
         mount = mount.option("--cgroup", &format!("{name}={boundary}"));
     }
+    let mut operations = OPERATIONS.to_vec();
+    if let Who::User(user) = who {
+        options.extend(["--as".to_owned(), user.to_string()]);
+        // The kernel has a rule about users for links (`fs.protected_hardlinks`).
+        operations.retain(|operation| *operation != "link");
+    }
     let view = View::mount(program(), &mount);
+    let above = view.dir().parent().expect("a directory").to_owned();
+    fs::set_permissions(above, fs::Permissions::from_mode(0o755)).expect("chmod");
     let top = hierarchies[0].in_view(&view.dir());
     let boundary = if shape == "rooted" { top } else { top.join(boundary.trim_start_matches('/')) };
     let linked = boundary.join("cgroup.procs");
     assert!(linked.is_file(), "{}", linked.display());
-    let scene = Scene { place: &place, view: &view, options, process: sleeper.0.id(), linked };
+    let scene = Scene { who, place: &place, view: &view, options, process: sleeper.0.id(), linked };
     let mut checked = [0; 2];
     let mut wrong = Vec::new();
     for (hierarchy, top) in hierarchies.iter().zip(&tops) {
         let directory = hierarchy.in_view(Path::new("/")).display().to_string();
         let mut places: Vec<&str> = PLACES.to_vec();
+        if who != Who::Root {
+            places.extend(PLACES_OF_USERS);
+        }
         if hierarchy.selector() == "devices" {
             places = vec!["", "box", "box/cgroup.procs", "fresh"];
         }
@@ -206,7 +261,7 @@ fn compare(shape: &str, policy: &str) {
             let path = format!("{directory}{below}").trim_end_matches('/').to_owned();
             // What else can't be migrated into, nobody would ask.
             let lists = !name.contains('.') && !name.contains("notify") || name.ends_with("cgroup.procs");
-            for operation in OPERATIONS.into_iter().filter(|operation| lists || *operation != "migrate") {
+            for operation in operations.iter().copied().filter(|operation| lists || *operation != "migrate") {
                 let outcome = scene.check(operation, &path, &top.join(name), &mut checked);
                 wrong.extend(outcome.err());
                 // What was made is removed again, and who was migrated goes back.
@@ -217,8 +272,10 @@ fn compare(shape: &str, policy: &str) {
             }
         }
     }
-    assert!(wrong.is_empty(), "{shape} {policy}: {} differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(checked[0] > 200 && checked[1] > 50, "{shape} {policy}: {checked:?}");
+    assert!(wrong.is_empty(), "{shape} {policy} {who:?}: {} differ:\n{}", wrong.len(), wrong.join("\n"));
+    // A stranger may do little.
+    let least = if who == Who::Root { 50 } else { 30 };
+    assert!(checked[0] > 200 && checked[1] > least, "{shape} {policy} {who:?}: {checked:?}");
 }
 
 /// One after the other: each starts a thousand processes.
@@ -230,23 +287,25 @@ fn alone(what: impl FnOnce()) {
 }
 
 macro_rules! modes {
-    ($($name:ident: $shape:literal, $policy:literal;)+) => {
+    ($($name:ident: $shape:literal, $policy:literal, $who:expr;)+) => {
         $(#[test]
         fn $name() {
             require!(
                 Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"), Need::Hierarchy("memory"),
                 Need::Hierarchy("devices"),
             );
-            alone(|| compare($shape, $policy));
+            alone(|| compare($shape, $policy, $who));
         })+
     };
 }
 
 modes! {
-    host_path_strict: "host-path", "strict";
-    host_path_delegate: "host-path", "delegate";
-    rooted_strict: "rooted", "strict";
-    rooted_delegate: "rooted", "delegate";
-    full_strict: "full", "strict";
-    full_delegate: "full", "delegate";
+    host_path_strict: "host-path", "strict", Who::Root;
+    host_path_delegate: "host-path", "delegate", Who::Root;
+    rooted_strict: "rooted", "strict", Who::Root;
+    rooted_delegate: "rooted", "delegate", Who::Root;
+    full_strict: "full", "strict", Who::Root;
+    full_delegate: "full", "delegate", Who::Root;
+    as_an_owner: "host-path", "delegate", Who::User(OWNER);
+    as_a_stranger: "rooted", "delegate", Who::User(2000);
 }

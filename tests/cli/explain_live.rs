@@ -157,7 +157,7 @@ fn a_read_only_mount_is_told_of_as_it_happens() {
     let children = tree["children"].as_array().expect("children");
     let unified = children.iter().find(|child| child["name"].as_str() == Some("unified"));
     let base = if unified.is_some() { "/unified" } else { "" };
-    for operation in ["unlink", "rmdir", "mkdir", "write", "chmod", "create"] {
+    for operation in ["unlink", "rmdir", "rename", "mkdir", "write", "chmod", "create"] {
         for name in ["", "/nosuch", "/cgroup.procs", "/nosuch/below", "/cgroup.procs/below"] {
             let path = format!("{base}{name}");
             // The root of the mount is a name of the mount above.

@@ -110,7 +110,7 @@ fn id_map(pid: i32, file: &str) -> Result<IdMap, Error> {
 }
 
 /// Returns the kernel's refusal, if it refuses before it asks the view. `errno` is the answer without that, and `on_path`
-/// ends before the first missing object.
+/// ends before the first missing object. A migration's path is that of the list.
 pub(super) fn refusal(
     selected: &SelectedView,
     operation: Operation,
@@ -126,8 +126,11 @@ pub(super) fn refusal(
     let searched = caller.and_then(|caller| by_search(caller, path, on_path));
     searched.or_else(|| match operation {
         // They check the mount once they have the directory, before they look for the name in it (`do_unlinkat`,
-        // `do_rmdir`).
-        Operation::Unlink | Operation::Rmdir if is_about_name => by_mount().filter(|_| is_parent_there(path, on_path)),
+        // `do_rmdir`, `do_renameat2`), and the directory's mode before the kind of what has the name (`may_delete`).
+        Operation::Unlink | Operation::Rmdir | Operation::Rename if is_about_name => {
+            let of_name = || by_mode().filter(|_| on_path.len() > path.depth());
+            by_mount().filter(|_| is_parent_there(path, on_path)).or_else(of_name)
+        }
         _ if is_about_name => None,
         // open(2) checks the mode first, all other calls the mount (`do_open`, `mnt_want_write`).
         Operation::Write | Operation::Migrate => by_mode().or_else(by_mount),
@@ -178,8 +181,10 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &P
     let last = on_path.get(depth);
     use Operation::*;
     let (bits, what) = match operation {
-        Lookup | Setxattr => return None,
+        Lookup => return None,
         Read => (4, "may not read it"),
+        // Those named `user.`. The others need a capability (`xattr_permission`).
+        Setxattr => (2, "may not write it, which attributes named user. need"),
         Write | Truncate | Migrate => (2, "may not write it"),
         Chmod | Chown | Utimens => {
             let (name, attributes) = last?;

@@ -120,8 +120,18 @@ fn ask(
         let how = format!("enable it in cgroup.subtree_control of {above}, and first in those above that lack it");
         explanation.reason = format!("{controller} isn't in cgroup.controllers of {cgroup}: {how}");
     }
-    let on_path = fs.objects_along(path.components());
-    if let Some(refused) = kernel::refusal(&selected, operation, path, explanation.errno, &on_path, caller.as_ref()) {
+    let mut on_path = fs.objects_along(path.components());
+    let mut path = path.clone();
+    // A migration into a directory is a write to its list.
+    if operation == Operation::Migrate
+        && let Ok(list) = path.join("cgroup.procs")
+    {
+        let to_list = fs.objects_along(list.components());
+        if to_list.len() > list.depth() {
+            (path, on_path) = (list, to_list);
+        }
+    }
+    if let Some(refused) = kernel::refusal(&selected, operation, &path, explanation.errno, &on_path, caller.as_ref()) {
         explanation = Explanation { backing: explanation.backing, ..refused };
     }
     Ok(explanation)
