@@ -16,7 +16,7 @@ use super::args::Plan;
 use super::guard::{self, CgroupTree};
 use super::host::{Hierarchy, Programs, Version};
 use super::process::{self, Memory};
-use super::site::{self, MANY};
+use super::site::{self, MANY_CHILDREN};
 use super::subject::{Kind, Missing, Server};
 
 /// Memory of a subject's servers, per number of views.
@@ -159,7 +159,7 @@ fn mix_with_points(plan: &Plan, hierarchy: &Hierarchy, kind: Kind, server: &Serv
         Point { operations, rss_kib: memory.rss_kib, descriptors: process::descriptors(&pids) }
     };
     // Once over every cgroup: what is kept per cgroup in use isn't growth.
-    for _ in 0..MANY {
+    for _ in 0..MANY_CHILDREN {
         mix.cycle()?;
     }
     let cycles = (plan.operations / Mix::OPERATIONS).max(2);
@@ -205,10 +205,10 @@ impl Mix {
         let done = self.done;
         self.done += 1;
         for step in 0..4 {
-            self.read(&format!("many/c{:04}/{}", (done + step * 250) % MANY as u64, self.file))?;
+            self.read(&format!("many/c{:04}/{}", (done + step * 250) % MANY_CHILDREN as u64, self.file))?;
         }
         for step in 0..2 {
-            let path = format!("many/c{:04}/cgroup.procs", (done + step * 500) % MANY as u64);
+            let path = format!("many/c{:04}/cgroup.procs", (done + step * 500) % MANY_CHILDREN as u64);
             fstatat(&self.root, path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).with_context(|| format!("stat {path}"))?;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -18,7 +18,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
 
 use super::host::WORK;
-use super::site::{FEW, MANY, Site};
+use super::site::{FEW_CHILDREN, MANY_CHILDREN, Site};
 
 const BUFFER_BYTES: usize = 4096;
 const MEMBERS: &CStr = c"one/cgroup.procs";
@@ -233,13 +233,13 @@ fn check_dir(site: &Site, path: &CStr, cgroups: usize) -> Result<(usize, Option<
 }
 
 fn check_few(site: &mut Site) -> Result<Option<String>> {
-    let (entries, remark) = check_dir(site, c"few", FEW)?;
+    let (entries, remark) = check_dir(site, c"few", FEW_CHILDREN)?;
     site.entries[0] = entries;
     Ok(remark)
 }
 
 fn check_many(site: &mut Site) -> Result<Option<String>> {
-    let (entries, remark) = check_dir(site, c"many", MANY)?;
+    let (entries, remark) = check_dir(site, c"many", MANY_CHILDREN)?;
     site.entries[1] = entries;
     Ok(remark)
 }
@@ -287,7 +287,7 @@ fn walk(dir: OwnedFd) -> Result<usize> {
 fn check_walk(site: &mut Site) -> Result<Option<String>> {
     let found = walk(open_dir(&site.root, c"many")?)?;
     let truth = walk(open_dir(&site.truth, c"many")?)?;
-    ensure!(found >= MANY, "a walk finds {found} entries, not {truth}");
+    ensure!(found >= MANY_CHILDREN, "a walk finds {found} entries, not {truth}");
     site.entries[2] = found;
     Ok((found != truth).then(|| format!("a walk finds {found} entries, in the kernel's {truth}")))
 }

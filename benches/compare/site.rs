@@ -16,8 +16,8 @@ use super::host::{Hierarchy, Version};
 use super::process::Process;
 
 /// Children of `few` and of `many`.
-pub(crate) const FEW: usize = 50;
-pub(crate) const MANY: usize = 1000;
+pub(crate) const FEW_CHILDREN: usize = 50;
+pub(crate) const MANY_CHILDREN: usize = 1000;
 
 /// One subject's test cgroup:
 ///
@@ -64,7 +64,7 @@ pub(crate) fn populate(path: &Path) -> Result<()> {
     for name in ["one", "few", "many", "a", "b", "new"] {
         create(path.join(name))?;
     }
-    for (parent, count) in [("few", FEW), ("many", MANY)] {
+    for (parent, count) in [("few", FEW_CHILDREN), ("many", MANY_CHILDREN)] {
         for index in 0..count {
             create(path.join(parent).join(format!("c{index:04}")))?;
         }

@@ -48,7 +48,7 @@ fn follow(view: &View, names: &[&OsStr], lacks: u8) {
             // A symlink into the subtree.
             Child::Alias { name } => {
                 let index = at.hierarchy.expect("a hierarchy");
-                let target = view.alias_target(index, name).expect("a shortcut of a view with a subtree");
+                let target = view.alias_target(index, name).expect("the alias of a view with a subtree");
                 (Position { role: Role::Inside, ..at }, Some(target))
             }
             Child::HostPathAlias(position) => through_host_path_alias(view, position),

@@ -28,8 +28,8 @@ use crate::{check, privileges, seccomp, serve};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash: the reading end of a pipe whose writing end only the server has.
-pub const LEASH_FD: RawFd = 4;
+/// The descriptor of the lifeline: the reading end of a pipe whose writing end only the server has.
+pub const LIFELINE_FD: RawFd = 4;
 /// The descriptor of the first namespace; the others follow in the order of the command line.
 pub const FIRST_NAMESPACE_FD: RawFd = 5;
 
@@ -125,12 +125,12 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
 
     let prepared =
         closed.map_err(failed_at(AgentStep::Close)).and_then(|()| prepare(&socket, namespaces, is_administrator));
-    let cloned = prepared.and_then(|(leash, permitted)| {
+    let cloned = prepared.and_then(|(lifeline, permitted)| {
         // CLONE_PARENT makes the agent the server's child, so this process may end now. The server ignores SIGCHLD,
         // so the kernel reaps an agent at once; a zombie would keep the container's init from ending.
         match clone_sibling().map_err(failed_at(AgentStep::Clone))? {
             CloneSide::Original => Ok(()),
-            CloneSide::Sibling => run(&socket, leash, permitted),
+            CloneSide::Sibling => run(&socket, lifeline, permitted),
         }
     });
     // The agent has no step left that could fail, so this process reports for it. If the server is gone, there's
@@ -144,7 +144,7 @@ pub(crate) fn start(namespaces: &Namespaces, is_administrator: bool) -> ExitCode
     exit_now(if told.is_ok() { status } else { 1 })
 }
 
-/// Does everything up to the clone; the child inherits exactly what this process then has. Returns the leash and the
+/// Does everything up to the clone; the child inherits exactly what this process then has. Returns the lifeline and the
 /// permitted capabilities.
 fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) -> Result<(OwnedFd, u64), StepError> {
     // Keeps processes without CAP_SYS_PTRACE in the *initial* user namespace from tracing this process or opening its
@@ -154,24 +154,24 @@ fn prepare(socket: &OwnedFd, namespaces: &Namespaces, is_administrator: bool) ->
     prctl::set_name(c"vcgroupfs-agent").map_err(failed_at(AgentStep::Privileges))?;
 
     check::seqpacket(socket.as_fd()).map_err(failed_at(AgentStep::Check))?;
-    let leash = inherited(LEASH_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
-    check::pipe(leash.as_fd()).map_err(failed_at(AgentStep::Check))?;
+    let lifeline = inherited(LIFELINE_FD).ok_or((AgentStep::Check, Errno::EBADF))?;
+    check::pipe(lifeline.as_fd()).map_err(failed_at(AgentStep::Check))?;
 
     // No controlling terminal, and a process group of only this process and the agent.
-    setsid().map_err(failed_at(AgentStep::Leash))?;
-    // The leash: once the server closes its end of the pipe or ends, the kernel sends SIGKILL to that group. The
+    setsid().map_err(failed_at(AgentStep::Lifeline))?;
+    // The lifeline: once the server closes its end of the pipe or ends, the kernel sends SIGKILL to that group. The
     // signal can't reach a reused pid, it works on a stopped agent, and on every kernel.
-    signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Leash))?;
+    signal_group_on_event(lifeline.as_fd(), libc::SIGKILL).map_err(failed_at(AgentStep::Lifeline))?;
 
     enter(namespaces)?;
 
-    // Only the socket and the leash stay open. 0 to 2 must not be free: a later descriptor would get the number, and
+    // Only the socket and the lifeline stay open. 0 to 2 must not be free: a later descriptor would get the number, and
     // a panic's message would be written to it. An O_PATH descriptor of the empty root can't be written to.
     stand_in_for_stdio().map_err(failed_at(AgentStep::Privileges))?;
     let more = if is_administrator { CAP_SYS_ADMIN } else { 0 };
     let permitted = privileges::drop_all(CAP_SYS_NICE | more).map_err(failed_at(AgentStep::Privileges))?;
     seccomp::confine().map_err(failed_at(AgentStep::Privileges))?;
-    Ok((leash, permitted))
+    Ok((lifeline, permitted))
 }
 
 /// Joins the namespaces. Their descriptors are closed on return.
@@ -202,12 +202,12 @@ pub(crate) fn stand_in_for_stdio() -> Result<(), Errno> {
 }
 
 /// Runs the agent.
-fn run(socket: &OwnedFd, leash: OwnedFd, permitted: u64) -> ! {
+fn run(socket: &OwnedFd, lifeline: OwnedFd, permitted: u64) -> ! {
     let status = match seccomp::confine_agent() {
         Ok(()) => serve::serve(socket.as_fd(), permitted),
         Err(_) => 1,
     };
-    drop(leash);
+    drop(lifeline);
     exit_now(status)
 }
 

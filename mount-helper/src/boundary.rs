@@ -28,8 +28,8 @@ use crate::{check, privileges};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash, like an agent's.
-pub const LEASH_FD: RawFd = 4;
+/// The descriptor of the lifeline, like an agent's.
+pub const LIFELINE_FD: RawFd = 4;
 /// The descriptor of the boundary's `cgroup.procs`, for writing.
 pub const BOUNDARY_FD: RawFd = 5;
 /// The descriptor of the `cgroup.procs` of the cgroup to go back to, for writing.
@@ -87,7 +87,7 @@ pub fn decode(message: &[u8]) -> Result<(), Errno> {
 
 /// Does what the process was started for, and reports the result to the server.
 pub(crate) fn start(purpose: Purpose) -> ExitCode {
-    let end = if purpose == Purpose::Make { HOME_FD } else { LEASH_FD } + 1;
+    let end = if purpose == Purpose::Make { HOME_FD } else { LIFELINE_FD } + 1;
     let closed = close_from(end);
     let Some(socket) = inherited(SOCKET_FD) else {
         return ExitCode::from(2);
@@ -104,10 +104,10 @@ fn serve(socket: &OwnedFd, purpose: Purpose) -> Result<Result<(), Errno>, Errno>
     prctl::set_dumpable(false)?;
     prctl::set_name(c"vcgroupfs-ns")?;
     check::seqpacket(socket.as_fd())?;
-    let leash = inherited(LEASH_FD).ok_or(Errno::EBADF)?;
-    check::pipe(leash.as_fd())?;
+    let lifeline = inherited(LIFELINE_FD).ok_or(Errno::EBADF)?;
+    check::pipe(lifeline.as_fd())?;
     setsid()?;
-    signal_group_on_event(leash.as_fd(), libc::SIGKILL)?;
+    signal_group_on_event(lifeline.as_fd(), libc::SIGKILL)?;
     if purpose == Purpose::Make {
         match make() {
             Ok(namespace) => send(socket.as_fd(), [&encode(Ok(()))], &[namespace.as_fd()])?,

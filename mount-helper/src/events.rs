@@ -42,8 +42,8 @@ use crate::{agent, check, privileges, serve};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash, like an agent's.
-pub const LEASH_FD: RawFd = 4;
+/// The descriptor of the lifeline, like an agent's.
+pub const LIFELINE_FD: RawFd = 4;
 /// The descriptor of the server's epoll set. It contains the registered eventfds as long as they're open elsewhere,
 /// and doesn't keep them open.
 pub const LIVE_FD: RawFd = 5;
@@ -171,11 +171,11 @@ impl Reply {
 /// Makes one registration, and ends.
 pub(crate) fn start() -> ExitCode {
     let closed = close_from(LIVE_FD + 1);
-    let [Some(socket), Some(leash), Some(live)] = [SOCKET_FD, LEASH_FD, LIVE_FD].map(inherited) else {
+    let [Some(socket), Some(lifeline), Some(live)] = [SOCKET_FD, LIFELINE_FD, LIVE_FD].map(inherited) else {
         return ExitCode::from(2);
     };
     let made = closed
-        .and_then(|()| prepare(socket.as_fd(), leash.as_fd()))
+        .and_then(|()| prepare(socket.as_fd(), lifeline.as_fd()))
         .and_then(|()| register(socket.as_fd(), &Epoll(live)));
     let reply = match made {
         Ok(()) => Reply::Done,
@@ -185,13 +185,13 @@ pub(crate) fn start() -> ExitCode {
     exit_now(i32::from(told.is_err()))
 }
 
-fn prepare(socket: BorrowedFd<'_>, leash: BorrowedFd<'_>) -> Result<(), Errno> {
+fn prepare(socket: BorrowedFd<'_>, lifeline: BorrowedFd<'_>) -> Result<(), Errno> {
     prctl::set_dumpable(false)?;
     prctl::set_name(c"vcgroupfs-event")?;
     check::seqpacket(socket)?;
-    check::pipe(leash)?;
+    check::pipe(lifeline)?;
     setsid()?;
-    signal_group_on_event(leash, libc::SIGKILL)?;
+    signal_group_on_event(lifeline, libc::SIGKILL)?;
     agent::stand_in_for_stdio()?;
     // The capabilities to examine another process' descriptors, to fetch one, and to read the control file, which the
     // kernel checks again.

@@ -209,8 +209,8 @@ pub enum AgentStep {
     Close = 1,
     /// Checking the descriptors that were passed.
     Check,
-    /// Setting up the leash by which the server can end the agent.
-    Leash,
+    /// Setting up the lifeline by which the server can end the agent.
+    Lifeline,
     /// Joining the empty namespaces (mnt, net, ipc, uts).
     EnterEmpty,
     /// Joining the container's pid namespace: EINVAL if it isn't a descendant of the server's.
@@ -223,7 +223,7 @@ pub enum AgentStep {
 
 impl AgentStep {
     const ALL: [Self; 7] =
-        [Self::Close, Self::Check, Self::Leash, Self::EnterEmpty, Self::EnterPid, Self::Privileges, Self::Clone];
+        [Self::Close, Self::Check, Self::Lifeline, Self::EnterEmpty, Self::EnterPid, Self::Privileges, Self::Clone];
 }
 
 /// The first message of a connection.

@@ -50,7 +50,7 @@ fn describe(step: AttachStep) -> &'static str {
     match step {
         AttachStep::Close
         | AttachStep::Check
-        | AttachStep::Leash
+        | AttachStep::Lifeline
         | AttachStep::Privileges
         | AttachStep::MountRequest => "the mount-helper failed",
         AttachStep::Find => "can't find /sys/fs/cgroup in the container",
@@ -73,8 +73,8 @@ pub struct AttachHelper {
 }
 
 impl AttachHelper {
-    /// Starts a helper for the container with this mount namespace and root directory. `witness` is the writing end
-    /// of a pipe, which stays open until the helper has ended.
+    /// Starts a helper for the container with this mount namespace and root directory. `liveness_pipe` is the writing
+    /// end of a pipe, which stays open until the helper has ended.
     ///
     /// # Errors
     /// See [`AttachHelperError`].
@@ -82,9 +82,9 @@ impl AttachHelper {
         image: BorrowedFd<'_>,
         namespace: BorrowedFd<'_>,
         root: BorrowedFd<'_>,
-        witness: BorrowedFd<'_>,
+        liveness_pipe: BorrowedFd<'_>,
     ) -> Result<(Self, Location), AttachHelperError> {
-        let helper = Helper::start(image, MountTask::Attach, namespace, root, Some(witness))?;
+        let helper = Helper::start(image, MountTask::Attach, namespace, root, Some(liveness_pipe))?;
         match helper.report()? {
             Report::Location(found) => Ok((Self { helper }, found)),
             _ => Err(AttachHelperError::NoReply(Errno::EPROTO)),
@@ -143,7 +143,7 @@ pub fn detach(
 struct Helper {
     socket: OwnedFd,
     /// Closing this makes the kernel send SIGKILL to the helper.
-    _leash: OwnedFd,
+    _lifeline: OwnedFd,
 }
 
 impl Helper {
@@ -152,19 +152,19 @@ impl Helper {
         task: MountTask,
         namespace: BorrowedFd<'_>,
         root: BorrowedFd<'_>,
-        witness: Option<BorrowedFd<'_>>,
+        liveness_pipe: Option<BorrowedFd<'_>>,
     ) -> Result<Self, AttachHelperError> {
         let (socket, theirs) = seqpacket::seqpacket_pair()?;
-        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let (lifeline, server_lifeline) = pipe2(OFlag::O_CLOEXEC)?;
         let proc = File::open("/proc").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
         let words = task.words().into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
         let words = words.map_err(|_| Errno::EINVAL)?;
         let arguments: Vec<&CStr> =
             std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
-        let mut files = vec![theirs.as_fd(), leash.as_fd(), namespace, root, proc.as_fd()];
-        files.extend(witness);
+        let mut files = vec![theirs.as_fd(), lifeline.as_fd(), namespace, root, proc.as_fd()];
+        files.extend(liveness_pipe);
         spawn::spawn_image(image, &arguments, &files)?;
-        Ok(Self { socket, _leash: server_leash })
+        Ok(Self { socket, _lifeline: server_lifeline })
     }
 
     fn request(&self, order: &MountRequest, file: BorrowedFd<'_>) -> Result<(), AttachHelperError> {

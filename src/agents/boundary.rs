@@ -20,8 +20,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct BoundaryHelper {
     socket: OwnedFd,
-    /// The leash. Closing it makes the kernel send SIGKILL to the process, which also ends a frozen one.
-    _leash: OwnedFd,
+    /// The lifeline. Closing it makes the kernel send SIGKILL to the process, which also ends a frozen one.
+    _lifeline: OwnedFd,
 }
 
 impl BoundaryHelper {
@@ -53,12 +53,12 @@ impl BoundaryHelper {
 
     fn start_helper(image: &HelperImage, purpose: Purpose, more: &[BorrowedFd<'_>]) -> Result<Self, Errno> {
         let (socket, theirs) = seqpacket::seqpacket_pair()?;
-        let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let (lifeline, own_lifeline) = pipe2(OFlag::O_CLOEXEC)?;
         let word = std::ffi::CString::new(purpose.word()).map_err(|_| Errno::EINVAL)?;
         let files: Vec<BorrowedFd<'_>> =
-            [theirs.as_fd(), leash.as_fd()].into_iter().chain(more.iter().copied()).collect();
+            [theirs.as_fd(), lifeline.as_fd()].into_iter().chain(more.iter().copied()).collect();
         spawn::spawn_image(image.program(), &[mount_helper::PROGRAM_NAME, c"boundary", &word], &files)?;
-        Ok(Self { socket, _leash: own_leash })
+        Ok(Self { socket, _lifeline: own_lifeline })
     }
 
     /// Returns whether the kernel refuses to migrate the process through `file`, a membership file inside the

@@ -32,10 +32,10 @@ const MAX_ERRNO: i32 = 4095;
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
-    /// The leash. Closing it makes the kernel send SIGKILL to the agent, which holds the pipe's other end
+    /// The lifeline. Closing it makes the kernel send SIGKILL to the agent, which holds the pipe's other end
     /// (see `mount_helper::agent`). No pid is involved, so the signal can't hit another process, and it ends a
-    /// stopped agent as well. The leash is never copied into another process.
-    _leash: OwnedFd,
+    /// stopped agent as well. The lifeline is never copied into another process.
+    _lifeline: OwnedFd,
 }
 
 /// Why a request has no valid reply.
@@ -80,13 +80,13 @@ impl Connection {
         deadline: u64,
     ) -> Result<Self, StartError> {
         let (socket, theirs) = seqpacket::seqpacket_pair()?;
-        let (leash, server_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let (lifeline, server_lifeline) = pipe2(OFlag::O_CLOEXEC)?;
         let mut words = vec![c"agent".to_owned()];
         if is_administrator {
             words.push(CString::new(ADMINISTRATOR).map_err(|_| Errno::EINVAL)?);
         }
         words.push(c"pid".to_owned());
-        let mut files = vec![theirs.as_fd(), leash.as_fd(), namespace.as_fd()];
+        let mut files = vec![theirs.as_fd(), lifeline.as_fd(), namespace.as_fd()];
         for (kind, file) in image.namespaces() {
             words.push(CString::new(kind.word()).map_err(|_| Errno::EINVAL)?);
             files.push(file);
@@ -95,14 +95,14 @@ impl Connection {
             std::iter::once(mount_helper::PROGRAM_NAME).chain(words.iter().map(CString::as_c_str)).collect();
         spawn::spawn_image(image.program(), &arguments, &files)?;
         // Now only the helper has these descriptors, so the server notices its end.
-        drop((theirs, leash));
+        drop((theirs, lifeline));
 
         let mut hello = [0; HELLO_LEN];
         wait_readable(socket.as_fd(), deadline)?;
         let received = seqpacket::receive(socket.as_fd(), &mut hello, &mut [])?;
         let bytes = received.and_then(|len| hello.get(..len)).unwrap_or_default();
         match Hello::decode(bytes).map_err(|_| StartError::System(Errno::EPROTO))? {
-            Hello::Ready => Ok(Self { socket, _leash: server_leash }),
+            Hello::Ready => Ok(Self { socket, _lifeline: server_lifeline }),
             Hello::Failed { step, errno } => Err(StartError::Refused(step, Errno::from_raw(errno))),
         }
     }

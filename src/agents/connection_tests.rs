@@ -49,8 +49,8 @@ fn asked_within(
     agent: impl FnOnce(OwnedFd) + Send + 'static,
 ) -> Result<Result<usize, Errno>, AgentFailure> {
     let (socket, theirs) = seqpacket::seqpacket_pair().unwrap();
-    let (leash, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let connection = Connection { socket, _leash: leash };
+    let (lifeline, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let connection = Connection { socket, _lifeline: lifeline };
     let peer = thread::spawn(move || agent(theirs));
     let file = std::fs::File::open("/dev/null").unwrap();
     let mut data = [0; 10];

@@ -57,8 +57,8 @@ pub struct EventClaim<'a> {
 struct EventHelper<'a> {
     registrar: &'a EventRegistrar,
     socket: OwnedFd,
-    /// The leash, like an agent's: closing it ends the process.
-    _leash: OwnedFd,
+    /// The lifeline, like an agent's: closing it ends the process.
+    _lifeline: OwnedFd,
     process: Option<OwnedFd>,
 }
 
@@ -107,13 +107,18 @@ impl EventRegistrar {
 
     fn start(&self) -> Result<EventHelper<'_>, Errno> {
         let (socket, theirs) = seqpacket::seqpacket_pair()?;
-        let (leash, own_leash) = pipe2(OFlag::O_CLOEXEC)?;
+        let (lifeline, own_lifeline) = pipe2(OFlag::O_CLOEXEC)?;
         let arguments = [mount_helper::PROGRAM_NAME, c"event"];
-        let files = [theirs.as_fd(), leash.as_fd(), self.live.0.as_fd()];
+        let files = [theirs.as_fd(), lifeline.as_fd(), self.live.0.as_fd()];
         let process = spawn::spawn_image(self.image.program(), &arguments, &files)?;
         // It waits for its request, so the number is still its own. If something has killed it, there's no end to
         // wait for.
-        Ok(EventHelper { registrar: self, socket, _leash: own_leash, process: pidfd::open(process.as_raw()).ok() })
+        Ok(EventHelper {
+            registrar: self,
+            socket,
+            _lifeline: own_lifeline,
+            process: pidfd::open(process.as_raw()).ok(),
+        })
     }
 
     /// Counts the killed helpers that haven't ended.

@@ -9,7 +9,7 @@ use nix::unistd::ForkResult;
 
 /// How long a joined thread may still be visible. The kernel wakes the joining thread as soon as the other has left
 /// its memory, and only then dissolves its namespaces and frees its number (`do_exit`).
-const LAST_BREATH: Duration = Duration::from_secs(5);
+const THREAD_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Forks ([fork(2)](https://man7.org/linux/man-pages/man2/fork.2.html)). Refuses in a process with several threads,
 /// where the child could inherit a lock that no thread will ever release.
@@ -19,7 +19,7 @@ const LAST_BREATH: Duration = Duration::from_secs(5);
 pub fn fork() -> io::Result<ForkResult> {
     let start = Instant::now();
     while std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        if start.elapsed() > LAST_BREATH {
+        if start.elapsed() > THREAD_EXIT_TIMEOUT {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -409,7 +409,7 @@ fn agents_leak_no_descriptors_and_no_processes() {
     let own = PidNamespace::own().unwrap();
     list(&pool, &own, &procs); // drops what has been unused for long
     drop(own);
-    assert_eq!(files(), with_pool + 2, "only the socket and the leash of one agent are left");
+    assert_eq!(files(), with_pool + 2, "only the socket and the lifeline of one agent are left");
     drop(pool);
     assert_eq!(files(), files_before);
     eventually("no child is left", || children().is_empty());

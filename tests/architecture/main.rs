@@ -187,10 +187,10 @@ fn unsafe_code_has_one_place() {
 
 /// Clippy's `indexing_slicing` says nothing of maps and of `VecDeque`.
 #[test]
-fn nothing_on_the_way_of_a_request_is_indexed() {
+fn requests_index_no_collections() {
     let mut breaches = Vec::new();
-    let is_on_the_way = |source: &Source| REQUEST_PATH.iter().any(|folder| source.path.starts_with(folder));
-    for source in shipped().iter().filter(|source| is_on_the_way(source)) {
+    let is_on_request_path = |source: &Source| REQUEST_PATH.iter().any(|folder| source.path.starts_with(folder));
+    for source in shipped().iter().filter(|source| is_on_request_path(source)) {
         for (line, text) in source.code() {
             if let Some(column) = source::indexing(text) {
                 breaches.push(format!("{}:{line}: {}", source.path, &text[column..]));

@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{Bind, ContainerOptions, Need, TestCgroup, require};
 
-use crate::scene::{Scene, WAYS};
+use crate::scene::{MOUNT_METHODS, Scene};
 
 const NAMED: &str = "name=systemd";
 
@@ -13,10 +13,10 @@ const NAMED: &str = "name=systemd";
 #[test]
 fn a_bind_mount_of_another_cgroup_leads_nowhere() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy(NAMED), Need::LegacySyscalls);
-    for way in WAYS {
+    for method in MOUNT_METHODS {
         for (onto, bound_first) in [("home/sub", true), ("home/sub", false), ("home", true), ("home", false)] {
-            let what = format!("{way:?} {onto} {bound_first}");
-            let scene = Scene::new(way, ContainerOptions::default());
+            let what = format!("{method:?} {onto} {bound_first}");
+            let scene = Scene::new(method, ContainerOptions::default());
             let sub = scene.cgroup.child(NAMED, "home/sub");
             let victim = TestCgroup::new(&[NAMED]);
             victim.child(NAMED, "sub");

@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 
 use testkit::{ContainerOptions, MAPPED_ROOT, Need, hierarchies, require};
 
-use crate::scene::{Scene, WAYS, Way};
+use crate::scene::{MOUNT_METHODS, MountMethod, Scene};
 
 const DELEGATED: [&str; 4] =
     ["--policy", "delegate", "--delegate-controllers", "cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids"];
@@ -71,8 +71,8 @@ fn runc_runs_a_container_inside() {
         Need::StaticProgram("busybox"),
         Need::LegacySyscalls
     );
-    for (way, user_namespace) in WAYS.into_iter().flat_map(|way| [(way, false), (way, true)]) {
-        let scene = Scene::new(way, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+    for (method, user_namespace) in MOUNT_METHODS.into_iter().flat_map(|method| [(method, false), (method, true)]) {
+        let scene = Scene::new(method, ContainerOptions { user_namespace, ..ContainerOptions::default() });
         let root = if user_namespace { MAPPED_ROOT } else { 0 };
         give_to_container(&scene, root);
         scene.attach(&[&DELEGATED[..], &["--alias", "docker"]].concat()).ok();
@@ -81,7 +81,7 @@ fn runc_runs_a_container_inside() {
         chown(folder.path(), Some(root), Some(root)).expect("chown");
         let path = folder.path().display();
         let ran = scene.sh(&format!("cd {path} && runc --root {path}/state run c1"));
-        if user_namespace && matches!(way, Way::Built) {
+        if user_namespace && matches!(method, MountMethod::Built) {
             // An old kernel lets nobody but administrators of the host migrate others in devices, by a view or not.
             assert!(ran.stderr.contains("devices/docker/c1/cgroup.procs: operation not permitted"), "{}", ran.stderr);
             continue;

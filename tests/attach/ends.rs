@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{ContainerOptions, Need, kill_to_the_end, require};
 
-use crate::scene::{Scene, WAYS, Way, program, said, wait_until};
+use crate::scene::{MOUNT_METHODS, MountMethod, Scene, program, said, wait_until};
 
 fn signal(process: i32, signal: Signal) {
     kill(Pid::from_raw(process), signal).expect("a signal");
@@ -21,8 +21,8 @@ fn server(scene: &Scene) -> i32 {
 #[test]
 fn a_view_ends_with_its_target() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         scene.attach(&[]).ok();
         server(&scene);
         signal(scene.container.init().cast_signed(), Signal::SIGKILL);
@@ -34,8 +34,8 @@ fn a_view_ends_with_its_target() {
 #[test]
 fn a_view_ends_with_its_target_and_not_with_the_container() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         let before = scene.mounts();
         let mut other = scene.container.command(testkit::Caller::Root).args(["sleep", "1000"]).spawn().expect("sleep");
         let sleeps = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x001000\0");
@@ -63,7 +63,7 @@ fn a_view_ends_with_its_target_and_not_with_the_container() {
 fn a_watch_reports_changes_by_the_host() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::MovedMounts);
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let before = scene.mounts();
     scene.attach(&[]).ok();
     let inside = format!("/proc/{}/root{}", scene.pid(), scene.own("name=systemd", false).display());
@@ -83,8 +83,8 @@ fn a_watch_reports_changes_by_the_host() {
 #[test]
 fn a_view_ends_when_its_server_is_told_to() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         let before = scene.mounts();
         scene.attach(&[]).ok();
         signal(server(&scene), Signal::SIGTERM);
@@ -96,8 +96,8 @@ fn a_view_ends_when_its_server_is_told_to() {
 #[test]
 fn a_view_whose_server_has_died_is_replaced() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         let before = scene.mounts();
         scene.attach(&[]).ok();
         kill_to_the_end(Pid::from_raw(server(&scene)));
@@ -118,12 +118,12 @@ fn a_view_whose_server_has_died_is_replaced() {
 #[test]
 fn a_view_ends_when_the_container_unmounts_it() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
+    for method in MOUNT_METHODS {
         for user_namespace in [false, true] {
             if user_namespace && !Need::FuseInUserNamespaces.is_met() {
                 continue;
             }
-            let scene = Scene::new(way, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+            let scene = Scene::new(method, ContainerOptions { user_namespace, ..ContainerOptions::default() });
             let before = scene.mounts();
             scene.attach(&[]).ok();
             scene.sh("umount -l /sys/fs/cgroup").ok();
@@ -137,7 +137,7 @@ fn a_view_ends_when_the_container_unmounts_it() {
 fn the_container_cannot_unmount_the_view_alone() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::Hierarchy("name=systemd"), Need::MovedMounts);
     for user_namespace in [false, true] {
-        let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        let scene = Scene::new(MountMethod::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
         scene.attach(&[]).ok();
         let attached = scene.mounts();
         for attempt in [
@@ -159,7 +159,7 @@ fn the_container_cannot_unmount_the_view_alone() {
 #[test]
 fn a_mount_over_the_view_is_left_alone() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     scene.attach(&[]).ok();
     scene.sh("mount -t tmpfs -o ro over /sys/fs").ok();
     let covered = scene.mounts();
@@ -175,8 +175,8 @@ fn a_mount_over_the_view_is_left_alone() {
 #[test]
 fn a_view_ends_when_the_container_moves_or_covers_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         let before = scene.mounts();
         scene.attach(&[]).ok();
         let own = server(&scene);
@@ -289,8 +289,8 @@ fn attach_refuses_the_host_itself() {
 #[test]
 fn copies_of_the_view_end_with_it() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::plain(way);
+    for method in MOUNT_METHODS {
+        let scene = Scene::plain(method);
         scene.sh("mount --make-rshared /").ok();
         let before = scene.mounts();
         let service = || {

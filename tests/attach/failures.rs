@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testkit::{ContainerOptions, Need, Programs, require, wait_for};
 
-use crate::scene::{Host, Scene, Way, program, said, wait_until};
+use crate::scene::{Host, MountMethod, Scene, program, said, wait_until};
 
 /// Makes a call fail, as an option of strace.
 const FAILS: &str = "error=EPERM";
@@ -18,7 +18,7 @@ fn attach_with_fault(scene: &Scene, call: &str, fault: &str, number: usize) -> b
     let mut command = scene.on_host("strace");
     let fault = format!("inject={call}:{fault}:when={number}");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
-    if scene.way == Way::Built {
+    if scene.method == MountMethod::Built {
         command.arg(&Programs::find().legacy);
     }
     command.args([program(), "attach", &scene.pid()]).stdin(Stdio::null()).stderr(Stdio::null());
@@ -54,8 +54,8 @@ fn is_child_of_strace(pid: i32) -> bool {
 }
 
 /// Injects the fault into one call after the other, as long as there are calls.
-fn sweep(host: Host, way: Way, call: &str, fault: &str, numbers: impl Iterator<Item = usize>) {
-    let scene = Scene::new(way, ContainerOptions::default()).on(host);
+fn sweep(host: Host, method: MountMethod, call: &str, fault: &str, numbers: impl Iterator<Item = usize>) {
+    let scene = Scene::new(method, ContainerOptions::default()).on(host);
     let before = scene.mounts();
     let (mut failed, mut attached) = (0, false);
     for number in numbers {
@@ -69,21 +69,21 @@ fn sweep(host: Host, way: Way, call: &str, fault: &str, numbers: impl Iterator<I
 }
 
 macro_rules! sweeps {
-    ($($name:ident: $way:expr, $call:literal, $numbers:expr;)+) => {$(
+    ($($name:ident: $method:expr, $call:literal, $numbers:expr;)+) => {$(
         #[test]
         fn $name() {
             require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
-            sweep(Host::Own, $way, $call, FAILS, $numbers);
+            sweep(Host::Own, $method, $call, FAILS, $numbers);
         }
     )+};
 }
 
 macro_rules! sweeps_of_unified_hosts {
-    ($($name:ident: $way:expr, $call:literal, $numbers:expr;)+) => {$(
+    ($($name:ident: $method:expr, $call:literal, $numbers:expr;)+) => {$(
         #[test]
         fn $name() {
             require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
-            sweep(Host::Unified, $way, $call, FAILS, $numbers);
+            sweep(Host::Unified, $method, $call, FAILS, $numbers);
         }
     )+};
 }
@@ -102,48 +102,48 @@ fn every(step: usize) -> impl Iterator<Item = usize> {
 }
 
 sweeps! {
-    moved_mount: Way::Moved, "mount", every(3);
-    moved_mkdirat: Way::Moved, "mkdirat", every(6);
-    moved_unlinkat: Way::Moved, "unlinkat", [1, 2, beyond()].into_iter();
-    moved_umount: Way::Moved, "umount2", [1, 2, beyond()].into_iter();
-    moved_setns: Way::Moved, "setns", [1, beyond()].into_iter();
-    moved_move_mount: Way::Moved, "move_mount", [1, beyond()].into_iter();
-    moved_unshare: Way::Moved, "unshare", [1, 2, beyond()].into_iter();
-    moved_fchdir: Way::Moved, "fchdir", [1, 2, 3, beyond()].into_iter();
-    built_mount: Way::Built, "mount", every(3);
-    built_mkdirat: Way::Built, "mkdirat", every(6);
-    built_setns: Way::Built, "setns", [1, beyond()].into_iter();
-    built_umount: Way::Built, "umount2", [1, 2, 5, beyond()].into_iter();
-    built_statfs: Way::Built, "statfs", [1, 4, beyond()].into_iter();
+    moved_mount: MountMethod::Moved, "mount", every(3);
+    moved_mkdirat: MountMethod::Moved, "mkdirat", every(6);
+    moved_unlinkat: MountMethod::Moved, "unlinkat", [1, 2, beyond()].into_iter();
+    moved_umount: MountMethod::Moved, "umount2", [1, 2, beyond()].into_iter();
+    moved_setns: MountMethod::Moved, "setns", [1, beyond()].into_iter();
+    moved_move_mount: MountMethod::Moved, "move_mount", [1, beyond()].into_iter();
+    moved_unshare: MountMethod::Moved, "unshare", [1, 2, beyond()].into_iter();
+    moved_fchdir: MountMethod::Moved, "fchdir", [1, 2, 3, beyond()].into_iter();
+    built_mount: MountMethod::Built, "mount", every(3);
+    built_mkdirat: MountMethod::Built, "mkdirat", every(6);
+    built_setns: MountMethod::Built, "setns", [1, beyond()].into_iter();
+    built_umount: MountMethod::Built, "umount2", [1, 2, 5, beyond()].into_iter();
+    built_statfs: MountMethod::Built, "statfs", [1, 4, beyond()].into_iter();
 }
 
 sweeps_of_unified_hosts! {
-    sentinel_moved_mount: Way::Moved, "mount", (1..9).chain([beyond()]);
-    sentinel_moved_mkdirat: Way::Moved, "mkdirat", (1..6).chain([beyond()]);
-    sentinel_moved_umount: Way::Moved, "umount2", [1, beyond()].into_iter();
-    sentinel_moved_setns: Way::Moved, "setns", [1, beyond()].into_iter();
-    sentinel_moved_move_mount: Way::Moved, "move_mount", [1, beyond()].into_iter();
-    sentinel_moved_fchdir: Way::Moved, "fchdir", (1..5).chain([beyond()]);
-    sentinel_moved_fstatfs: Way::Moved, "fstatfs", (1..6).chain([beyond()]);
-    sentinel_built_mount: Way::Built, "mount", (1..6).chain([beyond()]);
-    sentinel_built_mkdirat: Way::Built, "mkdirat", (1..6).chain([beyond()]);
-    sentinel_built_fchdir: Way::Built, "fchdir", (1..5).chain([beyond()]);
-    sentinel_built_unshare: Way::Built, "unshare", [1, 2, beyond()].into_iter();
-    sentinel_built_setns: Way::Built, "setns", [1, 2, beyond()].into_iter();
-    sentinel_built_umount: Way::Built, "umount2", [1, beyond()].into_iter();
+    sentinel_moved_mount: MountMethod::Moved, "mount", (1..9).chain([beyond()]);
+    sentinel_moved_mkdirat: MountMethod::Moved, "mkdirat", (1..6).chain([beyond()]);
+    sentinel_moved_umount: MountMethod::Moved, "umount2", [1, beyond()].into_iter();
+    sentinel_moved_setns: MountMethod::Moved, "setns", [1, beyond()].into_iter();
+    sentinel_moved_move_mount: MountMethod::Moved, "move_mount", [1, beyond()].into_iter();
+    sentinel_moved_fchdir: MountMethod::Moved, "fchdir", (1..5).chain([beyond()]);
+    sentinel_moved_fstatfs: MountMethod::Moved, "fstatfs", (1..6).chain([beyond()]);
+    sentinel_built_mount: MountMethod::Built, "mount", (1..6).chain([beyond()]);
+    sentinel_built_mkdirat: MountMethod::Built, "mkdirat", (1..6).chain([beyond()]);
+    sentinel_built_fchdir: MountMethod::Built, "fchdir", (1..5).chain([beyond()]);
+    sentinel_built_unshare: MountMethod::Built, "unshare", [1, 2, beyond()].into_iter();
+    sentinel_built_setns: MountMethod::Built, "setns", [1, 2, beyond()].into_iter();
+    sentinel_built_umount: MountMethod::Built, "umount2", [1, beyond()].into_iter();
 }
 
 /// The helper is killed, with what it has mounted so far in the container: by a call that no process but that one makes.
 #[test]
 fn built_stack_whose_helper_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("strace"), Need::LegacySyscalls);
-    sweep(Host::Own, Way::Built, "fchdir", KILLS, (1..4).chain([beyond()]));
+    sweep(Host::Own, MountMethod::Built, "fchdir", KILLS, (1..4).chain([beyond()]));
 }
 
 #[test]
 fn built_sentinel_whose_helper_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Program("strace"), Need::LegacySyscalls);
-    sweep(Host::Unified, Way::Built, "fchdir", KILLS, (1..5).chain([beyond()]));
+    sweep(Host::Unified, MountMethod::Built, "fchdir", KILLS, (1..5).chain([beyond()]));
 }
 
 /// The kernel doesn't mount FUSE where the container is, as before Linux 4.18 where its mounts belong to a user namespace: then another way is told.
@@ -161,7 +161,7 @@ fn attach_says_that_the_kernel_mounts_no_fuse_there() {
         (true, 3, ["can't mount the view", "user namespace", "Linux 4.18", "'vcgroupfs mount"].as_slice()),
         (false, 4, &["can't mount the view", "EPERM"]),
     ] {
-        let scene = Scene::new(Way::Built, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        let scene = Scene::new(MountMethod::Built, ContainerOptions { user_namespace, ..ContainerOptions::default() });
         let before = scene.mounts();
         let mut command = scene.on_host("strace");
         // As the helper calls the place of the whole view.
@@ -174,8 +174,8 @@ fn attach_says_that_the_kernel_mounts_no_fuse_there() {
 }
 
 /// The command is killed at any time.
-fn killed(host: Host, way: Way) {
-    let scene = Scene::new(way, ContainerOptions::default()).on(host);
+fn killed(host: Host, method: MountMethod) {
+    let scene = Scene::new(method, ContainerOptions::default()).on(host);
     let before = scene.mounts();
     let served = || scene.mounts().iter().filter(|mount| mount.contains(" fuse.vcgroupfs ")).count();
     assert_eq!(scene.attach(&[]).code, 0);
@@ -226,23 +226,23 @@ fn kill(child: &mut Child) {
 #[test]
 fn moved_stack_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    killed(Host::Own, Way::Moved);
+    killed(Host::Own, MountMethod::Moved);
 }
 
 #[test]
 fn built_stack_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
-    killed(Host::Own, Way::Built);
+    killed(Host::Own, MountMethod::Built);
 }
 
 #[test]
 fn moved_sentinel_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    killed(Host::Unified, Way::Moved);
+    killed(Host::Unified, MountMethod::Moved);
 }
 
 #[test]
 fn built_sentinel_whose_command_is_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
-    killed(Host::Unified, Way::Built);
+    killed(Host::Unified, MountMethod::Built);
 }

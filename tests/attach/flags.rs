@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use testkit::{ContainerOptions, Need, hierarchies, require};
 
-use crate::scene::{Host, Scene, WAYS};
+use crate::scene::{Host, MOUNT_METHODS, Scene};
 
 /// The flags that systemd gives to cgroup mounts, and to their tmpfs.
 const USUAL: &str = "nosuid,nodev,noexec,relatime";
@@ -57,8 +57,8 @@ flags() {
 }
 "#;
 
-fn scene(way: crate::scene::Way, prepare: &str) -> Scene {
-    Scene::new(way, ContainerOptions { prepare: prepare.into(), ..ContainerOptions::default() })
+fn scene(method: crate::scene::MountMethod, prepare: &str) -> Scene {
+    Scene::new(method, ContainerOptions { prepare: prepare.into(), ..ContainerOptions::default() })
 }
 
 /// The flags of the mounts on a mount point, the last one last, without read-only.
@@ -84,16 +84,16 @@ fn can_be_remounted(scene: &Scene, what: &str) {
 fn mounts_have_the_flags_of_those_they_cover() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::LegacySyscalls);
     require!(Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"), Need::Hierarchy("unified"));
-    for way in WAYS {
+    for method in MOUNT_METHODS {
         for (prepare, place, below) in KINDS {
-            let scene = scene(way, prepare);
+            let scene = scene(method, prepare);
             can_be_remounted(&scene, "before");
             scene.attach(&[]).ok();
-            assert_eq!(flags(&scene, "/sys/fs/cgroup").last().map(String::as_str), Some(place), "{way:?} {prepare}");
+            assert_eq!(flags(&scene, "/sys/fs/cgroup").last().map(String::as_str), Some(place), "{method:?} {prepare}");
             for hierarchy in hierarchies() {
                 let point = hierarchy.in_view("/sys/fs/cgroup".as_ref()).display().to_string();
                 let flags: BTreeSet<String> = flags(&scene, &point).into_iter().collect();
-                assert_eq!(flags, [below.to_owned()].into(), "{way:?} {prepare}: {point}");
+                assert_eq!(flags, [below.to_owned()].into(), "{method:?} {prepare}: {point}");
             }
             can_be_remounted(&scene, "after");
             scene.detach().ok();
@@ -104,24 +104,24 @@ fn mounts_have_the_flags_of_those_they_cover() {
 #[test]
 fn mounts_on_a_unified_host_have_the_flags_of_those_they_cover() {
     require!(Need::Root, Need::Fuse, Need::UserNamespaces, Need::LegacySyscalls, Need::Hierarchy("unified"));
-    for way in WAYS {
+    for method in MOUNT_METHODS {
         for (options, expected) in [("relatime", "relatime"), (USUAL, USUAL), ("noexec,noatime", "noexec,noatime")] {
             let script = format!(
                 "mount --bind /sys/fs/cgroup/unified $EMPTY; umount -R /sys/fs/cgroup; mount --move $EMPTY /sys/fs/cgroup
                  mount -o remount,bind,{options} /sys/fs/cgroup"
             );
-            let scene = scene(way, &script).on(Host::Unified);
+            let scene = scene(method, &script).on(Host::Unified);
             assert_eq!(scene.attach(&[]).code, 0);
             let step = format!("/sys/fs/cgroup{}", scene.cgroup.path());
             for point in ["/sys/fs/cgroup", &step, "/sys/fs/cgroup/cgroup.controllers"] {
-                assert_eq!(flags(&scene, point).last().map(String::as_str), Some(expected), "{way:?} {point}");
+                assert_eq!(flags(&scene, point).last().map(String::as_str), Some(expected), "{method:?} {point}");
             }
             can_be_remounted(&scene, "after");
             scene.detach().ok();
         }
-        let scene = scene(way, "umount -R /sys/fs/cgroup").on(Host::Unified);
+        let scene = scene(method, "umount -R /sys/fs/cgroup").on(Host::Unified);
         assert_eq!(scene.attach(&[]).code, 0);
-        assert_eq!(flags(&scene, "/sys/fs/cgroup").last().map(String::as_str), Some(USUAL), "{way:?}");
+        assert_eq!(flags(&scene, "/sys/fs/cgroup").last().map(String::as_str), Some(USUAL), "{method:?}");
         scene.detach().ok();
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{ContainerOptions, Need, TIMEOUT, require};
 
-use crate::scene::{Scene, Way, program, wait_until};
+use crate::scene::{MountMethod, Scene, program, wait_until};
 
 /// A filesystem whose server will be stopped.
 struct Hung {
@@ -48,7 +48,7 @@ fn hung_scene() -> (Scene, Hung) {
     let other = testkit::TestCgroup::new(&["name=systemd"]);
     let hung = Hung::new(&other.path());
     let script = format!("mount --bind {} /sys", hung.folder.path().display());
-    let scene = Scene::new(Way::Moved, ContainerOptions { prepare: script, ..ContainerOptions::default() });
+    let scene = Scene::new(MountMethod::Moved, ContainerOptions { prepare: script, ..ContainerOptions::default() });
     // Not before: busybox' mount asks the filesystem that it binds.
     hung.stop();
     (scene, hung)
@@ -82,7 +82,7 @@ fn attach_gives_up_on_a_filesystem_that_never_answers() {
     scene.is_as_before(&before);
 
     let mut waiting = start(&scene);
-    let other = Scene::plain(Way::Moved);
+    let other = Scene::plain(MountMethod::Moved);
     other.attach(&[]).ok();
     other.detach().ok();
     assert!(waiting.try_wait().expect("its state").is_none(), "it was the other that waited");

@@ -2,7 +2,7 @@
 
 use testkit::{ContainerOptions, Need, hierarchies, hierarchy, require};
 
-use crate::scene::{Scene, Way, said};
+use crate::scene::{MountMethod, Scene, said};
 
 /// A kind of container.
 #[derive(Clone, Debug, Default)]
@@ -13,12 +13,12 @@ struct Kind {
 }
 
 fn check(kind: &Kind) {
-    check_one_way(Way::Moved, kind);
-    check_one_way(Way::Built, kind);
+    check_mount_method(MountMethod::Moved, kind);
+    check_mount_method(MountMethod::Built, kind);
 }
 
-fn check_one_way(way: Way, kind: &Kind) {
-    let scene = Scene::new(way, kind.options.clone());
+fn check_mount_method(method: MountMethod, kind: &Kind) {
+    let scene = Scene::new(method, kind.options.clone());
     let before = scene.mounts();
 
     scene.attach(&[]).ok();
@@ -57,7 +57,7 @@ fn is_recognised(scene: &Scene, kind: &Kind) {
             .iter()
             .filter(|mount| mounts.iter().position(|other| other == **mount).is_some_and(|at| at > index))
             .collect();
-        let has_underlay = !hierarchy.is_unified() || scene.way == Way::Moved;
+        let has_underlay = !hierarchy.is_unified() || scene.method == MountMethod::Moved;
         assert_eq!(ours.len(), 1 + usize::from(has_underlay), "{point}: {mounts:#?}");
         let view = ours.last().expect("a mount");
         assert!(view.contains(" fuse.vcgroupfs vcgroupfs "), "{view}");
@@ -172,15 +172,15 @@ kinds! {
 #[test]
 fn attach_refuses_where_there_is_no_mount_point() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    for way in [Way::Moved, Way::Built] {
+    for method in [MountMethod::Moved, MountMethod::Built] {
         let script = "mount --bind $EMPTY /sys; mkdir /sys/devices";
-        let scene = Scene::new(way, prepared(script).options);
+        let scene = Scene::new(method, prepared(script).options);
         let before = scene.mounts();
         let refused = scene.attach(&[]).fails(1);
         assert!(refused.contains("isn't empty: mount sysfs"), "{refused}");
         scene.is_as_before(&before);
         // A symlink isn't followed, wherever it leads.
-        let scene = Scene::new(way, prepared("mount --bind $EMPTY /sys; ln -s /tmp /sys/fs").options);
+        let scene = Scene::new(method, prepared("mount --bind $EMPTY /sys; ln -s /tmp /sys/fs").options);
         let before = scene.mounts();
         let refused = scene.attach(&[]).fails(1);
         assert!(refused.contains("can't find /sys/fs/cgroup in the container"), "{refused}");
@@ -208,8 +208,10 @@ fn attach_refuses_where_the_host_would_see_the_mounts() {
     let _mounted = Mounted(&path);
     mount(&["--make-shared", &path]);
     let script = format!("mount --make-rprivate /sys; mount --bind {path} /sys/fs/cgroup");
-    let scene =
-        Scene::new(Way::Moved, ContainerOptions { prepare: script, shared: true, ..ContainerOptions::default() });
+    let scene = Scene::new(
+        MountMethod::Moved,
+        ContainerOptions { prepare: script, shared: true, ..ContainerOptions::default() },
+    );
     let before = scene.mounts();
     let refused = scene.attach(&[]).fails(1);
     assert!(refused.contains("of the host: the view would appear there, too"), "{refused}");

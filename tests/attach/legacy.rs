@@ -4,13 +4,13 @@ use std::fs;
 
 use testkit::{ContainerOptions, Need, hierarchy, require};
 
-use crate::scene::{Host, Said, Scene, WAYS, Way};
+use crate::scene::{Host, MOUNT_METHODS, MountMethod, Said, Scene};
 
 const NOTE: &str = "hierarchy unified isn't mounted on the host, so the view has none";
 
 /// The container has all that this machine has.
-fn scene(way: Way, options: ContainerOptions) -> Scene {
-    Scene::new(way, options).on(Host::Legacy)
+fn scene(method: MountMethod, options: ContainerOptions) -> Scene {
+    Scene::new(method, options).on(Host::Legacy)
 }
 
 /// Checks that the view is there, without cgroup2, and that a message said so.
@@ -25,8 +25,8 @@ fn lacks_cgroup2(scene: &Scene, said: &Said) {
 #[test]
 fn a_container_that_uses_its_cgroup2_is_refused() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
-    for way in WAYS {
-        let mut scene = scene(way, ContainerOptions::default());
+    for method in MOUNT_METHODS {
+        let mut scene = scene(method, ContainerOptions::default());
         let before = scene.mounts();
         let refused = scene.attach(&[]).fails(1);
         for part in [NOTE, &format!("pid {} has it mounted and uses it", scene.pid()), "mount it on the host"] {
@@ -48,9 +48,9 @@ fn a_container_that_uses_its_cgroup2_is_refused() {
 fn a_container_without_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let unified = hierarchy("unified").expect("cgroup2").mountpoint.display().to_string();
-    for way in WAYS {
+    for method in MOUNT_METHODS {
         let prepare = format!("umount {unified}");
-        let scene = scene(way, ContainerOptions { prepare, ..ContainerOptions::default() });
+        let scene = scene(method, ContainerOptions { prepare, ..ContainerOptions::default() });
         let before = scene.mounts();
         lacks_cgroup2(&scene, &scene.attach(&[]));
         scene.detach().ok();
@@ -63,8 +63,8 @@ fn a_container_without_cgroup2_gets_a_view() {
 fn a_container_that_does_not_use_its_cgroup2_gets_a_view() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
     let unified = hierarchy("unified").expect("cgroup2").mountpoint;
-    for way in WAYS {
-        let scene = scene(way, ContainerOptions::default());
+    for method in MOUNT_METHODS {
+        let scene = scene(method, ContainerOptions::default());
         fs::write(unified.join("cgroup.procs"), scene.pid()).expect("a migration");
         let before = scene.mounts();
         lacks_cgroup2(&scene, &scene.attach(&[]));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use testkit::{Need, require};
 
-use crate::scene::{Said, Scene, Way, program, said};
+use crate::scene::{MountMethod, Said, Scene, program, said};
 
 /// A directory of programs.
 struct Managers(tempfile::TempDir);
@@ -31,7 +31,7 @@ impl Managers {
 #[test]
 fn each_container_manager_resolves_its_names() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let pid = scene.pid();
     let before = scene.mounts();
     let inspect = format!("[ \"$*\" = 'container inspect --format {{{{.State.Pid}}}} web' ] && echo {pid}");
@@ -86,7 +86,7 @@ fn unknown_and_ambiguous_names_are_refused() {
     // The number that a manager gives is another container's by the time that it's looked at: asked again, it says another.
     let folder = tempfile::tempdir().expect("a directory");
     let flag = folder.path().join("asked").display().to_string();
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let script = format!("[ -e {flag} ] && echo 1 || {{ touch {flag}; echo {}; }}", scene.pid());
     let managers = Managers::new().with("docker", &script);
     let refused = managers.run(&["attach", "docker:web"]).fails(1);

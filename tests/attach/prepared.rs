@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{Caller, ContainerOptions, Hierarchy, Need, TestCgroup, hierarchies, require};
 
-use crate::scene::{Scene, Way, wait_until};
+use crate::scene::{MountMethod, Scene, wait_until};
 
 /// A name that nobody else has, as test cgroups have it.
 fn name(what: &str) -> String {
@@ -36,8 +36,8 @@ fn a_container_in_the_root_gets_a_place() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     let places = at_root();
     assert!(!places.is_empty(), "the test is in the root of no hierarchy");
-    for way in [Way::Moved, Way::Built] {
-        let scene = Scene::without_cgroups(way, ContainerOptions::default());
+    for method in [MountMethod::Moved, MountMethod::Built] {
+        let scene = Scene::without_cgroups(method, ContainerOptions::default());
         let init = scene.container.init();
         let before = (scene.mounts(), memberships(init));
         let mut other = scene.container.session(Caller::Root);
@@ -74,7 +74,7 @@ fn a_container_in_the_root_gets_a_place() {
 #[test]
 fn a_place_that_cannot_be_made_is_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    let scene = Scene::without_cgroups(Way::Moved, ContainerOptions::default());
+    let scene = Scene::without_cgroups(MountMethod::Moved, ContainerOptions::default());
     let before = (scene.mounts(), memberships(scene.container.init()));
     let last = at_root().last().expect("a hierarchy").selector();
     let taken = TestCgroup::new(&[&last]);
@@ -89,7 +89,7 @@ fn a_place_that_cannot_be_made_is_refused() {
 
     // What fails later undoes it.
     let prepare = "mount --bind $EMPTY /sys; mkdir /sys/devices".into();
-    let scene = Scene::without_cgroups(Way::Moved, ContainerOptions { prepare, ..ContainerOptions::default() });
+    let scene = Scene::without_cgroups(MountMethod::Moved, ContainerOptions { prepare, ..ContainerOptions::default() });
     let before = memberships(scene.container.init());
     let name = name("nowhere");
     scene.attach(&["--place", &name]).fails(1);
@@ -109,7 +109,7 @@ fn an_alias_leads_into_the_subtree() {
         Need::Hierarchy("cpuset"),
         Need::Hierarchy("memory")
     );
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let home = |selector| scene.cgroup.dir(selector).join("home");
     scene.attach(&[&DELEGATED[..], &["--alias", "docker"]].concat()).ok();
     for selector in testkit::available(&["memory", "cpuset", "name=systemd", "unified"]) {
@@ -135,7 +135,7 @@ fn an_alias_leads_into_the_subtree() {
 #[test]
 fn an_alias_with_the_shape_full_is_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let refused = scene.attach(&["--alias", "docker", "--shape", "full"]).fails(2);
     assert!(refused.contains("--alias isn't for shape full"), "{refused}");
 }
@@ -150,7 +150,7 @@ fn a_view_with_other_options_is_refused() {
         Need::Hierarchy("pids"),
         Need::Hierarchy("memory")
     );
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let (home, sibling) = (scene.home(), format!("{}/sibling", scene.cgroup.path()));
     let pids = ["--policy", "delegate", "--delegate-controllers", "pids"];
     scene.attach(&[&pids[..], &["--alias", "docker"]].concat()).ok();

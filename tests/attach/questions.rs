@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use testkit::{ContainerOptions, Need, TestCgroup, View, ViewOptions, require, write_program};
 
-use crate::scene::{Said, Scene, Way, program, said, wait_until};
+use crate::scene::{MountMethod, Said, Scene, program, said, wait_until};
 
 fn ask(scene: &Scene, words: &[&str]) -> Said {
     said(scene.command().args(words))
@@ -23,7 +23,7 @@ fn explained(scene: &Scene, target: &str, options: &[&str], operation: &str, pat
 #[test]
 fn questions_about_a_target_use_the_options_of_its_live_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let pid = scene.pid();
     let (limit, home) = (format!("/pids{}/job/pids.max", scene.home()), scene.home());
     scene.cgroup.child("pids", "home/job");
@@ -61,7 +61,7 @@ fn questions_about_a_target_use_the_options_of_its_live_view() {
 fn explain_reports_what_the_kernel_checks_first() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"), Need::UserNamespaces);
     for user_namespace in [false, true] {
-        let scene = Scene::new(Way::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
+        let scene = Scene::new(MountMethod::Moved, ContainerOptions { user_namespace, ..ContainerOptions::default() });
         let pid = scene.pid();
         scene.attach(&["--shape", "host-path"]).ok();
         let home = scene.home();
@@ -117,7 +117,7 @@ fn explain_says_that_a_subtree_was_made_again() {
 #[test]
 fn commands_say_that_they_are_inside_a_view() {
     require!(Need::Root, Need::Fuse);
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     scene.attach(&[]).ok();
     for words in ["tree --pid 1", "run -- true", "mount --pid 1 /mnt", "explain --pid 1 write /"] {
         let said = scene.sh(&format!("{} {words}", program()));
@@ -132,7 +132,7 @@ fn commands_say_that_they_are_inside_a_view() {
 #[test]
 fn every_form_of_a_target_is_known() {
     require!(Need::Root);
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     let pid = scene.pid();
     let folder = tempfile::tempdir().expect("a directory");
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").expect("PATH"));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::{ContainerOptions, Need, hierarchies, require};
 
 use crate::runtimes::{Runc, is_possible, own_cgroups};
-use crate::scene::{Host, Scene, Way, program, said};
+use crate::scene::{Host, MountMethod, Scene, program, said};
 
 /// The numbers of a comparison.
 fn changes(runc: &Runc, options: &[&str]) -> Vec<Value> {
@@ -113,7 +113,7 @@ fn a_dry_run_leaves_nothing_behind() {
     for host in [Host::Own, Host::Unified] {
         for user_namespace in [false, true] {
             let options = ContainerOptions { user_namespace, ..ContainerOptions::default() };
-            let scene = Scene::new(Way::Moved, options).on(host);
+            let scene = Scene::new(MountMethod::Moved, options).on(host);
             let sentinels = || {
                 let unified = hierarchies().into_iter().find(testkit::Hierarchy::is_unified).expect("cgroup2");
                 let entries = fs::read_dir(unified.mountpoint).expect("cgroup2").flatten();
@@ -135,7 +135,7 @@ fn a_dry_run_leaves_nothing_behind() {
             assert_eq!(scene.mounts(), mounts);
         }
     }
-    let old = Scene::plain(Way::Built);
+    let old = Scene::plain(MountMethod::Built);
     let told = old.attach(&["--dry-run"]);
     assert!(told.code == 3 && told.stderr.contains("Linux 5.2"), "{}", told.stderr);
 }
@@ -144,12 +144,12 @@ fn a_dry_run_leaves_nothing_behind() {
 fn a_container_without_a_cgroup_gets_a_hint_at_place() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"));
     let cgroups = hierarchies().iter().map(|hierarchy| hierarchy.mountpoint.clone()).collect();
-    let scene = Scene::without_cgroups(Way::Moved, ContainerOptions { cgroups, ..ContainerOptions::default() });
+    let scene = Scene::without_cgroups(MountMethod::Moved, ContainerOptions { cgroups, ..ContainerOptions::default() });
     let told = scene.attach(&[]);
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(told.stderr.contains("--place NAME"), "{}", told.stderr);
     scene.detach();
-    let own = Scene::plain(Way::Moved);
+    let own = Scene::plain(MountMethod::Moved);
     let told = own.attach(&[]);
     assert!(told.code == 0 && !told.stderr.contains("--place"), "{}", told.stderr);
     own.detach();
@@ -171,7 +171,7 @@ fn a_dry_run_takes_the_view_options() {
 #[test]
 fn attach_warns_of_a_cgroup_that_was_made_again() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
-    let scene = Scene::plain(Way::Moved);
+    let scene = Scene::plain(MountMethod::Moved);
     scene.attach(&[]).ok();
     let found = || {
         let told = said(Command::new(program()).args(["doctor", "--json", &scene.pid()])).ok();

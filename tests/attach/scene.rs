@@ -14,14 +14,14 @@ const HOME: &str = "home";
 
 /// How a view gets into a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum MountMethod {
     /// Made on the host, and moved.
     Moved,
     /// Made in the container, as before Linux 5.2.
     Built,
 }
 
-pub(crate) const WAYS: [Way; 2] = [Way::Moved, Way::Built];
+pub(crate) const MOUNT_METHODS: [MountMethod; 2] = [MountMethod::Moved, MountMethod::Built];
 
 /// Which hierarchies the program finds on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(crate) struct Said {
 
 /// A container in `/vcgroupfs-test-.../home` of each hierarchy.
 pub(crate) struct Scene {
-    pub(crate) way: Way,
+    pub(crate) method: MountMethod,
     pub(crate) host: Host,
     /// The number of the container's mount namespace.
     pub(crate) namespace: u64,
@@ -55,17 +55,17 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) fn new(way: Way, options: ContainerOptions) -> Self {
+    pub(crate) fn new(method: MountMethod, options: ContainerOptions) -> Self {
         let selectors: Vec<String> = hierarchies().iter().map(testkit::Hierarchy::selector).collect();
         let cgroup = TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>());
         let cgroups = cgroup.children(HOME);
         cgroup.children("sibling");
-        Self::of(way, Container::start(ContainerOptions { cgroups, ..options }), cgroup)
+        Self::of(method, Container::start(ContainerOptions { cgroups, ..options }), cgroup)
     }
 
-    fn of(way: Way, container: Container, cgroup: TestCgroup) -> Self {
+    fn of(method: MountMethod, container: Container, cgroup: TestCgroup) -> Self {
         let namespace = fs::metadata(format!("/proc/{}/ns/mnt", container.init())).expect("the mount namespace").ino();
-        Self { way, host: Host::Own, namespace, container, cgroup }
+        Self { method, host: Host::Own, namespace, container, cgroup }
     }
 
     /// Makes the same scene on another host.
@@ -75,12 +75,12 @@ impl Scene {
     }
 
     /// A container in the root of each hierarchy, or wherever the test is.
-    pub(crate) fn without_cgroups(way: Way, options: ContainerOptions) -> Self {
-        Self::of(way, Container::start(options), TestCgroup::new(&[]))
+    pub(crate) fn without_cgroups(method: MountMethod, options: ContainerOptions) -> Self {
+        Self::of(method, Container::start(options), TestCgroup::new(&[]))
     }
 
-    pub(crate) fn plain(way: Way) -> Self {
-        Self::new(way, ContainerOptions::default())
+    pub(crate) fn plain(method: MountMethod) -> Self {
+        Self::new(method, ContainerOptions::default())
     }
 
     /// The container's cgroup.
@@ -92,11 +92,11 @@ impl Scene {
         self.container.init().to_string()
     }
 
-    /// The program, the way that this scene's views come in.
+    /// The program, run so that it mounts views by this scene's method.
     pub(crate) fn command(&self) -> Command {
-        match self.way {
-            Way::Moved => self.on_host(program()),
-            Way::Built => {
+        match self.method {
+            MountMethod::Moved => self.on_host(program()),
+            MountMethod::Built => {
                 let mut command = self.on_host(&Programs::find().legacy);
                 command.arg(program());
                 command

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Need, Programs, TestCgroup, require};
 
-use crate::scene::{Scene, Way, program, said, wait_until};
+use crate::scene::{MountMethod, Scene, program, said, wait_until};
 
 /// `attach` in a pids cgroup and under strace, building the stack in the container.
 fn attach_in(scene: &Scene, cgroup: &Path, strace: &[String], options: &[&str]) -> Command {
@@ -68,7 +68,7 @@ fn a_server_that_cannot_clean_up_at_once_tries_again() {
 
 /// Whether the helper was, when the command was killed; the container is as it was in any case.
 fn is_killed_in_the_midst(meanwhile: impl FnOnce(&Path)) -> bool {
-    let scene = Scene::plain(Way::Built);
+    let scene = Scene::plain(MountMethod::Built);
     let before = scene.mounts();
     let few = TestCgroup::new(&["pids"]);
     let few = few.dir("pids");
@@ -105,7 +105,7 @@ fn a_server_that_cannot_leave_the_subtree_mounts_nothing() {
         Need::Program("strace"),
         Need::LegacySyscalls
     );
-    let scene = Scene::plain(Way::Built);
+    let scene = Scene::plain(MountMethod::Built);
     let before = scene.mounts();
     let home = scene.cgroup.dir("pids").join("home");
     let top = testkit::hierarchy("pids").expect("the hierarchy that was required").mountpoint;

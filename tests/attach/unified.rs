@@ -6,13 +6,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{ContainerOptions, Need, hierarchy, kill_to_the_end, require};
 
-use crate::scene::{Host, Said, Scene, WAYS, Way, wait_until};
+use crate::scene::{Host, MOUNT_METHODS, MountMethod, Said, Scene, wait_until};
 
 /// The mounts that every container on such a host has at first.
 const CGROUP2: &str = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup";
 
-fn scene(way: Way, options: ContainerOptions) -> Scene {
-    Scene::new(way, options).on(Host::Unified)
+fn scene(method: MountMethod, options: ContainerOptions) -> Scene {
+    Scene::new(method, options).on(Host::Unified)
 }
 
 /// Checks that it succeeded, and returns its messages without those that it always prints on a unified host, and here about the other hierarchies.
@@ -31,11 +31,11 @@ fn options_of_host() -> String {
 }
 
 fn check(options: &ContainerOptions) {
-    for way in WAYS {
-        let scene = scene(way, options.clone());
+    for method in MOUNT_METHODS {
+        let scene = scene(method, options.clone());
         let (before, host) = (scene.mounts(), options_of_host());
         let attached = scene.attach(&[]);
-        assert_eq!(went_well(&attached), "", "{way:?}");
+        assert_eq!(went_well(&attached), "", "{method:?}");
         assert!(attached.stderr.contains("runc"), "{}", attached.stderr);
         is_recognised(&scene);
         obeys(&scene, options);
@@ -100,7 +100,7 @@ fn obeys(scene: &Scene, options: &ContainerOptions) {
     ] {
         assert_ne!(scene.sh(&attempt).code, 0, "{attempt}");
     }
-    if scene.way == Way::Moved {
+    if scene.method == MountMethod::Moved {
         let attached = scene.mounts();
         for attempt in [
             format!("umount -l {above}"),
@@ -204,7 +204,7 @@ fn attach_refuses_views_that_clients_would_not_find() {
         (prepared(CGROUP2), &["--shape", "full"], 3, "use --shape host-path"),
         (prepared(CGROUP2), &["--alias", "docker"], 3, "--alias isn't possible"),
     ] {
-        let scene = scene(Way::Moved, options);
+        let scene = scene(MountMethod::Moved, options);
         let before = scene.mounts();
         let refused = scene.attach(words);
         assert_eq!(refused.code, code, "{words:?}: {}", refused.stderr);
@@ -216,8 +216,8 @@ fn attach_refuses_views_that_clients_would_not_find() {
 #[test]
 fn a_container_in_the_root_needs_a_place() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = Scene::without_cgroups(way, prepared(CGROUP2)).on(Host::Unified);
+    for method in MOUNT_METHODS {
+        let scene = Scene::without_cgroups(method, prepared(CGROUP2)).on(Host::Unified);
         let before = scene.mounts();
         let refused = scene.attach(&[]);
         assert!(refused.code == 1 && refused.stderr.contains("--place NAME"), "{}", refused.stderr);
@@ -235,8 +235,8 @@ fn a_container_in_the_root_needs_a_place() {
 #[test]
 fn the_sentinel_is_removed_with_the_view() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::LegacySyscalls);
-    for way in WAYS {
-        let scene = scene(way, prepared(CGROUP2));
+    for method in MOUNT_METHODS {
+        let scene = scene(method, prepared(CGROUP2));
         let before = scene.mounts();
         let server = || {
             wait_until("a single server", || scene.processes().len() == 1);
@@ -262,7 +262,7 @@ fn the_sentinel_is_removed_with_the_view() {
         // Also by one that has to do with another container.
         went_well(&scene.attach(&[]));
         kill_to_the_end(server());
-        let other = self::scene(way, prepared(CGROUP2));
+        let other = self::scene(method, prepared(CGROUP2));
         went_well(&other.attach(&[]));
         assert!(!scene.has_sentinel() && other.has_sentinel());
         went_well(&scene.detach());

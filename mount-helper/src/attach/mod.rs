@@ -40,17 +40,17 @@ use step::{AttachStep, StepError, failed_at};
 
 /// The descriptor of the SOCK_SEQPACKET socket to the server.
 pub const SOCKET_FD: RawFd = 3;
-/// The descriptor of the leash: the reading end of a pipe whose writing end only the server has.
-pub const LEASH_FD: RawFd = 4;
+/// The descriptor of the lifeline: the reading end of a pipe whose writing end only the server has.
+pub const LIFELINE_FD: RawFd = 4;
 /// The descriptor of the container's mount namespace.
 pub const NAMESPACE_FD: RawFd = 5;
 /// The descriptor of the container's root directory.
 pub const ROOT_FD: RawFd = 6;
 /// The descriptor of the host's /proc.
 pub const PROC_FD: RawFd = 7;
-/// For `attach`, the descriptor of the witness: the writing end of a pipe that stays open as long as this process
+/// For `attach`, the descriptor of the liveness pipe: the writing end of a pipe that stays open as long as this process
 /// exists.
-pub const WITNESS_FD: RawFd = 8;
+pub const LIVENESS_PIPE_FD: RawFd = 8;
 
 /// How long the server may take to send its order, in ms.
 const ORDER_TIMEOUT_MS: u16 = 60_000;
@@ -106,7 +106,7 @@ impl MountTask {
 /// Does the task with the descriptors that the server left, and reports the result to the server.
 pub(crate) fn start(task: MountTask) -> ExitCode {
     // This comes first, while no descriptor has an owner.
-    let last = if task == MountTask::Attach { WITNESS_FD } else { PROC_FD };
+    let last = if task == MountTask::Attach { LIVENESS_PIPE_FD } else { PROC_FD };
     let closed = close_from(last + 1);
     let Some(socket) = inherited(SOCKET_FD) else {
         return ExitCode::from(2);
@@ -131,7 +131,7 @@ fn tell(socket: &OwnedFd, report: Report) -> Result<(), Errno> {
 /// The container, by the descriptors that the server passed, checked.
 struct Target {
     /// Held as long as the process lives.
-    _leash: OwnedFd,
+    _lifeline: OwnedFd,
     namespace: OwnedFd,
     root: OwnedFd,
     proc: OwnedFd,
@@ -143,19 +143,19 @@ fn prepare(socket: &OwnedFd) -> Result<Target, StepError> {
     prctl::set_dumpable(false).map_err(failed_at(AttachStep::Privileges))?;
     check::seqpacket(socket.as_fd()).map_err(failed_at(AttachStep::Check))?;
     let passed = |number| inherited(number).ok_or((AttachStep::Check, Errno::EBADF));
-    let leash = passed(LEASH_FD)?;
-    check::pipe(leash.as_fd()).map_err(failed_at(AttachStep::Check))?;
+    let lifeline = passed(LIFELINE_FD)?;
+    check::pipe(lifeline.as_fd()).map_err(failed_at(AttachStep::Check))?;
     let (namespace, root, proc) = (passed(NAMESPACE_FD)?, passed(ROOT_FD)?, passed(PROC_FD)?);
     check::namespace(namespace.as_fd()).map_err(failed_at(AttachStep::Check))?;
     check::directory(root.as_fd()).map_err(failed_at(AttachStep::Check))?;
     check::procfs(proc.as_fd()).map_err(failed_at(AttachStep::Check))?;
     // A filesystem of the container (FUSE in a user namespace) may never answer. The kernel sends SIGKILL once the
     // server closes its end of the pipe, or ends.
-    setsid().map_err(failed_at(AttachStep::Leash))?;
-    signal_group_on_event(leash.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Leash))?;
+    setsid().map_err(failed_at(AttachStep::Lifeline))?;
+    signal_group_on_event(lifeline.as_fd(), libc::SIGKILL).map_err(failed_at(AttachStep::Lifeline))?;
     let permitted = privileges::drop_all(CAPABILITIES).map_err(failed_at(AttachStep::Privileges))?;
     keep_capabilities(permitted).map_err(failed_at(AttachStep::Privileges))?;
-    Ok(Target { _leash: leash, namespace, root, proc })
+    Ok(Target { _lifeline: lifeline, namespace, root, proc })
 }
 
 /// An open directory to mount on.

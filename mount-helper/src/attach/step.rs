@@ -10,8 +10,8 @@ pub enum AttachStep {
     Close = 1,
     /// Checking the descriptors that were passed.
     Check,
-    /// Setting up the leash by which the server can end the helper.
-    Leash,
+    /// Setting up the lifeline by which the server can end the helper.
+    Lifeline,
     /// Dropping privileges.
     Privileges,
     /// Finding `/sys/fs/cgroup` in the container.
@@ -42,7 +42,7 @@ impl AttachStep {
     pub(super) const ALL: [Self; 15] = [
         Self::Close,
         Self::Check,
-        Self::Leash,
+        Self::Lifeline,
         Self::Privileges,
         Self::Find,
         Self::MountRequest,

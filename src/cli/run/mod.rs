@@ -155,7 +155,7 @@ struct Supervisor {
     mounted: StatusPipe,
     /// The socket on which the server receives a descriptor of its view's root. The server keeps the root until this
     /// socket is closed.
-    leash: OwnedFd,
+    lifeline: OwnedFd,
     /// The server reports here that the view is live.
     live: StatusPipe,
 }
@@ -173,16 +173,16 @@ impl Supervisor {
         let (waits_for_mount, mounted) = StatusPipe::pair()?;
         let (live, tells) = StatusPipe::pair()?;
         let connection = server.connection.share()?;
-        let (leash, held) =
+        let (lifeline, held) =
             sys::seqpacket::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()))?;
         match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
             ForkResult::Parent { child } => {
                 server.cleanup.lock().iter().for_each(Cleanup::disown);
-                Ok(Self { lives, connection, command_view, lock, origin, own, server: child, mounted, leash, live })
+                Ok(Self { lives, connection, command_view, lock, origin, own, server: child, mounted, lifeline, live })
             }
             ForkResult::Child => {
                 server.cleanup.lock().iter().for_each(Cleanup::adopt);
-                drop((lives, mounted, live, leash, connection, lock));
+                drop((lives, mounted, live, lifeline, connection, lock));
                 // In a session of its own it doesn't get the terminal's signals, which are for the command.
                 let _ = nix::unistd::setsid();
                 let cleanup = Arc::clone(&server.cleanup);
@@ -211,12 +211,12 @@ impl Supervisor {
     }
 
     fn run(self, options: &Options) -> CliResult {
-        let Self { lives: _lives, connection, command_view, lock, origin, own, server, mounted, leash, live } = self;
+        let Self { lives: _lives, connection, command_view, lock, origin, own, server, mounted, lifeline, live } = self;
         let mount = || {
             command_view.mount(connection, |root| {
                 if let Some(root) = root {
                     // If it can't be sent, the server has ended, or works without.
-                    let _ = sys::seqpacket::send(leash.as_fd(), [&[0]], &[root]);
+                    let _ = sys::seqpacket::send(lifeline.as_fd(), [&[0]], &[root]);
                 }
                 mounted.ok();
                 live.wait()
@@ -225,7 +225,7 @@ impl Supervisor {
             origin.leave_cgroups()
         };
         let ended = Self::run_inside(mount, &own, options);
-        drop(leash);
+        drop(lifeline);
         // The mount namespace ends with its last process, and with it the view and the server, which removes the
         // cgroups. Some remain if the server was killed, or if another process is still in the namespace and uses the
         // view.

@@ -23,7 +23,7 @@ pub trait HostProcesses: HostFiles {
     /// Returns the pid namespace of the caller. The caller waits for its answer, so it doesn't change.
     fn caller_pid_ns(&self, caller: &Caller) -> SysResult<Self::PidNs>;
     /// Whether only an agent can translate these numbers.
-    fn takes_agent(numbers: &Self::PidNs) -> bool;
+    fn needs_agent(numbers: &Self::PidNs) -> bool;
     /// Reads a pid list as seen in this pid namespace.
     fn read_members(
         &self,

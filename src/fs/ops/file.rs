@@ -284,7 +284,7 @@ impl<H: Host> Transfer<H> {
     /// Whether it needs an agent, which the container can stop.
     pub fn waits_for_an_agent(&self) -> bool {
         let whose = [&self.file.shows, &self.numbers];
-        whose.into_iter().any(|numbers| matches!(numbers, Some(Ok(numbers)) if H::takes_agent(numbers)))
+        whose.into_iter().any(|numbers| matches!(numbers, Some(Ok(numbers)) if H::needs_agent(numbers)))
     }
 }
 

@@ -48,7 +48,7 @@ impl HostProcesses for FakeHost {
         Ok(caller.tid)
     }
 
-    fn takes_agent(_: &i32) -> bool {
+    fn needs_agent(_: &i32) -> bool {
         false
     }
 

@@ -43,12 +43,12 @@ impl InvalidationSender {
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("notifier".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (channel, leash) = &*theirs;
-            let taken = sys::descriptors::take_files([channel.as_fd(), leash.as_fd()]);
+            let (channel, lifeline) = &*theirs;
+            let taken = sys::descriptors::take_files([channel.as_fd(), lifeline.as_fd()]);
             // The caller closes the process' own descriptors.
             drop(theirs);
             match taken {
-                Ok([channel, _leash]) => {
+                Ok([channel, _lifeline]) => {
                     if ready.send(Ok(())).is_ok() {
                         drop(ready);
                         send_all(&channel, &wanted);

@@ -55,9 +55,9 @@ impl SelfMount {
         Ok(Self { root: detached_mount(directory)?, until: ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?) })
     }
 
-    /// Takes a mount that [`detached_mount`] has made, and keeps it until `leash`'s other end is closed.
-    pub fn until_closed(root: OwnedFd, leash: OwnedFd) -> Self {
-        Self { root, until: ServeUntil::Closed(leash) }
+    /// Takes a mount that [`detached_mount`] has made, and keeps it until `lifeline`'s other end is closed.
+    pub fn until_closed(root: OwnedFd, lifeline: OwnedFd) -> Self {
+        Self { root, until: ServeUntil::Closed(lifeline) }
     }
 
     /// Starts the thread that uses the mount, and leaves the thread's id in `thread`.
@@ -70,9 +70,9 @@ impl SelfMount {
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
             let (own, wakeup) = &*theirs;
-            let (until, is_leash) = match &own.until {
+            let (until, is_lifeline) = match &own.until {
                 ServeUntil::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
-                ServeUntil::Closed(leash) => (leash.as_fd(), true),
+                ServeUntil::Closed(lifeline) => (lifeline.as_fd(), true),
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
@@ -88,7 +88,7 @@ impl SelfMount {
             }
             drop(ready);
             let [root, until, wakeup] = files;
-            serve(&root, &until, is_leash, &wakeup, &wanted, &done);
+            serve(&root, &until, is_lifeline, &wakeup, &wanted, &done);
         })?;
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
         let (_, wakeup) = &*shared;
@@ -174,18 +174,18 @@ impl Drop for RecognizedThread {
 fn serve(
     root: &OwnedFd,
     until: &OwnedFd,
-    is_leash: bool,
+    is_lifeline: bool,
     wakeup: &OwnedFd,
     wanted: &Receiver<Injection>,
     done: &Sender<SysResult<()>>,
 ) {
     let Ok(device) = fstat(root).map(|stat| stat.st_dev) else { return };
-    let ends = || is_leash || !is_mounted(until, device);
+    let ends = || is_lifeline || !is_mounted(until, device);
     // The view may have been unmounted before the first poll.
-    if !is_leash && ends() {
+    if !is_lifeline && ends() {
         return;
     }
-    let wakes = if is_leash { PollFlags::POLLIN } else { PollFlags::POLLPRI };
+    let wakes = if is_lifeline { PollFlags::POLLIN } else { PollFlags::POLLPRI };
     loop {
         let mut ready = [PollFd::new(wakeup.as_fd(), PollFlags::POLLIN), PollFd::new(until.as_fd(), wakes)];
         match poll(&mut ready, PollTimeout::NONE) {

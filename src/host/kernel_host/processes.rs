@@ -18,7 +18,7 @@ impl HostProcesses for KernelHost {
         self.shared.processes.caller_pid_ns(caller)
     }
 
-    fn takes_agent(numbers: &PidNs) -> bool {
+    fn needs_agent(numbers: &PidNs) -> bool {
         matches!(numbers, PidNs::Of(_))
     }
 

@@ -25,7 +25,7 @@ const SYSLOG: &str = "/dev/log";
 const FACILITY: u8 = 3 << 3;
 
 /// How long a log service, or a non-blocking descriptor, may take for a record, in ms.
-const PATIENCE_MS: u16 = 1000;
+const WRITE_TIMEOUT_MS: u16 = 1000;
 
 /// A place to which the log is written.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Sink {
         let is_there = |path| std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
         let socket = || {
             let socket = UnixDatagram::unbound()?;
-            socket.set_write_timeout(Some(Duration::from_millis(PATIENCE_MS.into())))?;
+            socket.set_write_timeout(Some(Duration::from_millis(WRITE_TIMEOUT_MS.into())))?;
             Ok::<_, io::Error>(socket)
         };
         let find = || {
@@ -108,7 +108,7 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], begun: &mut bool) -> io::Re
             // Another process with the same open file may have made it non-blocking.
             Err(Errno::EAGAIN) => {
                 let mut waited = [PollFd::new(file, PollFlags::POLLOUT)];
-                if poll(&mut waited, PollTimeout::from(PATIENCE_MS)) == Ok(0) {
+                if poll(&mut waited, PollTimeout::from(WRITE_TIMEOUT_MS)) == Ok(0) {
                     return Err(Errno::EAGAIN.into());
                 }
             }

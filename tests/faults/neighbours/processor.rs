@@ -27,7 +27,7 @@ const CGROUPS: usize = 800;
 const REQUESTS: usize = 600;
 
 /// How many processes a list shows.
-const CROWD: usize = 500;
+const LISTED_PROCESSES: usize = 500;
 
 #[test]
 fn repeated_requests_cost_the_server_little() {
@@ -37,9 +37,9 @@ fn repeated_requests_cost_the_server_little() {
         let options = if passes_through { options } else { options.flag("--no-passthrough") };
         let scene = Scene::with(&program(), &["pids"], options);
         let container = scene.container("a");
-        let mut crowd = scene.session(&container, "pids", "a");
-        for _ in 0..CROWD {
-            crowd.expect(&spawn("P"));
+        let mut listed = scene.session(&container, "pids", "a");
+        for _ in 0..LISTED_PROCESSES {
+            listed.expect(&spawn("P"));
         }
         let directory = scene.shown("pids", "a");
         for kind in ["absent", "xattrs", "attributes", "members", "make-and-list"] {
