@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use testkit::{Need, require};
 
-use crate::support::{Place, program, said};
+use crate::support::{Sandbox, program, said};
 
 /// Options that are wrong for every verb that makes a view: what, status, and what the line says.
-fn wrong_views(place: &Place) -> Vec<(Vec<String>, i32, &'static str)> {
-    let path = place.path();
+fn wrong_views(sandbox: &Sandbox) -> Vec<(Vec<String>, i32, &'static str)> {
+    let path = sandbox.path();
     let cgroup = |text: String| vec!["--cgroup".to_owned(), text];
     vec![
         (vec![], 2, "--pid PID, or --cgroup [HIERARCHY=]PATH"),
@@ -40,9 +40,9 @@ fn wrong_views(place: &Place) -> Vec<(Vec<String>, i32, &'static str)> {
 #[test]
 fn impossible_views_are_refused() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["pids", "unified"]);
-    let directory = place.directory("view");
-    for (options, code, says) in wrong_views(&place) {
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let directory = sandbox.directory("view");
+    for (options, code, says) in wrong_views(&sandbox) {
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         for (verb, rest) in [
             ("mount", vec![directory.to_str().expect("a path")]),
@@ -50,18 +50,18 @@ fn impossible_views_are_refused() {
             ("tree", vec![]),
             ("map", vec!["/"]),
         ] {
-            let line = place.vcgroupfs(&[&[verb], options.as_slice(), &rest].concat()).fails(code);
+            let line = sandbox.vcgroupfs(&[&[verb], options.as_slice(), &rest].concat()).fails(code);
             assert!(line.contains(says), "{verb} {options:?}: {line}");
         }
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn run_refuses_bad_arguments() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["pids", "unified"]);
-    let path = place.path();
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let path = sandbox.path();
     let below = ["--cgroup", path.as_str(), "--name", "child"];
     for (options, code, says) in [
         (vec![], 2, "COMMAND"),
@@ -76,9 +76,9 @@ fn run_refuses_bad_arguments() {
         ([&below[..], &["--log-level", "nosuch", "--", "true"]].concat(), 2, "error, warn, info, debug"),
         ([&below[..], &["--shape", "nosuch", "--", "true"]].concat(), 2, "host-path, rooted, full"),
     ] {
-        let line = place.vcgroupfs(&[&["run"], options.as_slice()].concat()).fails(code);
+        let line = sandbox.vcgroupfs(&[&["run"], options.as_slice()].concat()).fails(code);
         assert!(line.contains(says), "{options:?}: {line}");
-        place.is_clean();
+        sandbox.is_clean();
     }
 }
 
@@ -86,18 +86,18 @@ fn run_refuses_bad_arguments() {
 #[test]
 fn explain_takes_options_anywhere_and_counts_its_arguments() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
     let own = std::process::id().to_string();
-    let told = place.vcgroupfs(&["explain", &own, "--as", "1:1", "lookup", "--json", "/"]);
+    let told = sandbox.vcgroupfs(&["explain", &own, "--as", "1:1", "lookup", "--json", "/"]);
     assert!(told.code == 0 && told.stdout.contains("\"verdict\""), "{told:?}");
-    let cgroup = place.path();
+    let cgroup = sandbox.path();
     for (arguments, says) in [
         (vec!["lookup"], "needs an operation and a path"),
         (vec![&own, "lookup", "/", "/"], "one TARGET, one operation and one path"),
         (vec!["--cgroup", &cgroup, &own, "lookup", "/"], "no TARGET with --pid or --cgroup"),
         (vec![&own, "nosuch", "/"], "'nosuch' isn't an operation"),
     ] {
-        let line = place.vcgroupfs(&[&["explain"], arguments.as_slice()].concat()).fails(2);
+        let line = sandbox.vcgroupfs(&[&["explain"], arguments.as_slice()].concat()).fails(2);
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
 }
@@ -105,12 +105,12 @@ fn explain_takes_options_anywhere_and_counts_its_arguments() {
 #[test]
 fn mount_refuses_unsuitable_directories() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let path = place.path();
-    fs::write(place.directory("full").join("something"), "").expect("a file");
-    fs::write(place.file("file"), "").expect("a file");
-    fs::create_dir(place.file("new\nline")).expect("a directory");
-    fs::write(place.file("new\nline/file"), "").expect("a file");
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let path = sandbox.path();
+    fs::write(sandbox.directory("full").join("something"), "").expect("a file");
+    fs::write(sandbox.file("file"), "").expect("a file");
+    fs::create_dir(sandbox.file("new\nline")).expect("a directory");
+    fs::write(sandbox.file("new\nline/file"), "").expect("a file");
     for (name, says) in [
         ("nosuch", "make the directory first"),
         ("nosuch/below", "make the directory first"),
@@ -119,22 +119,22 @@ fn mount_refuses_unsuitable_directories() {
         ("full", "isn't empty"),
         ("new\nline", "isn't empty"),
     ] {
-        let directory = place.file(name);
+        let directory = sandbox.file(name);
         for foreground in [&[][..], &["-f"]] {
             let arguments =
                 [&["mount", "--cgroup", &path], foreground, &[directory.to_str().expect("a path")]].concat();
-            let line = place.vcgroupfs(&arguments).fails(1);
+            let line = sandbox.vcgroupfs(&arguments).fails(1);
             assert!(line.contains(says), "{name}: {line}");
         }
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn explain_tree_and_map_refuse_bad_arguments() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let path = place.path();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let path = sandbox.path();
     for (arguments, code, says) in [
         (vec!["explain", "nosuch", "/"], 2, "mkdir"),
         (vec!["explain", "write", "relative"], 2, "begins with '/'"),
@@ -146,34 +146,34 @@ fn explain_tree_and_map_refuse_bad_arguments() {
         (vec!["map", "x"], 2, "begins with '/'"),
         (vec!["map"], 2, "PATH"),
     ] {
-        let line = place.vcgroupfs(&[&arguments[..], &["--cgroup", &path]].concat()).fails(code);
+        let line = sandbox.vcgroupfs(&[&arguments[..], &["--cgroup", &path]].concat()).fails(code);
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
-    let line = place.vcgroupfs(&["nosuch"]).fails(2);
+    let line = sandbox.vcgroupfs(&["nosuch"]).fails(2);
     assert!(line.contains("nosuch") && line.contains("--help"), "{line}");
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn umount_refuses_a_directory_that_is_not_a_view() {
     require!(Need::Root);
-    let place = Place::new();
-    let directory = place.directory("plain");
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("plain");
     for path in [directory.to_str().expect("a path"), "/proc", "/nosuch", "/proc/self/cmdline"] {
-        let line = place.vcgroupfs(&["umount", path]).fails(1);
+        let line = sandbox.vcgroupfs(&["umount", path]).fails(1);
         assert!(line.contains("no view is mounted on"), "{path}: {line}");
     }
     assert!(fs::metadata("/proc/self").is_ok(), "/proc is still there");
-    place.vcgroupfs(&["umount"]).fails(2);
-    place.vcgroupfs(&["umount", ""]).fails(2);
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount"]).fails(2);
+    sandbox.vcgroupfs(&["umount", ""]).fails(2);
+    sandbox.is_clean();
 }
 
 #[test]
 fn mount_says_that_fuse_is_missing() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let (path, directory) = (place.path(), place.directory("view"));
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let (path, directory) = (sandbox.path(), sandbox.directory("view"));
     // In a mount namespace of its own, with nothing in /dev.
     let script = "mount -t tmpfs none /dev && exec \"$@\"";
     let program = program().to_str().expect("a path");
@@ -182,21 +182,21 @@ fn mount_says_that_fuse_is_missing() {
         vec!["mount", "-f", "--cgroup", &path, directory.to_str().expect("a path")],
         vec!["run", "--cgroup", &path, "--name", "child", "--", "true"],
     ] {
-        let mut command = place.command_of("unshare");
+        let mut command = sandbox.command_of("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", program]).args(&arguments);
         let line = said(&mut command).fails(3);
         let says = "can't open /dev/fuse: No such file or directory (ENOENT); ";
         assert!(line.contains("modprobe fuse") && line.contains(says), "{line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// One wrong input of each kind: what the line says, in the words of the manual.
 #[test]
 fn messages_name_the_object_and_the_remedy() {
     require!(Need::Root);
-    let place = Place::new();
-    let directory = place.directory("plain");
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("plain");
     let plain = directory.to_str().expect("a path");
     for (arguments, code, says) in [
         // A wrong value, an empty one, and one of several words.
@@ -258,18 +258,18 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["mount", "--log-file", plain, "--pid", "1", plain], 1, "Is a directory (EISDIR)"),
         (vec!["explain", "/nosuch", "lookup", "/"], 1, "can't find /nosuch: No such file or directory (ENOENT)"),
     ] {
-        let line = place.vcgroupfs(&arguments).fails(code);
+        let line = sandbox.vcgroupfs(&arguments).fails(code);
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// Bytes that aren't UTF-8 are shown by the same escapes everywhere.
 #[test]
 fn messages_escape_bytes_that_are_not_utf8() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let path = place.path();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let path = sandbox.path();
     let odd = OsStr::from_bytes(b"a\xffb");
     for (arguments, code, says) in [
         (vec!["umount"], 1, "/a\\xffb"),
@@ -281,17 +281,17 @@ fn messages_escape_bytes_that_are_not_utf8() {
         (vec!["tree"], 2, "'a\\xffb'"),
         (vec!["list", "--log-file=/nosuch/x", "--log-file"], 2, "--log-file is given more than once"),
     ] {
-        let line = said(place.command(&arguments).arg(odd)).fails(code);
+        let line = said(sandbox.command(&arguments).arg(odd)).fails(code);
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn a_full_disk_is_told_of() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let path = place.path();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let path = sandbox.path();
     let own = std::process::id().to_string();
     for arguments in [
         vec!["list", "--json"],
@@ -302,19 +302,19 @@ fn a_full_disk_is_told_of() {
         vec!["--help"],
         vec!["--version"],
     ] {
-        let mut command = place.command_of("sh");
+        let mut command = sandbox.command_of("sh");
         command.args(["-c", "exec \"$@\" > /dev/full", "sh"]).arg(program()).args(&arguments);
         let line = said(&mut command).fails(1);
         let says = "can't write to standard output: No space left on device (ENOSPC)";
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn the_state_of_a_hook_is_checked() {
     require!(Need::Root);
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (state, code, says) in [
         ("", 2, "standard input is empty: --oci-state is for OCI hooks"),
         ("\n", 2, "standard input is empty"),
@@ -324,11 +324,11 @@ fn the_state_of_a_hook_is_checked() {
         ("{\"status\": \"stopped\", \"pid\": 0, \"bundle\": \"/\"}", 1, "has no process id"),
         ("{\"status\": \"creating\", \"pid\": 1, \"bundle\": \"/nosuch\"}", 1, "can't open /nosuch/config.json"),
     ] {
-        let mut command = place.command_of("sh");
+        let mut command = sandbox.command_of("sh");
         let program = program().to_str().expect("a path");
         command.args(["-c", "printf %s \"$2\" | \"$1\" attach --oci-state", "sh", program, state]);
         let line = said(&mut command).fails(code);
         assert!(line.contains(says), "{state}: {line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use testkit::{Caller, Container, ContainerOptions, Need, STRANGER, TIMEOUT, View, ViewOptions, require, run_to_end};
 
-use crate::support::{Place, Running, program, said, wait_until};
+use crate::support::{Running, Sandbox, program, said, wait_until};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -59,7 +59,7 @@ pub(crate) fn seen(answer: &Value) -> Vec<Seen<'_>> {
 pub(crate) struct Scene {
     pub(crate) container: Container,
     pub(crate) view: View,
-    pub(crate) place: Place,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Scene {
@@ -68,22 +68,22 @@ impl Scene {
     }
 
     fn with(user_namespace: bool, options: impl FnOnce(ViewOptions) -> ViewOptions) -> Self {
-        let place = Place::everywhere();
-        let options = options(ViewOptions::new().cgroup(place.cgroup()));
-        Self::of(place, user_namespace, &options)
+        let sandbox = Sandbox::everywhere();
+        let options = options(ViewOptions::new().cgroup(sandbox.cgroup()));
+        Self::of(sandbox, user_namespace, &options)
     }
 
     /// Makes a scene with a view that shows every container its own cgroups.
     pub(crate) fn for_all(user_namespace: bool) -> Self {
-        Self::of(Place::everywhere(), user_namespace, &ViewOptions::new().flag("--per-caller"))
+        Self::of(Sandbox::everywhere(), user_namespace, &ViewOptions::new().flag("--per-caller"))
     }
 
-    fn of(place: Place, user_namespace: bool, options: &ViewOptions) -> Self {
-        let cgroup = place.cgroup();
+    fn of(sandbox: Sandbox, user_namespace: bool, options: &ViewOptions) -> Self {
+        let cgroup = sandbox.cgroup();
         let homes = cgroup.hierarchies().iter().map(|hierarchy| cgroup.dir(&hierarchy.selector())).collect();
         let view = View::mount(program(), options);
         let container = Container::start(ContainerOptions { cgroups: homes, user_namespace, ..Default::default() });
-        Self { container, view, place }
+        Self { container, view, sandbox }
     }
 
     /// Runs a script of the shell in the container, with the view's directory as `$1`.
@@ -108,15 +108,15 @@ impl Scene {
 
     /// Ends it, and checks that nothing is left.
     pub(crate) fn end(self) {
-        let Self { container, view, place } = self;
+        let Self { container, view, sandbox } = self;
         drop((container, view));
         // If another test's container has a copy of the view's mount, the server is killed, and its record is for the next one to remove.
-        assert_eq!(place.vcgroupfs(&["list"]).code, 0);
-        place.is_clean();
+        assert_eq!(sandbox.vcgroupfs(&["list"]).code, 0);
+        sandbox.is_clean();
     }
 
     pub(crate) fn doctor(&self) -> Value {
-        self.place.vcgroupfs(&["doctor", "--json", &self.container.init().to_string()]).json()
+        self.sandbox.vcgroupfs(&["doctor", "--json", &self.container.init().to_string()]).json()
     }
 }
 
@@ -169,11 +169,11 @@ impl Drop for Sleeper {
 #[test]
 fn doctor_looks_at_the_host_itself() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::new();
-    let own = place.vcgroupfs(&["doctor", "--json"]).json();
+    let sandbox = Sandbox::new();
+    let own = sandbox.vcgroupfs(&["doctor", "--json"]).json();
     let sleeper = Sleeper::start(Command::new("env"));
     let pid = sleeper.pid;
-    let other = place.vcgroupfs(&["doctor", "--json", &pid.to_string()]).json();
+    let other = sandbox.vcgroupfs(&["doctor", "--json", &pid.to_string()]).json();
     drop(sleeper);
     for answer in [&own, &other] {
         let expected =
@@ -208,7 +208,7 @@ fn doctor_looks_at_the_host_itself() {
     assert_eq!(own["command"], "vcgroupfs");
     // Both are in the same place.
     assert_eq!(own["findings"], other["findings"]);
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
@@ -241,18 +241,18 @@ fn a_plain_view_is_not_recognised_by_clients() {
     }
     let expected = ["no-stack", "can-unmount", "fuse-limits", "no-cgroup-namespace"];
     assert_eq!(findings(&answer), expected.into(), "{answer}");
-    assert!(why(&answer, "Node.js 20").contains(&scene.place.mark), "the host's paths: {answer}");
+    assert!(why(&answer, "Node.js 20").contains(&scene.sandbox.mark), "the host's paths: {answer}");
     // In a cgroup namespace paths begin at its root, also for who looks from outside.
     let mut command = scene.container.command(Caller::Root);
     command.args(["unshare", "--cgroup"]);
     let sleeper = Sleeper::start(command);
-    let namespace = scene.place.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
+    let namespace = scene.sandbox.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
     drop(sleeper);
     assert_eq!((&answer["cgroup_namespace"], &namespace["cgroup_namespace"]), (&false.into(), &true.into()));
-    assert!(!why(&namespace, "Node.js 20").contains(&scene.place.mark), "{namespace}");
+    assert!(!why(&namespace, "Node.js 20").contains(&scene.sandbox.mark), "{namespace}");
     assert!(why(&namespace, "Node.js 20").contains("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "{namespace}");
     // As text, and from within.
-    let text = scene.place.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
+    let text = scene.sandbox.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
     assert!(text.contains("\nviews      /sys/fs/cgroup\n") && text.contains("\nnote "), "{text}");
     let mut inside = scene.container.command(Caller::Root);
     let inside = said(inside.arg(program()).args(["doctor", "--json"])).json();
@@ -310,10 +310,10 @@ fn the_rights_of_the_process_count() {
     let delegated = |options: ViewOptions| options.policy("delegate").delegate_controllers(&controllers);
     let scene = Scene::with(true, delegated).plainly_over();
     let init = scene.container.init();
-    let Scene { container, place, .. } = &scene;
+    let Scene { container, sandbox, .. } = &scene;
     for (caller, may_unmount) in [(Caller::Root, true), (Caller::DockerRoot, false), (Caller::Stranger, false)] {
         let sleeper = Sleeper::start(container.command(caller));
-        let answer = place.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
+        let answer = sandbox.vcgroupfs(&["doctor", "--json", &sleeper.pid.to_string()]).json();
         assert_eq!(answer["command"], "sleep");
         assert_eq!(findings(&answer).contains("can-unmount"), may_unmount, "{caller:?}: {answer}");
         // The policy would let them write, but the cgroup is the host's root's, whom they don't have.
@@ -324,13 +324,13 @@ fn the_rights_of_the_process_count() {
     assert!(!why(&answer, "runc").contains("may not make cgroups in"), "{answer}");
     of_the_host.end();
     // Nobody but root may look into it.
-    let copy = place.file("vcgroupfs");
+    let copy = sandbox.file("vcgroupfs");
     assert_eq!(said(Command::new("cp").arg(program()).arg(&copy)).code, 0);
-    let mut unprivileged = place.command_of("setpriv");
+    let mut unprivileged = sandbox.command_of("setpriv");
     unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
     let line = said(unprivileged.args(["doctor", &init.to_string()])).fails(4);
     assert!(line.contains("root"), "{line}");
-    let mut unprivileged = place.command_of("setpriv");
+    let mut unprivileged = sandbox.command_of("setpriv");
     unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
     let own = said(unprivileged.args(["doctor", "--json"])).json();
     assert_eq!(verdict(&own, "containerd"), "yes");
@@ -360,7 +360,7 @@ fn a_hung_view_is_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
     let scene = Scene::new(false).plainly();
     let stopped = Stopped::new(&scene.view);
-    let answer = said(&mut scene.place.command(&["doctor", "--json", &scene.container.init().to_string()]));
+    let answer = said(&mut scene.sandbox.command(&["doctor", "--json", &scene.container.init().to_string()]));
     drop(stopped);
     let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
     assert!(findings(&answer).contains("hung-view"), "{answer}");
@@ -391,7 +391,7 @@ fn the_child_that_looks_has_nothing_that_the_target_has_not() {
     let mut doctor = None;
     let mut child = None;
     for _ in 0..5 {
-        let mut running = Running::start(&mut scene.place.command(&["doctor", &sleeper.pid.to_string()]));
+        let mut running = Running::start(&mut scene.sandbox.command(&["doctor", &sleeper.pid.to_string()]));
         wait_until("a child", || {
             child = child_of(running.child.id(), STRANGER, &namespace);
             child.is_some() || !matches!(running.child.try_wait(), Ok(None))
@@ -430,7 +430,7 @@ fn the_child_that_looks_has_nothing_that_the_target_has_not() {
 #[test]
 fn input_from_a_container_is_harmless() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     let container = Container::start(ContainerOptions::default());
     let script = format!(
         "umount -R {ROOT}; mount -t tmpfs tmpfs {ROOT}; mkfifo {ROOT}/cgroup.controllers; ln -s /dev/watchdog {ROOT}/systemd
@@ -439,7 +439,7 @@ fn input_from_a_container_is_harmless() {
     );
     let made = run_to_end(container.command(Caller::Root).args(["sh", "-ec", &script]), TIMEOUT);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let answer = place.vcgroupfs(&["doctor", "--json", &container.init().to_string()]).json();
+    let answer = sandbox.vcgroupfs(&["doctor", "--json", &container.init().to_string()]).json();
     assert_eq!(verdict(&answer, "containerd"), "no", "{answer}");
     // What isn't a regular file is neither opened nor read.
     for name in ["Node.js 18", "Node.js 20"] {
@@ -452,20 +452,20 @@ fn input_from_a_container_is_harmless() {
         assert!(missing.is_some_and(|missing| missing.contains("can't be read")), "{name}: {answer}");
     }
     // A name that would clear the terminal.
-    let program = place.file("x\u{1b}[2Jy");
+    let program = sandbox.file("x\u{1b}[2Jy");
     assert_eq!(said(Command::new("cp").arg("/bin/sleep").arg(&program)).code, 0);
     let mut named = Running::start(Command::new(&program).arg("1000"));
-    let text = place.vcgroupfs(&["doctor", &named.child.id().to_string()]).ok();
+    let text = sandbox.vcgroupfs(&["doctor", &named.child.id().to_string()]).ok();
     assert!(text.contains("(x\\u{1b}[2Jy)") && !text.chars().any(|one| one.is_control() && one != '\n'), "{text:?}");
     named.signal(Signal::SIGKILL);
     named.wait();
     drop(container);
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn bad_targets_are_refused() {
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (target, code, says) in [
         ("0", 2, "process"),
         ("-1", 2, ""),
@@ -473,8 +473,8 @@ fn bad_targets_are_refused() {
         ("what:x", 2, "isn't a container manager"),
         ("2147483647", 1, "no process"),
     ] {
-        let line = place.vcgroupfs(&["doctor", target]).fails(code);
+        let line = sandbox.vcgroupfs(&["doctor", target]).fails(code);
         assert!(line.contains(says), "{target}: {line}");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }

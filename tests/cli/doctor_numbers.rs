@@ -35,7 +35,7 @@ fn a_per_caller_view_is_shown_as_the_container_sees_it() {
         let answer = scene.doctor();
         for client in ["Node.js 20", "Rust std"] {
             assert_eq!(verdict(&answer, client), "yes", "{client}: {answer}");
-            assert!(why(&answer, client).contains(&scene.place.mark), "{answer}");
+            assert!(why(&answer, client).contains(&scene.sandbox.mark), "{answer}");
         }
         assert!(!findings(&answer).contains("own-cgroup-not-found"), "{answer}");
         // As a process of the container's finds it by itself.
@@ -44,7 +44,7 @@ fn a_per_caller_view_is_shown_as_the_container_sees_it() {
         assert_eq!(seen(&inside), seen(&answer));
 
         let stopped = Stopped::new(&scene.view);
-        let hung = said(&mut scene.place.command(&["doctor", "--json", &scene.container.init().to_string()]));
+        let hung = said(&mut scene.sandbox.command(&["doctor", "--json", &scene.container.init().to_string()]));
         drop(stopped);
         let hung: Value = serde_json::from_str(&hung.stdout).unwrap_or_else(|error| panic!("{error}: {hung:?}"));
         assert!(findings(&hung).contains("hung-view"), "{hung}");
@@ -56,7 +56,7 @@ fn a_per_caller_view_is_shown_as_the_container_sees_it() {
 /// Sets a limit of CPUs and of memory for the container of a scene, where the host has these on v1.
 fn limit(scene: &Scene) {
     let set = |controller: &str, file: &str, value: &str| {
-        let path = scene.place.cgroup().dir(controller).join(file);
+        let path = scene.sandbox.cgroup().dir(controller).join(file);
         std::fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     };
     set("cpu", "cpu.cfs_quota_us", "100000");
@@ -84,7 +84,7 @@ fn numbers_of_clients_stand_beside_the_limits_that_apply() {
     );
     let by = limits["memory"]["by"].as_str().expect("a file");
     assert!(
-        by.starts_with("memory:/") && by.contains(&scene.place.mark) && by.ends_with("/memory.limit_in_bytes"),
+        by.starts_with("memory:/") && by.contains(&scene.sandbox.mark) && by.ends_with("/memory.limit_in_bytes"),
         "{by}"
     );
     let memory = |name: &str| number(&answer, name, "memory");
@@ -103,7 +103,7 @@ fn numbers_of_clients_stand_beside_the_limits_that_apply() {
         assert_eq!(verdict(&answer, name), "yes", "{name}: {answer}");
     }
     assert_eq!(number(&answer, "Rust std", "cpus")["value"], 1);
-    let text = scene.place.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
+    let text = scene.sandbox.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
     let line =
         |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}: {text}"));
     assert!(

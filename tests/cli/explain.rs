@@ -16,7 +16,7 @@ use serde_json::Value;
 use testkit::{Hierarchy, Need, View, ViewOptions, hierarchy, require};
 use vcgroupfs::sys::credentials::{Rights, become_for_good};
 
-use crate::support::{Place, program};
+use crate::support::{Sandbox, program};
 
 /// The hierarchies with a delegated subtree; `devices` has none in these views.
 const DELEGATED: [&str; 3] = ["unified", "name=systemd", "memory"];
@@ -30,9 +30,9 @@ const OPERATIONS: [&str; 17] = [
 struct Sleeper(Child);
 
 impl Sleeper {
-    fn start(place: &Place, who: Who) -> Self {
+    fn start(sandbox: &Sandbox, who: Who) -> Self {
         let mut command = Command::new("sleep");
-        command.arg("1000").stdin(Stdio::null()).env("VCGROUPFS_TEST_MARK", &place.mark);
+        command.arg("1000").stdin(Stdio::null()).env("VCGROUPFS_TEST_MARK", &sandbox.mark);
         if let Who::User(user) = who {
             command.uid(user).gid(user);
         }
@@ -139,7 +139,7 @@ impl Who {
 
 struct Scene<'a> {
     who: Who,
-    place: &'a Place,
+    sandbox: &'a Sandbox,
     view: &'a View,
     options: Vec<String>,
     process: u32,
@@ -151,7 +151,7 @@ impl Scene<'_> {
     fn explain(&self, operation: &str, path: &str) -> Value {
         let options = self.options.iter().map(String::as_str);
         let arguments: Vec<&str> = ["explain", "--json"].into_iter().chain(options).chain([operation, path]).collect();
-        self.place.vcgroupfs(&arguments).json()
+        self.sandbox.vcgroupfs(&arguments).json()
     }
 
     /// Asks, does it, and compares. `host`: the same place on the kernel's own cgroupfs.
@@ -181,8 +181,8 @@ impl Scene<'_> {
     }
 }
 
-fn prepare(place: &Place, hierarchy: &Hierarchy) -> PathBuf {
-    let top = hierarchy.mountpoint.join(&place.mark);
+fn prepare(sandbox: &Sandbox, hierarchy: &Hierarchy) -> PathBuf {
+    let top = hierarchy.mountpoint.join(&sandbox.mark);
     for name in ["box", "box/inner", "box/inner/child", "box/closed", "box/closed/child", "beside"] {
         // So that none of them can be removed while it's tried.
         fs::create_dir(top.join(name)).expect("a cgroup");
@@ -200,17 +200,17 @@ fn give(top: &Path) {
 
 fn compare(shape: &str, policy: &str, who: Who) {
     let selectors: Vec<&str> = DELEGATED.into_iter().chain(["devices"]).collect();
-    let place = Place::with_cgroup(&selectors);
+    let sandbox = Sandbox::with_cgroup(&selectors);
     let hierarchies: Vec<Hierarchy> = selectors.iter().map(|name| hierarchy(name).expect("a hierarchy")).collect();
-    let tops: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| prepare(&place, hierarchy)).collect();
-    let sleeper = Sleeper::start(&place, who);
+    let tops: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| prepare(&sandbox, hierarchy)).collect();
+    let sleeper = Sleeper::start(&sandbox, who);
     for top in &tops[..DELEGATED.len()] {
         fs::write(top.join("box/inner/child/cgroup.procs"), sleeper.0.id().to_string()).expect("a migration");
     }
     if let Who::User(_) = who {
         tops.iter().for_each(|top| give(top));
     }
-    let boundary = format!("{}/box", place.path());
+    let boundary = format!("{}/box", sandbox.path());
     let mut options: Vec<String> =
         [["--shape", shape], ["--policy", policy]].concat().into_iter().map(str::to_owned).collect();
     let mut mount = ViewOptions::new().shape(shape).policy(policy);
@@ -235,7 +235,7 @@ fn compare(shape: &str, policy: &str, who: Who) {
     let boundary = if shape == "rooted" { top } else { top.join(boundary.trim_start_matches('/')) };
     let linked = boundary.join("cgroup.procs");
     assert!(linked.is_file(), "{}", linked.display());
-    let scene = Scene { who, place: &place, view: &view, options, process: sleeper.0.id(), linked };
+    let scene = Scene { who, sandbox: &sandbox, view: &view, options, process: sleeper.0.id(), linked };
     let mut checked = [0; 2];
     let mut wrong = Vec::new();
     for (hierarchy, top) in hierarchies.iter().zip(&tops) {
@@ -256,7 +256,7 @@ fn compare(shape: &str, policy: &str, who: Who) {
         for name in places {
             let below = match (shape, name.strip_prefix("box")) {
                 ("rooted", Some(rest)) if hierarchy.selector() != "devices" => rest.to_owned(),
-                _ => format!("{}/{name}", place.path()),
+                _ => format!("{}/{name}", sandbox.path()),
             };
             let path = format!("{directory}{below}").trim_end_matches('/').to_owned();
             // What else can't be migrated into, nobody would ask.

@@ -9,16 +9,16 @@ use testkit::{Need, hierarchies, require};
 
 use crate::explain::attempt;
 use crate::privilege::unprivileged;
-use crate::support::{Place, said, wait_until};
+use crate::support::{Sandbox, said, wait_until};
 
 /// A process that ends with the test.
 struct Process(Child);
 
 impl Process {
     /// Starts `sleep` by way of other programs, and waits until it runs.
-    fn start(place: &Place, words: &[&str]) -> Self {
+    fn start(sandbox: &Sandbox, words: &[&str]) -> Self {
         let (program, rest) = words.split_first().expect("a program");
-        let child = place.command_of(program).args(rest).args(["sleep", "1000"]).stdin(Stdio::null()).spawn();
+        let child = sandbox.command_of(program).args(rest).args(["sleep", "1000"]).stdin(Stdio::null()).spawn();
         let process = Self(child.expect("a process"));
         wait_until("the sleep", || {
             fs::read(format!("/proc/{}/comm", process.pid())).is_ok_and(|name| name == b"sleep\n")
@@ -51,109 +51,109 @@ fn text(path: &Path) -> &str {
 }
 
 /// Asks every question about a TARGET whose view has no delegated subtree.
-fn answers(place: &Place, target: &str) {
-    let explained = place.vcgroupfs(&["explain", "--json", target, "lookup", "/"]).json();
+fn answers(sandbox: &Sandbox, target: &str) {
+    let explained = sandbox.vcgroupfs(&["explain", "--json", target, "lookup", "/"]).json();
     assert_eq!(explained["verdict"].as_str(), Some("allowed"), "{explained}");
     let told = explained["whose"].as_str().expect("whose");
     assert!(told.starts_with("live, "), "{told}");
-    let tree = place.vcgroupfs(&["tree", "--json", target]).json();
+    let tree = sandbox.vcgroupfs(&["tree", "--json", target]).json();
     assert_eq!(tree["writable"].as_bool(), Some(false), "{tree}");
-    place.vcgroupfs(&["map", "--json", target, "/"]).json();
+    sandbox.vcgroupfs(&["map", "--json", target, "/"]).json();
 }
 
 #[test]
 fn a_view_without_a_delegated_subtree_has_answers() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::new();
-    let process = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]).into_roots();
-    let directory = place.directory("view");
-    place.vcgroupfs(&["mount", "--pid", &process.pid(), text(&directory)]).ok();
-    answers(&place, text(&directory));
-    place.vcgroupfs(&["umount", text(&directory)]).ok();
-    let attached = place.vcgroupfs(&["attach", &process.pid()]);
+    let sandbox = Sandbox::new();
+    let process = Process::start(&sandbox, &["unshare", "--mount", "--propagation", "private"]).into_roots();
+    let directory = sandbox.directory("view");
+    sandbox.vcgroupfs(&["mount", "--pid", &process.pid(), text(&directory)]).ok();
+    answers(&sandbox, text(&directory));
+    sandbox.vcgroupfs(&["umount", text(&directory)]).ok();
+    let attached = sandbox.vcgroupfs(&["attach", &process.pid()]);
     assert_eq!(attached.code, 0, "{attached:?}");
-    answers(&place, &process.pid());
-    place.vcgroupfs(&["detach", &process.pid()]).ok();
+    answers(&sandbox, &process.pid());
+    sandbox.vcgroupfs(&["detach", &process.pid()]).ok();
     drop(process);
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn a_mount_for_all_callers_needs_a_process() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::new();
-    let directory = place.directory("view");
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("view");
     let name = text(&directory);
-    let mounted = place.vcgroupfs(&["mount", "--per-caller", name]);
+    let mounted = sandbox.vcgroupfs(&["mount", "--per-caller", name]);
     if mounted.code == 3 {
         return;
     }
     mounted.ok();
     for words in [vec!["explain", name, "lookup", "/"], vec!["tree", name], vec!["map", name, "/"]] {
-        let line = place.vcgroupfs(&words).fails(2);
+        let line = sandbox.vcgroupfs(&words).fails(2);
         assert!(line.contains("each process sees its own view there; name a process"), "{words:?}: {line}");
     }
-    place.vcgroupfs(&["umount", name]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    sandbox.is_clean();
 }
 
 /// Without root it's unknown in which mount namespace a process is. A container's own process is known by its number.
 #[test]
 fn a_live_view_is_not_denied_without_root() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::everywhere();
-    let process = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]);
-    for path in place.cgroup().hierarchies().iter().map(|hierarchy| hierarchy.mountpoint.join(&place.mark)) {
+    let sandbox = Sandbox::everywhere();
+    let process = Process::start(&sandbox, &["unshare", "--mount", "--propagation", "private"]);
+    for path in sandbox.cgroup().hierarchies().iter().map(|hierarchy| hierarchy.mountpoint.join(&sandbox.mark)) {
         fs::write(path.join("cgroup.procs"), process.pid()).expect("a migration");
     }
-    place.vcgroupfs(&["attach", &process.pid()]).ok();
-    let found = said(&mut unprivileged(&place, &["explain", "--json", &process.pid(), "lookup", "/"])).json();
+    sandbox.vcgroupfs(&["attach", &process.pid()]).ok();
+    let found = said(&mut unprivileged(&sandbox, &["explain", "--json", &process.pid(), "lookup", "/"])).json();
     assert!(found["whose"].as_str().is_some_and(|whose| whose.starts_with("live, ")), "{found}");
     // Of another user's process it can't be known.
-    let other = Process::start(&place, &["unshare", "--mount", "--propagation", "private"]);
+    let other = Process::start(&sandbox, &["unshare", "--mount", "--propagation", "private"]);
     let words = ["explain", &other.pid(), "lookup", "/"];
-    let line = said(&mut unprivileged(&place, &words)).fails(4);
+    let line = said(&mut unprivileged(&sandbox, &words)).fails(4);
     assert!(line.contains("has a live view: Permission denied (EACCES); run it as root"), "{line}");
-    place.vcgroupfs(&["detach", &process.pid()]).ok();
+    sandbox.vcgroupfs(&["detach", &process.pid()]).ok();
     drop((process, other));
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn as_needs_a_user_of_the_container() {
     require!(Need::Root, Need::Hierarchy("unified"));
-    let place = Place::new();
-    let process = Process::start(&place, &["unshare", "--user", "--map-root-user"]);
+    let sandbox = Sandbox::new();
+    let process = Process::start(&sandbox, &["unshare", "--user", "--map-root-user"]);
     let pid = process.pid();
-    let told = place.vcgroupfs(&["explain", &pid, "--as", "0", "lookup", "/"]);
+    let told = sandbox.vcgroupfs(&["explain", &pid, "--as", "0", "lookup", "/"]);
     assert_eq!(told.code, 0, "{told:?}");
     for (who, kind) in [("1000", "user 1000"), ("0:7", "group 7")] {
         for path in ["/", "/nosuch"] {
-            let line = place.vcgroupfs(&["explain", &pid, "--as", who, "read", path]);
+            let line = sandbox.vcgroupfs(&["explain", &pid, "--as", who, "read", path]);
             let line = line.stderr.lines().next_back().unwrap_or_default().to_owned();
             let says = format!("{kind} isn't mapped in the user namespace of process {pid}");
             assert!(line.contains(&says) && line.contains("uid_map"), "{who}: {line}");
         }
     }
     for who in ["4294967295", "0:4294967295", "+1"] {
-        let line = place.vcgroupfs(&["explain", &pid, "--as", who, "lookup", "/"]).fails(2);
+        let line = sandbox.vcgroupfs(&["explain", &pid, "--as", who, "lookup", "/"]).fails(2);
         assert!(line.contains("isn't the number of a user or group"), "{who}: {line}");
     }
     drop(process);
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// unlink(2) and rmdir(2) ask for the mount before they look for the last name, mkdir(2) after.
 #[test]
 fn a_read_only_mount_is_told_of_as_it_happens() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = place.directory("view");
-    let cgroup = format!("unified={}", place.path());
-    place.vcgroupfs(&["mount", "--shape", "rooted", "--cgroup", &cgroup, text(&directory)]).ok();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = sandbox.directory("view");
+    let cgroup = format!("unified={}", sandbox.path());
+    sandbox.vcgroupfs(&["mount", "--shape", "rooted", "--cgroup", &cgroup, text(&directory)]).ok();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(None::<&str>, &directory, None::<&str>, flags, None::<&str>).expect("a remount");
-    let tree = place.vcgroupfs(&["tree", "--json", "--files", text(&directory)]).json();
+    let tree = sandbox.vcgroupfs(&["tree", "--json", "--files", text(&directory)]).json();
     let children = tree["children"].as_array().expect("children");
     let unified = children.iter().find(|child| child["name"].as_str() == Some("unified"));
     let base = if unified.is_some() { "/unified" } else { "" };
@@ -164,13 +164,13 @@ fn a_read_only_mount_is_told_of_as_it_happens() {
             if path.is_empty() {
                 continue;
             }
-            let explained = place.vcgroupfs(&["explain", "--json", text(&directory), operation, &path]).json();
+            let explained = sandbox.vcgroupfs(&["explain", "--json", text(&directory), operation, &path]).json();
             let there = PathBuf::from(format!("{}{path}", directory.display()));
             let happened = attempt(operation, &there, std::process::id(), &there).expect_err("a refusal");
             let errno = nix::errno::Errno::from_raw(happened.raw_os_error().unwrap_or(0));
             assert_eq!(explained["errno"].as_str(), Some(&*format!("{errno:?}")), "{operation} {path}: {explained}");
         }
     }
-    place.vcgroupfs(&["umount", text(&directory)]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", text(&directory)]).ok();
+    sandbox.is_clean();
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use testkit::{Need, View, ViewOptions, require};
 
-use crate::support::{Place, program, wait_until};
+use crate::support::{Sandbox, program, wait_until};
 
 /// Rejected operations on a rooted, strict view: what the log calls them, on which path, by which rule.
 fn rejected(view: &Path) -> Vec<(&'static str, PathBuf, &'static str, io::Result<()>)> {
@@ -36,8 +36,8 @@ fn rejected(view: &Path) -> Vec<(&'static str, PathBuf, &'static str, io::Result
     ]
 }
 
-fn mount(place: &Place, options: &[(&str, &str)]) -> View {
-    let mut all = ViewOptions::new().cgroup(place.cgroup()).shape("rooted");
+fn mount(sandbox: &Sandbox, options: &[(&str, &str)]) -> View {
+    let mut all = ViewOptions::new().cgroup(sandbox.cgroup()).shape("rooted");
     for (name, value) in options {
         all = all.option(name, value);
     }
@@ -52,8 +52,8 @@ fn mount(place: &Place, options: &[(&str, &str)]) -> View {
 fn rejections_name_process_operation_path_and_rule() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for format in ["text", "json"] {
-        let place = Place::with_cgroup(&["pids", "unified"]);
-        let view = mount(&place, &[("--log-level", "info"), ("--log-format", format)]);
+        let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+        let view = mount(&sandbox, &[("--log-level", "info"), ("--log-format", format)]);
         for (operation, path, rule, outcome) in rejected(&view.dir()) {
             let error = outcome.expect_err(&format!("{operation} {}", path.display()));
             let shown = format!("/{}", path.strip_prefix(view.dir()).expect("a path in the view").display());
@@ -90,8 +90,8 @@ fn rejections_name_process_operation_path_and_rule() {
 #[test]
 fn rejections_are_not_logged_by_default() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["pids", "unified"]);
-    let view = mount(&place, &[]);
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let view = mount(&sandbox, &[]);
     for (operation, path, _, outcome) in rejected(&view.dir()) {
         assert!(outcome.is_err(), "{operation} {}", path.display());
     }
@@ -106,8 +106,8 @@ fn field(line: &str, name: &str) -> Option<u64> {
 #[test]
 fn rejections_in_a_loop_are_rate_limited() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["pids", "unified"]);
-    let view = mount(&place, &[("--log-level", "info")]);
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let view = mount(&sandbox, &[("--log-level", "info")]);
     let file = view.dir().join("pids/pids.max");
     let mut tried: u64 = 0;
     let mut attempt = || {
@@ -136,8 +136,8 @@ fn rejections_in_a_loop_are_rate_limited() {
 fn log_lines_cannot_be_forged() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for format in ["text", "json"] {
-        let place = Place::with_cgroup(&["pids", "unified"]);
-        let view = mount(&place, &[("--log-level", "info"), ("--log-format", format)]);
+        let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+        let view = mount(&sandbox, &[("--log-level", "info"), ("--log-format", format)]);
         let before = view.log().lines().count();
         let names = [
             "x\n2026-01-01T00:00:00.000000Z  INFO rejected: forged pid=1",
@@ -170,16 +170,25 @@ fn log_lines_cannot_be_forged() {
 #[test]
 fn a_server_in_the_background_logs_to_a_file() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let (directory, log) = (place.directory("view"), place.file("log"));
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let (directory, log) = (sandbox.directory("view"), sandbox.file("log"));
     let [directory_name, log_name] = [&directory, &log].map(|path| path.to_str().expect("a path"));
     fs::write(&log, "before\n").expect("a log");
-    place
-        .vcgroupfs(&["mount", "--log-level", "info", "--log-file", log_name, "--cgroup", &place.path(), directory_name])
+    sandbox
+        .vcgroupfs(&[
+            "mount",
+            "--log-level",
+            "info",
+            "--log-file",
+            log_name,
+            "--cgroup",
+            &sandbox.path(),
+            directory_name,
+        ])
         .ok();
     assert!(fs::create_dir(directory.join("new")).is_err());
     wait_until("the record", || fs::read_to_string(&log).is_ok_and(|text| text.contains("rejected: ")));
     assert!(fs::read_to_string(&log).expect("the log").starts_with("before\n"), "it's appended to");
-    place.vcgroupfs(&["umount", directory_name]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", directory_name]).ok();
+    sandbox.is_clean();
 }

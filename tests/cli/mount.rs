@@ -8,24 +8,24 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Need, require};
 
-use crate::support::{Place, Running, is_mounted, said, wait_until};
+use crate::support::{Running, Sandbox, is_mounted, said, wait_until};
 
 /// The entry of `list` for the view on a directory.
-fn listed(place: &Place, directory: &Path) -> Option<serde_json::Value> {
-    let views = place.vcgroupfs(&["list", "--json"]).json();
+fn listed(sandbox: &Sandbox, directory: &Path) -> Option<serde_json::Value> {
+    let views = sandbox.vcgroupfs(&["list", "--json"]).json();
     let views = views.as_array().expect("a list").clone();
     views.into_iter().find(|view| view["directory"].as_str() == directory.to_str())
 }
 
-fn server_of(place: &Place, directory: &Path) -> i32 {
-    let view = listed(place, directory).expect("a live view");
+fn server_of(sandbox: &Sandbox, directory: &Path) -> i32 {
+    let view = listed(sandbox, directory).expect("a live view");
     i32::try_from(view["pid"].as_i64().expect("a pid")).expect("a pid")
 }
 
 /// A view in the background.
-fn mounted(place: &Place) -> std::path::PathBuf {
-    let directory = place.directory("view");
-    let said = place.vcgroupfs(&["mount", "--cgroup", &place.path(), directory.to_str().expect("a path")]);
+fn mounted(sandbox: &Sandbox) -> std::path::PathBuf {
+    let directory = sandbox.directory("view");
+    let said = sandbox.vcgroupfs(&["mount", "--cgroup", &sandbox.path(), directory.to_str().expect("a path")]);
     assert_eq!(said.ok(), "", "it says nothing");
     directory
 }
@@ -34,15 +34,15 @@ fn mounted(place: &Place) -> std::path::PathBuf {
 fn the_view_is_live_when_mount_returns() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
     for _ in 0..5 {
-        let place = Place::with_cgroup(&["pids", "unified"]);
-        let directory = mounted(&place);
+        let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+        let directory = mounted(&sandbox);
         assert!(is_mounted(&directory));
-        assert!(directory.join("unified").join(&place.mark).join("cgroup.procs").is_file());
-        let server = server_of(&place, &directory);
-        assert!(place.processes().contains(&server));
-        place.vcgroupfs(&["umount", directory.to_str().expect("a path")]).ok();
-        assert!(!is_mounted(&directory) && listed(&place, &directory).is_none());
-        place.is_clean();
+        assert!(directory.join("unified").join(&sandbox.mark).join("cgroup.procs").is_file());
+        let server = server_of(&sandbox, &directory);
+        assert!(sandbox.processes().contains(&server));
+        sandbox.vcgroupfs(&["umount", directory.to_str().expect("a path")]).ok();
+        assert!(!is_mounted(&directory) && listed(&sandbox, &directory).is_none());
+        sandbox.is_clean();
     }
 }
 
@@ -50,51 +50,52 @@ fn the_view_is_live_when_mount_returns() {
 fn the_foreground_ends_by_a_signal_and_takes_the_mount_along() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let place = Place::with_cgroup(&["unified"]);
-        let directory = place.directory("view");
+        let sandbox = Sandbox::with_cgroup(&["unified"]);
+        let directory = sandbox.directory("view");
         let name = directory.to_str().expect("a path");
-        let mut server = Running::start(&mut place.command(&["mount", "-f", "--cgroup", &place.path(), name]));
-        wait_until("the view", || listed(&place, &directory).is_some());
+        let mut server = Running::start(&mut sandbox.command(&["mount", "-f", "--cgroup", &sandbox.path(), name]));
+        wait_until("the view", || listed(&sandbox, &directory).is_some());
         wait_until("an answer", || directory.join("unified").is_dir());
-        assert_eq!(server_of(&place, &directory), server.child.id().cast_signed(), "it doesn't fork");
+        assert_eq!(server_of(&sandbox, &directory), server.child.id().cast_signed(), "it doesn't fork");
         // In use, it goes nevertheless.
         let _held = fs::File::open(&directory).expect("the view's root");
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{signal}");
         assert!(!is_mounted(&directory), "{signal}");
-        place.is_clean();
+        sandbox.is_clean();
     }
 }
 
 #[test]
 fn umount_ends_the_foreground() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = place.directory("view");
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = sandbox.directory("view");
     let name = directory.to_str().expect("a path");
-    let mut server = Running::start(&mut place.command(&["mount", "--foreground", "--cgroup", &place.path(), name]));
-    wait_until("the view", || listed(&place, &directory).is_some() && is_mounted(&directory));
-    place.vcgroupfs(&["umount", name]).ok();
+    let mut server =
+        Running::start(&mut sandbox.command(&["mount", "--foreground", "--cgroup", &sandbox.path(), name]));
+    wait_until("the view", || listed(&sandbox, &directory).is_some() && is_mounted(&directory));
+    sandbox.vcgroupfs(&["umount", name]).ok();
     assert_eq!(server.wait().code(), Some(0));
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn the_background_has_no_terminal() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = place.directory("view");
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = sandbox.directory("view");
     let name = directory.to_str().expect("a path");
     // A terminal of its own, which hangs up when setsid's command has ended and the master is closed.
     let pty = nix::pty::openpty(None, None).expect("a terminal");
-    let mut command = place.command_of("setsid");
+    let mut command = sandbox.command_of("setsid");
     command.args(["--ctty", "--wait"]).arg(crate::support::program());
-    command.args(["mount", "--cgroup", &place.path(), name]);
+    command.args(["mount", "--cgroup", &sandbox.path(), name]);
     command.stdin(pty.slave.try_clone().expect("the slave")).stdout(pty.slave.try_clone().expect("the slave"));
     let status = command.stderr(pty.slave).spawn().expect("setsid").wait().expect("its end");
     drop(command);
     assert!(status.success(), "{status}");
-    let server = server_of(&place, &directory);
+    let server = server_of(&sandbox, &directory);
     let stat = fs::read_to_string(format!("/proc/{server}/stat")).expect("stat");
     let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
     // State, ppid, pgrp, session, tty_nr.
@@ -105,132 +106,132 @@ fn the_background_has_no_terminal() {
         assert_eq!(target, Path::new("/dev/null"), "descriptor {fd}");
     }
     assert_eq!(fs::read_link(format!("/proc/{server}/cwd")).expect("cwd"), Path::new("/"));
-    assert!(directory.join("unified").join(&place.mark).is_dir(), "it still answers");
-    place.vcgroupfs(&["umount", name]).ok();
-    place.is_clean();
+    assert!(directory.join("unified").join(&sandbox.mark).is_dir(), "it still answers");
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    sandbox.is_clean();
 }
 
 #[test]
 fn a_signal_ends_the_background() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = mounted(&place);
-    kill(Pid::from_raw(server_of(&place, &directory)), Signal::SIGTERM).expect("a signal");
-    place.is_clean();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = mounted(&sandbox);
+    kill(Pid::from_raw(server_of(&sandbox, &directory)), Signal::SIGTERM).expect("a signal");
+    sandbox.is_clean();
     assert!(!is_mounted(&directory));
 }
 
 #[test]
 fn a_killed_server_can_be_unmounted() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = mounted(&place);
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = mounted(&sandbox);
     let name = directory.to_str().expect("a path");
-    kill(Pid::from_raw(server_of(&place, &directory)), Signal::SIGKILL).expect("a signal");
-    wait_until("the server's end", || place.processes().is_empty());
+    kill(Pid::from_raw(server_of(&sandbox, &directory)), Signal::SIGKILL).expect("a signal");
+    wait_until("the server's end", || sandbox.processes().is_empty());
     assert!(is_mounted(&directory) && fs::metadata(&directory).is_err());
-    assert!(listed(&place, &directory).is_none(), "it doesn't live");
-    place.vcgroupfs(&["umount", name]).ok();
-    place.is_clean();
-    place.vcgroupfs(&["mount", "--cgroup", &place.path(), name]).ok();
+    assert!(listed(&sandbox, &directory).is_none(), "it doesn't live");
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    sandbox.is_clean();
+    sandbox.vcgroupfs(&["mount", "--cgroup", &sandbox.path(), name]).ok();
     assert!(directory.join("unified").is_dir(), "and mounted again");
-    place.vcgroupfs(&["umount", name]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    sandbox.is_clean();
 }
 
 #[test]
 fn a_view_in_use_stays() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = mounted(&place);
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = mounted(&sandbox);
     let name = directory.to_str().expect("a path");
-    let held = fs::File::open(directory.join("unified").join(&place.mark).join("cgroup.procs")).expect("a file");
-    let line = place.vcgroupfs(&["umount", name]).fails(1);
+    let held = fs::File::open(directory.join("unified").join(&sandbox.mark).join("cgroup.procs")).expect("a file");
+    let line = sandbox.vcgroupfs(&["umount", name]).fails(1);
     assert!(line.contains("in use") && line.contains("fuser -vm"), "{line}");
-    assert!(directory.join("unified").is_dir() && listed(&place, &directory).is_some(), "it's still live");
+    assert!(directory.join("unified").is_dir() && listed(&sandbox, &directory).is_some(), "it's still live");
     drop(held);
-    place.vcgroupfs(&["umount", name]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    sandbox.is_clean();
 }
 
 #[test]
 fn a_view_is_not_mounted_over() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let directory = mounted(&place);
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let directory = mounted(&sandbox);
     let name = directory.to_str().expect("a path");
     for path in [name.to_owned(), format!("{name}/"), format!("{name}/."), format!("{name}/../view")] {
         for foreground in [&[][..], &["-f"]] {
-            let cgroup = place.path();
+            let cgroup = sandbox.path();
             let arguments = [&["mount", "--cgroup", &cgroup], foreground, &[path.as_str()]].concat();
-            let line = place.vcgroupfs(&arguments).fails(1);
+            let line = sandbox.vcgroupfs(&arguments).fails(1);
             assert!(line.contains("already a view"), "{path}: {line}");
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert_eq!(mounts.lines().filter(|line| line.contains(name)).count(), 1);
-    place.vcgroupfs(&["umount", &format!("{name}/../view/")]).ok();
-    place.is_clean();
+    sandbox.vcgroupfs(&["umount", &format!("{name}/../view/")]).ok();
+    sandbox.is_clean();
 }
 
 #[test]
 fn directories_may_have_any_name() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let path = place.path();
-    fs::create_dir(place.file("new\nline and space")).expect("a directory");
-    std::os::unix::fs::symlink("new\nline and space", place.file("link")).expect("a symlink");
-    let base = place.file("").display().to_string();
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let path = sandbox.path();
+    fs::create_dir(sandbox.file("new\nline and space")).expect("a directory");
+    std::os::unix::fs::symlink("new\nline and space", sandbox.file("link")).expect("a symlink");
+    let base = sandbox.file("").display().to_string();
     for name in ["new\nline and space", "./new\nline and space", "link"] {
         let mut mount = Command::new(crate::support::program());
-        mount.current_dir(&base).env("VCGROUPFS_TEST_MARK", &place.mark).args(["mount", "--cgroup", &path, name]);
+        mount.current_dir(&base).env("VCGROUPFS_TEST_MARK", &sandbox.mark).args(["mount", "--cgroup", &path, name]);
         said(&mut mount).ok();
-        assert!(place.file("new\nline and space/unified").is_dir());
+        assert!(sandbox.file("new\nline and space/unified").is_dir());
         let mut umount = Command::new(crate::support::program());
         said(umount.current_dir(&base).args(["umount", name])).ok();
-        assert!(!place.file("link/unified").exists());
+        assert!(!sandbox.file("link/unified").exists());
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// A mount for all callers takes no option that chooses a container or a shape.
 #[test]
 fn a_per_caller_mount_takes_no_target() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::new();
-    let directory = place.directory("view");
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("view");
     let name = directory.to_str().expect("a path");
     for option in
         [["--pid", "1"], ["--cgroup", "/x"], ["--shape", "host-path"], ["--alias", "docker"], ["--place", "x"]]
     {
-        let said = place.vcgroupfs(&["mount", "--per-caller", option[0], option[1], name]).fails(2);
+        let said = sandbox.vcgroupfs(&["mount", "--per-caller", option[0], option[1], name]).fails(2);
         assert!(said.contains(option[0]), "{said}");
     }
     let unknown = ["mount", "--per-caller", "--policy", "delegate", "--delegate-controllers", "nothing", name];
-    let said = place.vcgroupfs(&unknown);
+    let said = sandbox.vcgroupfs(&unknown);
     assert!(said.code == 0 && said.stderr.contains("nothing has no effect"), "{}", said.stderr);
-    place.vcgroupfs(&["umount", name]).ok();
+    sandbox.vcgroupfs(&["umount", name]).ok();
     assert!(!is_mounted(&directory));
-    assert_eq!(place.vcgroupfs(&["mount", "--per-caller", name]).ok(), "");
+    assert_eq!(sandbox.vcgroupfs(&["mount", "--per-caller", name]).ok(), "");
     assert!(is_mounted(&directory));
-    let view = listed(&place, &directory).expect("a live view");
+    let view = listed(&sandbox, &directory).expect("a live view");
     assert_eq!((&view["per_caller"], &view["delegated"]), (&true.into(), &serde_json::json!({})));
-    assert!(place.vcgroupfs(&["list"]).ok().contains("each caller's container"));
-    place.vcgroupfs(&["mount", "--per-caller", name]).fails(1);
-    place.vcgroupfs(&["umount", name]).ok();
-    assert!(!is_mounted(&directory) && listed(&place, &directory).is_none());
-    place.is_clean();
+    assert!(sandbox.vcgroupfs(&["list"]).ok().contains("each caller's container"));
+    sandbox.vcgroupfs(&["mount", "--per-caller", name]).fails(1);
+    sandbox.vcgroupfs(&["umount", name]).ok();
+    assert!(!is_mounted(&directory) && listed(&sandbox, &directory).is_none());
+    sandbox.is_clean();
 }
 
 /// If a server can't have its own mounts of the hierarchies, it doesn't serve. Questions are answered all the same.
 #[test]
 fn a_server_uses_mounts_of_its_own() {
     require!(Need::Root, Need::Fuse, Need::Program("strace"), Need::LegacySyscalls);
-    let place = Place::everywhere();
-    let (path, directory) = (place.path(), place.directory("view"));
+    let sandbox = Sandbox::everywhere();
+    let (path, directory) = (sandbox.path(), sandbox.directory("view"));
     let name = directory.to_str().expect("a path");
     let without = |arguments: &[&str]| {
-        let mut command = place.command_of("strace");
+        let mut command = sandbox.command_of("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=mount", "-e", "inject=mount:error=ENOSPC", "-P"]);
         command.arg(&testkit::hierarchies()[0].mountpoint);
         command.arg(&testkit::Programs::find().legacy).arg(crate::support::program());
@@ -242,6 +243,6 @@ fn a_server_uses_mounts_of_its_own() {
         assert!(!is_mounted(&directory));
     }
     let shown = without(&["tree", "--cgroup", &path, "--json"]).json();
-    assert_eq!(shown, place.vcgroupfs(&["tree", "--cgroup", &path, "--json"]).json());
-    place.is_clean();
+    assert_eq!(shown, sandbox.vcgroupfs(&["tree", "--cgroup", &path, "--json"]).json());
+    sandbox.is_clean();
 }

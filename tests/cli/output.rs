@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use testkit::{Need, View, ViewOptions, hierarchies, require};
 
-use crate::support::{Place, program};
+use crate::support::{Sandbox, program};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap_or_else(|| panic!("not an object: {value}")).keys().map(String::as_str).collect()
@@ -17,13 +17,13 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 #[test]
 fn list_shows_directory_target_and_server() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["pids", "unified"]);
-    let path = place.path();
-    let view = View::mount(program(), &ViewOptions::new().cgroup(place.cgroup()).shape("rooted").policy("delegate"));
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let path = sandbox.path();
+    let view = View::mount(program(), &ViewOptions::new().cgroup(sandbox.cgroup()).shape("rooted").policy("delegate"));
     let directory = view.dir();
     let mut found = None;
     crate::support::wait_until("the record", || {
-        let views = place.vcgroupfs(&["list", "--json"]).json();
+        let views = sandbox.vcgroupfs(&["list", "--json"]).json();
         let ours =
             views.as_array().expect("a list").iter().find(|view| view["directory"].as_str() == directory.to_str());
         found = ours.cloned();
@@ -53,7 +53,7 @@ fn list_shows_directory_target_and_server() {
         fs::canonicalize(program()).expect("a path")
     );
     assert!(found["since"].as_u64().is_some_and(|since| since > 1_500_000_000));
-    let text = place.vcgroupfs(&["list"]).ok();
+    let text = sandbox.vcgroupfs(&["list"]).ok();
     assert!(text.starts_with("SERVER "), "{text}");
     let line = text.lines().find(|line| line.contains(directory.to_str().expect("a path"))).expect("a line");
     let words: Vec<&str> = line.split_whitespace().take(4).collect();
@@ -101,24 +101,24 @@ fn tree_shows_what_the_view_shows() {
         Need::Hierarchy("name=systemd")
     );
     for shape in ["rooted", "host-path"] {
-        let place = Place::with_cgroup(&["pids", "unified", "name=systemd"]);
-        place.cgroup().children("kept-a");
-        place.cgroup().children("kept-a/b");
-        let options = ViewOptions::new().cgroup(place.cgroup()).shape(shape);
+        let sandbox = Sandbox::with_cgroup(&["pids", "unified", "name=systemd"]);
+        sandbox.cgroup().children("kept-a");
+        sandbox.cgroup().children("kept-a/b");
+        let options = ViewOptions::new().cgroup(sandbox.cgroup()).shape(shape);
         let view = View::mount(program(), &options);
-        let path = place.path();
+        let path = sandbox.path();
         let cgroups: Vec<String> = ["pids", "unified", "name=systemd"]
             .iter()
             .flat_map(|name| ["--cgroup".into(), format!("{name}={path}")])
             .collect();
         let cgroups: Vec<&str> = cgroups.iter().map(String::as_str).collect();
         let arguments = [&["tree", "--json", "--files", "--shape", shape], cgroups.as_slice()].concat();
-        let tree = place.vcgroupfs(&arguments).json();
+        let tree = sandbox.vcgroupfs(&arguments).json();
         assert_eq!((tree["kind"].as_str(), &tree["writable"]), (Some("directory"), &Value::Bool(false)));
         let mut checked = 0;
         compare(&tree, &view.dir(), &mut checked);
         assert!(checked > 60, "{checked}");
-        let text = place.vcgroupfs(&[&["tree", "--shape", shape], cgroups.as_slice()].concat()).ok();
+        let text = sandbox.vcgroupfs(&[&["tree", "--shape", shape], cgroups.as_slice()].concat()).ok();
         assert!(text.starts_with("ro  /\n"), "{text}");
         assert!(text.lines().any(|line| line.starts_with("rw") && line.ends_with("kept-a")), "{text}");
         assert!(!text.contains("cgroup.procs"), "files only when asked for");
@@ -129,7 +129,7 @@ fn tree_shows_what_the_view_shows() {
             format!("/sys/fs/cgroup/unified{path}/kept-a")
         };
         let branch =
-            place.vcgroupfs(&[&["tree", "--json", "--shape", shape, &below], cgroups.as_slice()].concat()).json();
+            sandbox.vcgroupfs(&[&["tree", "--json", "--shape", shape, &below], cgroups.as_slice()].concat()).json();
         assert_eq!(branch["children"][0]["name"], "b", "{branch}");
     }
 }
@@ -145,11 +145,11 @@ fn map_translates_in_both_directions() {
     );
     let selectors = ["pids", "unified", "name=systemd"];
     for shape in ["rooted", "host-path", "full"] {
-        let place = Place::with_cgroup(&selectors);
-        place.cgroup().children("kept-a");
-        place.cgroup().children("kept-other");
-        place.cgroup().children("kept-a/b");
-        let boundary = format!("{}/kept-a", place.path());
+        let sandbox = Sandbox::with_cgroup(&selectors);
+        sandbox.cgroup().children("kept-a");
+        sandbox.cgroup().children("kept-other");
+        sandbox.cgroup().children("kept-a/b");
+        let boundary = format!("{}/kept-a", sandbox.path());
         let cgroups: Vec<String> =
             selectors.iter().flat_map(|name| ["--cgroup".into(), format!("{name}={boundary}")]).collect();
         let mut options = ViewOptions::new().shape(shape);
@@ -159,12 +159,12 @@ fn map_translates_in_both_directions() {
         let view = View::mount(program(), &options);
         let map = |path: &str| {
             let cgroups: Vec<&str> = cgroups.iter().map(String::as_str).collect();
-            place.vcgroupfs(&[&["map", "--json", "--shape", shape, path], cgroups.as_slice()].concat()).json()
+            sandbox.vcgroupfs(&[&["map", "--json", "--shape", shape, path], cgroups.as_slice()].concat()).json()
         };
         let mut shown = 0;
         for hierarchy in hierarchies().iter().filter(|one| selectors.contains(&one.selector().as_str())) {
             for below in ["", "/kept-a", "/kept-a/b", "/kept-other"] {
-                let host = format!("{}{below}", place.path());
+                let host = format!("{}{below}", sandbox.path());
                 // By the host's mount point the hierarchy is known.
                 let on_host = format!("{}{host}", hierarchy.mountpoint.display());
                 let there = map(&on_host);
@@ -196,9 +196,9 @@ fn map_translates_in_both_directions() {
             }
         }
         assert!(shown >= 6, "{shape}: {shown}");
-        let text = place.vcgroupfs(&["map", "--shape", shape, "--cgroup", &boundary, &boundary]).ok();
+        let text = sandbox.vcgroupfs(&["map", "--shape", shape, "--cgroup", &boundary, &boundary]).ok();
         assert!(text.starts_with("as a path of the host:\n") && text.contains("as a path of the view:\n"), "{text}");
-        let hidden = map(&format!("{}/kept-other", place.path()));
+        let hidden = map(&format!("{}/kept-other", sandbox.path()));
         assert_eq!(
             hidden["host_to_view"].as_array().expect("a list").iter().all(|one| one["view"].is_null()),
             shape != "full"

@@ -6,26 +6,26 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use testkit::{Need, require};
 
-use crate::support::{Place, Running, Said, said};
+use crate::support::{Running, Said, Sandbox, said};
 
-/// `run` below the place's cgroup.
-pub(crate) fn command(place: &Place, name: &str, options: &[&str], inside: &[&str]) -> Command {
-    let path = place.path();
-    let mut command = place.command(&["run", "--cgroup", &path, "--name", name]);
+/// `run` below the sandbox's cgroup.
+pub(crate) fn command(sandbox: &Sandbox, name: &str, options: &[&str], inside: &[&str]) -> Command {
+    let path = sandbox.path();
+    let mut command = sandbox.command(&["run", "--cgroup", &path, "--name", name]);
     command.args(options).arg("--").args(inside);
     command
 }
 
-fn shell(place: &Place, script: &str) -> Said {
-    said(&mut command(place, "child", &[], &["sh", "-c", script]))
+fn shell(sandbox: &Sandbox, script: &str) -> Said {
+    said(&mut command(sandbox, "child", &[], &["sh", "-c", script]))
 }
 
 #[test]
 fn run_exits_as_its_command_does() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::everywhere();
-    std::fs::write(place.file("not-executable"), "#!/bin/sh\n").expect("a file");
-    let not_executable = place.file("not-executable").display().to_string();
+    let sandbox = Sandbox::everywhere();
+    std::fs::write(sandbox.file("not-executable"), "#!/bin/sh\n").expect("a file");
+    let not_executable = sandbox.file("not-executable").display().to_string();
     for (inside, code) in [
         (vec!["true"], 0),
         (vec!["false"], 1),
@@ -41,21 +41,21 @@ fn run_exits_as_its_command_does() {
         for options in [&[][..], &["--as-pid1"]] {
             // A process 1 is spared by its own signals.
             if options.is_empty() || code < 126 {
-                let said = said(&mut command(&place, "child", options, &inside));
+                let said = said(&mut command(&sandbox, "child", options, &inside));
                 assert_eq!(said.code, code, "{options:?} {inside:?}: {said:?}");
             }
         }
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn standard_streams_go_to_the_command() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::everywhere();
-    let said = shell(&place, "echo out; echo err >&2");
+    let sandbox = Sandbox::everywhere();
+    let said = shell(&sandbox, "echo out; echo err >&2");
     assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("out\n", "err\n"));
-    let mut child = command(&place, "child", &[], &["tr", "a-z", "A-Z"])
+    let mut child = command(&sandbox, "child", &[], &["tr", "a-z", "A-Z"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -63,13 +63,13 @@ fn standard_streams_go_to_the_command() {
     child.stdin.take().expect("stdin").write_all(b"hello\n").expect("a write");
     let output = child.wait_with_output().expect("its end");
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"HELLO\n"[..]));
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn signals_are_passed_on() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::everywhere();
+    let sandbox = Sandbox::everywhere();
     for (signal, word, options) in [
         (Signal::SIGTERM, "TERM", &[][..]),
         (Signal::SIGINT, "INT", &[]),
@@ -80,32 +80,32 @@ fn signals_are_passed_on() {
         let script = format!("trap 'exit 42' {word}; echo ready; while :; do sleep 0.05; done");
         // A shell doesn't trap what was ignored before it, as SIGHUP is below nohup.
         let shell = ["env", "--default-signal", "sh", "-c", &script];
-        let mut child = Running::start(&mut command(&place, "child", options, &shell));
+        let mut child = Running::start(&mut command(&sandbox, "child", options, &shell));
         assert_eq!(child.line(), "ready");
         child.signal(signal);
         assert_eq!(child.wait().code(), Some(42), "{word} {options:?}");
-        place.is_clean();
+        sandbox.is_clean();
     }
-    let mut child = Running::start(&mut command(&place, "child", &[], &["sh", "-c", "echo ready; exec sleep 1000"]));
+    let mut child = Running::start(&mut command(&sandbox, "child", &[], &["sh", "-c", "echo ready; exec sleep 1000"]));
     assert_eq!(child.line(), "ready");
     child.signal(Signal::SIGTERM);
     assert_eq!(child.wait().code(), Some(128 + 15), "without a handler");
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn processes_are_numbered_anew() {
     require!(Need::Root, Need::Fuse);
-    let place = Place::everywhere();
-    let outside = shell(&place, "echo $$; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done").ok();
+    let sandbox = Sandbox::everywhere();
+    let outside = shell(&sandbox, "echo $$; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done").ok();
     let mut lines = outside.lines();
     assert_ne!(lines.next(), Some("1"), "init is somebody else");
     // init, the shell, and at most what it starts.
     let seen = lines.filter(|line| !line.is_empty()).count();
     assert!((2..=3).contains(&seen), "{outside}");
-    let as_init = said(&mut command(&place, "child", &["--as-pid1"], &["sh", "-c", "echo $$"])).ok();
+    let as_init = said(&mut command(&sandbox, "child", &["--as-pid1"], &["sh", "-c", "echo $$"])).ok();
     assert_eq!(as_init, "1\n");
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn the_view_is_on_sys_fs_cgroup() {
         Need::Hierarchy("unified"),
         Need::Hierarchy("name=systemd")
     );
-    let place = Place::everywhere();
-    place.cgroup().children("kept-sibling");
+    let sandbox = Sandbox::everywhere();
+    sandbox.cgroup().children("kept-sibling");
     let script = r#"
         grep -c ' /sys/fs/cgroup .* - fuse.vcgroupfs ' /proc/self/mountinfo
         grep -c -e ' - cgroup ' -e ' - cgroup2 ' /proc/self/mountinfo
@@ -146,7 +146,7 @@ fn the_view_is_on_sys_fs_cgroup() {
         done
         :
     "#;
-    let said = shell(&place, script).ok();
+    let said = shell(&sandbox, script).ok();
     let mut lines: Vec<&str> = said.lines().map(str::trim).collect();
     assert_eq!(lines.drain(..2).collect::<Vec<_>>(), ["1", "0"], "{said}");
     lines.sort_unstable();
@@ -166,36 +166,36 @@ fn the_view_is_on_sys_fs_cgroup() {
     let (numbers, words): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|line| line.parse::<u32>().is_ok());
     assert_eq!(words, expected, "{said}");
     assert_eq!(numbers.len(), 2, "{said}");
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn cgroups_are_made_below_the_callers_own_by_default() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("name=systemd"));
-    let place = Place::everywhere();
-    let mut command = place.command_of("sh");
-    let joined: String = place
+    let sandbox = Sandbox::everywhere();
+    let mut command = sandbox.command_of("sh");
+    let joined: String = sandbox
         .cgroup()
         .hierarchies()
         .iter()
-        .map(|hierarchy| format!("echo $$ > '{}/{}/cgroup.procs' && ", hierarchy.mountpoint.display(), place.mark))
+        .map(|hierarchy| format!("echo $$ > '{}/{}/cgroup.procs' && ", hierarchy.mountpoint.display(), sandbox.mark))
         .collect();
     command.args(["-c", &format!("{joined} exec \"$@\""), "sh"]).arg(crate::support::program());
     command.args(["run", "--", "cat", "/proc/self/cgroup"]);
     let memberships = said(&mut command).ok();
-    let below = format!(":/{}/vcgroupfs-run-", place.mark);
+    let below = format!(":/{}/vcgroupfs-run-", sandbox.mark);
     let lines = memberships.lines().filter(|line| line.contains(&below)).count();
-    assert_eq!(lines, place.cgroup().hierarchies().len(), "{memberships}");
-    place.is_clean();
+    assert_eq!(lines, sandbox.cgroup().hierarchies().len(), "{memberships}");
+    sandbox.is_clean();
 }
 
 #[test]
 fn one_hierarchy_can_have_another_cgroup() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::Hierarchy("pids"));
-    let place = Place::everywhere();
-    place.cgroup().child("pids", "kept-deeper");
-    let (path, deeper) = (place.path(), format!("pids={}/kept-deeper", place.path()));
-    let said = place
+    let sandbox = Sandbox::everywhere();
+    sandbox.cgroup().child("pids", "kept-deeper");
+    let (path, deeper) = (sandbox.path(), format!("pids={}/kept-deeper", sandbox.path()));
+    let said = sandbox
         .vcgroupfs(&[
             "run",
             "--cgroup",
@@ -214,32 +214,32 @@ fn one_hierarchy_can_have_another_cgroup() {
         let below = if rest.starts_with("pids:") { "kept-deeper/child" } else { "child" };
         assert!(rest.ends_with(&format!(":{path}/{below}")), "{line}");
     }
-    assert!(!place.cgroup().dir("pids").join("kept-deeper/child").exists());
-    place.is_clean();
+    assert!(!sandbox.cgroup().dir("pids").join("kept-deeper/child").exists());
+    sandbox.is_clean();
 }
 
 /// A working directory isn't covered by what is mounted over it.
 #[test]
 fn a_working_directory_in_the_hosts_cgroups_is_left() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
-    let place = Place::everywhere();
-    let host = place.cgroup().dir("pids");
+    let sandbox = Sandbox::everywhere();
+    let host = sandbox.cgroup().dir("pids");
     let gone = host.join("vcgroupfs-gone");
     for options in [&[][..], &["--stack"]] {
         let script = "pwd -P; stat -f -c %T .; ls -d child; echo $$ 2>&1 >cgroup.procs || echo refused";
-        let told = said(command(&place, "child", options, &["sh", "-c", script]).current_dir(&host)).ok();
+        let told = said(command(&sandbox, "child", options, &["sh", "-c", script]).current_dir(&host)).ok();
         let expected = format!("{}\nfuseblk\nchild\n", host.display());
         assert!(told.starts_with(&expected) && told.ends_with("refused\n"), "{told}");
 
         // One that is removed before it begins.
         std::fs::create_dir(&gone).expect("a cgroup");
-        let inside = command(&place, "child", options, &["sh", "-c", "pwd -P; ls -d etc"]);
-        let mut shell = place.command_of("sh");
+        let inside = command(&sandbox, "child", options, &["sh", "-c", "pwd -P; ls -d etc"]);
+        let mut shell = sandbox.command_of("sh");
         shell.current_dir(&gone).args(["-c", r#"rmdir "$0" && exec "$@""#]).arg(&gone);
         shell.arg(inside.get_program()).args(inside.get_args());
         assert_eq!(said(&mut shell).ok(), "/\netc\n");
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// Another cgroup that the host has mounted on one of the command's leads the server nowhere, on kernels old and new.
@@ -247,15 +247,15 @@ fn a_working_directory_in_the_hosts_cgroups_is_left() {
 fn a_bind_mount_inside_leads_nowhere() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
     for (legacy, options) in [(false, &[][..]), (true, &[]), (true, &["--stack"])] {
-        let place = Place::everywhere();
-        let top = place.cgroup().dir("name=systemd");
-        let other = place.cgroup().child("name=systemd", "kept");
+        let sandbox = Sandbox::everywhere();
+        let top = sandbox.cgroup().dir("name=systemd");
+        let other = sandbox.cgroup().child("name=systemd", "kept");
         let script = "echo ready; read -r line; mkdir \"$0\"/sub/by-the-view; echo done; sleep 1000";
         let shown = testkit::hierarchy("name=systemd").expect("required").mountpoint;
-        let shown = shown.join(place.path().trim_start_matches('/')).join("child").display().to_string();
-        let plain = command(&place, "child", options, &["sh", "-c", script, &shown]);
+        let shown = shown.join(sandbox.path().trim_start_matches('/')).join("child").display().to_string();
+        let plain = command(&sandbox, "child", options, &["sh", "-c", script, &shown]);
         let mut started =
-            place.command_of(if legacy { testkit::Programs::find().legacy.as_os_str() } else { "env".as_ref() });
+            sandbox.command_of(if legacy { testkit::Programs::find().legacy.as_os_str() } else { "env".as_ref() });
         started.arg(plain.get_program()).args(plain.get_args());
         let mut child = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a child");
         let mut output = child.stdout.take().expect("a pipe");
@@ -274,6 +274,6 @@ fn a_bind_mount_inside_leads_nowhere() {
             .expect("a signal");
         child.wait().expect("its end");
         assert_eq!(found, (false, true), "legacy {legacy}, {options:?}");
-        place.is_clean();
+        sandbox.is_clean();
     }
 }

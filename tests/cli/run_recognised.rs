@@ -10,21 +10,21 @@ use testkit::{Need, Programs, hierarchies, hierarchy, require};
 
 use crate::run::command;
 use crate::run_ends::server_of;
-use crate::support::{Place, Running, said, wait_until};
+use crate::support::{Running, Sandbox, said, wait_until};
 
 /// Each has to find its limits.
 const READERS: [&str; 4] = ["JVM (hotspot) 8u372 to 21", "Go automaxprocs", "Go >= 1.25", ".NET 8"];
 
 /// The same command, with the system calls of kernels before Linux 5.2.
-fn on_an_old_kernel(place: &Place, command: &Command) -> Command {
-    let mut old = place.command_of(&Programs::find().legacy);
+fn on_an_old_kernel(sandbox: &Sandbox, command: &Command) -> Command {
+    let mut old = sandbox.command_of(&Programs::find().legacy);
     old.arg(command.get_program()).args(command.get_args());
     old
 }
 
 /// The same command where cgroup2 lies on `/sys/fs/cgroup`, and no other hierarchy is to be found.
-fn on_a_unified_host(place: &Place, command: &Command) -> Command {
-    let mut unified = place.command_of("unshare");
+fn on_a_unified_host(sandbox: &Sandbox, command: &Command) -> Command {
+    let mut unified = sandbox.command_of("unshare");
     let script = r#"mount --bind "$0" /sys/fs/cgroup && exec "$@""#;
     unified.args(["--mount", "--propagation", "private", "sh", "-c", script]);
     unified.arg(hierarchy("unified").expect("cgroup2").mountpoint).arg(command.get_program()).args(command.get_args());
@@ -49,14 +49,14 @@ const AS_CLIENTS_DO: &str = r#"
 #[test]
 fn mountinfo_and_proc_self_cgroup_lead_to_the_own_cgroup() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("name=systemd"));
-    let place = Place::everywhere();
+    let sandbox = Sandbox::everywhere();
     let names = hierarchies().into_iter().map(|hierarchy| hierarchy.selector());
     let found = names.map(|name| format!("{}: found", if name == "unified" { "" } else { &name }));
     let mut found: Vec<String> = found.collect();
     found.sort_unstable();
     for shape in ["host-path", "rooted", "full"] {
-        let mut new = command(&place, "child", &["--stack", "--shape", shape], &["sh", "-c", AS_CLIENTS_DO]);
-        let old = on_an_old_kernel(&place, &new);
+        let mut new = command(&sandbox, "child", &["--stack", "--shape", shape], &["sh", "-c", AS_CLIENTS_DO]);
+        let old = on_an_old_kernel(&sandbox, &new);
         for command in [&mut new, &mut { old }] {
             let told = said(command).ok();
             let mut lines: Vec<&str> = told.lines().collect();
@@ -64,7 +64,7 @@ fn mountinfo_and_proc_self_cgroup_lead_to_the_own_cgroup() {
             assert_eq!(lines, found, "{shape}, {command:?}");
         }
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 fn doctor(command: &mut Command) -> BTreeMap<String, String> {
@@ -85,11 +85,11 @@ fn doctor_recognises_the_stack_of_run() {
         Need::Hierarchy("cpuset"),
         Need::Hierarchy("cpuacct")
     );
-    let place = Place::everywhere();
+    let sandbox = Sandbox::everywhere();
     let program = crate::support::program().display().to_string();
     for options in [&["--stack"][..], &["--stack", "--shape", "rooted"], &["--stack", "--policy", "delegate"]] {
-        let mut new = command(&place, "child", options, &[&program, "doctor", "--json"]);
-        let old = on_an_old_kernel(&place, &new);
+        let mut new = command(&sandbox, "child", options, &[&program, "doctor", "--json"]);
+        let old = on_an_old_kernel(&sandbox, &new);
         for command in [&mut new, &mut { old }] {
             let clients = doctor(command);
             for reader in READERS {
@@ -97,28 +97,28 @@ fn doctor_recognises_the_stack_of_run() {
             }
         }
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// As with `attach`: by a real cgroup2, read-only and empty.
 #[test]
 fn run_stack_works_on_unified_hosts() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
     let program = crate::support::program().display().to_string();
     let script = format!(
         r#"readlink /proc/self/ns/mnt; stat -f -c %T /sys/fs/cgroup; own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); stat -f -c %T $own
            mkdir $own/x && rmdir $own/x && ls -d /sys/fs/cgroup/*/ && mkdir /sys/fs/cgroup/y 2>/dev/null || echo refused
            {program} doctor --json"#
     );
-    let new = command(&place, "child", &["--stack"], &["sh", "-c", &script]);
+    let new = command(&sandbox, "child", &["--stack"], &["sh", "-c", &script]);
     for old in [false, true] {
-        let unified = on_a_unified_host(&place, &new);
-        let mut unified = if old { on_an_old_kernel(&place, &unified) } else { unified };
+        let unified = on_a_unified_host(&sandbox, &new);
+        let mut unified = if old { on_an_old_kernel(&sandbox, &unified) } else { unified };
         let told = said(&mut unified).ok();
         let (namespace, told) = told.split_once('\n').unwrap_or_else(|| panic!("{told}"));
         let (seen, answer) = told.rsplit_once("refused\n").unwrap_or_else(|| panic!("{told}"));
-        assert_eq!(seen, format!("cgroup2fs\nfuseblk\n/sys/fs/cgroup{}/\n", place.path()));
+        assert_eq!(seen, format!("cgroup2fs\nfuseblk\n/sys/fs/cgroup{}/\n", sandbox.path()));
         let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
         for client in answer["clients"].as_array().expect("clients") {
             if ["systemd 236-255", "containerd", "shell scripts"].map(Some).contains(&client["client"].as_str()) {
@@ -127,9 +127,10 @@ fn run_stack_works_on_unified_hosts() {
         }
         assert!(!sentinel(namespace).exists());
     }
-    let mut rooted = on_a_unified_host(&place, &command(&place, "child", &["--stack", "--shape", "rooted"], &["true"]));
+    let mut rooted =
+        on_a_unified_host(&sandbox, &command(&sandbox, "child", &["--stack", "--shape", "rooted"], &["true"]));
     assert!(said(&mut rooted).fails(3).contains("--stack can't be used with another shape"));
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 /// The sentinel of a run in this mount namespace, as a link of procfs names that. Other tests have theirs.
@@ -142,11 +143,11 @@ fn sentinel(namespace: &str) -> PathBuf {
 #[test]
 fn a_killed_server_leaves_no_sentinel() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let place = Place::with_cgroup(&["unified"]);
-    let inside = command(&place, "child", &["--stack"], &["sh", "-c", "echo ready; exec sleep 1000"]);
-    let mut child = Running::start(&mut on_a_unified_host(&place, &inside));
+    let sandbox = Sandbox::with_cgroup(&["unified"]);
+    let inside = command(&sandbox, "child", &["--stack"], &["sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut child = Running::start(&mut on_a_unified_host(&sandbox, &inside));
     assert_eq!(child.line(), "ready");
-    let server = server_of(&place, "child");
+    let server = server_of(&sandbox, "child");
     // The supervisor waits in the command's mount namespace.
     let namespace = std::fs::read_link(format!("/proc/{}/ns/mnt", child.child.id())).expect("a namespace");
     let sentinel = sentinel(&namespace.display().to_string());
@@ -155,35 +156,35 @@ fn a_killed_server_leaves_no_sentinel() {
     child.signal(Signal::SIGTERM);
     child.wait();
     wait_until("the sentinel's removal", || !sentinel.exists());
-    place.vcgroupfs(&["list", "--json"]).json();
-    place.is_clean();
+    sandbox.vcgroupfs(&["list", "--json"]).json();
+    sandbox.is_clean();
 }
 
 /// What is made on the way changes the process that becomes the command.
 #[test]
 fn directory_and_umask_are_the_callers() {
     require!(Need::Root, Need::Fuse, Need::LegacySyscalls, Need::Hierarchy("name=systemd"));
-    let place = Place::everywhere();
-    let directory = place.directory("here");
+    let sandbox = Sandbox::everywhere();
+    let directory = sandbox.directory("here");
     for old in [false, true] {
-        let inside = command(&place, "child", &["--stack"], &["sh", "-c", "pwd -P; umask"]);
-        let mut shell = place.command_of("sh");
+        let inside = command(&sandbox, "child", &["--stack"], &["sh", "-c", "pwd -P; umask"]);
+        let mut shell = sandbox.command_of("sh");
         shell.current_dir(&directory).args(["-c", "umask 0037; exec \"$@\"", "sh"]);
-        let inside = if old { on_an_old_kernel(&place, &inside) } else { inside };
+        let inside = if old { on_an_old_kernel(&sandbox, &inside) } else { inside };
         shell.arg(inside.get_program()).args(inside.get_args());
         assert_eq!(said(&mut shell).ok(), format!("{}\n0037\n", directory.display()));
     }
-    place.is_clean();
+    sandbox.is_clean();
 }
 
 #[test]
 fn cgroups_are_prepared_as_by_attach() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("cpuset"), Need::Hierarchy("name=systemd"));
-    let place = Place::everywhere();
+    let sandbox = Sandbox::everywhere();
     let options = ["--stack", "--policy", "delegate", "--delegate-controllers", "cpuset", "--alias", "docker"];
     let script = r#"
         cd /sys/fs/cgroup/cpuset/docker && mkdir c1 && test -n "$(cat c1/cpuset.cpus)" && echo usable
         test -d /sys/fs/cgroup/systemd/docker && echo there"#;
-    assert_eq!(said(&mut command(&place, "child", &options, &["sh", "-c", script])).ok(), "usable\nthere\n");
-    place.is_clean();
+    assert_eq!(said(&mut command(&sandbox, "child", &options, &["sh", "-c", script])).ok(), "usable\nthere\n");
+    sandbox.is_clean();
 }

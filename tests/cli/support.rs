@@ -60,13 +60,13 @@ impl Said {
 /// A name, a temporary directory and perhaps cgroups of one test. Everything that the program is asked to make has the mark in its name.
 /// When it's dropped, nothing of it may be left.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Sandbox {
     pub(crate) mark: String,
     pub(crate) cgroup: Option<TestCgroup>,
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Sandbox {
     pub(crate) fn new() -> Self {
         let mark = format!("vcgroupfs-cli-{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix(&mark).tempdir().expect("a temporary directory");
@@ -76,9 +76,9 @@ impl Place {
 
     /// With a cgroup in these hierarchies.
     pub(crate) fn with_cgroup(selectors: &[&str]) -> Self {
-        let mut place = Self::new();
-        place.cgroup = Some(TestCgroup::named(&place.mark, selectors));
-        place
+        let mut sandbox = Self::new();
+        sandbox.cgroup = Some(TestCgroup::named(&sandbox.mark, selectors));
+        sandbox
     }
 
     /// With a cgroup in every hierarchy of the host.
@@ -176,7 +176,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Sandbox {
     fn drop(&mut self) {
         for _ in 0..10 {
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
