@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::ViewOptions;
 use super::view_path;
-use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, MountEntry, escaped, parse_mountinfo};
+use crate::cgroup::{CgroupPath, ControllerSet, MountEntry, escaped, parse_mountinfo};
 use crate::container::target::{self, ResolvedTarget, Target};
 use crate::doctor::facts::ROOT;
 use crate::error::Error;
@@ -189,10 +189,7 @@ impl SelectedView {
     /// may have its name.
     pub(super) fn removed_boundaries(&self) -> Vec<String> {
         let Some(record) = &self.live else { return Vec::new() };
-        let now = registry::boundaries(&self.host, &self.view);
-        let is_same = |own: &str, kind: &str| HierarchyKind::parse(own) == HierarchyKind::parse(kind);
-        let is_other =
-            |(kind, inode): &&(String, u64)| now.iter().all(|(own, number)| !is_same(own, kind) || number != inode);
-        record.boundaries.iter().filter(is_other).map(|(kind, _)| kind.clone()).collect()
+        let lost = registry::lost_boundaries(&self.host, record);
+        lost.iter().map(|boundary| boundary.kind.to_string()).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -90,8 +91,8 @@ pub(crate) struct CopyCheck {
 pub(crate) struct ViewRules {
     pub(crate) policy: String,
     pub(crate) delegate_controllers: Vec<String>,
-    /// The hierarchies in which the process is in the delegated subtree, by the host's paths.
-    pub(crate) holds_process: Vec<HierarchyKind>,
+    /// The hierarchies in which the delegated subtree was removed and made again since the view was made.
+    pub(crate) made_again: Vec<HierarchyKind>,
 }
 
 /// The findings of the probe, path by path.
@@ -266,6 +267,17 @@ impl Facts {
     /// Returns the mount of a path: the last one in mountinfo at or above it.
     pub(crate) fn mount_of(&self, path: &str) -> Option<&MountEntry> {
         mount_of(&self.mounts, path)
+    }
+
+    /// Returns the mounts that cover a view as a whole, so that programs don't see it, unless they see others there.
+    pub(crate) fn covers(&self) -> impl Iterator<Item = &MountEntry> {
+        let views = self.mounts.iter().filter(|mount| mount.fstype == VIEW && is_in_root(mount));
+        let hidden: Vec<u32> = views
+            .filter_map(|view| self.mount_of(&point(view)).filter(|top| top.id != view.id && top.fstype != VIEW))
+            .filter(|top| !self.views().any(|seen| Path::new(&seen.mount_point).starts_with(&top.mount_point)))
+            .map(|top| top.id)
+            .collect();
+        self.mounts.iter().filter(move |mount| hidden.contains(&mount.id))
     }
 
     /// Returns the views on or below `/sys/fs/cgroup` that no other mount covers. Single files, which `attach` mounts

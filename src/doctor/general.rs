@@ -2,17 +2,19 @@
 //! unmount it.
 
 use super::advice::STACK;
-use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, directories, errno, is_in_root, join, point};
+use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, ViewRules, directories, errno, is_in_root, join, point};
 use super::finding::{General, Level};
-use crate::cgroup::{HierarchyKind, MountEntry, Setup};
+use crate::cgroup::{HierarchyKind, Membership, MountEntry, Setup};
 
 /// All findings, the worst first.
 pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     let mut all: Vec<General> = broken(facts);
-    all.extend([no_tree(facts), missing(facts), own_cgroup(facts)].into_iter().flatten());
+    let covered = covered(facts);
+    let is_covered = covered.is_some();
+    all.extend([no_tree(facts), missing(facts), made_again(facts), own_cgroup(facts), covered].into_iter().flatten());
     let has_view = facts.views().next().is_some();
     if has_view {
-        let more = [unmountable, writable_root, without_stack, covered, uncovered, on_v2];
+        let more = [unmountable, writable_root, without_stack, uncovered, on_v2];
         all.extend(more.iter().filter_map(|look| look(facts)));
         all.push(general(
             "fuse-limits",
@@ -21,7 +23,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<General> {
              attaching BPF programs, so systemd's DeviceAllow= and IPAddressDeny= are silently not enforced on a v2 view",
             None,
         ));
-    } else {
+    } else if !is_covered {
         all.push(general(
             "no-view",
             Level::Note,
@@ -119,31 +121,38 @@ fn missing(facts: &Facts) -> Option<General> {
     Some(general("missing-hierarchies", if mounts_them { Level::Problem } else { Level::Warning }, what, Some(advice)))
 }
 
+/// Finds delegated subtrees that aren't those for which the view was made.
+fn made_again(facts: &Facts) -> Option<General> {
+    let again: Vec<String> = facts.rules.iter().flat_map(|rules| &rules.made_again).map(ToString::to_string).collect();
+    let what = format!(
+        "the container's cgroup was removed and made again, and the view doesn't show the new one, in: {}",
+        again.join(", ")
+    );
+    let advice = "'vcgroupfs detach' and 'attach' again";
+    (!again.is_empty()).then(|| general("stale-boundary", Level::Problem, what, Some(advice)))
+}
+
 /// Finds own cgroups that don't exist at the joined mount point and path.
 fn own_cgroup(facts: &Facts) -> Option<General> {
-    let lost = facts.memberships.iter().filter(|member| {
+    let covers: Vec<u32> = facts.covers().map(|mount| mount.id).collect();
+    let is_covered = |base: &String| facts.mount_of(base).is_some_and(|top| covers.contains(&top.id));
+    let has_reason = |member: &&Membership| {
+        let is_again = |rules: &ViewRules| rules.made_again.contains(&member.kind);
+        facts.rules.as_ref().is_some_and(is_again)
+    };
+    let lost = facts.memberships.iter().filter(|member| !has_reason(member)).filter(|member| {
         let Some(path) = member.location.path() else { return true };
         let mut bases: Vec<String> = directories(&member.kind);
         bases.extend(facts.line(&member.kind.to_string()).map(point));
-        // A hierarchy that is missing altogether has its own finding.
-        bases.retain(|base| facts.exists(base) && (base != ROOT || setup(facts) == Some(Setup::Unified)));
+        // A hierarchy that is missing altogether has its own finding, as has one whose view is covered.
+        bases.retain(|base| {
+            !is_covered(base) && facts.exists(base) && (base != ROOT || setup(facts) == Some(Setup::Unified))
+        });
         !bases.is_empty() && !bases.iter().any(|base| facts.exists(&join(base, path)))
     });
     let lost: Vec<String> = lost.map(|member| member.kind.to_string()).collect();
     if lost.is_empty() {
         return None;
-    }
-    let holds = |kind: &String| {
-        facts.rules.as_ref().is_some_and(|rules| rules.holds_process.contains(&HierarchyKind::parse(kind)))
-    };
-    if lost.iter().any(holds) {
-        let again: Vec<String> = lost.into_iter().filter(holds).collect();
-        let what = format!(
-            "the container's cgroup was removed and made again, and the view doesn't show the new one, in: {}",
-            again.join(", ")
-        );
-        let advice = "'vcgroupfs detach' and 'attach' again";
-        return Some(general("stale-boundary", Level::Problem, what, Some(advice)));
     }
     let what = format!("the path in /proc/self/cgroup leads nowhere below the mount point, in: {}", lost.join(", "));
     let advice = "with a cgroup namespace mount a rooted view, without one a host-path view, of this process' cgroups";
@@ -195,7 +204,7 @@ fn without_stack(facts: &Facts) -> Option<General> {
     Some(general("no-stack", Level::Warning, what, Some(STACK)))
 }
 
-/// Finds mounts of others that cover a part of a view.
+/// Finds mounts of others that cover a view, or a part of one.
 fn covered(facts: &Facts) -> Option<General> {
     let views: Vec<String> = facts.views().map(point).collect();
     let is_on_view = |mount: &&MountEntry| {
@@ -203,9 +212,12 @@ fn covered(facts: &Facts) -> Option<General> {
         let is_below = |view: &String| at.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('/'));
         mount.fstype != VIEW && views.iter().any(is_below) && facts.mount_of(&at).is_some_and(|top| top.id == mount.id)
     };
-    let all: Vec<String> =
-        facts.mounts.iter().filter(is_on_view).map(|mount| format!("{} ({})", point(mount), mount.fstype)).collect();
-    let what = format!("other mounts cover parts of the view, so programs don't see these: {}", list(&all));
+    let all: Vec<String> = facts
+        .covers()
+        .chain(facts.mounts.iter().filter(is_on_view))
+        .map(|mount| format!("{} ({})", point(mount), mount.fstype))
+        .collect();
+    let what = format!("other mounts cover the view or parts of it, so programs don't see these: {}", list(&all));
     (!all.is_empty())
         .then(|| general("covered-view", Level::Warning, what, Some("unmount it, unless that is what you want")))
 }

@@ -27,6 +27,8 @@ pub(crate) struct Variant {
     pub(crate) has_cgroup_namespace: bool,
     pub(crate) may_mount: bool,
     pub(crate) has_writable_tmpfs: bool,
+    /// Where a tmpfs of somebody else's covers what was there.
+    pub(crate) tmpfs_over: Option<&'static str>,
 }
 
 const CONTROLLERS: [&str; 7] = ["cpu,cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
@@ -129,7 +131,10 @@ pub(crate) fn unified(kind: Kind, variant: Variant) -> Facts {
     facts(kind, variant, table, own.to_owned(), 0)
 }
 
-fn facts(kind: Kind, variant: Variant, table: Table, cgroup: String, number: u32) -> Facts {
+fn facts(kind: Kind, variant: Variant, mut table: Table, cgroup: String, number: u32) -> Facts {
+    if let Some(at) = variant.tmpfs_over {
+        table.add("/", at, "rw", "tmpfs over rw");
+    }
     let words = CONTROLLERS.iter().flat_map(|names| names.split(','));
     let controllers = words.map(|word| format!("{word}\t{number}\t9\t1\n")).collect();
     let process = Process {

@@ -1,7 +1,7 @@
 //! Every client against every layout: the table of what was measured, or read in the clients' sources.
 
 use super::clients::CLIENTS;
-use super::facts::Facts;
+use super::facts::{Facts, ViewRules};
 use super::finding::{Finding, Level, NumberVerdict, Recognition};
 use super::general::findings;
 use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
@@ -9,6 +9,7 @@ use super::limits::Limits;
 use super::native::NativeFiles;
 use super::paths::paths_to_probe;
 use super::verdict::{self, HostContext};
+use crate::cgroup::HierarchyKind;
 
 /// The findings about all programs, with the effective limits and the host's files.
 fn judge(facts: &Facts) -> Vec<Finding> {
@@ -261,6 +262,46 @@ fn mounts_over_a_view_are_named() {
     let finding = findings(&covered).into_iter().find(|one| one.finding == "covered-view").expect("a finding");
     assert!(finding.what.contains("/sys/fs/cgroup/memory/c1 (tmpfs)"), "{finding:?}");
     assert!(!findings(&usual).iter().any(|one| one.finding == "covered-view"));
+}
+
+/// A view that nobody sees is neither a cgroup that was removed nor a container without a view.
+#[test]
+fn a_mount_over_a_whole_view_is_named() {
+    for (kind, over) in [
+        (Kind::Stack, "/sys/fs/cgroup/memory"),
+        (Kind::Fuse, "/sys/fs/cgroup/memory"),
+        (Kind::Stack, "/sys/fs/cgroup"),
+        (Kind::Plain, "/sys/fs/cgroup"),
+    ] {
+        let facts = legacy(kind, Variant { tmpfs_over: Some(over), ..Variant::default() });
+        let all = findings(&facts);
+        let finding = all.iter().find(|one| one.finding == "covered-view");
+        let finding = finding.unwrap_or_else(|| panic!("{kind:?} {over}: {all:?}"));
+        assert!(finding.what.ends_with(&format!(": {over} (tmpfs)")), "{finding:?}");
+        for wrong in ["no-view", "stale-boundary", "own-cgroup-not-found"] {
+            assert!(!all.iter().any(|one| one.finding == wrong), "{kind:?} {over}: {all:?}");
+        }
+    }
+    // The tmpfs that 'attach' makes covers nothing that matters.
+    assert!(!words(&legacy(Kind::Stack, Variant::default())).contains(&"covered-view"));
+}
+
+#[test]
+fn a_cgroup_that_was_made_again_is_named_by_the_record() {
+    let rules = |made_again: &[&str]| {
+        let made_again = made_again.iter().map(|kind| HierarchyKind::parse(kind)).collect();
+        Some(ViewRules { policy: "strict".to_owned(), made_again, ..ViewRules::default() })
+    };
+    let mut facts = legacy(Kind::Stack, Variant::default());
+    facts.rules = rules(&[]);
+    assert!(!words(&facts).contains(&"stale-boundary"));
+    facts.rules = rules(&["memory"]);
+    let finding = findings(&facts).into_iter().find(|one| one.finding == "stale-boundary").expect("a finding");
+    assert!(finding.what.ends_with("in: memory"), "{finding:?}");
+    // A path that leads nowhere isn't enough.
+    let mut facts = with_cgroups(&legacy(Kind::Stack, Variant::default()), |text| text.replace("/c1", "/elsewhere"));
+    facts.rules = rules(&[]);
+    assert!(words(&facts).contains(&"own-cgroup-not-found") && !words(&facts).contains(&"stale-boundary"));
 }
 
 fn words(facts: &Facts) -> Vec<&'static str> {

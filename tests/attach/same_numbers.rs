@@ -196,3 +196,29 @@ fn attach_warns_of_a_cgroup_that_was_made_again() {
     assert!(finding["advice"].as_str().is_some_and(|advice| advice.contains("detach")), "{finding}");
     scene.detach();
 }
+
+/// What covers a view is named, and nothing else is concluded from what isn't seen.
+#[test]
+fn doctor_names_what_covers_a_view() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("name=systemd"));
+    let scene = Scene::plain(MountMethod::Moved);
+    scene.attach(&[]).ok();
+    let pids = testkit::hierarchy("pids").expect("a hierarchy").in_view(Path::new("/sys/fs/cgroup"));
+    for over in [pids.as_path(), Path::new("/sys/fs/cgroup")] {
+        let over = over.display();
+        scene.sh(&format!("mount -t tmpfs over {over}")).ok();
+        let told = said(Command::new(program()).args(["doctor", "--json", &scene.pid()])).ok();
+        let answer: Value = serde_json::from_str(&told).expect("JSON");
+        let found = |word: &str| {
+            let findings = answer["findings"].as_array().expect("findings");
+            findings.iter().find(|finding| finding["finding"] == word).cloned()
+        };
+        let covered = found("covered-view").unwrap_or_else(|| panic!("{over}: {answer}"));
+        assert!(covered["what"].as_str().is_some_and(|what| what.contains(&format!("{over} (tmpfs)"))), "{covered}");
+        for wrong in ["stale-boundary", "own-cgroup-not-found", "no-view"] {
+            assert_eq!(found(wrong), None, "{over}: {answer}");
+        }
+        scene.sh(&format!("umount {over}")).ok();
+    }
+    scene.detach().ok();
+}

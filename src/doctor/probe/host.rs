@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
@@ -74,15 +73,10 @@ pub(crate) fn rules(target: &ProbeTarget) -> Option<ViewRules> {
         record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
     };
     let record = records.into_iter().find(is_here)?;
-    let memberships = memberships(target).unwrap_or_default();
-    let is_in = |kind: &str, delegated: &Path| {
-        let own = memberships.iter().find(|member| member.kind == HierarchyKind::parse(kind));
-        let path = own.and_then(|member| member.location.path());
-        path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
-    };
-    let holds = record.delegated.iter().filter(|(kind, path)| is_in(kind, path.as_ref()));
+    // Unknown inside a container, which doesn't see the host's hierarchies.
+    let lost = discover().map(|host| registry::lost_boundaries(&host, &record)).unwrap_or_default();
     Some(ViewRules {
-        holds_process: holds.map(|(kind, _)| HierarchyKind::parse(kind)).collect(),
+        made_again: lost.into_iter().filter(|one| one.is_made_again).map(|one| one.kind).collect(),
         policy: record.policy,
         delegate_controllers: record.delegate_controllers,
     })
