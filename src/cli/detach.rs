@@ -1,16 +1,18 @@
-//! `detach`: unmounts an attached view.
+//! `detach`: unmounts an attached view, or the view on a directory.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::exit::CliResult;
+use crate::cli::umount;
 use crate::container::handle::ContainerHandle;
 use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
-use crate::container::target::{HELP, resolve};
+use crate::container::target::{self, HELP_WITH_DIRECTORY, resolve};
 use crate::error::Error;
 use crate::message::say;
 use crate::provision::sentinel::remove_leftovers;
@@ -19,18 +21,21 @@ use crate::server::serve::Server;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    #[arg(value_name = "TARGET", help = HELP)]
-    target: String,
+    #[arg(value_name = "TARGET", help = HELP_WITH_DIRECTORY)]
+    target: PathBuf,
 }
 
 /// How long the server may take to end after its view is unmounted.
 const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(options: &Options) -> CliResult {
+    if target::is_path(&options.target) {
+        return umount::unmount(&options.target);
+    }
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::not_permitted("'detach' enters a container's mount namespace").advise("run it as root"));
     }
-    let target = resolve(&options.target)?;
+    let target = resolve(target::text(&options.target)?)?;
     let container = ContainerHandle::open(target.pid)?;
     target.confirm()?;
     let lock = ContainerLock::acquire(container.number())?;

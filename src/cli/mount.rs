@@ -55,7 +55,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
     let (pinned, directory) = open_empty(&options.directory)?;
     let connection = Connection::open()?;
     let registration = match &views {
-        ServedViews::Single(view) => Registration::new(&host, view, &directory, options.view.target()),
+        ServedViews::Single(view) => {
+            Registration::new(&host, view, &directory, options.view.target()).for_process(options.view.pid)
+        }
         ServedViews::PerCaller(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
     let server = Server {

@@ -49,24 +49,11 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
         let (host, view) = options.plan()?;
         return Ok(SelectedView { host, view, live: None, pid: options.pid, label: None });
     };
-    let text = target
-        .to_str()
-        .ok_or_else(|| Error::usage(format!("'{}' isn't a TARGET", escaped(target))).because("its name isn't UTF-8"))?;
-    match target::resolve_target_or_directory(text)? {
+    match target::resolve_target_or_directory(target)? {
         ResolvedTarget::Directory(directory) => {
-            let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
-            let Some(record) = live_records()?.into_iter().find(is_there) else {
-                let what = format!("no live view is mounted on {}", escaped(&directory));
-                return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
-            };
-            if record.per_caller {
-                let what = format!("{} has no view that all see", escaped(&directory));
-                return Err(Error::usage(what)
-                    .because("each process sees its own view there")
-                    .advise("name a process or container as TARGET"));
-            }
+            let record = record_of_directory(&directory)?;
             let (host, view) = view_of_record(&record, None)?;
-            Ok(SelectedView { host, view, live: Some(record), pid: None, label: Some(text.to_owned()) })
+            Ok(SelectedView { host, view, live: Some(record), pid: None, label: Some(escaped(target)) })
         }
         ResolvedTarget::Process(target) => {
             let (pid, label) = (Some(target.pid), Some(target.label.clone()));
@@ -86,6 +73,25 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
             Ok(SelectedView { host, view, live: Some(record), pid, label })
         }
     }
+}
+
+/// Finds the record of the live view that is mounted on a directory.
+///
+/// # Errors
+/// If there is none, or each process sees its own view there.
+pub(super) fn record_of_directory(directory: &Path) -> Result<Record, Error> {
+    let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
+    let Some(record) = live_records()?.into_iter().find(is_there) else {
+        let what = format!("no live view is mounted on {}", escaped(directory));
+        return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
+    };
+    if record.per_caller {
+        let what = format!("{} has no view that all see", escaped(directory));
+        return Err(Error::usage(what)
+            .because("each process sees its own view there")
+            .advise("name a process or container as TARGET"));
+    }
+    Ok(record)
 }
 
 /// The records of all live views.

@@ -1,6 +1,6 @@
 //! `umount`: unmounts a view from a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,9 +29,15 @@ const SERVER_END_TIMEOUT: Duration = Duration::from_secs(10);
 const PER_CALLER_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &Options) -> CliResult {
-    let directory = mount::absolute(&options.directory);
+    unmount(&options.directory)
+}
+
+/// Unmounts the view on a directory, and waits for its server's end.
+pub(super) fn unmount(directory: &Path) -> CliResult {
+    let is_view = mount::is_view(directory);
+    let directory = mount::absolute(directory);
     let name = escaped(&directory);
-    if !mount::is_view(&options.directory) {
+    if !is_view {
         let remedy = "'vcgroupfs list' shows where views are mounted";
         return Err(Error::failed(format!("no view is mounted on {name}")).advise(remedy));
     }

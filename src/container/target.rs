@@ -23,6 +23,10 @@ pub(crate) struct Target {
 pub(crate) const HELP: &str = "A process id, or a running container: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
     crictl:ID, runc:ID, or a NAME that one of these knows";
 
+/// The same for verbs that also take a directory.
+pub(crate) const HELP_WITH_DIRECTORY: &str = "A process id, or a running container: docker:NAME, podman:NAME, machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, \
+    crictl:ID, runc:ID, or a NAME that one of these knows; or a directory on which a view is mounted";
+
 /// The same for verbs that take a view, too.
 pub(crate) const HELP_OF_VIEWS: &str = "the container, if neither --pid nor --cgroup names it: a process id, or a running container: docker:NAME, podman:NAME, \
     machine:NAME, lxc:[LXCPATH/]NAME, incus:NAME, crictl:ID, runc:ID, or a NAME that one of these knows; or a directory on which a view is mounted. If it has \
@@ -37,12 +41,24 @@ pub(crate) enum ResolvedTarget {
 }
 
 /// Finds the process or the directory that a TARGET names.
-pub(crate) fn resolve_target_or_directory(target: &str) -> Result<ResolvedTarget, Error> {
-    if !target.starts_with(['/', '.']) {
-        return resolve(target).map(ResolvedTarget::Process);
+pub(crate) fn resolve_target_or_directory(target: &Path) -> Result<ResolvedTarget, Error> {
+    if !is_path(target) {
+        return resolve(text(target)?).map(ResolvedTarget::Process);
     }
-    let directory = fs::canonicalize(target).map_err(|error| Error::system(format_args!("can't find {target}"), error));
+    let what = || format!("can't find {}", escaped(target));
+    let directory = fs::canonicalize(target).map_err(|error| Error::system(what(), error));
     directory.map(ResolvedTarget::Directory)
+}
+
+/// Whether a TARGET is the path of a directory.
+pub(crate) fn is_path(target: &Path) -> bool {
+    matches!(target.as_os_str().as_encoded_bytes(), [b'/' | b'.', ..])
+}
+
+/// The text of a TARGET that is no path.
+pub(crate) fn text(target: &Path) -> Result<&str, Error> {
+    let what = || Error::usage(format!("'{}' isn't a TARGET", escaped(target))).because("its name isn't UTF-8");
+    target.to_str().ok_or_else(what)
 }
 
 /// A container manager, which knows containers by name.
@@ -110,8 +126,8 @@ pub(crate) fn resolve(target: &str) -> Result<Target, Error> {
     let (managers, name) = match target.split_once(':') {
         _ if target.is_empty() => return Err(Error::usage("TARGET is empty").advise(NAMES)),
         None if target.starts_with(['/', '.']) => {
-            return Err(Error::usage(format!("'{target}' is a path, which TARGET can't be here"))
-                .advise(format!("{NAMES}; 'vcgroupfs umount' unmounts the view on a directory")));
+            return Err(Error::usage(format!("'{target}' is a path, and TARGET is a container here"))
+                .advise(format!("{NAMES}; 'vcgroupfs mount' serves a view on a directory")));
         }
         // LXC's answer covers Incus.
         None => (Manager::ALL.into_iter().filter(|manager| *manager != Manager::Incus).collect(), target),

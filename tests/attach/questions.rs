@@ -174,8 +174,11 @@ fn every_form_of_a_target_is_known() {
         let said = said(Command::new(program()).args(["tree", "crictl:4f5e"]).env("PATH", &path));
         assert!(said.code == 1 && said.stderr.contains("no running container"), "{prints}: {said:?}");
     }
-    for wrong in ["lxc:../web", "lxc:srv/web", "lxc:/srv/-n", "runc:/srv/web", "/srv"] {
+    for wrong in ["lxc:../web", "lxc:srv/web", "lxc:/srv/-n", "runc:/srv/web"] {
         let said = said(Command::new(program()).args(["detach", wrong]).env("PATH", &path));
         assert_eq!(said.code, 2, "{wrong}: {said:?}");
     }
+    // A path is a directory, on which no view is mounted here.
+    let line = said(Command::new(program()).args(["detach", "/srv"])).fails(1);
+    assert!(line.contains("no view is mounted on /srv: 'vcgroupfs list' shows"), "{line}");
 }

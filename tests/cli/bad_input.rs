@@ -245,7 +245,8 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["attach", "docker:"], 2, "'docker:' can't be the name of a container"),
         (vec!["attach", "docker:a\nb"], 2, "'docker:a\\nb' can't be the name of a container"),
         (vec!["attach", "rkt:x"], 2, "'rkt' isn't a container manager that vcgroupfs knows: use a process id"),
-        (vec!["attach", plain], 2, "is a path, which TARGET can't be here"),
+        (vec!["attach", plain], 2, "is a path, and TARGET is a container here: use a process id"),
+        (vec!["attach", plain], 2, "'vcgroupfs mount' serves a view on a directory"),
         (vec!["attach", "0"], 2, "'0' isn't a process id"),
         (vec!["attach", "+5"], 2, "'+5' isn't a process id"),
         (vec!["attach", "2147483647"], 1, "there is no process 2147483647"),
@@ -253,6 +254,9 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["doctor", "2147483647"], 1, "there is no process 2147483647"),
         // What isn't a view.
         (vec!["umount", plain], 1, "no view is mounted on"),
+        (vec!["detach", plain], 1, "no view is mounted on"),
+        (vec!["detach", "/nosuch"], 1, "no view is mounted on /nosuch: 'vcgroupfs list' shows where"),
+        (vec!["doctor", plain], 1, "no live view is mounted on"),
         (vec!["explain", plain, "lookup", "/"], 1, "no live view is mounted on"),
         // System calls that fail: the errno by its name.
         (vec!["mount", "--log-file", plain, "--pid", "1", plain], 1, "Is a directory (EISDIR)"),

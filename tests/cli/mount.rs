@@ -246,3 +246,38 @@ fn a_server_uses_mounts_of_its_own() {
     assert_eq!(shown, sandbox.vcgroupfs(&["tree", "--cgroup", &path, "--json"]).json());
     sandbox.is_clean();
 }
+
+/// A directory is a TARGET: `detach` unmounts its view, `doctor` examines the process for which it was mounted.
+#[test]
+fn a_directory_is_a_target_of_detach_and_doctor() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let sandbox = Sandbox::with_cgroup(&["pids", "unified"]);
+    let directory = mounted(&sandbox);
+    let name = directory.to_str().expect("a path");
+    let line = sandbox.vcgroupfs(&["doctor", name]).fails(1);
+    assert!(line.contains("mounted for cgroups, without --pid; name a process or a container"), "{line}");
+    assert_eq!(sandbox.vcgroupfs(&["detach", name]).ok(), "");
+    assert!(!is_mounted(&directory) && listed(&sandbox, &directory).is_none());
+    let line = sandbox.vcgroupfs(&["doctor", name]).fails(1);
+    assert!(line.contains("no live view is mounted on"), "{line}");
+
+    let mut sleeper = Running::start(sandbox.command_of("sleep").arg("1000"));
+    let pid = sleeper.child.id();
+    for hierarchy in sandbox.cgroup().hierarchies() {
+        let procs = hierarchy.mountpoint.join(&sandbox.mark).join("cgroup.procs");
+        fs::write(procs, pid.to_string()).expect("a migration");
+    }
+    sandbox.vcgroupfs(&["mount", "--pid", &pid.to_string(), name]).ok();
+    let answer = sandbox.vcgroupfs(&["doctor", "--json", name]).json();
+    assert_eq!(answer["pid"].as_u64(), Some(u64::from(pid)), "{answer}");
+    sleeper.child.kill().expect("its end");
+    sleeper.child.wait().expect("its end");
+    let line = sandbox.vcgroupfs(&["doctor", name]).fails(1);
+    assert!(line.contains(&format!("the process {pid}, for which the view on {name} was mounted, isn't")), "{line}");
+    // A dead view, too.
+    kill(Pid::from_raw(server_of(&sandbox, &directory)), Signal::SIGKILL).expect("a kill");
+    wait_until("its end", || listed(&sandbox, &directory).is_none());
+    sandbox.vcgroupfs(&["detach", name]).ok();
+    assert!(!is_mounted(&directory));
+    sandbox.is_clean();
+}

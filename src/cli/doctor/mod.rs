@@ -7,34 +7,44 @@
 mod print;
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
 use super::exit::CliResult;
-use crate::container::target::resolve;
+use super::selected_view::record_of_directory;
+use crate::cgroup::escaped;
+use crate::container::target::{ResolvedTarget, resolve_target_or_directory};
 use crate::doctor::facts::point;
 use crate::doctor::general::{self, findings};
 use crate::doctor::probe::host::{self, HostView};
 use crate::doctor::probe::parent::probe;
 use crate::doctor::probe::target::ProbeTarget;
 use crate::doctor::verdict::{self, judge};
+use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// A process or a container, as for 'attach' [default: the calling process]
+    /// A process or a container, as for 'attach', or a directory on which a view is mounted [default: the calling process]
     #[arg(value_name = "TARGET")]
-    target: Option<String>,
+    target: Option<PathBuf>,
 }
 
 pub(super) fn run(options: &Options) -> CliResult {
-    let named = options.target.as_deref().map(resolve).transpose()?;
-    let target = ProbeTarget::open(named.as_ref().map(|named| named.pid))?;
-    named.as_ref().map_or(Ok(()), |named| named.confirm())?;
+    let target = match options.target.as_deref().map(resolve_target_or_directory).transpose()? {
+        None => ProbeTarget::open(None)?,
+        Some(ResolvedTarget::Directory(directory)) => process_of_view(&directory)?,
+        Some(ResolvedTarget::Process(named)) => {
+            let target = ProbeTarget::open(Some(named.pid))?;
+            named.confirm()?;
+            target
+        }
+    };
     let mut facts = probe(&target)?;
     facts.rules = host::rules(&target);
     let beyond = HostView::of(&target);
@@ -55,4 +65,27 @@ pub(super) fn run(options: &Options) -> CliResult {
         print::all(&mut out, target.pid, &facts, limits.as_ref(), &clients, &general)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the process for which the view on a directory was mounted.
+///
+/// # Errors
+/// If the view wasn't mounted for a process, or the process has left the cgroups of the view.
+fn process_of_view(directory: &Path) -> Result<ProbeTarget, Error> {
+    let record = record_of_directory(directory)?;
+    let name = escaped(directory);
+    let remedy = "name a process or a container as TARGET";
+    let Some(pid) = record.process else {
+        let what = format!("can't tell which process the view on {name} is for");
+        return Err(Error::failed(what).because("it was mounted for cgroups, without --pid").advise(remedy));
+    };
+    match ProbeTarget::open(Some(pid)) {
+        // Another process can have its number by now.
+        Ok(target) if host::is_delegated(&record, &target) => Ok(target),
+        _ => {
+            let what =
+                format!("the process {pid}, for which the view on {name} was mounted, isn't in its cgroups any more");
+            Err(Error::failed(what).advise(remedy))
+        }
+    }
 }

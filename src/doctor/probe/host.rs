@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
@@ -79,6 +80,16 @@ pub(crate) fn rules(target: &ProbeTarget) -> Option<ViewRules> {
         made_again: lost.into_iter().filter(|one| one.is_made_again).map(|one| one.kind).collect(),
         policy: record.policy,
         delegate_controllers: record.delegate_controllers,
+    })
+}
+
+/// Whether a process is in a delegated subtree of a view.
+pub(crate) fn is_delegated(record: &registry::record::Record, target: &ProbeTarget) -> bool {
+    let own = memberships(target).unwrap_or_default();
+    record.delegated.iter().any(|(kind, delegated)| {
+        let member = own.iter().find(|member| member.kind == HierarchyKind::parse(kind));
+        let path = member.and_then(|member| member.location.path());
+        path.is_some_and(|path| Path::new(&path.to_os_string()).starts_with(delegated))
     })
 }
 

@@ -88,6 +88,12 @@ impl Registration {
         self
     }
 
+    /// Adds the process for which it's mounted on a directory.
+    pub(crate) fn for_process(mut self, pid: Option<i32>) -> Self {
+        self.0.process = pid;
+        self
+    }
+
     /// Adds the number of the mount namespace in which `run` has made a stack.
     pub(crate) fn with_run_stack(mut self, namespace: u64) -> Self {
         self.0.run = Some(namespace);

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     pub(crate) boundaries: Vec<(String, u64)>,
     /// The start time of the server, in seconds since 1970.
     pub(crate) since: u64,
+    /// The process for which it's mounted on a directory (`mount --pid`).
+    #[serde(default)]
+    pub(crate) process: Option<i32>,
     /// Whether it's a `mount --per-caller`.
     #[serde(default)]
     pub(crate) per_caller: bool,
@@ -139,6 +142,7 @@ impl Record {
             delegated,
             boundaries: Vec::new(),
             since,
+            process: None,
             per_caller: false,
             container: None,
             run: None,
