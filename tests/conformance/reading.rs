@@ -106,9 +106,31 @@ impl Reader<'_> {
     }
 }
 
-fn ways() -> Vec<&'static str> {
-    let installed = PROGRAMS.iter().filter(|program| testkit::missing(&[Need::Program(program.needs)]).is_none());
-    CALLS.iter().copied().chain(installed.map(|program| program.name)).collect()
+/// The ways of reading that a test tries. A virtual machine of `tests/vm` has no more than the former.
+#[derive(Clone, Copy)]
+enum Ways {
+    /// The system calls, and busybox.
+    Calls,
+    /// All other programs that are installed.
+    Programs,
+}
+
+impl Ways {
+    fn list(self) -> Vec<&'static str> {
+        let wanted = |program: &&Program| (program.needs == "busybox") == matches!(self, Self::Calls);
+        let there = |program: &&Program| testkit::missing(&[Need::Program(program.needs)]).is_none();
+        let programs = PROGRAMS.iter().filter(wanted).filter(there).map(|program| program.name);
+        let calls: &[&str] = if matches!(self, Self::Calls) { &CALLS } else { &[] };
+        calls.iter().copied().chain(programs).collect()
+    }
+
+    /// What a test can't do without.
+    fn needs(self) -> Need {
+        match self {
+            Self::Calls => Need::Program("busybox"),
+            Self::Programs => Need::Program("python3"),
+        }
+    }
 }
 
 /// The files of a directory that can be read. What reading them changes, or takes a device for, isn't there.
@@ -140,24 +162,25 @@ fn shape(content: &[u8]) -> BTreeSet<String> {
 
 /// Compares what comes of every way of reading a directory's files with what the kernel gives: the same, or where the reader himself is in there
 /// (`busy`), or the host has more, the same but for numbers.
-fn compare(reader: &Reader, real: &Path, shown: &Path, busy: bool, found: &mut Vec<String>) {
+fn compare(ways: Ways, reader: &Reader, real: &Path, shown: &Path, busy: bool, found: &mut Vec<String>) {
     // What is in both: a view may show fewer files than there are.
     let names: Vec<String> = readable(real).into_iter().filter(|name| is_shown(reader, &shown.join(name))).collect();
     let files: Vec<PathBuf> = names.iter().map(|name| shown.join(name)).collect();
     assert!(!files.is_empty(), "{} has no files", shown.display());
-    for way in ways() {
+    for way in ways.list() {
+        let by_size = PROGRAMS.iter().any(|program| program.name == way && program.by_size);
+        let sizes = if by_size { sizes(reader, &files) } else { vec![0; files.len()] };
         let read = |name: &String| fs::read(real.join(name)).unwrap_or_default();
         let before: Vec<Vec<u8>> = names.iter().map(read).collect();
         let (mut copies, said) = reader.copy(way, &files);
-        for (name, before) in names.iter().zip(before) {
+        for ((name, before), size) in names.iter().zip(before).zip(sizes) {
             let copy = copies.remove(name).unwrap_or_else(|| panic!("{way}: no copy of {name}: {said}"));
             let after = read(name);
-            let by_size = PROGRAMS.iter().any(|program| program.name == way && program.by_size);
             let is_right = if by_size {
-                // Nothing, where the size is the kernel's; else all there is, and zeros up to the size.
+                // Nothing, where the size is the kernel's, which is 0; else all there is, and zeros up to the size.
                 let end = copy.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
                 let content = copy.get(..end).unwrap_or_default();
-                copy.is_empty() || content == before || !shape(content).is_disjoint(&shape(&after))
+                copy.is_empty() && size == 0 || content == before || !shape(content).is_disjoint(&shape(&after))
             } else if before == after && !busy {
                 copy == before
             } else {
@@ -176,6 +199,15 @@ fn compare(reader: &Reader, real: &Path, shown: &Path, busy: bool, found: &mut V
             }
         }
     }
+}
+
+/// The sizes that the reader sees.
+fn sizes(reader: &Reader, files: &[PathBuf]) -> Vec<u64> {
+    let output = run_to_end(reader.command().args(["stat", "-c", "%s"]).args(files), TIMEOUT);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let sizes: Vec<u64> = text.lines().map(|line| line.parse().expect("a size")).collect();
+    assert_eq!(sizes.len(), files.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    sizes
 }
 
 fn is_shown(reader: &Reader, path: &Path) -> bool {
@@ -221,8 +253,11 @@ fn inherit(top: &Path) {
     }
 }
 
-fn check(options: ViewOptions, shape: &str) {
-    require!(Need::Root, Need::Fuse, Need::Program("busybox"), Need::Program("python3"));
+fn check(ways: Ways, flags: &[&'static str], shape: &str) {
+    require!(Need::Root, Need::Fuse, ways.needs());
+    let options =
+        if shape == "per-caller" { ViewOptions::new().flag("--per-caller") } else { ViewOptions::new().shape(shape) };
+    let options = flags.iter().copied().fold(options, ViewOptions::flag);
     let per_caller = shape == "per-caller";
     let scene = Scene::new(&options, per_caller);
     let mut found = Vec::new();
@@ -236,44 +271,34 @@ fn check(options: ViewOptions, shape: &str) {
             scene.view.hierarchy(hierarchy).join(scene.cgroup.name())
         };
         let reader = Reader(per_caller.then_some(&scene.container));
-        compare(&reader, &real.join("c"), &top.join("c"), per_caller, &mut found);
-        compare(&reader, &real.join("c/idle"), &top.join("c/idle"), false, &mut found);
+        compare(ways, &reader, &real.join("c"), &top.join("c"), per_caller, &mut found);
+        compare(ways, &reader, &real.join("c/idle"), &top.join("c/idle"), false, &mut found);
         // A step of the skeleton.
         if shape == "host-path" && hierarchy.is_unified() {
-            compare(&reader, &hierarchy.mountpoint, &scene.view.hierarchy(hierarchy), true, &mut found);
+            compare(ways, &reader, &hierarchy.mountpoint, &scene.view.hierarchy(hierarchy), true, &mut found);
         }
     }
     assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
 }
 
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_rooted() {
-    check(ViewOptions::new().shape("rooted"), "rooted");
+macro_rules! every_way_of_reading_gives_the_kernels_bytes {
+    ($($name:ident: $shape:literal $flags:expr),+ $(,)?) => {
+        mod calls {
+            $(#[test] fn $name() { super::check(super::Ways::Calls, &$flags, $shape); })+
+        }
+        mod programs {
+            $(#[test] fn $name() { super::check(super::Ways::Programs, &$flags, $shape); })+
+        }
+    };
 }
 
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_rooted_read_by_the_server() {
-    check(ViewOptions::new().shape("rooted").flag("--no-passthrough"), "rooted");
-}
-
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_by_host_paths() {
-    check(ViewOptions::new().shape("host-path"), "host-path");
-}
-
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_by_host_paths_read_by_the_server() {
-    check(ViewOptions::new().shape("host-path").flag("--no-passthrough"), "host-path");
-}
-
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_to_all_callers() {
-    check(ViewOptions::new().flag("--per-caller"), "per-caller");
-}
-
-#[test]
-fn every_way_of_reading_gives_the_kernels_bytes_to_all_callers_read_by_the_server() {
-    check(ViewOptions::new().flag("--per-caller").flag("--no-passthrough"), "per-caller");
+every_way_of_reading_gives_the_kernels_bytes! {
+    rooted: "rooted" [],
+    rooted_read_by_the_server: "rooted" ["--no-passthrough"],
+    by_host_paths: "host-path" [],
+    by_host_paths_read_by_the_server: "host-path" ["--no-passthrough"],
+    to_all_callers: "per-caller" [],
+    to_all_callers_read_by_the_server: "per-caller" ["--no-passthrough"],
 }
 
 /// A hierarchy without a delegated subtree shows the host's root.
@@ -288,7 +313,9 @@ fn every_way_of_reading_gives_the_kernels_bytes_of_the_hosts_root() {
         let view = View::mount(Path::new(env!("CARGO_BIN_EXE_vcgroupfs")), &options);
         let mut found = Vec::new();
         for hierarchy in &split {
-            compare(&Reader(None), &hierarchy.mountpoint, &view.hierarchy(hierarchy), true, &mut found);
+            for ways in [Ways::Calls, Ways::Programs] {
+                compare(ways, &Reader(None), &hierarchy.mountpoint, &view.hierarchy(hierarchy), true, &mut found);
+            }
         }
         assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
     }
