@@ -111,9 +111,11 @@ pub fn migration_may_block(kind: &HierarchyKind) -> bool {
 }
 
 /// Whether making a cgroup in such a hierarchy can block for memory reclaim: the kernel charges the structures of a new
-/// memory cgroup to the one above (`mem_cgroup_css_alloc`, Linux 5.9). cgroup v2 may get its memory controller at any time.
-pub fn making_may_block(kind: &HierarchyKind) -> bool {
-    kind.controllers().is_none_or(|set| set.contains("memory"))
+/// memory cgroup to the one above (`mem_cgroup_css_alloc`, Linux 5.9). cgroup v2 has the memory controller where no v1
+/// hierarchy of the host, `all` of which are given, has it.
+pub fn making_may_block<'a>(kind: &HierarchyKind, mut all: impl Iterator<Item = &'a HierarchyKind>) -> bool {
+    let has_memory = |kind: &HierarchyKind| kind.controllers().is_some_and(|set| set.contains("memory"));
+    has_memory(kind) || (*kind == HierarchyKind::Unified && !all.any(has_memory))
 }
 
 /// Whether a write to this file can make other files appear or disappear: `Some(true)` in all child cgroups,
@@ -192,6 +194,7 @@ mod tests {
     }
 
     use super::*;
+    use crate::cgroup::ControllerSet;
 
     fn class(list: &str, name: &str) -> FileClass {
         let kind = if list == "unified" { HierarchyKind::Unified } else { HierarchyKind::v1(list) };
@@ -231,5 +234,14 @@ mod tests {
         ] {
             assert_eq!(class(list, name), expected, "{list} {name}");
         }
+    }
+
+    #[test]
+    fn where_memory_is_charged_for_a_cgroup() {
+        let v1 = |word: &str| HierarchyKind::V1 { controllers: ControllerSet::parse(word), name: None };
+        let (memory, pids, unified) = (v1("memory"), v1("pids"), HierarchyKind::Unified);
+        let hybrid = [&memory, &pids, &unified];
+        assert_eq!(hybrid.map(|kind| making_may_block(kind, hybrid.into_iter())), [true, false, false]);
+        assert!(making_may_block(&unified, [&unified].into_iter()));
     }
 }

@@ -33,7 +33,8 @@ impl<H: Host> CgroupFs<H> {
     pub fn making_may_block(&self, caller: &Caller, parent: NodeId) -> bool {
         let hierarchy = || self.view.hierarchy(self.node(parent).ok()?.position().hierarchy?);
         // A replay changes nothing on the host.
-        !self.replays.is_injected(caller) && hierarchy().is_some_and(|found| making_may_block(&found.kind))
+        let kinds = self.view.hierarchies.iter().map(|found| &found.kind);
+        !self.replays.is_injected(caller) && hierarchy().is_some_and(|found| making_may_block(&found.kind, kinds))
     }
 
     /// Removes a cgroup.
