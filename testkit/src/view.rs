@@ -4,12 +4,13 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, comes_true, run_to_end};
+use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, ViewProcesses, comes_true, run_to_end, thread_states};
 
 /// The options with which a view is mounted.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +85,10 @@ impl ViewOptions {
 /// A live view, served by a process of its own. Dropping it unmounts it and ends the server.
 #[derive(Debug)]
 pub struct View {
-    server: Child,
+    // What the command has become: its server, or the keeper of that.
+    child: Child,
+    program: PathBuf,
+    server: AtomicU32,
     folder: TempDir,
 }
 
@@ -112,15 +116,17 @@ impl View {
         command.args(wrapper.map(|_| program));
         command.arg("mount").args(&options.arguments).arg("-f").arg(folder.path().join("view"));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
-        let server = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
-        let mut view = Self { server, folder };
+        let child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+        let server = AtomicU32::new(child.id());
+        let mut view = Self { child, program: program.into(), server, folder };
         view.wait_until_live();
+        view.server.store(view.processes().server.as_raw().cast_unsigned(), Ordering::Relaxed);
         view
     }
 
     fn wait_until_live(&mut self) {
         let is_live = comes_true(TIMEOUT, || {
-            let status = self.server.try_wait().expect("the server's state");
+            let status = self.child.try_wait().expect("the server's state");
             assert!(status.is_none(), "the server ended with {status:?}:\n{}", self.log());
             self.is_mounted()
         });
@@ -143,9 +149,22 @@ impl View {
         hierarchy.in_view(&self.dir())
     }
 
-    /// The process id of its server.
+    /// The process id of its server. A server that has been killed is replaced by another one, if there's a keeper.
     pub fn server(&self) -> u32 {
-        self.server.id()
+        if thread_states(self.server.load(Ordering::Relaxed)).iter().all(|state| "ZX".contains(*state)) {
+            self.server.store(self.processes().server.as_raw().cast_unsigned(), Ordering::Relaxed);
+        }
+        self.server.load(Ordering::Relaxed)
+    }
+
+    /// The processes that keep it alive.
+    pub fn processes(&self) -> ViewProcesses {
+        ViewProcesses::of_process(&self.program, self.child.id())
+    }
+
+    /// Kills it, so that nobody serves it any more, and waits for the end of its processes.
+    pub fn kill(&self) {
+        self.processes().kill_to_the_end();
     }
 
     /// The server's log so far.
@@ -161,7 +180,7 @@ impl View {
 
     /// Whether the server still runs.
     pub fn is_served(&mut self) -> bool {
-        self.server.try_wait().is_ok_and(|status| status.is_none())
+        self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 }
 
@@ -178,7 +197,10 @@ impl Drop for View {
             }
         }
         comes_true(Duration::from_secs(5), || !self.is_served());
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        if self.is_served() {
+            self.processes().kill();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{ContainerOptions, Need, kill_to_the_end, require};
+use testkit::{ContainerOptions, Need, require};
 
 use crate::scene::{MOUNT_METHODS, MountMethod, Scene, program, said, wait_until};
 
@@ -14,8 +14,7 @@ fn signal(process: i32, signal: Signal) {
 }
 
 fn server(scene: &Scene) -> i32 {
-    wait_until("a single server", || scene.processes().len() == 1);
-    scene.processes()[0]
+    scene.view_processes().server.as_raw()
 }
 
 #[test]
@@ -100,7 +99,7 @@ fn a_view_whose_server_has_died_is_replaced() {
         let scene = Scene::plain(method);
         let before = scene.mounts();
         scene.attach(&[]).ok();
-        kill_to_the_end(Pid::from_raw(server(&scene)));
+        scene.view_processes().kill_to_the_end();
         wait_until("nobody serves it", || scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
         scene.attach(&[]).ok();
         scene.sh("ls /sys/fs/cgroup/memory").ok();
@@ -108,7 +107,7 @@ fn a_view_whose_server_has_died_is_replaced() {
         scene.is_as_before(&before);
 
         scene.attach(&[]).ok();
-        kill_to_the_end(Pid::from_raw(server(&scene)));
+        scene.view_processes().kill_to_the_end();
         scene.detach().ok();
         scene.is_as_before(&before);
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use testkit::{Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup, hierarchies, run_to_end};
+use testkit::{
+    Caller, Container, ContainerOptions, Programs, TIMEOUT, TestCgroup, ViewProcesses, hierarchies, run_to_end,
+};
 
 /// The cgroup of the container in each hierarchy, below the test's.
 const HOME: &str = "home";
@@ -121,6 +123,16 @@ impl Scene {
 
     pub(crate) fn attach(&self, options: &[&str]) -> Said {
         said(self.command().arg("attach").args(options).arg(self.pid()))
+    }
+
+    /// The processes that serve the container's view.
+    #[track_caller]
+    pub(crate) fn view_processes(&self) -> ViewProcesses {
+        let list = said(self.command().args(["list", "--json"]));
+        let views: serde_json::Value = serde_json::from_str(&list.stdout).expect("a list");
+        let mut all = views.as_array().expect("a list").iter();
+        let own = all.find(|view| view["container"].as_u64() == Some(u64::from(self.container.init())));
+        ViewProcesses::of_listed(own.unwrap_or_else(|| panic!("no view of {}: {views}", self.pid())))
     }
 
     pub(crate) fn detach(&self) -> Said {

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{ContainerOptions, Need, hierarchy, kill_to_the_end, require};
+use testkit::{ContainerOptions, Need, hierarchy, require};
 
 use crate::scene::{Host, MOUNT_METHODS, MountMethod, Said, Scene, wait_until};
 
@@ -238,30 +238,26 @@ fn the_sentinel_is_removed_with_the_view() {
     for method in MOUNT_METHODS {
         let scene = scene(method, prepared(CGROUP2));
         let before = scene.mounts();
-        let server = || {
-            wait_until("a single server", || scene.processes().len() == 1);
-            Pid::from_raw(scene.processes()[0])
-        };
         went_well(&scene.attach(&[]));
-        kill(server(), Signal::SIGTERM).expect("a signal");
+        kill(scene.view_processes().server, Signal::SIGTERM).expect("a signal");
         wait_until("the end of the view", || scene.mounts() == before);
         scene.is_as_before(&before);
 
         went_well(&scene.attach(&[]));
-        kill_to_the_end(server());
+        scene.view_processes().kill_to_the_end();
         went_well(&scene.attach(&[]));
         scene.sh(&format!("mkdir /sys/fs/cgroup{0}/x && rmdir /sys/fs/cgroup{0}/x", scene.home())).ok();
         scene.detach().ok();
         scene.is_as_before(&before);
 
         went_well(&scene.attach(&[]));
-        kill_to_the_end(server());
+        scene.view_processes().kill_to_the_end();
         scene.detach().ok();
         scene.is_as_before(&before);
 
         // Also by one that has to do with another container.
         went_well(&scene.attach(&[]));
-        kill_to_the_end(server());
+        scene.view_processes().kill_to_the_end();
         let other = self::scene(method, prepared(CGROUP2));
         went_well(&other.attach(&[]));
         assert!(!scene.has_sentinel() && other.has_sentinel());

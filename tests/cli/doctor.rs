@@ -342,7 +342,7 @@ fn a_dead_view_is_found() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy("name=systemd"));
     let scene = Scene::new(false).plainly();
     assert!(!findings(&scene.doctor()).contains("dead-view"));
-    kill(Pid::from_raw(scene.view.server().cast_signed()), Signal::SIGKILL).expect("the server's end");
+    scene.view.kill();
     let mut last = Value::Null;
     wait_until("the view's death", || {
         last = scene.doctor();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Need, require};
+use testkit::{Need, ViewProcesses, require};
 
 use crate::support::{Running, Sandbox, is_mounted, said, wait_until};
 
@@ -127,7 +127,7 @@ fn a_killed_server_can_be_unmounted() {
     let sandbox = Sandbox::with_cgroup(&["unified"]);
     let directory = mounted(&sandbox);
     let name = directory.to_str().expect("a path");
-    kill(Pid::from_raw(server_of(&sandbox, &directory)), Signal::SIGKILL).expect("a signal");
+    ViewProcesses::of_listed(&listed(&sandbox, &directory).expect("a live view")).kill();
     wait_until("the server's end", || sandbox.processes().is_empty());
     assert!(is_mounted(&directory) && fs::metadata(&directory).is_err());
     assert!(listed(&sandbox, &directory).is_none(), "it doesn't live");
@@ -275,7 +275,7 @@ fn a_directory_is_a_target_of_detach_and_doctor() {
     let line = sandbox.vcgroupfs(&["doctor", name]).fails(1);
     assert!(line.contains(&format!("the process {pid}, for which the view on {name} was mounted, isn't")), "{line}");
     // A dead view, too.
-    kill(Pid::from_raw(server_of(&sandbox, &directory)), Signal::SIGKILL).expect("a kill");
+    ViewProcesses::of_listed(&listed(&sandbox, &directory).expect("a live view")).kill();
     wait_until("its end", || listed(&sandbox, &directory).is_none());
     sandbox.vcgroupfs(&["detach", name]).ok();
     assert!(!is_mounted(&directory));

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Need, require};
+use testkit::{Need, ViewProcesses, require};
 
 use crate::run::command;
 use crate::support::{Running, Sandbox, said, wait_until};
@@ -17,13 +17,18 @@ fn waiting(sandbox: &Sandbox, name: &str) -> Running {
     child
 }
 
-pub(crate) fn server_of(sandbox: &Sandbox, name: &str) -> i32 {
+/// The processes that serve a run.
+pub(crate) fn processes_of(sandbox: &Sandbox, name: &str) -> ViewProcesses {
     let views = sandbox.vcgroupfs(&["list", "--json"]).json();
     // The names of runs aren't unique on a host, the cgroups are.
     let path = format!("{}/{name}", sandbox.path());
     let is_ours = |view: &&serde_json::Value| view["delegated"]["unified"].as_str() == Some(&path);
     let found = views.as_array().expect("a list").iter().find(is_ours).unwrap_or_else(|| panic!("{views}"));
-    i32::try_from(found["pid"].as_i64().expect("a pid")).expect("a pid")
+    ViewProcesses::of_listed(found)
+}
+
+pub(crate) fn server_of(sandbox: &Sandbox, name: &str) -> i32 {
+    processes_of(sandbox, name).server.as_raw()
 }
 
 #[test]
@@ -59,7 +64,7 @@ fn nothing_is_left_when_the_server_is_killed() {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     let mut child = start_reading(&sandbox, &command(&sandbox, "child", &[], &["sh", "-c", script]), &reader);
     assert_eq!(child.line(), "ready");
-    kill(Pid::from_raw(server_of(&sandbox, "child")), Signal::SIGKILL).expect("a signal");
+    processes_of(&sandbox, "child").kill();
     nix::unistd::write(&writer, b"go on\n").expect("a write");
     drop(writer);
     assert_eq!(child.wait().code(), Some(5), "the command goes on, without cgroups");

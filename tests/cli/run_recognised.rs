@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use testkit::{Need, Programs, hierarchies, hierarchy, require};
 
 use crate::run::command;
-use crate::run_ends::server_of;
+use crate::run_ends::processes_of;
 use crate::support::{Running, Sandbox, said, wait_until};
 
 /// Each has to find its limits.
@@ -147,12 +146,12 @@ fn a_killed_server_leaves_no_sentinel() {
     let inside = command(&sandbox, "child", &["--stack"], &["sh", "-c", "echo ready; exec sleep 1000"]);
     let mut child = Running::start(&mut on_a_unified_host(&sandbox, &inside));
     assert_eq!(child.line(), "ready");
-    let server = server_of(&sandbox, "child");
+    let server = processes_of(&sandbox, "child");
     // The supervisor waits in the command's mount namespace.
     let namespace = std::fs::read_link(format!("/proc/{}/ns/mnt", child.child.id())).expect("a namespace");
     let sentinel = sentinel(&namespace.display().to_string());
     assert!(sentinel.exists(), "{}", sentinel.display());
-    kill(Pid::from_raw(server), Signal::SIGKILL).expect("a signal");
+    server.kill();
     child.signal(Signal::SIGTERM);
     child.wait();
     wait_until("the sentinel's removal", || !sentinel.exists());

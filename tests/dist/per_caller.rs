@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use testkit::{Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, require, run_to_end, wait_until};
+use testkit::{
+    Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, kill_view, require, run_to_end, wait_until,
+};
 
 use crate::{dist, program};
 
@@ -47,7 +49,7 @@ fn the_unit_starts_again_after_a_crash() {
         let cgroups = vec![cgroup.dir("name=systemd")];
         let prepare = format!("mount --bind {text} /sys/fs/cgroup");
         containers.push(Container::start(ContainerOptions { cgroups, prepare, ..ContainerOptions::default() }));
-        server.kill().expect("a signal");
+        kill_view(program(), server.id());
         server.wait().expect("its end");
         // Or systemd itself was killed.
         if stops {

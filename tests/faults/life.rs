@@ -109,6 +109,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        testkit::kill_view(program(), self.child.id());
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = nix::mount::umount2(&self.view(), nix::mount::MntFlags::MNT_DETACH);

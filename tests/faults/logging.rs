@@ -10,9 +10,8 @@ use std::process::{Command, Output, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use testkit::{Need, TIMEOUT, TestCgroup, require, run_to_end};
+use nix::sys::signal::Signal;
+use testkit::{Need, TIMEOUT, TestCgroup, kill_view, require, run_to_end};
 
 use crate::life::{HANG_TIMEOUT, Server, in_time, program, wait_until};
 
@@ -162,7 +161,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        kill_view(program(), self.pid.cast_unsigned());
     }
 }
 

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use testkit::{Need, TIMEOUT, TestCgroup, hierarchies, require, run_to_end};
+use testkit::{Need, TIMEOUT, TestCgroup, ViewProcesses, hierarchies, require, run_to_end};
 
 const REGISTRY: &str = "/run/vcgroupfs";
 
@@ -97,13 +97,25 @@ impl Host {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// The processes of its only view.
+    #[track_caller]
+    fn processes(&self) -> ViewProcesses {
+        let views = self.list();
+        assert_eq!(views.len(), 1, "{views:?}");
+        ViewProcesses::of_listed(&views[0])
+    }
+
     /// The server of its only view, and its record.
     #[track_caller]
     fn server(&self) -> (Pid, PathBuf) {
-        let views = self.list();
-        assert_eq!(views.len(), 1, "{views:?}");
-        let pid = views[0]["pid"].as_i64().expect("a number");
-        (Pid::from_raw(i32::try_from(pid).expect("a pid")), self.path(REGISTRY).join(format!("{pid}.json")))
+        let server = self.processes().server;
+        (server, self.path(REGISTRY).join(format!("{server}.json")))
+    }
+
+    /// Kills its only view.
+    #[track_caller]
+    fn kill_view(&self) {
+        self.processes().kill_to_the_end();
     }
 }
 
@@ -129,10 +141,6 @@ fn until(is_so: impl FnMut() -> bool) -> bool {
     testkit::comes_true(TIMEOUT, is_so)
 }
 
-fn has_ended(pid: Pid) -> bool {
-    testkit::thread_states(pid.as_raw().cast_unsigned()).into_iter().all(|state| "ZX".contains(state))
-}
-
 fn flock(whole: i16) -> libc::flock {
     libc::flock { l_type: whole, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
@@ -143,14 +151,13 @@ fn a_reader_of_a_record_cannot_make_a_dead_server_look_alive() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
-    let (server, record) = host.server();
+    let (_, record) = host.server();
     let read = || File::open(&record).expect("a record that all may read");
     assert_eq!(fs::metadata(&record).expect("a record").mode() & 0o7777, 0o644);
     let (whole, part) = (read(), read());
     fcntl(&part, FcntlArg::F_OFD_SETLK(&flock(libc::F_RDLCK as i16))).ok();
     assert_eq!(host.list().len(), 1, "it lives");
-    kill(server, Signal::SIGKILL).expect("kill");
-    assert!(until(|| has_ended(server)));
+    host.kill_view();
     // One that waits for it has it now.
     let whole = Flock::lock(whole, FlockArg::LockExclusive).expect("a lock");
     // Its last threads may still be ending.
@@ -179,9 +186,7 @@ fn a_user_of_the_host_can_neither_list_nor_lock_records() {
     let listed = user(&[program.as_os_str(), OsStr::new("list"), OsStr::new("--json")]);
     assert!(listed.status.success(), "{listed:?}");
     assert_eq!(String::from_utf8_lossy(&listed.stdout).matches("\"pid\"").count(), 1, "{listed:?}");
-    let (server, _) = host.server();
-    kill(server, Signal::SIGKILL).expect("kill");
-    assert!(until(|| has_ended(server)));
+    host.kill_view();
     for entry in fs::read_dir(host.path(REGISTRY)).expect("the registry").flatten() {
         let path = Path::new(REGISTRY).join(entry.file_name());
         let script = "import fcntl, sys\nfor mode in 'r', 'r+':\n try: f = open(sys.argv[1], mode); fcntl.lockf(f, fcntl.LOCK_EX); print('locked')\n except OSError: pass";
@@ -327,8 +332,7 @@ fn records_of_killed_servers_are_removed() {
         names.iter().map(|entry| entry.file_name().into_string().expect("a name")).collect::<Vec<_>>()
     };
     assert_eq!(names(), [format!("{server}.json"), "mine".to_owned()]);
-    kill(server, Signal::SIGKILL).expect("kill");
-    assert!(until(|| has_ended(server)));
+    host.kill_view();
     assert_eq!(host.list().len(), 0);
     assert_eq!(names(), ["mine"]);
 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Need, TIMEOUT, TestCgroup, hierarchies, require, run_to_end};
+use testkit::{Need, TIMEOUT, TestCgroup, ViewProcesses, hierarchies, require, run_to_end};
 
 use crate::life::{HANG_TIMEOUT, Server, in_time, program, wait_until};
 
@@ -469,20 +469,20 @@ fn mount_replaces_a_dead_view() {
         let mut command = Command::new(program());
         run_to_end(command.args(["mount", "--cgroup", &cgroup.path()]).args(arguments).arg(&directory), TIMEOUT)
     };
-    let server = || {
+    let processes = || {
         let list = run_to_end(Command::new(program()).args(["list", "--json"]), TIMEOUT);
         let views: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
         let mut all = views.as_array().expect("a list").iter();
         let own = all.find(|view| view["directory"].as_str() == directory.to_str()).expect("the view");
-        Pid::from_raw(own["pid"].as_i64().expect("a number") as i32)
+        ViewProcesses::of_listed(own)
     };
     assert!(mounts(&[]).status.success());
     // A live one is left alone, be it stopped.
-    let first = server();
-    kill(first, Signal::SIGSTOP).expect("a signal");
+    let first = processes();
+    kill(first.server, Signal::SIGSTOP).expect("a signal");
     let refused = mounts(&[]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("already a view"));
-    kill(first, Signal::SIGKILL).expect("a signal");
+    first.kill();
     wait_until("the view is dead", || errno_of(directory.clone()) == Some(Errno::ENOTCONN));
     let mounted = mounts(&[]);
     assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));

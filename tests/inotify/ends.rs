@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::inotify::AddWatchFlags as Mask;
 use tempfile::TempDir;
-use testkit::{Need, TIMEOUT, TestCgroup, comes_true, hierarchy, require, run_to_end};
+use testkit::{Need, TIMEOUT, TestCgroup, ViewProcesses, comes_true, hierarchy, require, run_to_end};
 
 use super::watcher::Watcher;
 use super::{SYSTEMD, UNIFIED, program};
@@ -47,6 +47,10 @@ impl Apart {
         run_to_end(command.args(["--target", &pid, "--mount", "umount"]).arg(self.folder.path()), TIMEOUT).status
     }
 
+    fn processes(&self) -> ViewProcesses {
+        ViewProcesses::of_process(program(), self.server.id())
+    }
+
     fn has_ended(&mut self) -> bool {
         self.server.try_wait().is_ok_and(|status| status.is_some())
     }
@@ -54,6 +58,7 @@ impl Apart {
 
 impl Drop for Apart {
     fn drop(&mut self) {
+        self.processes().kill();
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
@@ -115,11 +120,12 @@ fn a_server_that_is_killed_ends() {
     let ours = TestCgroup::new(&[UNIFIED]);
     for turn in 0..12 {
         let mut apart = Apart::start(&ours, false);
+        let processes = apart.processes();
         let mut view = Watcher::new();
         view.add("top", apart.cgroup());
         changing(&ours, || {
             view.wait("a change", |seen| seen.len() > 20 * turn);
-            apart.server.kill().expect("kill");
+            processes.kill();
             wait("the server's end", || apart.has_ended());
         });
     }
@@ -135,7 +141,7 @@ fn nobody_waits_for_a_server_that_was_killed() {
     for round in 0..rounds() {
         let mut apart = Apart::start(&ours, false);
         let connection = Connected::new(&apart);
-        let server = apart.server.id();
+        let (processes, server) = (apart.processes(), apart.server.id());
         let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).expect("its children");
         let mut view = Watcher::new();
         let mut users = Vec::new();
@@ -168,7 +174,7 @@ fn nobody_waits_for_a_server_that_was_killed() {
             view.take();
             thread::sleep(Duration::from_millis(60 + round * 37 % 200));
             let all_run = users.iter_mut().all(|user| user.try_wait().is_ok_and(|status| status.is_none()));
-            apart.server.kill().expect("kill");
+            processes.kill();
             stop.store(true, Ordering::Release);
             assert!(all_run, "a user ended by itself");
         });
