@@ -19,6 +19,7 @@ use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry;
 use crate::server::registry::Registration;
+use crate::server::registry::options::RecordedOptions;
 use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
 use crate::server::signals::ServerSignals;
 
@@ -60,8 +61,9 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         }
         ServedViews::PerCaller(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
+    let recorded = RecordedOptions { per_caller: options.per_caller, ..options.view.recorded(options.serving, log) };
     let server = Server {
-        registration,
+        registration: registration.with_options(recorded),
         image: Server::image()?,
         options: options.serving.into(),
         target: MountTarget::Directory(directory),

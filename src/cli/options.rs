@@ -14,6 +14,9 @@ use crate::host::plan::{rules_for_all, without_effect};
 use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::message::warn;
 use crate::policy::{Policy, Rules};
+use crate::server::logging;
+use crate::server::registry::options::RecordedOptions;
+use crate::server::registry::record::EscapedName;
 use crate::server::serve;
 use crate::view::{AncestorLimits, Shape, View};
 
@@ -150,6 +153,25 @@ impl ViewOptions {
 
     fn ancestor_limits(&self) -> AncestorLimits {
         if self.hide_ancestor_limits { AncestorLimits::Hidden } else { AncestorLimits::Shown }
+    }
+
+    /// The options as a view's record has them.
+    pub(super) fn recorded(&self, serving: ServeOptions, log: &logging::Options) -> RecordedOptions {
+        let cgroups = self.cgroups.iter().map(|(hierarchy, path)| (hierarchy.clone(), EscapedName::from(path)));
+        RecordedOptions {
+            pid: self.pid,
+            cgroups: cgroups.collect(),
+            shape: self.shape.map(|shape| shape.word().to_owned()),
+            policy: self.policy.word().to_owned(),
+            delegate_controllers: self.delegate_controllers.iter().map(str::to_owned).collect(),
+            aliases: self.aliases.clone(),
+            hide_ancestor_limits: self.hide_ancestor_limits,
+            place: None,
+            per_caller: false,
+            coherent: serving.coherent,
+            no_passthrough: serving.no_passthrough,
+            log: log.recorded(),
+        }
     }
 
     /// Whether they select a container.

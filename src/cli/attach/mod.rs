@@ -40,6 +40,7 @@ use crate::provision::prepared::PreparedContainer;
 use crate::server::cleanup::Cleanup;
 use crate::server::logging;
 use crate::server::registry::Registration;
+use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::{ContainerRef, Record};
 use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
 use crate::server::shutdown::AttachedContainer;
@@ -168,8 +169,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         mounted,
         committed,
     };
+    let recorded = RecordedOptions { place: options.place, ..options.view.recorded(options.serving, log) };
+    let registration = Registration::new(&host, &view, Path::new(DIRECTORY), target.label);
     let server = Server {
-        registration: Registration::new(&host, &view, Path::new(DIRECTORY), target.label).in_container(inside),
+        registration: registration.in_container(inside).with_options(recorded),
         image,
         options: options.serving.into(),
         target: MountTarget::Container(AttachedContainer { container, committed: waits_for_commit, own_mount }),

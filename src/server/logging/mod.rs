@@ -21,6 +21,7 @@ use crate::server::logging::layout::LineLayout;
 use crate::server::logging::queue::Log;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::Style;
+use crate::server::registry::options::LogOptions;
 
 /// The log of this process.
 static LOG: Log = Log::new();
@@ -96,6 +97,19 @@ impl Options {
         let is_wanted = self.log_level.is_some_and(|level| level != LevelFilter::OFF);
         if is_wanted && self.log_file.is_none() && matches!(Sink::system(), Sink::Nowhere) {
             say("the server logs nowhere: there is neither the journal nor /dev/log here; use --log-file FILE");
+        }
+    }
+
+    /// The options as a view's record has them.
+    pub(crate) fn recorded(&self) -> LogOptions {
+        LogOptions {
+            level: self.log_level.map(|level| level.to_string()),
+            format: (self.log_format == Format::Json).then(|| "json".to_owned()),
+            // As in `start`: the record is read in other directories.
+            file: self.log_file.as_deref().map(|path| {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                path.as_os_str().into()
+            }),
         }
     }
 

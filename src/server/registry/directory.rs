@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// The path of the records. A lock on each record tells whether its server lives, so a crash needs no cleanup.
@@ -59,6 +59,12 @@ impl Directory {
         }
     }
 
+    /// Another directory, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap())
+    }
+
     fn open(above: &OwnedFd) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match openat(above, name(), flags, Mode::empty()) {
@@ -87,6 +93,14 @@ impl Directory {
         let found = fstat(&file)?;
         let is_file = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
         if is_file && is_roots_alone(&found) { Ok((file.into(), found)) } else { Err(Errno::EPERM.into()) }
+    }
+
+    /// Looks at a name in it, without following a symlink.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<FileStat> {
+        Ok(fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
 
     /// Makes a file that only root can read, and replaces an existing one.

@@ -1,26 +1,34 @@
-//! The record of a live view, and its format.
+//! The record of a view, and its format.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::mountinfo::{escape, unescape};
+use crate::cgroup::mountinfo::escape;
 use crate::cgroup::{CgroupPath, HierarchyKind};
 use crate::policy::{Policy, Rules};
+use crate::server::registry::options::RecordedOptions;
+use crate::server::registry::status::{ServerState, Status};
 use crate::view::{AncestorLimits, Shape, View};
 
-/// The format of the records. The first one had no number and no escapes, and was locked by flock(2), which every
-/// reader can do.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) use crate::server::registry::escaped_name::EscapedName;
 
-/// The public information about a live view.
+/// The format of the records. The first one had no number and no escapes, and was locked by flock(2), which every
+/// reader can do. The second one had no status and no options.
+pub(crate) const FORMAT: u32 = 3;
+
+/// The public information about a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
-    /// The server's process id.
+    /// The process whose lock shows that the view lives: the keeper, or a server without one. A signal to it ends the
+    /// view.
     pub(crate) pid: u32,
+    #[serde(flatten)]
+    pub(crate) status: Status,
+    /// When the server was started, in clock ticks since the boot.
+    #[serde(default)]
+    pub(crate) server_start: Option<u64>,
     /// The directory on which the view is mounted, in its mount namespace.
     pub(crate) directory: EscapedName,
     /// The container of the view, as the user named it.
@@ -40,7 +48,7 @@ pub(crate) struct Record {
     /// Each hierarchy with the inode number of its delegated subtree. A later cgroup of the same name has another one.
     #[serde(default)]
     pub(crate) boundaries: Vec<(String, u64)>,
-    /// The start time of the server, in seconds since 1970.
+    /// When the view was made, in seconds since 1970.
     pub(crate) since: u64,
     /// The process for which it's mounted on a directory (`mount --pid`).
     #[serde(default)]
@@ -54,6 +62,9 @@ pub(crate) struct Record {
     /// The number of the mount namespace in which `run` has made a stack. It ends with the command, and the server ends with it.
     #[serde(default)]
     pub(crate) run: Option<u64>,
+    /// The options with which it was made. Records of former versions have none.
+    #[serde(default)]
+    pub(crate) options: Option<RecordedOptions>,
 }
 
 /// A container with a view.
@@ -63,60 +74,6 @@ pub(crate) struct ContainerRef {
     pub(crate) pid: i32,
     /// The number of its mount namespace. The server holds the namespace open, so that the number isn't reused.
     pub(crate) namespace: u64,
-}
-
-/// A path or name from the kernel, which needn't be UTF-8. JSON has it with escapes as in `/proc/PID/mountinfo`:
-/// `\ooo` for a byte.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub(crate) struct EscapedName(OsString);
-
-impl From<String> for EscapedName {
-    fn from(escaped: String) -> Self {
-        Self(unescape(escaped.as_bytes()))
-    }
-}
-
-impl From<EscapedName> for String {
-    fn from(name: EscapedName) -> Self {
-        name.escaped()
-    }
-}
-
-impl From<&CgroupPath> for EscapedName {
-    fn from(path: &CgroupPath) -> Self {
-        let below = path.components().join(OsStr::new("/"));
-        Self([OsStr::new("/"), &below].into_iter().collect())
-    }
-}
-
-impl From<&OsStr> for EscapedName {
-    fn from(name: &OsStr) -> Self {
-        Self(name.to_owned())
-    }
-}
-
-impl AsRef<Path> for EscapedName {
-    fn as_ref(&self) -> &Path {
-        Path::new(&self.0)
-    }
-}
-
-impl EscapedName {
-    /// Returns the name with escapes: text without control characters that can be decoded.
-    pub(crate) fn escaped(&self) -> String {
-        escape(self.0.as_bytes())
-    }
-
-    /// The name for people, with bytes that aren't UTF-8 replaced.
-    pub(crate) fn shown(&self) -> String {
-        self.0.to_string_lossy().into_owned()
-    }
-
-    /// The name with the escapes of all printed output.
-    pub(crate) fn printed(&self) -> String {
-        crate::cgroup::escaped(&self.0)
-    }
 }
 
 impl Record {
@@ -132,6 +89,8 @@ impl Record {
         Self {
             format: FORMAT,
             pid: 0,
+            status: Status::of_server(0),
+            server_start: None,
             directory: directory.as_os_str().into(),
             target,
             shape: shape.word().to_owned(),
@@ -146,6 +105,7 @@ impl Record {
             per_caller: false,
             container: None,
             run: None,
+            options: None,
         }
     }
 
@@ -233,6 +193,9 @@ pub(crate) fn parse(text: &[u8]) -> ParsedRecord {
     if is_format1 {
         upgrade_format1(&mut value);
     }
+    if format < 3 {
+        upgrade_format2(&mut value);
+    }
     match serde_json::from_value(value) {
         Ok(record) if is_format1 => ParsedRecord::Format1(record),
         Ok(record) => ParsedRecord::Record(record),
@@ -240,7 +203,7 @@ pub(crate) fn parse(text: &[u8]) -> ParsedRecord {
     }
 }
 
-/// Adds the escapes and the number that the first format lacks.
+/// Adds the escapes that the first format lacks.
 fn upgrade_format1(value: &mut serde_json::Value) {
     let escape_in = |text: &mut serde_json::Value| {
         if let serde_json::Value::String(text) = text {
@@ -254,7 +217,46 @@ fn upgrade_format1(value: &mut serde_json::Value) {
     for pair in value.get_mut("delegated").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
         pair.get_mut(1).into_iter().for_each(escape_in);
     }
-    if let Some(record) = value.as_object_mut() {
-        record.insert("format".to_owned(), FORMAT.into());
+}
+
+/// Adds the number and the status that the former formats lack.
+fn upgrade_format2(value: &mut serde_json::Value) {
+    let Some(record) = value.as_object_mut() else { return };
+    record.insert("format".to_owned(), FORMAT.into());
+    // The server held the lock itself.
+    if let Some(pid) = record.get("pid").cloned() {
+        record.insert("server".to_owned(), pid);
+        record.insert("state".to_owned(), ServerState::Live.word().into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_former_versions_have_a_status() {
+        let text = br#"{"format":2,"pid":7,"directory":"/a\\040b","target":"pid 8","shape":"rooted","policy":"strict","delegated":[],"since":1}"#;
+        let ParsedRecord::Record(record) = parse(text) else { panic!("it isn't read") };
+        assert_eq!(record.status, Status::of_server(7));
+        assert_eq!(record.directory.shown(), "/a b");
+        assert_eq!(record.options, None);
+        let text = br#"{"pid":7,"directory":"/a\\040b","target":"pid 8","shape":"rooted","policy":"strict","delegated":[],"since":1}"#;
+        let ParsedRecord::Format1(record) = parse(text) else { panic!("it isn't read") };
+        assert_eq!((record.status, record.directory.shown().as_str()), (Status::of_server(7), "/a\\040b"));
+    }
+
+    #[test]
+    fn a_record_comes_back_and_a_later_one_is_known() {
+        let rules = Rules::default();
+        let mut record = Record::new(Path::new("/x"), "pid 8".to_owned(), Shape::Rooted, &rules, Vec::new(), 1);
+        record.options = Some(RecordedOptions { place: Some("box".to_owned()), ..RecordedOptions::default() });
+        record.status.state = ServerState::Starting;
+        record.status.reason = Some("killed by SIGKILL".to_owned());
+        let text = serde_json::to_vec(&record).unwrap();
+        let ParsedRecord::Record(read) = parse(&text) else { panic!("it isn't read") };
+        assert_eq!((read.options, read.status), (record.options, record.status));
+        let later = format!("{{\"format\":{}}}", FORMAT + 1);
+        assert!(matches!(parse(later.as_bytes()), ParsedRecord::Newer));
     }
 }

@@ -1,0 +1,243 @@
+//! Making records, and changing those of the calling process.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::host::HostCgroups;
+use crate::policy::Rules;
+use crate::server::registry::boundaries::boundaries;
+use crate::server::registry::directory::{self, DIRECTORY, Directory};
+use crate::server::registry::options::RecordedOptions;
+use crate::server::registry::record::{ContainerRef, EscapedName, Record, aliases, delegated};
+use crate::server::registry::status::{Status, start_time};
+use crate::view::{AncestorLimits, Shape, View};
+
+/// How often an update is tried. A `list` may take its draft for one that a killed process has left.
+const MAX_UPDATE_ATTEMPTS: usize = 8;
+
+/// A record that isn't published yet.
+#[derive(Debug)]
+pub(crate) struct Registration(Record);
+
+impl Registration {
+    /// The record of one view.
+    pub(crate) fn new(host: &HostCgroups, view: &View, directory: &Path, target: String) -> Self {
+        let delegated = delegated(view).filter_map(|(kind, path)| Some((kind.to_string(), path?.into())));
+        let mut registration = Self::of(directory, target, view.shape, &view.rules, delegated.collect());
+        registration.0.aliases = aliases(view);
+        registration.0.boundaries = boundaries(host, view);
+        registration.0.hides_ancestor_limits = view.ancestor_limits == AncestorLimits::Hidden;
+        registration
+    }
+
+    /// The record of a `mount --per-caller`.
+    pub(crate) fn per_caller(rules: &Rules, limits: AncestorLimits, directory: &Path) -> Self {
+        let mut registration =
+            Self::of(directory, "each caller's container".to_owned(), Shape::HostPath, rules, Vec::new());
+        registration.0.per_caller = true;
+        registration.0.hides_ancestor_limits = limits == AncestorLimits::Hidden;
+        registration
+    }
+
+    fn of(
+        directory: &Path,
+        target: String,
+        shape: Shape,
+        rules: &Rules,
+        delegated: Vec<(String, EscapedName)>,
+    ) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(Record::new(directory, target, shape, rules, delegated, since.as_secs()))
+    }
+
+    /// Adds the container in which the directory is.
+    pub(crate) fn in_container(mut self, container: ContainerRef) -> Self {
+        self.0.container = Some(container);
+        self
+    }
+
+    /// Adds the process for which it's mounted on a directory.
+    pub(crate) fn for_process(mut self, pid: Option<i32>) -> Self {
+        self.0.process = pid;
+        self
+    }
+
+    /// Adds the number of the mount namespace in which `run` has made a stack.
+    pub(crate) fn with_run_stack(mut self, namespace: u64) -> Self {
+        self.0.run = Some(namespace);
+        self
+    }
+
+    /// Adds the options with which the view can be made again.
+    pub(crate) fn with_options(mut self, options: RecordedOptions) -> Self {
+        self.0.options = Some(options);
+        self
+    }
+
+    /// Publishes the record for the calling process, which becomes the view's server until [`Registered::update`]
+    /// says otherwise. The record is live as long as this process, or one that it forks meanwhile, holds the file.
+    ///
+    /// If that fails, the view works, but `list` doesn't show it.
+    pub(crate) fn publish(self) -> Option<Registered> {
+        match Directory::make().and_then(|directory| self.publish_in(directory)) {
+            Ok(registered) => Some(registered),
+            Err(error) => {
+                tracing::warn!(%error, directory = DIRECTORY, "'list' won't show this view");
+                None
+            }
+        }
+    }
+
+    fn publish_in(self, directory: Directory) -> io::Result<Registered> {
+        let Self(mut record) = self;
+        record.pid = std::process::id();
+        record.status = Status::of_server(record.pid);
+        // Under the lock nobody removes this record for the dead one that it replaces.
+        let lock = directory.lock_records(true)?;
+        let file = write(&directory, &mut record)?;
+        drop(lock);
+        Ok(Registered { directory, record, file, stays: false })
+    }
+}
+
+/// A published record. It's removed when this is dropped by the process that published it.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    directory: Directory,
+    record: Record,
+    /// The record's file, whose lock shows that the view lives.
+    file: File,
+    /// Whether the record stays after the process.
+    stays: bool,
+}
+
+#[allow(dead_code, reason = "for the keeper")]
+impl Registered {
+    /// Changes the status. Readers see the old record or the new one, each live. It never waits for another process.
+    ///
+    /// If that fails, it's logged, and the old record stays.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.record.status);
+        let mut written = write(&self.directory, &mut self.record);
+        for _ in 1..MAX_UPDATE_ATTEMPTS {
+            if !written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+            written = write(&self.directory, &mut self.record);
+        }
+        match written {
+            // The lock of the old file ends once the new one has its name.
+            Ok(file) => self.file = file,
+            Err(error) => tracing::warn!(%error, directory = DIRECTORY, "'list' won't show the view's new state"),
+        }
+    }
+
+    /// Ends the record's life, but leaves it there: the view stays mounted without a server, and `list` says why.
+    pub(crate) fn leave(mut self) {
+        self.stays = true;
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if self.stays || std::process::id() != self.record.pid {
+            return;
+        }
+        let name = file_name(&self.record, "json");
+        // A second attempt may succeed. Otherwise the next `list` removes the record.
+        let remove = || self.directory.remove(&name);
+        let _ = remove().or_else(|_| remove());
+    }
+}
+
+/// Writes a record, in place of the one that the calling process had, and returns its locked file.
+///
+/// It's written under another name and locked before it gets its own, so that nobody reads half of it, or takes it
+/// for a dead process'. Until it's locked only root can open it.
+fn write(directory: &Directory, record: &mut Record) -> io::Result<File> {
+    record.server_start = start_time(record.status.server);
+    let text = serde_json::to_vec(record)?;
+    let draft = file_name(record, "new");
+    let mut file = directory.new_file(&draft)?;
+    directory::write_lock(file.as_fd(), false)?;
+    file.write_all(&text)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    directory.rename(&draft, &file_name(record, "json"))?;
+    Ok(file)
+}
+
+fn file_name(record: &Record, ending: &str) -> OsString {
+    format!("{}.{ending}", record.pid).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::server::registry::records::live_records_in;
+    use crate::server::registry::status::ServerState;
+
+    /// A registry of the test's own, with a record in it. `None` if the test can't run: records are root's.
+    fn registry() -> Option<(tempfile::TempDir, Registered)> {
+        if !nix::unistd::geteuid().is_root() {
+            assert_ne!(std::env::var("VCGROUPFS_REQUIRE").as_deref(), Ok("all"), "needs root");
+            eprintln!("SKIPPED: needs root");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let registration = Registration::per_caller(&Rules::default(), AncestorLimits::Shown, Path::new("/nowhere"));
+        let registered = registration.publish_in(Directory::at(folder.path())).unwrap();
+        Some((folder, registered))
+    }
+
+    #[test]
+    fn a_record_is_live_while_it_is_updated() {
+        let Some((folder, mut registered)) = registry() else { return };
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Each of these readers also removes what it takes for left.
+            let reader = scope.spawn(|| {
+                let directory = Directory::at(folder.path());
+                let mut seen = Vec::new();
+                while !has_ended.load(Ordering::Relaxed) {
+                    let records = live_records_in(&directory).unwrap();
+                    seen.push(records.first().map(|record| record.status.restarts));
+                }
+                seen
+            });
+            for restarts in 1..=500 {
+                registered.update(|status| status.restarts = restarts);
+            }
+            has_ended.store(true, Ordering::Relaxed);
+            let seen = reader.join().unwrap();
+            assert!(seen.iter().all(Option::is_some) && seen.is_sorted(), "{seen:?}");
+        });
+        let records = live_records_in(&Directory::at(folder.path())).unwrap();
+        assert_eq!(records.first().unwrap().status.restarts, 500);
+        drop(registered);
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(),
+            ["records.lock"]
+        );
+    }
+
+    #[test]
+    fn the_record_of_a_view_that_failed_stays() {
+        let Some((folder, mut registered)) = registry() else { return };
+        registered.update(|status| {
+            status.state = ServerState::Failed;
+            status.keeper = Some(1);
+            status.reason = Some("killed by SIGSEGV 5 times in a minute".to_owned());
+        });
+        let name = folder.path().join(format!("{}.json", std::process::id()));
+        registered.leave();
+        let text = std::fs::read_to_string(name).unwrap();
+        assert!(text.contains(r#""state":"failed""#) && text.contains("5 times in a minute"), "{text}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading records, and removing those of processes that have ended.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::FileStat;
+
+use crate::cgroup::parse_mountinfo;
+use crate::fuse::FSTYPE;
+use crate::server::registry::directory::{self, DIRECTORY, Directory};
+use crate::server::registry::record::{self, ParsedRecord, Record};
+use crate::server::registry::status::is_running;
+
+/// The maximum size of a record that is read, in bytes. It has a path for each hierarchy, of 4096 bytes at most, and
+/// four times that when escaped.
+const MAX_RECORD_BYTES: u64 = 1024 * 1024;
+
+/// Fails if others could forge or redirect a record. Other errors don't keep a view from being served.
+pub(crate) fn check() -> Result<(), crate::error::Error> {
+    match Directory::find() {
+        Err(error) if error.raw_os_error().is_none() => {
+            Err(crate::error::Error::system("can't register the view", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The state of a record's file.
+#[derive(Debug)]
+enum RecordState {
+    Live(Box<Record>),
+    /// Nobody serves the view any more.
+    Dead,
+    /// The file isn't root's, or can't be understood.
+    Unusable,
+}
+
+/// The records of all live views, the oldest first. Records of dead servers are removed where that's permitted.
+pub(crate) fn live_records() -> io::Result<Vec<Record>> {
+    Directory::find()?.map_or(Ok(Vec::new()), |directory| live_records_in(&directory))
+}
+
+pub(crate) fn live_records_in(directory: &Directory) -> io::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    let mut left = Vec::new();
+    for name in directory.names()? {
+        match pid_in_name(&name, "json").map(|pid| read(directory, &name, pid)) {
+            Some(Ok(RecordState::Live(record))) => records.push(*record),
+            Some(Ok(RecordState::Dead)) => left.push(name),
+            None if pid_in_name(&name, "new").is_some() => left.push(name),
+            _ => {}
+        }
+    }
+    if !left.is_empty() {
+        clean(directory, &left);
+    }
+    records.sort_by_key(|record| (record.since, record.pid));
+    Ok(records)
+}
+
+/// Removes the files of killed processes. It does nothing while another process holds the lock; the next caller does it
+/// then.
+fn clean(directory: &Directory, left: &[OsString]) {
+    let Ok(_lock) = directory.lock_records(false) else { return };
+    for name in left {
+        // Under the lock nobody publishes a new record by that name.
+        let is_left = match pid_in_name(name, "json") {
+            Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead)),
+            // The draft of an update, which takes no lock of the directory, is locked itself.
+            None => !directory.file(name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file)),
+        };
+        if is_left {
+            let _ = directory.remove(name);
+        }
+    }
+}
+
+/// The process id in the name of a file with this ending.
+fn pid_in_name(name: &OsStr, ending: &str) -> Option<u32> {
+    let (number, found) = name.to_str()?.split_once('.')?;
+    let is_number = found == ending && number.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { number.parse().ok() } else { None }
+}
+
+/// The device number of a view that is mounted in its server's mount namespace. It's the same in each mount namespace.
+pub(crate) fn device(record: &Record) -> Option<(u32, u32)> {
+    let mounts = parse_mountinfo(&fs::read(format!("/proc/{}/mountinfo", record.pid)).ok()?);
+    let mount = mounts.iter().rfind(|mount| record.directory.as_ref() == Path::new(&mount.mount_point))?;
+    (mount.fstype == FSTYPE).then_some(mount.device)
+}
+
+/// The device numbers of the live `mount --per-caller`s.
+pub(crate) fn per_caller_devices() -> Vec<(u32, u32)> {
+    live_records().unwrap_or_default().iter().filter(|record| record.per_caller).filter_map(device).collect()
+}
+
+/// Reads the record of a process. An update replaces the file; the old one isn't locked any more then.
+fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState> {
+    loop {
+        let (mut file, stat) = match directory.file(name, OFlag::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(unusable(name, "isn't root's")),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(unusable(name, "is a symlink")),
+            file => file?,
+        };
+        let state = read_file(&mut file, &stat, name, pid)?;
+        if matches!(state, RecordState::Dead) && directory.stat(name).is_ok_and(|now| now.st_ino != stat.st_ino) {
+            continue;
+        }
+        return Ok(state);
+    }
+}
+
+fn read_file(file: &mut File, stat: &FileStat, name: &OsStr, pid: u32) -> io::Result<RecordState> {
+    let is_locked = directory::is_write_locked(file);
+    let mut text =
+        Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default().clamp(1024, MAX_RECORD_BYTES as usize));
+    Read::by_ref(file).take(MAX_RECORD_BYTES).read_to_end(&mut text)?;
+    Ok(match record::parse(&text) {
+        ParsedRecord::Record(record) if record.pid == pid && (is_locked || has_server_alone(&record)) => {
+            RecordState::Live(Box::new(record))
+        }
+        ParsedRecord::Format1(record) if record.pid == pid && is_flocked_by(pid, stat) => {
+            RecordState::Live(Box::new(record))
+        }
+        // A dead server's record needn't be readable.
+        _ if !is_locked => RecordState::Dead,
+        ParsedRecord::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
+        _ => unusable(name, "isn't a record"),
+    })
+}
+
+/// Whether the keeper, which held the lock, has ended before its server.
+fn has_server_alone(record: &Record) -> bool {
+    record.status.keeper.is_some() && record.server_start.is_some_and(|start| is_running(record.status.server, start))
+}
+
+fn unusable(name: &OsStr, why: &str) -> RecordState {
+    tracing::warn!(file = ?Path::new(DIRECTORY).join(name), "left out: it {why}");
+    RecordState::Unusable
+}
+
+/// Whether this process holds an flock(2) lock on the file, as servers of the former version do.
+fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
+    let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    locks.lines().any(|line| {
+        // `1: FLOCK  ADVISORY  WRITE 4711 00:1a:42 0 EOF`
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        matches!(words.as_slice(), [_, "FLOCK", _, "WRITE", holder, held, ..]
+            if holder.parse() == Ok(pid) && *held == file)
+    })
+}
+
+/// Waits until the server with this process id has ended. Returns false if it hasn't within the limit.
+pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
+    let name = OsString::from(format!("{pid}.json"));
+    let is_live = || {
+        let directory = Directory::find().ok().flatten();
+        directory.is_some_and(|directory| matches!(read(&directory, &name, pid), Ok(RecordState::Live(_))))
+    };
+    let start = Instant::now();
+    while is_live() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_records() {
+        for (name, number) in [
+            ("17.json", Some(17)),
+            ("17.new", None),
+            ("+17.json", None),
+            (".json", None),
+            ("17.json.new", None),
+            ("x.json", None),
+        ] {
+            assert_eq!(pid_in_name(OsStr::new(name), "json"), number, "{name}");
+        }
+    }
+}
