@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
-use crate::cli::mount;
+use crate::container::directory_view::{absolute, is_view};
 use crate::error::Error;
 use crate::message::say;
 use crate::server::registry;
@@ -34,8 +34,8 @@ pub(super) fn run(options: &Options) -> CliResult {
 
 /// Unmounts the view on a directory, and waits for its server's end.
 pub(super) fn unmount(directory: &Path) -> CliResult {
-    let is_view = mount::is_view(directory);
-    let directory = mount::absolute(directory);
+    let is_view = is_view(directory);
+    let directory = absolute(directory);
     let name = escaped(&directory);
     if !is_view {
         let remedy = "'vcgroupfs list' shows where views are mounted";

@@ -3,6 +3,7 @@
 
 pub(crate) mod covered;
 mod detach;
+pub(crate) mod directory_view;
 pub(crate) mod handle;
 pub(crate) mod hook_state;
 mod lifetime;
