@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::cli::exit::CliResult;
 use crate::cli::umount;
+use crate::container::failed_view::{end_keeper, failed_view_of, forget_unmounted};
 use crate::container::handle::ContainerHandle;
 use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
@@ -51,6 +52,9 @@ pub(super) fn run(options: &Options) -> CliResult {
         say(format_args!("{} has no view", target.label));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(record) = failed_view_of(&container) {
+        end_keeper(&record);
+    }
     let server = live_server_of(&container);
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
@@ -58,11 +62,13 @@ pub(super) fn run(options: &Options) -> CliResult {
     if let Some(record) = server
         && !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT)
     {
-        let what = format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.pid);
+        let what =
+            format!("the view of {} is detached, but its server ({}) hasn't ended", target.label, record.status.server);
         let remedy = "end the processes that still use the view, or unmount it where else it's mounted";
         return Err(Error::failed(what).advise(remedy));
     }
     // A server that was killed, perhaps just now, has left its sentinel.
     remove_leftovers(&lock, container.number());
+    forget_unmounted();
     Ok(ExitCode::SUCCESS)
 }

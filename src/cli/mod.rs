@@ -5,6 +5,7 @@ mod detach;
 mod doctor;
 mod exit;
 mod explain;
+mod former_options;
 mod json;
 mod list;
 mod map;
@@ -16,6 +17,7 @@ mod selected_view;
 mod tree;
 mod umount;
 mod view_path;
+mod view_state;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,17 +8,22 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::former_options::{FormerOptions, all_delegated};
 use super::options::{ServeOptions, ViewOptions};
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
-use crate::container::directory_view::{clear_dead_view, is_view};
+use crate::container::directory_view::{absolute, clear_dead_view, is_view};
+use crate::container::failed_view::{end_keeper, failed_view_on, own_namespace};
 use crate::error::Error;
 use crate::fuse::{Connection, SelfMount};
+use crate::host::plan::plan_recorded;
+use crate::host::{HostCgroups, ViewSpec, discover};
 use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
 use crate::server::registry;
 use crate::server::registry::Registration;
 use crate::server::registry::options::RecordedOptions;
+use crate::server::registry::record::Record;
 use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
 use crate::server::signals::ServerSignals;
 
@@ -43,26 +48,37 @@ pub(super) struct Options {
     serving: ServeOptions,
 }
 
-pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
-    let (host, views) = if options.per_caller {
-        let (host, rules, ancestor_limits) = options.view.plan_for_callers()?;
-        (host, ServedViews::PerCaller(rules, ancestor_limits))
-    } else {
-        let (host, view) = options.view.plan()?;
-        (host, ServedViews::Single(Arc::new(view)))
-    };
+pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
+    let failed = find_failed(&options);
+    let mut log = log.clone();
+    if let Some(record) = &failed {
+        let mut former = FormerOptions::of(record);
+        former.report_container(record.per_caller);
+        former.add_cgroups(&mut options.view);
+        former.add_to(&mut options.view, &mut options.serving);
+        options.per_caller = record.per_caller;
+        log = former.add_log(&log);
+        former.report(&escaped(&options.directory));
+    }
+    let (host, views) = plan(&options, failed.as_ref())?;
     registry::check()?;
-    let (pinned, directory) = open_empty(&options.directory)?;
+    let (pinned, directory) = open_empty(&options.directory, failed.as_ref())?;
     let connection = Connection::open()?;
     let registration = match &views {
         ServedViews::Single(view) => {
-            Registration::new(&host, view, &directory, options.view.target()).for_process(options.view.pid)
+            let former = failed.as_ref().map(|record| (record.target.clone(), record.process));
+            let (target, process) = former.unwrap_or_else(|| (options.view.target(), options.view.pid));
+            Registration::new(&host, view, &directory, target).for_process(process)
         }
         ServedViews::PerCaller(rules, limits) => Registration::per_caller(rules, *limits, &directory),
     };
-    let recorded = RecordedOptions { per_caller: options.per_caller, ..options.view.recorded(options.serving, log) };
+    let recorded = RecordedOptions {
+        pid: options.view.pid.or_else(|| failed.as_ref().and_then(former_pid)),
+        per_caller: options.per_caller,
+        ..options.view.recorded(options.serving, &log)
+    };
     let server = Server {
-        registration: registration.with_options(recorded),
+        registration: registration.with_options(recorded).in_namespace(own_namespace()),
         image: Server::image()?,
         options: options.serving.into(),
         target: MountTarget::Directory(directory),
@@ -79,10 +95,44 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         run_cleanup(&cleanup);
         return served.map(|()| ExitCode::SUCCESS);
     }
-    let (live, ()) = in_background(log, &cleanup, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
+    let (live, ()) =
+        in_background(&log, &cleanup, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
     live.wait()?;
     log.warn_if_unlogged();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Finds the failed view that is to be made again: the one on the directory, if the command line names no other.
+fn find_failed(options: &Options) -> Option<Record> {
+    if options.per_caller || options.view.is_named() {
+        return None;
+    }
+    failed_view_on(&absolute(&options.directory))
+}
+
+/// Finds the host's hierarchies, and makes the views: those of the failed view, or those that the options describe.
+fn plan(options: &Options, failed: Option<&Record>) -> Result<(HostCgroups, ServedViews), Error> {
+    if options.per_caller {
+        let (host, rules, ancestor_limits) = options.view.plan_for_callers()?;
+        return Ok((host, ServedViews::PerCaller(rules, ancestor_limits)));
+    }
+    let (host, view) = match failed {
+        // The cgroups of a process, which may have ended, are those that the view had.
+        Some(record) if former_pid(record).is_some() || !options.view.is_named() => {
+            let host = discover()?;
+            options.view.warn(&host);
+            let cgroups = all_delegated(record, &host)?;
+            let view = plan_recorded(&host, &ViewSpec { cgroups, ..options.view.spec() })?;
+            (host, view)
+        }
+        _ => options.view.plan()?,
+    };
+    Ok((host, ServedViews::Single(Arc::new(view))))
+}
+
+/// The process for which a failed view was mounted.
+fn former_pid(record: &Record) -> Option<i32> {
+    record.options.as_ref().and_then(|options| options.pid)
 }
 
 fn mount_and_serve(
@@ -108,11 +158,16 @@ fn mount_and_serve(
     server.serve(signals, own_mount, live)
 }
 
-/// Opens an empty directory to mount on, and returns it with its absolute path.
-fn open_empty(directory: &Path) -> Result<(OwnedFd, PathBuf), Error> {
+/// Opens an empty directory to mount on, and returns it with its absolute path. A view there that nobody serves any
+/// more is unmounted; `failed` is its record.
+fn open_empty(directory: &Path, failed: Option<&Record>) -> Result<(OwnedFd, PathBuf), Error> {
     let refuse = |what: &str, remedy: &str| Err(Error::failed(format!("{} {what}", escaped(directory))).advise(remedy));
     let cant = |what: &str| format!("can't {what} {}", escaped(directory));
-    if is_view(directory) && !clear_dead_view(directory) {
+    let known = failed.cloned().or_else(|| failed_view_on(&absolute(directory)));
+    if let Some(record) = &known {
+        end_keeper(record);
+    }
+    if is_view(directory) && !clear_dead_view(directory, known.is_some()) {
         return refuse("is already a view", "unmount it with 'vcgroupfs umount', or mount on another directory");
     }
     let name = match std::fs::canonicalize(directory) {

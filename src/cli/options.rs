@@ -1,6 +1,6 @@
 //! The options that describe a view.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -34,12 +34,12 @@ pub(super) struct ViewOptions {
     /// own cgroup, as runc does on v1; else host-path]
     #[arg(long, value_enum)]
     pub(super) shape: Option<Shape>,
-    /// What the container may change in its delegated subtree
-    #[arg(long, value_enum, default_value = "strict")]
-    pub(super) policy: Policy,
+    /// What the container may change in its delegated subtree [default: strict]
+    #[arg(long, value_enum)]
+    pub(super) policy: Option<Policy>,
     /// With --policy delegate, the v1 controllers whose files the container may write below the boundary; "all" names every one
-    #[arg(long, value_name = "LIST", value_parser = parse_controllers, default_value = "", hide_default_value = true)]
-    pub(super) delegate_controllers: ControllerSet,
+    #[arg(long, value_name = "LIST", value_parser = parse_controllers)]
+    pub(super) delegate_controllers: Option<ControllerSet>,
     /// Show the cgroup NAME of the delegated subtree at the top of each hierarchy, too, for programs that look for it there: docker,
     /// libpod_parent. The shape rooted shows it there anyway
     #[arg(long = "alias", value_name = "NAME", value_parser = parse_name)]
@@ -74,7 +74,7 @@ pub(super) fn parse_pid(text: &str) -> Result<i32, String> {
 }
 
 /// Parses `PATH` or `HIERARCHY=PATH`, where a hierarchy's name may contain `=` itself (`name=systemd`).
-fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
+pub(super) fn parse_cgroup(text: &str) -> Result<(Option<String>, CgroupPath), String> {
     let (hierarchy, path) = match text.find("=/") {
         Some(end) if !text.starts_with('/') => (text.get(..end), text.get(end + 1..).unwrap_or_default()),
         _ => (None, text),
@@ -128,27 +128,38 @@ impl ViewOptions {
         }
         let host = discover()?;
         self.warn(&host);
-        let rules = rules_for_all(&host, self.policy, &self.delegate_controllers);
+        let rules = rules_for_all(&host, self.policy(), &self.delegated());
         Ok((host, rules, self.ancestor_limits()))
     }
 
     /// Warns of options that have no effect.
     pub(super) fn warn(&self, host: &HostCgroups) {
-        without_effect(host, self.policy, &self.delegate_controllers).iter().for_each(|what| warn(what));
+        without_effect(host, self.policy(), &self.delegated()).iter().for_each(|what| warn(what));
     }
 
     pub(super) fn spec(&self) -> ViewSpec {
+        self.spec_for(ViewSpec { pid: self.pid, ..ViewSpec::default() })
+    }
+
+    /// Adds these options to a request that says which container the view is for.
+    pub(super) fn spec_for(&self, container: ViewSpec) -> ViewSpec {
         ViewSpec {
-            pid: self.pid,
             cgroups: self.cgroups.clone(),
             shape: self.shape,
-            new_root: None,
-            mounts_own_cgroups: false,
-            policy: self.policy,
-            delegate_controllers: self.delegate_controllers.clone(),
+            policy: self.policy(),
+            delegate_controllers: self.delegated(),
             aliases: self.aliases.clone(),
             ancestor_limits: self.ancestor_limits(),
+            ..container
         }
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        self.policy.unwrap_or_default()
+    }
+
+    fn delegated(&self) -> ControllerSet {
+        self.delegate_controllers.clone().unwrap_or_default()
     }
 
     fn ancestor_limits(&self) -> AncestorLimits {
@@ -157,13 +168,17 @@ impl ViewOptions {
 
     /// The options as a view's record has them.
     pub(super) fn recorded(&self, serving: ServeOptions, log: &logging::Options) -> RecordedOptions {
-        let cgroups = self.cgroups.iter().map(|(hierarchy, path)| (hierarchy.clone(), EscapedName::from(path)));
+        let cgroups = self.cgroups.iter().map(|(hierarchy, path)| {
+            let mut text = hierarchy.as_ref().map(|word| format!("{word}=")).map(OsString::from).unwrap_or_default();
+            text.push(path.to_os_string());
+            EscapedName::from(text.as_os_str())
+        });
         RecordedOptions {
             pid: self.pid,
-            cgroups: cgroups.collect(),
+            cgroup: cgroups.collect(),
             shape: self.shape.map(|shape| shape.word().to_owned()),
-            policy: self.policy.word().to_owned(),
-            delegate_controllers: self.delegate_controllers.iter().map(str::to_owned).collect(),
+            policy: self.policy().word().to_owned(),
+            delegate_controllers: self.delegated().iter().map(str::to_owned).collect(),
             aliases: self.aliases.clone(),
             hide_ancestor_limits: self.hide_ancestor_limits,
             place: None,

@@ -176,7 +176,9 @@ impl SelectedView {
     pub(super) fn description(&self) -> Option<String> {
         let record = self.live.as_ref();
         match (record, &self.label) {
-            (Some(record), _) => Some(format!("live, {}, served by process {}", record.description(), record.pid)),
+            (Some(record), _) => {
+                Some(format!("live, {}, served by process {}", record.description(), record.status.server))
+            }
             (None, Some(label)) => Some(format!("none is live in {label}: by the options")),
             (None, None) => None,
         }

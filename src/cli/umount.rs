@@ -10,7 +10,8 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
-use crate::container::directory_view::{absolute, is_view};
+use crate::container::directory_view::{Answer, absolute, ask, is_view};
+use crate::container::failed_view::{end_keeper, failed_view_on, forget_unmounted, own_namespace};
 use crate::error::Error;
 use crate::message::say;
 use crate::server::registry;
@@ -41,13 +42,25 @@ pub(super) fn unmount(directory: &Path) -> CliResult {
         let remedy = "'vcgroupfs list' shows where views are mounted";
         return Err(Error::failed(format!("no view is mounted on {name}")).advise(remedy));
     }
+    let failed = failed_view_on(&directory);
+    if let Some(record) = &failed {
+        end_keeper(record);
+    }
+    let own = own_namespace();
     let here = |record: &registry::record::Record| {
-        record.directory.as_ref() == directory.as_path() && record.container.is_none()
+        record.directory.as_ref() == directory.as_path()
+            && record.container.is_none()
+            && (record.namespace.is_none() || record.namespace == own)
     };
     let mut servers = registry::live_records().unwrap_or_default().into_iter().filter(here);
     let server = servers.next_back();
-    match umount2(&directory, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => {}
+    // Processes that use a view that nobody serves get nothing but errors, and don't matter.
+    let is_dead = failed.is_some() || (server.is_none() && ask(&directory) == Answer::Dead);
+    let flags = if is_dead { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    match umount2(&directory, flags | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => forget_unmounted(),
+        // Its keeper has unmounted it.
+        Err(Errno::EINVAL) if failed.is_some() => forget_unmounted(),
         Err(Errno::EBUSY) => {
             let remedy = format!("find who uses it with 'fuser -vm {name}', or unmount it with 'umount -l {name}'");
             return Err(Error::failed(format!("{name} is in use")).advise(remedy));
@@ -60,7 +73,7 @@ pub(super) fn unmount(directory: &Path) -> CliResult {
     match server {
         Some(record) if record.per_caller => {
             if !registry::wait_for_end(record.pid, PER_CALLER_END_TIMEOUT) {
-                let server = record.pid;
+                let server = record.status.server;
                 say(format_args!(
                     "{name} is unmounted; its server (process {server}) ends with the last container that has it"
                 ));
@@ -68,7 +81,7 @@ pub(super) fn unmount(directory: &Path) -> CliResult {
             Ok(ExitCode::SUCCESS)
         }
         Some(record) if !registry::wait_for_end(record.pid, SERVER_END_TIMEOUT) => {
-            let what = format!("{name} is unmounted, but its server (process {}) hasn't ended", record.pid);
+            let what = format!("{name} is unmounted, but its server (process {}) hasn't ended", record.status.server);
             Err(Error::failed(what).advise("unmount the view where else it's mounted"))
         }
         _ => Ok(ExitCode::SUCCESS),

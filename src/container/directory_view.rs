@@ -8,20 +8,47 @@ use nix::mount::{MntFlags, umount2};
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::fuse::FSTYPE;
 
-/// How long a dead view may take to answer ENOTCONN, which the kernel does at once.
-const DEAD_VIEW_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a view may take to answer. A dead one answers at once.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Unmounts the dead views on a directory. Returns whether no view is left there.
-pub(crate) fn clear_dead_view(directory: &Path) -> bool {
+/// How many dead views are unmounted from one directory.
+const MAX_DEAD_VIEWS: usize = 16;
+
+/// The answer of a view to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A server has answered, or there is no view.
+    Served,
+    /// The kernel has answered: the view's connection is closed.
+    Dead,
+    /// Nobody has answered within the limit.
+    Silent,
+}
+
+/// Asks the view on a directory whether it's served.
+pub(crate) fn ask(directory: &Path) -> Answer {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let asked = directory.to_owned();
+    // A server that doesn't answer blocks its callers, so a thread asks.
+    std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
+    match receiver.recv_timeout(ANSWER_TIMEOUT) {
+        Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => Answer::Dead,
+        Ok(_) => Answer::Served,
+        Err(_) => Answer::Silent,
+    }
+}
+
+/// Unmounts the dead views on a directory. `is_failed` says whether the registry knows that nobody serves the view: a
+/// killed process may leave a connection on which nobody answers. Returns whether no view is left there.
+pub(crate) fn clear_dead_view(directory: &Path, is_failed: bool) -> bool {
     let name = absolute(directory);
-    for _ in 0..MAX_DEAD_VIEWS {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let asked = name.clone();
-        // A live server that doesn't answer blocks its callers, so a thread asks.
-        let thread = std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
-        let Ok(answer) = receiver.recv_timeout(DEAD_VIEW_TIMEOUT) else { return false };
-        let _ = thread.join();
-        let is_dead = answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+    for attempt in 0..MAX_DEAD_VIEWS {
+        let is_dead = match ask(&name) {
+            Answer::Dead => true,
+            Answer::Silent => is_failed && attempt == 0,
+            Answer::Served => false,
+        };
+        // Processes that use it don't matter: they get nothing but errors.
         if !is_dead || umount2(&name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_err() {
             return false;
         }
@@ -32,25 +59,24 @@ pub(crate) fn clear_dead_view(directory: &Path) -> bool {
     false
 }
 
-/// How many dead views are unmounted from one directory.
-const MAX_DEAD_VIEWS: usize = 16;
-
 /// Whether the topmost mount on a directory is a view. It reads mountinfo, since a view whose server has died doesn't
 /// answer.
 pub(crate) fn is_view(directory: &Path) -> bool {
-    let name = absolute(directory);
+    has_view(&absolute(directory))
+}
+
+fn has_view(directory: &Path) -> bool {
     let mounts = parse_mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
-    let topmost = mounts.iter().rev().find(|mount| Path::new(&mount.mount_point) == name);
+    let topmost = mounts.iter().rev().find(|mount| Path::new(&mount.mount_point) == directory);
     topmost.is_some_and(|mount| mount.fstype == FSTYPE && mountinfo::base_name(&mount.root).is_none())
 }
 
-/// Returns the absolute path of a directory. Its last component is resolved only if it answers.
+/// Returns the absolute path of a directory, without asking a view that is mounted there: it may not answer.
 pub(crate) fn absolute(directory: &Path) -> PathBuf {
-    std::fs::canonicalize(directory).unwrap_or_else(|_| {
-        let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        match (full.parent().map(std::fs::canonicalize), full.file_name()) {
-            (Some(Ok(parent)), Some(name)) => parent.join(name),
-            _ => full,
-        }
-    })
+    let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let place = match (full.parent().map(std::fs::canonicalize), full.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => full,
+    };
+    if has_view(&place) { place } else { std::fs::canonicalize(directory).unwrap_or(place) }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod covered;
 mod detach;
 pub(crate) mod directory_view;
+pub(crate) mod failed_view;
 pub(crate) mod handle;
 pub(crate) mod hook_state;
 mod lifetime;

@@ -88,8 +88,7 @@ impl ContainerHandle {
 
     /// Whether any mount of a view is there, even if another mount covers it.
     pub(super) fn has_any_view_mount(&self) -> bool {
-        let sentinel = sentinel::root(self.number());
-        self.mountinfo().iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
+        has_attached_view(&self.mountinfo(), self.number())
     }
 
     /// Whether its mount namespace has a view that its process doesn't see on `/sys/fs/cgroup`: somebody has moved or
@@ -145,6 +144,12 @@ impl ContainerHandle {
             }
         }
     }
+}
+
+/// Whether any of the mounts belongs to a view that was attached to the container with this mount namespace.
+pub(super) fn has_attached_view(mounts: &[MountEntry], namespace: u64) -> bool {
+    let sentinel = sentinel::root(namespace);
+    mounts.iter().any(|mount| is_tmpfs(mount) || is_sentinel(mount, &sentinel))
 }
 
 /// Whether it's the tmpfs of an attached view. Views of `run` and `mount` have none.

@@ -106,6 +106,19 @@ pub(crate) struct ProbeResults {
     pub(crate) copied: Option<(String, CopyCheck)>,
 }
 
+/// What the registry says of the processes that serve the container's view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServerFacts {
+    /// Why nobody serves the view any more, if so.
+    pub(crate) failure: Option<String>,
+    /// The command that makes a failed view work again.
+    pub(crate) remedy: Option<String>,
+    /// How often the server was started again, when and why, if ever.
+    pub(crate) restarts: Option<String>,
+    /// Whether nothing starts the server again if it ends.
+    pub(crate) has_lost_keeper: bool,
+}
+
 /// Everything that is known about a target.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
@@ -117,6 +130,7 @@ pub(crate) struct Facts {
     pub(crate) copied: Option<(String, CopyCheck)>,
     /// The rules of the container's view, if its record was found.
     pub(crate) rules: Option<ViewRules>,
+    pub(crate) server: ServerFacts,
 }
 
 /// The type of a filesystem, as statfs(2) tells programs.
@@ -164,7 +178,7 @@ impl Facts {
         let memberships = parse_memberships(process.cgroup.as_bytes());
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
         let ProbeResults { places, contents, copied } = found;
-        Self { process, memberships, mounts, places, contents, copied, rules: None }
+        Self { process, memberships, mounts, places, contents, copied, rules: None, server: ServerFacts::default() }
     }
 
     /// The input of the models.

@@ -12,6 +12,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     let covered = covered(facts);
     let is_covered = covered.is_some();
     all.extend([no_tree(facts), missing(facts), made_again(facts), own_cgroup(facts), covered].into_iter().flatten());
+    all.extend([restarted(facts), without_keeper(facts)].into_iter().flatten());
     let has_view = facts.views().next().is_some();
     if has_view {
         let more = [unmountable, writable_root, without_stack, uncovered, on_v2];
@@ -63,14 +64,15 @@ fn broken(facts: &Facts) -> Vec<General> {
         };
     }
     if !dead.is_empty() {
-        let what =
-            format!("dead view on {}: its server has ended, and everything there fails with ENOTCONN", list(&dead));
-        found.push(general(
-            "dead-view",
-            Level::Problem,
-            what,
-            Some("'vcgroupfs detach' and 'attach' again, or unmount it ('umount' in there) and mount a new one"),
-        ));
+        let why = facts.server.failure.as_deref().unwrap_or("its server has ended");
+        let what = format!("dead view on {}: {why}, and everything there fails with ENOTCONN", list(&dead));
+        let advice = match &facts.server.remedy {
+            Some(command) => format!("'{command}' makes it work again, with the options that it had"),
+            None => {
+                "'vcgroupfs detach' and 'attach' again, or unmount it ('umount' in there) and mount a new one".into()
+            }
+        };
+        found.push(general("dead-view", Level::Problem, what, Some(&advice)));
     }
     if !hung.is_empty() {
         let what = format!("the filesystem on {} doesn't answer: processes that use it hang", list(&hung));
@@ -78,6 +80,20 @@ fn broken(facts: &Facts) -> Vec<General> {
         found.push(general("hung-view", Level::Problem, what, Some(advice)));
     }
     found
+}
+
+/// Finds that the server was started again.
+fn restarted(facts: &Facts) -> Option<General> {
+    let what = format!("the view's server was {}", facts.server.restarts.as_ref()?);
+    let advice = "'journalctl -t vcgroupfs' says why it ended; if nobody has killed it, please report that";
+    Some(general("server-restarted", Level::Warning, what, Some(advice)))
+}
+
+/// Finds that nothing would start the server again.
+fn without_keeper(facts: &Facts) -> Option<General> {
+    let what = "the keeper of the view's server was killed: if the server ends, nothing starts it again";
+    let advice = "'vcgroupfs detach' and 'attach' again when the container can do without the view for a moment";
+    facts.server.has_lost_keeper.then(|| general("keeper-lost", Level::Warning, what, Some(advice)))
 }
 
 /// Finds that nothing is mounted where programs look for cgroups.

@@ -1,7 +1,7 @@
 //! Every client against every layout: the table of what was measured, or read in the clients' sources.
 
 use super::clients::CLIENTS;
-use super::facts::{Facts, ViewRules};
+use super::facts::{Facts, ServerFacts, ViewRules};
 use super::finding::{Finding, Level, NumberVerdict, Recognition};
 use super::general::findings;
 use super::layouts::{Host, Kind, LEGACY, UNIFIED, Variant, legacy, limits, members, unified};
@@ -161,6 +161,43 @@ fn dead_and_hung_views_serve_no_program() {
             assert!(worst.what.contains("/sys/fs/cgroup"), "{worst:?}");
         }
     }
+}
+
+#[test]
+fn what_the_registry_says_of_a_server_is_found() {
+    let found = |variant, server: ServerFacts| {
+        let mut facts = legacy(Kind::Stack, variant);
+        facts.server = server;
+        let servers = ["dead-view", "server-restarted", "keeper-lost"];
+        let all = findings(&facts).into_iter().filter(|one| servers.contains(&one.finding));
+        all.map(|one| (one.finding, one.level, format!("{}; {}", one.what, one.advice.unwrap_or_default())))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(Variant::default(), ServerFacts::default()), []);
+    let server = ServerFacts {
+        failure: Some("its server and keeper were killed".to_owned()),
+        remedy: Some("vcgroupfs attach docker:web".to_owned()),
+        ..ServerFacts::default()
+    };
+    let dead = found(Variant { is_dead: true, ..Variant::default() }, server);
+    let [("dead-view", Level::Problem, said)] = dead.as_slice() else { panic!("{dead:?}") };
+    assert!(said.contains("its server and keeper were killed, and everything"), "{said}");
+    assert!(
+        said.contains("; 'vcgroupfs attach docker:web' makes it work again, with the options that it had"),
+        "{said}"
+    );
+    let restarts = Some("restarted 3x, last 2 min ago: killed by SIGSEGV".to_owned());
+    let server = ServerFacts { restarts, has_lost_keeper: true, ..ServerFacts::default() };
+    let live = found(Variant::default(), server);
+    let [("server-restarted", Level::Warning, restarted), ("keeper-lost", Level::Warning, lost)] = live.as_slice()
+    else {
+        panic!("{live:?}")
+    };
+    assert!(
+        restarted.contains("restarted 3x, last 2 min ago: killed by SIGSEGV; 'journalctl -t vcgroupfs'"),
+        "{restarted}"
+    );
+    assert!(lost.contains("nothing starts it again; 'vcgroupfs detach'"), "{lost}");
 }
 
 #[test]

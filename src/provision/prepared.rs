@@ -66,6 +66,16 @@ impl PreparedContainer {
         placed.migrate_container(|| processes_of(pid))
     }
 
+    /// The same for a container whose former view has failed: what was made for that view, and wasn't removed, is used
+    /// again.
+    pub(crate) fn place_again(&mut self, host: &HostCgroups, pid: i32, name: &str) -> Result<(), Error> {
+        self.place(host, pid, name)?;
+        if let Some(placed) = &mut self.placed {
+            placed.adopt_at_top(host, name, pid);
+        }
+        Ok(())
+    }
+
     /// Makes the cgroups that aliases lead to, and lets new cpusets inherit from their parents. runc would copy CPUs
     /// and nodes itself, but gives up if statfs(2) doesn't say cgroup.
     pub(crate) fn prepare(&mut self, host: &HostCgroups, view: &View) -> Result<(), Error> {

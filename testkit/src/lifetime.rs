@@ -49,7 +49,8 @@ impl ViewProcesses {
         let views: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{error}: {command:?}: {}", String::from_utf8_lossy(&output.stderr));
         });
-        let mut all = views.iter().map(Self::of_listed);
+        // A view that has failed has no server.
+        let mut all = views.iter().filter(|view| !view["pid"].is_null()).map(Self::of_listed);
         all.find(|view| view.server == server || view.keeper == Some(server)).unwrap_or(Self { keeper: None, server })
     }
 

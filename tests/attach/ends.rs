@@ -101,7 +101,8 @@ fn a_view_whose_server_has_died_is_replaced() {
         scene.attach(&[]).ok();
         scene.view_processes().kill_to_the_end();
         wait_until("nobody serves it", || scene.sh("ls /sys/fs/cgroup/memory").stderr.contains("not connected"));
-        scene.attach(&[]).ok();
+        let again = scene.attach(&[]);
+        assert!(again.code == 0 && again.stderr.contains("it's made again"), "{}", again.stderr);
         scene.sh("ls /sys/fs/cgroup/memory").ok();
         scene.detach().ok();
         scene.is_as_before(&before);

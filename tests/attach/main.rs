@@ -3,6 +3,7 @@
 mod bound;
 mod clients;
 mod ends;
+mod failed;
 mod failures;
 mod flags;
 mod hangs;

@@ -7,12 +7,12 @@ use testkit::{Caller, ContainerOptions, Hierarchy, Need, TestCgroup, hierarchies
 use crate::scene::{MountMethod, Scene, wait_until};
 
 /// A name that nobody else has, as test cgroups have it.
-fn name(what: &str) -> String {
+pub(crate) fn name(what: &str) -> String {
     format!("vcgroupfs-{what}-{}", std::process::id())
 }
 
 /// The cgroups of a process, by hierarchy.
-fn memberships(pid: u32) -> Vec<String> {
+pub(crate) fn memberships(pid: u32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
     text.lines().map(|line| line.split_once(':').expect("a hierarchy").1.to_owned()).collect()
 }
@@ -27,7 +27,7 @@ fn at_root() -> Vec<Hierarchy> {
     hierarchies().into_iter().filter(is_at_root).collect()
 }
 
-fn exists(name: &str) -> bool {
+pub(crate) fn exists(name: &str) -> bool {
     hierarchies().iter().any(|hierarchy| hierarchy.mountpoint.join(name).exists())
 }
 

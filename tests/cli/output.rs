@@ -35,14 +35,19 @@ fn list_shows_directory_target_and_server() {
         "delegate_controllers",
         "delegated",
         "hides_ancestor_limits",
+        "options",
         "per_caller",
         "policy",
         "shape",
         "since",
         "target",
     ];
-    let of_the_server = ["confinement", "container", "directory", "directory_escaped", "pid"];
-    assert_eq!(keys(&found), of_the_view.into_iter().chain(of_the_server).collect());
+    let of_the_server = ["confinement", "container", "directory", "directory_escaped", "keeper", "pid"];
+    let of_its_state = ["last_restart", "reason", "restarts", "state"];
+    assert_eq!(keys(&found), of_the_view.into_iter().chain(of_the_server).chain(of_its_state).collect());
+    let cgroups = ["pids", "unified"].map(|hierarchy| format!("{hierarchy}={path}"));
+    assert_eq!((&found["state"], &found["restarts"], &found["reason"]), (&"live".into(), &0.into(), &Value::Null));
+    assert_eq!(found["options"], serde_json::json!({"cgroup": cgroups, "policy": "delegate", "shape": "rooted"}));
     assert_eq!((&found["aliases"], &found["delegate_controllers"]), (&serde_json::json!([]), &serde_json::json!([])));
     assert_eq!((found["shape"].as_str(), found["policy"].as_str()), (Some("rooted"), Some("delegate")));
     assert_eq!(found["delegated"], serde_json::json!({"pids": path, "unified": path}));

@@ -11,6 +11,7 @@
 //! | [`logging`] | closes, fills and loses the log |
 //! | [`signals`] | signals, mounts that are gone or pinned, a child that froze itself |
 //! | [`registry`] | locks, redirects and spoils the records of live views |
+//! | [`failed_views`] | kills everything that serves it, and tries to choose the options with which it comes back |
 //! | [`targets`] | names a container so that its manager seems to say another process |
 //! | [`confinement`] | looks at what a live server may still do, and what it costs |
 //! | [`names`] | names that are long, or that change what a terminal shows |
@@ -19,6 +20,7 @@ mod capabilities;
 mod confinement;
 mod expulsion;
 mod extended_attributes;
+mod failed_views;
 mod life;
 mod limits;
 mod logging;

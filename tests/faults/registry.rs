@@ -12,39 +12,40 @@ use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use serde_json::Value;
 use testkit::{Need, TIMEOUT, TestCgroup, ViewProcesses, hierarchies, require, run_to_end};
 
-const REGISTRY: &str = "/run/vcgroupfs";
+pub(crate) const REGISTRY: &str = "/run/vcgroupfs";
 
 /// A mount namespace with an empty `/run`, and a cgroup to show.
-struct Host {
+pub(crate) struct Host {
     keeper: Child,
-    cgroup: TestCgroup,
-    folder: tempfile::TempDir,
+    pub(crate) cgroup: TestCgroup,
+    pub(crate) folder: tempfile::TempDir,
 }
 
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Said {
     #[track_caller]
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         self.stdout
     }
 
     #[track_caller]
-    fn fails(self, code: i32) -> String {
+    pub(crate) fn fails(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
         self.stderr
     }
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let selectors: Vec<String> = hierarchies().iter().map(testkit::Hierarchy::selector).collect();
         let cgroup = TestCgroup::new(&selectors.iter().map(String::as_str).collect::<Vec<_>>());
         let folder = tempfile::Builder::new().prefix("vcgroupfs-registry-").tempdir().expect("a directory");
@@ -64,42 +65,42 @@ impl Host {
     }
 
     /// The path outside of a path in that namespace.
-    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let below = path.as_ref().strip_prefix("/").expect("an absolute path").to_owned();
         Path::new("/proc").join(self.keeper.id().to_string()).join("root").join(below)
     }
 
-    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--mount").arg("--target").arg(self.keeper.id().to_string()).arg(program);
         command
     }
 
-    fn vcgroupfs<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Said {
+    pub(crate) fn vcgroupfs<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Said {
         let mut command = self.command(env!("CARGO_BIN_EXE_vcgroupfs"));
         let output = run_to_end(command.args(arguments), TIMEOUT);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
-    fn mount(&self, directory: &Path) -> Said {
+    pub(crate) fn mount(&self, directory: &Path) -> Said {
         let path = self.cgroup.path();
         let view = ["mount", "--cgroup", &path].map(OsStr::new);
         self.vcgroupfs(&[&view[..], &[directory.as_os_str()]].concat())
     }
 
-    fn view(&self) -> PathBuf {
+    pub(crate) fn view(&self) -> PathBuf {
         self.folder.path().join("view")
     }
 
-    fn list(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn list(&self) -> Vec<serde_json::Value> {
         let text = self.vcgroupfs(&["list", "--json"]).ok();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// The processes of its only view.
     #[track_caller]
-    fn processes(&self) -> ViewProcesses {
+    pub(crate) fn processes(&self) -> ViewProcesses {
         let views = self.list();
         assert_eq!(views.len(), 1, "{views:?}");
         ViewProcesses::of_listed(&views[0])
@@ -107,14 +108,19 @@ impl Host {
 
     /// The server of its only view, and its record.
     #[track_caller]
-    fn server(&self) -> (Pid, PathBuf) {
+    pub(crate) fn server(&self) -> (Pid, PathBuf) {
         let server = self.processes().server;
         (server, self.path(REGISTRY).join(format!("{server}.json")))
     }
 
+    /// The states of all views, the oldest first.
+    pub(crate) fn states(&self) -> Vec<String> {
+        self.list().iter().map(|view| view["state"].as_str().expect("a state").to_owned()).collect()
+    }
+
     /// Kills its only view.
     #[track_caller]
-    fn kill_view(&self) {
+    pub(crate) fn kill_view(&self) {
         self.processes().kill_to_the_end();
     }
 }
@@ -162,7 +168,7 @@ fn a_reader_of_a_record_cannot_make_a_dead_server_look_alive() {
     let whole = Flock::lock(whole, FlockArg::LockExclusive).expect("a lock");
     // Its last threads may still be ending.
     fcntl(&part, FcntlArg::F_OFD_SETLKW(&flock(libc::F_RDLCK as i16))).expect("a lock");
-    assert_eq!(host.list(), Vec::<serde_json::Value>::new(), "a dead server looks alive");
+    assert_eq!(host.states(), ["failed"], "a dead server looks alive");
     let started = Instant::now();
     host.vcgroupfs(&[OsStr::new("umount"), host.view().as_os_str()]).ok();
     assert!(started.elapsed() < Duration::from_secs(5), "umount waited for a dead server");
@@ -194,7 +200,8 @@ fn a_user_of_the_host_can_neither_list_nor_lock_records() {
         assert_eq!(String::from_utf8_lossy(&tried.stdout), "", "{}", path.display());
     }
     let listed = user(&[program.as_os_str(), OsStr::new("list"), OsStr::new("--json")]);
-    assert_eq!(String::from_utf8_lossy(&listed.stdout), "[]\n", "{listed:?}");
+    let views: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!((&views[0]["state"], &views[0]["pid"], &views[1]), (&"failed".into(), &Value::Null, &Value::Null));
 }
 
 /// Its name is known before it's made: the server's process id.
@@ -333,6 +340,10 @@ fn records_of_killed_servers_are_removed() {
     };
     assert_eq!(names(), [format!("{server}.json"), "mine".to_owned()]);
     host.kill_view();
+    assert_eq!(host.states(), ["failed"]);
+    assert_eq!(names(), [format!("{server}.json"), "mine".to_owned()]);
+    let unmounted = run_to_end(host.command("umount").arg(host.view()), TIMEOUT);
+    assert!(unmounted.status.success(), "{unmounted:?}");
     assert_eq!(host.list().len(), 0);
     assert_eq!(names(), ["mine"]);
 }

@@ -7,6 +7,7 @@
 //! mount-helper builds the stack in the container, and unmounts it if that fails.
 
 mod compare;
+mod existing;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,13 +17,15 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use self::existing::{ExistingView, existing_view, report_existing};
 use super::exit::CliResult;
+use super::former_options::{FormerOptions, delegated_of};
 use super::options::{ServeOptions, ViewOptions, parse_name};
 use crate::agents::AttachHelper;
 use crate::agents::attach::{Layout, Location};
 use crate::cgroup::{HierarchyClass, Setup};
+use crate::container::failed_view::end_keeper;
 use crate::container::handle::ContainerHandle;
-use crate::container::live_view::{check_view_reachable, live_server_of, run_stack_of};
 use crate::container::lock::ContainerLock;
 use crate::container::namespace_copy::MountNamespaceCopy;
 use crate::container::rollback::Rollback;
@@ -41,7 +44,8 @@ use crate::server::cleanup::Cleanup;
 use crate::server::logging;
 use crate::server::registry::Registration;
 use crate::server::registry::options::RecordedOptions;
-use crate::server::registry::record::{ContainerRef, Record};
+use crate::server::registry::record::ContainerRef;
+use crate::server::registry::status::start_time;
 use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
 use crate::server::shutdown::AttachedContainer;
 use crate::server::status::StatusPipe;
@@ -74,7 +78,7 @@ pub(super) struct Options {
     serving: ServeOptions,
 }
 
-pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
+pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
     if options.view.pid.is_some() {
         return Err(Error::usage("--pid can't be used with 'attach'").because("TARGET already names the container"));
     }
@@ -97,33 +101,51 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         None => container,
     });
     let host = discover()?;
-    options.view.warn(&host);
     let new_root = container.new_root().map(PathBuf::from);
-    let mut spec = ViewSpec { pid: Some(target.pid), new_root, mounts_own_cgroups, ..options.view.spec() };
+    let base = ViewSpec { pid: Some(target.pid), new_root, mounts_own_cgroups, ..ViewSpec::default() };
+    let is_chosen = options.view.shape.is_some();
     let lock = ContainerLock::acquire(container.number())?;
     let image = Server::image()?;
     let program = image.share_program().map_err(|error| Error::system("can't share the mount-helper", error))?;
-    if let Some(record) = run_stack_of(&container) {
-        return report_existing(&record, &host, spec, &target.label);
-    }
-    check_view_reachable(&container, &target.label)?;
-    if container.attached().is_some() {
-        match live_server_of(&container) {
-            Some(record) => return report_existing(&record, &host, spec, &target.label),
-            // A view whose server has died doesn't answer.
-            None if options.dry_run => {
-                let what = format!("{} has a view whose server has died: 'vcgroupfs detach' that first", target.label);
-                return Err(Error::failed(what));
-            }
-            None => container.clear(program.as_fd())?,
+    let failed = match existing_view(&container, &target.label)? {
+        ExistingView::None => None,
+        ExistingView::Live(record) => {
+            options.view.warn(&host);
+            return report_existing(&record, &host, options.view.spec_for(base), &target.label);
         }
+        ExistingView::Failed(_) if options.dry_run => {
+            let what = format!("{} has a view that nobody serves any more", target.label);
+            return Err(Error::failed(what).advise("'vcgroupfs detach' it first"));
+        }
+        ExistingView::Failed(record) => record,
+    };
+    let mut log = log.clone();
+    if let Some(record) = &failed {
+        let mut former = FormerOptions::of(record);
+        former.add_to(&mut options.view, &mut options.serving);
+        former.add_cgroups(&mut options.view);
+        former.add_place(&mut options.place);
+        log = former.add_log(&log);
+        former.report(&target.label);
+        end_keeper(record);
+    }
+    options.view.warn(&host);
+    let mut spec = options.view.spec_for(base);
+    if let Some(record) = failed.as_deref().filter(|_| spec.cgroups.is_empty() && options.place.is_none()) {
+        spec.cgroups = delegated_of(record, &host, &container.memberships());
+    }
+    if container.attached().is_some() {
+        container.clear(program.as_fd())?;
     }
     check_missing_hierarchies(&container, &host, &target.label)?;
     // A hook runs before the container's programs, so none has read anything yet.
     let before = if options.oci_state { None } else { compare::probe_container(&container) };
     let mut prepared = PreparedContainer::new();
     if let Some(name) = &options.place {
-        prepared.place(&host, target.pid, name)?;
+        match &failed {
+            None => prepared.place(&host, target.pid, name)?,
+            Some(_) => prepared.place_again(&host, target.pid, name)?,
+        }
     }
     if host.setup == Setup::Unified {
         // On these hosts the default doesn't depend on the container's mounts: see `unified::own_cgroup`.
@@ -155,10 +177,10 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         || sys::seqpacket::seqpacket_pair().map_err(|errno| Error::system("can't make a socket", errno.into()));
     let (to_server, from_command) = socket()?;
     let (own_mount, until) = socket()?;
-    let inside = ContainerRef { pid: target.pid, namespace: container.number() };
+    let start = start_time(target.pid.cast_unsigned());
+    let inside = ContainerRef { pid: target.pid, namespace: container.number(), start };
     let held = Arc::clone(&container);
-    let (label, kind, is_chosen) =
-        (target.label.clone(), view.shape.word().to_owned(), options.view.spec().shape.is_some());
+    let (label, kind) = (target.label.clone(), view.shape.word().to_owned());
     let attach_command = AttachCommand {
         container: Arc::clone(&container),
         program,
@@ -169,7 +191,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         mounted,
         committed,
     };
-    let recorded = RecordedOptions { place: options.place, ..options.view.recorded(options.serving, log) };
+    let recorded = RecordedOptions { place: options.place, ..options.view.recorded(options.serving, &log) };
     let registration = Registration::new(&host, &view, Path::new(DIRECTORY), target.label);
     let server = Server {
         registration: registration.in_container(inside).with_options(recorded),
@@ -182,7 +204,7 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         connection,
     };
     let cleanup = Arc::clone(&server.cleanup);
-    let (live, attach_command) = in_background(log, &cleanup, attach_command, |signals, live| {
+    let (live, attach_command) = in_background(&log, &cleanup, attach_command, |signals, live| {
         if options.oci_state {
             // A hook's cgroups may be the container's, or the runtime may remove them.
             server_cgroup::move_to_roots(&server.host);
@@ -345,20 +367,6 @@ fn send_own_mount(view: BorrowedFd<'_>, to_server: &OwnedFd) {
             tracing::warn!(%error, "no way to the view's mount: inotify reports only what is done through the view");
         }
     }
-}
-
-/// Succeeds if the attached view has the requested options. Without `--shape`, any shape will do.
-fn report_existing(record: &Record, host: &HostCgroups, spec: ViewSpec, label: &str) -> CliResult {
-    let spec = ViewSpec { shape: spec.shape.or(record.shape()), ..spec };
-    if record.matches_view(&plan(host, &spec)?, &spec.cgroups) {
-        say(format_args!("{label} already has this view, served by process {}", record.pid));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let error = Error::failed(format!("{label} already has a view with other options ({})", record.description()));
-    Err(match record.run {
-        Some(_) => error.because("'run' has made it, and it ends with its command"),
-        None => error.advise("'vcgroupfs detach' it first"),
-    })
 }
 
 /// Warns of the container's hierarchies that the view can't cover. A systemd in the container would mount them

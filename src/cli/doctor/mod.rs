@@ -15,15 +15,19 @@ use serde_json::json;
 
 use super::exit::CliResult;
 use super::selected_view::record_of_directory;
+use super::view_state;
 use crate::cgroup::escaped;
+use crate::container::failed_view::{Views, failed_view_on, views};
 use crate::container::target::{ResolvedTarget, resolve_target_or_directory};
-use crate::doctor::facts::point;
+use crate::doctor::facts::{ServerFacts, point};
 use crate::doctor::general::{self, findings};
 use crate::doctor::probe::host::{self, HostView};
 use crate::doctor::probe::parent::probe;
 use crate::doctor::probe::target::ProbeTarget;
 use crate::doctor::verdict::{self, judge};
 use crate::error::Error;
+use crate::server::registry::record::Record;
+use crate::server::registry::status::ServerState;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -47,6 +51,15 @@ pub(super) fn run(options: &Options) -> CliResult {
     };
     let mut facts = probe(&target)?;
     facts.rules = host::rules(&target);
+    if let Some(record) = record_of(&target) {
+        let is_failed = record.status.state == ServerState::Failed;
+        facts.server = ServerFacts {
+            failure: view_state::details(&record).filter(|_| is_failed),
+            remedy: view_state::remedy(&record).filter(|_| is_failed),
+            restarts: view_state::restarts(&record).filter(|_| !is_failed),
+            has_lost_keeper: !is_failed && view_state::has_lost_keeper(&record),
+        };
+    }
     let beyond = HostView::of(&target);
     let limits = beyond.as_ref().map(|beyond| beyond.limits(&facts));
     let native = beyond.as_ref().and_then(|beyond| beyond.native(&facts));
@@ -67,13 +80,28 @@ pub(super) fn run(options: &Options) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The record of the view in a process' mount namespace, live or failed.
+fn record_of(target: &ProbeTarget) -> Option<Record> {
+    let number = target.namespace("mnt").ok().flatten()?;
+    let is_here = |record: &Record| {
+        record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
+    };
+    let Views { live, failed } = views().ok()?;
+    live.into_iter().chain(failed).find(is_here)
+}
+
 /// Opens the process for which the view on a directory was mounted.
 ///
 /// # Errors
-/// If the view wasn't mounted for a process, or the process has left the cgroups of the view.
+/// If nobody serves the view any more. If the view wasn't mounted for a process, or the process has left the cgroups of the view.
 fn process_of_view(directory: &Path) -> Result<ProbeTarget, Error> {
-    let record = record_of_directory(directory)?;
     let name = escaped(directory);
+    if let Some(record) = failed_view_on(directory) {
+        let why = record.status.reason.unwrap_or_default();
+        let remedy = format!("'vcgroupfs mount {name}' makes it work again, with the options that it had");
+        return Err(Error::failed(format!("the view on {name} has failed")).because(why).advise(remedy));
+    }
+    let record = record_of_directory(directory)?;
     let remedy = "name a process or a container as TARGET";
     let Some(pid) = record.process else {
         let what = format!("can't tell which process the view on {name} is for");

@@ -94,7 +94,8 @@ pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
         let supervisor = shutdown::SupervisorHandle { ends, cgroups: Arc::clone(&own) };
         let (server, command_view, lock) = server(host, connection, image, supervisor, &options, &name, origin.inside)?;
         let recorded = options.view.recorded(options.serving, log);
-        let server = Server { registration: server.registration.with_options(recorded), ..server };
+        let registration = server.registration.with_options(recorded).in_namespace(Some(origin.inside));
+        let server = Server { registration, ..server };
         Supervisor::start(server, lives, command_view, lock, origin, Arc::clone(&own), log)
     });
     // Until the server runs, this process has to remove the cgroups.

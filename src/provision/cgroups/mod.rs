@@ -137,6 +137,14 @@ impl CreatedCgroups {
         Ok(made)
     }
 
+    /// Adds the cgroups of this name that an earlier call of [`Self::make_at_top`] has made for the container of
+    /// `process`.
+    pub(crate) fn adopt_at_top(&mut self, host: &HostCgroups, name: &str, process: i32) {
+        let indexes = 0..host.hierarchies.len();
+        let existing = indexes.filter_map(|index| CreatedCgroup::existing_at_top(host, index, name));
+        self.cgroups.extend(existing.filter(|own| created::is_within(process, &own.kind, &own.path)));
+    }
+
     /// Finds an existing cgroup at the top of the hierarchy with this index.
     pub(crate) fn existing_at_top(host: &HostCgroups, index: usize, name: &str) -> Option<Self> {
         let own = CreatedCgroup::existing_at_top(host, index, name)?;

@@ -8,11 +8,15 @@ mod queue;
 mod sink;
 mod style;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload;
 
 use crate::cgroup::escaped;
 use crate::error::Error;
@@ -26,6 +30,9 @@ use crate::server::registry::options::LogOptions;
 /// The log of this process.
 static LOG: Log = Log::new();
 
+/// Changes what this process logs, once it logs.
+static SET_LEVEL: OnceLock<Box<dyn Fn(LevelFilter) + Send + Sync>> = OnceLock::new();
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Lines for people
@@ -35,7 +42,7 @@ enum Format {
 }
 
 /// The options of the log, which every verb takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct Options {
     /// What is logged: error, warn, info (also each rejection by a rule), debug, trace, off [default: warn]
@@ -64,15 +71,47 @@ impl Options {
             LOG.set_sink(Sink::File { file, path });
         }
         LOG.set_style(self.style());
-        // Fails only at a second start in one process, which then logs as the first one specified.
-        let _ = tracing_subscriber::fmt()
-            .with_max_level(self.log_level.unwrap_or(LevelFilter::WARN))
+        let level = self.log_level.unwrap_or(LevelFilter::WARN);
+        if let Some(set_level) = SET_LEVEL.get() {
+            set_level(level);
+            return Ok(());
+        }
+        let layer = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .log_internal_errors(false)
             .event_format(LineLayout::new(&LOG))
-            .with_writer(&LOG)
-            .try_init();
+            .with_writer(&LOG);
+        let (filter, handle) = reload::Layer::new(level);
+        if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
+            let _ = SET_LEVEL.set(Box::new(move |level| drop(handle.reload(level))));
+        }
         Ok(())
+    }
+
+    /// Takes over the recorded options that aren't given, and starts logging anew. Returns the options that hold now,
+    /// and those that were taken over as words of a command line.
+    ///
+    /// # Errors
+    /// If the recorded file can't be opened.
+    pub(crate) fn take_over(&self, recorded: &LogOptions) -> Result<(Self, Vec<OsString>), Error> {
+        let (mut options, mut words) = (self.clone(), Vec::new());
+        let level = recorded.level.as_deref().and_then(|level| Some((level, parse_level(level).ok()?)));
+        if let (None, Some((word, level))) = (self.log_level, level) {
+            options.log_level = Some(level);
+            words.extend(["--log-level".into(), word.into()]);
+        }
+        if self.log_format == Format::Text && recorded.format.as_deref() == Some("json") {
+            options.log_format = Format::Json;
+            words.extend(["--log-format".into(), "json".into()]);
+        }
+        if let (None, Some(file)) = (&self.log_file, &recorded.file) {
+            options.log_file = Some(file.as_ref().to_owned());
+            words.extend(["--log-file".into(), file.as_ref().into()]);
+        }
+        if !words.is_empty() {
+            options.start()?;
+        }
+        Ok((options, words))
     }
 
     /// Makes this process log as a server, to the same place. Records wait for [`start_thread`].

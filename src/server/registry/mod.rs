@@ -14,4 +14,4 @@ pub(crate) mod status;
 
 pub(crate) use boundaries::lost_boundaries;
 pub(crate) use publish::{Registered, Registration};
-pub(crate) use records::{check, device, live_records, per_caller_devices, wait_for_end};
+pub(crate) use records::{all_records, check, device, forget, live_records, per_caller_devices, wait_for_end};

@@ -14,6 +14,7 @@ use crate::server::registry::boundaries::boundaries;
 use crate::server::registry::directory::{self, DIRECTORY, Directory};
 use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::{ContainerRef, EscapedName, Record, aliases, delegated};
+use crate::server::registry::records::{forget_in, set_aside};
 use crate::server::registry::status::{Status, start_time};
 use crate::view::{AncestorLimits, Shape, View};
 
@@ -67,7 +68,13 @@ impl Registration {
         self
     }
 
-    /// Adds the number of the mount namespace in which `run` has made a stack.
+    /// Adds the number of the mount namespace, if the directory is in no container.
+    pub(crate) fn in_namespace(mut self, namespace: Option<u64>) -> Self {
+        self.0.namespace = namespace;
+        self
+    }
+
+    /// Says that `run` has made a stack in a mount namespace.
     pub(crate) fn with_run_stack(mut self, namespace: u64) -> Self {
         self.0.run = Some(namespace);
         self
@@ -99,6 +106,8 @@ impl Registration {
         record.status = Status::of_server(record.pid);
         // Under the lock nobody removes this record for the dead one that it replaces.
         let lock = directory.lock_records(true)?;
+        forget_in(&directory, |dead| dead.has_place_of(&record));
+        set_aside(&directory, record.pid);
         let file = write(&directory, &mut record)?;
         drop(lock);
         Ok(Registered { directory, record, file, stays: false })
@@ -180,7 +189,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::server::registry::records::live_records_in;
+    use crate::server::registry::records::records_in;
     use crate::server::registry::status::ServerState;
 
     /// A registry of the test's own, with a record in it. `None` if the test can't run: records are root's.
@@ -206,8 +215,9 @@ mod tests {
                 let directory = Directory::at(folder.path());
                 let mut seen = Vec::new();
                 while !has_ended.load(Ordering::Relaxed) {
-                    let records = live_records_in(&directory).unwrap();
-                    seen.push(records.first().map(|record| record.status.restarts));
+                    let records = records_in(&directory).unwrap();
+                    assert!(records.dead.is_empty());
+                    seen.push(records.live.first().map(|record| record.status.restarts));
                 }
                 seen
             });
@@ -218,8 +228,8 @@ mod tests {
             let seen = reader.join().unwrap();
             assert!(seen.iter().all(Option::is_some) && seen.is_sorted(), "{seen:?}");
         });
-        let records = live_records_in(&Directory::at(folder.path())).unwrap();
-        assert_eq!(records.first().unwrap().status.restarts, 500);
+        let records = records_in(&Directory::at(folder.path())).unwrap();
+        assert_eq!(records.live.first().unwrap().status.restarts, 500);
         drop(registered);
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(),

@@ -59,6 +59,9 @@ pub(crate) struct Record {
     /// The container in which it's mounted.
     #[serde(default)]
     pub(crate) container: Option<ContainerRef>,
+    /// The number of the mount namespace in which it's mounted, if it's in no container.
+    #[serde(default)]
+    pub(crate) namespace: Option<u64>,
     /// The number of the mount namespace in which `run` has made a stack. It ends with the command, and the server ends with it.
     #[serde(default)]
     pub(crate) run: Option<u64>,
@@ -74,6 +77,9 @@ pub(crate) struct ContainerRef {
     pub(crate) pid: i32,
     /// The number of its mount namespace. The server holds the namespace open, so that the number isn't reused.
     pub(crate) namespace: u64,
+    /// When the process was started, in clock ticks since the boot.
+    #[serde(default)]
+    pub(crate) start: Option<u64>,
 }
 
 impl Record {
@@ -104,6 +110,7 @@ impl Record {
             process: None,
             per_caller: false,
             container: None,
+            namespace: None,
             run: None,
             options: None,
         }
@@ -112,6 +119,14 @@ impl Record {
     /// The shape, if this version knows it.
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::from_word(&self.shape)
+    }
+
+    /// Whether it's mounted at the same place as another view, and so was mounted there instead of that.
+    pub(crate) fn has_place_of(&self, other: &Self) -> bool {
+        let namespace = |record: &Self| record.container.as_ref().map(|inside| inside.namespace).or(record.namespace);
+        self.container.is_some() == other.container.is_some()
+            && namespace(self) == namespace(other)
+            && self.directory == other.directory
     }
 
     /// Whether `view` has the same options. Delegated subtrees count only in the hierarchies that are `named`: the

@@ -1,5 +1,6 @@
 //! Reading records, and removing those of processes that have ended.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::FileStat;
+use parking_lot::Mutex;
 
 use crate::cgroup::parse_mountinfo;
 use crate::fuse::FSTYPE;
@@ -18,6 +20,9 @@ use crate::server::registry::status::is_running;
 /// The maximum size of a record that is read, in bytes. It has a path for each hierarchy, of 4096 bytes at most, and
 /// four times that when escaped.
 const MAX_RECORD_BYTES: u64 = 1024 * 1024;
+
+/// How many dead records of processes with the same number are kept.
+const MAX_SET_ASIDE: u32 = 16;
 
 /// Fails if others could forge or redirect a record. Other errors don't keep a view from being served.
 pub(crate) fn check() -> Result<(), crate::error::Error> {
@@ -33,24 +38,40 @@ pub(crate) fn check() -> Result<(), crate::error::Error> {
 #[derive(Debug)]
 enum RecordState {
     Live(Box<Record>),
-    /// Nobody serves the view any more.
-    Dead,
+    /// Nobody serves the view any more. `None` if the record doesn't say which view it was.
+    Dead(Option<Box<Record>>),
     /// The file isn't root's, or can't be understood.
     Unusable,
 }
 
-/// The records of all live views, the oldest first. Records of dead servers are removed where that's permitted.
-pub(crate) fn live_records() -> io::Result<Vec<Record>> {
-    Directory::find()?.map_or(Ok(Vec::new()), |directory| live_records_in(&directory))
+/// All records that are in the directory.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    /// Those of live views, the oldest first.
+    pub(crate) live: Vec<Record>,
+    /// Those of views that nobody serves any more, the oldest first. They may still be mounted.
+    pub(crate) dead: Vec<Record>,
 }
 
-pub(crate) fn live_records_in(directory: &Directory) -> io::Result<Vec<Record>> {
-    let mut records = Vec::new();
+/// Reads all records. What killed processes have left, other than the record of a view, is removed where that's
+/// permitted.
+pub(crate) fn all_records() -> io::Result<Records> {
+    Directory::find()?.map_or_else(|| Ok(Records::default()), |directory| records_in(&directory))
+}
+
+/// The records of all live views, the oldest first.
+pub(crate) fn live_records() -> io::Result<Vec<Record>> {
+    all_records().map(|records| records.live)
+}
+
+pub(crate) fn records_in(directory: &Directory) -> io::Result<Records> {
+    let mut records = Records::default();
     let mut left = Vec::new();
     for name in directory.names()? {
         match pid_in_name(&name, "json").map(|pid| read(directory, &name, pid)) {
-            Some(Ok(RecordState::Live(record))) => records.push(*record),
-            Some(Ok(RecordState::Dead)) => left.push(name),
+            Some(Ok(RecordState::Live(record))) => records.live.push(*record),
+            Some(Ok(RecordState::Dead(Some(record)))) => records.dead.push(*record),
+            Some(Ok(RecordState::Dead(None))) => left.push(name),
             None if pid_in_name(&name, "new").is_some() => left.push(name),
             _ => {}
         }
@@ -58,7 +79,9 @@ pub(crate) fn live_records_in(directory: &Directory) -> io::Result<Vec<Record>> 
     if !left.is_empty() {
         clean(directory, &left);
     }
-    records.sort_by_key(|record| (record.since, record.pid));
+    for records in [&mut records.live, &mut records.dead] {
+        records.sort_by_key(|record| (record.since, record.pid));
+    }
     Ok(records)
 }
 
@@ -69,7 +92,7 @@ fn clean(directory: &Directory, left: &[OsString]) {
     for name in left {
         // Under the lock nobody publishes a new record by that name.
         let is_left = match pid_in_name(name, "json") {
-            Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead)),
+            Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead(None))),
             // The draft of an update, which takes no lock of the directory, is locked itself.
             None => !directory.file(name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file)),
         };
@@ -79,11 +102,47 @@ fn clean(directory: &Directory, left: &[OsString]) {
     }
 }
 
-/// The process id in the name of a file with this ending.
+/// Removes the dead records for which `is_over` is true, where that's permitted: their views aren't mounted any more.
+pub(crate) fn forget(is_over: impl Fn(&Record) -> bool) {
+    let Ok(Some(directory)) = Directory::find() else { return };
+    if let Ok(_lock) = directory.lock_records(true) {
+        forget_in(&directory, is_over);
+    }
+}
+
+/// The same, for the holder of the directory's lock.
+pub(crate) fn forget_in(directory: &Directory, is_over: impl Fn(&Record) -> bool) {
+    for name in directory.names().unwrap_or_default() {
+        if let Some(pid) = pid_in_name(&name, "json")
+            && let Ok(RecordState::Dead(Some(record))) = read(directory, &name, pid)
+            && is_over(&record)
+        {
+            let _ = directory.remove(&name);
+        }
+    }
+}
+
+/// Gives the dead record of a process another name, since another process with its number needs that. The caller
+/// holds the directory's lock.
+pub(crate) fn set_aside(directory: &Directory, pid: u32) {
+    let name = OsString::from(format!("{pid}.json"));
+    if !matches!(read(directory, &name, pid), Ok(RecordState::Dead(Some(_)))) {
+        return;
+    }
+    let other = |number: u32| OsString::from(format!("{pid}-{number}.json"));
+    let free = (1..=MAX_SET_ASIDE).map(other).find(|name| directory.stat(name).is_err());
+    if let Some(free) = free {
+        let _ = directory.rename(&name, &free);
+    }
+}
+
+/// The process id in the name of a file with this ending: `PID.ENDING`, or `PID-NUMBER.ENDING` for a record that was
+/// set aside.
 fn pid_in_name(name: &OsStr, ending: &str) -> Option<u32> {
-    let (number, found) = name.to_str()?.split_once('.')?;
-    let is_number = found == ending && number.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { number.parse().ok() } else { None }
+    let (stem, found) = name.to_str()?.split_once('.')?;
+    let (pid, number) = stem.split_once('-').unwrap_or((stem, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if found == ending && is_number(pid) && is_number(number) { pid.parse().ok() } else { None }
 }
 
 /// The device number of a view that is mounted in its server's mount namespace. It's the same in each mount namespace.
@@ -107,7 +166,7 @@ fn read(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<RecordState
             file => file?,
         };
         let state = read_file(&mut file, &stat, name, pid)?;
-        if matches!(state, RecordState::Dead) && directory.stat(name).is_ok_and(|now| now.st_ino != stat.st_ino) {
+        if matches!(state, RecordState::Dead(_)) && directory.stat(name).is_ok_and(|now| now.st_ino != stat.st_ino) {
             continue;
         }
         return Ok(state);
@@ -126,8 +185,9 @@ fn read_file(file: &mut File, stat: &FileStat, name: &OsStr, pid: u32) -> io::Re
         ParsedRecord::Format1(record) if record.pid == pid && is_flocked_by(pid, stat) => {
             RecordState::Live(Box::new(record))
         }
-        // A dead server's record needn't be readable.
-        _ if !is_locked => RecordState::Dead,
+        ParsedRecord::Record(record) if record.pid == pid && !is_locked => RecordState::Dead(Some(Box::new(record))),
+        // A dead process' record needn't be readable.
+        _ if !is_locked => RecordState::Dead(None),
         ParsedRecord::Newer => unusable(name, "was written by a newer version of vcgroupfs"),
         _ => unusable(name, "isn't a record"),
     })
@@ -138,8 +198,13 @@ fn has_server_alone(record: &Record) -> bool {
     record.status.keeper.is_some() && record.server_start.is_some_and(|start| is_running(record.status.server, start))
 }
 
+/// The names of files that this process has said are unusable. A command reads the directory several times.
+static REPORTED: Mutex<BTreeSet<OsString>> = Mutex::new(BTreeSet::new());
+
 fn unusable(name: &OsStr, why: &str) -> RecordState {
-    tracing::warn!(file = ?Path::new(DIRECTORY).join(name), "left out: it {why}");
+    if REPORTED.lock().insert(name.to_owned()) {
+        tracing::warn!(file = ?Path::new(DIRECTORY).join(name), "left out: it {why}");
+    }
     RecordState::Unusable
 }
 
@@ -185,6 +250,9 @@ mod tests {
             ("+17.json", None),
             (".json", None),
             ("17.json.new", None),
+            ("17-1.json", Some(17)),
+            ("17-.json", None),
+            ("-1.json", None),
             ("x.json", None),
         ] {
             assert_eq!(pid_in_name(OsStr::new(name), "json"), number, "{name}");
