@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
-use crate::container::directory_view::{Answer, absolute, ask, is_view};
+use crate::container::directory_view::{Answer, absolute, ask, clear_dead_view, is_view};
 use crate::container::failed_view::{end_keeper, failed_view_on, forget_unmounted, own_namespace};
 use crate::error::Error;
 use crate::message::say;
@@ -58,7 +58,13 @@ pub(super) fn unmount(directory: &Path) -> CliResult {
     let is_dead = failed.is_some() || (server.is_none() && ask(&directory) == Answer::Dead);
     let flags = if is_dead { MntFlags::MNT_DETACH } else { MntFlags::empty() };
     match umount2(&directory, flags | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => forget_unmounted(),
+        Ok(()) => {
+            if is_dead {
+                // Each crash may have left one.
+                clear_dead_view(&directory, false);
+            }
+            forget_unmounted();
+        }
         // Its keeper has unmounted it.
         Err(Errno::EINVAL) if failed.is_some() => forget_unmounted(),
         Err(Errno::EBUSY) => {

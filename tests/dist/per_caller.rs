@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use testkit::{
     Caller, Container, ContainerOptions, Need, TIMEOUT, TestCgroup, kill_view, require, run_to_end, wait_until,
 };
@@ -24,10 +26,27 @@ fn command(key: &str, directory: &str) -> Command {
 fn quoted(key: &str, directory: &str) -> Command {
     let unit = fs::read_to_string(dist("systemd/vcgroupfs.service")).expect("the unit");
     let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
-    let line = line.trim_start_matches('-').replace("/var/lib/vcgroupfs/cgroup", directory);
+    shell(line, directory)
+}
+
+fn shell(line: &str, directory: &str) -> Command {
+    let line = line.trim_start_matches('-').replace("/usr/bin/vcgroupfs", program());
     let mut command = Command::new("sh");
-    command.args(["-c", &line]);
+    command.args(["-c", &line.replace("/var/lib/vcgroupfs/cgroup", directory)]).stdin(Stdio::null());
     command
+}
+
+/// Runs what the unit does before its start.
+#[track_caller]
+fn prepare(directory: &str) {
+    let unit = fs::read_to_string(dist("systemd/vcgroupfs.service")).expect("the unit");
+    let mut seen = 0;
+    for line in unit.lines().filter_map(|line| line.strip_prefix("ExecStartPre=")) {
+        let done = run_to_end(&mut shell(line, directory), TIMEOUT);
+        assert!(done.status.success() || line.starts_with('-'), "{line}: {done:?}");
+        seen += 1;
+    }
+    assert!(seen > 1, "{seen}");
 }
 
 /// A container has the mount bound meanwhile, and remains of the last server are there.
@@ -39,8 +58,7 @@ fn the_unit_starts_again_after_a_crash() {
     let cgroup = TestCgroup::new(&["name=systemd"]);
     let mut containers = Vec::new();
     for stops in [true, false, true] {
-        let made = run_to_end(&mut quoted("ExecStartPre=", &text), TIMEOUT);
-        assert!(made.status.success(), "{made:?}");
+        prepare(&text);
         let mut server = command("ExecStart=", &text).spawn().expect("the server");
         wait_until("it's mounted", || {
             assert!(server.try_wait().expect("its state").is_none(), "it has ended");
@@ -57,6 +75,45 @@ fn the_unit_starts_again_after_a_crash() {
             assert!(stopped.status.success() && !folder.path().join("cgroup").exists(), "{stopped:?}");
         }
     }
+    // A server that doesn't answer any more, and that systemd doesn't know.
+    prepare(&text);
+    let mut server = command("ExecStart=", &text).spawn().expect("the server");
+    let mut waits = quoted("ExecStartPost=", &text);
+    let live = run_to_end(waits.env("MAINPID", server.id().to_string()), TIMEOUT);
+    assert!(live.status.success(), "{live:?}");
+    let pid = Pid::from_raw(server.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).expect("a signal");
+    prepare(&text);
+    assert_eq!(fs::read_dir(&text).expect("the directory").count(), 0);
+    kill(pid, Signal::SIGCONT).expect("a signal");
+    server.wait().expect("its end");
+    // One that can't be started is noticed.
+    let dead = run_to_end(waits.env("MAINPID", server.id().to_string()), TIMEOUT);
+    assert_eq!(dead.status.code(), Some(1), "{dead:?}");
+}
+
+/// What `systemctl restart` does while a container has the mount.
+#[test]
+fn the_unit_is_stopped_while_a_container_has_its_mount() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = folder.path().join("cgroup").display().to_string();
+    prepare(&text);
+    let mut server = command("ExecStart=", &text).spawn().expect("the server");
+    let pid = server.id().to_string();
+    assert!(run_to_end(quoted("ExecStartPost=", &text).env("MAINPID", &pid), TIMEOUT).status.success());
+    let cgroup = TestCgroup::new(&["name=systemd"]);
+    let cgroups = vec![cgroup.dir("name=systemd")];
+    let bind = format!("mount --bind {text} /sys/fs/cgroup");
+    let container = Container::start(ContainerOptions { cgroups, prepare: bind, ..ContainerOptions::default() });
+    let stopped = run_to_end(&mut command("ExecStop=", &text), TIMEOUT);
+    assert!(stopped.status.success(), "{stopped:?}");
+    kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+    assert!(server.wait().expect("its end").success());
+    let said = run_to_end(container.command(Caller::Root).args(["ls", "/sys/fs/cgroup"]), TIMEOUT);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("not connected"), "{said:?}");
+    let stopped = run_to_end(&mut quoted("ExecStopPost=", &text), TIMEOUT);
+    assert!(stopped.status.success() && !folder.path().join("cgroup").exists(), "{stopped:?}");
 }
 
 #[test]
