@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{TIMEOUT, kill_to_the_end, run_to_end};
+use crate::{TIMEOUT, kill_to_the_end, run_to_end, thread_states};
 
 /// The processes that keep a view alive: if only its server is killed, its keeper starts another one. A view without a keeper ends with its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,17 @@ impl ViewProcesses {
 /// As [`ViewProcesses::of_process`] and [`ViewProcesses::kill_to_the_end`].
 pub fn kill_view(program: impl AsRef<OsStr>, process: u32) {
     ViewProcesses::of_process(program, process).kill_to_the_end();
+}
+
+/// Whether a process has ended, be it that nobody has waited for it yet.
+pub fn is_over(process: Pid) -> bool {
+    thread_states(process.as_raw().cast_unsigned()).iter().all(|state| "ZX".contains(*state))
+}
+
+/// The children of a keeper, which are its server, if it has one now. It has no thread but its first.
+pub fn children(keeper: Pid) -> Vec<Pid> {
+    let text = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]

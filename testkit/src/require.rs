@@ -42,6 +42,8 @@ pub enum Need {
     MovedMounts,
     /// A filesystem of FUSE can be mounted in a mount namespace that belongs to another user namespace: Linux 4.18.
     FuseInUserNamespaces,
+    /// The kernel asks a FUSE server again what it asked a former one (FUSE_NOTIFY_RESEND): Linux 6.9.
+    ResentRequests,
     /// Descriptors of another process can be fetched (pidfd_getfd): Linux 5.6.
     FetchedDescriptors,
     /// Programs can be run as on an old kernel here ([`crate::legacy`]).
@@ -106,6 +108,13 @@ fn has_fuse_in_user_namespaces() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Whether the kernel is this one or a later one: what FUSE can do, only a server is told.
+fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map(|word| word.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
 impl Need {
     fn name(self) -> String {
         match self {
@@ -120,6 +129,7 @@ impl Need {
             Self::UserNamespaces => "userns".into(),
             Self::MovedMounts => "move_mount".into(),
             Self::FuseInUserNamespaces => "fuse-in-userns".into(),
+            Self::ResentRequests => "FUSE_NOTIFY_RESEND".into(),
             Self::FetchedDescriptors => "pidfd_getfd".into(),
             Self::LegacySyscalls => "legacy-syscalls".into(),
             Self::IoUring => "io_uring".into(),
@@ -138,7 +148,7 @@ impl Need {
         );
     }
 
-    /// Whether this machine meets the requirement. This is tried, not derived from versions.
+    /// Whether this machine meets the requirement. This is tried, not derived from versions, where that's possible.
     pub fn is_met(self) -> bool {
         match self {
             Self::Root => nix::unistd::geteuid().is_root(),
@@ -155,6 +165,7 @@ impl Need {
             Self::UserNamespaces => has_user_namespaces(),
             Self::MovedMounts => open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).is_ok(),
             Self::FuseInUserNamespaces => has_fuse_in_user_namespaces(),
+            Self::ResentRequests => is_at_least(6, 9),
             Self::FetchedDescriptors => has_pidfd_getfd(),
             Self::LegacySyscalls => crate::legacy::can_be_had(),
             Self::IoUring => io_uring::IoUring::new(2).is_ok(),

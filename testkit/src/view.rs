@@ -10,12 +10,21 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::killer::Unrest;
 use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, ViewProcesses, comes_true, run_to_end, thread_states};
+
+/// If this environment variable is set, the server of each view is killed again and again: whatever a test is about, it mustn't notice that.
+const UNREST_VARIABLE: &str = "VCGROUPFS_KILL_SERVERS";
+
+/// After so many failures in a minute a keeper gives up, if this environment variable says so. The default is for a server that fails whenever it's
+/// started, not for tests.
+pub const RESTARTS_VARIABLE: (&str, &str) = ("VCGROUPFS_TEST_RESTARTS_MAX", "1000000");
 
 /// The options with which a view is mounted.
 #[derive(Clone, Debug, Default)]
 pub struct ViewOptions {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     legacy: bool,
     without_later_calls: bool,
 }
@@ -67,6 +76,13 @@ impl ViewOptions {
         self
     }
 
+    /// Sets an environment variable of the command.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// Sets whether the server runs as on Linux 3.10, as far as this kernel can imitate that ([`crate::legacy`]).
     #[must_use]
     pub fn legacy(mut self, legacy: bool) -> Self {
@@ -89,6 +105,7 @@ pub struct View {
     child: Child,
     program: PathBuf,
     server: AtomicU32,
+    unrest: Option<Unrest>,
     folder: TempDir,
 }
 
@@ -115,11 +132,18 @@ impl View {
         let mut command = Command::new(wrapper.map_or(program, PathBuf::as_path));
         command.args(wrapper.map(|_| program));
         command.arg("mount").args(&options.arguments).arg("-f").arg(folder.path().join("view"));
+        if std::env::var_os(UNREST_VARIABLE).is_some() {
+            command.env(RESTARTS_VARIABLE.0, RESTARTS_VARIABLE.1);
+        }
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         let server = AtomicU32::new(child.id());
-        let mut view = Self { child, program: program.into(), server, folder };
+        let mut view = Self { child, program: program.into(), server, unrest: None, folder };
         view.wait_until_live();
+        if std::env::var_os(UNREST_VARIABLE).is_some() {
+            view.unrest = view.processes().keeper.map(Unrest::start);
+        }
         view.server.store(view.processes().server.as_raw().cast_unsigned(), Ordering::Relaxed);
         view
     }
@@ -135,7 +159,9 @@ impl View {
 
     fn is_mounted(&self) -> bool {
         let mountpoint = self.dir().display().to_string();
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // A test's thread can be in a mount namespace of its own; before Linux 3.17 none is.
+        let text = fs::read_to_string("/proc/thread-self/mountinfo");
+        let text = text.or_else(|_| fs::read_to_string("/proc/self/mountinfo")).unwrap_or_default();
         text.lines().any(|line| line.split(' ').nth(4) == Some(&mountpoint))
     }
 
@@ -189,6 +215,7 @@ impl Drop for View {
         if thread::panicking() {
             eprintln!("log of the server:\n{}", self.log());
         }
+        self.unrest = None;
         let dir = self.dir();
         for arguments in [&[][..], &["-l"]] {
             if self.is_mounted() {

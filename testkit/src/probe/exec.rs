@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::op::{Op, Outcome};
 use super::state::{Failure, State};
-use super::{files, passing, people, ring, trees, waiting};
+use super::{files, passing, people, ring, trees, waiting, watching};
 
 /// Performs one operation in the calling thread.
 fn perform(state: &Arc<State>, op: &Op) -> Outcome {
@@ -22,6 +22,7 @@ fn perform(state: &Arc<State>, op: &Op) -> Outcome {
             .or_else(|| passing::execute(state, op))
             .or_else(|| ring::execute(state, op))
             .or_else(|| waiting::execute(state, op))
+            .or_else(|| watching::execute(state, op))
             .or_else(|| files::execute(state, op))
             .or_else(|| trees::execute(state, op))
             .unwrap_or_else(|| Err(Failure::Script(format!("nobody executes {op:?}")))),
@@ -33,6 +34,25 @@ fn perform(state: &Arc<State>, op: &Op) -> Outcome {
         }
         Err(Failure::Script(what)) => Outcome::Bad(what),
     }
+}
+
+fn text_of(outcome: &Outcome) -> String {
+    serde_json::to_string(outcome).unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string())
+}
+
+/// Writes each outcome as soon as it's there, so that whoever waits for the answer knows which operation hangs.
+fn perform_all(state: &Arc<State>, line: &str, output: &mut impl Write) -> io::Result<()> {
+    let ops = match serde_json::from_str::<Vec<Op>>(line) {
+        Ok(ops) => ops,
+        Err(error) => return writeln!(output, "[{}]", text_of(&Outcome::Bad(error.to_string()))),
+    };
+    write!(output, "[")?;
+    for (number, op) in ops.iter().enumerate() {
+        let separator = if number == 0 { "" } else { "," };
+        write!(output, "{separator}{}", text_of(&state.perform(op)))?;
+        output.flush()?;
+    }
+    writeln!(output, "]")
 }
 
 /// Executes the operations that `input` brings, one JSON object a line, and writes one answer a line to `output`.
@@ -48,19 +68,15 @@ pub fn run(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
         if line.trim().is_empty() {
             continue;
         }
-        let text = if line.starts_with('[') {
-            match serde_json::from_str::<Vec<Op>>(&line) {
-                Ok(ops) => serde_json::to_string(&ops.iter().map(|op| state.perform(op)).collect::<Vec<_>>()),
-                Err(error) => serde_json::to_string(&[Outcome::Bad(error.to_string())]),
-            }
+        if line.starts_with('[') {
+            perform_all(&state, &line, &mut output)?;
         } else {
-            serde_json::to_string(&match serde_json::from_str::<Op>(&line) {
+            let outcome = match serde_json::from_str::<Op>(&line) {
                 Ok(op) => state.perform(&op),
                 Err(error) => Outcome::Bad(error.to_string()),
-            })
-        };
-        let text = text.unwrap_or_else(|error| json!({"bad": error.to_string()}).to_string());
-        writeln!(output, "{text}")?;
+            };
+            writeln!(output, "{}", text_of(&outcome))?;
+        }
         output.flush()?;
     }
     for child in state.children().values_mut() {

@@ -18,6 +18,7 @@ mod ring;
 mod state;
 mod trees;
 mod waiting;
+mod watching;
 
 pub use exec::run;
 pub use op::{Op, Outcome};

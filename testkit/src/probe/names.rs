@@ -87,6 +87,11 @@ pub fn stat(path: &str) -> Op {
     Op::Stat { path: path.into() }
 }
 
+/// [`Op::Fstat`].
+pub fn fstat(fd: &str) -> Op {
+    Op::Fstat { fd: fd.into() }
+}
+
 /// [`Op::Readdir`].
 pub fn readdir(path: &str) -> Op {
     Op::Readdir { path: path.into() }

@@ -279,6 +279,11 @@ pub enum Op {
         fd: String,
         edge: bool,
     },
+    /// epoll_ctl(2): waits for PRI alone, as long as it holds.
+    EpollAddPri {
+        epoll: String,
+        fd: String,
+    },
     /// epoll_wait(2) for one file, at most `ms` long; value: the names of its events.
     EpollWait {
         epoll: String,
@@ -287,6 +292,29 @@ pub enum Op {
     /// poll(2) for PRI alone, at most `ms` long; value: the names of the events.
     PollPri {
         fd: String,
+        ms: u32,
+    },
+    /// Has a thread poll(2) for PRI alone, at most `ms` long, performs `then` once that thread sleeps, and waits for it; value: the names of
+    /// the events, and the outcome.
+    PollDuring {
+        fd: String,
+        ms: u32,
+        then: Box<Op>,
+    },
+    /// inotify_init(2), kept as `fd`; it never waits.
+    Inotify {
+        fd: String,
+    },
+    /// inotify_add_watch(2) for `events` such as `CREATE`; value: the watch's number.
+    InotifyAdd {
+        inotify: String,
+        path: String,
+        events: Vec<String>,
+    },
+    /// Reads events until there are `count`, at most `ms` long; value: for each the watch's number, what happened, and the name.
+    InotifyRead {
+        inotify: String,
+        count: usize,
         ms: u32,
     },
     /// Starts a process that keeps the first CPU busy.

@@ -22,16 +22,23 @@ pub(super) fn execute(state: &Arc<State>, op: &Op) -> Option<Answer> {
                 epoll::add(&*state.fd(epoll)?, &*state.fd(fd)?, EventData::new_u64(0), flags)?;
                 Ok(Value::Null)
             }
+            Op::EpollAddPri { epoll, fd } => {
+                epoll::add(&*state.fd(epoll)?, &*state.fd(fd)?, EventData::new_u64(0), EventFlags::PRI)?;
+                Ok(Value::Null)
+            }
             Op::EpollWait { epoll, ms } => wait(&*state.fd(epoll)?, *ms),
             Op::PollPri { fd, ms } => poll_pri(&*state.fd(fd)?, *ms),
             _ => Ok(Value::Null),
         }
     };
-    let mine = matches!(op, Op::Epoll { .. } | Op::EpollAdd { .. } | Op::EpollWait { .. } | Op::PollPri { .. });
+    let mine = matches!(
+        op,
+        Op::Epoll { .. } | Op::EpollAdd { .. } | Op::EpollAddPri { .. } | Op::EpollWait { .. } | Op::PollPri { .. }
+    );
     mine.then(work)
 }
 
-fn at_most(ms: u32) -> Timespec {
+pub(super) fn at_most(ms: u32) -> Timespec {
     Timespec { tv_sec: i64::from(ms / 1000), tv_nsec: i64::from(ms % 1000) * 1_000_000 }
 }
 
@@ -49,7 +56,7 @@ fn wait(epoll: &OwnedFd, ms: u32) -> Answer {
     Ok(json!(names.iter().filter(|(_, flag)| is_set(*flag)).map(|(name, _)| *name).collect::<Vec<_>>()))
 }
 
-fn poll_pri(fd: &OwnedFd, ms: u32) -> Answer {
+pub(super) fn poll_pri(fd: &OwnedFd, ms: u32) -> Answer {
     let mut fds = [PollFd::new(fd, PollFlags::PRI)];
     poll(&mut fds, Some(&at_most(ms)))?;
     let set = fds[0].revents();

@@ -1,10 +1,9 @@
 //! Sequences of operations, decided by a seed.
 
 use testkit::probe::Op;
-use testkit::{Caller, OWNER, STRANGER};
+use testkit::{Caller, OWNER, Random, STRANGER};
 
 use super::pools::{self, DIRECTORY_MODES, ENDS, FLAGS, Files, MEMBERS, MODES, NOTHING, ODD, OTHERS, PLACES, XATTRS};
-use super::random::Random;
 use crate::case::Where;
 
 /// For whom a sequence is.

@@ -16,7 +16,6 @@
 mod generate;
 mod normal;
 mod pools;
-mod random;
 mod twins;
 
 use std::collections::BTreeMap;
@@ -25,11 +24,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use testkit::probe::{Op, Outcome};
-use testkit::{Caller, Need, TestCgroup, View, ViewOptions, hierarchy, require};
+use testkit::{Caller, Need, Random, TestCgroup, View, ViewOptions, hierarchy, require};
 
 use self::generate::{Setting, Step};
 use self::normal::{Normal, is_list};
-use self::random::Random;
 use self::twins::Twin;
 use crate::case::Where;
 use crate::differences::{Seen, is_explained, passes_through};
@@ -195,7 +193,8 @@ fn seeds() -> Vec<u64> {
         return vec![seed];
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
-    let new = Random::new(now.as_secs() ^ u64::from(now.subsec_nanos()), u64::from(std::process::id())).next() >> 32;
+    let new =
+        Random::new(now.as_secs() ^ u64::from(now.subsec_nanos()), u64::from(std::process::id())).next_u64() >> 32;
     // A long run looks for what is new; a short one, that what is known stays mended.
     let is_long = variable("VCGROUPFS_FUZZ_OPERATIONS").is_some();
     SEEDS.iter().copied().chain(is_long.then_some(new)).collect()
