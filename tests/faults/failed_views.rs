@@ -145,6 +145,57 @@ fn a_failed_view_of_a_process_shows_the_same_cgroups() {
     umount(&host).ok();
 }
 
+/// A keeper that has given up may live on. Its record is locked, and says that the view has failed.
+#[test]
+fn a_keeper_that_has_given_up_is_ended() {
+    require!(Need::Root, Need::Fuse, Need::Program("python3"));
+    let host = Host::new();
+    let path = host.cgroup.path();
+    for clear in [&["mount"][..], &["umount"]] {
+        mount(&host, &["--cgroup", &path, "--coherent"]).ok();
+        let (_, record) = host.server();
+        host.kill_view();
+        let mut text: Value = serde_json::from_str(&fs::read_to_string(&record).expect("a record")).expect("JSON");
+        fs::remove_file(&record).expect("unlink");
+        text["state"] = "failed".into();
+        text["reason"] = "it ended 5 times in a minute: killed by SIGSEGV".into();
+        let script = format!(
+            "import fcntl, json, os, sys, time
+record = json.loads(sys.argv[1]); record['pid'] = record['keeper'] = os.getpid()
+file = open('{REGISTRY}/%d.json' % os.getpid(), 'x'); fcntl.lockf(file, fcntl.LOCK_EX)
+json.dump(record, file); file.flush(); print('locked', flush=True); time.sleep(1000)"
+        );
+        let mut command = host.command("python3");
+        command.args(["-c", &script, &text.to_string()]).stdout(std::process::Stdio::piped());
+        let mut keeper = command.spawn().expect("a keeper");
+        let output = keeper.stdout.as_mut().expect("a pipe");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut String::new()).expect("its record");
+        let failed = only(&host);
+        assert_eq!((&failed["state"], &failed["keeper"]), (&"failed".into(), &keeper.id().into()));
+        assert_eq!((&failed["reason"], &failed["pid"]), (&text["reason"], &Value::Null));
+        let directory = directory(&host);
+        let said = host.vcgroupfs(&clear.iter().copied().chain([directory.as_str()]).collect::<Vec<_>>());
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let mut ended = None;
+        testkit::wait_until("the keeper's end", || {
+            ended = keeper.try_wait().expect("its state");
+            ended.is_some()
+        });
+        let ended = ended.expect("its end");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15), "{ended}");
+        if clear[0] == "mount" {
+            assert!(
+                said.stderr.contains("5 times in a minute") && said.stderr.contains("--coherent"),
+                "{}",
+                said.stderr
+            );
+            assert_eq!(only(&host)["state"], "live");
+            umount(&host).ok();
+        }
+        assert_eq!(host.list(), Vec::<Value>::new(), "{clear:?}");
+    }
+}
+
 /// Processes in a view that nobody serves don't keep it there.
 #[test]
 fn a_failed_view_in_use_is_unmounted() {

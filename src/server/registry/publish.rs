@@ -238,6 +238,32 @@ mod tests {
     }
 
     #[test]
+    fn a_new_record_replaces_only_that_of_the_same_place() {
+        let Some((folder, registered)) = registry() else { return };
+        registered.leave();
+        let directories =
+            |records: &[Record]| records.iter().map(|record| record.directory.shown()).collect::<Vec<_>>().join(" ");
+        let publish = |directory: &str, namespace: u64| {
+            let registration = Registration::per_caller(&Rules::default(), AncestorLimits::Shown, Path::new(directory));
+            registration.in_namespace(Some(namespace)).publish_in(Directory::at(folder.path())).unwrap()
+        };
+        // The processes of these views had the same number, one after the other.
+        for (directory, namespace, dead) in [
+            ("/nowhere", 1, "/nowhere"),
+            ("/a", 1, "/nowhere /nowhere"),
+            ("/a", 1, "/nowhere /nowhere"),
+            ("/b", 1, "/nowhere /nowhere /a"),
+            ("/a", 2, "/nowhere /nowhere /a /b"),
+        ] {
+            let registered = publish(directory, namespace);
+            let mut records = records_in(&Directory::at(folder.path())).unwrap();
+            records.dead.sort_by_key(|record| (record.directory.shown().len() == 2, record.directory.shown()));
+            assert_eq!((directories(&records.live).as_str(), directories(&records.dead).as_str()), (directory, dead));
+            registered.leave();
+        }
+    }
+
+    #[test]
     fn the_record_of_a_view_that_failed_stays() {
         let Some((folder, mut registered)) = registry() else { return };
         registered.update(|status| {
