@@ -36,10 +36,11 @@
 //! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
 //! | [`message`] | messages to the user on standard error |
 //! | `subprocess` | programs of the host that answer a question, within a time |
+//! | [`records`] | what a server records for the one after it, in memory that they share |
 //! | [`limit`] | limits for what a container can cause: lines of the log, processor time. It reads clocks |
 //! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
-//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `message`, `policy` and `doctor`
+//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `records` uses `sys`; `message`, `policy` and `doctor`
 //! (but for `doctor::probe`) use `cgroup`; `view` uses `policy`; `fs` uses `view`, and of `sys` only the numbers of
 //! capabilities; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `error`
 //! uses `cgroup`, `fuse`, `agents` and `host`; `container`, `provision` and `server` use these; `cli` uses all of them.
@@ -65,6 +66,7 @@ pub mod limit;
 pub mod message;
 pub mod policy;
 mod provision;
+pub mod records;
 mod server;
 mod subprocess;
 pub mod view;

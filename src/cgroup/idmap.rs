@@ -1,5 +1,7 @@
 //! Id maps: `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)).
 
+use std::fmt;
+
 /// The ids of a user namespace, as ranges of ids in the reader's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<(u32, u32, u32)>);
@@ -24,6 +26,13 @@ impl IdMap {
         self.0.iter().find_map(|(inside, outside, length)| {
             id.checked_sub(*inside).filter(|offset| offset < length).and_then(|offset| outside.checked_add(offset))
         })
+    }
+}
+
+impl fmt::Display for IdMap {
+    /// Writes it as [`IdMap::parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(inside, outside, length)| writeln!(f, "{inside} {outside} {length}"))
     }
 }
 

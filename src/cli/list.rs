@@ -13,6 +13,7 @@ use crate::cli::view_state::{details, remedy};
 use crate::container::failed_view::views;
 use crate::error::Error;
 use crate::server::confined::Confinement;
+use crate::server::own_scope;
 use crate::server::registry::record::{EscapedName, Record};
 use crate::server::registry::status::ServerState;
 
@@ -62,6 +63,7 @@ fn as_json(view: &Record) -> Value {
         "per_caller": view.per_caller, "container": view.container.as_ref().map(|container| container.pid),
         "aliases": aliases, "delegate_controllers": view.delegate_controllers,
         "hides_ancestor_limits": view.hides_ancestor_limits, "options": view.options,
+        "unit": server(view).and_then(|_| own_scope::unit_of(view.pid)),
         "confinement": server(view).map(Confinement::of),
     })
 }

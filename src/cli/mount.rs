@@ -20,6 +20,7 @@ use crate::host::plan::plan_recorded;
 use crate::host::{HostCgroups, ViewSpec, discover};
 use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
+use crate::server::own_scope::ScopeName;
 use crate::server::registry;
 use crate::server::registry::Registration;
 use crate::server::registry::options::RecordedOptions;
@@ -81,22 +82,24 @@ pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
         registration: registration.with_options(recorded).in_namespace(own_namespace()),
         image: Server::image()?,
         options: options.serving.into(),
+        scope: (!options.foreground).then(|| ScopeName::of(&directory)),
         target: MountTarget::Directory(directory),
         cleanup: Cleanup::empty(),
         host,
         views,
         connection,
     };
-    let cleanup = Arc::clone(&server.cleanup);
     if options.foreground {
+        let cleanup = Arc::clone(&server.cleanup);
         log.continue_as_server();
-        let live = Box::new(|| tracing::info!("the view is live"));
+        // Nobody waits for it.
+        let live = Box::new(|| ());
         let served = ServerSignals::install().and_then(|signals| mount_and_serve(server, &pinned, signals, live));
         run_cleanup(&cleanup);
         return served.map(|()| ExitCode::SUCCESS);
     }
     let (live, ()) =
-        in_background(&log, &cleanup, (), |signals, live| mount_and_serve(server, &pinned, signals, live))?;
+        in_background(&log, server, (), |server, signals, live| mount_and_serve(server, &pinned, signals, live))?;
     live.wait()?;
     log.warn_if_unlogged();
     Ok(ExitCode::SUCCESS)
@@ -139,7 +142,7 @@ fn mount_and_serve(
     server: Server,
     directory: &OwnedFd,
     signals: ServerSignals,
-    live: Box<dyn FnOnce()>,
+    live: Box<dyn FnOnce() + Send>,
 ) -> Result<(), Error> {
     server.leave_delegated_subtrees()?;
     server.connection.mount(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())))?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::statfs;
 
 use crate::cgroup::{mountinfo, parse_mountinfo};
 use crate::fuse::FSTYPE;
@@ -29,10 +31,11 @@ pub(crate) enum Answer {
 pub(crate) fn ask(directory: &Path) -> Answer {
     let (sender, receiver) = std::sync::mpsc::channel();
     let asked = directory.to_owned();
-    // A server that doesn't answer blocks its callers, so a thread asks.
-    std::thread::spawn(move || sender.send(std::fs::read_dir(asked).map(drop)));
+    // A server that doesn't answer blocks its callers, so a thread asks. The kernel opens a directory, and knows its
+    // attributes, even if nobody answers.
+    std::thread::spawn(move || sender.send(statfs(&asked).map(drop)));
     match receiver.recv_timeout(ANSWER_TIMEOUT) {
-        Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => Answer::Dead,
+        Ok(Err(Errno::ENOTCONN | Errno::ECONNABORTED)) => Answer::Dead,
         Ok(_) => Answer::Served,
         Err(_) => Answer::Silent,
     }

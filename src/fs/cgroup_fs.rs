@@ -1,8 +1,9 @@
 //! The filesystem: its state, and how it decides an operation.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
@@ -21,8 +22,10 @@ use super::ops::ReadMode;
 use super::ops::handles::Handles;
 use super::ops::retried_opens::RetriedOpens;
 use super::{Caller, FsError, FsResult, Host, SysResult};
+use crate::cgroup::FileClass;
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
+use crate::records::{Number, Records};
 use crate::view::{Position, View};
 
 /// The maximum number of nodes of a connection with a backing id: each is an open file in the kernel.
@@ -58,6 +61,8 @@ pub struct CgroupFs<H: Host> {
     /// The inode number of each hierarchy's boundary. A view is bound to the cgroups that it was made for: if the
     /// host removes one and makes one of the same name for another container, the view doesn't show it.
     pub(super) boundaries: Vec<Option<u64>>,
+    /// What the next server needs to know.
+    pub(super) records: Arc<Records>,
 }
 
 impl<H: Host> CgroupFs<H> {
@@ -66,20 +71,43 @@ impl<H: Host> CgroupFs<H> {
     /// # Errors
     /// When the host can't find the top of a hierarchy.
     pub fn new(view: Arc<View>, host: H) -> SysResult<Self> {
-        let root = Self::make_root(&view, &host)?;
-        let boundaries = (0..view.hierarchies.len()).map(|index| Self::find_boundary(&view, &host, index));
-        let boundaries = boundaries.collect::<SysResult<_>>()?;
-        Ok(Self {
+        Self::with_records(view, host, Records::none())
+    }
+
+    /// A filesystem for this view, which continues with what an earlier server has recorded.
+    ///
+    /// # Errors
+    /// When the host can't find the top of a hierarchy.
+    pub fn with_records(view: Arc<View>, host: H, records: Arc<Records>) -> SysResult<Self> {
+        let (root, boundaries) = Self::find_tops(&view, &host, &records)?;
+        let born = born(&records);
+        let (fs, restored) = Self::of_tops(view, host, (root, boundaries), born, (records, 0));
+        fs.resume(&restored);
+        Ok(fs)
+    }
+
+    /// A filesystem with this root and boundaries, which was made then. Also returns the nodes that were recorded in its
+    /// scope, by the numbers of their records, with which it has to be resumed.
+    pub(super) fn of_tops(
+        view: Arc<View>,
+        host: H,
+        (root, boundaries): (Node, Vec<Option<u64>>),
+        born: SystemTime,
+        (records, scope): (Arc<Records>, u32),
+    ) -> (Self, HashMap<u32, Arc<Node>>) {
+        let (nodes, restored) =
+            NodeTable::new(root, Arc::clone(&records), scope, |parent, name| classify(&view, parent, name));
+        let fs = Self {
             boundaries,
             shares: Quota::new(host.most_files()),
             backing_ids: Quota::of(BACKING_IDS_MAX),
             tenant: Tenant::default(),
             view,
             host,
-            nodes: NodeTable::new(root),
+            nodes,
             handles: Handles::default(),
             listings: Listings::default(),
-            negative: NegativeCache::default(),
+            negative: NegativeCache::new(&records),
             own: Arc::default(),
             own_writes: OwnWrites::default(),
             replays: Replays::default(),
@@ -90,8 +118,15 @@ impl<H: Host> CgroupFs<H> {
             passes_through: true,
             read_mode: Arc::default(),
             retried_opens: RetriedOpens::default(),
-            born: SystemTime::now(),
-        })
+            born,
+            records,
+        };
+        (fs, restored)
+    }
+
+    /// What the next server needs to know.
+    pub fn records(&self) -> &Arc<Records> {
+        &self.records
     }
 
     /// The view that it serves.
@@ -178,6 +213,23 @@ impl<H: Host> CgroupFs<H> {
         let hierarchy = position.hierarchy.and_then(|index| self.view.hierarchy(index));
         policy::PolicyNode { kind: hierarchy.map(|hierarchy| &hierarchy.kind), zone: self.view.zone(position), subject }
     }
+}
+
+/// When the view was made.
+fn born(records: &Records) -> SystemTime {
+    let since = match records.get(Number::BornSeconds) {
+        0 => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        seconds => Duration::new(seconds, u32::try_from(records.get(Number::BornNanoseconds)).unwrap_or(0)),
+    };
+    records.set(Number::BornNanoseconds, u64::from(since.subsec_nanos()));
+    records.set(Number::BornSeconds, since.as_secs());
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
+/// The class of an interface file, by its directory and name.
+pub(super) fn classify(view: &View, directory: &Node, name: &OsStr) -> FileClass {
+    let hierarchy = directory.position().hierarchy.and_then(|index| view.hierarchy(index));
+    hierarchy.map_or(FileClass::Unknown, |hierarchy| FileClass::of(&hierarchy.kind, name))
 }
 
 /// Returns a node as the policy sees it.

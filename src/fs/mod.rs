@@ -16,6 +16,7 @@ pub mod inotify;
 pub mod limits;
 pub mod membership;
 pub mod ops;
+mod saved;
 #[cfg(test)]
 mod tests;
 

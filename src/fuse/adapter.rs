@@ -30,11 +30,11 @@ pub(super) struct Adapter<R: Dispatch> {
 }
 
 impl<R: Dispatch> Adapter<R> {
-    pub(super) fn new(dispatch: Arc<R>, workers: Workers) -> Self {
+    pub(super) fn new(dispatch: Arc<R>, workers: Workers, passthrough: Passthrough) -> Self {
         Self {
+            lanes: Lanes::new(R::SLOW_AT_ONCE, dispatch.records()),
             dispatch,
-            lanes: Lanes::new(R::SLOW_AT_ONCE),
-            passthrough: Arc::default(),
+            passthrough: Arc::new(passthrough),
             workers,
             opens_directories_itself: AtomicBool::default(),
             listed_name_max: AtomicUsize::default(),

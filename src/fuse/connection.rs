@@ -6,8 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use fuser::{Config, Filesystem, Session, SessionACL};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use super::notify::notification::notification;
 use crate::cgroup::escaped;
 use crate::sys;
 
@@ -22,7 +25,20 @@ pub(super) const MAX_WRITE: u32 = 64 * 1024;
 #[derive(Debug)]
 pub struct Connection {
     pub(super) device: OwnedFd,
+    /// The kernel's first request, once it was read.
+    init: Option<Vec<u8>>,
 }
+
+/// `FUSE_NOTIFY_RESEND` of linux/fuse.h (Linux 6.9): a notification without content, which makes the kernel send all
+/// requests again that were read and not answered.
+const RESEND: i32 = 7;
+
+/// Where the kernel's first request has its second word of flags, and the bit for `FUSE_HAS_RESEND` there.
+const FLAGS2: usize = 56;
+const HAS_RESEND: u32 = 1 << (39 - 32);
+
+/// The longest request of the kernel's, and the longest first one.
+const INIT_MAX: usize = 256;
 
 /// The error of mounting a view.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +63,7 @@ impl Connection {
     /// `ENOENT`, `ENODEV` or `ENXIO` where there's no FUSE, `EACCES` or `EPERM` without the right.
     pub fn open() -> Result<Self, MountError> {
         let device = File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse");
-        Ok(Self { device: device.map_err(MountError::Device)?.into() })
+        Ok(Self { device: device.map_err(MountError::Device)?.into(), init: None })
     }
 
     /// Duplicates the connection, for a process that mounts it where another one serves it.
@@ -55,7 +71,7 @@ impl Connection {
     /// # Errors
     /// When no descriptor is left.
     pub fn share(&self) -> Result<Self, MountError> {
-        Ok(Self { device: self.device.try_clone().map_err(MountError::Device)? })
+        Ok(Self { device: self.device.try_clone().map_err(MountError::Device)?, init: self.init.clone() })
     }
 
     /// Opens another channel of the connection, which has to be mounted. Reads of it don't block.
@@ -63,10 +79,78 @@ impl Connection {
     /// # Errors
     /// `ENOTTY` before Linux 4.2; those of opening `/dev/fuse`.
     pub(super) fn another_channel(&self) -> io::Result<OwnedFd> {
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        self.channel(libc::O_NONBLOCK)
+    }
+
+    fn channel(&self, flags: i32) -> io::Result<OwnedFd> {
+        let flags = libc::O_CLOEXEC | flags;
         let channel = File::options().read(true).write(true).custom_flags(flags).open("/dev/fuse")?;
         sys::fuse::join(channel.as_fd(), self.as_fd())?;
         Ok(channel.into())
+    }
+
+    /// Waits for the kernel's first request, which is kept for each server of the connection. It has to be mounted.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn meet(&mut self) -> io::Result<()> {
+        if self.init.is_some() {
+            return Ok(());
+        }
+        // The kernel gives requests only to a reader with room for the longest one.
+        let mut request = vec![0; MAX_WRITE as usize + 4096];
+        loop {
+            match nix::unistd::read(&self.device, &mut request) {
+                Ok(length) => {
+                    self.init = Some(request.get(..length.min(INIT_MAX)).unwrap_or_default().to_vec());
+                    return Ok(());
+                }
+                Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Whether the kernel can send requests again that a server has read and not answered (Linux 6.9).
+    fn can_resend(&self) -> bool {
+        let flags = self.init.as_ref().and_then(|init| init.get(FLAGS2..FLAGS2 + 4)?.try_into().ok());
+        flags.is_some_and(|flags| u32::from_ne_bytes(flags) & HAS_RESEND != 0)
+    }
+
+    /// Whether another server can continue with the connection when one is killed: the requests that it had read
+    /// are sent again, or, before Linux 6.9, fail. Before Linux 4.2 they would never be answered.
+    pub fn can_be_resumed(&self) -> bool {
+        self.can_resend() || self.another_channel().is_ok()
+    }
+
+    /// Makes the session of a server, which may not be the first one. fuser negotiates with a socket, to which this
+    /// sends the kernel's first request, and reads from the kernel afterwards.
+    pub(super) fn resume<F: Filesystem>(
+        mut self,
+        filesystem: F,
+        config: Config,
+        is_first: bool,
+    ) -> io::Result<Session<F>> {
+        self.meet()?;
+        let (kernel, server) = sys::seqpacket::seqpacket_pair()?;
+        let init = self.init.as_deref().unwrap_or_default();
+        sys::seqpacket::send(kernel.as_fd(), [init, &[], &[]], &[])?;
+        let session = Session::from_fd(filesystem, server, SessionACL::All, config)?;
+        let mut answer = [0; INIT_MAX];
+        let length = sys::seqpacket::receive(kernel.as_fd(), &mut answer, &mut [])?.unwrap_or_default();
+        match nix::unistd::write(&self.device, answer.get(..length).unwrap_or_default()) {
+            // An earlier server has answered it.
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // What was read from a channel fails when it's closed.
+        let channel = if self.can_resend() { None } else { self.channel(0).ok() };
+        let source = channel.as_ref().unwrap_or(&self.device);
+        sys::descriptors::copy_to(source.as_raw_fd(), session.as_fd().as_raw_fd())?;
+        if !is_first && self.can_resend() {
+            nix::unistd::write(&self.device, &notification(RESEND, &[]))?;
+        }
+        Ok(session)
     }
 
     /// Mounts it on a directory of the calling process' mount namespace.

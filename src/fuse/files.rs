@@ -14,7 +14,7 @@ use super::workers::RequestContext;
 use super::workers::lanes::Lane;
 use super::workers::throttle::{is_throttled, wait_until_paid};
 use crate::fs::dispatch::Dispatch;
-use crate::fs::{Caller, CgroupFs, HandleId, OpenMode};
+use crate::fs::{Caller, CgroupFs, HandleId, NodeId, OpenMode};
 
 /// The largest read that is served at once, in bytes.
 const READ_MAX: usize = 128 * 1024;
@@ -42,12 +42,13 @@ impl<R: Dispatch> Adapter<R> {
         is_direct: bool,
         reply: ReplyOpen,
     ) {
+        self.undo_open();
         let caller = &context.caller;
         let about = on_node(if mode.write { "write" } else { "read" }, inode);
         let opened = catch_panic(about.operation, || {
             self.dispatch.with_opened(caller, about.node, |fs, id| {
                 let done = |handle, opening, unread| Ok((handle, OpenOutcome::<R> { handle, opening, unread }));
-                let opening = || self.passthrough.open(fs, id, about.node, caller.uid, &reply);
+                let opening = || self.passthrough.open(fs, id, about.node, caller.uid);
                 let mut early = fs.opens_without_a_handle(id, mode, is_direct).then(opening);
                 if let Some(opening) = early.take_if(|opening| opening.has_id()) {
                     fs.is_retry(caller, id);
@@ -74,6 +75,17 @@ impl<R: Dispatch> Adapter<R> {
                 self.show_size_later(fs, (*caller, handle), opening, reply)
             }
             Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Takes back what an earlier server has done for the current request: the kernel wasn't told.
+    fn undo_open(&self) {
+        let records = self.dispatch.records();
+        if let Some(handle) = records.opened_before() {
+            self.dispatch.release(HandleId(handle));
+        }
+        if let Some(node) = records.counted_before() {
+            self.passthrough.close(NodeId::from_u64(node));
         }
     }
 
@@ -175,8 +187,8 @@ fn reply_opened(reply: ReplyOpen, handle: HandleId, opening: Opening) {
     // Files have size 0: cached reads would return nothing.
     let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
     match (handle, opening.finish()) {
-        (HandleId::NONE, Some(id)) => reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &id),
-        (HandleId(handle), Some(id)) => reply.opened_passthrough(FileHandle(handle), direct, &id),
+        (HandleId::NONE, Some(id)) => id.reply(reply, NO_HANDLE, FopenFlags::FOPEN_NOFLUSH),
+        (HandleId(handle), Some(id)) => id.reply(reply, FileHandle(handle), direct),
         (HandleId(handle), None) => reply.opened(FileHandle(handle), direct),
     }
 }

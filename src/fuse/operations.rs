@@ -234,7 +234,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -242,8 +242,12 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _guard = self.workers.begin_unattended();
-        self.passthrough.close(node(inode));
+        let _guard = self.workers.begin_unattended(request);
+        let records = self.dispatch.records();
+        if !records.is_closed_before() {
+            records.note_closed();
+            self.passthrough.close(node(inode));
+        }
         self.dispatch.release(HandleId(handle.0));
         reply.ok();
     }

@@ -10,23 +10,57 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{BackingId, ReplyOpen};
+use fuser::{FileHandle, FopenFlags, ReplyOpen};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::fs::NodeId;
-use crate::fs::dispatch::Tenant;
+use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::{CgroupFs, Host, Permit};
+use crate::records::{Number, PassthroughRecord, Records};
+use crate::sys::fuse::{close_backing, open_backing, wrap_backing};
 
 /// How many ids are examined to find one that can be returned.
 const GIVE_BACK_SCAN_MAX: usize = 16;
 
+/// How many ids a server that was killed may have made without noting them: one for each thread that opens files.
+const UNNOTED_MAX: u32 = 16;
+
+/// A backing id, which is returned to the kernel when this is dropped.
+#[derive(Debug)]
+pub(super) struct BackingId {
+    number: u32,
+    device: Arc<OwnedFd>,
+}
+
+impl BackingId {
+    /// Replies that a file is open which the kernel reads itself.
+    pub(super) fn reply(&self, reply: ReplyOpen, handle: FileHandle, flags: FopenFlags) {
+        let id = wrap_backing(&reply, self.number);
+        reply.opened_passthrough(handle, flags, &id);
+        // It's this one's to return.
+        let _ = id.into_raw();
+    }
+}
+
+impl Drop for BackingId {
+    fn drop(&mut self) {
+        if let Err(errno) = close_backing(self.device.as_fd(), self.number) {
+            tracing::debug!(%errno, "a backing file wasn't registered");
+        }
+    }
+}
+
 /// The backing ids of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Passthrough {
+    device: Arc<OwnedFd>,
+    /// What the next server needs to know.
+    records: Arc<Records>,
     enabled: AtomicBool,
     /// Set when an id can't be made although the kernel has announced passthrough.
     fails: AtomicBool,
@@ -63,6 +97,16 @@ struct OpenNode<I> {
     tenant: Tenant,
     /// The number of open files.
     count: u64,
+    record: Option<PassthroughRecord>,
+}
+
+impl<I> OpenNode<I> {
+    fn set_count(&mut self, count: u64) {
+        self.count = count;
+        if let Some(record) = &self.record {
+            record.set_count(count);
+        }
+    }
 }
 
 /// An id and its permit.
@@ -76,22 +120,28 @@ impl<I: Clone> OpenNodes<I> {
     /// Opens another file of a node, in the way that the others are open. `None` if this is the first.
     fn open(&mut self, node: NodeId) -> Option<Option<I>> {
         let opened = self.nodes.get_mut(&node)?;
-        opened.count += 1;
+        opened.set_count(opened.count + 1);
         Some(opened.id.as_ref().map(|held| held.id.clone()))
     }
 
     /// Opens the first file of a node with this id, unless another thread was quicker. Returns the id that isn't
     /// needed.
-    fn begin(&mut self, node: NodeId, tenant: Tenant, id: Option<OwnedId<I>>) -> (Option<I>, Option<OwnedId<I>>) {
+    fn begin(
+        &mut self,
+        node: NodeId,
+        tenant: Tenant,
+        id: Option<OwnedId<I>>,
+        record: impl FnOnce() -> Option<PassthroughRecord>,
+    ) -> (Option<I>, Option<OwnedId<I>>) {
         match self.nodes.entry(node) {
             Entry::Occupied(mut entry) => {
                 let opened = entry.get_mut();
-                opened.count += 1;
+                opened.set_count(opened.count + 1);
                 (opened.id.as_ref().map(|held| held.id.clone()), id)
             }
             Entry::Vacant(entry) => {
                 let given = id.as_ref().map(|held| held.id.clone());
-                entry.insert(OpenNode { id, tenant, count: 1 });
+                entry.insert(OpenNode { id, tenant, count: 1, record: record() });
                 if given.is_some() {
                     let ids = self.ids.entry(tenant).or_default();
                     ids.held += 1;
@@ -102,11 +152,21 @@ impl<I: Clone> OpenNodes<I> {
         }
     }
 
+    /// Restores the open files of a node that an earlier server has recorded.
+    fn restore(&mut self, node: NodeId, tenant: Tenant, count: u64, id: Option<OwnedId<I>>, record: PassthroughRecord) {
+        if id.is_some() {
+            let ids = self.ids.entry(tenant).or_default();
+            ids.held += 1;
+            ids.nodes.push_back(node);
+        }
+        self.nodes.insert(node, OpenNode { id, tenant, count, record: Some(record) });
+    }
+
     /// Closes a file of a node.
     fn close(&mut self, node: NodeId) {
         let Entry::Occupied(mut entry) = self.nodes.entry(node) else { return };
         let opened = entry.get_mut();
-        opened.count = opened.count.saturating_sub(1);
+        opened.set_count(opened.count.saturating_sub(1));
         if opened.count == 0 && opened.id.is_none() {
             entry.remove();
         }
@@ -179,6 +239,38 @@ impl Drop for Opening {
 }
 
 impl Passthrough {
+    /// The backing ids of a connection with this `/dev/fuse`, with those that an earlier server has left.
+    pub(super) fn new(device: OwnedFd, dispatch: &impl Dispatch) -> Self {
+        let records = dispatch.records();
+        let device = Arc::new(device);
+        let mut files = OpenNodes::default();
+        let saved = records.passthroughs();
+        // A server that was killed may have registered some and not noted it. The kernel counts upwards.
+        let last = records.get(Number::LastBackingFile) as u32;
+        for number in
+            (1..=UNNOTED_MAX).filter_map(|offset| last.checked_add(offset)).filter(|_| !saved.is_empty() || last > 0)
+        {
+            if !saved.iter().any(|saved| saved.backing == Some(number)) {
+                let _ = close_backing(device.as_fd(), number);
+            }
+        }
+        for saved in saved {
+            let record = records.take_over_passthrough(&saved);
+            let id = saved.backing.map(|number| Arc::new(BackingId { number, device: Arc::clone(&device) }));
+            let node = NodeId::from_u64(saved.node);
+            let (tenant, share) = dispatch.restore_share(node, saved.user);
+            let id = id.map(|id| OwnedId { id, _share: share });
+            files.restore(node, tenant, saved.count, id, record);
+        }
+        Self {
+            device,
+            records: Arc::clone(records),
+            enabled: AtomicBool::default(),
+            fails: AtomicBool::default(),
+            files: Mutex::new(files),
+        }
+    }
+
     /// Notes whether the kernel supports passthrough.
     pub(super) fn enable(&self, can: bool) {
         self.enabled.store(can, Ordering::Release);
@@ -191,38 +283,36 @@ impl Passthrough {
         node: NodeId,
         number: NodeId,
         user: u32,
-        reply: &ReplyOpen,
     ) -> Opening {
         let opening = |node, id| Opening { passthrough: Arc::clone(self), node, id };
         if !self.enabled.load(Ordering::Acquire) {
             return opening(None, None);
         }
         // Do this even after ids fail: some files may be open with one.
+        self.records.note_counted(number.as_u64());
         let known = self.files.lock().open(number);
         if let Some(id) = known {
             return opening(Some(number), id);
         }
         if self.fails.load(Ordering::Acquire) || !fs.passes_through(node) {
+            self.records.note_counted(0);
             return opening(None, None);
         }
-        let made = self.make(fs, node, user, reply);
+        let made = self.make(fs, node, user);
         if made.is_none() && self.fails.load(Ordering::Acquire) {
+            self.records.note_counted(0);
             return opening(None, None);
         }
         let mut files = self.files.lock();
-        let (id, unneeded) = files.begin(number, fs.tenant(), made);
+        let backing = made.as_ref().map(|made| made.id.number);
+        let record = || self.records.add_passthrough(number.as_u64(), backing, user, 1);
+        let (id, unneeded) = files.begin(number, fs.tenant(), made, record);
         drop(files);
         drop(unneeded);
         opening(Some(number), id)
     }
 
-    fn make<H: Host>(
-        &self,
-        fs: &CgroupFs<H>,
-        node: NodeId,
-        user: u32,
-        reply: &ReplyOpen,
-    ) -> Option<OwnedId<Arc<BackingId>>> {
+    fn make<H: Host>(&self, fs: &CgroupFs<H>, node: NodeId, user: u32) -> Option<OwnedId<Arc<BackingId>>> {
         let mut share = fs.take_backing_id(user);
         if share.is_none() {
             let idle = self.files.lock().give_back(fs.tenant());
@@ -230,14 +320,18 @@ impl Passthrough {
             share = fs.take_backing_id(user);
         }
         let share = share?;
-        match reply.open_backing(fs.passthrough(node)?) {
-            Ok(id) => Some(OwnedId { id: Arc::new(id), _share: Some(share) }),
-            Err(error) => {
-                tracing::debug!(%error, "a file can't be passed through");
+        match open_backing(self.device.as_fd(), fs.passthrough(node)?.as_fd()) {
+            Ok(number) => {
+                self.records.set(Number::LastBackingFile, u64::from(number));
+                let id = Arc::new(BackingId { number, device: Arc::clone(&self.device) });
+                Some(OwnedId { id, _share: Some(share) })
+            }
+            Err(errno) => {
+                tracing::debug!(%errno, "a file can't be passed through");
                 // Other errors are temporary: no memory, or too many open files.
                 let is_lasting =
                     |errno| matches!(errno, Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL);
-                if error.raw_os_error().map(Errno::from_raw).is_some_and(is_lasting) {
+                if is_lasting(errno) {
                     // Passthrough needs CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it
                     // enabled.
                     self.fails.store(true, Ordering::Release);
@@ -284,17 +378,17 @@ mod tests {
     fn all_open_files_of_a_node_are_open_alike() {
         let mut files = OpenNodes::default();
         assert_eq!(files.open(node(7)), None);
-        assert_eq!(files.begin(node(7), FIRST, None).0, None);
+        assert_eq!(files.begin(node(7), FIRST, None, || None).0, None);
         // An id that comes too late isn't used while a file is open without one.
-        let (id, unneeded) = files.begin(node(7), FIRST, held(1));
+        let (id, unneeded) = files.begin(node(7), FIRST, held(1), || None);
         assert!(id.is_none() && unneeded.is_some());
         files.close(node(7));
         assert_eq!(files.open(node(7)), Some(None));
         files.close(node(7));
         files.close(node(7));
         assert_eq!(files.open(node(7)), None, "all are closed");
-        assert_eq!(files.begin(node(7), FIRST, held(2)).0, Some(2));
-        let (id, unneeded) = files.begin(node(7), FIRST, None);
+        assert_eq!(files.begin(node(7), FIRST, held(2), || None).0, Some(2));
+        let (id, unneeded) = files.begin(node(7), FIRST, None, || None);
         assert!(id == Some(2) && unneeded.is_none());
         files.close(node(7));
         files.close(node(7));
@@ -305,7 +399,7 @@ mod tests {
     fn only_what_is_closed_and_ones_own_is_given_back() {
         let mut files = OpenNodes::default();
         for number in 0..10 {
-            files.begin(node(number), if number < 5 { FIRST } else { SECOND }, held(number));
+            files.begin(node(number), if number < 5 { FIRST } else { SECOND }, held(number), || None);
         }
         assert!(files.give_back(FIRST).is_none(), "all are open");
         for number in [3, 8] {
@@ -317,7 +411,7 @@ mod tests {
         assert_eq!(given(&mut files, FIRST), Some(3));
         assert_eq!(given(&mut files, FIRST), None);
         files.forget(node(8));
-        files.begin(node(8), FIRST, held(80));
+        files.begin(node(8), FIRST, held(80), || None);
         files.close(node(8));
         assert_eq!(given(&mut files, SECOND), None, "it belongs to another tenant now");
         assert_eq!(given(&mut files, FIRST), Some(80));

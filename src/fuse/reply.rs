@@ -158,6 +158,10 @@ impl Wake for Waiter {
         // ENOENT: nobody waits any more.
         let _ = self.0.notify();
     }
+
+    fn number(&self) -> u64 {
+        self.0.handle().0
+    }
 }
 
 #[cfg(test)]

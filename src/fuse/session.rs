@@ -11,13 +11,15 @@ use super::connection::Connection;
 use super::notify::abort_guard::AbortGuard;
 use super::notify::invalidation::InvalidationSender;
 use super::notify::self_mount::SelfMount;
+use super::passthrough::Passthrough;
 use super::reply::run_catching_panics;
 use super::workers::Workers;
 use crate::fs::dispatch::Dispatch;
 use crate::fs::dispatch::per_caller::{Containers, PerCaller};
 use crate::fs::host::HostCredentials;
 use crate::fs::{CgroupFs, Host};
-use fuser::{Config, Session, SessionACL};
+use crate::records::{Number, Records};
+use fuser::{Config, PollHandle, Session, SessionACL};
 
 /// How many requests are served at once.
 const WORKER_THREADS: usize = 4;
@@ -49,9 +51,18 @@ fn start<R: Dispatch>(connection: Connection, dispatch: Arc<R>) -> io::Result<Se
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(WORKER_THREADS);
-    let workers =
-        Workers::new(connection.as_fd(), <R::Host as HostCredentials>::forget_last_caller, R::HAS_ONE_TENANT)?;
-    Session::from_fd(Adapter::new(dispatch, workers), connection.device, SessionACL::All, config)
+    let on_idle = <R::Host as HostCredentials>::forget_last_caller;
+    let workers = Workers::new(connection.as_fd(), on_idle, R::HAS_ONE_TENANT, dispatch.records())?;
+    let passthrough = Passthrough::new(connection.as_fd().try_clone_to_owned()?, &*dispatch);
+    let is_first = dispatch.records().get(Number::Starts) <= 1;
+    connection.resume(Adapter::new(dispatch, workers, passthrough), config, is_first)
+}
+
+/// Wakes who polled open files when an earlier server was killed. They poll again, and so are known to this server.
+fn wake_polls<F: fuser::Filesystem>(session: &Session<F>, records: &Records) {
+    for poll in records.files().into_iter().filter_map(|file| file.poll) {
+        let _ = session.notifier().poll(PollHandle(poll));
+    }
 }
 
 /// Serves the callers of all containers until the connection is unmounted everywhere. Calls `live` once the kernel's
@@ -75,6 +86,7 @@ pub fn serve_callers<C: Containers>(
         .name("containers".to_owned())
         .stack_size(256 * 1024)
         .spawn(move || run_until_done("containers", || ended.containers().forget_the_ended()))?;
+    wake_polls(&session, all.records());
     live();
     let served = session.run();
     all.stop_waiting();
@@ -109,6 +121,7 @@ pub fn serve<H: Host>(
         None
     });
     // This has to come before the first lookup in the view.
+    fs.note_own_thread();
     fs.start_replaying(injector.is_some());
     let (shown, notifier) = (Arc::clone(&fs), kernel.clone());
     let replayer = thread::Builder::new().name("replayer".to_owned()).stack_size(256 * 1024).spawn(move || {
@@ -117,9 +130,16 @@ pub fn serve<H: Host>(
             false
         });
     })?;
+    let left = fs.changes_left();
+    wake_polls(&session, fs.records());
     let watched = Arc::clone(&fs);
     let invalidator =
         thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
+            run_catching_panics("invalidator", || {
+                for change in &left {
+                    watched.invalidate(change, &kernel);
+                }
+            });
             run_until_done("invalidator", || {
                 let Some(changes) = watched.wait_for_changes() else { return false };
                 // fold, not any: every change has to be invalidated.

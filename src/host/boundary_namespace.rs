@@ -7,7 +7,7 @@
 //! that it has this effect.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,6 +24,8 @@ use crate::agents::{BoundaryHelper, HelperImage, monotonic_ns};
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::fs::SysResult;
 use crate::fs::host::Credentials;
+use crate::records::{Number, Records};
+use crate::sys::descriptors::recovered;
 use crate::sys::namespace::Entered;
 use crate::sys::offset::read_at;
 use crate::view::View;
@@ -44,6 +46,8 @@ pub(super) struct Boundary {
     path: CgroupPath,
     /// The namespace, once a test has shown that the kernel enforces it.
     namespace: OnceLock<OwnedFd>,
+    /// Where the next server finds it.
+    records: OnceLock<Arc<Records>>,
     /// Whether an attempt is under way.
     is_tried: AtomicBool,
     /// The time of the next attempt (monotonic ns), and the delay after it.
@@ -63,6 +67,7 @@ impl Boundary {
             hierarchy,
             path,
             namespace: OnceLock::new(),
+            records: OnceLock::new(),
             is_tried: AtomicBool::new(false),
             next: Mutex::new((0, INITIAL_BACKOFF)),
         }))
@@ -76,6 +81,14 @@ impl Boundary {
         }
         self.attempt_aside();
         None
+    }
+
+    /// Takes over the namespace that an earlier server has made, and keeps a new one for the next server.
+    pub(super) fn keep_in(&self, records: &Arc<Records>) {
+        if let Some(made) = records.descriptor(Number::BoundaryNamespace).and_then(recovered) {
+            let _ = self.namespace.set(made);
+        }
+        let _ = self.records.set(Arc::clone(records));
     }
 
     /// Makes the namespace, if possible.
@@ -119,7 +132,12 @@ impl Boundary {
     fn attempt_with(&self, make: impl FnOnce() -> Result<OwnedFd, Errno>) {
         match make() {
             Ok(namespace) => {
-                let _ = self.namespace.set(namespace);
+                let number = namespace.as_raw_fd();
+                if self.namespace.set(namespace).is_ok()
+                    && let Some(records) = self.records.get()
+                {
+                    records.set_descriptor(Number::BoundaryNamespace, number);
+                }
                 tracing::debug!(boundary = %self.path, "the kernel checks both ends of migrations");
             }
             Err(errno) => {

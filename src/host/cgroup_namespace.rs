@@ -50,3 +50,17 @@ pub(super) enum OpenedIn {
     /// The opener's own, about which nothing is known.
     Elsewhere,
 }
+
+impl OpenedIn {
+    const ALL: [Self; 4] = [Self::Around, Self::Boundary, Self::Inside, Self::Elsewhere];
+
+    /// The number by which the next server knows it.
+    pub(super) fn number(self) -> u8 {
+        Self::ALL.iter().zip(0..).find(|(one, _)| **one == self).map_or(0, |(_, number)| number)
+    }
+
+    /// The one with this number.
+    pub(super) fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}

@@ -21,11 +21,13 @@ use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
 use super::kernel_host::KernelHost;
+use super::known_namespace::{HostContainer, KnownNamespace, LastSeen};
 use super::plan;
 use super::proc::held_process;
 use super::proc::pid_namespace::{ParentNs, PidNamespaceFd};
 pub use super::proc::pid_namespace::{are_found, tenant_of};
 use super::proc::procfs::{self, Namespace};
+use super::saved_containers::{self, ContainerNote};
 use super::server_cgroup::leave_delegated_subtrees;
 use super::shared::SharedHost;
 use crate::cgroup::CgroupPath;
@@ -35,6 +37,7 @@ use crate::fs::host::HostFiles;
 use crate::fs::{Caller, FsResult};
 use crate::limit::LogLimiter;
 use crate::policy::{Rule, Rules};
+use crate::records::{Records, Topic};
 use crate::sys;
 use crate::sys::offset::read_at;
 use crate::view::{AncestorLimits, Shape, View};
@@ -56,8 +59,6 @@ const END_CHECK_INTERVAL_MS: u16 = 500;
 /// The longest text of memberships: a path for each hierarchy, of which there are at most a few dozen.
 const MEMBERSHIPS_BYTES_MAX: usize = 256 * 1024;
 
-type HostContainer = Arc<Container<KernelHost>>;
-
 /// The containers of all pid namespaces with a caller.
 #[derive(Debug)]
 pub struct PidNamespaces {
@@ -75,31 +76,8 @@ pub struct PidNamespaces {
     ends: Epoll,
     stop: EventFd,
     log: LogLimiter,
-}
-
-/// A pid namespace with a caller.
-#[derive(Debug)]
-struct KnownNamespace {
-    namespace: PidNamespaceFd,
-    around: Option<Arc<KnownNamespace>>,
-    tenant: Tenant,
-    init: OwnedFd,
-    /// `/proc/PID/cgroup` of process 1. After that process was reaped it can't be read any more, and never shows
-    /// another one.
-    memberships: OwnedFd,
-    /// Readable once process 1 has ended. `None` before Linux 5.3.
-    end: Option<OwnedFd>,
-    /// Held while memberships are read and a container is made: only callers of this namespace wait for that.
-    seen: Mutex<Option<LastSeen>>,
-}
-
-/// The memberships that were read last, and the container made from them.
-#[derive(Debug)]
-struct LastSeen {
-    memberships: Vec<u8>,
-    /// The enclosing container, which limits the view.
-    around: Option<u64>,
-    container: HostContainer,
+    /// The containers that an earlier server has left.
+    restored: Mutex<Vec<HostContainer>>,
 }
 
 thread_local! {
@@ -117,19 +95,21 @@ impl PidNamespaces {
         rules: Rules,
         ancestor_limits: AncestorLimits,
         passes_through: bool,
+        records: &Arc<Records>,
     ) -> std::io::Result<Self> {
         let nowhere = vec![None; shared.cgroups().hierarchies.len()];
         let view = Arc::new(plan::view(shared.cgroups(), Shape::HostPath, rules.clone(), nowhere));
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&shared));
         let files = host.most_files();
-        let shared_limits = SharedLimits::new(files, passes_through);
-        let host = shared_limits.container(view, host, Tenant::default())?;
+        let shared_limits = SharedLimits::new(files, passes_through, Arc::clone(records));
+        // It's the first one of each server.
+        let host = shared_limits.container(view, host, Tenant::default(), None)?;
         let (ends, stop) = (
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         );
         ends.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
-        Ok(Self {
+        let this = Self {
             shared,
             rules,
             ancestor_limits,
@@ -142,7 +122,57 @@ impl PidNamespaces {
             ends,
             stop,
             log: LogLimiter::default(),
-        })
+            restored: Mutex::default(),
+        };
+        this.restore(records);
+        Ok(this)
+    }
+
+    /// Continues with the namespaces and containers that an earlier server has recorded.
+    fn restore(&self, records: &Arc<Records>) {
+        let mut left = records.notes(Topic::Namespace);
+        loop {
+            let before = left.len();
+            left.retain(|saved| {
+                let find = |number| self.known.read().get(&Namespace::numbered(number)).map(Arc::clone);
+                let Some(known) = saved_containers::namespace(records, saved, find) else { return true };
+                let added = known
+                    .end
+                    .as_ref()
+                    .map(|end| self.ends.add(end, EpollEvent::new(EpollFlags::EPOLLIN, known.namespace.id().number())));
+                if let Some(Err(errno)) = added {
+                    tracing::debug!(%errno, "the end of a container won't be seen");
+                }
+                self.known.write().insert(known.namespace.id(), Arc::new(known));
+                false
+            });
+            if left.is_empty() || left.len() == before {
+                break;
+            }
+        }
+        let mut notes: Vec<_> = records.notes(Topic::Container);
+        notes.sort_by_key(|saved| saved.key);
+        for saved in notes {
+            let record = records.take_over_note(&saved);
+            if let Some(container) = ContainerNote::read(&saved).and_then(|note| self.restored(&note)) {
+                container.set_record(record);
+                self.restored.lock().push(container);
+            }
+        }
+        let scopes: Vec<u64> = self.restored.lock().iter().map(|container| container.number()).collect();
+        records.drop_scopes(|scope| scopes.contains(&u64::from(scope).saturating_sub(1)) || scope == 1);
+    }
+
+    fn restored(&self, note: &ContainerNote) -> Option<HostContainer> {
+        let known = self.known.read().get(&Namespace::numbered(note.namespace)).map(Arc::clone)?;
+        let view = plan::view(self.shared.cgroups(), Shape::HostPath, self.rules.clone(), note.subtrees()?);
+        let view = Arc::new(View { ancestor_limits: self.ancestor_limits, ..view });
+        let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
+        let container = self.shared_limits.container(view, host, known.tenant, Some(note.saved.clone())).ok()?;
+        // They are read again with the next request.
+        let memberships = Vec::new();
+        *known.seen.lock() = Some(LastSeen { memberships, around: note.around, container: Arc::clone(&container) });
+        Some(container)
     }
 
     fn known(&self, namespace: PidNamespaceFd, thread: Option<i32>) -> FsResult<Arc<KnownNamespace>> {
@@ -155,7 +185,9 @@ impl PidNamespaces {
         };
         let tenant = around.as_ref().map_or_else(|| namespace.tenant(self.own_user, thread), |around| around.tenant);
         self.check_room(&self.known.read(), tenant)?;
-        let known = Arc::new(look_at(namespace, around, tenant, thread).map_err(|_| Rule::ContainerUnknown)?);
+        let mut known = look_at(namespace, around, tenant, thread).map_err(|_| Rule::ContainerUnknown)?;
+        known.record = saved_containers::note_namespace(self.shared_limits.records(), &known);
+        let known = Arc::new(known);
         match &known.end {
             Some(end) => {
                 self.ends.add(end, EpollEvent::new(EpollFlags::EPOLLIN, known.namespace.id().number()))?;
@@ -204,7 +236,7 @@ impl PidNamespaces {
                     return Ok(Arc::clone(&seen.container));
                 }
             }
-            let container = self.make(self.subtrees(now, around.as_deref()), known.tenant)?;
+            let container = self.make(self.subtrees(now, around.as_deref()), known, number)?;
             let memberships = now.to_vec();
             let before = seen.replace(LastSeen { memberships, around: number, container: Arc::clone(&container) });
             drop((seen, before));
@@ -227,13 +259,18 @@ impl PidNamespaces {
         subtrees
     }
 
-    fn make(&self, mut subtrees: Vec<Option<CgroupPath>>, tenant: Tenant) -> FsResult<HostContainer> {
+    fn make(
+        &self,
+        mut subtrees: Vec<Option<CgroupPath>>,
+        known: &KnownNamespace,
+        around: Option<u64>,
+    ) -> FsResult<HostContainer> {
         let cgroups = self.shared.cgroups();
         for (index, subtree) in subtrees.iter_mut().enumerate() {
             // A cgroup that is gone doesn't count.
             subtree.take_if(|path| cgroups.open_cgroup(index, path).is_err());
         }
-        let view = plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees);
+        let view = plan::view(cgroups, Shape::HostPath, self.rules.clone(), subtrees.clone());
         let view = Arc::new(View { ancestor_limits: self.ancestor_limits, ..view });
         leave_delegated_subtrees(cgroups, &view).map_err(|error| {
             if let Some(suppressed) = self.log.admit() {
@@ -242,7 +279,12 @@ impl PidNamespaces {
             Rule::ServerInside
         })?;
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
-        Ok(self.shared_limits.container(view, host, tenant)?)
+        let container = self.shared_limits.container(view, host, known.tenant, None)?;
+        let note = ContainerNote::new(known.namespace.id().number(), around, &subtrees, container.saved());
+        if let Some(record) = note.keep(self.shared_limits.records()) {
+            container.set_record(record);
+        }
+        Ok(container)
     }
 }
 
@@ -266,7 +308,7 @@ fn look_at(
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let memberships = openat(&init, "cgroup", flags, Mode::empty())?;
     let end = pidfd_of(&init).filter(|_| held_process::is_held(&init));
-    Ok(KnownNamespace { namespace, around, tenant, init, memberships, end, seen: Mutex::default() })
+    Ok(KnownNamespace { namespace, around, tenant, init, memberships, end, seen: Mutex::default(), record: None })
 }
 
 /// Returns a pidfd of the process of this procfs directory, if it still has its number afterwards.
@@ -299,6 +341,10 @@ impl Containers for PidNamespaces {
 
     fn host(&self) -> &HostContainer {
         &self.host
+    }
+
+    fn take_restored(&self) -> Vec<HostContainer> {
+        std::mem::take(&mut *self.restored.lock())
     }
 
     fn forget_the_ended(&self) -> bool {

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use super::hierarchies::HostCgroups;
 use super::interface_file::write_file;
-use crate::cgroup::{CgroupPath, HierarchyClass, parse_memberships};
+use crate::cgroup::{CgroupPath, HierarchyClass, Membership, parse_memberships};
 use crate::policy::Policy;
 use crate::view::View;
 
@@ -46,13 +46,26 @@ pub fn leave_delegated_subtrees(host: &HostCgroups, view: &View) -> Result<(), S
     Ok(())
 }
 
-/// Migrates the calling process to the root of each hierarchy, where possible.
-pub fn move_to_roots(host: &HostCgroups) {
-    for index in 0..host.hierarchies.len() {
+/// Migrates the calling process out of the cgroups of the program that started it, to the root of each hierarchy,
+/// where possible. It stays in the cgroup of `scope`, a unit of systemd's, and where systemd has put it because the
+/// unit has no cgroup of its own there.
+pub fn leave_callers_cgroups(host: &HostCgroups, scope: Option<&str>) {
+    let own = parse_memberships(&std::fs::read("/proc/self/cgroup").unwrap_or_default());
+    for (index, hierarchy) in host.hierarchies.iter().enumerate() {
+        let place = own.iter().find(|membership| membership.kind == hierarchy.kind).and_then(|own| own.location.path());
+        if place.is_some_and(|place| place.is_root() || scope.is_some_and(|scope| is_place_of(place, scope, &own))) {
+            continue;
+        }
         if let Err(errno) = enter(host, index, &CgroupPath::root(), std::process::id() as i32) {
-            tracing::debug!(%errno, hierarchy = index, "the server stays in its cgroup");
+            tracing::debug!(%errno, hierarchy = %hierarchy.kind, "the server stays in its cgroup");
         }
     }
+}
+
+/// Whether a unit's process belongs here: in the unit's cgroup, or above it.
+fn is_place_of(place: &CgroupPath, unit: &str, memberships: &[Membership]) -> bool {
+    let own = memberships.iter().filter_map(|own| own.location.path());
+    own.filter(|path| path.name().is_some_and(|name| name == unit)).any(|path| path.is_within(place))
 }
 
 /// Migrates this process to the nearest ancestor that accepts it. On v2 a cgroup with enabled controllers doesn't,
@@ -77,4 +90,19 @@ fn leave(host: &HostCgroups, hierarchy: usize, delegated: &CgroupPath) -> Result
 pub fn enter(host: &HostCgroups, hierarchy: usize, path: &CgroupPath, process: i32) -> Result<(), Errno> {
     let directory = host.open_cgroup(hierarchy, path)?;
     write_file(&directory, "cgroup.procs", process.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_units_process_belongs_into_its_cgroup_and_above() {
+        let text = b"9:cpuset:/user\n4:memory:/system.slice/demo.scope\n3:devices:/system.slice\n1:name=systemd:/system.slice/demo.scope\n0::/\n";
+        let memberships = parse_memberships(text);
+        let stays = |path: &str| is_place_of(&CgroupPath::parse(path).unwrap(), "demo.scope", &memberships);
+        assert!(stays("/system.slice/demo.scope") && stays("/system.slice") && stays("/"));
+        assert!(!stays("/user") && !stays("/system.slice/demo.scope/x") && !stays("/system.slice/other.scope"));
+        assert!(!is_place_of(&CgroupPath::root(), "gone.scope", &memberships));
+    }
 }

@@ -14,6 +14,7 @@ use super::proc::processes::Processes;
 use super::readiness::ReadyFiles;
 use super::watch::Watches;
 use crate::agents::{AgentPool, EventRegistrar};
+use crate::records::Records;
 use crate::sys::capability::capabilities;
 
 /// The state that the views of a server share.
@@ -48,10 +49,15 @@ impl SharedHost {
     ///
     /// # Errors
     /// When the server's own namespaces can't be read.
-    pub fn new(cgroups: HostCgroups, agents: Option<AgentPool>, watches: bool) -> std::io::Result<Self> {
+    pub fn new(
+        cgroups: HostCgroups,
+        agents: Option<AgentPool>,
+        watches: bool,
+        records: &Arc<Records>,
+    ) -> std::io::Result<Self> {
         let registrar = agents.as_ref().map(|agents| EventRegistrar::new(agents.image())).transpose()?;
         let kinds = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.kind.clone()).collect();
-        let watches = watches.then(Watches::new).transpose().unwrap_or_else(|error| {
+        let watches = watches.then(|| Watches::new(records)).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "no inotify instance (fs.inotify.max_user_instances): the view works, but slowly, since nothing is cached");
             None
         });

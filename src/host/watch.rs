@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use crate::cgroup::file::{is_notified, lets_files_come};
 use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::Watch;
-use crate::sys::inotify::{Event, Inotify, WatchNumber};
+use crate::records::{Number, Records};
+use crate::sys::descriptors::recovered;
+use crate::sys::inotify::{Event, Inotify, WatchNumber, parse};
 
 /// The most watches of a view, if the host allows that many.
 const WATCHES_MAX: usize = 32 * 1024;
@@ -24,6 +26,8 @@ const WATCHES_MAX: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Watches {
     inotify: Inotify,
+    /// What the next server needs to know.
+    records: Arc<Records>,
     stop: EventFd,
     /// How many watches this view may have. The kernel charges them to root, whose own programs need some.
     limit: usize,
@@ -60,6 +64,13 @@ impl WatchTable {
 struct User {
     watches: Arc<Watches>,
     directory: (usize, u64),
+    number: WatchNumber,
+}
+
+impl Watch for User {
+    fn number(&self) -> Option<i32> {
+        Some(self.number.get())
+    }
 }
 
 impl Drop for User {
@@ -69,11 +80,17 @@ impl Drop for User {
 }
 
 impl Watches {
-    pub(super) fn new() -> io::Result<Self> {
-        let inotify = Inotify::new()?;
+    /// Takes over the watches of an earlier server, or makes new ones.
+    pub(super) fn new(records: &Arc<Records>) -> io::Result<Self> {
+        let inotify = match records.descriptor(Number::Watches).and_then(recovered) {
+            Some(file) => Inotify::recovered(file),
+            None => Inotify::new()?,
+        };
+        records.set_descriptor(Number::Watches, inotify.as_fd().as_raw_fd());
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
             inotify,
+            records: Arc::clone(records),
             stop,
             known: Mutex::default(),
             limit: limit(),
@@ -89,10 +106,20 @@ impl Watches {
         object: BorrowedFd<'_>,
         files: bool,
     ) -> Option<Box<dyn Watch>> {
-        self.add_user(directory, object, files).then(|| Box::new(User { watches: Arc::clone(self), directory }) as _)
+        let number = self.add_user(directory, object, files)?;
+        Some(Box::new(User { watches: Arc::clone(self), directory, number }))
     }
 
-    fn add_user(&self, directory: (usize, u64), object: BorrowedFd<'_>, files: bool) -> bool {
+    /// Takes over a watch that an earlier server has added.
+    pub(super) fn add_again(self: &Arc<Self>, directory: (usize, u64), number: i32) -> Box<dyn Watch> {
+        let mut known = self.known.lock();
+        let number = WatchNumber::numbered(number);
+        known.by_directory.entry(directory).or_insert((number, 0)).1 += 1;
+        known.by_watch.insert(number, directory);
+        Box::new(User { watches: Arc::clone(self), directory, number })
+    }
+
+    fn add_user(&self, directory: (usize, u64), object: BorrowedFd<'_>, files: bool) -> Option<WatchNumber> {
         let mut flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
@@ -103,27 +130,27 @@ impl Watches {
             flags |= AddWatchFlags::IN_MODIFY;
         }
         let mut known = self.known.lock();
-        if let Some((_, users)) = known.by_directory.get_mut(&directory) {
+        if let Some((number, users)) = known.by_directory.get_mut(&directory) {
             *users += 1;
-            return true;
+            return Some(*number);
         }
         if known.by_directory.len() >= self.limit {
             known.lacks_a_watch();
-            return false;
+            return None;
         }
-        let Ok(path) = CString::new(format!("/proc/self/fd/{}", object.as_raw_fd())) else { return false };
+        let path = CString::new(format!("/proc/self/fd/{}", object.as_raw_fd())).ok()?;
         match self.inotify.add(&path, flags) {
             Ok(watch) => {
                 known.by_directory.insert(directory, (watch, 1));
                 known.by_watch.insert(watch, directory);
-                true
+                Some(watch)
             }
             Err(errno) => {
                 tracing::debug!(%errno, "a directory can't be watched, so it isn't cached");
                 if errno == Errno::ENOSPC {
                     known.lacks_a_watch();
                 }
-                false
+                None
             }
         }
     }
@@ -143,8 +170,9 @@ impl Watches {
         let _ = self.inotify.remove(watch);
     }
 
-    /// Waits for changes; `None` after [`Watches::stop`].
+    /// Waits for changes; `None` after [`Watches::stop`]. Those that were returned before are dealt with.
     pub(super) fn wait(&self) -> Option<Vec<HostEvent>> {
+        self.records.events().clear();
         loop {
             let mut ready = [
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
@@ -159,22 +187,43 @@ impl Watches {
                 return None;
             }
             match self.inotify.read() {
-                Ok(events) => {
-                    let mut known = self.known.lock();
-                    let mut changes: Vec<_> =
-                        events.iter().map_while(|event| event_unless_lost(event, &mut known)).flatten().collect();
-                    if events.iter().any(is_overflow) {
-                        known.renamed_from = None;
-                        drop(known);
-                        self.skip();
-                        changes.push(HostEvent::Anything);
-                    }
-                    return Some(changes);
+                Ok(bytes) => {
+                    self.records.events().add(&bytes);
+                    return Some(self.changes_of(&parse(&bytes)));
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => return None,
             }
         }
+    }
+
+    /// Returns the changes that an earlier server may not have dealt with, and those that are queued now.
+    pub(super) fn left(&self) -> Vec<HostEvent> {
+        let events = self.records.events();
+        for _ in 0..self.most_queued {
+            match self.inotify.read() {
+                Ok(bytes) => events.add(&bytes),
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        match events.all() {
+            Some(bytes) => self.changes_of(&parse(&bytes)),
+            None => vec![HostEvent::Anything],
+        }
+    }
+
+    fn changes_of(&self, events: &[Event]) -> Vec<HostEvent> {
+        let mut known = self.known.lock();
+        let mut changes: Vec<_> =
+            events.iter().map_while(|event| event_unless_lost(event, &mut known)).flatten().collect();
+        if events.iter().any(is_overflow) {
+            known.renamed_from = None;
+            drop(known);
+            self.skip();
+            changes.push(HostEvent::Anything);
+        }
+        changes
     }
 
     /// Skips the events that were queued when events were found to be lost. Others are missing between them, and not
@@ -184,7 +233,7 @@ impl Watches {
         let mut skipped = 0;
         while skipped < self.most_queued {
             match self.inotify.read() {
-                Ok(events) => skipped += events.len(),
+                Ok(bytes) => skipped += parse(&bytes).len(),
                 Err(Errno::EINTR) => {}
                 Err(_) => return,
             }
@@ -253,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_first_directory_that_finds_no_watch_is_told_of() {
-        let watches = Arc::new(Watches { limit: 1, ..Watches::new().unwrap() });
+        let watches = Arc::new(Watches { limit: 1, ..Watches::new(&Records::none()).unwrap() });
         let root = std::fs::File::open("/").unwrap();
         let first = watches.add((0, 1), root.as_fd(), false);
         assert!(first.is_some() && !watches.known.lock().lacked);

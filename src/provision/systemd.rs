@@ -32,27 +32,59 @@ pub(crate) struct Scope {
 
 /// Why systemd has made no scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum ScopeError {
+pub(crate) enum ScopeError {
     /// A unit of that name exists.
     NameTaken,
+    /// This version doesn't know a property of this name.
+    UnknownProperty(String),
     /// Another reason, in systemd's own words.
     Systemd(String),
 }
 
-/// Whether systemd is this host's service manager, by the rule of sd_booted(3).
+/// A property of a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Property {
+    pub(crate) name: &'static str,
+    /// The D-Bus type and the value, in the words that busctl(1) takes.
+    words: Vec<String>,
+}
+
+impl Property {
+    pub(crate) fn text(name: &'static str, value: impl Into<String>) -> Self {
+        Self { name, words: vec!["s".to_owned(), value.into()] }
+    }
+
+    pub(crate) fn flag(name: &'static str, value: bool) -> Self {
+        Self { name, words: vec!["b".to_owned(), value.to_string()] }
+    }
+
+    /// A number of 64 bits.
+    pub(crate) fn number(name: &'static str, value: u64) -> Self {
+        Self { name, words: vec!["t".to_owned(), value.to_string()] }
+    }
+
+    /// A list of one unit.
+    pub(crate) fn unit(name: &'static str, unit: impl Into<String>) -> Self {
+        Self { name, words: vec!["as".to_owned(), "1".to_owned(), unit.into()] }
+    }
+}
+
+/// Whether systemd is this host's service manager: by the rule of sd_booted(3), and it's process 1 of this pid
+/// namespace. A container may have the host's `/run`, and then systemd would take our process ids for its own.
 pub(crate) fn is_manager() -> bool {
-    Path::new("/run/systemd/system").is_dir()
+    Path::new("/run/systemd/system").is_dir() && std::fs::read("/proc/1/comm").is_ok_and(|name| name == b"systemd\n")
 }
 
 impl Scope {
     /// Makes systemd put a process into a new scope `NAME.scope`, in each hierarchy that systemd manages. If systemd
     /// refuses, tells the user and returns `None`. `option` is the option that the name comes from.
     pub(crate) fn request(name: &str, process: i32, option: &str) -> Result<Option<Self>, Error> {
-        match Self::start(name, process) {
+        let properties = [Property::text("Description", "A container of vcgroupfs"), Property::flag("Delegate", true)];
+        match Self::start(&format!("{name}.scope"), process, &properties, Instant::now() + SCOPE_START_TIMEOUT) {
             Ok(scope) => Ok(Some(scope)),
             Err(ScopeError::NameTaken) => Err(Error::failed(format!("systemd already has a unit {name}.scope"))
                 .advise(format!("choose another {option}"))),
-            Err(ScopeError::Systemd(why)) => {
+            Err(ScopeError::Systemd(why) | ScopeError::UnknownProperty(why)) => {
                 say(format_args!("systemd refuses to make a scope ({why}): the cgroups are made without it"));
                 Ok(None)
             }
@@ -60,25 +92,33 @@ impl Scope {
     }
 
     /// Makes the scope and waits until the process is in it.
-    fn start(name: &str, process: i32) -> Result<Self, ScopeError> {
-        let unit = format!("{name}.scope");
-        let asked = run(Command::new("busctl").args(busctl_arguments(&unit, process)))?;
+    pub(crate) fn start(
+        unit: &str,
+        process: i32,
+        properties: &[Property],
+        deadline: Instant,
+    ) -> Result<Self, ScopeError> {
+        let asked = run(Command::new("busctl").args(busctl_arguments(unit, process, properties)), deadline)?;
         if !asked.status.success() {
             return Err(parse_error(&String::from_utf8_lossy(&asked.stderr)));
         }
         // systemd answers before it has migrated the process.
-        let start = Instant::now();
         loop {
-            let state = run(Command::new("systemctl").args(["is-active", &unit]))?;
+            let state = run(Command::new("systemctl").args(["is-active", unit]), deadline)?;
             if state.status.success() {
-                return Ok(Self { unit });
+                return Ok(Self { unit: unit.to_owned() });
             }
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            if state == "failed" || start.elapsed() > SCOPE_START_TIMEOUT {
+            if state == "failed" || Instant::now() > deadline {
                 return Err(ScopeError::Systemd(format!("{unit} is {state}")));
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The unit's name.
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit
     }
 
     /// Whether `path` is the scope's cgroup.
@@ -134,19 +174,28 @@ impl Drop for ScopeHolder {
 }
 
 /// The arguments of busctl(1) for `StartTransientUnit(name, mode, properties, auxiliary units)`.
-fn busctl_arguments(unit: &str, process: i32) -> Vec<String> {
-    let process = process.to_string();
+fn busctl_arguments(unit: &str, process: i32, properties: &[Property]) -> Vec<String> {
+    let count = (properties.len() + 1).to_string();
     let words = [
         &["call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"][..],
-        &["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"],
-        &["3", "Description", "s", "A container of vcgroupfs", "Delegate", "b", "true", "PIDs", "au", "1", &process],
-        &["0"],
+        &["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", &count],
     ];
-    words.concat().into_iter().map(str::to_owned).collect()
+    let mut words: Vec<String> = words.concat().into_iter().map(str::to_owned).collect();
+    for property in properties {
+        words.push(property.name.to_owned());
+        words.extend(property.words.iter().cloned());
+    }
+    words.extend(["PIDs", "au", "1", &process.to_string(), "0"].map(str::to_owned));
+    words
 }
 
-fn run(command: &mut Command) -> Result<Output, ScopeError> {
-    let output = subprocess::output(command.env("LC_ALL", "C"));
+fn run(command: &mut Command, deadline: Instant) -> Result<Output, ScopeError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let output = if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        subprocess::output_within(command.env("LC_ALL", "C"), left)
+    };
     output.map_err(|error: io::Error| ScopeError::Systemd(format!("{}: {error}", command.get_program().display())))
 }
 
@@ -155,6 +204,11 @@ fn parse_error(said: &str) -> ScopeError {
     let said = said.trim().trim_start_matches("Call failed: ");
     if said.contains(" already exists") || said.contains("was already loaded") {
         return ScopeError::NameTaken;
+    }
+    if let Some((name, _)) =
+        said.strip_prefix("Cannot set property ").and_then(|said| said.split_once(", or unknown property"))
+    {
+        return ScopeError::UnknownProperty(name.to_owned());
     }
     ScopeError::Systemd(said.to_owned())
 }
@@ -165,25 +219,23 @@ mod tests {
 
     #[test]
     fn busctl_gets_the_unit_and_the_process() {
-        let words = busctl_arguments("demo.scope", 4711);
+        let words = busctl_arguments("demo.scope", 4711, &[]);
         assert_eq!(words[4..8], ["StartTransientUnit", "ssa(sv)a(sa(sv))", "demo.scope", "fail"]);
-        assert_eq!(
-            words[8..],
-            [
-                "3",
-                "Description",
-                "s",
-                "A container of vcgroupfs",
-                "Delegate",
-                "b",
-                "true",
-                "PIDs",
-                "au",
-                "1",
-                "4711",
-                "0"
-            ]
-        );
+        assert_eq!(words[8..], ["1", "PIDs", "au", "1", "4711", "0"]);
+    }
+
+    #[test]
+    fn busctl_gets_each_property_with_its_type() {
+        let properties = [
+            Property::text("Description", "two words"),
+            Property::flag("Delegate", true),
+            Property::number("TasksMax", 7),
+            Property::unit("Before", "box.service"),
+        ];
+        let words = busctl_arguments("demo.scope", 1, &properties);
+        assert_eq!(words[8..12], ["5", "Description", "s", "two words"]);
+        assert_eq!(words[12..18], ["Delegate", "b", "true", "TasksMax", "t", "7"]);
+        assert_eq!(words[18..22], ["Before", "as", "1", "box.service"]);
     }
 
     #[test]
@@ -194,6 +246,8 @@ mod tests {
         ] {
             assert_eq!(parse_error(taken), ScopeError::NameTaken, "{taken}");
         }
+        let unknown = "Call failed: Cannot set property OOMPolicy, or unknown property.\n";
+        assert_eq!(parse_error(unknown), ScopeError::UnknownProperty("OOMPolicy".to_owned()));
         let invalid = "Call failed: Unit name a b.scope is not valid.\n";
         assert_eq!(parse_error(invalid), ScopeError::Systemd("Unit name a b.scope is not valid.".to_owned()));
     }

@@ -2,7 +2,9 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod confined;
+pub(crate) mod keeper;
 pub(crate) mod logging;
+pub(crate) mod own_scope;
 pub(crate) mod registry;
 pub(crate) mod serve;
 pub(crate) mod shutdown;

@@ -1,6 +1,7 @@
 //! The start of a server, and its life until the view ends.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use crate::fuse;
 use crate::fuse::{AbortGuard, Connection, SelfMount};
 use crate::host::{HostCgroups, KernelHost, PidNamespaces, SharedHost, server_cgroup, tenant_of};
 use crate::policy::Rules;
+use crate::records::Records;
 use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
+use crate::server::keeper::link::{self, News};
+use crate::server::keeper::{Before, Keeper};
 use crate::server::logging;
+use crate::server::own_scope::{self, ScopeName};
 use crate::server::registry::Registration;
 use crate::server::shutdown;
 use crate::server::shutdown::AttachedContainer;
@@ -47,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     pub(crate) registration: Registration,
     pub(crate) target: MountTarget,
+    /// The name of the scope in which a background server runs. One without stays where it was started.
+    pub(crate) scope: Option<ScopeName>,
     /// The actions that the caller of [`Server::serve`] has to run at the end, with [`run_cleanup`].
     pub(crate) cleanup: SharedCleanup,
 }
@@ -77,6 +84,18 @@ impl Server {
         HelperImage::new().map_err(|error| Error::system("can't prepare the mount-helper", error))
     }
 
+    /// Migrates the server out of the cgroups of whoever started it. It comes before [`ServerSignals::install`], after
+    /// which no program's end can be waited for.
+    pub(crate) fn leave_callers_cgroups(&self) {
+        let view = match &self.views {
+            ServedViews::Single(view) => Some(view.as_ref()),
+            ServedViews::PerCaller(..) => None,
+        };
+        if let Some(name) = &self.scope {
+            own_scope::settle(name, &self.host, view);
+        }
+    }
+
     /// Migrates the server out of the cgroups that its view could freeze or kill.
     ///
     /// # Errors
@@ -102,36 +121,110 @@ impl Server {
 
     /// Serves until the view is unmounted, or a signal tells the server to end. The connection has to be mounted
     /// already. `live` is called once the view answers.
+    ///
+    /// A keeper starts the server in a process of its own, and again if that is killed, where the kernel lets another
+    /// server continue.
     pub(crate) fn serve(
-        self,
+        mut self,
         signals: ServerSignals,
-        own_mount: Option<SelfMount>,
-        live: impl FnOnce(),
+        mut own_mount: Option<SelfMount>,
+        live: impl FnOnce() + Send + 'static,
     ) -> Result<(), Error> {
-        let failed = |what: &str| {
-            let what = what.to_owned();
-            move |error| Error::system(what, error)
-        };
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         raise_descriptor_limit();
         // If the kernel killed the server because memory ran out, its container would have no cgroups.
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Confinement applies per thread, so it comes before any thread starts.
         self.confine();
-        let abort_guard = matches!(self.views, ServedViews::Single(_))
-            .then(|| AbortGuard::start(&self.connection, || drop(confine(Role::AbortGuard))));
-        let abort_guard = abort_guard.transpose().unwrap_or_else(|error| {
+        let cleanup = Arc::clone(&self.cleanup);
+        let is_single = matches!(self.views, ServedViews::Single(_));
+        let abort_guard =
+            is_single.then(|| AbortGuard::start(&self.connection, || drop(confine(Role::AbortGuard)))).transpose();
+        let abort_guard = abort_guard.unwrap_or_else(|error| {
             tracing::debug!(%error, "nobody would refuse what a killed server leaves");
             None
         });
+        let Some(records) = self.records() else {
+            let registered = self.registration.clone().publish();
+            if let Some(cleanup) = cleanup.lock().as_mut() {
+                cleanup.registered = registered;
+            }
+            return self.serve_here(&Records::none(), Before::default(), signals, own_mount, abort_guard, live);
+        };
+        let self_mount = own_mount.iter().flat_map(SelfMount::descriptors).collect();
+        let registered = self.registration.clone().publish_kept();
+        let device = self.connection.as_fd().try_clone_to_owned();
+        let device = device.map_err(|error| Error::system("can't share the connection", error))?;
+        let keeper = Keeper {
+            records: Arc::clone(&records),
+            registered,
+            self_mount,
+            device,
+            abort_guard: abort_guard.as_ref().map(|guard| (guard.process(), guard.descriptors())),
+            cleanup: Arc::clone(&cleanup),
+        };
+        keeper.keep(live, move |before| {
+            cleanup.lock().iter().for_each(Cleanup::adopt);
+            if before.has_no_self_mount {
+                // Its descriptors are closed.
+                std::mem::forget(own_mount.take());
+            } else if let Some((own, link)) = own_mount.as_mut().zip(link::copy()) {
+                own.tell_of_its_end(link);
+            }
+            if before.is_live {
+                // The log may have been moved meanwhile.
+                logging::reopen();
+            }
+            let live = || {
+                link::tell(&News::Live);
+            };
+            records.start();
+            let served = self.serve_here(&records, before, signals, own_mount, abort_guard, live);
+            // The cleanup may wait for a command that is attaching and was stopped.
+            shutdown::start_exit_deadline();
+            run_cleanup(&cleanup);
+            served
+        })
+    }
+
+    /// Makes the records that a next server needs. `None` if no other server can continue.
+    fn records(&mut self) -> Option<Arc<Records>> {
+        // Below that, the keeper's copies of descriptors have no room.
+        let has_room = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| soft >= DESCRIPTORS_MIN);
+        let room = if has_room { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EMFILE)) };
+        let records = room.and_then(|()| self.connection.meet()).and_then(|()| Records::new());
+        let records = records.map_err(|error| tracing::warn!(%error, "the view will not outlive its server")).ok();
+        records.filter(|_| self.connection.can_be_resumed())
+    }
+
+    /// Serves in this process.
+    fn serve_here(
+        self,
+        records: &Arc<Records>,
+        before: Before,
+        signals: ServerSignals,
+        own_mount: Option<SelfMount>,
+        abort_guard: Option<AbortGuard>,
+        live: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error| Error::system(what, error)
+        };
         logging::start_thread();
+        let live = || {
+            if !before.is_live {
+                tracing::info!("the view is live");
+            }
+            live();
+        };
         let program = self.image.share_program().map_err(failed("can't share the mount-helper"))?;
         let session = match self.views {
             ServedViews::Single(view) => {
                 let agents = AgentPool::new(self.image);
-                let host = KernelHost::new(Arc::clone(&view), self.host, Some(agents))
+                let host = KernelHost::new(Arc::clone(&view), self.host, Some(agents), records)
                     .map_err(failed("can't read own namespaces"))?;
-                let mut fs = CgroupFs::new(view, host)
+                let mut fs = CgroupFs::with_records(view, host, Arc::clone(records))
                     .map_err(|errno| Error::system("can't find the root of the view", errno.into()))?;
                 if self.options.coherent {
                     fs.keep_nothing();
@@ -142,22 +235,20 @@ impl Server {
                 Session::View(Arc::new(fs), own_mount, abort_guard)
             }
             ServedViews::PerCaller(rules, ancestor_limits) => {
-                let shared =
-                    SharedHost::new(self.host, Some(AgentPool::new(self.image).with_tenants(tenant_of)), false)
-                        .map_err(failed("can't read own namespaces"))?;
+                let agents = AgentPool::new(self.image).with_tenants(tenant_of);
+                let shared = SharedHost::new(self.host, Some(agents), false, records)
+                    .map_err(failed("can't read own namespaces"))?;
                 let passes_through = !self.options.no_passthrough;
-                let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through)
+                let containers = PidNamespaces::new(Arc::new(shared), rules, ancestor_limits, passes_through, records)
                     .map_err(failed("can't find the roots of the hierarchies"))?;
                 Session::Callers(Arc::new(PerCaller::new(containers)))
             }
         };
         let cleanup = self.cleanup;
-        if let Some(cleanup) = cleanup.lock().as_mut() {
-            cleanup.registered = self.registration.publish();
-        }
         match self.target {
             MountTarget::Directory(directory) => shutdown::shut_down_directory_view(signals, &cleanup, &directory),
-            MountTarget::Container(attachment) => {
+            MountTarget::Container(mut attachment) => {
+                attachment.is_committed = before.is_committed;
                 shutdown::shut_down_with_container(signals, &cleanup, attachment, program)
             }
             MountTarget::Namespace(supervisor) => shutdown::shut_down_with_command(signals, &cleanup, supervisor),
@@ -171,6 +262,9 @@ impl Server {
         served.map_err(failed("the session broke off"))
     }
 }
+
+/// How many descriptors a process may have at least, so that it can have a keeper.
+const DESCRIPTORS_MIN: u64 = 1024;
 
 /// A filesystem that is ready to be served.
 enum Session {
@@ -186,14 +280,15 @@ fn raise_descriptor_limit() {
 }
 
 /// Starts a background process that runs `serve`, and returns the end of the pipe on which it reports. `serve` gets
-/// its signals, and a function that reports success. `kept` stays with the caller, and the server has no copy of it.
-/// The server owns `cleanup` from the fork on, and runs it however `serve` ends.
+/// the server, its signals, and a function that reports success. `kept` stays with the caller, and the server has no
+/// copy of it. The process owns the server's cleanup from the fork on, and runs it however `serve` ends.
 pub(crate) fn in_background<K>(
     log: &logging::Options,
-    cleanup: &SharedCleanup,
+    server: Server,
     kept: K,
-    serve: impl FnOnce(ServerSignals, Box<dyn FnOnce()>) -> Result<(), Error>,
+    serve: impl FnOnce(Server, ServerSignals, Box<dyn FnOnce() + Send>) -> Result<(), Error>,
 ) -> Result<(StatusPipe, K), Error> {
+    let cleanup = Arc::clone(&server.cleanup);
     let (waiting, telling) = StatusPipe::pair()?;
     match sys::process::fork().map_err(|error| Error::system("can't start the server", error))? {
         ForkResult::Parent { .. } => {
@@ -209,7 +304,10 @@ pub(crate) fn in_background<K>(
             let served = daemonize().and_then(|()| {
                 log.continue_in_background();
                 // From here on a signal mustn't skip the cleanup.
+                ServerSignals::block()?;
+                server.leave_callers_cgroups();
                 serve(
+                    server,
                     ServerSignals::install()?,
                     Box::new(move || {
                         if let Some(status) = live.lock().take() {
@@ -227,7 +325,7 @@ pub(crate) fn in_background<K>(
             }
             // The cleanup may wait for a command that is attaching and was stopped.
             shutdown::start_exit_deadline();
-            run_cleanup(cleanup);
+            run_cleanup(&cleanup);
             logging::finish();
             std::process::exit(i32::from(failed))
         }

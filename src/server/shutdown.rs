@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::cgroup::{MountEntry, parse_mountinfo};
 use crate::container::handle::ContainerHandle;
@@ -22,6 +23,7 @@ use crate::fuse::FSTYPE;
 use crate::host::mount_id;
 use crate::provision::cgroups::CreatedCgroups;
 use crate::server::cleanup::SharedCleanup;
+use crate::server::keeper::link::{self, News};
 use crate::server::logging;
 use crate::server::signals::ServerSignals;
 use crate::server::status::StatusPipe;
@@ -39,9 +41,11 @@ pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<ContainerHandle>,
     /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
-    /// Closed when the view is no longer mounted there, which ends the thread that makes events for its watchers
+    /// Shut down when the view is no longer mounted there, which ends the thread that makes events for its watchers
     /// (`fuse::SelfMount`).
     pub(crate) own_mount: OwnedFd,
+    /// Whether an earlier server was told that all mounts are in place.
+    pub(crate) is_committed: bool,
 }
 
 /// A mount of this process' mount namespace.
@@ -101,6 +105,7 @@ pub(crate) fn shut_down_on_signal(
 ) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).stack_size(256 * 1024).spawn(move || {
         let signal = signals.wait_for_end();
+        link::tell(&News::Ending);
         tracing::info!(%signal, "told to end: unmounting");
         start_exit_deadline();
         unmount_under_lock(&cleanup, unmount);
@@ -139,19 +144,21 @@ pub(crate) fn shut_down_with_container(
     attachment: AttachedContainer,
     program: OwnedFd,
 ) -> io::Result<()> {
-    let AttachedContainer { container, committed, own_mount } = attachment;
+    let AttachedContainer { container, committed, own_mount, is_committed } = attachment;
     let watched = Arc::clone(&container);
     let cleanup_there = Arc::clone(cleanup);
     thread::Builder::new().name("container".to_owned()).stack_size(256 * 1024).spawn(move || {
         // The command that attaches may be killed before it has finished.
-        match committed.wait() {
+        match if is_committed { Ok(()) } else { committed.wait() } {
             Ok(()) => {
+                link::tell(&News::Committed);
                 watched.wait_for_end();
                 tracing::info!(process = watched.pid(), "the container's process has ended, or its view is unmounted");
             }
             Err(_) => tracing::info!("attaching was broken off"),
         }
-        drop(own_mount);
+        // The keeper has a copy, so closing it isn't enough.
+        let _ = shutdown(own_mount.as_raw_fd(), Shutdown::Both);
         // Other processes may still be in the namespace.
         if let Some(cleanup) = cleanup_there.lock().as_mut() {
             drop(cleanup.attached.take());
@@ -229,10 +236,12 @@ pub(crate) fn park_if_exiting() {
 }
 
 /// Closes the connection and exits. A thread that waits for a device can't be ended. It would keep the shared
-/// descriptors open, and with them the connection, so this closes them first.
+/// descriptors open, and with them the connection, so this closes them first, or the keeper does.
 fn exit_now() -> ! {
     logging::finish();
     IS_EXITING.store(true, Ordering::Release);
-    let _ = sys::descriptors::abandon_files();
+    if !link::tell(&News::Ended) {
+        let _ = sys::descriptors::abandon_files();
+    }
     std::process::exit(0)
 }

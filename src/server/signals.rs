@@ -22,6 +22,13 @@ const HANDLED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 pub(crate) struct ServerSignals(SignalFd);
 
 impl ServerSignals {
+    /// Blocks the signals that a server acts on, until it's ready for them. Until [`ServerSignals::install`] children
+    /// can be waited for.
+    pub(crate) fn block() -> Result<(), Error> {
+        let set: SigSet = HANDLED.into_iter().collect();
+        set.thread_block().map_err(|errno| Error::system("can't block signals", io::Error::from(errno)))
+    }
+
     /// Gives this process a server's signal dispositions. Threads and children inherit them.
     pub(crate) fn install() -> Result<Self, Error> {
         let failed = |errno: Errno| Error::system("can't take over signals", io::Error::from(errno));

@@ -46,7 +46,11 @@ impl StatusPipe {
 
     /// Reports an error.
     pub(crate) fn failed(self, failed: &Error) {
-        let _ = File::from(self.pipe).write_all(&[&[failed.kind().to_byte()], failed.to_string().as_bytes()].concat());
+        let text = failed.to_string();
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes();
+        let report: [&[u8]; 3] = [&[failed.kind().to_byte()], &length, text.as_bytes()];
+        let report = report.concat();
+        let _ = File::from(self.pipe).write_all(&report);
     }
 
     /// Waits for the report of the other end.
@@ -54,14 +58,18 @@ impl StatusPipe {
     /// # Errors
     /// The error that it reports; also if it's closed without a report.
     pub(crate) fn wait(self) -> Result<(), Error> {
-        let mut told = Vec::new();
-        let read = File::from(self.pipe).read_to_end(&mut told);
-        match (read, told.split_first()) {
-            (Ok(_), Some((0, _))) => Ok(()),
-            (Ok(_), Some((kind, message))) => {
-                Err(Error::new(ErrorKind::from_byte(*kind), String::from_utf8_lossy(message)))
-            }
-            _ => Err(Error::failed("the server ended before the view was live")),
+        // It isn't read to its end: a server's keeper holds a copy of the other end.
+        let mut pipe = File::from(self.pipe);
+        let ended = |_| Error::failed("the server ended before the view was live");
+        let (mut kind, mut length) = ([0], [0; 4]);
+        pipe.read_exact(&mut kind).map_err(ended)?;
+        let [kind] = kind;
+        if kind == 0 {
+            return Ok(());
         }
+        pipe.read_exact(&mut length).map_err(ended)?;
+        let mut message = Vec::new();
+        let _ = pipe.take(u64::from(u32::from_ne_bytes(length))).read_to_end(&mut message);
+        Err(Error::new(ErrorKind::from_byte(kind), String::from_utf8_lossy(&message)))
     }
 }

@@ -51,6 +51,52 @@ pub fn duplicate_above(file: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, E
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Returns the numbers of all open descriptors above the standard three.
+///
+/// # Errors
+/// The errors of reading `/proc/self/fd`.
+pub fn all_open() -> io::Result<Vec<RawFd>> {
+    let numbers = open_numbers("/proc/self/fd")?;
+    // SAFETY: F_GETFD only looks the number up. The directory that was read is closed by now.
+    Ok(numbers.into_iter().filter(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0).collect())
+}
+
+/// Takes ownership of a descriptor that a process opened which had this descriptor table before, and has ended without
+/// closing it. Returns `None` if it isn't open.
+///
+/// A program may call this once for each number that such a process has recorded.
+#[must_use]
+pub fn recovered(number: RawFd) -> Option<OwnedFd> {
+    inherited(number)
+}
+
+/// Copies a descriptor to a number of at least `lowest`, close-on-exec, and leaves the copy without an owner.
+///
+/// # Errors
+/// EMFILE, or EINVAL, if there's no number left; EBADF if it isn't open.
+pub fn copy_above(number: RawFd, lowest: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: numbers in.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, lowest) })
+}
+
+/// Copies a descriptor to exactly this number, close-on-exec. An open one of that number is replaced: its owner then
+/// owns the copy.
+///
+/// # Errors
+/// Those of dup3(2).
+pub fn copy_to(number: RawFd, to: RawFd) -> Result<(), Errno> {
+    // SAFETY: numbers in. Whoever owns `to` still owns an open descriptor.
+    Errno::result(unsafe { libc::dup3(number, to, libc::O_CLOEXEC) }).map(drop)
+}
+
+/// Closes the descriptors with these numbers, whose owners have ended with another process.
+pub fn close_all(numbers: impl IntoIterator<Item = RawFd>) {
+    for number in numbers {
+        // SAFETY: a number in; by the contract above nothing in this process owns it.
+        unsafe { libc::close(number) };
+    }
+}
+
 /// Returns the numbers above the standard three in a directory of procfs. The directory's own number is among them
 /// and closed by then.
 fn open_numbers(directory: &str) -> io::Result<Vec<RawFd>> {

@@ -2,7 +2,7 @@
 //! nix reads no event with such a name.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ use nix::sys::inotify::{self, AddWatchFlags, InitFlags};
 
 /// The size of one read in bytes: room for several events with the longest names. The kernel answers EINVAL if the
 /// first event doesn't fit.
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;
 
 /// The size of `struct inotify_event` without its name.
 const HEADER: usize = 16;
@@ -62,14 +62,33 @@ impl Inotify {
         Errno::result(unsafe { libc::inotify_rm_watch(self.0.as_fd().as_raw_fd(), watch.0) }).map(drop)
     }
 
-    /// Reads the next events.
+    /// Takes over an instance that another process has made.
+    pub fn recovered(file: OwnedFd) -> Self {
+        // SAFETY: the caller says that it's an inotify instance. Another file would only make the calls fail.
+        Self(unsafe { inotify::Inotify::from_owned_fd(file) })
+    }
+
+    /// Reads the next events, as the kernel writes them ([`parse`]).
     ///
     /// # Errors
     /// `EAGAIN` if there are none.
-    pub fn read(&self) -> Result<Vec<Event>, Errno> {
+    pub fn read(&self) -> Result<Vec<u8>, Errno> {
         let mut buffer = vec![0; BUFFER];
         let length = nix::unistd::read(self.0.as_fd(), &mut buffer)?;
-        Ok(parse(buffer.get(..length).unwrap_or_default()))
+        buffer.truncate(length);
+        Ok(buffer)
+    }
+}
+
+impl WatchNumber {
+    /// The number.
+    pub fn get(self) -> i32 {
+        self.0
+    }
+
+    /// The watch with this number.
+    pub fn numbered(number: i32) -> Self {
+        Self(number)
     }
 }
 
@@ -80,7 +99,8 @@ impl AsFd for Inotify {
 }
 
 /// Parses events. The kernel writes whole ones only.
-fn parse(mut bytes: &[u8]) -> Vec<Event> {
+#[must_use]
+pub fn parse(mut bytes: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some((event, rest)) = parse_one(bytes) {
         events.push(event);
@@ -143,7 +163,7 @@ mod tests {
         let path = std::ffi::CString::new(directory.path().as_os_str().as_bytes()).unwrap();
         let watch = inotify.add(&path, AddWatchFlags::IN_CREATE).unwrap();
         std::fs::create_dir(directory.path().join("made")).unwrap();
-        let events = inotify.read().unwrap();
+        let events = parse(&inotify.read().unwrap());
         assert_eq!((events.len(), events[0].watch, events[0].name.as_deref()), (1, watch, Some(OsStr::new("made"))));
         assert_eq!((inotify.remove(watch), inotify.remove(watch)), (Ok(()), Err(Errno::EINVAL)));
     }

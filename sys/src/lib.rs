@@ -26,6 +26,7 @@ pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 pub mod seqpacket;
+pub mod shared;
 pub mod signal;
 pub mod spawn;
 pub mod stat;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Pid};
 
 /// How long a joined thread may still be visible. The kernel wakes the joining thread as soon as the other has left
 /// its memory, and only then dissolves its namespaces and frees its number (`do_exit`).
@@ -81,6 +81,26 @@ pub fn clone_sibling() -> Result<CloneSide, Errno> {
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: always allowed.
     unsafe { libc::_exit(status) }
+}
+
+/// Forks a single-threaded process. The new process shares its descriptor table with this one (`CLONE_FILES`): what
+/// either opens or closes, the other has open or closed. Returns the child's process id, or `None` in the child.
+///
+/// # Errors
+/// Those of clone(2).
+pub fn fork_sharing_files() -> Result<Option<Pid>, Errno> {
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    let null: libc::c_long = 0;
+    #[cfg(not(target_arch = "s390x"))]
+    let (first, second) = (flags, null);
+    #[cfg(target_arch = "s390x")] // takes the stack first
+    let (first, second) = (null, flags);
+    // SAFETY: as in `clone_sibling`: a fork of a single-threaded process.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, null, null, null) };
+    Ok(match Errno::result(pid)? {
+        0 => None,
+        pid => Some(Pid::from_raw(i32::try_from(pid).unwrap_or(0))),
+    })
 }
 
 /// Replaces the session keyring that this process inherited by a new, empty one

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::lifetime::{children, is_over};
+use crate::lifetime::{is_over, servers_of};
 use crate::{Random, children_of, found_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -155,7 +155,7 @@ impl Killer {
     fn server(&self, view: usize) -> Result<Pid, String> {
         let keeper = self.keepers[view];
         let is_new = |pid: &Pid| Some(*pid) != self.last[view] && !is_over(*pid);
-        let found = found_within(START_TIMEOUT, || children(keeper).into_iter().find(is_new));
+        let found = found_within(START_TIMEOUT, || servers_of(keeper).into_iter().find(is_new));
         found.ok_or_else(|| {
             let state = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap_or_default();
             format!("the keeper {keeper} ({}) starts no server after {:?}", state.trim(), self.kills.last())

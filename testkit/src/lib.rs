@@ -37,7 +37,7 @@ pub use cgroup::{TestCgroup, chown_tree};
 pub use container::{Caller, Container, ContainerOptions, MAPPED_ROOT, OWNER, STRANGER};
 pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
 pub use killer::{Kill, Killer, Way};
-pub use lifetime::{ViewProcesses, children as children_of_keeper, is_over, kill_view};
+pub use lifetime::{ViewProcesses, is_over, kill_view, servers_of};
 pub use proc::{children_of, processes, processor_ticks, resident_kib, status_field, thread_states, threads_named};
 pub use programs::{Programs, copy_program, kill_to_the_end, program, run_to_end, stop, write_program};
 pub use random::Random;

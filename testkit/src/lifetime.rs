@@ -39,19 +39,19 @@ impl ViewProcesses {
     ///
     /// When `program` can't list the views.
     pub fn of_process(program: impl AsRef<OsStr>, process: u32) -> Self {
-        let server = Pid::from_raw(process.cast_signed());
-        if std::fs::read_link(format!("/proc/{process}/ns/mnt")).is_err() {
-            return Self { keeper: None, server };
-        }
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &process.to_string(), "--mount"]).arg(program).args(["list", "--json"]);
-        let output = run_to_end(&mut command, TIMEOUT);
-        let views: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        });
-        // A view that has failed has no server.
-        let mut all = views.iter().filter(|view| !view["pid"].is_null()).map(Self::of_listed);
-        all.find(|view| view.server == server || view.keeper == Some(server)).unwrap_or(Self { keeper: None, server })
+        let listed = listed(program.as_ref(), process).map(|view| Self::of_listed(&view));
+        listed.unwrap_or(Self { keeper: None, server: Pid::from_raw(process.cast_signed()) })
+    }
+
+    /// Those of the view to which a process belongs, as [`ViewProcesses::of_process`] finds them. `None` until the view is listed, and live.
+    ///
+    /// # Panics
+    ///
+    /// When `program` can't list the views.
+    pub fn of_live(program: impl AsRef<OsStr>, process: u32) -> Option<Self> {
+        // Programs without a keeper know no other state, and don't tell it.
+        let is_live = |view: &Value| view["state"].as_str().is_none_or(|state| state == "live");
+        listed(program.as_ref(), process).filter(is_live).map(|view| Self::of_listed(&view))
     }
 
     /// Kills them at the same moment. They may have ended by themselves.
@@ -73,6 +73,20 @@ impl ViewProcesses {
     }
 }
 
+/// The view to which a process belongs, as `program` lists it in the mount namespace of that process.
+fn listed(program: &OsStr, process: u32) -> Option<Value> {
+    std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok()?;
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &process.to_string(), "--mount"]).arg(program).args(["list", "--json"]);
+    let output = run_to_end(&mut command, TIMEOUT);
+    let views: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    // A view that has failed has no server.
+    let is_its = |view: &Value| !view["pid"].is_null() && ["keeper", "pid"].iter().any(|name| view[name] == process);
+    views.into_iter().find(is_its)
+}
+
 /// Kills the view to which a process belongs (see [`ViewProcesses::of_process`]), so that nobody serves it any more, and waits for the end.
 ///
 /// # Panics
@@ -87,10 +101,15 @@ pub fn is_over(process: Pid) -> bool {
     thread_states(process.as_raw().cast_unsigned()).iter().all(|state| "ZX".contains(*state))
 }
 
-/// The children of a keeper, which are its server, if it has one now. It has no thread but its first.
-pub fn children(keeper: Pid) -> Vec<Pid> {
+/// The servers among a keeper's children: one, if there's one now. It has no thread but its first. The process that ends the connection if all others
+/// end is none.
+pub fn servers_of(keeper: Pid) -> Vec<Pid> {
     let text = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+    let is_server = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name != "abort guard\n"
+    };
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_server).map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::killer::Unrest;
-use crate::{Hierarchy, Programs, TIMEOUT, TestCgroup, ViewProcesses, comes_true, run_to_end, thread_states};
+use crate::{
+    Hierarchy, Programs, TIMEOUT, TestCgroup, ViewProcesses, comes_true, found_within, run_to_end, thread_states,
+};
 
 /// If this environment variable is set, the server of each view is killed again and again: whatever a test is about, it mustn't notice that.
 const UNREST_VARIABLE: &str = "VCGROUPFS_KILL_SERVERS";
@@ -140,21 +142,21 @@ impl View {
         let child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         let server = AtomicU32::new(child.id());
         let mut view = Self { child, program: program.into(), server, unrest: None, folder };
-        view.wait_until_live();
+        let processes = view.wait_until_live();
         if std::env::var_os(UNREST_VARIABLE).is_some() {
-            view.unrest = view.processes().keeper.map(Unrest::start);
+            view.unrest = processes.keeper.map(Unrest::start);
         }
-        view.server.store(view.processes().server.as_raw().cast_unsigned(), Ordering::Relaxed);
+        view.server.store(processes.server.as_raw().cast_unsigned(), Ordering::Relaxed);
         view
     }
 
-    fn wait_until_live(&mut self) {
-        let is_live = comes_true(TIMEOUT, || {
+    fn wait_until_live(&mut self) -> ViewProcesses {
+        let processes = found_within(TIMEOUT, || {
             let status = self.child.try_wait().expect("the server's state");
             assert!(status.is_none(), "the server ended with {status:?}:\n{}", self.log());
-            self.is_mounted()
+            self.is_mounted().then(|| ViewProcesses::of_live(&self.program, self.child.id()))?
         });
-        assert!(is_live, "the view didn't come to life:\n{}", self.log());
+        processes.unwrap_or_else(|| panic!("the view didn't come to life:\n{}", self.log()))
     }
 
     fn is_mounted(&self) -> bool {

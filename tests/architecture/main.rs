@@ -10,17 +10,18 @@ use source::{Source, sources};
 
 /// What a folder or file of `src` may import of the others: cli -> container, provision, server -> fuse, host -> agents; fs -> view -> policy ->
 /// cgroup, and sys at the bottom.
-const IMPORTS: [(&str, &[&str]); 17] = [
+const IMPORTS: [(&str, &[&str]); 18] = [
     ("cgroup", &[]),
     ("limit", &[]),
     ("message", &["cgroup"]),
     ("subprocess", &[]),
+    ("records", &["sys"]),
     ("policy", &["cgroup"]),
     ("view", &["cgroup", "policy"]),
-    ("fs", &["cgroup", "limit", "policy", "view", "sys"]),
+    ("fs", &["cgroup", "limit", "policy", "records", "view", "sys"]),
     ("agents", &["limit", "sys"]),
-    ("host", &["cgroup", "limit", "policy", "view", "fs", "agents", "sys"]),
-    ("fuse", &["cgroup", "policy", "view", "fs", "sys"]),
+    ("host", &["cgroup", "limit", "policy", "records", "view", "fs", "agents", "sys"]),
+    ("fuse", &["cgroup", "policy", "records", "view", "fs", "sys"]),
     ("error", &["cgroup", "fuse", "agents", "host"]),
     ("doctor", &["cgroup"]),
     ("doctor/probe", &["cgroup", "doctor", "error", "host", "server", "sys"]),
@@ -38,6 +39,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
             "message",
             "policy",
             "provision",
+            "records",
             "server",
             "view",
             "fs",
@@ -50,7 +52,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
 ];
 
 /// What the rooms below the command line import: they know each other, but not it.
-const BELOW_CLI: [&str; 14] = [
+const BELOW_CLI: [&str; 15] = [
     "cgroup",
     "container",
     "error",
@@ -61,6 +63,7 @@ const BELOW_CLI: [&str; 14] = [
     "message",
     "policy",
     "provision",
+    "records",
     "server",
     "subprocess",
     "sys",
@@ -153,11 +156,14 @@ fn one_folder_knows_fuse_and_one_the_helper() {
     let mut breaches = Vec::new();
     let mut seen = [0, 0];
     for source in shipped() {
-        for (index, (word, home)) in [("fuser", "src/fuse/"), ("mount_helper", "src/agents/")].into_iter().enumerate() {
+        // `sys` has what fuser has only as unsafe functions.
+        let homes: [(&str, &[&str]); 2] =
+            [("fuser", &["src/fuse/", "sys/src/fuse.rs"]), ("mount_helper", &["src/agents/"])];
+        for (index, (word, homes)) in homes.into_iter().enumerate() {
             for line in source.lines_with_word(word) {
                 seen[index] += 1;
                 // The program is the helper as well, by the name that it's started with.
-                if !source.path.starts_with(home) && !source.path.ends_with("src/main.rs") {
+                if !homes.iter().any(|home| source.path.starts_with(home)) && !source.path.ends_with("src/main.rs") {
                     breaches.push(format!("{}:{line}: {word}", source.path));
                 }
             }

@@ -56,7 +56,7 @@ fn a_failed_view_is_listed_and_made_again_with_its_options() {
 
         let doctor = said(scene.command().args(["doctor", &scene.pid()])).stdout;
         let advice = format!("'vcgroupfs attach {}' makes it work again, with the options that it had", scene.pid());
-        assert!(doctor.contains("its server was killed") && doctor.contains(&advice), "{doctor}");
+        assert!(doctor.contains(" killed, and everything there fails") && doctor.contains(&advice), "{doctor}");
 
         let again = scene.attach(&[]);
         assert_eq!(again.code, 0, "{}", again.stderr);

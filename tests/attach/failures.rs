@@ -43,9 +43,9 @@ fn attach_with_fault(scene: &Scene, call: &str, fault: &str, number: usize) -> b
     })
 }
 
-/// Whether the command has ended and left the server: the one process of ours whose parent isn't strace.
+/// Whether the command has ended and left the view's processes: none of ours has strace as its parent.
 fn is_committed(scene: &Scene) -> bool {
-    scene.processes().len() == 1 && !scene.processes().iter().any(|pid| is_child_of_strace(*pid))
+    scene.is_at_rest() && !scene.processes().iter().any(|pid| is_child_of_strace(*pid))
 }
 
 fn is_child_of_strace(pid: i32) -> bool {
@@ -191,8 +191,8 @@ fn killed(host: Host, method: MountMethod) {
         kill(&mut child);
         // Whether it comes or goes, it comes to rest.
         wait_until("rest", || {
-            let servers = scene.processes().len();
-            (servers == 0 && scene.mounts() == before) || (servers == 1 && served() == all && answers(&scene))
+            let nobody = scene.processes().is_empty();
+            (nobody && scene.mounts() == before) || (scene.is_at_rest() && served() == all && answers(&scene))
         });
         if scene.is_attached() {
             attached += 1;

@@ -1,17 +1,18 @@
 //! A filesystem in the container that never answers, on the way to `/sys/fs/cgroup`.
 
-use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{ContainerOptions, Need, TIMEOUT, require};
+use testkit::{ContainerOptions, Need, TIMEOUT, ViewProcesses, require, wait_for};
 
 use crate::scene::{MountMethod, Scene, program, wait_until};
 
 /// A filesystem whose server will be stopped.
 struct Hung {
-    server: Child,
+    command: Child,
+    /// Its keeper would replace the server, so it's stopped as well.
+    processes: ViewProcesses,
     folder: tempfile::TempDir,
 }
 
@@ -20,26 +21,31 @@ impl Hung {
         let folder = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(program());
         command.args(["mount", "--cgroup", cgroup, "-f"]).arg(folder.path()).stdin(Stdio::null());
-        let server = command.spawn().expect("a server");
-        let hung = Self { server, folder };
-        wait_until("the mount", || fs::read_dir(hung.folder.path()).is_ok_and(|mut names| names.next().is_some()));
-        hung
+        let command = command.spawn().expect("a server");
+        let processes = wait_for("the mount", || ViewProcesses::of_live(program(), command.id()));
+        Self { command, processes, folder }
     }
 
     fn stop(&self) {
-        assert!(testkit::stop(Pid::from_raw(self.server.id().cast_signed())), "the server is there");
+        let ViewProcesses { keeper, server } = self.processes;
+        for process in keeper.into_iter().chain([server]) {
+            assert!(testkit::stop(process), "{process} is there");
+        }
     }
 
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.server.id().cast_signed()), signal).expect("a signal");
+    fn go_on(&self) {
+        let ViewProcesses { keeper, server } = self.processes;
+        for process in keeper.into_iter().chain([server]) {
+            kill(process, Signal::SIGCONT).expect("a signal");
+        }
     }
 }
 
 impl Drop for Hung {
     fn drop(&mut self) {
-        self.signal(Signal::SIGCONT);
-        self.signal(Signal::SIGTERM);
-        let _ = self.server.wait();
+        self.go_on();
+        kill(Pid::from_raw(self.command.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+        let _ = self.command.wait();
     }
 }
 
@@ -95,7 +101,7 @@ fn attach_gives_up_on_a_filesystem_that_never_answers() {
     scene.is_as_before(&before);
 
     // Once it answers, all is as usual; this one has no /sys/fs.
-    hung.signal(Signal::SIGCONT);
+    hung.go_on();
     let refused = scene.attach(&[]).fails(1);
     assert!(refused.contains("isn't empty"), "{refused}");
     scene.is_as_before(&before);

@@ -125,14 +125,28 @@ impl Scene {
         said(self.command().arg("attach").args(options).arg(self.pid()))
     }
 
-    /// The processes that serve the container's view.
+    /// The processes that keep the container's view alive.
     #[track_caller]
     pub(crate) fn view_processes(&self) -> ViewProcesses {
+        ViewProcesses::of_listed(&self.listed().unwrap_or_else(|| panic!("no view of {}", self.pid())))
+    }
+
+    /// The container's view, as `list` describes it.
+    fn listed(&self) -> Option<serde_json::Value> {
         let list = said(self.command().args(["list", "--json"]));
-        let views: serde_json::Value = serde_json::from_str(&list.stdout).expect("a list");
-        let mut all = views.as_array().expect("a list").iter();
-        let own = all.find(|view| view["container"].as_u64() == Some(u64::from(self.container.init())));
-        ViewProcesses::of_listed(own.unwrap_or_else(|| panic!("no view of {}: {views}", self.pid())))
+        let views: Vec<serde_json::Value> = serde_json::from_str(&list.stdout).expect("a list");
+        views.into_iter().find(|view| view["container"].as_u64() == Some(u64::from(self.container.init())))
+    }
+
+    /// Whether there is a live view, and no process of ours but those that keep it alive.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let Some(view) = self.listed().filter(|view| view["pid"].is_u64()) else { return false };
+        let ViewProcesses { keeper, server } = ViewProcesses::of_listed(&view);
+        let mut own: Vec<i32> = keeper.into_iter().chain([server]).map(nix::unistd::Pid::as_raw).collect();
+        own.sort_unstable();
+        let mut all = self.processes();
+        all.sort_unstable();
+        all == own
     }
 
     pub(crate) fn detach(&self) -> Said {
@@ -167,7 +181,7 @@ impl Scene {
         if rooted { top } else { top.join(&self.home()[1..]) }
     }
 
-    /// What the program runs for this container: servers, helpers, and the command itself; not a server's abort guard, which ends with it.
+    /// What the program runs for this container: keepers, servers, and the command itself; not a server's abort guard, which ends with it.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let pid = self.pid();
         let entries = fs::read_dir("/proc").expect("/proc").flatten();

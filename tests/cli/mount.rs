@@ -17,9 +17,18 @@ fn listed(sandbox: &Sandbox, directory: &Path) -> Option<serde_json::Value> {
     views.into_iter().find(|view| view["directory"].as_str() == directory.to_str())
 }
 
+fn processes_of(sandbox: &Sandbox, directory: &Path) -> ViewProcesses {
+    ViewProcesses::of_listed(&listed(sandbox, directory).expect("a live view"))
+}
+
 fn server_of(sandbox: &Sandbox, directory: &Path) -> i32 {
-    let view = listed(sandbox, directory).expect("a live view");
-    i32::try_from(view["pid"].as_i64().expect("a pid")).expect("a pid")
+    processes_of(sandbox, directory).server.as_raw()
+}
+
+/// The process that the command has become, or has left in the background: the keeper, or the server where there's none.
+fn first_of(sandbox: &Sandbox, directory: &Path) -> i32 {
+    let processes = processes_of(sandbox, directory);
+    processes.keeper.unwrap_or(processes.server).as_raw()
 }
 
 /// A view in the background.
@@ -56,7 +65,7 @@ fn the_foreground_ends_by_a_signal_and_takes_the_mount_along() {
         let mut server = Running::start(&mut sandbox.command(&["mount", "-f", "--cgroup", &sandbox.path(), name]));
         wait_until("the view", || listed(&sandbox, &directory).is_some());
         wait_until("an answer", || directory.join("unified").is_dir());
-        assert_eq!(server_of(&sandbox, &directory), server.child.id().cast_signed(), "it doesn't fork");
+        assert_eq!(first_of(&sandbox, &directory), server.child.id().cast_signed(), "it stays in the foreground");
         // In use, it goes nevertheless.
         let _held = fs::File::open(&directory).expect("the view's root");
         server.signal(signal);
@@ -95,11 +104,11 @@ fn the_background_has_no_terminal() {
     let status = command.stderr(pty.slave).spawn().expect("setsid").wait().expect("its end");
     drop(command);
     assert!(status.success(), "{status}");
-    let server = server_of(&sandbox, &directory);
+    let (server, session) = (server_of(&sandbox, &directory), first_of(&sandbox, &directory).to_string());
     let stat = fs::read_to_string(format!("/proc/{server}/stat")).expect("stat");
     let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
     // State, ppid, pgrp, session, tty_nr.
-    assert_eq!((fields[3], fields[4]), (server.to_string().as_str(), "0"), "a session without a terminal: {stat}");
+    assert_eq!((fields[3], fields[4]), (session.as_str(), "0"), "a session without a terminal: {stat}");
     drop(pty.master);
     for fd in 0..3 {
         let target = fs::read_link(format!("/proc/{server}/fd/{fd}")).expect("a descriptor");
@@ -127,8 +136,8 @@ fn a_killed_server_can_be_unmounted() {
     let sandbox = Sandbox::with_cgroup(&["unified"]);
     let directory = mounted(&sandbox);
     let name = directory.to_str().expect("a path");
-    ViewProcesses::of_listed(&listed(&sandbox, &directory).expect("a live view")).kill();
-    wait_until("the server's end", || sandbox.processes().is_empty());
+    processes_of(&sandbox, &directory).kill_to_the_end();
+    wait_until("the end of all that it has", || sandbox.processes().is_empty());
     assert!(is_mounted(&directory) && fs::metadata(&directory).is_err());
     assert_eq!(listed(&sandbox, &directory).expect("it's still mounted")["state"], "failed");
     sandbox.vcgroupfs(&["umount", name]).ok();
@@ -275,8 +284,8 @@ fn a_directory_is_a_target_of_detach_and_doctor() {
     let line = sandbox.vcgroupfs(&["doctor", name]).fails(1);
     assert!(line.contains(&format!("the process {pid}, for which the view on {name} was mounted, isn't")), "{line}");
     // A dead view, too.
-    ViewProcesses::of_listed(&listed(&sandbox, &directory).expect("a live view")).kill();
-    wait_until("its end", || listed(&sandbox, &directory).is_none());
+    processes_of(&sandbox, &directory).kill_to_the_end();
+    assert_eq!(listed(&sandbox, &directory).expect("it's still mounted")["state"], "failed");
     sandbox.vcgroupfs(&["detach", name]).ok();
     assert!(!is_mounted(&directory));
     sandbox.is_clean();

@@ -7,8 +7,8 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{
-    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, comes_true, hierarchies, require,
-    run_to_end, wait_until,
+    Container, ContainerOptions, Need, TIMEOUT, TestCgroup, View, ViewOptions, ViewProcesses, comes_true, hierarchies,
+    require, run_to_end, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vcgroupfs");
@@ -106,8 +106,10 @@ fn the_successor_of_a_killed_server_has_no_privileges() {
     let view = view_of(&cgroup);
     let is_abort_guard =
         |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "abort guard");
+    let ViewProcesses { keeper, server } = view.processes();
+    let parent = keeper.unwrap_or(server);
     let find = || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", view.server())).expect("children");
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("children");
         children.split_ascii_whitespace().find(is_abort_guard).map(|pid| pid.parse().expect("a pid"))
     };
     wait_until("an abort guard", || find().is_some());
@@ -197,18 +199,20 @@ fn a_view_holds_no_copy_of_the_program() {
     let directory = folder.path().join("view");
     fs::create_dir(&directory).expect("a mount point");
     let script = format!(
-        "echo $$ > {}/cgroup.procs && exec {PROGRAM} mount --cgroup pids={} {}",
+        "echo $$ > {}/cgroup.procs && exec {PROGRAM} mount -f --cgroup pids={} {}",
         home.dir("memory").display(),
         shown.path(),
         directory.display()
     );
-    let mounted = run_to_end(Command::new("sh").args(["-c", &script]), TIMEOUT);
-    assert!(mounted.status.success(), "{mounted:?}");
+    // In the background, it would leave the caller's cgroups.
+    let mut command = Command::new("sh").args(["-c", &script]).spawn().expect("sh");
+    wait_until("the view", || ViewProcesses::of_live(PROGRAM, command.id()).is_some());
     let statistics = fs::read_to_string(home.dir("memory").join("memory.stat")).expect("statistics");
     let shmem = statistics.lines().find_map(|line| line.strip_prefix("shmem ")?.parse::<u64>().ok());
     let members = fs::read_to_string(home.dir("memory").join("cgroup.procs")).expect("members");
     let ended = run_to_end(Command::new(PROGRAM).arg("umount").arg(&directory), TIMEOUT);
     assert!(ended.status.success(), "{ended:?}");
+    assert!(command.wait().expect("its end").success());
     assert!(members.lines().count() >= 1, "the server is there");
     let shmem = shmem.expect("shmem");
     assert!(shmem < 256 * 1024, "{shmem} bytes of shared memory for one view");

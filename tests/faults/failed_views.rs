@@ -48,7 +48,8 @@ fn a_failed_view_is_listed_and_made_again_with_its_options() {
         (&failed["state"], &failed["pid"], &failed["confinement"]),
         (&"failed".into(), &Value::Null, &Value::Null)
     );
-    assert_eq!(failed["reason"], "its server was killed");
+    let reason = if before["keeper"].is_null() { "its server was killed" } else { "its server and keeper were killed" };
+    assert_eq!(failed["reason"], reason);
     assert_eq!(failed["options"], before["options"]);
     let table = host.vcgroupfs(&["list"]).ok();
     let lines: Vec<&str> = table.lines().collect();
@@ -58,7 +59,7 @@ fn a_failed_view_is_listed_and_made_again_with_its_options() {
     assert!(said.join(" ").ends_with(&advice) && lines[2..].iter().all(|line| line.len() <= 100), "{table}");
 
     let doctor = host.vcgroupfs(&["doctor", &directory(&host)]).fails(1);
-    assert!(doctor.contains("has failed: its server was killed") && doctor.contains(&advice), "{doctor}");
+    assert!(doctor.contains(&format!("has failed: {reason}")) && doctor.contains(&advice), "{doctor}");
 
     let said = mount(&host, &[]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
@@ -153,7 +154,7 @@ fn a_keeper_that_has_given_up_is_ended() {
     let path = host.cgroup.path();
     for clear in [&["mount"][..], &["umount"]] {
         mount(&host, &["--cgroup", &path, "--coherent"]).ok();
-        let (_, record) = host.server();
+        let (_, record) = host.record();
         host.kill_view();
         let mut text: Value = serde_json::from_str(&fs::read_to_string(&record).expect("a record")).expect("JSON");
         fs::remove_file(&record).expect("unlink");
@@ -248,11 +249,11 @@ fn a_forged_record_gives_no_options() {
     let host = Host::new();
     let path = host.cgroup.path();
     mount(&host, &["--cgroup", &path]).ok();
-    let (server, record) = host.server();
+    let (owner, record) = host.record();
     host.kill_view();
     let text = fs::read_to_string(&record).expect("a record");
     let forged =
-        text.replace(&server.to_string(), "1").replace("strict", "delegate").replace("\"since\":1", "\"since\":2");
+        text.replace(&owner.to_string(), "1").replace("strict", "delegate").replace("\"since\":1", "\"since\":2");
     let file = host.path(REGISTRY).join("1.json");
     for (owner, mode) in [(65534, 0o644), (0, 0o666), (0, 0o664)] {
         fs::write(&file, &forged).expect("a file");
@@ -294,7 +295,7 @@ fn the_record_of_another_container_gives_no_options() {
     let former = |record: &mut Value| record["container"]["start"] = Value::Null;
     for change in [&later as &dyn Fn(&mut Value), &other, &former] {
         attach(&["--policy", "delegate", "--coherent"]);
-        let (_, path) = host.server();
+        let (_, path) = host.record();
         host.kill_view();
         let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).expect("a record")).expect("JSON");
         change(&mut record);
@@ -304,7 +305,7 @@ fn the_record_of_another_container_gives_no_options() {
         host.vcgroupfs(&["detach", &pid]).ok();
     }
     attach(&[]);
-    let (_, path) = host.server();
+    let (_, path) = host.record();
     host.kill_view();
     let text = fs::read_to_string(&path).expect("a record");
     fs::write(&path, text.replace("strict", "delegate")).expect("a record");
@@ -314,7 +315,7 @@ fn the_record_of_another_container_gives_no_options() {
         let said = attach(&[]);
         assert!(!said.contains("made again"), "owner {owner}, mode {mode:o}: {said}");
         assert_eq!(only(&host)["policy"], "strict", "owner {owner}, mode {mode:o}");
-        let (_, record) = host.server();
+        let (_, record) = host.record();
         host.kill_view();
         fs::remove_file(record).expect("unlink");
     }

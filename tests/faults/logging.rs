@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
-use testkit::{Need, TIMEOUT, TestCgroup, kill_view, require, run_to_end};
+use testkit::{Need, TIMEOUT, TestCgroup, ViewProcesses, kill_view, require, run_to_end};
 
 use crate::life::{HANG_TIMEOUT, Server, in_time, program, wait_until};
 
@@ -127,6 +127,7 @@ fn elsewhere(journal: Option<&Path>, syslog: Option<&Path>, arguments: &[&str]) 
 
 /// A server in the background, in a mount namespace of its own.
 struct Background {
+    /// Its server, or the keeper of that.
     pid: i32,
     directory: PathBuf,
     said: String,
@@ -216,9 +217,10 @@ fn servers_in_the_background_log_to_syslog_where_there_is_no_journal() {
     let path = folder.path().join("log");
     let syslog = UnixDatagram::bind(&path).expect("a syslogd");
     let server = Background::start(None, Some(&path), &["--log-level", "info"]);
+    let number = ViewProcesses::of_process(program(), server.pid.cast_unsigned()).server;
     server.reject(1);
     let message = received(&syslog);
-    assert!(message.starts_with(&format!("<30>vcgroupfs[{}]: rejected: ", server.pid)), "{message}");
+    assert!(message.starts_with(&format!("<30>vcgroupfs[{number}]: rejected: ")), "{message}");
 }
 
 #[test]

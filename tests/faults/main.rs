@@ -10,12 +10,14 @@
 //! | [`neighbours`] | takes from other containers, and from users of the host |
 //! | [`logging`] | closes, fills and loses the log |
 //! | [`signals`] | signals, mounts that are gone or pinned, a child that froze itself |
+//! | [`callers`] | ends whoever made the view, with all that is in the same cgroups |
 //! | [`registry`] | locks, redirects and spoils the records of live views |
 //! | [`failed_views`] | kills everything that serves it, and tries to choose the options with which it comes back |
 //! | [`targets`] | names a container so that its manager seems to say another process |
 //! | [`confinement`] | looks at what a live server may still do, and what it costs |
 //! | [`names`] | names that are long, or that change what a terminal shows |
 
+mod callers;
 mod capabilities;
 mod confinement;
 mod expulsion;

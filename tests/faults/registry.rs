@@ -106,11 +106,12 @@ impl Host {
         ViewProcesses::of_listed(&views[0])
     }
 
-    /// The server of its only view, and its record.
+    /// The record of its only view, and the process that has made it: the keeper, or the server where there's none.
     #[track_caller]
-    pub(crate) fn server(&self) -> (Pid, PathBuf) {
-        let server = self.processes().server;
-        (server, self.path(REGISTRY).join(format!("{server}.json")))
+    pub(crate) fn record(&self) -> (Pid, PathBuf) {
+        let ViewProcesses { keeper, server } = self.processes();
+        let owner = keeper.unwrap_or(server);
+        (owner, self.path(REGISTRY).join(format!("{owner}.json")))
     }
 
     /// The states of all views, the oldest first.
@@ -157,7 +158,7 @@ fn a_reader_of_a_record_cannot_make_a_dead_server_look_alive() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
-    let (_, record) = host.server();
+    let (_, record) = host.record();
     let read = || File::open(&record).expect("a record that all may read");
     assert_eq!(fs::metadata(&record).expect("a record").mode() & 0o7777, 0o644);
     let (whole, part) = (read(), read());
@@ -204,7 +205,7 @@ fn a_user_of_the_host_can_neither_list_nor_lock_records() {
     assert_eq!((&views[0]["state"], &views[0]["pid"], &views[1]), (&"failed".into(), &Value::Null, &Value::Null));
 }
 
-/// Its name is known before it's made: the server's process id.
+/// Its name is known before it's made: a process id.
 #[test]
 fn a_record_cannot_be_redirected() {
     require!(Need::Root, Need::Fuse);
@@ -226,7 +227,7 @@ fn a_record_cannot_be_redirected() {
         let script = if plant == "ln" { script.replace(&victim.display().to_string(), "/run/victim") } else { script };
         let mut server = host.command("sh").args(["-c", &script]).spawn().expect("a server");
         assert!(until(|| host.list().len() == 1), "{plant} {name}");
-        let (pid, record) = host.server();
+        let (pid, record) = host.record();
         let found = fs::symlink_metadata(&record).expect("a record");
         assert!(found.is_file() && found.uid() == 0 && found.nlink() == 1, "{plant} {name}: {found:?}");
         assert_eq!(fs::read_to_string(&victim).expect("the victim"), "precious", "{plant} {name}");
@@ -326,7 +327,7 @@ fn records_of_killed_servers_are_removed() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
-    let (server, record) = host.server();
+    let (owner, record) = host.record();
     for name in ["999999.new", "1.new", "999998.json"] {
         fs::copy(&record, host.path(REGISTRY).join(name)).expect("a file");
     }
@@ -338,10 +339,10 @@ fn records_of_killed_servers_are_removed() {
         names.sort_by_key(fs::DirEntry::file_name);
         names.iter().map(|entry| entry.file_name().into_string().expect("a name")).collect::<Vec<_>>()
     };
-    assert_eq!(names(), [format!("{server}.json"), "mine".to_owned()]);
+    assert_eq!(names(), [format!("{owner}.json"), "mine".to_owned()]);
     host.kill_view();
     assert_eq!(host.states(), ["failed"]);
-    assert_eq!(names(), [format!("{server}.json"), "mine".to_owned()]);
+    assert_eq!(names(), [format!("{owner}.json"), "mine".to_owned()]);
     let unmounted = run_to_end(host.command("umount").arg(host.view()), TIMEOUT);
     assert!(unmounted.status.success(), "{unmounted:?}");
     assert_eq!(host.list().len(), 0);
@@ -354,7 +355,7 @@ fn only_records_of_root_are_read() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
-    let (_, record) = host.server();
+    let (_, record) = host.record();
     let other = std::process::id();
     let forged = host.path(REGISTRY).join(format!("{other}.json"));
     let text = fs::read_to_string(&record).expect("a record");
@@ -391,7 +392,7 @@ fn records_are_read_in_one_go() {
     require!(Need::Root, Need::Fuse);
     let host = Host::new();
     host.mount(&host.view()).ok();
-    let (_, record) = host.server();
+    let (_, record) = host.record();
     let length = fs::metadata(&record).expect("a record").len();
     let mut command = host.command(env!("CARGO_BIN_EXE_vcgroupfs"));
     let mut list = command.arg("list").stdout(Stdio::null()).spawn().expect("list");

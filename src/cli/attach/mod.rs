@@ -37,11 +37,12 @@ use crate::doctor::facts::Facts;
 use crate::doctor::probe::target::ProbeTarget;
 use crate::error::Error;
 use crate::fuse::{Connection, SelfMount, detached_copy};
-use crate::host::{HostCgroups, ViewSpec, discover, plan, server_cgroup};
+use crate::host::{HostCgroups, ViewSpec, discover, plan};
 use crate::message::say;
 use crate::provision::prepared::PreparedContainer;
 use crate::server::cleanup::Cleanup;
 use crate::server::logging;
+use crate::server::own_scope::ScopeName;
 use crate::server::registry::Registration;
 use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::ContainerRef;
@@ -197,18 +198,20 @@ pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
         registration: registration.in_container(inside).with_options(recorded),
         image,
         options: options.serving.into(),
-        target: MountTarget::Container(AttachedContainer { container, committed: waits_for_commit, own_mount }),
+        target: MountTarget::Container(AttachedContainer {
+            container,
+            committed: waits_for_commit,
+            own_mount,
+            is_committed: false,
+        }),
+        // A dry run ends with the command.
+        scope: (!options.dry_run).then(|| ScopeName::of(&label)),
         cleanup: Cleanup::of_attached(rollback, prepared),
         host,
         views: ServedViews::Single(view),
         connection,
     };
-    let cleanup = Arc::clone(&server.cleanup);
-    let (live, attach_command) = in_background(&log, &cleanup, attach_command, |signals, live| {
-        if options.oci_state {
-            // A hook's cgroups may be the container's, or the runtime may remove them.
-            server_cgroup::move_to_roots(&server.host);
-        }
+    let (live, attach_command) = in_background(&log, server, attach_command, |server, signals, live| {
         server.leave_delegated_subtrees()?;
         moved.ok();
         signals.wait_for(waits_for_mount)?;

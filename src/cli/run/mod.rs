@@ -36,6 +36,7 @@ use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::prepared::PreparedContainer;
 use crate::server::cleanup::{Cleanup, run_cleanup};
 use crate::server::logging;
+use crate::server::own_scope::ScopeName;
 use crate::server::registry;
 use crate::server::registry::Registration;
 use crate::server::serve::{MountTarget, ServedViews, Server};
@@ -135,6 +136,7 @@ fn server(
         image,
         options: options.serving.into(),
         target: MountTarget::Namespace(supervisor),
+        scope: Some(ScopeName::of(name)),
         cleanup: Cleanup::of_prepared(prepared),
         host,
         views: ServedViews::Single(view),
@@ -190,11 +192,12 @@ impl Supervisor {
                 let _ = nix::unistd::setsid();
                 let cleanup = Arc::clone(&server.cleanup);
                 log.continue_as_server();
-                let signals = ServerSignals::install();
                 let served = origin
                     .return_to()
                     .map_err(|error| Error::system("can't go back to the host", error))
-                    .and(signals)
+                    // The supervisor has blocked the signals.
+                    .inspect(|()| server.leave_callers_cgroups())
+                    .and_then(|()| ServerSignals::install())
                     .and_then(|signals| signals.wait_for(waits_for_mount).map(|()| signals))
                     .and_then(|signals| server.leave_delegated_subtrees().map(|()| signals))
                     .and_then(|signals| {

@@ -19,7 +19,7 @@ use crate::fs::cache::dir_locks::LockingInvalidate;
 use crate::fs::cache::own_changes::WatchedDirectory;
 use crate::fs::entry::WATCHED_TTL;
 use crate::fs::host::{EntryChange, HostEvent};
-use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
+use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
 use crate::fs::{CgroupFs, EntryTtl, Host};
 use crate::view::EntryPath;
 
@@ -53,15 +53,15 @@ impl<H: Host> CgroupFs<H> {
 
     /// Watches a directory before its first lookup, so that the kernel may cache the answers.
     pub(in crate::fs) fn watch(&self, node: &Node) {
+        self.watch_by(node, || self.host.watch(node));
+    }
+
+    /// Notes the watch of a directory, if it has none.
+    pub(in crate::fs) fn watch_by(&self, node: &Node, watch: impl FnOnce() -> Option<Box<dyn Watch>>) {
         if *node.object() == Object::Directory {
             node.watch_once(|| {
                 let (own, hierarchy) = (Arc::clone(&self.own), node.position().hierarchy?);
-                Some(Box::new(WatchedDirectory {
-                    _watch: self.host.watch(node)?,
-                    own,
-                    hierarchy,
-                    directory: node.inode(),
-                }) as _)
+                Some(Box::new(WatchedDirectory { watch: watch()?, own, hierarchy, directory: node.inode() }) as _)
             });
         }
     }

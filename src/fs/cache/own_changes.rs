@@ -95,10 +95,16 @@ impl OwnChanges {
 /// A watched directory. Dropping it forgets the directory's announced changes.
 #[derive(Debug)]
 pub(in crate::fs) struct WatchedDirectory {
-    pub(in crate::fs) _watch: Box<dyn Watch>,
+    pub(in crate::fs) watch: Box<dyn Watch>,
     pub(in crate::fs) own: Arc<OwnChanges>,
     pub(in crate::fs) hierarchy: usize,
     pub(in crate::fs) directory: u64,
+}
+
+impl Watch for WatchedDirectory {
+    fn number(&self) -> Option<i32> {
+        self.watch.number()
+    }
 }
 
 impl Drop for WatchedDirectory {

@@ -8,8 +8,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, ReadMode};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Permit, ReadMode};
 pub use crate::limit::Tenant;
+use crate::records::Records;
 
 /// Finds the filesystem of a request, by the caller and by the kernel's node ids.
 ///
@@ -94,6 +95,13 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
 
     /// Whether the kernel may keep listings.
     fn keeps_listings(&self) -> bool;
+
+    /// Returns the tenant of a node that the kernel has a backing id for since an earlier server, and takes a user's
+    /// permit for the id.
+    fn restore_share(&self, node: NodeId, user: u32) -> (Tenant, Option<Permit>);
+
+    /// What the next server needs to know.
+    fn records(&self) -> &Arc<Records>;
 
     /// Returns who reads files, the kernel or the server.
     fn read_mode(&self) -> &ReadMode;

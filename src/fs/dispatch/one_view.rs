@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Dispatch, Tenant};
 use crate::fs::inode::NodeId;
-use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, ReadMode};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Permit, ReadMode};
+use crate::records::Records;
 
 impl<H: Host> Dispatch for CgroupFs<H> {
     type Host = H;
@@ -71,6 +72,14 @@ impl<H: Host> Dispatch for CgroupFs<H> {
 
     fn keeps_listings(&self) -> bool {
         CgroupFs::keeps_listings(self)
+    }
+
+    fn restore_share(&self, _node: NodeId, user: u32) -> (Tenant, Option<Permit>) {
+        (self.tenant(), self.take_backing_id(user))
+    }
+
+    fn records(&self) -> &Arc<Records> {
+        CgroupFs::records(self)
     }
 
     fn read_mode(&self) -> &ReadMode {

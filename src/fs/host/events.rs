@@ -69,6 +69,15 @@ pub enum EntryChange {
 pub trait HostEvents {
     /// Watches a directory until the result is dropped. `None` if it can't be watched.
     fn watch(&self, directory: &Node) -> Option<Box<dyn Watch>>;
+    /// Takes over a watch that an earlier server has added, by its number. `None` if that isn't possible.
+    fn watch_again(&self, _directory: &Node, _number: i32) -> Option<Box<dyn Watch>> {
+        None
+    }
+    /// Returns the changes that an earlier server was told of and may not have dealt with, and those that nobody was
+    /// told of yet. They count as dealt with when [`wait_for_changes`](Self::wait_for_changes) is called.
+    fn changes_left(&self) -> Vec<HostEvent> {
+        Vec::new()
+    }
     /// Drops what the host keeps for a node that was removed, or that the kernel has forgotten.
     fn forget(&self, node: &Node);
     /// Waits for changes of watched directories. `None` once [`stop_watching`](Self::stop_watching) was called.

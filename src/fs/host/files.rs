@@ -24,6 +24,19 @@ pub trait HostFiles {
 
     /// Opens a file, with the opener's rights if they are given, else with the server's.
     fn open(&self, file: &Node, mode: OpenMode, opener: Option<&Credentials>) -> SysResult<Self::File>;
+    /// Returns the descriptor of an open file, and a byte that says how it was opened, from which the next server can
+    /// make the same file. `None` if it can't.
+    fn recorded(&self, _file: &Self::File) -> Option<(i32, u8)> {
+        None
+    }
+    /// Takes over a file that an earlier server has left open. `None` if that isn't possible.
+    fn take_over(&self, _descriptor: i32, _how: u8) -> Option<Self::File> {
+        None
+    }
+    /// Takes over the second descriptor of a membership file, with which the kernel checks both ends.
+    fn take_over_checked(&self, _descriptor: i32) -> Option<Self::File> {
+        None
+    }
     /// Returns the attributes of an open file, even after its removal.
     fn file_attributes(&self, file: &Self::File) -> SysResult<Attributes>;
     /// Returns a descriptor through which the kernel itself can serve reads of the file to everybody who opens it in

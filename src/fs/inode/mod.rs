@@ -7,6 +7,7 @@ mod attributes;
 mod backing_path;
 mod node;
 mod node_id;
+mod saved;
 mod shown_size;
 mod table;
 

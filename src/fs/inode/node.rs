@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{Attributes, NodeId, ShownSize};
 use crate::cgroup::FileClass;
+use crate::records::NodeRecord;
 use crate::view::Position;
 
 /// The kind of object that a node stands for.
@@ -26,9 +28,12 @@ pub enum Object {
 }
 
 /// A guard that keeps a directory watched until it's dropped.
-pub trait Watch: Debug + Send + Sync {}
-
-impl<T: Debug + Send + Sync> Watch for T {}
+pub trait Watch: Debug + Send + Sync {
+    /// The number by which the next server finds the watch; `None` if it can't.
+    fn number(&self) -> Option<i32> {
+        None
+    }
+}
 
 /// The cgroups of a directory, by name, with their inode numbers (0: not known).
 pub type Cgroups = BTreeMap<OsString, u64>;
@@ -64,6 +69,8 @@ pub struct Node {
     last_seen: Mutex<Option<Attributes>>,
     /// The cgroups that watchers know of, if anybody ever looked. Leaf lock, too.
     told: Mutex<Option<Cgroups>>,
+    /// What the next server needs to know of it.
+    record: OnceLock<NodeRecord>,
 }
 
 impl Node {
@@ -102,7 +109,18 @@ impl Node {
             name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
             told: Mutex::default(),
+            record: OnceLock::new(),
         }
+    }
+
+    /// Notes its record.
+    pub(super) fn set_record(&self, record: NodeRecord) {
+        let _ = self.record.set(record);
+    }
+
+    /// Its record, if it has one.
+    pub fn record(&self) -> Option<&NodeRecord> {
+        self.record.get()
     }
 
     /// The node's id.
@@ -142,6 +160,9 @@ impl Node {
             parent.remove_child(&before, self.id);
             parent.children.lock().insert(Arc::clone(name), self.id);
         }
+        if let Some(record) = self.record() {
+            record.rename(name.as_bytes());
+        }
     }
 
     /// Notes that the kernel holds it, under its current name.
@@ -154,6 +175,9 @@ impl Node {
     /// Notes that the kernel no longer holds it.
     pub(super) fn note_dropped(&self) {
         self.forgotten.store(true, Ordering::Release);
+        if let Some(record) = self.record() {
+            record.set_lookups(0);
+        }
         if let Some(parent) = &self.parent {
             parent.remove_child(&self.name(), self.id);
         }
@@ -219,6 +243,12 @@ impl Node {
     /// Notes its attributes.
     pub fn set_last_seen(&self, attributes: Attributes) {
         *self.last_seen.lock() = Some(attributes);
+        self.record_attributes(&attributes);
+    }
+
+    /// Notes attributes that are recorded already.
+    pub(super) fn restore_last_seen(&self, attributes: Attributes) {
+        *self.last_seen.lock() = Some(attributes);
     }
 
     /// Whether changes of this directory are seen.
@@ -228,7 +258,12 @@ impl Node {
 
     /// Calls `watch` to watch this directory, the first time that it's called.
     pub fn watch_once(&self, watch: impl FnOnce() -> Option<Box<dyn Watch>>) {
-        self.watched.get_or_init(watch);
+        let watch = self.watched.get_or_init(watch);
+        if let Some(number) = watch.as_ref().and_then(|watch| watch.number())
+            && let Some(record) = self.record()
+        {
+            record.set_watch(number);
+        }
     }
 
     /// The cgroups that watchers know of, by a listing and the events since; `None` if nobody ever looked.
@@ -242,8 +277,11 @@ impl Node {
     }
 
     /// Notes the cgroups that a first listing shows.
-    pub fn note_listed_cgroups(&self, cgroups: impl FnOnce() -> Cgroups) {
+    pub(in crate::fs) fn note_listed_cgroups(&self, cgroups: impl FnOnce() -> Cgroups) {
         self.told.lock().get_or_insert_with(cgroups);
+        if let Some(record) = self.record() {
+            record.set_told();
+        }
     }
 
     /// Notes a change that watchers were told of.
@@ -260,7 +298,15 @@ impl Node {
 
     /// Counts a change.
     pub fn count_change(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some(record) = self.record() {
+            record.set_extra(changes);
+        }
+    }
+
+    /// Notes how many changes an earlier server has seen.
+    pub(super) fn restore_changes(&self, changes: u64) {
+        self.changes.store(changes, Ordering::Release);
     }
 
     /// Notes the complete listing with this number. Returns false if one that was begun later was complete before.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::{Node, NodeId, ROOT_ID};
+use crate::cgroup::FileClass;
+use crate::records::{NodeRecord, Records, SavedNode};
 
 /// The inode table. A node is in it from the first lookup that was answered until the kernel forgets the last one.
 #[derive(Debug)]
@@ -15,6 +17,10 @@ pub struct NodeTable {
     root: Arc<Node>,
     /// No system call is made while it's held, and only names and children of nodes are locked.
     nodes: RwLock<HashMap<NodeId, TableEntry>>,
+    /// What the next server needs to know of it.
+    records: Arc<Records>,
+    /// Which of several tables with the same records it is.
+    scope: u32,
 }
 
 #[derive(Debug)]
@@ -23,10 +29,74 @@ struct TableEntry {
     lookups: u64,
 }
 
+impl TableEntry {
+    fn count(&mut self, lookups: u64) {
+        self.set_lookups(self.lookups + lookups);
+    }
+
+    fn set_lookups(&mut self, lookups: u64) {
+        self.lookups = lookups;
+        if let Some(record) = self.node.record() {
+            record.set_lookups(lookups);
+        }
+    }
+}
+
 impl NodeTable {
-    /// A table that holds the root.
-    pub fn new(root: Node) -> Self {
-        Self { root: Arc::new(root), nodes: RwLock::default() }
+    /// A table that holds the root, and what an earlier server has recorded. Also returns all recorded nodes, by the
+    /// numbers of their records.
+    pub fn new(
+        root: Node,
+        records: Arc<Records>,
+        scope: u32,
+        classify: impl Fn(&Node, &OsStr) -> FileClass,
+    ) -> (Self, HashMap<u32, Arc<Node>>) {
+        let saved: Vec<SavedNode> = records.nodes().into_iter().filter(|node| node.state.scope == scope).collect();
+        let root = Arc::new(root);
+        match saved.iter().find(|node| node.parent == 0) {
+            Some(saved) => root.set_record(records.take_over_node(saved)),
+            None => root.keep_record(&records, scope, 1),
+        }
+        let table = Self { root, nodes: RwLock::default(), records, scope };
+        let restored = table.restore(saved, classify);
+        (table, restored)
+    }
+
+    /// Restores the nodes that an earlier server has recorded.
+    fn restore(&self, saved: Vec<SavedNode>, classify: impl Fn(&Node, &OsStr) -> FileClass) -> HashMap<u32, Arc<Node>> {
+        let mut left: HashMap<u32, SavedNode> =
+            saved.into_iter().filter(|node| node.parent != 0).map(|node| (node.number, node)).collect();
+        let root = self.root.record().map(NodeRecord::number);
+        let mut done: HashMap<u32, Arc<Node>> =
+            root.map(|number| (number, Arc::clone(&self.root))).into_iter().collect();
+        let mut nodes = self.nodes.write();
+        // Each one after its directory.
+        while let Some(mut number) = left.keys().next().copied() {
+            let mut below = Vec::new();
+            while let Some(saved) = left.remove(&number) {
+                number = saved.parent;
+                below.push(saved);
+            }
+            let mut parent = done.get(&number).map(Arc::clone);
+            for saved in below.into_iter().rev() {
+                let restored = parent.as_ref().and_then(|parent| Node::restored(parent, &saved, &classify));
+                let Some(node) = restored.map(Arc::new) else {
+                    parent = None;
+                    self.records.drop_node(&saved);
+                    continue;
+                };
+                node.set_record(self.records.take_over_node(&saved));
+                done.insert(saved.number, Arc::clone(&node));
+                if saved.lookups > 0 {
+                    node.note_held();
+                    nodes.insert(node.id(), TableEntry { node: Arc::clone(&node), lookups: saved.lookups });
+                } else {
+                    node.note_dropped();
+                }
+                parent = Some(node);
+            }
+        }
+        done
     }
 
     /// The root, which is never forgotten.
@@ -51,7 +121,7 @@ impl NodeTable {
         match nodes.entry(found.id()) {
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
-                known.lookups += 1;
+                known.count(1);
                 let name = found.name();
                 if known.node.name() != name {
                     known.node.rename(&name);
@@ -62,6 +132,7 @@ impl NodeTable {
             Entry::Vacant(entry) => {
                 let node = Arc::new(found);
                 node.note_held();
+                node.keep_record(&self.records, self.scope, 1);
                 entry.insert(TableEntry { node: Arc::clone(&node), lookups: 1 });
                 (node, true)
             }
@@ -72,7 +143,7 @@ impl NodeTable {
     pub fn count(&self, id: NodeId) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write();
         let known = nodes.get_mut(&id)?;
-        known.lookups += 1;
+        known.count(1);
         Some(Arc::clone(&known.node))
     }
 
@@ -109,7 +180,7 @@ impl NodeTable {
             return None;
         };
         let known = entry.get_mut();
-        known.lookups = known.lookups.saturating_sub(lookups);
+        known.set_lookups(known.lookups.saturating_sub(lookups));
         if known.lookups > 0 {
             return None;
         }
@@ -164,7 +235,10 @@ mod tests {
     use crate::view::{EntryPath, Position, Role};
 
     fn table() -> NodeTable {
-        NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1))
+        NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1), Records::none(), 0, |_, _| {
+            FileClass::Unknown
+        })
+        .0
     }
 
     fn child(table: &NodeTable, name: &str, inode: u64) -> Node {

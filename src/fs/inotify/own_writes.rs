@@ -121,8 +121,13 @@ impl Drop for OwnWrite {
 mod tests {
     use super::*;
     use crate::cgroup::FileClass;
-    use crate::fs::inode::{NodeId, Object, ROOT_ID};
+    use crate::fs::inode::{NodeId, Object, ROOT_ID, Watch};
     use crate::view::{EntryPath, Position, Role};
+
+    #[derive(Debug)]
+    struct NoWatch;
+
+    impl Watch for NoWatch {}
 
     #[test]
     fn what_no_event_comes_of_is_forgotten() {
@@ -130,7 +135,7 @@ mod tests {
         let writes = OwnWrites::default();
         let begin = |inode| {
             let directory = Arc::new(Node::root(ROOT_ID, position, Object::Directory, inode));
-            directory.watch_once(|| Some(Box::new(())));
+            directory.watch_once(|| Some(Box::new(NoWatch)));
             let id = NodeId::from_u64(inode);
             let file =
                 Node::child(&directory, OsStr::new("cpu.pressure"), id, position, Object::File(FileClass::Pressure), 1);

@@ -40,6 +40,9 @@ impl<H: Host> CgroupFs<H> {
         if data.is_empty() {
             return Ok(0);
         }
+        if self.records.done_before().is_some() {
+            return Ok(data.len());
+        }
         let numbers = match numbers {
             Some(Ok(numbers)) => numbers,
             Some(Err(failure)) => return Err(failure.clone()),
@@ -83,17 +86,19 @@ impl<H: Host> CgroupFs<H> {
                 PidArg::Number(number) => {
                     let nice = self.may_nice(caller, file, &process);
                     let checks = MigrationChecks { nice, for_administrators, ..MigrationChecks::default() };
-                    self.host.migrate(caller, numbers, backing, number, checks, &process)
+                    let migrate = || self.host.migrate(caller, numbers, backing, number, checks, &process);
+                    self.records.once(|_| migrate().map(usize::from))
                 }
                 _ => {
                     let of_threads = self.asks_of_threads(file, list);
                     let for_administrators = for_administrators && !list.is_threads();
                     let checks = MigrationChecks { of_threads, for_administrators, ..MigrationChecks::default() };
-                    self.host.migrate_caller(caller, backing, checks, &process)
+                    let migrate = || self.host.migrate_caller(caller, backing, checks, &process);
+                    self.records.once(|_| migrate().map(usize::from))
                 }
             };
             match migrated {
-                Ok(true) => {
+                Ok(1..) => {
                     if let PidArg::Number(number) = written {
                         self.verify(numbers, file, &process, number);
                     }
@@ -103,7 +108,7 @@ impl<H: Host> CgroupFs<H> {
                     return Ok(data.len());
                 }
                 // Somebody else has migrated it since the check.
-                Ok(false) => {}
+                Ok(0) => {}
                 // It has exited since the check.
                 Err(Errno::ESRCH) => return Err(self.ask_the_kernel(file, Errno::ESRCH)),
                 // It has left the subtree since the check, or it's outside the opener's own namespace, which begins
@@ -132,7 +137,12 @@ impl<H: Host> CgroupFs<H> {
         }
         let checked = file.opener.as_ref().and_then(|opener| self.host.open_checked(&file.backing, &file.node, opener));
         match checked {
-            Some(checked) => file.checked.get_or_init(|| checked),
+            Some(checked) => {
+                if let Some(((descriptor, _), record)) = self.host.recorded(&checked).zip(file.record.as_ref()) {
+                    record.set_checked(descriptor);
+                }
+                file.checked.get_or_init(|| checked)
+            }
             None => &file.backing,
         }
     }

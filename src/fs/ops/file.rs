@@ -10,9 +10,11 @@ use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_ma
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::quota::Permit;
 use crate::fs::ops::handles::OpenFile;
+use crate::fs::ops::poll::is_pressure;
 use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, OpenMode, SysResult, WriterCredentials};
 use crate::policy::{Grant, Operation};
+use crate::records::Attempt;
 
 /// The longest write that every interface file accepts is the kernel's `atomic_write_len`, a page. Some accept less
 /// or a little more (`cpuset.cpus`), and the kernel checks that itself. The server refuses only what the kernel
@@ -60,8 +62,9 @@ impl<H: Host> CgroupFs<H> {
             // The kernel sets the size to 0 itself.
             node.size().note_told(0);
         }
-        let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting };
-        Ok(self.handles.insert(file))
+        let record = None;
+        let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting, record };
+        Ok(self.insert(file, mode, caller.uid))
     }
 
     pub(in crate::fs) fn credentials(&self, caller: &Caller) -> FsResult<crate::fs::host::Credentials> {
@@ -140,10 +143,17 @@ impl<H: Host> CgroupFs<H> {
             Some(Grant::Plain) => {
                 let writer = self.writer(caller)?;
                 let own = self.own_writes.begin(&file.node);
-                let written = match self.migrated_by(&file.node) {
-                    Some(directory) => self.host.write_migrating(&file.backing, directory, data, &writer)?,
-                    None => self.host.write(&file.backing, data, &writer)?,
-                };
+                let written = self.records.once(|attempt| {
+                    let written = match self.migrated_by(&file.node) {
+                        Some(directory) => self.host.write_migrating(&file.backing, directory, data, &writer),
+                        None => self.host.write(&file.backing, data, &writer),
+                    };
+                    match written {
+                        // A server that was killed has made the trigger.
+                        Err(Errno::EBUSY) if attempt == Attempt::Again && is_pressure(&file.node) => Ok(data.len()),
+                        written => written,
+                    }
+                })?;
                 drop(own);
                 self.note_trigger(file);
                 self.await_file_invalidation(&file.node);

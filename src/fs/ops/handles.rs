@@ -12,6 +12,7 @@ use crate::fs::limits::quota::Permit;
 use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
+use crate::records::FileRecord;
 
 /// An open file.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     pub(in crate::fs) _share: Permit,
     /// The waiters that poll the file.
     pub(in crate::fs) waiting: PollWaiters,
+    /// What the next server needs to know of it.
+    pub(in crate::fs) record: Option<FileRecord>,
 }
 
 impl<H: Host> Drop for OpenFile<H> {
@@ -65,15 +68,27 @@ impl<H: Host> Handles<H> {
         self.next = next;
     }
 
-    pub(in crate::fs) fn insert(&self, file: OpenFile<H>) -> HandleId {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.write().insert(number, Arc::new(file));
-        HandleId(number)
+    /// Begins to number handles from here on.
+    pub(in crate::fs) fn begin_at(&self, first: u64) {
+        self.next.fetch_max(first, Ordering::Relaxed);
+    }
+
+    /// Returns the number of the next handle, which is never used again.
+    pub(in crate::fs) fn number(&self) -> HandleId {
+        HandleId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(in crate::fs) fn insert(&self, handle: HandleId, file: OpenFile<H>) {
+        self.open.write().insert(handle.0, Arc::new(file));
     }
 
     /// Removes a handle. The caller drops it, which may close a file, when no lock is held.
     pub(in crate::fs) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
         self.open.write().remove(&handle.0)
+    }
+
+    pub(in crate::fs) fn ids(&self) -> Vec<HandleId> {
+        self.open.read().keys().map(|number| HandleId(*number)).collect()
     }
 
     pub(in crate::fs) fn get(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {

@@ -6,26 +6,45 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::cgroup::FileClass;
 use crate::fs::LookupResult;
+use crate::fs::cgroup_fs::classify;
 use crate::fs::entry::WATCHED_TTL;
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
 use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId, Host, Statistics, SysResult};
 use crate::policy;
+use crate::records::{Number, Records};
 use crate::view::{Child, EntryPath, Position, Role, Shape, View};
 
 /// Permission bits of objects that the view makes itself.
 const SYNTHETIC_MODE: u32 = 0o555;
 
 impl<H: Host> CgroupFs<H> {
-    pub(in crate::fs) fn make_root(view: &View, host: &H) -> SysResult<Node> {
+    /// Finds the root of the view, and the inode numbers of its boundaries. They stay those that the first server has
+    /// found: a container may have ended since, or another one have its name.
+    pub(in crate::fs) fn find_tops(view: &View, host: &H, records: &Records) -> SysResult<(Node, Vec<Option<u64>>)> {
+        let mut boundaries = Vec::new();
+        for index in 0..view.hierarchies.len() {
+            let boundary = match records.get_nth(Number::Boundaries, index) {
+                0 => Self::find_boundary(view, host, index)?,
+                known => known.checked_sub(2),
+            };
+            records.set_nth(Number::Boundaries, index, boundary.map_or(1, |number| number + 2));
+            boundaries.push(boundary);
+        }
+        let root = Self::find_root(view, host, records.get(Number::Root).checked_sub(1))?;
+        records.set(Number::Root, root.inode().saturating_add(1));
+        Ok((root, boundaries))
+    }
+
+    /// The root of the view, whose inode number may be known.
+    pub(in crate::fs) fn find_root(view: &View, host: &H, known: Option<u64>) -> SysResult<Node> {
         let position = view.root();
         // The host finds the top of a hierarchy by the position alone, so the node needs no inode number yet.
         let Some(_) = position.hierarchy else {
             return Ok(Node::root(ROOT_ID, position, Object::Synthetic, NodeId::view_root_inode()));
         };
-        let asking = Node::root(ROOT_ID, position, Object::Directory, 0);
-        let inode = host.attributes(&asking)?.inode;
+        let find = || Ok(host.attributes(&Node::root(ROOT_ID, position, Object::Directory, 0))?.inode);
+        let inode = known.map_or_else(find, Ok)?;
         Ok(Node::root(ROOT_ID, position, Object::Directory, inode))
     }
 
@@ -136,15 +155,10 @@ impl<H: Host> CgroupFs<H> {
         };
         let object = match (attributes.is_directory(), directory, file) {
             (true, Some(position), _) => (position, Object::Directory),
-            (false, _, true) => (parent.position(), Object::File(self.classify(parent, name))),
+            (false, _, true) => (parent.position(), Object::File(classify(&self.view, parent, name))),
             _ => return Err(Errno::ENOENT.into()),
         };
         self.backing_node(parent, name, object, attributes)
-    }
-
-    fn classify(&self, parent: &Node, name: &OsStr) -> FileClass {
-        let hierarchy = parent.position().hierarchy.and_then(|index| self.view.hierarchy(index));
-        hierarchy.map_or(FileClass::Unknown, |hierarchy| FileClass::of(&hierarchy.kind, name))
     }
 
     fn backing_node(

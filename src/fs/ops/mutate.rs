@@ -11,22 +11,42 @@ use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
 use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, Host, SysResult};
 use crate::policy::{self, Operation, Rule};
+use crate::records::Attempt;
 use crate::view::Child;
 
 impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
     pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> FsResult<Entry> {
+        if self.is_left_behind(caller) {
+            return Err(Errno::EIO.into());
+        }
         if self.replays.is_injected(caller) {
             return self.injected_make(parent, name);
         }
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
-        let make = || self.host.make_directory(caller, &parent, name, mode);
-        let attributes = self.make_announced_change(&parent, name, EntryChange::Made, make)?;
+        let mut made = None;
+        self.make_announced_change(&parent, name, EntryChange::Made, |attempt| {
+            match self.host.make_directory(caller, &parent, name, mode) {
+                Ok(attributes) => made = Some(attributes),
+                // A server that was killed has made it, if nobody else has.
+                Err(Errno::EEXIST) if attempt == Attempt::Again && self.is_callers(caller, &parent, name) => {
+                    return Ok(false);
+                }
+                Err(errno) => return Err(errno),
+            }
+            Ok(true)
+        })?;
+        let attributes = made.map_or_else(|| self.host.child(&parent, name), Ok)?;
         let (node, attributes) = self.backing_child(&parent, name, attributes)?;
         note_told(&parent, name, EntryChange::Made);
         self.negative.forget(parent.id(), name);
         Ok(self.remember(node, attributes))
+    }
+
+    /// Whether a cgroup of this name is the caller's.
+    fn is_callers(&self, caller: &Caller, parent: &Node, name: &OsStr) -> bool {
+        self.host.child(parent, name).is_ok_and(|found| found.is_directory() && found.uid == caller.uid)
     }
 
     /// Whether making a cgroup in this directory may wait for the kernel to reclaim memory of the container's.
@@ -39,6 +59,9 @@ impl<H: Host> CgroupFs<H> {
 
     /// Removes a cgroup.
     pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        if self.is_left_behind(caller) {
+            return Err(Errno::EIO.into());
+        }
         if self.replays.is_injected(caller) {
             return self.injected_remove(parent, name);
         }
@@ -58,8 +81,12 @@ impl<H: Host> CgroupFs<H> {
             self.decide(&node, Operation::RemoveDirectory)?;
         }
         let held = if self.xattrs.is_empty() { None } else { self.host.hold_directory(&parent, name).ok() };
-        self.make_announced_change(&parent, name, EntryChange::Removed, || {
-            self.host.remove_directory(caller, &parent, name)
+        self.make_announced_change(&parent, name, EntryChange::Removed, |attempt| {
+            match self.host.remove_directory(caller, &parent, name) {
+                // A server that was killed has removed it.
+                Err(Errno::ENOENT) if attempt == Attempt::Again => Ok(false),
+                removed => removed.map(|()| true),
+            }
         })?;
         if let Some(hierarchy) = parent.position().hierarchy {
             let removed = self.note_removal(hierarchy, parent.inode(), name);
@@ -82,21 +109,25 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    /// Makes a change that needs no invalidation, because it comes through the kernel's own mount.
-    fn make_announced_change<T>(
+    /// Makes a change that needs no invalidation, because it comes through the kernel's own mount. `change` returns
+    /// whether it was made now, and not by an earlier server for the same request.
+    fn make_announced_change(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
         kind: EntryChange,
-        change: impl FnOnce() -> SysResult<T>,
-    ) -> FsResult<T> {
+        change: impl FnOnce(Attempt) -> SysResult<bool>,
+    ) -> FsResult<()> {
         let expected = self.own.announce(parent, name, kind);
-        change().map_err(|errno| {
-            if expected && !self.own.forget(parent, name, kind) {
-                self.replays.replay_misattributed(parent, name, kind);
-            }
-            FsError::Kernel(errno)
-        })
+        let mut is_made = false;
+        let done = self.records.once(|attempt| {
+            is_made = change(attempt)?;
+            Ok(1)
+        });
+        if !is_made && expected && !self.own.forget(parent, name, kind) {
+            self.replays.replay_misattributed(parent, name, kind);
+        }
+        done.map(drop).map_err(FsError::Kernel)
     }
 
     /// Renames a cgroup. `flags` are renameat2's, and a cgroupfs supports none.
@@ -109,11 +140,22 @@ impl<H: Host> CgroupFs<H> {
         new_name: &OsStr,
         flags: u32,
     ) -> FsResult<()> {
+        if self.is_left_behind(caller) {
+            return Err(Errno::EIO.into());
+        }
         if self.replays.is_injected(caller) {
             return self.injected_rename(from, name, to, new_name);
         }
         let (from, to) = (self.node(from)?, self.node(to)?);
-        let (node, _) = self.find(&from, name)?;
+        let (node, _) = match self.find(&from, name) {
+            // A server that was killed has renamed it.
+            Err(FsError::Kernel(Errno::ENOENT)) if self.records.was_tried_before() => {
+                let (node, _) = self.find(&to, new_name)?;
+                self.note_renamed(&node, (&from, name), (&to, new_name));
+                return Ok(());
+            }
+            found => found?,
+        };
         if node.is_directory() {
             self.decide(&node, Operation::Rename)?;
             self.decide(&to, Operation::MakeDirectory)?;
@@ -129,14 +171,18 @@ impl<H: Host> CgroupFs<H> {
         }
         let rename = || self.host.rename(caller, (&from, name), (&to, new_name));
         if from.id() == to.id() {
-            self.make_announced_change(&from, name, EntryChange::Renamed, rename)?;
+            self.make_announced_change(&from, name, EntryChange::Renamed, |_| rename().map(|()| true))?;
         } else {
-            rename()?;
+            self.records.once(|_| rename().map(|()| 1))?;
         }
-        self.nodes.rename(node.id(), new_name);
-        note_told(&from, name, EntryChange::Removed);
-        note_told(&to, new_name, EntryChange::Made);
+        self.note_renamed(&node, (&from, name), (&to, new_name));
         Ok(())
+    }
+
+    fn note_renamed(&self, node: &Node, (from, name): (&Node, &OsStr), (to, new_name): (&Node, &OsStr)) {
+        self.nodes.rename(node.id(), new_name);
+        note_told(from, name, EntryChange::Removed);
+        note_told(to, new_name, EntryChange::Made);
     }
 
     /// Rejects link, symlink, mknod, unlink and create: a cgroupfs has none of them.

@@ -34,11 +34,18 @@ impl<H: Host> CgroupFs<H> {
         }
         let file = self.handles.get(handle).ok_or(FsError::Kernel(Errno::EBADF))?;
         if let Some(waker) = waker {
+            if let Some(record) = &file.record {
+                record.set_poll(waker.number());
+            }
             *file.waiting.waker.lock() = Some(waker);
             // Arm first: an event before the check then wakes the waiter, which polls again.
             self.arm(&file, handle)?;
         }
-        Ok(self.host.poll(&file.backing)? | file.waiting.latch.swap(0, Ordering::AcqRel))
+        let latched = file.waiting.latch.swap(0, Ordering::AcqRel);
+        if latched != 0 {
+            file.record_latch();
+        }
+        Ok(self.host.poll(&file.backing)? | latched)
     }
 
     /// Waits until armed files are ready, and wakes their waiters. Returns false once [`CgroupFs::stop_waiting`] was
@@ -70,7 +77,7 @@ impl<H: Host> CgroupFs<H> {
         }
         waiting.reads_before.store(waiting.reads_done.load(Ordering::Acquire), Ordering::Release);
         let armed = self.host.poll(&file.backing).and_then(|now| {
-            waiting.latch.fetch_or(trigger_event(file, now), Ordering::AcqRel);
+            file.latch(trigger_event(file, now));
             waiting.told_already.store(now & ERROR != 0, Ordering::Release);
             self.host.wake_when_ready(&file.backing, handle)
         });
@@ -80,7 +87,7 @@ impl<H: Host> CgroupFs<H> {
     /// Whether the host reports a state that the waiters weren't told when they began to wait.
     fn is_news(&self, file: &OpenFile<H>, events: u16) -> bool {
         let waiting = &file.waiting;
-        waiting.latch.fetch_or(trigger_event(file, events), Ordering::AcqRel);
+        file.latch(trigger_event(file, events));
         if !waiting.told_already.swap(false, Ordering::AcqRel) {
             return true;
         }
@@ -88,7 +95,7 @@ impl<H: Host> CgroupFs<H> {
         // waiters still have to read the change that they were told of.
         waiting.was_read()
             && self.host.poll(&file.backing).map_or(true, |now| {
-                waiting.latch.fetch_or(trigger_event(file, now), Ordering::AcqRel);
+                file.latch(trigger_event(file, now));
                 now & UNREAD != 0
             })
     }
@@ -98,7 +105,24 @@ impl<H: Host> CgroupFs<H> {
         if is_pressure(&file.node) {
             self.host.stop_waking(&file.backing);
             file.waiting.latch.store(0, Ordering::Release);
+            file.record_latch();
             file.waiting.armed.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl<H: Host> OpenFile<H> {
+    /// Notes events that the host reports only once.
+    fn latch(&self, events: u16) {
+        if events != 0 {
+            self.waiting.latch.fetch_or(events, Ordering::AcqRel);
+            self.record_latch();
+        }
+    }
+
+    fn record_latch(&self) {
+        if let Some(record) = &self.record {
+            record.set_latch(self.waiting.latch.load(Ordering::Acquire));
         }
     }
 }
@@ -109,6 +133,6 @@ fn trigger_event<H: Host>(file: &OpenFile<H>, events: u16) -> u16 {
     if is_pressure(&file.node) && events & ERROR == 0 { events & UNREAD } else { 0 }
 }
 
-fn is_pressure(node: &Node) -> bool {
+pub(in crate::fs) fn is_pressure(node: &Node) -> bool {
     matches!(node.object(), Object::File(FileClass::Pressure))
 }

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 pub trait Wake: Send {
     /// Wakes all waiters, once.
     fn wake(self: Box<Self>);
+    /// The number by which the next server finds them.
+    fn number(&self) -> u64;
 }
 
 /// The waiters of an open file.
@@ -35,6 +37,11 @@ impl PollWaiters {
         let result = read();
         self.reads_done.fetch_add(1, Ordering::AcqRel);
         result
+    }
+
+    /// Notes the events that an earlier server has left.
+    pub(in crate::fs) fn set_latch(&self, events: u16) {
+        self.latch.store(events, Ordering::Release);
     }
 
     pub(super) fn wake(&self) {

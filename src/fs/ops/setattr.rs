@@ -17,6 +17,9 @@ impl<H: Host> CgroupFs<H> {
         changes: &SetAttr,
         truncates: bool,
     ) -> FsResult<(Attributes, Duration)> {
+        if self.is_left_behind(caller) {
+            return Err(Errno::EIO.into());
+        }
         if self.replays.is_injected(caller) {
             return self.injected_set_attributes(id);
         }

@@ -9,6 +9,7 @@ use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::xattr_budget::DirectoryKey;
 use crate::fs::{Caller, CgroupFs, FsResult, Host};
 use crate::policy::Operation;
+use crate::records::Attempt;
 
 impl<H: Host> CgroupFs<H> {
     /// An xattr's value.
@@ -35,7 +36,14 @@ impl<H: Host> CgroupFs<H> {
         let (node, key) = self.with_xattrs_to_change(id)?;
         let writer = self.credentials(caller)?;
         let is_there = |(hierarchy, inode)| self.host.has_directory(hierarchy, inode);
-        let set = || self.host.set_xattr(&node, name, value, flags, &writer);
+        let set = || {
+            let set = |attempt| match self.host.set_xattr(&node, name, value, flags, &writer) {
+                // A server that was killed has made or replaced it.
+                Err(Errno::EEXIST) if attempt == Attempt::Again => Ok(1),
+                set => set.map(|()| 1),
+            };
+            self.records.once(set).map(drop)
+        };
         self.xattrs.set((key, name), value.len(), is_there, set)
     }
 
@@ -43,7 +51,14 @@ impl<H: Host> CgroupFs<H> {
     pub fn remove_xattr(&self, caller: &Caller, id: NodeId, name: &OsStr) -> FsResult<()> {
         let (node, key) = self.with_xattrs_to_change(id)?;
         let writer = self.credentials(caller)?;
-        self.xattrs.remove((key, name), || self.host.remove_xattr(&node, name, &writer))
+        self.xattrs.remove((key, name), || {
+            let remove = |attempt| match self.host.remove_xattr(&node, name, &writer) {
+                // A server that was killed has removed it.
+                Err(Errno::ENODATA) if attempt == Attempt::Again => Ok(1),
+                removed => removed.map(|()| 1),
+            };
+            self.records.once(remove).map(drop)
+        })
     }
 
     fn with_xattrs_to_change(&self, id: NodeId) -> FsResult<(Arc<Node>, DirectoryKey)> {

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::tree::State;
 use crate::fs::host::Credentials;
+use crate::fs::inode::Watch;
 use crate::fs::{OpenMode, Owner};
 
 /// An open file, counted as long as it's open.
@@ -29,6 +30,8 @@ pub(super) struct FakeWatch {
     pub(super) state: Arc<Mutex<State>>,
     pub(super) at: (usize, u64),
 }
+
+impl Watch for FakeWatch {}
 
 impl Drop for FakeWatch {
     fn drop(&mut self) {

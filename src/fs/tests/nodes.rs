@@ -263,6 +263,10 @@ impl Wake for Waiter {
     fn wake(self: Box<Self>) {
         *self.0.lock() += 1;
     }
+
+    fn number(&self) -> u64 {
+        1
+    }
 }
 
 #[test]

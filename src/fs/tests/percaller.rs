@@ -13,6 +13,7 @@ use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::{Caller, FsResult, HandleId, LookupResult};
 use crate::policy::{Policy, Rule};
+use crate::records::Records;
 use crate::view::{Shape, View};
 
 const FIRST: Caller = Caller { tid: 7, uid: 0, gid: 0 };
@@ -54,14 +55,14 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let Scene { host, view, .. } = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Delegate);
-        let shared_limits = SharedLimits::new(4096, true);
+        let shared_limits = SharedLimits::new(4096, true, Records::none());
         let containers = [("/lxc/c1", 1), ("/lxc/c10", 2), ("/lxc/c1/a", 1)].map(|(path, tenant)| {
             let mut view = View { aliases: Vec::new(), ..View::clone(&view) };
             for hierarchy in &mut view.hierarchies {
                 hierarchy.delegated = hierarchy.delegated.is_some().then(|| CgroupPath::parse(path).unwrap());
             }
             let view = Arc::new(view);
-            shared_limits.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant)).unwrap()
+            shared_limits.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant), None).unwrap()
         });
         Self { all: Arc::new(PerCaller::new(Known { containers })), host }
     }

@@ -8,22 +8,24 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
 
 use crate::fuse::connection::{Connection, MAX_WRITE};
+use crate::fuse::notify::notification::error_message;
 use crate::sys;
 
 /// The server's handle of its abort guard, which waits until this is closed.
 #[derive(Debug)]
 pub struct AbortGuard {
+    process: Pid,
     /// The end of a pipe that is open in the server's descriptor table.
-    _server: OwnedFd,
+    server: OwnedFd,
     /// The notifier's channel.
     pub(in crate::fuse) channel: OwnedFd,
     /// A pipe that stays open in the notifier's descriptor table.
@@ -42,7 +44,7 @@ impl AbortGuard {
         let (server_ends, server) = pipe2(OFlag::O_CLOEXEC)?;
         let (notifier_ends, notifier) = pipe2(OFlag::O_CLOEXEC)?;
         match sys::process::fork()? {
-            ForkResult::Parent { .. } => Ok(Self { _server: server, channel, notifier }),
+            ForkResult::Parent { child } => Ok(Self { process: child, server, channel, notifier }),
             ForkResult::Child => {
                 let _ = prctl::set_name(c"abort guard");
                 let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
@@ -56,6 +58,16 @@ impl AbortGuard {
                 std::process::exit(0)
             }
         }
+    }
+
+    /// The process. It ends once the descriptors are closed.
+    pub fn process(&self) -> Pid {
+        self.process
+    }
+
+    /// The numbers of the descriptors.
+    pub fn descriptors(&self) -> [RawFd; 3] {
+        [&self.server, &self.channel, &self.notifier].map(AsRawFd::as_raw_fd)
     }
 }
 
@@ -108,11 +120,6 @@ fn refuse(channel: &OwnedFd, notifier_ends: &OwnedFd) -> Result<(), Errno> {
 
 /// Makes a `fuse_out_header` with an error, for a request that begins with a `fuse_in_header`, whose number is at byte 8 (linux/fuse.h).
 fn refusal(request: &[u8]) -> Option<[u8; 16]> {
-    let mut answer = [0; 16];
-    let (length, rest) = answer.split_at_mut(4);
-    let (error, number) = rest.split_at_mut(4);
-    length.copy_from_slice(&16_u32.to_ne_bytes());
-    error.copy_from_slice(&(-libc::ECONNABORTED).to_ne_bytes());
-    number.copy_from_slice(request.get(8..16)?);
-    Some(answer)
+    let number = request.get(8..16)?.try_into().ok()?;
+    Some(error_message(u64::from_ne_bytes(number), libc::ECONNABORTED))
 }

@@ -15,6 +15,7 @@ use std::thread;
 use fuser::{INodeNo, Notifier};
 
 use super::abort_guard::AbortGuard;
+use super::notification::notification;
 use crate::fs::NodeId;
 use crate::fs::cache::Invalidate;
 use crate::sys;
@@ -96,23 +97,15 @@ fn send_all(channel: &OwnedFd, wanted: &Receiver<Work>) {
     }
 }
 
-/// Makes a `fuse_out_header` with a notification's code, and the notification.
-fn message(code: i32, parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-    let header: [&[u8]; 3] = [&length.to_ne_bytes(), &code.to_ne_bytes(), &0_u64.to_ne_bytes()];
-    [header.concat(), body].concat()
-}
-
 /// Makes a `fuse_notify_inval_inode_out`: node, offset, length.
 fn node_message(node: u64, offset: i64) -> Vec<u8> {
-    message(NODE, &[&node.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()])
+    notification(NODE, &[&node.to_ne_bytes(), &offset.to_ne_bytes(), &0_i64.to_ne_bytes()])
 }
 
 /// Makes a `fuse_notify_inval_entry_out`: directory, length of the name, flags, name.
 fn entry_message(directory: u64, name: &OsStr) -> Vec<u8> {
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-    message(ENTRY, &[&directory.to_ne_bytes(), &length.to_ne_bytes(), &0_u32.to_ne_bytes(), name.as_bytes(), &[0]])
+    notification(ENTRY, &[&directory.to_ne_bytes(), &length.to_ne_bytes(), &0_u32.to_ne_bytes(), name.as_bytes(), &[0]])
 }
 
 #[cfg(test)]

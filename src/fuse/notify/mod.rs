@@ -2,4 +2,5 @@
 
 pub(super) mod abort_guard;
 pub(super) mod invalidation;
+pub(super) mod notification;
 pub(super) mod self_mount;

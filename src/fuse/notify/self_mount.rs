@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -35,7 +35,12 @@ use crate::sys;
 pub struct SelfMount {
     root: OwnedFd,
     until: ServeUntil,
+    /// A socket on which [`SELF_MOUNT_ENDED`] is sent once nothing here holds the mount any more.
+    tells: Option<OwnedFd>,
 }
+
+/// The byte that says that a server no longer holds its own mount.
+pub const SELF_MOUNT_ENDED: u8 = b'M';
 
 /// How long the mount is kept.
 #[derive(Debug)]
@@ -52,31 +57,53 @@ impl SelfMount {
     /// # Errors
     /// Those of open(2), open_tree(2) and mount(2).
     pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
-        Ok(Self { root: detached_mount(directory)?, until: ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?) })
+        let until = ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?);
+        Ok(Self { root: detached_mount(directory)?, until, tells: None })
     }
 
     /// Takes a mount that [`detached_mount`] has made, and keeps it until `lifeline`'s other end is closed.
     pub fn until_closed(root: OwnedFd, lifeline: OwnedFd) -> Self {
-        Self { root, until: ServeUntil::Closed(lifeline) }
+        Self { root, until: ServeUntil::Closed(lifeline), tells: None }
+    }
+
+    /// Makes it send [`SELF_MOUNT_ENDED`] on this socket once it's no longer held.
+    pub fn tell_of_its_end(&mut self, socket: OwnedFd) {
+        self.tells = Some(socket);
+    }
+
+    /// The numbers of its descriptors.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        let until = match &self.until {
+            ServeUntil::Unmounted(mountinfo) => mountinfo.as_raw_fd(),
+            ServeUntil::Closed(lifeline) => lifeline.as_raw_fd(),
+        };
+        [self.root.as_raw_fd(), until]
     }
 
     /// Starts the thread that uses the mount, and leaves the thread's id in `thread`.
     pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
         let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new((self, wakeup));
+        let tells = match &self.tells {
+            Some(socket) => socket.try_clone()?,
+            // Nobody is told.
+            None => File::open("/dev/null")?.into(),
+        };
+        let failed = tells.try_clone()?;
+        let shared = Arc::new((self, wakeup, tells));
         let (injections, wanted) = channel();
         let (done, answers) = channel();
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (own, wakeup) = &*theirs;
+            let (own, wakeup, tells) = &*theirs;
             let (until, is_lifeline) = match &own.until {
                 ServeUntil::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
                 ServeUntil::Closed(lifeline) => (lifeline.as_fd(), true),
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
-            let taken = apart.and_then(|()| sys::descriptors::take_files([own.root.as_fd(), until, wakeup.as_fd()]));
+            let kept = [own.root.as_fd(), until, wakeup.as_fd(), tells.as_fd()];
+            let taken = apart.and_then(|()| sys::descriptors::take_files(kept));
             drop(theirs);
             let files = match taken {
                 Ok(files) => files,
@@ -87,16 +114,25 @@ impl SelfMount {
                 return;
             }
             drop(ready);
-            let [root, until, wakeup] = files;
+            let [root, until, wakeup, tells] = files;
             serve(&root, &until, is_lifeline, &wakeup, &wanted, &done);
+            drop((root, until));
+            tell_of_end(&tells);
         })?;
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
-        let (_, wakeup) = &*shared;
+        let (_, wakeup, _) = &*shared;
         let wakeup = wakeup.as_fd().try_clone_to_owned()?;
         // Drop this process' own descriptors of the mount; the thread has its own.
         drop(shared);
+        if started.is_err() {
+            tell_of_end(&failed);
+        }
         started.map(|()| SelfMountThread { wakeup, injections, answers: Mutex::new(answers) })
     }
+}
+
+fn tell_of_end(socket: &OwnedFd) {
+    let _ = sys::seqpacket::send(socket.as_fd(), [&[SELF_MOUNT_ENDED]], &[]);
 }
 
 /// Copies the mount on `directory`, and returns the copy's root. The copy is detached, and the server needn't answer

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::fs::dispatch::Tenant;
 use crate::fuse::reply::run_catching_panics;
+use crate::records::Records;
 
 /// How many requests of a pool may run at once for all tenants together. Each tenant may always run one.
 const RUNNING_MAX: usize = 256;
@@ -36,6 +37,7 @@ pub(in crate::fuse) struct FairPool {
     queues: Arc<Mutex<Queues>>,
     /// How many requests run at once for a tenant. The others wait.
     at_once: usize,
+    records: Arc<Records>,
 }
 
 /// The work of all tenants.
@@ -71,8 +73,8 @@ fn share(limit: usize, others: usize, least: usize) -> usize {
 
 impl FairPool {
     /// Makes a pool that runs `at_once` requests of a tenant at once.
-    pub(in crate::fuse) fn new(at_once: usize) -> Self {
-        Self { queues: Arc::default(), at_once }
+    pub(in crate::fuse) fn new(at_once: usize, records: &Arc<Records>) -> Self {
+        Self { queues: Arc::default(), at_once, records: Arc::clone(records) }
     }
 
     /// Whether there's room for more work.
@@ -90,9 +92,14 @@ impl FairPool {
         own < (WAITING_MAX / pages).min(share(WAITING_MAX_IN_ALL / pages, others, WAITING_MIN))
     }
 
-    /// Runs `work` in another thread. If no thread can be started, or the work panics, it's dropped, and a reply that
+    /// Runs `work` for the calling thread's request in another thread. If no thread can be started, or the work panics, it's dropped, and a reply that
     /// it holds then says EIO.
     pub(in crate::fuse) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
+        let (records, request) = (Arc::clone(&self.records), Records::current_request());
+        let work = move || {
+            let _request = records.continue_request(request);
+            work();
+        };
         let mut queues = self.queues.lock();
         queues.waiting += 1;
         let all = queues.running;
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn who_panics_keeps_nobody_waiting() {
-        let pool = FairPool::new(RUNNING_MAX);
+        let pool = FairPool::new(RUNNING_MAX, &Records::none());
         // Without resume_unwind, the panic message would be printed as if it were the test's.
         let quiet = || std::panic::resume_unwind(Box::new("a handler's bug"));
         for _ in 0..4 * RUNNING_MAX {
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn so_many_at_once_and_the_rest_in_turn() {
-        let pool = FairPool::new(RUNNING_MAX);
+        let pool = FairPool::new(RUNNING_MAX, &Records::none());
         let (go, done) = (Arc::new(Barrier::new(RUNNING_MAX + 1)), Arc::new(AtomicUsize::new(0)));
         for _ in 0..RUNNING_MAX {
             let (go, done) = (Arc::clone(&go), Arc::clone(&done));
@@ -252,7 +259,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_all_and_everybody_gets_one() {
-        let pool = FairPool::new(RUNNING_MAX);
+        let pool = FairPool::new(RUNNING_MAX, &Records::none());
         let (go, tenants) = (Arc::new((Mutex::new(false), parking_lot::Condvar::new())), 100);
         for tenant in 0..tenants {
             for _ in 0..RUNNING_MAX {

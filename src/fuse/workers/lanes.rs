@@ -1,8 +1,11 @@
 //! The lane in which an operation runs: in the worker that has read the request, or in a thread beside the workers.
 
+use std::sync::Arc;
+
 use super::fair_pool::FairPool;
 use super::throttle::is_throttled;
 use crate::fs::{Caller, CgroupFs, Host, NodeId, Transfer};
+use crate::records::Records;
 
 /// The kind of thread in which an operation runs, by what it may have to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +66,9 @@ pub(in crate::fuse) struct Lanes {
 
 impl Lanes {
     /// Makes lanes in which `at_once` operations of a tenant run at once.
-    pub(in crate::fuse) fn new(at_once: usize) -> Self {
-        let pool = || FairPool::new(at_once);
-        Self { agents: pool(), slow: pool(), events: pool(), throttled: FairPool::new(1) }
+    pub(in crate::fuse) fn new(at_once: usize, records: &Arc<Records>) -> Self {
+        let pool = || FairPool::new(at_once, records);
+        Self { agents: pool(), slow: pool(), events: pool(), throttled: FairPool::new(1, records) }
     }
 
     /// The threads of a lane; `None` for the workers'.

@@ -14,6 +14,7 @@ pub(super) mod throttle;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuser::{Request, RequestId};
@@ -25,6 +26,7 @@ use self::sched_hint::SchedHint;
 use self::slow_slot::{SlowSlot, SlowSlotGuard};
 use super::convert;
 use crate::fs::Caller;
+use crate::records::{self, Records};
 
 /// The workers of a session.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub(super) struct Workers {
     forgetting: AtomicU64,
     /// What a worker does before it sleeps.
     on_idle: fn(),
+    records: Arc<Records>,
 }
 
 impl Workers {
@@ -46,7 +49,12 @@ impl Workers {
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub(super) fn new(device: BorrowedFd<'_>, on_idle: fn(), may_pin: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        device: BorrowedFd<'_>,
+        on_idle: fn(),
+        may_pin: bool,
+        records: &Arc<Records>,
+    ) -> io::Result<Self> {
         Ok(Self {
             roles: LeaderFollowers::default(),
             poller: BusyPoller::new(device)?,
@@ -54,6 +62,7 @@ impl Workers {
             slow_slot: SlowSlot::default(),
             forgetting: AtomicU64::new(0),
             on_idle,
+            records: Arc::clone(records),
         })
     }
 
@@ -64,13 +73,17 @@ impl Workers {
         if let Some(affinity) = &self.affinity {
             affinity.note_request(|| SchedHint::of_caller(caller.tid));
         }
-        RequestContext { caller, _guard: RequestGuard(self) }
+        RequestContext { caller, _guard: self.guard(request.unique()) }
     }
 
     /// Begins a RELEASE, whose reply nobody waits for, and which doesn't name its caller.
-    pub(super) fn begin_unattended(&self) -> RequestGuard<'_> {
+    pub(super) fn begin_unattended(&self, request: &Request) -> RequestGuard<'_> {
         self.roles.begin();
-        RequestGuard(self)
+        self.guard(request.unique())
+    }
+
+    fn guard(&self, request: RequestId) -> RequestGuard<'_> {
+        RequestGuard { _noted: self.records.begin_request(request.0), _worker: WorkerGuard(self) }
     }
 
     /// Does one of the FORGETs of a single message. The calling worker has to do the others, so it doesn't hand over,
@@ -90,7 +103,8 @@ impl Workers {
     /// The workers exist from the session's start to its end. So the watchdog needs no new thread, and no limit of
     /// processes matters.
     pub(super) fn take_slow_slot(&self) -> Option<SlowSlotGuard<'_>> {
-        if self.roles.has_watchdog() { self.slow_slot.take() } else { None }
+        let slot = if self.roles.has_watchdog() { self.slow_slot.take() } else { None };
+        slot.inspect(|_| self.records.may_wait())
     }
 
     fn end(&self) {
@@ -102,7 +116,14 @@ impl Workers {
 
 /// A worker's request. It ends when this is dropped, which has to be after the reply.
 #[derive(Debug)]
-pub(super) struct RequestGuard<'a>(&'a Workers);
+pub(super) struct RequestGuard<'a> {
+    // In this order: a request has ended before its worker reads another one.
+    _noted: records::RequestGuard<'a>,
+    _worker: WorkerGuard<'a>,
+}
+
+#[derive(Debug)]
+struct WorkerGuard<'a>(&'a Workers);
 
 /// A request that a caller waits for.
 #[derive(Debug)]
@@ -111,7 +132,7 @@ pub(super) struct RequestContext<'a> {
     _guard: RequestGuard<'a>,
 }
 
-impl Drop for RequestGuard<'_> {
+impl Drop for WorkerGuard<'_> {
     fn drop(&mut self) {
         self.0.end();
     }
@@ -127,7 +148,7 @@ mod tests {
     #[test]
     fn nobody_stands_by_while_forgetting() {
         let (reader, _) = nix::unistd::pipe().unwrap();
-        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true).unwrap());
+        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true, &Records::none()).unwrap());
         let (done, waits) = std::sync::mpsc::channel();
         let one = std::sync::Arc::clone(&workers);
         std::thread::spawn(move || {
@@ -141,7 +162,7 @@ mod tests {
     #[test]
     fn a_worker_polls_once_for_each_message_that_forgets() {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
-        let workers = Workers::new(reader.as_fd(), || {}, true).unwrap();
+        let workers = Workers::new(reader.as_fd(), || {}, true, &Records::none()).unwrap();
         // After one timeout two requests pass without polling, after the second four.
         let backoffs = [7, 7, 7, 8, 8, 9, 10, 10].map(|message| {
             workers.forget(RequestId(message), || {});
@@ -153,7 +174,7 @@ mod tests {
     #[test]
     fn no_worker_does_a_slow_write_where_nobody_stands_by() {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
-        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true).unwrap());
+        let workers = std::sync::Arc::new(Workers::new(reader.as_fd(), || {}, true, &Records::none()).unwrap());
         assert!(workers.take_slow_slot().is_none());
         // One worker reads, and another one waits.
         workers.roles.go_on();

@@ -14,6 +14,15 @@ impl HostEvents for KernelHost {
         self.shared.watches.as_ref()?.add((hierarchy, directory.inode()), self.object(directory).ok()?.as_fd(), files)
     }
 
+    fn watch_again(&self, directory: &Node, number: i32) -> Option<Box<dyn Watch>> {
+        let hierarchy = directory.position().hierarchy?;
+        Some(self.shared.watches.as_ref()?.add_again((hierarchy, directory.inode()), number))
+    }
+
+    fn changes_left(&self) -> Vec<HostEvent> {
+        self.shared.watches.as_ref().map(|watches| watches.left()).unwrap_or_default()
+    }
+
     fn forget(&self, node: &Node) {
         if let Some(key) = held_as(node) {
             self.shared.dir_fds.release(key);

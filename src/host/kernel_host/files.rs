@@ -1,6 +1,6 @@
 //! Open backing files: opening, reading and writing them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,6 +16,7 @@ use crate::host::backing_file::BackingFile;
 use crate::host::cgroup_namespace::OpenedIn;
 use crate::host::opening::{by_id, open_as, open_flags, path_of};
 use crate::host::pid_list::OpenerPidList;
+use crate::sys::descriptors::recovered;
 use crate::sys::namespace::Entered;
 
 impl HostFiles for KernelHost {
@@ -41,6 +42,18 @@ impl HostFiles for KernelHost {
         let list = (is_list && self.shared.lists_are_made_at_open())
             .then(|| OpenerPidList::new(opener.map_or(0, |opener| opener.owner.uid), &self.shared.kept_lists));
         Ok(BackingFile::new(fd, opened_in, list))
+    }
+
+    fn recorded(&self, file: &BackingFile) -> Option<(i32, u8)> {
+        file.list.is_none().then(|| (file.fd.as_raw_fd(), file.opened_in.number()))
+    }
+
+    fn take_over(&self, descriptor: i32, how: u8) -> Option<BackingFile> {
+        Some(BackingFile::new(recovered(descriptor)?, OpenedIn::numbered(how)?, None))
+    }
+
+    fn take_over_checked(&self, descriptor: i32) -> Option<BackingFile> {
+        Some(BackingFile::new(recovered(descriptor)?, OpenedIn::Boundary, None))
     }
 
     fn file_attributes(&self, file: &BackingFile) -> SysResult<Attributes> {

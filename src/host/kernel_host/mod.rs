@@ -28,6 +28,7 @@ use super::shared::SharedHost;
 use crate::agents::AgentPool;
 use crate::fs::SysResult;
 use crate::fs::inode::{Node, Object};
+use crate::records::Records;
 use crate::view::View;
 
 /// The host's cgroupfs and processes behind a view.
@@ -44,9 +45,15 @@ impl KernelHost {
     ///
     /// # Errors
     /// When the server's own namespaces can't be read.
-    pub fn new(view: Arc<View>, cgroups: HostCgroups, agents: Option<AgentPool>) -> std::io::Result<Self> {
-        let host = Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true)?));
+    pub fn new(
+        view: Arc<View>,
+        cgroups: HostCgroups,
+        agents: Option<AgentPool>,
+        records: &Arc<Records>,
+    ) -> std::io::Result<Self> {
+        let host = Self::sharing(view, Arc::new(SharedHost::new(cgroups, agents, true, records)?));
         if let Some(boundary) = &host.boundary {
+            boundary.keep_in(records);
             boundary.attempt();
         }
         Ok(host)

@@ -1,6 +1,6 @@
 //! Process 1 of a pid namespace.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
@@ -41,6 +41,15 @@ impl PidNamespaceFd {
     fn new(file: OwnedFd) -> SysResult<Self> {
         let id = Namespace::numbered(fstat(&file)?.st_ino);
         Ok(Self { file, id })
+    }
+
+    /// Takes over a namespace that an earlier server has opened.
+    pub(in crate::host) fn recovered(file: OwnedFd) -> SysResult<Self> {
+        Self::new(file)
+    }
+
+    pub(in crate::host) fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     pub(in crate::host) fn id(&self) -> Namespace {

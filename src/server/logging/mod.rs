@@ -165,6 +165,11 @@ pub(crate) fn start_thread() {
     LOG.start_thread();
 }
 
+/// Drops the records that wait to be written: a forked process has them as well, and writes them.
+pub(crate) fn forget_queued() {
+    LOG.forget_queued();
+}
+
 /// Reopens the log's file by its name.
 pub(crate) fn reopen() {
     LOG.reopen();

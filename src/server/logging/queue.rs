@@ -132,6 +132,13 @@ impl Log {
         }
     }
 
+    /// Drops the records that wait.
+    pub(crate) fn forget_queued(&self) {
+        let mut queue = self.queue.lock();
+        queue.records.clear();
+        (queue.bytes, queue.untold) = (0, 0);
+    }
+
     /// Makes the thread reopen the log's file by its name.
     pub(crate) fn reopen(&self) {
         self.queue.lock().reopen = true;

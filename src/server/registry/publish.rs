@@ -3,26 +3,28 @@
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::host::HostCgroups;
 use crate::policy::Rules;
+use crate::server::keeper::KEEPERS_DESCRIPTORS;
 use crate::server::registry::boundaries::boundaries;
 use crate::server::registry::directory::{self, DIRECTORY, Directory};
 use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::{ContainerRef, EscapedName, Record, aliases, delegated};
 use crate::server::registry::records::{forget_in, set_aside};
 use crate::server::registry::status::{Status, start_time};
+use crate::sys::descriptors::duplicate_above;
 use crate::view::{AncestorLimits, Shape, View};
 
 /// How often an update is tried. A `list` may take its draft for one that a killed process has left.
 const MAX_UPDATE_ATTEMPTS: usize = 8;
 
 /// A record that isn't published yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registration(Record);
 
 impl Registration {
@@ -91,7 +93,16 @@ impl Registration {
     ///
     /// If that fails, the view works, but `list` doesn't show it.
     pub(crate) fn publish(self) -> Option<Registered> {
-        match Directory::make().and_then(|directory| self.publish_in(directory)) {
+        self.publish_as(Status::of_server(std::process::id()))
+    }
+
+    /// Publishes the record for the calling process, which becomes the view's keeper. As [`Self::publish`].
+    pub(crate) fn publish_kept(self) -> Option<Registered> {
+        self.publish_as(Status::of_keeper(std::process::id()))
+    }
+
+    fn publish_as(self, status: Status) -> Option<Registered> {
+        match Directory::make().and_then(|directory| self.publish_in(directory, status)) {
             Ok(registered) => Some(registered),
             Err(error) => {
                 tracing::warn!(%error, directory = DIRECTORY, "'list' won't show this view");
@@ -100,10 +111,10 @@ impl Registration {
         }
     }
 
-    fn publish_in(self, directory: Directory) -> io::Result<Registered> {
+    fn publish_in(self, directory: Directory, status: Status) -> io::Result<Registered> {
         let Self(mut record) = self;
         record.pid = std::process::id();
-        record.status = Status::of_server(record.pid);
+        record.status = status;
         // Under the lock nobody removes this record for the dead one that it replaces.
         let lock = directory.lock_records(true)?;
         forget_in(&directory, |dead| dead.has_place_of(&record));
@@ -125,8 +136,12 @@ pub(crate) struct Registered {
     stays: bool,
 }
 
-#[allow(dead_code, reason = "for the keeper")]
 impl Registered {
+    /// The numbers of its descriptors.
+    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
+        [self.directory.number(), self.file.as_raw_fd()]
+    }
+
     /// Changes the status. Readers see the old record or the new one, each live. It never waits for another process.
     ///
     /// If that fails, it's logged, and the old record stays.
@@ -177,7 +192,8 @@ fn write(directory: &Directory, record: &mut Record) -> io::Result<File> {
     file.write_all(&text)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     directory.rename(&draft, &file_name(record, "json"))?;
-    Ok(file)
+    // A keeper's servers use the lower numbers.
+    Ok(duplicate_above(file.as_fd(), KEEPERS_DESCRIPTORS)?.into())
 }
 
 fn file_name(record: &Record, ending: &str) -> OsString {
@@ -201,7 +217,8 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let registration = Registration::per_caller(&Rules::default(), AncestorLimits::Shown, Path::new("/nowhere"));
-        let registered = registration.publish_in(Directory::at(folder.path())).unwrap();
+        let registered = registration.publish_in(Directory::at(folder.path()), Status::of_server(std::process::id()));
+        let registered = registered.unwrap();
         Some((folder, registered))
     }
 
@@ -245,7 +262,9 @@ mod tests {
             |records: &[Record]| records.iter().map(|record| record.directory.shown()).collect::<Vec<_>>().join(" ");
         let publish = |directory: &str, namespace: u64| {
             let registration = Registration::per_caller(&Rules::default(), AncestorLimits::Shown, Path::new(directory));
-            registration.in_namespace(Some(namespace)).publish_in(Directory::at(folder.path())).unwrap()
+            let registration = registration.in_namespace(Some(namespace));
+            let status = Status::of_server(std::process::id());
+            registration.publish_in(Directory::at(folder.path()), status).unwrap()
         };
         // The processes of these views had the same number, one after the other.
         for (directory, namespace, dead) in [

@@ -1,6 +1,7 @@
 //! The status of a view: which processes serve it, and how often that failed.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::cgroup::stat_field;
 /// The part of a record that changes while the view exists. See [`super::Registered::update`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// The process id of the current server, or of the last one. 0 if none was started yet.
+    /// The process id of the current server, or of the last one. The keeper's if none was started yet.
     pub(crate) server: u32,
     /// The process id of the keeper, which starts the server again. `None` for a server without one.
     #[serde(default)]
@@ -31,7 +32,6 @@ pub(crate) struct Status {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ServerState {
     /// The server is being started, for the first time or again. Callers of the view wait.
-    #[allow(dead_code, reason = "for the keeper")]
     Starting,
     /// The view is served.
     Live,
@@ -55,6 +55,16 @@ impl Status {
     pub(crate) fn of_server(server: u32) -> Self {
         Self { server, keeper: None, state: ServerState::Live, restarts: 0, last_restart: None, reason: None }
     }
+
+    /// The status of a view whose keeper has started no server yet.
+    pub(crate) fn of_keeper(keeper: u32) -> Self {
+        Self { keeper: Some(keeper), state: ServerState::Starting, ..Self::of_server(keeper) }
+    }
+}
+
+/// The time now, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// When a process was started, in clock ticks since the boot. With its id this names a process for good.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::fs::cache::listings::{Listings, PARTS_MAX};
 use crate::fs::cgroup_fs::BACKING_IDS_MAX;
@@ -14,6 +16,7 @@ use crate::fs::limits::quota::Quota;
 use crate::fs::limits::xattr_budget::XattrBudget;
 use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, ReadMode, RejectionLog, SysResult};
 use crate::limit::ProcessorTime;
+use crate::records::{NoteRecord, Records};
 use crate::view::View;
 
 /// A container, and its filesystem.
@@ -22,6 +25,19 @@ pub struct Container<H: Host> {
     pub(super) number: u64,
     pub(super) tenant: Tenant,
     pub(super) fs: Arc<CgroupFs<H>>,
+    /// What the next server needs to know of it.
+    record: OnceLock<NoteRecord>,
+}
+
+/// What an earlier server knew of a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SavedContainer {
+    /// Its number.
+    pub number: u64,
+    /// The inode number of each hierarchy's boundary.
+    pub boundaries: Vec<Option<u64>>,
+    /// When it was made: seconds and nanoseconds since 1970.
+    pub born: (u64, u32),
 }
 
 impl<H: Host> Container<H> {
@@ -33,6 +49,18 @@ impl<H: Host> Container<H> {
     /// The filesystem that its processes see.
     pub fn fs(&self) -> &CgroupFs<H> {
         &self.fs
+    }
+
+    /// What the next server needs to know of its filesystem.
+    pub fn saved(&self) -> SavedContainer {
+        let born = self.fs.born.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let born = (born.as_secs(), born.subsec_nanos());
+        SavedContainer { number: self.number, boundaries: self.fs.boundaries.clone(), born }
+    }
+
+    /// Notes its record, which is dropped with it.
+    pub fn set_record(&self, record: NoteRecord) {
+        let _ = self.record.set(record);
     }
 }
 
@@ -47,6 +75,8 @@ pub struct SharedLimits {
     backing_ids: Quota,
     listings: Quota,
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
+    /// What the next server needs to know.
+    records: Arc<Records>,
 }
 
 /// The limits that all containers of a tenant share: a tenant can have many containers by having many pid namespaces.
@@ -63,7 +93,7 @@ struct Allowance {
 impl SharedLimits {
     /// The limits for a server that may have `most_files` open files. `passes_through` says whether the kernel may
     /// read files itself.
-    pub fn new(most_files: usize, passes_through: bool) -> Self {
+    pub fn new(most_files: usize, passes_through: bool, records: Arc<Records>) -> Self {
         Self {
             next_container: AtomicU64::default(),
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
@@ -73,15 +103,46 @@ impl SharedLimits {
             backing_ids: Quota::of(BACKING_IDS_MAX),
             listings: Quota::of(PARTS_MAX),
             by_tenant: Mutex::default(),
+            records,
         }
     }
 
-    /// Makes a container with this view. The containers of one tenant share its limits.
+    /// What the next server needs to know.
+    pub fn records(&self) -> &Arc<Records> {
+        &self.records
+    }
+
+    /// Makes a container with this view, or continues with one that an earlier server has left. The containers of one
+    /// tenant share its limits.
     ///
     /// # Errors
     /// As [`CgroupFs::new`].
-    pub fn container<H: Host>(&self, view: Arc<View>, host: H, tenant: Tenant) -> SysResult<Arc<Container<H>>> {
-        let mut fs = CgroupFs::new(view, host)?;
+    pub fn container<H: Host>(
+        &self,
+        view: Arc<View>,
+        host: H,
+        tenant: Tenant,
+        saved: Option<SavedContainer>,
+    ) -> SysResult<Arc<Container<H>>> {
+        let root = CgroupFs::find_root(&view, &host, None)?;
+        let SavedContainer { number, boundaries, born: (seconds, nanoseconds) } = match saved {
+            Some(saved) => {
+                self.next_container.fetch_max(saved.number + 1, Ordering::Relaxed);
+                saved
+            }
+            None => {
+                let found = (0..view.hierarchies.len()).map(|index| CgroupFs::find_boundary(&view, &host, index));
+                let boundaries = found.collect::<SysResult<_>>()?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let number = self.next_container.fetch_add(1, Ordering::Relaxed);
+                SavedContainer { number, boundaries, born: (now.as_secs(), now.subsec_nanos()) }
+            }
+        };
+        let born = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).unwrap_or(UNIX_EPOCH);
+        // 0 is the scope of a mount with one view.
+        let scope = u32::try_from(number + 1).unwrap_or(u32::MAX);
+        let (mut fs, restored) =
+            CgroupFs::of_tops(view, host, (root, boundaries), born, (Arc::clone(&self.records), scope));
         fs.keep_nothing();
         fs.read_mode = Arc::clone(&self.read_mode);
         if !self.passes_through {
@@ -101,8 +162,8 @@ impl SharedLimits {
         fs.listings = Listings::within(listings);
         fs.processor = processor;
         fs.handles.number_by(Arc::clone(&self.next_handle));
-        let number = self.next_container.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs) }))
+        fs.resume(&restored);
+        Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs), record: OnceLock::new() }))
     }
 
     /// Forgets a tenant that has ended. Its files may still be open elsewhere, and count until they are closed.
@@ -131,6 +192,11 @@ pub trait Containers: Debug + Send + Sync + 'static {
 
     /// Returns the container of callers who share the server's pid namespace: the host itself.
     fn host(&self) -> &Arc<Container<Self::Host>>;
+
+    /// Returns the containers that an earlier server has left, once.
+    fn take_restored(&self) -> Vec<Arc<Container<Self::Host>>> {
+        Vec::new()
+    }
 
     /// Waits until containers have ended, and forgets them. Returns false once [`Containers::stop_waiting`] was
     /// called.

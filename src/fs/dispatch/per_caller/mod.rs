@@ -27,10 +27,11 @@ use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::limits::rejection_log::RejectedRequest;
-use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, ReadMode, RejectionLog};
+use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Permit, ReadMode, RejectionLog};
 use crate::policy::Denial;
+use crate::records::Records;
 
-pub use self::container::{Container, Containers, SharedLimits};
+pub use self::container::{Container, Containers, SavedContainer, SharedLimits};
 
 /// The filesystem of all containers.
 #[derive(Debug)]
@@ -45,7 +46,15 @@ pub struct PerCaller<C: Containers> {
 impl<C: Containers> PerCaller<C> {
     /// Makes the filesystem of these containers.
     pub fn new(containers: C) -> Self {
-        Self { containers, nodes: Mutex::new(Nodes::default()), files: RwLock::default(), log: RejectionLog::default() }
+        let host = containers.host();
+        let mut all = containers.take_restored();
+        all.push(Arc::clone(host));
+        let nodes = Nodes::new(host.fs.records(), &all);
+        let files = all
+            .iter()
+            .flat_map(|container| container.fs.handles.ids().into_iter().map(|handle| (handle, Arc::clone(container))));
+        let files = RwLock::new(files.collect());
+        Self { nodes: Mutex::new(nodes), files, log: RejectionLog::default(), containers }
     }
 
     /// The containers.
@@ -231,6 +240,17 @@ impl<C: Containers> Dispatch for PerCaller<C> {
 
     fn keeps_listings(&self) -> bool {
         false
+    }
+
+    fn restore_share(&self, node: NodeId, user: u32) -> (Tenant, Option<Permit>) {
+        match self.nodes.lock().get(node) {
+            Some((container, _)) => (container.tenant, container.fs.take_backing_id(user)),
+            None => (Tenant::default(), None),
+        }
+    }
+
+    fn records(&self) -> &Arc<Records> {
+        self.containers.host().fs.records()
     }
 
     fn read_mode(&self) -> &ReadMode {

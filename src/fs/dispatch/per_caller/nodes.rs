@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::container::Container;
 use crate::fs::Host;
 use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::records::{EntryRecord, Records};
 
 /// The nodes that the kernel was given.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(in crate::fs) struct Nodes<H: Host> {
     known: HashMap<NodeId, KernelNode<H>>,
     /// The kernel's node ids, by container and by the id there.
     numbers: HashMap<(u64, NodeId), NodeId>,
+    /// What the next server needs to know.
+    records: Arc<Records>,
 }
 
 #[derive(Debug)]
@@ -26,15 +29,39 @@ struct KernelNode<H: Host> {
     container: Arc<Container<H>>,
     inner: NodeId,
     lookups: u64,
+    record: Option<EntryRecord>,
 }
 
-impl<H: Host> Default for Nodes<H> {
-    fn default() -> Self {
-        Self { last: 0, secret: RandomState::new(), known: HashMap::new(), numbers: HashMap::new() }
+impl<H: Host> KernelNode<H> {
+    fn set_lookups(&mut self, lookups: u64) {
+        self.lookups = lookups;
+        if let Some(record) = &self.record {
+            record.set_lookups(lookups);
+        }
     }
 }
 
 impl<H: Host> Nodes<H> {
+    /// The nodes that an earlier server has recorded, of these containers.
+    pub(in crate::fs) fn new(records: &Arc<Records>, containers: &[Arc<Container<H>>]) -> Self {
+        let secret = RandomState::new();
+        let mut nodes =
+            Self { last: 0, secret, known: HashMap::new(), numbers: HashMap::new(), records: Arc::clone(records) };
+        for saved in records.entries() {
+            let record = records.take_over_entry(&saved);
+            let Some(container) = containers.iter().find(|container| container.number == saved.container) else {
+                continue;
+            };
+            let (number, inner) = (NodeId::from_u64(saved.number), NodeId::from_u64(saved.inner));
+            if saved.lookups > 0 && container.fs.knows(inner) {
+                let (container, lookups) = (Arc::clone(container), saved.lookups);
+                nodes.numbers.insert((container.number, inner), number);
+                nodes.known.insert(number, KernelNode { container, inner, lookups, record: Some(record) });
+            }
+        }
+        nodes
+    }
+
     /// Counts a lookup whose answer is about to be sent, and returns the id for the answer.
     pub(in crate::fs) fn count_lookup(&mut self, container: &Arc<Container<H>>, inner: NodeId) -> NodeId {
         if inner == ROOT_ID {
@@ -43,8 +70,11 @@ impl<H: Host> Nodes<H> {
         let key = (container.number, inner);
         let number = self.numbers.get(&key).copied().unwrap_or_else(|| self.unused());
         self.numbers.insert(key, number);
-        let known = KernelNode { container: Arc::clone(container), inner, lookups: 0 };
-        self.known.entry(number).or_insert(known).lookups += 1;
+        let known = self.known.entry(number).or_insert_with(|| {
+            let record = self.records.add_entry(number.as_u64(), container.number, inner.as_u64());
+            KernelNode { container: Arc::clone(container), inner, lookups: 0, record }
+        });
+        known.set_lookups(known.lookups + 1);
         number
     }
 
@@ -71,7 +101,7 @@ impl<H: Host> Nodes<H> {
     /// The container counts for itself and is told afterwards: both count a lookup in between, under a new id.
     pub(in crate::fs) fn forget(&mut self, number: NodeId, lookups: u64) -> Option<(Arc<Container<H>>, NodeId, bool)> {
         let known = self.known.get_mut(&number)?;
-        known.lookups = known.lookups.saturating_sub(lookups);
+        known.set_lookups(known.lookups.saturating_sub(lookups));
         let (container, inner, is_last) = (Arc::clone(&known.container), known.inner, known.lookups == 0);
         if is_last {
             self.known.remove(&number);

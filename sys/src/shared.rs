@@ -1,0 +1,100 @@
+//! Memory that a process shares with those that it forks.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// Memory of atomic words, all 0 at first. It's shared with forked processes, and takes room only where it was
+/// written.
+#[derive(Debug)]
+pub struct SharedMemory {
+    start: NonNull<AtomicU64>,
+    words: usize,
+    /// `None` where the kernel has no memfd (before Linux 3.17).
+    file: Option<OwnedFd>,
+}
+
+// SAFETY: the words are atomics, which any thread may use.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Makes memory of this many words ([mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html),
+    /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)).
+    ///
+    /// # Errors
+    /// `ENOMEM` without room for it, `EINVAL` for no words or too many.
+    pub fn new(words: usize) -> io::Result<Self> {
+        let file = Self::file(words).ok();
+        Self::map(words, file)
+    }
+
+    fn file(words: usize) -> io::Result<OwnedFd> {
+        let file = File::from(memfd_create(c"vcgroupfs state", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len((words * size_of::<AtomicU64>()) as u64)?;
+        Ok(file.into())
+    }
+
+    fn map(words: usize, file: Option<OwnedFd>) -> io::Result<Self> {
+        let length = words.checked_mul(size_of::<AtomicU64>()).and_then(NonZeroUsize::new);
+        let length = length.ok_or(io::ErrorKind::InvalidInput)?;
+        let (access, flags) =
+            (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE);
+        let start = match &file {
+            // SAFETY: a new mapping that replaces none; the file is never made shorter.
+            Some(file) => unsafe { mmap(None, length, access, flags, file, 0) },
+            // SAFETY: a new mapping that replaces none.
+            None => unsafe { mmap_anonymous(None, length, access, flags) },
+        };
+        Ok(Self { start: start?.cast(), words, file })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words, is aligned to a page, lives as long as this, and is used only
+        // through atomics, in every process that has it. All bits are valid.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+
+    /// The file that it is, if it's one.
+    pub fn as_file(&self) -> Option<&OwnedFd> {
+        self.file.as_ref()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: this made the mapping, and nothing borrows from it any more.
+        let _ = unsafe { munmap(self.start.cast(), self.words * size_of::<AtomicU64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn all_mappings_have_the_same_words() {
+        let memory = SharedMemory::new(1 << 20).unwrap();
+        assert!(memory.words().iter().take(4096).all(|word| word.load(Ordering::Relaxed) == 0));
+        // Another mapping of the same file, as another process has it.
+        let Some(file) = memory.as_file() else { return };
+        let other = SharedMemory::map(1 << 20, Some(file.try_clone().unwrap())).unwrap();
+        other.words()[(1 << 20) - 1].store(7, Ordering::Release);
+        assert_eq!(memory.words()[(1 << 20) - 1].load(Ordering::Acquire), 7);
+    }
+
+    #[test]
+    fn no_words_are_an_error() {
+        assert!(SharedMemory::new(0).is_err());
+    }
+}
