@@ -15,5 +15,5 @@ mod workers;
 pub use connection::{Connection, FSTYPE, MountError};
 pub use notify::abort_guard::AbortGuard;
 pub use notify::notification::refuse_request;
-pub use notify::self_mount::{SELF_MOUNT_ENDED, SelfMount, detached_copy, detached_mount};
+pub use notify::self_mount::{SelfMount, detached_copy, detached_mount};
 pub use session::{serve, serve_callers};

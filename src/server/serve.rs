@@ -151,7 +151,7 @@ impl Server {
             }
             return self.serve_here(&Records::none(), Before::default(), signals, own_mount, abort_guard, live);
         };
-        let self_mount = own_mount.iter().flat_map(SelfMount::descriptors).collect();
+        let self_mount = own_mount.as_ref().map(SelfMount::descriptors);
         let registered = self.registration.clone().publish_kept();
         let device = self.connection.as_fd().try_clone_to_owned();
         let device = device.map_err(|error| Error::system("can't share the connection", error))?;
@@ -165,11 +165,13 @@ impl Server {
         };
         keeper.keep(live, move |before| {
             cleanup.lock().iter().for_each(Cleanup::adopt);
-            if before.has_no_self_mount {
+            match (before.self_mount_copies, own_mount.as_mut()) {
+                (Some(copies), Some(own)) => own.when_it_ends(move || {
+                    link::tell(&News::SelfMountEnded);
+                    sys::descriptors::close_all(copies);
+                }),
                 // Its descriptors are closed.
-                std::mem::forget(own_mount.take());
-            } else if let Some((own, link)) = own_mount.as_mut().zip(link::copy()) {
-                own.tell_of_its_end(link);
+                _ => std::mem::forget(own_mount.take()),
             }
             if before.is_live {
                 // The log may have been moved meanwhile.

@@ -114,6 +114,28 @@ fn a_view_whose_server_has_died_is_replaced() {
     }
 }
 
+#[test]
+fn a_view_whose_keeper_was_killed_ends_as_usual() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::LegacySyscalls);
+    for method in MOUNT_METHODS {
+        for unmount in ["", "umount -l /sys/fs/cgroup"] {
+            let scene = Scene::plain(method);
+            let before = scene.mounts();
+            scene.attach(&[]).ok();
+            // Some kernels have none.
+            let Some(keeper) = scene.view_processes().keeper else { return };
+            kill(keeper, Signal::SIGKILL).expect("a signal");
+            scene.sh("ls /sys/fs/cgroup/memory").ok();
+            if unmount.is_empty() {
+                scene.detach().ok();
+            } else {
+                scene.sh(unmount).ok();
+            }
+            scene.is_as_before(&before);
+        }
+    }
+}
+
 /// A container with CAP_SYS_ADMIN over its mount namespace can unmount the view; then nobody serves it for nothing.
 #[test]
 fn a_view_ends_when_the_container_unmounts_it() {

@@ -6,6 +6,7 @@
 //! kernel closes the connection and the request ends. With a shared table the thread would hold the connection
 //! itself, and wait forever for an answer.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, renameat};
@@ -35,12 +36,17 @@ use crate::sys;
 pub struct SelfMount {
     root: OwnedFd,
     until: ServeUntil,
-    /// A socket on which [`SELF_MOUNT_ENDED`] is sent once nothing here holds the mount any more.
-    tells: Option<OwnedFd>,
+    at_end: Option<AtEnd>,
 }
 
-/// The byte that says that a server no longer holds its own mount.
-pub const SELF_MOUNT_ENDED: u8 = b'M';
+/// What is done once the thread no longer holds the mount.
+struct AtEnd(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("AtEnd")
+    }
+}
 
 /// How long the mount is kept.
 #[derive(Debug)]
@@ -58,17 +64,18 @@ impl SelfMount {
     /// Those of open(2), open_tree(2) and mount(2).
     pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
         let until = ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?);
-        Ok(Self { root: detached_mount(directory)?, until, tells: None })
+        Ok(Self { root: detached_mount(directory)?, until, at_end: None })
     }
 
     /// Takes a mount that [`detached_mount`] has made, and keeps it until `lifeline`'s other end is closed.
     pub fn until_closed(root: OwnedFd, lifeline: OwnedFd) -> Self {
-        Self { root, until: ServeUntil::Closed(lifeline), tells: None }
+        Self { root, until: ServeUntil::Closed(lifeline), at_end: None }
     }
 
-    /// Makes it send [`SELF_MOUNT_ENDED`] on this socket once it's no longer held.
-    pub fn tell_of_its_end(&mut self, socket: OwnedFd) {
-        self.tells = Some(socket);
+    /// Calls this once, in the process' own descriptor table, when the mount is no longer needed and the thread has let go
+    /// of it.
+    pub fn when_it_ends(&mut self, at_end: impl Fn() + Send + Sync + 'static) {
+        self.at_end = Some(AtEnd(Arc::new(at_end)));
     }
 
     /// The numbers of its descriptors.
@@ -81,29 +88,31 @@ impl SelfMount {
     }
 
     /// Starts the thread that uses the mount, and leaves the thread's id in `thread`.
-    pub(in crate::fuse) fn start(self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
+    pub(in crate::fuse) fn start(mut self, thread: Arc<AtomicI32>) -> io::Result<SelfMountThread> {
+        let follows = self.at_end.take().map(follow).transpose()?;
+        let (own, handle) = self.start_thread(thread)?;
+        if let Some(follows) = follows {
+            let _ = follows.send(handle);
+        }
+        Ok(own)
+    }
+
+    fn start_thread(self, thread: Arc<AtomicI32>) -> io::Result<(SelfMountThread, JoinHandle<()>)> {
         let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let tells = match &self.tells {
-            Some(socket) => socket.try_clone()?,
-            // Nobody is told.
-            None => File::open("/dev/null")?.into(),
-        };
-        let failed = tells.try_clone()?;
-        let shared = Arc::new((self, wakeup, tells));
+        let shared = Arc::new((self, wakeup));
         let (injections, wanted) = channel();
         let (done, answers) = channel();
         let (ready, started) = channel();
         let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (own, wakeup, tells) = &*theirs;
+        let handle = thread::Builder::new().name("own mount".to_owned()).stack_size(256 * 1024).spawn(move || {
+            let (own, wakeup) = &*theirs;
             let (until, is_lifeline) = match &own.until {
                 ServeUntil::Unmounted(mountinfo) => (mountinfo.as_fd(), false),
                 ServeUntil::Closed(lifeline) => (lifeline.as_fd(), true),
             };
             // A working directory of its own.
             let apart = unshare(CloneFlags::CLONE_FS).map_err(io::Error::from);
-            let kept = [own.root.as_fd(), until, wakeup.as_fd(), tells.as_fd()];
-            let taken = apart.and_then(|()| sys::descriptors::take_files(kept));
+            let taken = apart.and_then(|()| sys::descriptors::take_files([own.root.as_fd(), until, wakeup.as_fd()]));
             drop(theirs);
             let files = match taken {
                 Ok(files) => files,
@@ -114,25 +123,33 @@ impl SelfMount {
                 return;
             }
             drop(ready);
-            let [root, until, wakeup, tells] = files;
+            let [root, until, wakeup] = files;
             serve(&root, &until, is_lifeline, &wakeup, &wanted, &done);
-            drop((root, until));
-            tell_of_end(&tells);
         })?;
         let started = started.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
-        let (_, wakeup, _) = &*shared;
-        let wakeup = wakeup.as_fd().try_clone_to_owned()?;
+        let wakeup = shared.1.as_fd().try_clone_to_owned()?;
         // Drop this process' own descriptors of the mount; the thread has its own.
         drop(shared);
-        if started.is_err() {
-            tell_of_end(&failed);
-        }
-        started.map(|()| SelfMountThread { wakeup, injections, answers: Mutex::new(answers) })
+        started.map(|()| (SelfMountThread { wakeup, injections, answers: Mutex::new(answers) }, handle))
     }
 }
 
-fn tell_of_end(socket: &OwnedFd) {
-    let _ = sys::seqpacket::send(socket.as_fd(), [&[SELF_MOUNT_ENDED]], &[]);
+/// Starts a thread that waits for the end of the one that it's sent, and then does what is to be done. That one can't: it
+/// has another descriptor table. If there's none, it's done at once.
+fn follow(AtEnd(at_end): AtEnd) -> io::Result<Sender<JoinHandle<()>>> {
+    let (sender, followed) = channel::<JoinHandle<()>>();
+    let theirs = Arc::clone(&at_end);
+    let started = thread::Builder::new().name("mount's end".to_owned()).stack_size(64 * 1024).spawn(move || {
+        let _ = followed.recv().map(JoinHandle::join);
+        theirs();
+    });
+    match started {
+        Ok(_) => Ok(sender),
+        Err(error) => {
+            at_end();
+            Err(error)
+        }
+    }
 }
 
 /// Copies the mount on `directory`, and returns the copy's root. The copy is detached, and the server needn't answer

@@ -42,6 +42,18 @@ impl StartFiles {
         });
     }
 
+    /// The numbers of the copies of these.
+    pub(super) fn copies_of<const N: usize>(&self, numbers: [RawFd; N]) -> Option<[RawFd; N]> {
+        let copy = |wanted: RawFd| self.copies.iter().find(|(number, _)| *number == wanted).map(|(_, copy)| *copy);
+        let copies: Vec<RawFd> = numbers.into_iter().filter_map(copy).collect();
+        copies.try_into().ok()
+    }
+
+    /// Forgets descriptors that no server needs any more. Somebody else closes their copies.
+    pub(super) fn forget(&mut self, numbers: &[RawFd]) {
+        self.copies.retain(|(number, _)| !numbers.contains(number));
+    }
+
     /// Lets go of everything that is the same device as this one.
     pub(super) fn drop_device(&mut self, device: BorrowedFd<'_>) {
         // Other descriptors lead to filesystems that nobody may serve, so none of them is asked.

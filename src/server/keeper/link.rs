@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 
 use crate::error::{Error, ErrorKind};
-use crate::fuse::SELF_MOUNT_ENDED;
 use crate::sys;
 
 /// The longest message: an error's text.
 const MESSAGE_MAX: usize = 16 * 1024;
 
 const LIVE: u8 = b'L';
+const SELF_MOUNT_ENDED: u8 = b'M';
 const COMMITTED: u8 = b'C';
 const ENDING: u8 = b'E';
 const ENDED: u8 = b'O';
@@ -41,11 +41,6 @@ static LINK: OnceLock<OwnedFd> = OnceLock::new();
 /// Makes `link` this server's connection to its keeper.
 pub(super) fn connect(link: OwnedFd) {
     let _ = LINK.set(link);
-}
-
-/// Copies the connection, for a thread with a descriptor table of its own. `None` without a keeper.
-pub(crate) fn copy() -> Option<OwnedFd> {
-    LINK.get()?.try_clone().ok()
 }
 
 /// Tells the keeper. Returns false without one.

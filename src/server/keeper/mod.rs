@@ -57,8 +57,8 @@ pub(crate) struct Before {
     pub(crate) is_live: bool,
     /// Whether the command that attaches had finished.
     pub(crate) is_committed: bool,
-    /// Whether the view's own mount was no longer needed.
-    pub(crate) has_no_self_mount: bool,
+    /// The keeper's copies of the descriptors of the view's own mount. `None` if that was no longer needed.
+    pub(crate) self_mount_copies: Option<[RawFd; 2]>,
 }
 
 /// What a keeper is made of.
@@ -67,7 +67,7 @@ pub(crate) struct Keeper {
     pub(crate) records: Arc<Records>,
     pub(crate) registered: Option<Registered>,
     /// The descriptors of the server's own mount, which keep the view from ending.
-    pub(crate) self_mount: Vec<RawFd>,
+    pub(crate) self_mount: Option<[RawFd; 2]>,
     /// The connection's `/dev/fuse`.
     pub(crate) device: OwnedFd,
     /// The abort guard, and the descriptors whose end it waits for.
@@ -108,7 +108,11 @@ impl Keeper {
         let in_disorder = |error| Error::system("can't keep the server's descriptors", error);
         let mut files = StartFiles::of_now().map_err(in_disorder)?;
         files.drop(&self.own(&signals, &news));
-        let mut state = State { before: Before::default(), is_ending: false, files, live: Some(Box::new(live)) };
+        let before = Before {
+            self_mount_copies: self.self_mount.and_then(|numbers| files.copies_of(numbers)),
+            ..Before::default()
+        };
+        let mut state = State { before, is_ending: false, files, live: Some(Box::new(live)) };
         let (mut failures, mut crashes) = (Failures::new(), Crashes::default());
         // Only the servers use what it has taken over. This process has their descriptors, but they close them.
         let serve = ManuallyDrop::new(serve);
@@ -239,8 +243,9 @@ impl Keeper {
             }
             News::Committed => state.before.is_committed = true,
             News::SelfMountEnded => {
-                state.before.has_no_self_mount = true;
-                state.files.drop(&self.self_mount);
+                state.before.self_mount_copies = None;
+                // The server closes the copies: its view ends even if its keeper was killed.
+                state.files.forget(self.self_mount.as_slice().as_flattened());
             }
             News::Ending => {
                 state.is_ending = true;
@@ -259,7 +264,7 @@ impl Keeper {
         if is_gone {
             // The connection ends now, whatever the caller still has to do.
             files.drop_device(self.device.as_fd());
-            files.drop(&self.self_mount);
+            files.drop(self.self_mount.as_slice().as_flattened());
             if let Some((_, descriptors)) = &self.abort_guard {
                 files.drop(descriptors);
             }

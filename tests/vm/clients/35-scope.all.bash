@@ -138,12 +138,13 @@ serves_a_command() {
 
 # A unit's own server stays there.
 stays_in_a_service() {
-    systemd-run --quiet --unit=caller vcgroupfs mount -f --cgroup /system.slice/box.service /srv/view
+    mkdir -p /srv/view
+    systemd-run --quiet --collect --unit=caller vcgroupfs --log-level info mount -f --cgroup /system.slice/box.service /srv/view
     wait_until mountpoint -q /srv/view
     contains "$(cat "/proc/$(show caller.service MainPID)/cgroup")" ":$own_key:/system.slice/caller.service"
     contains "$(vcgroupfs list --json)" '"unit":null'
     systemctl stop caller.service
-    ! mountpoint -q /srv/view
+    ! mountpoint -q /srv/view || fail "still mounted: $(journalctl --no-pager --unit=caller.service)"
 }
 
 # without FOLDER: a view is made although systemd can't be asked, with programs of that folder alone.
@@ -163,7 +164,7 @@ works_without_an_answer() {
     printf '#!/bin/sh\nexec /bin/sleep 4003\n' >/run/vm/silent/busctl
     chmod 755 /run/vm/silent/busctl
     without /run/vm/silent
-    ! pgrep -x -f '/bin/sleep 4003'
+    ! pgrep -x -f '/bin/sleep 4003' || fail "busctl still runs"
 }
 
 check "attach: the view outlives the unit of its caller" outlives_its_caller
