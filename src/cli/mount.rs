@@ -82,6 +82,7 @@ pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
         registration: registration.with_options(recorded).in_namespace(own_namespace()),
         image: Server::image()?,
         options: options.serving.into(),
+        is_foreground: options.foreground,
         scope: (!options.foreground).then(|| ScopeName::of(&directory)),
         target: MountTarget::Directory(directory),
         cleanup: Cleanup::empty(),

@@ -52,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     pub(crate) registration: Registration,
     pub(crate) target: MountTarget,
+    /// Whether it's in the foreground, where its log says that the view is live, since no command returns.
+    pub(crate) is_foreground: bool,
     /// The name of the scope in which a background server runs. One without stays where it was started.
     pub(crate) scope: Option<ScopeName>,
     /// The actions that the caller of [`Server::serve`] has to run at the end, with [`run_cleanup`].
@@ -215,7 +217,7 @@ impl Server {
         };
         logging::start_thread();
         let live = || {
-            if !before.is_live {
+            if self.is_foreground && !before.is_live {
                 tracing::info!("the view is live");
             }
             live();

@@ -166,8 +166,10 @@ fn a_view_whose_keeper_was_killed_ends_as_usual() {
         } else {
             sandbox.vcgroupfs(&["umount", directory.to_str().expect("a path")]).ok();
         }
-        wait_until("the end of all that it has", || sandbox.processes().is_empty());
-        assert!(!is_mounted(&directory) && listed(&sandbox, &directory).is_none());
+        wait_until("the end of all that it has", || {
+            sandbox.processes().is_empty() && listed(&sandbox, &directory).is_none()
+        });
+        assert!(!is_mounted(&directory));
         sandbox.is_clean();
     }
 }

@@ -205,6 +205,7 @@ pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
             is_committed: false,
         }),
         // A dry run ends with the command.
+        is_foreground: false,
         scope: (!options.dry_run).then(|| ScopeName::of(&label)),
         cleanup: Cleanup::of_attached(rollback, prepared),
         host,

@@ -136,6 +136,7 @@ fn server(
         image,
         options: options.serving.into(),
         target: MountTarget::Namespace(supervisor),
+        is_foreground: false,
         scope: Some(ScopeName::of(name)),
         cleanup: Cleanup::of_prepared(prepared),
         host,
