@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -265,10 +265,15 @@ fn compare(shape: &str, policy: &str, who: Who) {
                 let outcome = scene.check(operation, &path, &top.join(name), &mut checked);
                 wrong.extend(outcome.err());
                 // What was made is removed again, and who was migrated goes back.
-                let _ = fs::remove_dir(top.join(name))
-                    .ok()
-                    .filter(|()| !name.ends_with("fresh"))
-                    .map(|()| fs::create_dir(top.join(name)));
+                let (own, shown) = (top.join(name), view.dir().join(path.trim_start_matches('/')));
+                let was_shown = inode(&shown).is_some();
+                if fs::remove_dir(&own).is_ok() {
+                    if !name.ends_with("fresh") {
+                        fs::create_dir(&own).expect("mkdir");
+                    }
+                    // The view learns of it a little later.
+                    testkit::comes_true(testkit::TIMEOUT, || !was_shown || inode(&shown) == inode(&own));
+                }
             }
         }
     }
@@ -276,6 +281,10 @@ fn compare(shape: &str, policy: &str, who: Who) {
     // A stranger may do little.
     let least = if who == Who::Root { 50 } else { 30 };
     assert!(checked[0] > 200 && checked[1] > least, "{shape} {policy} {who:?}: {checked:?}");
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|found| found.ino())
 }
 
 /// One after the other: each starts a thousand processes.
