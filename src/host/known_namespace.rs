@@ -17,6 +17,8 @@ pub(super) type HostContainer = Arc<Container<KernelHost>>;
 /// A pid namespace with a caller.
 #[derive(Debug)]
 pub(super) struct KnownNamespace {
+    /// What the next server needs to know of it. It's dropped before the descriptors are closed.
+    pub(super) record: Option<NoteRecord>,
     pub(super) namespace: PidNamespaceFd,
     pub(super) around: Option<Arc<KnownNamespace>>,
     pub(super) tenant: Tenant,
@@ -28,8 +30,6 @@ pub(super) struct KnownNamespace {
     pub(super) end: Option<OwnedFd>,
     /// Held while memberships are read and a container is made: only callers of this namespace wait for that.
     pub(super) seen: Mutex<Option<LastSeen>>,
-    /// What the next server needs to know of it.
-    pub(super) record: Option<NoteRecord>,
 }
 
 /// The memberships that were read last, and the container made from them.

@@ -43,6 +43,8 @@ pub(in crate::fs) struct OpenFile<H: Host> {
 
 impl<H: Host> Drop for OpenFile<H> {
     fn drop(&mut self) {
+        // Before the descriptors are closed: the next server takes what is recorded for open.
+        self.record = None;
         self.node.size().close();
     }
 }

@@ -9,11 +9,16 @@ use std::fs::read_link;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use nix::errno::Errno;
+
 use crate::records::Records;
 use crate::sys::descriptors::{all_open, close_all, copy_above, copy_to};
 
 /// The keeper's own descriptors, and the copies, have numbers of at least this.
 pub(crate) const KEEPERS_DESCRIPTORS: RawFd = 200;
+
+/// A number that no descriptor has.
+const NO_DESCRIPTOR: RawFd = -1;
 
 /// What a server starts with: its descriptors, and a copy of each.
 #[derive(Debug)]
@@ -72,7 +77,11 @@ impl StartFiles {
         let starts_with = |number: &RawFd| self.copies.iter().any(|(start, _)| start == number);
         // A file may have got the number of one that the server had closed.
         for number in records.descriptors().iter().filter(|number| starts_with(number)) {
-            let moved = copy_above(*number, KEEPERS_DESCRIPTORS)?;
+            let moved = match copy_above(*number, KEEPERS_DESCRIPTORS) {
+                // The server was killed while it closed the file.
+                Err(Errno::EBADF) => NO_DESCRIPTOR,
+                moved => moved?,
+            };
             records.move_descriptor(*number, moved);
         }
         let copies = self.copies.iter().flat_map(|(start, copy)| [*start, *copy]);
