@@ -4,7 +4,7 @@
 //! kernel was told: the nodes and the names that it holds, the open files and their descriptors, the backing files,
 //! and what was done for requests that aren't answered yet.
 //!
-//! Every record is a chain of cells ([`cells`]), written word by word. Its first word is written last when it's made,
+//! Every record is a chain of cells (`cells`), written word by word. Its first word is written last when it's made,
 //! and first when it's dropped, so at each moment a record is either whole or not there.
 
 mod absence;
