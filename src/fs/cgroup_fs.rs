@@ -1,6 +1,5 @@
 //! The filesystem: its state, and how it decides an operation.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +13,7 @@ use super::dispatch::Tenant;
 use super::inode::{Node, NodeId, NodeTable, Object};
 use super::inotify::own_writes::OwnWrites;
 use super::inotify::queue::Replays;
+use super::left_behind::LeftBehind;
 use super::limits::RejectionLog;
 use super::limits::quota::Quota;
 use super::limits::rejection_log::RejectedRequest;
@@ -25,7 +25,7 @@ use super::{Caller, FsError, FsResult, Host, SysResult};
 use crate::cgroup::FileClass;
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
-use crate::records::{Number, Records};
+use crate::records::{Number, ONE_VIEW, Records, SavedScope};
 use crate::view::{Position, View};
 
 /// The maximum number of nodes of a connection with a backing id: each is an open file in the kernel.
@@ -81,22 +81,23 @@ impl<H: Host> CgroupFs<H> {
     pub fn with_records(view: Arc<View>, host: H, records: Arc<Records>) -> SysResult<Self> {
         let (root, boundaries) = Self::find_tops(&view, &host, &records)?;
         let born = born(&records);
-        let (fs, restored) = Self::of_tops(view, host, (root, boundaries), born, (records, 0));
-        fs.resume(&restored);
+        let saved = records.scopes().remove(&ONE_VIEW).unwrap_or_default();
+        let (fs, left) = Self::of_tops(view, host, (root, boundaries), born, (records, ONE_VIEW, saved));
+        fs.resume(left);
         Ok(fs)
     }
 
-    /// A filesystem with this root and boundaries, which was made then. Also returns the nodes that were recorded in its
-    /// scope, by the numbers of their records, with which it has to be resumed.
+    /// A filesystem with this root and boundaries, which was made then, and with the nodes that an earlier server has
+    /// recorded in its scope. Also returns what it has to be resumed with.
     pub(super) fn of_tops(
         view: Arc<View>,
         host: H,
         (root, boundaries): (Node, Vec<Option<u64>>),
         born: SystemTime,
-        (records, scope): (Arc<Records>, u32),
-    ) -> (Self, HashMap<u32, Arc<Node>>) {
-        let (nodes, restored) =
-            NodeTable::new(root, Arc::clone(&records), scope, |parent, name| classify(&view, parent, name));
+        (records, scope, saved): (Arc<Records>, u32, SavedScope),
+    ) -> (Self, LeftBehind) {
+        let classify = |parent: &Node, name: &OsStr| classify(&view, parent, name);
+        let (nodes, by_record) = NodeTable::new(root, (Arc::clone(&records), scope), saved.nodes, classify);
         let fs = Self {
             boundaries,
             shares: Quota::new(host.most_files()),
@@ -107,7 +108,7 @@ impl<H: Host> CgroupFs<H> {
             nodes,
             handles: Handles::default(),
             listings: Listings::default(),
-            negative: NegativeCache::new(&records),
+            negative: NegativeCache::new(&records, saved.absences),
             own: Arc::default(),
             own_writes: OwnWrites::default(),
             replays: Replays::default(),
@@ -117,11 +118,11 @@ impl<H: Host> CgroupFs<H> {
             coherent: false,
             passes_through: true,
             read_mode: Arc::default(),
-            retried_opens: RetriedOpens::default(),
+            retried_opens: RetriedOpens::new(&records, scope, saved.retries),
             born,
             records,
         };
-        (fs, restored)
+        (fs, LeftBehind { nodes: by_record, files: saved.files })
     }
 
     /// What the next server needs to know.

@@ -13,6 +13,7 @@ mod handle_id;
 pub mod host;
 pub mod inode;
 pub mod inotify;
+mod left_behind;
 pub mod limits;
 pub mod membership;
 pub mod ops;

@@ -1,12 +1,12 @@
 //! What a filesystem records of its open files, and how it continues where an earlier server was killed.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::cache::told::cgroups;
 use super::host::{Credentials, EntryChange, HostEvent};
 use super::inode::{Cgroups, Node};
+use super::left_behind::LeftBehind;
 use super::ops::handles::OpenFile;
 use super::ops::poll_state::PollWaiters;
 use super::{Caller, CgroupFs, HandleId, Host, OpenMode, Owner};
@@ -48,13 +48,12 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Continues with what an earlier server has recorded.
-    pub(super) fn resume(&self, nodes: &HashMap<u32, Arc<Node>>) {
+    pub(super) fn resume(&self, left: LeftBehind) {
+        let LeftBehind { nodes, files } = left;
         self.handles.begin_at((self.records.get(Number::Starts) << HANDLES_SHIFT) + HandleId::NONE.0 + 1);
-        for saved in self.records.files() {
-            // Others are another filesystem's.
-            let Some(node) = nodes.get(&saved.state.node) else { continue };
+        for saved in files {
             let record = self.records.take_over_file(&saved);
-            if let Some(mut file) = self.restored(node, &saved) {
+            if let Some(mut file) = nodes.get(&saved.state.node).and_then(|node| self.restored(node, &saved)) {
                 file.record = Some(record);
                 self.handles.insert(HandleId(saved.state.handle), file);
             }

@@ -37,7 +37,7 @@ use crate::fs::host::HostFiles;
 use crate::fs::{Caller, FsResult};
 use crate::limit::LogLimiter;
 use crate::policy::{Rule, Rules};
-use crate::records::{Records, Topic};
+use crate::records::{Records, SavedScope, Topic};
 use crate::sys;
 use crate::sys::offset::read_at;
 use crate::view::{AncestorLimits, Shape, View};
@@ -103,7 +103,9 @@ impl PidNamespaces {
         let files = host.most_files();
         let shared_limits = SharedLimits::new(files, passes_through, Arc::clone(records));
         // It's the first one of each server.
-        let host = shared_limits.container(view, host, Tenant::default(), None)?;
+        let mut scopes = records.scopes();
+        let recorded = |scope| scopes.remove(&scope).unwrap_or_default();
+        let host = shared_limits.container(view, host, Tenant::default(), None, recorded)?;
         let (ends, stop) = (
             Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -124,12 +126,12 @@ impl PidNamespaces {
             log: LogLimiter::default(),
             restored: Mutex::default(),
         };
-        this.restore(records);
+        this.restore(records, scopes);
         Ok(this)
     }
 
     /// Continues with the namespaces and containers that an earlier server has recorded.
-    fn restore(&self, records: &Arc<Records>) {
+    fn restore(&self, records: &Arc<Records>, mut scopes: HashMap<u32, SavedScope>) {
         let mut left = records.notes(Topic::Namespace);
         loop {
             let before = left.len();
@@ -154,21 +156,22 @@ impl PidNamespaces {
         notes.sort_by_key(|saved| saved.key);
         for saved in notes {
             let record = records.take_over_note(&saved);
-            if let Some(container) = ContainerNote::read(&saved).and_then(|note| self.restored(&note)) {
+            if let Some(container) = ContainerNote::read(&saved).and_then(|note| self.restored(&note, &mut scopes)) {
                 container.set_record(record);
                 self.restored.lock().push(container);
             }
         }
-        let scopes: Vec<u64> = self.restored.lock().iter().map(|container| container.number()).collect();
-        records.drop_scopes(|scope| scopes.contains(&u64::from(scope).saturating_sub(1)) || scope == 1);
+        scopes.values().for_each(|ended| records.drop_scope(ended));
     }
 
-    fn restored(&self, note: &ContainerNote) -> Option<HostContainer> {
+    fn restored(&self, note: &ContainerNote, scopes: &mut HashMap<u32, SavedScope>) -> Option<HostContainer> {
         let known = self.known.read().get(&Namespace::numbered(note.namespace)).map(Arc::clone)?;
         let view = plan::view(self.shared.cgroups(), Shape::HostPath, self.rules.clone(), note.subtrees()?);
         let view = Arc::new(View { ancestor_limits: self.ancestor_limits, ..view });
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
-        let container = self.shared_limits.container(view, host, known.tenant, Some(note.saved.clone())).ok()?;
+        let recorded = |scope| scopes.remove(&scope).unwrap_or_default();
+        let saved = Some(note.saved.clone());
+        let container = self.shared_limits.container(view, host, known.tenant, saved, recorded).ok()?;
         // They are read again with the next request.
         let memberships = Vec::new();
         *known.seen.lock() = Some(LastSeen { memberships, around: note.around, container: Arc::clone(&container) });
@@ -279,7 +282,7 @@ impl PidNamespaces {
             Rule::ServerInside
         })?;
         let host = KernelHost::sharing(Arc::clone(&view), Arc::clone(&self.shared));
-        let container = self.shared_limits.container(view, host, known.tenant, None)?;
+        let container = self.shared_limits.container(view, host, known.tenant, None, |_| SavedScope::default())?;
         let note = ContainerNote::new(known.namespace.id().number(), around, &subtrees, container.saved());
         if let Some(record) = note.keep(self.shared_limits.records()) {
             container.set_record(record);

@@ -17,6 +17,7 @@ mod node;
 mod note;
 mod passthrough;
 mod requests;
+mod scope;
 mod slots;
 mod store;
 
@@ -28,4 +29,5 @@ pub use node::{NodeAttributes, NodeRecord, NodeState, SavedNode};
 pub use note::{NOTE_DESCRIPTORS, NoteRecord, SavedNote, Topic};
 pub use passthrough::{PassthroughRecord, SavedPassthrough};
 pub use requests::{Attempt, RequestGuard};
+pub use scope::{ONE_VIEW, SavedRetry, SavedScope};
 pub use store::{Number, Records, SELF_MOUNT_THREADS};

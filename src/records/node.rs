@@ -143,17 +143,6 @@ impl Records {
         NodeRecord { records: Arc::clone(self), cell: node.number }
     }
 
-    /// Drops the nodes of filesystems that don't go on, and their open files.
-    pub fn drop_scopes(self: &Arc<Self>, goes_on: impl Fn(u32) -> bool) {
-        let ended: Vec<SavedNode> = self.nodes().into_iter().filter(|node| !goes_on(node.state.scope)).collect();
-        for file in self.files() {
-            if ended.iter().any(|node| node.number == file.state.node) {
-                drop(self.take_over_file(&file));
-            }
-        }
-        ended.iter().for_each(|node| self.drop_node(node));
-    }
-
     /// Drops the record of a node that an earlier server left.
     pub fn drop_node(self: &Arc<Self>, node: &SavedNode) {
         drop(self.take_over_node(node));

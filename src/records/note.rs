@@ -18,6 +18,8 @@ pub enum Topic {
     Namespace = 1,
     /// A container.
     Container = 2,
+    /// A caller that has to repeat an open.
+    Retry = 3,
 }
 
 /// A note as an earlier server left it.

@@ -62,7 +62,16 @@ pub enum CloneSide {
 /// # Errors
 /// Those of clone(2).
 pub fn clone_sibling() -> Result<CloneSide, Errno> {
-    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    Ok(match fork_with(libc::CLONE_PARENT)? {
+        None => CloneSide::Sibling,
+        Some(_) => CloneSide::Original,
+    })
+}
+
+/// Forks a single-threaded process, with these flags of clone(2), without CLONE_VM. Returns the child's process id, or
+/// `None` in the child.
+fn fork_with(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
+    let flags = libc::c_long::from(flags & !libc::CLONE_VM | libc::SIGCHLD);
     let null: libc::c_long = 0;
     #[cfg(not(target_arch = "s390x"))]
     let (first, second) = (flags, null);
@@ -71,10 +80,10 @@ pub fn clone_sibling() -> Result<CloneSide, Errno> {
     // SAFETY: no CLONE_VM and no stack, so that this is fork: the new process goes on in a copy of this single-threaded one. What libc
     // caches about a thread (its tid, for raise and robust mutexes) is stale in it, and unused.
     let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, null, null, null) };
-    match Errno::result(pid)? {
-        0 => Ok(CloneSide::Sibling),
-        _ => Ok(CloneSide::Original),
-    }
+    Ok(match Errno::result(pid)? {
+        0 => None,
+        pid => Some(Pid::from_raw(i32::try_from(pid).unwrap_or(0))),
+    })
 }
 
 /// Ends the process without running libc's or Rust's exit handlers (_exit(2)).
@@ -89,18 +98,7 @@ pub fn exit_now(status: i32) -> ! {
 /// # Errors
 /// Those of clone(2).
 pub fn fork_sharing_files() -> Result<Option<Pid>, Errno> {
-    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
-    let null: libc::c_long = 0;
-    #[cfg(not(target_arch = "s390x"))]
-    let (first, second) = (flags, null);
-    #[cfg(target_arch = "s390x")] // takes the stack first
-    let (first, second) = (null, flags);
-    // SAFETY: as in `clone_sibling`: a fork of a single-threaded process.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, null, null, null) };
-    Ok(match Errno::result(pid)? {
-        0 => None,
-        pid => Some(Pid::from_raw(i32::try_from(pid).unwrap_or(0))),
-    })
+    fork_with(libc::CLONE_FILES)
 }
 
 /// Replaces the session keyring that this process inherited by a new, empty one

@@ -49,14 +49,14 @@ type NegativeEntry = (NodeId, OsString);
 
 impl NegativeCache {
     /// The names that an earlier server has recorded. The kernel has cached each at most now.
-    pub(in crate::fs) fn new(records: &Arc<Records>) -> Self {
+    pub(in crate::fs) fn new(records: &Arc<Records>, saved: Vec<SavedAbsence>) -> Self {
         let at = Instant::now();
         let noted = |saved: SavedAbsence| {
             let record = records.take_over_absence(&saved);
             let absence = (NodeId::from_u64(saved.directory), OsString::from_vec(saved.name));
             (absence, Noted { at, _record: Some(record) })
         };
-        let since = records.absences().into_iter().map(noted).collect();
+        let since = saved.into_iter().map(noted).collect();
         Self { entries: Mutex::new(NegativeEntries { since, full_until: None }), records: Arc::clone(records) }
     }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_name_is_known_until_it_is_told() {
-        let negative = NegativeCache::new(&Records::none());
+        let negative = NegativeCache::new(&Records::none(), Vec::new());
         assert!(negative.note(ROOT_ID, OsStr::new("again")));
         let kernel = Twice(Some(&negative), Mutex::default());
         negative.invalidate(|_| true, &kernel);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit() {
-        let negative = NegativeCache::new(&Records::none());
+        let negative = NegativeCache::new(&Records::none(), Vec::new());
         let noted = (0..NEGATIVE_ENTRIES_MAX + 10)
             .filter(|number| negative.note(ROOT_ID, OsStr::new(&number.to_string())))
             .count();

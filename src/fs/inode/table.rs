@@ -43,15 +43,14 @@ impl TableEntry {
 }
 
 impl NodeTable {
-    /// A table that holds the root, and what an earlier server has recorded. Also returns all recorded nodes, by the
-    /// numbers of their records.
+    /// A table that holds the root, and the nodes that an earlier server has recorded in this scope. Also returns all
+    /// recorded nodes, by the numbers of their records.
     pub fn new(
         root: Node,
-        records: Arc<Records>,
-        scope: u32,
+        (records, scope): (Arc<Records>, u32),
+        saved: Vec<SavedNode>,
         classify: impl Fn(&Node, &OsStr) -> FileClass,
     ) -> (Self, HashMap<u32, Arc<Node>>) {
-        let saved: Vec<SavedNode> = records.nodes().into_iter().filter(|node| node.state.scope == scope).collect();
         let root = Arc::new(root);
         match saved.iter().find(|node| node.parent == 0) {
             Some(saved) => root.set_record(records.take_over_node(saved)),
@@ -235,9 +234,12 @@ mod tests {
     use crate::view::{EntryPath, Position, Role};
 
     fn table() -> NodeTable {
-        NodeTable::new(Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1), Records::none(), 0, |_, _| {
-            FileClass::Unknown
-        })
+        NodeTable::new(
+            Node::root(ROOT_ID, Position::VIEW_ROOT, Object::Synthetic, 1),
+            (Records::none(), 0),
+            Vec::new(),
+            |_, _| FileClass::Unknown,
+        )
         .0
     }
 

@@ -1,43 +1,67 @@
 //! Opens that the kernel has to repeat.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::fs::Caller;
 use crate::fs::inode::NodeId;
+use crate::records::{NoteRecord, Records, SavedRetry};
 
 /// How many callers that have to look up again are remembered: each comes back at once.
 const RETRIED_OPENS_MAX: usize = 1024;
 
 /// The callers that were made to look a name up again, and their files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::fs) struct RetriedOpens {
     count: AtomicUsize,
     /// Leaf lock.
-    who: Mutex<VecDeque<(NodeId, i32)>>,
+    who: Mutex<VecDeque<RetriedOpen>>,
+    /// Where the next server finds them. A caller that was sent back twice would get the error.
+    records: Arc<Records>,
+    scope: u32,
+}
+
+#[derive(Debug)]
+struct RetriedOpen {
+    node: NodeId,
+    thread: i32,
+    _record: Option<NoteRecord>,
 }
 
 impl RetriedOpens {
+    /// Those that an earlier server has recorded in this scope.
+    pub(in crate::fs) fn new(records: &Arc<Records>, scope: u32, saved: Vec<SavedRetry>) -> Self {
+        let retried = |saved: SavedRetry| RetriedOpen {
+            node: NodeId::from_u64(saved.node),
+            thread: saved.thread,
+            _record: Some(records.take_over_retry(&saved)),
+        };
+        let who: VecDeque<RetriedOpen> = saved.into_iter().map(retried).collect();
+        Self { count: AtomicUsize::new(who.len()), who: Mutex::new(who), records: Arc::clone(records), scope }
+    }
+
     /// Whether a caller comes for the second time. If so, forgets it.
     pub(super) fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
         let mut who = self.who.lock();
-        let found = who.iter().position(|one| *one == (node, caller.tid));
+        let found = who.iter().position(|one| (one.node, one.thread) == (node, caller.tid));
         let is_back = found.is_some_and(|index| who.remove(index).is_some());
         self.count.store(who.len(), Ordering::Release);
         is_back
     }
 
     pub(super) fn send(&self, node: NodeId, caller: &Caller) {
+        let record = self.records.add_retry(self.scope, node.as_u64(), caller.tid);
         let mut who = self.who.lock();
         if who.len() >= RETRIED_OPENS_MAX {
             who.pop_front();
         }
-        who.push_back((node, caller.tid));
+        who.push_back(RetriedOpen { node, thread: caller.tid, _record: record });
         self.count.store(who.len(), Ordering::Release);
     }
 }
@@ -48,7 +72,7 @@ mod tests {
 
     #[test]
     fn who_was_sent_back_comes_again_once() {
-        let sent = RetriedOpens::default();
+        let sent = RetriedOpens::new(&Records::none(), 0, Vec::new());
         let caller = |tid| Caller { tid, uid: 0, gid: 0 };
         let node = NodeId::from_u64;
         assert!(!sent.is_back(node(7), &caller(1)));

@@ -13,7 +13,7 @@ use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::{Caller, FsResult, HandleId, LookupResult};
 use crate::policy::{Policy, Rule};
-use crate::records::Records;
+use crate::records::{Records, SavedScope};
 use crate::view::{Shape, View};
 
 const FIRST: Caller = Caller { tid: 7, uid: 0, gid: 0 };
@@ -62,7 +62,11 @@ impl Pair {
                 hierarchy.delegated = hierarchy.delegated.is_some().then(|| CgroupPath::parse(path).unwrap());
             }
             let view = Arc::new(view);
-            shared_limits.container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant), None).unwrap()
+            shared_limits
+                .container(Arc::clone(&view), host.behind(view), Tenant::Container(tenant), None, |_| {
+                    SavedScope::default()
+                })
+                .unwrap()
         });
         Self { all: Arc::new(PerCaller::new(Known { containers })), host }
     }

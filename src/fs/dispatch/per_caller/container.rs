@@ -16,7 +16,7 @@ use crate::fs::limits::quota::Quota;
 use crate::fs::limits::xattr_budget::XattrBudget;
 use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, ReadMode, RejectionLog, SysResult};
 use crate::limit::ProcessorTime;
-use crate::records::{NoteRecord, Records};
+use crate::records::{NoteRecord, ONE_VIEW, Records, SavedScope};
 use crate::view::View;
 
 /// A container, and its filesystem.
@@ -113,7 +113,7 @@ impl SharedLimits {
     }
 
     /// Makes a container with this view, or continues with one that an earlier server has left. The containers of one
-    /// tenant share its limits.
+    /// tenant share its limits. `recorded` returns what that server has recorded in a scope; it's called if nothing fails.
     ///
     /// # Errors
     /// As [`CgroupFs::new`].
@@ -123,6 +123,7 @@ impl SharedLimits {
         host: H,
         tenant: Tenant,
         saved: Option<SavedContainer>,
+        recorded: impl FnOnce(u32) -> SavedScope,
     ) -> SysResult<Arc<Container<H>>> {
         let root = CgroupFs::find_root(&view, &host, None)?;
         let SavedContainer { number, boundaries, born: (seconds, nanoseconds) } = match saved {
@@ -139,10 +140,9 @@ impl SharedLimits {
             }
         };
         let born = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).unwrap_or(UNIX_EPOCH);
-        // 0 is the scope of a mount with one view.
-        let scope = u32::try_from(number + 1).unwrap_or(u32::MAX);
-        let (mut fs, restored) =
-            CgroupFs::of_tops(view, host, (root, boundaries), born, (Arc::clone(&self.records), scope));
+        let scope = scope(number);
+        let records = (Arc::clone(&self.records), scope, recorded(scope));
+        let (mut fs, left) = CgroupFs::of_tops(view, host, (root, boundaries), born, records);
         fs.keep_nothing();
         fs.read_mode = Arc::clone(&self.read_mode);
         if !self.passes_through {
@@ -162,7 +162,7 @@ impl SharedLimits {
         fs.listings = Listings::within(listings);
         fs.processor = processor;
         fs.handles.number_by(Arc::clone(&self.next_handle));
-        fs.resume(&restored);
+        fs.resume(left);
         Ok(Arc::new(Container { number, tenant, fs: Arc::new(fs), record: OnceLock::new() }))
     }
 
@@ -177,6 +177,11 @@ impl SharedLimits {
         drop(all);
         drop(forgotten);
     }
+}
+
+/// The scope in which the container with this number records its nodes.
+fn scope(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX).saturating_add(ONE_VIEW + 1)
 }
 
 /// Finds the container of a caller.

@@ -47,11 +47,11 @@ impl<H: Host> Nodes<H> {
         let secret = RandomState::new();
         let mut nodes =
             Self { last: 0, secret, known: HashMap::new(), numbers: HashMap::new(), records: Arc::clone(records) };
+        let by_number: HashMap<u64, &Arc<Container<H>>> =
+            containers.iter().map(|container| (container.number, container)).collect();
         for saved in records.entries() {
             let record = records.take_over_entry(&saved);
-            let Some(container) = containers.iter().find(|container| container.number == saved.container) else {
-                continue;
-            };
+            let Some(container) = by_number.get(&saved.container) else { continue };
             let (number, inner) = (NodeId::from_u64(saved.number), NodeId::from_u64(saved.inner));
             if saved.lookups > 0 && container.fs.knows(inner) {
                 let (container, lookups) = (Arc::clone(container), saved.lookups);
