@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -130,15 +130,10 @@ fn is_in_container(inside: &ContainerRef) -> bool {
 }
 
 /// The mounts in a mount namespace, as one of its processes sees them. Empty if there's none that the caller may look
-/// at.
+/// at. A process may end while it's asked: then the next one is.
 fn mounts_in(namespace: u64) -> Vec<MountEntry> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut paths = processes.map(|entry| entry.path());
-    let is_in =
-        |path: &std::path::PathBuf| fs::metadata(path.join("ns/mnt")).is_ok_and(|found| found.ino() == namespace);
-    paths
-        .find(is_in)
-        .and_then(|path| fs::read(path.join("mountinfo")).ok())
-        .map(|text| parse_mountinfo(&text))
-        .unwrap_or_default()
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_in = |path: &PathBuf| fs::metadata(path.join("ns/mnt")).is_ok_and(|found| found.ino() == namespace);
+    let mut texts = processes.filter(is_in).filter_map(|path| fs::read(path.join("mountinfo")).ok());
+    texts.find(|text| !text.is_empty()).map(|text| parse_mountinfo(&text)).unwrap_or_default()
 }
