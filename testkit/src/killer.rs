@@ -21,6 +21,9 @@ const PAUSE: usize = 250;
 /// In how many kills an attack consists at most.
 const MAX_ROW: usize = 5;
 
+/// How many of the servers that were killed last may not have ended yet.
+const STILL_ENDING: usize = 64;
+
 /// How a server ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
@@ -98,16 +101,13 @@ pub struct Killer {
     random: Random,
     keepers: Vec<Pid>,
     began: Instant,
-    /// The last server of each view that was killed.
-    last: Vec<Option<Pid>>,
     kills: Vec<Kill>,
 }
 
 impl Killer {
     /// For the views of these keepers.
     pub fn new(keepers: Vec<Pid>, seed: u64) -> Self {
-        let last = vec![None; keepers.len()];
-        Self { random: Random::new(seed, 0), keepers, began: Instant::now(), last, kills: Vec::new() }
+        Self { random: Random::new(seed, 0), keepers, began: Instant::now(), kills: Vec::new() }
     }
 
     /// Goes on until there were so many kills, or somebody says that it's enough.
@@ -151,10 +151,13 @@ impl Killer {
         Ok(())
     }
 
-    /// The server of a view, when there's another one than that which was killed last.
+    /// The server of a view, when there's another one than those that were killed.
     fn server(&self, view: usize) -> Result<Pid, String> {
         let keeper = self.keepers[view];
-        let is_new = |pid: &Pid| Some(*pid) != self.last[view] && !is_over(*pid);
+        // One that was killed may take longer to end than the next one, which is killed meanwhile. Numbers come back, but
+        // not so soon.
+        let is_killed = |pid: &Pid| self.kills.iter().rev().take(STILL_ENDING).any(|kill| kill.server == *pid);
+        let is_new = |pid: &Pid| !is_killed(pid) && !is_over(*pid);
         let found = found_within(START_TIMEOUT, || servers_of(keeper).into_iter().find(is_new));
         found.ok_or_else(|| {
             let state = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap_or_default();
@@ -179,7 +182,6 @@ impl Killer {
         for agent in others {
             let _ = kill(Pid::from_raw(agent.cast_signed()), Signal::SIGKILL);
         }
-        self.last[view] = Some(server);
         self.kills.push(Kill { view, way, server, at: self.began.elapsed() });
     }
 
