@@ -7,6 +7,7 @@ use super::cache::told::cgroups;
 use super::host::{Credentials, EntryChange, HostEvent};
 use super::inode::{Cgroups, Node};
 use super::left_behind::LeftBehind;
+use super::ops::filling::Filling;
 use super::ops::handles::OpenFile;
 use super::ops::poll_state::PollWaiters;
 use super::{Caller, CgroupFs, HandleId, Host, OpenMode, Owner};
@@ -91,7 +92,6 @@ impl<H: Host> CgroupFs<H> {
         let writes = if mode & MAY_WRITE != 0 { Some(self.decide(node, Operation::Write).ok()?) } else { None };
         let waiting = PollWaiters::default();
         waiting.set_latch(saved.latch);
-        node.size().open();
         Some(OpenFile {
             node: Arc::clone(node),
             backing,
@@ -100,6 +100,7 @@ impl<H: Host> CgroupFs<H> {
             opener: opener.as_deref().and_then(decode),
             shows: None,
             is_retry: false,
+            filling: Filling::new(node, true),
             _share: self.shares.take(*user)?,
             waiting,
             record: None,

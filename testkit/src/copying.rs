@@ -32,31 +32,38 @@ pub fn run(call: &str, into: &str, files: &[String], numbered: bool) -> ExitCode
 }
 
 fn copy(call: &str, from: &Path, to: &Path) -> io::Result<()> {
-    let (input, mut output) = (File::open(from)?, File::create(to)?);
+    copy_open(call, &File::open(from)?, &mut File::create(to)?)
+}
+
+/// Copies what an open file still has with this system call.
+///
+/// # Errors
+/// The system call's.
+pub fn copy_open(call: &str, input: &File, output: &mut File) -> io::Result<()> {
     let mut part = vec![0; CHUNK_BYTES];
     let (ends, mut offset) = (pipe()?, 0);
     loop {
         let count = match call {
-            "read" => read(&input, &mut part)?,
-            "pread" => pread(&input, &mut part, offset)?,
+            "read" => read(input, &mut part)?,
+            "pread" => pread(input, &mut part, offset)?,
             "readv" => {
                 // The first piece is shorter than most contents.
                 let (first, second) = part.split_at_mut(7);
-                rustix::io::readv(&input, &mut [io::IoSliceMut::new(first), io::IoSliceMut::new(second)])?
+                rustix::io::readv(input, &mut [io::IoSliceMut::new(first), io::IoSliceMut::new(second)])?
             }
-            "sendfile" => sendfile(&output, &input, None, CHUNK_BYTES)?,
+            "sendfile" => sendfile(&mut *output, input, None, CHUNK_BYTES)?,
             "splice" => {
                 let (reader, writer) = (ends.0.as_fd(), ends.1.as_fd());
-                let count = splice(&input, None, writer, None, CHUNK_BYTES, SpliceFlags::empty())?;
+                let count = splice(input, None, writer, None, CHUNK_BYTES, SpliceFlags::empty())?;
                 let mut left = count;
                 while left > 0 {
-                    left -= splice(reader, None, &output, None, left, SpliceFlags::empty())?;
+                    left -= splice(reader, None, &mut *output, None, left, SpliceFlags::empty())?;
                 }
                 count
             }
-            "copy_file_range" => match copy_file_range(&input, None, &output, None, CHUNK_BYTES) {
+            "copy_file_range" => match copy_file_range(input, None, &mut *output, None, CHUNK_BYTES) {
                 // As everybody does who uses it.
-                Err(rustix::io::Errno::XDEV) => return copy("read", from, to),
+                Err(rustix::io::Errno::XDEV) => return copy_open("read", input, output),
                 other => other?,
             },
             other => return Err(io::Error::other(format!("no such call: {other}"))),

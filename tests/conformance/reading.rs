@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use testkit::copying::CALLS;
+use testkit::copying::{CALLS, copy_open};
 use testkit::probe::Op;
 use testkit::{
     Caller, Container, ContainerOptions, Hierarchy, Need, Programs, TIMEOUT, TestCgroup, View, ViewOptions,
@@ -360,6 +360,33 @@ fn splice_reads_a_long_list_completely() {
                         numbers.map(|line| String::from_utf8_lossy(line).parse().expect("a number")).collect();
                     assert!(numbers.len() > least, "{way} {}: {} of {least}", file.display(), numbers.len());
                 }
+            }
+        }
+    }
+}
+
+/// It was spliced before, and others have it open, and have read it.
+#[test]
+fn splice_reads_a_list_that_grows_after_it_was_opened() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("pids"), Need::Hierarchy("unified"));
+    let (cgroup, view, container) = served(&["pids", "unified"], false);
+    for (selector, file) in [("unified", "c/cgroup.procs"), ("pids", "c/tasks")] {
+        let hierarchy = cgroup.hierarchies().iter().find(|found| found.selector() == selector).expect("its hierarchy");
+        let (real, shown) = (cgroup.dir(selector).join(file), view.hierarchy(hierarchy).join(cgroup.name()).join(file));
+        let mut session = container.session(Caller::Root);
+        for way in ["sendfile", "splice"] {
+            for count in [1, 20, 100, 1] {
+                let copy = |way, list: &fs::File| {
+                    let copy = tempfile::NamedTempFile::new().expect("a file");
+                    copy_open(way, list, &mut copy.as_file().try_clone().expect("a descriptor")).expect("a copy");
+                    fs::read_to_string(copy.path()).expect("a copy")
+                };
+                let others = fs::File::open(&shown).expect("a list");
+                copy("read", &others);
+                let own = fs::File::open(&shown).expect("a list");
+                session.expect(&Op::SpawnMany { count });
+                let now = fs::read_to_string(&real).expect("a list");
+                assert_eq!(copy(way, &own), now, "{way} {file}, {count} more");
             }
         }
     }

@@ -5,26 +5,27 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// The size of a file in the kernel, which may differ from the host's, and the size to show.
 #[derive(Debug, Default)]
 pub struct ShownSize {
-    /// One more than the size to show; 0 for the default size.
-    to_tell: AtomicU64,
+    /// One more than the length that it had last; 0 if that's unknown.
+    length: AtomicU64,
     /// The size that the kernel was told last, or has set itself.
     told: AtomicU64,
     /// Whether its length was measured.
     measured: AtomicBool,
     /// Whether its length has to be measured at each open.
     watched: AtomicBool,
-    open: AtomicU32,
+    /// Through how many open files the kernel may be filling a page.
+    filling: AtomicU32,
 }
 
 impl ShownSize {
-    /// The size to show, if it isn't the default.
-    pub fn to_tell(&self) -> Option<u64> {
-        self.to_tell.load(Ordering::Acquire).checked_sub(1)
+    /// The length that it had last, if that's known.
+    pub fn length(&self) -> Option<u64> {
+        self.length.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Sets the size to show from now on.
-    pub fn show(&self, size: u64) {
-        self.to_tell.store(size.saturating_add(1), Ordering::Release);
+    /// Notes its length.
+    pub fn note_length(&self, length: u64) {
+        self.length.store(length.saturating_add(1), Ordering::Release);
     }
 
     /// The size that the kernel has.
@@ -39,7 +40,7 @@ impl ShownSize {
 
     /// Notes that the kernel has found the file's end there, and takes that for its size.
     pub fn end_at(&self, end: u64) {
-        self.show(end);
+        self.note_length(end);
         self.note_told(end);
     }
 
@@ -58,23 +59,23 @@ impl ShownSize {
         self.measured.swap(true, Ordering::AcqRel)
     }
 
-    /// Counts an open of the file.
-    pub fn open(&self) {
-        self.open.fetch_add(1, Ordering::AcqRel);
+    /// Counts an open file through which the kernel may fill a page.
+    pub fn begin_filling(&self) {
+        self.filling.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts a close of the file.
-    pub fn close(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
+    /// Counts it no longer.
+    pub fn end_filling(&self) {
+        self.filling.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether it's open.
-    pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
+    /// Whether the kernel may be filling a page.
+    pub fn is_being_filled(&self) -> bool {
+        self.filling.load(Ordering::Acquire) > 0
     }
 
-    /// Whether it's open more than once.
-    pub fn is_shared(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 1
+    /// Whether the kernel may be filling a page through another open file than that of somebody who asks.
+    pub fn is_being_filled_by_others(&self) -> bool {
+        self.filling.load(Ordering::Acquire) > 1
     }
 }

@@ -9,6 +9,7 @@ use crate::cgroup::FileClass;
 use crate::cgroup::file::{has_state_per_open_file, lets_files_come, migration_may_block};
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::quota::Permit;
+use crate::fs::ops::filling::Filling;
 use crate::fs::ops::handles::OpenFile;
 use crate::fs::ops::poll::is_pressure;
 use crate::fs::ops::poll_state::PollWaiters;
@@ -57,13 +58,25 @@ impl<H: Host> CgroupFs<H> {
         }
         let (checked, waiting) = (OnceLock::new(), PollWaiters::default());
         let shows = self.host.shows_openers_numbers(&backing).then(|| self.caller_pid_ns(caller));
-        node.size().open();
+        let filling = Filling::new(&node, mode.read);
         if mode.truncate {
             // The kernel sets the size to 0 itself.
             node.size().note_told(0);
         }
         let record = None;
-        let file = OpenFile { node, backing, checked, writes, opener, shows, is_retry, _share: share, waiting, record };
+        let file = OpenFile {
+            node,
+            backing,
+            checked,
+            writes,
+            opener,
+            shows,
+            is_retry,
+            filling,
+            _share: share,
+            waiting,
+            record,
+        };
         Ok(self.insert(file, mode, caller.uid))
     }
 

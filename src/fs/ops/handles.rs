@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
 use crate::fs::limits::quota::Permit;
+use crate::fs::ops::filling::Filling;
 use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
@@ -33,6 +34,8 @@ pub(in crate::fs) struct OpenFile<H: Host> {
     pub(in crate::fs) shows: Option<FsResult<H::PidNs>>,
     /// Whether the opener was made to look the name up again, and came back.
     pub(in crate::fs) is_retry: bool,
+    /// Whether the kernel may be filling a page through it.
+    pub(in crate::fs) filling: Filling,
     /// The permit for the open file.
     pub(in crate::fs) _share: Permit,
     /// The waiters that poll the file.
@@ -45,7 +48,6 @@ impl<H: Host> Drop for OpenFile<H> {
     fn drop(&mut self) {
         // Before the descriptors are closed: the next server takes what is recorded for open.
         self.record = None;
-        self.node.size().close();
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(in crate::fs) mod event_control;
 pub(in crate::fs) mod file;
+pub(in crate::fs) mod filling;
 pub(in crate::fs) mod handles;
 mod lookup;
 mod mutate;

@@ -5,9 +5,9 @@
 //! ([`CgroupFs::passes_through`]). So a file that the server reads is shown with the size of a page, like sysfs'
 //! files, and programs know that this size says nothing. A longer file is shown with its length, rounded up.
 //!
-//! If such a splice gets less than the size, the kernel takes the length of the answer for the size. So it mustn't
-//! cache the attributes of a file that was ever spliced; then it asks for them before each open, to check
-//! permissions. If the kernel still has an older size, or the file has grown since, the server fails
+//! If such a splice gets less than the size, the kernel takes the length of the answer for the size. As long as others
+//! may splice the file, it's also told no more than the length: that would give them zeros ([`super::filling`]).
+//! If the kernel still has that size when the file is opened again, or the file has grown since, the server fails
 //! the open with ESTALE. The kernel then looks the file up again and repeats the open once. A second ESTALE would reach
 //! the caller.
 
@@ -25,8 +25,16 @@ use crate::records::Records;
 /// and tail).
 pub(in crate::fs) const SIZE_STEP: u64 = 4096;
 
+/// By how much a file may grow after it was opened, in bytes.
+const ROOM: u64 = 1024;
+
 /// The largest size that is shown.
 const SHOWN_SIZE_MAX: u64 = 1 << 20;
+
+/// The size to show of a file with this length.
+fn with_room(length: u64) -> u64 {
+    length.saturating_add(ROOM).next_multiple_of(SIZE_STEP)
+}
 
 impl<H: Host> CgroupFs<H> {
     /// Returns who reads files, the kernel or the server.
@@ -43,12 +51,11 @@ impl<H: Host> CgroupFs<H> {
         }
         let mut shown = size.max(self.size_for_splice(node));
         if shown == SIZE_STEP
-            && node.size().to_tell().is_none()
-            && node.size().is_open()
+            && node.size().length().is_none()
+            && node.size().is_being_filled()
             && self.processor.wait().is_zero()
             && let Ok(length) = self.processor.pay_for(|| self.length(node))
         {
-            // Somebody reads it now, and may fill a page of it: `show_size` says why that matters.
             shown = length;
             node.size().watch();
         }
@@ -60,7 +67,12 @@ impl<H: Host> CgroupFs<H> {
         let is_splicable =
             matches!(node.object(), Object::File(_)) && self.read_mode.ends_at_size.load(Ordering::Acquire);
         let by_kernel = self.read_mode.by_kernel.load(Ordering::Acquire) && self.may_pass(node);
-        node.size().to_tell().unwrap_or(if is_splicable && !by_kernel { SIZE_STEP } else { 0 })
+        match node.size().length() {
+            Some(length) if node.size().is_being_filled() => length,
+            Some(length) => with_room(length),
+            None if is_splicable && !by_kernel => SIZE_STEP,
+            None => 0,
+        }
     }
 
     /// Whether the length of a file that was opened for reading has to be measured, since the kernel may know a
@@ -86,10 +98,11 @@ impl<H: Host> CgroupFs<H> {
         let (node, size) = (&file.node, file.node.size());
         // If the file is gone, the read reports it.
         let length = self.processor.pay_for(|| self.length(node)).ok();
-        let Some(length) = length.filter(|length| *length > size.told()) else { return Ok(()) };
-        // While others have it open too, show the exact length. If they fill a page of it now, the kernel takes the
-        // size that it was told meanwhile, and not the length of their answer.
-        size.show(if size.is_shared() { length } else { (length + 1).next_multiple_of(SIZE_STEP) });
+        // One who was just filling a page has left the kernel with the exact length.
+        let is_enough = |length| length < size.told() || length == size.told() && size.is_being_filled_by_others();
+        let Some(length) = length.filter(|length| !is_enough(*length)) else { return Ok(()) };
+        // The kernel now asks for the size.
+        size.note_length(length);
         if file.is_retry { Ok(()) } else { Err(self.ask_to_retry(node, caller)) }
     }
 
@@ -110,6 +123,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Notes how many bytes a read(2) returned.
     pub(in crate::fs) fn note_read(&self, from: &Transfer<H>, offset: u64, count: usize) {
+        from.file.filling.note_read();
         // A file that is open for reading and writing is read by the server even if the kernel reads it itself for
         // others.
         if offset.saturating_add(count as u64) > from.file.node.size().told() && from.file.writes.is_none() {
@@ -120,6 +134,7 @@ impl<H: Host> CgroupFs<H> {
     /// Reads pages for a splice. The kernel takes a short answer for the end of the file, but a list returns at most
     /// a page, and only whole lines.
     pub(in crate::fs) fn fill(&self, from: &Transfer<H>, offset: u64, pages: &mut [u8]) -> FsResult<usize> {
+        from.file.filling.begin();
         let mut filled = 0;
         while let Some(rest) = pages.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.read_once(from, offset.saturating_add(filled as u64), rest)? {
