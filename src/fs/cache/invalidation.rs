@@ -84,6 +84,11 @@ impl<H: Host> CgroupFs<H> {
         match change {
             HostEvent::Entry { hierarchy, directory, name: None, .. } => {
                 for node in self.nodes_of(*hierarchy, *directory) {
+                    // The watch of the directory above it has an event of the same change.
+                    let is_told = node.parent().is_some_and(|parent| parent.is_watched());
+                    if is_told || self.is_own_change_of_attributes(&node) {
+                        continue;
+                    }
                     kernel.node(node.id(), false);
                     // The name first; `invalidate_entry` says why the attributes aren't enough.
                     if let Some(parent) = node.parent() {
@@ -103,6 +108,7 @@ impl<H: Host> CgroupFs<H> {
                         Some((entry_path, since)) if entry_path == node.id() => {
                             self.settle_if_late(&node, name, since);
                         }
+                        None if *kind == EntryChange::Other && self.is_own_change_of_entry(&node, name) => {}
                         _ => {
                             is_news = true;
                             self.invalidate_entry(&node, name, kernel);

@@ -5,6 +5,7 @@ mod invalidate;
 mod invalidation;
 pub(in crate::fs) mod listings;
 pub(in crate::fs) mod negative;
+mod own_attributes;
 pub(in crate::fs) mod own_changes;
 pub(in crate::fs) mod told;
 

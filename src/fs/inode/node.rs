@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -67,6 +67,8 @@ pub struct Node {
     name: Mutex<Arc<OsStr>>,
     /// The attributes that were last seen. Leaf lock, too.
     last_seen: Mutex<Option<Attributes>>,
+    /// How many changes of its attributes by the view itself may still have an event.
+    own_changes: AtomicU32,
     /// The cgroups that watchers know of, if anybody ever looked. Leaf lock, too.
     told: Mutex<Option<Cgroups>>,
     /// What the next server needs to know of it.
@@ -108,6 +110,7 @@ impl Node {
             children: Mutex::default(),
             name: Mutex::new(name.into()),
             last_seen: Mutex::default(),
+            own_changes: AtomicU32::default(),
             told: Mutex::default(),
             record: OnceLock::new(),
         }
@@ -244,6 +247,16 @@ impl Node {
     pub fn set_last_seen(&self, attributes: Attributes) {
         *self.last_seen.lock() = Some(attributes);
         self.record_attributes(&attributes);
+    }
+
+    /// Notes that the view itself is about to change its attributes.
+    pub fn announce_attributes(&self) {
+        self.own_changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether such a change was noted. Counts it no longer.
+    pub fn take_announced_attributes(&self) -> bool {
+        self.own_changes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1)).is_ok()
     }
 
     /// Notes attributes that are recorded already.

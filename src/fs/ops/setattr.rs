@@ -30,7 +30,8 @@ impl<H: Host> CgroupFs<H> {
         }
         if *changes != SetAttr::default() {
             self.decide(&node, Operation::ChangeAttributes)?;
-            match (self.host.set_attributes(caller, &node, changes), node.last_seen()) {
+            let change = || self.host.set_attributes(caller, &node, changes);
+            match (self.change_own_attributes(&node, change), node.last_seen()) {
                 // It's removed, but somebody holds it open: kernfs keeps its attributes.
                 (Err(Errno::ENOENT), Some(last_seen)) => node.set_last_seen(with_changes(last_seen, changes)),
                 (result, _) => result?,

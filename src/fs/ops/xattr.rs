@@ -42,7 +42,7 @@ impl<H: Host> CgroupFs<H> {
                 Err(Errno::EEXIST) if attempt == Attempt::Again => Ok(1),
                 set => set.map(|()| 1),
             };
-            self.records.once(set).map(drop)
+            self.change_own_attributes(&node, || self.records.once(set)).map(drop)
         };
         self.xattrs.set((key, name), value.len(), is_there, set)
     }
@@ -57,7 +57,7 @@ impl<H: Host> CgroupFs<H> {
                 Err(Errno::ENODATA) if attempt == Attempt::Again => Ok(1),
                 removed => removed.map(|()| 1),
             };
-            self.records.once(remove).map(drop)
+            self.change_own_attributes(&node, || self.records.once(remove)).map(drop)
         })
     }
 

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 
 use super::scene::{self, CALLER, READ, Scene, UNIFIED, errno};
 use crate::cgroup::Setup;
-use crate::fs::LookupResult;
 use crate::fs::cache::Invalidate;
 use crate::fs::host::Ready;
 use crate::fs::host::{EntryChange, HostEvent};
 use crate::fs::inode::{NodeId, ROOT_ID};
 use crate::fs::ops::Wake;
+use crate::fs::{LookupResult, SetAttr};
 use crate::policy::Policy;
 use crate::view::Shape;
 
@@ -184,6 +184,55 @@ fn a_change_is_told_at_every_door() {
         &elsewhere,
     );
     assert_eq!(elsewhere.0.into_inner(), []);
+}
+
+/// What the view itself changes isn't told, but what the host changes is, even if both have one event.
+#[test]
+fn own_changes_of_attributes_are_not_told() {
+    let scene = Scene::new(Setup::Hybrid, Shape::HostPath, Policy::Strict);
+    let (hierarchy, directory) = (UNIFIED, scene.host.state.lock().find(UNIFIED, "/lxc/c1").unwrap());
+    let at = scene.host.state.lock().find(UNIFIED, "/lxc/c1/a").unwrap();
+    let node = scene.id("/unified/lxc/c1/a");
+    scene.fs.attributes(node, None).unwrap();
+    let is_told = || {
+        let told = Told::default();
+        let name = Some("a".into());
+        let event = HostEvent::Entry { hierarchy, directory, name, kind: EntryChange::Other };
+        scene.fs.invalidate(&event, &told);
+        !told.0.into_inner().is_empty()
+    };
+    let change_on_host = |mode: u32, seconds: u64| {
+        let mut state = scene.host.state.lock();
+        let attributes = &mut state.trees[hierarchy].get_mut(&at).unwrap().attributes;
+        let time = attributes.times[2] + Duration::from_secs(seconds);
+        (attributes.mode, attributes.times[2]) = (libc::S_IFDIR | mode, time);
+    };
+    let set = || scene.fs.set_xattr(&CALLER, node, OsStr::new("user.x"), b"", 0).unwrap();
+    assert!(is_told(), "of somebody else's");
+    set();
+    assert!(!is_told());
+    let change = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    scene.fs.set_attributes(&CALLER, node, &change, false).unwrap();
+    assert!(!is_told());
+    assert!(is_told(), "an event counts for one change");
+    // Two changes by the view with one event, and then one by the host.
+    set();
+    set();
+    assert!(!is_told());
+    change_on_host(0o755, 1);
+    assert!(is_told());
+    // The host's comes first.
+    change_on_host(0o711, 1);
+    set();
+    assert!(is_told());
+    scene.fs.attributes(node, None).unwrap();
+    change_on_host(0o711, 1);
+    set();
+    assert!(!is_told(), "the kernel asks for the time by itself");
+    // One that fails has no event.
+    scene.host.fail("set_xattr", Errno::EPERM);
+    scene.fs.set_xattr(&CALLER, node, OsStr::new("user.x"), b"", 0).unwrap_err();
+    assert!(is_told());
 }
 
 #[test]
