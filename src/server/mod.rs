@@ -7,6 +7,7 @@ pub(crate) mod logging;
 pub(crate) mod own_scope;
 pub(crate) mod registry;
 pub(crate) mod serve;
+pub(crate) mod service_manager;
 pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub(crate) mod status;

@@ -25,6 +25,7 @@ use crate::server::keeper::{Before, Keeper};
 use crate::server::logging;
 use crate::server::own_scope::{self, ScopeName};
 use crate::server::registry::Registration;
+use crate::server::service_manager::ServiceManager;
 use crate::server::shutdown;
 use crate::server::shutdown::AttachedContainer;
 use crate::server::shutdown::SupervisorHandle;
@@ -138,6 +139,12 @@ impl Server {
         let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         // Confinement applies per thread, so it comes before any thread starts.
         self.confine();
+        let manager = ServiceManager::of_process(self.is_foreground);
+        let told = manager.clone();
+        let live = move || {
+            told.ready();
+            live();
+        };
         let cleanup = Arc::clone(&self.cleanup);
         let is_single = matches!(self.views, ServedViews::Single(_));
         let abort_guard =
@@ -164,6 +171,7 @@ impl Server {
             device,
             abort_guard: abort_guard.as_ref().map(|guard| (guard.process(), guard.descriptors())),
             cleanup: Arc::clone(&cleanup),
+            manager,
         };
         keeper.keep(live, move |before| {
             cleanup.lock().iter().for_each(Cleanup::adopt);

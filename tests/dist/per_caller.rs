@@ -1,7 +1,8 @@
 //! The mount for all containers, by the commands of the unit, bound into a container.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,6 +35,34 @@ fn shell(line: &str, directory: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &line.replace("/var/lib/vcgroupfs/cgroup", directory)]).stdin(Stdio::null());
     command
+}
+
+/// A socket that stands in for the service manager's.
+struct Manager {
+    folder: tempfile::TempDir,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let socket = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        Self { folder, socket }
+    }
+
+    /// Starts the server as the unit does.
+    fn start(&self, directory: &str) -> Child {
+        let mut command = command("ExecStart=", directory);
+        command.env("NOTIFY_SOCKET", self.folder.path().join("notify")).spawn().expect("the server")
+    }
+
+    /// What it's told next.
+    fn next(&self) -> String {
+        let mut message = [0; 4096];
+        let length = self.socket.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    }
 }
 
 /// Runs what the unit does before its start.
@@ -77,19 +106,40 @@ fn the_unit_starts_again_after_a_crash() {
     }
     // A server that doesn't answer any more, and that systemd doesn't know.
     prepare(&text);
-    let mut server = command("ExecStart=", &text).spawn().expect("the server");
-    let mut waits = quoted("ExecStartPost=", &text);
-    let live = run_to_end(waits.env("MAINPID", server.id().to_string()), TIMEOUT);
-    assert!(live.status.success(), "{live:?}");
+    let manager = Manager::new();
+    let mut server = manager.start(&text);
+    assert_eq!(manager.next(), "READY=1");
     let pid = Pid::from_raw(server.id().cast_signed());
     kill(pid, Signal::SIGSTOP).expect("a signal");
     prepare(&text);
     assert_eq!(fs::read_dir(&text).expect("the directory").count(), 0);
     kill(pid, Signal::SIGCONT).expect("a signal");
     server.wait().expect("its end");
-    // One that can't be started is noticed.
-    let dead = run_to_end(waits.env("MAINPID", server.id().to_string()), TIMEOUT);
-    assert_eq!(dead.status.code(), Some(1), "{dead:?}");
+}
+
+#[test]
+fn the_manager_is_told_how_the_unit_is() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::ResentRequests);
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = folder.path().join("cgroup").display().to_string();
+    prepare(&text);
+    let manager = Manager::new();
+    let mut server = manager.start(&text);
+    assert_eq!(manager.next(), "READY=1");
+    assert!(fs::read_dir(&text).expect("the mount").count() > 0, "it answers");
+    assert_eq!(manager.next(), "WATCHDOG=1");
+    let served = std::process::Command::new(program()).args(["list", "--json"]).output().expect("the list");
+    let views: serde_json::Value = serde_json::from_slice(&served.stdout).expect("JSON");
+    let view = views.as_array().expect("views").iter().find(|view| view["directory"] == *text).expect("the view");
+    let process = i32::try_from(view["pid"].as_i64().expect("a process")).expect("a number of a process");
+    kill(Pid::from_raw(process), Signal::SIGKILL).expect("a signal");
+    let other = std::iter::from_fn(|| Some(manager.next())).find(|message| message != "WATCHDOG=1");
+    assert_eq!(other.expect("a message"), "STATUS=the server was started again: killed by SIGKILL");
+    assert!(fs::read_dir(&text).expect("the mount").count() > 0, "it answers again");
+    kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+    let other = std::iter::from_fn(|| Some(manager.next())).find(|message| message != "WATCHDOG=1");
+    assert_eq!(other.expect("a message"), "STOPPING=1");
+    assert!(server.wait().expect("its end").success());
 }
 
 /// What `systemctl restart` does while a container has the mount.
@@ -99,9 +149,9 @@ fn the_unit_is_stopped_while_a_container_has_its_mount() {
     let folder = tempfile::tempdir().expect("a directory");
     let text = folder.path().join("cgroup").display().to_string();
     prepare(&text);
-    let mut server = command("ExecStart=", &text).spawn().expect("the server");
-    let pid = server.id().to_string();
-    assert!(run_to_end(quoted("ExecStartPost=", &text).env("MAINPID", &pid), TIMEOUT).status.success());
+    let manager = Manager::new();
+    let mut server = manager.start(&text);
+    assert_eq!(manager.next(), "READY=1");
     let cgroup = TestCgroup::new(&["name=systemd"]);
     let cgroups = vec![cgroup.dir("name=systemd")];
     let bind = format!("mount --bind {text} /sys/fs/cgroup");

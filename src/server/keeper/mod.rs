@@ -35,6 +35,7 @@ use crate::server::cleanup::SharedCleanup;
 use crate::server::logging;
 use crate::server::registry::Registered;
 use crate::server::registry::status::{ServerState, Status, now};
+use crate::server::service_manager::ServiceManager;
 use crate::sys;
 use crate::sys::capability::{capabilities, set_capabilities};
 
@@ -74,6 +75,7 @@ pub(crate) struct Keeper {
     pub(crate) abort_guard: Option<(Pid, [RawFd; 3])>,
     /// What undoes the server's changes. Each server has a copy, and one that ends deliberately runs it.
     pub(crate) cleanup: SharedCleanup,
+    pub(crate) manager: ServiceManager,
 }
 
 /// A running server.
@@ -168,6 +170,7 @@ impl Keeper {
                 }
                 Verdict::StartAfter(pause) => {
                     tracing::warn!(%reason, server = pid.as_raw(), "the server has ended: starting it again");
+                    self.manager.status(&format!("the server was started again: {reason}"));
                     self.note(|status| {
                         status.state = ServerState::Starting;
                         status.restarts += 1;
@@ -218,6 +221,7 @@ impl Keeper {
             }
             if last_look.elapsed() >= watchdog::INTERVAL {
                 last_look = Instant::now();
+                self.manager.alive();
                 if let Some(reason) = running.watchdog.look(&self.records, self.device.as_fd()) {
                     tracing::error!(%reason, "the server hangs: killing it");
                     running.killed_for = Some(reason);
@@ -248,6 +252,7 @@ impl Keeper {
                 state.files.forget(self.self_mount.as_slice().as_flattened());
             }
             News::Ending => {
+                self.manager.stopping();
                 state.is_ending = true;
                 running.deadline.get_or_insert(Instant::now() + END_TIMEOUT);
             }
