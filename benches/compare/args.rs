@@ -25,6 +25,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 10, 100])]
     pub(crate) views: Vec<usize>,
 
+    /// How many servers are killed to measure for how long callers wait; 0 leaves that part out
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) kills: usize,
+
     /// Measure only the rows whose name contains this; can be given several times
     #[arg(long = "row", value_name = "PART")]
     pub(crate) rows: Vec<String>,
@@ -64,6 +68,7 @@ pub(crate) struct Plan {
     pub(crate) rows: Vec<String>,
     pub(crate) operations: u64,
     pub(crate) views: Vec<usize>,
+    pub(crate) kills: usize,
     /// How long servers are left alone before their memory is read.
     pub(crate) idle: Duration,
 }
@@ -84,6 +89,7 @@ impl Args {
                 rows: self.rows.clone(),
                 operations: self.operations.min(2000),
                 views: vec![1, 2],
+                kills: self.kills.min(2),
                 idle: Duration::from_millis(100),
             };
         }
@@ -97,6 +103,7 @@ impl Args {
             rows: self.rows.clone(),
             operations: self.operations,
             views,
+            kills: self.kills,
             idle: Duration::from_secs(2),
         }
     }

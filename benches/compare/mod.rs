@@ -3,6 +3,7 @@
 mod args;
 mod guard;
 mod host;
+mod kills;
 mod process;
 mod report;
 mod resources;
@@ -79,7 +80,7 @@ fn run(args: &Args, require_all: bool) -> Result<ExitCode> {
         report.tables.push(rounds::measure(&plan, &programs, hierarchy, &base)?);
         if index == 0 {
             if !args.json {
-                eprintln!("compare: measuring memory and growth on {}", hierarchy.title());
+                eprintln!("compare: measuring memory, growth and kills on {}", hierarchy.title());
             }
             report.resources = Some(resources::measure(&plan, &programs, hierarchy, &base)?);
         }

@@ -110,6 +110,7 @@ impl Report {
         if let Some(resources) = &self.resources {
             missing.extend(resources.memory.iter().flat_map(|(_, cells)| cells).filter_map(|cell| cell.as_ref().err()));
             missing.extend(resources.growth.iter().filter_map(|cell| cell.as_ref().err()));
+            missing.extend(resources.kills.iter().filter_map(|cell| cell.as_ref().err()));
             faults.extend(&resources.faults);
         }
         let mut errors: Vec<String> = missing
@@ -137,6 +138,7 @@ impl Report {
         if let Some(resources) = &self.resources {
             print_memory(&mut out, resources)?;
             print_growth(&mut out, resources)?;
+            print_kills(&mut out, resources)?;
         }
         Ok(())
     }
@@ -292,6 +294,22 @@ fn print_growth(out: &mut impl Write, resources: &Resources) -> Result<()> {
     footnotes(out, &notes)
 }
 
+fn print_kills(out: &mut impl Write, resources: &Resources) -> Result<()> {
+    if resources.kills.is_empty() {
+        return Ok(());
+    }
+    let mut notes = Footnotes::default();
+    heading(out, "a server is killed: milliseconds until the next one answers", resources.kinds)?;
+    for (label, part) in [("p50", 0.5), ("p99", 0.99), ("longest", 1.0)] {
+        let cells = resources.kills.iter().map(|cell| match cell {
+            Ok(gaps) => number(gaps.quantile(part)),
+            Err(missing) => notes.missing(missing),
+        });
+        line(out, label, cells)?;
+    }
+    footnotes(out, &notes)
+}
+
 fn missing_json(missing: &Missing) -> Value {
     let (state, reason) = match missing {
         Missing::NotInstalled => ("not_installed", None),
@@ -341,5 +359,11 @@ fn resources_json(resources: &Resources) -> Value {
         })
         .collect();
     let growth = resources.growth.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |growth| json!(growth)));
-    json!({ "memory": memory, "growth": by_subject(resources.kinds, growth), "faults": resources.faults })
+    let kills = resources.kills.iter().map(|cell| cell.as_ref().map_or_else(missing_json, |gaps| json!(gaps)));
+    json!({
+        "memory": memory,
+        "growth": by_subject(resources.kinds, growth),
+        "kills": by_subject(resources.kinds, kills),
+        "faults": resources.faults,
+    })
 }

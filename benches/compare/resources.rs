@@ -15,6 +15,7 @@ use nix::unistd::{UnlinkatFlags, read, unlinkat};
 use super::args::Plan;
 use super::guard::{self, CgroupTree};
 use super::host::{Hierarchy, Programs, Version};
+use super::kills::{self, Gaps};
 use super::process::{self, Memory};
 use super::site::{self, MANY_CHILDREN};
 use super::subject::{Kind, Missing, Server};
@@ -32,6 +33,8 @@ pub(crate) struct Resources {
     pub(crate) memory: Vec<(usize, Vec<MemoryCell>)>,
     /// Per subject.
     pub(crate) growth: Vec<Result<Growth, Missing>>,
+    /// Per subject.
+    pub(crate) kills: Vec<Result<Gaps, Missing>>,
     pub(crate) faults: Vec<String>,
 }
 
@@ -52,7 +55,8 @@ pub(crate) struct Growth {
 
 pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, base: &CgroupTree) -> Result<Resources> {
     let kinds = Kind::compared(programs);
-    let mut resources = Resources { kinds, memory: Vec::new(), growth: Vec::new(), faults: Vec::new() };
+    let mut resources =
+        Resources { kinds, memory: Vec::new(), growth: Vec::new(), kills: Vec::new(), faults: Vec::new() };
     let mut columns = Vec::new();
     for &kind in kinds {
         columns.push(views(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
@@ -64,6 +68,11 @@ pub(crate) fn measure(plan: &Plan, programs: &Programs, hierarchy: &Hierarchy, b
     if plan.operations > 0 {
         for &kind in kinds {
             resources.growth.push(growth(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
+        }
+    }
+    if plan.kills > 0 {
+        for &kind in kinds {
+            resources.kills.push(kills::measure(plan, programs, hierarchy, base, kind, &mut resources.faults)?);
         }
     }
     Ok(resources)
