@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::hierarchies;
 
 use crate::in_a_machine;
-use crate::scene::{Scene, names, soon, told, vcgroupfs};
+use crate::scene::{Scene, names, note, soon, told, vcgroupfs};
 
 /// What a server may keep in memory, in KiB, after a walk of many cgroups.
 const MEMORY: u64 = 16 * 1024;
@@ -93,9 +93,7 @@ fn a_server_stays_small() {
         }
     }
     let after = resident();
-    // The console shows it when the tests have ended.
-    let note = format!("a server has {before} kB at the start, {after} kB after a walk of {seen} nodes\n");
-    fs::write("/tmp/vm-notes", note).expect("a note");
+    note(&format!("a server has {before} kB at the start, {after} kB after a walk of {seen} nodes"));
     told(["umount", dir]);
     assert!(seen > MANY && after < MEMORY, "{after} kB after {seen} nodes");
 }

@@ -6,6 +6,7 @@ mod containers;
 mod discovery;
 mod expulsion;
 mod files;
+mod killed;
 mod life;
 mod namespace;
 mod scene;

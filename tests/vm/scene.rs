@@ -144,6 +144,12 @@ pub(crate) fn soon(is_true: impl FnMut() -> bool) -> bool {
     testkit::comes_true(Duration::from_secs(20), is_true)
 }
 
+/// Writes a line that the console shows when the tests have ended.
+pub(crate) fn note(line: &str) {
+    let notes = fs::File::options().append(true).create(true).open("/tmp/vm-notes");
+    notes.and_then(|mut notes| writeln!(notes, "{line}")).expect("a note");
+}
+
 /// Fails with everything that was found.
 pub(crate) fn report(found: &[String]) {
     assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
