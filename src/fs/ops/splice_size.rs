@@ -163,7 +163,9 @@ impl<H: Host> CgroupFs<H> {
 
     /// Answers lseek(2) for data or holes. These files have no holes (`generic_file_llseek`).
     pub fn seek(&self, id: NodeId, offset: i64, whence: i32) -> FsResult<i64> {
-        let size = i64::try_from(self.size_for_splice(&*self.node(id)?)).unwrap_or(0);
+        let node = self.node(id)?;
+        // No less than the kernel knows, and stat(2) shows: cp would take the rest for a hole.
+        let size = i64::try_from(self.size_for_splice(&node).max(node.size().told())).unwrap_or(0);
         match whence {
             libc::SEEK_DATA if (0..size).contains(&offset) => Ok(offset),
             libc::SEEK_HOLE if (0..size).contains(&offset) => Ok(size),
