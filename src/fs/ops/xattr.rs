@@ -9,7 +9,7 @@ use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::limits::xattr_budget::DirectoryKey;
 use crate::fs::{Caller, CgroupFs, FsResult, Host};
 use crate::policy::Operation;
-use crate::records::Attempt;
+use crate::records::{Attempt, Records};
 
 impl<H: Host> CgroupFs<H> {
     /// An xattr's value.
@@ -37,6 +37,10 @@ impl<H: Host> CgroupFs<H> {
         let writer = self.credentials(caller)?;
         let is_there = |(hierarchy, inode)| self.host.has_directory(hierarchy, inode);
         let set = || {
+            // One that mustn't be there, and is: a server that was killed hasn't made it.
+            if flags & libc::XATTR_CREATE != 0 && !Records::is_sent_again() && self.host.xattr(&node, name).is_ok() {
+                return self.change_own_attributes(&node, || self.host.set_xattr(&node, name, value, flags, &writer));
+            }
             let set = |attempt| match self.host.set_xattr(&node, name, value, flags, &writer) {
                 // A server that was killed has made or replaced it.
                 Err(Errno::EEXIST) if attempt == Attempt::Again => Ok(1),
@@ -52,6 +56,10 @@ impl<H: Host> CgroupFs<H> {
         let (node, key) = self.with_xattrs_to_change(id)?;
         let writer = self.credentials(caller)?;
         self.xattrs.remove((key, name), || {
+            // One that isn't there: a server that was killed hasn't removed it.
+            if !Records::is_sent_again() && self.host.xattr(&node, name) == Err(Errno::ENODATA) {
+                return self.change_own_attributes(&node, || self.host.remove_xattr(&node, name, &writer));
+            }
             let remove = |attempt| match self.host.remove_xattr(&node, name, &writer) {
                 // A server that was killed has removed it.
                 Err(Errno::ENODATA) if attempt == Attempt::Again => Ok(1),
