@@ -109,7 +109,7 @@ impl<H: Host> CgroupFs<H> {
             handles: Handles::default(),
             listings: Listings::default(),
             negative: NegativeCache::new(&records, saved.absences),
-            own: Arc::default(),
+            own: OwnChanges::new(&records, &saved.own_changes),
             own_writes: OwnWrites::default(),
             replays: Replays::default(),
             log: Arc::default(),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::cache::told::cgroups;
-use super::host::{Credentials, EntryChange, HostEvent};
+use super::host::{Credentials, EntryChange, HostEvent, Report};
 use super::inode::{Cgroups, Node};
 use super::left_behind::LeftBehind;
 use super::ops::filling::Filling;
@@ -109,15 +109,19 @@ impl<H: Host> CgroupFs<H> {
 
     /// Returns the changes of the host that an earlier server may not have dealt with. Also finds out what watchers knew
     /// before these. To be called once, before the kernel is answered.
-    pub fn changes_left(&self) -> Vec<HostEvent> {
+    pub fn changes_left(&self) -> Report {
         let is_told = |node: &Arc<Node>| node.record().is_some_and(|record| record.is_told());
         let told: Vec<Arc<Node>> = self.nodes.directories().into_iter().filter(is_told).collect();
         // Listed first: a change after this is among those that are left.
         let now: Vec<Cgroups> =
             told.iter().map(|node| self.shown(node).map(|shown| cgroups(&shown)).unwrap_or_default()).collect();
         let left = self.host.changes_left();
+        // The kernel itself tells watchers of these, or has told them.
+        let mut own = self.own.awaited();
+        let others: Vec<&HostEvent> =
+            left.changes.iter().map(|(change, _)| change).filter(|change| !own.take(change)).collect();
         for (node, mut cgroups) in told.into_iter().zip(now) {
-            for change in left.iter().rev() {
+            for change in others.iter().rev() {
                 undo(change, &node, &mut cgroups);
             }
             node.note_listed_cgroups(|| cgroups);

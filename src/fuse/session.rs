@@ -136,16 +136,11 @@ pub fn serve<H: Host>(
     let invalidator =
         thread::Builder::new().name("invalidator".to_owned()).stack_size(256 * 1024).spawn(move || {
             run_catching_panics("invalidator", || {
-                for change in &left {
-                    watched.invalidate(change, &kernel);
-                }
+                watched.deal_with(&left, &kernel);
             });
             run_until_done("invalidator", || {
-                let Some(changes) = watched.wait_for_changes() else { return false };
-                // fold, not any: every change has to be invalidated.
-                let is_news =
-                    changes.iter().fold(false, |is_news, change| watched.invalidate(change, &kernel) | is_news);
-                if !is_news {
+                let Some(report) = watched.wait_for_changes() else { return false };
+                if !watched.deal_with(&report, &kernel) {
                     thread::sleep(OWN_CHANGES_BACKOFF);
                 }
                 true

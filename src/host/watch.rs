@@ -13,7 +13,7 @@ use nix::sys::inotify::AddWatchFlags;
 use parking_lot::Mutex;
 
 use crate::cgroup::file::{is_notified, lets_files_come};
-use crate::fs::host::{EntryChange, HostEvent};
+use crate::fs::host::{EntryChange, HostEvent, Report};
 use crate::fs::inode::Watch;
 use crate::records::{Number, Records};
 use crate::sys::descriptors::recovered;
@@ -170,9 +170,8 @@ impl Watches {
         let _ = self.inotify.remove(watch);
     }
 
-    /// Waits for changes; `None` after [`Watches::stop`]. Those that were returned before are dealt with.
-    pub(super) fn wait(&self) -> Option<Vec<HostEvent>> {
-        self.records.events().clear();
+    /// Waits for changes; `None` after [`Watches::stop`].
+    pub(super) fn wait(&self) -> Option<Report> {
         loop {
             let mut ready = [
                 PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
@@ -188,8 +187,8 @@ impl Watches {
             }
             match self.inotify.read() {
                 Ok(bytes) => {
-                    self.records.events().add(&bytes);
-                    return Some(self.changes_of(&parse(&bytes)));
+                    let end = self.records.events().add(&bytes);
+                    return Some(self.report(&bytes, end));
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => return None,
@@ -198,32 +197,51 @@ impl Watches {
     }
 
     /// Returns the changes that an earlier server may not have dealt with, and those that are queued now.
-    pub(super) fn left(&self) -> Vec<HostEvent> {
+    pub(super) fn left(&self) -> Report {
         let events = self.records.events();
+        let mut left = events.left();
+        let mut end = left.as_ref().map_or(0, |(bytes, begin)| begin + bytes.len() as u64);
         for _ in 0..self.most_queued {
             match self.inotify.read() {
-                Ok(bytes) => events.add(&bytes),
+                Ok(more) => {
+                    end = events.add(&more);
+                    left.iter_mut().for_each(|(bytes, _)| bytes.extend(&more));
+                }
                 Err(Errno::EINTR) => {}
                 Err(_) => break,
             }
         }
-        match events.all() {
-            Some(bytes) => self.changes_of(&parse(&bytes)),
-            None => vec![HostEvent::Anything],
+        match left {
+            Some((bytes, _)) => self.report(&bytes, end),
+            None => Report { changes: vec![(HostEvent::Anything, end)], end },
         }
     }
 
-    fn changes_of(&self, events: &[Event]) -> Vec<HostEvent> {
+    /// Notes that all changes up to this position are dealt with.
+    pub(super) fn dealt_with(&self, position: u64) {
+        self.records.events().dealt_with(position);
+    }
+
+    /// The changes among events that were read, which end at this position.
+    fn report(&self, bytes: &[u8], end: u64) -> Report {
+        let events = parse(bytes);
         let mut known = self.known.lock();
-        let mut changes: Vec<_> =
-            events.iter().map_while(|event| event_unless_lost(event, &mut known)).flatten().collect();
+        let mut position = end.saturating_sub(bytes.len() as u64);
+        let mut changes = Vec::new();
+        for event in &events {
+            position += event.length as u64;
+            match event_unless_lost(event, &mut known) {
+                Some(change) => changes.extend(change.map(|change| (change, position))),
+                None => break,
+            }
+        }
         if events.iter().any(is_overflow) {
             known.renamed_from = None;
             drop(known);
             self.skip();
-            changes.push(HostEvent::Anything);
+            changes.push((HostEvent::Anything, end));
         }
-        changes
+        Report { changes, end }
     }
 
     /// Skips the events that were queued when events were found to be lost. Others are missing between them, and not

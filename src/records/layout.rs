@@ -90,4 +90,6 @@ pub(super) mod note {
     pub(in crate::records) const TEXT: usize = 3;
     /// Two words with one more than each descriptor, in halves.
     pub(in crate::records) const DESCRIPTORS: [usize; 2] = [4, 5];
+    /// A number that changes.
+    pub(in crate::records) const MARK: usize = 6;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cells::{CellNumber, TextRef};
 use super::layout::Kind;
-use super::layout::note::{DESCRIPTORS, KEY, TEXT, TOPIC};
+use super::layout::note::{DESCRIPTORS, KEY, MARK, TEXT, TOPIC};
 use super::store::Records;
 
 /// How many descriptors a note may have.
@@ -20,6 +20,8 @@ pub enum Topic {
     Container = 2,
     /// A caller that has to repeat an open.
     Retry = 3,
+    /// A change by the view itself, whose event is still to come.
+    OwnChange = 4,
 }
 
 /// A note as an earlier server left it.
@@ -32,6 +34,8 @@ pub struct SavedNote {
     pub text: Vec<u8>,
     /// Its descriptors.
     pub descriptors: [Option<i32>; NOTE_DESCRIPTORS],
+    /// The number that it was marked with; 0 for none.
+    pub mark: u64,
 }
 
 /// The record of a note, which is dropped with this.
@@ -55,7 +59,7 @@ impl Records {
             self.cells.give_back(cell);
             return None;
         };
-        for (index, value) in [(TOPIC, topic as u64), (KEY, key), (TEXT, text.0)] {
+        for (index, value) in [(TOPIC, topic as u64), (KEY, key), (TEXT, text.0), (MARK, 0)] {
             self.cells.store(cell, index, value);
         }
         self.set_descriptors_of(cell, descriptors);
@@ -71,6 +75,7 @@ impl Records {
             key: self.cells.load(cell, KEY),
             text: self.cells.text(TextRef(self.cells.load(cell, TEXT))),
             descriptors: self.descriptors_of(cell),
+            mark: self.cells.load(cell, MARK),
         };
         cells.filter(|cell| self.cells.load(*cell, TOPIC) == topic as u64).map(saved).collect()
     }
@@ -108,6 +113,13 @@ impl Records {
     }
 }
 
+impl NoteRecord {
+    /// Marks the note with a number.
+    pub fn mark(&self, mark: u64) {
+        self.records.cells.store(self.cell, MARK, mark);
+    }
+}
+
 impl Drop for NoteRecord {
     fn drop(&mut self) {
         let cells = &self.records.cells;
@@ -127,13 +139,15 @@ mod tests {
         records.start();
         let descriptors = [Some(7), None, Some(0), Some(9)];
         let text = vec![b'x'; 300];
-        std::mem::forget(records.add_note(Topic::Namespace, 4711, &text, descriptors));
+        let note = records.add_note(Topic::Namespace, 4711, &text, descriptors).unwrap();
+        note.mark(5);
+        std::mem::forget(note);
         drop(records.add_note(Topic::Namespace, 1, b"", [None; 4]));
         records.start();
         records.move_descriptor(9, 300);
         let notes = records.notes(Topic::Namespace);
         assert_eq!(notes.len(), 1);
-        assert_eq!((notes[0].key, &notes[0].text), (4711, &text));
+        assert_eq!((notes[0].key, &notes[0].text, notes[0].mark), (4711, &text, 5));
         assert_eq!(notes[0].descriptors, [Some(7), None, Some(0), Some(300)]);
         assert_eq!(records.descriptors(), [7, 0, 300]);
         drop(records.take_over_note(&notes[0]));

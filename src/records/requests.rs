@@ -67,6 +67,11 @@ impl Records {
         CURRENT.get()
     }
 
+    /// The number that the kernel has given the calling thread's request, the same if it's sent again; 0 for none.
+    pub fn current_request_number() -> u64 {
+        CURRENT.get() & !SENT_AGAIN
+    }
+
     /// Whether the kernel has sent the calling thread's request before, to an earlier server.
     pub fn is_sent_again() -> bool {
         CURRENT.get() & SENT_AGAIN != 0

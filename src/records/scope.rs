@@ -7,6 +7,7 @@ use super::absence::SavedAbsence;
 use super::file::SavedFile;
 use super::node::SavedNode;
 use super::note::{NoteRecord, SavedNote, Topic};
+use super::own_change::SavedOwnChange;
 use super::store::Records;
 
 /// The scope of a mount with one view. In a mount for all callers each container has another one.
@@ -23,6 +24,8 @@ pub struct SavedScope {
     pub absences: Vec<SavedAbsence>,
     /// The callers that have to repeat an open.
     pub retries: Vec<SavedRetry>,
+    /// The changes by the view itself whose events are still to come. Only a mount with one view has any.
+    pub own_changes: Vec<SavedOwnChange>,
 }
 
 /// A caller that has to repeat an open, as an earlier server left it.
@@ -37,7 +40,7 @@ pub struct SavedRetry {
 
 impl Records {
     /// Reads everything once, and sorts it by filesystem. There may be thousands of these, with a hundred thousand nodes.
-    pub fn scopes(&self) -> HashMap<u32, SavedScope> {
+    pub fn scopes(self: &Arc<Self>) -> HashMap<u32, SavedScope> {
         let mut scopes: HashMap<u32, SavedScope> = HashMap::new();
         let mut scope_of: HashMap<u32, u32> = HashMap::new();
         for node in self.nodes() {
@@ -49,7 +52,8 @@ impl Records {
                 scopes.entry(*scope).or_default().files.push(file);
             }
         }
-        scopes.entry(ONE_VIEW).or_default().absences = self.absences();
+        let one_view = scopes.entry(ONE_VIEW).or_default();
+        (one_view.absences, one_view.own_changes) = (self.absences(), self.own_changes());
         for note in self.notes(Topic::Retry) {
             let Some((scope, thread)) = read_retry(&note.text) else { continue };
             scopes.entry(scope).or_default().retries.push(SavedRetry { node: note.key, thread, note });

@@ -10,7 +10,7 @@ use super::slots::Slots;
 use crate::sys::shared::SharedMemory;
 
 /// The format of the records. A server continues only with records in its own format.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// How many words the numbers of a connection take, before the slots of requests and the cells.
 const NUMBERS: usize = 256;

@@ -34,6 +34,8 @@ pub struct Event {
     pub cookie: u32,
     /// The name in the watched directory; `None` for the directory itself.
     pub name: Option<OsString>,
+    /// Its length among the bytes that were read.
+    pub length: usize,
 }
 
 impl Inotify {
@@ -112,7 +114,8 @@ pub fn parse(mut bytes: &[u8]) -> Vec<Event> {
 fn parse_one(bytes: &[u8]) -> Option<(Event, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
     let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    let (name, rest) = rest.split_at_checked(word(12)? as usize)?;
+    let room = word(12)? as usize;
+    let (name, rest) = rest.split_at_checked(room)?;
     // The name is padded with NULs.
     let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty());
     let event = Event {
@@ -120,6 +123,7 @@ fn parse_one(bytes: &[u8]) -> Option<(Event, &[u8])> {
         mask: AddWatchFlags::from_bits_retain(word(4)?),
         cookie: word(8)?,
         name: name.map(|name| OsStr::from_bytes(name).to_owned()),
+        length: HEADER + room,
     };
     Some((event, rest))
 }

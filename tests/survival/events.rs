@@ -192,7 +192,6 @@ fn a_watcher_is_told_of_what_the_host_does_at_any_moment() {
 
 /// What callers do by the view is told once, and by the kernel itself: the next server mustn't take it for the host's.
 #[test]
-#[ignore = "not yet: an event that a killed server hadn't dealt with is taken for the host's, and told twice"]
 fn a_watcher_is_told_once_of_what_callers_do() {
     require_survival!();
     for selector in ["name=systemd", UNIFIED] {

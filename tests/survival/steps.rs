@@ -26,10 +26,6 @@ const DIRECTORIES: &[&str] = &["d0", "d1"];
 const CHILDREN: &[&str] = &["C0", "C1"];
 const EVENTS: &[&str] = &["CREATE", "DELETE", "MOVED_FROM", "MOVED_TO"];
 
-/// Whether inotify's events are compared. A server that is killed may leave one to be told twice, or not at all
-/// (docs/LIMITATIONS.md).
-const COMPARES_INOTIFY: bool = false;
-
 /// For whom a sequence is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
@@ -287,7 +283,7 @@ impl Maker {
         let into = write_file(list, "$C0");
         let out = write_file("$HOME/cgroup.procs", "$C0");
         self.all(&[mkdir("$CG/w"), open("e", file, &["O_RDONLY"]), pread("e", 4096, 0)]);
-        let ways = if COMPARES_INOTIFY && self.setting.is_told_of_others { 4 } else { 3 };
+        let ways = if self.setting.is_told_of_others { 4 } else { 3 };
         match self.random.below(ways) {
             0 => {
                 self.all(&[into, poll_pri("e", EVENT_TIMEOUT), pread("e", 4096, 0)]);
@@ -320,9 +316,6 @@ impl Maker {
 
     /// Cgroups come and go in a directory that is watched.
     fn watched(&mut self) {
-        if !COMPARES_INOTIFY {
-            return;
-        }
         let dir = self.random.pick(&["$CG", "$CG/p"]);
         let name = |name: &str| format!("{dir}/{name}");
         self.watch(dir, EVENTS);
@@ -337,7 +330,7 @@ impl Maker {
 
     /// The host makes and removes a cgroup: who watches is told, and who looks sees it then.
     fn by_the_host(&mut self) {
-        if !self.setting.reaches_host || !COMPARES_INOTIFY {
+        if !self.setting.reaches_host {
             return;
         }
         let dir = self.random.pick(&["/p", ""]);

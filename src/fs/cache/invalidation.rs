@@ -18,7 +18,7 @@ use crate::fs::cache::Invalidate;
 use crate::fs::cache::dir_locks::LockingInvalidate;
 use crate::fs::cache::own_changes::WatchedDirectory;
 use crate::fs::entry::WATCHED_TTL;
-use crate::fs::host::{EntryChange, HostEvent};
+use crate::fs::host::{EntryChange, HostEvent, Report};
 use crate::fs::inode::{Node, NodeId, Object, ROOT_ID, Watch};
 use crate::fs::{CgroupFs, EntryTtl, Host};
 use crate::view::EntryPath;
@@ -67,8 +67,35 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Waits for changes on the host, of which none may matter; `None` once [`CgroupFs::stop_waiting`] was called.
-    pub fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
+    pub fn wait_for_changes(&self) -> Option<Report> {
         self.host.wait_for_changes()
+    }
+
+    /// Deals with the changes that were reported together. Returns false if nobody has to be told of them, as
+    /// [`invalidate`](Self::invalidate).
+    pub fn deal_with(&self, report: &Report, kernel: &impl Invalidate) -> bool {
+        let mut is_news = false;
+        for (change, position) in &report.changes {
+            self.own.begin_event(*position);
+            self.replays.begin_event();
+            is_news |= self.invalidate(change, kernel);
+            self.finish_up_to(*position);
+        }
+        self.finish_up_to(report.end);
+        is_news
+    }
+
+    /// Notes that the changes up to this position are dealt with, once those that wait to be replayed are.
+    fn finish_up_to(&self, position: u64) {
+        if !self.replays.finish_later(position) {
+            self.finish_changes(position);
+        }
+    }
+
+    /// Notes that the changes up to this position are dealt with, and replayed.
+    pub(in crate::fs) fn finish_changes(&self, position: u64) {
+        self.host.dealt_with(position);
+        self.own.finish(position);
     }
 
     /// Makes [`CgroupFs::wait_for_changes`] and [`CgroupFs::wake_the_ready`] return.

@@ -65,6 +65,16 @@ pub enum EntryChange {
     Other,
 }
 
+/// Changes that were reported together. Each has a position among all reports, and so does their end: the host is told
+/// once everything up to there is dealt with.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The changes in their order, each with the position behind it.
+    pub changes: Vec<(HostEvent, u64)>,
+    /// The position behind all of them. There may be no change, if nothing that was reported matters.
+    pub end: u64,
+}
+
 /// Watches the backing tree for changes.
 pub trait HostEvents {
     /// Watches a directory until the result is dropped. `None` if it can't be watched.
@@ -74,14 +84,16 @@ pub trait HostEvents {
         None
     }
     /// Returns the changes that an earlier server was told of and may not have dealt with, and those that nobody was
-    /// told of yet. They count as dealt with when [`wait_for_changes`](Self::wait_for_changes) is called.
-    fn changes_left(&self) -> Vec<HostEvent> {
-        Vec::new()
+    /// told of yet.
+    fn changes_left(&self) -> Report {
+        Report::default()
     }
+    /// Notes that all changes up to this position are dealt with.
+    fn dealt_with(&self, _position: u64) {}
     /// Drops what the host keeps for a node that was removed, or that the kernel has forgotten.
     fn forget(&self, node: &Node);
     /// Waits for changes of watched directories. `None` once [`stop_watching`](Self::stop_watching) was called.
-    fn wait_for_changes(&self) -> Option<Vec<HostEvent>>;
+    fn wait_for_changes(&self) -> Option<Report>;
     /// Lets [`wait_for_changes`](Self::wait_for_changes) return.
     fn stop_watching(&self);
 }

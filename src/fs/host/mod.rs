@@ -19,7 +19,7 @@ mod xattrs;
 pub use caller::{Caller, Owner};
 pub use credentials::{Credentials, HostCredentials, WriterCredentials};
 pub use event_control::{Claim, ControlFile, HostEventControl};
-pub use events::{EntryChange, HostEvent, HostEvents};
+pub use events::{EntryChange, HostEvent, HostEvents, Report};
 pub use files::{HostFiles, OpenMode};
 pub use migrations::{HostMigrations, MigrationChecks};
 pub use mutations::{HostMutations, SetAttr, SetTime};

@@ -171,6 +171,28 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
+    /// Notes that the change which is shown now is dealt with. This comes before the answer, with which the kernel tells
+    /// the watchers: if the server is killed in between, the kernel sends the request again ([`Self::show_again`]).
+    pub(in crate::fs) fn finish_shown(&self) {
+        if let Some(position) = self.replays.finishes_next() {
+            let _ = self.records.once(|_| {
+                self.finish_changes(position);
+                Ok(1)
+            });
+        }
+    }
+
+    /// Answers a request by which an earlier server has shown a change. It was killed before the kernel had the answer,
+    /// so nobody was told. If the change counts as dealt with, it's shown anew.
+    pub(in crate::fs) fn show_again(&self, directory: NodeId, name: &OsStr, operation: InjectedOp) -> FsError {
+        if self.records.done_before().is_some()
+            && let Some(directory) = self.nodes.get(directory)
+        {
+            self.replays.show(&directory, name, operation);
+        }
+        Errno::EIO.into()
+    }
+
     /// Reports the modification time unchanged: the kernel makes the event because it's told to set it.
     pub(in crate::fs) fn injected_set_attributes(&self, id: NodeId) -> FsResult<(Attributes, Duration)> {
         let placeholder = self.replays.pending.lock().as_ref().and_then(|pending| pending.placeholder);

@@ -47,6 +47,8 @@ pub(super) enum ReplayTask {
     Everything,
     /// A directory kept changing while it was compared.
     Compare(Arc<Node>),
+    /// The changes up to this position are dealt with.
+    Finish(u64),
     Stop,
 }
 
@@ -57,6 +59,21 @@ pub(super) struct ReplayQueue {
     pub(super) has_taker: bool,
     /// The last change that was taken, until it was shown.
     pub(super) taken: Option<ReplayedChange>,
+    /// Whether the last task that was taken may not be done yet.
+    pub(super) is_busy: bool,
+    /// The changes of an event that is being dealt with: they are taken only together with the note of its end, which
+    /// has to be there when the last of them is shown.
+    pub(super) of_event: Option<Vec<ReplayTask>>,
+}
+
+impl ReplayQueue {
+    fn push(&mut self, task: ReplayTask) {
+        if self.tasks.len() >= QUEUED_TASKS_MAX {
+            self.tasks.retain(|task| matches!(task, ReplayTask::Misattributed(..)));
+            self.tasks.push_back(ReplayTask::Everything);
+        }
+        self.tasks.push_back(task);
+    }
 }
 
 /// The changes that wait to be replayed, and the one that is being replayed.
@@ -148,13 +165,39 @@ impl Replays {
     }
 
     pub(super) fn push(&self, task: ReplayTask) {
-        let mut queue = self.queue.lock();
-        if queue.tasks.len() >= QUEUED_TASKS_MAX {
-            queue.tasks.retain(|task| matches!(task, ReplayTask::Misattributed(..)));
-            queue.tasks.push_back(ReplayTask::Everything);
-        }
-        queue.tasks.push_back(task);
+        self.queue.lock().push(task);
         self.filled.notify_one();
+    }
+
+    /// Keeps the changes to show together from now on, until [`Self::finish_later`].
+    pub(in crate::fs) fn begin_event(&self) {
+        self.queue.lock().of_event = Some(Vec::new());
+    }
+
+    /// Notes that the changes up to this position are dealt with once all tasks are done. Returns false if there are none.
+    pub(in crate::fs) fn finish_later(&self, position: u64) -> bool {
+        let mut queue = self.queue.lock();
+        for task in queue.of_event.take().into_iter().flatten() {
+            queue.push(task);
+        }
+        if !queue.has_taker || queue.tasks.is_empty() && !queue.is_busy {
+            return false;
+        }
+        if let Some(ReplayTask::Finish(last)) = queue.tasks.back_mut() {
+            *last = position;
+        } else {
+            queue.tasks.push_back(ReplayTask::Finish(position));
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    /// The position up to which changes are dealt with once the change is shown that was taken last.
+    pub(super) fn finishes_next(&self) -> Option<u64> {
+        match self.queue.lock().tasks.front() {
+            Some(ReplayTask::Finish(position)) => Some(*position),
+            _ => None,
+        }
     }
 
     /// One task is enough for any number of changes: the state is compared when the task runs. With a task for each,
@@ -168,13 +211,18 @@ impl Replays {
     }
 
     pub(super) fn show(&self, directory: &Arc<Node>, name: &OsStr, operation: InjectedOp) {
-        if self.enabled.load(Ordering::Acquire) {
-            self.push(ReplayTask::Show(ReplayedChange {
-                directory: Arc::clone(directory),
-                name: name.to_os_string(),
-                operation,
-            }));
+        if !self.enabled.load(Ordering::Acquire) {
+            return;
         }
+        let name = name.to_os_string();
+        let task = ReplayTask::Show(ReplayedChange { directory: Arc::clone(directory), name, operation });
+        let mut queue = self.queue.lock();
+        match &mut queue.of_event {
+            Some(together) => together.push(task),
+            None => queue.push(task),
+        }
+        drop(queue);
+        self.filled.notify_one();
     }
 
     pub(super) fn next(&self) -> ReplayTask {
@@ -185,9 +233,11 @@ impl Replays {
                     ReplayTask::Show(event) => Some(event.clone()),
                     _ => None,
                 };
+                queue.is_busy = true;
                 return task;
             }
             queue.taken = None;
+            queue.is_busy = false;
             self.filled.wait(&mut queue);
         }
     }

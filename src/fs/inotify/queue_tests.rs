@@ -15,3 +15,21 @@ fn those_who_wait_in_vain_leave_a_bounded_queue() {
     }
     assert_eq!(replays.queue.lock().tasks.len(), QUEUED_TASKS_MAX);
 }
+
+#[test]
+fn changes_are_finished_after_the_tasks_before_them() {
+    let replays = Replays::default();
+    assert!(!replays.finish_later(1), "nobody takes tasks");
+    replays.queue.lock().has_taker = true;
+    assert!(!replays.finish_later(1));
+    replays.push(ReplayTask::Everything);
+    assert!(replays.finish_later(2) && replays.finish_later(3));
+    assert!(matches!(replays.next(), ReplayTask::Everything));
+    assert!(replays.finish_later(4), "the task may not be done");
+    assert!(matches!(replays.next(), ReplayTask::Finish(4)));
+    replays.push(ReplayTask::Everything);
+    assert!(matches!(replays.next(), ReplayTask::Everything));
+    assert!(replays.finish_later(5));
+    assert!(matches!(replays.next(), ReplayTask::Finish(5)));
+    assert!(replays.queue.lock().tasks.is_empty());
+}

@@ -138,6 +138,7 @@ impl<H: Host> CgroupFs<H> {
                 (ReplayTask::Files { hierarchy, directory, of_children, _done }, _) => {
                     self.invalidate_files(hierarchy, directory, of_children, kernel);
                 }
+                (ReplayTask::Finish(position), _) => self.finish_changes(position),
                 (ReplayTask::Stop, _) => return,
                 (
                     ReplayTask::Show(_) | ReplayTask::Settle(..) | ReplayTask::Everything | ReplayTask::Compare(_),

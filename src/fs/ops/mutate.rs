@@ -6,9 +6,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::cgroup::file::making_may_block;
+use crate::fs::cache::own_changes::Announcement;
 use crate::fs::cache::told::note_told;
 use crate::fs::host::EntryChange;
 use crate::fs::inode::{Node, NodeId};
+use crate::fs::inotify::InjectedOp;
 use crate::fs::{Caller, CgroupFs, Entry, FsError, FsResult, Host, SysResult};
 use crate::policy::{self, Operation, Rule};
 use crate::records::Attempt;
@@ -18,10 +20,10 @@ impl<H: Host> CgroupFs<H> {
     /// Makes a cgroup, owned by the caller's fsuid and fsgid.
     pub fn make_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr, mode: u32) -> FsResult<Entry> {
         if self.is_left_behind(caller) {
-            return Err(Errno::EIO.into());
+            return Err(self.show_again(parent, name, InjectedOp::Make));
         }
         if self.replays.is_injected(caller) {
-            return self.injected_make(parent, name);
+            return self.injected_make(parent, name).inspect(|_| self.finish_shown());
         }
         let parent = self.node(parent)?;
         self.decide(&parent, Operation::MakeDirectory)?;
@@ -60,10 +62,10 @@ impl<H: Host> CgroupFs<H> {
     /// Removes a cgroup.
     pub fn remove_directory(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
         if self.is_left_behind(caller) {
-            return Err(Errno::EIO.into());
+            return Err(self.show_again(parent, name, InjectedOp::Remove));
         }
         if self.replays.is_injected(caller) {
-            return self.injected_remove(parent, name);
+            return self.injected_remove(parent, name).inspect(|()| self.finish_shown());
         }
         let parent = self.node(parent)?;
         // The name alone determines where a cgroup would be in the view. Only the host knows whether it exists.
@@ -124,7 +126,9 @@ impl<H: Host> CgroupFs<H> {
             is_made = change(attempt)?;
             Ok(1)
         });
-        if !is_made && expected && !self.own.forget(parent, name, kind) {
+        // An event comes of what an earlier server has announced and made.
+        let is_awaited = done.is_ok() && (is_made || expected == Announcement::Known);
+        if !is_awaited && expected != Announcement::Unwatched && !self.own.forget(parent, name, kind) {
             self.replays.replay_misattributed(parent, name, kind);
         }
         done.map(drop).map_err(FsError::Kernel)
@@ -141,10 +145,10 @@ impl<H: Host> CgroupFs<H> {
         flags: u32,
     ) -> FsResult<()> {
         if self.is_left_behind(caller) {
-            return Err(Errno::EIO.into());
+            return Err(self.show_again(from, name, InjectedOp::Rename(new_name.to_os_string())));
         }
         if self.replays.is_injected(caller) {
-            return self.injected_rename(from, name, to, new_name);
+            return self.injected_rename(from, name, to, new_name).inspect(|()| self.finish_shown());
         }
         let (from, to) = (self.node(from)?, self.node(to)?);
         let (node, _) = match self.find(&from, name) {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use crate::fs::inode::NodeId;
+use crate::fs::inotify::InjectedOp;
 use crate::fs::{Attributes, Caller, CgroupFs, FsResult, Host, SetAttr, SetTime};
 use crate::policy::Operation;
 
@@ -18,10 +19,12 @@ impl<H: Host> CgroupFs<H> {
         truncates: bool,
     ) -> FsResult<(Attributes, Duration)> {
         if self.is_left_behind(caller) {
-            return Err(Errno::EIO.into());
+            let node = self.node(id)?;
+            let directory = node.parent().map_or(id, |directory| directory.id());
+            return Err(self.show_again(directory, &node.name(), InjectedOp::Touch));
         }
         if self.replays.is_injected(caller) {
-            return self.injected_set_attributes(id);
+            return self.injected_set_attributes(id).inspect(|_| self.finish_shown());
         }
         let node = self.node(id)?;
         if truncates {

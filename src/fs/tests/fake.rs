@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::cgroup::HierarchyKind;
-use crate::fs::host::HostEvent;
 use crate::fs::host::Ready;
+use crate::fs::host::Report;
 use crate::fs::host::{
     BackingEntry, Credentials, FollowChanges, HostEvents, HostFiles, HostMutations, HostReadiness, HostTree, HostXattrs,
 };
@@ -343,7 +343,7 @@ impl HostEvents for FakeHost {
 
     fn forget(&self, _: &Node) {}
 
-    fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
+    fn wait_for_changes(&self) -> Option<Report> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use super::{KernelHost, held_as};
 use crate::cgroup::file::has_notified_files;
-use crate::fs::host::{HostEvent, HostEvents};
+use crate::fs::host::{HostEvents, Report};
 use crate::fs::inode::{Node, Watch};
 
 impl HostEvents for KernelHost {
@@ -19,8 +19,14 @@ impl HostEvents for KernelHost {
         Some(self.shared.watches.as_ref()?.add_again((hierarchy, directory.inode()), number))
     }
 
-    fn changes_left(&self) -> Vec<HostEvent> {
+    fn changes_left(&self) -> Report {
         self.shared.watches.as_ref().map(|watches| watches.left()).unwrap_or_default()
+    }
+
+    fn dealt_with(&self, position: u64) {
+        if let Some(watches) = &self.shared.watches {
+            watches.dealt_with(position);
+        }
     }
 
     fn forget(&self, node: &Node) {
@@ -29,7 +35,7 @@ impl HostEvents for KernelHost {
         }
     }
 
-    fn wait_for_changes(&self) -> Option<Vec<HostEvent>> {
+    fn wait_for_changes(&self) -> Option<Report> {
         self.shared.watches.as_ref()?.wait()
     }
 
