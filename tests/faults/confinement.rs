@@ -131,6 +131,8 @@ fn the_supervisor_of_run_gives_up_what_its_command_keeps() {
     let mut line = String::new();
     let output = supervisor.stdout.as_mut().expect("its output");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("the command");
+    // It starts the command first.
+    comes_true(TIMEOUT, || fields(supervisor.id(), "Seccomp") == ["2"]);
     is_confined(supervisor.id(), at_most(&[]));
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", supervisor.id())).expect("children");
     let own = capabilities(std::process::id(), "CapEff")[0];

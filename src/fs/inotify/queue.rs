@@ -194,8 +194,10 @@ impl Replays {
 
     /// The position up to which changes are dealt with once the change is shown that was taken last.
     pub(super) fn finishes_next(&self) -> Option<u64> {
-        match self.queue.lock().tasks.front() {
-            Some(ReplayTask::Finish(position)) => Some(*position),
+        let queue = self.queue.lock();
+        match queue.tasks.front() {
+            // A comparison may show several changes.
+            Some(ReplayTask::Finish(position)) if queue.taken.is_some() => Some(*position),
             _ => None,
         }
     }
