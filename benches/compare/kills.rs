@@ -15,9 +15,6 @@ use super::guard::{self, CgroupTree};
 use super::host::{Hierarchy, Programs};
 use super::subject::{Kind, Missing, Server};
 
-/// How many kills a view survives within a minute, less one.
-const KILLS_PER_VIEW: usize = 4;
-
 /// How long the next server may take.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,11 +59,11 @@ pub(crate) fn measure(
             Ok(server) => server,
             Err(missing) => return Ok(Err(missing)),
         };
-        let count = KILLS_PER_VIEW.min(plan.kills - millis.len());
-        let gaps: Result<Vec<f64>> = (0..count).map(|_| Ok(gap(&server)?.as_secs_f64() * 1e3)).collect();
+        // Once for each view: the keeper pauses before it starts another one within a minute.
+        let gap = gap(&server);
         let stopped = server.stop();
-        match gaps {
-            Ok(gaps) => millis.extend(gaps),
+        match gap {
+            Ok(gap) => millis.push(gap.as_secs_f64() * 1e3),
             Err(error) if guard::interrupted() => return Err(error),
             // A vcgroupfs of before may have had no keeper.
             Err(_) if kind == Kind::Before => return Ok(Err(Missing::Cannot("its view ends with its server"))),
