@@ -33,25 +33,27 @@ impl Filling {
     pub(in crate::fs) fn new(node: &Arc<Node>, is_readable: bool) -> Self {
         let filling = Self { node: Arc::clone(node), stage: Mutex::new(Stage::Unspliced) };
         if is_readable {
-            filling.enter(Stage::Unread);
+            filling.enter(Stage::Unread, |_| true);
         }
         filling
     }
 
     /// The kernel fills a page.
     pub(super) fn begin(&self) {
-        self.enter(Stage::Spliced);
+        self.enter(Stage::Spliced, |_| true);
     }
 
     /// It's read by read(2).
     pub(super) fn note_read(&self) {
-        if *self.stage.lock() == Stage::Unread {
-            self.enter(Stage::Unspliced);
-        }
+        self.enter(Stage::Unspliced, |before| before == Stage::Unread);
     }
 
-    fn enter(&self, next: Stage) {
+    /// Enters the next stage, if that follows the one before.
+    fn enter(&self, next: Stage, follows: impl Fn(Stage) -> bool) {
         let mut stage = self.stage.lock();
+        if !follows(*stage) {
+            return;
+        }
         match (*stage, next) {
             (Stage::Unspliced, Stage::Unspliced) => {}
             (Stage::Unspliced, _) => self.node.size().begin_filling(),
@@ -64,7 +66,7 @@ impl Filling {
 
 impl Drop for Filling {
     fn drop(&mut self) {
-        self.enter(Stage::Unspliced);
+        self.enter(Stage::Unspliced, |_| true);
     }
 }
 
