@@ -158,6 +158,7 @@ impl Server {
             if let Some(cleanup) = cleanup.lock().as_mut() {
                 cleanup.registered = registered;
             }
+            manager.tell_without_a_keeper();
             return self.serve_here(&Records::none(), Before::default(), signals, own_mount, abort_guard, live);
         };
         let self_mount = own_mount.as_ref().map(SelfMount::descriptors);

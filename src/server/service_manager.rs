@@ -5,9 +5,14 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::thread;
+use std::time::Duration;
 
 /// The variable with the address of the manager's socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// How often the manager is told that the server works.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A service manager that wants to be told, if there's one.
 #[derive(Clone, Debug)]
@@ -29,6 +34,19 @@ impl ServiceManager {
     /// The keeper works, and its server too, as far as it can see.
     pub(crate) fn alive(&self) {
         self.tell("WATCHDOG=1");
+    }
+
+    /// Lets a thread of a server that has no keeper say that it works. The manager would end it otherwise.
+    pub(crate) fn tell_without_a_keeper(self) {
+        if self.address.is_some() {
+            let tell = move || {
+                loop {
+                    thread::sleep(ALIVE_INTERVAL);
+                    self.alive();
+                }
+            };
+            let _ = thread::Builder::new().name("alive".to_owned()).stack_size(64 * 1024).spawn(tell);
+        }
     }
 
     /// The view is about to end.

@@ -37,6 +37,28 @@ fn shell(line: &str, directory: &str) -> Command {
     command
 }
 
+/// A server in the foreground, which a test that fails ends as well.
+struct Started(Child);
+
+impl Started {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        self.0.wait()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
 /// A socket that stands in for the service manager's.
 struct Manager {
     folder: tempfile::TempDir,
@@ -52,9 +74,16 @@ impl Manager {
     }
 
     /// Starts the server as the unit does.
-    fn start(&self, directory: &str) -> Child {
-        let mut command = command("ExecStart=", directory);
-        command.env("NOTIFY_SOCKET", self.folder.path().join("notify")).spawn().expect("the server")
+    fn start(&self, directory: &str) -> Started {
+        self.start_by(&["env"], directory)
+    }
+
+    /// Starts it with another program, which executes it.
+    fn start_by(&self, words: &[&str], directory: &str) -> Started {
+        let unit = command("ExecStart=", directory);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(unit.get_program()).args(unit.get_args()).stdin(Stdio::null());
+        Started(command.env("NOTIFY_SOCKET", self.folder.path().join("notify")).spawn().expect("the server"))
     }
 
     /// What it's told next.
@@ -128,7 +157,7 @@ fn the_manager_is_told_how_the_unit_is() {
     assert_eq!(manager.next(), "READY=1");
     assert!(fs::read_dir(&text).expect("the mount").count() > 0, "it answers");
     assert_eq!(manager.next(), "WATCHDOG=1");
-    let served = std::process::Command::new(program()).args(["list", "--json"]).output().expect("the list");
+    let served = Command::new(program()).args(["list", "--json"]).output().expect("the list");
     let views: serde_json::Value = serde_json::from_slice(&served.stdout).expect("JSON");
     let view = views.as_array().expect("views").iter().find(|view| view["directory"] == *text).expect("the view");
     let process = i32::try_from(view["pid"].as_i64().expect("a process")).expect("a number of a process");
@@ -164,6 +193,20 @@ fn the_unit_is_stopped_while_a_container_has_its_mount() {
     assert!(String::from_utf8_lossy(&said.stderr).contains("not connected"), "{said:?}");
     let stopped = run_to_end(&mut quoted("ExecStopPost=", &text), TIMEOUT);
     assert!(stopped.status.success() && !folder.path().join("cgroup").exists(), "{stopped:?}");
+}
+
+/// A server that has no keeper, since there's no room for one's descriptors.
+#[test]
+fn the_manager_is_told_without_a_keeper() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::Program("prlimit"));
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = folder.path().join("cgroup").display().to_string();
+    prepare(&text);
+    let manager = Manager::new();
+    let mut server = manager.start_by(&["prlimit", "--nofile=512:512"], &text);
+    assert_eq!([manager.next(), manager.next(), manager.next()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+    assert!(server.wait().expect("its end").success());
 }
 
 #[test]

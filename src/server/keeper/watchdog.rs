@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::fuse::refuse_request;
 use crate::records::{Number, Records};
 
-/// How often the watchdog looks.
+/// How often the watchdog looks, and the service manager is told.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// After how many looks without progress a server is replaced. Looks are counted, and not time: if the keeper was stopped
