@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use testkit::{Hierarchy, Need, hierarchies, missing};
+use testkit::{Hierarchy, Need, hierarchies};
 
 use crate::in_a_machine;
 use crate::scene::{Scene, note, soon, told};
@@ -128,7 +128,7 @@ fn load(top: &Path, name: &str, writes: bool, stop: &AtomicBool) -> Outcomes {
 #[test]
 fn what_a_server_had_in_hand_is_done_or_fails_at_once() {
     in_a_machine!();
-    let comes_again = missing(&[Need::ResentRequests]).is_none();
+    let comes_again = Need::ResentRequests.is_met();
     let scene = Scene::new();
     let view = Mounted::new(&scene, "/tmp/vm-in-hand");
     let tops = tops(Path::new(view.0));
