@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, chroot, gettid, pivot_root};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sys;
 
@@ -83,6 +84,20 @@ impl HelperImage {
     /// Returns the empty namespaces. `mnt` is always among them.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (Namespace, BorrowedFd<'_>)> {
         self.namespaces.iter().map(|(kind, file)| (*kind, file.as_fd()))
+    }
+}
+
+/// An image isn't handed over: each program makes its own.
+impl Serialize for HelperImage {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_unit()
+    }
+}
+
+impl<'a> Deserialize<'a> for HelperImage {
+    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        <()>::deserialize(from)?;
+        Self::new().map_err(|error| serde::de::Error::custom(format_args!("can't prepare the mount-helper: {error}")))
     }
 }
 

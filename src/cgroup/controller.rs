@@ -6,11 +6,24 @@ use std::fmt;
 /// A set of controllers. The kernel prints co-mounted controllers in an order that differs between files and releases
 /// (Linux 3.10 prints `cpuacct,cpu` in `/proc/self/cgroup` for a mount of `cpu,cpuacct`). So comparisons ignore the
 /// order, and only printing uses it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct ControllerSet {
     set: BTreeSet<String>,
     /// The controllers in the order in which they were written.
     written: Vec<String>,
+}
+
+impl From<String> for ControllerSet {
+    fn from(list: String) -> Self {
+        Self::parse(&list)
+    }
+}
+
+impl From<ControllerSet> for String {
+    fn from(set: ControllerSet) -> Self {
+        set.to_string()
+    }
 }
 
 impl PartialEq for ControllerSet {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::ControllerSet;
 
 /// The kind of a hierarchy, which distinguishes it from others of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum HierarchyKind {
     /// The cgroup2 tree.
     Unified,
@@ -30,7 +30,7 @@ pub enum HierarchyClass {
 }
 
 /// The setup of a host: which hierarchies it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setup {
     /// v1 only.

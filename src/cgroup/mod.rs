@@ -9,6 +9,7 @@ pub mod idmap;
 pub mod membership;
 pub mod mountinfo;
 pub mod mounts;
+pub mod name_as_text;
 pub mod path;
 mod proc_stat;
 

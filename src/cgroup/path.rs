@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::mountinfo::{escape, unescape};
+
 /// The longest name of a cgroup, in bytes: the longest that fits in a path (`PATH_MAX`, with its NUL). A cgroupfs
 /// itself has no limit, although its statfs(2) returns 255.
 pub const NAME_MAX: usize = 4095;
@@ -11,7 +13,8 @@ pub const NAME_MAX: usize = 4095;
 /// A cgroup's path from the root of its hierarchy, kept as components, so that paths are compared component by component.
 ///
 /// No component is empty, `.` or `..`, so no path leads upwards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct CgroupPath {
     components: Vec<OsString>,
 }
@@ -31,6 +34,21 @@ pub enum PathError {
     /// A component is longer than [`NAME_MAX`] bytes, or a single name is empty.
     #[error("a name of a cgroup has 1 to 4095 bytes")]
     NameLength,
+}
+
+impl TryFrom<String> for CgroupPath {
+    type Error = PathError;
+
+    /// Reads a path with escapes as in `/proc/PID/mountinfo`.
+    fn try_from(text: String) -> Result<Self, PathError> {
+        Self::parse(unescape(text.as_bytes()))
+    }
+}
+
+impl From<CgroupPath> for String {
+    fn from(path: CgroupPath) -> Self {
+        escape(path.to_os_string().as_bytes())
+    }
 }
 
 impl CgroupPath {

@@ -56,7 +56,7 @@ fn as_json(view: &Record) -> Value {
         view.delegated.iter().map(|(kind, path)| (kind.clone(), path.shown().into())).collect();
     let aliases: Vec<String> = view.aliases.iter().map(EscapedName::shown).collect();
     json!({
-        "pid": server(view), "keeper": view.status.keeper, "state": view.status.state.word(),
+        "pid": server(view), "version": view.status.version, "keeper": view.status.keeper, "state": view.status.state.word(),
         "restarts": view.status.restarts, "last_restart": view.status.last_restart, "reason": view.status.reason,
         "directory": view.directory.shown(), "directory_escaped": view.directory.escaped(), "target": view.target,
         "shape": view.shape, "policy": view.policy, "delegated": delegated, "since": view.since,

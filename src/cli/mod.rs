@@ -12,10 +12,12 @@ mod map;
 mod mount;
 mod offline;
 mod options;
+mod resume;
 mod run;
 mod selected_view;
 mod tree;
 mod umount;
+mod upgrade;
 mod view_path;
 mod view_state;
 
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::server::logging;
+use crate::server::{handover, logging};
 
 const EXIT_STATUS: &str =
     "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted. 'run' exits as its command did.";
@@ -65,6 +67,15 @@ enum Verb {
     /// List the live views
     #[command(after_help = "Example: vcgroupfs list --json")]
     List(list::Options),
+    /// Have live views served by this program, without a failed operation
+    ///
+    /// Callers wait for some milliseconds, and notice nothing. If this program can't take a view over, or doesn't come up
+    /// within ten seconds, the program before it goes on.
+    #[command(after_help = "Example: vcgroupfs upgrade --all")]
+    Upgrade(upgrade::Options),
+    /// Take over a view in the process of the program before
+    #[command(name = handover::VERB, hide = true)]
+    Resume(resume::Options),
     /// Predict whether an operation in a view would succeed, and say why
     #[command(after_help = "Example: vcgroupfs explain docker:web write /sys/fs/cgroup/memory/memory.limit_in_bytes")]
     Explain(explain::Options),
@@ -97,6 +108,8 @@ pub fn main() -> ExitCode {
         Verb::Umount(options) => umount::run(&options),
         Verb::Detach(options) => detach::run(&options),
         Verb::List(options) => list::run(&options),
+        Verb::Upgrade(options) => upgrade::run(&options),
+        Verb::Resume(options) => resume::run(options, log),
         Verb::Explain(options) => explain::run(&options),
         Verb::Tree(options) => tree::run(&options),
         Verb::Map(options) => map::run(&options),

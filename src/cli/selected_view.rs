@@ -75,16 +75,39 @@ pub(super) fn find(target: Option<&Path>, options: &ViewOptions) -> Result<Selec
     }
 }
 
+/// Finds the record of the live view of TARGET.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn live_record(target: &Path) -> Result<Record, Error> {
+    match target::resolve_target_or_directory(target)? {
+        ResolvedTarget::Directory(directory) => mounted_on(&directory),
+        ResolvedTarget::Process(target) => {
+            let record = find_record(&target)?;
+            target.confirm()?;
+            record.ok_or_else(|| {
+                let what = format!("{} has no live view", target.label);
+                Error::failed(what).advise("'vcgroupfs list' shows all views")
+            })
+        }
+    }
+}
+
 /// Finds the record of the live view that is mounted on a directory.
+fn mounted_on(directory: &Path) -> Result<Record, Error> {
+    let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
+    live_records()?.into_iter().find(is_there).ok_or_else(|| {
+        let what = format!("no live view is mounted on {}", escaped(directory));
+        Error::failed(what).advise("'vcgroupfs list' shows where views are mounted")
+    })
+}
+
+/// The same for a view that all see.
 ///
 /// # Errors
 /// If there is none, or each process sees its own view there.
 pub(super) fn record_of_directory(directory: &Path) -> Result<Record, Error> {
-    let is_there = |record: &Record| record.container.is_none() && record.directory.as_ref() == directory;
-    let Some(record) = live_records()?.into_iter().find(is_there) else {
-        let what = format!("no live view is mounted on {}", escaped(directory));
-        return Err(Error::failed(what).advise("'vcgroupfs list' shows where views are mounted"));
-    };
+    let record = mounted_on(directory)?;
     if record.per_caller {
         let what = format!("{} has no view that all see", escaped(directory));
         return Err(Error::usage(what)
@@ -110,6 +133,10 @@ fn find_record(target: &Target) -> Result<Option<Record>, Error> {
     let is_here = |record: &&Record| {
         let inside = record.container.as_ref();
         match namespace {
+            // One on the directory where programs look for their cgroups is that of all processes there.
+            Ok(number) if record.namespace == Some(number) && inside.is_none() => {
+                record.directory.as_ref() == Path::new(ROOT)
+            }
             Ok(number) => record.run == Some(number) || inside.is_some_and(|inside| inside.namespace == number),
             Err(_) => inside.is_some_and(|inside| inside.pid == pid),
         }

@@ -18,7 +18,11 @@ pub(super) fn details(record: &Record) -> Option<String> {
         }),
         ServerState::Live => {
             let lost = "its keeper was killed: if its server ends, nothing starts it again".to_owned();
-            let said = [restarts(record), has_lost_keeper(record).then_some(lost)];
+            let other = record.status.version.as_deref().filter(|version| *version != env!("VCGROUPFS_VERSION"));
+            let other = other.map(|version| {
+                format!("served by vcgroupfs {}, which isn't this program: see 'vcgroupfs upgrade'", escaped(version))
+            });
+            let said = [restarts(record), has_lost_keeper(record).then_some(lost), other];
             let said: Vec<String> = said.into_iter().flatten().collect();
             (!said.is_empty()).then(|| said.join("; "))
         }

@@ -11,22 +11,28 @@ use std::path::{Component, Path};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Membership, MountEntry, escaped, parse_memberships, parse_mountinfo};
 use crate::error::Error;
 use crate::host::mount_id;
+use crate::records::descriptor;
 use crate::sys;
 
 /// A container, given by one of its processes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ContainerHandle {
     pid: i32,
     /// The process' directory in /proc, which never comes to mean another process.
+    #[serde(with = "descriptor")]
     pub(super) process: OwnedFd,
     /// A pidfd, which becomes readable when the process ends; `None` before Linux 5.3.
+    #[serde(with = "descriptor::optional")]
     pub(super) end: Option<OwnedFd>,
+    #[serde(with = "descriptor")]
     mounts: OwnedFd,
     number: u64,
+    #[serde(with = "descriptor")]
     root: OwnedFd,
     /// The path of the root directory, as long as the process hasn't made it its root.
     pub(super) prefix: Option<OsString>,

@@ -4,7 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::container::handle::ContainerHandle;
+use crate::records::descriptor;
 use crate::server::status::StatusPipe;
 
 /// The process that owns a cleanup. After a fork two processes have the same value, and only the owner acts.
@@ -35,10 +38,12 @@ impl CleanupOwner {
 
 /// A view that is in a container, or may be on its way there. When the process that has adopted it drops this, it
 /// unmounts the view: all of it, or the part that a killed helper has left. Other processes do nothing.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Rollback {
+    #[serde(skip, default = "CleanupOwner::nobody")]
     owner: CleanupOwner,
     container: Arc<ContainerHandle>,
+    #[serde(with = "descriptor")]
     program: OwnedFd,
     /// Closed, or written to, when the command has finished with the container and its helper has ended.
     committed: StatusPipe,
@@ -53,6 +58,11 @@ impl Rollback {
     /// Makes the calling process the owner.
     pub(crate) fn adopt(&self) {
         self.owner.adopt();
+    }
+
+    /// Unmounts the view with another mount-helper: that of the program which has taken the server over.
+    pub(crate) fn use_program(&mut self, program: OwnedFd) {
+        self.program = program;
     }
 }
 

@@ -9,9 +9,12 @@ use std::path::Path;
 use fuser::{Config, Filesystem, Session, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize};
 
+use super::negotiated::Negotiated;
 use super::notify::notification::notification;
 use crate::cgroup::escaped;
+use crate::records::{Number, Records, descriptor};
 use crate::sys;
 
 /// The filesystem type, as mountinfo shows it.
@@ -22,8 +25,9 @@ pub const FSTYPE: &str = crate::cgroup::VIEW_FSTYPE;
 pub(super) const MAX_WRITE: u32 = 64 * 1024;
 
 /// A connection to the kernel's FUSE: mounted once, then served.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Connection {
+    #[serde(with = "descriptor")]
     pub(super) device: OwnedFd,
     /// The kernel's first request, once it was read.
     init: Option<Vec<u8>>,
@@ -129,25 +133,28 @@ impl Connection {
         mut self,
         filesystem: F,
         config: Config,
-        is_first: bool,
+        records: &Records,
     ) -> io::Result<Session<F>> {
         self.meet()?;
         let (kernel, server) = sys::seqpacket::seqpacket_pair()?;
-        let init = self.init.as_deref().unwrap_or_default();
-        sys::seqpacket::send(kernel.as_fd(), [init, &[], &[]], &[])?;
+        let before = Negotiated(records.negotiated());
+        let init = before.bound(self.init.clone().unwrap_or_default());
+        sys::seqpacket::send(kernel.as_fd(), [&init, &[], &[]], &[])?;
         let session = Session::from_fd(filesystem, server, SessionACL::All, config)?;
         let mut answer = [0; INIT_MAX];
         let length = sys::seqpacket::receive(kernel.as_fd(), &mut answer, &mut [])?.unwrap_or_default();
-        match nix::unistd::write(&self.device, answer.get(..length).unwrap_or_default()) {
+        let answer = answer.get(..length).unwrap_or_default();
+        match nix::unistd::write(&self.device, answer) {
+            Ok(_) => records.set_negotiated(answer),
             // An earlier server has answered it.
-            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(Errno::ENOENT) => before.check(answer)?,
             Err(errno) => return Err(errno.into()),
         }
         // What was read from a channel fails when it's closed.
         let channel = if self.can_resend() { None } else { self.channel(0).ok() };
         let source = channel.as_ref().unwrap_or(&self.device);
         sys::descriptors::copy_to(source.as_raw_fd(), session.as_fd().as_raw_fd())?;
-        if !is_first && self.can_resend() {
+        if records.get(Number::Starts) > 1 && self.can_resend() {
             nix::unistd::write(&self.device, &notification(RESEND, &[]))?;
         }
         Ok(session)

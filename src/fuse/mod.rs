@@ -5,6 +5,7 @@ mod connection;
 mod convert;
 mod files;
 mod listings;
+mod negotiated;
 mod notify;
 mod operations;
 mod passthrough;

@@ -18,7 +18,7 @@ use crate::fs::dispatch::Dispatch;
 use crate::fs::dispatch::per_caller::{Containers, PerCaller};
 use crate::fs::host::HostCredentials;
 use crate::fs::{CgroupFs, Host};
-use crate::records::{Number, Records};
+use crate::records::Records;
 use fuser::{Config, PollHandle, Session, SessionACL};
 
 /// How many requests are served at once.
@@ -54,8 +54,8 @@ fn start<R: Dispatch>(connection: Connection, dispatch: Arc<R>) -> io::Result<Se
     let on_idle = <R::Host as HostCredentials>::forget_last_caller;
     let workers = Workers::new(connection.as_fd(), on_idle, R::HAS_ONE_TENANT, dispatch.records())?;
     let passthrough = Passthrough::new(connection.as_fd().try_clone_to_owned()?, &*dispatch);
-    let is_first = dispatch.records().get(Number::Starts) <= 1;
-    connection.resume(Adapter::new(dispatch, workers, passthrough), config, is_first)
+    let records = Arc::clone(dispatch.records());
+    connection.resume(Adapter::new(dispatch, workers, passthrough), config, &records)
 }
 
 /// Wakes who polled open files when an earlier server was killed. They poll again, and so are known to this server.

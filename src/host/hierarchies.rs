@@ -7,25 +7,33 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
+use serde::{Deserialize, Serialize};
 
+use super::errno;
 use super::opening::single_component;
-use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
+use crate::cgroup::{CgroupPath, HierarchyKind, Setup, name_as_text};
 use crate::fs::SysResult;
+use crate::records::descriptor;
 
 /// An open hierarchy of the host.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct HostHierarchy {
     /// The kind of hierarchy.
     pub kind: HierarchyKind,
     /// The directory on which it's mounted.
+    #[serde(with = "name_as_text")]
     pub mount_point: PathBuf,
     /// The name of its directory in a view.
+    #[serde(with = "name_as_text")]
     pub directory: OsString,
     /// The symlinks to that directory, one per co-mounted controller.
     pub links: Vec<OsString>,
+    #[serde(with = "descriptor")]
     pub(super) root: OwnedFd,
+    #[serde(with = "descriptor::optional")]
     pub(super) root_for_reading: Option<OwnedFd>,
     /// The reason that the root is in the host's own mount, if it is.
+    #[serde(with = "errno::optional")]
     pub(super) attached: Option<Errno>,
     pub(super) device: u64,
     pub(super) has_handles: bool,
@@ -73,7 +81,7 @@ impl HostHierarchy {
 }
 
 /// The host's hierarchies.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct HostCgroups {
     /// The setup: legacy, hybrid or unified.
     pub setup: Setup,

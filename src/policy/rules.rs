@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::cgroup::ControllerSet;
 
 /// A policy: what the container may change in its delegated subtree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Structure and membership, no controller file; v1 controller hierarchies are read-only.
@@ -34,7 +34,7 @@ impl Policy {
 }
 
 /// A policy with its parameters; fixed when a view is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rules {
     /// The policy.
     pub policy: Policy,

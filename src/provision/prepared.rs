@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchownat, unlinkat};
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
 use crate::container::rollback::CleanupOwner;
@@ -18,18 +19,29 @@ use crate::host::interface_file::{read_file, write_file};
 use crate::policy::Policy;
 use crate::provision::cgroups::CreatedCgroups;
 use crate::provision::sentinel::SentinelCgroup;
+use crate::records::descriptor;
 use crate::view::View;
 
 /// The changes that were made for a container. The process that owns them undoes them when it drops this.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PreparedContainer {
+    #[serde(skip, default = "CleanupOwner::nobody")]
     owner: CleanupOwner,
     placed: Option<CreatedCgroups>,
-    /// The cgroups that were made for aliases: parent and name.
-    made: Vec<(OwnedFd, String)>,
+    /// The cgroups that were made for aliases.
+    made: Vec<MadeCgroup>,
     /// The cgroups in which `cgroup.clone_children` was changed from 0.
+    #[serde(with = "descriptor::list")]
     clone_children: Vec<OwnedFd>,
     sentinel: Option<SentinelCgroup>,
+}
+
+/// A cgroup that was made for an alias.
+#[derive(Debug, Serialize, Deserialize)]
+struct MadeCgroup {
+    #[serde(with = "descriptor")]
+    parent: OwnedFd,
+    name: String,
 }
 
 impl PreparedContainer {
@@ -127,7 +139,8 @@ impl PreparedContainer {
             Err(Errno::EEXIST) => return Ok(()),
             Err(errno) => return Err(errno),
         }
-        self.made.push((boundary.try_clone().map_err(|_| Errno::EMFILE)?, name.to_owned()));
+        let parent = boundary.try_clone().map_err(|_| Errno::EMFILE)?;
+        self.made.push(MadeCgroup { parent, name: name.to_owned() });
         let path = delegated.join(name).map_err(|_| Errno::EINVAL)?;
         let cgroup = host.open_cgroup(index, &path)?;
         let owner = fstat(boundary)?;
@@ -155,7 +168,7 @@ impl Drop for PreparedContainer {
         if let Some(sentinel) = self.sentinel.take() {
             sentinel.remove();
         }
-        for (parent, name) in self.made.drain(..).rev() {
+        for MadeCgroup { parent, name } in self.made.drain(..).rev() {
             // A cgroup that the container uses stays.
             let _ = unlinkat(&parent, name.as_str(), UnlinkatFlags::RemoveDir);
         }

@@ -22,6 +22,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
+use serde::{Deserialize, Serialize};
 
 use crate::agents::attach::{Layout, MountFlags, SentinelSource, SentinelSpec};
 use crate::cgroup::{CgroupPath, Setup};
@@ -31,6 +32,7 @@ use crate::host::interface_file::write_file;
 use crate::host::{HostCgroups, discover};
 use crate::provision::cgroups;
 use crate::provision::cgroups::CreatedCgroups;
+use crate::records::descriptor;
 use crate::server::registry;
 use crate::server::registry::record::Record;
 use crate::sys;
@@ -40,7 +42,7 @@ const PREFIX: &str = "vcgroupfs-sentinel-";
 const TOP: &str = "top";
 
 /// The sentinel of one container.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SentinelCgroup {
     cgroups: CreatedCgroups,
     /// The number of the container's mount namespace.
@@ -50,6 +52,7 @@ pub(crate) struct SentinelCgroup {
     step: CgroupPath,
     own: CgroupPath,
     /// A cgroup namespace whose root is `top`, in which to mount the sentinel if it can't be bound.
+    #[serde(with = "descriptor::optional")]
     namespace: Option<OwnedFd>,
 }
 

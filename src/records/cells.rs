@@ -50,6 +50,10 @@ impl Cells {
         self.memory.as_ref().map(|memory| memory.words())
     }
 
+    pub(super) fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.memory.as_deref()
+    }
+
     /// A word of a cell.
     pub(super) fn word(&self, cell: CellNumber, index: usize) -> Option<&AtomicU64> {
         self.memory()?.get(self.start + cell as usize * Self::WORDS + index)

@@ -9,6 +9,7 @@
 
 mod absence;
 mod cells;
+pub mod descriptor;
 mod entry;
 mod events;
 mod file;
@@ -32,4 +33,4 @@ pub use own_change::{OwnChangeState, SavedOwnChange};
 pub use passthrough::{PassthroughRecord, SavedPassthrough};
 pub use requests::{Attempt, RequestGuard};
 pub use scope::{ONE_VIEW, SavedRetry, SavedScope};
-pub use store::{Number, Records, SELF_MOUNT_THREADS};
+pub use store::{FORMAT, Number, Records, SELF_MOUNT_THREADS};

@@ -1,6 +1,7 @@
 //! The records of a connection, and the numbers among them.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +11,7 @@ use super::slots::Slots;
 use crate::sys::shared::SharedMemory;
 
 /// The format of the records. A server continues only with records in its own format.
-const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 2;
 
 /// How many words the numbers of a connection take, before the slots of requests and the cells.
 const NUMBERS: usize = 256;
@@ -18,6 +19,9 @@ const NUMBERS: usize = 256;
 /// The most cells, of which a node takes three or more. If they run out, what has no record is unknown to the next
 /// server.
 const CELLS_MAX: usize = 4 * 1024 * 1024;
+
+/// The longest answer to the kernel's first request, in bytes.
+const NEGOTIATED_MAX: usize = 256;
 
 /// How many threads that used the view's own mount are remembered.
 pub const SELF_MOUNT_THREADS: usize = 8;
@@ -47,10 +51,17 @@ pub enum Number {
     /// The first of the latest servers' threads that used the view's own mount ([`SELF_MOUNT_THREADS`] words).
     SelfMountThreads,
 
+    /// The length of the answer to the kernel's first request, and then the answer (at most [`NEGOTIATED_MAX`] bytes).
+    Negotiated = 128,
+
     /// The first of the boundaries' inode numbers, a word for each hierarchy: 0 if it isn't known, 1 if there's no
     /// boundary, else two more than the number.
     Boundaries = 32,
 }
+
+/// Where the events and the cells begin.
+const EVENTS: usize = NUMBERS + Slots::WORDS;
+const CELLS: usize = EVENTS + Events::WORDS;
 
 /// The records of a connection.
 #[derive(Debug)]
@@ -61,20 +72,43 @@ pub struct Records {
 }
 
 impl Records {
+    /// How many words they take.
+    const WORDS: usize = CELLS + CELLS_MAX * Cells::WORDS;
+
     /// Makes records that are shared with all processes that this one forks.
     ///
     /// # Errors
     /// `ENOMEM`.
     pub fn new() -> io::Result<Arc<Self>> {
-        let [events, cells] = [NUMBERS + Slots::WORDS, NUMBERS + Slots::WORDS + Events::WORDS];
-        let memory = Arc::new(SharedMemory::new(cells + CELLS_MAX * Cells::WORDS)?);
-        let records = Self {
-            slots: Slots::new(Some(Arc::clone(&memory)), NUMBERS),
-            events: Events::new(Some(Arc::clone(&memory)), events),
-            cells: Cells::new(Some(memory), cells, CELLS_MAX),
-        };
+        let records = Self::of(SharedMemory::new(Self::WORDS)?);
         records.set(Number::Format, FORMAT);
         Ok(Arc::new(records))
+    }
+
+    fn of(memory: SharedMemory) -> Self {
+        let memory = Arc::new(memory);
+        Self {
+            slots: Slots::new(Some(Arc::clone(&memory)), NUMBERS),
+            events: Events::new(Some(Arc::clone(&memory)), EVENTS),
+            cells: Cells::new(Some(memory), CELLS, CELLS_MAX),
+        }
+    }
+
+    /// Works with the records that another program has made, by their file.
+    ///
+    /// # Errors
+    /// `EINVAL` if they have another size; `ENOMEM`; an error that says so if they have another format.
+    pub fn open(file: OwnedFd) -> io::Result<Arc<Self>> {
+        let records = Self::of(SharedMemory::open(Self::WORDS, file)?);
+        match records.get(Number::Format) {
+            FORMAT => Ok(Arc::new(records)),
+            other => Err(io::Error::other(format!("the records have format {other}, and not {FORMAT}"))),
+        }
+    }
+
+    /// Their file, for another program. `None` where the kernel has none (before Linux 3.17).
+    pub fn as_file(&self) -> Option<&OwnedFd> {
+        self.cells.shared_memory()?.as_file()
     }
 
     /// Records that keep nothing, for a filesystem that no server follows.
@@ -128,6 +162,25 @@ impl Records {
     fn word(&self, number: Number, offset: usize) -> Option<&AtomicU64> {
         let at = number as usize + offset;
         self.cells.memory().filter(|_| at < NUMBERS)?.get(at)
+    }
+
+    /// What was negotiated with the kernel; empty if nothing was.
+    pub fn negotiated(&self) -> Vec<u8> {
+        let length = usize::try_from(self.get(Number::Negotiated)).unwrap_or(0).min(NEGOTIATED_MAX);
+        let words = (1..=NEGOTIATED_MAX / size_of::<u64>()).map(|offset| self.get_nth(Number::Negotiated, offset));
+        let mut answer: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
+        answer.truncate(length);
+        answer
+    }
+
+    /// Notes the answer to the kernel's first request, which later servers keep to.
+    pub fn set_negotiated(&self, answer: &[u8]) {
+        for (offset, bytes) in answer.chunks(size_of::<u64>()).take(NEGOTIATED_MAX / size_of::<u64>()).enumerate() {
+            let mut word = [0; size_of::<u64>()];
+            word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            self.set_nth(Number::Negotiated, offset + 1, u64::from_ne_bytes(word));
+        }
+        self.set(Number::Negotiated, answer.len().min(NEGOTIATED_MAX) as u64);
     }
 
     /// The descriptor that a number stands for.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::container::rollback::Rollback;
 use crate::provision::prepared::PreparedContainer;
@@ -10,10 +11,11 @@ use crate::server::registry::Registered;
 
 /// The actions that undo a server's changes when it ends, in this order. The first thread that comes here runs them,
 /// and the others wait.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cleanup {
     pub(crate) attached: Option<Rollback>,
     prepared: Option<PreparedContainer>,
+    #[serde(skip)]
     pub(crate) registered: Option<Registered>,
 }
 

@@ -1,7 +1,10 @@
 //! The life of a server: its start, confinement, record, log and end.
 
+pub(crate) mod before;
 pub(crate) mod cleanup;
 pub(crate) mod confined;
+pub(crate) mod control;
+pub(crate) mod handover;
 pub(crate) mod keeper;
 pub(crate) mod logging;
 pub(crate) mod own_scope;

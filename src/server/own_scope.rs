@@ -51,7 +51,7 @@ const PREFIX: &str = "vcgroupfs-";
 const SUFFIX: &str = ".scope";
 
 /// The name of a view's scope, without prefix and suffix, escaped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ScopeName(String);
 
 impl ScopeName {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use serde::{Deserialize, Serialize};
 
 use crate::agents::confinement::{Role, confine};
 use crate::agents::{AgentPool, HelperImage};
@@ -19,12 +20,16 @@ use crate::fuse::{AbortGuard, Connection, SelfMount};
 use crate::host::{HostCgroups, KernelHost, PidNamespaces, SharedHost, server_cgroup, tenant_of};
 use crate::policy::Rules;
 use crate::records::Records;
+use crate::server::before::Before;
 use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
+use crate::server::control::ControlSocket;
+use crate::server::handover::document::{Served, ServedText};
+use crate::server::handover::point;
+use crate::server::keeper::Keeper;
 use crate::server::keeper::link::{self, News};
-use crate::server::keeper::{Before, Keeper};
 use crate::server::logging;
 use crate::server::own_scope::{self, ScopeName};
-use crate::server::registry::Registration;
+use crate::server::registry::{Registered, Registration};
 use crate::server::service_manager::ServiceManager;
 use crate::server::shutdown;
 use crate::server::shutdown::AttachedContainer;
@@ -35,7 +40,7 @@ use crate::sys;
 use crate::view::{AncestorLimits, View};
 
 /// The options for serving a view.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// Whether kernel caching is disabled.
     pub(crate) coherent: bool,
@@ -44,7 +49,7 @@ pub(crate) struct Options {
 }
 
 /// Everything that a server needs, collected while an error can still be reported to the process that waits.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Server {
     pub(crate) host: HostCgroups,
     pub(crate) views: ServedViews,
@@ -62,7 +67,7 @@ pub(crate) struct Server {
 }
 
 /// The views that a server serves.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ServedViews {
     /// One view, for one container.
     Single(Arc<View>),
@@ -71,10 +76,10 @@ pub(crate) enum ServedViews {
 }
 
 /// Where a view is mounted, which decides how it ends.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum MountTarget {
     /// A directory of this mount namespace. The server unmounts the view when it's told to end.
-    Directory(PathBuf),
+    Directory(#[serde(with = "crate::cgroup::name_as_text")] PathBuf),
     /// The mount namespace of a command of `run`, which ends with the command.
     Namespace(SupervisorHandle),
     /// A container. The server unmounts the view when it's told to end, and ends when the container's process ends.
@@ -113,7 +118,7 @@ impl Server {
     }
 
     /// Drops the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped.
-    fn confine(&self) {
+    pub(crate) fn confine(&self) {
         let pressure = Path::new("/proc/pressure").exists();
         let role = Role::Server { pressure, kills: matches!(self.target, MountTarget::Namespace(_)) };
         let kept = self.image.enter_namespaces().into_iter().chain(confine(role));
@@ -130,7 +135,7 @@ impl Server {
     pub(crate) fn serve(
         mut self,
         signals: ServerSignals,
-        mut own_mount: Option<SelfMount>,
+        own_mount: Option<SelfMount>,
         live: impl FnOnce() + Send + 'static,
     ) -> Result<(), Error> {
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -145,7 +150,6 @@ impl Server {
             told.ready();
             live();
         };
-        let cleanup = Arc::clone(&self.cleanup);
         let is_single = matches!(self.views, ServedViews::Single(_));
         let abort_guard =
             is_single.then(|| AbortGuard::start(&self.connection, || drop(confine(Role::AbortGuard)))).transpose();
@@ -155,25 +159,60 @@ impl Server {
         });
         let Some(records) = self.records() else {
             let registered = self.registration.clone().publish();
-            if let Some(cleanup) = cleanup.lock().as_mut() {
+            if let Some(cleanup) = self.cleanup.lock().as_mut() {
                 cleanup.registered = registered;
             }
             manager.tell_without_a_keeper();
             return self.serve_here(&Records::none(), Before::default(), signals, own_mount, abort_guard, live);
         };
-        let self_mount = own_mount.as_ref().map(SelfMount::descriptors);
         let registered = self.registration.clone().publish_kept();
-        let device = self.connection.as_fd().try_clone_to_owned();
-        let device = device.map_err(|error| Error::system("can't share the connection", error))?;
-        let keeper = Keeper {
-            records: Arc::clone(&records),
+        let control = registered.as_ref().and_then(|registered| {
+            let control = ControlSocket::make(registered.directory(), &registered.control_name());
+            control.map_err(|error| tracing::warn!(%error, "'upgrade' won't reach this view")).ok()
+        });
+        let keeper = self.keeper(own_mount.as_ref(), abort_guard.as_ref(), records, registered, control)?;
+        self.serve_kept(keeper, signals, own_mount, abort_guard, live)
+    }
+
+    /// Makes the keeper of this server.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub(crate) fn keeper(
+        &self,
+        own_mount: Option<&SelfMount>,
+        abort_guard: Option<&AbortGuard>,
+        records: Arc<Records>,
+        registered: Option<Registered>,
+        control: Option<ControlSocket>,
+    ) -> Result<Keeper, Error> {
+        let cant = |error: io::Error| Error::system("can't share the connection", error);
+        let served = ServedText::new(&Served { server: self, own_mount, abort_guard });
+        Ok(Keeper {
+            served: served.map_err(|error| cant(error.into()))?,
+            records,
             registered,
-            self_mount,
-            device,
-            abort_guard: abort_guard.as_ref().map(|guard| (guard.process(), guard.descriptors())),
-            cleanup: Arc::clone(&cleanup),
-            manager,
-        };
+            control,
+            self_mount: own_mount.map(SelfMount::descriptors),
+            device: self.connection.as_fd().try_clone_to_owned().map_err(cant)?,
+            abort_guard: abort_guard.map(|guard| (guard.process(), guard.descriptors())),
+            cleanup: Arc::clone(&self.cleanup),
+            manager: ServiceManager::of_process(self.is_foreground),
+            before: Before::default(),
+            trial: None,
+        })
+    }
+
+    /// Serves in processes that a keeper starts, until the view ends.
+    pub(crate) fn serve_kept(
+        self,
+        keeper: Keeper,
+        signals: ServerSignals,
+        mut own_mount: Option<SelfMount>,
+        abort_guard: Option<AbortGuard>,
+        live: impl FnOnce() + 'static,
+    ) -> Result<(), Error> {
+        let (records, cleanup) = (Arc::clone(&keeper.records), Arc::clone(&keeper.cleanup));
         keeper.keep(live, move |before| {
             cleanup.lock().iter().for_each(Cleanup::adopt);
             match (before.self_mount_copies, own_mount.as_mut()) {
@@ -192,6 +231,7 @@ impl Server {
                 link::tell(&News::Live);
             };
             records.start();
+            point::reach("server");
             let served = self.serve_here(&records, before, signals, own_mount, abort_guard, live);
             // The cleanup may wait for a command that is attaching and was stopped.
             shutdown::start_exit_deadline();

@@ -16,12 +16,14 @@ use std::time::Duration;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{MountEntry, parse_mountinfo};
 use crate::container::handle::ContainerHandle;
 use crate::fuse::FSTYPE;
 use crate::host::mount_id;
 use crate::provision::cgroups::CreatedCgroups;
+use crate::records::descriptor;
 use crate::server::cleanup::SharedCleanup;
 use crate::server::keeper::link::{self, News};
 use crate::server::logging;
@@ -36,13 +38,14 @@ const SESSION_END_GRACE: Duration = Duration::from_secs(1);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The container of a server's view.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AttachedContainer {
     pub(crate) container: Arc<ContainerHandle>,
     /// The command reports here that all mounts are in place.
     pub(crate) committed: StatusPipe,
     /// Shut down when the view is no longer mounted there, which ends the thread that makes events for its watchers
     /// (`fuse::SelfMount`).
+    #[serde(with = "descriptor")]
     pub(crate) own_mount: OwnedFd,
     /// Whether an earlier server was told that all mounts are in place.
     pub(crate) is_committed: bool,
@@ -172,9 +175,10 @@ pub(crate) fn shut_down_with_container(
 }
 
 /// The supervisor of a command, as the command's server knows it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SupervisorHandle {
     /// A pipe that ends when the supervisor does.
+    #[serde(with = "descriptor")]
     pub(crate) ends: OwnedFd,
     pub(crate) cgroups: Arc<CreatedCgroups>,
 }

@@ -6,13 +6,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::records::descriptor;
 
 /// One end of the pipe by which a server reports success or an error.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StatusPipe {
+    #[serde(with = "descriptor")]
     pipe: OwnedFd,
+}
+
+impl From<OwnedFd> for StatusPipe {
+    fn from(pipe: OwnedFd) -> Self {
+        Self { pipe }
+    }
 }
 
 impl StatusPipe {
@@ -58,9 +67,14 @@ impl StatusPipe {
     /// # Errors
     /// The error that it reports; also if it's closed without a report.
     pub(crate) fn wait(self) -> Result<(), Error> {
+        self.wait_or("the server ended before the view was live")
+    }
+
+    /// The same, with other words for an end without a report.
+    pub(crate) fn wait_or(self, ended: &str) -> Result<(), Error> {
         // It isn't read to its end: a server's keeper holds a copy of the other end.
         let mut pipe = File::from(self.pipe);
-        let ended = |_| Error::failed("the server ended before the view was live");
+        let ended = |_| Error::failed(ended);
         let (mut kind, mut length) = ([0], [0; 4]);
         pipe.read_exact(&mut kind).map_err(ended)?;
         let [kind] = kind;

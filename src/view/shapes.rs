@@ -8,7 +8,7 @@ use crate::cgroup::{CgroupPath, HierarchyKind, Setup};
 use crate::policy::{Rules, Zone};
 
 /// How much of the host's tree is shown, and at which paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
     /// Host paths; ancestors are a read-only skeleton, siblings don't exist.
@@ -39,7 +39,7 @@ impl Shape {
 }
 
 /// Whether a skeleton shows the ancestors' files that limit descendants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum AncestorLimits {
     /// The skeleton shows them: clients that walk from their own cgroup to the root find the effective limits.
     #[default]
@@ -49,11 +49,12 @@ pub enum AncestorLimits {
 }
 
 /// One hierarchy in a view.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ViewHierarchy {
     /// The kind of hierarchy.
     pub kind: HierarchyKind,
     /// The name of its directory in the view's root (the host's mount directory's).
+    #[serde(with = "crate::cgroup::name_as_text")]
     pub directory: OsString,
     /// Names of symlinks to that directory, one per co-mounted controller.
     pub links: Vec<OsString>,
@@ -62,7 +63,7 @@ pub struct ViewHierarchy {
 }
 
 /// A container's view, which is fixed when it's made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct View {
     /// Whether the view's root is a directory of hierarchies or the cgroup2 tree itself.
     pub setup: Setup,

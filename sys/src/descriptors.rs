@@ -79,6 +79,29 @@ pub fn copy_above(number: RawFd, lowest: RawFd) -> Result<RawFd, Errno> {
     Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, lowest) })
 }
 
+/// Copies a descriptor that is known by its number alone, close-on-exec.
+///
+/// # Errors
+/// EMFILE; EBADF if it isn't open.
+pub fn duplicate(number: RawFd) -> Result<OwnedFd, Errno> {
+    let copy = copy_above(number, libc::STDERR_FILENO + 1)?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Decides for each open descriptor above the standard three whether a program that this process executes has it too.
+///
+/// # Errors
+/// The errors of reading `/proc/self/fd`.
+pub fn set_inherited(is_inherited: bool) -> io::Result<()> {
+    let flags = if is_inherited { 0 } else { libc::FD_CLOEXEC };
+    for number in all_open()? {
+        // SAFETY: numbers in. The flag says nothing about who owns the descriptor.
+        unsafe { libc::fcntl(number, libc::F_SETFD, flags) };
+    }
+    Ok(())
+}
+
 /// Copies a descriptor to exactly this number, close-on-exec. An open one of that number is replaced: its owner then
 /// owns the copy.
 ///

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recvmsg, sendmsg,
+    socketpair,
 };
 
 /// The maximum number of descriptors in a message, which is the kernel's (`SCM_MAX_FD`): more can't come.
@@ -19,6 +20,17 @@ pub const MAX_FILES: usize = 253;
 /// EMFILE, ENFILE, ENOMEM.
 pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Accepts the next connection to a listening socket, close-on-exec
+/// ([accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html)). Calls on it don't block.
+///
+/// # Errors
+/// EAGAIN if there's none and the listening socket doesn't block; EMFILE.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let number = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Sends one message that consists of the parts, with copies of `files` (`SCM_RIGHTS`). It never blocks and never

@@ -36,6 +36,18 @@ impl SharedMemory {
         Self::map(words, file)
     }
 
+    /// Maps memory that another process has made with [`Self::new`], by its file.
+    ///
+    /// # Errors
+    /// `EINVAL` if it hasn't this many words; `ENOMEM`.
+    pub fn open(words: usize, file: OwnedFd) -> io::Result<Self> {
+        let file = File::from(file);
+        if file.metadata()?.len() != (words * size_of::<AtomicU64>()) as u64 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Self::map(words, Some(file.into()))
+    }
+
     fn file(words: usize) -> io::Result<OwnedFd> {
         let file = File::from(memfd_create(c"vcgroupfs state", MFdFlags::MFD_CLOEXEC)?);
         file.set_len((words * size_of::<AtomicU64>()) as u64)?;
@@ -88,7 +100,8 @@ mod tests {
         assert!(memory.words().iter().take(4096).all(|word| word.load(Ordering::Relaxed) == 0));
         // Another mapping of the same file, as another process has it.
         let Some(file) = memory.as_file() else { return };
-        let other = SharedMemory::map(1 << 20, Some(file.try_clone().unwrap())).unwrap();
+        let other = SharedMemory::open(1 << 20, file.try_clone().unwrap()).unwrap();
+        assert!(SharedMemory::open(1 << 19, file.try_clone().unwrap()).is_err());
         other.words()[(1 << 20) - 1].store(7, Ordering::Release);
         assert_eq!(memory.words()[(1 << 20) - 1].load(Ordering::Acquire), 7);
     }

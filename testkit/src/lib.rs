@@ -39,7 +39,9 @@ pub use hierarchy::{Hierarchy, Kind, hierarchies, hierarchy};
 pub use killer::{Kill, Killer, Way};
 pub use lifetime::{ViewProcesses, is_over, kill_view, servers_of};
 pub use proc::{children_of, processes, processor_ticks, resident_kib, status_field, thread_states, threads_named};
-pub use programs::{Programs, copy_program, kill_to_the_end, program, run_to_end, stop, write_program};
+pub use programs::{
+    NEXT_COMMIT, Programs, copy_program, kill_to_the_end, next_version, program, run_to_end, stop, write_program,
+};
 pub use random::Random;
 pub use require::{Need, available, controller, each_sort, missing};
 pub use session::Session;

@@ -153,6 +153,34 @@ impl Programs {
     }
 }
 
+/// The commit that the build of [`next_version`] says it's of.
+pub const NEXT_COMMIT: &str = "fffffffffff0";
+
+/// A build of the program whose state has another version, which fails at a point of an upgrade if `VCGROUPFS_TEST_UPGRADE`
+/// says so. Has cargo build it, in a folder of its own.
+///
+/// # Panics
+///
+/// When it can't be built.
+pub fn next_version() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let exe = std::env::current_exe().expect("the path of the test program");
+        // target/[TRIPLE/]PROFILE/deps/TEST
+        let target = exe.ancestors().nth(3).expect("a test program in target/PROFILE/deps").join("next-version");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .args(["build", "--quiet", "--bin", "vcgroupfs", "--features", "next-version", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+            .env("CARGO_TARGET_DIR", &target)
+            .env("VCGROUPFS_COMMIT", NEXT_COMMIT);
+        let output = run_to_end(&mut command, Duration::from_secs(600));
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        target.join("debug/vcgroupfs")
+    })
+}
+
 fn build(folder: &Path) {
     // Set by `cargo test`; without it the programs have to be there already.
     let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), folder.parent()) else {

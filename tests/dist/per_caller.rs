@@ -210,6 +210,25 @@ fn the_manager_is_told_without_a_keeper() {
 }
 
 #[test]
+fn the_unit_is_reloaded_while_a_process_uses_its_mount() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"), Need::ResentRequests);
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = folder.path().join("cgroup").display().to_string();
+    prepare(&text);
+    let manager = Manager::new();
+    let mut main = manager.start(&text);
+    assert_eq!(manager.next(), "READY=1");
+    let held = fs::read_dir(&text).expect("the mount");
+    let reloaded = run_to_end(&mut command("ExecReload=", &text), TIMEOUT);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    assert!(held.count() > 0, "an open directory goes on");
+    // The main process is the same, and goes on telling the manager.
+    while manager.next() != "WATCHDOG=1" {}
+    assert!(run_to_end(&mut command("ExecStop=", &text), TIMEOUT).status.success());
+    assert!(main.wait().expect("its end").success());
+}
+
+#[test]
 fn the_units_mount_is_bound_into_a_container() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("name=systemd"));
     let folder = tempfile::tempdir().expect("a directory");

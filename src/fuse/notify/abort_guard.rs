@@ -15,20 +15,25 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, write};
+use serde::{Deserialize, Serialize};
 
 use crate::fuse::connection::{Connection, MAX_WRITE};
 use crate::fuse::notify::notification::error_message;
+use crate::records::descriptor;
 use crate::sys;
 
 /// The server's handle of its abort guard, which waits until this is closed.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct AbortGuard {
-    process: Pid,
+    process: i32,
     /// The end of a pipe that is open in the server's descriptor table.
+    #[serde(with = "descriptor")]
     server: OwnedFd,
     /// The notifier's channel.
+    #[serde(with = "descriptor")]
     pub(in crate::fuse) channel: OwnedFd,
     /// A pipe that stays open in the notifier's descriptor table.
+    #[serde(with = "descriptor")]
     pub(in crate::fuse) notifier: OwnedFd,
 }
 
@@ -44,7 +49,7 @@ impl AbortGuard {
         let (server_ends, server) = pipe2(OFlag::O_CLOEXEC)?;
         let (notifier_ends, notifier) = pipe2(OFlag::O_CLOEXEC)?;
         match sys::process::fork()? {
-            ForkResult::Parent { child } => Ok(Self { process: child, server, channel, notifier }),
+            ForkResult::Parent { child } => Ok(Self { process: child.as_raw(), server, channel, notifier }),
             ForkResult::Child => {
                 let _ = prctl::set_name(c"abort guard");
                 let files = [own.as_fd(), server_ends.as_fd(), notifier_ends.as_fd()];
@@ -62,7 +67,7 @@ impl AbortGuard {
 
     /// The process. It ends once the descriptors are closed.
     pub fn process(&self) -> Pid {
-        self.process
+        Pid::from_raw(self.process)
     }
 
     /// The numbers of the descriptors.

@@ -26,16 +26,20 @@ use nix::sys::stat::{Mode, UtimensatFlags, fstat, fstatat, mkdirat, stat, utimen
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, chdir, fchdir, gettid, unlinkat};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::fs::SysResult;
 use crate::fs::inotify::{self, InjectedOp, Injection};
+use crate::records::descriptor;
 use crate::sys;
 
 /// A mount of the view for the server's own use. It keeps the filesystem alive, so something has to end it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SelfMount {
+    #[serde(with = "descriptor")]
     root: OwnedFd,
     until: ServeUntil,
+    #[serde(skip)]
     at_end: Option<AtEnd>,
 }
 
@@ -49,12 +53,12 @@ impl fmt::Debug for AtEnd {
 }
 
 /// How long the mount is kept.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum ServeUntil {
     /// Until the view is no longer mounted in the mount namespace of this mountinfo.
-    Unmounted(File),
+    Unmounted(#[serde(with = "descriptor")] OwnedFd),
     /// Until the other end of this socket is closed.
-    Closed(OwnedFd),
+    Closed(#[serde(with = "descriptor")] OwnedFd),
 }
 
 impl SelfMount {
@@ -63,7 +67,7 @@ impl SelfMount {
     /// # Errors
     /// Those of open(2), open_tree(2) and mount(2).
     pub fn until_unmounted(directory: &Path) -> io::Result<Self> {
-        let until = ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?);
+        let until = ServeUntil::Unmounted(File::open("/proc/self/mountinfo")?.into());
         Ok(Self { root: detached_mount(directory)?, until, at_end: None })
     }
 

@@ -7,24 +7,28 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde::{Deserialize, Serialize};
 
 use super::subtree::{open_directory, remove_below};
-use crate::cgroup::{CgroupPath, HierarchyKind, parse_memberships};
+use crate::cgroup::{CgroupPath, HierarchyKind, name_as_text, parse_memberships};
 use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::host::interface_file::{read_file, write_file};
 use crate::provision::systemd::Scope;
+use crate::records::descriptor;
 
 /// How often to look for processes that were forked while others were migrated.
 const MAX_MIGRATION_PASSES: usize = 20;
 
 /// A cgroup in one hierarchy.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct CreatedCgroup {
     pub(super) kind: HierarchyKind,
     pub(super) path: CgroupPath,
+    #[serde(with = "descriptor")]
     parent: OwnedFd,
     /// Its path from the parent.
+    #[serde(with = "name_as_text")]
     name: OsString,
     /// Whether it's a scope's cgroup, which systemd removes when it's empty.
     is_scope: bool,

@@ -8,6 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupPath, HierarchyClass, HierarchyKind, parse_memberships};
 use crate::error::Error;
@@ -22,10 +23,11 @@ pub(crate) use subtree::children;
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Cgroups of one name in several hierarchies.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CreatedCgroups {
     cgroups: Vec<CreatedCgroup>,
     /// A process that keeps systemd's scope until another process is in it.
+    #[serde(skip)]
     holder: Option<ScopeHolder>,
 }
 

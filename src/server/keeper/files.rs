@@ -27,13 +27,19 @@ pub(super) struct StartFiles {
 }
 
 impl StartFiles {
-    /// Copies all descriptors that are open now.
+    /// Copies all descriptors that are open now, but for `others`.
     ///
     /// # Errors
     /// EMFILE; the errors of reading `/proc/self/fd`.
-    pub(super) fn of_now() -> io::Result<Self> {
+    pub(super) fn of_now_but(others: &[RawFd]) -> io::Result<Self> {
         let copy = |number| Ok((number, copy_above(number, KEEPERS_DESCRIPTORS)?));
-        Ok(Self { copies: all_open()?.into_iter().map(copy).collect::<io::Result<_>>()? })
+        let all = all_open()?.into_iter().filter(|number| !others.contains(number));
+        Ok(Self { copies: all.map(copy).collect::<io::Result<_>>()? })
+    }
+
+    /// The number of the copy of this one.
+    pub(super) fn copy_of(&self, wanted: RawFd) -> Option<RawFd> {
+        self.copies.iter().find(|(number, _)| *number == wanted).map(|(_, copy)| *copy)
     }
 
     /// Lets go of descriptors that no server needs any more.
@@ -49,8 +55,7 @@ impl StartFiles {
 
     /// The numbers of the copies of these.
     pub(super) fn copies_of<const N: usize>(&self, numbers: [RawFd; N]) -> Option<[RawFd; N]> {
-        let copy = |wanted: RawFd| self.copies.iter().find(|(number, _)| *number == wanted).map(|(_, copy)| *copy);
-        let copies: Vec<RawFd> = numbers.into_iter().filter_map(copy).collect();
+        let copies: Vec<RawFd> = numbers.into_iter().filter_map(|number| self.copy_of(number)).collect();
         copies.try_into().ok()
     }
 
@@ -87,9 +92,14 @@ impl StartFiles {
         let copies = self.copies.iter().flat_map(|(start, copy)| [*start, *copy]);
         let kept: HashSet<RawFd> = copies.chain(records.descriptors()).chain(own.iter().copied()).collect();
         close_all(all_open()?.into_iter().filter(|number| !kept.contains(number)));
-        for (start, copy) in &self.copies {
-            copy_to(*copy, *start)?;
-        }
-        Ok(())
+        self.restore()
+    }
+
+    /// Puts back what a server starts with. Nothing else changes.
+    ///
+    /// # Errors
+    /// Those of dup3(2).
+    pub(super) fn restore(&self) -> io::Result<()> {
+        Ok(self.copies.iter().try_for_each(|(start, copy)| copy_to(*copy, *start))?)
     }
 }

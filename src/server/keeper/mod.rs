@@ -4,10 +4,13 @@
 //! lives, the connection to the kernel stays open, and callers wait instead of getting an error. What a server has to
 //! remember is in memory that they share, too ([`crate::records`]). Nothing is sent or copied while a server works.
 
+mod children;
 mod failures;
 mod files;
+mod handing_over;
 mod life;
 pub(crate) mod link;
+mod upgrade;
 mod watchdog;
 
 use std::mem::ManuallyDrop;
@@ -20,24 +23,33 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use self::children::{Ended, has_exited, reap, reap_others};
 use self::failures::{Failures, Verdict};
 pub(crate) use self::files::KEEPERS_DESCRIPTORS;
 use self::files::StartFiles;
 use self::life::Life;
 use self::link::{KeeperEnd, News};
+use self::upgrade::Upgrade;
 use self::watchdog::{Crashes, Watchdog};
 use crate::error::Error;
 use crate::records::Records;
+use crate::server::before::Before;
 use crate::server::cleanup::SharedCleanup;
+use crate::server::control::ControlSocket;
+use crate::server::handover;
+use crate::server::handover::document::ServedText;
+use crate::server::handover::trial::Trial;
 use crate::server::logging;
 use crate::server::registry::Registered;
 use crate::server::registry::status::{ServerState, Status, now};
 use crate::server::service_manager::ServiceManager;
 use crate::sys;
 use crate::sys::capability::{capabilities, set_capabilities};
+
+/// The version of this program, as `--version` prints it.
+const VERSION: &str = env!("VCGROUPFS_VERSION");
 
 /// The signals that the keeper passes on to its server.
 const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -51,22 +63,15 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a server may take to end after a signal: longer than its own limit.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a server has to know of those before it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Before {
-    /// Whether the view was live.
-    pub(crate) is_live: bool,
-    /// Whether the command that attaches had finished.
-    pub(crate) is_committed: bool,
-    /// The keeper's copies of the descriptors of the view's own mount. `None` if that was no longer needed.
-    pub(crate) self_mount_copies: Option<[RawFd; 2]>,
-}
-
 /// What a keeper is made of.
 #[derive(Debug)]
 pub(crate) struct Keeper {
+    /// What the servers start with, for another program.
+    pub(crate) served: ServedText,
     pub(crate) records: Arc<Records>,
     pub(crate) registered: Option<Registered>,
+    /// Where it's asked to do something.
+    pub(crate) control: Option<ControlSocket>,
     /// The descriptors of the server's own mount, which keep the view from ending.
     pub(crate) self_mount: Option<[RawFd; 2]>,
     /// The connection's `/dev/fuse`.
@@ -76,6 +81,10 @@ pub(crate) struct Keeper {
     /// What undoes the server's changes. Each server has a copy, and one that ends deliberately runs it.
     pub(crate) cleanup: SharedCleanup,
     pub(crate) manager: ServiceManager,
+    /// What an earlier program's servers have left.
+    pub(crate) before: Before,
+    /// Whether the first server has to prove that this program can serve the view.
+    pub(crate) trial: Option<Trial>,
 }
 
 /// A running server.
@@ -108,18 +117,23 @@ impl Keeper {
         let signals = own_signals().map_err(cant("can't take over signals"))?;
         let (news, link) = KeeperEnd::pair().map_err(cant("can't make a socket"))?;
         let in_disorder = |error| Error::system("can't keep the server's descriptors", error);
-        let mut files = StartFiles::of_now().map_err(in_disorder)?;
-        files.drop(&self.own(&signals, &news));
-        let before = Before {
-            self_mount_copies: self.self_mount.and_then(|numbers| files.copies_of(numbers)),
-            ..Before::default()
-        };
-        let mut state = State { before, is_ending: false, files, live: Some(Box::new(live)) };
+        // An earlier program's servers have opened some of them.
+        let trial = self.trial.take();
+        let mut others = self.own(&signals, &news);
+        others.extend(self.records.descriptors());
+        others.extend(trial.iter().flat_map(Trial::descriptors));
+        let files = StartFiles::of_now_but(&others).map_err(in_disorder)?;
+        let self_mount_copies = self.self_mount.and_then(|numbers| files.copies_of(numbers));
+        let before = Before { self_mount_copies, ..self.before };
+        let (live, upgrade): (Option<Box<dyn FnOnce()>>, _) = (Some(Box::new(live)), Upgrade::default());
+        let mut state = State { before, files, live, upgrade, trial };
         let (mut failures, mut crashes) = (Failures::new(), Crashes::default());
         // Only the servers use what it has taken over. This process has their descriptors, but they close them.
         let serve = ManuallyDrop::new(serve);
         loop {
-            state.files.put_back(&self.records, &self.own(&signals, &news)).map_err(in_disorder)?;
+            let mut own = self.own(&signals, &news);
+            own.extend(state.descriptors());
+            state.files.put_back(&self.records, &own).map_err(in_disorder)?;
             let life = Life::new().map_err(cant("can't make a pipe"))?;
             use_capabilities(true);
             let pid = sys::process::fork_sharing_files().map_err(cant("can't start the server"))?;
@@ -135,12 +149,13 @@ impl Keeper {
             self.note(|status| {
                 status.server = pid.as_raw().unsigned_abs();
                 status.keeper = Some(std::process::id());
+                status.version = Some(VERSION.to_owned());
             });
-            if state.is_ending {
+            if state.before.is_ending {
                 let _ = kill(pid, Signal::SIGTERM);
             }
             self.wait_for_end(&mut running, &mut state, &signals, &news);
-            let Running { life, said, .. } = running;
+            let Running { life, said, mut killed_for, .. } = running;
             // Before the table is put in order: only these two numbers have an owner in this process.
             drop(life);
             let how = reap(pid, if said.is_some() { EXIT_TIMEOUT } else { REAP_TIMEOUT });
@@ -153,20 +168,36 @@ impl Keeper {
                     self.end(state.files, how.is_some(), &signals, &news);
                     return Err(error);
                 }
-                Some(Err(error)) => tracing::error!(%error, "the server has failed"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the server has failed");
+                    killed_for.get_or_insert(error.to_string());
+                }
                 None => {}
             }
             if how.as_ref().is_some_and(Ended::is_crash) {
                 crashes.note(&self.records, self.device.as_fd());
             }
-            let reason = running.killed_for.unwrap_or_else(|| how.map_or("killed".to_owned(), Ended::into_words));
+            let is_crash = how.as_ref().is_some_and(Ended::is_crash);
+            let reason = killed_for.unwrap_or_else(|| how.map_or("killed".to_owned(), Ended::into_words));
+            if let Some(accepted) = state.upgrade.take_ready() {
+                self.hand_over(accepted, &state);
+                continue;
+            }
+            if let Some(trial) = state.trial.take() {
+                if is_crash || trial.left().is_zero() {
+                    self.go_back(trial, &reason, &state);
+                } else {
+                    state.trial = Some(trial);
+                }
+                continue;
+            }
             match failures.next(Instant::now()) {
                 Verdict::GiveUp(count) => {
                     if !state.before.is_live {
                         // The caller undoes its changes.
                         let _ = state.files.put_back(&self.records, &self.own(&signals, &news));
                     }
-                    return Err(self.give_up(&reason, count, state.before.is_live));
+                    return Err(self.give_up(&reason, count, &state));
                 }
                 Verdict::StartAfter(pause) => {
                     tracing::warn!(%reason, server = pid.as_raw(), "the server has ended: starting it again");
@@ -188,12 +219,15 @@ impl Keeper {
         let mut last_look = Instant::now();
         loop {
             let left = running.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let limit = left.unwrap_or(watchdog::INTERVAL).min(watchdog::INTERVAL);
-            let mut waited = [
+            let trial = state.trial.as_ref().map_or(Duration::MAX, Trial::left);
+            let limit = left.unwrap_or(watchdog::INTERVAL).min(watchdog::INTERVAL).min(trial).min(state.upgrade.left());
+            let control = self.control.as_ref().filter(|_| state.takes_requests());
+            let mut waited = vec![
                 PollFd::new(running.life.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(news.as_fd(), PollFlags::POLLIN),
             ];
+            waited.extend(state.upgrade.awaited(control).map(|file| PollFd::new(file, PollFlags::POLLIN)));
             let ready = poll(&mut waited, u16::try_from(limit.as_millis()).unwrap_or(u16::MAX));
             let is_late = ready == Ok(0) && running.deadline.is_some_and(|deadline| deadline <= Instant::now());
             let has_moved = waited.first().is_some_and(|life| life.any().unwrap_or(true));
@@ -202,11 +236,15 @@ impl Keeper {
             let mut is_child_gone = false;
             while let Ok(Some(info)) = signals.read_signal() {
                 match Signal::try_from(info.ssi_signo.cast_signed()) {
-                    Ok(Signal::SIGCHLD) => is_child_gone |= has_exited(running.pid),
+                    Ok(Signal::SIGCHLD) => {
+                        is_child_gone |= has_exited(running.pid);
+                        let guard = self.abort_guard.as_ref().map(|(guard, _)| *guard);
+                        reap_others(&[Some(running.pid), guard, state.upgrade.process()]);
+                    }
                     Ok(signal) => {
                         let _ = kill(running.pid, signal);
                         if signal != Signal::SIGHUP {
-                            state.is_ending = true;
+                            state.before.is_ending = true;
                             running.deadline.get_or_insert(Instant::now() + END_TIMEOUT);
                         }
                     }
@@ -218,6 +256,17 @@ impl Keeper {
             }
             if has_ended || is_child_gone {
                 return;
+            }
+            if self.advance_upgrade(state) {
+                let _ = kill(running.pid, Signal::SIGKILL);
+            }
+            if state.trial.as_ref().is_some_and(|trial| trial.left().is_zero()) {
+                running.killed_for =
+                    Some(format!("the new program didn't come up in {} s", handover::TRIAL_LIMIT.as_secs()));
+                let _ = kill(running.pid, Signal::SIGKILL);
+            }
+            if state.before.is_live {
+                logging::write_in_a_child(|| drop(state.files.restore()));
             }
             if last_look.elapsed() >= watchdog::INTERVAL {
                 last_look = Instant::now();
@@ -241,6 +290,10 @@ impl Keeper {
             News::Live => {
                 state.before.is_live = true;
                 self.note(|status| status.state = ServerState::Live);
+                if let Some(trial) = state.trial.take() {
+                    tracing::info!(version = VERSION, "another program has taken the view over");
+                    trial.succeed();
+                }
                 if let Some(live) = state.live.take() {
                     live();
                 }
@@ -253,7 +306,7 @@ impl Keeper {
             }
             News::Ending => {
                 self.manager.stopping();
-                state.is_ending = true;
+                state.before.is_ending = true;
                 running.deadline.get_or_insert(Instant::now() + END_TIMEOUT);
             }
             News::Ended => running.said = Some(Ok(())),
@@ -282,6 +335,7 @@ impl Keeper {
             }
         } else {
             // A thread that waits for a device keeps the table of descriptors, and with it the connection.
+            let _ = files.restore();
             logging::finish();
             let _ = sys::descriptors::abandon_files();
         }
@@ -289,11 +343,11 @@ impl Keeper {
 
     /// Ends the connection, so that callers get an error instead of waiting. A view that was live stays mounted: without
     /// it, its container would see the host's tree.
-    fn give_up(self, reason: &str, failures: usize, was_live: bool) -> Error {
+    fn give_up(self, reason: &str, failures: usize, state: &State) -> Error {
         let reason = format!("the server has ended {failures} times within a minute, at last: {reason}");
         use_capabilities(true);
         tracing::error!(%reason, "giving up: callers get errors from now on");
-        if was_live {
+        if state.before.is_live {
             self.leave_cleanup();
             if let Some(mut registered) = self.registered {
                 registered.update(|status| {
@@ -302,6 +356,7 @@ impl Keeper {
                 });
                 registered.leave();
             }
+            let _ = state.files.restore();
             logging::finish();
             let _ = sys::descriptors::abandon_files();
         }
@@ -322,18 +377,32 @@ impl Keeper {
     /// The descriptors that the keeper alone uses.
     fn own(&self, signals: &SignalFd, news: &KeeperEnd) -> Vec<RawFd> {
         let registered = self.registered.iter().flat_map(Registered::descriptors);
-        registered.chain([signals.as_fd().as_raw_fd(), news.number()]).collect()
+        let control = self.control.as_ref().map(ControlSocket::number);
+        registered.chain(control).chain([signals.as_fd().as_raw_fd(), news.number()]).collect()
     }
 }
 
 /// What the keeper remembers from server to server.
 struct State {
     before: Before,
-    /// Whether a signal has told the view to end.
-    is_ending: bool,
     files: StartFiles,
     /// To be called when the view is live.
     live: Option<Box<dyn FnOnce()>>,
+    upgrade: Upgrade,
+    /// Whether this program has to prove itself.
+    trial: Option<Trial>,
+}
+
+impl State {
+    /// The descriptors that an upgrade needs.
+    fn descriptors(&self) -> Vec<RawFd> {
+        self.trial.iter().flat_map(Trial::descriptors).chain(self.upgrade.descriptors()).collect()
+    }
+
+    /// Whether an upgrade can begin.
+    fn takes_requests(&self) -> bool {
+        self.before.is_live && !self.before.is_ending && self.trial.is_none()
+    }
 }
 
 /// Makes the permitted capabilities effective, or none. The keeper has them for its servers, and needs none while it
@@ -352,64 +421,4 @@ fn own_signals() -> Result<SignalFd, Errno> {
     let set: SigSet = PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect();
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-}
-
-/// Whether a child has exited, with all of its threads. It's left to be reaped.
-fn has_exited(pid: Pid) -> bool {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
-}
-
-/// How a process ended.
-#[derive(Debug)]
-enum Ended {
-    Exited(i32),
-    Killed(Signal),
-    Unknown(Errno),
-}
-
-impl Ended {
-    /// Whether it did so itself, by a fault of the program.
-    fn is_crash(&self) -> bool {
-        matches!(
-            self,
-            Self::Exited(1..)
-                | Self::Killed(
-                    Signal::SIGSEGV
-                        | Signal::SIGBUS
-                        | Signal::SIGABRT
-                        | Signal::SIGILL
-                        | Signal::SIGFPE
-                        | Signal::SIGTRAP
-                        | Signal::SIGSYS
-                )
-        )
-    }
-
-    /// The words for it.
-    fn into_words(self) -> String {
-        match self {
-            Self::Exited(0) => "it has ended by itself".to_owned(),
-            Self::Exited(status) => format!("it has ended with status {status}"),
-            Self::Killed(signal) => format!("killed by {signal}"),
-            Self::Unknown(errno) => errno.to_string(),
-        }
-    }
-}
-
-/// Waits until a child has ended with all of its threads, and says how. `None` if it hasn't within the limit.
-fn reap(pid: Pid, limit: Duration) -> Option<Ended> {
-    let end = Instant::now() + limit;
-    loop {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, status)) => return Some(Ended::Exited(status)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(Ended::Killed(signal)),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Some(Ended::Unknown(errno)),
-        }
-        if Instant::now() >= end {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use clap::{Args, ValueEnum};
+use nix::unistd::ForkResult;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload;
@@ -26,9 +28,13 @@ use crate::server::logging::queue::Log;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::Style;
 use crate::server::registry::options::LogOptions;
+use crate::sys;
 
 /// The log of this process.
 static LOG: Log = Log::new();
+
+/// How this process logs as a server, once it is one.
+static SERVERS: OnceLock<ServerLog> = OnceLock::new();
 
 /// Changes what this process logs, once it logs.
 static SET_LEVEL: OnceLock<Box<dyn Fn(LevelFilter) + Send + Sync>> = OnceLock::new();
@@ -39,6 +45,13 @@ enum Format {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// How a server logs, for a program that takes it over.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ServerLog {
+    options: LogOptions,
+    is_in_background: bool,
 }
 
 /// The options of the log, which every verb takes.
@@ -116,6 +129,7 @@ impl Options {
 
     /// Makes this process log as a server, to the same place. Records wait for [`start_thread`].
     pub(crate) fn continue_as_server(&self) {
+        let _ = SERVERS.set(ServerLog { options: self.recorded(), is_in_background: false });
         LOG.queue();
     }
 
@@ -128,6 +142,7 @@ impl Options {
             }
             LOG.set_sink(service);
         }
+        let _ = SERVERS.set(ServerLog { options: self.recorded(), is_in_background: true });
         LOG.queue();
     }
 
@@ -160,6 +175,28 @@ impl Options {
     }
 }
 
+/// How this process logs as a server.
+pub(crate) fn of_server() -> ServerLog {
+    SERVERS.get().cloned().unwrap_or_default()
+}
+
+impl ServerLog {
+    /// Makes this process, which has the default options, log as the server that it takes over did. It does so as well as
+    /// it can: the log's file may be gone.
+    pub(crate) fn resume(&self, defaults: &Options) {
+        let taken = defaults.take_over(&self.options);
+        let (options, _) = taken.as_ref().cloned().unwrap_or_else(|_| (defaults.clone(), Vec::new()));
+        if self.is_in_background {
+            options.continue_in_background()
+        } else {
+            options.continue_as_server()
+        }
+        if let Err(error) = taken {
+            tracing::error!("{error}");
+        }
+    }
+}
+
 /// Starts the thread that writes a server's log. The process can't fork afterwards.
 pub(crate) fn start_thread() {
     LOG.start_thread();
@@ -168,6 +205,26 @@ pub(crate) fn start_thread() {
 /// Drops the records that wait to be written: a forked process has them as well, and writes them.
 pub(crate) fn forget_queued() {
     LOG.forget_queued();
+}
+
+/// Lets a child write the records that wait: the log may be slow, and a process that must not wait for it, and that forks,
+/// can't have the thread. The child ends soon, whatever the log does. The process must have a single thread. The child calls
+/// `restore` first, since a server that shares the descriptor table may have closed the log's.
+pub(crate) fn write_in_a_child(restore: impl FnOnce()) {
+    if !LOG.has_waiting() {
+        return;
+    }
+    match sys::process::fork() {
+        Ok(ForkResult::Child) => {
+            restore();
+            LOG.reopen();
+            LOG.finish();
+            sys::process::exit_now(0)
+        }
+        Ok(ForkResult::Parent { .. }) => LOG.forget_queued(),
+        // They wait for the next time.
+        Err(_) => {}
+    }
 }
 
 /// Reopens the log's file by its name.

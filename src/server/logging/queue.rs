@@ -139,6 +139,11 @@ impl Log {
         (queue.bytes, queue.untold) = (0, 0);
     }
 
+    /// Whether records wait.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.lock().records.is_empty()
+    }
+
     /// Makes the thread reopen the log's file by its name.
     pub(crate) fn reopen(&self) {
         self.queue.lock().reopen = true;

@@ -6,12 +6,15 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use crate::records::descriptor;
 
 /// The path of the records. A lock on each record tells whether its server lives, so a crash needs no cleanup.
 pub(crate) const DIRECTORY: &str = "/run/vcgroupfs";
@@ -22,8 +25,9 @@ const LOCK_FILE: &str = "records.lock";
 const GROUP_OR_OTHERS_WRITE: libc::mode_t = 0o022;
 
 /// The open [`DIRECTORY`].
-#[derive(Debug)]
-pub(crate) struct Directory(OwnedFd);
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Directory(#[serde(with = "descriptor")] OwnedFd);
 
 /// The lock for making or removing records, held until it's dropped.
 #[derive(Debug)]
@@ -80,6 +84,11 @@ impl Directory {
             "isn't root's alone (user {}, group {}, mode {mode:04o})",
             found.st_uid, found.st_gid
         )))
+    }
+
+    /// The path of a file in it, by its descriptor.
+    pub(crate) fn path_of(&self, name: &OsStr) -> PathBuf {
+        Path::new(&format!("/proc/self/fd/{}", self.number())).join(name)
     }
 
     /// The number of its descriptor.

@@ -1,21 +1,24 @@
 //! Making records, and changing those of the calling process.
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::HostCgroups;
 use crate::policy::Rules;
+use crate::records::descriptor;
 use crate::server::keeper::KEEPERS_DESCRIPTORS;
 use crate::server::registry::boundaries::boundaries;
 use crate::server::registry::directory::{self, DIRECTORY, Directory};
 use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::{ContainerRef, EscapedName, Record, aliases, delegated};
-use crate::server::registry::records::{forget_in, set_aside};
+use crate::server::registry::records::{CONTROL, forget_in, set_aside};
 use crate::server::registry::status::{Status, start_time};
 use crate::sys::descriptors::duplicate_above;
 use crate::view::{AncestorLimits, Shape, View};
@@ -24,7 +27,7 @@ use crate::view::{AncestorLimits, Shape, View};
 const MAX_UPDATE_ATTEMPTS: usize = 8;
 
 /// A record that isn't published yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration(Record);
 
 impl Registration {
@@ -126,12 +129,13 @@ impl Registration {
 }
 
 /// A published record. It's removed when this is dropped by the process that published it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Registered {
     directory: Directory,
     record: Record,
     /// The record's file, whose lock shows that the view lives.
-    file: File,
+    #[serde(with = "descriptor")]
+    file: OwnedFd,
     /// Whether the record stays after the process.
     stays: bool,
 }
@@ -161,6 +165,32 @@ impl Registered {
         }
     }
 
+    /// The directory in which it's published.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The name of its control socket.
+    pub(crate) fn control_name(&self) -> OsString {
+        file_name(&self.record, CONTROL)
+    }
+
+    /// Makes the calling process the view's keeper, in place of one that has ended: the record gets its number.
+    pub(crate) fn move_here(&mut self) {
+        if self.record.pid == std::process::id() {
+            return;
+        }
+        let former = ["json", CONTROL].map(|ending| file_name(&self.record, ending));
+        self.record.pid = std::process::id();
+        let lock = self.directory.lock_records(true);
+        set_aside(&self.directory, self.record.pid);
+        self.update(|status| status.keeper = Some(std::process::id()));
+        let [record, control] = former;
+        let _ = self.directory.remove(&record);
+        let _ = self.directory.rename(&control, &self.control_name());
+        drop(lock);
+    }
+
     /// Ends the record's life, but leaves it there: the view stays mounted without a server, and `list` says why.
     pub(crate) fn leave(mut self) {
         self.stays = true;
@@ -176,6 +206,7 @@ impl Drop for Registered {
         // A second attempt may succeed. Otherwise the next `list` removes the record.
         let remove = || self.directory.remove(&name);
         let _ = remove().or_else(|_| remove());
+        let _ = self.directory.remove(&file_name(&self.record, CONTROL));
     }
 }
 
@@ -183,7 +214,7 @@ impl Drop for Registered {
 ///
 /// It's written under another name and locked before it gets its own, so that nobody reads half of it, or takes it
 /// for a dead process'. Until it's locked only root can open it.
-fn write(directory: &Directory, record: &mut Record) -> io::Result<File> {
+fn write(directory: &Directory, record: &mut Record) -> io::Result<OwnedFd> {
     record.server_start = start_time(record.status.server);
     let text = serde_json::to_vec(record)?;
     let draft = file_name(record, "new");
@@ -193,7 +224,7 @@ fn write(directory: &Directory, record: &mut Record) -> io::Result<File> {
     file.set_permissions(Permissions::from_mode(0o644))?;
     directory.rename(&draft, &file_name(record, "json"))?;
     // A keeper's servers use the lower numbers.
-    Ok(duplicate_above(file.as_fd(), KEEPERS_DESCRIPTORS)?.into())
+    Ok(duplicate_above(file.as_fd(), KEEPERS_DESCRIPTORS)?)
 }
 
 fn file_name(record: &Record, ending: &str) -> OsString {

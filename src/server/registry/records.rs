@@ -24,6 +24,9 @@ const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 /// How many dead records of processes with the same number are kept.
 const MAX_SET_ASIDE: u32 = 16;
 
+/// The ending of control sockets' names.
+pub(super) const CONTROL: &str = "control";
+
 /// Fails if others could forge or redirect a record. Other errors don't keep a view from being served.
 pub(crate) fn check() -> Result<(), crate::error::Error> {
     match Directory::find() {
@@ -66,16 +69,19 @@ pub(crate) fn live_records() -> io::Result<Vec<Record>> {
 
 pub(crate) fn records_in(directory: &Directory) -> io::Result<Records> {
     let mut records = Records::default();
-    let mut left = Vec::new();
+    let (mut left, mut sockets) = (Vec::new(), Vec::new());
     for name in directory.names()? {
         match pid_in_name(&name, "json").map(|pid| read(directory, &name, pid)) {
             Some(Ok(RecordState::Live(record))) => records.live.push(*record),
             Some(Ok(RecordState::Dead(Some(record)))) => records.dead.push(*record),
             Some(Ok(RecordState::Dead(None))) => left.push(name),
             None if pid_in_name(&name, "new").is_some() => left.push(name),
+            None => sockets.extend(pid_in_name(&name, CONTROL).map(|pid| (pid, name))),
             _ => {}
         }
     }
+    sockets.retain(|(pid, _)| !records.live.iter().any(|record| record.pid == *pid));
+    left.extend(sockets.into_iter().map(|(_, name)| name));
     if !left.is_empty() {
         clean(directory, &left);
     }
@@ -91,15 +97,23 @@ fn clean(directory: &Directory, left: &[OsString]) {
     let Ok(_lock) = directory.lock_records(false) else { return };
     for name in left {
         // Under the lock nobody publishes a new record by that name.
-        let is_left = match pid_in_name(name, "json") {
-            Some(pid) => matches!(read(directory, name, pid), Ok(RecordState::Dead(None))),
+        let is_left = match (pid_in_name(name, "json"), pid_in_name(name, CONTROL)) {
+            (Some(pid), _) => matches!(read(directory, name, pid), Ok(RecordState::Dead(None))),
+            // It's made after the record.
+            (None, Some(pid)) => !is_live(directory, pid),
             // The draft of an update, which takes no lock of the directory, is locked itself.
-            None => !directory.file(name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file)),
+            (None, None) => {
+                !directory.file(name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file))
+            }
         };
         if is_left {
             let _ = directory.remove(name);
         }
     }
+}
+
+fn is_live(directory: &Directory, pid: u32) -> bool {
+    matches!(read(directory, &OsString::from(format!("{pid}.json")), pid), Ok(RecordState::Live(_)))
 }
 
 /// Removes the dead records for which `is_over` is true, where that's permitted: their views aren't mounted any more.
@@ -223,13 +237,9 @@ fn is_flocked_by(pid: u32, stat: &FileStat) -> bool {
 
 /// Waits until the server with this process id has ended. Returns false if it hasn't within the limit.
 pub(crate) fn wait_for_end(pid: u32, limit: Duration) -> bool {
-    let name = OsString::from(format!("{pid}.json"));
-    let is_live = || {
-        let directory = Directory::find().ok().flatten();
-        directory.is_some_and(|directory| matches!(read(&directory, &name, pid), Ok(RecordState::Live(_))))
-    };
+    let lives = || Directory::find().ok().flatten().is_some_and(|directory| is_live(&directory, pid));
     let start = Instant::now();
-    while is_live() {
+    while lives() {
         if start.elapsed() > limit {
             return false;
         }

@@ -16,6 +16,9 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) keeper: Option<u32>,
     pub(crate) state: ServerState,
+    /// The version of the program that serves it. `None` for one that didn't say.
+    #[serde(default)]
+    pub(crate) version: Option<String>,
     /// How many times the server was started again.
     #[serde(default)]
     pub(crate) restarts: u32,
@@ -53,7 +56,15 @@ impl ServerState {
 impl Status {
     /// The status of a view whose server has no keeper.
     pub(crate) fn of_server(server: u32) -> Self {
-        Self { server, keeper: None, state: ServerState::Live, restarts: 0, last_restart: None, reason: None }
+        Self {
+            server,
+            keeper: None,
+            state: ServerState::Live,
+            version: None,
+            restarts: 0,
+            last_restart: None,
+            reason: None,
+        }
     }
 
     /// The status of a view whose keeper has started no server yet.
