@@ -1,6 +1,6 @@
 //! A live view as `vcgroupfs list` describes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -77,6 +77,25 @@ impl LiveView {
             let is_live = entry["state"].as_str().is_none_or(|state| state == "live");
             is_live.then(|| ViewProcesses::of_listed(&entry))
         })
+    }
+
+    /// Has a program take it over, as a user would. Returns what is said if that fails.
+    pub(crate) fn upgrade(&self, with: &Path) -> Result<(), String> {
+        let target = match &self.identity {
+            Identity::Directory(directory) => directory.display().to_string(),
+            Identity::Container(init) => init.to_string(),
+            Identity::Cgroup(path) => {
+                let is_inside = |process: &u32| {
+                    let cgroups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+                    cgroups.lines().any(|line| line.starts_with(&format!("0::{path}")))
+                };
+                let inside = testkit::processes().into_iter().find(is_inside);
+                inside.ok_or("the command has no process")?.to_string()
+            }
+        };
+        let output = run_to_end(Command::new(with).args(["upgrade", &target]), TIMEOUT);
+        let said = || format!("upgrade {target}: {}", String::from_utf8_lossy(&output.stderr));
+        if output.status.success() { Ok(()) } else { Err(said()) }
     }
 
     /// How often its server was started again.

@@ -18,7 +18,7 @@ const KILLS: usize = 200;
 const SHARES: usize = 5;
 
 /// How many sequences a pair does before anything is measured.
-const WARM_UP: u64 = 2;
+pub(crate) const WARM_UP: u64 = 2;
 
 /// How many sequences a pair does at least, unless `VCGROUPFS_SEQUENCES` says otherwise.
 const SEQUENCES: u64 = 4;
@@ -38,7 +38,7 @@ fn sequences() -> u64 {
 }
 
 /// The same for each run, unless `VCGROUPFS_SEED` says otherwise: a long run says which one it took.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let fresh = || u64::from(std::process::id()) << 20 ^ u64::from(now());
     variable("VCGROUPFS_SEED").unwrap_or_else(fresh)
 }

@@ -33,4 +33,5 @@ mod points;
 mod scene;
 mod single;
 mod steps;
+mod upgrade;
 mod usage;
