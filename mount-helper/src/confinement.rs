@@ -117,6 +117,12 @@ const DENIED: &[libc::c_long] = &[
 /// Drops the privileges and system calls that a process in this role doesn't need. The process must have a single
 /// thread. Returns the steps that failed, with their errnos.
 pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
+    confine_again(role, 0)
+}
+
+/// The same in a process that another version of this program has confined, with the filter that has this mark
+/// ([`filter_mark`]).
+pub fn confine_again(role: Role, filter: u64) -> Vec<(&'static str, Errno)> {
     let mut failed = Vec::new();
     let mut note = |what, result: Result<(), Errno>| failed.extend(result.err().map(|errno| (what, errno)));
     let kept = role.capabilities();
@@ -125,8 +131,19 @@ pub fn confine(role: Role) -> Vec<(&'static str, Errno)> {
     note("no_new_privs", prctl::set_no_new_privs());
     let permitted = capabilities().map(|own| own.permitted & kept);
     note("capabilities", permitted.and_then(keep_capabilities));
-    note("filter of system calls", seccomp::deny(DENIED));
+    // Each one is asked at each call, so the same one isn't added again.
+    if filter != filter_mark() {
+        note("filter of system calls", seccomp::deny(DENIED));
+    }
     failed
+}
+
+/// A number that tells the filter of system calls from those of other versions.
+#[must_use]
+pub fn filter_mark() -> u64 {
+    // FNV-1a.
+    let bytes = DENIED.iter().flat_map(|number| number.to_ne_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |mark, byte| (mark ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::server::{handover, logging};
+use crate::sys;
 
 const EXIT_STATUS: &str =
     "Exit status: 0 ok, 1 failed, 2 usage, 3 not supported here, 4 not permitted. 'run' exits as its command did.";
@@ -93,6 +94,7 @@ enum Verb {
 /// Runs the command that the program's arguments name.
 pub fn main() -> ExitCode {
     logging::log_panics();
+    sys::process::map_large_blocks();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -19,6 +19,8 @@ use crate::fuse::{Connection, SelfMount};
 use crate::host::plan::plan_recorded;
 use crate::host::{HostCgroups, ViewSpec, discover};
 use crate::server::cleanup::{Cleanup, run_cleanup};
+use crate::server::handover::resume::resume_kept;
+use crate::server::handover::store::{self, Kept};
 use crate::server::logging;
 use crate::server::own_scope::ScopeName;
 use crate::server::registry;
@@ -26,6 +28,7 @@ use crate::server::registry::Registration;
 use crate::server::registry::options::RecordedOptions;
 use crate::server::registry::record::Record;
 use crate::server::serve::{MountTarget, ServedViews, Server, in_background};
+use crate::server::service_manager::ServiceManager;
 use crate::server::signals::ServerSignals;
 
 #[derive(Debug, Args)]
@@ -50,6 +53,10 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
+    if let Some(kept) = kept_by_manager(&options, log) {
+        resume_kept(kept, log)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let failed = find_failed(&options);
     let mut log = log.clone();
     if let Some(record) = &failed {
@@ -104,6 +111,26 @@ pub(super) fn run(mut options: Options, log: &logging::Options) -> CliResult {
     live.wait()?;
     log.warn_if_unlogged();
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the service manager has kept of the view that these options describe. What it has kept of another one ends now.
+fn kept_by_manager(options: &Options, log: &logging::Options) -> Option<Kept> {
+    if !options.foreground {
+        return None;
+    }
+    let kept =
+        store::take().map_err(|error| tracing::warn!(%error, "can't use what the service manager has kept")).ok()??;
+    let recorded = RecordedOptions {
+        pid: options.view.pid,
+        per_caller: options.per_caller,
+        ..options.view.recorded(options.serving, log)
+    };
+    if kept.is_of(&absolute(&options.directory), &recorded) {
+        return Some(kept);
+    }
+    tracing::warn!("the service manager has kept a view with other options: mounting another one");
+    kept.end(&ServiceManager::of_process(true));
+    None
 }
 
 /// Finds the failed view that is to be made again: the one on the directory, if the command line names no other.

@@ -21,9 +21,6 @@ pub(super) struct Options {
     /// The process that takes over if this one ends
     #[arg(long)]
     fallback: Option<String>,
-    /// The view was told to end
-    #[arg(long)]
-    ending: bool,
     /// Why the program before takes over again
     #[arg(long)]
     back: Option<String>,
@@ -33,7 +30,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: Options, log: &logging::Options) -> CliResult {
-    let Options { state, check, fallback, ending, back, _command } = options;
-    resume(&Arguments { state, check, fallback, is_ending: ending, back }, log)?;
+    let Options { state, check, fallback, back, _command } = options;
+    resume(&Arguments { state, check, fallback, back }, log)?;
     Ok(ExitCode::SUCCESS)
 }

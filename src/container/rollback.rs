@@ -60,6 +60,11 @@ impl Rollback {
         self.owner.adopt();
     }
 
+    /// Leaves it to other processes.
+    pub(crate) fn disown(&self) {
+        self.owner.disown();
+    }
+
     /// Unmounts the view with another mount-helper: that of the program which has taken the server over.
     pub(crate) fn use_program(&mut self, program: OwnedFd) {
         self.program = program;

@@ -31,6 +31,11 @@ impl Written {
     }
 }
 
+/// A descriptor with this number in a document.
+pub fn written(number: RawFd) -> Value {
+    serde_json::json!({ NUMBER: number })
+}
+
 /// Replaces the numbers of all descriptors in a document.
 pub fn renumber(document: &mut Value, other: &impl Fn(RawFd) -> RawFd) {
     match document {
@@ -43,6 +48,18 @@ pub fn renumber(document: &mut Value, other: &impl Fn(RawFd) -> RawFd) {
         },
         Value::Array(values) => values.iter_mut().for_each(|value| renumber(value, other)),
         _ => {}
+    }
+}
+
+/// The numbers of all descriptors in a document.
+pub fn numbers(document: &Value) -> Vec<RawFd> {
+    match document {
+        Value::Object(fields) => match fields.get(NUMBER).and_then(Value::as_i64) {
+            Some(number) => RawFd::try_from(number).into_iter().collect(),
+            None => fields.values().flat_map(numbers).collect(),
+        },
+        Value::Array(values) => values.iter().flat_map(numbers).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Number {
     BoundaryNamespace,
     /// One more than the inode number of the view's root.
     Root,
+    /// 1 if the view was told to end.
+    Ending,
     /// The first of the latest servers' threads that used the view's own mount ([`SELF_MOUNT_THREADS`] words).
     SelfMountThreads,
 

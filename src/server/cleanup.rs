@@ -48,8 +48,9 @@ impl Cleanup {
         self.prepared.iter().for_each(PreparedContainer::adopt);
     }
 
-    /// Leaves the cleanup to a process that this one has just forked.
+    /// Leaves the cleanup to processes that this one forks.
     pub(crate) fn disown(&self) {
+        self.attached.iter().for_each(Rollback::disown);
         self.prepared.iter().for_each(PreparedContainer::disown);
     }
 }

@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt, socket,
 };
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 
 use crate::records::descriptor;
 use crate::server::registry::directory::Directory;
-use crate::sys::seqpacket::{accept, receive_with_file, send};
+use crate::sys::seqpacket::{Received, accept, receive_with_file, receive_with_files, send, send_as};
 
 /// The longest message.
 const MESSAGE_MAX: usize = 16 * 1024;
@@ -70,11 +70,11 @@ impl ControlSocket {
         Ok(Self(listener))
     }
 
-    /// Returns the next client, which has to be root. It never blocks.
+    /// Returns the next client. It never blocks.
     pub(crate) fn accept(&self) -> Option<Client> {
         let client = accept(self.as_fd()).ok()?;
-        let is_root = getsockopt(&client, PeerCredentials).is_ok_and(|peer| peer.uid() == 0);
-        is_root.then_some(Client(client))
+        setsockopt(&client, PassCred, &true).ok()?;
+        Some(Client(client))
     }
 
     pub(crate) fn number(&self) -> RawFd {
@@ -96,13 +96,23 @@ pub(crate) struct Client(#[serde(with = "descriptor")] OwnedFd);
 impl Client {
     /// Its request, and the descriptor that came with it. It never blocks.
     ///
+    /// The client has to have named this process as the message's sender, which the kernel lets only root of the host do
+    /// (CAP_SYS_ADMIN over the pid namespace, unix(7)), and only where this process has a number. Being user 0 isn't enough:
+    /// a container may see the socket.
+    ///
     /// # Errors
-    /// EAGAIN if there's none yet; another one if it sent something else, or is gone.
+    /// EAGAIN if there's none yet; EPERM from somebody else; another one if it sent something else, or is gone.
     pub(crate) fn request(&self) -> io::Result<(Request, Option<OwnedFd>)> {
         let mut message = vec![0; MESSAGE_MAX];
-        let (length, file) = receive_with_file(self.0.as_fd(), &mut message)?;
+        let Received { length, mut files, is_truncated, sender } = receive_with_files(self.0.as_fd(), &mut message)?;
+        if sender != Some(std::process::id().cast_signed()) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        if is_truncated || files.len() > 1 {
+            return Err(io::Error::from_raw_os_error(libc::EPROTO));
+        }
         let request = serde_json::from_slice(message.get(..length).unwrap_or_default())?;
-        Ok((request, file))
+        Ok((request, files.pop()))
     }
 
     /// Answers it.
@@ -125,20 +135,22 @@ impl AsFd for Client {
     }
 }
 
-/// Asks the keeper whose socket has this name, and waits for its answer.
+/// Asks a keeper, whose socket has this name, and waits for its answer.
 ///
 /// # Errors
-/// `ENOENT` or `ECONNREFUSED` if there's none, `ETIMEDOUT` without an answer, `EPIPE` if it has ended.
+/// `ENOENT` or `ECONNREFUSED` if there's none, `EPERM` without CAP_SYS_ADMIN in its pid namespace, `ETIMEDOUT` without an
+/// answer, `EPIPE` if it has ended.
 pub(crate) fn ask(
     directory: &Directory,
     name: &OsStr,
+    keeper: u32,
     request: &Request,
     file: BorrowedFd<'_>,
     limit: Duration,
 ) -> io::Result<Answer> {
     let socket = new_socket()?;
     connect(socket.as_raw_fd(), &UnixAddr::new(&directory.path_of(name))?)?;
-    send(socket.as_fd(), [&serde_json::to_vec(request)?], &[file])?;
+    send_as(keeper.cast_signed(), socket.as_fd(), &serde_json::to_vec(request)?, file)?;
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
         return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use serde::{Deserialize, Serialize};
 
-use crate::agents::confinement::{Role, confine};
+use crate::agents::confinement::{Role, confine, confine_again};
 use crate::agents::{AgentPool, HelperImage};
 use crate::error::Error;
 use crate::fs::CgroupFs;
@@ -25,6 +25,7 @@ use crate::server::cleanup::{Cleanup, SharedCleanup, run_cleanup};
 use crate::server::control::ControlSocket;
 use crate::server::handover::document::{Served, ServedText};
 use crate::server::handover::point;
+use crate::server::handover::stored::Stored;
 use crate::server::keeper::Keeper;
 use crate::server::keeper::link::{self, News};
 use crate::server::logging;
@@ -117,11 +118,12 @@ impl Server {
         }
     }
 
-    /// Drops the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped.
-    pub(crate) fn confine(&self) {
+    /// Drops the privileges that serving doesn't need. A step that isn't possible on this kernel is skipped. `filter` is the mark
+    /// of the filter of system calls that the process has already, or 0.
+    pub(crate) fn confine(&self, filter: u64) {
         let pressure = Path::new("/proc/pressure").exists();
         let role = Role::Server { pressure, kills: matches!(self.target, MountTarget::Namespace(_)) };
-        let kept = self.image.enter_namespaces().into_iter().chain(confine(role));
+        let kept = self.image.enter_namespaces().into_iter().chain(confine_again(role, filter));
         for (what, errno) in kept {
             tracing::debug!(%errno, what, "the server can't be confined in this");
         }
@@ -138,12 +140,9 @@ impl Server {
         own_mount: Option<SelfMount>,
         live: impl FnOnce() + Send + 'static,
     ) -> Result<(), Error> {
-        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-        raise_descriptor_limit();
-        // If the kernel killed the server because memory ran out, its container would have no cgroups.
-        let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+        prepare_process();
         // Confinement applies per thread, so it comes before any thread starts.
-        self.confine();
+        self.confine(0);
         let manager = ServiceManager::of_process(self.is_foreground);
         let told = manager.clone();
         let live = move || {
@@ -165,13 +164,19 @@ impl Server {
             manager.tell_without_a_keeper();
             return self.serve_here(&Records::none(), Before::default(), signals, own_mount, abort_guard, live);
         };
+        let (registered, control) = self.register();
+        let keeper = self.keeper(own_mount.as_ref(), abort_guard.as_ref(), records, registered, control)?;
+        self.serve_kept(keeper, signals, own_mount, abort_guard, live)
+    }
+
+    /// Publishes the record of the view, for a keeper, and makes its control socket.
+    pub(crate) fn register(&self) -> (Option<Registered>, Option<ControlSocket>) {
         let registered = self.registration.clone().publish_kept();
         let control = registered.as_ref().and_then(|registered| {
             let control = ControlSocket::make(registered.directory(), &registered.control_name());
             control.map_err(|error| tracing::warn!(%error, "'upgrade' won't reach this view")).ok()
         });
-        let keeper = self.keeper(own_mount.as_ref(), abort_guard.as_ref(), records, registered, control)?;
-        self.serve_kept(keeper, signals, own_mount, abort_guard, live)
+        (registered, control)
     }
 
     /// Makes the keeper of this server.
@@ -200,6 +205,7 @@ impl Server {
             manager: ServiceManager::of_process(self.is_foreground),
             before: Before::default(),
             trial: None,
+            stored: Stored::default(),
         })
     }
 
@@ -323,6 +329,14 @@ const DESCRIPTORS_MIN: u64 = 1024;
 enum Session {
     View(Arc<CgroupFs<KernelHost>>, Option<SelfMount>, Option<AbortGuard>),
     Callers(Arc<PerCaller<PidNamespaces>>),
+}
+
+/// Gives this process what a server needs of the host.
+pub(crate) fn prepare_process() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    raise_descriptor_limit();
+    // If the kernel killed the server because memory ran out, its container would have no cgroups.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
 }
 
 /// Raises the limit of descriptors as far as the host allows: a container may hold that many files open.

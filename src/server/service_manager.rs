@@ -2,14 +2,23 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::sys::seqpacket::send;
+
 /// The variable with the address of the manager's socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// How long to wait for a manager that has too many messages already.
+const SEND_TIMEOUT_MS: u16 = 200;
 
 /// How often the manager is told that the server works.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,6 +63,28 @@ impl ServiceManager {
         self.tell("STOPPING=1");
     }
 
+    /// Whether there's one that wants to be told.
+    pub(crate) fn is_there(&self) -> bool {
+        self.address.is_some()
+    }
+
+    /// Lets it keep a copy of a descriptor, by this name, for the next main process (`FileDescriptorStoreMax=`). One without
+    /// room does nothing.
+    ///
+    /// # Errors
+    /// EAGAIN if it doesn't read for a while.
+    pub(crate) fn store(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[file])
+    }
+
+    /// Lets it close what it keeps by this name.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
     /// What `systemctl status` shows.
     pub(crate) fn status(&self, text: &str) {
         // Lines are other messages.
@@ -61,25 +92,30 @@ impl ServiceManager {
     }
 
     fn tell(&self, message: &str) {
-        if let Some(address) = &self.address
-            && let Err(error) = send(address, message)
-        {
+        if let Err(error) = self.send(message, &[]) {
             tracing::debug!(%error, "the service manager can't be told");
         }
     }
-}
 
-/// No socket stays open: the servers' descriptors are put in order without it.
-fn send(address: &OsString, message: &str) -> io::Result<()> {
-    let bytes = address.as_bytes();
-    let address = match bytes.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(address)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    // A manager that doesn't read mustn't hold up the keeper.
-    socket.set_nonblocking(true)?;
-    socket.send_to_addr(message.as_bytes(), &address).map(drop)
+    /// Sends a message, without waiting for long: a manager that doesn't read mustn't hold up the keeper. No socket stays
+    /// open, since the servers' descriptors are put in order without it.
+    fn send(&self, message: &str, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let bytes = address.as_bytes();
+        let address = match bytes.strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(address)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        let mut sent = send(socket.as_fd(), [message.as_bytes()], files);
+        if sent == Err(Errno::EAGAIN) {
+            let mut room = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+            let _ = poll(&mut room, SEND_TIMEOUT_MS);
+            sent = send(socket.as_fd(), [message.as_bytes()], files);
+        }
+        Ok(sent?)
+    }
 }
 
 #[cfg(test)]

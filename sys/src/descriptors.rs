@@ -8,6 +8,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
+/// A number that no descriptor has.
+pub const NO_DESCRIPTOR: RawFd = -1;
+
 /// Takes ownership of descriptor `number`, which the parent process left open for this one. Returns `None` if it isn't open.
 ///
 /// A program may call this once for each number, and only for numbers that it has agreed on with its parent.

@@ -28,6 +28,17 @@ pub fn fork() -> io::Result<ForkResult> {
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
+/// Has the allocator map each block of a megabyte or more by itself, and give it back when it's freed
+/// ([mallopt(3)](https://man7.org/linux/man-pages/man3/mallopt.3.html)). glibc gives up on that once such a block was freed, and
+/// then clears the large buffers of FUSE by hand, of which otherwise almost nothing takes memory.
+pub fn map_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers in; the allocator's lock covers it.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// Whether this is the number of a process, and so of its first thread, and not of another thread. It takes one
 /// system call.
 pub fn is_first_thread(number: i32) -> bool {

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials, accept4,
+    recvmsg, sendmsg, socketpair,
 };
 
 /// The maximum number of descriptors in a message, which is the kernel's (`SCM_MAX_FD`): more can't come.
@@ -47,6 +47,21 @@ pub fn send<const N: usize>(socket: BorrowedFd<'_>, parts: [&[u8]; N], files: &[
     sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
 }
 
+/// Sends one message with a copy of a file, in the name of process `sender` (`SCM_CREDENTIALS`), with the own user and
+/// group. It never blocks.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over the own pid namespace, if it isn't the own process; `ESRCH` if there's no such process;
+/// as [`send`].
+pub fn send_as(sender: i32, socket: BorrowedFd<'_>, message: &[u8], file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let own = UnixCredentials::new();
+    let named = libc::ucred { pid: sender, uid: own.uid(), gid: own.gid() }.into();
+    let numbers = [file.as_raw_fd()];
+    let control = [ControlMessage::ScmCredentials(&named), ControlMessage::ScmRights(&numbers)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], &control, flags, None).map(drop)
+}
+
 /// Receives one message, its first bytes into `header`, the rest into `payload`. Descriptors that came with it are
 /// never installed in this process. It never blocks.
 ///
@@ -70,6 +85,8 @@ pub struct Received {
     pub files: Vec<OwnedFd>,
     /// Whether the message didn't fit.
     pub is_truncated: bool,
+    /// The process in whose name it was sent, if the socket receives that (`SO_PASSCRED`).
+    pub sender: Option<i32>,
 }
 
 /// Receives one message and up to [`MAX_FILES`] descriptors. It never blocks.
@@ -78,19 +95,23 @@ pub struct Received {
 /// EAGAIN if there's none; ECONNRESET as for [`receive`]; EPROTO if a descriptor couldn't be installed, because the
 /// process has no room for it or a security module denies it.
 pub fn receive_with_files(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<Received, Errno> {
-    let mut space = nix::cmsg_space!([RawFd; MAX_FILES]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_FILES], UnixCredentials);
     let mut parts = [IoSliceMut::new(message)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut files = Vec::new();
+    let (mut files, mut sender) = (Vec::new(), None);
     for control in received.cmsgs().map_err(|_| Errno::EPROTO)? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just made these descriptors for this process, and nothing else knows of them.
-            files.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        match control {
+            ControlMessageOwned::ScmRights(numbers) => {
+                // SAFETY: the kernel has just made these descriptors for this process, and nothing else knows of them.
+                files.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+            ControlMessageOwned::ScmCredentials(named) => sender = Some(named.pid()),
+            _ => {}
         }
     }
     let is_truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
-    Ok(Received { length: received.bytes, files, is_truncated })
+    Ok(Received { length: received.bytes, files, is_truncated, sender })
 }
 
 /// Receives one message of at most `message` bytes, and the descriptor that came with it, if there is one. It never

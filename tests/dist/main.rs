@@ -1,6 +1,7 @@
 //! The hooks and units of `dist/`, with the programs that they are for.
 
 mod files;
+mod kept;
 mod lxc;
 mod oci;
 mod per_caller;

@@ -35,9 +35,11 @@ fn upgraded(configuration: Configuration) {
         let upgrading = scope.spawn(|| {
             let rounds = (0..ROUNDS).flat_map(|_| programs);
             let mut each = rounds.flat_map(|with| views.iter().map(move |view| (with, view)));
-            let done = each.try_for_each(|(with, view)| {
-                if enough.load(Ordering::Acquire) { Ok(()) } else { view.upgrade(with) }
-            });
+            let done = each.try_for_each(
+                |(with, view)| {
+                    if enough.load(Ordering::Acquire) { Ok(()) } else { view.upgrade(with) }
+                },
+            );
             enough.store(true, Ordering::Release);
             done
         });

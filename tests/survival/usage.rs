@@ -59,7 +59,8 @@ impl Usage {
             last = Self::of(view);
             last.is_level_with(before)
         });
-        assert!(is_level, "before the load {before:?}\nafter it {last:?}\n{}", opened(view));
+        let more = || [opened(view), mapped(view)].join("\n");
+        assert!(is_level, "before the load {before:?}\nafter it {last:?}\n{}", more());
     }
 }
 
@@ -87,6 +88,26 @@ fn opened(view: &LiveView) -> String {
         let link = |fd: &String| fs::read_link(format!("/proc/{process}/fd/{fd}")).unwrap_or_default();
         let all: Vec<String> = descriptors(process).iter().map(|fd| link(fd).display().to_string()).collect();
         format!("{process}: {}", all.join(" "))
+    };
+    keeper.into_iter().chain([server]).map(of).collect::<Vec<_>>().join("\n")
+}
+
+/// The largest mappings of a view's processes, for the message of a failure.
+fn mapped(view: &LiveView) -> String {
+    let ViewProcesses { keeper, server } = view.when_live();
+    let of = |process: Pid| {
+        let text = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap_or_default();
+        let (mut mappings, mut name) = (Vec::new(), "");
+        for line in text.lines() {
+            match line.strip_prefix("Pss:").and_then(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok()) {
+                Some(size) => mappings.push((size, name)),
+                None if line.split(' ').next().is_some_and(|range| range.contains('-')) => name = line,
+                None => {}
+            }
+        }
+        mappings.sort_unstable_by(|one, other| other.cmp(one));
+        let largest = mappings.iter().take(6).map(|(size, name)| format!("{size} KiB {name}"));
+        format!("{process}: {}", largest.collect::<Vec<_>>().join("; "))
     };
     keeper.into_iter().chain([server]).map(of).collect::<Vec<_>>().join("\n")
 }

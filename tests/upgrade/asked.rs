@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, connect, recv, sendmsg,
+    socket,
 };
+use nix::unistd::Pid;
 use serde_json::Value;
 use testkit::{NEXT_COMMIT, TIMEOUT, next_version, run_to_end};
 
@@ -24,15 +26,17 @@ fn connected(path: &Path) -> OwnedFd {
     client
 }
 
-/// Sends a message with a program, and returns the answer; nothing if there's none.
-fn ask(path: &Path, message: &[u8], program: Option<&Path>) -> String {
+/// Sends a message with a program in the name of a process, and returns the answer; nothing if there's none.
+fn ask(path: &Path, sender: Pid, message: &[u8], program: Option<&Path>) -> String {
     let client = connected(path);
+    let sender: UnixCredentials = libc::ucred { pid: sender.as_raw(), uid: 0, gid: 0 }.into();
     let file = program.map(|program| fs::File::open(program).expect("the program"));
     let numbers: Vec<i32> = file.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
-    let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
+    let control = [ControlMessage::ScmCredentials(&sender)].into_iter();
+    let control: Vec<_> = control.chain(rights.into_iter().filter(|_| !numbers.is_empty())).collect();
     let parts = [std::io::IoSlice::new(message)];
-    sendmsg::<()>(client.as_raw_fd(), &parts, control, MsgFlags::empty(), None).expect("a message");
+    sendmsg::<()>(client.as_raw_fd(), &parts, &control, MsgFlags::empty(), None).expect("a message");
     let mut answer = vec![0; 64 * 1024];
     let length = recv(client.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap_or(0);
     String::from_utf8(answer[..length].to_vec()).expect("text")
@@ -72,6 +76,27 @@ fn what_is_wrong_is_said() {
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// As in a container that sees the socket.
+#[test]
+fn user_0_alone_is_not_enough() {
+    require_upgrade!();
+    let scene = Mounted::new(|options| options);
+    let target = scene.target();
+    let upgrade = [program().to_str().expect("text"), "upgrade", &target];
+    for before in [
+        &["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"][..],
+        // It has all capabilities, but over namespaces of its own.
+        &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
+        &["unshare", "--pid", "--fork", "--mount-proc"],
+    ] {
+        let mut command = Command::new(before[0]);
+        let output = run_to_end(command.args(&before[1..]).args(upgrade), TIMEOUT);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 4)), "{before:?}: {said}");
+        assert!(!scene.listed.is_next(), "{before:?}: {said}");
+    }
+}
+
 #[test]
 fn a_keeper_that_was_killed() {
     require_upgrade!();
@@ -98,13 +123,14 @@ fn nonsense_changes_nothing() {
     require_upgrade!();
     let scene = Mounted::new(|options| options);
     let (path, server) = (socket_of(&scene), scene.listed.process("pid"));
+    let keeper = scene.listed.process("keeper");
     let offer = |state: &str, records: u32| format!(r#"{{"upgrade":{{"state":{state},"records":{records}}}}}"#);
     for (message, with, expected) in [
-        (b"".to_vec(), None, ""),
-        (b"{".to_vec(), None, ""),
-        (b"\xff".to_vec(), Some(program()), ""),
-        (br#"{"other":1}"#.to_vec(), None, ""),
-        (vec![b' '; 100_000], None, ""),
+        (b"".to_vec(), None, "doesn't take the request"),
+        (b"{".to_vec(), None, "doesn't take the request"),
+        (b"\xff".to_vec(), Some(program()), "doesn't take the request"),
+        (br#"{"other":1}"#.to_vec(), None, "doesn't take the request"),
+        (vec![b' '; 100_000], None, "doesn't take the request"),
         (offer("[1]", 2).into_bytes(), None, "no program came with the request"),
         (offer("[]", 2).into_bytes(), Some(program()), "reads the state in version "),
         (offer("[99]", 2).into_bytes(), Some(program()), "reads the state in version 99, and this one writes 1"),
@@ -113,11 +139,17 @@ fn nonsense_changes_nothing() {
         (offer("[1]", 2).into_bytes(), Some(Path::new("/etc/passwd")), "can't execute the new program"),
         (offer("[1]", 2).into_bytes(), Some(Path::new("/dev/null")), "can't execute the new program"),
     ] {
-        let answer = ask(&path, &message, with);
-        let is_right = if expected.is_empty() { answer.is_empty() } else { answer.contains(expected) };
-        assert!(is_right, "{:?}: {answer:?}", String::from_utf8_lossy(&message[..message.len().min(80)]));
+        let answer = ask(&path, keeper, &message, with);
+        assert!(
+            answer.contains(expected),
+            "{:?}: {answer:?}",
+            String::from_utf8_lossy(&message[..message.len().min(80)])
+        );
         assert_eq!(scene.listed.process("pid"), server);
     }
+    // In the own name, as everybody may.
+    let answer = ask(&path, Pid::this(), offer("[1]", 2).as_bytes(), Some(program()));
+    assert!(answer.contains("Operation not permitted"), "{answer}");
     // Clients that say nothing keep nobody waiting for long.
     let silent = [(); 3].map(|()| connected(&path));
     scene.upgrade(next_version());

@@ -1,12 +1,19 @@
 //! A program that can't take a view over is given up, and the one before it goes on.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
-use testkit::{Need, hierarchy, is_over, require, wait_until};
+use nix::unistd::Pid;
+use testkit::probe::names::{mkdir, rmdir};
+use testkit::{
+    Caller, Container, ContainerOptions, NEXT_COMMIT, TIMEOUT, TestCgroup, hierarchy, is_over, next_version,
+    run_to_end, wait_until,
+};
 
-use crate::view::{Mounted, program, run};
+use crate::view::{Listed, Mounted, program, run};
 
 /// Has the other program fail at a point, in a view that goes on afterwards with the program that it had. Returns what is
 /// said.
@@ -64,6 +71,66 @@ fn its_keeper_is_killed() {
     drop((scene.view, cgroup));
 }
 
+/// Its memory is unwound, and what that drops mustn't take the view away: the container would see the host's cgroups.
+#[test]
+fn its_keeper_panics_in_the_view_of_a_container() {
+    require_upgrade!();
+    let cgroup = TestCgroup::new(&["name=systemd", "unified"]);
+    let cgroups = ["name=systemd", "unified"].map(|selector| cgroup.child(selector, "box"));
+    let container = Container::start(ContainerOptions { cgroups: cgroups.to_vec(), ..ContainerOptions::default() });
+    let init = container.init().to_string();
+    let mounts =
+        || fs::read_to_string(format!("/proc/{init}/mountinfo")).expect("mountinfo").matches("fuse.vcgroupfs").count();
+    // It has copies of what other tests have mounted.
+    let others = mounts();
+    let mut attach = Command::new(program());
+    attach.args(["attach", &init]).env("VCGROUPFS_TEST_UPGRADE", "panic:begin");
+    assert!(run_to_end(&mut attach, TIMEOUT).status.success());
+    let view = Listed::of_container(container.init());
+    let before = mounts();
+    assert!(before > others);
+    let output = run(next_version(), &["upgrade", &init]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("the new program has ended"), "{said}");
+    assert!(!view.is_next());
+    assert_eq!(mounts(), before);
+    let mut session = container.session(Caller::Root);
+    let top = hierarchy("unified").expect("cgroup2").in_view(Path::new("/sys/fs/cgroup"));
+    session.set("OWN", top.join(cgroup.name()).join("box").display());
+    session.expect(&mkdir("$OWN/made"));
+    session.expect(&rmdir("$OWN/made"));
+    drop(session);
+    let output = run(program(), &["detach", &init]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    view.is_gone();
+    assert_eq!(mounts(), others);
+}
+
+/// Its server goes on without it, and must not serve beside another one.
+#[test]
+fn its_keeper_is_killed_while_its_server_starts() {
+    require_upgrade!();
+    let scene = Mounted::new(|options| options.environment("VCGROUPFS_TEST_UPGRADE", "hang:server"));
+    let (keeper, target) = (scene.listed.process("keeper"), scene.target());
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| run(next_version(), &["upgrade", &target]));
+        wait_until("the new program", || {
+            let entry = scene.listed.entry().expect("the view");
+            entry["version"].as_str().is_some_and(|version| version.contains(NEXT_COMMIT))
+        });
+        let server = scene.listed.entry().expect("the view")["pid"].as_i64().expect("a server");
+        let server = Pid::from_raw(i32::try_from(server).expect("a number of a process"));
+        kill(keeper, Signal::SIGKILL).expect("a signal");
+        let output = upgrade.join().expect("the command");
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        wait_until("the server's end", || is_over(server));
+    });
+    assert!(!scene.listed.is_next());
+    assert_ne!(scene.listed.process("keeper"), keeper);
+    assert!(fs::read_dir(scene.view.dir()).expect("the view").count() > 0);
+    assert!(run(program(), &["umount", &target]).status.success());
+}
+
 #[test]
 fn its_keeper_hangs() {
     require_upgrade!();
@@ -93,7 +160,6 @@ fn its_server_hangs() {
 #[test]
 fn the_view_ends_meanwhile() {
     require_upgrade!();
-    require!(Need::Program("sleep"));
     for point in ["hang:check", "hang:server", "hang:keeper"] {
         let scene = Mounted::new(|options| options.environment("VCGROUPFS_TEST_UPGRADE", point));
         let keeper = scene.listed.process("keeper");
@@ -106,5 +172,6 @@ fn the_view_ends_meanwhile() {
             assert_eq!(output.status.code(), Some(1), "{point}: {}", String::from_utf8_lossy(&output.stderr));
         });
         scene.listed.is_gone();
+        assert!(!scene.view.log().contains("fatal runtime error"), "{point}: {}", scene.view.log());
     }
 }

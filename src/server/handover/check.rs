@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{ForkResult, Pid, alarm};
 
 use crate::error::Error;
 use crate::server::handover::execute;
@@ -36,6 +36,8 @@ impl Check {
     pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::system("can't start the new program", error);
         let (report, tells) = StatusPipe::pair()?;
+        // A program that says half of something must not stop the keeper.
+        fcntl(report.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| failed(errno.into()))?;
         let report = duplicate_above(report.as_fd(), KEEPERS_DESCRIPTORS).map_err(|errno| failed(errno.into()))?;
         match sys::process::fork().map_err(failed)? {
             ForkResult::Parent { child } => {
@@ -43,6 +45,9 @@ impl Check {
             }
             ForkResult::Child => {
                 drop(report);
+                // It has all descriptors of the view, and must not outlive the keeper.
+                let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+                alarm::set(LIMIT.as_secs() as u32 + 1);
                 let number = tells.as_fd().as_raw_fd().to_string();
                 let errno = match execute(program, state, &["--check", &number]) {
                     Err(errno) => errno,
@@ -84,7 +89,7 @@ impl Check {
 
 impl Drop for Check {
     fn drop(&mut self) {
+        // Who waits for it may wait for long: it may hang in the kernel. The keeper reaps it.
         let _ = kill(self.process, Signal::SIGKILL);
-        while waitpid(self.process, None) == Err(Errno::EINTR) {}
     }
 }

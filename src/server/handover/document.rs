@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::agents::confinement::filter_mark;
 use crate::error::Error;
 use crate::records::{Records, descriptor};
 use crate::server::before::Before;
 use crate::server::control::ControlSocket;
+use crate::server::handover::stored::Stored;
 use crate::server::handover::trial::Trial;
 use crate::server::logging::{self, ServerLog};
 use crate::server::registry::Registered;
@@ -43,13 +45,16 @@ impl ServedText {
 #[derive(Debug, Serialize)]
 pub(crate) struct Written<'a> {
     pub(crate) served: Served<Value, Value, Value>,
-    #[serde(serialize_with = "descriptor::serialize")]
-    pub(crate) records: &'a OwnedFd,
+    pub(crate) records: Value,
     pub(crate) registered: Option<&'a Registered>,
     pub(crate) control: Option<&'a ControlSocket>,
     pub(crate) log: ServerLog,
     pub(crate) before: Before,
     pub(crate) trial: Option<&'a Trial>,
+    /// The mark of the filter of system calls that the process has.
+    pub(crate) filter: u64,
+    /// What the service manager keeps.
+    pub(crate) stored: &'a Stored,
 }
 
 impl<'a> Written<'a> {
@@ -61,18 +66,20 @@ impl<'a> Written<'a> {
     pub(crate) fn new(
         served: &ServedText,
         copy: impl Fn(RawFd) -> RawFd,
-        records: &'a Records,
+        records: &Records,
         before: Before,
         registered: Option<&'a Registered>,
         control: Option<&'a ControlSocket>,
+        stored: &'a Stored,
     ) -> io::Result<Self> {
         let mut text: Value = serde_json::from_str(&served.0)?;
         descriptor::renumber(&mut text, &copy);
         let mut served: Served<Value, Value, Value> = serde_json::from_value(text)?;
         served.own_mount = served.own_mount.filter(|_| before.self_mount_copies.is_some());
         let records = records.as_file().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))?;
+        let records = descriptor::written(copy(records.as_raw_fd()));
         let log = logging::of_server();
-        Ok(Self { served, records, registered, control, log, before, trial: None })
+        Ok(Self { served, records, registered, control, log, before, trial: None, filter: filter_mark(), stored })
     }
 
     /// Writes a document of this version.

@@ -4,26 +4,29 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getppid, pipe2, read, write};
 
-use crate::cgroup::stat_field;
+use crate::records::{Number, Records};
 use crate::server::handover::{TRIAL_LIMIT, execute};
 use crate::sys;
 
 /// How long the keeper may take with the other program: it gives that up itself before.
 const LIMIT: Duration = TRIAL_LIMIT.saturating_add(Duration::from_secs(5));
 
-/// How often the keeper's servers are looked for, which it may be starting.
+/// How often it looks whether the keeper lives, in milliseconds.
+const INTERVAL_MS: u16 = 100;
+
+/// How often the servers are looked for, which the keeper may be starting.
 const ROUNDS: u32 = 20;
 
-/// The keeper's handle of its fallback. While it's held, the fallback waits; when it's dropped, that ends.
+/// The keeper's handle of its fallback, which waits until it's released, or this is closed in all processes.
 #[derive(Debug)]
 pub(crate) struct Fallback {
     process: Pid,
@@ -31,12 +34,11 @@ pub(crate) struct Fallback {
 }
 
 impl Fallback {
-    /// Starts the fallback of the calling process, which must have one thread. `spared` are children of the calling process
-    /// that aren't its servers.
+    /// Starts the fallback of the calling process, which must have one thread.
     ///
     /// # Errors
     /// Those of pipe(2) and fork(2).
-    pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>, spared: Option<Pid>) -> io::Result<Self> {
+    pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>, records: &Records) -> io::Result<Self> {
         let (waits, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         match sys::process::fork()? {
             ForkResult::Parent { child } => Ok(Self { process: child, pipe }),
@@ -44,13 +46,15 @@ impl Fallback {
                 let keeper = getppid();
                 let _ = prctl::set_name(c"fallback");
                 drop(pipe);
-                let reason = match wait(&waits) {
+                let reason = match wait(&waits, keeper) {
                     Outcome::Success => sys::process::exit_now(0),
                     Outcome::Ended => "the new program has ended",
                     Outcome::Hangs => "the new program hangs",
                 };
-                let ending = if end(keeper, spared) { &["--ending"][..] } else { &[] };
-                let _ = execute(program, state, &[&["--back", reason], ending].concat());
+                if end(keeper, &waits) {
+                    records.set(Number::Ending, 1);
+                }
+                let _ = execute(program, state, &["--back", reason]);
                 sys::process::exit_now(1)
             }
         }
@@ -77,11 +81,12 @@ impl AsFd for Fallback {
     }
 }
 
-impl Drop for Fallback {
-    fn drop(&mut self) {
-        // The server that has this as well exits without dropping it.
+impl Fallback {
+    /// Ends the fallback, which isn't needed any more. Without this call, the end of the keeper and its servers lets it take
+    /// over.
+    pub(crate) fn release(self) {
         let _ = write(&self.pipe, &[0]);
-        let _ = nix::sys::wait::waitpid(self.process, None);
+        let _ = waitpid(self.process, None);
     }
 }
 
@@ -91,36 +96,60 @@ enum Outcome {
     Hangs,
 }
 
-fn wait(pipe: &OwnedFd) -> Outcome {
-    let limit = PollTimeout::try_from(LIMIT).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], limit) {
-        Ok(0) => Outcome::Hangs,
-        _ => match read(pipe, &mut [0]) {
-            Ok(1) => Outcome::Success,
-            _ => Outcome::Ended,
-        },
+/// Waits until the keeper says that it's not needed, or ends, or takes too long. A server that the keeper has started has
+/// the pipe's other end as well, so that the pipe alone doesn't tell.
+fn wait(pipe: &OwnedFd, keeper: Pid) -> Outcome {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        if poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], INTERVAL_MS) != Ok(0) {
+            return match read(pipe, &mut [0]) {
+                Ok(1) => Outcome::Success,
+                _ => Outcome::Ended,
+            };
+        }
+        if getppid() != keeper {
+            return Outcome::Ended;
+        }
     }
+    Outcome::Hangs
 }
 
-/// Ends the keeper and its servers. Returns whether it had been told to end, and didn't.
-fn end(keeper: Pid, spared: Option<Pid>) -> bool {
-    let is_told = has_pending_end(keeper);
-    // Otherwise it could start another server meanwhile.
-    let _ = kill(keeper, Signal::SIGSTOP);
+/// Ends the keeper, if it hangs, and its servers: all who have the pipe's other end. Returns whether the keeper had been
+/// told to end, and didn't.
+fn end(keeper: Pid, pipe: &OwnedFd) -> bool {
+    let is_parent = || getppid() == keeper;
+    let is_told = is_parent() && has_pending_end(keeper);
+    if is_parent() {
+        // Otherwise it could start another server meanwhile.
+        let _ = kill(keeper, Signal::SIGSTOP);
+    }
     for _ in 0..ROUNDS {
-        let spared = [spared, Some(Pid::this())];
-        let servers = children(keeper).into_iter().filter(|child| !spared.contains(&Some(*child)));
-        let killed = servers.filter(|server| kill(*server, Signal::SIGKILL).is_ok()).count();
-        if killed == 0 {
+        let others = holders(pipe).into_iter().filter(|holder| *holder != keeper || !is_parent());
+        if others.filter(|server| kill(*server, Signal::SIGKILL).is_ok()).count() == 0 {
             break;
         }
         thread::sleep(Duration::from_millis(5));
     }
-    let _ = kill(keeper, Signal::SIGKILL);
-    while kill(keeper, None) != Err(Errno::ESRCH) && getppid() == keeper {
-        thread::sleep(Duration::from_millis(1));
+    if is_parent() {
+        let _ = kill(keeper, Signal::SIGKILL);
+        while is_parent() {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
     is_told
+}
+
+/// The other processes that have an end of a pipe.
+fn holders(pipe: &OwnedFd) -> Vec<Pid> {
+    let Ok(own) = std::fs::read_link(format!("/proc/self/fd/{}", pipe.as_raw_fd())) else { return Vec::new() };
+    let has = |process: &i32| {
+        let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        files.map(|file| file.path()).any(|file| std::fs::read_link(file).is_ok_and(|found| found == own))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let all = numbers.filter(|number| *number != Pid::this().as_raw());
+    all.filter(has).map(Pid::from_raw).collect()
 }
 
 /// Whether a signal that ends the view waits for a process.
@@ -129,17 +158,4 @@ fn has_pending_end(process: Pid) -> bool {
     let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
     let pending = pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_default();
     [Signal::SIGTERM, Signal::SIGINT].into_iter().any(|signal| pending & (1 << (signal as u32 - 1)) != 0)
-}
-
-/// The children of a process that haven't ended.
-fn children(parent: Pid) -> Vec<Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_child = |number: &i32| {
-        let stat = std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&stat);
-        let lives = stat_field(&stat, 3).is_some_and(|state| !"ZXx".contains(state));
-        lives && stat_field(&stat, 4).and_then(|found| found.parse().ok()) == Some(parent.as_raw())
-    };
-    numbers.filter(is_child).map(Pid::from_raw).collect()
 }

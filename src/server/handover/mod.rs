@@ -20,6 +20,8 @@ pub(crate) mod offer;
 pub(crate) mod point;
 pub(crate) mod resume;
 pub(crate) mod state;
+pub(crate) mod store;
+pub(crate) mod stored;
 pub(crate) mod trial;
 
 use std::convert::Infallible;

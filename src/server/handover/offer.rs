@@ -35,7 +35,7 @@ pub(crate) fn offer(view: &Record) -> Result<(), Error> {
     let name = OsString::from(format!("{}.control", view.pid));
     let asked = Directory::find().and_then(|directory| {
         let directory = directory.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENOENT))?;
-        ask(&directory, &name, &request, own_program()?.as_fd(), LIMIT)
+        ask(&directory, &name, view.pid, &request, own_program()?.as_fd(), LIMIT)
     });
     match asked {
         Ok(Answer::Done) => Ok(()),
@@ -46,6 +46,10 @@ pub(crate) fn offer(view: &Record) -> Result<(), Error> {
             Some(libc::ENOENT | libc::ECONNREFUSED) => Err(Error::unsupported(what)
                 .because("its keeper can't be asked: it's of an older version")
                 .advise("unmount or detach it, and make it again")),
+            Some(libc::EPERM) => {
+                let why = "it takes CAP_SYS_ADMIN in the pid namespace of the keeper";
+                Err(Error::not_permitted(what).because(why).advise("run it as root of the host"))
+            }
             Some(libc::ETIMEDOUT) => Err(Error::failed(what).because("its keeper doesn't answer")),
             Some(libc::EPIPE) => Err(Error::failed(what).because("the view has ended meanwhile")),
             _ => Err(Error::system(what, error)),

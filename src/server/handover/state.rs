@@ -9,6 +9,7 @@ use crate::records::descriptor;
 use crate::server::before::Before;
 use crate::server::control::ControlSocket;
 use crate::server::handover::document::Served;
+use crate::server::handover::stored::Stored;
 use crate::server::handover::trial::Trial;
 use crate::server::logging::ServerLog;
 use crate::server::registry::Registered;
@@ -26,4 +27,9 @@ pub(crate) struct State {
     pub(crate) before: Before,
     /// Whether the program that reads this has to prove itself.
     pub(crate) trial: Option<Trial>,
+    /// The mark of the filter of system calls that the process has.
+    #[serde(default)]
+    pub(crate) filter: u64,
+    #[serde(default)]
+    pub(crate) stored: Stored,
 }

@@ -67,6 +67,11 @@ pub(super) fn reap(pid: Pid, limit: Duration) -> Option<Ended> {
     }
 }
 
+/// Reaps all children that have ended. To be called before there's one that somebody waits for.
+pub(super) fn reap_all() {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
+}
+
 /// Reaps the children that nobody else waits for.
 pub(super) fn reap_others(awaited: &[Option<Pid>]) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

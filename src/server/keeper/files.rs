@@ -12,13 +12,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use nix::errno::Errno;
 
 use crate::records::Records;
-use crate::sys::descriptors::{all_open, close_all, copy_above, copy_to};
+use crate::sys::descriptors::{NO_DESCRIPTOR, all_open, close_all, copy_above, copy_to};
 
 /// The keeper's own descriptors, and the copies, have numbers of at least this.
 pub(crate) const KEEPERS_DESCRIPTORS: RawFd = 200;
-
-/// A number that no descriptor has.
-const NO_DESCRIPTOR: RawFd = -1;
 
 /// What a server starts with: its descriptors, and a copy of each.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! remember is in memory that they share, too ([`crate::records`]). Nothing is sent or copied while a server works.
 
 mod children;
+mod ending;
 mod failures;
 mod files;
 mod handing_over;
@@ -34,12 +35,14 @@ use self::link::{KeeperEnd, News};
 use self::upgrade::Upgrade;
 use self::watchdog::{Crashes, Watchdog};
 use crate::error::Error;
-use crate::records::Records;
+use crate::records::{Number, Records};
 use crate::server::before::Before;
 use crate::server::cleanup::SharedCleanup;
 use crate::server::control::ControlSocket;
 use crate::server::handover;
 use crate::server::handover::document::ServedText;
+use crate::server::handover::point;
+use crate::server::handover::stored::Stored;
 use crate::server::handover::trial::Trial;
 use crate::server::logging;
 use crate::server::registry::Registered;
@@ -54,8 +57,14 @@ const VERSION: &str = env!("VCGROUPFS_VERSION");
 /// The signals that the keeper passes on to its server.
 const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
+/// The signal with which a service manager ends the main process that starts another one at once (`RestartKillSignal=`).
+const RESTART: Signal = Signal::SIGUSR2;
+
 /// How long a killed server's threads may take to end. One that waits for a device may take for ever.
 const REAP_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// How long to wait before a server is started again whose program has still to prove itself.
+const TRIAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a server may take to exit that has said that it ends.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,6 +94,8 @@ pub(crate) struct Keeper {
     pub(crate) before: Before,
     /// Whether the first server has to prove that this program can serve the view.
     pub(crate) trial: Option<Trial>,
+    /// What the service manager keeps.
+    pub(crate) stored: Stored,
 }
 
 /// A running server.
@@ -112,28 +123,59 @@ impl Keeper {
         live: impl FnOnce() + 'static,
         serve: impl FnOnce(Before) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let cant = |what: &'static str| move |errno: Errno| Error::system(what, errno.into());
         let _ = prctl::set_name(c"keeper");
-        let signals = own_signals().map_err(cant("can't take over signals"))?;
+        // What an earlier program has left.
+        children::reap_all();
+        let (mut state, own, link) = match self.begin(Box::new(live)) {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.break_off(error, None)),
+        };
+        // Only the servers use what it has taken over. This process has their descriptors, but they close them.
+        match self.serve_on(&mut state, &own, link, ManuallyDrop::new(serve)) {
+            Ok(Finish::Ended(result, is_gone)) => {
+                self.end(state, is_gone, &own);
+                result
+            }
+            Ok(Finish::GaveUp(reason)) => Err(self.give_up(reason, &mut state, &own)),
+            Ok(Finish::Left) => self.leave(),
+            Err(error) => Err(self.break_off(error, Some(state))),
+        }
+    }
+
+    /// Takes over signals and descriptors. Returns the servers' end of their connection to this process, too.
+    fn begin(&mut self, live: Box<dyn FnOnce()>) -> Result<(State, Own, OwnedFd), Error> {
+        let cant = |what: &'static str| move |errno: Errno| Error::system(what, errno.into());
+        let signals = own_signals(self.manager.is_there()).map_err(cant("can't take over signals"))?;
         let (news, link) = KeeperEnd::pair().map_err(cant("can't make a socket"))?;
-        let in_disorder = |error| Error::system("can't keep the server's descriptors", error);
+        let own = Own { signals, news };
+        point::reach("begin");
         // An earlier program's servers have opened some of them.
-        let trial = self.trial.take();
-        let mut others = self.own(&signals, &news);
+        let mut others = self.own(&own);
         others.extend(self.records.descriptors());
-        others.extend(trial.iter().flat_map(Trial::descriptors));
+        others.extend(self.trial.iter().flat_map(Trial::descriptors));
         let files = StartFiles::of_now_but(&others).map_err(in_disorder)?;
         let self_mount_copies = self.self_mount.and_then(|numbers| files.copies_of(numbers));
         let before = Before { self_mount_copies, ..self.before };
-        let (live, upgrade): (Option<Box<dyn FnOnce()>>, _) = (Some(Box::new(live)), Upgrade::default());
-        let mut state = State { before, files, live, upgrade, trial };
+        if before.is_live {
+            self.disown_cleanup();
+        }
+        let (live, upgrade, trial) = (Some(live), Upgrade::default(), self.trial.take());
+        Ok((State { before, files, live, upgrade, is_stored: false, is_leaving: false, trial }, own, link))
+    }
+
+    /// Starts one server after the other.
+    fn serve_on(
+        &mut self,
+        state: &mut State,
+        own: &Own,
+        link: OwnedFd,
+        serve: ManuallyDrop<impl FnOnce(Before) -> Result<(), Error>>,
+    ) -> Result<Finish, Error> {
+        let cant = |what: &'static str| move |errno: Errno| Error::system(what, errno.into());
         let (mut failures, mut crashes) = (Failures::new(), Crashes::default());
-        // Only the servers use what it has taken over. This process has their descriptors, but they close them.
-        let serve = ManuallyDrop::new(serve);
         loop {
-            let mut own = self.own(&signals, &news);
-            own.extend(state.descriptors());
-            state.files.put_back(&self.records, &own).map_err(in_disorder)?;
+            let kept = [self.own(own), state.descriptors()].concat();
+            state.files.put_back(&self.records, &kept).map_err(in_disorder)?;
             let life = Life::new().map_err(cant("can't make a pipe"))?;
             use_capabilities(true);
             let pid = sys::process::fork_sharing_files().map_err(cant("can't start the server"))?;
@@ -154,50 +196,47 @@ impl Keeper {
             if state.before.is_ending {
                 let _ = kill(pid, Signal::SIGTERM);
             }
-            self.wait_for_end(&mut running, &mut state, &signals, &news);
+            self.wait_for_end(&mut running, state, own);
             let Running { life, said, mut killed_for, .. } = running;
             // Before the table is put in order: only these two numbers have an owner in this process.
             drop(life);
             let how = reap(pid, if said.is_some() { EXIT_TIMEOUT } else { REAP_TIMEOUT });
             match said {
-                Some(Ok(())) => {
-                    self.end(state.files, how.is_some(), &signals, &news);
-                    return Ok(());
-                }
-                Some(Err(error)) if !state.before.is_live => {
-                    self.end(state.files, how.is_some(), &signals, &news);
-                    return Err(error);
-                }
+                Some(Ok(())) => return Ok(Finish::Ended(Ok(()), how.is_some())),
+                Some(Err(error)) if !state.before.is_live => return Ok(Finish::Ended(Err(error), how.is_some())),
                 Some(Err(error)) => {
                     tracing::error!(%error, "the server has failed");
                     killed_for.get_or_insert(error.to_string());
                 }
                 None => {}
             }
-            if how.as_ref().is_some_and(Ended::is_crash) {
+            let is_crash = how.as_ref().is_some_and(Ended::is_crash);
+            if is_crash {
                 crashes.note(&self.records, self.device.as_fd());
             }
-            let is_crash = how.as_ref().is_some_and(Ended::is_crash);
             let reason = killed_for.unwrap_or_else(|| how.map_or("killed".to_owned(), Ended::into_words));
+            if state.is_leaving {
+                return Ok(Finish::Left);
+            }
             if let Some(accepted) = state.upgrade.take_ready() {
-                self.hand_over(accepted, &state);
+                self.hand_over(accepted, state);
                 continue;
             }
-            if let Some(trial) = state.trial.take() {
+            if let Some(mut trial) = state.trial.take() {
                 if is_crash || trial.left().is_zero() {
-                    self.go_back(trial, &reason, &state);
+                    self.go_back(trial, &reason, state);
                 } else {
+                    trial.note_end();
                     state.trial = Some(trial);
+                    std::thread::sleep(TRIAL_PAUSE);
                 }
                 continue;
             }
             match failures.next(Instant::now()) {
                 Verdict::GiveUp(count) => {
-                    if !state.before.is_live {
-                        // The caller undoes its changes.
-                        let _ = state.files.put_back(&self.records, &self.own(&signals, &news));
-                    }
-                    return Err(self.give_up(&reason, count, &state));
+                    return Ok(Finish::GaveUp(format!(
+                        "the server has ended {count} times within a minute, at last: {reason}"
+                    )));
                 }
                 Verdict::StartAfter(pause) => {
                     tracing::warn!(%reason, server = pid.as_raw(), "the server has ended: starting it again");
@@ -215,11 +254,17 @@ impl Keeper {
     }
 
     /// Waits until a server has ended.
-    fn wait_for_end(&mut self, running: &mut Running, state: &mut State, signals: &SignalFd, news: &KeeperEnd) {
+    fn wait_for_end(&mut self, running: &mut Running, state: &mut State, own: &Own) {
+        let Own { signals, news } = own;
         let mut last_look = Instant::now();
         loop {
             let left = running.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let trial = state.trial.as_ref().map_or(Duration::MAX, Trial::left);
+            self.judge_trial(state);
+            if state.before.is_live && state.trial.is_none() && !state.is_stored {
+                state.is_stored = true;
+                self.store(state);
+            }
+            let trial = state.trial.as_ref().map_or(Duration::MAX, Trial::pause);
             let limit = left.unwrap_or(watchdog::INTERVAL).min(watchdog::INTERVAL).min(trial).min(state.upgrade.left());
             let control = self.control.as_ref().filter(|_| state.takes_requests());
             let mut waited = vec![
@@ -238,12 +283,17 @@ impl Keeper {
                 match Signal::try_from(info.ssi_signo.cast_signed()) {
                     Ok(Signal::SIGCHLD) => {
                         is_child_gone |= has_exited(running.pid);
-                        let guard = self.abort_guard.as_ref().map(|(guard, _)| *guard);
-                        reap_others(&[Some(running.pid), guard, state.upgrade.process()]);
+                        reap_others(&[Some(running.pid), state.upgrade.process()]);
+                    }
+                    Ok(RESTART) if state.takes_requests() => {
+                        state.is_leaving = true;
+                        let _ = kill(running.pid, Signal::SIGKILL);
                     }
                     Ok(signal) => {
+                        let signal = if signal == RESTART { Signal::SIGTERM } else { signal };
                         let _ = kill(running.pid, signal);
                         if signal != Signal::SIGHUP {
+                            self.records.set(Number::Ending, 1);
                             state.before.is_ending = true;
                             running.deadline.get_or_insert(Instant::now() + END_TIMEOUT);
                         }
@@ -290,10 +340,9 @@ impl Keeper {
             News::Live => {
                 state.before.is_live = true;
                 self.note(|status| status.state = ServerState::Live);
-                if let Some(trial) = state.trial.take() {
-                    tracing::info!(version = VERSION, "another program has taken the view over");
-                    trial.succeed();
-                }
+                self.disown_cleanup();
+                let requests = self.records.get(Number::Requests);
+                state.trial.iter_mut().for_each(|trial| trial.note_live(requests));
                 if let Some(live) = state.live.take() {
                     live();
                 }
@@ -306,66 +355,13 @@ impl Keeper {
             }
             News::Ending => {
                 self.manager.stopping();
+                self.records.set(Number::Ending, 1);
                 state.before.is_ending = true;
                 running.deadline.get_or_insert(Instant::now() + END_TIMEOUT);
             }
             News::Ended => running.said = Some(Ok(())),
             News::Failed(error) => running.said = Some(Err(error)),
         }
-    }
-
-    /// Ends the keeper after its server.
-    fn end(mut self, mut files: StartFiles, is_gone: bool, signals: &SignalFd, news: &KeeperEnd) {
-        use_capabilities(true);
-        self.leave_cleanup();
-        self.registered = None;
-        if is_gone {
-            // The connection ends now, whatever the caller still has to do.
-            files.drop_device(self.device.as_fd());
-            files.drop(self.self_mount.as_slice().as_flattened());
-            if let Some((_, descriptors)) = &self.abort_guard {
-                files.drop(descriptors);
-            }
-            let own = self.own(signals, news);
-            drop(self.device);
-            // The caller uses some that the server has closed.
-            let _ = files.put_back(&Records::none(), &own);
-            if let Some((guard, _)) = self.abort_guard {
-                reap(guard, EXIT_TIMEOUT);
-            }
-        } else {
-            // A thread that waits for a device keeps the table of descriptors, and with it the connection.
-            let _ = files.restore();
-            logging::finish();
-            let _ = sys::descriptors::abandon_files();
-        }
-    }
-
-    /// Ends the connection, so that callers get an error instead of waiting. A view that was live stays mounted: without
-    /// it, its container would see the host's tree.
-    fn give_up(self, reason: &str, failures: usize, state: &State) -> Error {
-        let reason = format!("the server has ended {failures} times within a minute, at last: {reason}");
-        use_capabilities(true);
-        tracing::error!(%reason, "giving up: callers get errors from now on");
-        if state.before.is_live {
-            self.leave_cleanup();
-            if let Some(mut registered) = self.registered {
-                registered.update(|status| {
-                    status.state = ServerState::Failed;
-                    status.reason = Some(reason.clone());
-                });
-                registered.leave();
-            }
-            let _ = state.files.restore();
-            logging::finish();
-            let _ = sys::descriptors::abandon_files();
-        }
-        Error::failed(reason)
-    }
-
-    /// Leaves the changes to a server that has undone them, or as they are.
-    fn leave_cleanup(&self) {
-        std::mem::forget(self.cleanup.lock().take());
     }
 
     fn note(&mut self, change: impl FnOnce(&mut Status)) {
@@ -375,11 +371,32 @@ impl Keeper {
     }
 
     /// The descriptors that the keeper alone uses.
-    fn own(&self, signals: &SignalFd, news: &KeeperEnd) -> Vec<RawFd> {
+    fn own(&self, own: &Own) -> Vec<RawFd> {
         let registered = self.registered.iter().flat_map(Registered::descriptors);
         let control = self.control.as_ref().map(ControlSocket::number);
-        registered.chain(control).chain([signals.as_fd().as_raw_fd(), news.number()]).collect()
+        registered.chain(control).chain([own.signals.as_fd().as_raw_fd(), own.news.number()]).collect()
     }
+}
+
+/// What the keeper itself has open from its beginning.
+#[derive(Debug)]
+struct Own {
+    signals: SignalFd,
+    news: KeeperEnd,
+}
+
+/// How a keeper's work ends.
+enum Finish {
+    /// A server has ended deliberately, or with an error before the view was live. Whether it's gone.
+    Ended(Result<(), Error>, bool),
+    /// For this reason.
+    GaveUp(String),
+    /// The service manager starts another main process for the view.
+    Left,
+}
+
+fn in_disorder(error: std::io::Error) -> Error {
+    Error::system("can't keep the server's descriptors", error)
 }
 
 /// What the keeper remembers from server to server.
@@ -389,6 +406,10 @@ struct State {
     /// To be called when the view is live.
     live: Option<Box<dyn FnOnce()>>,
     upgrade: Upgrade,
+    /// Whether the service manager was told what to keep.
+    is_stored: bool,
+    /// Whether the service manager is about to start another process for the view.
+    is_leaving: bool,
     /// Whether this program has to prove itself.
     trial: Option<Trial>,
 }
@@ -397,6 +418,12 @@ impl State {
     /// The descriptors that an upgrade needs.
     fn descriptors(&self) -> Vec<RawFd> {
         self.trial.iter().flat_map(Trial::descriptors).chain(self.upgrade.descriptors()).collect()
+    }
+
+    /// Ends an upgrade, since the view ends.
+    fn settle(&mut self, reason: &str) {
+        self.trial.take().into_iter().for_each(|trial| drop(trial.fail(reason)));
+        self.upgrade.break_off(reason);
     }
 
     /// Whether an upgrade can begin.
@@ -415,10 +442,10 @@ fn use_capabilities(uses: bool) {
 }
 
 /// Blocks the signals that the keeper acts on.
-fn own_signals() -> Result<SignalFd, Errno> {
+fn own_signals(has_manager: bool) -> Result<SignalFd, Errno> {
     // The end of a child is reported only with the default action.
     sys::process::set_disposition(Signal::SIGCHLD, false).map_err(|_| Errno::EINVAL)?;
-    let set: SigSet = PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect();
+    let set: SigSet = PASSED_ON.into_iter().chain([Signal::SIGCHLD]).chain(has_manager.then_some(RESTART)).collect();
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }

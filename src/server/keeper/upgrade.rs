@@ -104,7 +104,10 @@ impl Upgrade {
                         *self = Self::Asked(client, end);
                         return false;
                     }
-                    Err(_) => Self::Idle,
+                    Err(error) => {
+                        client.answer(&Answer::Failed(format!("the keeper doesn't take the request: {error}")));
+                        Self::Idle
+                    }
                 },
                 Self::Checked(mut check, accepted) => match check.outcome() {
                     None => {
@@ -119,6 +122,17 @@ impl Upgrade {
                     return true;
                 }
             };
+        }
+    }
+
+    /// Ends it, since the view does.
+    pub(super) fn break_off(&mut self, reason: &str) {
+        match std::mem::take(self) {
+            Self::Idle => {}
+            Self::Asked(client, _) => client.answer(&Answer::Failed(reason.to_owned())),
+            Self::Checked(_, accepted) | Self::Ready(accepted) => {
+                accepted.client.answer(&Answer::Failed(reason.to_owned()));
+            }
         }
     }
 

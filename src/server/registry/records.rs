@@ -99,8 +99,8 @@ fn clean(directory: &Directory, left: &[OsString]) {
         // Under the lock nobody publishes a new record by that name.
         let is_left = match (pid_in_name(name, "json"), pid_in_name(name, CONTROL)) {
             (Some(pid), _) => matches!(read(directory, name, pid), Ok(RecordState::Dead(None))),
-            // It's made after the record.
-            (None, Some(pid)) => !is_live(directory, pid),
+            // It's made after the record, which another version may have made.
+            (None, Some(pid)) => !is_locked(directory, pid),
             // The draft of an update, which takes no lock of the directory, is locked itself.
             (None, None) => {
                 !directory.file(name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file))
@@ -110,6 +110,13 @@ fn clean(directory: &Directory, left: &[OsString]) {
             let _ = directory.remove(name);
         }
     }
+}
+
+/// Whether a process has a record, in whatever format, and lives.
+fn is_locked(directory: &Directory, pid: u32) -> bool {
+    let name = OsString::from(format!("{pid}.json"));
+    is_live(directory, pid)
+        || directory.file(&name, OFlag::O_RDONLY).is_ok_and(|(file, _)| directory::is_write_locked(&file))
 }
 
 fn is_live(directory: &Directory, pid: u32) -> bool {
