@@ -185,11 +185,8 @@ impl Watches {
             if stopped.any().unwrap_or(true) && self.stop.read().is_ok() {
                 return None;
             }
-            match self.inotify.read() {
-                Ok(bytes) => {
-                    let end = self.records.events().add(&bytes);
-                    return Some(self.report(&bytes, end));
-                }
+            match self.records.events().read_from(self.inotify.as_fd()) {
+                Ok((bytes, end)) => return Some(self.report(&bytes, end)),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => return None,
             }
@@ -202,9 +199,9 @@ impl Watches {
         let mut left = events.left();
         let mut end = left.as_ref().map_or(0, |(bytes, begin)| begin + bytes.len() as u64);
         for _ in 0..self.most_queued {
-            match self.inotify.read() {
-                Ok(more) => {
-                    end = events.add(&more);
+            match events.read_from(self.inotify.as_fd()) {
+                Ok((more, position)) => {
+                    end = position;
                     left.iter_mut().for_each(|(bytes, _)| bytes.extend(&more));
                 }
                 Err(Errno::EINTR) => {}

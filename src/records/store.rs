@@ -11,7 +11,7 @@ use super::slots::Slots;
 use crate::sys::shared::SharedMemory;
 
 /// The format of the records. A server continues only with records in its own format.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
 /// How many words the numbers of a connection take, before the slots of requests and the cells.
 const NUMBERS: usize = 256;

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -75,6 +76,20 @@ impl SharedMemory {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 
+    /// Reads from a file into the words from `first` on, `count` at most. Whoever has the memory has at once what was read,
+    /// even if this process is killed then. Returns the bytes.
+    ///
+    /// # Errors
+    /// Those of read(2); `EINVAL` if there aren't that many words.
+    pub fn read_from(&self, file: BorrowedFd<'_>, first: usize, count: usize) -> Result<usize, Errno> {
+        let words = first.checked_add(count).and_then(|end| self.words().get(first..end)).ok_or(Errno::EINVAL)?;
+        let start = words.as_ptr().cast_mut().cast::<libc::c_void>();
+        // SAFETY: the kernel writes to these words alone, which are shared and may be written at any time. Nobody but
+        // atomics looks at them.
+        let read = unsafe { libc::read(file.as_raw_fd(), start, size_of_val(words)) };
+        Errno::result(read).map(|length| usize::try_from(length).unwrap_or(0))
+    }
+
     /// The file that it is, if it's one.
     pub fn as_file(&self) -> Option<&OwnedFd> {
         self.file.as_ref()
@@ -90,6 +105,7 @@ impl Drop for SharedMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::sync::atomic::Ordering;
 
     use super::*;
@@ -104,6 +120,18 @@ mod tests {
         assert!(SharedMemory::open(1 << 19, file.try_clone().unwrap()).is_err());
         other.words()[(1 << 20) - 1].store(7, Ordering::Release);
         assert_eq!(memory.words()[(1 << 20) - 1].load(Ordering::Acquire), 7);
+    }
+
+    #[test]
+    fn what_is_read_is_there() {
+        let memory = SharedMemory::new(4).unwrap();
+        let (pipe, writer) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&writer, &[1; 12]).unwrap();
+        assert_eq!(memory.read_from(pipe.as_fd(), 1, 2), Ok(12));
+        let words: Vec<u64> = memory.words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let half = u64::from(u32::from_ne_bytes([1; 4]));
+        assert_eq!(words, [0, u64::from_ne_bytes([1; 8]), half, 0]);
+        assert_eq!(memory.read_from(pipe.as_fd(), 3, 2), Err(Errno::EINVAL));
     }
 
     #[test]

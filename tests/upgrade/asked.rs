@@ -131,13 +131,13 @@ fn nonsense_changes_nothing() {
         (b"\xff".to_vec(), Some(program()), "doesn't take the request"),
         (br#"{"other":1}"#.to_vec(), None, "doesn't take the request"),
         (vec![b' '; 100_000], None, "doesn't take the request"),
-        (offer("[1]", 2).into_bytes(), None, "no program came with the request"),
-        (offer("[]", 2).into_bytes(), Some(program()), "reads the state in version "),
-        (offer("[99]", 2).into_bytes(), Some(program()), "reads the state in version 99, and this one writes 1"),
+        (offer("[1]", 3).into_bytes(), None, "no program came with the request"),
+        (offer("[]", 3).into_bytes(), Some(program()), "reads the state in version "),
+        (offer("[99]", 3).into_bytes(), Some(program()), "reads the state in version 99, and this one writes 1"),
         (offer("[1]", 99).into_bytes(), Some(program()), "works with records in format 99"),
-        (offer("[1]", 2).into_bytes(), Some(Path::new("/bin/true")), "ended before it has looked at the state"),
-        (offer("[1]", 2).into_bytes(), Some(Path::new("/etc/passwd")), "can't execute the new program"),
-        (offer("[1]", 2).into_bytes(), Some(Path::new("/dev/null")), "can't execute the new program"),
+        (offer("[1]", 3).into_bytes(), Some(Path::new("/bin/true")), "ended before it has looked at the state"),
+        (offer("[1]", 3).into_bytes(), Some(Path::new("/etc/passwd")), "can't execute the new program"),
+        (offer("[1]", 3).into_bytes(), Some(Path::new("/dev/null")), "can't execute the new program"),
     ] {
         let answer = ask(&path, keeper, &message, with);
         assert!(
@@ -148,7 +148,7 @@ fn nonsense_changes_nothing() {
         assert_eq!(scene.listed.process("pid"), server);
     }
     // In the own name, as everybody may.
-    let answer = ask(&path, Pid::this(), offer("[1]", 2).as_bytes(), Some(program()));
+    let answer = ask(&path, Pid::this(), offer("[1]", 3).as_bytes(), Some(program()));
     assert!(answer.contains("Operation not permitted"), "{answer}");
     // Clients that say nothing keep nobody waiting for long.
     let silent = [(); 3].map(|()| connected(&path));
