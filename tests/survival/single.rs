@@ -1,6 +1,7 @@
 //! One view, one caller, and a twin of the caller on the kernel's own cgroupfs.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,6 +26,24 @@ pub(crate) struct Subject {
 pub(crate) struct Single {
     pub(crate) kernel: Subject,
     pub(crate) view: Subject,
+    _resident: Resident,
+}
+
+/// A process in the mount namespace of the test's thread. Without one, nobody else can see what is mounted there, and the
+/// record of a view that has failed would be taken for one that is over.
+struct Resident(Child);
+
+impl Resident {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("100000").spawn().expect("a process"))
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Single {
@@ -39,7 +58,7 @@ impl Single {
     pub(crate) fn with(selector: &'static str, options: ViewOptions) -> Self {
         leave_mount_namespace();
         let [kernel, view] = [None, Some(options)].map(|options| Subject::new(selector, options));
-        Self { kernel, view }
+        Self { kernel, view, _resident: Resident::start() }
     }
 
     /// Has both do something, and returns what came of it on the kernel and on the view.
