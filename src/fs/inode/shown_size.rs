@@ -1,6 +1,8 @@
 //! The size under which the kernel knows a file.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// The size of a file in the kernel, which may differ from the host's, and the size to show.
 #[derive(Debug, Default)]
@@ -15,6 +17,18 @@ pub struct ShownSize {
     watched: AtomicBool,
     /// Through how many open files the kernel may be filling a page.
     filling: AtomicU32,
+    /// When the last one was closed through which it has: milliseconds of [`clock`], 0 if there was none.
+    filled: AtomicU64,
+}
+
+/// How long a size that was asked for before can still reach the kernel after a file was opened: until the process that
+/// asked goes on. Zeros would follow the content then.
+const ON_ITS_WAY_MS: u64 = 100;
+
+/// Milliseconds since some time before, never 0.
+fn clock() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 impl ShownSize {
@@ -72,6 +86,17 @@ impl ShownSize {
     /// Whether the kernel may be filling a page.
     pub fn is_being_filled(&self) -> bool {
         self.filling.load(Ordering::Acquire) > 0
+    }
+
+    /// Notes that a file is closed through which the kernel has filled a page.
+    pub fn note_filled(&self) {
+        self.filled.store(clock(), Ordering::Release);
+    }
+
+    /// Whether the kernel has filled a page a moment ago. Who did may do it again at once, while a size is on its way.
+    pub fn was_just_filled(&self) -> bool {
+        let filled = self.filled.load(Ordering::Acquire);
+        filled != 0 && clock().saturating_sub(filled) < ON_ITS_WAY_MS
     }
 
     /// Whether the kernel may be filling a page through another open file than that of somebody who asks.

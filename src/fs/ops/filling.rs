@@ -57,7 +57,12 @@ impl Filling {
         match (*stage, next) {
             (Stage::Unspliced, Stage::Unspliced) => {}
             (Stage::Unspliced, _) => self.node.size().begin_filling(),
-            (_, Stage::Unspliced) => self.node.size().end_filling(),
+            (before, Stage::Unspliced) => {
+                if before == Stage::Spliced {
+                    self.node.size().note_filled();
+                }
+                self.node.size().end_filling();
+            }
             _ => {}
         }
         *stage = next;

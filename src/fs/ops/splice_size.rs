@@ -69,6 +69,8 @@ impl<H: Host> CgroupFs<H> {
         let by_kernel = self.read_mode.by_kernel.load(Ordering::Acquire) && self.may_pass(node);
         match node.size().length() {
             Some(length) if node.size().is_being_filled() => length,
+            // A list may have grown by the time that it's read.
+            Some(length) if node.size().was_just_filled() && !node.is_membership() => length,
             Some(length) => with_room(length),
             None if is_splicable && !by_kernel => SIZE_STEP,
             None => 0,
@@ -99,7 +101,8 @@ impl<H: Host> CgroupFs<H> {
         // If the file is gone, the read reports it.
         let length = self.processor.pay_for(|| self.length(node)).ok();
         // One who was just filling a page has left the kernel with the exact length.
-        let is_enough = |length| length < size.told() || length == size.told() && size.is_being_filled_by_others();
+        let may_be_exact = || size.is_being_filled_by_others() || size.was_just_filled() && !node.is_membership();
+        let is_enough = |length| length < size.told() || length == size.told() && may_be_exact();
         let Some(length) = length.filter(|length| !is_enough(*length)) else { return Ok(()) };
         // The kernel now asks for the size.
         size.note_length(length);
