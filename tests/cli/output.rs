@@ -42,7 +42,8 @@ fn list_shows_directory_target_and_server() {
         "since",
         "target",
     ];
-    let of_the_server = ["confinement", "container", "directory", "directory_escaped", "keeper", "pid", "unit"];
+    let of_the_server =
+        ["confinement", "container", "directory", "directory_escaped", "keeper", "pid", "unit", "version"];
     let of_its_state = ["last_restart", "reason", "restarts", "state"];
     assert_eq!(keys(&found), of_the_view.into_iter().chain(of_the_server).chain(of_its_state).collect());
     let cgroups = ["pids", "unified"].map(|hierarchy| format!("{hierarchy}={path}"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::probe::Outcome;
-use testkit::probe::names::{close, mkdir, open, pread, read_file, rmdir};
+use testkit::probe::names::{close, mkdir, open, pread, read_file, readdir, rmdir};
 use testkit::{Caller, Container, ContainerOptions, Need, TestCgroup, hierarchy, require};
 
 use crate::program;
@@ -151,7 +151,27 @@ fn a_container_goes_on_after_all_processes_were_killed() {
     }
 }
 
-/// What is kept is used by the same view alone.
+/// Nobody waits for a view that is kept and not wanted any more.
+#[test]
+fn a_view_with_other_options_is_another_one() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::ResentRequests, Need::Program("python3"));
+    let mut manager = Manager::start(&["--per-caller"]);
+    let cgroup = TestCgroup::new(&["unified"]);
+    let container = Container::start(ContainerOptions {
+        cgroups: vec![cgroup.child("unified", "box")],
+        prepare: format!("mount --bind {} /sys/fs/cgroup", manager.directory().display()),
+        ..ContainerOptions::default()
+    });
+    let mut session = container.session(Caller::Root);
+    session.expect(&readdir("/sys/fs/cgroup"));
+    assert_eq!(manager.again("restart --hide-ancestor-limits")["ended"], 75);
+    assert!(quickly(|| fs::read_dir(manager.directory()).expect("the mount").count()) > 0);
+    let gone = quickly(|| session.run(&readdir("/sys/fs/cgroup")));
+    assert!(matches!(&gone, Outcome::Err { errno, .. } if errno == "ENOTCONN"), "{gone:?}");
+    let views = listed(&manager.directory());
+    assert!(views.len() == 1 && views[0]["hides_ancestor_limits"] == true, "{views:?}");
+}
+
 #[test]
 fn a_view_of_one_container_is_kept_too() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::ResentRequests, Need::Program("python3"));

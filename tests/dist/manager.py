@@ -3,7 +3,8 @@
 usage: manager.py SOCKET COMMAND...
 
 It starts COMMAND, and prints what that says, a JSON object a line. Each line on standard input is an order:
-  restart   ends the main process with SIGUSR2 (RestartKillSignal=), waits for its end, and starts COMMAND again
+  restart   ends the main process with SIGUSR2 (RestartKillSignal=), waits for its end, and starts COMMAND again, with
+            the further arguments of the order
   crash     the same with SIGKILL for it and its children
   stop      ends it with SIGTERM, waits, closes the store, and exits with its status
 """
@@ -27,7 +28,7 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
-def start():
+def start(more=()):
     numbers = [number for _, number in store]
     high = max(numbers, default=3) + len(numbers) + 4
 
@@ -45,7 +46,7 @@ def start():
         environment["LISTEN_FDS"] = str(len(store))
         environment["LISTEN_FDNAMES"] = ":".join(name for name, _ in store)
     # The variable with the process' own number has to be set in that process.
-    shell = ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh"] + command
+    shell = ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh"] + command + list(more)
     process = subprocess.Popen(shell, preexec_fn=prepare, close_fds=False, stdin=subprocess.DEVNULL, env=environment)
     say(started=process.pid, kept=len(store))
     return process
@@ -100,9 +101,9 @@ while True:
         orders += more
         while b"\n" in orders or not more:
             order, _, orders = orders.partition(b"\n")
-            if order == b"restart":
+            if order.startswith(b"restart"):
                 end(main, signal.SIGUSR2)
-                main = start()
+                main = start(order.decode().split()[1:])
             elif order == b"crash":
                 end(main, signal.SIGKILL)
                 main = start()

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::records::descriptor;
+use crate::records::{Records, descriptor};
 use crate::server::handover::document;
 use crate::server::handover::stored::{OPEN, START, STATE, Stored};
 use crate::server::registry::options::RecordedOptions;
@@ -36,12 +36,17 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Whether it's a view on this directory that was made with these options. Where the log goes doesn't matter.
+    /// Whether it's a view on this directory that was made with these options, and that this program can take over. Where
+    /// the log goes doesn't matter.
     pub(crate) fn is_of(&self, directory: &Path, options: &RecordedOptions) -> bool {
         let document: Result<Value, Error> = document::read(self.state.as_fd());
-        let document = document
-            .ok()
-            .filter(|document| descriptor::numbers(document).iter().all(|number| self.start.contains(number)));
+        let document = document.ok().filter(|document| {
+            let is_whole = descriptor::numbers(document).iter().all(|number| self.start.contains(number));
+            // Those of another version may have another format. Trying again and again wouldn't help.
+            let records = document.get("records").map(descriptor::numbers).unwrap_or_default();
+            let records = records.first().and_then(|number| duplicate(*number).ok()).map(Records::open);
+            is_whole && records.is_some_and(|records| records.is_ok())
+        });
         let record = document.and_then(|document| document.pointer("/served/server/registration").cloned());
         let record = record.and_then(|record| serde_json::from_value::<Record>(record).ok());
         record.is_some_and(|record| {
@@ -51,9 +56,7 @@ impl Kept {
                 && record.options.as_ref().map(without_log) == Some(without_log(options))
         })
     }
-}
 
-impl Kept {
     /// Closes everything, here and in the manager, so that the connection ends.
     pub(crate) fn end(mut self, manager: &ServiceManager) {
         close_all(self.start.drain(..).chain(self.open.drain().map(|(_, number)| number)));
