@@ -53,7 +53,7 @@ pub enum Number {
     /// The first of the latest servers' threads that used the view's own mount ([`SELF_MOUNT_THREADS`] words).
     SelfMountThreads,
 
-    /// The length of the answer to the kernel's first request, and then the answer (at most [`NEGOTIATED_MAX`] bytes).
+    /// The length of the answer to the kernel's first request, and then the answer (256 bytes at most).
     Negotiated = 128,
 
     /// The first of the boundaries' inode numbers, a word for each hierarchy: 0 if it isn't known, 1 if there's no
