@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, connect, recv, sendmsg,
@@ -158,6 +159,33 @@ fn nonsense_changes_nothing() {
     let server = scene.listed.process("pid");
     nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).expect("a signal");
     testkit::wait_until("another server", || scene.listed.process("pid") != server);
+}
+
+/// Clients that may not ask come all the time, and a server that is killed meanwhile is still started again.
+#[test]
+fn strangers_do_not_keep_the_keeper_busy() {
+    require_upgrade!();
+    let scene = Mounted::new(|options| options);
+    let (path, stop) = (socket_of(&scene), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None);
+                    let client = client.expect("a socket");
+                    if connect(client.as_raw_fd(), &UnixAddr::new(&path).expect("an address")).is_ok() {
+                        let _ = nix::sys::socket::send(client.as_raw_fd(), b"{}", MsgFlags::MSG_NOSIGNAL);
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            let server = scene.listed.process("pid");
+            nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).expect("a signal");
+            testkit::wait_until("another server", || scene.listed.process("pid") != server);
+        }
+        stop.store(true, Ordering::Release);
+    });
 }
 
 /// The hidden verb, as somebody finds it.

@@ -33,8 +33,10 @@ impl Keeper {
 
     /// Lets a program that has proved itself keep the view.
     pub(super) fn judge_trial(&self, state: &mut State) {
-        let (requests, waiting) = (self.records.get(Number::Requests), self.records.requests_in_hand().len());
-        if let Some(trial) = state.trial.take_if(|trial| trial.is_passed(requests, waiting)) {
+        let is_passed = |trial: &mut Trial| {
+            trial.is_passed(self.records.get(Number::Requests), self.records.requests_in_hand().len())
+        };
+        if let Some(trial) = state.trial.take_if(is_passed) {
             tracing::info!(version = VERSION, "another program has taken the view over");
             trial.succeed();
         }

@@ -82,15 +82,17 @@ impl Upgrade {
         }
     }
 
-    /// Takes the next steps that need no waiting. `document` writes the state in a version. Returns whether the program can
-    /// take over now.
+    /// Takes the next steps that need no waiting, for one client: others, who needn't be root of the host, must not keep the
+    /// keeper busy here. `document` writes the state in a version. Returns whether the program can take over now.
     pub(super) fn advance(
         &mut self,
         control: Option<&ControlSocket>,
         document: impl Fn(u32) -> io::Result<OwnedFd>,
     ) -> bool {
+        let mut has_begun = false;
         loop {
             *self = match std::mem::take(self) {
+                Self::Idle if has_begun => return false,
                 Self::Idle => match control.and_then(ControlSocket::accept) {
                     Some(client) => match above(&client) {
                         Ok(client) => Self::Asked(client.into(), Instant::now() + REQUEST_TIMEOUT),
@@ -122,6 +124,7 @@ impl Upgrade {
                     return true;
                 }
             };
+            has_begun = true;
         }
     }
 
