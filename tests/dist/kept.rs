@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use testkit::probe::Outcome;
 use testkit::probe::names::{close, mkdir, open, pread, read_file, readdir, rmdir};
-use testkit::{Caller, Container, ContainerOptions, Need, TestCgroup, hierarchy, require};
+use testkit::{Caller, Container, ContainerOptions, Need, Session, TestCgroup, hierarchy, require};
 
 use crate::program;
 
@@ -78,6 +78,19 @@ impl Drop for Manager {
     }
 }
 
+/// A caller in a container that has the mount bound, and whose cgroup there is `$OWN`.
+fn bound(manager: &Manager, cgroup: &TestCgroup) -> (Container, Session) {
+    let container = Container::start(ContainerOptions {
+        cgroups: vec![cgroup.child("unified", "box")],
+        prepare: format!("mount --bind {} /sys/fs/cgroup", manager.directory().display()),
+        ..ContainerOptions::default()
+    });
+    let mut session = container.session(Caller::Root);
+    let top = hierarchy("unified").expect("cgroup2").in_view(Path::new("/sys/fs/cgroup"));
+    session.set("OWN", top.join(cgroup.name()).join("box").display());
+    (container, session)
+}
+
 #[track_caller]
 fn quickly<T>(action: impl FnOnce() -> T) -> T {
     let begin = Instant::now();
@@ -98,15 +111,7 @@ fn a_restart_keeps_what_a_container_has_open() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::ResentRequests, Need::Program("python3"));
     let mut manager = Manager::start(&["--per-caller"]);
     let cgroup = TestCgroup::new(&["unified"]);
-    let container = Container::start(ContainerOptions {
-        cgroups: vec![cgroup.child("unified", "box")],
-        prepare: format!("mount --bind {} /sys/fs/cgroup", manager.directory().display()),
-        ..ContainerOptions::default()
-    });
-    let mut session = container.session(Caller::Root);
-    let own =
-        hierarchy("unified").expect("cgroup2").in_view(Path::new("/sys/fs/cgroup")).join(cgroup.name()).join("box");
-    session.set("OWN", own.display());
+    let (_container, mut session) = bound(&manager, &cgroup);
     session.expect(&open("list", "$OWN/cgroup.procs", &["O_RDONLY"]));
     for _ in 0..3 {
         let ended = manager.again("restart");
@@ -117,8 +122,6 @@ fn a_restart_keeps_what_a_container_has_open() {
         let views = listed(&manager.directory());
         assert!(views.len() == 1 && views[0]["state"] == "live", "{views:?}");
     }
-    drop(session);
-    drop(container);
 }
 
 #[test]
@@ -126,15 +129,7 @@ fn a_container_goes_on_after_all_processes_were_killed() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::ResentRequests, Need::Program("python3"));
     let mut manager = Manager::start(&["--per-caller"]);
     let cgroup = TestCgroup::new(&["unified"]);
-    let container = Container::start(ContainerOptions {
-        cgroups: vec![cgroup.child("unified", "box")],
-        prepare: format!("mount --bind {} /sys/fs/cgroup", manager.directory().display()),
-        ..ContainerOptions::default()
-    });
-    let mut session = container.session(Caller::Root);
-    let own =
-        hierarchy("unified").expect("cgroup2").in_view(Path::new("/sys/fs/cgroup")).join(cgroup.name()).join("box");
-    session.set("OWN", own.display());
+    let (_container, mut session) = bound(&manager, &cgroup);
     for _ in 0..3 {
         session.expect(&mkdir("$OWN/made"));
         session.expect(&open("list", "$OWN/cgroup.procs", &["O_RDONLY"]));
@@ -157,12 +152,7 @@ fn a_view_with_other_options_is_another_one() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"), Need::ResentRequests, Need::Program("python3"));
     let mut manager = Manager::start(&["--per-caller"]);
     let cgroup = TestCgroup::new(&["unified"]);
-    let container = Container::start(ContainerOptions {
-        cgroups: vec![cgroup.child("unified", "box")],
-        prepare: format!("mount --bind {} /sys/fs/cgroup", manager.directory().display()),
-        ..ContainerOptions::default()
-    });
-    let mut session = container.session(Caller::Root);
+    let (_container, mut session) = bound(&manager, &cgroup);
     session.expect(&readdir("/sys/fs/cgroup"));
     assert_eq!(manager.again("restart --hide-ancestor-limits")["ended"], 75);
     assert!(quickly(|| fs::read_dir(manager.directory()).expect("the mount").count()) > 0);

@@ -74,15 +74,20 @@ fn a_mount_in_the_background() {
     view.is_gone();
 }
 
-#[test]
-fn an_attached_view() {
-    require_upgrade!();
+/// A view that is attached to a container, in whose cgroup `box` that is.
+fn attached() -> (Listed, Container, TestCgroup) {
     let cgroup = TestCgroup::new(&["name=systemd", "unified"]);
     let cgroups = ["name=systemd", "unified"].map(|selector| cgroup.child(selector, "box"));
     let container = Container::start(ContainerOptions { cgroups: cgroups.to_vec(), ..ContainerOptions::default() });
+    told(program(), &["attach", &container.init().to_string()]);
+    (Listed::of_container(container.init()), container, cgroup)
+}
+
+#[test]
+fn an_attached_view() {
+    require_upgrade!();
+    let (view, container, cgroup) = attached();
     let init = container.init().to_string();
-    told(program(), &["attach", &init]);
-    let view = Listed::of_container(container.init());
     let top = hierarchy("unified").expect("cgroup2").in_view(&PathBuf::from("/sys/fs/cgroup"));
     let own = top.join(cgroup.name()).join("box");
     let mut session = container.session(Caller::Root);
@@ -101,12 +106,8 @@ fn an_attached_view() {
 #[test]
 fn a_view_ends_with_its_container() {
     require_upgrade!();
-    let cgroup = TestCgroup::new(&["name=systemd", "unified"]);
-    let cgroups = ["name=systemd", "unified"].map(|selector| cgroup.child(selector, "box"));
-    let container = Container::start(ContainerOptions { cgroups: cgroups.to_vec(), ..ContainerOptions::default() });
+    let (view, container, _cgroup) = attached();
     let init = container.init().to_string();
-    told(program(), &["attach", &init]);
-    let view = Listed::of_container(container.init());
     view.upgrade(next_version(), &init);
     let keeper = view.process("keeper");
     drop(container);
