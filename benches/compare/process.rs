@@ -54,6 +54,14 @@ impl Process {
         self.pid.as_raw().cast_unsigned()
     }
 
+    /// Whether the process waits for something. Fails if it has ended.
+    pub(crate) fn is_asleep(&self) -> Result<bool> {
+        match stat_fields(self.pid()).as_deref() {
+            Some([state, ..]) if state != "Z" => Ok(state == "S"),
+            _ => bail!("the process {} has ended", self.pid()),
+        }
+    }
+
     /// Whether the process has ended; reaps it. `Some(true)`: with status 0.
     pub(crate) fn try_wait(&mut self) -> Option<bool> {
         if self.ended {

@@ -2,10 +2,13 @@
 
 use std::ffi::CStr;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
@@ -80,16 +83,22 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Starts it, and places it in a cgroup.
+    /// Starts it, places it in a cgroup, and returns once it sleeps: from then on its cgroup's `cpu.stat` stays as it is.
     fn start_in(cgroup: &Path) -> Result<Self> {
         let mut command = Command::new("cat");
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().context("start cat")?;
         let process = Process::from_child(&child);
-        let _stdin = child.stdin.take().context("cat has no stdin")?;
+        let mut stdin = child.stdin.take().context("cat has no stdin")?;
+        let mut stdout = child.stdout.take().context("cat has no stdout")?;
         let file = cgroup.join("cgroup.procs");
         fs::write(&file, process.pid().to_string()).with_context(|| format!("write {}", file.display()))?;
-        Ok(Self { process, _stdin })
+        stdin.write_all(b"\n").context("write to cat")?;
+        stdout.read_exact(&mut [0]).context("read from cat")?;
+        while !process.is_asleep()? {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { process, _stdin: stdin })
     }
 
     pub(crate) fn pid(&self) -> u32 {
