@@ -82,7 +82,9 @@ impl<H: Host> CgroupFs<H> {
         let (root, boundaries) = Self::find_tops(&view, &host, &records)?;
         let born = born(&records);
         let saved = records.scopes().remove(&ONE_VIEW).unwrap_or_default();
-        let (fs, left) = Self::of_tops(view, host, (root, boundaries), born, (records, ONE_VIEW, saved));
+        let xattrs = XattrBudget::new(&records, Tenant::default(), &records.xattrs());
+        let (mut fs, left) = Self::of_tops(view, host, (root, boundaries), born, (records, ONE_VIEW, saved));
+        fs.xattrs = Arc::new(xattrs);
         fs.resume(left);
         Ok(fs)
     }
@@ -110,10 +112,10 @@ impl<H: Host> CgroupFs<H> {
             listings: Listings::default(),
             negative: NegativeCache::new(&records, saved.absences),
             own: OwnChanges::new(&records, &saved.own_changes),
-            own_writes: OwnWrites::default(),
+            own_writes: OwnWrites::new(&records, saved.own_writes),
             replays: Replays::default(),
             log: Arc::default(),
-            xattrs: Arc::default(),
+            xattrs: Arc::new(XattrBudget::new(&records, Tenant::default(), &[])),
             processor: Arc::default(),
             coherent: false,
             passes_through: true,

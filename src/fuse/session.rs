@@ -10,6 +10,7 @@ use super::adapter::Adapter;
 use super::connection::Connection;
 use super::notify::abort_guard::AbortGuard;
 use super::notify::invalidation::InvalidationSender;
+use super::notify::lost_forgets::forget_later;
 use super::notify::self_mount::SelfMount;
 use super::passthrough::Passthrough;
 use super::reply::run_catching_panics;
@@ -54,6 +55,7 @@ fn start<R: Dispatch>(connection: Connection, dispatch: Arc<R>) -> io::Result<Se
     let on_idle = <R::Host as HostCredentials>::forget_last_caller;
     let workers = Workers::new(connection.as_fd(), on_idle, R::HAS_ONE_TENANT, dispatch.records())?;
     let passthrough = Passthrough::new(connection.as_fd().try_clone_to_owned()?, &*dispatch);
+    forget_later(&dispatch, connection.as_fd().try_clone_to_owned()?);
     let records = Arc::clone(dispatch.records());
     connection.resume(Adapter::new(dispatch, workers, passthrough), config, &records)
 }

@@ -162,6 +162,8 @@ impl PidNamespaces {
             }
         }
         scopes.values().for_each(|ended| records.drop_scope(ended));
+        let known = self.known.read();
+        self.shared_limits.forget_xattrs_left(|tenant| !known.values().any(|known| known.tenant == tenant));
     }
 
     fn restored(&self, note: &ContainerNote, scopes: &mut HashMap<u32, SavedScope>) -> Option<HostContainer> {

@@ -19,7 +19,7 @@ use crate::sys::descriptors::recovered;
 struct NamespaceNote {
     /// The number of the enclosing namespace; `None` for the server's.
     around: Option<u64>,
-    tenant: (u8, u64),
+    tenant: (u64, u64),
 }
 
 /// What the record of a container says.
@@ -37,13 +37,7 @@ pub(super) struct ContainerNote {
 /// Records a namespace.
 pub(super) fn note_namespace(records: &Arc<Records>, known: &KnownNamespace) -> Option<NoteRecord> {
     let around = known.around.as_ref().map(|around| around.namespace.id().number());
-    let tenant = match known.tenant {
-        Tenant::Host => (0, 0),
-        Tenant::Container(number) => (1, number),
-        Tenant::User(user) => (2, u64::from(user)),
-        Tenant::Unknown => (3, 0),
-    };
-    let text = serde_json::to_vec(&NamespaceNote { around, tenant }).ok()?;
+    let text = serde_json::to_vec(&NamespaceNote { around, tenant: known.tenant.as_numbers() }).ok()?;
     let descriptors = [
         Some(known.namespace.as_raw_fd()),
         Some(known.init.as_raw_fd()),
@@ -65,12 +59,7 @@ pub(super) fn namespace(
         Some(number) => Some(find(number)?),
         None => None,
     };
-    let tenant = match note.tenant {
-        (0, _) => Tenant::Host,
-        (1, number) => Tenant::Container(number),
-        (2, user) => Tenant::User(u32::try_from(user).ok()?),
-        _ => Tenant::Unknown,
-    };
+    let tenant = Tenant::of_numbers(note.tenant)?;
     let [file, init, memberships, end] = saved.descriptors;
     Some(KnownNamespace {
         namespace: PidNamespaceFd::recovered(recovered(file?)?).ok()?,

@@ -24,6 +24,29 @@ pub enum Tenant {
     Unknown,
 }
 
+impl Tenant {
+    /// It as numbers, for a record.
+    pub fn as_numbers(self) -> (u64, u64) {
+        match self {
+            Self::Host => (0, 0),
+            Self::Container(number) => (1, number),
+            Self::User(user) => (2, u64::from(user)),
+            Self::Unknown => (3, 0),
+        }
+    }
+
+    /// The tenant with these numbers; `None` if there's none.
+    pub fn of_numbers(numbers: (u64, u64)) -> Option<Self> {
+        match numbers {
+            (0, _) => Some(Self::Host),
+            (1, number) => Some(Self::Container(number)),
+            (2, user) => u32::try_from(user).ok().map(Self::User),
+            (3, _) => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
 /// How many records can be logged at once.
 const BURST_RECORDS: u32 = 50;
 /// The time after which one more can be logged. A container that loops on a forbidden write can't fill the host's
@@ -79,6 +102,14 @@ impl TokenBucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tenants_come_back_from_their_numbers() {
+        for tenant in [Tenant::Host, Tenant::Container(u64::MAX), Tenant::User(u32::MAX), Tenant::Unknown] {
+            assert_eq!(Tenant::of_numbers(tenant.as_numbers()), Some(tenant));
+        }
+        assert_eq!((Tenant::of_numbers((2, 1 << 32)), Tenant::of_numbers((4, 0))), (None, None));
+    }
 
     #[test]
     fn a_burst_then_a_trickle() {

@@ -22,6 +22,10 @@ pub enum Topic {
     Retry = 3,
     /// A change by the view itself, whose event is still to come.
     OwnChange = 4,
+    /// Xattrs that were set through a view.
+    Xattr = 5,
+    /// A write through the view to a notified file, whose event is still to come.
+    OwnWrite = 6,
 }
 
 /// A note as an earlier server left it.

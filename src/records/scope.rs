@@ -8,6 +8,7 @@ use super::file::SavedFile;
 use super::node::SavedNode;
 use super::note::{NoteRecord, SavedNote, Topic};
 use super::own_change::SavedOwnChange;
+use super::own_write::SavedOwnWrite;
 use super::store::Records;
 
 /// The scope of a mount with one view. In a mount for all callers each container has another one.
@@ -26,6 +27,8 @@ pub struct SavedScope {
     pub retries: Vec<SavedRetry>,
     /// The changes by the view itself whose events are still to come. Only a mount with one view has any.
     pub own_changes: Vec<SavedOwnChange>,
+    /// The writes through the view whose events may still come. Only a mount with one view has any.
+    pub own_writes: Vec<SavedOwnWrite>,
 }
 
 /// A caller that has to repeat an open, as an earlier server left it.
@@ -54,6 +57,7 @@ impl Records {
         }
         let one_view = scopes.entry(ONE_VIEW).or_default();
         (one_view.absences, one_view.own_changes) = (self.absences(), self.own_changes());
+        one_view.own_writes = self.own_writes();
         for note in self.notes(Topic::Retry) {
             let Some((scope, thread)) = read_retry(&note.text) else { continue };
             scopes.entry(scope).or_default().retries.push(SavedRetry { node: note.key, thread, note });

@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// If this environment variable is set, the server of each view is killed again and again: whatever a test is about, it mustn't notice that.
+/// Only a program with debug assertions lets a server fail that often ([`RESTARTS_VARIABLE`]).
 const UNREST_VARIABLE: &str = "VCGROUPFS_KILL_SERVERS";
 
 /// After so many failures in a minute a keeper gives up, if this environment variable says so. The default is for a server that fails whenever it's
@@ -135,6 +136,9 @@ impl View {
         command.args(wrapper.map(|_| program));
         command.arg("mount").args(&options.arguments).arg("-f").arg(folder.path().join("view"));
         if std::env::var_os(UNREST_VARIABLE).is_some() {
+            if !cfg!(debug_assertions) {
+                panic!("{UNREST_VARIABLE} is for a build with debug assertions");
+            }
             command.env(RESTARTS_VARIABLE.0, RESTARTS_VARIABLE.1);
         }
         command.envs(options.environment.iter().map(|(name, value)| (name, value)));

@@ -7,11 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use testkit::probe::Op;
 use testkit::probe::names::*;
 use testkit::{
-    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, TestCgroup, View, ViewOptions, hierarchy, require,
-    wait_until,
+    Caller, Container, ContainerOptions, MAPPED_ROOT, Need, OWNER, TestCgroup, View, ViewOptions, hierarchy,
+    kill_to_the_end, require, wait_until,
 };
 use vcgroupfs::sys::xattr;
 
@@ -118,6 +119,19 @@ fn a_container_uses_no_more_than_its_budget() {
     }
     assert!(scene.charged().saturating_sub(before) < BUDGET_BYTES + SLACK_BYTES, "{}", scene.charged());
     assert_eq!(set(&scene.top().join("a1"), "trusted.one-more", &[b'x'; 4000]), Err(Errno::ENOSPC));
+}
+
+/// A container that could have its server killed mustn't get a new budget each time.
+#[test]
+fn the_budget_outlives_the_server() {
+    require!(Need::Root, Need::Fuse, Need::Hierarchy("memory"), Need::Hierarchy(selector()), Need::ResentRequests);
+    let scene = Scene::new(ViewOptions::new());
+    assert_eq!(fill(&scene, "a", 20 * BUDGET_BYTES).1, Some(Errno::ENOSPC));
+    kill_to_the_end(Pid::from_raw(scene.view.server().cast_signed()));
+    let (next, large) = (scene.child("next"), vec![b'x'; 30 * 1024]);
+    assert_eq!(set(&next, "user.a", &large), Err(Errno::ENOSPC));
+    remove(&scene.top().join("a0"), "user.a").expect("the killed server has set it");
+    assert_eq!(set(&next, "user.a", &large), Ok(()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ pub mod per_caller;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::fs::inode::NodeId;
+use crate::fs::inode::{HeldNode, NodeId};
 use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Permit, ReadMode};
 pub use crate::limit::Tenant;
 use crate::records::Records;
@@ -89,6 +89,12 @@ pub trait Dispatch: Debug + Send + Sync + 'static {
 
     /// Drops references that the kernel held to a node. Returns whether these were the last.
     fn forget(&self, node: NodeId, lookups: u64) -> bool;
+
+    /// The nodes that the kernel holds, as far as it's known.
+    fn held_nodes(&self) -> Vec<HeldNode>;
+
+    /// Drops a node that the kernel turned out not to hold, if it's still as it was then.
+    fn forget_unchanged(&self, held: &HeldNode);
 
     /// Whether the kernel holds a node.
     fn knows(&self, node: NodeId) -> bool;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Dispatch, Tenant};
-use crate::fs::inode::NodeId;
+use crate::fs::inode::{HeldNode, NodeId};
 use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, LookupResult, Permit, ReadMode};
 use crate::records::Records;
 
@@ -64,6 +64,14 @@ impl<H: Host> Dispatch for CgroupFs<H> {
 
     fn forget(&self, node: NodeId, lookups: u64) -> bool {
         CgroupFs::forget(self, node, lookups)
+    }
+
+    fn held_nodes(&self) -> Vec<HeldNode> {
+        self.nodes.held()
+    }
+
+    fn forget_unchanged(&self, held: &HeldNode) {
+        CgroupFs::forget_unchanged(self, held);
     }
 
     fn knows(&self, node: NodeId) -> bool {

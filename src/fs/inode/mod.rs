@@ -15,4 +15,4 @@ pub use attributes::Attributes;
 pub use node::{Cgroups, Node, Object, Watch};
 pub use node_id::{NodeId, ROOT_ID};
 pub use shown_size::ShownSize;
-pub use table::NodeTable;
+pub use table::{HeldNode, NodeTable};

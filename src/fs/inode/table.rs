@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
 
@@ -21,6 +21,17 @@ pub struct NodeTable {
     records: Arc<Records>,
     /// Which of several tables with the same records it is.
     scope: u32,
+}
+
+/// A node as it was at some time.
+#[derive(Clone, Debug)]
+pub struct HeldNode {
+    /// Its id.
+    pub id: NodeId,
+    /// How many lookups the kernel had.
+    pub lookups: u64,
+    /// The node, if the id could come to mean another one.
+    pub(in crate::fs) node: Weak<Node>,
 }
 
 #[derive(Debug)]
@@ -192,6 +203,43 @@ impl NodeTable {
         Some(node)
     }
 
+    /// Sets how many lookups of each node the kernel has. Forgets those of which it has none, and returns them.
+    pub fn set_lookups(&self, lookups: impl Fn(NodeId) -> u64) -> Vec<Arc<Node>> {
+        let mut forgotten = Vec::new();
+        self.nodes.write().retain(|id, known| {
+            let lookups = lookups(*id);
+            known.set_lookups(lookups);
+            if lookups == 0 {
+                known.node.note_dropped();
+                forgotten.push(Arc::clone(&known.node));
+            }
+            lookups > 0
+        });
+        forgotten
+    }
+
+    /// All nodes but the root, each with its lookups.
+    pub fn held(&self) -> Vec<HeldNode> {
+        let nodes = self.nodes.read();
+        let held = |(id, known): (&NodeId, &TableEntry)| HeldNode {
+            id: *id,
+            lookups: known.lookups,
+            node: Arc::downgrade(&known.node),
+        };
+        nodes.iter().map(held).collect()
+    }
+
+    /// Forgets a node if it's still as it was then. Returns it.
+    pub fn forget_unchanged(&self, held: &HeldNode) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes.write();
+        let Entry::Occupied(entry) = nodes.entry(held.id) else {
+            return None;
+        };
+        let known = entry.get();
+        let is_unchanged = known.lookups == held.lookups && Arc::as_ptr(&known.node) == held.node.as_ptr();
+        is_unchanged.then(|| entry.remove().node).inspect(|node| node.note_dropped())
+    }
+
     /// All nodes but the root.
     pub fn all(&self) -> Vec<Arc<Node>> {
         self.nodes.read().values().map(|known| Arc::clone(&known.node)).collect()
@@ -260,6 +308,20 @@ mod tests {
         assert!(table.get(id).is_none() && table.is_empty());
         assert!(table.forget(id, 1).is_none(), "a surplus forget does nothing");
         assert!(table.forget(ROOT_ID, 1).is_none() && table.get(ROOT_ID).is_some());
+    }
+
+    #[test]
+    fn only_what_has_not_changed_is_forgotten() {
+        let table = table();
+        let [same, looked_up, made_again] = ["same", "looked_up", "made_again"].map(|name| {
+            let node = table.remember(child(&table, name, 7 + name.len() as u64)).0;
+            table.held().into_iter().find(|held| held.id == node.id()).unwrap()
+        });
+        table.count(looked_up.id);
+        table.forget(made_again.id, 1);
+        table.remember(child(&table, "made_again", 17));
+        let forgotten = [same, looked_up, made_again].map(|held| table.forget_unchanged(&held).is_some());
+        assert_eq!((forgotten, table.len()), ([true, false, false], 2));
     }
 
     #[test]

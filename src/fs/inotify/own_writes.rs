@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cgroup::file::is_notified;
 use crate::fs::inode::Node;
+use crate::records::{NoteRecord, Records, SavedOwnWrite};
 
 /// How long the event of an own write may take to arrive.
 const EVENT_DELAY_MAX: Duration = Duration::from_secs(2);
@@ -17,8 +18,11 @@ const EVENT_DELAY_MAX: Duration = Duration::from_secs(2);
 ///
 /// inotify doesn't say who wrote, and merges two unread events into one. So an event counts for one write, and the
 /// server doesn't wait for an event for long.
-#[derive(Debug, Default)]
-pub(in crate::fs) struct OwnWrites(Arc<Mutex<HashMap<WrittenFile, Writes>>>);
+#[derive(Debug)]
+pub(in crate::fs) struct OwnWrites {
+    all: Arc<Mutex<HashMap<WrittenFile, Writes>>>,
+    records: Arc<Records>,
+}
 
 /// How many files are remembered before a sweep forgets those whose events don't come: failed writes, and cgroups
 /// that are gone.
@@ -31,12 +35,26 @@ struct Writes {
     running: usize,
     /// Events that came during the write.
     early: usize,
-    finished: VecDeque<Instant>,
+    finished: VecDeque<Finished>,
+}
+
+/// A write that is over, and whose event may still come.
+#[derive(Debug)]
+struct Finished {
+    at: Instant,
+    /// The next server has to know of it, too.
+    _record: Option<NoteRecord>,
+}
+
+impl Finished {
+    fn is_awaited(&self) -> bool {
+        self.at.elapsed() < EVENT_DELAY_MAX
+    }
 }
 
 impl Writes {
     fn is_awaited(&self) -> bool {
-        self.running > 0 || self.finished.back().is_some_and(|finished| finished.elapsed() < EVENT_DELAY_MAX)
+        self.running > 0 || self.finished.back().is_some_and(Finished::is_awaited)
     }
 }
 
@@ -45,9 +63,22 @@ impl Writes {
 pub(in crate::fs) struct OwnWrite {
     writes: Arc<Mutex<HashMap<WrittenFile, Writes>>>,
     file: WrittenFile,
+    record: Option<NoteRecord>,
 }
 
 impl OwnWrites {
+    /// No writes but those that an earlier server has left.
+    pub(in crate::fs) fn new(records: &Arc<Records>, left: Vec<SavedOwnWrite>) -> Self {
+        let mut all: HashMap<WrittenFile, Writes> = HashMap::new();
+        for saved in left {
+            let record = Some(records.take_over_own_write(&saved));
+            let SavedOwnWrite { hierarchy, directory, name, .. } = saved;
+            let finished = Finished { at: Instant::now(), _record: record };
+            all.entry((hierarchy, directory, name)).or_default().finished.push_back(finished);
+        }
+        Self { all: Arc::new(Mutex::new(all)), records: Arc::clone(records) }
+    }
+
     /// Begins a write to this file, which ends when the result is dropped. `None` if the kernel doesn't notify the
     /// file.
     pub(in crate::fs) fn begin(&self, file: &Node) -> Option<OwnWrite> {
@@ -57,7 +88,7 @@ impl OwnWrites {
         if !directory.is_watched() {
             return None;
         }
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         // A sweep only when the map would grow, so that a single write doesn't look at all files.
         if all.len() >= FILES_BEFORE_SWEEP && all.len() == all.capacity() {
             all.retain(|_, writes| writes.is_awaited());
@@ -67,14 +98,15 @@ impl OwnWrites {
         }
         all.entry(file.clone()).or_default().running += 1;
         drop(all);
-        Some(OwnWrite { writes: Arc::clone(&self.0), file })
+        let record = self.records.add_own_write(file.0, file.1, &file.2);
+        Some(OwnWrite { writes: Arc::clone(&self.all), file, record })
     }
 
     /// Whether an event belongs to an own write.
     fn take_of(&self, file: &WrittenFile) -> bool {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let Some(writes) = all.get_mut(file) else { return false };
-        writes.finished.retain(|finished| finished.elapsed() < EVENT_DELAY_MAX);
+        writes.finished.retain(Finished::is_awaited);
         let is_own = if writes.finished.pop_front().is_some() {
             true
         } else if writes.early < writes.running {
@@ -94,7 +126,7 @@ impl OwnWrites {
     }
 
     pub(in crate::fs) fn clear(&self) {
-        self.0.lock().retain(|_, writes| {
+        self.all.lock().retain(|_, writes| {
             writes.finished.clear();
             writes.running > 0
         });
@@ -109,10 +141,10 @@ impl Drop for OwnWrite {
             if writes.early > 0 {
                 writes.early -= 1;
             } else {
-                writes.finished.push_back(Instant::now());
+                writes.finished.push_back(Finished { at: Instant::now(), _record: self.record.take() });
             }
             // A failed write has no event, and a removed file gets no more.
-            writes.finished.retain(|finished| finished.elapsed() < EVENT_DELAY_MAX);
+            writes.finished.retain(Finished::is_awaited);
         }
     }
 }
@@ -122,6 +154,7 @@ mod tests {
     use super::*;
     use crate::cgroup::FileClass;
     use crate::fs::inode::{NodeId, Object, ROOT_ID, Watch};
+    use crate::records::{ONE_VIEW, Topic};
     use crate::view::{EntryPath, Position, Role};
 
     #[derive(Debug)]
@@ -132,7 +165,7 @@ mod tests {
     #[test]
     fn what_no_event_comes_of_is_forgotten() {
         let position = Position { hierarchy: Some(0), entry_path: EntryPath::Main, role: Role::Inside };
-        let writes = OwnWrites::default();
+        let writes = OwnWrites::new(&Records::none(), Vec::new());
         let begin = |inode| {
             let directory = Arc::new(Node::root(ROOT_ID, position, Object::Directory, inode));
             directory.watch_once(|| Some(Box::new(NoWatch)));
@@ -146,13 +179,37 @@ mod tests {
             drop(begin(inode));
             if inode.is_multiple_of(50) {
                 // Makes the writes old enough to be forgotten.
-                for writes in writes.0.lock().values_mut() {
-                    writes.finished.iter_mut().for_each(|finished| *finished -= EVENT_DELAY_MAX);
+                for writes in writes.all.lock().values_mut() {
+                    writes.finished.iter_mut().for_each(|finished| finished.at -= EVENT_DELAY_MAX);
                 }
             }
         }
-        assert!(writes.0.lock().len() < 4 * FILES_BEFORE_SWEEP, "{}", writes.0.lock().len());
+        assert!(writes.all.lock().len() < 4 * FILES_BEFORE_SWEEP, "{}", writes.all.lock().len());
         assert!(writes.take(0, 1, OsStr::new("cpu.pressure")), "a write under way isn't forgotten");
         drop(running);
+    }
+
+    #[test]
+    fn the_next_server_knows_whose_write_an_event_is_of() {
+        let position = Position { hierarchy: Some(1), entry_path: EntryPath::Main, role: Role::Inside };
+        let directory = Arc::new(Node::root(ROOT_ID, position, Object::Directory, 7));
+        directory.watch_once(|| Some(Box::new(NoWatch)));
+        let (id, name) = (NodeId::from_u64(8), OsStr::new("cpu.pressure"));
+        let file = Node::child(&directory, name, id, position, Object::File(FileClass::Pressure), 8);
+        let records = Records::new().unwrap();
+        records.start();
+        let next = || OwnWrites::new(&records, records.scopes().remove(&ONE_VIEW).unwrap().own_writes);
+        let writes = next();
+        for _ in 0..3 {
+            drop(writes.begin(&file));
+        }
+        assert!(writes.take(1, 7, name));
+        // One more is being made when it's killed.
+        std::mem::forget((writes.begin(&file), writes));
+        records.start();
+        let writes = next();
+        let taken = (0..5).filter(|_| writes.take(1, 7, name)).count();
+        assert_eq!(taken, 3);
+        assert!(records.notes(Topic::OwnWrite).is_empty());
     }
 }

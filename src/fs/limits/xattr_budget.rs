@@ -7,13 +7,16 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::fs::{FsError, FsResult, SysResult};
+use crate::limit::Tenant;
 use crate::policy::Rule;
+use crate::records::{NoteRecord, Records, SavedXattr, XattrState};
 
 /// The kernel memory for all xattrs that were set through a view, in bytes. With the xattrs that systemd sets it's
 /// enough for 4000 cgroups.
@@ -32,11 +35,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A directory: its hierarchy and its inode number, which the kernel never reuses.
 pub(in crate::fs) type DirectoryKey = (usize, u64);
 
+/// The inode number that no directory has.
+const NO_DIRECTORY: u64 = 0;
+
 /// The xattrs that were set through a view, or through all views of a tenant.
 ///
-/// Earlier xattrs aren't in it: the kernel charged them to whoever set them.
-#[derive(Debug, Default)]
+/// Earlier xattrs aren't in it: the kernel charged them to whoever set them. What one server has counted, the next one
+/// counts as well.
+#[derive(Debug)]
 pub(in crate::fs) struct XattrBudget {
+    tenant: Tenant,
+    records: Arc<Records>,
     /// Held while an xattr is set or removed, so that the ledger agrees with the kernel however many callers set the
     /// same one at a time.
     ledger: Mutex<Ledger>,
@@ -45,11 +54,50 @@ pub(in crate::fs) struct XattrBudget {
 #[derive(Debug, Default)]
 struct Ledger {
     spent: usize,
-    directories: HashMap<DirectoryKey, HashMap<OsString, usize>>,
+    directories: HashMap<DirectoryKey, HashMap<OsString, Counted>>,
     swept: Option<Instant>,
+    /// Those that nobody can remove any more.
+    written_off: Counted,
+}
+
+/// Kernel memory in bytes, and its record.
+#[derive(Debug, Default)]
+struct Counted {
+    cost: usize,
+    _record: Option<NoteRecord>,
 }
 
 impl XattrBudget {
+    /// The budget of a tenant, with the xattrs that an earlier server has left.
+    pub(in crate::fs) fn new(records: &Arc<Records>, tenant: Tenant, saved: &[SavedXattr]) -> Self {
+        let mut ledger = Ledger::default();
+        for saved in saved {
+            let XattrState { hierarchy, directory, cost, name, .. } = &saved.state;
+            let cost = usize::try_from(*cost).unwrap_or(0);
+            let counted = Counted { cost, _record: Some(records.take_over_xattr(saved)) };
+            ledger.spent += cost;
+            if *directory == NO_DIRECTORY {
+                // A server that was killed has noted the sum, and hasn't yet dropped what it's the sum of.
+                let other = std::mem::replace(&mut ledger.written_off, counted);
+                ledger.spent = ledger.without(other.cost);
+                continue;
+            }
+            let hierarchy = usize::try_from(*hierarchy).unwrap_or(usize::MAX);
+            let names = ledger.directories.entry((hierarchy, *directory)).or_default();
+            // One that was being set again has two records.
+            let other = names.insert(name.clone(), counted).map_or(0, |other| other.cost);
+            ledger.spent = ledger.without(other);
+        }
+        Self { tenant, records: Arc::clone(records), ledger: Mutex::new(ledger) }
+    }
+
+    fn counted(&self, (hierarchy, directory): DirectoryKey, name: &OsStr, cost: usize) -> Counted {
+        let tenant = self.tenant.as_numbers();
+        let (hierarchy, name) = (hierarchy as u64, name.to_owned());
+        let state = XattrState { tenant, hierarchy, directory, cost: cost as u64, name };
+        Counted { cost, _record: self.records.add_xattr(&state) }
+    }
+
     /// Sets an xattr by calling `set`, if the budget allows it. `is_there` says whether a directory still exists.
     pub(in crate::fs) fn set(
         &self,
@@ -66,9 +114,11 @@ impl XattrBudget {
                 return Err(Rule::XattrBudget.into());
             }
         }
+        // Before it's set: a server that is killed in between has counted it.
+        let counted = self.counted(directory, name, cost);
         set()?;
-        let before = ledger.directories.entry(directory).or_default().insert(name.to_owned(), cost);
-        ledger.spent = ledger.without(before) + cost;
+        let before = ledger.directories.entry(directory).or_default().insert(name.to_owned(), counted);
+        ledger.spent = ledger.without(before.map_or(0, |before| before.cost)) + cost;
         Ok(())
     }
 
@@ -84,7 +134,7 @@ impl XattrBudget {
         if matches!(removed, Ok(()) | Err(Errno::ENODATA))
             && let Some(names) = ledger.directories.get_mut(&directory)
         {
-            let before = names.remove(name);
+            let before = names.remove(name).map_or(0, |before| before.cost);
             if names.is_empty() {
                 ledger.directories.remove(&directory);
             }
@@ -108,26 +158,29 @@ impl XattrBudget {
     pub(in crate::fs) fn removed(&self, directory: DirectoryKey, clear: impl Fn(&OsStr)) {
         let mut ledger = self.ledger.lock();
         let Some(names) = ledger.directories.remove(&directory) else { return };
-        for (name, cost) in names {
+        for (name, counted) in names {
             clear(&name);
-            ledger.spent = ledger.without(Some(cost));
+            ledger.spent = ledger.without(counted.cost);
         }
     }
 
     /// Accounts for a removed directory whose xattrs can't be cleared any more. They count for good.
     pub(in crate::fs) fn write_off(&self, directory: DirectoryKey) {
-        self.ledger.lock().directories.remove(&directory);
+        let mut ledger = self.ledger.lock();
+        let Some(names) = ledger.directories.remove(&directory) else { return };
+        let cost = ledger.written_off.cost + names.values().map(|counted| counted.cost).sum::<usize>();
+        ledger.written_off = self.counted((0, NO_DIRECTORY), OsStr::new(""), cost);
     }
 }
 
 impl Ledger {
     fn has_room(&self, directory: DirectoryKey, name: &OsStr, cost: usize) -> bool {
         let before = self.directories.get(&directory).and_then(|names| names.get(name));
-        self.without(before.copied()) + cost <= BUDGET_BYTES
+        self.without(before.map_or(0, |before| before.cost)) + cost <= BUDGET_BYTES
     }
 
-    fn without(&self, cost: Option<usize>) -> usize {
-        self.spent.saturating_sub(cost.unwrap_or(0))
+    fn without(&self, cost: usize) -> usize {
+        self.spent.saturating_sub(cost)
     }
 
     /// Returns the budget of directories that others have removed.
@@ -137,8 +190,8 @@ impl Ledger {
             return;
         }
         let gone = self.directories.extract_if(|directory, _| !is_there(*directory));
-        let given_back = gone.flat_map(|(_, names)| names.into_values()).sum();
-        self.spent = self.without(Some(given_back));
+        let given_back = gone.flat_map(|(_, names)| names.into_values().map(|counted| counted.cost)).sum();
+        self.spent = self.without(given_back);
         self.swept = Some(now);
     }
 }
@@ -165,6 +218,10 @@ mod tests {
 
     const ONE: DirectoryKey = (0, 1);
     const TWO: DirectoryKey = (0, 2);
+
+    fn budget(records: &Arc<Records>) -> XattrBudget {
+        XattrBudget::new(records, Tenant::User(1000), &records.xattrs())
+    }
 
     fn name(text: &str) -> &OsStr {
         OsStr::new(text)
@@ -201,7 +258,7 @@ mod tests {
 
     #[test]
     fn nothing_beyond_the_budget_and_all_is_given_back() {
-        let xattrs = XattrBudget::default();
+        let xattrs = budget(&Records::none());
         let mut number = 0;
         while set(&xattrs, ONE, &format!("user.{number}"), 1000).is_ok() {
             number += 1;
@@ -225,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_fails_costs_nothing() {
-        let xattrs = XattrBudget::default();
+        let xattrs = budget(&Records::none());
         let refused = xattrs.set((ONE, name("user.x")), 10, |_| true, || Err(Errno::EEXIST));
         assert_eq!(refused, Err(FsError::Kernel(Errno::EEXIST)));
         assert!(xattrs.is_empty() && spent(&xattrs) == 0);
@@ -236,7 +293,7 @@ mod tests {
 
     #[test]
     fn directories_that_others_removed_are_found_when_there_is_no_room() {
-        let xattrs = XattrBudget::default();
+        let xattrs = budget(&Records::none());
         let full = (0..).take_while(|number| set(&xattrs, (0, *number), "user.x", 60_000).is_ok()).count() as u64;
         assert!(full > 16, "{full}");
         // The sweep ran just before, and isn't repeated at once.
@@ -249,9 +306,41 @@ mod tests {
 
     #[test]
     fn what_cant_be_cleared_counts_on() {
-        let xattrs = XattrBudget::default();
+        let xattrs = budget(&Records::none());
         assert_eq!(set(&xattrs, ONE, "user.x", 10), Ok(()));
         xattrs.write_off(ONE);
         assert!(xattrs.is_empty() && spent(&xattrs) > 0);
+    }
+
+    #[test]
+    fn the_next_server_counts_on() {
+        let records = Records::new().unwrap();
+        records.start();
+        let xattrs = budget(&records);
+        for (directory, key) in
+            [(ONE, "user.x"), (ONE, "user.y"), (TWO, "user.x"), ((1, 3), "user.x"), ((1, 4), "user.x")]
+        {
+            assert_eq!(set(&xattrs, directory, key, 1000), Ok(()));
+        }
+        // It's set again, with another length.
+        assert_eq!(set(&xattrs, TWO, "user.x", 50), Ok(()));
+        assert_eq!(xattrs.remove((ONE, name("user.y")), || Ok(())), Ok(()));
+        xattrs.write_off((1, 3));
+        xattrs.write_off((1, 4));
+        // It's killed while it sets another one, which the next one may count although nobody knows whether it's there.
+        std::mem::forget(xattrs.counted((1, 5), name("user.z"), 100));
+        let (before, one) = (spent(&xattrs), cost(name("user.x"), 1000));
+        assert_eq!(before, 3 * one + cost(name("user.x"), 50));
+        std::mem::forget(xattrs);
+        records.start();
+        let again = budget(&records);
+        assert_eq!(spent(&again), before + 100);
+        again.removed(ONE, |_| {});
+        again.removed((1, 5), |_| {});
+        again.removed(TWO, |_| {});
+        assert!(again.is_empty());
+        assert_eq!((spent(&again), records.xattrs().len()), (2 * one, 1));
+        drop(again);
+        assert!(records.xattrs().is_empty(), "a tenant that has ended leaves nothing");
     }
 }

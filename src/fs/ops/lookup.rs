@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use crate::fs::LookupResult;
 use crate::fs::cgroup_fs::classify;
 use crate::fs::entry::WATCHED_TTL;
-use crate::fs::inode::{Node, NodeId, Object, ROOT_ID};
+use crate::fs::inode::{HeldNode, Node, NodeId, Object, ROOT_ID};
 use crate::fs::{Attributes, Caller, CgroupFs, Entry, FsError, FsResult, HandleId, Host, Statistics, SysResult};
 use crate::policy;
 use crate::records::{Number, Records};
@@ -325,6 +325,22 @@ impl<H: Host> CgroupFs<H> {
             self.listings.remove(id);
         }
         forgotten.is_some()
+    }
+
+    /// Sets how many lookups of each node the kernel has.
+    pub(in crate::fs) fn set_lookups(&self, lookups: impl Fn(NodeId) -> u64) {
+        for node in self.nodes.set_lookups(lookups) {
+            self.host.forget(&node);
+            self.listings.remove(node.id());
+        }
+    }
+
+    /// Drops a node that the kernel turned out not to hold, if it's still as it was then.
+    pub(in crate::fs) fn forget_unchanged(&self, held: &HeldNode) {
+        if let Some(node) = self.nodes.forget_unchanged(held) {
+            self.host.forget(&node);
+            self.listings.remove(held.id);
+        }
     }
 
     /// Statistics of a filesystem (statfs(2)).

@@ -2,5 +2,6 @@
 
 pub(super) mod abort_guard;
 pub(super) mod invalidation;
+pub(super) mod lost_forgets;
 pub(super) mod notification;
 pub(super) mod self_mount;

@@ -16,7 +16,7 @@ use crate::fs::limits::quota::Quota;
 use crate::fs::limits::xattr_budget::XattrBudget;
 use crate::fs::{Caller, CgroupFs, FsResult, HandleId, Host, ReadMode, RejectionLog, SysResult};
 use crate::limit::ProcessorTime;
-use crate::records::{NoteRecord, ONE_VIEW, Records, SavedScope};
+use crate::records::{NoteRecord, ONE_VIEW, Records, SavedScope, SavedXattr};
 use crate::view::View;
 
 /// A container, and its filesystem.
@@ -75,6 +75,8 @@ pub struct SharedLimits {
     backing_ids: Quota,
     listings: Quota,
     by_tenant: Mutex<HashMap<Tenant, Allowance>>,
+    /// The xattrs of tenants that an earlier server knew.
+    left_xattrs: Mutex<HashMap<Tenant, Vec<SavedXattr>>>,
     /// What the next server needs to know.
     records: Arc<Records>,
 }
@@ -94,6 +96,11 @@ impl SharedLimits {
     /// The limits for a server that may have `most_files` open files. `passes_through` says whether the kernel may
     /// read files itself.
     pub fn new(most_files: usize, passes_through: bool, records: Arc<Records>) -> Self {
+        let mut left_xattrs: HashMap<Tenant, Vec<SavedXattr>> = HashMap::new();
+        for saved in records.xattrs() {
+            let tenant = Tenant::of_numbers(saved.state.tenant).unwrap_or_default();
+            left_xattrs.entry(tenant).or_default().push(saved);
+        }
         Self {
             next_container: AtomicU64::default(),
             next_handle: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)),
@@ -103,6 +110,7 @@ impl SharedLimits {
             backing_ids: Quota::of(BACKING_IDS_MAX),
             listings: Quota::of(PARTS_MAX),
             by_tenant: Mutex::default(),
+            left_xattrs: Mutex::new(left_xattrs),
             records,
         }
     }
@@ -148,12 +156,13 @@ impl SharedLimits {
         if !self.passes_through {
             fs.disable_passthrough();
         }
+        let left_xattrs = || self.left_xattrs.lock().remove(&tenant).unwrap_or_default();
         let allowance = || Allowance {
             files: self.files.below(tenant),
             backing_ids: self.backing_ids.below(tenant),
             listings: self.listings.below(tenant),
             log: Arc::default(),
-            xattrs: Arc::default(),
+            xattrs: Arc::new(XattrBudget::new(&self.records, tenant, &left_xattrs())),
             processor: Arc::default(),
         };
         let Allowance { files, backing_ids, listings, log, xattrs, processor } =
@@ -170,13 +179,27 @@ impl SharedLimits {
     /// Xattrs that a user of the host has set count again when that user comes back: a user can make any number of
     /// pid namespaces, one after the other.
     pub fn forget(&self, tenant: Tenant) {
+        self.forget_xattrs_left(|left| left == tenant);
         let mut all = self.by_tenant.lock();
-        let is_retry = matches!(tenant, Tenant::User(_) | Tenant::Unknown);
-        let stays = all.get(&tenant).is_some_and(|allowance| is_retry && allowance.xattrs.may_hold_any());
+        let stays = all.get(&tenant).is_some_and(|allowance| may_come_back(tenant) && allowance.xattrs.may_hold_any());
         let forgotten = if stays { None } else { all.remove(&tenant) };
         drop(all);
         drop(forgotten);
     }
+
+    /// Forgets the xattrs that an earlier server has left of tenants that have ended.
+    pub fn forget_xattrs_left(&self, has_ended: impl Fn(Tenant) -> bool) {
+        let mut left = self.left_xattrs.lock();
+        let ended = left.extract_if(|tenant, _| !may_come_back(*tenant) && has_ended(*tenant));
+        for saved in ended.flat_map(|(_, saved)| saved) {
+            drop(self.records.take_over_xattr(&saved));
+        }
+    }
+}
+
+/// Whether a tenant whose last container has ended can have another one.
+fn may_come_back(tenant: Tenant) -> bool {
+    matches!(tenant, Tenant::User(_) | Tenant::Unknown)
 }
 
 /// The scope in which the container with this number records its nodes.

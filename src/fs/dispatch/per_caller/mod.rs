@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use self::nodes::Nodes;
 use crate::fs::dispatch::{Dispatch, Tenant};
 use crate::fs::host::{HostCredentials, HostReadiness};
-use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::inode::{HeldNode, NodeId, ROOT_ID};
 use crate::fs::limits::rejection_log::RejectedRequest;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Permit, ReadMode, RejectionLog};
 use crate::policy::Denial;
@@ -232,6 +232,19 @@ impl<C: Containers> Dispatch for PerCaller<C> {
         };
         container.fs.forget(inner, lookups);
         was_last
+    }
+
+    fn held_nodes(&self) -> Vec<HeldNode> {
+        self.nodes.lock().held()
+    }
+
+    fn forget_unchanged(&self, held: &HeldNode) {
+        let mut nodes = self.nodes.lock();
+        let forgotten = if nodes.is_unchanged(held) { nodes.forget(held.id, held.lookups) } else { None };
+        drop(nodes);
+        if let Some((container, inner, _)) = forgotten {
+            container.fs.forget(inner, held.lookups);
+        }
     }
 
     fn knows(&self, node: NodeId) -> bool {

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::container::Container;
 use crate::fs::Host;
-use crate::fs::inode::{NodeId, ROOT_ID};
+use crate::fs::inode::{HeldNode, NodeId, ROOT_ID};
 use crate::records::{EntryRecord, Records};
 
 /// The nodes that the kernel was given.
@@ -59,6 +59,13 @@ impl<H: Host> Nodes<H> {
                 nodes.known.insert(number, KernelNode { container, inner, lookups, record: Some(record) });
             }
         }
+        // A server that was killed may have counted a lookup in one of the two tables only, and looked names up for itself.
+        for container in containers {
+            container.fs.set_lookups(|inner| {
+                let number = nodes.numbers.get(&(container.number, inner));
+                number.and_then(|number| nodes.known.get(number)).map_or(0, |known| known.lookups)
+            });
+        }
         nodes
     }
 
@@ -108,6 +115,18 @@ impl<H: Host> Nodes<H> {
             self.numbers.remove(&(container.number, inner));
         }
         Some((container, inner, is_last))
+    }
+
+    /// All nodes, each with its lookups.
+    pub(in crate::fs) fn held(&self) -> Vec<HeldNode> {
+        let held =
+            |(id, known): (&NodeId, &KernelNode<H>)| HeldNode { id: *id, lookups: known.lookups, node: Weak::new() };
+        self.known.iter().map(held).collect()
+    }
+
+    /// Whether the kernel has been told of no more lookups of a node, and has forgotten none.
+    pub(in crate::fs) fn is_unchanged(&self, held: &HeldNode) -> bool {
+        self.known.get(&held.id).is_some_and(|known| known.lookups == held.lookups)
     }
 
     /// Returns how many nodes the kernel holds.
