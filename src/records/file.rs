@@ -140,6 +140,13 @@ impl FileRecord {
         }
     }
 
+    /// Notes that it has no second descriptor.
+    pub(super) fn forget_checked(&self) {
+        if let Some(word) = self.records.cells.word(self.cell, DESCRIPTORS) {
+            word.fetch_and(u64::from(u32::MAX), Ordering::AcqRel);
+        }
+    }
+
     /// Notes who polls it.
     pub fn set_poll(&self, poll: u64) {
         self.records.cells.store(self.cell, POLL, poll);

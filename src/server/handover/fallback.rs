@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ impl Fallback {
     ///
     /// # Errors
     /// Those of pipe(2) and fork(2).
-    pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>, records: &Records) -> io::Result<Self> {
+    pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>, records: &Arc<Records>) -> io::Result<Self> {
         let (waits, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         match sys::process::fork()? {
             ForkResult::Parent { child } => Ok(Self { process: child, pipe }),
@@ -46,6 +47,7 @@ impl Fallback {
                 let keeper = getppid();
                 let _ = prctl::set_name(c"fallback");
                 drop(pipe);
+                let held = records.held_descriptors();
                 let reason = match wait(&waits, keeper) {
                     Outcome::Success => sys::process::exit_now(0),
                     Outcome::Ended => "the new program has ended",
@@ -54,6 +56,8 @@ impl Fallback {
                 if end(keeper, &waits) {
                     records.set(Number::Ending, 1);
                 }
+                // What the new program's servers have opened isn't here, and its numbers can mean something else.
+                records.drop_all_but(&held);
                 let _ = execute(program, state, &["--back", reason]);
                 sys::process::exit_now(1)
             }
