@@ -84,9 +84,6 @@ impl AgentPool {
     /// The kernel continues a pid list at an offset with the numbers of the namespace that began it. So a descriptor
     /// is for one namespace.
     ///
-    /// The kernel continues a pid list at an offset with the numbers of the namespace that began it. So a
-    /// descriptor is for one namespace.
-    ///
     /// # Errors
     /// The system call's; EACCES if `ns` can't be entered, EIO if there's no answer, EAGAIN if there
     /// are too many namespaces or requests at once.
@@ -132,6 +129,8 @@ impl AgentPool {
     /// Writes the number of a process to migrate, if its `/proc/TID/cgroup`, `memberships`, still has the text `seen`
     /// right before the write. Otherwise writes nothing and returns `false`.
     ///
+    /// If the agent is killed meanwhile, another one does it: a migration that was made has changed the text.
+    ///
     /// # Errors
     /// Those of [`Self::write`], E2BIG if `seen` is too long to be sent, ESRCH if that process has ended.
     pub fn migrate(
@@ -147,7 +146,7 @@ impl AgentPool {
         }
         let request = Request::Migrate { nice: lent.nice, number, seen };
         let files = [file, memberships];
-        self.request_of(ns, lent.admin, &request, &files, &mut [], Retry::Never).map(|written| written > 0)
+        self.request_of(ns, lent.admin, &request, &files, &mut [], Retry::Safe).map(|written| written > 0)
     }
 
     /// Opens the directory in the server's /proc (O_PATH) of the process or thread that has `number` in `ns`. Files

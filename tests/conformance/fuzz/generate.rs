@@ -401,7 +401,10 @@ impl Maker {
     fn marked(&mut self) -> String {
         let directory = self.directory();
         // Not the cgroup that every sequence is made in.
-        if directory.split('/').any(|name| name == "..") { self.place() } else { directory }
+        let climbs = directory.split('/').any(|name| name == "..");
+        // An odd name can be a file's.
+        let is_file = ["/cgroup.procs", "/hugetlb.2MB.max"].iter().any(|name| directory.ends_with(name));
+        if climbs || is_file { self.place() } else { directory }
     }
 
     fn change(&mut self) -> Op {

@@ -236,6 +236,8 @@ fn fuzz(place: Where, legacy: bool) {
                     None => (steps[..=found.step].to_vec(), found),
                 };
                 let report = report(*seed, number, setting, &fewer, &found, reproduced);
+                // What happens only once may come of something that the server has noticed.
+                let report = if reproduced { report } else { format!("{report}\n    {}", pair.view.log()) };
                 println!("{report}");
                 reports.push(report);
                 if reports.len() as u64 >= variable("VCGROUPFS_FUZZ_DIFFERENCES").unwrap_or(ENOUGH) {

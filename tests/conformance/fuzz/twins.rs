@@ -29,7 +29,7 @@ pub(super) struct Twin {
     /// The number of its thread, in this sequence.
     thread: Option<String>,
     _container: Option<Container>,
-    _view: Option<View>,
+    view: Option<View>,
     /// The cgroup's directory for the probe.
     path: PathBuf,
     /// The cgroup's directory on the host.
@@ -64,7 +64,14 @@ impl Twin {
         let (container, mut session) = start(setting, home);
         let line = session.expect(&Op::ReadFile { path: "/proc/self/stat".into() });
         let probe = line.as_str().and_then(|line| line.split(' ').next()).expect("the probe's number").to_string();
-        Self { session, probe, thread: None, _container: container, _view: view, path, backing, cgroup }
+        Self { session, probe, thread: None, _container: container, view, path, backing, cgroup }
+    }
+
+    /// The latest lines of the log of its view's server.
+    pub(super) fn log(&self) -> String {
+        let log = self.view.as_ref().map(View::log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n    ")
     }
 
     /// The path of the cgroup in its hierarchy.
