@@ -12,6 +12,7 @@
 // The other packages deny `unsafe_code`. Here each block explains why it's sound.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod capability;
 pub mod credentials;
 pub mod descriptors;
