@@ -160,7 +160,8 @@ impl<H: Host> CgroupFs<H> {
 
     /// Checks that the server recognises its own requests: it would carry out one that it took for a container's.
     fn try_out(&self, mount: &impl Injector) -> SysResult<()> {
-        let name = OsString::from("vcgroupfs");
+        // Another name for each server: the kernel may keep that there is none, if an earlier one was killed with this request.
+        let name = OsString::from(format!("vcgroupfs-{}", self.own_thread().load(Ordering::Acquire)));
         *self.replays.pending.lock() = Some(PendingInjection::new(ReplayedChange {
             directory: Arc::clone(self.nodes.root()),
             name: name.clone(),
