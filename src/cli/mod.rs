@@ -91,6 +91,11 @@ enum Verb {
     Doctor(doctor::Options),
 }
 
+/// The definition of the command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the command that the program's arguments name.
 pub fn main() -> ExitCode {
     logging::log_panics();

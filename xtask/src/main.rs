@@ -1,6 +1,7 @@
 //! `cargo xtask TASK...` runs the checks and tests of vcgroupfs, for contributors and for CI. It needs nothing but cargo. A task that would need
 //! another program, which isn't installed, is skipped and says so.
 
+mod dist;
 mod tasks;
 
 use std::fmt;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::dist::dist;
 use crate::{Completion, Task, TaskError, TaskResult, run};
 
 /// All tasks. Those of `check` come first, the fastest ones before the others.
@@ -86,6 +87,13 @@ pub(crate) const TASKS: &[Task] = &[
         run: publish,
     },
     Task {
+        name: "dist",
+        description: "packages, archives, checksums and the list of what is in them, in target/dist",
+        is_in_check: false,
+        takes_arguments: false,
+        run: dist,
+    },
+    Task {
         name: "test",
         description: "every test, as root; a test that can't run here fails. Arguments go to cargo test",
         is_in_check: false,
@@ -109,23 +117,23 @@ pub(crate) const TASKS: &[Task] = &[
 ];
 
 /// The workspace's folder.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-fn command(program: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root());
     command
 }
 
-fn cargo(arguments: &str) -> Command {
+pub(crate) fn cargo(arguments: &str) -> Command {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     command(&program, &arguments.split(' ').collect::<Vec<_>>())
 }
 
 /// The output of a program, if it's installed and succeeds.
-fn output(command: &mut Command) -> Option<String> {
+pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -174,7 +182,7 @@ fn scripts(_: &[String]) -> TaskResult {
 
 fn package(_: &[String]) -> TaskResult {
     run(&mut cargo(
-        "package --workspace --exclude vcgroupfs-testkit --exclude xtask --locked --no-verify --allow-dirty --quiet",
+        "package --workspace --exclude dist-files --exclude vcgroupfs-testkit --exclude xtask --locked --no-verify --allow-dirty --quiet",
     ))
 }
 
