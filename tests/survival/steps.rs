@@ -9,6 +9,9 @@ use testkit::probe::names::{rename, rmdir, spawn, stat, write, write_file};
 
 use crate::scene::Place;
 
+/// The longest write that cgroupfs takes, in bytes.
+const LONGEST_WRITE: usize = 4095;
+
 /// How many steps a sequence has.
 const LENGTH: usize = 40;
 
@@ -200,7 +203,9 @@ impl Maker {
     fn write(&mut self) {
         let (place, (file, value)) = (self.cgroup(), self.value());
         let path = format!("{place}/{file}");
-        self.all(&[write_file(&path, value), read_file(&path)]);
+        // One that takes more than a page of the buffer into which the server reads it, or hardly any.
+        let width = if self.random.percent(50) { LONGEST_WRITE } else { 0 };
+        self.all(&[write_file(&path, &format!("{value:<width$}")), read_file(&path)]);
     }
 
     fn migrate(&mut self) {
