@@ -10,6 +10,7 @@ use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
 use crate::cli::json;
 use crate::cli::view_state::{details, remedy};
+use crate::cli::wrap::wrap;
 use crate::container::failed_view::views;
 use crate::error::Error;
 use crate::server::confined::Confinement;
@@ -85,31 +86,4 @@ fn print(out: &mut impl Write, views: &[Record]) -> io::Result<()> {
         wrap(&more, COLUMNS - INDENT).iter().try_for_each(|line| writeln!(out, "{:INDENT$}{line}", ""))?;
     }
     Ok(())
-}
-
-/// Wraps text between words. A longer word has a line of its own.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_wrapped_between_words() {
-        assert_eq!(wrap("", 9), Vec::<String>::new());
-        assert_eq!(wrap("a bc d", 4), ["a bc", "d"]);
-        assert_eq!(wrap("a verylong b", 4), ["a", "verylong", "b"]);
-    }
 }

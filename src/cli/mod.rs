@@ -12,6 +12,7 @@ mod map;
 mod mount;
 mod offline;
 mod options;
+mod probed_process;
 mod resume;
 mod run;
 mod selected_view;
@@ -20,6 +21,7 @@ mod umount;
 mod upgrade;
 mod view_path;
 mod view_state;
+mod wrap;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

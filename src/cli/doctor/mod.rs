@@ -7,25 +7,22 @@
 mod print;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
 use super::exit::CliResult;
-use super::selected_view::record_of_directory;
+use super::probed_process::process_to_probe;
 use super::view_state;
-use crate::cgroup::escaped;
-use crate::container::failed_view::{Views, failed_view_on, views};
-use crate::container::target::{ResolvedTarget, resolve_target_or_directory};
+use crate::container::failed_view::{Views, views};
 use crate::doctor::facts::{ServerFacts, point};
 use crate::doctor::general::{self, findings};
 use crate::doctor::probe::host::{self, HostView};
 use crate::doctor::probe::parent::probe;
 use crate::doctor::probe::target::ProbeTarget;
 use crate::doctor::verdict::{self, judge};
-use crate::error::Error;
 use crate::server::registry::record::Record;
 use crate::server::registry::status::ServerState;
 
@@ -40,15 +37,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> CliResult {
-    let target = match options.target.as_deref().map(resolve_target_or_directory).transpose()? {
-        None => ProbeTarget::open(None)?,
-        Some(ResolvedTarget::Directory(directory)) => process_of_view(&directory)?,
-        Some(ResolvedTarget::Process(named)) => {
-            let target = ProbeTarget::open(Some(named.pid))?;
-            named.confirm()?;
-            target
-        }
-    };
+    let target = process_to_probe(options.target.as_deref())?;
     let mut facts = probe(&target)?;
     facts.rules = host::rules(&target);
     if let Some(record) = record_of(&target) {
@@ -88,32 +77,4 @@ fn record_of(target: &ProbeTarget) -> Option<Record> {
     };
     let Views { live, failed } = views().ok()?;
     live.into_iter().chain(failed).find(is_here)
-}
-
-/// Opens the process for which the view on a directory was mounted.
-///
-/// # Errors
-/// If nobody serves the view any more. If the view wasn't mounted for a process, or the process has left the cgroups of the view.
-fn process_of_view(directory: &Path) -> Result<ProbeTarget, Error> {
-    let name = escaped(directory);
-    if let Some(record) = failed_view_on(directory) {
-        let why = record.status.reason.unwrap_or_default();
-        let remedy = format!("'vcgroupfs mount {name}' makes it work again, with the options that it had");
-        return Err(Error::failed(format!("the view on {name} has failed")).because(why).advise(remedy));
-    }
-    let record = record_of_directory(directory)?;
-    let remedy = "name a process or a container as TARGET";
-    let Some(pid) = record.process else {
-        let what = format!("can't tell which process the view on {name} is for");
-        return Err(Error::failed(what).because("it was mounted for cgroups, without --pid").advise(remedy));
-    };
-    match ProbeTarget::open(Some(pid)) {
-        // Another process can have its number by now.
-        Ok(target) if host::is_delegated(&record, &target) => Ok(target),
-        _ => {
-            let what =
-                format!("the process {pid}, for which the view on {name} was mounted, isn't in its cgroups any more");
-            Err(Error::failed(what).advise(remedy))
-        }
-    }
 }
