@@ -7,6 +7,7 @@ mod exit;
 mod explain;
 mod former_options;
 mod json;
+mod limits;
 mod list;
 mod map;
 mod mount;
@@ -88,6 +89,9 @@ enum Verb {
     /// Translate a path between the host and a view, both ways
     #[command(after_help = "Example: vcgroupfs map docker:web /sys/fs/cgroup/memory/job")]
     Map(map::Options),
+    /// Show the effective limits of a process, which cgroup sets each, and what programs would read
+    #[command(after_help = "Example: vcgroupfs limits docker:web --watch")]
+    Limits(limits::Options),
     /// Say what programs in a container recognise of its cgroups, which limits they read, and what to change
     #[command(after_help = "Example: vcgroupfs doctor docker:web")]
     Doctor(doctor::Options),
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(options) => explain::run(&options),
         Verb::Tree(options) => tree::run(&options),
         Verb::Map(options) => map::run(&options),
+        Verb::Limits(options) => limits::run(&options),
         Verb::Doctor(options) => doctor::run(&options),
     });
     let code = outcome.unwrap_or_else(|error| exit::report(&error));

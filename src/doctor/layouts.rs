@@ -165,7 +165,7 @@ fn facts(kind: Kind, variant: Variant, mut table: Table, cgroup: String, number:
 pub(crate) fn limits() -> Limits {
     let limit = |value| Some(Limit { value, by: "/c1".to_owned() });
     let quota = Some(Limit { value: (100_000, 100_000), by: "/c1".to_owned() });
-    Limits { quota, cpus: 8, memory: limit(512 << 20), pids: limit(100) }
+    Limits { quota, cpus: 8, memory: limit(512 << 20), memory_high: None, pids: limit(100) }
 }
 
 /// Returns the content of a file, in the container's own cgroup or an ancestor.

@@ -6,6 +6,7 @@
 //! that concern all programs. Only [`probe`] does I/O.
 
 pub(crate) mod advice;
+pub(crate) mod client_numbers;
 pub(crate) mod clients;
 pub(crate) mod compare;
 pub(crate) mod facts;

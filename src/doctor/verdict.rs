@@ -55,7 +55,7 @@ fn reader(
         let has_lost = |native: &LimitValue| is_broken && taken.missing.is_some() && native.missing.is_none();
         let is_same = |native: &LimitValue| native.value == taken.value && !has_lost(native);
         let verdict = match expected {
-            _ if Some(taken.value) == expected => NumberVerdict::Ok,
+            _ if limits.is_some_and(|all| all.are_met_by(quantity, rounding, taken.value)) => NumberVerdict::Ok,
             None => NumberVerdict::Unknown,
             Some(_) if native.as_ref().is_some_and(is_same) || is_native(taken) => NumberVerdict::NativeFiles,
             Some(_) => NumberVerdict::Wrong,
@@ -126,6 +126,22 @@ fn lost(facts: &Facts, client: &'static str, number: &Number, numbers: &[Number]
     let has_others = numbers.iter().any(|number| number.taken.missing.is_none() && !is_native(&number.taken));
     let recognised = if has_others { Recognition::Partly } else { Recognition::No };
     Finding { recognised, ..Finding::no(client, why, remedy(facts, &number.taken)) }
+}
+
+/// What to do about a number; `None` if it's the effective one, or if that isn't known.
+pub(crate) fn remedy_for_number(facts: &Facts, number: &Number) -> Option<&'static str> {
+    match number.verdict {
+        NumberVerdict::Ok | NumberVerdict::Unknown => None,
+        NumberVerdict::NativeFiles if is_native(&number.taken) => Some(
+            "tell the program its limit, for example by an option of its own: it asks how much the machine has, and reads no \
+             limit of a cgroup",
+        ),
+        NumberVerdict::NativeFiles if number.taken.missing.is_none() => Some(
+            "set the limit on the cgroup whose file the program reads, too, or tell the program its limit: it doesn't read \
+             the one that sets it",
+        ),
+        NumberVerdict::NativeFiles | NumberVerdict::Wrong => Some(remedy(facts, &number.taken)),
+    }
 }
 
 fn remedy(facts: &Facts, taken: &LimitValue) -> &'static str {

@@ -3,6 +3,7 @@
 //! * [`probe`]: file operations as data, executed by the program `vcgroupfs-probe` as any caller;
 //! * [`hammer`]: processes that use a cgroup tree as hard as they can; [`rivals`]: containers that interfere with each other; [`flood`]: requests that are
 //!   repeated all the time;
+//! * [`consumers`]: processes that use as much of a resource as they get;
 //! * [`expulsion`]: processes that the host migrates out of a container while that pulls them back;
 //! * [`legacy`]: Linux 3.10's cgroup v1, for a program that runs on a later kernel;
 //! * [`require!`]: tests that need root, FUSE or cgroups skip loudly, or fail when `VCGROUPFS_REQUIRE` says so;
@@ -10,6 +11,7 @@
 //! * [`View`]: a mounted view; [`Container`]: a process tree in namespaces of its own; [`Session`]: a probe that runs;
 //! * [`wait_until`] and others: waiting for conditions; [`status_field`] and others: facts about processes.
 
+pub mod consumers;
 pub mod copying;
 pub mod expulsion;
 pub mod flood;

@@ -2,7 +2,8 @@
 
 use crate::support::Sandbox;
 
-const VERBS: [&str; 10] = ["mount", "umount", "run", "attach", "detach", "list", "explain", "tree", "map", "doctor"];
+const VERBS: [&str; 11] =
+    ["mount", "umount", "run", "attach", "detach", "list", "explain", "tree", "map", "limits", "doctor"];
 
 #[test]
 fn every_verb_explains_itself() {

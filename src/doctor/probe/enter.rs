@@ -20,13 +20,11 @@ use nix::unistd::{
 
 use crate::cgroup::parse_mountinfo;
 use crate::doctor::facts::Process;
-use crate::doctor::limits::{count_in_both, count_of_list};
-use crate::doctor::probe::target::ProbeTarget;
+use crate::doctor::limits::{Machine, count_in_both, count_of_list};
+use crate::doctor::probe::machine::machine;
+use crate::doctor::probe::target::{ProbeTarget, is_own_cgroup_namespace};
 use crate::sys;
 use crate::sys::capability::CAP_SYS_ADMIN;
-
-/// The numbers of the first namespaces (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
-const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
 
 /// How much of a file of /proc is read. With 200 bytes for each mount that is 20000 mounts; the kernel's own limit is
 /// five times as high.
@@ -114,7 +112,7 @@ pub(crate) fn enter(
         cgroup: text(&target, "cgroup")?,
         mountinfo: text(&target, "mountinfo")?,
         controllers: std::fs::read_to_string("/proc/cgroups").unwrap_or_default(),
-        cgroup_namespace: number(&target, "cgroup")?.map(|number| number != INITIAL_CGROUP_NAMESPACE),
+        cgroup_namespace: number(&target, "cgroup")?.map(is_own_cgroup_namespace),
         may_mount,
         openat2: openat2(nix::fcntl::AT_FDCWD, "/", OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC)).is_ok(),
         ..processors(&status)
@@ -152,12 +150,10 @@ pub(crate) fn enter(
 
 /// Returns the machine's memory and CPUs, and those that a process may use, by its `status`.
 fn processors(status: &str) -> Process {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
-    let memory = nix::sys::sysinfo::sysinfo().map_or(0, |machine| machine.ram_total());
+    let Machine { online, affinity, memory, .. } = machine(status);
     let count = count_of_list(&online).max(1);
     // sched_getaffinity omits offline CPUs.
-    let affinity = if online.is_empty() { count_of_list(allowed) } else { count_in_both(allowed, &online) };
+    let affinity = if online.is_empty() { count_of_list(&affinity) } else { count_in_both(&affinity, &online) };
     Process { affinity: affinity.max(1), online: count, memory, ..Process::default() }
 }
 

@@ -17,7 +17,7 @@ use crate::host::{HostCgroups, discover};
 use crate::server::registry;
 
 /// How many bytes of an interface file are read.
-const MAX_CONTENT_BYTES: u64 = 64 << 10;
+pub(crate) const MAX_CONTENT_BYTES: u64 = 64 << 10;
 
 /// The host's hierarchies, and the cgroups of a process in them.
 #[derive(Debug)]

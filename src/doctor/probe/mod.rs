@@ -3,5 +3,8 @@
 mod child;
 mod enter;
 pub(crate) mod host;
+pub(crate) mod limit_source;
+mod machine;
+mod mounted;
 pub(crate) mod parent;
 pub(crate) mod target;

@@ -9,6 +9,14 @@ use nix::sys::stat::Mode;
 
 use crate::error::Error;
 
+/// The number of the first cgroup namespace (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
+const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
+
+/// Whether the number of a cgroup namespace isn't that of the host's.
+pub(crate) fn is_own_cgroup_namespace(number: u64) -> bool {
+    number != INITIAL_CGROUP_NAMESPACE
+}
+
 /// A process, held by its directory in /proc, which never refers to another one later.
 #[derive(Debug)]
 pub(crate) struct ProbeTarget {

@@ -16,6 +16,9 @@
 //! vcgroupfs-probe --open-many FILE COUNT          holds FILE open so often, until standard input ends
 //! vcgroupfs-probe --flood KIND DIR COUNT        asks for one thing so often
 //! vcgroupfs-probe --open-all DIR                  holds all files below DIR open, until standard input ends
+//! vcgroupfs-probe --allocate BYTES                uses so much memory
+//! vcgroupfs-probe --start-all                     starts processes until one is refused, when standard input has ended
+//! vcgroupfs-probe --compute MILLISECONDS          uses a CPU so long
 //! vcgroupfs-probe --try-fuse                      ends well where this process may mount FUSE, and mounts none
 //! vcgroupfs-probe --copy CALL INTO FILE...        copies files into a directory, by a system call
 //! vcgroupfs-probe --copy-each CALL INTO FILE...   the same, with numbers as names
@@ -30,7 +33,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use vcgroupfs_testkit::{copying, flood, hammer, rivals};
+use vcgroupfs_testkit::{consumers, copying, flood, hammer, rivals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -73,6 +76,15 @@ fn main() -> ExitCode {
         Some("--watch") => rivals::watch(words.get(1..).unwrap_or_default()),
         Some("--parallelism") => thread::available_parallelism().map(|cpus| println!("{cpus}")),
         Some("--exit") => Ok(()),
+        Some("--start-all") => consumers::start_all(),
+        Some(role @ ("--allocate" | "--compute")) => {
+            let number: u64 = words.get(1).and_then(|word| word.parse().ok()).unwrap_or_default();
+            if role == "--allocate" {
+                consumers::allocate(number as usize)
+            } else {
+                consumers::compute(Duration::from_millis(number))
+            }
+        }
         Some("--try-fuse") => try_fuse(),
         Some(_) => {
             let script: String = arguments.map(|op| op + "\n").collect();
