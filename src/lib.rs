@@ -36,11 +36,13 @@
 //! | [`error`] | errors: the problem, its cause and a remedy, in the user's words |
 //! | [`message`] | messages to the user on standard error |
 //! | `subprocess` | programs of the host that answer a question, within a time |
+//! | [`activity`] | what a view has done: counters, the last rejections, and the requests that somebody watches, in shared memory |
 //! | [`records`] | what a server records for the one after it, in memory that they share |
 //! | [`limit`] | limits for what a container can cause: lines of the log, processor time. It reads clocks |
 //! | [`sys`] | system calls that no dependency wraps: a package of its own, shared with mount-helper, that has the only unsafe code |
 //!
-//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `records` uses `sys`; `message`, `policy` and `doctor`
+//! Imports run one way. `cgroup`, `limit`, `subprocess` and `sys` use no other module; `activity` uses `policy` and `sys`; `records` uses
+//! `activity` and `sys`; `message`, `policy` and `doctor`
 //! (but for `doctor::probe`) use `cgroup`; `view` uses `policy`; `fs` uses `view`, and of `sys` only the numbers of
 //! capabilities; `agents` uses `sys`; `host` uses `fs` (for the trait), `agents` and `sys`; `fuse` uses `fs`; `error`
 //! uses `cgroup`, `fuse`, `agents` and `host`; `container`, `provision` and `server` use these; `cli` uses all of them.
@@ -53,6 +55,7 @@
 #![deny(clippy::unreachable, clippy::unimplemented, clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::string_slice))]
 
+pub mod activity;
 pub mod agents;
 pub mod cgroup;
 pub mod cli;

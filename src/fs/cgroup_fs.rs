@@ -1,6 +1,7 @@
 //! The filesystem: its state, and how it decides an operation.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,18 +11,19 @@ use super::cache::listings::Listings;
 use super::cache::negative::NegativeCache;
 use super::cache::own_changes::OwnChanges;
 use super::dispatch::Tenant;
+use super::host::CallerProcess;
 use super::inode::{Node, NodeId, NodeTable, Object};
 use super::inotify::own_writes::OwnWrites;
 use super::inotify::queue::Replays;
 use super::left_behind::LeftBehind;
 use super::limits::RejectionLog;
 use super::limits::quota::Quota;
-use super::limits::rejection_log::RejectedRequest;
 use super::limits::xattr_budget::XattrBudget;
 use super::ops::ReadMode;
 use super::ops::handles::Handles;
 use super::ops::retried_opens::RetriedOpens;
-use super::{Caller, FsError, FsResult, Host, SysResult};
+use super::{Caller, FsError, FsResult, HandleId, Host, SysResult};
+use crate::activity::{self, Subject};
 use crate::cgroup::FileClass;
 use crate::limit::ProcessorTime;
 use crate::policy::{self, Denial, Grant, Operation, Verdict};
@@ -108,7 +110,7 @@ impl<H: Host> CgroupFs<H> {
             view,
             host,
             nodes,
-            handles: Handles::default(),
+            handles: Handles::new(&records),
             listings: Listings::default(),
             negative: NegativeCache::new(&records, saved.absences),
             own: OwnChanges::new(&records, &saved.own_changes),
@@ -169,21 +171,37 @@ impl<H: Host> CgroupFs<H> {
 
     /// Logs a rejection: the caller, the operation and the path.
     pub fn log_rejection(&self, caller: &Caller, operation: &str, id: NodeId, name: Option<&OsStr>, denial: &Denial) {
-        self.log.record(denial, || {
-            let mut path = self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default();
-            if let Some(name) = name {
-                if path != "/" {
-                    path.push("/");
-                }
-                path.push(name);
+        let subject = self.subject(caller, id, name);
+        self.log.record(denial, operation, caller.uid, &subject);
+        activity::describe(subject);
+    }
+
+    /// Tells those who watch what a caller's request is about: a node, or an entry of it.
+    pub fn describe(&self, caller: &Caller, id: NodeId, name: Option<&OsStr>) {
+        activity::describe(self.subject(caller, id, name));
+    }
+
+    /// The same for an open file.
+    pub fn describe_file(&self, caller: &Caller, handle: HandleId) {
+        if let Some(file) = self.handles.get(handle) {
+            activity::describe(self.subject_at(caller, file.node.view_path()));
+        }
+    }
+
+    fn subject(&self, caller: &Caller, id: NodeId, name: Option<&OsStr>) -> Subject {
+        let mut path = self.nodes.get(id).map(|node| node.view_path()).unwrap_or_default();
+        if let Some(name) = name {
+            if path != "/" {
+                path.push("/");
             }
-            RejectedRequest {
-                pid: self.host.process_id(caller),
-                uid: caller.uid,
-                operation: operation.to_owned(),
-                path,
-            }
-        });
+            path.push(name);
+        }
+        self.subject_at(caller, path)
+    }
+
+    fn subject_at(&self, caller: &Caller, path: OsString) -> Subject {
+        let CallerProcess { pid, command } = self.host.process(caller);
+        Subject { pid, command: command.into_bytes(), path: path.into_vec() }
     }
 
     /// Returns the node with this id. The kernel only uses ids that it was given; `ESTALE` otherwise.

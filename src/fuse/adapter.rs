@@ -9,11 +9,12 @@ use fuser::{INodeNo, InitFlags, KernelConfig, ReplyEntry, Request};
 use super::connection::MAX_WRITE;
 use super::convert;
 use super::passthrough::Passthrough;
-use super::reply::{RequestSubject, catch_panic, log_denials, on_entry, reply_lookup};
+use super::reply::{RequestSubject, catch_panic, log_denials, no_room, on_entry, reply_lookup};
 use super::workers::lanes::{Lane, Lanes};
 use super::workers::{RequestContext, Workers};
+use crate::activity::RequestKind;
 use crate::fs::dispatch::{Dispatch, Tenant};
-use crate::fs::{Caller, CgroupFs, FsResult, LookupResult, NodeId};
+use crate::fs::{Caller, CgroupFs, FsResult, HandleId, LookupResult, NodeId};
 
 /// FUSE's view of a filesystem.
 #[derive(Debug)]
@@ -49,10 +50,25 @@ impl<R: Dispatch> Adapter<R> {
         question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<T>,
     ) -> Result<T, fuser::Errno> {
         let caller = &context.caller;
-        catch_panic(about.operation, || {
+        catch_panic(about.kind, || {
             self.dispatch.with_node(caller, about.node, |fs, node| {
                 log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
             })
+        })
+    }
+
+    /// Calls the filesystem for a caller's request about an open file.
+    pub(super) fn ask_file<T>(
+        &self,
+        context: &RequestContext<'_>,
+        handle: HandleId,
+        question: impl FnOnce(&CgroupFs<R::Host>) -> FsResult<T>,
+    ) -> FsResult<T> {
+        self.dispatch.with_file(handle, |fs, _| {
+            if fs.records().activity().is_watched() {
+                fs.describe_file(&context.caller, handle);
+            }
+            question(fs)
         })
     }
 
@@ -75,8 +91,8 @@ impl<R: Dispatch> Adapter<R> {
         mode: u32,
         reply: ReplyEntry,
     ) {
-        let (caller, about) = (context.caller, on_entry("mkdir", parent, name));
-        let found = catch_panic(about.operation, || {
+        let (caller, about) = (context.caller, on_entry(RequestKind::Mkdir, parent, name));
+        let found = catch_panic(about.kind, || {
             self.dispatch
                 .with_node(&caller, about.node, |fs, node| Ok((fs.tenant(), Lane::of_mkdir(fs, &caller, node))))
         });
@@ -87,11 +103,11 @@ impl<R: Dispatch> Adapter<R> {
             return make_directory(&self.dispatch, &caller, about, mode, reply);
         };
         if !pool.has_room(tenant) {
-            return reply.error(fuser::Errno::EAGAIN);
+            return reply.error(no_room());
         }
         let (dispatch, name) = (Arc::clone(&self.dispatch), name.to_owned());
         pool.run(tenant, move || {
-            make_directory(&dispatch, &caller, on_entry("mkdir", parent, &name), mode, reply);
+            make_directory(&dispatch, &caller, on_entry(RequestKind::Mkdir, parent, &name), mode, reply);
         });
     }
 
@@ -145,7 +161,7 @@ fn reply_entry<R: Dispatch>(
     reply: ReplyEntry,
     question: impl FnOnce(&CgroupFs<R::Host>, &Caller, NodeId) -> FsResult<LookupResult>,
 ) {
-    let found = catch_panic(about.operation, || {
+    let found = catch_panic(about.kind, || {
         dispatch.with_entry(caller, about.node, |fs, node| {
             log_denials(fs, caller, RequestSubject { node, ..about }, || question(fs, caller, node))
         })

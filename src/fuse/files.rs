@@ -8,11 +8,12 @@ use fuser::{FileHandle, FopenFlags, INodeNo, ReplyData, ReplyOpen, ReplyWrite};
 use super::adapter::Adapter;
 use super::passthrough::Opening;
 use super::reply::{
-    NO_HANDLE, RequestSubject, catch_panic, log_denials, on_node, reply_read, reply_written, truncate_write,
+    NO_HANDLE, RequestSubject, catch_panic, log_denials, no_room, on_node, reply_read, reply_written, truncate_write,
 };
 use super::workers::RequestContext;
 use super::workers::lanes::Lane;
 use super::workers::throttle::{is_throttled, wait_until_paid};
+use crate::activity::RequestKind;
 use crate::fs::dispatch::Dispatch;
 use crate::fs::{Caller, CgroupFs, HandleId, NodeId, OpenMode};
 
@@ -44,8 +45,8 @@ impl<R: Dispatch> Adapter<R> {
     ) {
         self.undo_open();
         let caller = &context.caller;
-        let about = on_node(if mode.write { "write" } else { "read" }, inode);
-        let opened = catch_panic(about.operation, || {
+        let about = on_node(if mode.write { RequestKind::OpenWrite } else { RequestKind::Open }, inode);
+        let opened = catch_panic(about.kind, || {
             self.dispatch.with_opened(caller, about.node, |fs, id| {
                 let done = |handle, opening, unread| Ok((handle, OpenOutcome::<R> { handle, opening, unread }));
                 let opening = || self.passthrough.open(fs, id, about.node, caller.uid);
@@ -100,12 +101,12 @@ impl<R: Dispatch> Adapter<R> {
         let tenant = fs.tenant();
         if !self.lanes.throttled.has_room(tenant) {
             self.dispatch.release(handle);
-            return reply.error(fuser::Errno::EAGAIN);
+            return reply.error(no_room());
         }
         let dispatch = Arc::clone(&self.dispatch);
         self.lanes.throttled.run(tenant, move || {
             wait_until_paid(&fs);
-            match catch_panic("read", || fs.show_size(&caller, handle)) {
+            match catch_panic(RequestKind::Read, || fs.show_size(&caller, handle)) {
                 Ok(()) => reply_opened(reply, handle, opening),
                 Err(errno) => {
                     dispatch.release(handle);
@@ -125,7 +126,7 @@ impl<R: Dispatch> Adapter<R> {
         reply: ReplyData,
     ) {
         let size = (size as usize).min(READ_MAX);
-        let found = catch_panic("read", || {
+        let found = catch_panic(RequestKind::Read, || {
             self.dispatch.with_file(handle, |fs, tenant| {
                 let mut from = fs.transfer(&context.caller, handle)?;
                 from.fill_for_splice(for_splice);
@@ -145,7 +146,7 @@ impl<R: Dispatch> Adapter<R> {
             });
         };
         if !pool.has_room(tenant) {
-            return reply.error(fuser::Errno::EAGAIN);
+            return reply.error(no_room());
         }
         pool.run(tenant, move || {
             wait_until_paid(&fs);
@@ -156,7 +157,7 @@ impl<R: Dispatch> Adapter<R> {
     /// Writes to a file. In this order: the filesystem, the lane of the write, the write itself
     /// ([`CgroupFs::write`]), the reply.
     pub(super) fn write_file(&self, context: &RequestContext<'_>, handle: HandleId, data: &[u8], reply: ReplyWrite) {
-        let found = catch_panic("write", || {
+        let found = catch_panic(RequestKind::Write, || {
             self.dispatch
                 .with_file(handle, |fs, tenant| Ok((Arc::clone(fs), tenant, fs.transfer(&context.caller, handle)?)))
         });
@@ -173,7 +174,7 @@ impl<R: Dispatch> Adapter<R> {
         };
         let data = truncate_write(data, to.takes_long_text());
         if !pool.has_room_for(tenant, data.len()) {
-            return reply.error(fuser::Errno::EAGAIN);
+            return reply.error(no_room());
         }
         pool.run(tenant, move || {
             wait_until_paid(&fs);

@@ -7,9 +7,10 @@ use fuser::{INodeNo, ReplyDirectory};
 
 use super::adapter::Adapter;
 use super::convert;
-use super::reply::{catch_panic, log_denials, on_node};
+use super::reply::{catch_panic, log_denials, no_room, on_node};
 use super::workers::RequestContext;
 use super::workers::throttle::{is_throttled, wait_until_paid};
+use crate::activity::RequestKind;
 use crate::fs::dispatch::Dispatch;
 use crate::fs::{Caller, CgroupFs, FsResult, Host, NodeId};
 
@@ -23,8 +24,8 @@ impl<R: Dispatch> Adapter<R> {
         mut reply: ReplyDirectory,
     ) {
         let name_max = self.listed_name_max.load(Ordering::Relaxed);
-        let (caller, about) = (context.caller, on_node("readdir", inode));
-        let listed = catch_panic("readdir", || {
+        let (caller, about) = (context.caller, on_node(RequestKind::Readdir, inode));
+        let listed = catch_panic(RequestKind::Readdir, || {
             self.dispatch.with_node(&caller, about.node, |fs, node| {
                 if is_throttled(fs) && fs.lists_anew(node, offset) {
                     return Ok(Some(Arc::clone(fs)));
@@ -48,13 +49,13 @@ impl<R: Dispatch> Adapter<R> {
     ) {
         let tenant = fs.tenant();
         if !self.lanes.throttled.has_room(tenant) {
-            return reply.error(fuser::Errno::EAGAIN);
+            return reply.error(no_room());
         }
         let dispatch = Arc::clone(&self.dispatch);
         self.lanes.throttled.run(tenant, move || {
             wait_until_paid(&fs);
             let list = || dispatch.with_node(&caller, node, |fs, node| list(fs, node, offset, name_max, &mut reply));
-            let listed = catch_panic("readdir", list);
+            let listed = catch_panic(RequestKind::Readdir, list);
             reply_directory(reply, listed);
         });
     }

@@ -16,6 +16,7 @@ use super::convert::{self, node};
 use super::reply::{
     NO_HANDLE, RequestSubject, Waiter, catch_panic, log_denials, on_entry, on_node, reply_empty, reply_xattr,
 };
+use crate::activity::{self, RequestKind};
 use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
 use crate::fs::{HandleId, ROOT_ID, SetAttr};
@@ -34,7 +35,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, on_entry("lookup", parent, name), reply, |fs, caller, parent| {
+        self.reply_entry(&context, on_entry(RequestKind::Lookup, parent, name), reply, |fs, caller, parent| {
             fs.lookup_for(caller, parent, name)
         });
     }
@@ -51,9 +52,9 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let context = self.begin(request);
         let found = match handle.map(|handle| HandleId(handle.0)).filter(|handle| *handle != HandleId::NONE) {
             Some(handle) => {
-                catch_panic("getattr", || self.dispatch.with_file(handle, |fs, _| fs.file_attributes(handle)))
+                catch_panic(RequestKind::Getattr, || self.ask_file(&context, handle, |fs| fs.file_attributes(handle)))
             }
-            None => self.ask(&context, on_node("getattr", inode), |fs, _, node| fs.attributes(node, None)),
+            None => self.ask(&context, on_node(RequestKind::Getattr, inode), |fs, _, node| fs.attributes(node, None)),
         };
         match found {
             Ok((found, keep)) => reply.attr(&kept::<R>(keep), &convert::attributes(&found, found.inode)),
@@ -82,13 +83,13 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let context = self.begin(request);
         let changes =
             SetAttr { mode, uid, gid, access: atime.map(convert::time), modification: mtime.map(convert::time) };
-        let operation = match (size, mode, uid.or(gid)) {
-            (Some(_), ..) => "truncate",
-            (None, Some(_), _) => "chmod",
-            (None, None, Some(_)) => "chown",
-            (None, None, None) => "utimens",
+        let kind = match (size, mode, uid.or(gid)) {
+            (Some(_), ..) => RequestKind::Truncate,
+            (None, Some(_), _) => RequestKind::Chmod,
+            (None, None, Some(_)) => RequestKind::Chown,
+            (None, None, None) => RequestKind::Utimens,
         };
-        let changed = self.ask(&context, on_node(operation, inode), |fs, caller, node| {
+        let changed = self.ask(&context, on_node(kind, inode), |fs, caller, node| {
             fs.set_attributes(caller, node, &changes, size.is_some())
         });
         match changed {
@@ -100,7 +101,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         let context = self.begin(request);
         use std::os::unix::ffi::OsStrExt;
-        match self.ask(&context, on_node("readlink", inode), |fs, _, node| fs.link_target(node)) {
+        match self.ask(&context, on_node(RequestKind::Readlink, inode), |fs, _, node| fs.link_target(node)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(errno),
         }
@@ -111,7 +112,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         // mknod(2) of a regular file is a creat(2) (do_mknodat).
         let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
         let operation = if is_file { Operation::CreateFile } else { Operation::MakeNode };
-        self.reply_entry(&context, on_entry("mknod", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry(RequestKind::Mknod, parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, operation))
         });
     }
@@ -123,7 +124,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
-        let answer = self.ask(&context, on_entry("unlink", parent, name), |fs, _, parent| {
+        let answer = self.ask(&context, on_entry(RequestKind::Unlink, parent, name), |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
         reply_empty(reply, answer);
@@ -131,7 +132,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
-        let answer = self.ask(&context, on_entry("rmdir", parent, name), |fs, caller, parent| {
+        let answer = self.ask(&context, on_entry(RequestKind::Rmdir, parent, name), |fs, caller, parent| {
             fs.remove_directory(caller, parent, name)
         });
         reply_empty(reply, answer);
@@ -139,7 +140,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, on_entry("symlink", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry(RequestKind::Symlink, parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -155,8 +156,8 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let context = self.begin(request);
-        let about = on_entry("rename", parent, name);
-        let answer = catch_panic(about.operation, || {
+        let about = on_entry(RequestKind::Rename, parent, name);
+        let answer = catch_panic(about.kind, || {
             self.dispatch.with_nodes(&context.caller, (about.node, node(new_parent)), |fs, from, to| {
                 let rename = || fs.rename(&context.caller, from, name, to, new_name, flags.bits());
                 log_denials(fs, &context.caller, RequestSubject { node: from, ..about }, rename)
@@ -167,7 +168,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn link(&self, request: &Request, _inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let context = self.begin(request);
-        self.reply_entry(&context, on_entry("link", parent, name), reply, |fs, _, parent| {
+        self.reply_entry(&context, on_entry(RequestKind::Link, parent, name), reply, |fs, _, parent| {
             Err(fs.make_node(parent, Operation::MakeNode))
         });
     }
@@ -183,7 +184,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyCreate,
     ) {
         let context = self.begin(request);
-        let answer = self.ask(&context, on_entry("create", parent, name), |fs, _, parent| {
+        let answer = self.ask(&context, on_entry(RequestKind::Create, parent, name), |fs, _, parent| {
             Err::<(), _>(fs.make_node(parent, Operation::CreateFile))
         });
         reply.error(answer.err().unwrap_or(fuser::Errno::EACCES));
@@ -249,6 +250,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
             self.passthrough.close(node(inode));
         }
         self.dispatch.release(HandleId(handle.0));
+        activity::note(RequestKind::Release, 0, None);
         reply.ok();
     }
 
@@ -256,8 +258,8 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let context = self.begin(request);
         let handle = HandleId(handle.0);
         let answer = match handle {
-            HandleId::NONE => self.ask(&context, on_node("fsync", inode), |fs, _, _| fs.sync(handle)),
-            _ => catch_panic("fsync", || self.dispatch.with_file(handle, |fs, _| fs.sync(handle))),
+            HandleId::NONE => self.ask(&context, on_node(RequestKind::Fsync, inode), |fs, _, _| fs.sync(handle)),
+            _ => catch_panic(RequestKind::Fsync, || self.ask_file(&context, handle, |fs| fs.sync(handle))),
         };
         reply_empty(reply, answer);
     }
@@ -267,7 +269,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         if self.opens_directories_itself.load(Ordering::Relaxed) {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        match self.ask(&context, on_node("opendir", inode), |fs, _, node| fs.open_directory(node)) {
+        match self.ask(&context, on_node(RequestKind::Opendir, inode), |fs, _, node| fs.open_directory(node)) {
             Ok(()) => {
                 let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 reply.opened(NO_HANDLE, if self.dispatch.keeps_listings() { cached } else { FopenFlags::empty() });
@@ -293,7 +295,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         let context = self.begin(request);
         let inode = if inode.0 == 0 { INodeNo(ROOT_ID.as_u64()) } else { inode };
-        match self.ask(&context, on_node("statfs", inode), |fs, _, node| fs.statistics(node)) {
+        match self.ask(&context, on_node(RequestKind::Statfs, inode), |fs, _, node| fs.statistics(node)) {
             Ok(found) => reply.statfs(0, 0, 0, 0, 0, found.block_size, found.name_length, found.block_size),
             Err(errno) => reply.error(errno),
         }
@@ -310,7 +312,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         reply: ReplyEmpty,
     ) {
         let context = self.begin(request);
-        let answer = self.ask(&context, on_node("setxattr", inode), |fs, caller, node| {
+        let answer = self.ask(&context, on_node(RequestKind::Setxattr, inode), |fs, caller, node| {
             fs.set_xattr(caller, node, name, value, flags)
         });
         reply_empty(reply, answer);
@@ -318,19 +320,25 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
 
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let context = self.begin(request);
-        reply_xattr(reply, size, self.ask(&context, on_node("getxattr", inode), |fs, _, node| fs.xattr(node, name)));
+        reply_xattr(
+            reply,
+            size,
+            self.ask(&context, on_node(RequestKind::Getxattr, inode), |fs, _, node| fs.xattr(node, name)),
+        );
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let context = self.begin(request);
-        let names = self.ask(&context, on_node("listxattr", inode), |fs, caller, node| fs.xattrs(caller, node));
+        let names =
+            self.ask(&context, on_node(RequestKind::Listxattr, inode), |fs, caller, node| fs.xattrs(caller, node));
         reply_xattr(reply, size, names);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let context = self.begin(request);
-        let answer =
-            self.ask(&context, on_node("removexattr", inode), |fs, caller, node| fs.remove_xattr(caller, node, name));
+        let answer = self.ask(&context, on_node(RequestKind::Removexattr, inode), |fs, caller, node| {
+            fs.remove_xattr(caller, node, name)
+        });
         reply_empty(reply, answer);
     }
 
@@ -364,8 +372,12 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
         let unasked = fuser::PollEvents::POLLERR | fuser::PollEvents::POLLHUP;
         let handle = HandleId(handle.0);
         let ready = match handle {
-            HandleId::NONE => self.ask(&context, on_node("poll", inode), |fs, _, node| fs.poll(node, handle, waker)),
-            _ => catch_panic("poll", || self.dispatch.with_file(handle, |fs, _| fs.poll(ROOT_ID, handle, waker))),
+            HandleId::NONE => {
+                self.ask(&context, on_node(RequestKind::Poll, inode), |fs, _, node| fs.poll(node, handle, waker))
+            }
+            _ => {
+                catch_panic(RequestKind::Poll, || self.ask_file(&context, handle, |fs| fs.poll(ROOT_ID, handle, waker)))
+            }
         };
         match ready {
             Ok(ready) => {
@@ -383,7 +395,7 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     fn lseek(&self, request: &Request, inode: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let context = self.begin(request);
         // Only SEEK_DATA and SEEK_HOLE arrive here; the kernel handles the others itself.
-        match self.ask(&context, on_node("lseek", inode), |fs, _, node| fs.seek(node, offset, whence)) {
+        match self.ask(&context, on_node(RequestKind::Lseek, inode), |fs, _, node| fs.seek(node, offset, whence)) {
             Ok(offset) => reply.offset(offset),
             Err(errno) => reply.error(errno),
         }

@@ -8,6 +8,7 @@ use fuser::{FileHandle, Generation, INodeNo, ReplyData, ReplyEmpty, ReplyEntry, 
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::convert::{self, node};
+use crate::activity::{self, RequestKind};
 use crate::fs::NodeId;
 use crate::fs::ops::Wake;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Transfer};
@@ -18,29 +19,42 @@ pub(super) const NO_HANDLE: FileHandle = FileHandle(HandleId::NONE.0);
 /// The subject of a request, for the log.
 #[derive(Clone, Copy)]
 pub(super) struct RequestSubject<'a> {
-    pub(super) operation: &'a str,
+    pub(super) kind: RequestKind,
     pub(super) node: NodeId,
     pub(super) name: Option<&'a OsStr>,
 }
 
-pub(super) fn on_node<'a>(operation: &'a str, inode: INodeNo) -> RequestSubject<'a> {
-    RequestSubject { operation, node: node(inode), name: None }
+pub(super) fn on_node<'a>(kind: RequestKind, inode: INodeNo) -> RequestSubject<'a> {
+    RequestSubject { kind, node: node(inode), name: None }
 }
 
-pub(super) fn on_entry<'a>(operation: &'a str, parent: INodeNo, name: &'a OsStr) -> RequestSubject<'a> {
-    RequestSubject { operation, node: node(parent), name: Some(name) }
+pub(super) fn on_entry<'a>(kind: RequestKind, parent: INodeNo, name: &'a OsStr) -> RequestSubject<'a> {
+    RequestSubject { kind, node: node(parent), name: Some(name) }
 }
 
-/// Runs a question to the filesystem, and answers EIO if it panics. The server goes on: a dead server would wedge its
-/// containers.
-pub(super) fn catch_panic<T>(operation: &str, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
-    match catch_unwind(AssertUnwindSafe(question)) {
-        Ok(outcome) => outcome.map_err(|failure| convert::errno(failure.errno())),
-        Err(_) => {
-            log_panic(operation);
-            Err(fuser::Errno::EIO)
+/// Runs a question to the filesystem, notes its outcome, and answers EIO if it panics. The server goes on: a dead server
+/// would wedge its containers.
+pub(super) fn catch_panic<T>(kind: RequestKind, question: impl FnOnce() -> FsResult<T>) -> Result<T, fuser::Errno> {
+    let (errno, rule, outcome) = match catch_unwind(AssertUnwindSafe(question)) {
+        Ok(Ok(answer)) => (0, None, Ok(answer)),
+        Ok(Err(failure)) => {
+            let rule = if let FsError::Denied(denial) = &failure { Some(denial.rule()) } else { None };
+            let errno = failure.errno();
+            (errno as i32, rule, Err(convert::errno(errno)))
         }
-    }
+        Err(_) => {
+            log_panic(kind.name());
+            (libc::EIO, None, Err(fuser::Errno::EIO))
+        }
+    };
+    activity::note(kind, errno, rule);
+    outcome
+}
+
+/// The errno of a request for which no thread has room.
+pub(super) fn no_room() -> fuser::Errno {
+    activity::note_errno(libc::EAGAIN);
+    fuser::Errno::EAGAIN
 }
 
 /// Does work that mustn't end its thread. Returns false if it panicked. `what` names the work in the log.
@@ -58,7 +72,7 @@ fn log_panic(what: &str) {
     let _ = catch_unwind(AssertUnwindSafe(log));
 }
 
-/// Asks a question, and logs a rejection.
+/// Asks a question, and logs a rejection. If somebody watches, it tells what the request is about.
 pub(super) fn log_denials<H: Host, T>(
     fs: &CgroupFs<H>,
     caller: &Caller,
@@ -67,7 +81,9 @@ pub(super) fn log_denials<H: Host, T>(
 ) -> FsResult<T> {
     let outcome = question();
     if let Err(FsError::Denied(denial)) = &outcome {
-        fs.log_rejection(caller, about.operation, about.node, about.name, denial);
+        fs.log_rejection(caller, about.kind.purpose(), about.node, about.name, denial);
+    } else if fs.records().activity().is_watched() {
+        fs.describe(caller, about.node, about.name);
     }
     outcome
 }
@@ -94,9 +110,13 @@ pub(super) fn reply_lookup(reply: ReplyEntry, keeps: bool, found: Result<LookupR
         }
         // Node id 0 means an ENOENT that the kernel caches.
         Ok(LookupResult::Negative(keep)) if !kept(keep).is_zero() => {
+            activity::note_errno(libc::ENOENT);
             reply.entry_with_ttls(&Duration::ZERO, &keep, &convert::nothing(), Generation(0));
         }
-        Ok(LookupResult::Negative(_)) => reply.error(fuser::Errno::ENOENT),
+        Ok(LookupResult::Negative(_)) => {
+            activity::note_errno(libc::ENOENT);
+            reply.error(fuser::Errno::ENOENT);
+        }
         Err(errno) => reply.error(errno),
     }
 }
@@ -110,8 +130,8 @@ pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, 
     }
 }
 
-fn of_file<'a, H: Host>(operation: &'a str, file: &Transfer<H>) -> RequestSubject<'a> {
-    RequestSubject { operation, node: file.node(), name: None }
+fn of_file<'a, H: Host>(kind: RequestKind, file: &Transfer<H>) -> RequestSubject<'a> {
+    RequestSubject { kind, node: file.node(), name: None }
 }
 
 /// Copies the part of a write that has to be kept while it waits. Thousands of writes may wait, and the memory is the
@@ -127,7 +147,9 @@ pub(super) fn truncate_write(data: &[u8], whole: bool) -> Vec<u8> {
 
 /// Writes `data` and replies with the number of bytes.
 pub(super) fn reply_written<H: Host>(fs: &CgroupFs<H>, to: &Transfer<H>, data: &[u8], reply: ReplyWrite) {
-    match catch_panic("write", || log_denials(fs, to.caller(), of_file("write", to), || fs.write(to, data))) {
+    match catch_panic(RequestKind::Write, || {
+        log_denials(fs, to.caller(), of_file(RequestKind::Write, to), || fs.write(to, data))
+    }) {
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
         Err(errno) => reply.error(errno),
     }
@@ -141,8 +163,9 @@ pub(super) fn reply_read<H: Host>(
     space: &mut [u8],
     reply: ReplyData,
 ) {
-    let read =
-        catch_panic("read", || log_denials(fs, from.caller(), of_file("read", from), || fs.read(from, offset, space)));
+    let read = catch_panic(RequestKind::Read, || {
+        log_denials(fs, from.caller(), of_file(RequestKind::Read, from), || fs.read(from, offset, space))
+    });
     let data = read.and_then(|count| space.get(..count).ok_or(fuser::Errno::EIO));
     match data {
         Ok(data) => reply.data(data),

@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::AddWatchFlags;
 use parking_lot::Mutex;
 
+use crate::activity;
 use crate::cgroup::file::{is_notified, lets_files_come};
 use crate::fs::host::{EntryChange, HostEvent, Report};
 use crate::fs::inode::Watch;
@@ -116,6 +117,7 @@ impl Watches {
         let number = WatchNumber::numbered(number);
         known.by_directory.entry(directory).or_insert((number, 0)).1 += 1;
         known.by_watch.insert(number, directory);
+        self.count(&known);
         Box::new(User { watches: Arc::clone(self), directory, number })
     }
 
@@ -143,6 +145,7 @@ impl Watches {
             Ok(watch) => {
                 known.by_directory.insert(directory, (watch, 1));
                 known.by_watch.insert(watch, directory);
+                self.count(&known);
                 Some(watch)
             }
             Err(errno) => {
@@ -153,6 +156,10 @@ impl Watches {
                 None
             }
         }
+    }
+
+    fn count(&self, known: &WatchTable) {
+        self.records.activity().set(activity::Number::Watches, known.by_directory.len() as u64);
     }
 
     /// Removes one user of a watch.
@@ -166,6 +173,7 @@ impl Watches {
         let watch = *watch;
         known.by_directory.remove(&directory);
         known.by_watch.remove(&watch);
+        self.count(&known);
         // The kernel has removed the watch already if the cgroup is gone.
         let _ = self.inotify.remove(watch);
     }

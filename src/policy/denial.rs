@@ -87,14 +87,50 @@ impl Denial {
 
     /// The reason, as a sentence without its full stop.
     pub const fn reason(&self) -> &'static str {
-        self.rule.row().2
+        self.rule.reason()
     }
 }
 
 impl Rule {
+    /// All rules, in the order of their numbers (`rule as usize`).
+    pub const ALL: [Self; 27] = [
+        Self::Hidden,
+        Self::OutsideSubtree,
+        Self::BoundaryItself,
+        Self::BoundaryAttributes,
+        Self::XattrOnFile,
+        Self::XattrBudget,
+        Self::V1ControllersReadOnly,
+        Self::V1ControllersRename,
+        Self::V1BoundaryLimits,
+        Self::LimitsNotInherited,
+        Self::ControllerNotDelegated,
+        Self::ControllerFile,
+        Self::NotDelegatable,
+        Self::NotDelegatableAtWrite,
+        Self::NotifyOnRelease,
+        Self::ReleaseAgent,
+        Self::EventControl,
+        Self::UnknownFile,
+        Self::NoFileCreation,
+        Self::NoSuchOperation,
+        Self::SourceOutside,
+        Self::CommonAncestor,
+        Self::AnothersProcess,
+        Self::CallerInvisible,
+        Self::ContainerUnknown,
+        Self::TooManyContainers,
+        Self::ServerInside,
+    ];
+
     /// Its stable name, for logs and scripts.
     pub const fn name(self) -> &'static str {
         self.row().1
+    }
+
+    /// Why it rejects, as a sentence without its full stop.
+    pub const fn reason(self) -> &'static str {
+        self.row().2
     }
 
     const fn row(self) -> (Errno, &'static str, &'static str) {

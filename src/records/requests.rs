@@ -3,13 +3,11 @@
 //! If a server is killed, the kernel sends such requests to the next one again. What was done already isn't done twice:
 //! the next server answers with the noted result.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
-use nix::time::{ClockId, clock_gettime};
 
 use super::slots::{CLOSED, COUNTED, CURRENT, DONE, HANDLE, RESULT, SENT_AGAIN, STAGE, TRIED};
 use super::store::{Number, Records};
+use crate::activity::Pending;
 
 /// Whether a call may have been made before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +18,6 @@ pub enum Attempt {
     Again,
 }
 
-/// The monotonic clock, in nanoseconds, as of the last tick.
-fn now() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// The request that the calling thread answers. It ends when this is dropped, which has to be after the reply.
 #[derive(Debug)]
 pub struct RequestGuard<'a>(&'a Records);
@@ -33,6 +25,7 @@ pub struct RequestGuard<'a>(&'a Records);
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.0.slots.end();
+        self.0.activity().finish();
     }
 }
 
@@ -41,12 +34,13 @@ impl Records {
     /// controls, so it can't take long.
     pub fn begin_request(&self, number: u64) -> RequestGuard<'_> {
         self.add(Number::Requests, 1);
-        self.slots.begin(number, now());
+        self.slots.begin(number, self.activity().begin());
         RequestGuard(self)
     }
 
-    /// Goes on in the calling thread with a request that may wait for others.
-    pub fn continue_request(&self, number: u64) -> RequestGuard<'_> {
+    /// Goes on in the calling thread with a request that may wait for others. `pending` is what is known of it.
+    pub fn continue_request(&self, number: u64, pending: Option<Pending>) -> RequestGuard<'_> {
+        self.activity().go_on(pending);
         self.slots.begin(number, 0);
         RequestGuard(self)
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cells::Cells;
 use super::events::Events;
 use super::slots::Slots;
+use crate::activity::Activity;
 use crate::sys::shared::SharedMemory;
 
 /// The format of the records. A server continues only with records in its own format.
@@ -71,6 +72,7 @@ pub struct Records {
     pub(super) cells: Cells,
     events: Events,
     pub(super) slots: Slots,
+    activity: Activity,
 }
 
 impl Records {
@@ -82,26 +84,27 @@ impl Records {
     /// # Errors
     /// `ENOMEM`.
     pub fn new() -> io::Result<Arc<Self>> {
-        let records = Self::of(SharedMemory::new(Self::WORDS)?);
+        let records = Self::of(SharedMemory::new(Self::WORDS)?, Activity::new()?);
         records.set(Number::Format, FORMAT);
         Ok(Arc::new(records))
     }
 
-    fn of(memory: SharedMemory) -> Self {
+    fn of(memory: SharedMemory, activity: Activity) -> Self {
         let memory = Arc::new(memory);
         Self {
             slots: Slots::new(Some(Arc::clone(&memory)), NUMBERS),
             events: Events::new(Some(Arc::clone(&memory)), EVENTS),
             cells: Cells::new(Some(memory), CELLS, CELLS_MAX),
+            activity,
         }
     }
 
-    /// Works with the records that another program has made, by their file.
+    /// Works with the records that another program has made, by their file, and with what it has noted in `activity`.
     ///
     /// # Errors
     /// `EINVAL` if they have another size; `ENOMEM`; an error that says so if they have another format.
-    pub fn open(file: OwnedFd) -> io::Result<Arc<Self>> {
-        let records = Self::of(SharedMemory::open(Self::WORDS, file)?);
+    pub fn open(file: OwnedFd, activity: Option<OwnedFd>) -> io::Result<Arc<Self>> {
+        let records = Self::of(SharedMemory::open(Self::WORDS, file)?, Activity::open(activity)?);
         match records.get(Number::Format) {
             FORMAT => Ok(Arc::new(records)),
             other => Err(io::Error::other(format!("the records have format {other}, and not {FORMAT}"))),
@@ -115,13 +118,15 @@ impl Records {
 
     /// Records that keep nothing, for a filesystem that no server follows.
     pub fn none() -> Arc<Self> {
-        Arc::new(Self { cells: Cells::new(None, 0, 0), events: Events::new(None, 0), slots: Slots::new(None, 0) })
+        let (events, slots) = (Events::new(None, 0), Slots::new(None, 0));
+        Arc::new(Self { cells: Cells::new(None, 0, 0), events, slots, activity: Activity::none() })
     }
 
     /// Begins the life of another server in this process. Returns whether there was one before.
     pub fn start(&self) -> bool {
         self.cells.recover();
         self.slots.recover();
+        self.activity.start();
         let starts = self.get(Number::Starts);
         self.set(Number::Starts, starts + 1);
         starts > 0
@@ -130,6 +135,11 @@ impl Records {
     /// The events that were read and aren't dealt with yet.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// What the view has done.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// A number; 0 if it was never set.

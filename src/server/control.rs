@@ -28,7 +28,20 @@ const MESSAGE_MAX: usize = 16 * 1024;
 pub(crate) enum Request {
     /// The program that comes with the message shall take the view over.
     Upgrade(Offer),
+    /// What the view has done, as a descriptor for reading.
+    Activity(Watch),
 }
+
+/// Who asks for what the view has done.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Watch {
+    /// Whether the server shall note each request for the next [`WATCH_TIME`]. Who goes on to watch asks again before that
+    /// is over, so a watcher that was killed costs nothing for long.
+    pub(crate) requests: bool,
+}
+
+/// How long a watcher's request counts.
+pub(crate) const WATCH_TIME: Duration = Duration::from_secs(5);
 
 /// What a program can take over.
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,9 +130,14 @@ impl Client {
 
     /// Answers it.
     pub(crate) fn answer(self, answer: &Answer) {
+        self.answer_with(answer, &[]);
+    }
+
+    /// Answers it with a descriptor.
+    pub(crate) fn answer_with(self, answer: &Answer, files: &[BorrowedFd<'_>]) {
         let text = serde_json::to_vec(answer).unwrap_or_default();
         let text = text.get(..text.len().min(MESSAGE_MAX)).unwrap_or_default();
-        let _ = send(self.0.as_fd(), [text], &[]);
+        let _ = send(self.0.as_fd(), [text], files);
     }
 }
 
@@ -135,7 +153,7 @@ impl AsFd for Client {
     }
 }
 
-/// Asks a keeper, whose socket has this name, and waits for its answer.
+/// Asks a keeper, whose socket has this name, and waits for its answer, and the descriptor that comes with it.
 ///
 /// # Errors
 /// `ENOENT` or `ECONNREFUSED` if there's none, `EPERM` without CAP_SYS_ADMIN in its pid namespace, `ETIMEDOUT` without an
@@ -145,22 +163,22 @@ pub(crate) fn ask(
     name: &OsStr,
     keeper: u32,
     request: &Request,
-    file: BorrowedFd<'_>,
+    files: &[BorrowedFd<'_>],
     limit: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<(Answer, Option<OwnedFd>)> {
     let socket = new_socket()?;
     connect(socket.as_raw_fd(), &UnixAddr::new(&directory.path_of(name))?)?;
-    send_as(keeper.cast_signed(), socket.as_fd(), &serde_json::to_vec(request)?, file)?;
+    send_as(keeper.cast_signed(), socket.as_fd(), &serde_json::to_vec(request)?, files)?;
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
         return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
     }
     let mut message = vec![0; MESSAGE_MAX];
-    let (length, _) = receive_with_file(socket.as_fd(), &mut message)?;
+    let (length, file) = receive_with_file(socket.as_fd(), &mut message)?;
     if length == 0 {
         return Err(io::Error::from_raw_os_error(libc::EPIPE));
     }
-    Ok(serde_json::from_slice(message.get(..length).unwrap_or_default())?)
+    Ok((serde_json::from_slice(message.get(..length).unwrap_or_default())?, file))
 }
 
 fn new_socket() -> io::Result<OwnedFd> {

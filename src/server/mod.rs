@@ -1,5 +1,7 @@
 //! The life of a server: its start, confinement, record, log and end.
 
+pub(crate) mod activity;
+mod ask_view;
 pub(crate) mod before;
 pub(crate) mod cleanup;
 pub(crate) mod confined;

@@ -219,6 +219,7 @@ impl Server {
         live: impl FnOnce() + 'static,
     ) -> Result<(), Error> {
         let (records, cleanup) = (Arc::clone(&keeper.records), Arc::clone(&keeper.cleanup));
+        logging::count_lost_in(&records);
         keeper.keep(live, move |before| {
             cleanup.lock().iter().for_each(Cleanup::adopt);
             match (before.self_mount_copies, own_mount.as_mut()) {

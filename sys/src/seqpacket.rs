@@ -47,19 +47,20 @@ pub fn send<const N: usize>(socket: BorrowedFd<'_>, parts: [&[u8]; N], files: &[
     sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
 }
 
-/// Sends one message with a copy of a file, in the name of process `sender` (`SCM_CREDENTIALS`), with the own user and
+/// Sends one message with copies of `files`, in the name of process `sender` (`SCM_CREDENTIALS`), with the own user and
 /// group. It never blocks.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN over the own pid namespace, if it isn't the own process; `ESRCH` if there's no such process;
 /// as [`send`].
-pub fn send_as(sender: i32, socket: BorrowedFd<'_>, message: &[u8], file: BorrowedFd<'_>) -> Result<(), Errno> {
+pub fn send_as(sender: i32, socket: BorrowedFd<'_>, message: &[u8], files: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let own = UnixCredentials::new();
     let named = libc::ucred { pid: sender, uid: own.uid(), gid: own.gid() }.into();
-    let numbers = [file.as_raw_fd()];
-    let control = [ControlMessage::ScmCredentials(&named), ControlMessage::ScmRights(&numbers)];
+    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let both = [ControlMessage::ScmCredentials(&named), ControlMessage::ScmRights(&numbers)];
+    let control = if files.is_empty() { &both[..1] } else { &both[..] };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], &control, flags, None).map(drop)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], control, flags, None).map(drop)
 }
 
 /// Receives one message, its first bytes into `header`, the rest into `payload`. Descriptors that came with it are

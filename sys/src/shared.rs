@@ -34,7 +34,7 @@ impl SharedMemory {
     /// `ENOMEM` without room for it, `EINVAL` for no words or too many.
     pub fn new(words: usize) -> io::Result<Self> {
         let file = Self::file(words).ok();
-        Self::map(words, file)
+        Self::map(words, file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
     }
 
     /// Maps memory that another process has made with [`Self::new`], by its file.
@@ -42,11 +42,24 @@ impl SharedMemory {
     /// # Errors
     /// `EINVAL` if it hasn't this many words; `ENOMEM`.
     pub fn open(words: usize, file: OwnedFd) -> io::Result<Self> {
+        Self::map_file(words, file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    fn map_file(words: usize, file: OwnedFd, access: ProtFlags) -> io::Result<Self> {
         let file = File::from(file);
         if file.metadata()?.len() != (words * size_of::<AtomicU64>()) as u64 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Self::map(words, Some(file.into()))
+        Self::map(words, Some(file.into()), access)
+    }
+
+    /// Maps memory that another process writes, for reading only, by its file. Its words may only be loaded, in the order
+    /// `Relaxed`: there's no write access that another kind of load could need.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_reading(words: usize, file: OwnedFd) -> io::Result<Self> {
+        Self::map_file(words, file, ProtFlags::PROT_READ)
     }
 
     fn file(words: usize) -> io::Result<OwnedFd> {
@@ -55,11 +68,10 @@ impl SharedMemory {
         Ok(file.into())
     }
 
-    fn map(words: usize, file: Option<OwnedFd>) -> io::Result<Self> {
+    fn map(words: usize, file: Option<OwnedFd>, access: ProtFlags) -> io::Result<Self> {
         let length = words.checked_mul(size_of::<AtomicU64>()).and_then(NonZeroUsize::new);
         let length = length.ok_or(io::ErrorKind::InvalidInput)?;
-        let (access, flags) =
-            (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE);
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         let start = match &file {
             // SAFETY: a new mapping that replaces none; the file is never made shorter.
             Some(file) => unsafe { mmap(None, length, access, flags, file, 0) },
@@ -120,6 +132,19 @@ mod tests {
         assert!(SharedMemory::open(1 << 19, file.try_clone().unwrap()).is_err());
         other.words()[(1 << 20) - 1].store(7, Ordering::Release);
         assert_eq!(memory.words()[(1 << 20) - 1].load(Ordering::Acquire), 7);
+    }
+
+    #[test]
+    fn a_reader_sees_what_is_written() {
+        let memory = SharedMemory::new(512).unwrap();
+        let Some(file) = memory.as_file() else { return };
+        // As a process has it that may only read.
+        let number = file.as_raw_fd();
+        let file = File::open(format!("/proc/self/fd/{number}")).unwrap();
+        let reader = SharedMemory::open_for_reading(512, file.try_clone().unwrap().into()).unwrap();
+        memory.words()[7].store(9, Ordering::Release);
+        assert_eq!(reader.words()[7].load(Ordering::Relaxed), 9);
+        assert!(SharedMemory::open(512, file.into()).is_err(), "it can be mapped for writing");
     }
 
     #[test]

@@ -10,18 +10,19 @@ use source::{Source, sources};
 
 /// What a folder or file of `src` may import of the others: cli -> container, provision, server -> fuse, host -> agents; fs -> view -> policy ->
 /// cgroup, and sys at the bottom.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("cgroup", &[]),
     ("limit", &[]),
     ("message", &["cgroup"]),
     ("subprocess", &[]),
-    ("records", &["sys"]),
+    ("activity", &["policy", "sys"]),
+    ("records", &["activity", "sys"]),
     ("policy", &["cgroup"]),
     ("view", &["cgroup", "policy"]),
-    ("fs", &["cgroup", "limit", "policy", "records", "view", "sys"]),
+    ("fs", &["activity", "cgroup", "limit", "policy", "records", "view", "sys"]),
     ("agents", &["limit", "sys"]),
-    ("host", &["cgroup", "limit", "policy", "records", "view", "fs", "agents", "sys"]),
-    ("fuse", &["cgroup", "policy", "records", "view", "fs", "sys"]),
+    ("host", &["activity", "cgroup", "limit", "policy", "records", "view", "fs", "agents", "sys"]),
+    ("fuse", &["activity", "cgroup", "policy", "records", "view", "fs", "sys"]),
     ("error", &["cgroup", "fuse", "agents", "host"]),
     ("doctor", &["cgroup"]),
     ("doctor/probe", &["cgroup", "doctor", "error", "host", "server", "sys"]),
@@ -31,6 +32,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     (
         "cli",
         &[
+            "activity",
             "cgroup",
             "container",
             "doctor",
@@ -52,7 +54,8 @@ const IMPORTS: [(&str, &[&str]); 18] = [
 ];
 
 /// What the rooms below the command line import: they know each other, but not it.
-const BELOW_CLI: [&str; 15] = [
+const BELOW_CLI: [&str; 16] = [
+    "activity",
     "cgroup",
     "container",
     "error",

@@ -1,7 +1,9 @@
 //! `explain`: predicts whether an operation would succeed, and why. It uses the filesystem's code, without a mount.
 
 mod kernel;
+mod last;
 mod operation;
+mod remedy;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -38,7 +40,9 @@ static WORDS: LazyLock<String> = LazyLock::new(|| {
 });
 
 #[derive(Debug, Args)]
-#[command(override_usage = "vcgroupfs explain [OPTIONS] [TARGET] OP PATH")]
+#[command(
+    override_usage = "vcgroupfs explain [OPTIONS] [TARGET] OP PATH\n       vcgroupfs explain TARGET --last [N] [--json]"
+)]
 pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
@@ -50,13 +54,29 @@ pub(super) struct Options {
     /// count]
     #[arg(long = "as", value_name = "UID[:GID]")]
     who: Option<kernel::UserSpec>,
+    /// Print the N latest rejections of TARGET's live view, each with what to change [default: all that are kept, 256 at most]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "256", value_parser = parse_count)]
+    #[arg(conflicts_with_all = ["process", "who"])]
+    last: Option<usize>,
     #[arg(value_name = "PATH", num_args = 1.., required = true, help = WORDS.as_str())]
     words: Vec<PathBuf>,
     #[command(flatten)]
     view: ViewOptions,
 }
 
+/// Reads how many rejections are asked for.
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("'{text}' isn't a number of rejections: TARGET stands before --last"))
+}
+
 pub(super) fn run(options: &Options) -> CliResult {
+    if let Some(count) = options.last {
+        return match options.words.as_slice() {
+            [target] if !options.view.is_named() => last::run(target, count, options.json),
+            _ => Err(Error::usage("'explain --last' takes one TARGET and nothing else")
+                .advise("see 'vcgroupfs explain --help'")),
+        };
+    }
     let (target, rest) = selected_view::split_target(&options.words, &options.view, 3);
     let [operation, path] = rest else {
         let what = match (options.view.is_named(), rest.len()) {

@@ -88,6 +88,15 @@ impl WriterCredentials {
     }
 }
 
+/// The process of a caller, as people know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallerProcess {
+    /// Its number, in the server's pid namespace.
+    pub pid: i32,
+    /// The name of its command, which it chooses itself; empty if it's gone.
+    pub command: String,
+}
+
 /// What the host knows about callers. A caller waits for its answer, so its thread id can't come to mean another
 /// thread meanwhile.
 pub trait HostCredentials {
@@ -95,8 +104,8 @@ pub trait HostCredentials {
     fn credentials(&self, caller: &Caller) -> SysResult<Credentials>;
     /// Returns the rights with which the caller writes now.
     fn writer(&self, caller: &Caller) -> SysResult<WriterCredentials>;
-    /// Returns the caller's process id, for messages.
-    fn process_id(&self, caller: &Caller) -> i32;
+    /// Returns the caller's process, for messages.
+    fn process(&self, caller: &Caller) -> CallerProcess;
     /// Drops what the calling worker keeps of the caller that it answered last. A worker calls this before it sleeps:
     /// what it keeps would keep the namespaces of an ended container.
     fn forget_last_caller() {}

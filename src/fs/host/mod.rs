@@ -17,7 +17,7 @@ mod tree;
 mod xattrs;
 
 pub use caller::{Caller, Owner};
-pub use credentials::{Credentials, HostCredentials, WriterCredentials};
+pub use credentials::{CallerProcess, Credentials, HostCredentials, WriterCredentials};
 pub use event_control::{Claim, ControlFile, HostEventControl};
 pub use events::{EntryChange, HostEvent, HostEvents, Report};
 pub use files::{HostFiles, OpenMode};

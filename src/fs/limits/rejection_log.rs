@@ -1,8 +1,9 @@
 //! Rejections in the log, at a bounded rate.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::activity::Subject;
 use crate::cgroup::escaped;
 use crate::limit::LogLimiter;
 use crate::policy::Denial;
@@ -10,35 +11,25 @@ use crate::policy::Denial;
 /// The maximum length of a logged path, in bytes.
 const LOGGED_PATH_BYTES_MAX: usize = 1024;
 
-/// The caller that was rejected, the operation and the path.
-#[derive(Debug)]
-pub(in crate::fs) struct RejectedRequest {
-    pub(in crate::fs) pid: i32,
-    pub(in crate::fs) uid: u32,
-    pub(in crate::fs) operation: String,
-    pub(in crate::fs) path: OsString,
-}
-
 /// The log of a view's rejections.
 #[derive(Debug, Default)]
 pub struct RejectionLog(LogLimiter);
 
 impl RejectionLog {
-    /// Logs a rejection, unless there were too many. `subject` is called only if the rejection is logged.
-    pub(in crate::fs) fn record(&self, denial: &Denial, subject: impl FnOnce() -> RejectedRequest) {
+    /// Logs a rejection of a user's request, unless there were too many.
+    pub(in crate::fs) fn record(&self, denial: &Denial, operation: &str, uid: u32, subject: &Subject) {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         let Some(suppressed) = self.0.admit() else {
             return;
         };
-        let RejectedRequest { pid, uid, operation, path } = subject();
         tracing::info!(
-            pid,
+            pid = subject.pid,
             uid,
             operation,
             // Even JSON would leave characters in the path that change how a terminal shows the rest.
-            path = shortened(&path),
+            path = shortened(OsStr::from_bytes(&subject.path)),
             rule = denial.rule().name(),
             errno = ?denial.errno(),
             suppressed,

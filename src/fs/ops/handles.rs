@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
+use crate::activity::Number;
 use crate::fs::host::Credentials;
 use crate::fs::inode::Node;
 use crate::fs::limits::quota::Permit;
@@ -13,7 +14,7 @@ use crate::fs::ops::filling::Filling;
 use crate::fs::ops::poll_state::PollWaiters;
 use crate::fs::{FsResult, HandleId, Host};
 use crate::policy::Grant;
-use crate::records::FileRecord;
+use crate::records::{FileRecord, Records};
 
 /// An open file.
 #[derive(Debug)]
@@ -58,15 +59,16 @@ pub(in crate::fs) struct Handles<H: Host> {
     next: Arc<AtomicU64>,
     /// Leaf lock: nothing else is locked, and no system call made, while it's held.
     open: RwLock<HashMap<u64, Arc<OpenFile<H>>>>,
-}
-
-impl<H: Host> Default for Handles<H> {
-    fn default() -> Self {
-        Self { next: Arc::new(AtomicU64::new(HandleId::NONE.0 + 1)), open: RwLock::default() }
-    }
+    /// Where they are counted.
+    records: Arc<Records>,
 }
 
 impl<H: Host> Handles<H> {
+    pub(in crate::fs) fn new(records: &Arc<Records>) -> Self {
+        let next = Arc::new(AtomicU64::new(HandleId::NONE.0 + 1));
+        Self { next, open: RwLock::default(), records: Arc::clone(records) }
+    }
+
     /// Takes the numbers of handles from `next`, from now on.
     pub(in crate::fs) fn number_by(&mut self, next: Arc<AtomicU64>) {
         self.next = next;
@@ -83,12 +85,18 @@ impl<H: Host> Handles<H> {
     }
 
     pub(in crate::fs) fn insert(&self, handle: HandleId, file: OpenFile<H>) {
-        self.open.write().insert(handle.0, Arc::new(file));
+        if self.open.write().insert(handle.0, Arc::new(file)).is_none() {
+            self.records.activity().add(Number::OpenFiles, 1);
+        }
     }
 
     /// Removes a handle. The caller drops it, which may close a file, when no lock is held.
     pub(in crate::fs) fn remove(&self, handle: HandleId) -> Option<Arc<OpenFile<H>>> {
-        self.open.write().remove(&handle.0)
+        let removed = self.open.write().remove(&handle.0);
+        if removed.is_some() {
+            self.records.activity().add(Number::OpenFiles, -1);
+        }
+        removed
     }
 
     pub(in crate::fs) fn ids(&self) -> Vec<HandleId> {

@@ -6,6 +6,7 @@ use super::fake::FakeHost;
 use super::held::{FakeFile, root_credentials};
 use crate::cgroup::CgroupPath;
 use crate::cgroup::membership::CgroupLocation;
+use crate::fs::host::CallerProcess;
 use crate::fs::host::{
     Caller, Claim, ControlFile, Credentials, HostCredentials, HostEventControl, HostFiles, HostMigrations,
     HostProcesses, MigrationChecks, Owner, ProcessFacts, WriterCredentials,
@@ -34,8 +35,8 @@ impl HostCredentials for FakeHost {
         Ok(WriterCredentials { owner, capabilities: if id_maps.is_none() { capabilities } else { 0 }, permitted })
     }
 
-    fn process_id(&self, caller: &Caller) -> i32 {
-        caller.tid
+    fn process(&self, caller: &Caller) -> CallerProcess {
+        CallerProcess { pid: caller.tid, command: "caller".to_owned() }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::activity::hand_over;
 use crate::fs::dispatch::Tenant;
 use crate::fuse::reply::run_catching_panics;
 use crate::records::Records;
@@ -95,9 +96,9 @@ impl FairPool {
     /// Runs `work` for the calling thread's request in another thread. If no thread can be started, or the work panics, it's dropped, and a reply that
     /// it holds then says EIO.
     pub(in crate::fuse) fn run(&self, tenant: Tenant, work: impl FnOnce() + Send + 'static) {
-        let (records, request) = (Arc::clone(&self.records), Records::current_request());
+        let (records, request, pending) = (Arc::clone(&self.records), Records::current_request(), hand_over());
         let work = move || {
-            let _request = records.continue_request(request);
+            let _request = records.continue_request(request, pending);
             work();
         };
         let mut queues = self.queues.lock();

@@ -25,6 +25,7 @@ use self::leader::LeaderFollowers;
 use self::sched_hint::SchedHint;
 use self::slow_slot::{SlowSlot, SlowSlotGuard};
 use super::convert;
+use crate::activity;
 use crate::fs::Caller;
 use crate::records::{self, Records};
 
@@ -73,7 +74,9 @@ impl Workers {
         if let Some(affinity) = &self.affinity {
             affinity.note_request(|| SchedHint::of_caller(caller.tid));
         }
-        RequestContext { caller, _guard: self.guard(request.unique()) }
+        let guard = self.guard(request.unique());
+        activity::set_caller(caller.tid, caller.uid);
+        RequestContext { caller, _guard: guard }
     }
 
     /// Begins a RELEASE, whose reply nobody waits for, and which doesn't name its caller.

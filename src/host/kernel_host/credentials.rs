@@ -2,8 +2,8 @@
 
 use super::KernelHost;
 use crate::fs::SysResult;
-use crate::fs::host::{Caller, Credentials, HostCredentials, WriterCredentials};
-use crate::host::proc::last_caller;
+use crate::fs::host::{Caller, CallerProcess, Credentials, HostCredentials, WriterCredentials};
+use crate::host::proc::{caller_process, last_caller};
 
 impl HostCredentials for KernelHost {
     fn credentials(&self, caller: &Caller) -> SysResult<Credentials> {
@@ -14,8 +14,8 @@ impl HostCredentials for KernelHost {
         self.shared.credentials.writer(caller)
     }
 
-    fn process_id(&self, caller: &Caller) -> i32 {
-        self.shared.credentials.process_id(caller)
+    fn process(&self, caller: &Caller) -> CallerProcess {
+        caller_process::of(caller.tid)
     }
 
     fn forget_last_caller() {

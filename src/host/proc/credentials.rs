@@ -88,11 +88,6 @@ impl CredentialReader {
         }
     }
 
-    /// The process that a caller belongs to.
-    pub(in crate::host) fn process_id(&self, caller: &Caller) -> i32 {
-        procfs::status(caller.tid).map_or(caller.tid, |status| status.process_id)
-    }
-
     /// Whether a held process is in the server's user namespace. True if that can't be found out.
     pub(in crate::host) fn is_of_own_user_namespace(&self, process: &OwnedFd) -> bool {
         let link = nix::fcntl::readlinkat(process, "ns/user");

@@ -11,6 +11,8 @@ use crate::cgroup::stat_field;
 /// The relevant lines of `/proc/TID/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// The name of the command, in which the kernel has escaped newlines and backslashes.
+    pub command: String,
     /// The process that the thread belongs to.
     pub process_id: i32,
     /// The real, effective, saved and filesystem user id.
@@ -29,6 +31,7 @@ pub fn parse_status(text: &str) -> Status {
     for line in text.lines() {
         let Some((key, value)) = line.split_once(':') else { continue };
         match key {
+            "Name" => status.command = value.strip_prefix('\t').unwrap_or(value).to_owned(),
             "Tgid" => status.process_id = value.trim().parse().unwrap_or(0),
             "Uid" => {
                 let users: Vec<u32> = value.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -172,6 +175,7 @@ mod tests {
     fn statuses() {
         let text = "Name:\tx\nTgid:\t17\nPid:\t18\nUid:\t1\t2\t3\t4\nGroups:\t4 24 1000 \nCapPrm:\t8\nCapEff:\t000001ffffffffff\nNSpid:\t17\t3\n";
         let expected = Status {
+            command: "x".to_owned(),
             process_id: 17,
             users: [1, 2, 3, 4],
             groups: vec![4, 24, 1000],

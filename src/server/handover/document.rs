@@ -46,6 +46,7 @@ impl ServedText {
 pub(crate) struct Written<'a> {
     pub(crate) served: Served<Value, Value, Value>,
     pub(crate) records: Value,
+    pub(crate) activity: Option<Value>,
     pub(crate) registered: Option<&'a Registered>,
     pub(crate) control: Option<&'a ControlSocket>,
     pub(crate) log: ServerLog,
@@ -76,10 +77,12 @@ impl<'a> Written<'a> {
         descriptor::renumber(&mut text, &copy);
         let mut served: Served<Value, Value, Value> = serde_json::from_value(text)?;
         served.own_mount = served.own_mount.filter(|_| before.self_mount_copies.is_some());
+        let activity = records.activity().as_file().map(|file| descriptor::written(copy(file.as_raw_fd())));
         let records = records.as_file().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))?;
         let records = descriptor::written(copy(records.as_raw_fd()));
         let log = logging::of_server();
-        Ok(Self { served, records, registered, control, log, before, trial: None, filter: filter_mark(), stored })
+        let filter = filter_mark();
+        Ok(Self { served, records, activity, registered, control, log, before, trial: None, filter, stored })
     }
 
     /// Writes a document of this version.

@@ -102,7 +102,11 @@ pub(crate) fn resume_kept(kept: Kept, log: &logging::Options) -> Result<(), Erro
 }
 
 fn open_records(state: &State) -> Result<Arc<Records>, Error> {
-    let records = state.records.try_clone().and_then(Records::open);
+    let open = || {
+        let activity = state.activity.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Records::open(state.records.try_clone()?, activity)
+    };
+    let records = open();
     records.map_err(|error| Error::system("can't take over the records of the view", error))
 }
 

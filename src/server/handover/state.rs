@@ -21,6 +21,9 @@ pub(crate) struct State {
     pub(crate) served: Served<Server, SelfMount, AbortGuard>,
     #[serde(with = "descriptor")]
     pub(crate) records: OwnedFd,
+    /// What the view has done. An earlier program didn't note it.
+    #[serde(default, with = "descriptor::optional")]
+    pub(crate) activity: Option<OwnedFd>,
     pub(crate) registered: Option<Registered>,
     pub(crate) control: Option<ControlSocket>,
     pub(crate) log: ServerLog,

@@ -44,7 +44,8 @@ impl Kept {
             let is_whole = descriptor::numbers(document).iter().all(|number| self.start.contains(number));
             // Those of another version may have another format. Trying again and again wouldn't help.
             let records = document.get("records").map(descriptor::numbers).unwrap_or_default();
-            let records = records.first().and_then(|number| duplicate(*number).ok()).map(Records::open);
+            let records =
+                records.first().and_then(|number| duplicate(*number).ok()).map(|file| Records::open(file, None));
             is_whole && records.is_some_and(|records| records.is_ok())
         });
         let record = document.and_then(|document| document.pointer("/served/server/registration").cloned());

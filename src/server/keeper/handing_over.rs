@@ -26,7 +26,8 @@ impl Keeper {
             return false;
         }
         let mut upgrade = std::mem::take(&mut state.upgrade);
-        let is_ready = upgrade.advance(self.control.as_ref(), |version| self.write(version, None, state));
+        let is_ready =
+            upgrade.advance(self.control.as_ref(), &self.records, |version| self.write(version, None, state));
         state.upgrade = upgrade;
         is_ready
     }

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::Error;
-use crate::records;
+use crate::records::{self, Records};
+use crate::server::activity;
 use crate::server::control::{Answer, Client, ControlSocket, Offer, Request};
 use crate::server::handover::check::Check;
 use crate::server::handover::document::{VERSIONS, common_version, listed};
@@ -83,10 +84,11 @@ impl Upgrade {
     }
 
     /// Takes the next steps that need no waiting, for one client: others, who needn't be root of the host, must not keep the
-    /// keeper busy here. `document` writes the state in a version. Returns whether the program can take over now.
+    /// keeper busy here. `document` writes the state in a version. Who asks for something else is answered at once. Returns whether the program can take over now.
     pub(super) fn advance(
         &mut self,
         control: Option<&ControlSocket>,
+        records: &Records,
         document: impl Fn(u32) -> io::Result<OwnedFd>,
     ) -> bool {
         let mut has_begun = false;
@@ -102,6 +104,10 @@ impl Upgrade {
                 },
                 Self::Asked(client, end) => match client.request() {
                     Ok((Request::Upgrade(offer), program)) => start_check(client, &offer, program, &document),
+                    Ok((Request::Activity(watch), _)) => {
+                        activity::answer(client, records, &watch);
+                        Self::Idle
+                    }
                     Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) && end > Instant::now() => {
                         *self = Self::Asked(client, end);
                         return false;

@@ -11,7 +11,7 @@ mod style;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
 use nix::unistd::ForkResult;
@@ -23,6 +23,7 @@ use tracing_subscriber::reload;
 use crate::cgroup::escaped;
 use crate::error::Error;
 use crate::message::say;
+use crate::records::Records;
 use crate::server::logging::layout::LineLayout;
 use crate::server::logging::queue::Log;
 use crate::server::logging::sink::Sink;
@@ -200,6 +201,11 @@ impl ServerLog {
 /// Starts the thread that writes a server's log. The process can't fork afterwards.
 pub(crate) fn start_thread() {
     LOG.start_thread();
+}
+
+/// Counts the records that are lost in what a view has done.
+pub(crate) fn count_lost_in(records: &Arc<Records>) {
+    LOG.count_in(Arc::clone(records));
 }
 
 /// Drops the records that wait to be written: a forked process has them as well, and writes them.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::activity::Number;
+use crate::records::Records;
 use crate::server::logging::sink::Sink;
 use crate::server::logging::style::{Style, loss_record};
 
@@ -41,6 +44,8 @@ pub(crate) struct Log {
     sink: Mutex<(Sink, bool)>,
     /// How many records were lost since the start.
     lost: AtomicU64,
+    /// Where these are counted as well, for those who watch the view.
+    counted_in: OnceLock<Arc<Records>>,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,7 @@ impl Log {
             is_written: Condvar::new(),
             sink: Mutex::new((Sink::Stderr, false)),
             lost: AtomicU64::new(0),
+            counted_in: OnceLock::new(),
         }
     }
 
@@ -110,6 +116,11 @@ impl Log {
     /// Queues records from here on.
     pub(crate) fn queue(&self) {
         self.is_queued.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts lost records in a view's activity, too.
+    pub(crate) fn count_in(&self, records: Arc<Records>) {
+        let _ = self.counted_in.set(records);
     }
 
     /// How many records were lost since the start.
@@ -171,7 +182,7 @@ impl Log {
             let mut sink = self.sink.lock();
             let (sink, begun) = &mut *sink;
             if sink.write(level, &text, begun).is_err() {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.count_lost(1);
             }
             return;
         }
@@ -188,7 +199,14 @@ impl Log {
 
     fn lose(&self, queue: &mut MutexGuard<'_, Queue>, count: u64) {
         queue.untold += count;
+        self.count_lost(count);
+    }
+
+    fn count_lost(&self, count: u64) {
         self.lost.fetch_add(count, Ordering::Relaxed);
+        if let Some(records) = self.counted_in.get() {
+            records.activity().add(Number::LostLogLines, i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     fn wait_for_work(&self) -> Work {

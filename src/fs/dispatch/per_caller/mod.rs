@@ -23,10 +23,10 @@ use nix::errno::Errno;
 use parking_lot::{Mutex, RwLock};
 
 use self::nodes::Nodes;
+use crate::activity::{self, Subject};
 use crate::fs::dispatch::{Dispatch, Tenant};
-use crate::fs::host::{HostCredentials, HostReadiness};
+use crate::fs::host::{CallerProcess, HostCredentials, HostReadiness};
 use crate::fs::inode::{HeldNode, NodeId, ROOT_ID};
-use crate::fs::limits::rejection_log::RejectedRequest;
 use crate::fs::{Caller, CgroupFs, FsError, FsResult, HandleId, Host, LookupResult, Permit, ReadMode, RejectionLog};
 use crate::policy::Denial;
 use crate::records::Records;
@@ -97,12 +97,10 @@ impl<C: Containers> PerCaller<C> {
     }
 
     fn log_rejection(&self, caller: &Caller, denial: &Denial) {
-        self.log.record(denial, || RejectedRequest {
-            pid: self.containers.host().fs.host.process_id(caller),
-            uid: caller.uid,
-            operation: "any".to_owned(),
-            path: OsString::from("/"),
-        });
+        let CallerProcess { pid, command } = self.containers.host().fs.host.process(caller);
+        let subject = Subject { pid, command: command.into_bytes(), path: b"/".to_vec() };
+        self.log.record(denial, "any", caller.uid, &subject);
+        activity::describe(subject);
     }
 
     /// Finds the node that an id means to a container, which is valid as long as the result exists.
