@@ -11,6 +11,7 @@ mod json;
 mod limits;
 mod list;
 mod map;
+mod metrics;
 mod mount;
 mod offline;
 mod options;
@@ -86,6 +87,9 @@ enum Verb {
     /// Predict whether an operation in a view would succeed, and say why
     #[command(after_help = "Example: vcgroupfs explain docker:web write /sys/fs/cgroup/memory/memory.limit_in_bytes")]
     Explain(explain::Options),
+    /// Print the counters of all views, for Prometheus
+    #[command(after_help = "Example: vcgroupfs metrics > /var/lib/node_exporter/vcgroupfs.prom")]
+    Metrics(metrics::Options),
     /// Show a view as a tree, with what is writable and what is hidden
     #[command(after_help = "Example: vcgroupfs tree docker:web")]
     Tree(tree::Options),
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
         Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Resume(options) => resume::run(options, log),
         Verb::Explain(options) => explain::run(&options),
+        Verb::Metrics(options) => metrics::run(&options),
         Verb::Tree(options) => tree::run(&options),
         Verb::Map(options) => map::run(&options),
         Verb::Limits(options) => limits::run(&options),

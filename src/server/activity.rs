@@ -73,7 +73,11 @@ impl ViewActivity {
         match ask_view(view, what, &Request::Activity(Watch { requests }), &[], LIMIT)? {
             (Answer::Done, Some(file)) => Ok(file),
             (Answer::Done, None) => Err(Error::failed(what).because("its keeper sent nothing")),
-            (Answer::Failed(reason), _) => Err(Error::failed(what).because(reason).advise(OTHER)),
+            // serde's words for a request that the keeper doesn't know.
+            (Answer::Failed(reason), _) if reason.contains("unknown variant") => {
+                Err(Error::unsupported(what).because("its keeper is of an older version").advise(OTHER))
+            }
+            (Answer::Failed(reason), _) => Err(Error::failed(what).because(reason)),
         }
     }
 

@@ -13,5 +13,6 @@ macro_rules! require_watched {
     };
 }
 
+mod metrics;
 mod rejections;
 mod scene;
