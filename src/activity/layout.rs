@@ -1,7 +1,6 @@
 //! Where everything is in the memory, in words of eight bytes.
 
 use super::counters::Counters;
-use super::event::Event;
 use super::ring::Ring;
 
 /// The format of the memory, with the order of [`super::RequestKind`] and of [`crate::policy::Rule`]. A reader understands
@@ -51,9 +50,6 @@ pub(super) const WATCHED: Ring = Ring::new(REQUESTS_START, REQUESTS, REQUEST_PAT
 /// The words of all.
 pub(super) const WORDS: usize = REQUESTS_START + Ring::words(REQUESTS, REQUEST_PATH);
 
-// A rejection's path is as long as one in the log, and all of it takes little room.
-const _: () = assert!(REJECTION_PATH * 8 == 1024 && Event::WORDS < 16 && WORDS * 8 < 4 << 20);
-
 #[cfg(test)]
 mod tests {
     use super::super::RequestKind;
@@ -77,5 +73,7 @@ mod tests {
         );
         assert_eq!((FORMAT, rules.join(" ").as_str(), kinds.join(" ").as_str()), (1, known.0, known.1));
         assert!(rules.len() <= RULES_MAX);
+        // A rejection's path is as long as one in the log.
+        assert_eq!((REJECTION_PATH * 8, (WORDS * 8) >> 20), (1024, 2), "or it takes too much memory");
     }
 }

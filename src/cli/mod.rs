@@ -12,6 +12,7 @@ mod limits;
 mod list;
 mod map;
 mod metrics;
+mod monitor;
 mod mount;
 mod offline;
 mod options;
@@ -87,6 +88,11 @@ enum Verb {
     /// Predict whether an operation in a view would succeed, and say why
     #[command(after_help = "Example: vcgroupfs explain docker:web write /sys/fs/cgroup/memory/memory.limit_in_bytes")]
     Explain(explain::Options),
+    /// Show the requests of live views as they come
+    ///
+    /// It ends with Ctrl-C, or when the TARGET's view ends. What the kernel answers by itself isn't a request.
+    #[command(after_help = "Example: vcgroupfs monitor --rejected docker:web")]
+    Monitor(monitor::Options),
     /// Print the counters of all views, for Prometheus
     #[command(after_help = "Example: vcgroupfs metrics > /var/lib/node_exporter/vcgroupfs.prom")]
     Metrics(metrics::Options),
@@ -132,6 +138,7 @@ pub fn main() -> ExitCode {
         Verb::Resume(options) => resume::run(options, log),
         Verb::Explain(options) => explain::run(&options),
         Verb::Metrics(options) => metrics::run(&options),
+        Verb::Monitor(options) => monitor::run(&options),
         Verb::Tree(options) => tree::run(&options),
         Verb::Map(options) => map::run(&options),
         Verb::Limits(options) => limits::run(&options),

@@ -19,7 +19,7 @@ use super::reply::{
 use crate::activity::{self, RequestKind};
 use crate::fs::dispatch::Dispatch;
 use crate::fs::ops::Wake;
-use crate::fs::{HandleId, ROOT_ID, SetAttr};
+use crate::fs::{Caller, HandleId, ROOT_ID, SetAttr};
 use crate::policy::Operation;
 
 /// Returns how long the kernel may cache an answer.
@@ -245,6 +245,13 @@ impl<R: Dispatch> fuser::Filesystem for Adapter<R> {
     ) {
         let _guard = self.workers.begin_unattended(request);
         let records = self.dispatch.records();
+        if records.activity().is_watched() {
+            let nobody = Caller { tid: 0, uid: 0, gid: 0 };
+            let _ = self.dispatch.with_file(HandleId(handle.0), |fs, _| {
+                fs.describe_file(&nobody, HandleId(handle.0));
+                Ok(())
+            });
+        }
         if !records.is_closed_before() {
             records.note_closed();
             self.passthrough.close(node(inode));

@@ -16,6 +16,9 @@ use crate::server::registry::record::Record;
 /// How long a keeper may take to answer. It takes no requests while it starts a server.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// The same for a watcher that goes on, and that others wait for. It asks again soon.
+const RENEWAL_LIMIT: Duration = Duration::from_millis(200);
+
 /// Answers a client that asks for it. The client gets a descriptor that is open for reading only, so it can't change what
 /// servers rely on.
 pub(super) fn answer(client: Client, records: &Records, watch: &Watch) {
@@ -49,17 +52,18 @@ impl ViewActivity {
     /// If the view has no keeper, or that doesn't answer or is of another version; without CAP_SYS_ADMIN.
     pub(crate) fn of(view: &Record, requests: bool) -> Result<Self, Error> {
         let what = format!("can't watch the view on {} ({})", view.directory.printed(), view.target);
-        let file = Self::ask(view, &what, requests)?;
+        let file = Self::ask(view, &what, requests, LIMIT)?;
         Self::open(file, &what)
     }
 
-    /// Has the server go on to note requests. Returns whether that's in another memory now, which this has then.
+    /// Looks whether what the view does is noted in another memory now, which this has then. With `requests`, its server goes on
+    /// to note each request.
     ///
     /// # Errors
     /// As [`Self::of`].
-    pub(crate) fn renew(&mut self, view: &Record) -> Result<bool, Error> {
+    pub(crate) fn renew(&mut self, view: &Record, requests: bool) -> Result<bool, Error> {
         let what = format!("can't go on to watch the view on {} ({})", view.directory.printed(), view.target);
-        let file = Self::ask(view, &what, true)?;
+        let file = Self::ask(view, &what, requests, RENEWAL_LIMIT)?;
         let other = Self::open(file, &what)?;
         let is_other = other.file != self.file;
         if is_other {
@@ -68,9 +72,9 @@ impl ViewActivity {
         Ok(is_other)
     }
 
-    fn ask(view: &Record, what: &str, requests: bool) -> Result<OwnedFd, Error> {
+    fn ask(view: &Record, what: &str, requests: bool, limit: Duration) -> Result<OwnedFd, Error> {
         const OTHER: &str = "'vcgroupfs upgrade' has it served by this program";
-        match ask_view(view, what, &Request::Activity(Watch { requests }), &[], LIMIT)? {
+        match ask_view(view, what, &Request::Activity(Watch { requests }), &[], limit)? {
             (Answer::Done, Some(file)) => Ok(file),
             (Answer::Done, None) => Err(Error::failed(what).because("its keeper sent nothing")),
             // serde's words for a request that the keeper doesn't know.

@@ -14,5 +14,6 @@ macro_rules! require_watched {
 }
 
 mod metrics;
+mod monitor;
 mod rejections;
 mod scene;
