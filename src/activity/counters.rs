@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::RequestKind;
+use super::kind::RequestKind;
 
 /// The upper bounds of the times that are told apart, in nanoseconds. What took longer is counted behind the last one.
 pub const BOUNDS: [u64; 12] = [

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::RequestKind;
+use super::kind::RequestKind;
 use crate::policy::Rule;
 
 /// Whom a request came from, and what it's about.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::RequestKind;
+use super::kind::RequestKind;
 use crate::policy::Rule;
 
 /// The longest name of a command, in bytes. The kernel's have 15.
@@ -80,22 +80,11 @@ impl Event {
     }
 }
 
-/// The first bytes of a command's name.
-fn words_of(command: &[u8]) -> [u64; 2] {
-    let mut bytes = [0; COMMAND_MAX];
-    bytes.iter_mut().zip(command).for_each(|(to, from)| *to = *from);
-    let word = |range| <[u8; 8]>::try_from(bytes.get::<std::ops::Range<usize>>(range).unwrap_or_default());
-    [word(0..8), word(8..16)].map(|word| u64::from_ne_bytes(word.unwrap_or_default()))
-}
-
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(in crate::activity) fn event(path: &str) -> Event {
-        Event {
+impl Event {
+    /// An event for tests.
+    pub(super) fn example(path: &str) -> Self {
+        Self {
             time: UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789),
             took: Duration::from_nanos(12_345),
             kind: Some(RequestKind::Mkdir),
@@ -108,12 +97,27 @@ pub(super) mod tests {
             is_cut: false,
         }
     }
+}
+
+/// The first bytes of a command's name.
+fn words_of(command: &[u8]) -> [u64; 2] {
+    let mut bytes = [0; COMMAND_MAX];
+    bytes.iter_mut().zip(command).for_each(|(to, from)| *to = *from);
+    let word = |range| <[u8; 8]>::try_from(bytes.get::<std::ops::Range<usize>>(range).unwrap_or_default());
+    [word(0..8), word(8..16)].map(|word| u64::from_ne_bytes(word.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn an_event_comes_back() {
-        let nothing = Event { kind: None, errno: 0, rule: None, command: Vec::new(), ..event("") };
-        let full = Event { command: vec![0xff; COMMAND_MAX], pid: i32::MAX, uid: u32::MAX, ..event("/a/b") };
-        for event in [event("/unified/x"), nothing, full] {
+        let nothing = Event { kind: None, errno: 0, rule: None, command: Vec::new(), ..Event::example("") };
+        let full = Event { command: vec![0xff; COMMAND_MAX], pid: i32::MAX, uid: u32::MAX, ..Event::example("/a/b") };
+        for event in [Event::example("/unified/x"), nothing, full] {
             let (words, path) = event.encode(64);
             assert_eq!(Event::decode(words, path), event);
         }
@@ -121,7 +125,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_long_path_loses_its_beginning() {
-        let long = event("/very/long/end");
+        let long = Event::example("/very/long/end");
         let (words, path) = long.encode(4);
         let read = Event::decode(words, path);
         assert_eq!((read.path.as_slice(), read.is_cut), (b"/end".as_slice(), true));

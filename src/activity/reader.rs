@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::RequestKind;
 use super::counters::Counted;
 use super::event::Event;
+use super::kind::RequestKind;
 use super::layout::{COUNTED, FORMAT, Number, REJECTED, WATCHED, WORDS};
 use super::ring::Found;
 use super::writer::count_of;

@@ -116,7 +116,6 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::tests::event;
     use super::*;
 
     const RING: Ring = Ring::new(3, 4, 2);
@@ -137,7 +136,7 @@ mod tests {
         let memory = memory();
         assert_eq!(RING.read(&memory, 0), Found::Unfinished);
         for number in 0..6 {
-            RING.push(&memory, &event(&format!("/{number}")));
+            RING.push(&memory, &Event::example(&format!("/{number}")));
         }
         assert_eq!(RING.next(&memory), 6);
         assert_eq!([RING.read(&memory, 0), RING.read(&memory, 1)], [Found::Gone, Found::Gone]);
@@ -149,16 +148,16 @@ mod tests {
     #[test]
     fn a_writer_that_was_killed_blocks_its_place_until_the_next_server() {
         let memory = memory();
-        RING.push(&memory, &event("/0"));
+        RING.push(&memory, &Event::example("/0"));
         let (sequence, _) = RING.at(&memory, 0).unwrap();
         sequence.store(1, Ordering::Relaxed);
         assert_eq!(RING.read(&memory, 0), Found::Unfinished);
         for number in 1..5 {
-            RING.push(&memory, &event(&format!("/{number}")));
+            RING.push(&memory, &Event::example(&format!("/{number}")));
         }
         assert_eq!(RING.read(&memory, 4), Found::Unfinished);
         RING.recover(&memory);
-        (5..9).for_each(|number| RING.push(&memory, &event(&format!("/{number}"))));
+        (5..9).for_each(|number| RING.push(&memory, &Event::example(&format!("/{number}"))));
         assert_eq!(path(RING.read(&memory, 8)).as_deref(), Some("/8"));
     }
 
@@ -170,7 +169,7 @@ mod tests {
             for writer in 0..3_u32 {
                 let (memory, stop) = (&memory, &stop);
                 scope.spawn(move || {
-                    let mut own = event(&format!("/{}", writer.to_string().repeat(15)));
+                    let mut own = Event::example(&format!("/{}", writer.to_string().repeat(15)));
                     own.uid = writer;
                     while !stop.load(Ordering::Relaxed) {
                         RING.push(memory, &own);

@@ -17,6 +17,7 @@ mod mount;
 mod offline;
 mod options;
 mod probed_process;
+mod resident;
 mod resume;
 mod run;
 mod selected_view;

@@ -31,4 +31,5 @@ pub mod shared;
 pub mod signal;
 pub mod spawn;
 pub mod stat;
+pub mod terminal;
 pub mod xattr;

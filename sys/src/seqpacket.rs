@@ -58,7 +58,7 @@ pub fn send_as(sender: i32, socket: BorrowedFd<'_>, message: &[u8], files: &[Bor
     let named = libc::ucred { pid: sender, uid: own.uid(), gid: own.gid() }.into();
     let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     let both = [ControlMessage::ScmCredentials(&named), ControlMessage::ScmRights(&numbers)];
-    let control = if files.is_empty() { &both[..1] } else { &both[..] };
+    let control = both.get(..if files.is_empty() { 1 } else { 2 }).unwrap_or_default();
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], control, flags, None).map(drop)
 }

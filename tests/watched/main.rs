@@ -17,3 +17,4 @@ mod metrics;
 mod monitor;
 mod rejections;
 mod scene;
+mod top;

@@ -4,7 +4,6 @@ mod families;
 mod samples;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -13,6 +12,7 @@ use clap::Args;
 use self::samples::{Labels, Samples};
 use super::exit::{CliResult, exit_code_of};
 use super::json;
+use super::resident::resident_memory;
 use crate::activity::counters::{BOUNDS, Outcome};
 use crate::activity::{ActivityReader, Number, RequestKind};
 use crate::cgroup::escaped;
@@ -91,7 +91,7 @@ fn add_view(samples: &mut Samples, view: &Record) {
     samples.add(families::RESTARTS, labels(view), status.restarts);
     let server = Some(status.server).filter(|server| is_up && Some(*server) != status.keeper);
     let processes = [("server", server), ("keeper", status.keeper)];
-    for (role, memory) in processes.into_iter().filter_map(|(role, pid)| Some((role, resident(pid?)?))) {
+    for (role, memory) in processes.into_iter().filter_map(|(role, pid)| Some((role, resident_memory(pid?)?))) {
         samples.add_count(families::MEMORY, with(view, "role", role), memory);
     }
 }
@@ -126,11 +126,4 @@ fn add_activity(samples: &mut Samples, view: &Record, activity: &ActivityReader)
     ] {
         samples.add_count(family, labels(view), activity.number(number));
     }
-}
-
-/// The resident memory of a process, in bytes; `None` if it has ended.
-fn resident(pid: u32) -> Option<u64> {
-    let status = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/status")).ok()?).into_owned();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }

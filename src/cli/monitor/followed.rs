@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::activity::counters::Counted;
-use crate::activity::{Event, Follower, RequestKind};
+use crate::activity::{Event, Follower, Number, RequestKind};
 use crate::error::Error;
 use crate::message::say;
 use crate::server::activity::ViewActivity;
@@ -51,6 +51,11 @@ impl Followed {
     pub(super) fn take_missed(&mut self) -> u64 {
         let missed = self.follower.missed();
         missed - std::mem::replace(&mut self.told_missed, missed)
+    }
+
+    /// How many files are open in the server.
+    pub(super) fn open_files(&self) -> u64 {
+        self.activity.reader.number(Number::OpenFiles)
     }
 
     /// What has been counted of each kind since this began to follow.

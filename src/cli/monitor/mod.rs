@@ -2,21 +2,22 @@
 
 mod followed;
 mod line;
+mod screen;
+mod stop;
 mod summary;
+mod top;
 
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use self::followed::{Followed, FollowedViews};
+use self::screen::Screen;
+use self::stop::StopSignals;
 use super::exit::CliResult;
 use super::selected_view;
 use crate::activity::counters::Counted;
@@ -42,6 +43,9 @@ pub(super) struct Options {
     /// Print no requests, but how many there were of each operation and how long they took, at the end
     #[arg(long)]
     summary: bool,
+    /// Show a table of the busiest views on the whole screen, until 'q' is pressed
+    #[arg(long, conflicts_with_all = ["rejected", "operations", "summary", "json"])]
+    top: bool,
     /// Print JSON: an object for each request, or one for the summary
     #[arg(long)]
     json: bool,
@@ -67,13 +71,22 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> CliResult {
+    if options.top {
+        Screen::check()?;
+    }
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::not_permitted("'monitor' shows what containers do").advise("run it as root"));
     }
     let target = options.target.as_deref().map(selected_view::live_record).transpose()?;
     let stop = StopSignals::new()?;
-    let mut views = FollowedViews::begin(target, !options.summary)?;
-    if options.summary { summarise(options, &mut views, &stop) } else { print_requests(options, &mut views, &stop) }
+    let mut views = FollowedViews::begin(target, !options.summary && !options.top)?;
+    if options.top {
+        top::run(&mut views, &stop)
+    } else if options.summary {
+        summarise(options, &mut views, &stop)
+    } else {
+        print_requests(options, &mut views, &stop)
+    }
 }
 
 /// Prints requests until a signal comes, or the TARGET's view ends.
@@ -113,23 +126,4 @@ fn summarise(options: &Options, views: &mut FollowedViews, stop: &StopSignals) -
     let kinds = summary::sum(all.filter(|(kind, counted)| options.shows_kind(*kind) && shown(counted)));
     summary::print(&mut io::stdout().lock(), &kinds, begin.elapsed(), options.json)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The signals by which a user ends the command. They don't end it in the middle of a line.
-#[derive(Debug)]
-struct StopSignals(SignalFd);
-
-impl StopSignals {
-    fn new() -> Result<Self, Error> {
-        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-        let signals = set.thread_block().and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC));
-        signals.map(Self).map_err(|errno| Error::system("can't wait for signals", errno.into()))
-    }
-
-    /// Waits so long, and returns whether a signal has come.
-    fn wait(&self, time: Duration) -> Result<bool, Error> {
-        let limit = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        let ready = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit);
-        ready.map(|count| count > 0).map_err(|errno| Error::system("can't wait for signals", errno.into()))
-    }
 }
