@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{TIMEOUT, run_to_end};
+use testkit::{Caller, Container, ContainerOptions, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, run_to_end};
 
 use crate::scene::{Watched, program, refused, told};
 
@@ -109,6 +110,36 @@ fn names_are_escaped() {
         TIMEOUT,
     );
     assert!(String::from_utf8_lossy(&again.stdout).contains("outside-subtree"), "{again:?}");
+}
+
+/// A mount for all callers has those of all containers, and names the processes as the host does.
+#[test]
+fn each_container_of_a_mount_for_all_callers_is_named() {
+    require_watched!();
+    let cgroup = TestCgroup::new(&["name=systemd", "unified"]);
+    let view = View::mount(program(), &ViewOptions::new().flag("--per-caller"));
+    let target = view.dir().display().to_string();
+    for name in ["one", "two"] {
+        let prepare = format!("mount --bind {target} /sys/fs/cgroup");
+        let options = ContainerOptions { cgroups: cgroup.children(name), prepare, ..ContainerOptions::default() };
+        let container = Container::start(options);
+        let outside = hierarchy("unified").expect("cgroup2").in_view(Path::new("/sys/fs/cgroup")).join(name);
+        let mut mkdir = container.command(Caller::Root);
+        let output = run_to_end(mkdir.arg("mkdir").arg(outside), TIMEOUT);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
+    }
+    let said = testkit::wait_for("both rejections", || {
+        let all = told(&["explain", &target, "--last", "--json"]);
+        let all: Vec<Value> = serde_json::from_str(&all).expect("JSON");
+        (all.len() == 2).then_some(all)
+    });
+    for (rejection, name) in said.iter().zip(["one", "two"]) {
+        assert_eq!((&rejection["path"], &rejection["command"]), (&json!(format!("/unified/{name}")), &json!("mkdir")));
+        let pid = rejection["pid"].as_i64().expect("a number");
+        assert!(pid > 2, "{said:?}");
+        let explain = rejection["explain"].as_str().expect("a command");
+        assert_eq!(explain, format!("vcgroupfs explain {pid} mkdir /unified/{name}"));
+    }
 }
 
 #[test]
