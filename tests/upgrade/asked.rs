@@ -131,6 +131,7 @@ fn nonsense_changes_nothing() {
         (b"{".to_vec(), None, "doesn't take the request"),
         (b"\xff".to_vec(), Some(program()), "doesn't take the request"),
         (br#"{"other":1}"#.to_vec(), None, "doesn't take the request"),
+        (br#"{"activity":{"requests":1}}"#.to_vec(), None, "doesn't take the request"),
         (vec![b' '; 100_000], None, "doesn't take the request"),
         (offer("[1]", 3).into_bytes(), None, "no program came with the request"),
         (offer("[]", 3).into_bytes(), Some(program()), "reads the state in version "),
@@ -149,8 +150,10 @@ fn nonsense_changes_nothing() {
         assert_eq!(scene.listed.process("pid"), server);
     }
     // In the own name, as everybody may.
-    let answer = ask(&path, Pid::this(), offer("[1]", 3).as_bytes(), Some(program()));
-    assert!(answer.contains("Operation not permitted"), "{answer}");
+    for message in [offer("[1]", 3).as_bytes(), br#"{"activity":{"requests":true}}"#] {
+        let answer = ask(&path, Pid::this(), message, Some(program()));
+        assert!(answer.contains("Operation not permitted"), "{answer}");
+    }
     // Clients that say nothing keep nobody waiting for long.
     let silent = [(); 3].map(|()| connected(&path));
     scene.upgrade(next_version());
