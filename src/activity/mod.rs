@@ -5,7 +5,7 @@
 //! A request is noted in three steps, all in the thread that answers it: [`Activity::begin`], [`note`] with the outcome,
 //! and [`Activity::finish`] after the reply. Each adds to counters ([`counters`]). A rejected request is also an [`Event`]
 //! in the ring of the last rejections, and while somebody watches, every request is one in the ring of requests
-//! ([`ring`]).
+//! (`ring`).
 
 mod clock;
 pub mod counters;
