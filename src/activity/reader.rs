@@ -59,6 +59,11 @@ impl ActivityReader {
         found.filter_map(|found| if let Found::Event(event) = found { Some(*event) } else { None }).collect()
     }
 
+    /// How many requests were noted for those who watch, since the view began.
+    pub fn noted(&self) -> u64 {
+        WATCHED.next(self.words())
+    }
+
     /// Follows the requests that come from now on, while the server notes them ([`super::Activity::watch_for`]).
     pub fn follow(&self) -> Follower {
         Follower { next: WATCHED.next(self.words()), missed: 0, waits_for: None }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -153,7 +154,7 @@ fn a_summary_is_counted() {
     });
     let maps = || fs::read_to_string(format!("/proc/{}/maps", text.child.id())).unwrap_or_default();
     wait_until("it has the counters", || maps().contains("vcgroupfs state"));
-    std::thread::sleep(std::time::Duration::from_millis(200)); // It reads them right after that, which nothing shows.
+    std::thread::sleep(Duration::from_millis(200)); // It reads them right after that, which nothing shows.
     (0..5).for_each(|_| scene.reject("x"));
     fs::create_dir(scene.own().join("made")).expect("mkdir");
     scene.rejections(|all| all.len() == 5);
@@ -179,14 +180,19 @@ fn a_stopped_watcher_misses_requests_and_says_how_many() {
     let mut settled = (0, 0);
     wait_until("it has shown all", || {
         let before = std::mem::replace(&mut settled, shown());
-        std::thread::sleep(std::time::Duration::from_millis(200)); // Nothing comes meanwhile.
+        std::thread::sleep(Duration::from_millis(200)); // Nothing comes meanwhile.
         before == settled
     });
     let before = requests(&scene);
     monitor.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
     // More than are kept for it, before its last request to watch counts no more.
     while requests(&scene) - before < 10_000 {
         (0..2000).for_each(|_| scene.reject("load"));
+    }
+    // Its last request to watch counts for five seconds. What comes then isn't noted any more, but counted all the same.
+    while begin.elapsed() < Duration::from_secs(7) {
+        (0..100).for_each(|_| scene.reject("load"));
     }
     let all = requests(&scene) - before;
     monitor.signal(Signal::SIGCONT);

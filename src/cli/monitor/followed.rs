@@ -7,6 +7,7 @@ use crate::activity::{Event, Follower, Number, RequestKind};
 use crate::error::Error;
 use crate::message::say;
 use crate::server::activity::ViewActivity;
+use crate::server::control::WATCH_TIME;
 use crate::server::registry;
 use crate::server::registry::record::Record;
 
@@ -23,6 +24,31 @@ pub(super) struct Followed {
     before: Vec<Counted>,
     /// How many missed requests were told of.
     told_missed: u64,
+    /// The last time that watching was renewed.
+    renewed: Renewal,
+    /// How many requests came while watching wasn't renewed in time.
+    unwatched: u64,
+}
+
+/// A time at which watching was renewed.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    time: Instant,
+    /// How many requests were counted and noted by then.
+    counted: u64,
+    noted: u64,
+}
+
+impl Renewal {
+    fn now(activity: &ViewActivity) -> Self {
+        let counted = counted(activity).iter().map(|counted| counted.all).sum();
+        Self { time: Instant::now(), counted, noted: activity.reader.noted() }
+    }
+
+    /// How many requests since an earlier one weren't noted.
+    fn unnoted_since(&self, earlier: &Self) -> u64 {
+        self.counted.saturating_sub(earlier.counted).saturating_sub(self.noted.saturating_sub(earlier.noted))
+    }
 }
 
 impl Followed {
@@ -30,12 +56,19 @@ impl Followed {
         let activity = ViewActivity::of(&record, requests)?;
         let follower = activity.reader.follow();
         let before = counted(&activity);
-        Ok(Self { record, activity, follower, before, told_missed: 0 })
+        let renewed = Renewal::now(&activity);
+        Ok(Self { record, activity, follower, before, told_missed: 0, renewed, unwatched: 0 })
     }
 
     /// Has the server go on to note requests. An error passes: a keeper that starts a server doesn't answer meanwhile.
     fn renew(&mut self, requests: bool) {
-        if self.activity.renew(&self.record, requests).is_ok_and(|is_other| is_other) {
+        let Ok(is_other) = self.activity.renew(&self.record, requests) else { return };
+        let now = Renewal::now(&self.activity);
+        let before = std::mem::replace(&mut self.renewed, now);
+        if requests && !is_other && now.time.duration_since(before.time) >= WATCH_TIME {
+            self.unwatched += now.unnoted_since(&before);
+        }
+        if is_other {
             self.follower = self.activity.reader.follow();
             self.told_missed = 0;
             self.before = vec![Counted::default(); RequestKind::ALL.len()];
@@ -50,7 +83,7 @@ impl Followed {
     /// How many requests were missed since the last call.
     pub(super) fn take_missed(&mut self) -> u64 {
         let missed = self.follower.missed();
-        missed - std::mem::replace(&mut self.told_missed, missed)
+        missed - std::mem::replace(&mut self.told_missed, missed) + std::mem::take(&mut self.unwatched)
     }
 
     /// How many files are open in the server.
