@@ -1,4 +1,4 @@
-//! Escapes names for printing. A cgroup's name can hold any byte but NUL, newline and '/', and a container can choose it.
+//! Escapes names for printing, and for a shell. A cgroup's name can hold any byte but NUL, newline and '/', and a container can choose it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,10 +23,59 @@ pub fn escaped(name: impl AsRef<OsStr>) -> String {
     text
 }
 
+/// Quotes a word for a POSIX shell, so that a command can be typed as it's printed. Common words stay as they are.
+/// Others are quoted, and bytes that could control a terminal are written as octal escapes of printf(1). So the result
+/// is always printable ASCII.
+pub fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let bytes = word.as_ref().as_bytes();
+    let is_common = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-:=,+@%".contains(byte);
+    let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+    if !bytes.is_empty() && bytes.iter().all(is_common) {
+        return text(bytes);
+    }
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\'') {
+        return format!("'{}'", text(bytes));
+    }
+    let escape = |byte: &u8| match byte {
+        byte if is_common(byte) && *byte != b'%' => char::from(*byte).to_string(),
+        byte => format!("\\{byte:03o}"),
+    };
+    // `--`: the text may begin with a dash.
+    format!("\"$(printf -- '{}')\"", bytes.iter().map(escape).collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        for (word, quoted) in [
+            ("/sys/fs/cgroup/cpu,cpuacct/a.slice", "/sys/fs/cgroup/cpu,cpuacct/a.slice"),
+            ("name=systemd=/a", "name=systemd=/a"),
+            ("", "''"),
+            ("a b;$(c)\\x2d", "'a b;$(c)\\x2d'"),
+            ("it's", "\"$(printf -- 'it\\047s')\""),
+            ("%\u{1b}", "\"$(printf -- '\\045\\033')\""),
+        ] {
+            assert_eq!(shell_word(word), quoted, "{word}");
+        }
+    }
+
+    /// A shell reads each word as it was, but for line breaks at the end, which no cgroup's name has.
+    #[test]
+    fn a_shell_reads_the_words_again() {
+        let words: [&[u8]; 7] =
+            [b"a", b"-n", b"a b", b"it's \"x\"", b"\x1b[2J\xff%s\\", b"*?[a]~#!&|<>(){}$x`y`", b"\xc3\xa4\tb\nc"];
+        for word in words {
+            let quoted = shell_word(OsStr::from_bytes(word));
+            let echo = format!("printf %s {quoted}");
+            let said = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+            assert_eq!(said.stdout, word, "{quoted}");
+            assert!(quoted.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{quoted}");
+        }
+    }
 
     #[test]
     fn only_terminal_controls_are_escaped() {

@@ -14,7 +14,7 @@ pub mod path;
 mod proc_stat;
 
 pub use controller::ControllerSet;
-pub use escape::escaped;
+pub use escape::{escaped, shell_word};
 pub use file::FileClass;
 pub use hierarchy::{HierarchyClass, HierarchyKind, Setup};
 pub use idmap::IdMap;
