@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, Membership, escaped};
+use crate::cgroup::{CgroupPath, ControllerSet, HierarchyKind, Membership, escaped, shell_word};
 use crate::cli::options::{ServeOptions, ViewOptions, parse_cgroup};
+use crate::cli::view_state::{is_of_run, target_word};
 use crate::error::Error;
 use crate::host::HostCgroups;
 use crate::message::{say, warn};
@@ -131,6 +132,38 @@ impl<'a> FormerOptions<'a> {
             if words.is_empty() { "as the command line says".to_owned() } else { format!("with {}", words.join(" ")) };
         say(format_args!("the view of {whose} has failed ({why}); it's made again {how}"));
     }
+}
+
+/// Returns the command that makes a live view anew, with the options that it had; `None` for one of `run`, which ends
+/// with its command. A cgroup that was removed can't be named again, so with `is_lost` the view is made for where
+/// the process is now.
+pub(super) fn renewal(record: &Record, is_lost: bool) -> Option<String> {
+    if is_of_run(record) {
+        return None;
+    }
+    let mut former = FormerOptions::of(record);
+    former.add_to(&mut ViewOptions::default(), &mut ServeOptions::default());
+    if record.container.is_some() {
+        former.add_place(&mut None);
+    } else {
+        former.report_container(record.per_caller);
+    }
+    if !is_lost || former.recorded.pid.is_none() && record.container.is_none() {
+        former.add_cgroups(&mut ViewOptions::default());
+    }
+    former.taken.extend(former.recorded.log.words());
+    let words: Vec<String> = former.taken.iter().map(shell_word).collect();
+    let words = words.join(" ");
+    Some(match &record.container {
+        Some(_) => {
+            let target = target_word(record);
+            format!("vcgroupfs detach {target} && vcgroupfs attach {words} {target}")
+        }
+        None => {
+            let directory = shell_word(record.directory.as_ref());
+            format!("vcgroupfs umount {directory} && vcgroupfs mount {words} {directory}")
+        }
+    })
 }
 
 /// Returns the delegated subtrees of a failed view for a process that is in them. Its cgroups may be further down by

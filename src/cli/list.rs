@@ -9,17 +9,14 @@ use serde_json::{Value, json};
 use crate::cgroup::escaped;
 use crate::cli::exit::CliResult;
 use crate::cli::json;
+use crate::cli::text::{COLUMNS, wrap};
 use crate::cli::view_state::{details, remedy};
-use crate::cli::wrap::wrap;
 use crate::container::failed_view::views;
 use crate::error::Error;
 use crate::server::confined::Confinement;
 use crate::server::own_scope;
 use crate::server::registry::record::{EscapedName, Record};
 use crate::server::registry::status::ServerState;
-
-/// The width to which details are wrapped, in columns.
-const COLUMNS: usize = 100;
 
 /// The columns by which details are indented.
 const INDENT: usize = 8;
@@ -52,7 +49,8 @@ fn server(view: &Record) -> Option<u32> {
     Some(view.status.server).filter(|server| *server != 0 && view.status.state != ServerState::Failed)
 }
 
-fn as_json(view: &Record) -> Value {
+/// A view as JSON.
+pub(super) fn as_json(view: &Record) -> Value {
     let delegated: serde_json::Map<_, _> =
         view.delegated.iter().map(|(kind, path)| (kind.clone(), path.shown().into())).collect();
     let aliases: Vec<String> = view.aliases.iter().map(EscapedName::shown).collect();

@@ -21,14 +21,13 @@ mod resident;
 mod resume;
 mod run;
 mod selected_view;
-mod shell_word;
+mod text;
 mod tree;
 mod umount;
 mod upgrade;
 mod utc;
 mod view_path;
 mod view_state;
-mod wrap;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use crate::server::serve;
 use crate::view::{AncestorLimits, Shape, View};
 
 /// Selects a view: of which container, how it looks, and who may write what.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "View options")]
 pub(super) struct ViewOptions {
     /// The process whose cgroups are the container's: one delegated subtree per hierarchy
@@ -51,7 +51,7 @@ pub(super) struct ViewOptions {
 }
 
 /// How a view is served.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Serving options")]
 pub(super) struct ServeOptions {
     /// Disable kernel caching: the host's changes show at once instead of after some milliseconds, and everything takes several times as long

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cgroup::escaped;
+use crate::cgroup::{escaped, shell_word};
 use crate::server::registry::record::Record;
 use crate::server::registry::status::{ServerState, start_time};
 
@@ -52,17 +52,19 @@ pub(super) fn has_lost_keeper(record: &Record) -> bool {
 /// The command that makes a failed view work again; `None` for one of `run`, which ends with its command.
 pub(super) fn remedy(record: &Record) -> Option<String> {
     match (&record.container, is_of_run(record)) {
-        (Some(_), _) => {
-            let target = record.target.strip_prefix("pid ").unwrap_or(&record.target);
-            Some(format!("vcgroupfs attach {}", escaped(target)))
-        }
-        (None, false) => Some(format!("vcgroupfs mount {}", record.directory.printed())),
+        (Some(_), _) => Some(format!("vcgroupfs attach {}", target_word(record))),
+        (None, false) => Some(format!("vcgroupfs mount {}", shell_word(record.directory.as_ref()))),
         (None, true) => None,
     }
 }
 
+/// The TARGET of a container's view, as a word for a shell.
+pub(super) fn target_word(record: &Record) -> String {
+    shell_word(record.target.strip_prefix("pid ").unwrap_or(&record.target))
+}
+
 /// Whether a view belongs to a command of `run`.
-fn is_of_run(record: &Record) -> bool {
+pub(super) fn is_of_run(record: &Record) -> bool {
     record.run.is_some() || record.target.starts_with("run ")
 }
 

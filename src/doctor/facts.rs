@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::host_facts::HostFacts;
 use super::reading::{Files, System};
 use crate::cgroup::{
     CgroupPath, ControllerSet, HierarchyKind, Membership, MountEntry, parse_memberships, parse_mountinfo,
@@ -93,6 +94,8 @@ pub(crate) struct ViewRules {
     pub(crate) delegate_controllers: Vec<String>,
     /// The hierarchies in which the delegated subtree was removed and made again since the view was made.
     pub(crate) made_again: Vec<HierarchyKind>,
+    /// The hierarchies in which it was removed, and there is no cgroup of that name.
+    pub(crate) removed: Vec<HierarchyKind>,
 }
 
 /// The findings of the probe, path by path.
@@ -131,6 +134,7 @@ pub(crate) struct Facts {
     /// The rules of the container's view, if its record was found.
     pub(crate) rules: Option<ViewRules>,
     pub(crate) server: ServerFacts,
+    pub(crate) host: HostFacts,
 }
 
 /// The type of a filesystem, as statfs(2) tells programs.
@@ -178,7 +182,8 @@ impl Facts {
         let memberships = parse_memberships(process.cgroup.as_bytes());
         let mounts = parse_mountinfo(process.mountinfo.as_bytes());
         let ProbeResults { places, contents, copied } = found;
-        Self { process, memberships, mounts, places, contents, copied, rules: None, server: ServerFacts::default() }
+        let (server, host) = (ServerFacts::default(), HostFacts::default());
+        Self { process, memberships, mounts, places, contents, copied, rules: None, server, host }
     }
 
     /// The input of the models.

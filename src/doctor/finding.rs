@@ -126,4 +126,63 @@ pub(crate) struct General {
     pub(crate) level: Level,
     pub(crate) what: String,
     pub(crate) advice: Option<String>,
+    /// The commands that mend it, in this order.
+    pub(crate) commands: Vec<Remedy>,
+}
+
+impl General {
+    /// Adds the commands that mend it.
+    pub(crate) fn with_commands(self, commands: impl IntoIterator<Item = Remedy>) -> Self {
+        Self { commands: commands.into_iter().collect(), ..self }
+    }
+}
+
+/// Makes a finding without commands.
+pub(crate) fn general(finding: &'static str, level: Level, what: impl Into<String>, advice: Option<&str>) -> General {
+    General { finding, level, what: what.into(), advice: advice.map(str::to_owned), commands: Vec::new() }
+}
+
+/// Lists the first three items, and how many more there are.
+pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> String {
+    let first: Vec<&str> = items.iter().take(3).map(AsRef::as_ref).collect();
+    let more = items.len().saturating_sub(first.len());
+    if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
+}
+
+/// A command that mends something. It can be typed as it's printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Remedy {
+    /// Where to type it. A program of the container's must not run with the rights of the host's root.
+    #[serde(rename = "where")]
+    pub(crate) place: Place,
+    /// A line for a POSIX shell, in printable ASCII.
+    pub(crate) command: String,
+}
+
+/// Where a command is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    Host,
+    Container,
+}
+
+impl Remedy {
+    /// A command for root of the host.
+    pub(crate) fn on_host(command: impl Into<String>) -> Self {
+        Self { place: Place::Host, command: command.into() }
+    }
+
+    /// A command for root of the container.
+    pub(crate) fn in_container(command: impl Into<String>) -> Self {
+        Self { place: Place::Container, command: command.into() }
+    }
+
+    /// The word in front of the command.
+    pub(crate) fn label(&self) -> &'static str {
+        match self.place {
+            Place::Host => "run",
+            Place::Container => "run in the container",
+        }
+    }
 }

@@ -2,16 +2,18 @@
 //! unmount it.
 
 use super::advice::STACK;
-use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, ViewRules, directories, errno, is_in_root, join, point};
-use super::finding::{General, Level};
-use crate::cgroup::{HierarchyKind, Membership, MountEntry, Setup};
+use super::facts::{Facts, FsType, ProbeOutcome, ROOT, VIEW, directories, errno, is_in_root, join, point};
+use super::finding::{General, Level, Remedy, general, list};
+use super::situation;
+use crate::cgroup::{HierarchyKind, Membership, MountEntry, Setup, shell_word};
 
 /// All findings, the worst first.
 pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     let mut all: Vec<General> = broken(facts);
     let covered = covered(facts);
     let is_covered = covered.is_some();
-    all.extend([no_tree(facts), missing(facts), made_again(facts), own_cgroup(facts), covered].into_iter().flatten());
+    all.extend([no_tree(facts), missing(facts), own_cgroup(facts), covered].into_iter().flatten());
+    all.extend(situation::findings(facts));
     all.extend([restarted(facts), without_keeper(facts)].into_iter().flatten());
     let has_view = facts.views().next().is_some();
     if has_view {
@@ -40,17 +42,6 @@ pub(crate) fn findings(facts: &Facts) -> Vec<General> {
     all
 }
 
-fn general(finding: &'static str, level: Level, what: impl Into<String>, advice: Option<&str>) -> General {
-    General { finding, level, what: what.into(), advice: advice.map(str::to_owned) }
-}
-
-/// Lists the first three items, and how many more there are.
-pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> String {
-    let first: Vec<&str> = items.iter().take(3).map(AsRef::as_ref).collect();
-    let more = items.len().saturating_sub(first.len());
-    if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
-}
-
 /// FUSE mounts whose server has ended, or doesn't answer.
 fn broken(facts: &Facts) -> Vec<General> {
     let is_fuse = |mount: &&MountEntry| mount.fstype.starts_with("fuse") && is_in_root(mount);
@@ -72,7 +63,8 @@ fn broken(facts: &Facts) -> Vec<General> {
                 "'vcgroupfs detach' and 'attach' again, or unmount it ('umount' in there) and mount a new one".into()
             }
         };
-        found.push(general("dead-view", Level::Problem, what, Some(&advice)));
+        let command = facts.server.remedy.clone().map(Remedy::on_host);
+        found.push(general("dead-view", Level::Problem, what, Some(&advice)).with_commands(command));
     }
     if !hung.is_empty() {
         let what = format!("the filesystem on {} doesn't answer: processes that use it hang", list(&hung));
@@ -137,25 +129,11 @@ fn missing(facts: &Facts) -> Option<General> {
     Some(general("missing-hierarchies", if mounts_them { Level::Problem } else { Level::Warning }, what, Some(advice)))
 }
 
-/// Finds delegated subtrees that aren't those for which the view was made.
-fn made_again(facts: &Facts) -> Option<General> {
-    let again: Vec<String> = facts.rules.iter().flat_map(|rules| &rules.made_again).map(ToString::to_string).collect();
-    let what = format!(
-        "the container's cgroup was removed and made again, and the view doesn't show the new one, in: {}",
-        again.join(", ")
-    );
-    let advice = "'vcgroupfs detach' and 'attach' again";
-    (!again.is_empty()).then(|| general("stale-boundary", Level::Problem, what, Some(advice)))
-}
-
 /// Finds own cgroups that don't exist at the joined mount point and path.
 fn own_cgroup(facts: &Facts) -> Option<General> {
     let covers: Vec<u32> = facts.covers().map(|mount| mount.id).collect();
     let is_covered = |base: &String| facts.mount_of(base).is_some_and(|top| covers.contains(&top.id));
-    let has_reason = |member: &&Membership| {
-        let is_again = |rules: &ViewRules| rules.made_again.contains(&member.kind);
-        facts.rules.as_ref().is_some_and(is_again)
-    };
+    let has_reason = |member: &&Membership| situation::has_lost_subtree(facts, &member.kind);
     let lost = facts.memberships.iter().filter(|member| !has_reason(member)).filter(|member| {
         let Some(path) = member.location.path() else { return true };
         let mut bases: Vec<String> = directories(&member.kind);
@@ -228,14 +206,17 @@ fn covered(facts: &Facts) -> Option<General> {
         let is_below = |view: &String| at.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('/'));
         mount.fstype != VIEW && views.iter().any(is_below) && facts.mount_of(&at).is_some_and(|top| top.id == mount.id)
     };
-    let all: Vec<String> = facts
-        .covers()
-        .chain(facts.mounts.iter().filter(is_on_view))
-        .map(|mount| format!("{} ({})", point(mount), mount.fstype))
-        .collect();
+    let mounts: Vec<&MountEntry> = facts.covers().chain(facts.mounts.iter().filter(is_on_view)).collect();
+    let all: Vec<String> = mounts.iter().map(|mount| format!("{} ({})", point(mount), mount.fstype)).collect();
+    // The last one is on top.
+    let unmounts = mounts.iter().rev().map(|mount| {
+        let command = format!("umount {}", shell_word(&mount.mount_point));
+        if facts.host.is_container { Remedy::in_container(command) } else { Remedy::on_host(command) }
+    });
+    let commands: Vec<Remedy> = unmounts.collect();
     let what = format!("other mounts cover the view or parts of it, so programs don't see these: {}", list(&all));
-    (!all.is_empty())
-        .then(|| general("covered-view", Level::Warning, what, Some("unmount it, unless that is what you want")))
+    let advice = Some("unmount it, unless that is what you want");
+    (!all.is_empty()).then(|| general("covered-view", Level::Warning, what, advice).with_commands(commands))
 }
 
 /// Finds views that are mounted on a single cgroup, so that the kernel's hierarchy is visible around them.

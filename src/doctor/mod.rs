@@ -12,13 +12,17 @@ pub(crate) mod compare;
 pub(crate) mod facts;
 pub(crate) mod finding;
 pub(crate) mod general;
+pub(crate) mod host_facts;
 #[cfg(test)]
-mod layouts;
+pub(crate) mod layouts;
 pub(crate) mod limits;
 pub(crate) mod native;
 pub(crate) mod paths;
 pub(crate) mod probe;
+pub(crate) mod program_table;
+pub(crate) mod programs;
 pub(crate) mod reading;
+pub(crate) mod situation;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verdict;

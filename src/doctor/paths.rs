@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::clients::FIXED_PATHS;
 use super::facts::{DOCKER, ELOGIND, OPENRC, ROOT, SYSTEMD, UNIFIED, directories, is_in_root, join, join_below, point};
+use super::programs;
 use crate::cgroup::{Membership, MountEntry};
 
 /// The maximum number of paths that are probed. A container can have any number of mounts.
@@ -13,6 +14,7 @@ const MAX_PATHS: usize = 4096;
 pub(crate) fn paths_to_probe(memberships: &[Membership], mounts: &[MountEntry]) -> BTreeSet<String> {
     let mut paths: BTreeSet<String> = [ROOT, UNIFIED, SYSTEMD, ELOGIND, OPENRC].map(str::to_owned).into();
     paths.extend(FIXED_PATHS.map(str::to_owned));
+    paths.extend(programs::files().map(str::to_owned));
     let files = ["cgroup.controllers", "cgroup.subtree_control", "memory/memory.limit_in_bytes"];
     paths.extend(files.map(|file| format!("{ROOT}/{file}")));
     let is_relevant = |mount: &&MountEntry| is_in_root(mount) || mount.hierarchy().is_some();

@@ -54,7 +54,7 @@ fn a_failed_view_is_listed_and_made_again_with_its_options() {
         assert_eq!(failed["options"], live["options"]);
         assert!(table.contains(&format!("'vcgroupfs attach {}' makes it work again", scene.pid())), "{table}");
 
-        let doctor = said(scene.command().args(["doctor", &scene.pid()])).stdout;
+        let doctor = said(scene.command().args(["doctor", "--all", &scene.pid()])).stdout;
         let advice = format!("'vcgroupfs attach {}' makes it work again, with the options that it had", scene.pid());
         assert!(doctor.contains(" killed, and everything there fails") && doctor.contains(&advice), "{doctor}");
 

@@ -88,7 +88,7 @@ fn attach_warns_of_a_number_that_changes() {
         "{line}"
     );
     // As doctor sees it.
-    let doctor = said(Command::new(program()).args(["doctor", &runc.pid()])).ok();
+    let doctor = said(Command::new(program()).args(["doctor", "--all", &runc.pid()])).ok();
     let verdict = doctor.lines().find(|line| line.starts_with("JVM")).expect("a line");
     assert!(
         verdict.contains("wrong") && verdict.contains(&format!("{limit} bytes, 50 processes would be right")),
@@ -98,7 +98,7 @@ fn attach_warns_of_a_number_that_changes() {
 
     let silent = runc.attach(&[]);
     assert!(silent.code == 0 && !silent.stderr.contains("reads another limit"), "{}", silent.stderr);
-    let doctor = said(Command::new(program()).args(["doctor", &runc.pid()])).ok();
+    let doctor = said(Command::new(program()).args(["doctor", "--all", &runc.pid()])).ok();
     let verdict = doctor.lines().find(|line| line.starts_with("JVM")).expect("a line");
     assert!(verdict.contains(" ok ") && verdict.contains(&format!("{limit} bytes")), "{verdict}");
     let again = runc.attach(&["--dry-run"]);

@@ -139,12 +139,12 @@ impl Drop for Stopped {
 
 /// A process that sleeps, wherever the command that starts it leads.
 pub(crate) struct Sleeper {
-    pid: i32,
+    pub(crate) pid: i32,
     _running: Running,
 }
 
 impl Sleeper {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1000);
         let seconds = format!("{}.{}", NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let running = Running::start(command.args(["sleep", &seconds]));
@@ -176,11 +176,26 @@ fn doctor_looks_at_the_host_itself() {
     let other = sandbox.vcgroupfs(&["doctor", "--json", &pid.to_string()]).json();
     drop(sleeper);
     for answer in [&own, &other] {
-        let expected =
-            ["cgroup_namespace", "clients", "command", "findings", "limits", "pid", "root", "setup", "views"];
+        let expected = [
+            "cgroup_namespace",
+            "clients",
+            "command",
+            "findings",
+            "healthy",
+            "limits",
+            "pid",
+            "programs",
+            "root",
+            "setup",
+            "version",
+            "views",
+        ];
         assert_eq!(keys(answer), expected.into());
         for client in answer["clients"].as_array().expect("clients") {
-            assert_eq!(keys(client), ["advice", "client", "numbers", "recognised", "source", "why"].into());
+            assert_eq!(
+                keys(client),
+                ["advice", "client", "numbers", "recognised", "relevance", "source", "why"].into()
+            );
             assert!(matches!(client["recognised"].as_str(), Some("yes" | "partly" | "no")), "{client}");
             assert_eq!(keys(&client["source"]), ["files", "read", "repository", "version"].into(), "{client}");
             for number in client["numbers"].as_array().expect("numbers") {
@@ -195,7 +210,7 @@ fn doctor_looks_at_the_host_itself() {
             assert!(client["why"].as_str().is_some_and(|why| why.len() > 5), "{client}");
         }
         for finding in answer["findings"].as_array().expect("findings") {
-            assert_eq!(keys(finding), ["advice", "finding", "level", "what"].into());
+            assert_eq!(keys(finding), ["advice", "commands", "finding", "level", "what"].into());
             assert!(matches!(finding["level"].as_str(), Some("problem" | "warning" | "note")), "{finding}");
         }
         // The host has the kernel's own, so what doesn't depend on the version recognises it.
@@ -252,7 +267,7 @@ fn a_plain_view_is_not_recognised_by_clients() {
     assert!(!why(&namespace, "Node.js 20").contains(&scene.sandbox.mark), "{namespace}");
     assert!(why(&namespace, "Node.js 20").contains("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "{namespace}");
     // As text, and from within.
-    let text = scene.sandbox.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
+    let text = scene.sandbox.vcgroupfs(&["doctor", "--all", &scene.container.init().to_string()]).ok();
     assert!(text.contains("\nviews      /sys/fs/cgroup\n") && text.contains("\nnote "), "{text}");
     let mut inside = scene.container.command(Caller::Root);
     let inside = said(inside.arg(program()).args(["doctor", "--json"])).json();

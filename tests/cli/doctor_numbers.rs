@@ -103,7 +103,7 @@ fn numbers_of_clients_stand_beside_the_limits_that_apply() {
         assert_eq!(verdict(&answer, name), "yes", "{name}: {answer}");
     }
     assert_eq!(number(&answer, "Rust std", "cpus")["value"], 1);
-    let text = scene.sandbox.vcgroupfs(&["doctor", &scene.container.init().to_string()]).ok();
+    let text = scene.sandbox.vcgroupfs(&["doctor", "--all", &scene.container.init().to_string()]).ok();
     let line =
         |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}: {text}"));
     assert!(

@@ -3,6 +3,7 @@
 mod bad_input;
 mod doctor;
 mod doctor_numbers;
+mod doctor_summary;
 mod explain;
 mod explain_live;
 mod help;

@@ -1,23 +1,18 @@
-//! Prints the answer as text.
+//! Prints everything as text: all findings, and all programs.
 
 use std::io::{self, Write};
 
+use super::answer::Answer;
 use crate::cgroup::escaped;
 use crate::doctor::facts::{Facts, ROOT, point};
-use crate::doctor::finding::{Finding, General, Recognition};
+use crate::doctor::finding::{Finding, Recognition, Remedy, list};
 use crate::doctor::general;
 use crate::doctor::limits::Limits;
 
 /// Prints the process, its limits, the number of verdicts, the findings for all programs, and then each program.
-pub(super) fn all(
-    out: &mut impl Write,
-    pid: i32,
-    facts: &Facts,
-    limits: Option<&Limits>,
-    clients: &[Finding],
-    general: &[General],
-) -> io::Result<()> {
-    writeln!(out, "process    {pid} ({})", escaped(&facts.process.command))?;
+pub(super) fn all(out: &mut impl Write, answer: Answer<'_>) -> io::Result<()> {
+    let facts = answer.facts;
+    writeln!(out, "process    {} ({})", answer.pid, escaped(&facts.process.command))?;
     let setup = general::setup(facts).map_or_else(|| "none".to_owned(), |setup| setup.to_string());
     writeln!(out, "setup      {setup}, {ROOT} {}", facts.type_of(ROOT))?;
     let namespace = match facts.process.cgroup_namespace {
@@ -27,19 +22,16 @@ pub(super) fn all(
     };
     writeln!(out, "cgroup ns  {namespace}")?;
     let views: Vec<String> = facts.views().map(point).collect();
-    writeln!(out, "views      {}", if views.is_empty() { "none".to_owned() } else { escaped(general::list(&views)) })?;
-    writeln!(
-        out,
-        "limits     {}",
-        limits.map_or_else(|| "unknown: the host's hierarchies aren't seen from here".to_owned(), shown)
-    )?;
-    writeln!(out, "clients    {}", counts(clients))?;
+    writeln!(out, "views      {}", if views.is_empty() { "none".to_owned() } else { escaped(list(&views)) })?;
+    writeln!(out, "limits     {}", limits(answer.limits))?;
+    writeln!(out, "clients    {}", counts(answer.clients))?;
     writeln!(out)?;
-    for finding in general {
+    for finding in answer.findings() {
         writeln!(out, "{:<7}  {}", word(&finding.level), escaped(&finding.what))?;
-        advise(out, finding.advice.as_deref(), 9)?;
+        advise(out, finding.advice.as_deref(), &finding.commands, 9)?;
     }
     writeln!(out)?;
+    let clients: Vec<&Finding> = answer.selected().collect();
     let width = clients.iter().map(|finding| finding.client.len()).max().unwrap_or(0);
     for finding in clients {
         let verdict = if finding.recognised == Recognition::Yes && !finding.numbers.is_empty() {
@@ -48,13 +40,14 @@ pub(super) fn all(
             word(&finding.recognised)
         };
         writeln!(out, "{:<width$}  {verdict:<6}  {}", finding.client, escaped(&finding.why))?;
-        advise(out, finding.advice.as_deref(), width + 10)?;
+        advise(out, finding.advice.as_deref(), &[], width + 10)?;
     }
     Ok(())
 }
 
 /// The effective limits, each with the file that sets it.
-fn shown(limits: &Limits) -> String {
+pub(super) fn limits(limits: Option<&Limits>) -> String {
+    let Some(limits) = limits else { return "unknown: the host's hierarchies aren't seen from here".to_owned() };
     let mut all = Vec::new();
     match &limits.quota {
         Some(limit) => {
@@ -85,12 +78,15 @@ fn counts(clients: &[Finding]) -> String {
     counts.join(", ")
 }
 
-fn advise(out: &mut impl Write, advice: Option<&str>, indent: usize) -> io::Result<()> {
-    advice.map_or(Ok(()), |advice| writeln!(out, "{:indent$}-> {}", "", escaped(advice)))
+fn advise(out: &mut impl Write, advice: Option<&str>, commands: &[Remedy], indent: usize) -> io::Result<()> {
+    if let Some(advice) = advice {
+        writeln!(out, "{:indent$}-> {}", "", escaped(advice))?;
+    }
+    commands.iter().try_for_each(|remedy| writeln!(out, "{:indent$}{}: {}", "", remedy.label(), remedy.command))
 }
 
 /// The word that JSON has for a value.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -49,7 +49,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(options: &Options) -> CliResult {
-    let target = process_to_probe(options.target.as_deref())?;
+    let (target, _) = process_to_probe(options.target.as_deref())?;
     let mut now = Snapshot::take(&target).map_err(|ended| ended.into_error(target.pid))?;
     let mut out = io::stdout().lock();
     let Some(interval) = options.watch else {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::human::{NONE, amount, bytes, cpus, duration, quantity};
 use super::snapshot::Snapshot;
 use crate::cgroup::escaped;
-use crate::cli::wrap::wrap;
+use crate::cli::text::wrap;
 use crate::doctor::client_numbers::ClientNumber;
 use crate::doctor::limits::{Amount, Resource, Row, State, Unit, count_of_list};
 use crate::doctor::reading::Quantity;

@@ -22,7 +22,5 @@ pub(crate) use amount::{Amount, Unit};
 pub(crate) use cgroup::HostFiles;
 pub(crate) use cpu_list::{count_in_both, count_of_list};
 pub(crate) use report::{Machine, report};
-#[cfg(test)]
-pub(crate) use row::Limit;
-pub(crate) use row::{Resource, Row, State};
+pub(crate) use row::{Limit, Resource, Row, State};
 pub(crate) use summary::Limits;

@@ -210,7 +210,7 @@ fn continue_in_pid_namespace(TargetNamespaces { pids, others }: TargetNamespaces
 }
 
 /// Protects the process from everybody but root of the host, and ends it with its parent.
-fn hide() -> Result<(), EnterError> {
+pub(super) fn hide() -> Result<(), EnterError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
         .and_then(|()| prctl::set_dumpable(false))
         .and_then(|()| prctl::set_no_new_privs())

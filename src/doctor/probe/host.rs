@@ -10,11 +10,14 @@ use nix::sys::stat::{Mode, fstatat};
 
 use crate::cgroup::{CgroupPath, HierarchyKind, Membership, parse_memberships};
 use crate::doctor::facts::{Facts, ViewRules};
+use crate::doctor::host_facts::{HostCgroup, LIMIT_FILES};
 use crate::doctor::limits::{HostFiles, Limits};
 use crate::doctor::native::NativeFiles;
 use crate::doctor::probe::target::ProbeTarget;
 use crate::host::{HostCgroups, discover};
 use crate::server::registry;
+use crate::server::registry::boundaries::LostBoundary;
+use crate::server::registry::record::Record;
 
 /// How many bytes of an interface file are read.
 pub(crate) const MAX_CONTENT_BYTES: u64 = 64 << 10;
@@ -38,6 +41,22 @@ impl HostView {
 
     pub(crate) fn limits(&self, facts: &Facts) -> Limits {
         Limits::of(&self.memberships, self, facts.process.affinity, facts.process.memory)
+    }
+
+    /// The process' cgroups. `record` is that of its live view.
+    pub(crate) fn cgroups(&self, record: Option<&Record>) -> Vec<HostCgroup> {
+        let delegated = |kind: &HierarchyKind| {
+            let (_, path) = record?.delegated.iter().find(|(word, _)| HierarchyKind::parse(word) == *kind)?;
+            CgroupPath::parse(path.as_ref().as_os_str()).ok()
+        };
+        let of = |member: &Membership| {
+            let hierarchy = self.host.hierarchies.iter().find(|hierarchy| hierarchy.kind == member.kind)?;
+            let (kind, mount_point) = (hierarchy.kind.clone(), hierarchy.mount_point.clone());
+            let path = member.location.path()?.clone();
+            let files = LIMIT_FILES.into_iter().filter(|file| self.exists(&kind, &path, Some(file))).collect();
+            Some(HostCgroup { delegated: delegated(&kind), kind, mount_point, path, files })
+        };
+        self.memberships.iter().filter_map(of).collect()
     }
 
     pub(crate) fn native(&self, facts: &Facts) -> Option<NativeFiles<'_>> {
@@ -66,25 +85,22 @@ impl HostFiles for HostView {
     }
 }
 
-/// Reads the rules of the view in a process' mount namespace from its record.
-pub(crate) fn rules(target: &ProbeTarget) -> Option<ViewRules> {
-    let number = target.namespace("mnt").ok().flatten()?;
-    let records = registry::live_records().unwrap_or_default();
-    let is_here = |record: &registry::record::Record| {
-        record.run == Some(number) || record.container.as_ref().is_some_and(|inside| inside.namespace == number)
-    };
-    let record = records.into_iter().find(is_here)?;
+/// The rules of a live view, by its record.
+pub(crate) fn rules(record: &Record) -> ViewRules {
     // Unknown inside a container, which doesn't see the host's hierarchies.
-    let lost = discover().map(|host| registry::lost_boundaries(&host, &record)).unwrap_or_default();
-    Some(ViewRules {
-        made_again: lost.into_iter().filter(|one| one.is_made_again).map(|one| one.kind).collect(),
-        policy: record.policy,
-        delegate_controllers: record.delegate_controllers,
-    })
+    let lost = discover().map(|host| registry::lost_boundaries(&host, record)).unwrap_or_default();
+    let (made_again, removed): (Vec<_>, Vec<_>) = lost.into_iter().partition(|boundary| boundary.is_made_again);
+    let kinds = |all: Vec<LostBoundary>| all.into_iter().map(|boundary| boundary.kind).collect();
+    ViewRules {
+        policy: record.policy.clone(),
+        delegate_controllers: record.delegate_controllers.clone(),
+        made_again: kinds(made_again),
+        removed: kinds(removed),
+    }
 }
 
 /// Whether a process is in a delegated subtree of a view.
-pub(crate) fn is_delegated(record: &registry::record::Record, target: &ProbeTarget) -> bool {
+pub(crate) fn is_delegated(record: &Record, target: &ProbeTarget) -> bool {
     let own = memberships(target).unwrap_or_default();
     record.delegated.iter().any(|(kind, delegated)| {
         let member = own.iter().find(|member| member.kind == HierarchyKind::parse(kind));

@@ -7,4 +7,5 @@ pub(crate) mod limit_source;
 mod machine;
 mod mounted;
 pub(crate) mod parent;
+pub(crate) mod processes;
 pub(crate) mod target;

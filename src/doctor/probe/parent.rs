@@ -21,10 +21,10 @@ use crate::server::registry;
 use crate::sys;
 
 /// How long the child may be silent. It takes some milliseconds; a server under load takes longer to answer.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take in all: a filesystem of the container could delay each answer to the last moment.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a killed child may take to end. It can't be killed while a FUSE server that has read its request doesn't
 /// answer.
@@ -72,14 +72,14 @@ fn one_child(target: &ProbeTarget, silent: &[(u32, u32)], by_caller: &[(u32, u32
     }
 }
 
-struct ChildOutput {
-    bytes: Vec<u8>,
+pub(super) struct ChildOutput {
+    pub(super) bytes: Vec<u8>,
     /// Whether it ended by itself, and didn't just fall silent.
-    is_whole: bool,
+    pub(super) is_whole: bool,
 }
 
 /// Reads until the child has ended, has been silent for too long, or has taken too long.
-fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> ChildOutput {
+pub(super) fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> ChildOutput {
     let mut said = Vec::new();
     let mut part = [0; 1 << 16];
     let last = Instant::now() + limit;
@@ -107,7 +107,7 @@ fn listen(pipe: OwnedFd, patience: Duration, limit: Duration) -> ChildOutput {
 }
 
 /// Kills the child. One that is stuck on a filesystem ends when that answers.
-fn end(child: Pid) {
+pub(super) fn end(child: Pid) {
     let _ = kill(child, Signal::SIGKILL);
     let start = Instant::now();
     while matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)) {

@@ -1,5 +1,7 @@
 //! The options of a view as its record has them, so that the same view can be made again.
 
+use std::ffi::OsString;
+
 use serde::{Deserialize, Serialize};
 
 use crate::server::registry::record::EscapedName;
@@ -51,5 +53,13 @@ pub(crate) struct LogOptions {
 impl LogOptions {
     fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The options as words of a command line.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let level = self.level.as_ref().map(|level| ["--log-level".into(), level.into()]);
+        let format = self.format.as_ref().map(|format| ["--log-format".into(), format.into()]);
+        let file = self.file.as_ref().map(|file| ["--log-file".into(), file.as_ref().as_os_str().to_owned()]);
+        [level, format, file].into_iter().flatten().flatten().collect()
     }
 }

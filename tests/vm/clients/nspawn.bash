@@ -162,7 +162,7 @@ no_complaints() {
 
 recognised() {
     local said
-    said=$(vcgroupfs doctor "machine:$1")
+    said=$(vcgroupfs doctor --all "machine:$1")
     echo "$said"
     [[ $said =~ systemd\ 236-255\ +yes ]]
     # Where the host has no memory on v1 they find what they find without a view.
