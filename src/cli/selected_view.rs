@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::former_options::renewal;
 use super::options::ViewOptions;
 use super::view_path;
 use crate::cgroup::{CgroupPath, ControllerSet, MountEntry, escaped, parse_mountinfo};
@@ -16,6 +17,7 @@ use crate::host::{HostCgroups, ViewSpec, discover};
 use crate::message::say;
 use crate::policy::Policy;
 use crate::server::registry;
+use crate::server::registry::boundaries::LostBoundary;
 use crate::server::registry::record::Record;
 use crate::view::{AncestorLimits, View};
 
@@ -190,9 +192,12 @@ fn view_of_record(record: &Record, pid: Option<i32>) -> Result<(HostCgroups, Vie
         ..ViewSpec::default()
     };
     let view = plan_recorded(&host, &spec).map_err(|error| match error {
-        crate::host::PlanError::NoCgroup { .. } => Error::failed(error.to_string())
-            .because("the cgroup that the view was made for was removed")
-            .advise("'vcgroupfs detach' the view, and 'attach' it again"),
+        crate::host::PlanError::NoCgroup { .. } => {
+            let command = renewal(record, true).map(|command| format!(": {command}")).unwrap_or_default();
+            Error::failed(error.to_string())
+                .because("the cgroup that the view was made for was removed")
+                .advise(format!("make the view anew{command}"))
+        }
         other => other.into(),
     })?;
     Ok((host, view))
@@ -220,11 +225,8 @@ impl SelectedView {
         Ok(below.unwrap_or_else(|| view_path::without_mount_point(&parsed)))
     }
 
-    /// Returns the hierarchies in which the delegated subtree was removed since the live view was made. A new cgroup
-    /// may have its name.
-    pub(super) fn removed_boundaries(&self) -> Vec<String> {
-        let Some(record) = &self.live else { return Vec::new() };
-        let lost = registry::lost_boundaries(&self.host, record);
-        lost.iter().map(|boundary| boundary.kind.to_string()).collect()
+    /// Returns the delegated subtrees that were removed since the live view was made. A new cgroup may have the name.
+    pub(super) fn lost_boundaries(&self) -> Vec<LostBoundary> {
+        self.live.as_ref().map(|record| registry::lost_boundaries(&self.host, record)).unwrap_or_default()
     }
 }

@@ -117,14 +117,14 @@ const OWNER: u32 = 1000;
 
 /// Who performs the operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+pub(crate) enum Who {
     Root,
     User(u32),
 }
 
 impl Who {
     /// Calls `act` as this user.
-    fn act(self, act: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    pub(crate) fn act(self, act: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
         let Self::User(uid) = self else { return act() };
         thread::scope(|scope| {
             let as_user = scope.spawn(|| {
@@ -158,7 +158,22 @@ impl Scene<'_> {
     fn check(&self, operation: &str, path: &str, host: &Path, checked: &mut [usize; 2]) -> Result<(), String> {
         let explained = self.explain(operation, path);
         let keys: Vec<&str> = explained.as_object().expect("an object").keys().map(String::as_str).collect();
-        assert_eq!(keys, ["allowed", "errno", "host", "operation", "path", "reason", "rule", "verdict", "whose"]);
+        assert_eq!(
+            keys,
+            [
+                "allowed",
+                "commands",
+                "errno",
+                "host",
+                "new_path",
+                "operation",
+                "path",
+                "reason",
+                "rule",
+                "verdict",
+                "whose"
+            ]
+        );
         assert_eq!((explained["operation"].as_str(), explained["path"].as_str()), (Some(operation), Some(path)));
         let in_view = self.view.dir().join(path.trim_start_matches('/'));
         let happened = self.who.act(|| attempt(operation, &in_view, self.process, &self.linked));

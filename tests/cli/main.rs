@@ -5,6 +5,7 @@ mod doctor;
 mod doctor_numbers;
 mod doctor_summary;
 mod explain;
+mod explain_ends;
 mod explain_live;
 mod help;
 mod log;

@@ -136,6 +136,11 @@ impl Scene {
         assert_eq!(code, 0, "{script}: {stdout}{stderr}");
     }
 
+    /// Whether a user of the container can do this.
+    pub(crate) fn can(&self, caller: Caller, script: &str) -> bool {
+        said(self.container.command(caller).args(["sh", "-ec", script])).0 == 0
+    }
+
     /// Types commands as they were printed.
     #[track_caller]
     pub(crate) fn type_all(&self, commands: &[Printed]) {

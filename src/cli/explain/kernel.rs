@@ -9,11 +9,11 @@ use std::{fs, io};
 use nix::errno::Errno;
 
 use super::operation::Operation;
-use crate::cgroup::{CgroupPath, IdMap};
+use crate::cgroup::{CgroupPath, IdMap, MountEntry};
 use crate::cli::selected_view::{SelectedView, mounts};
 use crate::error::Error;
 use crate::fs::Attributes;
-use crate::fs::explain::Explanation;
+use crate::fs::explain::{Explanation, RenameExplanation, RenameStage, UserCheck};
 
 /// A user and group, by the container's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,15 +80,58 @@ impl Caller {
     }
 
     /// Whether the mode allows the access: 4 to read, 2 to write, 1 to search.
-    fn may(&self, attributes: &Attributes, bits: u32) -> bool {
-        let shift = match attributes {
+    pub(super) fn may(&self, attributes: &Attributes, bits: u32) -> bool {
+        let shift = match self.class(attributes) {
             _ if self.is_root_of(attributes) => return true,
-            Attributes { uid, .. } if *uid == self.user => 6,
-            Attributes { gid, .. } if *gid == self.group => 3,
+            'u' => 6,
+            'g' => 3,
             _ => 0,
         };
         (attributes.mode >> shift) & bits == bits
     }
+
+    /// The class of users whose bits count for it, as chmod(1) names it.
+    fn class(&self, attributes: &Attributes) -> char {
+        match attributes {
+            Attributes { uid, .. } if *uid == self.user => 'u',
+            Attributes { gid, .. } if *gid == self.group => 'g',
+            _ => 'o',
+        }
+    }
+
+    /// The user and the group, as chown(1) takes them on the host.
+    pub(super) fn owner_words(&self) -> String {
+        format!("{}:{}", self.user, self.group)
+    }
+
+    /// Whether the kernel lets it migrate a process that isn't its own: root of the host on v1.
+    pub(super) fn may_migrate(&self, check: &UserCheck) -> bool {
+        match check {
+            UserCheck::OwnsProcess(users) => self.user == 0 || users.contains(&self.user),
+            UserCheck::WritesAncestor(_, procs) => self.may(procs, 2),
+        }
+    }
+}
+
+/// A refusal of the kernel's before it asks the view.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) explanation: Explanation,
+    pub(super) cause: Cause,
+}
+
+/// What the kernel has refused for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The mode of an object on the path, by the number of names before it: it lacks these bits (4 to read, 2 to write,
+    /// 1 to search) for this class of users (`u`, `g`, `o`).
+    Mode { depth: usize, bits: u32, class: char },
+    /// The owner of an object on the path.
+    Owner { depth: usize },
+    /// A read-only mount, with its mount point.
+    Mount(OsString),
+    /// Two mounts.
+    Mounts,
 }
 
 /// The directories and the file on a path of the view, from its root, with their attributes.
@@ -118,7 +161,7 @@ pub(super) fn refusal(
     errno: Option<Errno>,
     on_path: &PathAttributes,
     caller: Option<&Caller>,
-) -> Option<Explanation> {
+) -> Option<Refusal> {
     let by_mode = || caller.and_then(|caller| by_mode(caller, operation, path, on_path));
     let by_mount = || selected.live.as_ref().filter(|_| changes(operation)).and_then(|_| by_mount(selected, path));
     let is_about_name = matches!(errno, Some(Errno::ENOENT | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR));
@@ -145,7 +188,7 @@ fn is_parent_there(path: &CgroupPath, on_path: &PathAttributes) -> bool {
 }
 
 fn changes(operation: Operation) -> bool {
-    !matches!(operation, Operation::Lookup | Operation::Read)
+    !matches!(operation, Operation::Lookup | Operation::Read | Operation::CloneInto)
 }
 
 /// Whether names can be looked up in it. The view's symlinks lead to directories.
@@ -154,11 +197,22 @@ fn leads_on(attributes: &Attributes) -> bool {
 }
 
 /// Returns the refusal by a directory of the path that the caller may not search.
-fn by_search(caller: &Caller, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
-    let above = on_path.iter().take(path.depth());
-    let mut closed = above.filter(|(_, attributes)| leads_on(attributes) && !caller.may(attributes, 1));
-    let (name, attributes) = closed.next()?;
-    Some(refused(caller, Errno::EACCES, name, attributes, "may not search it"))
+pub(super) fn by_search(caller: &Caller, path: &CgroupPath, on_path: &PathAttributes) -> Option<Refusal> {
+    let above = on_path.iter().enumerate().take(path.depth());
+    let mut closed = above.filter(|(_, (_, attributes))| leads_on(attributes) && !caller.may(attributes, 1));
+    let (depth, object) = closed.next()?;
+    Some(refused_bits(caller, (depth, object), 1, "may not search it"))
+}
+
+/// Makes a refusal by the mode of an object.
+fn refused_bits(
+    caller: &Caller,
+    (depth, (name, attributes)): (usize, &(OsString, Attributes)),
+    bits: u32,
+    what: &str,
+) -> Refusal {
+    let explanation = refused(caller, Errno::EACCES, name, attributes, what);
+    Refusal { explanation, cause: Cause::Mode { depth, bits, class: caller.class(attributes) } }
 }
 
 /// Makes the explanation of a refusal by the mode or the owner of an object.
@@ -174,14 +228,19 @@ fn refused(caller: &Caller, errno: Errno, name: &OsString, attributes: &Attribut
 }
 
 /// Returns the refusal by the mode or the owner of the object, or of the directory that has it.
-fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &PathAttributes) -> Option<Explanation> {
+pub(super) fn by_mode(
+    caller: &Caller,
+    operation: Operation,
+    path: &CgroupPath,
+    on_path: &PathAttributes,
+) -> Option<Refusal> {
     let depth = path.depth();
     // The last one exists if `on_path` is that long.
     let above = on_path.get(..depth.min(on_path.len()))?;
     let last = on_path.get(depth);
     use Operation::*;
     let (bits, what) = match operation {
-        Lookup => return None,
+        Lookup | CloneInto => return None,
         Read => (4, "may not read it"),
         // Those named `user.`. The others need a capability (`xattr_permission`).
         Setxattr => (2, "may not write it, which attributes named user. need"),
@@ -190,28 +249,74 @@ fn by_mode(caller: &Caller, operation: Operation, path: &CgroupPath, on_path: &P
             let (name, attributes) = last?;
             let is_owner = attributes.uid == caller.user && operation != Chown;
             let may = is_owner || caller.is_root_of(attributes);
-            return (!may).then(|| refused(caller, Errno::EPERM, name, attributes, "doesn't own it"));
+            let explanation = || refused(caller, Errno::EPERM, name, attributes, "doesn't own it");
+            return (!may).then(|| Refusal { explanation: explanation(), cause: Cause::Owner { depth } });
         }
         Mkdir | Rmdir | Rename | Create | Unlink | Link | Symlink | Mknod => (2, "may not write it"),
     };
     let is_above = matches!(operation, Mkdir | Rmdir | Rename | Create | Unlink | Link | Symlink | Mknod);
-    let (name, attributes) = if is_above { above.last()? } else { last? };
-    (!caller.may(attributes, bits)).then(|| refused(caller, Errno::EACCES, name, attributes, what))
+    let (depth, object) = if is_above { (above.len().checked_sub(1)?, above.last()?) } else { (depth, last?) };
+    (!caller.may(&object.1, bits)).then(|| refused_bits(caller, (depth, object), bits, what))
 }
 
 /// Returns the refusal by the read-only mount of a path in the view, as the process sees it.
-fn by_mount(selected: &SelectedView, path: &CgroupPath) -> Option<Explanation> {
+pub(super) fn by_mount(selected: &SelectedView, path: &CgroupPath) -> Option<Refusal> {
+    let mount = mount_at(selected, path)?;
+    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    (is_read_only(&mount.options) || is_read_only(&mount.super_options)).then(|| {
+        let point = crate::cgroup::escaped(&mount.mount_point);
+        let explanation = Explanation::kernel(Errno::EROFS, &format!("{point} is mounted read-only there"));
+        Refusal { explanation, cause: Cause::Mount(mount.mount_point) }
+    })
+}
+
+/// Returns the mount of a path in the view, as the process sees it.
+fn mount_at(selected: &SelectedView, path: &CgroupPath) -> Option<MountEntry> {
     let record = selected.live.as_ref()?;
     let mut place = Path::new(record.directory.as_ref()).to_path_buf();
     place.extend(path.components());
     let pid = selected.pid.unwrap_or(record.pid.cast_signed());
-    let all = mounts(pid);
-    let over = all.iter().filter(|mount| place.starts_with(Path::new(&mount.mount_point)));
-    let mount = over.max_by_key(|mount| Path::new(&mount.mount_point).components().count())?;
-    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
-    (is_read_only(&mount.options) || is_read_only(&mount.super_options)).then(|| {
-        let point = crate::cgroup::escaped(&mount.mount_point);
-        Explanation::kernel(Errno::EROFS, &format!("{point} is mounted read-only there"))
+    let over = mounts(pid).into_iter().filter(|mount| place.starts_with(Path::new(&mount.mount_point)));
+    over.max_by_key(|mount| Path::new(&mount.mount_point).components().count())
+}
+
+/// Returns the kernel's refusal of a rename, if it refuses before it asks the view (`do_renameat2`, `vfs_rename`),
+/// and at which end.
+pub(super) fn refusal_of_rename<'a>(
+    selected: &SelectedView,
+    told: &RenameExplanation,
+    ends: [(&'a CgroupPath, &PathAttributes); 2],
+    caller: Option<&Caller>,
+) -> Option<(&'a CgroupPath, Refusal)> {
+    let [(old, on_old), (new, _)] = ends;
+    let searched = |(path, on_path)| Some((path, by_search(caller?, path, on_path)?));
+    if let Some(refusal) = ends.into_iter().find_map(searched) {
+        return Some(refusal);
+    }
+    if told.stage == RenameStage::Directories {
+        return None;
+    }
+    let above = ends.map(|(path, _)| path.parent().and_then(|above| mount_at(selected, &above)));
+    if let [Some(before), Some(after)] = &above
+        && before.id != after.id
+    {
+        let explanation = Explanation::kernel(Errno::EXDEV, "the two names are on different mounts");
+        return Some((old, Refusal { explanation, cause: Cause::Mounts }));
+    }
+    let mounted = |(path, _): (&'a CgroupPath, _)| Some((path, by_mount(selected, &path.parent()?)?));
+    if let Some(refusal) = ends.into_iter().find_map(mounted) {
+        return Some(refusal);
+    }
+    if told.stage == RenameStage::Names {
+        return None;
+    }
+    let caller = caller?;
+    let by_directory = |(path, on_path)| Some((path, by_mode(caller, Operation::Rename, path, on_path)?));
+    ends.into_iter().find_map(by_directory).or_else(|| {
+        // A cgroup that changes its parent is written itself (`..`).
+        let (depth, is_moved) = (old.depth(), old.parent() != new.parent());
+        let object = on_old.get(depth).filter(|(_, attributes)| is_moved && leads_on(attributes))?;
+        (!caller.may(&object.1, 2)).then(|| (old, refused_bits(caller, (depth, object), 2, "may not write it")))
     })
 }
 

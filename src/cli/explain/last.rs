@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::advice::advice;
 use super::operation::Operation;
-use super::remedy::remedy;
 use crate::activity::{Event, RequestKind};
 use crate::cgroup::shell_word;
 use crate::cli::exit::CliResult;
@@ -42,7 +42,7 @@ pub(super) fn run(target: &Path, count: usize, as_json: bool) -> CliResult {
 fn described(rejection: &Event, view: &Record, target: &Path) -> Value {
     let mut fields = event::as_json(rejection);
     fields.insert("reason".to_owned(), rejection.rule.map(Rule::reason).into());
-    fields.insert("change".to_owned(), rejection.rule.map(remedy).into());
+    fields.insert("change".to_owned(), rejection.rule.map(advice).into());
     fields.insert("explain".to_owned(), command(rejection, view, target).into());
     fields.into()
 }
@@ -56,7 +56,7 @@ fn print(out: &mut impl Write, rejection: &Event, view: &Record, target: &Path) 
     writeln!(out, "  process  {} {}, user {}", rejection.pid, event::command(rejection), rejection.uid)?;
     if let Some(rule) = rejection.rule {
         writeln!(out, "  reason   {}", rule.reason())?;
-        writeln!(out, "  change   {}", remedy(rule))?;
+        writeln!(out, "  change   {}", advice(rule))?;
     }
     match command(rejection, view, target) {
         Some(command) => writeln!(out, "  explain  {command}"),

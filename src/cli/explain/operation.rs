@@ -18,7 +18,7 @@ pub(super) enum Operation {
     Mkdir,
     /// Remove the cgroup
     Rmdir,
-    /// Rename the cgroup
+    /// Rename the cgroup: rename OLD NEW. With one path, only that end is judged
     Rename,
     /// Change the permission bits
     Chmod,
@@ -30,6 +30,8 @@ pub(super) enum Operation {
     Setxattr,
     /// Migrate a process into the cgroup
     Migrate,
+    /// Start a process in the cgroup (clone3 with CLONE_INTO_CGROUP)
+    CloneInto,
     /// Create a file of that name
     Create,
     /// Remove the file
@@ -54,6 +56,7 @@ impl From<Operation> for Question {
             Operation::Chmod | Operation::Chown | Operation::Utimens => Self::Of(Policy::ChangeAttributes),
             Operation::Setxattr => Self::Of(Policy::ChangeXattrs),
             Operation::Migrate => Self::Migrate,
+            Operation::CloneInto => Self::CloneInto,
             Operation::Mkdir => Self::In(Policy::MakeDirectory),
             Operation::Create => Self::In(Policy::CreateFile),
             Operation::Unlink => Self::Unlink,

@@ -8,7 +8,7 @@ use super::access::with_process;
 use super::lookup::{is_shown, join, objects};
 use super::scene::{self, CALLER, READ, Scene, WRITE, errno};
 use crate::cgroup::{CgroupPath, Setup};
-use crate::fs::explain::{Question, TreeNode};
+use crate::fs::explain::{Question, RenameStage, TreeNode};
 use crate::fs::{FsResult, SetAttr};
 use crate::policy::{Operation, Policy};
 use crate::view::Shape;
@@ -67,6 +67,8 @@ fn attempt(scene: &Scene, path: &str, question: Question) -> FsResult<()> {
             Err(scene.fs.make_node(parent()?, Operation::MakeNode))
         }
         Question::In(operation) => Err(scene.fs.make_node(parent()?, operation)),
+        // The kernel doesn't ask a filesystem (`cgroup_get_from_file`).
+        Question::CloneInto => itself().and(Err(Errno::EBADF.into())),
         Question::Migrate => attempt(scene, &join(path, Some("cgroup.procs")), Question::Of(Operation::Write)),
     }
 }
@@ -92,7 +94,10 @@ fn explanations_agree_with_what_happens() {
                 [Read, Write, ChangeAttributes, ChangeXattrs, RemoveDirectory, Rename]
                     .into_iter()
                     .map(|operation| (path.as_str(), Question::Of(operation)))
-                    .chain([Question::Unlink, Question::Truncate].map(|question| (path.as_str(), question)))
+                    .chain(
+                        [Question::Unlink, Question::Truncate, Question::CloneInto]
+                            .map(|question| (path.as_str(), question)),
+                    )
                     .collect();
             if file.is_none() {
                 questions.extend([(path.as_str(), Question::Migrate), (path.as_str(), Question::In(MakeDirectory))]);
@@ -154,6 +159,101 @@ fn a_process_is_judged_by_where_it_is() {
     assert_eq!(ask("/unified/a/memory.max", Some(42)).errno, Some(Errno::EINVAL));
     assert!(!ask("/cpuset", Some(42)).allowed);
     assert_eq!(scene.host.changes(), [], "a question changes nothing");
+}
+
+#[test]
+fn instead_of_clone_into_a_migration_is_judged() {
+    let scene = with_process(Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Strict), 42);
+    for (path, says) in [
+        ("/unified/a", "have it write 0 to /unified/a/cgroup.procs"),
+        ("/unified/a/cgroup.threads", "have it write 0 to /unified/a/cgroup.procs"),
+        ("/systemd/a", "cgroup v1 never had that; start it without that flag"),
+        ("/memory/a", "is rejected as well: resource controllers aren't safe"),
+    ] {
+        let explained = scene.fs.explain(&components(path), Question::CloneInto, None);
+        assert_eq!((explained.errno, explained.rule), (Some(Errno::EBADF), "kernel"), "{path}");
+        assert!(explained.reason.contains(says), "{path}: {}", explained.reason);
+    }
+}
+
+/// Renames between every two places, as far as the view is asked.
+#[test]
+fn renames_are_judged_at_both_ends() {
+    for scene in scene::all() {
+        let mut paths: Vec<String> = Vec::new();
+        for (hierarchy, cgroup, file) in objects(&scene) {
+            let is_relevant = file.as_deref().is_none_or(|file| file == "cgroup.procs");
+            let shown = scene.shown(hierarchy, &join(cgroup, file.as_deref())).filter(|_| is_relevant);
+            let shown = shown.map(|path| path.trim_end_matches('/').to_owned()).filter(|path| !path.is_empty());
+            let fresh =
+                shown.iter().filter(|_| file.is_none()).map(|path| join(path, Some("fresh"))).collect::<Vec<_>>();
+            paths.extend(shown.into_iter().chain(fresh));
+        }
+        let (mut allowed, mut rejected) = (0, 0);
+        for old in &paths {
+            for new in &paths {
+                let explained = scene.fs.explain_rename(&components(old), &components(new));
+                let told = &explained.explanation;
+                let about = format!("{} {old} {new}: {explained:?}", scene.name());
+                assert!(!told.reason.is_empty() && told.errno.is_some() != told.allowed, "{about}");
+                if explained.stage != RenameStage::View {
+                    let is_same = old == new && scene.walk(old).is_ok();
+                    assert!(is_same == told.allowed, "{about}");
+                    continue;
+                }
+                let ends = [old, new].map(|path| {
+                    let (above, name) = path.rsplit_once('/').unwrap();
+                    (scene.id(above), OsStr::new(name))
+                });
+                scene.host.fail("rename", Errno::EBUSY);
+                scene.host.calls();
+                let outcome = scene.fs.rename(&CALLER, ends[0].0, ends[0].1, ends[1].0, ends[1].1, 0);
+                let tried = !scene.host.changes().is_empty();
+                scene.host.state.lock().faults.clear();
+                if told.allowed {
+                    assert!(tried, "{about} {outcome:?}");
+                    allowed += 1;
+                    continue;
+                }
+                rejected += 1;
+                // The kernel looks at what has the new name before it asks the view. What the host refuses is tried.
+                let is_by_kernel = matches!(told.errno, Some(Errno::ENOTDIR | Errno::EISDIR));
+                match told.errno {
+                    _ if told.rule == "kernel" && is_by_kernel => {}
+                    Some(Errno::EIO | Errno::EPERM | Errno::EEXIST | Errno::EINVAL) if told.rule == "kernel" => {
+                        assert!(tried, "{about} {outcome:?}");
+                    }
+                    errno => assert!(!tried && super::scene::errno(outcome) == errno, "{about}"),
+                }
+            }
+        }
+        let has_renames = scene.view.setup != Setup::Unified;
+        assert!(rejected > 40 && (allowed > 0) == has_renames, "{}: {allowed}, {rejected}", scene.name());
+    }
+}
+
+#[test]
+fn names_decide_a_rename_before_the_view() {
+    let scene = Scene::new(Setup::Hybrid, Shape::Rooted, Policy::Delegate);
+    for (old, new, stage, errno) in [
+        ("/", "/systemd/x", RenameStage::Directories, Some(Errno::EBUSY)),
+        ("/systemd/a", "/nosuch/x", RenameStage::Directories, Some(Errno::ENOENT)),
+        ("/systemd/a", "/systemd/cgroup.procs/x", RenameStage::Directories, Some(Errno::ENOTDIR)),
+        ("/systemd/nosuch", "/systemd/x", RenameStage::Names, Some(Errno::ENOENT)),
+        ("/systemd/a", "/systemd/a", RenameStage::Names, None),
+        ("/systemd/a", "/systemd/a/b/c", RenameStage::Names, Some(Errno::EINVAL)),
+        ("/systemd/a/b", "/systemd/a", RenameStage::Names, Some(Errno::ENOTEMPTY)),
+        ("/systemd/a", "/systemd/z", RenameStage::View, Some(Errno::EEXIST)),
+        ("/systemd/a", "/systemd/z/x", RenameStage::View, Some(Errno::EIO)),
+        ("/systemd/a", "/systemd/cgroup.procs", RenameStage::View, Some(Errno::ENOTDIR)),
+        ("/systemd/cgroup.procs", "/systemd/a", RenameStage::View, Some(Errno::EISDIR)),
+        ("/systemd/a", "/memory/x", RenameStage::View, Some(Errno::EXDEV)),
+        ("/unified/a", "/unified/x", RenameStage::View, Some(Errno::EPERM)),
+        ("/systemd/a", "/systemd/x", RenameStage::View, None),
+    ] {
+        let explained = scene.fs.explain_rename(&components(old), &components(new));
+        assert_eq!((explained.stage, explained.explanation.errno), (stage, errno), "{old} {new}: {explained:?}");
+    }
 }
 
 fn count(branch: &TreeNode) -> (usize, usize) {

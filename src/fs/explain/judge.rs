@@ -1,88 +1,16 @@
-//! Questions about a view that change nothing: the result of an operation, and the objects that exist.
+//! Answers about single paths: what an operation there would get, and the objects on the way.
 
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::explanation::{Explanation, Question};
 use crate::cgroup::{CgroupPath, FileClass, HierarchyKind};
 use crate::fs::inode::{Node, Object};
 use crate::fs::{Attributes, Caller, CgroupFs, FsError, FsResult, Host, OpenMode};
 use crate::policy::{Denial, Grant, MigrationEnds, Operation, Rule, Verdict, decide_migration};
 use crate::view::Child;
-
-/// A question about a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// An operation on the object that the path names.
-    Of(Operation),
-    /// An operation in the parent directory, which would make the object that the path names.
-    In(Operation),
-    /// unlink of the object that the path names.
-    Unlink,
-    /// truncate of the object that the path names.
-    Truncate,
-    /// A migration into the cgroup that the path names, or whose membership file it names.
-    Migrate,
-}
-
-/// The predicted result of an operation, and the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// Whether the policy allows it; the kernel may still refuse.
-    pub allowed: bool,
-    /// The errno that the caller gets otherwise.
-    pub errno: Option<Errno>,
-    /// The rule's name; `kernel` if no rule of the view decides.
-    pub rule: &'static str,
-    /// The reason, as a sentence without a full stop.
-    pub reason: String,
-    /// The hierarchy and path of the backing object, if the path names one.
-    pub backing: Option<(String, CgroupPath)>,
-}
-
-impl Explanation {
-    /// The verdict in one word.
-    pub fn verdict(&self) -> &'static str {
-        if self.allowed { "allowed" } else { "rejected" }
-    }
-
-    fn denied(denial: &Denial) -> Self {
-        Self {
-            allowed: false,
-            errno: Some(denial.errno()),
-            rule: denial.rule().name(),
-            reason: denial.reason().to_owned(),
-            backing: None,
-        }
-    }
-
-    /// Makes an answer that the kernel itself gives.
-    pub fn kernel(errno: Errno, reason: &str) -> Self {
-        Self { allowed: false, errno: Some(errno), rule: "kernel", reason: reason.to_owned(), backing: None }
-    }
-
-    fn allowed(reason: &str) -> Self {
-        Self { allowed: true, errno: None, rule: "allowed", reason: reason.to_owned(), backing: None }
-    }
-}
-
-/// A node with everything below it.
-#[derive(Clone, Debug)]
-pub struct TreeNode {
-    /// Its name.
-    pub name: OsString,
-    /// Whether it's an interface file.
-    pub is_file: bool,
-    /// The target of a symlink; nothing is below it.
-    pub link: Option<OsString>,
-    /// Whether a file can be written, or cgroups made in a directory.
-    pub writable: bool,
-    /// How many of its entries on the host the view hides.
-    pub hidden: usize,
-    /// Its children, by name.
-    pub children: Vec<TreeNode>,
-}
 
 impl<H: Host> CgroupFs<H> {
     /// Predicts the answer to `question` about the path with these names, and explains it.
@@ -115,13 +43,18 @@ impl<H: Host> CgroupFs<H> {
             (Question::Unlink, _) => self.judge(&node, Operation::MakeNode),
             (Question::In(operation) | Question::Of(operation), _) => self.judge(&node, operation),
             (Question::Migrate, _) => self.judge_migration(&node, process),
+            (Question::CloneInto, _) => self.judge_clone_into(&node, names),
         };
-        explanation.backing = node.backing_path(&self.view).map(|(index, mut names)| {
-            names.extend(last.cloned());
-            let kind = self.view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
-            (kind, CgroupPath::from_components(names))
-        });
+        explanation.backing = self.backing_of(&node, last);
         explanation
+    }
+
+    /// The hierarchy and path of a node's backing object, or with `last`, of the one of that name in it.
+    pub(super) fn backing_of(&self, node: &Node, last: Option<&OsString>) -> Option<(String, CgroupPath)> {
+        let (index, mut names) = node.backing_path(&self.view)?;
+        names.extend(last.cloned());
+        let kind = self.view.hierarchy(index).map(|hierarchy| hierarchy.kind.to_string()).unwrap_or_default();
+        Some((kind, CgroupPath::from_components(names)))
     }
 
     /// Returns the objects along this path, from the root to the last that exists: names and attributes as shown.
@@ -155,50 +88,8 @@ impl<H: Host> CgroupFs<H> {
         (!is_there).then(|| (controller, CgroupPath::from_components(path)))
     }
 
-    /// Returns the object at the path with these names, and everything below.
-    pub fn branch(&self, names: &[OsString]) -> FsResult<TreeNode> {
-        let root = self.nodes.root();
-        let mut found = (Arc::clone(root), self.attributes(root.id(), None)?.0);
-        for name in names {
-            let (node, attributes) = self.find(&self.follow(found.0)?, name)?;
-            found = (Arc::new(node), attributes);
-        }
-        self.grow(&found.0, &found.1)
-    }
-
-    fn grow(&self, node: &Arc<Node>, attributes: &Attributes) -> FsResult<TreeNode> {
-        let (link, is_file) = match node.object() {
-            Object::Link(target) => (Some(target.clone()), false),
-            Object::File(_) => (None, true),
-            Object::Directory | Object::Synthetic => (None, false),
-        };
-        let operation = if is_file { Operation::Write } else { Operation::MakeDirectory };
-        let grant = self.decide(node, operation);
-        let writable = matches!(grant, Ok(Grant::Plain | Grant::Migrate(_) | Grant::RegisterEvent))
-            && attributes.mode & 0o222 != 0;
-        let name = node.name().to_os_string();
-        let mut branch = TreeNode { name, is_file, link, writable, hidden: 0, children: Vec::new() };
-        if !node.is_directory() {
-            return Ok(branch);
-        }
-        let mut names: Vec<OsString> = self.entries(node)?.into_iter().skip(2).map(|entry| entry.name).collect();
-        names.sort();
-        if *node.object() == Object::Directory {
-            branch.hidden = self.host.list(node)?.len().saturating_sub(names.len());
-        }
-        for name in names {
-            match self.find(node, &name) {
-                Ok((child, attributes)) => branch.children.push(self.grow(&Arc::new(child), &attributes)?),
-                // The entry has gone since the listing.
-                Err(FsError::Kernel(Errno::ENOENT)) => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(branch)
-    }
-
     /// Follows a symlink of the view's root.
-    fn follow(&self, node: Arc<Node>) -> FsResult<Arc<Node>> {
+    pub(super) fn follow(&self, node: Arc<Node>) -> FsResult<Arc<Node>> {
         match node.object() {
             Object::Link(target) => {
                 let mut at = Arc::clone(node.parent().unwrap_or(self.nodes.root()));
@@ -211,7 +102,7 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn walk(&self, names: &[OsString]) -> Result<Arc<Node>, Explanation> {
+    pub(super) fn walk(&self, names: &[OsString]) -> Result<Arc<Node>, Explanation> {
         let gone = |failure: FsError| Explanation::kernel(failure.errno(), "the host doesn't have it (any more)");
         let mut node = Arc::clone(self.nodes.root());
         for name in names {
@@ -232,7 +123,7 @@ impl<H: Host> CgroupFs<H> {
     }
 
     /// Whether the view, and not the host, is the reason that the name doesn't exist.
-    fn hides(&self, directory: &Node, name: &std::ffi::OsStr) -> bool {
+    pub(super) fn hides(&self, directory: &Node, name: &std::ffi::OsStr) -> bool {
         match self.view.child(directory.position(), name) {
             Child::Hidden => true,
             Child::Backing { .. } => self.host.child(directory, name).is_ok(),
@@ -282,12 +173,12 @@ impl<H: Host> CgroupFs<H> {
         }
     }
 
-    fn is_unified(&self, node: &Node) -> bool {
+    pub(super) fn is_unified(&self, node: &Node) -> bool {
         let hierarchy = node.position().hierarchy.and_then(|index| self.view.hierarchy(index));
         hierarchy.is_some_and(|hierarchy| hierarchy.kind == HierarchyKind::Unified)
     }
 
-    fn judge_migration(&self, node: &Arc<Node>, process: Option<i32>) -> Explanation {
+    pub(super) fn judge_migration(&self, node: &Arc<Node>, process: Option<i32>) -> Explanation {
         let list = match node.is_directory() {
             false => Ok(Arc::clone(node)),
             true => self.find(node, std::ffi::OsStr::new("cgroup.procs")).map(|(list, _)| Arc::new(list)),
