@@ -193,6 +193,8 @@ impl<I: Clone> OpenNodes<I> {
 
     fn forget(&mut self, node: NodeId) -> Option<OpenNode<I>> {
         let forgotten = self.nodes.remove(&node)?;
+        // If the server is killed before all of it is dropped, nobody must get the id from the record.
+        forgotten.record.iter().for_each(PassthroughRecord::set_ending);
         if forgotten.id.is_some()
             && let Entry::Occupied(mut entry) = self.ids.entry(forgotten.tenant)
         {
@@ -245,17 +247,21 @@ impl Passthrough {
         let device = Arc::new(device);
         let mut files = OpenNodes::default();
         let saved = records.passthroughs();
-        // A server that was killed may have registered some and not noted it. The kernel counts upwards.
+        // A server that was killed may have registered some and not noted it. The kernel counts upwards, from 1 on.
         let last = records.get(Number::LastBackingFile) as u32;
-        for number in
-            (1..=UNNOTED_MAX).filter_map(|offset| last.checked_add(offset)).filter(|_| !saved.is_empty() || last > 0)
-        {
+        let unnoted = last.saturating_sub(UNNOTED_MAX).max(1)..=last.saturating_add(UNNOTED_MAX);
+        for number in unnoted.filter(|_| !saved.is_empty() || last > 0) {
             if !saved.iter().any(|saved| saved.backing == Some(number)) {
                 let _ = close_backing(device.as_fd(), number);
             }
         }
         for saved in saved {
             let record = records.take_over_passthrough(&saved);
+            if saved.is_ending() {
+                // ENOENT: it was given back.
+                saved.backing.into_iter().for_each(|number| drop(close_backing(device.as_fd(), number)));
+                continue;
+            }
             let id = saved.backing.map(|number| Arc::new(BackingId { number, device: Arc::clone(&device) }));
             let node = NodeId::from_u64(saved.node);
             let (tenant, share) = dispatch.restore_share(node, saved.user);

@@ -7,6 +7,9 @@ use super::layout::Kind;
 use super::layout::passthrough::{BACKING, COUNT, NODE, USER};
 use super::store::Records;
 
+/// How many files a node has whose backing file is being given back.
+const ENDING: u64 = u64::MAX;
+
 /// The open files of a node, as an earlier server left them.
 #[derive(Clone, Debug)]
 pub struct SavedPassthrough {
@@ -19,6 +22,13 @@ pub struct SavedPassthrough {
     pub count: u64,
     /// The user whose share the backing file takes.
     pub user: u32,
+}
+
+impl SavedPassthrough {
+    /// Whether the backing file was being given back. So it may be known to the kernel, or not.
+    pub fn is_ending(&self) -> bool {
+        self.count == ENDING
+    }
 }
 
 /// The record of a node's open files, which is dropped with this.
@@ -68,10 +78,37 @@ impl PassthroughRecord {
     pub fn set_count(&self, count: u64) {
         self.records.cells.store(self.cell, COUNT, count);
     }
+
+    /// Notes that the backing file is about to be given back.
+    pub fn set_ending(&self) {
+        self.set_count(ENDING);
+    }
 }
 
 impl Drop for PassthroughRecord {
     fn drop(&mut self) {
         self.records.cells.give_back(self.cell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_being_given_back_is_known() {
+        let records = Records::new().unwrap();
+        records.start();
+        let [kept, ended] = [(7, Some(3)), (8, Some(4))].map(|(node, backing)| {
+            let record = records.add_passthrough(node, backing, 1000, 2).unwrap();
+            (node, record)
+        });
+        ended.1.set_ending();
+        std::mem::forget((kept, ended));
+        records.start();
+        let mut saved = records.passthroughs();
+        saved.sort_by_key(|saved| saved.node);
+        let found: Vec<_> = saved.iter().map(|saved| (saved.node, saved.backing, saved.is_ending())).collect();
+        assert_eq!(found, [(7, Some(3), false), (8, Some(4), true)]);
     }
 }
