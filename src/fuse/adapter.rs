@@ -137,8 +137,8 @@ impl<R: Dispatch> Adapter<R> {
         self.listed_name_max.store(convert::listed_name_max(config), Ordering::Relaxed);
         let passes =
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok();
-        self.passthrough.enable(passes);
-        self.dispatch.read_mode().set(passes, convert::splice_ends_at_size());
+        let by_kernel = self.passthrough.enable(passes);
+        self.dispatch.read_mode().set(by_kernel, convert::splice_ends_at_size());
     }
 }
 

@@ -259,7 +259,9 @@ impl Passthrough {
             let record = records.take_over_passthrough(&saved);
             if saved.is_ending() {
                 // ENOENT: it was given back.
-                saved.backing.into_iter().for_each(|number| drop(close_backing(device.as_fd(), number)));
+                if let Some(number) = saved.backing {
+                    let _ = close_backing(device.as_fd(), number);
+                }
                 continue;
             }
             let id = saved.backing.map(|number| Arc::new(BackingId { number, device: Arc::clone(&device) }));
@@ -272,14 +274,15 @@ impl Passthrough {
             device,
             records: Arc::clone(records),
             enabled: AtomicBool::default(),
-            fails: AtomicBool::default(),
+            fails: AtomicBool::new(records.get(Number::PassthroughFails) != 0),
             files: Mutex::new(files),
         }
     }
 
-    /// Notes whether the kernel supports passthrough.
-    pub(super) fn enable(&self, can: bool) {
+    /// Notes whether the kernel supports passthrough. Returns whether it has worked so far.
+    pub(super) fn enable(&self, can: bool) -> bool {
         self.enabled.store(can, Ordering::Release);
+        can && !self.fails.load(Ordering::Acquire)
     }
 
     /// Opens a file of a node of `fs`, whose id in the kernel is `number`, for a user.
@@ -341,6 +344,7 @@ impl Passthrough {
                     // Passthrough needs CAP_SYS_ADMIN in the initial user namespace, and a kernel that has it
                     // enabled.
                     self.fails.store(true, Ordering::Release);
+                    self.records.set(Number::PassthroughFails, 1);
                     fs.read_mode().disable_passthrough();
                 }
                 None

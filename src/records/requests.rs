@@ -126,9 +126,25 @@ impl Records {
         self.slots.left().map(|left| left.counted).filter(|node| *node != 0)
     }
 
+    /// Notes that the caller of the current request, an open, was sent back before and has come again.
+    pub fn note_back(&self) {
+        self.slots.note(CLOSED, 1);
+    }
+
+    /// Whether an earlier server has noted that of the current request.
+    pub fn was_back(&self) -> bool {
+        self.slots.left().is_some_and(|left| left.closed != 0)
+    }
+
     /// Notes that the current request has closed a file.
     pub fn note_closed(&self) {
         self.slots.note(CLOSED, 1);
+    }
+
+    /// Leaves the calling thread's slot as it is, as the death of its server does.
+    #[cfg(test)]
+    pub(crate) fn forget_own_slot(&self) {
+        super::slots::OWN.with_borrow_mut(|own| std::mem::forget(own.take()));
     }
 
     /// Whether an earlier server has closed a file for the current request.

@@ -26,7 +26,7 @@ pub(super) const RESULT: usize = 2;
 pub(super) const HANDLE: usize = 3;
 /// The node of which an open file was counted.
 pub(super) const COUNTED: usize = 4;
-/// Whether a file was closed.
+/// Whether a file was closed; of an open, whether its caller had been sent back before.
 pub(super) const CLOSED: usize = 5;
 /// When the request in hand was begun, in nanoseconds of the monotonic clock; 0 if it may wait for others.
 const BEGUN: usize = 6;

@@ -54,6 +54,9 @@ pub enum Number {
     /// The first of the latest servers' threads that used the view's own mount ([`SELF_MOUNT_THREADS`] words).
     SelfMountThreads,
 
+    /// 1 if the kernel passes no file through, although it has announced that.
+    PassthroughFails = 31,
+
     /// The length of the answer to the kernel's first request, and then the answer (256 bytes at most).
     Negotiated = 128,
 

@@ -43,16 +43,21 @@ impl RetriedOpens {
         Self { count: AtomicUsize::new(who.len()), who: Mutex::new(who), records: Arc::clone(records), scope }
     }
 
-    /// Whether a caller comes for the second time. If so, forgets it.
+    /// Whether a caller comes for the second time, if need be to another server. If so, forgets it.
     pub(super) fn is_back(&self, node: NodeId, caller: &Caller) -> bool {
+        let was_back = self.records.was_back();
         if self.count.load(Ordering::Acquire) == 0 {
-            return false;
+            return was_back;
         }
         let mut who = self.who.lock();
         let found = who.iter().position(|one| (one.node, one.thread) == (node, caller.tid));
+        if found.is_some() {
+            // Before the other record goes: one of the two says it at each moment.
+            self.records.note_back();
+        }
         let is_back = found.is_some_and(|index| who.remove(index).is_some());
         self.count.store(who.len(), Ordering::Release);
-        is_back
+        is_back || was_back
     }
 
     pub(super) fn send(&self, node: NodeId, caller: &Caller) {
@@ -69,6 +74,39 @@ impl RetriedOpens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_come_again_is_known_to_the_next_server() {
+        let records = Records::new().unwrap();
+        let caller = Caller { tid: 1, uid: 0, gid: 0 };
+        let node = NodeId::from_u64(7);
+        let next = || {
+            records.start();
+            let saved = records.scopes().remove(&0).map(|scope| scope.retries).unwrap_or_default();
+            RetriedOpens::new(&records, 0, saved)
+        };
+        let killed = |number, act: &(dyn Fn(&RetriedOpens) + Sync), sent: RetriedOpens| {
+            std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    std::mem::forget(records.begin_request(number));
+                    act(&sent);
+                    std::mem::forget(sent);
+                    records.forget_own_slot();
+                });
+                thread.join().unwrap();
+            });
+        };
+        // It's sent back, and the server is killed; the next one is killed when it has come again.
+        killed(6, &|sent| sent.send(node, &caller), next());
+        killed(8, &|sent| assert!(sent.is_back(node, &caller)), next());
+        let sent = next();
+        let _again = records.begin_request(8 | 1 << 63);
+        assert!(sent.is_back(node, &caller));
+        drop(_again);
+        // Another open of the same file is its first attempt.
+        let _other = records.begin_request(10 | 1 << 63);
+        assert!(!sent.is_back(node, &caller));
+    }
 
     #[test]
     fn who_was_sent_back_comes_again_once() {

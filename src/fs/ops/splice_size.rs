@@ -19,7 +19,6 @@ use super::read_mode::ReadMode;
 use crate::cgroup::file::has_state_per_open_file;
 use crate::fs::inode::{Node, NodeId, Object};
 use crate::fs::{Attributes, Caller, CgroupFs, FsResult, HandleId, Host, OpenMode, Transfer};
-use crate::records::Records;
 
 /// Sizes are shown as multiples of this. As with sysfs, programs take a size of one page for no size (coreutils' wc
 /// and tail).
@@ -154,8 +153,7 @@ impl<H: Host> CgroupFs<H> {
 
     /// Whether a caller that opens a file was made to look it up again, and comes back. If so, forgets it.
     pub fn is_retry(&self, caller: &Caller, id: NodeId) -> bool {
-        // A server that was killed may have known that it is one.
-        self.retried_opens.is_back(id, caller) || Records::is_sent_again()
+        self.retried_opens.is_back(id, caller)
     }
 
     /// Makes a caller look a name up again.
