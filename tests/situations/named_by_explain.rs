@@ -1,7 +1,6 @@
 //! Situations that `explain` names.
 
 use std::fs;
-use std::path::PathBuf;
 
 use testkit::{Caller, Need, OWNER, require};
 
@@ -17,42 +16,24 @@ fn is_mended(scene: &Scene, options: &[&str], words: &[&str], [errno, cause]: [&
     assert!(after.contains("verdict    allowed") && !after.contains("remedy"), "{before}\n{after}");
 }
 
-/// The controllers that cgroups below the root of cgroup2 have, as they were before the test.
-struct Enabled {
-    list: PathBuf,
-    was_on: bool,
-}
-
-const CONTROLLER: &str = "hugetlb";
-
-impl Enabled {
-    fn now() -> Option<Self> {
-        let root = testkit::hierarchy("unified")?.mountpoint;
-        let has = |file: &str| {
-            let text = fs::read_to_string(root.join(file)).unwrap_or_default();
-            text.split_whitespace().any(|word| word == CONTROLLER)
-        };
-        let list = root.join("cgroup.subtree_control");
-        has("cgroup.controllers").then(|| Self { list, was_on: has("cgroup.subtree_control") })
-    }
-}
-
-impl Drop for Enabled {
-    fn drop(&mut self) {
-        if !self.was_on {
-            // Others may have enabled it below by now, and the kernel refuses then.
-            let _ = fs::write(&self.list, format!("-{CONTROLLER}"));
-        }
-    }
+/// A controller of cgroup2, and whether the host's root gives it to cgroups below.
+fn controller() -> (String, bool) {
+    let root = testkit::hierarchy("unified").expect("cgroup2").mountpoint;
+    let words = |file: &str| {
+        let text = fs::read_to_string(root.join(file)).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (enabled, all) = (words("cgroup.subtree_control"), words("cgroup.controllers"));
+    let limits = |name: &&String| matches!(name.as_str(), "hugetlb" | "memory" | "pids");
+    let found = enabled.iter().chain(&all).find(limits).expect("a controller in cgroup2");
+    (found.clone(), enabled.contains(found))
 }
 
 #[test]
 fn a_controller_is_not_enabled() {
     require!(Need::Root, Need::Fuse, Need::Hierarchy("unified"));
-    let Some(enabled) = Enabled::now() else {
-        eprintln!("skipped: cgroup2 doesn't have the controller {CONTROLLER}");
-        return;
-    };
+    let (controller, is_given) = controller();
+    let file = if controller == "hugetlb" { "hugetlb.2MB.max".to_owned() } else { format!("{controller}.max") };
     let scene = Scene::new();
     // A cgroup with processes can't give controllers to those below.
     for name in ["home/init.scope", "home/job"] {
@@ -61,10 +42,21 @@ fn a_controller_is_not_enabled() {
     scene.migrate_all("unified", "home", "home/init.scope");
     scene.program(&["attach", &scene.pid()]);
     let directory = testkit::hierarchy("unified").expect("cgroup2").in_view("".as_ref()).display().to_string();
-    let file = format!("/{directory}{}/job/{CONTROLLER}.2MB.max", scene.home());
-    is_mended(&scene, &[], &["read", &file], ["ENOENT", "hugetlb isn't in cgroup.controllers of"]);
-    assert!(scene.dir("unified", "home/job").join(format!("{CONTROLLER}.2MB.max")).exists());
-    drop((scene, enabled));
+    let path = format!("/{directory}{}/job/{file}", scene.home());
+    let (words, cause) = (["read", &path], format!("{controller} isn't in cgroup.controllers of"));
+    if is_given {
+        is_mended(&scene, &[], &words, ["ENOENT", &cause]);
+        assert!(scene.dir("unified", "home/job").join(file).exists());
+        return;
+    }
+    // The first command changes the host's root cgroup, which isn't the test's.
+    let told = scene.explain(&[], &words);
+    assert!(told.contains("errno      ENOENT\n") && told.contains(&cause), "{told}");
+    let root = testkit::hierarchy("unified").expect("cgroup2").mountpoint;
+    let tops = [root, scene.dir("unified", ""), scene.dir("unified", "home")];
+    let wanted = tops.map(|top| format!("echo +{controller} > {}", top.join("cgroup.subtree_control").display()));
+    let commands: Vec<String> = printed(&told).into_iter().map(|printed| printed.command).collect();
+    assert_eq!(commands, wanted);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) struct Scene {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Printed {
     is_for_container: bool,
-    command: String,
+    pub(crate) command: String,
 }
 
 pub(crate) fn selectors() -> Vec<String> {
