@@ -24,6 +24,7 @@ fn a_bug_report_has_what_it_needs_and_nothing_secret() {
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", scene.pid())).expect("mounts");
         mounts.contains("secret-source")
     });
+    assert!(!scene.can(Caller::Root, "mkdir /sys/fs/cgroup/systemd/rejected"));
     let (code, stdout, stderr) =
         said(Command::new(program()).args(["doctor", "--support", name, &scene.pid()]).env("SECRET", "secret-too"));
     assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
@@ -43,6 +44,11 @@ fn a_bug_report_has_what_it_needs_and_nothing_secret() {
     let paths = report["memberships"]["on_the_host"].as_array().expect("memberships");
     assert!(paths.iter().all(|one| one["path"] == scene.home().as_str()), "{report}");
     assert!(report["mounts"].as_array().expect("mounts").iter().any(|one| one["type"] == "fuse.vcgroupfs"));
+    let rejections = report["last_rejections"].as_array().expect("rejections");
+    assert!(
+        rejections.iter().any(|one| one["path"] == "/systemd/rejected" && one["rule"] == "outside-subtree"),
+        "{report}"
+    );
     let pid = scene.container.init();
     assert!(report["views"].as_array().expect("views").iter().any(|view| view["container"] == pid), "{report}");
     assert_eq!((&report["doctor"]["pid"], &report["doctor"]["version"]), (&pid.into(), &1.into()));

@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use crate::cgroup::{MountEntry, VIEW_FSTYPE, escaped};
-use crate::cli::{json, list};
+use crate::cli::{event, json, list};
 use crate::container::failed_view::views;
 use crate::doctor::facts::is_in_root;
 use crate::error::Error;
 use crate::message::say;
+use crate::server::activity::ViewActivity;
 use crate::server::registry::record::Record;
 
 /// The version of the file's format.
@@ -48,9 +49,10 @@ pub(super) fn report(found: Answer<'_>, answer: Value, record: Option<&Record>) 
     })
 }
 
-/// The last rejections of a live view. `None` while servers keep none that can be asked for.
-fn last_rejections(_record: &Record) -> Option<Value> {
-    None
+/// The last rejections of a live view, the newest at the end. `None` if it can't be asked.
+fn last_rejections(record: &Record) -> Option<Value> {
+    let view = ViewActivity::of(record, false).ok()?;
+    Some(view.reader.rejections().iter().map(|rejection| Value::Object(event::as_json(rejection))).collect())
 }
 
 /// The kernel's release and build, and the machine, without its name.
