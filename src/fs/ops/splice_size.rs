@@ -44,8 +44,11 @@ impl<H: Host> CgroupFs<H> {
     /// Returns the size to show of a file with these attributes, and notes that the kernel is told it.
     pub(in crate::fs) fn size_shown(&self, node: &Node, attributes: &Attributes) -> u64 {
         let Attributes { size, mode, .. } = *attributes;
-        // Without read bits only root can open the file, and reads fail.
-        if !self.read_mode.ends_at_size.load(Ordering::Acquire) || mode & 0o444 == 0 {
+        if !self.read_mode.ends_at_size.load(Ordering::Acquire) {
+            return size;
+        }
+        // Without read bits only root can open the file, and reads fail, unless somebody has taken the bits away.
+        if mode & 0o444 == 0 && node.size().length().is_none() {
             return size;
         }
         let mut shown = size.max(self.size_for_splice(node));

@@ -24,6 +24,15 @@ pub(super) fn cases() -> Vec<Case> {
             [open("f", "$CG/$FILE", &["O_RDWR"]).ok(), Op::Splice { fd: "f".into() }.text("$INITIAL").id("splice")],
         ),
         case(
+            "splice-of-a-file-without-read-bits",
+            ALL,
+            [
+                Op::Chmod { path: "$CG/$FILE".into(), mode: 0o222 }.ok(),
+                open("f", "$CG/$FILE", &["O_RDONLY"]).ok(),
+                Op::Splice { fd: "f".into() }.text("$INITIAL"),
+            ],
+        ),
+        case(
             "seek-in-a-removed-cgroup",
             ALL,
             [
