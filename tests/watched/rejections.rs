@@ -104,9 +104,9 @@ fn names_are_escaped() {
         assert!(text.contains("end"), "{text}");
     }
     let explain = all[0]["explain"].as_str().expect("a command");
-    assert!(explain.is_ascii() && explain.contains(r"$'/unified/\033[2J"), "{explain}");
+    assert!(explain.is_ascii() && explain.contains(r"/unified/\033\1332J"), "{explain}");
     let again = run_to_end(
-        Command::new("bash").args(["-c", &explain.replacen("vcgroupfs", &program().display().to_string(), 1)]),
+        Command::new("sh").args(["-c", &explain.replacen("vcgroupfs", &program().display().to_string(), 1)]),
         TIMEOUT,
     );
     assert!(String::from_utf8_lossy(&again.stdout).contains("outside-subtree"), "{again:?}");
