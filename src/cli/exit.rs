@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 
-use crate::cgroup::escaped;
+use crate::cgroup::{escaped, shell_word};
 use crate::error::{Error, ErrorKind};
 use crate::message::say;
 
@@ -40,9 +40,22 @@ pub(super) fn report_usage(error: &clap::Error, verb: Option<&str>, words: &[OsS
             Err(failed) => report(&failed.into()),
         };
     }
+    if let Some(command) = with_dashes(error, verb, words) {
+        return report(&Error::usage("the command of 'run' stands behind '--'").advise(format!("type '{command}'")));
+    }
     let help =
         verb.map_or_else(|| "see 'vcgroupfs --help'".to_owned(), |verb| format!("see 'vcgroupfs {verb} --help'"));
     report(&usage_error(error, words).advise(help))
+}
+
+/// The command line with `--` before the command of `run`, if that's what is missing.
+fn with_dashes(error: &clap::Error, verb: Option<&str>, words: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_it = verb == Some("run") && error.kind() == Kind::UnknownArgument && !argument.starts_with('-');
+    let at = words.iter().position(|word| word == argument.as_str()).filter(|_| is_it)?;
+    let (before, command) = words.split_at_checked(at)?;
+    let quoted = |words: &[OsString]| words.iter().map(shell_word).collect::<Vec<_>>().join(" ");
+    Some(format!("vcgroupfs {} -- {}", quoted(before), quoted(command)))
 }
 
 /// Describes an error in the command line, which has these words, with the words of the manual.

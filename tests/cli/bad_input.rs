@@ -228,6 +228,12 @@ fn messages_name_the_object_and_the_remedy() {
         (vec!["nosuch"], 2, "there is no command 'nosuch': see 'vcgroupfs --help'"),
         (vec!["list", "--nosuch"], 2, "there is no option '--nosuch' here: see 'vcgroupfs list --help'"),
         (vec!["list", "extra"], 2, "'extra' is one argument too many: see 'vcgroupfs list --help'"),
+        (vec!["run", "true"], 2, "the command of 'run' stands behind '--': type 'vcgroupfs run -- true'"),
+        (
+            vec!["run", "--name", "x", "sh", "-c", "a b"],
+            2,
+            "the command of 'run' stands behind '--': type 'vcgroupfs run --name x -- sh -c 'a b''",
+        ),
         (vec!["tree", "/a", "/b", "/c"], 2, "'/c' is one argument too many: see 'vcgroupfs tree --help'"),
         (vec!["map", "/a", "/b", "/c"], 2, "'/c' is one argument too many: see 'vcgroupfs map --help'"),
         (vec!["list", "--json=5"], 2, "--json takes no value: see 'vcgroupfs list --help'"),
