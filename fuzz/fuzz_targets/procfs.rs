@@ -32,7 +32,8 @@ fuzz_target!(|data: (&[u8], [u32; 4], Vec<u32>, u64, u64, u16)| {
         )
         .bytes(),
     );
-    let expected = Status { process_id: number.into(), users, groups, effective, permitted };
+    let command = String::from_utf8_lossy(&escape(&name)).into_owned();
+    let expected = Status { command, process_id: number.into(), users, groups, effective, permitted };
     assert_eq!(parse_status(&String::from_utf8_lossy(&status)), expected);
 
     let mut stat = format!("{number} (").into_bytes();

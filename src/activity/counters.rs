@@ -31,7 +31,8 @@ const SETS: usize = 8;
 const REJECTED: usize = BOUNDS.len() + 1;
 const FAILED: usize = REJECTED + 1;
 const NANOSECONDS: usize = FAILED + 1;
-const KIND_WORDS: usize = 16;
+const DONE: usize = NANOSECONDS + 1;
+const KIND_WORDS: usize = 17;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum Outcome {
 pub struct Counted {
     /// All requests.
     pub all: u64,
+    /// Those whose callers got what they asked for. The numbers aren't read at one moment, so this isn't the rest of the others.
+    pub done: u64,
     /// Those that a rule rejected.
     pub rejected: u64,
     /// Those that failed otherwise.
@@ -63,7 +66,7 @@ impl Counted {
     /// Those that ended with this outcome.
     pub fn of(&self, outcome: Outcome) -> u64 {
         match outcome {
-            Outcome::Done => self.all.saturating_sub(self.rejected).saturating_sub(self.failed),
+            Outcome::Done => self.done,
             Outcome::Rejected => self.rejected,
             Outcome::Failed => self.failed,
         }
@@ -73,6 +76,7 @@ impl Counted {
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             all: self.all.saturating_sub(earlier.all),
+            done: self.done.saturating_sub(earlier.done),
             rejected: self.rejected.saturating_sub(earlier.rejected),
             failed: self.failed.saturating_sub(earlier.failed),
             by_time: std::array::from_fn(|at| {
@@ -127,7 +131,7 @@ impl Counters {
         add(BOUNDS.iter().take_while(|bound| nanoseconds > **bound).count(), 1);
         add(NANOSECONDS, nanoseconds);
         match outcome {
-            Outcome::Done => {}
+            Outcome::Done => drop(add(DONE, 1)),
             Outcome::Rejected => drop(add(REJECTED, 1)),
             Outcome::Failed => drop(add(FAILED, 1)),
         }
@@ -144,6 +148,7 @@ impl Counters {
         let by_time = std::array::from_fn(word);
         Counted {
             all: by_time.iter().fold(0, |all, more| u64::wrapping_add(all, *more)),
+            done: word(DONE),
             rejected: word(REJECTED),
             failed: word(FAILED),
             by_time,
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_kind_has_room() {
-        assert_eq!(NANOSECONDS + 1, KIND_WORDS);
+        assert_eq!(DONE + 1, KIND_WORDS);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl<R: Dispatch> Adapter<R> {
         let dispatch = Arc::clone(&self.dispatch);
         self.lanes.throttled.run(tenant, move || {
             wait_until_paid(&fs);
-            match catch_panic(RequestKind::Read, || fs.show_size(&caller, handle)) {
+            match catch_panic(RequestKind::Open, || fs.show_size(&caller, handle)) {
                 Ok(()) => reply_opened(reply, handle, opening),
                 Err(errno) => {
                     dispatch.release(handle);

@@ -124,7 +124,10 @@ pub(super) fn reply_lookup(reply: ReplyEntry, keeps: bool, found: Result<LookupR
 pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, answer: Result<Vec<u8>, fuser::Errno>) {
     match answer {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) if value.len() > size as usize => {
+            activity::note_errno(libc::ERANGE);
+            reply.error(fuser::Errno::ERANGE);
+        }
         Ok(value) => reply.data(&value),
         Err(errno) => reply.error(errno),
     }

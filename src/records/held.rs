@@ -4,14 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::note::{NOTE_DESCRIPTORS, SavedNote, Topic};
-use super::store::Records;
+use super::store::{Number, Records};
 
 /// The topics of notes with descriptors.
 const TOPICS: [Topic; 1] = [Topic::Namespace];
 
-/// The descriptors of open files, by handle, and of notes.
+/// The numbers that stand for descriptors.
+const NUMBERS: [Number; 2] = [Number::Watches, Number::BoundaryNamespace];
+
+/// The descriptors of open files, by handle, of notes, and of [`NUMBERS`].
 #[derive(Debug)]
 pub struct HeldDescriptors {
+    numbers: [u64; NUMBERS.len()],
     files: HashMap<u64, (i32, Option<i32>)>,
     notes: HashSet<(u64, [Option<i32>; NOTE_DESCRIPTORS])>,
 }
@@ -21,6 +25,7 @@ impl Records {
     pub fn held_descriptors(&self) -> HeldDescriptors {
         let files = self.files().into_iter();
         HeldDescriptors {
+            numbers: NUMBERS.map(|number| self.get(number)),
             files: files.map(|file| (file.state.handle, (file.state.descriptor, file.checked))).collect(),
             notes: self.noted().map(|note| (note.key, note.descriptors)).collect(),
         }
@@ -28,6 +33,7 @@ impl Records {
 
     /// Drops what was recorded with other descriptors than these. To be called while no server runs.
     pub fn drop_all_but(self: &Arc<Self>, held: &HeldDescriptors) {
+        NUMBERS.into_iter().zip(held.numbers).for_each(|(number, before)| self.set(number, before));
         for file in self.files() {
             let record = self.take_over_file(&file);
             match held.files.get(&file.state.handle) {
@@ -73,7 +79,9 @@ mod tests {
         file(2, 31);
         note(7, 40);
         note(8, 41);
+        records.set_descriptor(Number::Watches, 50);
         let held = records.held_descriptors();
+        records.set_descriptor(Number::BoundaryNamespace, 33);
         let of = |handle| records.files().into_iter().find(|file| file.state.handle == handle).unwrap();
         // Another program's server opens a file, and one more with the number of one that it has closed.
         drop(records.take_over_file(&of(closed)));
@@ -91,6 +99,8 @@ mod tests {
             records.files().iter().map(|file| (file.state.handle, file.state.descriptor, file.checked)).collect();
         files.sort_unstable();
         assert_eq!(files, [(1, 30, None), (2, 31, None)]);
+        let numbers = NUMBERS.map(|number| records.descriptor(number));
+        assert_eq!(numbers, [Some(50), None]);
         let notes: Vec<_> = records.notes(Topic::Namespace).iter().map(|note| note.key).collect();
         assert_eq!(notes, [7]);
     }

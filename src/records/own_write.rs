@@ -3,9 +3,18 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 use super::note::{NOTE_DESCRIPTORS, NoteRecord, SavedNote, Topic};
 use super::store::Records;
+
+/// The monotonic clock, in nanoseconds.
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A write as an earlier server left it.
 #[derive(Clone, Debug)]
@@ -17,6 +26,8 @@ pub struct SavedOwnWrite {
     pub directory: u64,
     /// The name of the file.
     pub name: OsString,
+    /// How long ago it was over; 0 if it was being made.
+    pub age: Duration,
 }
 
 impl Records {
@@ -28,13 +39,21 @@ impl Records {
 
     /// The writes that an earlier server left.
     pub(super) fn own_writes(&self) -> Vec<SavedOwnWrite> {
+        let now = monotonic();
         let saved = |note: SavedNote| {
             let (hierarchy, name) = note.text.split_first_chunk()?;
             let hierarchy = usize::try_from(u64::from_ne_bytes(*hierarchy)).ok()?;
             let name = OsStr::from_bytes(name).to_owned();
-            Some(SavedOwnWrite { hierarchy, directory: note.key, name, note })
+            let over = Some(note.mark).filter(|mark| *mark != 0).unwrap_or(now);
+            let age = Duration::from_nanos(now.saturating_sub(over));
+            Some(SavedOwnWrite { hierarchy, directory: note.key, name, age, note })
         };
         self.notes(Topic::OwnWrite).into_iter().filter_map(saved).collect()
+    }
+
+    /// Notes that a write is over.
+    pub fn end_own_write(record: &NoteRecord) {
+        record.mark(monotonic());
     }
 
     /// Takes over the record of such a write.

@@ -39,6 +39,8 @@ pub struct SavedRetry {
     pub node: u64,
     /// The caller's thread.
     pub thread: i32,
+    /// The number of the request.
+    pub request: u64,
 }
 
 impl Records {
@@ -59,8 +61,8 @@ impl Records {
         (one_view.absences, one_view.own_changes) = (self.absences(), self.own_changes());
         one_view.own_writes = self.own_writes();
         for note in self.notes(Topic::Retry) {
-            let Some((scope, thread)) = read_retry(&note.text) else { continue };
-            scopes.entry(scope).or_default().retries.push(SavedRetry { node: note.key, thread, note });
+            let Some((scope, thread, request)) = read_retry(&note.text) else { continue };
+            scopes.entry(scope).or_default().retries.push(SavedRetry { node: note.key, thread, request, note });
         }
         scopes
     }
@@ -72,9 +74,10 @@ impl Records {
         ended.retries.iter().for_each(|retry| drop(self.take_over_retry(retry)));
     }
 
-    /// Records that a thread has to repeat an open. `None` if there's no room.
+    /// Records that a thread has to repeat an open, the calling thread's request. `None` if there's no room.
     pub fn add_retry(self: &Arc<Self>, scope: u32, node: u64, thread: i32) -> Option<NoteRecord> {
-        let text = [scope.to_ne_bytes(), thread.to_ne_bytes()].concat();
+        let request = Self::current_request_number().to_ne_bytes();
+        let text = [&scope.to_ne_bytes()[..], &thread.to_ne_bytes(), &request].concat();
         self.add_note(Topic::Retry, node, &text, [None; super::note::NOTE_DESCRIPTORS])
     }
 
@@ -84,9 +87,11 @@ impl Records {
     }
 }
 
-fn read_retry(text: &[u8]) -> Option<(u32, i32)> {
-    let (scope, thread) = text.split_first_chunk()?;
-    Some((u32::from_ne_bytes(*scope), i32::from_ne_bytes(thread.try_into().ok()?)))
+fn read_retry(text: &[u8]) -> Option<(u32, i32, u64)> {
+    let (scope, rest) = text.split_first_chunk()?;
+    let (thread, request) = rest.split_first_chunk()?;
+    let request = u64::from_ne_bytes(request.try_into().ok()?);
+    Some((u32::from_ne_bytes(*scope), i32::from_ne_bytes(*thread), request))
 }
 
 #[cfg(test)]

@@ -335,11 +335,7 @@ enum Session {
 /// Gives this process what a server needs of the host.
 pub(crate) fn prepare_process() {
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    // A dump of the memory begins when all threads have ended, and only then are files closed. A thread that waits for
-    // the view itself never ends, so the next server would never start.
-    if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
-        tracing::debug!(%errno, "a server that crashes may not be replaced");
-    }
+    sys::process::leave_no_dump();
     raise_descriptor_limit();
     // If the kernel killed the server because memory ran out, its container would have no cgroups.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::capability::{capabilities, is_setuid_fixed_up, set_capabilities};
+use crate::process::leave_no_dump;
 
 /// The rights to act with.
 #[derive(Clone, Copy, Debug)]
@@ -157,11 +158,13 @@ fn takes_capabilities_away() -> bool {
 /// Sets the fsuid. setfsuid(2) returns the former user whether it succeeds or not, so a second call finds out.
 fn set_files_user(uid: u32) -> io::Result<()> {
     setfsuid(Uid::from_raw(uid));
+    leave_no_dump();
     if setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
 fn set_files_group(gid: u32) -> io::Result<()> {
     setfsgid(Gid::from_raw(gid));
+    leave_no_dump();
     if setfsgid(Gid::from_raw(u32::MAX)).as_raw() == gid { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
@@ -184,12 +187,14 @@ const UNCHANGED: i32 = -1;
 fn set_effective_user(uid: u32) -> io::Result<()> {
     // SAFETY: setresuid(2) takes three numbers and touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, uid, UNCHANGED) };
+    leave_no_dump();
     Ok(Errno::result(result).map(drop)?)
 }
 
 fn set_effective_group(gid: u32) -> io::Result<()> {
     // SAFETY: setresgid(2) takes three numbers and touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_setresgid, UNCHANGED, gid, UNCHANGED) };
+    leave_no_dump();
     Ok(Errno::result(result).map(drop)?)
 }
 

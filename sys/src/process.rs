@@ -39,6 +39,14 @@ pub fn map_large_blocks() {
     }
 }
 
+/// Has the kernel make no dump of the process' memory when it crashes. A dump begins when all threads have ended, and only then are files
+/// closed. If a thread waits for a view that this process serves, it never ends. The kernel takes this back when a thread's user or group
+/// changes (`commit_creds`, where `fs.suid_dumpable` isn't 0), and when another program is executed.
+pub fn leave_no_dump() {
+    // It has no reason to fail.
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// Whether this is the number of a process, and so of its first thread, and not of another thread. It takes one
 /// system call.
 pub fn is_first_thread(number: i32) -> bool {

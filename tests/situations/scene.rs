@@ -143,9 +143,12 @@ impl Scene {
 
     /// Types commands as they were printed.
     #[track_caller]
+    /// Types commands that are about this container. On the host others may be printed, too.
     pub(crate) fn type_all(&self, commands: &[Printed]) {
         let folder = Path::new(program()).parent().expect("a folder").display().to_string();
         let path = format!("{folder}:{}", std::env::var("PATH").expect("a path"));
+        let is_ours = |command: &str| [self.pid(), self.cgroup.path()].iter().any(|own| command.contains(own));
+        let commands = commands.iter().filter(|printed| printed.is_for_container || is_ours(&printed.command));
         for Printed { is_for_container, command } in commands {
             let mut shell = if *is_for_container { self.container.command(Caller::Root) } else { Command::new("env") };
             let (code, stdout, stderr) = said(shell.args(["sh", "-c", command]).env("PATH", &path));

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
-use testkit::{TIMEOUT, run_to_end, wait_until};
+use testkit::wait_until;
 
-use crate::scene::{Watched, program, run};
+use crate::scene::{Watched, run, run_as_stranger};
 
 /// What the command prints. Views of other tests end meanwhile, so it may fail for these.
 fn text(arguments: &[&str]) -> String {
@@ -179,9 +178,7 @@ fn json_has_the_same() {
 fn without_root_the_counters_are_missing() {
     require_watched!();
     let scene = Watched::new();
-    let mut stranger = Command::new("setpriv");
-    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program()).arg("metrics");
-    let output = run_to_end(&mut stranger, TIMEOUT);
+    let output = run_as_stranger(&["metrics"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(4) && said.contains("run it as root"), "{said}");
     let text = String::from_utf8(output.stdout).expect("text");

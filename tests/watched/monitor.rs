@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use testkit::{TIMEOUT, end_of, run_to_end, wait_until};
+use testkit::{TIMEOUT, end_of, wait_until};
 
-use crate::scene::{Watched, program, refused, run};
+use crate::scene::{Watched, program, refused, run, run_as_stranger};
 
 /// A running `monitor`, whose output goes to a file. It ends with the test.
 struct Monitor {
@@ -150,7 +150,7 @@ fn a_summary_is_counted() {
     // It counts from its begin on.
     wait_until("it waits for signals", || {
         let status = fs::read_to_string(format!("/proc/{}/status", text.child.id())).unwrap_or_default();
-        status.lines().any(|line| line == "SigBlk:\t0000000000004002")
+        status.lines().any(|line| line == "SigBlk:\t0000000000004007")
     });
     let maps = || fs::read_to_string(format!("/proc/{}/maps", text.child.id())).unwrap_or_default();
     wait_until("it has the counters", || maps().contains("vcgroupfs state"));
@@ -246,7 +246,5 @@ fn what_is_wrong_is_said() {
     let folder = tempfile::tempdir().expect("a directory");
     let said = refused(&["monitor", folder.path().to_str().expect("text")], 1);
     assert!(said.contains("no live view is mounted on"), "{said}");
-    let mut stranger = Command::new("setpriv");
-    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program()).arg("monitor");
-    assert_eq!(run_to_end(&mut stranger, TIMEOUT).status.code(), Some(4));
+    assert_eq!(run_as_stranger(&["monitor"]).status.code(), Some(4));
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use testkit::{Caller, Container, ContainerOptions, TIMEOUT, TestCgroup, View, ViewOptions, hierarchy, run_to_end};
 
-use crate::scene::{Watched, program, refused, told};
+use crate::scene::{Watched, program, refused, run_as_stranger, told};
 
 fn paths(rejections: &[Value]) -> Vec<&str> {
     rejections.iter().map(|rejection| rejection["path"].as_str().expect("text")).collect()
@@ -160,8 +160,6 @@ fn what_is_wrong_is_said() {
     let said = refused(&["explain", folder.path().to_str().expect("text"), "--last"], 1);
     assert!(said.contains("no live view is mounted on"), "{said}");
     // Only root of the host may look.
-    let mut stranger = Command::new("setpriv");
-    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program());
-    let output = run_to_end(stranger.args(["explain", &target, "--last"]), TIMEOUT);
+    let output = run_as_stranger(&["explain", &target, "--last"]);
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -20,7 +21,18 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     run_to_end(Command::new(program()).args(arguments), TIMEOUT)
 }
 
-/// The same for a command that succeeds. Returns what it prints.
+/// The same as a user who isn't root, and who may not be able to reach the program where it was built.
+pub(crate) fn run_as_stranger(arguments: &[&str]) -> Output {
+    let folder = tempfile::Builder::new().prefix("vcgroupfs-watched-").tempdir().expect("a directory");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let copy = folder.path().join("vcgroupfs");
+    testkit::copy_program(program(), &copy);
+    let mut stranger = Command::new("setpriv");
+    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy).args(arguments);
+    run_to_end(&mut stranger, TIMEOUT)
+}
+
+/// Runs a command that succeeds. Returns what it prints.
 #[track_caller]
 pub(crate) fn told(arguments: &[&str]) -> String {
     let output = run(arguments);

@@ -53,7 +53,7 @@ impl HostPaths {
         let object = |depth: usize| self.path(backing(depth).as_ref()).map(shell_word);
         let owner = || caller.map(Caller::owner_words);
         let command = match cause {
-            Cause::Mode { bits: 2, .. } | Cause::Owner { .. } | Cause::Mount(_) if !is_allowed => return None,
+            Cause::Mode { .. } | Cause::Owner { .. } | Cause::Mount(_) if !is_allowed => return None,
             Cause::Mounts => return None,
             Cause::Mode { depth, bits: 2, class: 'u' } => format!("chmod u+w {}", object(*depth)?),
             Cause::Mode { depth, bits: 2, .. } | Cause::Owner { depth } => {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::activity::counters::Counted;
 use crate::activity::{Event, Follower, Number, RequestKind};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::message::say;
 use crate::server::activity::ViewActivity;
 use crate::server::control::WATCH_TIME;
@@ -154,6 +154,10 @@ impl FollowedViews {
         self.views = views;
         self.ended.extend(ended);
         for view in &mut self.views {
+            // Another server may serve it.
+            if let Some(now) = live.iter().find(|record| record.pid == view.record.pid) {
+                view.record = now.clone();
+            }
             view.renew(self.requests);
         }
         for record in live.into_iter().filter(|_| self.only.is_none()) {
@@ -163,10 +167,12 @@ impl FollowedViews {
             }
             match Followed::begin(record, self.requests) {
                 Ok(view) => self.views.push(view),
-                Err(error) => {
+                Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::NotPermitted) => {
                     say(error.message());
                     self.refused.push(pid);
                 }
+                // It may be upgraded at this moment: the next look tries again.
+                Err(_) => {}
             }
         }
         self.last_look = Instant::now();

@@ -16,7 +16,7 @@ pub(super) struct StopSignals(SignalFd);
 
 impl StopSignals {
     pub(super) fn new() -> Result<Self, Error> {
-        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP].into_iter().collect();
         let signals = set.thread_block().and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC));
         signals.map(Self).map_err(|errno| Error::system("can't wait for signals", errno.into()))
     }

@@ -72,8 +72,9 @@ impl OwnWrites {
         let mut all: HashMap<WrittenFile, Writes> = HashMap::new();
         for saved in left {
             let record = Some(records.take_over_own_write(&saved));
-            let SavedOwnWrite { hierarchy, directory, name, .. } = saved;
-            let finished = Finished { at: Instant::now(), _record: record };
+            let SavedOwnWrite { hierarchy, directory, name, age, .. } = saved;
+            let Some(at) = Instant::now().checked_sub(age).filter(|_| age < EVENT_DELAY_MAX) else { continue };
+            let finished = Finished { at, _record: record };
             all.entry((hierarchy, directory, name)).or_default().finished.push_back(finished);
         }
         Self { all: Arc::new(Mutex::new(all)), records: Arc::clone(records) }
@@ -141,6 +142,7 @@ impl Drop for OwnWrite {
             if writes.early > 0 {
                 writes.early -= 1;
             } else {
+                self.record.iter().for_each(Records::end_own_write);
                 writes.finished.push_back(Finished { at: Instant::now(), _record: self.record.take() });
             }
             // A failed write has no event, and a removed file gets no more.

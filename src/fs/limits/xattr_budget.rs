@@ -77,9 +77,13 @@ impl XattrBudget {
             let counted = Counted { cost, _record: Some(records.take_over_xattr(saved)) };
             ledger.spent += cost;
             if *directory == NO_DIRECTORY {
-                // A server that was killed has noted the sum, and hasn't yet dropped what it's the sum of.
-                let other = std::mem::replace(&mut ledger.written_off, counted);
-                ledger.spent = ledger.without(other.cost);
+                // A server that was killed has noted the new sum, and hasn't yet dropped the one before.
+                let (least, most) = match counted.cost < ledger.written_off.cost {
+                    true => (counted, std::mem::take(&mut ledger.written_off)),
+                    false => (std::mem::take(&mut ledger.written_off), counted),
+                };
+                ledger.spent = ledger.without(least.cost);
+                ledger.written_off = most;
                 continue;
             }
             let hierarchy = usize::try_from(*hierarchy).unwrap_or(usize::MAX);

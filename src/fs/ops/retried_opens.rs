@@ -28,6 +28,7 @@ pub(in crate::fs) struct RetriedOpens {
 struct RetriedOpen {
     node: NodeId,
     thread: i32,
+    request: u64,
     _record: Option<NoteRecord>,
 }
 
@@ -37,6 +38,7 @@ impl RetriedOpens {
         let retried = |saved: SavedRetry| RetriedOpen {
             node: NodeId::from_u64(saved.node),
             thread: saved.thread,
+            request: saved.request,
             _record: Some(records.take_over_retry(&saved)),
         };
         let who: VecDeque<RetriedOpen> = saved.into_iter().map(retried).collect();
@@ -51,11 +53,14 @@ impl RetriedOpens {
         }
         let mut who = self.who.lock();
         let found = who.iter().position(|one| (one.node, one.thread) == (node, caller.tid));
-        if found.is_some() {
+        // The same request, sent again: the answer hasn't reached the caller, and is given once more.
+        let is_same = |one: &RetriedOpen| one.request == Records::current_request_number() && Records::is_sent_again();
+        let is_new = found.and_then(|index| who.get(index)).is_some_and(|one| !is_same(one));
+        if is_new {
             // Before the other record goes: one of the two says it at each moment.
             self.records.note_back();
         }
-        let is_back = found.is_some_and(|index| who.remove(index).is_some());
+        let is_back = found.is_some_and(|index| who.remove(index).is_some()) && is_new;
         self.count.store(who.len(), Ordering::Release);
         is_back || was_back
     }
@@ -66,7 +71,8 @@ impl RetriedOpens {
         if who.len() >= RETRIED_OPENS_MAX {
             who.pop_front();
         }
-        who.push_back(RetriedOpen { node, thread: caller.tid, _record: record });
+        let request = Records::current_request_number();
+        who.push_back(RetriedOpen { node, thread: caller.tid, request, _record: record });
         self.count.store(who.len(), Ordering::Release);
     }
 }
@@ -96,8 +102,14 @@ mod tests {
                 thread.join().unwrap();
             });
         };
-        // It's sent back, and the server is killed; the next one is killed when it has come again.
+        // A server is killed before the caller knows that it's sent back, and the next one sends it back again.
         killed(6, &|sent| sent.send(node, &caller), next());
+        let is_sent_back_again = |sent: &RetriedOpens| {
+            assert!(!sent.is_back(node, &caller));
+            sent.send(node, &caller);
+        };
+        killed(6 | 1 << 63, &is_sent_back_again, next());
+        // The next one is killed when it has come again.
         killed(8, &|sent| assert!(sent.is_back(node, &caller)), next());
         let sent = next();
         let _again = records.begin_request(8 | 1 << 63);

@@ -41,13 +41,14 @@ impl Fallback {
     /// Those of pipe(2) and fork(2).
     pub(crate) fn start(program: BorrowedFd<'_>, state: BorrowedFd<'_>, records: &Arc<Records>) -> io::Result<Self> {
         let (waits, pipe) = pipe2(OFlag::O_CLOEXEC)?;
+        // Before the new program can start a server.
+        let held = records.held_descriptors();
         match sys::process::fork()? {
             ForkResult::Parent { child } => Ok(Self { process: child, pipe }),
             ForkResult::Child => {
                 let keeper = getppid();
                 let _ = prctl::set_name(c"fallback");
                 drop(pipe);
-                let held = records.held_descriptors();
                 let reason = match wait(&waits, keeper) {
                     Outcome::Success => sys::process::exit_now(0),
                     Outcome::Ended => "the new program has ended",

@@ -50,6 +50,7 @@ pub(crate) fn resume(arguments: &Arguments, log: &logging::Options) -> Result<()
         let report = inherited(report).ok_or_else(|| Error::usage("'resume' is given no pipe for its report"))?;
         check(file.as_fd(), report);
     }
+    crate::sys::process::leave_no_dump();
     point::reach("keeper");
     let state: State = document::read(file.as_fd())?;
     drop(file);
