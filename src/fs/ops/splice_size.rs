@@ -116,7 +116,7 @@ impl<H: Host> CgroupFs<H> {
         let backing = self.host.open(node, OpenMode { read: true, write: false, truncate: false }, None)?;
         let mut part = [0; 4096];
         let mut length = 0;
-        // A pid list has the server's numbers here, which have at least as many digits as any other namespace's.
+        // A pid list has the server's numbers here. They mostly have as many digits as the caller's, or more.
         while length < SHOWN_SIZE_MAX {
             match self.host.read(&backing, length, &mut part)? {
                 0 => break,
