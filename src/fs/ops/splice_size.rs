@@ -49,6 +49,7 @@ impl<H: Host> CgroupFs<H> {
         }
         // Without read bits only root can open the file, and reads fail, unless somebody has taken the bits away.
         if mode & 0o444 == 0 && node.size().length().is_none() {
+            node.size().note_told(size);
             return size;
         }
         let mut shown = size.max(self.size_for_splice(node));
