@@ -12,7 +12,7 @@ const TOPICS: [Topic; 1] = [Topic::Namespace];
 /// The numbers that stand for descriptors.
 const NUMBERS: [Number; 2] = [Number::Watches, Number::BoundaryNamespace];
 
-/// The descriptors of open files, by handle, of notes, and of [`NUMBERS`].
+/// The descriptors of open files, by handle, of notes, and those that numbers stand for.
 #[derive(Debug)]
 pub struct HeldDescriptors {
     numbers: [u64; NUMBERS.len()],
