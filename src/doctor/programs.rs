@@ -211,7 +211,7 @@ mod tests {
             ("/usr/lib/jvm/jdk1.8.0_402/bin/java", &[], &["JVM (hotspot) 8u372 to 21"]),
             ("/opt/java/openjdk/bin/java", &[], &["JVM (hotspot) 8u372 to 21", "JVM (hotspot) 25"]),
             ("/app/web", &["/usr/share/dotnet/shared/Microsoft.NETCore.App/8.0.4/libcoreclr.so"], &[".NET 8"]),
-            ("/root/.nvm/versions/node/v22.1.0/bin/node", &[], &["Node.js 20 (libuv 1.46)"]),
+            ("/opt/nvm/versions/node/v22.1.0/bin/node", &[], &["Node.js 20 (libuv 1.46)"]),
             ("/usr/sbin/runc (deleted)", &[], &["runc, kubelet, cadvisor"]),
             ("/bin/busybox", &[], &["busybox, Alpine (sendfile)"]),
             ("/usr/bin/dockerd", &[], &["dockerd", "Docker sysinfo"]),
